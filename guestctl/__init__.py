@@ -1,0 +1,28 @@
+"""guestctl: the guest of a Genesys Cloud web-messaging conversation, from Python.
+
+`from guestctl import Client` is the library; the command line is an ordinary user of it.
+Importing this package opens no socket, writes no file and loads no network library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Failure", "__version__"]
+
+if TYPE_CHECKING:
+    from guestctl.client import Client
+    from guestctl.errors import Failure
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Client":
+        from guestctl.client import Client
+
+        return Client
+    if name == "Failure":
+        from guestctl.errors import Failure
+
+        return Failure
+    raise AttributeError(f"module 'guestctl' has no attribute {name!r}")

@@ -1,0 +1,272 @@
+"""The shape of an exchange between guest and service, without any library.
+
+Knows: what a request, a reply, a frame and a door are, and what a dialect may ask of whoever
+performs its flows. Must not know: requests, websocket-client, any dialect, the profile.
+
+A *flow* is a generator: a dialect yields what it wants done (`Call` over HTTP, `Turn` over the
+open socket) and is given the answer. It performs nothing itself, so every flow can be driven by
+hand in a test. Use `call` and `turn` with `yield from`: they keep the types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from guestctl.errors import Failure, Unreadable
+from guestctl.model import CredentialKind, Event, Json, Secret
+
+T = TypeVar("T")
+
+#: A decoded answer may nest this deep before it is refused (hostile input).
+MAX_DEPTH = 100
+
+Route: TypeAlias = Literal[
+    "create",
+    "send",
+    "history",
+    "socket",
+    "refresh",
+    "typing",
+    "upload",
+    "download",
+    "configuration",
+    "oauth",
+    "sync",
+    "sign-in",
+]
+"""What a request is for; named in traces and errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. `credential` names what authorises it; the performer adds the header.
+
+    `body` is JSON (a dict), a form (when `form` is set) or raw bytes. `idempotent` says whether
+    repeating it can do harm; a GET cannot. `public` marks one that must carry no credential.
+    """
+
+    method: str
+    url: str
+    route: Route
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Json = None
+    form: Mapping[str, str] | None = None
+    content: bytes | None = None
+    credential: CredentialKind | None = None
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer, read whole. Header names are lower case; `at` is epoch seconds on arrival."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+    url: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def text(self) -> str:
+        return self.body.decode("utf-8", errors="replace")
+
+    def json(self) -> Json:
+        """The body as JSON. Raises Unreadable for anything else (HTML, truncated, too deep)."""
+        try:
+            text = self.body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"HTTP {self.status}: the body is not UTF-8", http_status=self.status) from error
+        return load_json(text, f"HTTP {self.status} body", status=self.status)
+
+    def object(self) -> dict[str, Json]:
+        """The body as a JSON object. Raises Unreadable."""
+        value = self.json()
+        if not isinstance(value, dict):
+            raise Unreadable(
+                f"HTTP {self.status}: expected a JSON object, got {type(value).__name__}",
+                http_status=self.status,
+                body=self.text()[:500],
+            )
+        return value
+
+
+def load_json(text: str, what: str, *, status: int | None = None) -> Json:
+    """Parse remote JSON. Raises Unreadable, whatever is wrong with it (web: reliability.md §2.5)."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(
+            f"{what} is not JSON ({error.__class__.__name__})", http_status=status, body=text[:500]
+        ) from error
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_MISSING = object()
+
+
+def take(source: Mapping[str, Json], key: str, kind: type[T] | tuple[type[T], ...], what: str) -> T:
+    """A required member of an answer, type-checked. Raises Unreadable naming what is wrong."""
+    value = source.get(key, _MISSING)
+    if value is _MISSING or value is None:
+        raise Unreadable(f"{what}: `{key}` is missing", body=json.dumps(source, default=str)[:500])
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise Unreadable(f"{what}: `{key}` has the wrong type ({type(value).__name__})")
+    return value
+
+
+def give(source: Mapping[str, Json], key: str, kind: type[T], default: T | None = None) -> T | None:
+    """An optional member of an answer; one of the wrong type counts as absent."""
+    value = source.get(key)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        return default
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One text message from the socket, and when it arrived (epoch seconds)."""
+
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A socket to open: where, with which headers, and which credential goes into `Authorization`."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    credential: CredentialKind | None = None
+
+
+# --- what a dialect hears on the socket, beyond the events a listener sees ---
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The service confirmed our first frame. `body` is the dialect's to read."""
+
+    body: Mapping[str, Json] = field(default_factory=dict)
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A credential came over the socket. `expires_at` in epoch seconds."""
+
+    kind: CredentialKind
+    secret: Secret
+    expires_at: float | None
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The service accepted the message with our `key`, as its own `id`."""
+
+    key: str
+    id: str
+    time: str | None = None
+    sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """An application heartbeat was answered. `expires_at`: the session's end, if told."""
+
+    reply_to: str | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The service said no inside the stream. `reply_to` names the request, when it said which."""
+
+    failure: Failure
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """An answer only the flow that asked understands (a presigned URL, an upload verdict)."""
+
+    label: str
+    body: Mapping[str, Json]
+    reply_to: str | None = None
+
+
+Signal: TypeAlias = Opened | Granted | Accepted | Alive | Rejection | Noted
+Heard: TypeAlias = Event | Signal
+"""One decoded thing from the socket."""
+
+
+# --- what a flow may ask for ---
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Ask over HTTP; the answer is a Reply with a 2xx status (anything else is raised)."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Say something on the open socket (None: say nothing) and hear until `answers` accepts.
+
+    `answers` sees each decoded thing and returns True for the one awaited; a `Rejection` it does
+    not claim passes by. Everything heard also reaches the listener. `patience` in seconds bounds
+    the wait below the command's deadline. `message` marks a turn whose frame is a guest message,
+    so that a break after the write is *in doubt*. With `answers` None nothing is awaited.
+    """
+
+    say: str | None
+    answers: Callable[[Heard], bool] | None
+    route: Route
+    patience: float | None = None
+    message: bool = False
+
+
+Step: TypeAlias = Call | Turn
+Flow: TypeAlias = Generator[Step, Any, T]
+
+
+def call(request: Request) -> Flow[Reply]:
+    """Perform one request and return its reply."""
+    reply = yield Call(request)
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def turn(
+    say: Json | None,
+    answers: Callable[[Heard], bool] | None,
+    route: Route,
+    *,
+    patience: float | None = None,
+    message: bool = False,
+) -> Flow[Heard | None]:
+    """Say one JSON object on the socket and return the answering thing."""
+    text = None if say is None else json.dumps(say, ensure_ascii=False, separators=(",", ":"))
+    heard = yield Turn(text, answers, route, patience, message)
+    return heard  # type: ignore[no-any-return]
+
+
+def answered(flow: Flow[Heard | None]) -> Flow[Heard]:
+    """As `turn`, for one that always awaits: raises the failure when the answer is a Rejection."""
+    heard = yield from flow
+    assert heard is not None
+    if isinstance(heard, Rejection):
+        raise heard.failure
+    return heard
