@@ -24,7 +24,5 @@ def dialect_class(name: str) -> type[Dialect]:
     try:
         module, _, attribute = _MODULES[name].partition(":")
     except KeyError:
-        raise UsageError(
-            f"unknown api {name!r}; it is one of {', '.join(NAMES)}", code="config.profile"
-        ) from None
+        raise UsageError(f"unknown api {name!r}; it is one of {', '.join(NAMES)}", code="config.profile") from None
     return cast("type[Dialect]", getattr(import_module(f"guestctl.dialects.{module}"), attribute))

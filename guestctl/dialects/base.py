@@ -150,9 +150,7 @@ class Dialect(ABC):
     #: A graceful close by the guest.
     goodbye: ClassVar[tuple[int, str]] = (1000, "")
 
-    def __init__(
-        self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None
-    ) -> None:
+    def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
         self.profile = profile
         self.new_id = new_id
         self.traceparent = traceparent
@@ -231,9 +229,7 @@ class Dialect(ABC):
         """Refuse what the service is bound to refuse, before anything is sent. Raises Refused or UsageError."""
 
     @abstractmethod
-    def history(
-        self, session: Session, *, after: Position | None, cursor: str | None, limit: int
-    ) -> Flow[Page]:
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
         """One page. FORWARD: what follows `after`, or leads on from `cursor`. NUMBERED: page `cursor` (1 = newest)."""
 
     def typing(self, session: Session) -> Flow[None]:
