@@ -49,12 +49,12 @@ class SandboxOptions:
     faults: tuple[str, ...] = ()  # specs as contract.md §7 writes them
     state: Path | None = None  # SQLite file that outlives the process; None: in memory
     tls: bool = False
-    fast: bool = False  # the bot answers at once and no rate limit is enforced
+    fast: bool = False  # no rate limit is enforced, and the bot answers at once but for delays its script spells out
     token_life: float | None = None  # None: each dialect's own default
     refresh_style: str | None = None  # None: both are served
     origins: tuple[str, ...] = ()  # allowed domains; empty: all of them
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (web-messaging-v1.md §5.5)
-    bot_delay: float = 0.03  # between a message's echo and the echo bot's answer
+    bot_delay: float = 0.03  # between a message's echo and the bot's answer, where a script gives no other
 
     auto_start: bool = False
     typing: bool = True
@@ -85,14 +85,19 @@ class SandboxOptions:
                 raise OptionError(f"{name.replace('_', ' ')} {value:g} s is below 0")
 
     def make_bot(self) -> Bot:
-        """The bot these settings ask for. Raises bot.ScriptError for a script that is wrong or cannot be read."""
-        from guestctl.sandbox.bot import EchoBot, QuietBot, ScriptedBot, read_script
+        """The bot these settings ask for. Raises script.ScriptError for a script that is wrong or cannot be read."""
+        from guestctl.sandbox.bot import EchoBot, QuietBot
+        from guestctl.sandbox.script import SCRIPT_LIMIT, ScriptError, load
 
+        delay = 0.0 if self.fast else self.bot_delay
         if self.script is not None:
-            return ScriptedBot.load(read_script(self.script), str(self.script))
-        if self.agent:
-            return QuietBot()
-        return EchoBot(0.0 if self.fast else self.bot_delay)
+            try:
+                with self.script.open("rb") as file:
+                    script = file.read(SCRIPT_LIMIT + 1)
+            except OSError as error:
+                raise ScriptError(f"{self.script}: cannot be read: {error.strerror}") from None
+            return load(script, str(self.script), delay=delay)
+        return QuietBot() if self.agent else EchoBot(delay)
 
     def make_faults(self, clock: Clock) -> Faults:
         """The fault desk with these settings' faults armed. Raises faults.FaultError."""
