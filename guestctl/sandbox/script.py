@@ -241,8 +241,12 @@ class _Script:
         keys = self._mapping(node, _ANSWER)
         if "reply" in keys and "replies" in keys:
             raise self._error(keys["replies"], "give `reply` or `replies`, not both")
+        if not keys:
+            raise self._error(node, "does nothing; give `reply`, or `replies: []` for silence")
         own = {key: value for key, value in keys.items() if key in _REPLY}
-        entries = self._list(keys["replies"]) if "replies" in keys else [keys["reply"]] if "reply" in keys else []
+        entries = [keys["reply"]] if "reply" in keys else []
+        if "replies" in keys and (own or keys["replies"].value != []):
+            entries = self._list(keys["replies"])
         replies = [self._reply(entry) for entry in entries[:-1]]
         if entries:
             last = entries[-1]
