@@ -43,6 +43,7 @@ from guestctl.model import (
     Presence,
     Profile,
     Session,
+    Unknown,
 )
 from guestctl.wire import Door, Flow, Frame, Heard, Reply, Request, Turn
 
@@ -99,9 +100,10 @@ class Position:
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of history, always ascending within itself. `total` where the service counts.
-    `highest`: the conversation's last sequence number, where it has them."""
+    `highest`: the conversation's last sequence number, where it has them. An entry that is
+    not for the guest stays in its place as `Unknown`, so that positions can be counted."""
 
-    items: tuple[Message | Presence, ...]
+    items: tuple[Message | Presence | Unknown, ...]
     next: str | None = None
     total: int | None = None
     highest: int | None = None
@@ -143,8 +145,12 @@ class Dialect(ABC):
     spoilt_by_close: ClassVar[bool] = False
     #: A renewed token is announced on the open socket by `reattach`.
     reattaches: ClassVar[bool] = False
+    #: `attach(start_new=True)` begins another conversation for the same guest.
+    restarts: ClassVar[bool] = False
     #: History may lag behind accepted sends and pushes; catch-up waits (bounded) for known messages.
     history_lags: ClassVar[bool] = False
+    #: A guest message goes over the socket (a Turn), not over REST.
+    sends_on_socket: ClassVar[bool] = False
     #: Simultaneous sockets of one session before the service evicts the oldest.
     sockets_per_session: ClassVar[int] = 3
     #: A graceful close by the guest.
@@ -250,23 +256,31 @@ class Dialect(ABC):
         """An application-level question that proves the service is there; None: protocol pings only."""
         return None
 
-    def deployment(self) -> Flow[Deployment]:
-        """The deployment's public configuration; the default where an API publishes none."""
-        return Deployment()
+    def configuration(self) -> Flow[Json]:
+        """The deployment's public configuration as published; None where an API publishes none."""
+        return None
         yield
+
+    def deployment(self, configuration: Json) -> Deployment:
+        """What a published configuration says of messaging."""
+        return Deployment()
 
     def begin(self, session: Session, deployment: Deployment, opening: Opening) -> Flow[Session]:
         """What a guest says right after a *new* session was confirmed (auto-start); nothing by default."""
         return session
         yield
 
+    def fill_form(self, message: Message, answers: Mapping[str, Json]) -> Mapping[str, Json] | None:
+        """The wire form of answers (field id -> value) to the form in `message`; None when it holds none."""
+        return None
+
     def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
         """Upload one file; returns the attachment id once the service has accepted it."""
         raise self.unsupported(Ability.FILES)
         yield
 
-    def download(self, session: Session, attachment_id: str) -> Flow[Request]:
-        """The request that fetches an attachment now (a fresh presigned address)."""
+    def download(self, session: Session, attachment_id: str) -> Flow[tuple[Request, str | None]]:
+        """The request that fetches an attachment now (a fresh presigned address), and its offered name."""
         raise self.unsupported(Ability.FILES)
         yield
 
@@ -274,6 +288,10 @@ class Dialect(ABC):
         """Merge attributes into the guest's profile."""
         raise self.unsupported(Ability.SYNC)
         yield
+
+    def healed_by_renewal(self, failure: Failure) -> bool:
+        """Whether a refusal in the stream means that the token is spoilt: renew, re-attach, send again."""
+        return isinstance(failure, Unauthorised)
 
     # --- reading ---
 
@@ -329,8 +347,10 @@ class Dialect(ABC):
         if status == 401:
             return Unauthorised, "auth.oauth" if request.credential == "oauth" else "auth.refused"
         if status == 403:
-            return Forbidden, "forbidden"
+            return Forbidden, "forbidden.upgrade" if request.route == "socket" else "forbidden"
         if status == 404:
+            if request.route in {"create", "oauth", "configuration", "download"}:
+                return Refused, "service.not_found"
             return SessionOver, "session.gone"
         if status == 409:
             return Conflict, "conflict.locked" if service_code == "session.locked" else "conflict"

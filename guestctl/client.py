@@ -1,0 +1,793 @@
+"""`Client`: what a guest can do, as a typed library. The command line is an ordinary user of it.
+
+Knows: the verbs, stored sessions and how the layers fit together. Must not know: any API's wire,
+argv, printing, exit codes. A client is for one thread; many may live in one process.
+
+    with Client("staging") as guest:
+        guest.create()
+        print(guest.ask("Where is my parcel?").text)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mimetypes
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from guestctl.clock import Clock, Deadline, SystemClock, epoch_of
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.base import Ability, Dialect, Page, Position
+from guestctl.errors import CheckFailed, Conflict, Failure, Refused, SessionOver, TimedOut, Unsupported, UsageError
+from guestctl.exchange import Connector, Exchange
+from guestctl.line import Line
+from guestctl.listening import Listener
+from guestctl.model import (
+    OVER,
+    Delivery,
+    Deployment,
+    Event,
+    Json,
+    Message,
+    Opening,
+    Option,
+    Outgoing,
+    Presence,
+    Profile,
+    Session,
+    SessionEvent,
+)
+from guestctl.opening import open_line
+from guestctl.paging import current, following, newest, whole
+from guestctl.sending import deliver, settle_open
+from guestctl.state import Activity, LedgerEntry, State
+
+if TYPE_CHECKING:
+    from guestctl.transport.network import Network, Observer
+
+#: Seconds a deployment's configuration is remembered.
+CONFIGURATION_AGE = 3600.0
+#: How many of the newest messages are searched for something to pick.
+PICK_AMONG = 50
+#: Seconds between two typing indicators (web-messaging-v1.md §9).
+TYPING_EVERY = 5.0
+#: Bytes a download may have.
+DOWNLOAD_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a send. `message` is the service's copy, None when there is none."""
+
+    key: str
+    delivery: Delivery
+    text: str = ""
+    message: Message | None = None
+    reply: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A re-attached session and what was said since the last line seen."""
+
+    session: Session
+    missed: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A session's duration in milliseconds and its activity log."""
+
+    session: Session
+    duration_ms: int
+    log: tuple[Activity, ...]
+
+
+class Client:
+    """One guest under one profile. `session` names the stored session (default: the current one).
+
+    `timeout` in seconds bounds each verb as a whole. `notice` hears what happens on the way
+    (reconnects, retries). Raises UsageError when the profile cannot be used.
+    """
+
+    def __init__(
+        self,
+        profile: Profile | str | None = None,
+        *,
+        session: str | None = None,
+        state: State | None = None,
+        timeout: float | None = 30.0,
+        notice: Callable[[str], None] = lambda text: None,
+        observer: Observer | None = None,
+        traceparent: str | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.random = random or SystemRandom()
+        self.notice = notice
+        self.timeout = timeout
+        self._environ = environ
+        self._own_state = state is None
+        self.state = state or State.open(State.directory(environ), self.clock, notice=notice)
+        self.profile = profile if isinstance(profile, Profile) else self._resolved(profile)
+        self._new_id = new_id
+        self.dialect: Dialect = dialect_class(self.profile.api)(self.profile, new_id=new_id, traceparent=traceparent)
+        for alternatives in self.dialect.required:
+            if not any(getattr(self.profile, key) for key in alternatives):
+                raise UsageError(
+                    f"profile {self.profile.name!r}: the {self.dialect.name} API needs "
+                    + " or ".join(f"`{key}`" for key in alternatives),
+                    code="config.key",
+                )
+        self.scope = scope_of(self.profile, self.dialect)
+        self._connector = Connector(self._network, self.clock, observer)
+        self._networked: Network | None = None
+        self._session_name = session
+        self._exchange: Exchange | None = None
+
+    def _resolved(self, name: str | None) -> Profile:
+        from guestctl.profiles import resolve
+
+        return resolve(
+            name,
+            options={},
+            environ=self._environ,
+            cwd=Path.cwd(),
+            profiles_option=None,
+            sandbox=self.state.sandbox,
+        ).profile
+
+    def _network(self) -> Network:
+        if self._networked is None:
+            from guestctl.transport.network import Network
+
+            self._networked = Network(ca=self.profile.ca, environ=self._environ)
+        return self._networked
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket as the API's guests do, and what else was opened."""
+        self._hang_up()
+        self._connector.close()
+        if self._own_state:
+            self.state.close()
+
+    def _hang_up(self) -> None:
+        if self._exchange is not None and self._exchange.line is not None:
+            line, self._exchange.line = self._exchange.line, None
+            line.close()
+
+    # --- stored sessions ---
+
+    @property
+    def session_name(self) -> str:
+        """The name commands work on: the one given, else the last created or chosen."""
+        return self._session_name or self.state.current(self.scope) or "default"
+
+    def session(self, name: str | None = None) -> Session:
+        """A stored session. Raises SessionOver `session.none` when there is none of that name."""
+        wanted = name or self.session_name
+        found = self.state.get(self.scope, wanted)
+        if found is None:
+            raise SessionOver(
+                f"there is no session {wanted!r} under profile {self.profile.name!r} ({self.dialect.name})",
+                code="session.none",
+                api=self.dialect.name,
+            )
+        return found
+
+    def sessions(self) -> list[Session]:
+        """Every session stored for this profile, API, deployment and address."""
+        return [session for _, session in self.state.sessions(self.scope)]
+
+    def use(self, name: str) -> Session:
+        """Make a stored session the one commands work on."""
+        found = self.session(name)
+        self.state.use(self.scope, name)
+        return found
+
+    def forget(self, name: str) -> None:
+        """Delete the local record only. Raises SessionOver when there is none."""
+        self.session(name)
+        if self._exchange is not None and self._exchange.session.name == name:
+            self._hang_up()
+            self._exchange = None
+        self.state.forget(self.scope, name)
+
+    def report(self) -> Report:
+        """How long the session has lasted and what happened in it."""
+        session = self.session()
+        log = tuple(self.state.activity(self.scope, session.name))
+        ended = [line.at for line in log if line.event == "session_terminated"]
+        end = ended[-1] if ended and session.state in OVER else self.clock.now()
+        return Report(session, round((end - session.created_at) * 1000), log)
+
+    # --- opening ---
+
+    def create(self, opening: Opening | None = None, *, new: bool = False) -> Session:
+        """Open a session and store it; returns it once the service has confirmed it.
+
+        A live session of the same name is kept under another name. With `new` it is replaced: on an
+        API that can, the same guest starts a new conversation and the old one is no longer reachable.
+        """
+        deadline = self._deadline()
+        opening = self._completed(opening or Opening(name=self._session_name or "default"))
+        self._check_fields(opening)
+        self._need(Ability.CREATE)
+        self._hang_up()
+        standing = self.state.get(self.scope, opening.name)
+        alive = standing is not None and standing.state not in OVER
+        if alive and new and standing is not None and self.dialect.restarts:
+            exchange = self._exchange_for(standing)
+            exchange.line = open_line(exchange, deadline, start_new=True)
+        else:
+            exchange = self._create_beside(opening, standing if alive and not new else None, deadline)
+        self._began(exchange, opening, deadline)
+        self.state.use(self.scope, exchange.session.name)
+        self._session_name = exchange.session.name
+        return exchange.session
+
+    def _create_beside(self, opening: Opening, standing: Session | None, deadline: Deadline) -> Exchange:
+        draft = Session(api=self.dialect.name, profile=self.profile.name, name=opening.name)
+        exchange = self._exchange_for(draft)
+        created = exchange.perform(self.dialect.create(opening), deadline)
+        created = replace(created, name=opening.name, created_at=self.clock.now())
+        kept_as = self._set_aside(standing) if standing is not None else None
+        try:
+            if standing is None:
+                self.state.forget(self.scope, opening.name)
+            if created.state == "draft":
+                exchange.session = created
+                exchange.line = open_line(exchange, deadline)
+            else:
+                exchange.keep(created)
+        except BaseException:
+            if kept_as is not None:
+                self.state.rename(self.scope, kept_as, opening.name)
+            raise
+        if kept_as is not None:
+            self.notice(f"the earlier session {opening.name!r} is kept as {kept_as!r}")
+        return exchange
+
+    def _set_aside(self, standing: Session) -> str:
+        taken = {session.name for session in self.sessions()}
+        number = next(n for n in range(1, 10_000) if f"{standing.name}-{n}" not in taken)
+        self.state.rename(self.scope, standing.name, f"{standing.name}-{number}")
+        return f"{standing.name}-{number}"
+
+    def _began(self, exchange: Exchange, opening: Opening, deadline: Deadline) -> None:
+        """What follows a confirmed new session: its log begins, and a guest joins where that is expected."""
+        exchange.keep(replace(exchange.session, created_at=self.clock.now(), new_session=True))
+        exchange.log("session_started", api=self.dialect.name)
+        deployment = self.deployment(deadline)
+        if not deployment.active:
+            self.notice("the deployment's configuration says it is inactive")
+        exchange.keep(exchange.perform(self.dialect.begin(exchange.session, deployment, opening), deadline))
+
+    def _completed(self, opening: Opening) -> Opening:
+        """Profile values where the command gave none."""
+        profile = self.profile
+        fields = self.dialect.fields
+        return replace(
+            opening,
+            attributes={**profile.attributes, **opening.attributes} if "attr" in fields else opening.attributes,
+            queue=opening.queue or (profile.queue if "queue" in fields else None),
+            skill=opening.skill or (profile.skill if "skill" in fields else None),
+            language=opening.language or (profile.language if "language" in fields else None),
+            email=opening.email or (profile.email if "email" in fields else None),
+            guest_name=opening.guest_name or (profile.guest_name if "name" in fields else None),
+        )
+
+    def _check_fields(self, opening: Opening) -> None:
+        given = {
+            "attr": opening.attributes,
+            "queue": opening.queue,
+            "skill": opening.skill,
+            "language": opening.language,
+            "email": opening.email,
+            "name": opening.guest_name,
+        }
+        for field, value in given.items():
+            if value and field not in self.dialect.fields:
+                raise self._no_field(field)
+
+    def _no_field(self, field: str) -> UsageError:
+        able = [name for name in NAMES if field in dialect_class(name).fields]
+        return UsageError(
+            f"the {self.dialect.name} API has no field for --{field}; {', '.join(able) or 'none'} has it",
+            code="usage.option",
+            api=self.dialect.name,
+        )
+
+    def deployment(self, deadline: Deadline | None = None) -> Deployment:
+        """The deployment's configuration, remembered for an hour. Without one, what is usual."""
+        cached = self.state.deployment(self.scope, CONFIGURATION_AGE)
+        if cached is not None:
+            return self.dialect.deployment(json.loads(cached))
+        within = (deadline or self._deadline()).sooner(5.0)
+        try:
+            raw = self._any_exchange().perform(self.dialect.configuration(), within)
+        except Failure as failure:
+            self.notice(f"the deployment's configuration cannot be read: {failure.message}")
+            return Deployment()
+        if raw is not None:
+            self.state.put_deployment(self.scope, json.dumps(raw))
+        return self.dialect.deployment(raw)
+
+    def resume(self, *, on_conflict: Literal["wait", "new", "fail"] = "wait") -> Resumed:
+        """Re-attach: prove the session alive, settle what is open, and say what was missed.
+
+        On a conflict `wait` asks again for a while, `fail` raises at once, `new` starts another session.
+        """
+        deadline = self._deadline()
+        self._need(Ability.RESUME)
+        exchange = self._exchange_for(self.session())
+        exchange.lock_patience = 0.0 if on_conflict == "fail" else exchange.lock_patience
+        try:
+            missed = self._reattach(exchange, deadline)
+        except Conflict:
+            if on_conflict != "new":
+                raise
+            self.create(Opening(name=exchange.session.name), new=True)
+            return Resumed(self._any_exchange().session, ())
+        exchange.keep(replace(exchange.session, new_session=False))
+        exchange.log("session_resumed", missed=len(missed))
+        return Resumed(exchange.session, tuple(missed))
+
+    def _reattach(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
+        if self.dialect.door(exchange.session) is not None:
+            exchange.attached(deadline)
+        name = exchange.session.name
+        with self.state.lock(f"send/{self.scope}/{name}", deadline):
+            settle_open(exchange, deadline)
+        entry = self.state.last_position(self.scope, name)
+        position = Position(entry.id, entry.sequence, entry.time) if entry else None
+        listener = Listener(exchange, position=position, step=deadline.remaining())
+        found, proved = listener.after(position)
+        if not proved:
+            self.notice("the last message seen is not in history any more: some may be missing")
+        ours = {row.message_id for row in self.state.outbox(self.scope, name, "accepted")}
+        missed = [replace(m, source="replayed") for m in found if isinstance(m, Message) and m.id not in ours]
+        entries = [LedgerEntry(m.id, m.key, m.sequence, m.time) for m in found if isinstance(m, Message)]
+        self.state.record(self.scope, name, entries)
+        return missed
+
+    # --- saying ---
+
+    def send(
+        self,
+        text: str = "",
+        *,
+        attributes: Mapping[str, str] | None = None,
+        key: str | None = None,
+        pick: Sequence[str] = (),
+        files: Sequence[Path] = (),
+        form: Mapping[str, Json] | None = None,
+        wait: bool = False,
+        expect: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Sent:
+        """Send one message; returns once the service has accepted it, with `wait` once it was answered.
+
+        `expect` waits for a reply that matches the regular expression. Several files make several
+        messages; the text goes with the first. Raises the failure it ended with; its `delivery` says
+        what became of the message and its `sent` holds the record (contract.md §5).
+        """
+        deadline = self._deadline()
+        pattern = _compiled(expect)
+        self._need(Ability.SEND)
+        if attributes and "attr" not in self.dialect.fields:
+            raise self._no_field("attr")
+        exchange = self._exchange_for(self.session())
+        outgoing = Outgoing(key=key or self._new_id(), text=text, attributes=dict(attributes or {}))
+        if not (text.strip() or pick or files or form):
+            raise UsageError("there is nothing to send: the text is empty")
+        listener = self._listening(exchange, deadline) if wait or expect else None
+        if pick or form:
+            self._need(Ability.PICK)
+            outgoing = self._answering(exchange, outgoing, pick, form, deadline)
+        message: Message | None = None
+        for path in files:
+            attachment = self._upload(exchange, path, deadline, progress)
+            message = self._deliver(exchange, replace(outgoing, attachment_id=attachment), deadline)
+            outgoing = Outgoing(key=self._new_id())
+        if not files:
+            message = self._deliver(exchange, outgoing, deadline)
+        assert message is not None
+        sent = Sent(message.key or outgoing.key, "accepted", message.text, message)
+        if listener is None:
+            return sent
+        try:
+            return replace(sent, reply=self._reply(listener, message, pattern, deadline))
+        except Failure as failure:
+            failure.delivery, failure.sent = "accepted", sent
+            raise
+
+    def _deliver(self, exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Message:
+        pending = exchange.session.notes.get("pending_attributes")
+        if isinstance(pending, dict):
+            outgoing = replace(outgoing, attributes={**pending, **outgoing.attributes})
+        try:
+            return deliver(exchange, outgoing, deadline)
+        except Failure as failure:
+            if failure.delivery is not None:
+                delivery: Delivery = failure.delivery  # type: ignore[assignment]
+                failure.sent = Sent(outgoing.key, delivery, outgoing.text)
+            raise
+
+    def ask(self, text: str, *, new: bool = False, opening: Opening | None = None) -> Message:
+        """Create or resume, send, and return the first complete reply. Raises TimedOut without one."""
+        opening = opening or Opening(name=self.session_name)
+        stored = self.state.get(self.scope, opening.name)
+        if new or stored is None:
+            self.create(opening, new=new)
+        elif stored.state in OVER:
+            self.notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
+            self.create(opening)
+        try:
+            sent = self.send(text, wait=True)
+        except SessionOver as over:
+            if over.code == "session.evicted" or over.delivery == "accepted":
+                raise
+            self.notice(f"{over.message}; starting another session under the same name")
+            self.create(opening)
+            sent = self.send(text, wait=True)
+        assert sent.reply is not None
+        return sent.reply
+
+    def _listening(self, exchange: Exchange, deadline: Deadline) -> Listener:
+        """A listener whose socket is open before anything is sent, so that no reply is missed."""
+        listener = Listener(exchange, baseline=False, step=deadline.remaining(), wake=deadline.remaining)
+        if self.dialect.door(exchange.session) is not None:
+            exchange.attached(deadline)
+        return listener
+
+    def _reply(self, listener: Listener, sent: Message, pattern: re.Pattern[str] | None, deadline: Deadline) -> Message:
+        listener.contiguous_from(Position(sent.id, sent.sequence, sent.time))
+        closest: str | None = None
+        for event in listener.events():
+            if isinstance(event, Message) and event.direction == "outbound":
+                if pattern is None or pattern.search(event.text):
+                    return event
+                closest = event.text
+            ended = isinstance(event, Presence) and event.presence == "Disconnect" and event.direction == "outbound"
+            if ended or (isinstance(event, SessionEvent) and event.change in {"read_only", "ended"}):
+                raise CheckFailed(
+                    "the conversation ended before the awaited reply", code="conversation.ended", api=self.dialect.name
+                )
+            if deadline.expired:
+                break
+        said = f"; the last reply was {closest!r}" if closest is not None else ""
+        awaited = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
+        raise TimedOut(awaited + said, api=self.dialect.name)
+
+    def _answering(
+        self,
+        exchange: Exchange,
+        outgoing: Outgoing,
+        pick: Sequence[str],
+        form: Mapping[str, Json] | None,
+        deadline: Deadline,
+    ) -> Outgoing:
+        """What is picked, found among the newest messages that offer something."""
+        recent = newest(
+            self._fetch(exchange, deadline), self.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)
+        )
+        for message in reversed(recent):
+            if not isinstance(message, Message) or message.direction != "outbound":
+                continue
+            if form is not None:
+                answer = self.dialect.fill_form(message, form)
+                if answer is not None:
+                    return replace(outgoing, form=answer, picks_from=message.id)
+            elif message.options:
+                picks = tuple(pick_option(message.options, wanted) for wanted in pick)
+                return replace(outgoing, picks=picks, picks_from=message.id)
+        raise UsageError(
+            "none of the recent messages has a form" if form else "none of the recent messages offers anything to pick",
+            code="usage.option",
+        )
+
+    def _upload(
+        self, exchange: Exchange, path: Path, deadline: Deadline, progress: Callable[[int, int], None] | None
+    ) -> str:
+        self._need(Ability.FILES)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror or error}") from error
+        mime = "audio/ogg" if path.suffix == ".opus" else mimetypes.guess_type(path.name)[0]
+        if self.dialect.door(exchange.session) is not None:
+            exchange.attached(deadline)
+        check_file(exchange.session, path.name, mime or "application/octet-stream", len(content))
+        exchange.progress = progress
+        try:
+            return exchange.perform(
+                self.dialect.upload(exchange.session, path.name, mime or "application/octet-stream", content), deadline
+            )
+        finally:
+            exchange.progress = None
+
+    def typing(self) -> None:
+        """Say that the guest is typing; at most once in five seconds for one session."""
+        deadline = self._deadline()
+        self._need(Ability.TYPING)
+        exchange = self._exchange_for(self.session())
+        exchange.wait_for_place(f"{exchange.session.name}/typing", 1, TYPING_EVERY, deadline)
+        exchange.perform(self.dialect.typing(exchange.session), deadline)
+
+    def end(self) -> Session:
+        """End the conversation as the guest."""
+        return self._finish(Ability.END)
+
+    def clear(self) -> Session:
+        """Clear the conversation; its transcript goes with it."""
+        return self._finish(Ability.CLEAR)
+
+    def _finish(self, ability: Ability) -> Session:
+        deadline = self._deadline()
+        self._need(ability)
+        exchange = self._exchange_for(self.session())
+        exchange.attached(deadline)
+        flow = self.dialect.end if ability is Ability.END else self.dialect.clear
+        exchange.keep(exchange.perform(flow(exchange.session), deadline))
+        self._hang_up()
+        exchange.log("session_terminated", state=exchange.session.state)
+        return exchange.session
+
+    # --- hearing ---
+
+    def history(
+        self,
+        *,
+        last: int | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        all: bool = False,
+    ) -> Iterator[Message | Presence]:
+        """The current conversation in order, page by page; `all` adds earlier ones and events.
+
+        `since` and `until` are RFC 3339 times or message ids (`since` excludes its message, `until`
+        includes it). Each answer of the service has the client's timeout.
+        """
+        self._need(Ability.HISTORY)
+        exchange = self._exchange_for(self.session())
+        fetch = self._fetch(exchange, None)
+        paging, size = self.dialect.paging, self.dialect.page_size
+        begin, stop = _bound(since), _bound(until)
+
+        def wanted(item: Message | Presence) -> bool:
+            return all or isinstance(item, Message)
+
+        items: Iterator[Message | Presence]
+        if last is not None and not since and not until:
+            items = iter(newest(fetch, paging, last, wanted))
+        elif since and begin is None:
+            found, proved = following(fetch, paging, Position(since), size)
+            if not proved:
+                raise UsageError(f"--since: there is no message with the id {since!r}", code="usage.option")
+            items = iter(found)
+        elif all:
+            items = whole(fetch, paging, size)
+        else:
+            items = current(fetch, paging, size)
+        chosen = _between(filter(wanted, items), begin, stop, until if stop is None else None)
+        if last is not None and (since or until):
+            from collections import deque
+
+            chosen = iter(deque(chosen, maxlen=last))
+        yield from chosen
+
+    def listen(
+        self,
+        *,
+        replay: int = 0,
+        after: Position | None = None,
+        from_start: bool = False,
+        forever: bool = False,
+        wake: Callable[[], float | None] = lambda: None,
+    ) -> Iterator[Event | None]:
+        """Live events, each once and in order, through every reconnect; None when a tick brought nothing.
+
+        Starts with what arrives after it has attached; `replay` shows the last N first, `after`
+        starts behind a message, `from_start` at the beginning. `wake` tells in how many seconds the
+        caller wants control again. Ends only by raising.
+        """
+        self._need(Ability.LISTEN)
+        exchange = self._exchange_for(self.session())
+        if replay > 0:
+            fetch = self._fetch(exchange, None)
+            before = newest(fetch, self.dialect.paging, replay + 1, lambda item: isinstance(item, Message))
+            if len(before) > replay:
+                first = before[0]
+                assert isinstance(first, Message)
+                after = Position(first.id, first.sequence, first.time)
+            else:
+                from_start = True
+        listener = Listener(
+            exchange, position=after, from_start=from_start, forever=forever, step=self.timeout, wake=wake
+        )
+        yield from listener.events()
+
+    def seen_up_to(self) -> Position | None:
+        """The last message shown to anybody listening under this session."""
+        entry = self.state.last_position(self.scope, self.session().name)
+        return Position(entry.id, entry.sequence, entry.time) if entry else None
+
+    # --- credentials, files, profile ---
+
+    def refresh_token(self, *, if_expiring: float | None = None) -> Session:
+        """A new credential for the session, stored. With `if_expiring`, only when it has fewer seconds left."""
+        deadline = self._deadline()
+        exchange = self._exchange_for(self.session())
+        kind = self.dialect.refreshable(exchange.session)
+        if kind is None:
+            raise self._unsupported(Ability.REFRESH)
+        held = exchange.session.credential(kind)
+        if if_expiring is not None and held is not None and held.fresh_at(self.clock.now(), if_expiring):
+            return exchange.session
+        exchange.renew(kind, deadline, stale=held)
+        return exchange.session
+
+    def download(self, attachment_id: str, to: Path) -> Path:
+        """Save an attachment into the folder (or under the new name) `to`; never overwrites."""
+        from guestctl.downloads import save
+        from guestctl.transport.network import is_loopback
+
+        deadline = self._deadline()
+        self._need(Ability.FILES)
+        exchange = self._exchange_for(self.session())
+        located = exchange.perform(self.dialect.download(exchange.session, attachment_id), deadline)
+        local = is_loopback(urlsplit(self.dialect.rest("/")).hostname or "")
+        return save(self._connector.http, located, attachment_id, to, deadline, limit=DOWNLOAD_LIMIT, local=local)
+
+    def sync(self, attributes: Mapping[str, Json]) -> None:
+        """Merge attributes into the guest's profile."""
+        deadline = self._deadline()
+        self._need(Ability.SYNC)
+        exchange = self._exchange_for(self.session())
+        exchange.perform(self.dialect.sync(exchange.session, attributes), deadline)
+        exchange.log("profile_synced")
+
+    # --- inside ---
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self.clock, self.timeout)
+
+    def _exchange_for(self, session: Session) -> Exchange:
+        """The exchange of this session, with its open socket if it has one."""
+        if self._exchange is not None and self._exchange.session.name == session.name and session.state != "draft":
+            self._exchange.session = session
+            return self._exchange
+        self._hang_up()
+        exchange = Exchange(
+            dialect=self.dialect,
+            connector=self._connector,
+            state=self.state,
+            scope=self.scope,
+            clock=self.clock,
+            random=self.random,
+            notice=self.notice,
+            session=session,
+        )
+
+        def attach(deadline: Deadline) -> Line:
+            return open_line(exchange, deadline)
+
+        exchange.open_line = attach
+        self._exchange = exchange
+        return exchange
+
+    def _any_exchange(self) -> Exchange:
+        return self._exchange or self._exchange_for(Session(api=self.dialect.name, profile=self.profile.name))
+
+    def _fetch(self, exchange: Exchange, deadline: Deadline | None) -> Callable[[Position | None, str | None], Page]:
+        def fetch(after: Position | None, cursor: str | None) -> Page:
+            flow = self.dialect.history(exchange.session, after=after, cursor=cursor, limit=self.dialect.page_size)
+            return exchange.perform(flow, deadline or self._deadline())
+
+        return fetch
+
+    def _need(self, ability: Ability) -> None:
+        if ability not in self.dialect.abilities:
+            raise self._unsupported(ability)
+
+    def _unsupported(self, ability: Ability) -> Unsupported:
+        able = [name for name in NAMES if ability in dialect_class(name).abilities]
+        return Unsupported(
+            f"the {self.dialect.name} API has no `{ability.value}`; these have it: {', '.join(able) or 'none'}",
+            api=self.dialect.name,
+        )
+
+
+def scope_of(profile: Profile, dialect: Dialect) -> str:
+    """What a stored session belongs to: profile, API, deployment and every address (contract.md §2)."""
+    parts = (profile.name, dialect.name, profile.deployment_id or "", *dialect.addresses())
+    return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def pick_option(options: Sequence[Option], wanted: str) -> Option:
+    """The option meant by a number (from 1), a label or a payload. Raises UsageError listing them."""
+    if wanted.isdigit() and 1 <= int(wanted) <= len(options):
+        return options[int(wanted) - 1]
+    for exact in (str, str.casefold):
+        for option in options:
+            if exact(wanted) in (exact(option.text), exact(option.payload)):
+                return option
+    offered = ", ".join(f"{n} {option.text!r}" for n, option in enumerate(options, 1))
+    raise UsageError(f"--pick: {wanted!r} is not offered; there is {offered}", code="usage.option")
+
+
+def check_file(session: Session, name: str, mime: str, size: int) -> None:
+    """Refuse a file the session's own limits are bound to refuse (web-messaging-v1.md §10.11)."""
+    limits = session.limits
+
+    def refuse(why: str, code: int) -> Refused:
+        failure = Refused(f"{name}: {why}", code="service.file", api=session.api, service_code=code)
+        failure.delivery = "not_sent"
+        return failure
+
+    if size == 0:
+        raise refuse("the file is empty", 4102)
+    if limits.file_kilobytes is not None and size // 1000 > limits.file_kilobytes:
+        raise refuse(f"{size} bytes, the limit is {limits.file_kilobytes} kB", 4002)
+    if any(name.endswith(extension) for extension in limits.blocked_extensions):
+        raise refuse("this kind of file is blocked", 4001)
+    if limits.file_types and not any(_mime_matches(mime, allowed) for allowed in limits.file_types):
+        raise refuse(f"type {mime} is not among {', '.join(limits.file_types)}", 4001)
+
+
+def _mime_matches(mime: str, allowed: str) -> bool:
+    kind, _, sub = allowed.partition("/")
+    return allowed in ("*/*", mime) or (sub == "*" and mime.startswith(kind + "/"))
+
+
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--expect: {pattern!r} is not a regular expression: {error}") from error
+
+
+def _bound(given: str | None) -> float | None:
+    """A time limit in epoch seconds; None when it is not a time (then it is an id)."""
+    if given is None:
+        return None
+    try:
+        return epoch_of(given)
+    except ValueError:
+        return None
+
+
+def _between(
+    items: Iterator[Message | Presence], since: float | None, until: float | None, last_id: str | None
+) -> Iterator[Message | Presence]:
+    for item in items:
+        at = epoch_of(item.time) if item.time is not None else None
+        if since is not None and at is not None and at < since:
+            continue
+        if until is not None and at is not None and at > until:
+            return
+        yield item
+        if last_id is not None and item.id == last_id:
+            return
+    if last_id is not None:
+        raise UsageError(f"--until: there is no message with the id {last_id!r}", code="usage.option")

@@ -1,0 +1,154 @@
+"""Once, in order: what a stream does with doubles, late frames and gaps.
+
+Knows: message ids, sequence numbers and service times. Must not know: sockets, clocks (the time is
+handed in), printing, any dialect. A `Merge` is fed everything heard or replayed and gives back
+what may be shown now.
+
+Order is by sequence number where the API has one, else by service time. A frame that is next in
+sequence passes at once. Otherwise it is held for a window: a millisecond or so while the stream
+behaves, twice the observed lateness (up to `MAX_WINDOW`) for a while after a late frame was met.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from operator import itemgetter
+
+from guestctl.dialects.base import Position
+from guestctl.model import Event, Message, Presence
+
+#: Ids remembered for dropping doubles; a window of this many messages cannot repeat unnoticed.
+REMEMBERED = 10_000
+#: Seconds a frame is held while the stream is in order, at most, and while a number is missing.
+QUIET_WINDOW = 0.001
+MAX_WINDOW = 2.0
+MISSING_WINDOW = 1.0
+#: Messages in order after which a widened window shrinks again.
+CALM_AFTER = 20
+
+
+def position_of(message: Message) -> Position:
+    return Position(message.id, message.sequence, message.time)
+
+
+class Merge:
+    """Drops doubles and repairs order. `position` is the last message let through."""
+
+    def __init__(self, position: Position | None = None, *, window: float = QUIET_WINDOW) -> None:
+        self.position = position
+        self.doubles = 0
+        self.late = 0
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._held: list[tuple[tuple[float, str], float, int, Event]] = []
+        self._arrivals = 0
+        self._window = window
+        self._quiet = window
+        self._calm = 0
+        if position is not None:
+            self._seen[position.id] = None
+
+    def known(self, identity: str) -> bool:
+        return identity in self._seen
+
+    def replay(self, items: Iterable[Message | Presence]) -> list[Event]:
+        """History after a reconnect: what is new of it, in its own order, marked as replayed."""
+        shown: list[Event] = []
+        for item in items:
+            if item.id is None or not self._remember(item.id):
+                continue
+            shown.append(replace(item, source="replayed"))
+            self._advance(item)
+        return shown
+
+    def feed(self, event: Event, now: float) -> None:
+        """Take one live event at monotonic `now`; `ready` gives it back in its turn."""
+        if isinstance(event, (Message, Presence)):
+            if event.id is not None and not self._remember(event.id):
+                self.doubles += 1
+                return
+            self._note_lateness(event)
+        self._arrivals += 1
+        self._held.append((self._rank(event), now, self._arrivals, event))
+
+    def ready(self, now: float, *, flush: bool = False) -> list[Event]:
+        """Everything whose turn has come, in order."""
+        if not self._held:
+            return []
+        if len(self._held) > 1:
+            self._held.sort(key=itemgetter(0, 2))
+        shown: list[Event] = []
+        while self._held:
+            _, arrived, _, event = self._held[0]
+            if not flush and now - arrived < self._patience(event):
+                break
+            del self._held[0]
+            if isinstance(event, (Message, Presence)):
+                self._advance(event)
+            shown.append(event)
+        return shown
+
+    def wait(self, now: float) -> float | None:
+        """Seconds until something held is due; None when nothing is held."""
+        if not self._held:
+            return None
+        _, arrived, _, event = self._held[0]
+        return max(0.0, arrived + self._patience(event) - now)
+
+    @property
+    def missing(self) -> bool:
+        """Whether the next held message shows that a number before it never came."""
+        return bool(self._held) and self._skips(self._held[0][3])
+
+    def _patience(self, event: Event) -> float:
+        if isinstance(event, Message) and event.sequence is not None:
+            return MISSING_WINDOW if self._skips(event) else 0.0
+        return self._window if isinstance(event, (Message, Presence)) else 0.0
+
+    def _skips(self, event: Event) -> bool:
+        last = self.position.sequence if self.position else None
+        return (
+            isinstance(event, Message) and event.sequence is not None and last is not None and event.sequence > last + 1
+        )
+
+    def _rank(self, event: Event) -> tuple[float, str]:
+        """Sort key: sequence, then time; what has neither keeps its place behind what came before it."""
+        if isinstance(event, Message) and event.sequence is not None:
+            return (float(event.sequence), event.time or "")
+        if isinstance(event, (Message, Presence)) and event.time is not None:
+            return (0.0, event.time)
+        return self._held[-1][0] if self._held else (0.0, "")
+
+    def _remember(self, identity: str) -> bool:
+        if identity in self._seen:
+            return False
+        self._seen[identity] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        return True
+
+    def _note_lateness(self, event: Message | Presence) -> None:
+        last = self.position
+        if last is None or last.time is None or event.time is None or event.time >= last.time:
+            self._calm += 1
+            if self._calm >= CALM_AFTER:
+                self._window = self._quiet
+            return
+        self.late += 1
+        self._calm = 0
+        self._window = min(MAX_WINDOW, max(0.25, self._window * 2))
+
+    def _advance(self, item: Message | Presence) -> None:
+        if item.id is None:
+            return
+        sequence = item.sequence if isinstance(item, Message) else None
+        last = self.position
+        if last is not None:
+            if sequence is not None and last.sequence is not None and sequence < last.sequence:
+                return
+            if sequence is None and item.time is not None and last.time is not None and item.time < last.time:
+                return
+        if sequence is None and last is not None:
+            sequence = last.sequence
+        self.position = Position(item.id, sequence, item.time or (last.time if last else None))

@@ -1,0 +1,664 @@
+"""`web-messaging`: the vendor's documented guest wire, whole (web-messaging-v1.md).
+
+Knows: addresses, frames, service codes and history of this family. Must not know: sockets, HTTP
+libraries, the clock, the sandbox (which implements the same document independently, on purpose).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from urllib.parse import urlencode, urlsplit
+
+from guestctl.dialects.base import (
+    Ability,
+    CloseAction,
+    Dialect,
+    Page,
+    Paging,
+    Position,
+    Rate,
+    Standing,
+    normalised_time,
+)
+from guestctl.dialects.content import read_attachments, read_options, write_message
+from guestctl.errors import (
+    Conflict,
+    Failure,
+    Forbidden,
+    NetworkError,
+    RateLimited,
+    Refused,
+    SessionOver,
+    Unauthorised,
+    Unreadable,
+)
+from guestctl.model import (
+    Credential,
+    CredentialKind,
+    Deployment,
+    Json,
+    Limits,
+    Message,
+    Opening,
+    Outgoing,
+    Presence,
+    Secret,
+    Sender,
+    Session,
+    SessionEvent,
+    Typing,
+    Unknown,
+)
+from guestctl.wire import (
+    Alive,
+    Door,
+    Flow,
+    Frame,
+    Granted,
+    Heard,
+    Noted,
+    Opened,
+    Rejection,
+    Reply,
+    Request,
+    Turn,
+    answered,
+    call,
+    give,
+    load_json,
+    take,
+    turn,
+)
+
+#: The vendor's convention for health checks: base64 of `HealthCheckMessageId` (§5.7).
+HEALTH_CHECK = "SGVhbHRoQ2hlY2tNZXNzYWdlSWQ="
+#: `maxCustomDataBytes` when the service has not said (§9).
+ATTRIBUTE_BYTES = 2048
+#: A client message larger than this is closed with 1009 (§2.5).
+FRAME_BYTES = 128 * 1024
+
+
+class WebMessaging(Dialect):
+    name = "web-messaging"
+    summary = "vendor-documented socket wire, history over REST"
+    abilities = {
+        Ability.CREATE: Standing.PUBLISHED,
+        Ability.SEND: Standing.PUBLISHED,
+        Ability.HISTORY: Standing.PUBLISHED,
+        Ability.LISTEN: Standing.PUBLISHED,
+        Ability.RESUME: Standing.PUBLISHED,
+        Ability.REFRESH: Standing.PUBLISHED,
+        Ability.TYPING: Standing.PUBLISHED,
+        Ability.END: Standing.PUBLISHED,
+        Ability.CLEAR: Standing.PUBLISHED,
+        Ability.FILES: Standing.PUBLISHED,
+        Ability.PICK: Standing.PUBLISHED,
+        Ability.SIGN_IN: Standing.PUBLISHED,
+    }
+    fields = frozenset({"attr"})
+    required = (("deployment_id",), ("region", "base_url", "socket_url"))
+    paging = Paging.NUMBERED
+    page_size = 100
+    #: Nobody outside knows whether the service de-duplicates by tracingId (reliability.md §10): assume not.
+    deduplicates = False
+    sends_on_socket = True
+    restarts = True
+    returns_key = False
+    send_rate = Rate(2, 1.0)
+    margins = {"history": 5.0, "sign-in": 5.0}
+    goodbye = (1000, "Guest client disconnect")
+
+    # --- addresses (§1.1, §2.1, §3.1) ---
+
+    def default_rest(self) -> str:
+        return f"https://api.{self.need('region')}"
+
+    def default_socket(self) -> str:
+        return f"wss://webmessaging.{self.need('region')}"
+
+    def config(self, path: str) -> str:
+        override = self.profile.config_url or self.profile.base_url
+        return (override or f"https://api-cdn.{self.need('region')}").rstrip("/") + path
+
+    def door(self, session: Session) -> Door:
+        query = {"deploymentId": self.need("deployment_id")}
+        if self.profile.application:
+            query["application"] = self.profile.application
+        url = self.socket("/v1")
+        return Door(f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(query)}", self._origin())
+
+    def _origin(self) -> dict[str, str]:
+        return {"Origin": self.profile.origin} if self.profile.origin else {}
+
+    # --- session (§5.1, §6.1) ---
+
+    def create(self, opening: Opening) -> Flow[Session]:
+        """Nothing goes over the wire yet: the guest makes the token, the first configure confirms it."""
+        notes = {"pending_attributes": dict(opening.attributes)} if opening.attributes else {}
+        return Session(
+            api=self.name,
+            profile=self.profile.name,
+            name=opening.name,
+            ids={"conversation": None, "guest": None},
+            credentials={"guest": Credential("guest", Secret(self.new_id()))},
+            notes=notes,
+        )
+        yield
+
+    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+        if start_new:
+            yield from self._close_session(session)
+        frame = self._request("configureSession", session)
+        frame.update(deploymentId=self.need("deployment_id"), startNew=start_new)
+        signed_in = session.credential("sign-in")
+        if signed_in is not None:
+            frame.update(action="configureAuthenticatedSession", data={"code": signed_in.secret.reveal()})
+        elif self.profile.journey_context is not None:
+            frame["journeyContext"] = self.profile.journey_context
+        if self.traceparent:
+            frame["traceparent"] = self.traceparent
+        heard = yield from answered(turn(frame, _answer_to(frame, Opened, strict=False), "create"))
+        assert isinstance(heard, Opened)
+        return self._configured(session, heard.body)
+
+    def _close_session(self, session: Session) -> Flow[None]:
+        """Start new chat, on the same socket (§10.6): configure, closeSession, then configure again."""
+        yield from self.attach(session)
+        frame = self._request("closeSession", session)
+        frame["closeAllConnections"] = True
+        yield from answered(turn(frame, _answer_to(frame, Opened), "create"))
+
+    def _configured(self, session: Session, body: Mapping[str, Json]) -> Session:
+        if take(body, "connected", bool, "SessionResponse") is False:
+            raise SessionOver("the service did not connect the session", api=self.name)
+        media = give(body, "allowedMedia", dict, {}) or {}
+        inbound = give(media, "inbound", dict, {}) or {}
+        types = give(inbound, "fileTypes", list, []) or []
+        size = inbound.get("maxFileSizeKB")
+        custom = body.get("maxCustomDataBytes")
+        extensions = give(body, "blockedExtensions", list, []) or []
+        return replace(
+            session,
+            state="read_only" if body.get("readOnly") is True else "active",
+            new_session=body.get("newSession") is True,
+            expires_at=_epoch(body.get("expirationDate")),
+            limits=Limits(
+                attribute_bytes=int(custom) if isinstance(custom, (int, float)) else None,
+                file_kilobytes=int(size) if isinstance(size, (int, float)) else None,
+                file_types=tuple(str(t["type"]) for t in types if isinstance(t, dict) and "type" in t),
+                blocked_extensions=tuple(e for e in extensions if isinstance(e, str)),
+            ),
+        ).without("history")
+
+    def begin(self, session: Session, deployment: Deployment, opening: Opening) -> Flow[Session]:
+        """Presence Join, only after a new session and only with auto-start (§5.4, §10.11)."""
+        if not (deployment.auto_start and session.new_session and not session.read_only):
+            return session
+        frame = self._request("onMessage", session)
+        message: dict[str, Json] = {
+            "type": "Event",
+            "events": [{"eventType": "Presence", "presence": {"type": "Join"}}],
+        }
+        if opening.attributes:
+            message["channel"] = {"metadata": {"customAttributes": dict(opening.attributes)}}
+        frame["message"] = message
+        key = frame["tracingId"]
+        yield from answered(
+            turn(frame, lambda h: (isinstance(h, Presence) and h.presence == "Join") or _rejects(h, key), "create")
+        )
+        return replace(session, notes={k: v for k, v in session.notes.items() if k != "pending_attributes"})
+
+    def refreshable(self, session: Session) -> CredentialKind | None:
+        return "history" if session.credential("sign-in") is None else "sign-in"
+
+    def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
+        if kind == "sign-in":
+            return (yield from self._renew_sign_in(session))
+        frame = self._request("getJwt", session)
+        heard = yield from answered(turn(frame, _answer_to(frame, Granted), "refresh"))
+        assert isinstance(heard, Granted)
+        return session.having(Credential("history", heard.secret, heard.expires_at))
+
+    def _renew_sign_in(self, session: Session) -> Flow[Session]:
+        """§7.2: the old refresh token is kept; the new JWT is good for 15 minutes at most."""
+        held = session.credential("sign-in")
+        if held is None or held.refresh is None:
+            raise Unauthorised("the sign-in has expired and cannot be refreshed", api=self.name)
+        reply = yield from call(
+            Request(
+                "POST",
+                self.rest("/api/v2/webdeployments/token/refresh"),
+                "refresh",
+                headers=self._origin(),
+                json={"refreshToken": held.refresh.reveal(), "deploymentId": self.need("deployment_id")},
+            )
+        )
+        jwt = take(reply.object(), "jwt", str, "token refresh")
+        return session.having(replace(held, secret=Secret(jwt), expires_at=None))
+
+    def clear(self, session: Session) -> Flow[Session]:
+        """Presence Clear, the only guest-side end (§10.7)."""
+        frame = self._request("onMessage", session)
+        frame["message"] = {"type": "Event", "events": [{"eventType": "Presence", "presence": {"type": "Clear"}}]}
+        key = frame["tracingId"]
+        yield from answered(
+            turn(
+                frame,
+                lambda h: (isinstance(h, SessionEvent) and h.change == "cleared") or _rejects(h, key),
+                "send",
+            )
+        )
+        return replace(session, state="cleared")
+
+    end = clear
+
+    # --- messages (§5.4, §5.5) ---
+
+    def check(self, session: Session, message: Outgoing) -> None:
+        limit = session.limits.attribute_bytes or ATTRIBUTE_BYTES
+        size = sum(len(k.encode()) + len(v.encode()) for k, v in message.attributes.items())
+        if size > limit:
+            raise Refused(
+                f"attributes take {size} bytes, the limit is {limit}",
+                code="service.attributes",
+                api=self.name,
+                service_code=4013,
+            )
+        if len(json.dumps(self._on_message(session, message), ensure_ascii=False).encode()) > FRAME_BYTES:
+            raise Refused(
+                f"the message is larger than the {FRAME_BYTES // 1024} KiB a frame may hold",
+                code="service.too_long",
+                api=self.name,
+                service_code=4011,
+            )
+
+    def _on_message(self, session: Session, message: Outgoing) -> dict[str, Json]:
+        frame = self._request("onMessage", session, message.key)
+        frame["message"] = write_message(message)
+        return frame
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        def answers(heard: Heard) -> bool:
+            if isinstance(heard, Message):
+                return heard.direction == "inbound" and heard.key == message.key
+            return _rejects(heard, message.key)
+
+        heard = yield from answered(turn(self._on_message(session, message), answers, "send", message=True))
+        assert isinstance(heard, Message)
+        return heard
+
+    def typing(self, session: Session) -> Flow[None]:
+        """Nothing answers a typing event; where it is switched off a 403 comes (§11.3)."""
+        frame = self._request("onMessage", session)
+        frame["message"] = {"type": "Event", "events": [{"eventType": "Typing", "typing": {"type": "On"}}]}
+        key = frame["tracingId"]
+        heard = yield from turn(frame, lambda h: _rejects(h, key), "typing", patience=0.2)
+        if isinstance(heard, Rejection):
+            raise heard.failure
+
+    def heartbeat(self, session: Session) -> Turn:
+        frame = self._request("echo", session, HEALTH_CHECK)
+        frame["message"] = {"type": "Text", "text": "ping"}
+        return Turn(json.dumps(frame), lambda h: isinstance(h, Alive), "socket")
+
+    # --- files (§5.6, §7.3) ---
+
+    def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
+        frame = self._request("onAttachment", session)
+        attachment_id = self.new_id()
+        frame.update(attachmentId=attachment_id, fileName=name, fileType=mime, fileSize=len(content), errorsAsJson=True)
+        presigned = yield from answered(turn(frame, _answer_to(frame, Noted), "upload"))
+        assert isinstance(presigned, Noted)
+        headers = give(presigned.body, "headers", dict, {}) or {}
+        yield from call(
+            Request(
+                "PUT",
+                take(presigned.body, "url", str, "PresignedUrlResponse"),
+                "upload",
+                headers={"Content-Type": mime, **{str(k): str(v) for k, v in headers.items()}},
+                content=content,
+            )
+        )
+        verdict = yield from answered(
+            turn(
+                None,
+                lambda h: isinstance(h, (Noted, Rejection)) and h.reply_to == attachment_id,
+                "upload",
+            )
+        )
+        assert isinstance(verdict, Noted)
+        return attachment_id
+
+    def discard(self, session: Session, attachment_id: str) -> Flow[None]:
+        frame = self._request("deleteAttachment", session)
+        frame["attachmentId"] = attachment_id
+        yield from answered(turn(frame, _answer_to(frame, Noted), "upload"))
+
+    def download(self, session: Session, attachment_id: str) -> Flow[tuple[Request, str | None]]:
+        frame = self._request("getAttachment", session)
+        frame["attachmentId"] = attachment_id
+        heard = yield from answered(turn(frame, _answer_to(frame, Noted), "download"))
+        assert isinstance(heard, Noted)
+        url = take(heard.body, "url", str, "PresignedUrlResponse")
+        return Request("GET", url, "download", idempotent=True), give(heard.body, "fileName", str)
+
+    # --- history (§7.1) ---
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+        reply = yield from call(
+            Request(
+                "GET",
+                self.rest("/api/v2/webmessaging/messages"),
+                "history",
+                query={"pageNumber": cursor or "1", "pageSize": str(limit)},
+                headers=self._origin(),
+                credential="history",
+                idempotent=True,
+            )
+        )
+        page = reply.object()
+        entities = take(page, "entities", list, "history page")
+        number = int(cursor or "1")
+        return Page(
+            items=tuple(self._entity(entity) for entity in reversed(entities)),
+            next=str(number + 1) if entities else None,
+            total=give(page, "total", int),
+        )
+
+    def _entity(self, entity: Json) -> Message | Presence | Unknown:
+        if not isinstance(entity, dict):
+            raise Unreadable("history page: an entity is not an object", body=str(entity)[:200])
+        if entity.get("type") != "Receipt":
+            for heard in self._structured(entity, None):
+                if isinstance(heard, (Message, Presence)):
+                    return replace(heard, source="history")
+        return Unknown(str(entity.get("type")), entity)
+
+    def configuration(self) -> Flow[Json]:
+        path = f"/webdeployments/v1/deployments/{self.need('deployment_id')}/config.json"
+        reply = yield from call(Request("GET", self.config(path), "configuration", idempotent=True))
+        return reply.object()
+
+    def deployment(self, configuration: Json) -> Deployment:
+        return read_deployment(configuration) if isinstance(configuration, dict) else Deployment()
+
+    # --- reading (§4.2, §6, §8) ---
+
+    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+        value = load_json(frame.text, "frame")
+        if not isinstance(value, dict):
+            raise Unreadable(f"frame: expected an object, got {type(value).__name__}", body=frame.text[:200])
+        kind = value.get("class")
+        body = value.get("body")
+        tracing = value.get("tracingId")
+        reply_to = tracing if isinstance(tracing, str) else None
+        if kind == "StructuredMessage":
+            if not isinstance(body, dict):
+                raise Unreadable("StructuredMessage: `body` is missing", body=frame.text[:200])
+            return self._structured(body, reply_to, value)
+        if kind in _EVENTS:
+            detail = body if isinstance(body, dict) else {}
+            reason = detail.get("reason") or detail.get("reasonCode")
+            return (SessionEvent(_EVENTS[kind], reason if isinstance(reason, str) else None),)
+        if not isinstance(kind, str) or not isinstance(value.get("code"), int):
+            # A frame made by the gateway in front of the service (§2.5): survived, never acted on.
+            return (Unknown(str(kind or value.get("type") or "gateway"), value),)
+        return (self._answer(kind, value["code"], body, reply_to, value),)
+
+    def _answer(self, kind: str, code: int, body: Json, reply_to: str | None, raw: Json) -> Heard:
+        detail: Mapping[str, Json] = body if isinstance(body, dict) else {}
+        attachment = detail.get("attachmentId")
+        if kind == "SessionResponse":
+            return Opened(detail, reply_to)
+        if kind == "JwtResponse":
+            jwt = take(detail, "jwt", str, kind)
+            return Granted("history", Secret(jwt), _epoch(take(detail, "exp", (int, float), kind)), reply_to)
+        if kind == "PresignedUrlResponse" or kind == "AttachmentDeletedResponse":
+            return Noted(kind, detail, reply_to)
+        if kind == "UploadSuccessEvent":
+            return Noted(kind, detail, str(attachment))
+        if kind in {"UploadFailureEvent", "GenerateUrlError"}:
+            words = str(detail.get("errorMessage") or detail.get("message") or kind)
+            number = detail.get("errorCode")
+            failure = self.service_failure(number if isinstance(number, int) else 4003, words)
+            return Rejection(failure, reply_to or (str(attachment) if attachment else None))
+        if kind == "TooManyRequestsErrorMessage":
+            wait = detail.get("retryAfter")
+            return Rejection(
+                self.service_failure(
+                    429,
+                    str(detail.get("errorMessage") or "too many requests"),
+                    retry_after=float(wait) if isinstance(wait, (int, float)) else None,
+                ),
+                reply_to,
+            )
+        if code >= 300 and (kind in {"string", "Error", "ErrorMessage"} or not detail):
+            words = body if isinstance(body, str) else str(detail.get("errorMessage") or detail.get("message") or kind)
+            number = detail.get("errorCode")
+            return Rejection(self.service_failure(number if isinstance(number, int) else code, words), reply_to)
+        return Unknown(kind, raw)
+
+    def _structured(self, body: dict[str, Json], reply_to: str | None, frame: Json = None) -> tuple[Heard, ...]:
+        """A StructuredMessage body, or a history entity, which has the same shape (§6.3, §7.1)."""
+        metadata = body.get("metadata")
+        if not isinstance(metadata, dict):
+            metadata = {}
+        if reply_to == HEALTH_CHECK or metadata.get("customMessageId") == HEALTH_CHECK:
+            return (Alive(reply_to, _epoch(metadata.get("expirationDate"))),)
+        inbound = take(body, "direction", str, "StructuredMessage") == "Inbound"
+        channel = body.get("channel")
+        if not isinstance(channel, dict):
+            channel = {}
+        time = normalised_time(channel.get("time"))
+        sender = _sender(inbound, body.get("originatingEntity"), channel.get("from"))
+        key = None
+        if inbound:
+            custom = metadata.get("customMessageId")
+            key = custom if isinstance(custom, str) else reply_to
+        if body.get("type") == "Event":
+            return self._events(body, metadata, inbound, sender, time, key, frame)
+        content = body.get("content")
+        items = tuple(content) if isinstance(content, list) else ()
+        text = body.get("text")
+        return (
+            Message(
+                id=take(body, "id", str, "StructuredMessage"),
+                direction="inbound" if inbound else "outbound",
+                text=text if isinstance(text, str) else "",
+                time=time,
+                key=key,
+                sender=sender,
+                content=items,
+                options=read_options(items) if items else (),
+                attachments=read_attachments(items) if items else (),
+                raw=frame if frame is not None else body,
+            ),
+        )
+
+    def _events(
+        self,
+        body: dict[str, Json],
+        metadata: dict[str, Json],
+        inbound: bool,
+        sender: Sender,
+        time: str | None,
+        key: str | None,
+        frame: Json,
+    ) -> tuple[Heard, ...]:
+        found: list[Heard] = []
+        for event in body.get("events") or []:
+            if not isinstance(event, dict):
+                continue
+            kind = event.get("eventType")
+            detail = event.get("presence" if kind == "Presence" else "typing")
+            detail = detail if isinstance(detail, dict) else {}
+            if kind == "Typing":
+                duration = detail.get("duration")
+                found.append(Typing(sender, duration if isinstance(duration, int) else 5000, time))
+            elif kind == "Presence":
+                read_only = metadata.get("readOnly") == "true"
+                identity = body.get("id")
+                found.append(
+                    Presence(
+                        presence=str(detail.get("type") or "Unknown"),
+                        direction="inbound" if inbound else "outbound",
+                        id=identity if isinstance(identity, str) else None,
+                        time=time,
+                        sender=sender,
+                        key=key,
+                        read_only=read_only,
+                    )
+                )
+                if read_only and not inbound:
+                    found.append(SessionEvent("read_only"))
+            else:
+                found.append(Unknown(str(kind), frame if frame is not None else body))
+        return tuple(found)
+
+    def on_close(self, code: int) -> CloseAction:
+        """§2.6 and dialects.md: 1009 is our last frame's size, 1008 is final here."""
+        if code == 1009:
+            return "too_big"
+        return "final" if code in {1008, 4001} else super().on_close(code)
+
+    def refusal(self, request: Request, reply: Reply) -> Failure:
+        if request.route == "configuration" and reply.status == 403:
+            # The CDN answers an unknown deployment as an object store does: 403 with XML (§3.1).
+            return Forbidden(
+                "no configuration for this deployment id in this region",
+                code="forbidden.upgrade",
+                api=self.name,
+                http_status=403,
+            )
+        return super().refusal(request, reply)
+
+    def service_failure(self, code: int, words: str, *, retry_after: float | None = None) -> Failure:
+        """A frame code of §8 as the failure it means."""
+        kind, stable = _failure_of(code, words)
+        what = f"{words} (code {code})"
+        if kind is NetworkError:
+            return NetworkError(what, code=stable, written=True, body=words)
+        return kind(what, code=stable, api=self.name, service_code=code, retry_after=retry_after, body=words)
+
+    def _request(self, action: str, session: Session, tracing: str | None = None) -> dict[str, Json]:
+        return {"action": action, "token": session.token(), "tracingId": tracing or self.new_id()}
+
+
+_EVENTS: Mapping[Json, Json] = {
+    "SessionExpiredEvent": "expired",
+    "SessionClearedEvent": "cleared",
+    "ConnectionClosedEvent": "evicted",
+    "LogoutEvent": "logged_out",
+}
+
+_CODES: Mapping[int, tuple[type[Failure], str]] = {
+    401: (Unauthorised, "auth.refused"),
+    403: (Forbidden, "forbidden"),
+    404: (Refused, "service.not_found"),
+    409: (Conflict, "conflict.read_only"),
+    429: (RateLimited, "rate.limited"),
+    4000: (Forbidden, "forbidden.feature"),
+    4001: (Refused, "service.file"),
+    4002: (Refused, "service.file"),
+    4003: (Refused, "service.file"),
+    4004: (Refused, "service.file"),
+    4005: (Refused, "service.file"),
+    4006: (SessionOver, "session.expired"),
+    4007: (SessionOver, "session.gone"),
+    4008: (Refused, "service.file"),
+    4009: (Refused, "service.file"),
+    4010: (Refused, "service.file"),
+    4011: (Refused, "service.too_long"),
+    4013: (Refused, "service.attributes"),
+    4017: (Unauthorised, "auth.downgrade"),
+    4020: (Refused, "service.missing"),
+    4029: (RateLimited, "rate.limited"),
+    4102: (Refused, "service.file"),
+    5000: (NetworkError, "service.down"),
+}
+
+
+def _failure_of(code: int, words: str) -> tuple[type[Failure], str]:
+    if code == 403:
+        said = words.lower()
+        if said.startswith(("session authentication failed", "try to authenticate again")):
+            return Unauthorised, "auth.refused"
+        if "conversation clear" in said or "feature toggle" in said:
+            return Forbidden, "forbidden.feature"
+    if 500 <= code < 600:
+        return NetworkError, "service.down"
+    return _CODES.get(code, (Refused, "service.refused"))
+
+
+def _rejects(heard: Heard, key: str) -> bool:
+    """An error frame for this request. Those without a tracingId are taken as the answer too:
+    guestctl never has two requests waiting on one socket (§8, context rule)."""
+    return isinstance(heard, Rejection) and heard.reply_to in (key, None)
+
+
+def _answer_to(frame: Mapping[str, Json], kind: type[Heard], *, strict: bool = True) -> _Answers:
+    return _Answers(frame["tracingId"], kind, strict)
+
+
+class _Answers:
+    """Accepts the awaited class with our tracingId (or without one), or an error frame for it."""
+
+    def __init__(self, key: str, kind: type[Heard], strict: bool) -> None:
+        self._key, self._kind, self._strict = key, kind, strict
+
+    def __call__(self, heard: Heard) -> bool:
+        if isinstance(heard, Rejection):
+            return heard.reply_to in (self._key, None) or not self._strict
+        return isinstance(heard, self._kind) and getattr(heard, "reply_to", None) in (self._key, None)
+
+
+def _sender(inbound: bool, entity: Json, origin: Json) -> Sender:
+    name = None
+    if isinstance(origin, dict):
+        parts = (
+            [origin.get("nickname")] if origin.get("nickname") else [origin.get("firstName"), origin.get("lastName")]
+        )
+        name = " ".join(p for p in parts if isinstance(p, str) and p) or None
+    if inbound:
+        return Sender("guest", name)
+    if entity == "Bot":
+        return Sender("bot", name)
+    return Sender("agent" if entity == "Human" else None, name)
+
+
+def _epoch(value: Json) -> float | None:
+    """Epoch seconds, given as a number or its text; milliseconds are recognised by their size."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not 0 < number < 1e15:
+        return None
+    return number / 1000 if number > 1e11 else number
+
+
+def read_deployment(config: Mapping[str, Json]) -> Deployment:
+    """`config.json` as far as a guest needs it (§3.2); raw is kept for `doctor`."""
+
+    def at(*path: str) -> Json:
+        value: Json = config
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        return value
+
+    chat = ("messenger", "apps", "conversations")
+    ended = at(*chat, "conversationDisconnect", "type")
+    return Deployment(
+        active=at("status") != "Inactive",
+        messenger=at("messenger", "enabled") is not False,
+        auto_start=at(*chat, "autoStart", "enabled") is True,
+        guest_typing=at(*chat, "showUserTypingIndicator") is True,
+        clear=at(*chat, "conversationClear", "enabled") is True,
+        markdown=at(*chat, "markdown", "enabled") is True,
+        disconnect=ended if isinstance(ended, str) and at(*chat, "conversationDisconnect", "enabled") else None,
+        attachments=give(at("messenger", "fileUpload") or {}, "enableAttachments", bool),
+        sign_in=at("auth", "enabled") is True,
+        raw=config,
+    )

@@ -1,0 +1,93 @@
+"""Saving an attachment: a hostile name made safe, a hostile address refused, nothing overwritten.
+
+Knows: file names, addresses a file may come from, size limits (reliability.md §8.5). Must not know:
+any dialect, sessions, tokens: a presigned address carries its own authority and gets no header of ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from guestctl.clock import Deadline
+from guestctl.errors import NetworkError, Refused, Unreadable, UsageError
+from guestctl.wire import Request
+
+if TYPE_CHECKING:
+    from guestctl.transport.http import Http
+
+#: Longest file name written, in bytes.
+NAME_BYTES = 200
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def safe_name(offered: str | None, fallback: str) -> str:
+    """A file name with nothing in it but a name: no folders, controls, bidi marks, device names."""
+    name = (offered or "").replace("\\", "/").rsplit("/", 1)[-1]
+    name = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*\u2028\u2029')
+    name = name.strip().lstrip(".-").rstrip(". ")
+    while len(name.encode()) > NAME_BYTES:
+        stem, suffix = os.path.splitext(name)
+        name = (stem[:-1] if stem else "") + suffix if len(suffix) < 20 else name[:-1]
+    if not name or _DEVICES.fullmatch(name):
+        name = "attachment-" + re.sub(r"[^0-9A-Za-z-]", "", fallback)[:40]
+    return name
+
+
+def allowed(url: str, *, local: bool) -> bool:
+    """Whether a file may be fetched from this address. `local`: the service itself is on loopback."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.username is not None or parts.password is not None or not host:
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return (parts.scheme == "https" and host != "localhost") or (local and host == "localhost")
+    return local and address.is_loopback and parts.scheme in {"http", "https"}
+
+
+def save(
+    http: Http,
+    located: tuple[Request, str | None],
+    attachment_id: str,
+    to: Path,
+    deadline: Deadline,
+    *,
+    limit: int,
+    local: bool,
+) -> Path:
+    """Fetch into the folder `to`, or under the new file name `to`; returns the path written.
+
+    Raises UsageError when the file exists, Refused for an address that is not allowed or a file
+    over `limit` bytes. A partial file is removed.
+    """
+    request, offered = located
+    if not allowed(request.url, local=local):
+        raise Refused("the attachment's address is not one a file may come from", code="service.file")
+    target = to / safe_name(offered, attachment_id) if to.is_dir() else to
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(target, flags, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{target} exists; nothing is overwritten, give another name with --to") from None
+    except OSError as error:
+        raise UsageError(f"{target}: {error.strerror or error}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            reply = http.download(request, headers=request.headers, deadline=deadline, write=file.write, limit=limit)
+        if reply.status in {403, 404}:
+            raise Refused("the attachment's address has expired", code="service.file", http_status=reply.status)
+        if not reply.ok:
+            raise NetworkError(f"download: HTTP {reply.status}", code="service.down", http_status=reply.status)
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, Unreadable):
+            raise Refused(error.message, code="service.file") from error
+        raise
+    return target

@@ -1,0 +1,318 @@
+"""Performing a dialect's flows: requests, turns, credentials, and when to try again.
+
+Knows: the order of things around one exchange: authorise, ask, on 401 renew once, on 429 wait as
+told, on a passing fault try again, all under one deadline. Must not know: any dialect's wire, what
+an answer means, listening, sending policy.
+
+Retries run on tenacity, loaded when the first failure makes it necessary; the waits are ours,
+because full jitter, `Retry-After` and the deadline must agree (reliability.md §2.5, §6.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from guestctl import __version__
+from guestctl.clock import Clock, Deadline
+from guestctl.dialects.base import Dialect
+from guestctl.errors import (
+    Conflict,
+    Failure,
+    NetworkError,
+    RateLimited,
+    Unauthorised,
+    Unsupported,
+)
+from guestctl.line import Line
+from guestctl.model import Credential, CredentialKind, Session
+from guestctl.state import State
+from guestctl.wire import Call, Flow, Reply, Request, Turn
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from guestctl.transport.http import Http
+    from guestctl.transport.network import Network, Observer
+
+T = TypeVar("T")
+
+USER_AGENT = f"guestctl/{__version__}"
+#: Tries of one request whose failure may pass; retries after 429 (dialects.md, "Shared rules").
+TRIES = 4
+LIMIT_RETRIES = 3
+#: Seconds to go on asking a session that another connection has locked (dialects.md, guest-sessions).
+LOCK_PATIENCE = 5.0
+
+
+@dataclass
+class Connector:
+    """Opens connections: one network, one HTTP session, made on first use."""
+
+    network: Callable[[], Network]
+    clock: Clock
+    observer: Observer | None = None
+    _http: Http | None = None
+
+    @property
+    def http(self) -> Http:
+        if self._http is None:
+            from guestctl.transport.http import Http
+
+            self._http = Http(self.network(), self.clock, observer=self.observer, user_agent=USER_AGENT)
+        return self._http
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+
+
+@dataclass
+class Exchange:
+    """Performs flows for one session under one name. Keeps `session` current and stored.
+
+    `line` is the attached socket, when there is one; `open_line` makes one when a turn needs it.
+    """
+
+    dialect: Dialect
+    connector: Connector
+    state: State
+    scope: str
+    clock: Clock
+    random: Random
+    notice: Callable[[str], None]
+    session: Session
+    line: Line | None = None
+    open_line: Callable[[Deadline], Line] | None = None
+    lock_patience: float = LOCK_PATIENCE
+    #: Told (bytes done, bytes in all) while a body is sent.
+    progress: Callable[[int, int], None] | None = None
+
+    # --- flows ---
+
+    def perform(self, flow: Flow[T], deadline: Deadline, *, line: Line | None = None) -> T:
+        """Run a flow to its result. `line` is used for its turns instead of the session's own."""
+        answer: Any = None
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    answer = self._step(step, deadline, line)
+                except Failure as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    def _step(self, step: Call | Turn, deadline: Deadline, line: Line | None) -> object:
+        if isinstance(step, Call):
+            return self.call(step.request, deadline)
+        used = line or self.attached(deadline)
+        return used.ask(step, deadline)
+
+    def attached(self, deadline: Deadline) -> Line:
+        """The session's socket, opened and attached if it is not."""
+        if self.line is None:
+            if self.open_line is None:
+                raise Unsupported(f"the {self.dialect.name} API has no socket", api=self.dialect.name)
+            self.line = self.open_line(deadline)
+        return self.line
+
+    # --- requests ---
+
+    def call(self, request: Request, deadline: Deadline) -> Reply:
+        """One request, retried where that can help. Raises what the service or the network said."""
+        attempt = Attempts(self, request, deadline)
+        return attempt.run(lambda: self._authorised(request, deadline))
+
+    def _authorised(self, request: Request, deadline: Deadline) -> Reply:
+        kind = request.credential
+        credential = self.credential(kind, deadline) if kind else None
+        reply = self._ask(request, credential, deadline)
+        if reply.status == 401 and kind and credential:
+            refusal = self.dialect.refusal(request, reply)
+            try:
+                credential = self.renew(kind, deadline, stale=credential)
+            except Unsupported:
+                raise refusal from None
+            reply = self._ask(request, credential, deadline)
+        if reply.ok:
+            return reply
+        raise self.dialect.refusal(request, reply)
+
+    def _ask(self, request: Request, credential: Credential | None, deadline: Deadline) -> Reply:
+        self._pace(deadline)
+        headers = dict(request.headers)
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
+        if self.dialect.traceparent:
+            headers["traceparent"] = self.dialect.traceparent
+        return self.connector.http.perform(request, headers=headers, deadline=deadline)
+
+    def _pace(self, deadline: Deadline) -> None:
+        """Take a place in the profile's shared request budget, where the API declares one."""
+        rate = self.dialect.request_rate
+        if rate is not None:
+            self.wait_for_place("requests", rate.count, rate.period, deadline)
+
+    def wait_for_place(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
+        """Book one place of a budget shared by all processes. Raises RateLimited when it cannot fit."""
+        while True:
+            wait = self.state.take(f"{self.scope}/{budget}", count, period)
+            if wait <= 0:
+                return
+            left = deadline.remaining()
+            if left is not None and wait > left:
+                raise RateLimited(
+                    f"the limit of {count} in {period:g} s leaves no room before the deadline",
+                    api=self.dialect.name,
+                    retry_after=round(wait, 3),
+                )
+            self.clock.sleep(wait)
+
+    # --- credentials ---
+
+    def credential(self, kind: CredentialKind, deadline: Deadline) -> Credential | None:
+        """A credential that is good now, renewed ahead of its expiry; None where the session has none to send."""
+        held = self._held(kind)
+        margin = self.dialect.margins.get(kind, 0.0)
+        if held is not None and held.fresh_at(self.clock.now(), margin):
+            return held
+        if held is None and kind == "guest":
+            return None
+        try:
+            return self.renew(kind, deadline, stale=held)
+        except Unsupported:
+            # An API without refresh: let the service say what it thinks of the old one.
+            return held
+
+    def _held(self, kind: CredentialKind) -> Credential | None:
+        if kind == "oauth":
+            return self.state.get_credential(self.scope, "oauth")
+        return self.session.credential(kind)
+
+    def renew(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
+        """A credential other than `stale`. One process asks the service; the others take its result."""
+        name = self.scope if kind == "oauth" else f"{self.scope}/{self.session.name}"
+        with self.state.lock(f"renew/{kind}/{name}", deadline):
+            found = self._stored(kind)
+            if found is not None and found != stale and found.fresh_at(self.clock.now(), 0.0):
+                if kind != "oauth":
+                    self.session = self.session.having(found)
+                return found
+            if kind == "oauth":
+                granted = self.perform(self.dialect.oauth(), deadline)
+                self.state.put_credential(self.scope, granted)
+                return granted
+            self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
+        renewed = self.session.credential(kind)
+        if renewed is None:
+            raise Unauthorised(f"the service gave no new {kind} token", api=self.dialect.name)
+        if kind == self.dialect.refreshable(self.session):
+            self.log("token_refreshed", kind=kind)
+        return renewed
+
+    def _stored(self, kind: CredentialKind) -> Credential | None:
+        if kind == "oauth":
+            return self.state.get_credential(self.scope, "oauth")
+        stored = self.state.get(self.scope, self.session.name)
+        if stored is None:
+            return None
+        held = stored.credential(kind)
+        if held is not None and stored.ids != self.session.ids:
+            self.session = stored
+        return held
+
+    # --- memory ---
+
+    def keep(self, session: Session) -> None:
+        """Make this the session, and store it (without its tokens, where the profile says so)."""
+        self.session = session
+        stored = session
+        if self.dialect.profile.store_tokens == "memory":
+            for kind in tuple(session.credentials):
+                stored = stored.without(kind)  # type: ignore[arg-type]
+        self.state.put(self.scope, stored)
+
+    def log(self, event: str, **details: object) -> None:
+        self.state.log(self.scope, self.session.name, event, details)
+
+
+@dataclass
+class Attempts:
+    """The tries of one request or upgrade: which failures are worth another, and how long to wait before it."""
+
+    exchange: Exchange
+    request: Request
+    deadline: Deadline
+    limited: int = 0
+    failed: int = 0
+    locked_since: float | None = None
+
+    def run(self, once: Callable[[], T]) -> T:
+        try:
+            return once()
+        except Failure as first:
+            if not self.worth_another(first):
+                raise
+            failures = [first]
+
+        from tenacity import Retrying, retry_if_exception
+
+        def again() -> T:
+            if failures:
+                raise failures.pop()
+            return once()
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Failure) and self.worth_another(error)),
+            wait=self._wait,
+            stop=self._hopeless,
+            sleep=self.exchange.clock.sleep,
+            reraise=True,
+        )
+        return retrying(again)
+
+    def worth_another(self, failure: Failure) -> bool:
+        if isinstance(failure, RateLimited):
+            return self.limited < LIMIT_RETRIES
+        if isinstance(failure, Conflict) and failure.code == "conflict.locked":
+            since = self.locked_since
+            if self.exchange.lock_patience <= 0:
+                return False
+            return since is None or self.exchange.clock.monotonic() - since < self.exchange.lock_patience
+        if isinstance(failure, NetworkError) and failure.transient:
+            return self.failed < TRIES - 1 and (self.request.idempotent or not failure.written)
+        return False
+
+    def _wait(self, state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        exchange = self.exchange
+        if isinstance(failure, RateLimited):
+            self.limited += 1
+            return 1.0 if failure.retry_after is None else failure.retry_after
+        if isinstance(failure, Conflict):
+            if self.locked_since is None:
+                self.locked_since = exchange.clock.monotonic()
+            return exchange.random.uniform(0.2, 0.5)
+        self.failed += 1
+        wait = jittered(exchange.random, self.failed - 1, base=0.5, cap=exchange.dialect.profile.retry.cap)
+        asked = failure.retry_after if isinstance(failure, NetworkError) else None
+        return max(wait, asked or 0.0)
+
+    def _hopeless(self, state: RetryCallState) -> bool:
+        """A wait that does not fit before the deadline ends the command now, with the last failure."""
+        left = self.deadline.remaining()
+        wait = state.upcoming_sleep
+        if left is not None and wait > left:
+            return True
+        self.exchange.notice(f"{self.request.route}: trying again in {wait:.1f} s")
+        return False
+
+
+def jittered(random: Random, attempt: int, *, base: float, cap: float) -> float:
+    """Full jitter: uniform(0, min(cap, base·2^attempt)) seconds; attempts count from 0."""
+    return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt, 30)))

@@ -1,0 +1,385 @@
+"""Listening: live events through reconnects, with gaps filled, doubles dropped and order repaired.
+
+Knows: when to reconnect and how long to wait, how history and the live stream are joined, when to
+renew ahead of expiry, how to poll an API without a socket. Must not know: any dialect's wire,
+printing, stop rules (the caller's: it gets control at every tick).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from guestctl.clock import Deadline
+from guestctl.continuity import Merge
+from guestctl.dialects.base import Page, Position
+from guestctl.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
+from guestctl.exchange import Exchange, jittered
+from guestctl.line import Line, ending
+from guestctl.model import Connection, Event, Gap, Message, Presence, Session, SessionEvent, SessionState
+from guestctl.opening import open_once
+from guestctl.paging import Fetch, Item, following, latest
+from guestctl.state import LedgerEntry
+from guestctl.wire import Accepted, Alive, Granted, Heard, Noted, Opened, Rejection
+
+T = TypeVar("T")
+
+#: Seconds a connection must last before the attempt counter is reset.
+STABLE = 10.0
+#: The caller gets control at least this often, in seconds.
+TICK = 0.5
+#: Frames taken from a busy socket before what is ready is handed on; ledger rows per commit.
+BATCH = 256
+#: Seconds between polls of an API without a socket: the least, the most, the growth.
+POLL_LEAST, POLL_MOST, POLL_GROWTH = 0.5, 5.0, 1.5
+#: Tries at filling a gap before it is declared, and seconds to wait for ids the service acknowledged.
+FILL_TRIES = 4
+LAG_PATIENCE = 5.0
+
+_AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended"}
+
+
+class Listener:
+    """A stream of events for one session.
+
+    `position`: the last message already shown; everything after it is delivered. None with
+    `baseline` starts at what is newest when the stream attaches. `step`: seconds the service has for
+    each answer. `wake` says how many seconds may pass before the caller wants control again.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        position: Position | None = None,
+        baseline: bool = True,
+        from_start: bool = False,
+        forever: bool = False,
+        record: bool = True,
+        step: float | None = 30.0,
+        wake: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self.exchange = exchange
+        self.merge = Merge(position)
+        self._filled = position is None and not from_start
+        self._baseline = baseline and position is None and not from_start
+        self._forever = forever
+        self._record = record
+        self._step = step
+        self._wake = wake
+        self._shown: list[LedgerEntry] = []
+        self._clock = exchange.clock
+
+    def contiguous_from(self, position: Position) -> None:
+        """Everything after `position` will be heard on the socket that is open now."""
+        self.merge = Merge(position)
+        self._filled = True
+
+    def events(self) -> Iterator[Event | None]:
+        """Events in order, each once; None at a tick in which nothing came.
+
+        Raises what ends a stream for good: SessionOver (evicted, expired, cleared), Forbidden,
+        Unauthorised, NetworkError when every reconnect failed.
+        """
+        try:
+            if self.exchange.dialect.door(self.exchange.session) is None:
+                yield from self._poll()
+            else:
+                yield from self._stream()
+        finally:
+            self._flush()
+
+    # --- with a socket ---
+
+    def _stream(self) -> Iterator[Event | None]:
+        attempt = 0
+        while True:
+            live_since: float | None = None
+            try:
+                if self.exchange.line is None:
+                    yield Connection("connecting", attempt=attempt)
+                    self.exchange.line = open_once(self.exchange, self._deadline())
+                line = self.exchange.line
+                replayed = yield from self._catch_up()
+                live_since = self._clock.monotonic()
+                yield Connection("live", recovered=replayed)
+                yield from self._live(line)
+            except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
+                yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
+                if live_since is not None and self._clock.monotonic() - live_since >= STABLE:
+                    attempt = 0
+                attempt += 1
+                yield from self._lost(failure, attempt)
+
+    def _live(self, line: Line) -> Iterator[Event | None]:
+        """Hand on what arrives until the socket breaks (NetworkError) or the session ends."""
+        hear, merge, now = line.hear, self.merge, self._clock.monotonic
+        while True:
+            heard = hear(self._patience())
+            if not heard:
+                if merge.missing:
+                    yield from self._fill_missing()
+                ready = merge.ready(now())
+                if ready:
+                    yield from self._emit(ready)
+                else:
+                    self._flush()
+                    yield None
+                self._renew_ahead(line)
+                continue
+            taken, over = 0, None
+            while heard and over is None:
+                at = now()
+                for one in heard:
+                    over = over or self._take(one, at)
+                taken += len(heard)
+                heard = hear(0.0) if taken < BATCH else []
+            yield from self._emit(merge.ready(now(), flush=over is not None))
+            if over is not None:
+                raise over
+
+    def _take(self, heard: Heard, now: float) -> Failure | None:
+        """Feed one heard thing to the merge; returns the failure when it ends the stream."""
+        if isinstance(heard, (Opened, Granted, Accepted, Alive, Noted)):
+            return None
+        if isinstance(heard, Rejection):
+            self.exchange.notice(f"the service says: {heard.failure.message}")
+            return None
+        self.merge.feed(heard, now)
+        if not isinstance(heard, SessionEvent):
+            return None
+        if heard.change == "read_only":
+            self.exchange.keep(_in_state(self.exchange, "read_only"))
+        over = ending(heard, self.exchange.dialect.name)
+        if over is None or (heard.change == "token_expired" and self._refreshable()):
+            return None
+        if heard.change in _AFTER:
+            self.exchange.keep(_in_state(self.exchange, _AFTER[heard.change]))
+        return over
+
+    def _refreshable(self) -> bool:
+        return self.exchange.dialect.refreshable(self.exchange.session) == "guest"
+
+    def _renew_ahead(self, line: Line) -> None:
+        """Renew the guest's token before it expires, and tell the socket, or take a fresh one."""
+        dialect = self.exchange.dialect
+        held = self.exchange.session.credential("guest")
+        if held is None or not self._refreshable():
+            return
+        if held.fresh_at(self._clock.now(), dialect.margins.get("guest", 0.0)):
+            return
+        self.exchange.renew("guest", self._deadline(), stale=held)
+        if dialect.reattaches:
+            self.exchange.keep(
+                self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), line=line)
+            )
+        else:
+            line.inbox.extend(line.close())
+            raise NetworkError("renewed the token, taking a fresh socket", written=True, close_code=1000)
+
+    # --- reconnecting ---
+
+    def _lost(self, failure: Failure, attempt: int) -> Iterator[Event | None]:
+        """Decide what a broken connection means; wait before the next attempt, or raise."""
+        dialect, retry = self.exchange.dialect, self.exchange.dialect.profile.retry
+        line, self.exchange.line = self.exchange.line, None
+        if line is not None:
+            line.abort()
+            self.exchange.log("ws_disconnected", reason=failure.message)
+        code = failure.close_code if isinstance(failure, NetworkError) else None
+        action = dialect.on_close(code) if code is not None else "reconnect"
+        final = isinstance(failure, NetworkError) and not failure.transient
+        if final or (isinstance(failure, Conflict) and failure.code != "conflict.locked"):
+            raise failure
+        if action in {"final", "too_big"}:
+            raise failure
+        yield Connection("lost", failure.message, attempt=attempt, close_code=code)
+        if action == "renew":
+            yield from self._renew_refused()
+        limit = retry.attempts or dialect.attempts
+        if not self._forever and attempt > limit:
+            yield Connection("gave_up", failure.message, attempt=attempt - 1)
+            raise NetworkError(
+                f"gave up after {attempt - 1} reconnects: {failure.message}", code="network.gave_up", close_code=code
+            ) from failure
+        if attempt == 1:
+            delay = self.exchange.random.uniform(0.0, min(0.25, retry.base))
+        else:
+            delay = jittered(self.exchange.random, attempt - 1, base=retry.base, cap=retry.cap)
+        asked = failure.retry_after
+        if asked is not None:
+            delay = max(delay, asked)
+        yield Connection("retrying", attempt=attempt, delay=round(delay, 3), close_code=code)
+        yield from self._pause(delay)
+
+    def _renew_refused(self) -> Iterator[Event | None]:
+        """A close that means the token was refused: renew it, or end here when that is impossible."""
+        kind = self.exchange.dialect.refreshable(self.exchange.session)
+        if kind != "guest":
+            over = ending(SessionEvent("token_expired"), self.exchange.dialect.name)
+            assert over is not None
+            raise over
+        try:
+            self.exchange.renew(kind, self._deadline(), stale=self.exchange.session.credential(kind))
+        except (NetworkError, TimedOut, RateLimited) as failure:
+            yield Connection("lost", f"the token could not be renewed yet: {failure.message}")
+
+    def _pause(self, seconds: float) -> Iterator[None]:
+        until = self._clock.monotonic() + seconds
+        while (left := until - self._clock.monotonic()) > 0:
+            self._clock.sleep(min(left, self._tick(TICK)))
+            yield None
+
+    # --- history ---
+
+    def _catch_up(self) -> Generator[Event | None, None, int]:
+        """Join history and the stream; returns how many messages were replayed."""
+        if self._baseline:
+            self._baseline = False
+            newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
+            if newest is not None and newest.id is not None:
+                sequence = newest.sequence if isinstance(newest, Message) else None
+                self.merge = Merge(Position(newest.id, sequence, newest.time))
+            return 0
+        if self._filled:
+            # The socket that is open now has heard everything since the position.
+            self._filled = False
+            return 0
+        position = self.merge.position
+        for attempt in range(FILL_TRIES):
+            try:
+                items, proved = self.after(position)
+                break
+            except (NetworkError, TimedOut, RateLimited, Unreadable, Conflict) as failure:
+                if attempt == FILL_TRIES - 1:
+                    self.exchange.notice(f"history could not be read: {failure.message}")
+                    yield Gap(position.id if position else None, None, failure.message)
+                    return 0
+                yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
+        replayed = self.merge.replay(items)
+        if not proved:
+            yield Gap(
+                position.id if position else None,
+                _first_id(replayed),
+                "the last message shown is not in history any more",
+            )
+        yield from self._emit(replayed)
+        return len(replayed)
+
+    def after(self, position: Position | None) -> tuple[list[Item], bool]:
+        """History after a position, oldest first, and whether contiguity with it was proved.
+
+        Where history lags it is read again, for a bounded time, until every acknowledged id is there.
+        """
+        paging, size = self.exchange.dialect.paging, self.exchange.dialect.page_size
+        found = self._history(lambda fetch: following(fetch, paging, position, size))
+        if not self.exchange.dialect.history_lags:
+            return found
+        until = self._clock.monotonic() + LAG_PATIENCE
+        while True:
+            there = {item.id for item in found[0]}
+            absent = [i for i in self._acknowledged() if i not in there and not self.merge.known(i)]
+            if not absent:
+                return found
+            if self._clock.monotonic() >= until:
+                self.exchange.notice(
+                    f"history still lacks {len(absent)} acknowledged message(s) after {LAG_PATIENCE:g} s"
+                )
+                return found
+            self._clock.sleep(0.25)
+            found = self._history(lambda fetch: following(fetch, paging, position, size))
+
+    def _acknowledged(self) -> list[str]:
+        """Ids of this session's accepted sends since the position, newest last."""
+        rows = self.exchange.state.outbox(self.exchange.scope, self.exchange.session.name, "accepted")
+        since = self.merge.position.time if self.merge.position else None
+        return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
+
+    def _history(self, read: Callable[[Fetch], T]) -> T:
+        deadline = self._deadline()
+        dialect = self.exchange.dialect
+
+        def fetch(after: Position | None, cursor: str | None) -> Page:
+            return self.exchange.perform(
+                dialect.history(self.exchange.session, after=after, cursor=cursor, limit=dialect.page_size), deadline
+            )
+
+        return read(fetch)
+
+    def _fill_missing(self) -> Iterator[Event | None]:
+        """A sequence number is missing in the stream: ask history for it."""
+        items, _ = self.after(self.merge.position)
+        live = [item for item in items if item.id is not None and not self.merge.known(item.id)]
+        yield from self._emit(self.merge.replay(live))
+
+    # --- without a socket ---
+
+    def _poll(self) -> Iterator[Event | None]:
+        """Poll history: often while something happens, rarely while nothing does."""
+        interval, failures = POLL_LEAST, 0
+        yield Connection("connecting")
+        if self._baseline:
+            yield from self._catch_up()
+        yield Connection("live", recovered=0)
+        first = True
+        while True:
+            try:
+                items, _ = self.after(self.merge.position)
+            except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
+                failures += 1
+                yield from self._lost(failure, failures)
+                continue
+            if failures:
+                yield Connection("live", recovered=len(items))
+            fresh = self.merge.replay(items)
+            if not failures and not (first and not self._filled):
+                fresh = [_as_live(item) for item in fresh]
+            failures, first = 0, False
+            interval = POLL_LEAST if fresh else min(POLL_MOST, interval * POLL_GROWTH)
+            yield from self._emit(fresh)
+            self._flush()
+            yield from self._pause(self.exchange.random.uniform(interval * 0.8, interval))
+
+    # --- handing on ---
+
+    def _emit(self, events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            yield event
+            if self._record and isinstance(event, Message):
+                self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
+                if len(self._shown) >= BATCH:
+                    self._flush()
+
+    def _flush(self) -> None:
+        """Commit what was handed on; after the fact, so that nothing unseen counts as seen."""
+        if self._shown:
+            shown, self._shown = self._shown, []
+            self.exchange.state.record(self.exchange.scope, self.exchange.session.name, shown)
+            self.exchange.log("ws_message_received", count=len(shown))
+
+    def _patience(self) -> float:
+        held = self.merge.wait(self._clock.monotonic())
+        return self._tick(TICK if held is None else min(TICK, held))
+
+    def _tick(self, seconds: float) -> float:
+        wake = self._wake()
+        return seconds if wake is None else max(0.0, min(seconds, wake))
+
+    def _deadline(self) -> Deadline:
+        return Deadline.after(self._clock, self._step)
+
+
+def _in_state(exchange: Exchange, state: SessionState) -> Session:
+    return replace(exchange.session, state=state)
+
+
+def _as_live(event: Event) -> Event:
+    return replace(event, source="live") if isinstance(event, (Message, Presence)) else event
+
+
+def _first_id(events: list[Event]) -> str | None:
+    for event in events:
+        if isinstance(event, (Message, Presence)):
+            return event.id
+    return None

@@ -1,0 +1,130 @@
+"""Opening a session's socket: a free place, the upgrade, the first words, and what the answer means.
+
+Knows: refused upgrades, spoilt and expired tokens, sessions that turn out to be over. Must not
+know: any dialect's wire, listening, sending, how long a caller goes on trying after this.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from guestctl.clock import Deadline
+from guestctl.errors import Failure, NetworkError, SessionOver, Unauthorised, Unsupported
+from guestctl.exchange import USER_AGENT, Attempts, Exchange
+from guestctl.line import Line
+from guestctl.model import OVER, Session
+from guestctl.wire import Reply, Request
+
+if TYPE_CHECKING:
+    from guestctl.transport.socket import Socket
+
+#: Which token a socket was opened with, kept so that a spoilt one is not used again (a digest, no secret).
+USED = "used_token"
+
+
+def open_line(exchange: Exchange, deadline: Deadline, *, start_new: bool = False) -> Line:
+    """An attached line for the exchange's session, which is updated and stored.
+
+    Raises Forbidden (final), Unauthorised, SessionOver when the session has gone or had expired,
+    NetworkError when the service cannot be reached.
+    """
+    attempts = Attempts(exchange, Request("GET", "", "socket", idempotent=True), deadline)
+    return attempts.run(lambda: open_once(exchange, deadline, start_new=start_new))
+
+
+def open_once(exchange: Exchange, deadline: Deadline, *, start_new: bool = False) -> Line:
+    """As `open_line`, one try; only a refused token is renewed and tried again."""
+    dialect = exchange.dialect
+    stale = exchange.session.credential("guest")
+    try:
+        return _open(exchange, deadline, start_new)
+    except Failure as failure:
+        refused = isinstance(failure, Unauthorised) or (
+            isinstance(failure, NetworkError)
+            and failure.close_code is not None
+            and dialect.on_close(failure.close_code) == "renew"
+        )
+        kind = dialect.refreshable(exchange.session)
+        if not refused or kind is None or kind == "history":
+            raise
+        exchange.renew(kind, deadline, stale=exchange.session.credential(kind) if kind != "guest" else stale)
+        return _open(exchange, deadline, start_new)
+
+
+def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
+    dialect = exchange.dialect
+    before = exchange.session
+    _refuse_over(before)
+    token = exchange.credential("guest", deadline)
+    if dialect.spoilt_by_close and token is not None and before.notes.get(USED) == token.secret.placeholder:
+        token = exchange.renew("guest", deadline, stale=token)
+    with ExitStack() as held:
+        held.enter_context(exchange.state.slot(exchange.scope, before.name, dialect.sockets_per_session, deadline))
+        line = Line(_connect(exchange, deadline), dialect, exchange.session, exchange.clock)
+        held.callback(line.socket.abort)
+        if token is not None and dialect.spoilt_by_close:
+            exchange.keep(replace(exchange.session, notes={**exchange.session.notes, USED: token.secret.placeholder}))
+        attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
+        if before.state != "draft" and attached.new_session and not start_new and _has_messages(exchange):
+            exchange.keep(replace(before, state="expired"))
+            raise SessionOver(
+                f"session {before.name!r} had expired: the service answered with a new one, nothing was sent",
+                code="session.expired",
+                api=dialect.name,
+            )
+        line.session = attached
+        exchange.keep(attached)
+        exchange.log("ws_connected", new_session=attached.new_session)
+        line.held = held.pop_all()
+    return line
+
+
+def _connect(exchange: Exchange, deadline: Deadline) -> Socket:
+    from guestctl.transport.socket import Refusal, Socket
+
+    dialect = exchange.dialect
+    door = dialect.door(exchange.session)
+    if door is None:
+        raise Unsupported(f"the {dialect.name} API has no socket", api=dialect.name)
+    headers = dict(door.headers)
+    if door.credential is not None:
+        credential = exchange.credential(door.credential, deadline)
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
+    if dialect.traceparent:
+        headers["traceparent"] = dialect.traceparent
+    try:
+        return Socket.connect(
+            door.url,
+            headers=headers,
+            network=exchange.connector.network(),
+            clock=exchange.clock,
+            deadline=deadline,
+            observer=exchange.connector.observer,
+            user_agent=USER_AGENT,
+        )
+    except Refusal as refusal:
+        body = refusal.body if isinstance(refusal.body, bytes) else refusal.body.encode()
+        reply = Reply(refusal.status, refusal.headers, body, exchange.clock.now(), door.url)
+        failure = dialect.refusal(Request("GET", door.url, "socket", idempotent=True), reply)
+        if isinstance(failure, NetworkError):
+            failure.written = False
+        raise failure from None
+
+
+def _refuse_over(session: Session) -> None:
+    if session.state in OVER:
+        raise SessionOver(
+            f"session {session.name!r} is over: {session.state}",
+            code="session.expired" if session.state == "expired" else "session.gone",
+            api=session.api,
+        )
+
+
+def _has_messages(exchange: Exchange) -> bool:
+    name = exchange.session.name
+    return exchange.state.last_position(exchange.scope, name) is not None or bool(
+        exchange.state.outbox(exchange.scope, name, "accepted")
+    )
