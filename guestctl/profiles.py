@@ -1,0 +1,714 @@
+"""Profiles: the YAML file people edit, and how its values meet options and the environment.
+
+Knows: where the file is, its keys, `${VAR}`, precedence, and the built-in `sandbox` profile
+(contract.md §3). Must not know: what any dialect does with a value; the sandbox's code (its
+published deployment and OAuth client are written here again on purpose).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from guestctl import strict_yaml
+from guestctl.errors import UsageError
+from guestctl.model import Json, Profile, Retry, Secret
+from guestctl.regions import domain_of
+from guestctl.strict_yaml import Located
+
+FILE = "profiles.yaml"
+SANDBOX = "sandbox"
+
+#: What every sandbox answers to (contract.md §7) and a value for whatever a dialect may need. The
+#: domain can never resolve: should an address ever be derived from it, nobody is reached.
+_SANDBOX_VALUES: Mapping[str, str] = {
+    "region": "sandbox.invalid",
+    "deployment_id": "5a4db0c5-0000-4000-8000-677565737463",
+    "origin": "http://localhost",
+    "name": "Sandbox Guest",
+    "email": "guest@sandbox.invalid",
+    "queue": "sandbox-queue",
+    "skill": "sandbox-skill",
+    "language": "en-US",
+    "environment": "sandbox",
+    "org": "sandbox",
+    "aws_region": "us-east-1",
+    "oauth.client_id": "sandbox-client",
+    "oauth.client_secret": "sandbox-secret",
+}
+#: The sandbox says where it is; variables meant for a real service must not lead its token away.
+_SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
+
+
+# --- values as text ---
+
+
+def seconds(text: str) -> float:
+    """A duration: a number of seconds, or one with ms, s, m or h. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)", text.strip(), re.ASCII)
+    if found is None:
+        raise ValueError("expected a duration such as 30, 500ms, 30s or 2m")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}[found[2]]
+
+
+def _text(text: str) -> str:
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
+        raise ValueError("control characters (a line break?) are not allowed")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("it is not valid UTF-8")
+    return text
+
+
+def _word(text: str) -> str:
+    if not _text(text).strip() or any(character.isspace() for character in text):
+        raise ValueError("expected one word without spaces")
+    return text
+
+
+def _label(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?", text, re.ASCII):
+        raise ValueError("it becomes part of a host name: only letters, digits, dots and hyphens")
+    return text
+
+
+def _email(text: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", _text(text)):
+        raise ValueError("expected an e-mail address")
+    return text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not _word(text).startswith("/"):
+        raise ValueError("expected a path that begins with /")
+    return text
+
+
+def _secret(text: str) -> Secret:
+    return Secret(_word(text))
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        parts = urlsplit(_word(text))
+        _ = parts.port  # raises ValueError when it is none
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"expected an address that begins with {' or '.join(s + '://' for s in schemes)}")
+        if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+            raise ValueError("an address here has no credentials, query or fragment")
+        return text
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"it is one of {', '.join(choices)}{_suggest(text, choices)}")
+        return text
+
+    return read
+
+
+def _api(text: str) -> str:
+    from guestctl.dialects import NAMES
+
+    return _one_of(*NAMES)(text)
+
+
+def _region(text: str) -> str:
+    try:
+        return domain_of(text)
+    except UsageError as error:
+        raise ValueError(error.message) from error
+
+
+def _object(text: str) -> dict[str, Json]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("expected a JSON object") from error
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")
+    return value
+
+
+def _texts(text: str) -> dict[str, str]:
+    found = _object(text)
+    if not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("expected a JSON object whose values are all text")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One profile key: its field in `model.Profile` (None: part of `retry`) and how its text is read.
+
+    `read` raises ValueError saying what was expected. `tree`: a mapping in the file, JSON elsewhere.
+    """
+
+    field: str | None
+    read: Callable[[str], Any]
+    tree: bool = False
+
+
+#: Every key, nested ones dotted, in the order they are shown.
+KEYS: Mapping[str, Key] = {
+    "api": Key("api", _api),
+    "region": Key("region", _region),
+    "base_url": Key("base_url", _url("https", "http")),
+    "socket_url": Key("socket_url", _url("wss", "ws")),
+    "config_url": Key("config_url", _url("https", "http")),
+    "deployment_id": Key("deployment_id", _word),
+    "origin": Key("origin", _word),
+    "attributes": Key("attributes", _texts, tree=True),
+    "tls.ca": Key("ca", _text),
+    "retry.attempts": Key(None, _count),
+    "retry.base": Key(None, seconds),
+    "retry.cap": Key(None, seconds),
+    "name": Key("guest_name", _text),
+    "email": Key("email", _email),
+    "queue": Key("queue", _text),
+    "skill": Key("skill", _text),
+    "language": Key("language", _text),
+    "environment": Key("environment", _label),
+    "org": Key("org", _label),
+    "aws_region": Key("aws_region", _label),
+    "socket_path": Key("socket_path", _path),
+    "refresh_style": Key("refresh_style", _one_of("guest-refresh", "guest-token")),
+    "store_tokens": Key("store_tokens", _one_of("database", "memory")),
+    "journey_context": Key("journey_context", _object, tree=True),
+    "application": Key("application", _text),
+    "oauth.client_id": Key("client_id", _word),
+    "oauth.client_secret": Key("client_secret", _secret),
+}
+_GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
+
+
+def _suggest(word: str, choices: Iterator[str] | tuple[str, ...] | list[str]) -> str:
+    near = get_close_matches(word[:100], list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _unknown(key: str) -> str:
+    inside = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2] and name != key]
+    return f"unknown key {key!r}" + (f"; did you mean {inside[0]!r}?" if inside else _suggest(key, list(KEYS)))
+
+
+# --- the file ---
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFile:
+    """A profiles file, valid as a whole. `profiles`: name -> dotted key -> value as written."""
+
+    path: Path
+    default: str | None
+    profiles: Mapping[str, Mapping[str, Located]]
+    exposed: bool = False
+    """Others on this machine can read the file."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.profiles)
+
+    def values(self, name: str) -> Mapping[str, Located]:
+        """One profile's values by dotted key. Raises UsageError `config.profile` when there is none."""
+        if name not in self.profiles:
+            known = ", ".join((*self.names, SANDBOX))
+            raise UsageError(
+                f"no profile {name!r} in {self.path}{_suggest(name, [*self.names, SANDBOX])}; there are: {known}",
+                code="config.profile",
+            )
+        return self.profiles[name]
+
+    def warnings(self, name: str) -> tuple[str, ...]:
+        """What the owner of the file should know about one profile."""
+        secret = self.profiles.get(name, {}).get("oauth.client_secret")
+        if secret is None or not self.exposed or "${" in (secret.text or ""):
+            return ()
+        return (
+            f"{self.path}:{secret.line}: oauth.client_secret stands in a file that others can read; "
+            f"write ${{VARIABLE}} instead, or: chmod 600 {self.path}",
+        )
+
+
+def locate(option: str | None, environ: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
+    """Which profiles file counts, and why. It need not exist."""
+    if option:
+        return _under(cwd, option), "option --profiles"
+    if named := environ.get("GUESTCTL_PROFILES"):
+        return _under(cwd, named), "environment GUESTCTL_PROFILES"
+    if os.path.exists(cwd / FILE):
+        return cwd / FILE, "working directory"
+    from platformdirs import user_config_path
+
+    return user_config_path("guestctl", appauthor=False) / FILE, "user configuration directory"
+
+
+def _under(directory: Path, name: str) -> Path:
+    return directory / os.path.expanduser(name)
+
+
+def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFile:
+    """The profiles file that counts, read; without profiles when nobody named one and there is none.
+    Raises UsageError `config.file`."""
+    path, why = locate(option, environ, cwd)
+    if why == "user configuration directory" and not os.path.exists(path):
+        return ProfileFile(path, None, {})
+    return load(path)
+
+
+def load(path: Path) -> ProfileFile:
+    """Read and validate a whole file, every profile in it. Raises UsageError `config.file` with file,
+    line and key. Values with `${…}` are checked when their profile is used."""
+    root = strict_yaml.read(path)
+    exposed = os.name == "posix" and bool(path.stat().st_mode & 0o044)
+    return _validated(root, path, exposed=exposed)
+
+
+def _validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
+    members = {} if root.value is None else _mapping(root, path, "the file", "`default` and `profiles`")
+    for key, found in members.items():
+        if key not in {"default", "profiles"}:
+            raise _wrong(path, found, f"unknown key {key!r}{_suggest(key, ['default', 'profiles'])}")
+    profiles: dict[str, Mapping[str, Located]] = {}
+    if (listed := members.get("profiles")) is not None and listed.value is not None:
+        for name, profile in _mapping(listed, path, "profiles", "one profile by name each").items():
+            if why := _bad_name(name):
+                raise _wrong(path, profile, why)
+            profiles[name] = dict(_flat(profile, path, name))
+    default = members.get("default")
+    if default is not None and default.text not in {*profiles, SANDBOX}:
+        known = [*profiles, SANDBOX]
+        given = repr(default.text) if default.text is not None else "that"
+        raise _wrong(
+            path,
+            default,
+            f"default: no profile {given}{_suggest(default.text or '', known)}; there are: {', '.join(known)}",
+        )
+    return ProfileFile(path, None if default is None else default.text, profiles, exposed)
+
+
+def _bad_name(name: str) -> str | None:
+    if name == SANDBOX:
+        return f"the profile {SANDBOX!r} is built in; choose another name"
+    if not name or name != name.strip() or not name.isprintable():
+        return f"{name!r} cannot be the name of a profile"
+    return None
+
+
+def _flat(profile: Located, path: Path, name: str) -> Iterator[tuple[str, Located]]:
+    """The values of one profile by dotted key, each checked as far as it can be."""
+    if profile.value is None:
+        return
+    for key, found in _mapping(profile, path, name, "keys such as `region` and `deployment_id`").items():
+        if "." in key:  # our own spelling of nested keys, for messages and options only
+            raise _wrong(path, found, _unknown(key))
+        if key in _GROUPS:
+            inside = [k.partition(".")[2] for k in KEYS if k.startswith(key + ".")]
+            for inner, value in _mapping(found, path, key, ", ".join(inside)).items():
+                yield _checked(f"{key}.{inner}", value, path)
+        else:
+            yield _checked(key, found, path)
+
+
+def _checked(key: str, found: Located, path: Path) -> tuple[str, Located]:
+    if key not in KEYS:
+        raise _wrong(path, found, _unknown(key))
+    if KEYS[key].tree:
+        for inner, value in _mapping(found, path, key, "keys and values").items():
+            if key == "attributes" and (value.text is None or value.value is None):
+                raise _wrong(path, value, f"attributes.{inner}: expected text")
+        _check_variables(found, path, key)
+    elif found.text is None:
+        raise _wrong(path, found, f"{key}: expected one value, not a list or mapping")
+    elif found.value is None:
+        raise _wrong(path, found, f"{key}: has no value; give it one or remove the line")
+    elif "${" in found.text:
+        _check_variables(found, path, key)
+    elif found.text:
+        _read(key, found.text, f"{path}:{found.line}: {key}", code="config.file")
+    return key, found
+
+
+def _mapping(found: Located, path: Path, what: str, expected: str) -> Mapping[str, Located]:
+    if not isinstance(found.value, Mapping):
+        raise _wrong(path, found, f"{what}: expected a mapping with {expected}")
+    return found.value
+
+
+def _wrong(path: Path, found: Located, problem: str) -> UsageError:
+    return UsageError(f"{path}:{found.line}: {problem}", code="config.file")
+
+
+def _read(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:
+    try:
+        return KEYS[key].read(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}", code=code, hint=hint) from error
+
+
+# --- variables ---
+
+_VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?", re.ASCII)
+
+
+def _leaves(found: Located) -> Iterator[Located]:
+    if isinstance(found.value, Mapping):
+        for member in found.value.values():
+            yield from _leaves(member)
+    elif isinstance(found.value, list):
+        for item in found.value:
+            yield from _leaves(item)
+    else:
+        yield found
+
+
+def _check_variables(found: Located, path: Path, key: str) -> None:
+    for leaf in _leaves(found):
+        for match in _VARIABLE.finditer(leaf.text or ""):
+            if match[1] is None:
+                raise _wrong(path, leaf, f"{key}: expected ${{NAME}} or ${{NAME:-default}}")
+
+
+def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> str:
+    """The text with its variables filled in; as in a shell, `:-` also serves one that is empty."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        if default is not None:
+            return environ.get(name) or default
+        if name not in environ:
+            raise UsageError(
+                f"{path}:{leaf.line}: {key}: the environment variable {name} is not set",
+                code="config.key",
+                hint=f"Set {name}, or write ${{{name}:-default}} in the profile.",
+            )
+        return environ[name]
+
+    return _VARIABLE.sub(value, leaf.text or "")
+
+
+def _tree(found: Located, environ: Mapping[str, str], path: Path, key: str) -> Json:
+    if isinstance(found.value, Mapping):
+        return {name: _tree(member, environ, path, f"{key}.{name}") for name, member in found.value.items()}
+    if isinstance(found.value, list):
+        return [_tree(item, environ, path, key) for item in found.value]
+    return _expand(found, environ, path, key) if isinstance(found.value, str) else found.value
+
+
+# --- resolving ---
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A profile ready for use; per dotted key its value (None: not set) and where it came from.
+
+    `warnings` are for the caller to show. `path` is the file, None for the built-in sandbox.
+    """
+
+    profile: Profile
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    path: Path | None = None
+
+
+def resolve(
+    name: str | None,
+    *,
+    options: Mapping[str, str],
+    environ: Mapping[str, str],
+    cwd: Path,
+    profiles_option: str | None,
+    sandbox: Callable[[], Mapping[str, Json] | None],
+) -> Resolved:
+    """One profile's values: option > environment > profile > default (contract.md §3).
+
+    `options` by dotted key. `sandbox` tells of the sandbox started last; asked only when needed.
+    Raises UsageError: `config.profile`, `config.file`, `config.key` or `sandbox.absent`.
+    """
+    chosen = name or environ.get("GUESTCTL_PROFILE") or None
+    file: ProfileFile | None = None
+    if chosen != SANDBOX:
+        file = find(profiles_option, environ, cwd)
+        chosen = chosen or _only(file)
+    if file is None or chosen == SANDBOX:
+        return _sandbox(options, environ, cwd, sandbox)
+
+    values, origins = _stronger(options, environ, cwd)
+    path = file.path
+    for key, found in file.values(chosen).items():
+        if key in values:
+            continue
+        if KEYS[key].tree:
+            value = _tree(found, environ, path, key)
+            if key == "attributes":
+                value = {inner: _expand(leaf, environ, path, key) for inner, leaf in _members(found)}
+        else:
+            text = _expand(found, environ, path, key)
+            if not text:
+                continue  # an empty variable is as good as none
+            value = _read(key, text, f"{path}:{found.line}: {key}", code="config.file")
+            if key == "tls.ca":
+                value = str(_under(path.parent, value))
+        values[key], origins[key] = value, f"{path.name}:{found.line}"
+    return _resolved(chosen, values, origins, warnings=file.warnings(chosen), path=path)
+
+
+def _members(found: Located) -> list[tuple[str, Located]]:
+    return list(found.value.items()) if isinstance(found.value, Mapping) else []
+
+
+def _only(file: ProfileFile) -> str:
+    """The profile to use when none was named."""
+    if file.default is not None:
+        return file.default
+    if len(file.names) == 1:
+        return file.names[0]
+    if file.names:
+        raise UsageError(
+            f"{file.path} has several profiles and no `default`: {', '.join(file.names)}",
+            code="config.profile",
+            hint="Choose one with -p, or for good with `guestctl profile use NAME`.",
+        )
+    raise UsageError(
+        f"there is no profile yet (looked for ./{FILE} and {file.path})",
+        code="config.profile",
+        hint="Add one with `guestctl profile add NAME`, or use -p sandbox with `guestctl sandbox serve`.",
+    )
+
+
+def _stronger(
+    options: Mapping[str, str], environ: Mapping[str, str], cwd: Path, without: frozenset[str] = frozenset()
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What options and environment say, and where."""
+    for key in options:
+        if key not in KEYS:
+            raise UsageError(_unknown(key), code="usage.option")
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key in KEYS:
+        if key in without:
+            continue
+        word = key.replace(".", "_")
+        option, variable = f"--{word.replace('_', '-')}", f"GUESTCTL_{word.upper()}"
+        if key in options:
+            text, origin, hint = options[key], f"option {option}", f"Correct {option}."
+        elif environ.get(variable):
+            text, origin, hint = environ[variable], f"environment {variable}", f"Correct {variable}, or unset it."
+        else:
+            continue
+        values[key] = _read(key, text, origin, code="config.key", hint=hint)
+        if key == "tls.ca":
+            values[key] = str(_under(cwd, values[key]))
+        origins[key] = origin
+    return values, origins
+
+
+def _sandbox(
+    options: Mapping[str, str],
+    environ: Mapping[str, str],
+    cwd: Path,
+    registered: Callable[[], Mapping[str, Json] | None],
+) -> Resolved:
+    """The built-in profile: any sandbox's constants at the address of this one."""
+    values, origins = _stronger(options, environ, cwd, _SANDBOX_FIXED)
+    ca: str | None
+    if url := environ.get("GUESTCTL_SANDBOX_URL"):
+        origin, ca = "environment GUESTCTL_SANDBOX_URL", environ.get("GUESTCTL_SANDBOX_CA") or None
+    elif running := registered():
+        url, origin, ca = str(running["url"]), "sandbox started last", running.get("ca")
+    else:
+        raise UsageError("no sandbox is running here", code="sandbox.absent")
+    url = _read("base_url", url.rstrip("/"), origin, code="config.key", hint="Correct the sandbox's address.")
+    parts = urlsplit(url)
+    socket = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "", "", ""))
+    place = {"base_url": url, "config_url": url, "socket_url": socket}
+    if ca is not None:
+        place["tls.ca"] = str(_under(cwd, ca))
+    for key, value in place.items():
+        values[key], origins[key] = value, origin
+    for key, text in _SANDBOX_VALUES.items():
+        if key not in values:
+            values[key], origins[key] = KEYS[key].read(text), "built-in sandbox"
+    return _resolved(SANDBOX, values, origins, sandbox=True)
+
+
+def _resolved(
+    name: str,
+    values: Mapping[str, Any],
+    origins: Mapping[str, str],
+    *,
+    sandbox: bool = False,
+    warnings: tuple[str, ...] = (),
+    path: Path | None = None,
+) -> Resolved:
+    fields = {str(KEYS[key].field): value for key, value in values.items() if KEYS[key].field is not None}
+    retry = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("retry.")}
+    profile = Profile(name=name, sandbox=sandbox, retry=Retry(**retry), **fields)
+    shown = {
+        key: values[key] if key in values else getattr(profile.retry if not rule.field else profile, _attribute(key))
+        for key, rule in KEYS.items()
+    }
+    return Resolved(profile, shown, {key: origins.get(key, "default") for key in KEYS}, warnings, path)
+
+
+def _attribute(key: str) -> str:
+    return KEYS[key].field or key.partition(".")[2]
+
+
+# --- writing ---
+
+
+def add(path: Path, name: str, values: Mapping[str, str]) -> None:
+    """Add a profile to the file, made with its directory when absent; everything else in it stays.
+
+    `values` by dotted key (`attributes.plan`, too), as text. Raises UsageError for a name that is
+    taken, a wrong value, or a literal client secret: it would have come from the command line.
+    """
+    if why := _bad_name(name):
+        raise UsageError(why, code="config.profile")
+    tree: dict[str, Any] = {}
+    for key, text in values.items():
+        if key == "oauth.client_secret" and not _VARIABLE.fullmatch(text):
+            raise UsageError(
+                "oauth.client_secret: a secret is never taken from the command line",
+                hint="Give the name of a variable instead: oauth.client_secret='${MY_SECRET}'",
+            )
+        group, _, inner = key.partition(".")
+        if group == "attributes" and inner:
+            tree.setdefault(group, {})[inner] = text
+            continue
+        if key not in KEYS:
+            raise UsageError(_unknown(key), code="usage.option")
+        value = text if "${" in text and not KEYS[key].tree else _read(key, text, key, code="usage")
+        if group in _GROUPS:
+            tree.setdefault(group, {})[inner] = text
+        else:
+            tree[key] = value if KEYS[key].tree else text
+
+    def change(document: MutableMapping[str, Any]) -> None:
+        if document.get("profiles") is None:
+            document["profiles"] = {}
+        document["profiles"][name] = tree
+
+    if os.path.exists(path) and name in load(path).names:
+        raise UsageError(
+            f"{path} already has a profile {name!r}", code="config.profile", hint="Edit the file, or choose a name."
+        )
+    _rewrite(path, change)
+
+
+def use(path: Path, name: str) -> None:
+    """Make a profile the file's default. Raises UsageError when there is no such profile."""
+    if os.path.exists(path) or name != SANDBOX:
+        file = load(path)
+        if name != SANDBOX:
+            file.values(name)
+
+    def change(document: MutableMapping[str, Any]) -> None:
+        if "default" in document:
+            document["default"] = name
+        else:
+            insert: Callable[[int, str, str], None] = getattr(document, "insert")  # noqa: B009  (ruamel's own)
+            insert(0, "default", name)
+
+    _rewrite(path, change)
+
+
+def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> None:
+    """Change the document and nothing else: lines the change does not touch stay byte for byte."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap
+
+    before = path.read_bytes().decode("utf-8-sig") if os.path.exists(path) else ""
+    writer = YAML()
+    writer.preserve_quotes = True
+    writer.width = strict_yaml.MAX_BYTES
+    step = next((len(line) - len(line.lstrip(" ")) for line in before.splitlines() if re.match(r" +[^ #]", line)), 2)
+    writer.indent(mapping=step, sequence=step + 2, offset=step)
+
+    def dumped(document: Any) -> str:
+        from io import StringIO
+
+        stream = StringIO()
+        writer.dump(document, stream)
+        return stream.getvalue()
+
+    document = writer.load(before)
+    if document is None:  # nothing but comments, which belong to no node
+        document, normal = CommentedMap(), before + ("\n" if before and not before.endswith("\n") else "")
+        change(document)
+        after = normal + dumped(document)
+    else:
+        normal = dumped(document)
+        change(document)
+        after = dumped(document)
+    text = _merged(before, normal, after)
+    wanted = strict_yaml.parse(after, str(path))
+    try:
+        same = strict_yaml.parse(text, str(path)).plain() == wanted.plain()
+    except UsageError:
+        same = False
+    _validated(wanted, path, exposed=False)
+    _replace(path, text if same else after)
+
+
+def _merged(before: str, normal: str, after: str) -> str:
+    """`after`, with every line it shares with `normal` (what the writer makes of `before`) as it was."""
+    old, plain, new = (text.splitlines(keepends=True) for text in (before, normal, after))
+    if len(old) != len(plain):
+        return after
+    lines: list[str] = []
+    for kind, start, end, begin, stop in SequenceMatcher(None, plain, new, autojunk=False).get_opcodes():
+        kept = old[start:end] if kind == "equal" else new[begin:stop]
+        if lines and kept and not lines[-1].endswith("\n"):
+            lines[-1] += "\n"
+        lines += kept
+    return "".join(lines)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary file, data to disk, rename, directory to disk."""
+    import tempfile
+
+    try:
+        target = path.resolve()  # a link to a file kept elsewhere stays a link
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with open(descriptor, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.chmod(temporary, mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        if hasattr(os, "O_DIRECTORY"):
+            directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", code="config.file") from error
