@@ -1,0 +1,150 @@
+"""Whole text messages and control frames out of bytes, strictly by RFC 6455.
+
+Knows: websocket-client's frame classes and what they let pass (reliability.md §2.3, §3). Must not
+know: sockets, time, what a message says. Parsing and masking are the library's; this adds the
+checks it lacks, at the moment a header is read rather than after the payload is.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+
+from websocket import ABNF, WebSocketProtocolException
+from websocket._abnf import frame_buffer
+
+#: Largest message taken, in bytes, and the most fragments it may come in.
+MAX_MESSAGE = 1 << 20
+MAX_FRAGMENTS = 1024
+
+_CONTROL = 0x8
+_MAX_CONTROL = 125
+
+
+class Violation(Exception):
+    """The peer broke the protocol; `code` is the close code that says so."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Short(Exception):
+    """Not enough bytes yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """`code` is 1005 when the frame had none."""
+
+    code: int
+    reason: str
+
+
+class Frames(frame_buffer):
+    """Feed bytes in any slices, take what is complete. After a Violation it is of no more use."""
+
+    def __init__(self) -> None:
+        super().__init__(_nothing, skip_utf8_validation=True)
+        self._data = bytearray()
+        self._at = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._parts: list[str] = []
+        self._size = 0
+        self._fragments = 0
+
+    def feed(self, data: bytes) -> None:
+        """More bytes from the peer."""
+        del self._data[: self._at]
+        self._at = 0
+        self._data += data
+
+    def next(self) -> str | Ping | Pong | Close | None:
+        """The next whole message or control frame; None: feed more. Raises Violation."""
+        try:
+            while True:
+                frame = self.recv_frame()
+                opcode, payload = frame.opcode, frame.data
+                assert isinstance(payload, bytes)
+                if opcode >= _CONTROL:
+                    return _control(opcode, payload)
+                if opcode == ABNF.OPCODE_TEXT and frame.fin:
+                    return str(payload, "utf-8")
+                self._fragments = 0 if frame.fin else self._fragments + 1
+                self._size = 0 if frame.fin else self._size + len(payload)
+                self._parts.append(self._decoder.decode(payload, final=bool(frame.fin)))
+                if frame.fin:
+                    text = "".join(self._parts)
+                    self._parts.clear()
+                    return text
+        except _Short:
+            return None
+        except UnicodeDecodeError as error:
+            raise Violation(1007, "text that is not UTF-8") from error
+        except WebSocketProtocolException as error:  # what ABNF.validate finds
+            raise Violation(1002, str(error)) from error
+
+    def recv_strict(self, bufsize: int) -> bytes:
+        end = self._at + bufsize
+        if end > len(self._data):
+            raise _Short
+        part = bytes(self._data[self._at : end])  # the library's checks want bytes
+        self._at = end
+        return part
+
+    def recv_header(self) -> None:
+        super().recv_header()
+        assert self.header is not None
+        fin, rsv1, rsv2, rsv3, opcode, masked, length = self.header
+        if rsv1 or rsv2 or rsv3:
+            raise Violation(1002, "a reserved bit is set")
+        if masked:
+            raise Violation(1002, "a masked frame from the server")
+        if opcode >= _CONTROL:
+            if opcode not in ABNF.OPCODES:
+                raise Violation(1002, f"reserved opcode {opcode}")
+            if not fin:
+                raise Violation(1002, "a fragmented control frame")
+            if length > _MAX_CONTROL:
+                raise Violation(1002, "a control frame over 125 bytes")
+        elif opcode == ABNF.OPCODE_BINARY:
+            raise Violation(1003, "a binary message")
+        elif opcode not in ABNF.OPCODES:
+            raise Violation(1002, f"reserved opcode {opcode}")
+        elif (opcode == ABNF.OPCODE_CONT) != bool(self._fragments):
+            raise Violation(1002, "a fragment out of place")
+        elif self._fragments >= MAX_FRAGMENTS:
+            raise Violation(1009, f"a message in more than {MAX_FRAGMENTS} fragments")
+
+    def recv_length(self) -> None:
+        super().recv_length()
+        assert self.header is not None
+        assert self.length is not None
+        # Control frames between fragments are short; only data counts towards the message.
+        if self.header[4] < _CONTROL and self._size + self.length > MAX_MESSAGE:
+            raise Violation(1009, f"a message over {MAX_MESSAGE} bytes")
+
+
+def _control(opcode: int, payload: bytes) -> Ping | Pong | Close:
+    if opcode == ABNF.OPCODE_PING:
+        return Ping(payload)
+    if opcode == ABNF.OPCODE_PONG:
+        return Pong(payload)
+    if not payload:
+        return Close(1005, "")
+    return Close(int.from_bytes(payload[:2], "big"), str(payload[2:], "utf-8"))
+
+
+def _nothing(_: int) -> bytes:
+    """The library's buffer wants a way to read; ours is fed."""
+    raise _Short

@@ -1,0 +1,253 @@
+"""HTTP for the guest: one request, one whole answer, within one deadline.
+
+Knows: requests (through `adapter`), bodies, sizes, and what a failure proves. Must not know: any
+dialect, tokens' meaning, retry policy. Every status is an answer; redirects are never followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from guestctl.clock import Clock, Deadline
+from guestctl.errors import Failure, NetworkError, Unreadable, UsageError
+from guestctl.transport.network import Network, Observer, Proxy, authority, checked, why
+from guestctl.transport.stream import Limit
+from guestctl.wire import Reply, Request
+
+if TYPE_CHECKING:
+    import requests
+
+#: The largest answer taken, in bytes after decompression.
+MAX_BODY = 10 << 20
+#: Bytes per read. Compressed, one such piece grows to 16 MiB at worst.
+_PIECE = 16 << 10
+
+Progress = Callable[[int, int], None]
+"""Told the bytes done and the bytes in all (0: not known)."""
+
+
+class Http:
+    """Requests of one profile over kept-alive connections.
+
+    `observer` is told of each "request" and "response", secrets included: it must redact.
+    """
+
+    def __init__(self, network: Network, clock: Clock, *, observer: Observer | None = None, user_agent: str) -> None:
+        self._network = network
+        self._clock = clock
+        self._observer = observer
+        self._user_agent = user_agent
+        self._limit = Limit(Deadline(clock, None))
+        self._made: requests.Session | None = None
+
+    def perform(
+        self,
+        request: Request,
+        *,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        progress: Progress | None = None,
+    ) -> Reply:
+        """Send the request and read the answer whole. `headers` win over the request's own.
+
+        Raises NetworkError (`written` False: not a byte of the request reached the service),
+        Unreadable (not HTTP, over MAX_BODY, broken compression), UsageError (cannot be sent).
+        """
+        response = self._answer(request, headers, deadline, "application/json", progress)
+        with response:
+            body = self._whole(request, response)
+        return self._reply(request, response, body)
+
+    def download(
+        self,
+        request: Request,
+        *,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        write: Callable[[bytes], object],
+        limit: int,
+        progress: Progress | None = None,
+    ) -> Reply:
+        """Stream a 2xx answer into `write`; the reply's body is empty then. Raises as `perform`.
+
+        More than `limit` bytes is Unreadable: at once when announced, else when they have come.
+        """
+        response = self._answer(request, {"Accept-Encoding": "identity", **headers}, deadline, "*/*", None)
+        with response:
+            if not 200 <= response.status_code < 300:
+                return self._reply(request, response, self._whole(request, response))
+            announced = response.headers.get("Content-Length", "")
+            total = int(announced) if announced.isascii() and announced.isdigit() else 0
+            done = 0
+            if total > limit:
+                raise _too_large(response, limit)
+            for piece in self._pieces(request, response):
+                done += len(piece)
+                if done > limit:
+                    raise _too_large(response, limit)
+                write(piece)
+                if progress is not None:
+                    progress(done, total)
+        return self._reply(request, response, b"")
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._made is not None:
+            self._made.close()
+
+    def _answer(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        accept: str,
+        progress: Progress | None,
+    ) -> requests.Response:
+        """The answer's head; its body is still to be read."""
+        import requests
+
+        from guestctl.transport.adapter import Upload
+
+        kind, body = _body(request)
+        sent = {"User-Agent": self._user_agent, "Accept": accept, "Accept-Encoding": "gzip"}
+        if kind is not None:
+            sent["Content-Type"] = kind
+        for given in (request.headers, headers):
+            names = {name.lower() for name in given}
+            sent = {name: value for name, value in sent.items() if name.lower() not in names} | dict(given)
+        url = request.url
+        if request.query:
+            url += ("&" if urlsplit(url).query else "?") + urlencode(request.query, quote_via=quote)
+        if self._observer is not None:
+            told = {"route": request.route, "method": request.method, "url": url, "headers": sent, "body": body}
+            self._observer("request", told)
+        data: Any = Upload(body, progress) if body and progress is not None else body
+        proxy = self._network.proxy_for(url) if url.startswith("http:") else None
+        self._limit.begin(deadline)
+        try:
+            prepared = self._session.prepare_request(
+                requests.Request(request.method, url, headers=checked(sent), data=data)
+            )
+            response = self._session.send(
+                prepared, stream=True, allow_redirects=False, verify=True, proxies=_proxies(proxy)
+            )
+        except (requests.RequestException, ValueError, OSError) as error:
+            raise self._failure(request, error) from error
+        if proxy is not None and response.status_code == 407:
+            response.close()
+            # Refused on the way: the service has seen nothing of it.
+            message = f"the proxy {proxy} refused the way to {_place(url)}: HTTP 407"
+            raise NetworkError(message, code="network.proxy", transient=False, http_status=407)
+        return response
+
+    @property
+    def _session(self) -> requests.Session:
+        if self._made is None:
+            from guestctl.transport.adapter import session
+
+            self._made = session(self._network, self._limit)
+        return self._made
+
+    def _whole(self, request: Request, response: requests.Response) -> bytes:
+        body = bytearray()
+        for piece in self._pieces(request, response):
+            body += piece
+            if len(body) > MAX_BODY:
+                raise _too_large(response, MAX_BODY)
+        return bytes(body)
+
+    def _pieces(self, request: Request, response: requests.Response) -> Iterator[bytes]:
+        import requests
+
+        try:
+            # A consumer's exception does not pass through here.
+            yield from response.iter_content(_PIECE)
+        except (requests.RequestException, OSError) as error:
+            raise self._failure(request, error) from error
+
+    def _reply(self, request: Request, response: requests.Response, body: bytes) -> Reply:
+        # The query of a presigned URL is a secret and belongs in no reply.
+        url = urlsplit(request.url)._replace(query="", fragment="").geturl()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        reply = Reply(response.status_code, headers, body, self._clock.now(), url)
+        if self._observer is not None:
+            told = {"route": request.route, "method": request.method, "url": url}
+            self._observer("response", {**told, "status": reply.status, "headers": headers, "body": body})
+        return reply
+
+    def _failure(self, request: Request, error: BaseException) -> Failure:
+        """What a library's exception means. Its text is never used: it may carry the URL's query."""
+        import http.client
+
+        import urllib3
+
+        place = _place(request.url)
+        causes = list(_causes(error))
+        written = self._limit.sent > 0
+        for cause in causes:
+            if isinstance(cause, Failure):
+                return cause
+            if isinstance(cause, TimeoutError):
+                code = "network.lost" if written else "network.connect"
+                return NetworkError(f"{place}: no whole answer in time", code=code, written=written)
+            if isinstance(cause, (ConnectionError, http.client.IncompleteRead)):
+                return NetworkError(f"{place}: the connection broke ({why(cause)})", written=written)
+            if isinstance(cause, (http.client.HTTPException, urllib3.exceptions.DecodeError)):
+                return Unreadable(f"{place}: the answer is not HTTP as it should be ({why(cause)})")
+            if isinstance(cause, urllib3.exceptions.InvalidHeader):
+                return Unreadable(f"{place}: the answer has a header that contradicts itself")
+        if isinstance(error, ValueError) and not written:  # InvalidURL, InvalidSchema and the like
+            return UsageError(f"{request.method} to this address cannot be sent ({why(error)})")
+        return NetworkError(f"{place}: the connection broke ({why(causes[-1])})", written=written)
+
+
+def _body(request: Request) -> tuple[str | None, bytes | None]:
+    """Content type and bytes of the request. Raises UsageError for text that UTF-8 cannot carry."""
+    if request.content is not None:
+        return None, request.content
+    if request.form is not None:
+        return "application/x-www-form-urlencoded", urlencode(request.form).encode("ascii")
+    if request.json is None:
+        return None, None
+    text = json.dumps(request.json, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return "application/json", text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError("the text has half a character, which UTF-8 cannot carry") from error
+
+
+def _proxies(proxy: Proxy | None) -> dict[str, str]:
+    """For requests: how to forward plain HTTP. Anything else finds its way through `Network`."""
+    if proxy is None:
+        return {}
+    password = quote(proxy.password.reveal(), safe="") if proxy.password else ""
+    user = f"{quote(proxy.username, safe='')}:{password}@" if proxy.username else ""
+    return {"http": f"http://{user}{proxy}"}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and all it was raised from or wraps; libraries nest them three deep."""
+    waiting = [error]
+    met: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, BaseException) or id(one) in met:
+            continue
+        met.add(id(one))
+        yield one
+        waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        return authority(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+    except ValueError:
+        return "this address"
+
+
+def _too_large(response: requests.Response, limit: int) -> Unreadable:
+    return Unreadable(f"the answer is larger than {limit} bytes", http_status=response.status_code)

@@ -1,0 +1,350 @@
+"""The way to a host: its name resolved, through the proxy if there is one, into TLS if it is asked for.
+
+Knows: certificate authorities, proxy variables, name resolution, CONNECT; one set of rules for
+HTTP and WebSocket (reliability.md W14). Must not know: either library, tokens, retries.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import os
+import queue
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from guestctl.errors import NetworkError, UsageError
+from guestctl.model import Secret
+from guestctl.transport.stream import Limit, Stream, TlsStream
+
+Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
+"""Told what passes over the wire, for traces. It gets secrets as they are and must redact them.
+
+Kinds: request, response, connect, upgrade, frame_out, frame_in, ping, pong, close."""
+
+#: Seconds to resolve, connect and shake hands, whatever the command's own deadline allows.
+CONNECT_PATIENCE = 10.0
+
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy. Prints without its credentials."""
+
+    host: str
+    port: int
+    username: str = ""
+    password: Secret | None = None
+
+    def __str__(self) -> str:
+        return authority(self.host, self.port)
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of `Proxy-Authorization`, a secret; None without credentials."""
+        if not self.username:
+            return None
+        password = self.password.reveal() if self.password else ""
+        return "Basic " + base64.b64encode(f"{self.username}:{password}".encode()).decode("ascii")
+
+
+class Network:
+    """Certificate authorities and proxies of one profile, and connections made by them.
+
+    `ca`: PEM file or directory that replaces every other authority. `environ`: the environment to
+    read SSL_CERT_FILE, REQUESTS_CA_BUNDLE and the proxy variables from.
+    """
+
+    def __init__(self, *, ca: str | None, environ: Mapping[str, str]) -> None:
+        self._ca = ca
+        self._environ = environ
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """The one TLS context: verification on, host names checked, TLS 1.2 at least.
+
+        Raises UsageError (config.tls) when the authorities cannot be read.
+        """
+        return self._context
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        origin, path = self._authorities()
+        try:
+            if path is None:
+                context = ssl.create_default_context()
+            elif os.path.isdir(path):
+                context = ssl.create_default_context(capath=path)
+            else:
+                context = ssl.create_default_context(cafile=path)
+        except (OSError, ValueError) as error:  # SSLError is an OSError: a file without certificates
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else "no certificate in it"
+            raise UsageError(f"{origin}: cannot read certificates from {path}: {reason}", code="config.tls") from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.sslsocket_class = TlsStream
+        return context
+
+    def _authorities(self) -> tuple[str, str | None]:
+        if self._ca is not None:
+            return "tls.ca", self._ca
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            if path := self._environ.get(name):
+                return name, path
+        return "default", None
+
+    def proxy_for(self, url: str) -> Proxy | None:
+        """The proxy for a URL, or None for a direct way. Raises UsageError for a proxy we cannot use.
+
+        ws counts as http, wss as https. NO_PROXY entries are a host (with its subdomains), an
+        address, a network, any of them with a port, or `*`. Loopback is never proxied.
+        """
+        parts = urlsplit(url)
+        host, port = _host(parts), _port(parts)
+        if is_loopback(host):
+            return None
+        secure = parts.scheme in ("https", "wss")
+        for name in ("https_proxy" if secure else "http_proxy", "all_proxy"):
+            value = self._variable(name)
+            if value:
+                return None if self._bypassed(host, port) else _proxy(value, name.upper())
+        return None
+
+    def _variable(self, name: str) -> str:
+        return (self._environ.get(name) or self._environ.get(name.upper()) or "").strip()
+
+    def _bypassed(self, host: str, port: int) -> bool:
+        return any(_matches(entry, host, port) for entry in self._variable("no_proxy").replace(",", " ").split())
+
+    def open(self, url: str, limit: Limit) -> Stream | TlsStream:
+        """A stream to the URL's host, in TLS for https and wss. Raises NetworkError, nothing written.
+
+        `limit` holds the deadline (CONNECT_PATIENCE bounds it further) and stays the stream's.
+        """
+        parts = urlsplit(url)
+        host, port = _host(parts), _port(parts)
+        proxy = self.proxy_for(url)
+        whole = limit.deadline
+        limit.begin(whole.sooner(CONNECT_PATIENCE))
+        stream: Stream | TlsStream | None = None
+        try:
+            if proxy is None:
+                stream = dial(host, port, limit)
+            else:
+                stream = dial(proxy.host, proxy.port, limit, proxy=proxy)
+                _tunnel(stream, proxy, authority(host, port))
+            if parts.scheme in ("https", "wss"):
+                stream = self._secured(stream, host, limit)
+            return stream
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            raise
+        finally:
+            limit.begin(whole)  # what the proxy and the handshake took is no byte of a request
+
+    def _secured(self, stream: Stream, host: str, limit: Limit) -> TlsStream:
+        tls = self.ssl_context().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
+        assert isinstance(tls, TlsStream)
+        try:
+            tls.adopt(limit)
+            tls.shake_hands()
+        except ssl.SSLCertVerificationError as error:
+            tls.close()
+            raise NetworkError(f"{host}: {error.verify_message}", code="network.tls", transient=False) from error
+        except TimeoutError as error:
+            tls.close()
+            raise NetworkError(f"{host}: timed out in the TLS handshake", code="network.connect") from error
+        except OSError as error:
+            tls.close()
+            # An alert or nonsense stays what it is; a dropped connection may heal.
+            heals = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
+            message = f"{host}: the TLS handshake failed ({why(error)})"
+            raise NetworkError(message, code="network.tls", transient=heals) from error
+        except BaseException:
+            tls.close()
+            raise
+        return tls
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address literal is this machine."""
+    host = host.strip("[]").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    address = _address(host)
+    return address is not None and address.is_loopback
+
+
+def authority(host: str, port: int) -> str:
+    """host:port as it is written in URLs, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def checked(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, if they can be sent as they are. Raises UsageError without showing the value."""
+    for name, value in headers.items():
+        if not (value.isascii() and value.replace("\t", " ").isprintable() and value == value.strip()):
+            code = "auth.secret" if name.lower() == "authorization" else "usage"
+            raise UsageError(f"the {name} header would have characters that a header cannot carry", code=code)
+    return dict(headers)
+
+
+def why(error: BaseException) -> str:
+    """A cause in a few words, without the URL and header texts that library errors carry."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return {"TimeoutError": "timed out", "RemoteDisconnected": "closed without an answer"}.get(
+        type(error).__name__, type(error).__name__
+    )
+
+
+def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> Stream:
+    """A TCP connection, each address tried in turn. Raises NetworkError: dns, connect or proxy."""
+    place = authority(host, port)
+    subject, code = (f"the proxy {proxy}", "network.proxy") if proxy else (place, "")
+    try:
+        addresses = _resolve(host, port, limit.remaining())
+    except TimeoutError as error:
+        message = f"{subject}: the name was not resolved in time"
+        raise NetworkError(message, code=code or "network.dns") from error
+    except (OSError, UnicodeError) as error:
+        passing = isinstance(error, OSError) and error.errno == socket.EAI_AGAIN
+        message = f"{subject}: the name does not resolve ({why(error)})"
+        raise NetworkError(message, code=code or "network.dns", transient=passing) from error
+    last: OSError = OSError("no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        stream = None
+        try:
+            left = limit.remaining()
+            stream = Stream(family, kind, protocol)
+            stream.adopt(limit)
+            _connect(stream, address, None if left is None else left / (len(addresses) - tried))
+            return stream
+        except OSError as error:
+            last = error
+            if stream is not None:
+                stream.close()
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            raise
+    raise NetworkError(f"{subject}: {why(last).lower()}", code=code or "network.connect") from last
+
+
+def _connect(stream: Stream, address: Any, seconds: float | None) -> None:
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        stream.connect(address)
+    except BlockingIOError:
+        if not stream.wait(seconds, selectors.EVENT_WRITE):
+            raise TimeoutError("timed out") from None
+        problem = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if problem:
+            raise OSError(problem, os.strerror(problem)) from None
+
+
+def _resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]]:
+    """Addresses of a host. The resolver cannot be interrupted, so a thread waits for it, not we."""
+    if _address(host) is not None:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    answer: queue.SimpleQueue[list[tuple[Any, ...]] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except Exception as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    try:
+        got = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(got, Exception):
+        raise got
+    return got
+
+
+def _tunnel(stream: Stream, proxy: Proxy, target: str) -> None:
+    """Ask the proxy for a way to the target. Raises NetworkError network.proxy."""
+    import http.client
+
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.authorization:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    try:
+        stream.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        answer = http.client.HTTPResponse(stream, method="CONNECT")
+        try:
+            answer.begin()
+        finally:
+            answer.close()
+    except (OSError, http.client.HTTPException) as error:
+        raise NetworkError(f"the proxy {proxy} gave no way to {target}: {why(error)}", code="network.proxy") from error
+    if not 200 <= answer.status < 300:
+        raise NetworkError(
+            f"the proxy {proxy} refused the way to {target}: HTTP {answer.status}",
+            code="network.proxy",
+            transient=answer.status in (502, 503, 504),
+            http_status=answer.status,
+        )
+
+
+def _proxy(value: str, variable: str) -> Proxy:
+    parts = urlsplit(value if "://" in value else f"http://{value}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if parts.scheme != "http" or not host:
+        wrong = f"{parts.scheme}:// proxies are not supported" if host else "not a proxy address"
+        raise UsageError(f"{variable}: {wrong}", code="config.key", hint="Give it as http://[user:password@]host:port.")
+    password = None if parts.password is None else Secret(unquote(parts.password))
+    return Proxy(host, port or 80, unquote(parts.username or ""), password)
+
+
+def _matches(entry: str, host: str, port: int) -> bool:
+    """Whether a NO_PROXY entry covers the host."""
+    if entry == "*":
+        return True
+    entry = entry.lower()
+    name, colon, digits = entry.rpartition(":")
+    if colon and digits.isdecimal() and (":" not in name or name.endswith("]")):
+        if int(digits) != port:
+            return False
+        entry = name
+    entry = entry.strip("[]").rstrip(".")
+    address = _address(host)
+    if address is not None:
+        try:
+            return address in ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    entry = entry.removeprefix("*").lstrip(".")
+    return bool(entry) and (host == entry or host.endswith("." + entry))
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _host(parts: SplitResult) -> str:
+    return (parts.hostname or "").rstrip(".")
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _PORTS[parts.scheme]
