@@ -1,0 +1,186 @@
+"""The strict YAML reader: what it takes, what it refuses, and that it always says where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guestctl.errors import UsageError
+from guestctl.strict_yaml import MAX_BYTES, MAX_DEPTH, parse, read
+
+
+def refused(text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse(text, "f.yaml")
+    assert caught.value.code == "config.file"
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("true", True),
+        ("false", False),
+        ("0", 0),
+        ("-12", -12),
+        ("1.5e3", 1500.0),
+        ("no", "no"),
+        ("on", "on"),
+        ("True", "True"),
+        ("0123", "0123"),
+        ("0x1f", "0x1f"),
+        ("1_000", "1_000"),
+        ("12:30:45", "12:30:45"),
+        ("2026-03-04", "2026-03-04"),
+        (".inf", ".inf"),
+        ("+1", "+1"),
+        ("'12'", "12"),
+        ('"null"', "null"),
+        ("٣", "٣"),
+    ],
+)
+def test_scalars_follow_the_json_schema(written: str, meant: object) -> None:
+    found = parse(f"a: {written}", "f.yaml").plain()["a"]
+    assert found == meant
+    assert type(found) is type(meant)
+
+
+def test_a_scalar_is_also_kept_as_written() -> None:
+    root = parse("id: 1e5\nwhen: 2026-03-04", "f.yaml")
+    assert isinstance(root.value, dict)
+    assert root.value["id"].text == "1e5"
+    assert root.value["id"].value == 100000.0
+
+
+def test_lines_are_those_of_the_keys() -> None:
+    root = parse("# about\na: 1\nb:\n  c:\n    - x\n    -\n      - y\n", "f.yaml")
+    assert isinstance(root.value, dict)
+    b = root.value["b"]
+    assert isinstance(b.value, dict)
+    items = b.value["c"].value
+    assert isinstance(items, list)
+    assert (root.value["a"].line, b.line, b.value["c"].line) == (2, 3, 4)
+    assert [item.line for item in items] == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: 2\na: 3", "f.yaml:3: key 'a' is already there in line 1"),
+        ("x: 1\na: &n 1", "f.yaml:2: anchor &n"),
+        ("a: *n", "f.yaml:1: alias *n"),
+        ("a:\n  <<: {b: 1}", "f.yaml:2: merge key"),
+        ("a: !!str 1", "f.yaml:1: tag tag:yaml.org,2002:str"),
+        ("!!python/object/apply:os.system [x]", "f.yaml:1: tag"),
+        ("a: 1\n---\nb: 2", "f.yaml:2: a second document"),
+        ("a:\n  ? [b]\n  : c", "f.yaml:2: a key must be plain text"),
+        ("a: 1e999", "f.yaml:1: 1e999 is too large"),
+        ("a: " + "9" * 101, "f.yaml:1: a number of more than 100 digits"),
+        ("a: 'open", "f.yaml:1: "),
+        ("a: b: c", "f.yaml:1: mapping values are not allowed"),
+        ("a: \x00", "f.yaml:1: "),
+        ('a: "\\ud800"', "f.yaml:1: "),
+        ('a: "\\UFFFFFFFF"', "f.yaml:1: "),
+        ("a: !<%ff> b", "f.yaml:1: "),
+        ("a: \ud800", "f.yaml:1: "),
+        ("[" * (MAX_DEPTH + 1), f"f.yaml:1: nested deeper than {MAX_DEPTH} levels"),
+        ("[" * 100_000, "f.yaml:1: "),
+        ("{a: " * 5_000, "f.yaml:1: "),
+        ("x" * (MAX_BYTES + 1), "f.yaml:1: larger than 256 KiB"),
+    ],
+)
+def test_what_is_refused_and_where(text: str, said: str) -> None:
+    assert refused(text).startswith(said)
+
+
+def test_twenty_levels_are_enough_for_anybody() -> None:
+    assert parse("[" * MAX_DEPTH + "]" * MAX_DEPTH, "f.yaml").plain() is not None
+
+
+def test_a_quoted_merge_sign_is_a_key_like_any_other() -> None:
+    assert parse('"<<": 1', "f.yaml").plain() == {"<<": 1}
+
+
+def test_the_parser_in_c_is_only_a_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'a: [1, no, {b: "x"}]\nc: |\n  two\n  lines\nd: "\\ud800"'
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    assert "surrogate" in refused(text)
+    good = text.rpartition("\n")[0]
+    assert parse(good, "f.yaml").plain() == {"a": [1, "no", {"b": "x"}], "c": "two\nlines"}
+    assert refused('a: "\\UFFFFFFFF"').startswith("f.yaml:1: ")
+
+
+def test_files_are_read_with_and_without_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
+    assert read(path).plain() == {"a": 1, "b": 2}
+    path.write_bytes(b"")
+    assert read(path).plain() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"a: 1\nb: \xff\n", ":2: not UTF-8"), (b"#" * (MAX_BYTES + 1), ":1: larger than 256 KiB")]
+)
+def test_files_that_are_not_ours_to_read(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read(path)
+    assert caught.value.message == f"{path}{said}"
+
+
+def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path, tmp_path / "a\0b"):
+        with pytest.raises(UsageError):
+            read(path)
+
+
+PRINTABLE = st.characters(categories=["L", "N", "P", "S", "Zs"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.text(PRINTABLE, max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcdefgh<~", max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+@settings(max_examples=150, deadline=None)
+def test_json_is_yaml(value: Any) -> None:
+    assert parse(json.dumps(value, ensure_ascii=False), "f.yaml").plain() == value
+
+
+@given(st.text(st.sampled_from("ab:-?#&*!|>'\"%@`{}[],~<\\/\n\t 0.eux\x00\x85\ufeff\ud800\U0001f600"), max_size=60))
+@settings(max_examples=1000, deadline=None)
+def test_nothing_but_a_usage_error_ever_comes_out(text: str) -> None:
+    for loader in ("CSafeLoader", None):
+        with pytest.MonkeyPatch.context() as patch:
+            if loader is None:
+                patch.delattr(yaml, "CSafeLoader", raising=False)
+            problem = ""
+            try:
+                parse(text, "f.yaml").plain()
+            except UsageError as error:
+                problem = error.message
+            assert not problem or problem.startswith("f.yaml:")
+
+
+@given(st.binary(max_size=80))
+@settings(max_examples=300, deadline=None)
+def test_nor_from_any_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    problem = str(path)
+    try:
+        read(path).plain()
+    except UsageError as error:
+        problem = error.message
+    assert problem.startswith(str(path))
