@@ -1,0 +1,201 @@
+"""The control room: what a test may see and do behind the guests' backs.
+
+Knows: the admin endpoint's operations (contract.md §7). Must not know: the server library, any
+dialect's wire. No answer holds a token, a JWT or a presigned address.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+from guestctl.sandbox.faults import FaultError, Faults, parse
+from guestctl.sandbox.surface import HttpReply, HttpRequest, Refused
+from guestctl.sandbox.world import Conversation, World, dumps
+
+PATH = "/sandbox/admin"
+_OVER = ("ended", "cleared", "expired", "read-only")
+
+
+class Admin:
+    """Answers requests under `PATH`; each needs `Authorization: Bearer KEY`."""
+
+    def __init__(self, world: World, faults: Faults, key: str) -> None:
+        self._world = world
+        self._faults = faults
+        self._key = key.encode()
+        self._operations = {
+            ("GET", "/health"): lambda request: {"status": "ok"},
+            ("GET", "/sessions"): lambda request: self.sessions(),
+            ("GET", "/faults"): lambda request: {"specs": list(self._faults.list())},
+            ("DELETE", "/faults"): self._clear_faults,
+            ("POST", "/faults"): self._add_faults,
+            ("POST", "/push"): self._push,
+            ("POST", "/end"): self._end,
+            ("POST", "/disconnect"): self._disconnect,
+            ("POST", "/expire"): self._expire,
+        }
+
+    def handle(self, request: HttpRequest) -> HttpReply:
+        if not hmac.compare_digest((request.bearer or "").encode(), self._key):
+            return _problem(401, "the admin key is missing or wrong")
+        path = request.path.removeprefix(PATH)
+        operation = self._operations.get((request.method, path))
+        if operation is None:
+            known = [method for method, name in self._operations if name == path]
+            return _problem(405, f"use {' or '.join(known)}") if known else _problem(404, "no such admin operation")
+        try:
+            return HttpReply.json(200, operation(request))
+        except Refused as refused:
+            return refused.reply
+
+    def sessions(self) -> dict[str, Any]:
+        """Every session, oldest first, with what it accepted in order; and all requests by route."""
+        return {
+            "sessions": [_report(conversation) for conversation in self._world.conversations.values()],
+            "requests": dict(self._world.requests),
+        }
+
+    def push(
+        self, text: str | None = None, *, frame: str | None = None, to: str | None = None, name: str | None = None
+    ) -> int:
+        """Say something to one session, or to each that has not ended, as the agent. Returns to how many."""
+        targets = self._targets(to)
+        for conversation in targets:
+            if frame is not None:
+                self._world.faces[conversation.api].pushed(conversation, frame)
+            else:
+                self._world.say(conversation, text, role="agent", name=name)
+        return len(targets)
+
+    def _push(self, request: HttpRequest) -> dict[str, Any]:
+        body = _body(request, "text", "frame", "to", "name")
+        text, frame = body.get("text"), body.get("frame")
+        if (text is None) == (frame is None):
+            raise _refused(400, "give either text or frame")
+        if text is not None and not (isinstance(text, str) and text):
+            raise _refused(400, "text is empty or no string")
+        raw = frame if frame is None or isinstance(frame, str) else dumps(frame)
+        return {"pushed": self.push(text, frame=raw, to=_name(body, "to"), name=_name(body, "name"))}
+
+    def _end(self, request: HttpRequest) -> dict[str, Any]:
+        """The agent ends the conversation."""
+        targets = self._targets(_name(_body(request, "to"), "to"))
+        for conversation in targets:
+            self._world.faces[conversation.api].ended(conversation, "agent")
+        return {"ended": len(targets)}
+
+    def _disconnect(self, request: HttpRequest) -> dict[str, Any]:
+        """Close sockets: with `code` (default 1001), or break them with 1006."""
+        body = _body(request, "to", "code")
+        code = body.get("code", 1001)
+        if not isinstance(code, int) or isinstance(code, bool) or not 1 <= code <= 65535:
+            raise _refused(400, "code is no close code")
+        to = _name(body, "to")
+        targets = [self._find(to)] if to else list(self._world.conversations.values())
+        sockets = [observer for conversation in targets for observer in tuple(conversation.observers)]
+        for socket in sockets:
+            socket.close(code)
+        return {"disconnected": len(sockets)}
+
+    def _expire(self, request: HttpRequest) -> dict[str, Any]:
+        body = _body(request, "to", "token")
+        only_token = body.get("token", False)
+        if not isinstance(only_token, bool):
+            raise _refused(400, "token is true or false")
+        targets = self._targets(_name(body, "to"))
+        for conversation in targets:
+            if only_token:
+                self._world.expire_token(conversation)
+            else:
+                self._world.expire(conversation)
+        return {"expired": len(targets)}
+
+    def _add_faults(self, request: HttpRequest) -> dict[str, Any]:
+        specs = _body(request, "specs").get("specs")
+        if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
+            raise _refused(400, "specs is a list of strings")
+        try:
+            for spec in specs:  # all or none
+                parse(spec)
+            for spec in specs:
+                self._faults.add(spec)
+        except FaultError as problem:
+            raise _refused(400, str(problem)) from None
+        return {"specs": list(self._faults.list())}
+
+    def _clear_faults(self, request: HttpRequest) -> dict[str, Any]:
+        self._faults.clear()
+        return {"specs": []}
+
+    def _targets(self, to: str | None) -> list[Conversation]:
+        if to is None:
+            return [c for c in tuple(self._world.conversations.values()) if self._world.live(c)]
+        found = self._find(to)
+        if found.state in _OVER:
+            raise _refused(409, f"session {to} is over: {found.state}")
+        return [found]
+
+    def _find(self, to: str) -> Conversation:
+        found = self._world.conversations.get(to)
+        if found is None:
+            raise _refused(404, "no session has this id; see `sandbox sessions`")
+        return found
+
+
+def _report(conversation: Conversation) -> dict[str, Any]:
+    requests = conversation.requests
+    return {
+        "id": conversation.id,
+        "api": conversation.api,
+        "state": conversation.state,
+        "created_at": conversation.created,
+        "sockets": len(conversation.observers),
+        "refreshes": requests["refresh"],
+        "configures": requests["create"],
+        "requests": dict(requests),
+        "attributes": conversation.attributes,
+        "complaints": conversation.complaints,
+        "messages": [
+            {
+                "id": message.id,
+                "key": message.key,
+                "direction": message.direction,
+                "role": message.role,
+                "text": message.text,
+                "time": message.time,
+                **({"content": message.content} if message.content else {}),
+            }
+            for message in conversation.messages
+            if message.kind != "event"
+        ],
+    }
+
+
+def _body(request: HttpRequest, *keys: str) -> Mapping[str, Any]:
+    try:
+        body = request.json() if request.body else {}
+    except ValueError:
+        raise _refused(400, "the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise _refused(400, "the body is not an object")
+    unknown = sorted(set(body) - set(keys))
+    if unknown:
+        raise _refused(400, f"unknown key {unknown[0]!r}; known: {', '.join(keys)}")
+    return body
+
+
+def _name(body: Mapping[str, Any], key: str) -> str | None:
+    value = body.get(key)
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise _refused(400, f"{key} is no name")
+
+
+def _problem(status: int, message: str) -> HttpReply:
+    return HttpReply.json(status, {"message": message})
+
+
+def _refused(status: int, message: str) -> Refused:
+    return Refused(_problem(status, message))

@@ -1,0 +1,18 @@
+"""The dialects a sandbox speaks, one module each.
+
+Knows: which faces there are. Must not know: anything about them. The sandbox's own list; the
+client's registry is never consulted.
+"""
+
+from __future__ import annotations
+
+from guestctl.sandbox.faces.web_messaging import WebMessaging
+from guestctl.sandbox.faults import Faults
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.surface import Face
+from guestctl.sandbox.world import World
+
+
+def build(world: World, faults: Faults, options: SandboxOptions) -> list[Face]:
+    """Every face over one world. Where two serve the same path, the first is asked."""
+    return [face(world, faults, options) for face in (WebMessaging,)]

@@ -1,0 +1,609 @@
+"""The sandbox's ears and mouth: one port for HTTP and WebSocket, and a thread to serve it.
+
+Knows: the server library, sockets, limits, who may connect, and how a fault is inflicted. Must not
+know: any dialect, what a conversation is. The only file of the sandbox that imports tornado.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from ipaddress import ip_address
+from ssl import SSLContext
+from typing import Any, TypeVar
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamBufferFullError, StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
+
+from guestctl.clock import Clock, SystemClock
+from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET, DEPLOYMENT_ID
+from guestctl.sandbox.admin import PATH as ADMIN_PATH
+from guestctl.sandbox.admin import Admin
+from guestctl.sandbox.bot import Bot
+from guestctl.sandbox.faces import build
+from guestctl.sandbox.faults import ON, Fault, Faults
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.store import Store
+from guestctl.sandbox.surface import Face, HttpReply, HttpRequest, Refused, Route, Table, error
+from guestctl.sandbox.tokens import Tokens
+from guestctl.sandbox.world import Conversation, Deployment, Message, World, dumps, random_hex
+
+T = TypeVar("T")
+LOG = logging.getLogger("guestctl.sandbox")
+SERVER = "guestctl-sandbox"
+
+_BODY_LIMIT = 1024 * 1024
+_FILE_LIMIT = 26 * 1024 * 1024
+_UNSENT_LIMIT = 16 * 1024 * 1024  # bytes a guest may leave unread before it is cut off
+_SWAP_PATIENCE = 0.5
+_SWEEP = 0.5
+_GARBAGE = "\u2620 <<< this is not JSON"
+
+
+class Sandbox:
+    """A guest messaging service in a thread of its own.
+
+    Settings are those of `SandboxOptions`, given as one value or as keywords; `deployment` overlays
+    fields of the default `Deployment`. `also_hosts` are `host:port` names a proxy in front may use.
+    `watch` is told of every stored message, in the sandbox's thread.
+    """
+
+    deployment_id = DEPLOYMENT_ID
+    client_id = CLIENT_ID
+    client_secret = CLIENT_SECRET
+
+    def __init__(
+        self,
+        options: SandboxOptions | None = None,
+        *,
+        clock: Clock | None = None,
+        bot: Bot | None = None,
+        deployment: Mapping[str, Any] | None = None,
+        ids: Callable[[], str] = random_hex,
+        also_hosts: Sequence[str] = (),
+        watch: Callable[[Conversation, Message], None] | None = None,
+        tls: SSLContext | None = None,
+        ca: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self.options = options or SandboxOptions(**settings)
+        self.clock = clock or SystemClock()
+        self.admin_key = secrets.token_urlsafe(24)
+        self.ca = ca
+        self.port = 0
+        self.world: World
+        self.faults: Faults
+        self.admin: Admin
+        self.table: Table
+        self.peers: set[SocketPeer] = set()
+        self.hosts: frozenset[str] = frozenset()
+        self._bot = bot
+        self._deployment = deployment or {}
+        self._ids = ids
+        self._also_hosts = also_hosts
+        self._watch = watch
+        self._tls = tls
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self._tls is not None else "http"
+
+    @property
+    def url(self) -> str:
+        """Base of all REST addresses."""
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
+        return f"{self.scheme}://{'127.0.0.1' if _wildcard(self.options.host) else host}:{self.port}"
+
+    @property
+    def socket_url(self) -> str:
+        """The `web-messaging` socket."""
+        return f"ws{self.url[4:]}/v1"
+
+    @property
+    def config_url(self) -> str:
+        return self.url
+
+    @property
+    def admin_url(self) -> str:
+        return self.url + ADMIN_PATH
+
+    def start(self) -> Sandbox:
+        """Serve; returns when the port accepts. Raises what prevented it: OSError, StoreError, FaultError, …"""
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name=SERVER, daemon=True)
+        self._thread.start()
+        try:
+            started.result()
+        except BaseException:
+            self._thread.join()
+            self._thread = None
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Close everything and join the thread. Harmless when it is not running."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            thread.join()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def call(self, what: Callable[[], T]) -> T:
+        """Run something in the sandbox's thread, where the world may be touched, and give its result."""
+        assert self._loop is not None
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(what())
+            except BaseException as problem:
+                done.set_exception(problem)
+
+        self._loop.call_soon_threadsafe(run)
+        return done.result(30)
+
+    def _run(self, started: Future[None]) -> None:
+        try:
+            asyncio.run(self._serve(started))
+        except BaseException as problem:
+            if started.done():
+                raise
+            started.set_exception(problem)
+
+    async def _serve(self, started: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        store = Store(self.options.state) if self.options.state else None
+        server = None
+        try:
+            self._furnish(store)
+            listening = bind_sockets(self.options.port, self.options.host, backlog=1024)
+            self.port = listening[0].getsockname()[1]
+            self.hosts = self._own_names()
+            server = HTTPServer(
+                Application([(r".*", _Guest, {"sandbox": self})], log_function=lambda handler: None),
+                ssl_options=self._tls,
+                max_body_size=_FILE_LIMIT,
+                max_header_size=64 * 1024,
+                idle_connection_timeout=600,
+            )
+            server.add_sockets(listening)
+            self._loop.call_later(_SWEEP, self._sweep)
+            started.set_result(None)
+            await self._stopping.wait()
+        finally:
+            if server is not None:
+                server.stop()
+                for peer in tuple(self.peers):
+                    peer.hang_up()
+                await server.close_all_connections()
+            if store is not None:
+                store.close()
+
+    def _furnish(self, store: Store | None) -> None:
+        options = self.options
+        deployment = Deployment(
+            origins=options.origins,
+            auto_start=options.auto_start,
+            typing=options.typing,
+            clear=options.clear,
+            disconnect=options.disconnect,
+            session_life=options.session_life,
+            text_limit=options.text_limit,
+            attributes_limit=options.attributes_limit,
+            strict_attributes=options.strict_attributes,
+        )
+        key = store.key() if store else None
+        tokens = Tokens(self.clock, life=options.token_life, key=key, keeper=store)
+        self.faults = options.make_faults(self.clock)
+        self.world = World(
+            clock=self.clock,
+            later=self._later,
+            bot=self._bot or options.make_bot(),
+            deployments=[replace(deployment, **self._deployment)],
+            tokens=tokens,
+            ids=self._ids,
+            shelf=store,
+            fast=options.fast,
+            agent=options.agent,
+            watch=self._watch,
+        )
+        if store is not None:
+            store.keep_key(tokens.key)
+            store.load(self.world, tokens)
+        self.table = Table()
+        for face in build(self.world, self.faults, options):
+            self.world.faces[face.api] = face
+            self.table.add(face)
+        self.admin = Admin(self.world, self.faults, self.admin_key)
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        assert self._loop is not None
+        if seconds > 0:
+            self._loop.call_later(seconds, what)
+        else:
+            self._loop.call_soon(what)
+
+    def _sweep(self) -> None:
+        assert self._loop is not None
+        now = self.clock.monotonic()
+        idle, life = self.options.idle_timeout, self.options.socket_life
+        for peer in tuple(self.peers):
+            if (idle and now - peer.active_at >= idle) or (life and now - peer.opened_at >= life):
+                peer.close(1001, "Going away")
+        self.world.sweep()
+        self._loop.call_later(_SWEEP, self._sweep)
+
+    def _own_names(self) -> frozenset[str]:
+        names = {"localhost", "127.0.0.1", "[::1]", self.options.host.lower()}
+        own = {f"{name}:{self.port}" for name in names} | set(self._also_hosts)
+        return frozenset(own | (names if self.port == (443 if self._tls else 80) else set()))
+
+    def is_ours(self, host: str) -> bool:
+        """Whether a Host header names us; anything else may be a web page's DNS trick."""
+        if host.lower() in self.hosts:
+            return True
+        name, _, port = host.rpartition(":")
+        return _wildcard(self.options.host) and port == str(self.port) and _is_address(name.strip("[]"))
+
+
+def _wildcard(host: str) -> bool:
+    return host in ("0.0.0.0", "::", "")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False
+
+
+class SocketPeer:
+    """One guest socket: writes frames, and inflicts what the faults say on the way."""
+
+    def __init__(self, sandbox: Sandbox, protocol: WebSocketProtocol13, request: HttpRequest, face: Face) -> None:
+        self.note: Any = None
+        self.request = request
+        self.face = face
+        self.opened_at = self.active_at = sandbox.clock.monotonic()
+        self.clean = False  # a close frame went either way
+        self._protocol = protocol
+        self._stream = protocol.stream
+        self._sandbox = sandbox
+        self._faults = sandbox.faults
+        self._clock = sandbox.clock
+        self._waiting: deque[tuple[float, list[str]]] = deque()
+        self._swapped: list[str] | None = None
+
+    @property
+    def open(self) -> bool:
+        return not self._protocol.is_closing()
+
+    def send(self, text: str, route: str | None = None) -> None:
+        if self._protocol.is_closing():
+            return
+        self.active_at = self._clock.monotonic()
+        fired = self._faults.frame(route)
+        silence = self._faults.silence()
+        if not (fired or silence or self._waiting or self._swapped):
+            self._write(text)
+        else:
+            self._send_faulty(text, fired, silence)
+
+    def _send_faulty(self, text: str, fired: Sequence[Fault], wait: float) -> None:
+        kinds = {fault.kind: fault for fault in fired}
+        if "drop" in kinds:
+            self.close(kinds["drop"].code)
+            return
+        if "truncate" in kinds:
+            text = text[: len(text) // 2]
+        if "garbage" in kinds:
+            text = _GARBAGE
+        texts = [text, text] if "duplicate" in kinds else [text]
+        if "delay" in kinds:
+            wait = max(wait, kinds["delay"].seconds)
+        if "swap" in kinds and self._swapped is None:
+            self._swapped = texts
+            self._sandbox._later(_SWAP_PATIENCE, lambda: self._release(texts))
+            return
+        if self._swapped is not None:
+            texts, self._swapped = texts + self._swapped, None
+        self._queue(texts, wait)
+
+    def _release(self, texts: list[str]) -> None:
+        if self._swapped is texts:
+            self._swapped = None
+            self._queue(texts, 0.0)
+
+    def _queue(self, texts: list[str], wait: float) -> None:
+        due = asyncio.get_running_loop().time() + wait
+        self._waiting.append((due, texts))
+        if len(self._waiting) == 1:
+            self._drain()
+
+    def _drain(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._waiting:
+            due, texts = self._waiting[0]
+            if due > now:
+                self._sandbox._later(due - now, self._drain)
+                return
+            self._waiting.popleft()
+            for text in texts:
+                self._write(text)
+
+    def _write(self, text: str) -> None:
+        """One unfragmented, unmasked text frame (RFC 6455 §5.2). The library's own way costs a task a frame."""
+        data = text.encode()
+        size = len(data)
+        if size < 126:
+            head = bytes((0x81, size))
+        elif size < 65536:
+            head = struct.pack("!BBH", 0x81, 126, size)
+        else:
+            head = struct.pack("!BBQ", 0x81, 127, size)
+        try:
+            self._stream.write(head + data)
+        except (StreamClosedError, StreamBufferFullError):
+            self.abort()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if code == 1006:
+            self.abort()
+            return
+        self.clean = True
+        self._protocol.close(None if code == 1005 else code, reason or None)
+
+    def abort(self) -> None:
+        if not self._stream.closed():
+            self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._stream.close()
+
+    def hang_up(self) -> None:
+        """The service goes away: say so and do not wait for an answer."""
+        self.close(1001, "Going away")
+        self._stream.close()
+
+
+class _Protocol(WebSocketProtocol13):
+    """The library's reader with the gateway's limits, which are per frame and per message (§2.5).
+
+    `_read_bytes` is the one place every payload passes; the library itself only knows a limit per message, and
+    breaks the connection before the close frame can be read.
+    """
+
+    frame_limit = 0
+    message_limit = 0
+    silence: Callable[[], float]
+
+    async def _read_bytes(self, n: int) -> bytes:
+        held = self._fragmented_message_buffer
+        if n > self.frame_limit or (n > 14 and held is not None and len(held) + n > self.message_limit):
+            self.close(1009, "Message too big")
+            while n > 0:  # an unread rest would turn our goodbye into a reset
+                n -= len(await self.stream.read_bytes(min(n, 65536), partial=True))
+            raise StreamClosedError()
+        return bytes(await super()._read_bytes(n))
+
+    def _send_pong(self, data: bytes) -> None:
+        wait = self.silence()
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._send_pong, data)
+        else:
+            super()._send_pong(data)
+
+
+class _Guest(WebSocketHandler):
+    """One request of a guest or of the admin, or one socket: the same address may be both."""
+
+    def initialize(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.peer: SocketPeer | None = None
+
+    def set_default_headers(self) -> None:
+        self.set_header("Server", SERVER)
+
+    def compute_etag(self) -> None:
+        return None
+
+    async def get(self) -> None:
+        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+            await self._upgrade()
+        else:
+            await self._answer()
+
+    async def _answer(self) -> None:
+        request = self._request()
+        reply = self._refuse_host(request)
+        if reply is None:
+            if request.path.startswith(ADMIN_PATH + "/"):
+                reply = self._admin(request)
+            elif request.method == "OPTIONS":
+                reply = self._preflight(request)
+            else:
+                reply = await self._guest(request)
+        self._write_reply(reply)
+
+    head = post = put = patch = delete = options = _answer
+
+    def _write_reply(self, reply: HttpReply) -> None:
+        self.set_status(reply.status, None if reply.status < 600 else "Unknown")
+        self.clear_header("Content-Type")
+        for name, value in reply.headers.items():
+            self.set_header(name, value)
+        self.finish(reply.body if reply.status not in (204, 304) else None)
+
+    def _request(self) -> HttpRequest:
+        raw = self.request
+        host = raw.headers.get("Host", "")
+        secure = self.sandbox.scheme == "https"
+        return HttpRequest(
+            method=raw.method or "GET",
+            path=raw.path,
+            query={name: values[-1].decode("utf-8", "replace") for name, values in raw.query_arguments.items()},
+            headers={name.lower(): value for name, value in raw.headers.items()},
+            body=raw.body,
+            base=f"{'https' if secure else 'http'}://{host}",
+            socket_base=f"{'wss' if secure else 'ws'}://{host}",
+        )
+
+    def _refuse_host(self, request: HttpRequest) -> HttpReply | None:
+        if self.sandbox.is_ours(request.headers.get("host", "")):
+            return None
+        return error(421, "This Host is not served here: use localhost or 127.0.0.1 with the sandbox's port.")
+
+    def _admin(self, request: HttpRequest) -> HttpReply:
+        if request.origin is not None and request.origin != request.base:
+            return error(403, "The admin endpoint takes no request from a web page.")
+        if len(request.body) > _BODY_LIMIT:
+            return error(413)
+        return self.sandbox.admin.handle(request)
+
+    def _preflight(self, request: HttpRequest) -> HttpReply:
+        methods = self.sandbox.table.methods(request.path)
+        if not methods:
+            return error(404)
+        found = self.sandbox.table.route(methods[0], request.path)
+        headers = self._cors(request, found[0] if found else None)
+        if headers:
+            headers["Access-Control-Allow-Methods"] = ", ".join(methods)
+            headers["Access-Control-Max-Age"] = "600"
+            wanted = request.headers.get("access-control-request-headers", "authorization, content-type")
+            headers["Access-Control-Allow-Headers"] = wanted
+            if "access-control-request-private-network" in request.headers:
+                headers["Access-Control-Allow-Private-Network"] = "true"
+        return HttpReply(204 if headers or request.origin is None else 403, b"", headers)
+
+    def _cors(self, request: HttpRequest, route: Route | None) -> dict[str, str]:
+        if request.origin is None or not ((route and route.any_origin) or self.sandbox.world.allows(request.origin)):
+            return {}
+        return {
+            "Access-Control-Allow-Origin": request.origin,
+            "Access-Control-Expose-Headers": "Retry-After",
+            "Vary": "Origin",
+        }
+
+    async def _guest(self, request: HttpRequest) -> HttpReply:
+        sandbox = self.sandbox
+        found = sandbox.table.route(request.method, request.path)
+        if found is None:
+            methods = sandbox.table.methods(request.path)
+            return error(405, Allow=", ".join(methods)) if methods else error(404, f"No such path: {request.path}")
+        route, _, request.params = found
+        cors = self._cors(request, route)
+        if request.origin is not None and not cors:
+            return error(403, "The origin is not allowed by the deployment.", "origin.not.allowed")
+        if len(request.body) > (_FILE_LIMIT if route.large else _BODY_LIMIT):
+            return error(413)
+        fault = None
+        if route.counted:
+            fault = sandbox.faults.http(route.name if route.name in ON else None)
+            if route.name == "history":
+                request.lag = sandbox.faults.lag()
+        reply = await self._perform(route, request, fault)
+        if route.counted:
+            sandbox.world.count(request.conversation, route.name or "other")
+        reply.headers.update(cors)
+        return reply
+
+    async def _perform(self, route: Route, request: HttpRequest, fault: Fault | None) -> HttpReply:
+        if fault is not None and fault.status:
+            headers = {}
+            if fault.kind == "ratelimit":
+                headers["Retry-After"] = fault.retry_after_header(self.sandbox.clock.now())
+            return error(fault.status, f"Fault on demand: {fault.spec}", **headers)
+        try:
+            reply = route.handle(request)
+        except Refused as refused:
+            reply = refused.reply
+        if fault is not None:
+            if fault.kind in ("delay", "silence"):
+                await asyncio.sleep(fault.seconds)
+            elif fault.kind == "truncate":
+                reply.body = reply.body[: len(reply.body) // 2]
+            elif fault.kind == "garbage":
+                reply.body = _GARBAGE.encode()
+        return reply
+
+    # -- sockets
+
+    async def _upgrade(self) -> None:
+        sandbox = self.sandbox
+        request = self._request()
+        reply = self._refuse_host(request)
+        found = sandbox.table.door(request.path)
+        if reply is None and found is None:
+            reply = error(404, f"No socket at {request.path}")
+        if reply is None and found is not None:
+            request.params = found[2]
+            fault = sandbox.faults.upgrade()
+            reply = error(fault.status, f"Fault on demand: {fault.spec}") if fault else found[0].admit(request)
+            sandbox.world.count(None, "socket")
+        if reply is not None or found is None:
+            self._write_reply(reply or error(404))
+            return
+        self._face, self._asked = found[1], request
+        await super().get()
+
+    def check_origin(self, origin: str) -> bool:
+        # The door has already compared it with the deployment.
+        return True
+
+    def get_websocket_protocol(self) -> WebSocketProtocol13 | None:
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        options = self.sandbox.options
+        protocol = _Protocol(self, False, _WebSocketParams(max_message_size=2**62))
+        protocol.frame_limit, protocol.message_limit = options.frame_limit, options.message_limit
+        protocol.silence = self.sandbox.faults.silence
+        return protocol
+
+    def open(self) -> None:
+        protocol = self.ws_connection
+        assert isinstance(protocol, _Protocol)
+        self.set_nodelay(True)
+        protocol.stream.max_write_buffer_size = _UNSENT_LIMIT
+        self.peer = SocketPeer(self.sandbox, protocol, self._asked, self._face)
+        self.sandbox.peers.add(self.peer)
+        self._face.opened(self.peer)
+
+    def on_message(self, message: str | bytes) -> None:
+        peer = self.peer
+        if peer is None or not peer.open:
+            return
+        peer.active_at = self.sandbox.clock.monotonic()
+        if isinstance(message, bytes):
+            peer.close(1003, "Text only")
+            return
+        try:
+            self._face.heard(peer, message)
+        except Exception:
+            # What the gateway in front of the real service says when the service fails (§2.5).
+            LOG.exception("a frame could not be handled")
+            ids = {"connectionId": secrets.token_urlsafe(8), "requestId": secrets.token_urlsafe(8)}
+            peer.send(dumps({"message": "Internal server error", **ids}))
+
+    def on_close(self) -> None:
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            self.sandbox.peers.discard(peer)
+            self._face.closed(peer, peer.clean or self.close_code is not None)

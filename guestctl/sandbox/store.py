@@ -1,0 +1,138 @@
+"""A world kept in one SQLite file, so that a sandbox survives its own restart (`--state`).
+
+Knows: how conversations, messages, grants and files are written down. Must not know: any dialect.
+Rows are JSON: the file is the sandbox's own, and nobody queries it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from guestctl.sandbox.tokens import Grant, Tokens
+from guestctl.sandbox.world import Attachment, Conversation, Message, World
+
+VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS conversations (id TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (conversation TEXT, sequence INTEGER, record TEXT NOT NULL,
+    PRIMARY KEY (conversation, sequence)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS grants (token TEXT PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS attachments (id TEXT PRIMARY KEY, conversation TEXT, record TEXT NOT NULL, data BLOB);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_CONVERSATION = (
+    "id",
+    "api",
+    "guest_id",
+    "created",
+    "last_activity",
+    "state",
+    "attributes",
+    "notes",
+    "memory",
+    "handed_over",
+)
+
+
+class StoreError(Exception):
+    """The state file cannot be used; the text says why."""
+
+
+class Store:
+    """The shelf of one world. Used by one thread; one sandbox at a time may hold a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StoreError."""
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path}: {error}") from error
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, VERSION):
+                raise StoreError(f"{path}: written by another version ({found}, not {VERSION})")
+            self._db.executescript(_TABLES)
+            self._db.execute(f"PRAGMA user_version={VERSION}")
+        except (sqlite3.Error, StoreError) as error:
+            self._db.close()
+            raise error if isinstance(error, StoreError) else StoreError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def key(self) -> str | None:
+        """The signing key of the run that made the file."""
+        row = self._db.execute("SELECT value FROM facts WHERE name='key'").fetchone()
+        return str(row[0]) if row else None
+
+    def keep_key(self, key: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('key', ?)", (key,))
+
+    def keep_conversation(self, conversation: Conversation) -> None:
+        record = {name: getattr(conversation, name) for name in _CONVERSATION}
+        record |= {"deployment": conversation.deployment.id, "requests": dict(conversation.requests)}
+        self._put("conversations", (conversation.id, json.dumps(record)))
+
+    def keep_message(self, conversation: Conversation, message: Message) -> None:
+        self._put("messages", (conversation.id, message.sequence, json.dumps(asdict(message))))
+
+    def keep_grant(self, grant: Grant) -> None:
+        self._put("grants", (grant.token, json.dumps(asdict(grant))))
+
+    def drop_grant(self, token: str) -> None:
+        self._db.execute("DELETE FROM grants WHERE token=?", (token,))
+
+    def keep_attachment(self, conversation: Conversation, attachment: Attachment) -> None:
+        record = asdict(attachment)
+        data = record.pop("data")
+        self._put("attachments", (attachment.id, conversation.id, json.dumps(record), data))
+
+    def load(self, world: World, tokens: Tokens) -> None:
+        """Put everything back. Raises StoreError for a file that is not ours."""
+        try:
+            for (text,) in self._db.execute("SELECT record FROM conversations ORDER BY rowid"):
+                world.adopt(_conversation(json.loads(text), world))
+            for owner, text in self._db.execute("SELECT conversation, record FROM messages ORDER BY 1, sequence"):
+                _append(world.conversations[owner], Message(**json.loads(text)))
+            for (text,) in self._db.execute("SELECT record FROM grants ORDER BY rowid"):
+                tokens.restore(Grant(**json.loads(text)))
+            for owner, text, data in self._db.execute("SELECT conversation, record, data FROM attachments"):
+                attachment = Attachment(**json.loads(text), data=data)
+                world.conversations[owner].attached[attachment.id] = attachment
+        except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"the state file cannot be read: {error}") from error
+
+    def _put(self, table: str, row: tuple[Any, ...]) -> None:
+        marks = ",".join("?" * len(row))
+        # An upsert would keep the rowid; REPLACE would move the row behind the younger ones.
+        columns = {"conversations": "id", "messages": "conversation, sequence", "grants": "token", "attachments": "id"}
+        sets = "record=excluded.record" + (", data=excluded.data" if table == "attachments" else "")
+        self._db.execute(
+            f"INSERT INTO {table} VALUES ({marks}) ON CONFLICT ({columns[table]}) DO UPDATE SET {sets}", row
+        )
+
+
+def _conversation(record: dict[str, Any], world: World) -> Conversation:
+    deployments = world.deployments
+    deployment = deployments.get(record.pop("deployment")) or next(iter(deployments.values()))
+    requests = record.pop("requests")
+    conversation = Conversation(deployment=deployment, **record)
+    conversation.requests.update(requests)
+    return conversation
+
+
+def _append(conversation: Conversation, message: Message) -> None:
+    conversation.messages.append(message)
+    conversation.last_millis = message.millis
+    conversation.inbound += message.role == "guest" and message.kind != "event"
+    if message.key is not None:
+        conversation.by_key.setdefault(message.key, message)
