@@ -278,6 +278,8 @@ class Client:
         deployment = self.deployment(deadline)
         if not deployment.active:
             self.notice("the deployment's configuration says it is inactive")
+        if deployment.auto_start:
+            exchange.wait_to_send(deadline)
         exchange.keep(exchange.perform(self.dialect.begin(exchange.session, deployment, opening), deadline))
 
     def _completed(self, opening: Opening) -> Opening:
@@ -464,6 +466,7 @@ class Client:
         for event in listener.events():
             if isinstance(event, Message) and event.direction == "outbound":
                 if pattern is None or pattern.search(event.text):
+                    self.saw(event)
                     return event
                 closest = event.text
             ended = isinstance(event, Presence) and event.presence == "Disconnect" and event.direction == "outbound"
@@ -530,6 +533,7 @@ class Client:
         self._need(Ability.TYPING)
         exchange = self._exchange_for(self.session())
         exchange.wait_for_place(f"{exchange.session.name}/typing", 1, TYPING_EVERY, deadline)
+        exchange.wait_to_send(deadline)
         exchange.perform(self.dialect.typing(exchange.session), deadline)
 
     def end(self) -> Session:
@@ -545,6 +549,7 @@ class Client:
         self._need(ability)
         exchange = self._exchange_for(self.session())
         exchange.attached(deadline)
+        exchange.wait_to_send(deadline)
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
         exchange.keep(exchange.perform(flow(exchange.session), deadline))
         self._hang_up()
@@ -624,6 +629,12 @@ class Client:
             exchange, position=after, from_start=from_start, forever=forever, step=self.timeout, wake=wake
         )
         yield from listener.events()
+
+    def saw(self, message: Message) -> None:
+        """Remember that a message was shown. `listen` does so itself once the next event is asked for;
+        whoever stops at one says so here."""
+        entry = LedgerEntry(message.id, message.key, message.sequence, message.time)
+        self.state.record(self.scope, self.session_name, [entry])
 
     def seen_up_to(self) -> Position | None:
         """The last message shown to anybody listening under this session."""

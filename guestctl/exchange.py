@@ -150,7 +150,7 @@ class Exchange:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
         if self.dialect.traceparent:
             headers["traceparent"] = self.dialect.traceparent
-        return self.connector.http.perform(request, headers=headers, deadline=deadline)
+        return self.connector.http.perform(request, headers=headers, deadline=deadline, progress=self.progress)
 
     def _pace(self, deadline: Deadline) -> None:
         """Take a place in the profile's shared request budget, where the API declares one."""
@@ -172,6 +172,12 @@ class Exchange:
                     retry_after=round(wait, 3),
                 )
             self.clock.sleep(wait)
+
+    def wait_to_send(self, deadline: Deadline) -> None:
+        """Take a place in the session's message budget, where the API declares one."""
+        rate = self.dialect.send_rate
+        if rate is not None:
+            self.wait_for_place(f"{self.session.name}/sends", rate.count, rate.period, deadline)
 
     # --- credentials ---
 

@@ -87,7 +87,7 @@ class _Send:
         while True:
             written = False
             try:
-                self._pace()
+                self.exchange.wait_to_send(self.deadline)
                 if self.exchange.dialect.sends_on_socket:
                     self.exchange.attached(self.deadline)
                 self._mark("writing")
@@ -234,11 +234,6 @@ class _Send:
         return unclaimed[0] if unclaimed else None
 
     # --- means ---
-
-    def _pace(self) -> None:
-        rate = self.exchange.dialect.send_rate
-        if rate is not None:
-            self.exchange.wait_for_place(f"{self.exchange.session.name}/sends", rate.count, rate.period, self.deadline)
 
     def _reserving(self) -> Deadline:
         """The deadline of the attempt, leaving time to settle it."""

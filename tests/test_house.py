@@ -1,0 +1,115 @@
+"""The rules of the house, held by reading syntax trees: who may import whom, who owns which library."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "guestctl"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: Library -> the modules that may name it. Everything else goes through them.
+OWNERS = {
+    "requests": {"transport", "sandbox_admin"},
+    "urllib3": {"transport"},
+    "websocket": {"transport"},
+    "yaml": {"strict_yaml", "output", "sandbox"},
+    "ruamel": {"profiles"},
+    "typer": {"cli", "__main__"},
+    "rich": {"views", "cli", "terminal", "output"},
+    "tornado": {"sandbox.server"},
+    "sqlite3": {"state", "sandbox.store"},
+    "jwt": {"jwt_claims", "sandbox"},
+    "tenacity": {"exchange"},
+}
+
+#: Module -> what of ours it may import. The core is listed; a module not named here sits above it.
+BELOW = {
+    "errors": set[str](),
+    "clock": set[str](),
+    "model": set[str](),
+    "wire": {"errors", "model"},
+    "dialects": {"errors", "model", "wire", "dialects", "clock"},
+    "continuity": {"dialects", "model"},
+    "paging": {"dialects", "errors", "model"},
+    "transport": {"errors", "clock", "model", "wire", "transport"},
+    "state": {"errors", "clock", "model"},
+    "regions": {"errors"},
+    "strict_yaml": {"errors", "model"},
+    "profiles": {"errors", "model", "regions", "strict_yaml", "dialects"},
+    "line": {"errors", "clock", "model", "wire", "dialects", "transport"},
+    "exchange": {"errors", "clock", "model", "wire", "dialects", "transport", "state", "line", ""},
+    "opening": {"errors", "clock", "model", "wire", "dialects", "transport", "state", "line", "exchange"},
+    "sandbox": {"clock", "sandbox"},
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, node.lineno
+
+
+def within(name: str, owners: set[str]) -> bool:
+    return any(name == owner or name.startswith(owner + ".") for owner in owners)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_says_what_it_knows(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text, f"{path.name} has no docstring saying what it knows and must not know"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_libraries_have_one_owner(path: Path) -> None:
+    name = name_of(path)
+    for imported, line in imports(path):
+        owners = OWNERS.get(imported.partition(".")[0])
+        assert owners is None or within(name, owners), f"{name}:{line} imports {imported}, which belongs to {owners}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    name = name_of(path)
+    layer = name.partition(".")[0]
+    if layer not in BELOW:
+        return
+    for imported, line in imports(path):
+        first, _, rest = imported.partition(".")
+        if first == "guestctl":
+            below = rest.partition(".")[0]
+            assert below in BELOW[layer], f"{name}:{line} imports {imported}: a {layer} module must not know it"
+
+
+def test_nobody_asks_which_api_it_is_talking_to() -> None:
+    """A dialect's name as a literal outside dialects/, the built-in profile and prose is a broken seam."""
+    from guestctl.dialects import DEFAULT, NAMES
+
+    for path in MODULES:
+        name = name_of(path)
+        if within(name, {"dialects", "sandbox"}):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                for part in ast.walk(node):
+                    if isinstance(part, ast.Constant) and part.value in NAMES and part.value != DEFAULT:
+                        pytest.fail(f"{name}:{part.lineno} compares with the API name {part.value!r}")
+
+
+def test_print_is_nowhere() -> None:
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+            assert not called, f"{name_of(path)} prints"
