@@ -49,6 +49,10 @@ _SANDBOX_VALUES: Mapping[str, str] = {
 _SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
 
 
+#: Half a character: what Python makes of bytes in the environment that are not UTF-8.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 # --- values as text ---
 
 
@@ -63,7 +67,7 @@ def seconds(text: str) -> float:
 def _text(text: str) -> str:
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
         raise ValueError("control characters (a line break?) are not allowed")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise ValueError("it is not valid UTF-8")
     return text
 
@@ -391,15 +395,18 @@ def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> 
 
     def value(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
-        if default is not None:
-            return environ.get(name) or default
-        if name not in environ:
+        found = environ.get(name) or default if default is not None else environ.get(name)
+        if found is None:
             raise UsageError(
                 f"{path}:{leaf.line}: {key}: the environment variable {name} is not set",
                 code="config.key",
                 hint=f"Set {name}, or write ${{{name}:-default}} in the profile.",
             )
-        return environ[name]
+        if _SURROGATE.search(found):
+            raise UsageError(
+                f"{path}:{leaf.line}: {key}: the environment variable {name} is not valid UTF-8", code="config.key"
+            )
+        return found
 
     return _VARIABLE.sub(value, leaf.text or "")
 
@@ -456,10 +463,11 @@ def resolve(
     for key, found in file.values(chosen).items():
         if key in values:
             continue
-        if KEYS[key].tree:
+        if key == "attributes":  # text, whatever it looks like
+            members = _mapping(found, path, key, "keys and values")
+            value = {inner: _expand(leaf, environ, path, f"{key}.{inner}") for inner, leaf in members.items()}
+        elif KEYS[key].tree:
             value = _tree(found, environ, path, key)
-            if key == "attributes":
-                value = {inner: _expand(leaf, environ, path, key) for inner, leaf in _members(found)}
         else:
             text = _expand(found, environ, path, key)
             if not text:
@@ -469,10 +477,6 @@ def resolve(
                 value = str(_under(path.parent, value))
         values[key], origins[key] = value, f"{path.name}:{found.line}"
     return _resolved(chosen, values, origins, warnings=file.warnings(chosen), path=path)
-
-
-def _members(found: Located) -> list[tuple[str, Located]]:
-    return list(found.value.items()) if isinstance(found.value, Mapping) else []
 
 
 def _only(file: ProfileFile) -> str:

@@ -1,0 +1,676 @@
+"""Profiles: the file, its errors, precedence and origins, the built-in sandbox, and writing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guestctl import dialects, profiles
+from guestctl.errors import UsageError
+from guestctl.model import Profile, Retry, Secret
+from guestctl.profiles import Resolved, add, find, load, locate, resolve, seconds, use
+
+SEVEN = (
+    "web-messaging",
+    "guest-sessions",
+    "external-contacts",
+    "conversation-guests",
+    "messaging-conversations",
+    "guests",
+    "webmessaging-conversations",
+)
+
+CONTRACT = """\
+default: staging
+profiles:
+  staging:
+    api: web-messaging
+    region: mypurecloud.de          # or base_url / socket_url / config_url, each overridable
+    deployment_id: 0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10
+    origin: https://shop.example
+    attributes: {plan: gold}
+    tls: {ca: corp.pem}             # proxies: HTTPS_PROXY / NO_PROXY as usual, for REST and socket alike
+    retry: {attempts: 10, base: 1s, cap: 30s}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _all_dialects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialects, "NAMES", SEVEN)
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "profiles.yaml"
+    path.write_text(text, "utf-8")
+    path.chmod(0o600)
+    return path
+
+
+def resolved(
+    cwd: Path,
+    name: str | None = None,
+    *,
+    options: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    sandbox: Mapping[str, Any] | None = None,
+    file: str | None = None,
+) -> Resolved:
+    return resolve(
+        name, options=options or {}, environ=environ or {}, cwd=cwd, profiles_option=file, sandbox=lambda: sandbox
+    )
+
+
+def refused(cwd: Path, text: str, **more: Any) -> UsageError:
+    write(cwd, text)
+    with pytest.raises(UsageError) as caught:
+        resolved(cwd, **more)
+    return caught.value
+
+
+# --- the file ---
+
+
+def test_the_contracts_example(tmp_path: Path) -> None:
+    write(tmp_path, CONTRACT)
+    found = resolved(tmp_path)
+    assert found.profile == Profile(
+        name="staging",
+        api="web-messaging",
+        region="mypurecloud.de",
+        deployment_id="0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10",
+        origin="https://shop.example",
+        attributes={"plan": "gold"},
+        ca=str(tmp_path / "corp.pem"),
+        retry=Retry(10, 1.0, 30.0),
+    )
+    assert found.origins["tls.ca"] == "profiles.yaml:9"
+    assert found.origins["queue"] == "default"
+    assert found.values["retry.cap"] == 30.0
+    assert found.values["queue"] is None
+    assert found.warnings == ()
+
+
+def test_the_example_file_has_a_profile_for_every_api() -> None:
+    path = Path(__file__).parents[2] / "profiles.example.yaml"
+    file = load(path)
+    environ = {"GENESYS_CLIENT_SECRET": "not a secret".replace(" ", "-")}
+    found = {name: resolved(path.parent, name, environ=environ, file=str(path)).profile for name in file.names}
+    assert {profile.api for profile in found.values()} == set(SEVEN)
+    assert found["local"].base_url == "http://127.0.0.1:8080"
+    for profile in found.values():
+        if profile.api in dialects._MODULES:
+            dialect = dialects.dialect_class(profile.api)
+            for alternatives in dialect.required:
+                assert any(getattr(profile, key) for key in alternatives), (profile.name, alternatives)
+
+
+def test_every_key_there_is(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """\
+profiles:
+  full:
+    api: guests
+    region: EU-Central-1
+    base_url: https://gateway.example/base
+    socket_url: wss://gateway.example/socket
+    config_url: http://gateway.example
+    deployment_id: 12345
+    origin: shop.example
+    attributes: {plan: gold, since: 2026-03-04, level: 007, vip: true}
+    tls: {ca: /etc/corp.pem}
+    retry: {attempts: 3, base: 500ms, cap: 2m}
+    name: Guest
+    email: guest@shop.example
+    queue: 0123
+    skill: no
+    language: no
+    environment: acme
+    org: acme
+    aws_region: us-east-1
+    socket_path: /ws
+    refresh_style: guest-token
+    store_tokens: memory
+    journey_context: {customer: {id: 7, since: 2026-03-04}, pages: [1, two, "${PAGE}"]}
+    application: app/1.0
+    oauth: {client_id: 99, client_secret: "${SECRET}"}
+""",
+    )
+    profile = resolved(tmp_path, environ={"PAGE": "3", "SECRET": "s3cret"}).profile
+    assert profile == Profile(
+        name="full",
+        api="guests",
+        region="mypurecloud.de",
+        base_url="https://gateway.example/base",
+        socket_url="wss://gateway.example/socket",
+        config_url="http://gateway.example",
+        deployment_id="12345",
+        origin="shop.example",
+        attributes={"plan": "gold", "since": "2026-03-04", "level": "007", "vip": "true"},
+        ca="/etc/corp.pem",
+        retry=Retry(3, 0.5, 120.0),
+        guest_name="Guest",
+        email="guest@shop.example",
+        queue="0123",
+        skill="no",
+        language="no",
+        environment="acme",
+        org="acme",
+        aws_region="us-east-1",
+        socket_path="/ws",
+        refresh_style="guest-token",
+        store_tokens="memory",
+        journey_context={"customer": {"id": 7, "since": "2026-03-04"}, "pages": [1, "two", "3"]},
+        application="app/1.0",
+        client_id="99",
+        client_secret=Secret("s3cret"),
+    )
+    assert "s3cret" not in repr(profile)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("profile: {}", ":1: unknown key 'profile'; did you mean 'profiles'?"),
+        ("- a", ":1: the file: expected a mapping with `default` and `profiles`"),
+        ("profiles: [a]", ":1: profiles: expected a mapping with one profile by name each"),
+        ("profiles:\n  a: x", ":2: a: expected a mapping with keys such as"),
+        ("profiles:\n  sandbox: {}", ":2: the profile 'sandbox' is built in"),
+        ("profiles:\n  '': {}", ":2: '' cannot be the name of a profile"),
+        ('profiles:\n  "a\\t": {}\n', ":2: 'a\\t' cannot be the name of a profile"),
+        ("default: stagin\nprofiles:\n  staging: {}", ":1: default: no profile 'stagin'; did you mean 'staging'?"),
+        ("default: [a]\nprofiles:\n  a: {}", ":1: default: no profile that; there are: a, sandbox"),
+        ("profiles:\n  a:\n    regoin: x", ":3: unknown key 'regoin'; did you mean 'region'?"),
+        ("profiles:\n  a:\n    client_id: x", ":3: unknown key 'client_id'; did you mean 'oauth.client_id'?"),
+        ("profiles:\n  a:\n    tls.ca: x", ":3: unknown key 'tls.ca'"),
+        ("profiles:\n  a:\n    tls: {cert: x}", ":3: unknown key 'tls.cert'"),
+        ("profiles:\n  a:\n    tls: corp.pem", ":3: tls: expected a mapping with ca"),
+        ("profiles:\n  a:\n    retry:\n      attemps: 1", ":4: unknown key 'retry.attemps'; did you mean"),
+        ("profiles:\n  a:\n    retry: {attempts: true}", ":3: retry.attempts: expected a whole number"),
+        ("profiles:\n  a:\n    retry: {base: soon}", ":3: retry.base: expected a duration"),
+        ("profiles:\n  a:\n    api: webmessaging", ":3: api: it is one of web-messaging, "),
+        ("profiles:\n  a:\n    region: nowhere", ":3: region: 'nowhere' is neither a region"),
+        ("profiles:\n  a:\n    region: [x]", ":3: region: expected one value, not a list or mapping"),
+        ("profiles:\n  a:\n    region:", ":3: region: has no value"),
+        ("profiles:\n  a:\n    base_url: mypurecloud.de", ":3: base_url: expected an address that begins with https"),
+        ("profiles:\n  a:\n    base_url: wss://x", ":3: base_url: expected an address"),
+        ("profiles:\n  a:\n    base_url: https://u:p@x", ":3: base_url: an address here has no credentials"),
+        ("profiles:\n  a:\n    base_url: https://x:port", ":3: base_url: "),
+        ("profiles:\n  a:\n    base_url: https://[x", ":3: base_url: "),
+        ("profiles:\n  a:\n    socket_url: https://x", ":3: socket_url: expected an address that begins with wss"),
+        ("profiles:\n  a:\n    origin: a b", ":3: origin: expected one word"),
+        ("profiles:\n  a:\n    queue: |\n      x\n", ":3: queue: control characters"),
+        ("profiles:\n  a:\n    org: evil.example/x", ":3: org: it becomes part of a host name"),
+        ("profiles:\n  a:\n    email: guest", ":3: email: expected an e-mail address"),
+        ("profiles:\n  a:\n    socket_path: ws", ":3: socket_path: expected a path"),
+        ("profiles:\n  a:\n    store_tokens: disk", ":3: store_tokens: it is one of database, memory"),
+        ("profiles:\n  a:\n    attributes: gold", ":3: attributes: expected a mapping with keys and values"),
+        ("profiles:\n  a:\n    attributes:\n      b: [x]", ":4: attributes.b: expected text"),
+        ("profiles:\n  a:\n    attributes:\n      b:", ":4: attributes.b: expected text"),
+        ("profiles:\n  a:\n    region: ${", ":3: region: expected ${NAME} or ${NAME:-default}"),
+        ("profiles:\n  a:\n    attributes:\n      b: ${9}", ":4: attributes: expected ${NAME}"),
+        ("profiles:\n  a:\n    region: x.y\n    region: x.z", ":4: key 'region' is already there in line 3"),
+    ],
+)
+def test_mistakes_are_named_with_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert caught.value.code == "config.file"
+    assert caught.value.message.startswith(f"{path}{said}")
+
+
+def test_a_mistake_in_another_profile_is_found_too(tmp_path: Path) -> None:
+    assert refused(tmp_path, "default: a\nprofiles:\n  a: {}\n  b: {api: x}").code == "config.file"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "profiles:\n", "profiles: {}\n"])
+def test_a_file_may_be_empty(tmp_path: Path, text: str) -> None:
+    assert load(write(tmp_path, text)).names == ()
+
+
+# --- finding the file and choosing the profile ---
+
+
+def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environ = {"GUESTCTL_PROFILES": "b.yaml"}
+    assert locate("a.yaml", environ, tmp_path) == (tmp_path / "a.yaml", "option --profiles")
+    assert locate(None, environ, tmp_path) == (tmp_path / "b.yaml", "environment GUESTCTL_PROFILES")
+    path, why = locate(None, {}, tmp_path)
+    assert (path.name, path.parent.name, why) == ("profiles.yaml", "guestctl", "user configuration directory")
+    assert find(None, {}, tmp_path).names == ()
+    write(tmp_path, CONTRACT)
+    assert locate(None, {}, tmp_path) == (tmp_path / "profiles.yaml", "working directory")
+    with pytest.raises(UsageError, match="No such file"):
+        find("a.yaml", {}, tmp_path)
+
+
+def test_which_profile_is_used(tmp_path: Path) -> None:
+    two = "profiles:\n  a: {queue: qa}\n  b: {queue: qb}\n"
+    write(tmp_path, two)
+    assert resolved(tmp_path, "a", environ={"GUESTCTL_PROFILE": "b"}).profile.queue == "qa"
+    assert resolved(tmp_path, environ={"GUESTCTL_PROFILE": "b"}).profile.queue == "qb"
+    error = refused(tmp_path, two)
+    assert (error.code, "a, b" in error.message) == ("config.profile", True)
+    write(tmp_path, "default: b\n" + two)
+    assert resolved(tmp_path).profile.queue == "qb"
+    write(tmp_path, "profiles: {only: }")
+    assert resolved(tmp_path).profile.name == "only"
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = refused(tmp_path, CONTRACT, name="stagin")
+    assert error.code == "config.profile"
+    assert "did you mean 'staging'?; there are: staging, sandbox" in error.message
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with pytest.raises(UsageError, match="there is no profile yet") as caught:
+        resolved(tmp_path / "elsewhere")
+    assert caught.value.code == "config.profile"
+
+
+# --- values ---
+
+
+def test_option_before_environment_before_profile_before_default(tmp_path: Path) -> None:
+    write(tmp_path, "profiles:\n  p:\n    region: usw2.pure.cloud\n    queue: q\n    retry: {base: 2s}\n")
+    environ = {"GUESTCTL_REGION": "eu-west-2", "GUESTCTL_RETRY_BASE": "3", "GUESTCTL_SKILL": ""}
+    found = resolved(tmp_path, options={"region": "eu-west-1"}, environ=environ)
+    assert (found.profile.region, found.origins["region"]) == ("mypurecloud.ie", "option --region")
+    assert (found.profile.retry.base, found.origins["retry.base"]) == (3.0, "environment GUESTCTL_RETRY_BASE")
+    assert (found.profile.queue, found.origins["queue"]) == ("q", "profiles.yaml:4")
+    assert (found.profile.retry.cap, found.origins["retry.cap"]) == (30.0, "default")
+    assert (found.profile.skill, found.origins["skill"]) == (None, "default")
+    assert resolved(tmp_path, environ=environ).profile.region == "euw2.pure.cloud"
+
+
+def test_trees_come_as_json_from_outside(tmp_path: Path) -> None:
+    write(tmp_path, "profiles:\n  p:\n    attributes: {a: b}\n")
+    environ = {"GUESTCTL_ATTRIBUTES": '{"plan": "gold"}', "GUESTCTL_JOURNEY_CONTEXT": '{"a": [1]}'}
+    profile = resolved(tmp_path, environ=environ).profile
+    assert (profile.attributes, profile.journey_context) == ({"plan": "gold"}, {"a": [1]})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("GUESTCTL_API", "x"),
+        ("GUESTCTL_RETRY_CAP", "-1"),
+        ("GUESTCTL_ATTRIBUTES", "plan=gold"),
+        ("GUESTCTL_ATTRIBUTES", '{"a": 1}'),
+        ("GUESTCTL_JOURNEY_CONTEXT", "[1]"),
+        ("GUESTCTL_JOURNEY_CONTEXT", "[" * 99_999),
+        ("GUESTCTL_NAME", "caf\udce9"),
+    ],
+)
+def test_a_wrong_value_outside_is_named_after_its_place(tmp_path: Path, variable: str, value: str) -> None:
+    error = refused(tmp_path, CONTRACT, environ={variable: value})
+    assert error.message.startswith(f"environment {variable}: ")
+    assert variable in error.hint
+
+
+def test_an_option_nobody_knows(tmp_path: Path) -> None:
+    assert refused(tmp_path, CONTRACT, options={"regio": "x"}).message == "unknown key 'regio'; did you mean 'region'?"
+
+
+def test_certificates_are_found_beside_the_file_or_from_where_one_stands(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    write(tmp_path / "conf", CONTRACT)
+    assert resolved(tmp_path, file="conf/profiles.yaml").profile.ca == str(tmp_path / "conf" / "corp.pem")
+    environ = {"GUESTCTL_TLS_CA": "my.pem"}
+    assert resolved(tmp_path, file="conf/profiles.yaml", environ=environ).profile.ca == str(tmp_path / "my.pem")
+
+
+VARIABLES = """\
+default: a
+profiles:
+  a:
+    queue: ${QUEUE:-none}-${SUFFIX:-}
+    attributes: {plan: "${PLAN:-gold}"}
+    oauth:
+      client_secret: ${SECRET}
+  b:
+    queue: ${NEVER}
+"""
+
+
+def test_variables(tmp_path: Path) -> None:
+    write(tmp_path, VARIABLES)
+    profile = resolved(tmp_path, environ={"SECRET": "s3cret", "QUEUE": "", "SUFFIX": "x}${PLAN}"}).profile
+    assert profile.queue == "none-x}${PLAN}", "what a variable holds is not expanded again"
+    assert profile.attributes == {"plan": "gold"}
+    assert profile.client_secret == Secret("s3cret")
+
+
+def test_a_variable_that_is_not_set_matters_in_the_profile_in_use_only(tmp_path: Path) -> None:
+    error = refused(tmp_path, VARIABLES, name="b")
+    assert error.code == "config.key"
+    path = tmp_path / "profiles.yaml"
+    assert error.message == f"{path}:9: queue: the environment variable NEVER is not set"
+    assert resolved(tmp_path, "a", environ={"SECRET": "x"}).profile.name == "a"
+    assert resolved(tmp_path, "b", environ={"GUESTCTL_QUEUE": "q"}).profile.queue == "q"
+
+
+def test_a_variable_that_is_not_text(tmp_path: Path) -> None:
+    error = refused(tmp_path, VARIABLES, environ={"SECRET": "x", "PLAN": "caf\udce9"})
+    assert error.message.endswith(":5: attributes.plan: the environment variable PLAN is not valid UTF-8")
+
+
+def test_an_empty_variable_leaves_the_key_unset(tmp_path: Path) -> None:
+    write(tmp_path, "profiles:\n  a:\n    queue: ${Q}\n    region: ${R}\n")
+    assert resolved(tmp_path, environ={"Q": "", "R": ""}).profile == Profile("a")
+
+
+def test_what_a_variable_holds_is_checked(tmp_path: Path) -> None:
+    error = refused(tmp_path, "profiles:\n  a:\n    region: ${R}\n", environ={"R": "nowhere"})
+    assert error.code == "config.file"
+    assert ":3: region: " in error.message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_a_literal_secret_in_a_file_others_can_read_earns_a_warning(tmp_path: Path) -> None:
+    literal = "profiles:\n  a:\n    oauth:\n      client_secret: s3cret\n"
+    path = write(tmp_path, literal)
+    assert resolved(tmp_path).warnings == ()
+    path.chmod(0o644)
+    (warning,) = resolved(tmp_path).warnings
+    assert warning.startswith(f"{path}:4: ")
+    assert "chmod 600" in warning
+    assert "s3cret" not in warning
+    path.write_text(literal.replace("s3cret", "${S}"))
+    assert resolved(tmp_path, environ={"S": "x"}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("30", 30), ("1.5", 1.5), ("500ms", 0.5), ("30s", 30), ("2m", 120), ("1h", 3600), (" 2 s ", 2)]
+)
+def test_durations(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1", "1d", "1e3", "nan", "inf", "1,5", "٣", "1" * 400])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        seconds(text)
+
+
+# --- the built-in sandbox ---
+
+
+def test_the_sandbox_needs_no_file_and_has_a_value_for_every_need(tmp_path: Path) -> None:
+    write(tmp_path, "profiles: [broken")
+    environ = {"GUESTCTL_SANDBOX_URL": "https://127.0.0.1:8443/", "GUESTCTL_SANDBOX_CA": "ca.pem"}
+    found = resolved(tmp_path, "sandbox", environ=environ)
+    profile = found.profile
+    assert profile.sandbox
+    assert profile.api == "web-messaging"
+    assert profile.base_url == profile.config_url == "https://127.0.0.1:8443"
+    assert profile.socket_url == "wss://127.0.0.1:8443"
+    assert profile.ca == str(tmp_path / "ca.pem")
+    assert found.origins["base_url"] == "environment GUESTCTL_SANDBOX_URL"
+    for field in ("region", "deployment_id", "origin", "email", "queue", "environment", "org", "aws_region"):
+        assert getattr(profile, field), field
+    assert profile.client_id
+    assert profile.client_secret
+
+
+def test_the_sandbox_is_also_chosen_by_variable_and_by_default(tmp_path: Path) -> None:
+    url = {"GUESTCTL_SANDBOX_URL": "http://localhost:1"}
+    assert resolved(tmp_path, environ={**url, "GUESTCTL_PROFILE": "sandbox"}).profile.name == "sandbox"
+    write(tmp_path, "default: sandbox\nprofiles: {a: {}}")
+    assert resolved(tmp_path, environ=url).profile.name == "sandbox"
+    assert resolved(tmp_path, "sandbox", options={"api": "guests"}, environ=url).profile.api == "guests"
+    assert resolved(tmp_path, "sandbox", environ={**url, "GUESTCTL_API": "guests"}).profile.api == "guests"
+
+
+def test_the_sandbox_started_last(tmp_path: Path) -> None:
+    running = {"url": "http://127.0.0.1:7", "ca": "/tmp/ca.pem"}
+    found = resolved(tmp_path, "sandbox", sandbox=running)
+    assert (found.profile.base_url, found.profile.ca) == ("http://127.0.0.1:7", "/tmp/ca.pem")
+    other = {"GUESTCTL_SANDBOX_URL": "http://127.0.0.1:8"}
+    assert resolved(tmp_path, "sandbox", sandbox=running, environ=other).profile.ca is None
+
+
+def test_no_sandbox(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolved(tmp_path, "sandbox")
+    assert caught.value.code == "sandbox.absent"
+    with pytest.raises(UsageError, match="GUESTCTL_SANDBOX_URL: expected an address"):
+        resolved(tmp_path, "sandbox", environ={"GUESTCTL_SANDBOX_URL": "localhost:80"})
+
+
+def test_addresses_of_a_real_service_never_move_the_sandbox(tmp_path: Path) -> None:
+    environ = {
+        "GUESTCTL_SANDBOX_URL": "http://127.0.0.1:7",
+        "GUESTCTL_BASE_URL": "https://real.example",
+        "GUESTCTL_SOCKET_URL": "wss://real.example",
+        "GUESTCTL_CONFIG_URL": "https://real.example",
+        "GUESTCTL_DEPLOYMENT_ID": "other",
+    }
+    profile = resolved(tmp_path, "sandbox", environ=environ).profile
+    assert "real.example" not in repr(profile)
+    assert profile.deployment_id == "other"
+
+
+def test_the_sandbox_constants_are_the_sandboxes() -> None:
+    from guestctl import sandbox
+
+    values = profiles._SANDBOX_VALUES
+    assert values["deployment_id"] == sandbox.DEPLOYMENT_ID
+    assert values["oauth.client_id"] == sandbox.CLIENT_ID
+    assert values["oauth.client_secret"] == sandbox.CLIENT_SECRET
+
+
+# --- writing ---
+
+TIDY_BY_HAND = """\
+# our profiles
+default:   staging     # the usual one
+
+profiles:
+    # staging first
+    staging:
+        region:    mypurecloud.de   # Frankfurt
+        attributes: { plan: gold,   level: "7" }
+        retry:
+            attempts: 10
+# the end
+"""
+
+
+def test_add_changes_only_its_own_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, TIDY_BY_HAND)
+    add(path, "live", {"region": "usw2.pure.cloud", "deployment_id": "0123", "attributes.plan": "no"})
+    before, after = TIDY_BY_HAND.splitlines(), path.read_text().splitlines()
+    assert [line for line in after if line in before] == before
+    live = resolved(tmp_path, "live").profile
+    assert (live.region, live.deployment_id, live.attributes) == ("usw2.pure.cloud", "0123", {"plan": "no"})
+    assert resolved(tmp_path).profile.attributes == {"plan": "gold", "level": "7"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_use_changes_only_its_own_line(tmp_path: Path) -> None:
+    path = write(tmp_path, TIDY_BY_HAND + "    live: {}\n")
+    path.chmod(0o640)
+    use(path, "live")
+    lines = path.read_text().splitlines()
+    assert load(path).default == "live"
+    assert "# the usual one" in lines[1]
+    assert [lines[0], *lines[2:]] == [TIDY_BY_HAND.splitlines()[0], *TIDY_BY_HAND.splitlines()[2:], "    live: {}"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    use(path, "sandbox")
+    assert load(path).default == "sandbox"
+
+
+def test_use_in_a_file_without_default(tmp_path: Path) -> None:
+    path = write(tmp_path, "# mine\nprofiles:\n  a: {}\n  b: {}\n")
+    use(path, "b")
+    assert load(path).default == "b"
+    assert "# mine" in path.read_text()
+
+
+def test_add_makes_file_and_directory(tmp_path: Path) -> None:
+    path = tmp_path / "config" / "guestctl" / "profiles.yaml"
+    add(path, "first", {"api": "guests", "org": "acme", "oauth.client_secret": "${S}", "retry.base": "2s"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert resolved(tmp_path, environ={"S": "x"}, file=str(path)).profile.retry.base == 2.0
+    assert os.listdir(path.parent) == ["profiles.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# only words\n",
+        "# no end of line",
+        "",
+        "profiles:\n",
+        "profiles: {}\n",
+        "profiles: {a: {queue: x}}",
+        "default: a\r\nprofiles:\r\n  a:\r\n    queue: x # why\r\n",
+        "profiles:\n  a:\n    queue: >-\n      one\n      two\n    journey_context:\n     l:\n     - 1\n     -   2\n",
+    ],
+)
+def test_add_and_use_in_files_of_every_manner(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes(text.encode())
+    old = load(path)
+    add(path, "new", {"queue": "${Q:-x}", "journey_context": '{"a": [1, "no"]}'})
+    use(path, "new")
+    file = load(path)
+    assert file.names == (*old.names, "new")
+    for name in old.names:
+        assert {k: v.plain() for k, v in file.values(name).items()} == {
+            k: v.plain() for k, v in old.values(name).items()
+        }
+    assert resolved(tmp_path).profile.journey_context == {"a": [1, "no"]}
+    for comment in ("# only words", "# no end of line", "# why"):
+        assert (comment in text) == (comment in path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("staging", {}, "already has a profile 'staging'"),
+        ("sandbox", {}, "built in"),
+        ("a\nb", {}, "cannot be the name"),
+        ("new", {"regio": "x"}, "did you mean 'region'"),
+        ("new", {"region": "nowhere"}, "region: 'nowhere' is neither"),
+        ("new", {"oauth.client_secret": "s3cret"}, "never taken from the command line"),
+        ("new", {"journey_context": "x"}, "expected a JSON object"),
+        ("new", {"queue": "${"}, "expected ${NAME}"),
+        ("new", {"queue": "a\x07b"}, "control characters"),
+    ],
+)
+def test_add_refuses_and_leaves_the_file_alone(tmp_path: Path, name: str, values: dict[str, str], said: str) -> None:
+    path = write(tmp_path, CONTRACT)
+    with pytest.raises(UsageError) as caught:
+        add(path, name, values)
+    assert said in caught.value.message
+    assert "s3cret" not in caught.value.message
+    assert path.read_text() == CONTRACT
+    assert os.listdir(tmp_path) == ["profiles.yaml"]
+
+
+def test_use_refuses_what_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path, CONTRACT)
+    with pytest.raises(UsageError, match="no profile 'live'"):
+        use(path, "live")
+    with pytest.raises(UsageError, match="No such file"):
+        use(tmp_path / "none.yaml", "live")
+
+
+def test_a_linked_file_stays_linked(tmp_path: Path) -> None:
+    real = tmp_path / "dotfiles.yaml"
+    real.write_text(CONTRACT)
+    link = tmp_path / "profiles.yaml"
+    link.symlink_to(real)
+    add(link, "live", {})
+    assert link.is_symlink()
+    assert load(real).names == ("staging", "live")
+
+
+def test_data_reaches_the_disk_before_the_name_and_the_name_before_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def spied_fsync(descriptor: int) -> None:
+        steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def spied_replace(source: str, target: str) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", spied_fsync)
+    monkeypatch.setattr(os, "replace", spied_replace)
+    add(tmp_path / "profiles.yaml", "a", {})
+    assert steps == ["file", "rename", "directory"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, CONTRACT)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match="No space left"):
+        add(path, "live", {})
+    assert path.read_text() == CONTRACT
+    assert os.listdir(tmp_path) == ["profiles.yaml"]
+
+
+# --- nothing but UsageError ---
+
+LINES = st.sampled_from(
+    [
+        "default: a",
+        "profiles:",
+        "  a:",
+        "  b: {}",
+        "    region: eu-west-1",
+        "    base_url: https://[::1",
+        "    base_url: ${A:-http://x:99999}",
+        "    attributes: {a: ${B}, b: [1]}",
+        "    journey_context: [1, {a: ${}}]",
+        "    tls: {ca: ~nobody/x}",
+        "    retry:",
+        "      cap: 1e9",
+        "      attempts: 99999999999",
+        "    - x",
+        "    name: \"\\u0000\"",
+        "    oauth: {client_id: a, client_secret: b}",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(LINES, max_size=9).map("\n".join) | st.text(max_size=40), st.text(max_size=5))
+@settings(max_examples=400, deadline=None)
+def test_any_file_loads_or_is_refused(tmp_path_factory: pytest.TempPathFactory, text: str, value: str) -> None:
+    directory = tmp_path_factory.getbasetemp()
+    path = directory / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with suppress(UsageError):
+        for name in load(path).names:
+            resolved(directory, name, file=str(path), environ={"A": value, "GUESTCTL_NAME": value})
+
+
+@given(st.sampled_from(list(profiles.KEYS)), st.text(max_size=30))
+@settings(max_examples=400, deadline=None)
+def test_any_value_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, key: str, value: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "given.yaml"
+    path.write_text("profiles: {a: {}}")
+    with suppress(UsageError):
+        resolved(path.parent, "a", options={key: value}, file=str(path))
