@@ -456,8 +456,7 @@ class Client:
     def _listening(self, exchange: Exchange, deadline: Deadline) -> Listener:
         """A listener whose socket is open before anything is sent, so that no reply is missed."""
         listener = Listener(exchange, baseline=False, step=deadline.remaining(), wake=deadline.remaining)
-        if self.dialect.door(exchange.session) is not None:
-            exchange.attached(deadline)
+        listener.attach(deadline)
         return listener
 
     def _reply(self, listener: Listener, sent: Message, pattern: re.Pattern[str] | None, deadline: Deadline) -> Message:

@@ -93,7 +93,11 @@ class Line:
                         raise over
             if answer is not None:
                 return answer
-            if self.unreadable is not unreadable and self.unreadable is not None and turn.route == "create":
+            if (
+                self.unreadable is not unreadable
+                and self.unreadable is not None
+                and (turn.route == "create" or turn.message)
+            ):
                 raise self.unreadable
             if patience.expired:
                 if deadline.expired or turn.patience is None:

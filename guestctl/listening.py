@@ -68,13 +68,19 @@ class Listener:
         self._record = record
         self._step = step
         self._wake = wake
+        self._line: Line | None = None
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
 
     def contiguous_from(self, position: Position) -> None:
-        """Everything after `position` will be heard on the socket that is open now."""
+        """Everything after `position` is heard on the socket opened by `attach`, while that one is open."""
         self.merge = Merge(position)
-        self._filled = True
+        self._filled = self._line is not None and self._line is self.exchange.line
+
+    def attach(self, deadline: Deadline) -> None:
+        """Open the socket now, before something is sent whose answers must not be missed."""
+        if self.exchange.dialect.door(self.exchange.session) is not None:
+            self._line = self.exchange.attached(deadline)
 
     def events(self) -> Iterator[Event | None]:
         """Events in order, each once; None at a tick in which nothing came.
@@ -138,6 +144,10 @@ class Listener:
             yield from self._emit(merge.ready(now(), flush=over is not None))
             if over is not None:
                 raise over
+            if line.unreadable is not None:
+                # Whatever that frame said is in history, if it was a message.
+                line.unreadable = None
+                yield from self._fill_missing()
 
     def _take(self, heard: Heard, now: float) -> Failure | None:
         """Feed one heard thing to the merge; returns the failure when it ends the stream."""
@@ -236,7 +246,7 @@ class Listener:
     def _catch_up(self) -> Generator[Event | None, None, int]:
         """Join history and the stream; returns how many messages were replayed."""
         if self._baseline:
-            self._baseline = False
+            self._baseline = self._filled = False
             newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
             if newest is not None and newest.id is not None:
                 sequence = newest.sequence if isinstance(newest, Message) else None

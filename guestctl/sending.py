@@ -23,6 +23,7 @@ from guestctl.errors import (
     RateLimited,
     Refused,
     TimedOut,
+    Unreadable,
 )
 from guestctl.exchange import LIMIT_RETRIES, Exchange
 from guestctl.model import Message, Option, Outgoing, Sender
@@ -99,7 +100,7 @@ class _Send:
                 limited += 1
                 if limited > LIMIT_RETRIES or not self._sleep(failure.retry_after or 1.0):
                     raise self._refused(failure, "rejected" if written else "not_sent") from None
-            except (NetworkError, TimedOut) as failure:
+            except (NetworkError, TimedOut, Unreadable) as failure:
                 if not written:
                     raise self._refused(failure, "not_sent") from None
                 outcome = self._after_break(failure)
