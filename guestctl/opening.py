@@ -106,8 +106,7 @@ def _connect(exchange: Exchange, deadline: Deadline) -> Socket:
             user_agent=USER_AGENT,
         )
     except Refusal as refusal:
-        body = refusal.body if isinstance(refusal.body, bytes) else refusal.body.encode()
-        reply = Reply(refusal.status, refusal.headers, body, exchange.clock.now(), door.url)
+        reply = Reply(refusal.status, refusal.headers, refusal.body.encode(), exchange.clock.now(), door.url)
         failure = dialect.refusal(Request("GET", door.url, "socket", idempotent=True), reply)
         if isinstance(failure, NetworkError):
             failure.written = False
