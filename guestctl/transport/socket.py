@@ -67,10 +67,10 @@ class Socket:
         # Loaded with the first connection: websocket-client is no cheap import.
         from websocket import ABNF
 
-        from guestctl.transport.frames import Frames, Violation
+        from guestctl.transport.frames import Close, Frames, Ping, Violation
 
         self._abnf = ABNF
-        self._violation = Violation
+        self._violation, self._ping, self._close = Violation, Ping, Close
         self._stream = stream
         self._frames = Frames()
         self._frames.feed(rest)
@@ -182,19 +182,26 @@ class Socket:
         """The next message among the bytes that are here."""
         if self._deaf is not None:
             raise self._deaf
-        while True:
-            try:
+        pongs = b""
+        try:
+            while True:
                 heard = self._frames.next()
-            except self._violation as violation:
-                self._object(violation)
-            if heard is None:
-                return None
-            self.heard_at = self._read_at
-            if isinstance(heard, str):
-                if self._observer is not None:
-                    self._observer("frame_in", {"text": heard})
-                return Frame(heard, self._arrived)
-            self._answer(heard)
+                if heard is None:
+                    return None
+                self.heard_at = self._read_at
+                if isinstance(heard, str):
+                    if self._observer is not None:
+                        self._observer("frame_in", {"text": heard})
+                    return Frame(heard, self._arrived)
+                if isinstance(heard, self._close):
+                    break
+                pongs += self._answer(heard)
+        except self._violation as violation:
+            self._object(violation)
+        finally:
+            if pongs:
+                self._owe(pongs)
+        self._closed_by_peer(heard)
 
     def _read(self, deadline: Deadline) -> bool:
         """Take what the stream has, waiting for it if need be. False: nothing came in time."""
@@ -212,22 +219,22 @@ class Socket:
         self._frames.feed(data)
         return True
 
-    def _answer(self, heard: Ping | Pong | Close) -> None:
-        from guestctl.transport.frames import Close, Ping
-
-        if isinstance(heard, Close):
-            self._closed_by_peer(heard)
-        if isinstance(heard, Ping):
-            if self._observer is not None:
-                self._observer("ping", {"direction": "in"})
-            try:
-                self._control(self._abnf.OPCODE_PONG, heard.payload)
-            except NetworkError:
-                pass  # what has arrived is still worth reading; the reader meets the end by itself
-            return
-        self.unanswered = 0
+    def _answer(self, heard: Ping | Pong) -> bytes:
+        """The pong a ping is owed, as a frame."""
+        ping = isinstance(heard, self._ping)
         if self._observer is not None:
-            self._observer("pong", {"direction": "in"})
+            self._observer("ping" if ping else "pong", {"direction": "in"})
+        if ping:
+            return self._abnf.create_frame(heard.payload, self._abnf.OPCODE_PONG).format()
+        self.unanswered = 0
+        return b""
+
+    def _owe(self, pongs: bytes) -> None:
+        """Answer all pings that came at once with one write, so that a flood of them costs little."""
+        try:
+            self._write(pongs, Deadline.after(self._clock, CONTROL_PATIENCE))
+        except NetworkError:
+            pass  # what has arrived is still worth reading; the reader meets the end by itself
 
     def _closed_by_peer(self, close: Close) -> NoReturn:
         reason = _plain(close.reason)
@@ -265,7 +272,9 @@ class Socket:
 
     def _put(self, opcode: int, payload: bytes, deadline: Deadline) -> None:
         """Write one frame. Raises NetworkError."""
-        data = self._abnf.create_frame(payload, opcode).format()
+        self._write(self._abnf.create_frame(payload, opcode).format(), deadline)
+
+    def _write(self, data: bytes, deadline: Deadline) -> None:
         limit = Limit(deadline)
         left = deadline.remaining()
         if not self._writing.acquire(timeout=-1 if left is None else left):
