@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from guestctl import strict_yaml
 from guestctl.errors import UsageError
 from guestctl.model import Json, Profile, Retry, Secret
 from guestctl.regions import domain_of
-from guestctl.strict_yaml import Located
+from guestctl.strict_yaml import MAX_BYTES, Located, parse, read
 
 FILE = "profiles.yaml"
 SANDBOX = "sandbox"
@@ -107,7 +106,7 @@ def _secret(text: str) -> Secret:
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
+    def checked(text: str) -> str:
         parts = urlsplit(_word(text))
         _ = parts.port  # raises ValueError when it is none
         if parts.scheme not in schemes or not parts.hostname:
@@ -116,16 +115,16 @@ def _url(*schemes: str) -> Callable[[str], str]:
             raise ValueError("an address here has no credentials, query or fragment")
         return text
 
-    return read
+    return checked
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
+    def checked(text: str) -> str:
         if text not in choices:
             raise ValueError(f"it is one of {', '.join(choices)}{_suggest(text, choices)}")
         return text
 
-    return read
+    return checked
 
 
 def _api(text: str) -> str:
@@ -280,7 +279,7 @@ def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFi
 def load(path: Path) -> ProfileFile:
     """Read and validate a whole file, every profile in it. Raises UsageError `config.file` with file,
     line and key. Values with `${…}` are checked when their profile is used."""
-    root = strict_yaml.read(path)
+    root = read(path)
     exposed = os.name == "posix" and bool(path.stat().st_mode & 0o044)
     return _validated(root, path, exposed=exposed)
 
@@ -463,6 +462,7 @@ def resolve(
     for key, found in file.values(chosen).items():
         if key in values:
             continue
+        value: Any
         if key == "attributes":  # text, whatever it looks like
             members = _mapping(found, path, key, "keys and values")
             value = {inner: _expand(leaf, environ, path, f"{key}.{inner}") for inner, leaf in members.items()}
@@ -644,7 +644,7 @@ def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> 
     before = path.read_bytes().decode("utf-8-sig") if os.path.exists(path) else ""
     writer = YAML()
     writer.preserve_quotes = True
-    writer.width = strict_yaml.MAX_BYTES
+    writer.width = MAX_BYTES
     step = next((len(line) - len(line.lstrip(" ")) for line in before.splitlines() if re.match(r" +[^ #]", line)), 2)
     writer.indent(mapping=step, sequence=step + 2, offset=step)
 
@@ -665,9 +665,9 @@ def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> 
         change(document)
         after = dumped(document)
     text = _merged(before, normal, after)
-    wanted = strict_yaml.parse(after, str(path))
+    wanted = parse(after, str(path))
     try:
-        same = strict_yaml.parse(text, str(path)).plain() == wanted.plain()
+        same = parse(text, str(path)).plain() == wanted.plain()
     except UsageError:
         same = False
     _validated(wanted, path, exposed=False)

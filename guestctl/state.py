@@ -414,8 +414,8 @@ class State:
             if row is None:
                 run("INSERT INTO budget (bucket, at) VALUES (?, ?)", (bucket, now))
                 return 0.0
-            # Never 0.0, which would read as booked when subtraction rounds.
-            return max(0.001, float(row[0]) + period - now)
+            # Rounding must not make it 0.0, which would read as booked.
+            return max(0.001, min(period, float(row[0]) + period - now))
 
     # --- activity, caches, sandbox ---
 
