@@ -446,8 +446,8 @@ class WebMessaging:
             raise _Error(400, f"message.type {kind!r} is not one a guest may send")
         self._writable(conversation)
         text = message.get("text")
-        content = message.get("content") or []
-        if not isinstance(text or "", str) or not isinstance(content, list):
+        content = message.get("content", [])
+        if not isinstance(text, (str, type(None))) or not isinstance(content, list):
             raise _Error(400, "message.text is not a string or message.content not a list")
         if not content and not (text and text.strip()):
             raise _Error(400, "message has no text, no content and no events")

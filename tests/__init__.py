@@ -1,0 +1,1 @@
+"""The tests, a package so that their shared parts can be imported by name."""

@@ -1,0 +1,42 @@
+"""A sandbox per test, and strangers that are gone when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from guestctl.sandbox.server import Sandbox
+from tests.sandbox.stranger import HandClock, Join, Stranger
+
+Make = Callable[..., Sandbox]
+
+
+@pytest.fixture
+def hand_clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes started sandboxes; settings as `Sandbox` takes them. The bot answers at once."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Sandbox(**{"bot_delay": 0.0, **settings}))
+
+
+@pytest.fixture
+def sandbox(make: Make) -> Sandbox:
+    return make(fast=True)
+
+
+@pytest.fixture
+def join() -> Iterator[Join]:
+    """Opens sockets: `join(sandbox, token)`."""
+    with ExitStack() as stack:
+
+        def open_one(sandbox: Sandbox, token: str = "T", **options: Any) -> Stranger:
+            return stack.enter_context(Stranger(sandbox, token, **options))
+
+        yield open_one
