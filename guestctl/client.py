@@ -44,6 +44,7 @@ from guestctl.model import (
     Profile,
     Session,
     SessionEvent,
+    SignIn,
 )
 from guestctl.opening import open_line
 from guestctl.paging import current, following, newest, whole
@@ -220,7 +221,7 @@ class Client:
 
     # --- opening ---
 
-    def create(self, opening: Opening | None = None, *, new: bool = False) -> Session:
+    def create(self, opening: Opening | None = None, *, new: bool = False, sign_in: SignIn | None = None) -> Session:
         """Open a session and store it; returns it once the service has confirmed it.
 
         A live session of the same name is kept under another name. With `new` it is replaced: on an
@@ -233,21 +234,29 @@ class Client:
         self._hang_up()
         standing = self.state.get(self.scope, opening.name)
         alive = standing is not None and standing.state not in OVER
+        if sign_in is not None:
+            self._need(Ability.SIGN_IN)
         if alive and new and standing is not None and self.dialect.restarts:
             exchange = self._exchange_for(standing)
+            if sign_in is not None:
+                exchange.session = standing.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
             exchange.line = open_line(exchange, deadline, start_new=True)
         else:
-            exchange = self._create_beside(opening, standing if alive and not new else None, deadline)
+            exchange = self._create_beside(opening, standing if alive and not new else None, deadline, sign_in)
         self._began(exchange, opening, deadline)
         self.state.use(self.scope, exchange.session.name)
         self._session_name = exchange.session.name
         return exchange.session
 
-    def _create_beside(self, opening: Opening, standing: Session | None, deadline: Deadline) -> Exchange:
+    def _create_beside(
+        self, opening: Opening, standing: Session | None, deadline: Deadline, sign_in: SignIn | None
+    ) -> Exchange:
         draft = Session(api=self.dialect.name, profile=self.profile.name, name=opening.name)
         exchange = self._exchange_for(draft)
         created = exchange.perform(self.dialect.create(opening), deadline)
         created = replace(created, name=opening.name, created_at=self.clock.now())
+        if sign_in is not None:
+            created = created.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
         kept_as = self._set_aside(standing) if standing is not None else None
         try:
             if standing is None:
@@ -264,6 +273,29 @@ class Client:
         if kept_as is not None:
             self.notice(f"the earlier session {opening.name!r} is kept as {kept_as!r}")
         return exchange
+
+    def sign_in(self, proof: SignIn) -> Session:
+        """Step up: the guest of the stored session signs in, on the session's own token."""
+        deadline = self._deadline()
+        self._need(Ability.SIGN_IN)
+        exchange = self._exchange_for(self.session())
+        exchange.attached(deadline)
+        signed_in = exchange.session.having(exchange.perform(self.dialect.sign_in(proof), deadline))
+        exchange.keep(exchange.perform(self.dialect.attach(signed_in), deadline))
+        exchange.log("signed_in")
+        return exchange.session
+
+    def sign_out(self) -> Session:
+        """Revoke the guest's sign-in; the session is over with it."""
+        deadline = self._deadline()
+        self._need(Ability.SIGN_IN)
+        exchange = self._exchange_for(self.session())
+        if exchange.session.credential("sign-in") is None:
+            raise UsageError(f"session {exchange.session.name!r} is not signed in")
+        exchange.keep(exchange.perform(self.dialect.sign_out(exchange.session), deadline))
+        self._hang_up()
+        exchange.log("session_terminated", state="signed out")
+        return exchange.session
 
     def _set_aside(self, standing: Session) -> str:
         taken = {session.name for session in self.sessions()}

@@ -282,6 +282,18 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class SignIn:
+    """What an identity provider gave the guest: an authorization code (with PKCE, or without), or an
+    id token of the implicit flow."""
+
+    code: Secret | None = None
+    redirect_uri: str | None = None
+    code_verifier: Secret | None = None
+    id_token: Secret | None = None
+    nonce: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Typing:
     """Somebody is typing. `duration` in milliseconds, None where not said."""
 

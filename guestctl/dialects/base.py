@@ -43,6 +43,7 @@ from guestctl.model import (
     Presence,
     Profile,
     Session,
+    SignIn,
     Unknown,
 )
 from guestctl.wire import Door, Flow, Frame, Heard, Reply, Request, Turn
@@ -250,6 +251,16 @@ class Dialect(ABC):
     def clear(self, session: Session) -> Flow[Session]:
         """Clear the conversation: the transcript goes with it."""
         raise self.unsupported(Ability.CLEAR)
+        yield
+
+    def sign_in(self, proof: SignIn) -> Flow[Credential]:
+        """Exchange what the identity provider gave for a credential of kind `sign-in`."""
+        raise self.unsupported(Ability.SIGN_IN)
+        yield
+
+    def sign_out(self, session: Session) -> Flow[Session]:
+        """Revoke the sign-in; the service then logs every socket of the session out."""
+        raise self.unsupported(Ability.SIGN_IN)
         yield
 
     def heartbeat(self, session: Session) -> Turn | None:

@@ -48,6 +48,7 @@ from guestctl.model import (
     Sender,
     Session,
     SessionEvent,
+    SignIn,
     Typing,
     Unknown,
 )
@@ -220,6 +221,45 @@ class WebMessaging(Dialect):
         heard = yield from answered(turn(frame, _answer_to(frame, Granted), "refresh"))
         assert isinstance(heard, Granted)
         return session.having(Credential("history", heard.secret, heard.expires_at))
+
+    def sign_in(self, proof: SignIn) -> Flow[Credential]:
+        """§7.2: the code flow gives a refresh token, the implicit one does not."""
+        given = {
+            "code": proof.code and proof.code.reveal(),
+            "redirectUri": proof.redirect_uri,
+            "codeVerifier": proof.code_verifier and proof.code_verifier.reveal(),
+            "idToken": proof.id_token and proof.id_token.reveal(),
+            "nonce": proof.nonce,
+        }
+        reply = yield from call(
+            Request(
+                "POST",
+                self.rest("/api/v2/webdeployments/token/oauthcodegrantjwtexchange"),
+                "sign-in",
+                headers=self._origin(),
+                json={
+                    "deploymentId": self.need("deployment_id"),
+                    "oauth": {name: value for name, value in given.items() if value is not None},
+                },
+            )
+        )
+        answer = reply.object()
+        refresh = give(answer, "refreshToken", str)
+        jwt = take(answer, "jwt", str, "sign-in")
+        return Credential("sign-in", Secret(jwt), refresh=Secret(refresh) if refresh else None)
+
+    def sign_out(self, session: Session) -> Flow[Session]:
+        yield from call(
+            Request(
+                "DELETE",
+                self.rest("/api/v2/webdeployments/token/revoke"),
+                "sign-in",
+                headers=self._origin(),
+                credential="sign-in",
+                idempotent=True,
+            )
+        )
+        return replace(session, state="ended").without("sign-in").without("history")
 
     def _renew_sign_in(self, session: Session) -> Flow[Session]:
         """§7.2: the old refresh token is kept; the new JWT is good for 15 minutes at most."""
