@@ -197,11 +197,11 @@ class Socket:
                     break
                 pongs += self._answer(heard)
         except self._violation as violation:
-            self._object(violation)
+            raise self._objected(violation) from violation
         finally:
             if pongs:
                 self._owe(pongs)
-        self._closed_by_peer(heard)
+        raise self._closed_by_peer(heard)
 
     def _read(self, deadline: Deadline) -> bool:
         """Take what the stream has, waiting for it if need be. False: nothing came in time."""
@@ -211,9 +211,9 @@ class Socket:
                 if not left or not self._stream.wait(left):
                     return False
         except OSError as error:
-            self._end(self._lost(why(error), _NO_CLOSE))
+            raise self._over(self._lost(why(error), _NO_CLOSE)) from error
         if not data:
-            self._end(self._mute or self._lost("the connection ended without a close", _NO_CLOSE))
+            raise self._over(self._mute or self._lost("the connection ended without a close", _NO_CLOSE))
         self._read_at = self._clock.monotonic()
         self._arrived = self._clock.now()
         self._frames.feed(data)
@@ -236,18 +236,20 @@ class Socket:
         except NetworkError:
             pass  # what has arrived is still worth reading; the reader meets the end by itself
 
-    def _closed_by_peer(self, close: Close) -> NoReturn:
+    def _closed_by_peer(self, close: Close) -> Failure:
         reason = _plain(close.reason)
         if self._observer is not None:
             self._observer("close", {"direction": "in", "code": close.code, "reason": close.reason})
         self._say_goodbye(None if close.code == _NO_CODE else close.code, "")
         self._stream.abort()
-        self._end(self._lost(f"the service closed the connection ({close.code}{reason and f': {reason}'})", close.code))
+        return self._over(
+            self._lost(f"the service closed the connection ({close.code}{reason and f': {reason}'})", close.code)
+        )
 
-    def _object(self, violation: Violation) -> NoReturn:
+    def _objected(self, violation: Violation) -> Failure:
         self._say_goodbye(violation.code, "")
         self._stream.abort()
-        self._end(Unreadable(f"{self._place} broke the WebSocket protocol: {violation}", code="answer.frame"))
+        return self._over(Unreadable(f"{self._place} broke the WebSocket protocol: {violation}", code="answer.frame"))
 
     def _say_goodbye(self, code: int | None, reason: str) -> None:
         """Send a close frame, once, and nothing after it."""
@@ -260,9 +262,10 @@ class Socket:
         if self._observer is not None:
             self._observer("close", {"direction": "out", "code": code, "reason": reason})
 
-    def _end(self, failure: Failure) -> NoReturn:
+    def _over(self, failure: Failure) -> Failure:
+        """Nothing is read any more; from now on every reader gets this failure."""
         self._deaf = failure
-        raise failure
+        return failure
 
     def _lost(self, what: str, code: int | None, *, written: bool = True) -> NetworkError:
         return NetworkError(f"{self._place}: {what}", close_code=code, written=written)

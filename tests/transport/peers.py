@@ -20,20 +20,25 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 
 class Conn:
-    """One accepted connection. `request` is the head of the first HTTP request read."""
+    """One accepted connection. `request` is the head of the last HTTP request read.
+
+    What returns the connection can be chained, so that most scripts are one line.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.request = b""
         self._data = bytearray()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> Conn:
         self.sock.sendall(data)
+        return self
 
-    def drip(self, data: bytes) -> None:
+    def drip(self, data: bytes) -> Conn:
         """One byte per segment."""
         for byte in data:
             self.sock.sendall(bytes([byte]))
+        return self
 
     def read(self, count: int) -> bytes:
         while len(self._data) < count:
@@ -45,23 +50,23 @@ class Conn:
         del self._data[:count]
         return part
 
-    def head(self) -> bytes:
-        """A request's head, with the empty line."""
+    def head(self) -> Conn:
+        """Read a request's head, with the empty line, into `request`."""
         while b"\r\n\r\n" not in self._data:
             piece = self.sock.recv(65536)
             if not piece:
                 raise EOFError
             self._data += piece
         self.request = self.read(self._data.index(b"\r\n\r\n") + 4)
-        return self.request
+        return self
 
     def body(self) -> bytes:
         """The body of the request whose head was read."""
         return self.read(int(header(self.request, b"content-length") or 0))
 
-    def upgrade(self, after: bytes = b"", extra: bytes = b"") -> None:
+    def upgrade(self, after: bytes = b"", extra: bytes = b"") -> Conn:
         """Read an upgrade request and agree to it; `after` travels in the same segment."""
-        self.send(agreement(self.head(), extra) + after)
+        return self.send(agreement(self.head().request, extra) + after)
 
     def frame(self) -> tuple[int, bytes]:
         """One frame from the client: opcode and payload. It must be masked and whole."""
@@ -78,11 +83,11 @@ class Conn:
         key = (mask * (length // 4 + 1))[:length]
         return first & 0xF, (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(length, "big")
 
-    def goodbye(self) -> None:
+    def goodbye(self) -> Conn:
         """Take frames until the client closes, and close."""
         while self.frame()[0] != CLOSE:
             pass
-        self.send(close(1000))
+        return self.send(close(1000))
 
     def rest(self) -> bytes:
         """All that still comes until the client is gone, however it goes."""

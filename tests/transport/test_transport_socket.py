@@ -105,7 +105,7 @@ def test_cookies_do_not_pass_to_another_connection() -> None:
 
 
 def test_nagle_is_off() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
         assert socket._stream.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
         socket.close()
@@ -115,7 +115,7 @@ def test_nagle_is_off() -> None:
 def test_any_other_answer_is_a_refusal(status: int) -> None:
     body = b'{"message": "no"}' if status != 204 else b""
     with (
-        serving(lambda conn: (conn.head(), conn.send(answer(status, body, b"Retry-After: 7\r\n")))) as peer,
+        serving(lambda conn: conn.head().send(answer(status, body, b"Retry-After: 7\r\n"))) as peer,
         pytest.raises(Refusal) as caught,
     ):
         connect(peer, headers={"Authorization": TOKEN})
@@ -130,7 +130,7 @@ def test_redirects_are_refusals_and_the_token_stays_here(status: int) -> None:
     with serving(lambda conn: conn.upgrade()) as elsewhere:
         location = f"Location: {elsewhere.ws}\r\n".encode()
         with (
-            serving(lambda conn: (conn.head(), conn.send(answer(status, b"", location)))) as peer,
+            serving(lambda conn: conn.head().send(answer(status, b"", location))) as peer,
             pytest.raises(Refusal) as caught,
         ):
             connect(peer, headers={"Authorization": TOKEN})
@@ -140,7 +140,7 @@ def test_redirects_are_refusals_and_the_token_stays_here(status: int) -> None:
 
 def test_a_refusal_in_chunks() -> None:
     chunked = b"HTTP/1.1 403 x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n2\r\nok\r\n0\r\n\r\n"
-    with serving(lambda conn: (conn.head(), conn.drip(chunked))) as peer, pytest.raises(Refusal) as caught:
+    with serving(lambda conn: conn.head().drip(chunked)) as peer, pytest.raises(Refusal) as caught:
         connect(peer)
     assert caught.value.body == "{}\nok"
 
@@ -191,7 +191,7 @@ def test_a_refusal_whose_body_never_comes() -> None:
     ],
 )
 def test_an_answer_that_is_no_handshake(reply: bytes) -> None:
-    with serving(lambda conn: (conn.head(), conn.send(reply))) as peer, pytest.raises(Unreadable) as caught:
+    with serving(lambda conn: conn.head().send(reply)) as peer, pytest.raises(Unreadable) as caught:
         connect(peer)
     assert caught.value.code == "answer.frame"
     assert "canary" not in str(caught.value)
@@ -266,7 +266,7 @@ def test_a_header_that_cannot_be_sent_is_not_shown() -> None:
 
 
 def test_frames_glued_to_the_upgrade() -> None:
-    with serving(lambda conn: (conn.upgrade(text("one") + text("two")), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade(text("one") + text("two")).goodbye()) as peer:
         socket = connect(peer)
         assert [hear(socket), hear(socket)] == ["one", "two"]
         assert socket.receive(0) is None
@@ -274,7 +274,7 @@ def test_frames_glued_to_the_upgrade() -> None:
 
 
 def test_one_byte_segments() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.drip(text("hé") + text("x" * 300)), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade().drip(text("hé") + text("x" * 300)).goodbye()) as peer:
         socket = connect(peer)
         assert [hear(socket), hear(socket)] == ["hé", "x" * 300]
         socket.close()
@@ -316,12 +316,13 @@ def test_pings_do_not_extend_the_wait() -> None:
 
     def flood(conn: Conn) -> None:
         conn.upgrade()
-        reader = threading.Thread(target=conn.goodbye)
+        reader = threading.Thread(target=conn.rest)
         reader.start()
         try:
             while not stop.is_set():
                 conn.send(frame(PING, b"x") * 50)
         finally:
+            conn.send(close())
             reader.join()
 
     with serving(flood) as peer:
@@ -495,7 +496,7 @@ def test_a_message_arrives_whole(size: int) -> None:
 
 
 def test_half_a_surrogate_is_refused_before_anything_leaves() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.frame())) as peer:
+    with serving(lambda conn: conn.upgrade().frame()) as peer:
         socket = connect(peer)
         with pytest.raises(UsageError):
             socket.send("a\ud800", deadline=soon())
@@ -533,7 +534,11 @@ def test_a_timeout_while_sending_leaves_half_a_frame_and_ends_the_connection() -
 
 
 def test_a_send_on_a_connection_that_is_gone_is_proved_unwritten() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.frame(), conn.reset())) as peer:
+    def script(conn: Conn) -> None:
+        conn.upgrade().frame()
+        conn.reset()
+
+    with serving(script) as peer:
         socket = connect(peer)
         socket.send("last", deadline=soon())
         assert socket._stream.wait(PATIENCE)  # the reset is here, and the sender does not know
@@ -544,7 +549,7 @@ def test_a_send_on_a_connection_that_is_gone_is_proved_unwritten() -> None:
 
 
 def test_a_deadline_that_has_passed_sends_nothing() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
         with pytest.raises(NetworkError) as caught:
             socket.send("x", deadline=soon(0))
@@ -553,7 +558,7 @@ def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 
 def test_a_send_behind_a_stuck_one_ends_unwritten() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
         with socket._writing, pytest.raises(NetworkError) as caught:
             socket.send("x", deadline=soon(0.05))
@@ -568,7 +573,7 @@ def test_an_interrupted_send_ends_the_connection(monkeypatch: pytest.MonkeyPatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with serving(lambda conn: (conn.upgrade(), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
         with monkeypatch.context() as patch:
             patch.setattr(Stream, "put", interrupted)
@@ -650,7 +655,7 @@ def test_closing_a_peer_that_never_stops_talking() -> None:
 
 
 def test_closing_twice_and_after_the_peers_close() -> None:
-    with serving(lambda conn: (conn.upgrade(close(1001)), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade(close(1001)).goodbye()) as peer:
         socket = connect(peer)
         with pytest.raises(NetworkError):
             socket.receive(PATIENCE)
@@ -671,7 +676,7 @@ def test_a_close_reason_fits_its_frame() -> None:
 
 
 def test_abort_wakes_the_reader() -> None:
-    with serving(lambda conn: (conn.upgrade(), conn.goodbye())) as peer:
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
         timer = threading.Timer(0.05, socket.abort)
         timer.start()
@@ -710,7 +715,7 @@ def test_what_the_observer_is_told() -> None:
 
 def test_the_observer_is_told_of_a_refusal() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
-    with serving(lambda conn: (conn.head(), conn.send(answer(403, b"no")))) as peer, pytest.raises(Refusal):
+    with serving(lambda conn: conn.head().send(answer(403, b"no"))) as peer, pytest.raises(Refusal):
         connect(peer, observer=lambda kind, data: told.append((kind, data)))
     assert [kind for kind, _ in told] == ["connect", "upgrade"]
     assert (told[1][1]["status"], told[1][1]["body"]) == (403, "no")
