@@ -1,0 +1,62 @@
+"""`apis` and `schema`: what there is. Knows: declarations. Must not know: the network, state."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command
+from guestctl.errors import UsageError
+
+
+@command("guestctl apis", "guestctl apis -o json | jq -r '.[].name'", needs="nothing")
+def apis(run: Invocation) -> None:
+    """List the API families and what a guest can do with each.
+
+    `published`: the wire is as documented; `fixed by us`: the source is silent and guestctl decided.
+    """
+    from guestctl.dialects import NAMES, dialect_class
+    from guestctl.dialects.base import Ability
+
+    classes = [dialect_class(name) for name in NAMES]
+    if run.out.human:
+        rows = [
+            [
+                ability.value,
+                *(found.abilities[ability].value if ability in found.abilities else "–" for found in classes),
+            ]
+            for ability in Ability
+        ]
+        run.out.grid(["OPERATION", *(found.name for found in classes)], rows)
+        return
+    with run.out.listing() as add:
+        for found in classes:
+            operations = {a.value: found.abilities[a].value if a in found.abilities else None for a in Ability}
+            add(
+                {
+                    "kind": "api",
+                    "name": found.name,
+                    "summary": found.summary,
+                    "operations": operations,
+                    "fields": sorted(found.fields),
+                }
+            )
+
+
+@command("guestctl schema", "guestctl schema message -o json", needs="nothing")
+def schema(
+    run: Invocation, kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="one record kind")] = None
+) -> None:
+    """Print the JSON Schema of the records guestctl writes: all of them, or one kind."""
+    from guestctl.schema import SCHEMAS, document, documents
+
+    if kind is not None and kind not in SCHEMAS:
+        raise UsageError(f"no record kind {kind!r}; there are {', '.join(SCHEMAS)}")
+    if kind is None and run.out.human:
+        with run.out.listing() as add:
+            for name, found in SCHEMAS.items():
+                add({"kind": "schema", "name": name, "title": found["title"]})
+        return
+    run.out.document(documents() if kind is None else document(kind))

@@ -1,0 +1,210 @@
+"""`listen`, `history` and `resume`: reading a conversation.
+
+Knows: which events are shown, when to stop. Must not know: how they are fetched, how they look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command, duration, pattern
+from guestctl.cli.stopping import StopRules
+from guestctl.errors import TimedOut, UsageError
+from guestctl.model import Connection, Event, Message
+from guestctl.output import ClosedPipe
+from guestctl.records import EVENT_KINDS, USUAL_KINDS, Record, event_record, session_record
+
+if TYPE_CHECKING:
+    from guestctl.cli.cursor import CursorFile
+    from guestctl.dialects.base import Position
+
+Raw = Annotated[bool, typer.Option("--raw", help="the service's own object too")]
+
+
+@dataclass
+class Shown:
+    """What is shown of a stream, until when, and where that is remembered."""
+
+    kinds: frozenset[str]
+    rules: StopRules
+    raw: bool = False
+    cursor: CursorFile | None = None
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """What --max counts: messages, or any printed line when messages are left out."""
+        return frozenset({"message"}) if "message" in self.kinds else self.kinds
+
+
+@command("guestctl listen --max 1 --for 10", "guestctl listen -o jsonl --until goodbye | jq -r .text")
+def listen(
+    run: Invocation,
+    replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="show the last N messages first")] = 0,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="KIND,...", help=f"of: {', '.join(EVENT_KINDS)}")
+    ] = None,
+    max_: Annotated[int | None, typer.Option("--max", metavar="N", min=1, help="stop after N messages")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="REGEX", help="stop at a message that matches")
+    ] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="stop after this long")] = None,
+    idle: Annotated[
+        str | None, typer.Option("--idle", metavar="TIME", help="stop after this long without a line")
+    ] = None,
+    cursor: Annotated[
+        Path | None, typer.Option("--cursor", metavar="FILE", help="go on after the last line written")
+    ] = None,
+    typing: Annotated[bool, typer.Option("--typing", help="typing indicators too")] = False,
+    forever: Annotated[bool, typer.Option("--forever", help="never give up reconnecting")] = False,
+    raw: Raw = False,
+) -> None:
+    """Print live messages and events, one line each.
+
+    Reconnects, refreshes, fills gaps, drops doubles, repairs order. Prints what arrives after it has
+    attached; earlier messages with --replay or --cursor. Ends with 0 by --max, --idle, --for or a
+    match of --until; an unmatched --until exits 9, giving up 8, Ctrl-C 130.
+    """
+    rules = StopRules(
+        run.clock,
+        most=max_,
+        until=pattern("--until", until),
+        longest=None if for_ is None else duration("--for", for_),
+        idle=None if idle is None else duration("--idle", idle, zero=False),
+    )
+    if replay and cursor is not None:
+        raise UsageError("--replay and --cursor each say where to begin: give one of them")
+    shown = Shown(_kinds(only, typing=typing), rules, raw)
+    after: Position | None = None
+    from_start = False
+    if cursor is not None:
+        from guestctl.cli.cursor import CursorFile
+        from guestctl.dialects.base import Position
+
+        name = run.client.session().name
+        shown.cursor = CursorFile(cursor, run.state, run.client.scope, name, run.world.stdout)
+        after = Position(shown.cursor.after) if shown.cursor.after is not None else None
+        from_start = after is None
+    events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, wake=rules.left)
+    _follow(run, events, shown)
+
+
+@command("guestctl history -o jsonl", "guestctl history --last 20 --format md > talk.md")
+def history(
+    run: Invocation,
+    last: Annotated[int | None, typer.Option("--last", metavar="N", min=0, help="only the last N")] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME|ID", help="only what came after")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME|ID", help="only up to this")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="earlier conversations and events too")] = False,
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="a document: md, html or txt")
+    ] = None,
+    raw: Raw = False,
+) -> None:
+    """Print the current conversation's messages in order, page by page as they come."""
+    items = run.client.history(last=last, since=since, until=until, all=all_)
+    records = _records(run, items, raw=raw)
+    if format_ is not None:
+        from guestctl.transcript import FORMATS, document
+
+        chosen = next((known for known in FORMATS if known == format_), None)
+        if chosen is None:
+            raise UsageError(f"--format {format_!r}: it is one of {', '.join(FORMATS)}")
+        if run.options.output is not None:
+            raise UsageError("--format makes a document and --output records: give one of them")
+        run.out.mode = "table"
+        with run.out.paged():
+            for piece in document(records, chosen):
+                run.out.verbatim(piece)
+        return
+    with run.out.paged(), run.out.listing(chat=True) as add:
+        for record in records:
+            add(record)
+
+
+@command("guestctl resume -o json | jq .missed", "guestctl resume --on-conflict new --listen")
+def resume(
+    run: Invocation,
+    on_conflict: Annotated[
+        str, typer.Option("--on-conflict", metavar="ACTION", help="wait, new or fail", show_default=True)
+    ] = "wait",
+    listen: Annotated[bool, typer.Option("--listen", help="then go on listening")] = False,
+    raw: Raw = False,
+) -> None:
+    """Re-attach to the stored session: prove it is alive, and say what was missed.
+
+    What was missed is everything since the last line seen; with -o json one object, the session and
+    its `missed` messages. With --listen the missed messages begin the stream.
+    """
+    resumed = run.client.resume(on_conflict=_conflict(on_conflict))
+    name = resumed.session.name
+    missed = [event_record(message, name, at=run.now(), raw=raw) for message in resumed.missed]
+    record = session_record(resumed.session)
+    if not listen and not run.out.human:
+        run.out.one({**record, "missed": missed})
+        return
+    if not listen:
+        run.out.one(record)
+    for line in missed:
+        run.out.event(line)
+    if listen:
+        events = run.client.listen(after=run.client.seen_up_to())
+        _follow(run, events, Shown(USUAL_KINDS, StopRules(run.clock), raw))
+    elif not missed:
+        run.out.say("nothing was missed")
+
+
+def _follow(run: Invocation, events: Iterator[Event | None], shown: Shown) -> None:
+    """Print events until a rule ends it. Raises TimedOut when --until was given and never matched."""
+    name = run.client.session_name
+    for event in events:
+        if event is None:
+            if run.out.abandoned():
+                raise ClosedPipe
+        else:
+            record = event_record(event, name, at=run.now(), raw=shown.raw)
+            if record["kind"] in shown.kinds:
+                _print(run, event, record, shown)
+            elif isinstance(event, Connection):
+                run.out.remark(record)
+        if shown.rules.over():
+            break
+    if shown.rules.until is not None and not shown.rules.matched:
+        raise TimedOut(f"no message matched {shown.rules.until.pattern!r}")
+
+
+def _print(run: Invocation, event: Event, record: Record, shown: Shown) -> None:
+    message = event if isinstance(event, Message) else None
+    if message is not None and shown.cursor is not None:
+        shown.cursor.writing(message, run.out.size(record))
+    run.out.event(record)
+    if message is not None and shown.cursor is not None:
+        shown.cursor.written(message)
+    shown.rules.printed(counts=record["kind"] in shown.counted, text=message.text if message else None)
+
+
+def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[Record]:
+    for item in items:
+        yield event_record(item, run.client.session_name, at=run.now(), raw=raw)
+
+
+def _kinds(only: str | None, *, typing: bool) -> frozenset[str]:
+    if only is None:
+        return USUAL_KINDS | ({"typing"} if typing else set())
+    kinds = frozenset(word.strip() for word in only.split(",") if word.strip())
+    unknown = sorted(kinds - set(EVENT_KINDS))
+    if unknown or not kinds:
+        raise UsageError(f"--only {only!r}: {', '.join(unknown) or 'empty'}; there are {', '.join(EVENT_KINDS)}")
+    return kinds | ({"typing"} if typing else set())
+
+
+def _conflict(word: str) -> Literal["wait", "new", "fail"]:
+    for known in ("wait", "new", "fail"):
+        if word == known:
+            return known
+    raise UsageError(f"--on-conflict {word!r}: it is one of wait, new, fail")

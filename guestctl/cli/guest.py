@@ -1,0 +1,53 @@
+"""`typing`, `download` and `guest sync`: small things a guest does.
+
+Knows: their words. Must not know: the wire.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command, pairs
+from guestctl.model import Sender, Typing
+from guestctl.records import event_record
+
+
+@command("guestctl typing", "guestctl typing && sleep 2 && guestctl send hello")
+def typing(run: Invocation) -> None:
+    """Show that the guest is typing; at most once in five seconds for a session."""
+    run.client.typing()
+    run.out.event(event_record(Typing(Sender("guest")), run.client.session_name, at=run.now()))
+
+
+@command("guestctl download 3b1f --to invoices/", "guestctl download 3b1f -o json | jq -r .path")
+def download(
+    run: Invocation,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="the attachment's id, as shown with its message")],
+    to: Annotated[Path, typer.Option("--to", metavar="PATH", help="folder, or new file name")] = Path("."),
+) -> None:
+    """Fetch an attachment. Nothing is ever overwritten."""
+    path = run.client.download(id_, run.world.cwd / to)
+    if run.out.human:
+        run.out.text(str(path))
+    else:
+        run.out.one({"kind": "download", "id": id_, "path": str(path), "size": path.stat().st_size})
+
+
+@command(
+    "guestctl guest sync --provider shop --email ann@shop.example",
+    "guestctl guest sync --provider shop --email ann@shop.example --attr tier=gold",
+)
+def sync(
+    run: Invocation,
+    provider: Annotated[str, typer.Option("--provider", metavar="P", help="who knows the guest")],
+    email: Annotated[str, typer.Option("--email", metavar="E", help="under which address")],
+    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="one more attribute")] = None,
+) -> None:
+    """Merge attributes into the guest's profile, where the API has one."""
+    attributes = {"external_provider_id": provider, "external_email": email, **pairs("--attr", attr)}
+    run.client.sync(attributes)
+    run.out.one({"kind": "guest", "session": run.client.session_name, "attributes": attributes})

@@ -1,0 +1,161 @@
+"""What one command may reach: each thing made when it is first used, all closed together.
+
+Knows: how options, environment, profile, state, trace and client are put together. Must not know:
+what the command does with them. Handed in: streams, environment, directory, clock.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from guestctl.clock import Clock, SystemClock, rfc3339
+from guestctl.errors import UsageError
+from guestctl.model import Json
+from guestctl.output import Output
+
+if TYPE_CHECKING:
+    from guestctl.cli.options import Common
+    from guestctl.client import Client
+    from guestctl.profiles import Resolved
+    from guestctl.redact import Redactor
+    from guestctl.state import State
+    from guestctl.trace import Watcher
+
+
+@dataclass(frozen=True)
+class World:
+    """The process's surroundings."""
+
+    stdin: TextIO = field(default_factory=lambda: sys.stdin)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    cwd: Path = field(default_factory=Path.cwd)
+    clock: Clock = field(default_factory=SystemClock)
+
+    def read(self) -> str:
+        """All of stdin as text. Raises UsageError when it is not UTF-8."""
+        return "".join(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The lines of stdin as they come, line ends included. Raises UsageError when one is not UTF-8."""
+        raw = getattr(self.stdin, "buffer", None)
+        for number, line in enumerate(self.stdin if raw is None else raw, 1):
+            try:
+                yield line if isinstance(line, str) else line.decode("utf-8")
+            except UnicodeDecodeError:
+                raise UsageError(f"stdin, line {number}: not UTF-8", hint="Convert it first: iconv -t utf-8.") from None
+
+
+class Invocation:
+    """One command being run."""
+
+    def __init__(self, words: tuple[str, ...], options: Common, world: World, out: Output) -> None:
+        self.words = words
+        self.options = options
+        self.world = world
+        self.out = out
+        #: The profile asked for: -p, or a command's own argument.
+        self.chosen_profile = options.profile
+        self._stack = ExitStack()
+
+    @property
+    def clock(self) -> Clock:
+        return self.world.clock
+
+    def now(self) -> str:
+        return rfc3339(self.clock.now())
+
+    @cached_property
+    def watcher(self) -> Watcher | None:
+        """Whoever watches the exchange: the trace file, -v, or both. None when nobody does."""
+        if self.options.trace is None and not self.out.verbose:
+            return None
+        from guestctl.trace import TraceFile, Watcher
+
+        file = self._stack.enter_context(TraceFile(self.options.trace)) if self.options.trace else None
+        return Watcher(self.clock, self.redactor, file, self.out.detail if self.out.verbose else None)
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        """Knows every secret this command has met."""
+        from guestctl.redact import Redactor
+
+        return Redactor()
+
+    @cached_property
+    def state(self) -> State:
+        """The state database, or one in memory with --no-state."""
+        from guestctl.state import State
+
+        directory = None if self.options.no_state else State.directory(self.world.environ)
+        return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.say))
+
+    def running_sandbox(self) -> Mapping[str, Json] | None:
+        """The sandbox `serve` started last, as it registered itself."""
+        found = self.state.sandbox()
+        return found if isinstance(found, Mapping) else None
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """The profile as it takes effect, with where each value came from."""
+        from guestctl import profiles
+
+        found = profiles.resolve(
+            self.chosen_profile,
+            options=self.options.overrides,
+            environ=self.world.environ,
+            cwd=self.world.cwd,
+            profiles_option=self.options.profiles,
+            sandbox=self.running_sandbox,
+        )
+        for warning in found.warnings:
+            self.out.say(warning)
+        self.redactor.add(found.profile.client_secret)
+        return found
+
+    @property
+    def session_name(self) -> str | None:
+        """The session asked for: -s, else GUESTCTL_SESSION; None: the current one."""
+        return self.options.session or self.world.environ.get("GUESTCTL_SESSION") or None
+
+    @cached_property
+    def client(self) -> Client:
+        """The client for this profile and session."""
+        from guestctl.client import Client
+
+        client = Client(
+            self.resolved.profile,
+            session=self.session_name,
+            state=self.state,
+            timeout=self.options.timeout,
+            notice=self.out.say,
+            observer=self.watcher,
+            traceparent=self.options.traceparent,
+            clock=self.clock,
+            environ=self.world.environ,
+        )
+        for session in client.sessions():
+            for credential in session.credentials.values():
+                self.redactor.add(credential.secret)
+                self.redactor.add(credential.refresh)
+        return self._stack.enter_context(client)
+
+    def confirmed(self, question: str, yes: bool) -> None:
+        """Go on only with a yes. Raises UsageError without one; off a terminal only `--yes` will do."""
+        if yes:
+            return
+        if not (self.out.terminal.stdin and self.out.terminal.stderr):
+            raise UsageError(f"{question} Off a terminal this needs --yes", hint="Repeat the command with --yes.")
+        if not self.out.ask(question, self.world.stdin):
+            raise UsageError("not confirmed, nothing was done", hint="Answer y, or give --yes.")
+
+    def close(self) -> None:
+        self._stack.close()

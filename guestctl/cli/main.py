@@ -1,0 +1,218 @@
+"""The one boundary: argv in, exit code out.
+
+Knows: which command argv names, how Typer is asked to parse it, and what each way of ending means
+for the exit code and stderr. Must not know: what any command does.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from guestctl.cli import help as help_text
+from guestctl.cli import registry
+from guestctl.cli.invocation import Invocation, World
+from guestctl.errors import Exit, Failure, UsageError
+from guestctl.output import MODES, ClosedPipe, Mode, Output
+from guestctl.terminal import Terminal
+
+if TYPE_CHECKING:
+    from guestctl.cli.options import Common, Leaf
+
+
+class Terminated(BaseException):
+    """SIGTERM came; unwinds like Ctrl-C."""
+
+
+def run(argv: Sequence[str], world: World | None = None) -> int:
+    """Run one command and return its exit code, whatever happens."""
+    return _Run(argv, world or World()).code()
+
+
+class _Run:
+    """One run: what is known so far decides how a failure is told."""
+
+    def __init__(self, argv: Sequence[str], world: World) -> None:
+        self.world = world
+        self.terminal = Terminal.of(world.stdin, world.stdout, world.stderr, world.environ)
+        self.parsed = registry.split(argv)
+        self.entry = registry.COMMANDS.get(self.parsed.words)
+        self.debug = "--debug" in self.parsed.rest
+        self.invocation: Invocation | None = None
+        # Until the options are parsed: an error in them is told in the format they ask for.
+        self.out = self._output(_glimpsed(self.parsed.rest) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
+
+    def code(self) -> int:
+        try:
+            with _terminable():
+                try:
+                    return self._go() or Exit.DONE
+                finally:
+                    if self.invocation is not None:
+                        self.invocation.close()
+        except Failure as failure:
+            return self._told(failure)
+        except KeyboardInterrupt:
+            return Exit.INTERRUPTED
+        except Terminated:
+            return Exit.TERMINATED
+        except ClosedPipe:
+            return Exit.BROKEN_PIPE
+        except Exception as error:
+            return self._told(_bug(error))
+
+    def _go(self) -> int | None:
+        words, rest, unknown = self.parsed
+        if unknown is not None:
+            raise _unknown(words, unknown)
+        if self.entry is not None:
+            return self._command(self.entry, words, rest)
+        if "--version" in rest:
+            from guestctl import __version__
+
+            self.out.verbatim(f"guestctl {__version__}\n")
+        elif words:
+            self.out.verbatim(help_text.group(words[0], self.terminal.width))
+        elif not rest and self.terminal.stdout and not self._has_profile():
+            self.out.verbatim(help_text.next_commands())
+        else:
+            self.out.verbatim(help_text.program(self.terminal.width))
+        return None
+
+    def _command(self, entry: registry.Entry, words: tuple[str, ...], rest: list[str]) -> int | None:
+        from guestctl.cli.options import HelpWanted
+
+        module, _, name = entry.target.partition(":")
+        leaf: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
+        try:
+            options, arguments = _parse(leaf, words, rest, self.terminal.width)
+        except HelpWanted as wanted:
+            self.out.verbatim(str(wanted))
+            return None
+        self.debug = options.debug
+        mode = options.output or self.world.environ.get("GUESTCTL_OUTPUT") or "auto"
+        if mode not in MODES:
+            raise UsageError(f"output {mode!r}: it is one of {', '.join(MODES)}")
+        self.out = self._output(mode, options)
+        self.invocation = Invocation(words, options, self.world, self.out)
+        return leaf.function(self.invocation, **arguments)
+
+    def _output(self, mode: str, options: Common | None = None) -> Output:
+        return Output(
+            self.world.stdout,
+            self.world.stderr,
+            self.terminal,
+            mode=_mode(mode),
+            now=self.world.clock.now,
+            environ=self.world.environ,
+            quiet=options.quiet if options else False,
+            verbose=options.verbose if options else 0,
+        )
+
+    def _has_profile(self) -> bool:
+        from guestctl.profiles import locate
+
+        path, _ = locate(None, self.world.environ, self.world.cwd)
+        return path.exists() or bool(self.world.environ.get("GUESTCTL_PROFILE"))
+
+    def _told(self, failure: Failure) -> int:
+        """Tell one failure and return its exit code."""
+        if self.debug:
+            self._traceback(failure)
+        if self.invocation is not None:
+            redactor = self.invocation.redactor
+            failure.message = redactor.text(failure.message)
+            failure.body = None if failure.body is None else redactor.text(failure.body)
+        in_json = self.out.mode in {"json", "jsonl"} or (
+            self.out.as_json and self.entry is not None and self.entry.data
+        )
+        self.out.failure(failure, as_json=in_json)
+        return failure.exit
+
+    def _traceback(self, failure: Failure) -> None:
+        """Where it happened, never with values of variables; secrets in messages are masked."""
+        import traceback
+
+        from guestctl.redact import Redactor
+
+        error = failure.__cause__ if type(failure) is Failure and failure.__cause__ else failure
+        redactor = self.invocation.redactor if self.invocation is not None else Redactor()
+        self.out.trouble(redactor.text("".join(traceback.format_exception(error)).rstrip("\n")))
+
+
+def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | None) -> tuple[Common, dict[str, Any]]:
+    """Let Typer read the words. Raises UsageError for what it refuses, HelpWanted for `--help`."""
+    import typer
+    from typer.main import get_command
+
+    # Typer carries its own Click, whose name moves; its errors are reached from one it exports.
+    refused: type[Exception] = typer.BadParameter.__mro__[2]
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name=words[-1], context_settings={"help_option_names": []}, add_help_option=False)(leaf.callback(width))
+    try:
+        return get_command(app).main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)  # type: ignore[no-any-return]
+    except refused as error:
+        said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        hint = f"`guestctl {' '.join(words)} --help` shows its options and two examples."
+        raise UsageError(said[:1].lower() + said[1:], hint=hint) from None
+
+
+def _unknown(words: tuple[str, ...], unknown: str) -> UsageError:
+    nearest = registry.suggestion(words, unknown)
+    what = "option" if unknown.startswith("-") else "command"
+    said = f"no such {what}: {' '.join((*words, unknown)) if what == 'command' else unknown}"
+    group = f"{words[0]} " if words else ""
+    hint = f"Did you mean `{nearest}`?" if nearest else f"`guestctl {group}--help` lists what there is."
+    return UsageError(said, hint=hint)
+
+
+def _bug(error: Exception) -> Failure:
+    """An exception nobody foresaw. Its text may hold anything, so only its place is told."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else f" at {frame.tb_frame.f_globals.get('__name__')}:{frame.tb_lineno}"
+    failure = Failure(f"this is a bug: {type(error).__name__}{place}")
+    failure.__cause__ = error
+    return failure
+
+
+def _glimpsed(rest: Sequence[str]) -> str | None:
+    """The output mode among words that are not parsed yet."""
+    found = None
+    for at, word in enumerate(rest):
+        if word == "--":
+            break
+        if word in {"-o", "--output"}:
+            found = rest[at + 1] if at + 1 < len(rest) else None
+        elif word.startswith("--output="):
+            found = word.partition("=")[2]
+        elif word.startswith("-o") and len(word) > 2:
+            found = word[2:]
+    return found
+
+
+def _mode(text: str) -> Mode:
+    return text if text in MODES else "auto"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds the stack instead of ending the process in the middle of a write."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

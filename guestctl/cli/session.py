@@ -1,0 +1,143 @@
+"""`session …`: stored guest sessions.
+
+Knows: names and confirmations. Must not know: how a session is opened or ended.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command, pairs
+from guestctl.clock import rfc3339
+from guestctl.dialects.base import Ability
+from guestctl.errors import UsageError
+from guestctl.model import Opening, Session
+from guestctl.records import report_record, session_record
+
+_LONGEST_NAME = 100
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a stored session")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+@command("guestctl session create --as cart --attr plan=gold", "guestctl session create --new")
+def create(
+    run: Invocation,
+    as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="store it under this name (default)")] = None,
+    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", metavar="ID", help="queue to route to")] = None,
+    skill: Annotated[str | None, typer.Option("--skill", metavar="ID", help="skill to route by")] = None,
+    language: Annotated[str | None, typer.Option("--language", metavar="L", help="the guest's language")] = None,
+    email: Annotated[str | None, typer.Option("--email", metavar="E", help="the guest's e-mail address")] = None,
+    guest_name: Annotated[str | None, typer.Option("--name", metavar="N", help="the guest's own name")] = None,
+    new: Annotated[bool, typer.Option("--new", help="end a stored session of that name first")] = False,
+) -> None:
+    """Open a guest session through the profile's API and store it.
+
+    Later commands use the session created or chosen last. An option the API has no field for exits 2
+    before anything is sent.
+    """
+    if as_ is not None and run.options.session not in {None, as_}:
+        raise UsageError("--as and --session name two different sessions: give one of them")
+    name = _checked(as_ or run.session_name or "default")
+    opening = Opening(
+        name=name,
+        attributes=pairs("--attr", attr),
+        queue=queue,
+        skill=skill,
+        language=language,
+        email=email,
+        guest_name=guest_name,
+    )
+    run.out.one(session_record(run.client.create(opening, new=new)))
+
+
+@command("guestctl session list", "guestctl -p staging session list -o json", needs="profile")
+def list_(run: Invocation) -> None:
+    """List the sessions stored for this profile, API and deployment."""
+    current = run.client.session_name
+    with run.out.listing() as add:
+        for session in run.client.sessions():
+            record = session_record(session)
+            # For people only: machines ask `session show` for the current one.
+            add({**record, "current": session.name == current} if run.out.human else record)
+
+
+@command("guestctl session show", "guestctl session show -s cart --show-token -o json")
+def show(
+    run: Invocation,
+    show_token: Annotated[
+        bool, typer.Option("--show-token", help="the token itself, too: keep it to yourself")
+    ] = False,
+) -> None:
+    """Show one session in full, with the time left."""
+    session = run.client.session()
+    run.out.one(session_record(session, show_token=show_token), more=_details(session))
+
+
+@command("guestctl session use cart", "guestctl session use default -q", needs="profile")
+def use(run: Invocation, name: Name) -> None:
+    """Make a stored session the one that commands use."""
+    run.out.one(session_record(run.client.use(name)))
+
+
+@command("guestctl session report", "guestctl session report -s cart -o json | jq .duration_ms")
+def report(run: Invocation) -> None:
+    """Tell how long the session has lasted and what happened in it."""
+    run.out.one(report_record(run.client.report()))
+
+
+@command("guestctl session end", "guestctl session end -s cart --yes")
+def end(run: Invocation, yes: Yes = False) -> None:
+    """End the conversation as the guest.
+
+    Where the API's only guest-side end clears the conversation, its transcript goes too; that is
+    asked first, or confirmed with --yes off a terminal.
+    """
+    session = run.client.session()
+    # An API with both has one frame for them.
+    if {Ability.END, Ability.CLEAR} <= set(run.client.dialect.abilities):
+        run.confirmed(f"Ending {session.name!r} clears the conversation, transcript included. Go on?", yes)
+    run.out.one(session_record(run.client.end()))
+
+
+@command("guestctl session clear", "guestctl session clear --yes")
+def clear(run: Invocation, yes: Yes = False) -> None:
+    """Clear the conversation; its transcript is gone."""
+    session = run.client.session()
+    if Ability.CLEAR in run.client.dialect.abilities:
+        run.confirmed(f"Clearing {session.name!r} removes the transcript for good. Go on?", yes)
+    run.out.one(session_record(run.client.clear()))
+
+
+@command("guestctl session forget cart", "guestctl session forget default", needs="profile")
+def forget(run: Invocation, name: Name) -> None:
+    """Delete the local record of a session; the service is not told."""
+    session = run.client.session(name)
+    run.client.forget(name)
+    run.out.one(session_record(session))
+
+
+def _checked(name: str) -> str:
+    if not name.strip() or name.startswith("-") or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise UsageError(f"--as {name!r}: a session's name is printable, short and does not begin with a dash")
+    return name
+
+
+def _details(session: Session) -> dict[str, Any]:
+    """What people want to know besides the record: what the session accepts, which secrets it holds."""
+    limits = session.limits
+    return {
+        "attribute_bytes": limits.attribute_bytes,
+        "text_length": limits.text_length,
+        "file_kilobytes": limits.file_kilobytes,
+        "file_types": ", ".join(limits.file_types),
+        "blocked_extensions": ", ".join(limits.blocked_extensions),
+        "credentials": ", ".join(
+            f"{kind} until {rfc3339(held.expires_at)}" if held.expires_at else kind
+            for kind, held in session.credentials.items()
+        ),
+    }

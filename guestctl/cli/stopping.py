@@ -1,0 +1,48 @@
+"""When `listen` stops. Knows: its rules and a clock. Must not know: events, the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from re import Pattern
+
+from guestctl.clock import Clock
+
+
+@dataclass
+class StopRules:
+    """`most` printed messages, a text that matches `until`, `longest` seconds in all, `idle` seconds
+    without a printed line. None: no such rule."""
+
+    clock: Clock
+    most: int | None = None
+    until: Pattern[str] | None = None
+    longest: float | None = None
+    idle: float | None = None
+    matched: bool = field(default=False, init=False)
+    _counted: int = field(default=0, init=False)
+    _begun: float = field(init=False)
+    _printed_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begun = self._printed_at = self.clock.monotonic()
+
+    def printed(self, *, counts: bool, text: str | None) -> None:
+        """A line was printed; `counts` when it is one that --max counts, `text` what --until looks at."""
+        self._printed_at = self.clock.monotonic()
+        self._counted += counts
+        if self.until is not None and text is not None and self.until.search(text):
+            self.matched = True
+
+    def over(self) -> bool:
+        """Whether any rule ends it now."""
+        left = self.left()
+        return (
+            self.matched or (self.most is not None and self._counted >= self.most) or (left is not None and left <= 0)
+        )
+
+    def left(self) -> float | None:
+        """Seconds until a rule about time ends it; None when there is none."""
+        now = self.clock.monotonic()
+        ends = [self._begun + self.longest] if self.longest is not None else []
+        ends += [self._printed_at + self.idle] if self.idle is not None else []
+        return max(0.0, min(ends) - now) if ends else None

@@ -1,0 +1,341 @@
+"""The only place that writes stdout and stderr.
+
+Knows: the formats (auto, table, json, jsonl, yaml), flushing, closed pipes, how an error is told.
+Must not know: what the records mean, commands, the network. stdout is data, stderr is talk
+(contract.md §4). A record is on its way to the reader before the next one is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
+
+from guestctl.errors import Failure, UsageError
+from guestctl.records import Record, error_record
+from guestctl.terminal import Terminal, visible
+
+if TYPE_CHECKING:
+    from guestctl.views import View
+
+Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
+#: Seconds of work before progress is worth showing.
+_PATIENCE = 1.0
+MODES: tuple[Mode, ...] = ("auto", "table", "json", "jsonl", "yaml")
+
+
+class ClosedPipe(Exception):
+    """Whoever read our stdout has gone; nothing is left to do."""
+
+
+class Output:
+    """One command's output. `mode` is what was asked for; `auto` depends on whether stdout is a terminal.
+
+    Writing to a closed pipe raises ClosedPipe; a full disk, UsageError `output.failed`.
+    Talk that cannot be written is lost silently.
+    """
+
+    def __init__(
+        self,
+        stdout: IO[Any],
+        stderr: IO[Any],
+        terminal: Terminal,
+        *,
+        mode: Mode = "auto",
+        now: Callable[[], float],
+        environ: Mapping[str, str] | None = None,
+        quiet: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self.terminal = terminal
+        self.mode = mode
+        self.verbose = verbose
+        self._quiet = quiet
+        self._now = now
+        self._environ = environ or {}
+        self._view_made: View | None = None
+        self._pager: IO[bytes] | None = None
+
+    # --- data ---
+
+    @property
+    def human(self) -> bool:
+        """Whether records are drawn for a person."""
+        return self.mode == "table" or (self.mode == "auto" and self.terminal.stdout)
+
+    @property
+    def as_json(self) -> bool:
+        """Whether records, and so errors, are JSON."""
+        return self.mode in {"json", "jsonl"} or (self.mode == "auto" and not self.terminal.stdout)
+
+    def one(self, record: Record, *, more: Mapping[str, Any] | None = None) -> None:
+        """A single result. `more` is shown to people only."""
+        if self.human:
+            self._write(self._view.card(record, more))
+        elif self.mode == "yaml":
+            self._write(self._yaml(record))
+        else:
+            self._write(self._json(record))
+
+    def spoken(self, records: Iterable[Record], record: Record) -> None:
+        """A single result that people see as chat lines instead of a card."""
+        if not self.human:
+            self.one(record)
+            return
+        for line in records:
+            self._write(self._view.line(line))
+
+    @contextmanager
+    def listing(self, *, chat: bool = False) -> Iterator[Callable[[Record], None]]:
+        """A list: an array with `json`, a sequence with `yaml`, one object a line else, or a table
+        for people (chat lines when `chat`). Nothing but a table is held in memory."""
+        if self.human and not chat:
+            rows: list[Record] = []
+            yield rows.append
+            if rows:
+                self._write(self._view.table(rows))
+            return
+        count = 0
+
+        def add(record: Record) -> None:
+            nonlocal count
+            if self.mode == "json":
+                self._write(("[\n" if count == 0 else ",\n") + self._json(record), end="")
+            elif self.mode == "yaml":
+                self._write(self._yaml([record]))
+            else:
+                self.event(record)
+            count += 1
+
+        try:
+            yield add
+        except ClosedPipe:
+            raise
+        except BaseException:
+            if self.mode == "json" and count:
+                self._write("\n]")
+            raise
+        if self.mode == "json":
+            self._write("\n]" if count else "[]")
+        elif self.mode == "yaml" and not count:
+            self._write("[]")
+
+    def event(self, record: Record) -> int:
+        """One record of a stream: one flushed line. Returns the bytes written."""
+        return self._write(self._stream_text(record))
+
+    def size(self, record: Record) -> int:
+        """The bytes `event` will write for this record."""
+        return len(self._data(self._stream_text(record)))
+
+    def document(self, value: Mapping[str, Any]) -> None:
+        """A JSON document (a schema): indented for people."""
+        if self.mode == "yaml":
+            self._write(self._yaml(value))
+        else:
+            self._write(json.dumps(value, indent=2) if self.human else self._json(value))
+
+    def grid(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table for people that is no list of records."""
+        from guestctl.views import layout
+
+        self._write(layout(headers, [[visible(cell) for cell in row] for row in rows], self.terminal))
+
+    def text(self, text: str) -> None:
+        """Data that is text. Exact in a pipe; made visible on a terminal."""
+        self._write(visible(text, lines=True) if self.terminal.stdout else text)
+
+    def verbatim(self, text: str) -> None:
+        """Our own text (help, scripts, a document already escaped), as it is."""
+        self._write(text, end="")
+
+    @contextmanager
+    def paged(self) -> Iterator[None]:
+        """Through GUESTCTL_PAGER when it is set and a person is looking; a closed pager ends it quietly."""
+        command = self._environ.get("GUESTCTL_PAGER", "")
+        if not (command and self.terminal.stdin and self.terminal.stdout):
+            yield
+            return
+        import shlex
+        import subprocess
+
+        try:
+            words = shlex.split(command)
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, env={**self._environ, "LESSSECURE": "1"})
+        except (OSError, ValueError, IndexError) as error:
+            raise UsageError(f"GUESTCTL_PAGER={command}: {error}") from error
+        self._pager = process.stdin
+        try:
+            yield
+        finally:
+            self._pager = None
+            if process.stdin is not None:
+                with _ignored(OSError):
+                    process.stdin.close()
+            process.wait()
+
+    def abandoned(self) -> bool:
+        """Whether whoever read our stdout has gone, so that a silent stream can end too."""
+        if not hasattr(select, "poll"):
+            return False
+        try:
+            poll = select.poll()
+            poll.register(self._stdout.fileno(), 0)
+            return any(found & (select.POLLERR | select.POLLNVAL) for _, found in poll.poll(0))
+        except (OSError, ValueError):
+            return False
+
+    # --- talk ---
+
+    def say(self, text: str) -> None:
+        """A remark for people, dropped by --quiet."""
+        if not self._quiet:
+            self._talk(visible(text))
+
+    def detail(self, text: str, level: int = 1) -> None:
+        """A remark for --verbose (or -vv)."""
+        if self.verbose >= level:
+            self._talk(visible(text))
+
+    def progress(self, doing: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
+        """A callback (done, total) that draws on a terminal's stderr, and only once the work has lasted."""
+        if self._quiet or not self.terminal.stderr:
+            return None
+        begun = monotonic()
+
+        def draw(done: int, total: int) -> None:
+            if total and monotonic() - begun >= _PATIENCE:
+                self._emit(self._stderr, f"\r{doing} {100 * done // total} %" + ("\n" if done >= total else ""))
+
+        return draw
+
+    def remark(self, record: Record) -> None:
+        """An event as talk: only for someone looking, or with --verbose."""
+        if not self._quiet and (self.terminal.stderr or self.verbose):
+            self._talk(self._talk_view.line(record))
+
+    def ask(self, question: str, stdin: IO[str]) -> bool:
+        """A yes-or-no question; anything but yes is no."""
+        self._emit(self._stderr, f"{visible(question)} [y/N] ")
+        return stdin.readline().strip().lower() in {"y", "yes"}
+
+    def failure(self, failure: Failure, *, as_json: bool) -> None:
+        """One failure: one line, or one JSON object."""
+        if as_json:
+            self._talk(
+                json.dumps(error_record(failure), ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
+            )
+            return
+        what = visible(failure.message.rstrip(". "))
+        self._talk(f"guestctl: {what}; {visible(failure.hint)}" if failure.hint else f"guestctl: {what}")
+
+    def trouble(self, text: str) -> None:
+        """Talk that --quiet does not drop and that is ours (a traceback without locals)."""
+        self._talk(visible(text, lines=True))
+
+    # --- writing ---
+
+    @property
+    def _view(self) -> View:
+        if self._view_made is None:
+            from guestctl.views import View
+
+            self._view_made = View(self.terminal, self._now)
+        return self._view_made
+
+    @property
+    def _talk_view(self) -> View:
+        from guestctl.views import View
+
+        return View(self.terminal.for_talk(), self._now)
+
+    def _json(self, value: Any) -> str:
+        """Exact in a pipe; on a terminal, and where UTF-8 cannot carry it, in `\\u` escapes."""
+        if not self.terminal.stdout:
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            if text.isascii() or _encodable(text):
+                return text
+        return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+    def _yaml(self, value: Any) -> str:
+        import yaml
+
+        return yaml.safe_dump(
+            value, allow_unicode=not self.terminal.stdout, sort_keys=False, width=2**31, default_flow_style=False
+        ).rstrip("\n")
+
+    def _write(self, text: str, end: str = "\n") -> int:
+        data = self._data(text, end)
+        try:
+            if self._pager is not None:
+                self._pager.write(data)
+                self._pager.flush()
+            else:
+                _put(self._stdout, data)
+        except BrokenPipeError as error:
+            raise ClosedPipe from error
+        except OSError as error:
+            raise UsageError(f"stdout: {error.strerror or error}", code="output.failed") from error
+        return len(data)
+
+    def _stream_text(self, record: Record) -> str:
+        if self.human:
+            return self._view.line(record)
+        return "---\n" + self._yaml(record) if self.mode == "yaml" else self._json(record)
+
+    def _data(self, text: str, end: str = "\n") -> bytes:
+        return (text + end).encode(self._encoding(self._stdout) if self.human else "utf-8", "backslashreplace")
+
+    def _talk(self, line: str) -> None:
+        self._emit(self._stderr, line + "\n")
+
+    def _emit(self, stream: IO[Any], text: str) -> None:
+        with _ignored(OSError, ValueError):
+            _put(stream, text.encode(self._encoding(stream), "backslashreplace"))
+
+    @staticmethod
+    def _encoding(stream: IO[Any]) -> str:
+        return getattr(stream, "encoding", None) or "utf-8"
+
+
+@contextmanager
+def _ignored(*kinds: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kinds:
+        pass
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can carry and UTF-8 cannot
+        return False
+    return True
+
+
+def _put(stream: IO[Any], data: bytes) -> None:
+    """Write all of it now, past Python's buffers: nothing is left to fail when the process ends.
+    A pipe that somebody made non-blocking is waited for."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, AttributeError, ValueError):
+        target = getattr(stream, "buffer", None)
+        if target is None:
+            stream.write(data.decode("utf-8", "replace"))
+        else:
+            target.write(data)
+        stream.flush()
+        return
+    stream.flush()
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])

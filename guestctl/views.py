@@ -1,0 +1,286 @@
+"""How records look to a person: chat lines, cards and tables.
+
+Knows: the record shapes and one terminal's facts. Must not know: streams, machine formats, where
+records come from. Every string of a record is treated as hostile (reliability.md §8.3, §8.4): it is
+made visible, folded by us and never read as markup, so that no message can pose as another record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from guestctl.clock import epoch_of
+from guestctl.records import Record
+from guestctl.terminal import Terminal, block, fold, visible
+
+_LONGEST_NAME = 40
+_STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33"}
+
+#: Columns of a list, by record kind: header and path of members.
+_COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "session": (
+        ("NAME", "name"),
+        ("STATE", "state"),
+        ("API", "api"),
+        ("PROFILE", "profile"),
+        ("CREATED", "created_at"),
+        ("EXPIRES", "expires_at"),
+    ),
+    "profile": (("NAME", "name"), ("DEFAULT", "default"), ("API", "api"), ("ADDRESS", "address")),
+    "sandbox-session": (
+        ("ID", "id"),
+        ("API", "api"),
+        ("STATE", "state"),
+        ("MESSAGES", "messages"),
+        ("SOCKETS", "sockets"),
+        ("REFRESHES", "refreshes"),
+    ),
+    "schema": (("KIND", "name"), ("DESCRIBES", "title")),
+}
+
+
+class View:
+    """Renders records for one terminal. `now` is epoch seconds, for dates and time left."""
+
+    def __init__(self, terminal: Terminal, now: Callable[[], float]) -> None:
+        self._terminal = terminal
+        self._now = now
+
+    # --- streams ---
+
+    def line(self, record: Record) -> str:
+        """One record of a stream: a message as a chat line, anything else as a remark."""
+        if record.get("kind") == "message":
+            return self._chat(record)
+        return self._remark(record)
+
+    def _chat(self, record: Record) -> str:
+        guest = record["direction"] == "inbound"
+        stamp, name = self._stamp(record["time"]), _speaker(record)
+        indent = len(stamp) + 3
+        head = f"{self._paint(stamp, 'dim')} {'>' if guest else '<'} "
+        body = block(f"{name}: {record['text']}", indent, self._terminal.width)
+        # The name is painted after folding: style codes have no width and must not be folded.
+        body = self._paint(f"{name}:", "guest" if guest else "service") + body.removeprefix(f"{name}:")
+        lines = [head + body]
+        lines += [f"[{n}] {_offer(option)}" for n, option in enumerate(record["options"], 1)]
+        lines += [f"(file) {_file(attachment)}" for attachment in record["attachments"]]
+        if record.get("delivery", "accepted") != "accepted":
+            lines.append(f"({record['delivery'].replace('_', ' ')})")
+        return ("\n" + " " * indent).join([lines[0], *(self._folded(line, indent) for line in lines[1:])])
+
+    def _remark(self, record: Record) -> str:
+        words = _REMARKS.get(str(record.get("kind")), _plain)(record)
+        stamp = self._stamp(record.get("time"))
+        mark = "!" if record.get("kind") == "gap" else "*"
+        style = "warn" if mark == "!" else "dim"
+        return self._paint(f"{stamp} {mark} {self._folded(words, len(stamp) + 3)}", style)
+
+    # --- single results ---
+
+    def card(self, record: Record, more: Mapping[str, Any] | None = None) -> str:
+        """One result, a member a line; times with how far off they are."""
+        rows = [(name, value) for name, value in _flat({**record, **(more or {})}) if name != "kind"]
+        widest = max((len(name) for name, _ in rows), default=0)
+        return "\n".join(
+            f"{self._paint(name.ljust(widest), 'dim')}  "
+            + block(self._member(name, value), widest + 2, self._terminal.width)
+            for name, value in rows
+        )
+
+    def _member(self, name: str, value: Any) -> str:
+        if value is None or value in ("", [], {}):
+            return "-"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, (list, tuple)):
+            return "\n".join(self._entry(item) for item in value)
+        if name.endswith("_at") and isinstance(value, str):
+            return f"{value} ({self._distance(value)})"
+        return str(value)
+
+    def _entry(self, item: Any) -> str:
+        if isinstance(item, Mapping):
+            return self._chat(dict(item)) if item.get("kind") == "message" else _plain(item)
+        return str(item)
+
+    # --- lists ---
+
+    def table(self, records: Sequence[Record]) -> str:
+        """A list as aligned columns. Folded on a terminal, never cut; one row a line elsewhere."""
+        if not records:
+            return ""
+        columns = _COLUMNS.get(str(records[0].get("kind"))) or tuple(
+            (key.upper().replace("_", " "), key) for key in records[0] if key != "kind"
+        )
+        rows = [[_cell(record.get(path)) for _, path in columns] for record in records]
+        return layout([header for header, _ in columns], rows, self._terminal)
+
+    # --- pieces ---
+
+    def _folded(self, text: str, indent: int) -> str:
+        width = self._terminal.width
+        return ("\n" + " " * indent).join(fold(text, None if width is None else max(10, width - indent)))
+
+    def _paint(self, text: str, style: str) -> str:
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._terminal.colour else text
+
+    def _stamp(self, time: str | None) -> str:
+        """Local time of day; with the date when that is not today."""
+        moment = _local(time)
+        if moment is None:
+            return "--:--:--"
+        today = datetime.fromtimestamp(self._now()).date()
+        return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+    def _distance(self, time: str) -> str:
+        try:
+            seconds = epoch_of(time) - self._now()
+        except (ValueError, OverflowError):
+            return "?"
+        return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
+
+
+def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> str:
+    """Aligned columns of text that is already visible."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold" if terminal.colour else "", padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(Text(header), overflow="fold", no_wrap=terminal.width is None)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    widest = sum(max(2 * len(cell) for cell in column) + 2 for column in zip(headers, *rows, strict=True))
+    console = Console(
+        file=StringIO(),
+        width=terminal.width or widest,
+        force_terminal=terminal.colour,
+        color_system="standard" if terminal.colour else None,
+        no_color=not terminal.colour,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        legacy_windows=False,
+    )
+    with console.capture() as drawn:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in drawn.get().rstrip("\n").split("\n"))
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: `1 h 12 min`, `45 s`."""
+    left = int(seconds)
+    found = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if left >= size:
+            found.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(found[:2]) or "0 s"
+
+
+def size_of(count: int | None) -> str:
+    """A size in bytes, for reading."""
+    if count is None:
+        return "size unknown"
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def _local(time: str | None) -> datetime | None:
+    try:
+        return None if time is None else datetime.fromtimestamp(epoch_of(time))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _speaker(record: Mapping[str, Any]) -> str:
+    sender = record["from"]
+    fallback = "guest" if record.get("direction") == "inbound" else "service"
+    return visible(sender["name"] or sender["role"] or fallback)[:_LONGEST_NAME]
+
+
+def _offer(option: Mapping[str, Any]) -> str:
+    text = visible(option["text"])
+    return f"{text} <{visible(option['url'])}>" if option["url"] else text
+
+
+def _file(attachment: Mapping[str, Any]) -> str:
+    parts = [attachment["name"] or attachment["mime"] or "unnamed", size_of(attachment["size"])]
+    return ", ".join(visible(part) for part in [*parts, *([attachment["id"]] if attachment["id"] else [])])
+
+
+def _typing(record: Mapping[str, Any]) -> str:
+    return f"{_speaker(record)} is typing"
+
+
+def _presence(record: Mapping[str, Any]) -> str:
+    ended = "; the conversation is read-only" if record["read_only"] else ""
+    return f"presence: {visible(record['presence'])}{ended}"
+
+
+def _session(record: Mapping[str, Any]) -> str:
+    reason = f": {visible(record['reason'])}" if record.get("reason") else ""
+    return f"session {record['change'].replace('_', ' ')}{reason}" if "change" in record else _plain(record)
+
+
+def _connection(record: Mapping[str, Any]) -> str:
+    words = record["state"].replace("_", " ")
+    if record["state"] == "retrying" and record["delay"] is not None:
+        words += f" in {record['delay']:.1f} s (attempt {record['attempt']})"
+    if record["close_code"] is not None:
+        words += f" (close {record['close_code']})"
+    if record["recovered"]:
+        words += f", {record['recovered']} recovered"
+    return f"{words}: {visible(record['detail'])}" if record["detail"] else words
+
+
+def _gap(record: Mapping[str, Any]) -> str:
+    ends = (visible(record[end] or "?") for end in ("after", "before"))
+    return f"gap between {' and '.join(ends)}: {visible(record['reason'])}"
+
+
+def _unknown(record: Mapping[str, Any]) -> str:
+    return f"unknown: {visible(record['label'])}"
+
+
+_REMARKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "typing": _typing,
+    "presence": _presence,
+    "session": _session,
+    "connection": _connection,
+    "gap": _gap,
+    "unknown": _unknown,
+}
+
+
+def _plain(record: Mapping[str, Any]) -> str:
+    return "  ".join(_cell(value) for name, value in record.items() if name != "kind")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "*" if value else ""
+    if isinstance(value, Mapping):
+        return " ".join(f"{visible(str(name))}={_cell(member)}" for name, member in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return str(len(value)) if any(isinstance(item, Mapping) for item in value) else ",".join(map(_cell, value))
+    return visible(str(value))
+
+
+def _flat(record: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            found += _flat(value, f"{above}{name}.")
+        else:
+            found.append((f"{above}{name}", value))
+    return found
