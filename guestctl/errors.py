@@ -100,6 +100,7 @@ NEXT_STEPS: dict[str, str] = {
     "answer.frame": "The peer broke the WebSocket protocol; repeat with --trace FILE.",
     "api.unsupported": "`guestctl apis` shows which API can do it.",
     "send.in_doubt": "Do not resend by hand: the next `guestctl send` or `resume` looks in history and settles it.",
+    "output.failed": "Free some space, or give the output another place.",
     "interrupted": "Nothing acknowledged was lost; `guestctl resume` shows where the session stands.",
     "bug": "Please report it with the output of the same command under --debug.",
 }
