@@ -640,6 +640,7 @@ def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> 
     """Change the document and nothing else: lines the change does not touch stay byte for byte."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
+    from ruamel.yaml.error import YAMLError
 
     before = path.read_bytes().decode("utf-8-sig") if os.path.exists(path) else ""
     writer = YAML()
@@ -655,7 +656,10 @@ def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> 
         writer.dump(document, stream)
         return stream.getvalue()
 
-    document = writer.load(before)
+    try:
+        document = writer.load(before)
+    except YAMLError as error:  # what one parser lets pass, the other may not
+        raise UsageError(f"{path}: {str(error).splitlines()[0]}", code="config.file") from error
     if document is None:  # nothing but comments, which belong to no node
         document, normal = CommentedMap(), before + ("\n" if before and not before.endswith("\n") else "")
         change(document)

@@ -15,13 +15,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from guestctl.errors import UsageError
 from guestctl.model import Json
-
-if TYPE_CHECKING:
-    from yaml.events import Event
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -107,14 +104,13 @@ class _Reader:
             raise self._error("a second document begins here; one is allowed")
         return root
 
-    def _next(self) -> Event:
+    def _next(self) -> Any:
         try:
-            event: Event = self._events.get_event()
+            event = self._events.get_event()
         except (self._yaml.YAMLError, ValueError, ArithmeticError, LookupError) as error:
             # Beside its own errors the parser lets out what chr() and decode() say of bad escapes.
             raise self._unreadable(error) from error
-        if event.start_mark is not None:
-            self._line = event.start_mark.line + 1
+        self._line = event.start_mark.line + 1
         return event
 
     def _node(self, event: Any, depth: int, key_line: int | None) -> Located:

@@ -538,6 +538,7 @@ def test_add_makes_file_and_directory(tmp_path: Path) -> None:
         "profiles: {a: {queue: x}}",
         "default: a\r\nprofiles:\r\n  a:\r\n    queue: x # why\r\n",
         "profiles:\n  a:\n    queue: >-\n      one\n      two\n    journey_context:\n     l:\n     - 1\n     -   2\n",
+        "default: >-\n  a\nprofiles:\n    a:   {queue: x}\n",
     ],
 )
 def test_add_and_use_in_files_of_every_manner(tmp_path: Path, text: str) -> None:
@@ -665,6 +666,27 @@ def test_any_file_loads_or_is_refused(tmp_path_factory: pytest.TempPathFactory, 
     with suppress(UsageError):
         for name in load(path).names:
             resolved(directory, name, file=str(path), environ={"A": value, "GUESTCTL_NAME": value})
+
+
+@given(st.lists(LINES, max_size=9).map("\n".join))
+@settings(max_examples=200, deadline=None)
+def test_adding_to_any_valid_file_keeps_what_was_there(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "grown.yaml"
+    path.write_text(text, "utf-8")
+    try:
+        old = load(path)
+    except UsageError:
+        return
+    add(path, "new", {"queue": "q"})
+    file = load(path)
+    assert (file.names, file.default) == ((*old.names, "new"), old.default)
+    for name in old.names:
+        assert {k: v.text for k, v in file.values(name).items()} == {k: v.text for k, v in old.values(name).items()}
+
+
+def test_the_sandbox_can_be_the_default_before_there_is_a_profile(tmp_path: Path) -> None:
+    use(tmp_path / "profiles.yaml", "sandbox")
+    assert load(tmp_path / "profiles.yaml").default == "sandbox"
 
 
 @given(st.sampled_from(list(profiles.KEYS)), st.text(max_size=30))

@@ -1,0 +1,296 @@
+"""The state database among processes that come, collide and are killed.
+
+The short form runs with every test; `GUESTCTL_KILL_ROUNDS=2000` and `GUESTCTL_STATE_PROCESSES=50`
+make the long one. Time is real here, but nothing is asserted about how long anything took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from guestctl.clock import Deadline, SystemClock
+from guestctl.model import Credential, Secret, Session
+from guestctl.state import FILE, LedgerEntry, State
+
+ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "50"))
+PROCESSES = int(os.environ.get("GUESTCTL_STATE_PROCESSES", "20"))
+OPERATIONS = 25
+SCOPE = "scope"
+LIMIT = 3
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
+    pytest.mark.timeout(120 + 2 * ROUNDS),
+]
+
+HEAD = """
+import os, sys
+from pathlib import Path
+from guestctl.clock import Deadline, SystemClock
+from guestctl.model import Credential, Secret, Session
+from guestctl.state import LedgerEntry, State
+clock = SystemClock()
+directory = Path(sys.argv[1])
+me = os.getpid()
+def soon(): return Deadline.after(clock, 60)
+def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+"""
+
+#: Every operation in turn; what must last is told to the parent only after it was promised to be kept.
+WRITER = """
+with State.open(directory, clock) as state:
+    number = 0
+    while True:
+        number += 1
+        key = f"{me}-{number}"
+        token = f"token-{number}-" + "x" * 3000
+        state.put("scope", Session("api", "p", notes={"number": number},
+                                   credentials={"guest": Credential("guest", Secret(token), float(number))}))
+        say("session", number)
+        state.begin("scope", "default", key, "text " * 50)
+        state.mark("scope", "default", key, "writing")
+        say("writing", key)
+        state.mark("scope", "default", key, "accepted", f"id-{key}")
+        say("accepted", key)
+        state.record("scope", "default", [LedgerEntry(f"{key}-{i}") for i in range(20)])
+        say("ledger", key)
+        state.log("scope", "default", "event", {"n": number})
+        state.take("bucket", 10**6, 60)
+        with state.slot("scope", "default", 3, soon()):
+            pass
+"""
+
+WORKER = """
+rounds = int(sys.argv[2])
+with State.open(directory, clock) as state:
+    for number in range(rounds):
+        key = f"{me}-{number}"
+        state.begin("scope", "default", key, "text")
+        with state.slot("scope", "default", 3, soon()):
+            inside = directory.parent / "inside" / str(me)
+            inside.touch()
+            say("inside", len(list(inside.parent.iterdir())))
+            inside.unlink()
+        state.mark("scope", "default", key, "accepted", f"id-{key}")
+        state.record("scope", "default", [LedgerEntry(key), LedgerEntry("shared")])
+        with state.lock("count", soon()):
+            found = state.get("scope", "counter")
+            count = 0 if found is None else found.notes["count"]
+            state.put("scope", Session("api", "p", name="counter", notes={"count": count + 1}))
+        state.log("scope", "default", "event", {})
+        if state.take("budget", 10, 10**6) == 0:
+            say("booked")
+"""
+
+HOLDER = """
+with State.open(directory, clock) as state:
+    with state.lock("held", soon()), state.slot("scope", "default", 1, soon()):
+        say("holding")
+        sys.stdin.read()
+"""
+
+
+def start(body: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HEAD + body, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def running(body: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    process = start(body, *arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def intact(directory: Path) -> None:
+    connection = sqlite3.connect(directory / FILE)
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    finally:
+        connection.close()
+    assert not list(directory.glob("*damaged*"))
+
+
+def test_many_processes_at_once_lose_nothing_and_never_exceed_a_limit(tmp_path: Path) -> None:
+    """They all start on an empty directory, too: one makes the database, the others wait for it."""
+    (tmp_path / "inside").mkdir()
+    directory = tmp_path / "s"
+    workers = [start(WORKER, directory, OPERATIONS) for _ in range(PROCESSES)]
+    results = [worker.communicate() for worker in workers]
+    assert [(worker.returncode, errors) for worker, (_, errors) in zip(workers, results, strict=True)] == [
+        (0, "")
+    ] * PROCESSES
+    said = [line for output, _ in results for line in output.splitlines()]
+    inside = [int(line.split()[1]) for line in said if line.startswith("inside")]
+    assert len(inside) == PROCESSES * OPERATIONS
+    assert max(inside) <= LIMIT
+    assert said.count("booked") == 10
+    with State.open(directory, SystemClock()) as state:
+        keys = [f"{worker.pid}-{number}" for worker in workers for number in range(OPERATIONS)]
+        assert {row.key for row in state.outbox(SCOPE, "default", "accepted")} == set(keys)
+        assert state.seen(SCOPE, "default", [*keys, "shared"]) == {*keys, "shared"}
+        assert len(state.activity(SCOPE, "default")) == PROCESSES * OPERATIONS
+        counter = state.get(SCOPE, "counter")
+        assert counter is not None
+        assert counter.notes["count"] == PROCESSES * OPERATIONS
+    intact(directory)
+
+
+def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(tmp_path: Path) -> None:
+    directory = tmp_path / "s"
+    chance = random.Random(20260304)
+    promised: dict[str, str] = {}
+    for _ in range(ROUNDS):
+        with running(WRITER, directory) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(chance.randrange(1, 40))]
+            process.send_signal(signal.SIGKILL)
+            output, errors = process.communicate()
+        assert errors == ""
+        lines += output.splitlines()
+        told = [line.split() for line in lines if line.endswith("\n") or line.strip()]
+        latest = max((int(what) for kind, what in told if kind == "session"), default=0)
+        promised.update({what: kind for kind, what in told if kind != "session"})
+        with State.open(directory, SystemClock()) as state:
+            kept = {row.key: row for row in state.outbox(SCOPE, "default")}
+            newest = list(promised.items())[-1_000:]
+            for key, kind in newest:
+                if kind == "writing":
+                    assert kept[key].state in {"writing", "accepted"}
+                else:
+                    assert (kept[key].state, kept[key].message_id) == ("accepted", f"id-{key}")
+            recorded = [f"{key}-{index}" for key, kind in newest[-200:] if kind == "ledger" for index in range(20)]
+            assert state.seen(SCOPE, "default", recorded) == set(recorded)
+            for key in list(kept)[-100:]:  # a batch is there whole or not at all
+                assert len(state.seen(SCOPE, "default", [f"{key}-{index}" for index in range(20)])) in {0, 20}
+            session = state.get(SCOPE, "default")
+            assert session is not None
+            number = session.notes["number"]
+            assert number >= latest
+            expected = Credential("guest", Secret(f"token-{number}-" + "x" * 3000), float(number))
+            assert session.credential("guest") == expected
+            with state.slot(SCOPE, "default", 1, Deadline.after(SystemClock(), 30)):
+                pass
+    intact(directory)
+
+
+def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    made = []
+    for round_ in range(max(10, ROUNDS // 5)):
+        directory = tmp_path / f"s{round_}"
+        # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
+        body = f"""
+import guestctl.state as module, signal
+connect, left = module._connect, {chance.randrange(0, 30)}
+def traced(path):
+    connection = connect(path)
+    def count(statement):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(me, signal.SIGKILL)
+    connection.set_trace_callback(count)
+    return connection
+module._connect = traced
+State.open(directory, clock).close()
+say("made")
+"""
+        with running(body, directory) as process:
+            made.append(process.communicate()[0] == "made\n")
+        notices: list[str] = []
+        with State.open(directory, SystemClock(), notice=notices.append) as state:
+            state.put(SCOPE, Session("api", "p"))
+            assert state.get(SCOPE, "default") is not None
+        assert notices == []
+        intact(directory)
+    assert not all(made), "nobody was killed: the test sees nothing"
+
+
+def test_a_killed_holder_gives_its_locks_back(tmp_path: Path) -> None:
+    directory = tmp_path / "s"
+    clock = SystemClock()
+    with State.open(directory, clock) as state, running(HOLDER, directory) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
+        for taken in (
+            state.lock("held", Deadline.after(clock, 0)),
+            state.slot(SCOPE, "default", 1, Deadline(clock, 0)),
+        ):
+            with pytest.raises(Exception, match="other guestctl process"), taken:
+                pytest.fail("held twice")
+        process.send_signal(signal.SIGKILL)
+        with state.lock("held", Deadline.after(clock, 60)), state.slot(SCOPE, "default", 1, Deadline.after(clock, 60)):
+            pass
+
+
+def test_a_second_connection_in_the_process_does_not_drop_its_locks(tmp_path: Path) -> None:
+    """POSIX locks go when any descriptor of the file is closed; opening state again must close none."""
+    directory = tmp_path / "s"
+    clock = SystemClock()
+    probe = """
+from guestctl.errors import TimedOut
+with State.open(directory, clock) as state:
+    try:
+        with state.lock("held", Deadline.after(clock, 0)):
+            say("mine")
+    except TimedOut:
+        say("taken")
+"""
+    with State.open(directory, clock) as state, state.lock("held", Deadline.after(clock, 0)):
+        with State.open(directory, clock) as other:
+            with pytest.raises(Exception, match="another guestctl process"), other.lock("held", Deadline(clock, 0)):
+                pytest.fail("held twice")
+            other.record(SCOPE, "default", [LedgerEntry("m")])
+        with running(probe, directory) as process:
+            assert process.communicate()[0] == "taken\n"
+
+
+def test_a_full_disk_for_real(tmp_path: Path) -> None:
+    """`ulimit -f` stands in for the disk: SQLite meets the same refusal from the kernel."""
+    directory = tmp_path / "s"
+    body = """
+import resource, signal, json
+from guestctl.errors import UsageError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with State.open(directory, clock) as state:
+    state.put("scope", Session("api", "p"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    kept = []
+    try:
+        for number in range(10_000):
+            state.begin("scope", "default", f"k{number}", "x" * 2000)
+            kept.append(f"k{number}")
+    except UsageError as error:
+        say(json.dumps([error.code, error.message, kept]))
+"""
+    with running(body, directory) as process:
+        output, errors = process.communicate()
+    assert errors == ""
+    code, message, kept = json.loads(output)
+    assert code == "state.unusable"
+    assert str(directory) in message
+    assert kept
+    with State.open(directory, SystemClock()) as state:
+        assert [row.key for row in state.outbox(SCOPE, "default")] == kept
+    intact(directory)
