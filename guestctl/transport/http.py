@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from guestctl.clock import Clock, Deadline
 from guestctl.errors import Failure, NetworkError, Unreadable, UsageError
-from guestctl.transport.network import Network, Observer, Proxy, authority, checked, why
+from guestctl.transport.network import Network, Observer, Proxy, authority, checked, target, why
 from guestctl.transport.stream import Limit
 from guestctl.wire import Reply, Request
 
@@ -119,6 +119,7 @@ class Http:
             names = {name.lower() for name in given}
             sent = {name: value for name, value in sent.items() if name.lower() not in names} | dict(given)
         url = request.url
+        place = _place(url)
         if request.query:
             url += ("&" if urlsplit(url).query else "?") + urlencode(request.query, quote_via=quote)
         if self._observer is not None:
@@ -139,7 +140,7 @@ class Http:
         if proxy is not None and response.status_code == 407:
             response.close()
             # Refused on the way: the service has seen nothing of it.
-            message = f"the proxy {proxy} refused the way to {_place(url)}: HTTP 407"
+            message = f"the proxy {proxy} refused the way to {place}: HTTP 407"
             raise NetworkError(message, code="network.proxy", transient=False, http_status=407)
         return response
 
@@ -242,11 +243,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _place(url: str) -> str:
-    parts = urlsplit(url)
-    try:
-        return authority(parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
-    except ValueError:
-        return "this address"
+    _, host, port = target(url)
+    return authority(host, port)
 
 
 def _too_large(response: requests.Response, limit: int) -> Unreadable:

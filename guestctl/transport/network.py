@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from guestctl.errors import NetworkError, UsageError
 from guestctl.model import Secret
@@ -106,11 +106,9 @@ class Network:
         ws counts as http, wss as https. NO_PROXY entries are a host (with its subdomains), an
         address, a network, any of them with a port, or `*`. Loopback is never proxied.
         """
-        parts = urlsplit(url)
-        host, port = _host(parts), _port(parts)
+        secure, host, port = target(url)
         if is_loopback(host):
             return None
-        secure = parts.scheme in ("https", "wss")
         for name in ("https_proxy" if secure else "http_proxy", "all_proxy"):
             value = self._variable(name)
             if value:
@@ -128,8 +126,7 @@ class Network:
 
         `limit` holds the deadline (CONNECT_PATIENCE bounds it further) and stays the stream's.
         """
-        parts = urlsplit(url)
-        host, port = _host(parts), _port(parts)
+        secure, host, port = target(url)
         proxy = self.proxy_for(url)
         whole = limit.deadline
         limit.begin(whole.sooner(CONNECT_PATIENCE))
@@ -140,7 +137,7 @@ class Network:
             else:
                 stream = dial(proxy.host, proxy.port, limit, proxy=proxy)
                 _tunnel(stream, proxy, authority(host, port))
-            if parts.scheme in ("https", "wss"):
+            if secure:
                 stream = self._secured(stream, host, limit)
             return stream
         except BaseException:
@@ -172,6 +169,18 @@ class Network:
             tls.close()
             raise
         return tls
+
+
+def target(url: str) -> tuple[bool, str, int]:
+    """Whether a URL asks for TLS, its host and its port. Raises UsageError, without showing the URL."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise UsageError("an address is not a URL of http, https, ws or wss") from error
+    if not host:
+        raise UsageError("an address names no host")
+    return parts.scheme in ("https", "wss"), host, port
 
 
 def is_loopback(host: str) -> bool:
@@ -276,11 +285,11 @@ def _resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...
     return got
 
 
-def _tunnel(stream: Stream, proxy: Proxy, target: str) -> None:
-    """Ask the proxy for a way to the target. Raises NetworkError network.proxy."""
+def _tunnel(stream: Stream, proxy: Proxy, place: str) -> None:
+    """Ask the proxy for a way to host:port. Raises NetworkError network.proxy."""
     import http.client
 
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     try:
@@ -291,10 +300,10 @@ def _tunnel(stream: Stream, proxy: Proxy, target: str) -> None:
         finally:
             answer.close()
     except (OSError, http.client.HTTPException) as error:
-        raise NetworkError(f"the proxy {proxy} gave no way to {target}: {why(error)}", code="network.proxy") from error
+        raise NetworkError(f"the proxy {proxy} gave no way to {place}: {why(error)}", code="network.proxy") from error
     if not 200 <= answer.status < 300:
         raise NetworkError(
-            f"the proxy {proxy} refused the way to {target}: HTTP {answer.status}",
+            f"the proxy {proxy} refused the way to {place}: HTTP {answer.status}",
             code="network.proxy",
             transient=answer.status in (502, 503, 504),
             http_status=answer.status,
@@ -340,11 +349,3 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
-
-
-def _host(parts: SplitResult) -> str:
-    return (parts.hostname or "").rstrip(".")
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or _PORTS[parts.scheme]

@@ -14,11 +14,10 @@ import io
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 from guestctl.clock import Clock, Deadline
 from guestctl.errors import Failure, NetworkError, Unreadable, UsageError
-from guestctl.transport.network import CONNECT_PATIENCE, Network, Observer, authority, checked, why
+from guestctl.transport.network import CONNECT_PATIENCE, Network, Observer, authority, checked, target, why
 from guestctl.transport.stream import Limit, Stream, TlsStream
 from guestctl.wire import Frame
 
@@ -101,8 +100,8 @@ class Socket:
         `headers` are sent as given, with Origin only if it is among them. Resolving, connecting,
         TLS and upgrade together take at most CONNECT_PATIENCE, even if the answer drips.
         """
-        parts = urlsplit(url)
-        place = authority(parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80))
+        _, host, port = target(url)
+        place = authority(host, port)
         sent = checked({"User-Agent": user_agent, **headers})
         if observer is not None:
             observer("connect", {"url": url, "proxy": str(network.proxy_for(url) or "") or None})
