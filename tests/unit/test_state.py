@@ -20,31 +20,9 @@ from guestctl.clock import Deadline
 from guestctl.errors import Failure, TimedOut, UsageError
 from guestctl.model import Credential, Limits, Secret, Session
 from guestctl.state import Activity, Cursor, LedgerEntry, State
+from tests.fakes import FakeClock
 
 SCOPE = "staging web-messaging https://api.example"
-
-
-class FakeClock:
-    """Time that passes only when somebody sleeps."""
-
-    def __init__(self, now: float = 1_700_000_000.0) -> None:
-        self.wall = now
-        self.passed = 0.0
-
-    def now(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.passed
-
-    def sleep(self, seconds: float) -> None:
-        self.wall += seconds
-        self.passed += seconds
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest.fixture(params=["database", "memory"])
@@ -212,7 +190,7 @@ def test_a_forgotten_token_is_nowhere_in_the_files(tmp_path: Path, clock: FakeCl
 
 def test_a_send_from_beginning_to_end(state: State, clock: FakeClock) -> None:
     row = state.begin(SCOPE, "default", "k1", "hello")
-    assert (row.key, row.text, row.state, row.begun_at, row.written_at) == ("k1", "hello", "queued", clock.wall, None)
+    assert (row.key, row.text, row.state, row.begun_at, row.written_at) == ("k1", "hello", "queued", clock.now(), None)
     clock.sleep(1)
     state.mark(SCOPE, "default", "k1", "writing")
     clock.sleep(1)
@@ -344,7 +322,7 @@ def test_no_window_ever_holds_more_than_the_budget(
             wait = state.take("b", count, period)
             assert 0 <= wait <= max(period, 0.001)
             if wait == 0:
-                gone.append(clock.wall)
+                gone.append(clock.now())
             clock.sleep(wait if step is None else step)
     tolerance = 4e-7 + period * 1e-9  # a double holds today's seconds to a quarter of a microsecond
     assert all(after - before >= period - tolerance for before, after in zip(gone, gone[count:], strict=False))
@@ -362,7 +340,7 @@ def test_waiting_as_told_is_enough(state: State, clock: FakeClock) -> None:
 
 def test_a_clock_set_back_does_not_stop_the_budget(state: State, clock: FakeClock) -> None:
     assert [state.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
-    clock.wall -= 3600
+    clock.jump(-3600)
     assert state.take("b", 2, 10) == pytest.approx(10)
     clock.sleep(10)
     assert state.take("b", 2, 10) == 0.0
@@ -377,8 +355,8 @@ def test_the_activity_log(state: State, clock: FakeClock, monkeypatch: pytest.Mo
         clock.sleep(1)
         state.log(SCOPE, "default", event, {"code": 1006})
     assert state.activity(SCOPE, "default") == [
-        Activity(clock.wall - 1, "ws_connected", {"code": 1006}),
-        Activity(clock.wall, "ws_disconnected", {"code": 1006}),
+        Activity(clock.now() - 1, "ws_connected", {"code": 1006}),
+        Activity(clock.now(), "ws_disconnected", {"code": 1006}),
     ]
 
 
@@ -390,7 +368,7 @@ def test_a_configuration_is_kept_for_a_while(state: State, clock: FakeClock) -> 
     assert state.deployment(SCOPE, 60) == '{"a": 1}'
     clock.sleep(1)
     assert state.deployment(SCOPE, 60) is None
-    clock.wall -= 3600
+    clock.jump(-3600)
     assert state.deployment(SCOPE, 60) is None, "kept in the future: no telling how old it is"
 
 
@@ -411,7 +389,7 @@ def test_a_lock_is_held_once_and_comes_free(state: State, clock: FakeClock) -> N
         with pytest.raises(TimedOut) as caught, state.lock("refresh", Deadline.after(clock, 1)):
             pytest.fail("held twice")
         assert caught.value.code == "timeout"
-        assert clock.passed == pytest.approx(1)
+        assert clock.monotonic() == pytest.approx(1)
         with state.lock("another", Deadline.after(clock, 0)):
             pass
     with state.lock("refresh", Deadline.after(clock, 0)):
@@ -432,13 +410,13 @@ def test_a_waiter_gets_the_lock_when_the_holder_lets_go(state: State, clock: Fak
     class Helpful(FakeClock):
         def sleep(self, seconds: float) -> None:
             super().sleep(seconds)
-            if self.passed > 0.3:
+            if self.monotonic() > 0.3:
                 with suppress(RuntimeError, StopIteration):
                     holder.__exit__(None, None, None)
 
     helpful = Helpful()
     with state.lock("a", Deadline.after(helpful, 30)):
-        assert helpful.passed < 1
+        assert helpful.monotonic() < 1
 
 
 def test_slots(state: State, clock: FakeClock) -> None:
