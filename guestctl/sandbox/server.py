@@ -87,6 +87,8 @@ class Sandbox:
         self.admin: Admin
         self.table: Table
         self.peers: set[SocketPeer] = set()
+        self.answering = False  # a guest's frame is being handled
+        self.unsent: set[SocketPeer] = set()
         self.hosts: frozenset[str] = frozenset()
         self._bot = bot
         self._deployment = deployment or {}
@@ -293,6 +295,7 @@ class SocketPeer:
         self._clock = sandbox.clock
         self._waiting: deque[tuple[float, list[str]]] = deque()
         self._swapped: list[str] | None = None
+        self._unsent: list[bytes] = []
 
     @property
     def open(self) -> bool:
@@ -352,7 +355,10 @@ class SocketPeer:
                 self._write(text)
 
     def _write(self, text: str) -> None:
-        """One unfragmented, unmasked text frame (RFC 6455 §5.2). The library's own way costs a task a frame."""
+        """One unfragmented, unmasked text frame (RFC 6455 §5.2). The library's own way costs a task a frame.
+
+        While a guest's frame is being handled, what is said in answer is gathered: one packet, not one each.
+        """
         data = text.encode()
         size = len(data)
         if size < 126:
@@ -361,12 +367,23 @@ class SocketPeer:
             head = struct.pack("!BBH", 0x81, 126, size)
         else:
             head = struct.pack("!BBQ", 0x81, 127, size)
+        self._unsent.append(head + data)
+        if self._sandbox.answering:
+            self._sandbox.unsent.add(self)
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was gathered to the network."""
+        data, self._unsent = b"".join(self._unsent), []
         try:
-            self._stream.write(head + data)
+            self._stream.write(data)
         except (StreamClosedError, StreamBufferFullError):
             self.abort()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._unsent:
+            self.flush()
         if code == 1006:
             self.abort()
             return
@@ -594,6 +611,7 @@ class _Guest(WebSocketHandler):
         if isinstance(message, bytes):
             peer.close(1003, "Text only")
             return
+        self.sandbox.answering = True
         try:
             self._face.heard(peer, message)
         except Exception:
@@ -601,6 +619,10 @@ class _Guest(WebSocketHandler):
             LOG.exception("a frame could not be handled")
             ids = {"connectionId": secrets.token_urlsafe(8), "requestId": secrets.token_urlsafe(8)}
             peer.send(dumps({"message": "Internal server error", **ids}))
+        finally:
+            self.sandbox.answering = False
+            while self.sandbox.unsent:
+                self.sandbox.unsent.pop().flush()
 
     def on_close(self) -> None:
         peer, self.peer = self.peer, None

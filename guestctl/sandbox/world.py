@@ -239,6 +239,7 @@ class World:
         self._shelf = shelf
         self._watch = watch
         self._guests: dict[str, Conversation] = {}
+        self._second = (-1, "")
 
     def new_id(self) -> str:
         return self._new_id()
@@ -374,7 +375,7 @@ class World:
             id=message_id or self._new_id(),
             sequence=len(conversation.messages) + 1,
             millis=millis,
-            time=rfc3339(millis / 1000),
+            time=self.written(millis),
             direction="inbound" if role == "guest" else "outbound",
             role=role,
             kind=kind,
@@ -402,6 +403,13 @@ class World:
         """Now in epoch milliseconds; later than everything before it in this conversation (§11.5)."""
         conversation.last_millis = max(int(self.clock.now() * 1000), conversation.last_millis + 1)
         return conversation.last_millis
+
+    def written(self, millis: int) -> str:
+        """Epoch milliseconds as RFC 3339. Most messages share their second with the one before."""
+        second, rest = divmod(millis, 1000)
+        if second != self._second[0]:
+            self._second = (second, rfc3339(second)[:-4])
+        return f"{self._second[1]}{rest:03d}Z"
 
     def history(self, conversation: Conversation, lag: float = 0.0) -> Sequence[Message]:
         """The transcript in order, without the last `lag` seconds of it. Events included."""
@@ -457,7 +465,10 @@ class World:
                 self._act(conversation, actions[0])
                 self._perform(conversation, actions[1:])
 
-        self.later(actions[0].delay, step)
+        if actions[0].delay > 0:
+            self.later(actions[0].delay, step)
+        else:
+            step()
 
     def _act(self, conversation: Conversation, action: BotAction) -> None:
         role: Role = "agent" if action.role == "agent" else "bot"

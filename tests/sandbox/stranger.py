@@ -6,6 +6,8 @@ Every frame it receives is held against the published shape before anybody looks
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -46,13 +48,22 @@ class Stranger:
         self.sandbox = sandbox
         self.token = token
         address = f"{sandbox.socket_url}?{query if query is not None else f'deploymentId={DEPLOYMENT_ID}'}"
-        self.socket = websocket.create_connection(address, timeout=PATIENCE, **options)
+        self.socket: Any = websocket.create_connection(address, timeout=PATIENCE, **options)
 
     def __enter__(self) -> Stranger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
-        self.socket.shutdown()
+        self.leave()
+
+    def leave(self, *, broken: bool = False) -> None:
+        """Close the connection without a word; `broken` resets it."""
+        raw = self.socket.sock
+        if raw is not None:
+            if broken:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.close()
+            self.socket.sock = None
 
     def send(self, action: str, **fields: Any) -> None:
         self.socket.send(json.dumps({"action": action, "token": self.token, **fields}))

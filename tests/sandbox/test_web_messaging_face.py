@@ -1,4 +1,7 @@
-"""The web-messaging face, met by a stranger: literal frames in, published frames out. Sections are web-messaging-v1.md's."""
+"""The web-messaging face, met by a stranger: literal frames in, published frames out.
+
+Sections are those of web-messaging-v1.md.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,7 @@ def test_refused_upgrade(make: Make, query: str, origin: str | None, domains: tu
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         Stranger(sandbox, query=query, **options)
     assert refused.value.status_code == 403
-    assert json.loads(refused.value.resp_body) == {
+    assert json.loads(refused.value.resp_body or b"") == {
         "message": "User is not authorized to access this resource with an explicit deny"
     }
 
@@ -187,7 +190,7 @@ def test_start_new_table(make: Make, join: Join, state: str, start_new: bool | N
     assert answer["readOnly"] is (state == "read-only" and resumed)
     guest.expect_nothing()  # no replay of old messages (§11.3)
     texts = guest.texts()
-    assert texts == ([] if not resumed else ["echo: before", "before"]) or "before" in texts and resumed
+    assert texts == ([] if not resumed else ["echo: before", "before"]) or ("before" in texts and resumed)
     if start_new and state in ("active", "read-only"):
         assert len({session["id"] for session in control.sessions()}) == 2
 
@@ -271,7 +274,7 @@ def test_answers_go_to_the_caller_only(sandbox: Sandbox, join: Join, action: str
     first, second = join(sandbox), join(sandbox)
     first.configure()
     second.configure()
-    more = {
+    more: dict[str, dict[str, Any]] = {
         "echo": {"message": {"type": "Text", "text": "ping"}},
         "getConfiguration": {"deploymentId": DEPLOYMENT_ID},
         "onAttachment": {"fileName": "a.png", "fileType": "image/png", "fileSize": 3},
@@ -550,28 +553,47 @@ def test_metadata_of_the_guest_can_be_kept_out_of_history(make: Make, join: Join
 
 
 BUTTON = {"type": "QuickReply", "text": "Billing", "payload": "billing", "originatingMessageId": "0" * 32}
-ANSWERS: list[tuple[str, dict[str, Any], str]] = [
-    ("Transport", {"type": "Text", "text": "", "content": [{"contentType": "ButtonResponse", "buttonResponse": BUTTON}]},
-     "echo: Billing"),
-    ("Messenger", {"type": "Structured", "text": "Billing", "content": [
-        {"contentType": "ButtonResponse", "buttonResponse": BUTTON}]}, "echo: Billing"),
-    ("card", {"type": "Structured", "text": "Track it", "content": [{"contentType": "ButtonResponse", "buttonResponse": {
-        "type": "Button", "text": "Track it", "payload": "cmd:track"}}]}, "echo: Track it"),
-    ("date", {"type": "Structured", "content": [{"contentType": "ButtonResponse", "buttonResponse": {
-        "type": "DatePicker", "text": "9 Mar", "payload": "2026-03-09T08:00:00.000Z"}}]}, "echo: 9 Mar"),
-    ("list", {"type": "Structured", "text": "Your choice", "content": [
-        {"contentType": "ButtonResponse", "buttonResponse": {"type": "ListPicker", "text": "Mozzarella", "payload": "moz"}},
-        {"contentType": "ButtonResponse", "buttonResponse": {"type": "ListPicker", "text": "Feta", "payload": "fet"}}]},
-     "echo: Your choice"),
-    ("form", {"type": "Structured", "text": "Thank you", "content": [{"contentType": "Form", "form": {
-        "originatingMessageId": "8b1d", "cannedResponseId": "2d2b", "response": [
-            {"id": "fld-name", "component": {"contentType": "ButtonResponse", "buttonResponse": {
-                "type": "Form", "text": "Ada", "payload": "Ada"}}}]}}], "metadata": {"parentMessageId": "8b1d"}},
-     "echo: Thank you"),
-]  # fmt: skip
 
 
-@pytest.mark.parametrize(("message", "answer"), [a[1:] for a in ANSWERS], ids=[a[0] for a in ANSWERS])
+def response(kind: str, text: str, payload: str) -> dict[str, Any]:
+    return {"contentType": "ButtonResponse", "buttonResponse": {"type": kind, "text": text, "payload": payload}}
+
+
+QUICK = {"contentType": "ButtonResponse", "buttonResponse": BUTTON}
+FORM = {
+    "originatingMessageId": "8b1d",
+    "cannedResponseId": "2d2b",
+    "response": [{"id": "fld-name", "component": response("Form", "Ada", "Ada")}],
+}
+ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
+    "Transport": ({"type": "Text", "text": "", "content": [QUICK]}, "echo: Billing"),
+    "Messenger": ({"type": "Structured", "text": "Billing", "content": [QUICK]}, "echo: Billing"),
+    "card": (
+        {"type": "Structured", "text": "Track it", "content": [response("Button", "Track it", "cmd:track")]},
+        "echo: Track it",
+    ),
+    "date": ({"type": "Structured", "content": [response("DatePicker", "9 Mar", "2026-03-09T08:00Z")]}, "echo: 9 Mar"),
+    "list": (
+        {
+            "type": "Structured",
+            "text": "Your choice",
+            "content": [response("ListPicker", "Mozzarella", "moz"), response("ListPicker", "Feta", "fet")],
+        },
+        "echo: Your choice",
+    ),
+    "form": (
+        {
+            "type": "Structured",
+            "text": "Thank you",
+            "content": [{"contentType": "Form", "form": FORM}],
+            "metadata": {"parentMessageId": "8b1d"},
+        },
+        "echo: Thank you",
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "answer"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_to_rich_content(sandbox: Sandbox, join: Join, message: dict[str, Any], answer: str) -> None:
     guest = join(sandbox)
     guest.configure()
@@ -625,8 +647,8 @@ def test_rich_content_out_and_what_history_leaves_out(make: Make, join: Join) ->
     body = guest.expect("StructuredMessage")["body"]
     assert (body["type"], body["content"]) == ("Structured", CONTENT)
     assert guest.history()["entities"][0]["content"] == CONTENT[:2]
-    guest.send("onMessage", message={"type": "Structured", "text": "Billing", "content": [
-        {"contentType": "ButtonResponse", "buttonResponse": {**BUTTON, "originatingMessageId": body["id"]}}]})  # fmt: skip
+    answer = {"contentType": "ButtonResponse", "buttonResponse": {**BUTTON, "originatingMessageId": body["id"]}}
+    guest.send("onMessage", message={"type": "Structured", "text": "Billing", "content": [answer]})
     guest.expect("StructuredMessage")
     assert Control(sandbox).sessions()[0]["complaints"] == []
 
@@ -980,7 +1002,7 @@ def test_attachment_references(sandbox: Sandbox, join: Join) -> None:
     guest, foreign = join(sandbox), join(sandbox, "U")
     guest.configure()
     foreign.configure()
-    items = []
+    items: list[Any] = []
     for number in range(2):
         presigned = announce(guest, name=f"{number}.png")
         put(presigned)

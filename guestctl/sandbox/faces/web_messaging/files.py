@@ -1,0 +1,187 @@
+"""Files of guests: announced, stored, scanned, fetched.
+
+Knows: §5.6 and §7.3 of web-messaging-v1.md. Must not know: sessions and their states, the server
+library. No path of a request reaches the file system: files live in the world.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from guestctl.clock import rfc3339
+from guestctl.sandbox.faces.web_messaging.frames import Frame, GuestError, envelope
+from guestctl.sandbox.surface import HttpReply, HttpRequest, Peer, Route, error
+from guestctl.sandbox.world import Attachment, Conversation, Item, World
+
+DOWNLOAD_LIFE = 600
+NAME_LIMIT = 255
+SCAN = 0.02  # seconds the virus scanner takes
+_TAGGING = "organizationId=sandbox&originPlatform=PureCloud&role=guest&owner=sandbox"
+
+
+class Files:
+    """The attachments of every session of this face."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._files: dict[str, tuple[Conversation, Attachment, Peer | None]] = {}
+
+    def adopt(self, conversation: Conversation) -> None:
+        """Take in what was kept from an earlier run."""
+        for attachment in conversation.attached.values():
+            self._files[attachment.id] = (conversation, attachment, None)
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("PUT", "/uploads/{id}", "upload", self._put, any_origin=True, large=True),
+            Route("GET", "/api/v2/downloads/{id}", "download", self._download, any_origin=True),
+        )
+
+    def announce(self, conversation: Conversation, peer: Peer, frame: Frame) -> Attachment:
+        """Accept the announcement of a file. Raises GuestError."""
+        attachment = self._announced(conversation, frame)
+        self._files[attachment.id] = (conversation, attachment, peer)
+        self._world.attach(conversation, attachment)
+        return attachment
+
+    def presigned(self, attachment: Attachment, base: str) -> Mapping[str, Any]:
+        """Where to put it. Without a header some clients take it for a download (§11.4)."""
+        url = f"{base}/uploads/{quote(attachment.id)}?{urlencode({'signature': attachment.key})}"
+        return self._described(attachment, url, {"x-amz-tagging": _TAGGING})
+
+    def refreshed(self, attachment: Attachment, base: str) -> Mapping[str, Any]:
+        """Where to get it."""
+        return self._described(attachment, self._link(attachment, base), {})
+
+    def delete(self, attachment: Attachment, conversation: Conversation) -> None:
+        """Forget one that has not been sent. Raises GuestError."""
+        if attachment.state == "sent":
+            raise GuestError(400, "Attachment has been sent and cannot be deleted")
+        attachment.state, attachment.data = "failed", b""
+        self._world.attach(conversation, attachment)
+
+    def send(self, conversation: Conversation, identifier: str) -> None:
+        """One goes out with a message."""
+        attachment = conversation.attached[identifier]
+        attachment.state = "sent"
+        self._world.attach(conversation, attachment)
+
+    def usable(self, conversation: Conversation, identifier: Any) -> Attachment:
+        """An attachment that is there and was accepted. Raises GuestError."""
+        attachment = conversation.attached.get(identifier) if isinstance(identifier, str) else None
+        if attachment is None:
+            raise GuestError(4009, "Attachment not found")
+        if attachment.state not in ("uploaded", "sent"):
+            raise GuestError(4010, "Attachment was not successfully uploaded")
+        return attachment
+
+    def shown(self, conversation: Conversation, item: Item, base: str) -> Item:
+        """An attachment of ours gets a fresh address each time it is shown."""
+        mine = conversation.attached.get(item["attachment"].get("id")) if "attachment" in item else None
+        return item if mine is None else {**item, "attachment": {**item["attachment"], "url": self._link(mine, base)}}
+
+    def _described(self, attachment: Attachment, url: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
+        return {
+            "attachmentId": attachment.id,
+            "headers": headers,
+            "url": url,
+            "fileName": attachment.name,
+            "fileSize": attachment.size,
+            "fileType": attachment.type,
+        }
+
+    def _announced(self, conversation: Conversation, frame: Frame) -> Attachment:
+        deployment = conversation.deployment
+        name, type, size = frame.get("fileName"), frame.get("fileType"), frame.get("fileSize")
+        identifier = frame.get("attachmentId", self._world.new_uuid())
+        if not deployment.attachments:
+            raise GuestError(4000, "Attachments are not available in this deployment")
+        if (
+            not isinstance(name, str)
+            or not isinstance(type, str)
+            or not isinstance(size, int)
+            or isinstance(size, bool)
+        ):
+            raise GuestError(4020, "fileName, fileType and fileSize are required")
+        if not isinstance(identifier, str) or not identifier or "/" in identifier or identifier in self._files:
+            raise GuestError(400, "attachmentId is unusable or taken")
+        if len(name) > NAME_LIMIT:
+            raise GuestError(4005, f"File name is longer than {NAME_LIMIT} characters")
+        if not name.strip() or any(c in '\\/{}^%`[]">~<#|' or ord(c) < 32 for c in name):
+            raise GuestError(4004, "File name holds characters that are not allowed")
+        if size <= 0:
+            raise GuestError(4102, "File size is zero")
+        if size // 1000 > deployment.max_file_kb:
+            raise GuestError(4002, f"File is larger than {deployment.max_file_kb} KB")
+        blocked = name.lower().endswith(tuple(deployment.blocked_extensions))
+        if blocked or not any(_matches(type, pattern) for pattern in deployment.file_types):
+            raise GuestError(4001, "File type is not allowed")
+        return Attachment(identifier, name, type, size, key=self._world.new_id())
+
+    def _put(self, request: HttpRequest) -> HttpReply:
+        found = self._files.get(request.params["id"])
+        if found is None or not hmac.compare_digest(found[1].key, request.query.get("signature", "")):
+            return error(403, "The address is not one we signed.")
+        conversation, attachment, peer = found
+        request.conversation = conversation
+        if attachment.state != "presigned":
+            return error(403, "The address has been used.")
+        if request.headers.get("x-amz-tagging") != _TAGGING:
+            return error(403, "The signed headers are missing or changed.")
+        attachment.state, attachment.data = "stored", request.body
+        self._world.attach(conversation, attachment)
+        self._world.later(SCAN, lambda: self._scanned(conversation, attachment, peer, request.base))
+        return HttpReply(200)
+
+    def _scanned(self, conversation: Conversation, attachment: Attachment, peer: Peer | None, base: str) -> None:
+        """The verdict on a stored file. One named `eicar` is infected, so that tests can have a bad one."""
+        verdict: tuple[int, str] | None = None
+        if len(attachment.data) != attachment.size:
+            verdict = (4002, "File size is not the announced one")
+        elif attachment.name.lower().startswith("eicar"):
+            verdict = (4003, "File content is not allowed")
+        stamp = {"attachmentId": attachment.id, "timestamp": rfc3339(self._world.clock.now())}
+        attachment.state = "uploaded" if verdict is None else "failed"
+        self._world.attach(conversation, attachment)
+        if peer is None:
+            return
+        if verdict is None:
+            body = {**stamp, "downloadUrl": self._link(attachment, base)}
+            peer.send(envelope("UploadSuccessEvent", body, type="message"), "upload")
+        else:
+            body = {**stamp, "errorCode": verdict[0], "errorMessage": verdict[1]}  # type: ignore[dict-item]
+            peer.send(envelope("UploadFailureEvent", body, type="message"), "upload")
+
+    def _link(self, attachment: Attachment, base: str) -> str:
+        until = int(self._world.clock.now()) + DOWNLOAD_LIFE
+        signature = self._signature(attachment.id, str(until))
+        return f"{base}/api/v2/downloads/{quote(attachment.id)}?{urlencode({'expires': until, 'signature': signature})}"
+
+    def _signature(self, identifier: str, until: str) -> str:
+        return hmac.new(self._world.tokens.key.encode(), f"{identifier} {until}".encode(), "sha256").hexdigest()
+
+    def _download(self, request: HttpRequest) -> HttpReply:
+        identifier, until = request.params["id"], request.query.get("expires", "")
+        genuine = hmac.compare_digest(self._signature(identifier, until), request.query.get("signature", ""))
+        found = self._files.get(identifier)
+        if not genuine or int(until) < self._world.clock.now() or found is None or found[1].state == "failed":
+            return error(404, "The requested resource was not found.", "resource.not.found")
+        request.conversation = found[0]
+        headers = {
+            "Content-Type": found[1].type if _clean_header(found[1].type) else "application/octet-stream",
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found[1].name)}",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "sandbox",
+        }
+        return HttpReply(200, found[1].data, headers)
+
+
+def _matches(type: str, pattern: str) -> bool:
+    return pattern == "*/*" or type == pattern or (pattern.endswith("/*") and type.startswith(pattern[:-1]))
+
+
+def _clean_header(text: str) -> bool:
+    return text.isascii() and text.isprintable()

@@ -1,0 +1,142 @@
+"""The public configuration and the history endpoint of web-messaging.
+
+Knows: §3 and §7.1 of web-messaging-v1.md. Must not know: sockets, frames' envelopes, the server
+library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from guestctl.sandbox.faces.web_messaging.files import Files
+from guestctl.sandbox.faces.web_messaging.frames import body_of, dashed
+from guestctl.sandbox.surface import HttpReply, HttpRequest, Refused, Route, error
+from guestctl.sandbox.tokens import Grant
+from guestctl.sandbox.world import Conversation, Deployment, Message, World
+
+PAGE_LIMIT = 1000
+#: what history can hold (§7.1)
+_HISTORIC = {
+    "Attachment", "QuickReply", "ButtonResponse", "GenericTemplate", "Card", "Carousel", "DatePicker", "ListPicker",
+}  # fmt: skip
+
+
+class Rest:
+    """What a guest reads over REST. `signed_in` finds the sessions of a sign-in grant."""
+
+    def __init__(self, world: World, files: Files, signed_in: Callable[[Grant], Iterable[Conversation]]) -> None:
+        self._world = world
+        self._files = files
+        self._signed_in = signed_in
+
+    def routes(self) -> Sequence[Route]:
+        configuration = "/webdeployments/v1/deployments/{id}"
+        public = {"any_origin": True, "counted": False}
+        return (
+            Route("GET", configuration + "/config.json", "configuration", self._config, **public),
+            Route("GET", configuration + "/domains.json", "configuration", self._domains, **public),
+            Route("GET", "/api/v2/webmessaging/messages", "history", self._history),
+        )
+
+    def _config(self, request: HttpRequest) -> HttpReply:
+        deployment = self._deployment(request)
+        conversations = {
+            "messagingEndpoint": request.socket_base,
+            "showAgentTypingIndicator": True,
+            "showUserTypingIndicator": deployment.typing,
+            "autoStart": {"enabled": deployment.auto_start},
+            "markdown": {"enabled": True},
+            "conversationDisconnect": {
+                "enabled": deployment.disconnect != "off",
+                "type": "ReadOnly" if deployment.disconnect == "ReadOnly" else "Send",
+            },
+            "conversationClear": {"enabled": deployment.clear},
+            "humanize": {"enabled": False},
+            "notifications": {"enabled": False, "notificationContentType": "ExcludeMessagesContent"},
+            "sessionDurationSeconds": int(deployment.session_life),
+        }
+        modes = [{"fileTypes": list(deployment.file_types), "maxFileSizeKB": deployment.max_file_kb}]
+        return HttpReply.json(
+            200,
+            {
+                "id": dashed(deployment.id.replace("-", "")[::-1].ljust(32, "0")),
+                "version": "1",
+                "status": "Active" if deployment.active else "Inactive",
+                "languages": ["en-us"],
+                "defaultLanguage": "en-us",
+                "apiEndpoint": request.base,
+                "headlessMode": {"enabled": False},
+                "messenger": {
+                    "enabled": True,
+                    "apps": {"conversations": conversations},
+                    "styles": {"primaryColor": "#005f73"},
+                    "launcherButton": {"visibility": "On"},
+                    "fileUpload": {"enableAttachments": deployment.attachments, "modes": modes},
+                },
+                "journeyEvents": {"enabled": False},
+                "auth": {"enabled": deployment.sign_in, "allowSessionUpgrade": deployment.session_upgrade},
+            },
+        )
+
+    def _domains(self, request: HttpRequest) -> HttpReply:
+        domains = self._deployment(request).origins
+        return HttpReply.json(200, {"allowAllDomains": not domains, "allowedDomains": list(domains)})
+
+    def _deployment(self, request: HttpRequest) -> Deployment:
+        found = self._world.deployments.get(request.params["id"])
+        if found is None:  # an object store's way of not finding something
+            body = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
+            raise Refused(HttpReply(403, body, {"Content-Type": "application/xml"}))
+        return found
+
+    def _history(self, request: HttpRequest) -> HttpReply:
+        conversation = self._reader(request)
+        request.conversation = conversation
+        if not conversation.deployment.allows(request.origin):
+            return error(403, "The origin is not allowed by the deployment.", "origin.not.allowed")
+        number, size = _number(request, "pageNumber", 1), _number(request, "pageSize", 25)
+        if size > PAGE_LIMIT:
+            return error(400, f"pageSize is above {PAGE_LIMIT}")
+        messages = self._world.history(conversation, request.lag)
+        total = len(messages)
+        newest = max(0, total - (number - 1) * size)
+        page = messages[max(0, newest - size) : newest]
+        body = {
+            "entities": [self._entity(conversation, message, request.base) for message in reversed(page)],
+            "pageSize": size,
+            "pageNumber": number,
+            "total": total,
+            "pageCount": -(-total // size),
+        }
+        return HttpReply.json(200, body)
+
+    def _reader(self, request: HttpRequest) -> Conversation:
+        grant = self._world.tokens.live(request.bearer, "history", "sign-in")
+        if grant is None:
+            raise Refused(error(401))
+        found = self._world.conversations.get(grant.conversation or "")
+        if found is None and "login" in grant.facts:
+            found = next((c for c in self._signed_in(grant)), None)
+            if found is None:
+                raise Refused(error(404, "There is no session for this guest."))
+        if found is None or found.state in ("cleared", "ended"):
+            raise Refused(error(401))
+        return found
+
+    def _entity(self, conversation: Conversation, message: Message, base: str) -> dict[str, Any]:
+        """A message as history shows it: no tracingId, fewer content types, a status."""
+        body = body_of(message, lambda item: self._files.shown(conversation, item, base))
+        if "content" in body:
+            body["content"] = [item for item in body["content"] if item["contentType"] in _HISTORIC]
+        if not conversation.deployment.return_message_id:
+            body["metadata"].pop("customMessageId", None)
+        body["status"] = "Sent"
+        return body
+
+
+def _number(request: HttpRequest, name: str, default: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise Refused(error(400, f"{name} is not a positive whole number"))
+    return int(text)
