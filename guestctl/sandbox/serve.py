@@ -1,0 +1,376 @@
+"""A sandbox as a program: `sandbox serve`, the agent at its terminal, and `sandbox exec`.
+
+Knows: signals, processes, the ready line, the variables a command under it gets. Must not know:
+how anything is served, state or profiles of the client, exit codes beyond those of a shell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from guestctl.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from guestctl.sandbox.options import SandboxOptions
+    from guestctl.sandbox.server import Sandbox
+    from guestctl.sandbox.world import Conversation, Message
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what shells answer
+GRACE = 2.0  # seconds between asking what a command left running to end, and ending it
+_STOPPERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+#: Variables that would lead a command's guestctl away from its sandbox, or make the sandbox refuse it.
+_ASTRAY = ("GUESTCTL_DEPLOYMENT_ID", "GUESTCTL_SESSION", "GUESTCTL_OAUTH_", "GUESTCTL_TLS_", "GUESTCTL_SANDBOX_")
+
+
+class CannotServe(Exception):
+    """The sandbox cannot start: a wrong script or fault, a taken port, a missing extra. One line."""
+
+
+def addresses(sandbox: Sandbox) -> dict[str, str]:
+    """What a ready sandbox says of itself (contract.md §7)."""
+    names = ("url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id", "client_id", "client_secret")
+    found = {name: str(getattr(sandbox, name)) for name in names}
+    return found | ({"ca": sandbox.ca} if sandbox.ca is not None else {})
+
+
+@contextmanager
+def running(
+    options: SandboxOptions,
+    *,
+    clock: Clock | None = None,
+    watch: Callable[[Conversation, Message], None] | None = None,
+) -> Iterator[Sandbox]:
+    """A started sandbox, with its certificates when asked for; all of it is gone afterwards. Raises CannotServe."""
+    from guestctl.sandbox.faults import FaultError
+    from guestctl.sandbox.script import ScriptError
+    from guestctl.sandbox.server import Sandbox
+    from guestctl.sandbox.store import StoreError
+    from guestctl.sandbox.tls import NAMES, TlsUnavailable, certificates
+
+    clock = clock or SystemClock()
+    with ExitStack() as stack:
+        try:
+            context, ca = None, None
+            if options.tls:
+                import ssl
+
+                made = certificates(clock, list(dict.fromkeys((*NAMES, options.host))))
+                stack.callback(made.remove)
+                context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(made.ca)
+                context.load_cert_chain(made.certificate, made.key)
+            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca)
+            stack.callback(sandbox.stop)
+            sandbox.start()
+        except (FaultError, ScriptError, StoreError, TlsUnavailable) as error:
+            raise CannotServe(str(error)) from None
+        except OSError as error:
+            where = f"{options.host}:{options.port}"
+            raise CannotServe(f"cannot listen on {where}: {error.strerror or error}") from None
+        yield sandbox
+
+
+def serve(
+    options: SandboxOptions,
+    *,
+    out: TextIO,
+    ready_json: bool,
+    talk: TextIO | None = None,
+    typed: TextIO | None = None,
+    on_ready: Callable[[Mapping[str, str]], object] = lambda found: None,
+    clock: Clock | None = None,
+) -> int:
+    """Serve until SIGINT, SIGTERM or SIGHUP; returns 128 plus its number. Main thread only.
+
+    One line goes to `out` when the port accepts. `on_ready` is told the addresses just before, so
+    that who reads the line finds them registered. With `options.agent` the lines of `typed` are the
+    agent's, and `talk` (or `out`) shows what is said. Raises CannotServe.
+    """
+    with ExitStack() as stack:
+        stopper = stack.enter_context(_stopper())
+        agent = Agent(talk or out) if options.agent else None
+        sandbox = stack.enter_context(running(options, clock=clock, watch=agent.saw if agent else None))
+        found = addresses(sandbox)
+        on_ready(found)
+        human = f"sandbox ready at {found['url']} (guestctl -p sandbox uses it; Ctrl-C stops it)"
+        out.write((json.dumps(found) if ready_json else human) + "\n")
+        out.flush()
+        if agent is not None:
+            agent.sit_down(sandbox)
+        keys = _Keys(typed) if typed is not None and agent is not None else None
+        while True:
+            waiting = [stopper.fileno(), *([keys.fileno] if keys is not None else [])]
+            readable, _, _ = select.select(waiting, [], [])
+            if stopper.fileno() in readable:
+                return 128 + stopper.recv(1)[0]
+            assert agent is not None
+            assert keys is not None
+            for line in keys.lines():
+                agent.typed(line)
+            if keys.ended:
+                keys = None  # the agent has left; the sandbox serves on
+
+
+class _Keys:
+    """Whole lines from a file that `select` watches; Python's own buffer would hide lines from it."""
+
+    def __init__(self, typed: TextIO) -> None:
+        self.fileno = typed.fileno()
+        self.ended = False
+        self._rest = b""
+
+    def lines(self) -> list[str]:
+        """What has been typed since; call when readable."""
+        chunk = os.read(self.fileno, 65536)
+        self.ended = not chunk
+        *whole, self._rest = (self._rest + (chunk or b"\n")).split(b"\n")
+        return [line.decode(errors="replace").rstrip("\r") for line in whole]
+
+
+@contextmanager
+def _stopper() -> Iterator[socket.socket]:
+    """A socket that becomes readable, and holds the signal's number, when one asks us to stop."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.setblocking(False)
+        with _handling(lambda number, frame: None):
+            before = signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
+            try:
+                yield near
+            finally:
+                signal.set_wakeup_fd(before)
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Hands what would stop us to `handler`, but for what we were started to ignore (nohup, a background job)."""
+    before = {number: signal.getsignal(number) for number in _STOPPERS}
+    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in handled:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in handled.items():
+            signal.signal(number, signal.SIG_DFL if old is None else old)
+
+
+class Agent:
+    """A person at the terminal who answers as the agent.
+
+    A typed line goes to the newest conversation, or to the one chosen with `/to ID` (the beginning
+    of an id is enough; `/to` alone: the newest again). `/typing` and `/end` do what they say.
+    """
+
+    def __init__(self, talk: TextIO) -> None:
+        self._talk = talk
+        self._lock = threading.Lock()  # the sandbox's thread writes too
+        self._sandbox: Sandbox | None = None
+        self._chosen: str | None = None
+
+    def sit_down(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._write("You are the agent. A line goes to the newest conversation; /to ID, /typing, /end")
+
+    def saw(self, conversation: Conversation, message: Message) -> None:
+        """Shows a message of the guest or the bot; called in the sandbox's thread."""
+        if message.role in ("guest", "bot") and message.kind != "event":
+            kinds = [str(item.get("contentType", "?")) for item in message.content]
+            said = " ".join([message.text or "", *(f"[{kind}]" for kind in kinds)]).strip()
+            self._write(f"{conversation.id[:8]} {message.role}: {said}")
+
+    def typed(self, line: str) -> None:
+        """Does what one line asks for."""
+        assert self._sandbox is not None
+        command, _, rest = line.strip().partition(" ")
+        if not command:
+            return
+        try:
+            if command == "/to":
+                self._choose(rest.strip())
+            elif command in ("/typing", "/end") and not rest:
+                self._sandbox.call(lambda: self._do(command))
+            elif command.startswith("/"):
+                self._write(f"there is no {command}: /to ID, /typing, /end; a line that starts otherwise is sent")
+            else:
+                self._sandbox.call(lambda: self._do(line))
+        except _Nobody as nobody:
+            self._write(str(nobody))
+
+    def _do(self, what: str) -> None:
+        """In the sandbox's thread."""
+        assert self._sandbox is not None
+        world, conversation = self._sandbox.world, self._target()
+        face = world.faces[conversation.api]
+        if what == "/end":
+            face.ended(conversation, "agent")
+        elif what == "/typing":
+            face.typing(conversation, "agent", None, 5000)
+        else:
+            world.say(conversation, what, role="agent")
+
+    def _target(self) -> Conversation:
+        assert self._sandbox is not None
+        world = self._sandbox.world
+        live = [conversation for conversation in world.conversations.values() if world.live(conversation)]
+        if self._chosen is not None:
+            live = [conversation for conversation in live if conversation.id == self._chosen]
+            if not live:
+                raise _Nobody("that conversation is over; choose another with /to ID, or /to for the newest")
+        if not live:
+            raise _Nobody("there is no conversation yet; nothing was sent")
+        return live[-1]
+
+    def _choose(self, start: str) -> None:
+        assert self._sandbox is not None
+        world = self._sandbox.world
+        if not start:
+            self._chosen = None
+            return
+        fits = self._sandbox.call(lambda: [found for found in world.conversations if found.startswith(start)])
+        if len(fits) != 1:
+            raise _Nobody(f"{len(fits) or 'no'} conversations begin with {start}")
+        self._chosen = fits[0]
+        self._write(f"lines go to {self._chosen[:8]} now")
+
+    def _write(self, text: str) -> None:
+        with self._lock, suppress(OSError, ValueError):  # nobody looks any more
+            self._talk.write(_visible(text) + "\n")
+            self._talk.flush()
+
+
+class _Nobody(Exception):
+    """The line has nobody to go to."""
+
+
+def _visible(text: str) -> str:
+    """Remote text for a terminal: what does not print is shown as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def run_under(
+    options: SandboxOptions,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    err: TextIO,
+    clock: Clock | None = None,
+) -> int:
+    """Run a command against a fresh sandbox; returns its exit code, as a shell would tell it.
+
+    That is 128 plus the number of the signal that ended it, 127 for a command that does not exist, 126 for
+    one that cannot be run (`err` says which). SIGINT, SIGTERM and SIGHUP reach the command once. Main
+    thread only. Raises CannotServe.
+
+    Where a terminal's keys reach us, the command shares our process group, as under a shell, so that
+    Ctrl-C and Ctrl-Z reach both. Elsewhere it has a session of its own, which lets us end whatever it
+    leaves running.
+    """
+    clock = clock or SystemClock()
+    alone = hasattr(os, "killpg") and not _at_a_terminal()
+    with ExitStack() as stack:
+        relay = _Relay(alone)
+        stack.enter_context(_handling(relay.signal))  # an ignored one the command inherits as ignored
+        sandbox = stack.enter_context(running(options, clock=clock))
+        state = stack.enter_context(_private_directory())
+        given = _environment(environ, options, sandbox, state)
+        try:
+            child = subprocess.Popen(list(command), env=given, start_new_session=alone)
+        except FileNotFoundError as error:
+            err.write(f"{command[0]}: {error.strerror}\n")
+            return NOT_FOUND
+        except (OSError, ValueError) as error:
+            err.write(f"{command[0]}: {getattr(error, 'strerror', None) or error}\n")
+            return NOT_EXECUTABLE
+        relay.to(child)
+        code = child.wait()
+        if alone:
+            _end_group(child.pid, clock)
+        return code if code >= 0 else 128 - code
+
+
+def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: Sandbox, state: str) -> dict[str, str]:
+    given = {key: value for key, value in environ.items() if not key.startswith(_ASTRAY)}
+    given |= {
+        "GUESTCTL_PROFILE": "sandbox",
+        "GUESTCTL_API": options.api,
+        "GUESTCTL_SANDBOX_URL": sandbox.url,
+        "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+        "GUESTCTL_STATE": state,
+    }
+    if sandbox.ca is not None:
+        given["GUESTCTL_SANDBOX_CA"] = sandbox.ca
+    # Plain `guestctl` must work under a guestctl that was started by its path; last, so as to hide nothing.
+    path, scripts = given.get("PATH", os.defpath), sysconfig.get_path("scripts")
+    if shutil.which("guestctl", path=path) is None and shutil.which("guestctl", path=scripts) is not None:
+        given["PATH"] = os.pathsep.join([path, scripts])
+    return given
+
+
+@contextmanager
+def _private_directory() -> Iterator[str]:
+    directory = tempfile.mkdtemp(prefix="guestctl-exec-")  # 0700 by itself
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _at_a_terminal() -> bool:
+    """Whether a terminal's keys send their signals to our process group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+class _Relay:
+    """Hands signals on to the command, once it runs."""
+
+    def __init__(self, alone: bool) -> None:
+        self._alone = alone
+        self._child: subprocess.Popen[Any] | None = None
+        self._early: list[int] = []
+
+    def to(self, child: subprocess.Popen[Any]) -> None:
+        self._child = child
+        for number in self._early:
+            self.signal(number, None)
+
+    def signal(self, number: int, frame: FrameType | None) -> None:
+        if self._child is None:
+            self._early.append(number)
+        elif self._alone:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child.pid, number)
+        elif number != signal.SIGINT:  # the terminal has sent that one to the command, too
+            self._child.send_signal(number)
+
+
+def _end_group(group: int, clock: Clock) -> None:
+    """Ends what the command left running: asks, waits, insists."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGTERM)
+        until = clock.monotonic() + GRACE
+        while clock.monotonic() < until:
+            clock.sleep(0.02)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
