@@ -365,6 +365,33 @@ def test_a_signal_reaches_the_command_and_everything_is_tidied(number: signal.Si
     assert not Path(state).exists()
 
 
+TERMINAL = """
+import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, "-c", *sys.argv[1:]])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "keys", "wanted", "shown"),
+    [
+        ("trap 'echo got; exit 4' INT; echo ready; while :; do sleep 0.05; done", "\x03", 4, "got"),
+        ("echo ready; exec sleep 100", "\x03", 130, ""),
+        ("echo ready; read line </dev/tty; echo got $line", "hello\n", 0, "got hello"),
+    ],
+)
+def test_at_a_terminal_the_keys_are_the_commands(script: str, keys: str, wanted: int, shown: str) -> None:
+    with python(TERMINAL, EXEC, "{}", "sh", "-c", script) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while "ready" not in (line := process.stdout.readline()):
+            assert line
+        process.stdin.write(keys)
+        process.stdin.flush()
+        out = process.stdout.read()
+        assert process.wait(PATIENCE) == wanted
+        assert shown in out
+
+
 def test_a_command_that_dies_of_our_signal_says_so() -> None:
     with python(EXEC, "{}", "sh", "-c", "echo ready; exec sleep 100") as process:
         assert process.stdout is not None
