@@ -5,16 +5,18 @@ message may be sent again. Must not know: any dialect's wire, printing, reconnec
 
 Nothing leaves before the outbox says `writing`. A break after that is a doubt: history is searched
 for our own id first, and the message goes out again, once, only where its absence is proved or the
-service drops repeated ids.
+service drops repeated ids. Once an attempt has left us in doubt, nothing that happens to a later
+one makes the message `rejected` or `not_sent`: it is found in history, or stays in doubt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from guestctl.clock import Deadline, epoch_of
+from guestctl.clock import Deadline
 from guestctl.dialects.base import Page, Paging, Position
 from guestctl.errors import (
     Failure,
@@ -27,51 +29,60 @@ from guestctl.errors import (
 )
 from guestctl.exchange import LIMIT_RETRIES, Exchange
 from guestctl.model import Message, Option, Outgoing, Sender
-from guestctl.paging import Item, following, newest
-from guestctl.state import OutboxRow
+from guestctl.paging import following
+from guestctl.state import OutboxRow, SendState
 
 #: Seconds kept back from a send's deadline for settling it; and between two looks that find nothing.
 SETTLING = 5.0
 GRACE = 1.0
-#: Seconds the service's clock may differ from ours when a message is looked for by its text.
-SKEW = 120.0
-#: How many of the newest messages are searched for one of ours.
-SEARCHED = 500
 
 
 def deliver(exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Message:
     """Send one message; returns it as the service accepted it.
 
     Sends of one session take turns among all processes, so that order holds and every unfinished
-    row met here is a dead process's. A key that was accepted before is not sent again. Raises the
-    service's refusal (`delivery` rejected), NetworkError or TimedOut (`not_sent`), or InDoubt.
+    row met here is a dead process's. A key that was accepted before is not sent again. Every
+    failure's `delivery` says what became of the message: the service's refusal (rejected),
+    whatever kept it from leaving (not_sent), or InDoubt.
     """
     scope, name = exchange.scope, exchange.session.name
-    with exchange.state.lock(f"send/{scope}/{name}", deadline):
-        settle_open(exchange, deadline)
+    with _not_sent_so_far():
         earlier = exchange.state.sent(scope, name, outgoing.key)
         if earlier is not None and earlier.state == "accepted":
             return _remembered(earlier)
-        try:
-            exchange.dialect.check(exchange.session, outgoing)
-        except Failure as failure:
-            failure.delivery = "not_sent"
-            raise
-        exchange.state.begin(scope, name, outgoing.key, _dump(outgoing))
-        return _Send(exchange, outgoing, deadline).run()
+        exchange.dialect.check(exchange.session, outgoing)
+        if exchange.dialect.sends_on_socket:
+            # First a place for the socket, then the turn: in the other order, those who have a
+            # place and await their turn would hold up the one whose turn it is.
+            exchange.attached(deadline)
+        with exchange.state.lock(f"send/{scope}/{name}", deadline):
+            settle_open(exchange, deadline)
+            row = exchange.state.begin(scope, name, outgoing.key, _dump(outgoing))
+            if row.state == "accepted":
+                return _remembered(row)
+            send = _Send(exchange, outgoing, deadline)
+            if row.state != "queued":
+                raise send.in_doubt("it could not be settled")
+            return send.run()
 
 
 def settle_open(exchange: Exchange, deadline: Deadline) -> list[Message]:
     """Settle what an earlier command left open: found in history, it was accepted; absent, it goes
-    out again. What stays in doubt is left for the next run. Needs the session's send lock.
-    Returns what turned out to be, or has now been, accepted."""
+    out again. What stays in doubt is left for the next run, and `notice` told. Needs the session's
+    send lock. Returns what turned out to be, or has now been, accepted."""
     settled = []
     for row in exchange.state.outbox(exchange.scope, exchange.session.name, "queued", "writing", "in_doubt"):
         if row.state == "queued":
             exchange.state.mark(exchange.scope, exchange.session.name, row.key, "not_sent")
             continue
         exchange.notice(f"settling an earlier message ({row.key}): looking for it in history")
-        settled.append(_Send(exchange, _load(row), deadline).settle(row))
+        try:
+            settled.append(_Send(exchange, _load(row), deadline).settle())
+        except InDoubt as doubt:
+            exchange.notice(f"an earlier message is still in doubt: {doubt.message}")
+        except Failure as failure:
+            failure.delivery = None  # it would be taken for the next message's
+            raise
     return settled
 
 
@@ -80,7 +91,11 @@ class _Send:
     exchange: Exchange
     outgoing: Outgoing
     deadline: Deadline
+    #: An attempt was written whose fate is not known; how often the message was sent again after one.
+    doubtful: bool = False
     repeats: int = 0
+    #: Attempts of which no byte left.
+    unwritten: int = 0
 
     def run(self) -> Message:
         """Until it is accepted, refused, or in doubt."""
@@ -99,33 +114,30 @@ class _Send:
             except RateLimited as failure:
                 limited += 1
                 if limited > LIMIT_RETRIES or not self._sleep(failure.retry_after or 1.0):
-                    raise self._refused(failure, "rejected" if written else "not_sent") from None
-            except (NetworkError, TimedOut, Unreadable) as failure:
-                if not written:
-                    raise self._refused(failure, "not_sent") from None
-                outcome = self._after_break(failure)
-                if outcome is not None:
-                    return outcome
+                    return self._refused(failure, "rejected" if written else "not_sent")
             except Failure as failure:
-                if written and not healed and self.exchange.dialect.healed_by_renewal(failure) and self._renewed():
-                    healed += 1
-                    continue
-                if failure.code == "session.evicted" and written:
-                    self._drop_line()
+                if not written:
+                    return self._refused(failure, "not_sent")
+                if isinstance(failure, (NetworkError, TimedOut, Unreadable)) or failure.code == "session.evicted":
                     outcome = self._after_break(failure)
                     if outcome is not None:
                         return outcome
-                    continue
-                raise self._refused(failure, "rejected" if written else "not_sent") from None
+                elif not healed and self.exchange.dialect.healed_by_renewal(failure) and self._renewed():
+                    healed += 1
+                else:
+                    return self._refused(failure, "rejected")
             else:
                 return self._accepted(message)
+
+    def settle(self) -> Message:
+        """Bring an unfinished send of an earlier process to its end. Raises InDoubt."""
+        self.doubtful = True
+        return self._resolved("an earlier command was cut off") or self.run()
 
     # --- outcomes ---
 
     def _accepted(self, message: Message) -> Message:
-        self.exchange.state.mark(
-            self.exchange.scope, self.exchange.session.name, self.outgoing.key, "accepted", message.id, message.time
-        )
+        self._mark("accepted", message)
         session = self.exchange.session
         if "pending_attributes" in session.notes and self.outgoing.attributes:
             rest = {k: v for k, v in session.notes.items() if k != "pending_attributes"}
@@ -134,29 +146,42 @@ class _Send:
             message = replace(message, key=self.outgoing.key)
         return message
 
-    def _refused(self, failure: Failure, delivery: str) -> Failure:
+    def _refused(self, failure: Failure, delivery: SendState) -> Message:
+        """Raise it; unless an earlier attempt may have arrived, for which history has the last word."""
+        if self.doubtful:
+            return self._last_look(failure)
         self._mark(delivery)
         failure.delivery = delivery
-        return failure
+        raise failure
 
-    def _in_doubt(self, failure: Failure | None) -> InDoubt:
+    def _last_look(self, failure: Failure) -> Message:
+        try:
+            found = self._look()
+        except Failure:
+            found = None
+        if found is None:
+            raise self.in_doubt(failure.message) from None
+        return self._accepted(found)
+
+    def in_doubt(self, why: str) -> InDoubt:
         self._mark("in_doubt")
-        why = f" ({failure.message})" if failure is not None else ""
         doubt = InDoubt(
-            f"message {self.outgoing.key} may or may not have arrived{why}",
+            f"message {self.outgoing.key} may or may not have arrived ({why})",
             key=self.outgoing.key,
             api=self.exchange.dialect.name,
         )
         doubt.delivery = "in_doubt"
         return doubt
 
-    def _mark(self, state: str) -> None:
-        self.exchange.state.mark(
-            self.exchange.scope,
-            self.exchange.session.name,
-            self.outgoing.key,
-            state,  # type: ignore[arg-type]
-        )
+    def _mark(self, state: SendState, message: Message | None = None) -> None:
+        exchange = self.exchange
+        known = (message.id, message.time) if message is not None else (None, None)
+        try:
+            exchange.state.mark(exchange.scope, exchange.session.name, self.outgoing.key, state, *known)
+        except Failure as failure:
+            # The outcome stands, even where it cannot be written down.
+            failure.delivery = state
+            raise
 
     # --- doubt ---
 
@@ -166,73 +191,66 @@ class _Send:
         if isinstance(failure, NetworkError):
             if failure.close_code is not None and self.exchange.dialect.on_close(failure.close_code) == "too_big":
                 refusal = Refused(failure.message, code="service.too_long", api=self.exchange.dialect.name)
-                raise self._refused(refusal, "rejected")
+                return self._refused(refusal, "rejected")
             if not failure.written:
-                if not failure.transient or self.repeats >= self._attempts() or self.deadline.expired:
-                    raise self._refused(failure, "not_sent")
-                self.repeats += 1
+                self.unwritten += 1
+                if not failure.transient or self.unwritten > self._attempts() or self.deadline.expired:
+                    return self._refused(failure, "not_sent")
                 return None
-        if self.repeats:
-            found = self._look()
-            if found is not None:
-                return self._accepted(found)
-            raise self._in_doubt(failure)
-        try:
-            return self._resolve()
-        except InDoubt:
-            raise
-        except Failure:
-            if self.exchange.dialect.deduplicates and not self.deadline.expired:
-                self.repeats += 1
-                return None
-            # The doubt outweighs whatever kept us from settling it.
-            raise self._in_doubt(failure) from None
+        self.doubtful = True
+        return self._last_look(failure) if self.repeats else self._resolved(failure.message)
 
-    def _resolve(self) -> Message | None:
-        """Look for our message; None when it may be sent again. Raises InDoubt when nothing is proved."""
-        found = self._look()
-        if found is None and not self.exchange.dialect.deduplicates:
-            # What we wrote may still be on its way: look again after a moment before repeating it.
-            if not self._sleep(GRACE):
-                raise self._in_doubt(None)
+    def _resolved(self, why: str) -> Message | None:
+        """Our message as history has it; None when it may be sent again. Raises InDoubt when nothing is proved."""
+        repeatable = self.exchange.dialect.deduplicates
+        try:
             found = self._look()
+            if found is None and not repeatable:
+                # What was written may still be on its way: look again after a moment.
+                if not self._sleep(GRACE):
+                    raise self.in_doubt(why)
+                found = self._look()
+        except Failure:
+            # The doubt outweighs whatever keeps us from settling it.
+            if not repeatable or self.deadline.expired:
+                raise self.in_doubt(why) from None
+            found = None
         if found is not None:
             return self._accepted(found)
         self.repeats += 1
         return None
 
-    def settle(self, row: OutboxRow) -> Message:
-        """Bring an unfinished send of an earlier process to its end."""
-        try:
-            found = self._look(row)
-        except Failure as failure:
-            raise self._in_doubt(failure) from None
-        if found is not None:
-            return self._accepted(found)
-        self.repeats += 1
-        return self.run()
+    def _look(self) -> Message | None:
+        """Our message in history: by its key, else as the one candidate with its text that no other
+        send of ours claims. None: it is not there.
 
-    def _look(self, row: OutboxRow | None = None) -> Message | None:
-        """Our message in history, by its key, else as the one unclaimed candidate with the same text.
-
-        Raises InDoubt when several could be it, Failure when history cannot be read.
+        Raises InDoubt when some candidate could be it but need not, Failure when history cannot be
+        read. What was accepted before ours bounds the search, not our clock, which may be wrong.
         """
-        exchange = self.exchange
-        row = row or exchange.state.sent(exchange.scope, exchange.session.name, self.outgoing.key)
-        begun = row.begun_at if row is not None else exchange.clock.now()
-        recent = recent_inbound(exchange, self.deadline, begun - SKEW)
+        exchange, key = self.exchange, self.outgoing.key
+        rows = exchange.state.outbox(exchange.scope, exchange.session.name)
+        since: str | None = None
+        for row in rows:
+            if row.key == key:
+                break
+            if row.state == "accepted" and row.time is not None:
+                since = max(since or "", row.time)
+        recent = recent_inbound(exchange, self.deadline, since)
         for message in recent:
-            if message.key == self.outgoing.key:
+            if message.key == key:
                 return message
         if exchange.dialect.returns_key:
             return None
-        claimed = {
-            other.message_id for other in exchange.state.outbox(exchange.scope, exchange.session.name, "accepted")
-        }
-        unclaimed = [m for m in recent if m.key is None and m.id not in claimed and m.text == self.outgoing.text]
-        if len(unclaimed) > 1:
-            raise self._in_doubt(None)
-        return unclaimed[0] if unclaimed else None
+        claimed = {row.message_id for row in rows if row.state == "accepted"}
+        unclaimed = [m for m in recent if m.key is None and m.id not in claimed]
+        text = self.outgoing.text or ", ".join(option.text for option in self.outgoing.picks)
+        same = [m for m in unclaimed if m.text.split() == text.split()]
+        if len(same) == 1:
+            return same[0]
+        if unclaimed:
+            # Several with this text, or something of the guest's that the service may have altered.
+            raise self.in_doubt(f"history has {len(unclaimed)} that could be it")
+        return None
 
     # --- means ---
 
@@ -251,7 +269,11 @@ class _Send:
         if kind is None:
             return False
         self._drop_line()
-        self.exchange.renew(kind, self.deadline, stale=self.exchange.session.credential(kind))
+        try:
+            self.exchange.renew(kind, self.deadline, stale=self.exchange.session.credential(kind))
+        except Failure as failure:
+            self.exchange.notice(f"the token could not be renewed: {failure.message}")
+            return False
         return True
 
     def _drop_line(self) -> None:
@@ -268,8 +290,8 @@ class _Send:
         return True
 
 
-def recent_inbound(exchange: Exchange, deadline: Deadline, since: float) -> list[Message]:
-    """The guest's own messages in history from about `since` (epoch seconds) on."""
+def recent_inbound(exchange: Exchange, deadline: Deadline, since: str | None) -> list[Message]:
+    """The guest's own messages in history from `since` (the service's time) on; all, when that is None."""
     dialect = exchange.dialect
 
     def fetch(after: Position | None, cursor: str | None) -> Page:
@@ -277,23 +299,20 @@ def recent_inbound(exchange: Exchange, deadline: Deadline, since: float) -> list
             dialect.history(exchange.session, after=after, cursor=cursor, limit=dialect.page_size), deadline
         )
 
-    items: Iterable[Item]
-    if dialect.paging is Paging.NUMBERED:
-        items = newest(fetch, dialect.paging, SEARCHED, lambda item: True)
-    else:
-        items = following(fetch, dialect.paging, None, dialect.page_size)[0]
-    return [
-        item
-        for item in items
-        if isinstance(item, Message) and item.direction == "inbound" and not _before(item.time, since)
-    ]
+    # No message has this id: pages that come newest first are read until they are older than `since`.
+    oldest = Position("", None, since) if since is not None and dialect.paging is Paging.NUMBERED else None
+    items, _ = following(fetch, dialect.paging, oldest, dialect.page_size)
+    return [item for item in items if isinstance(item, Message) and item.direction == "inbound"]
 
 
-def _before(time: str | None, since: float) -> bool:
+@contextmanager
+def _not_sent_so_far() -> Iterator[None]:
+    """What fails before a message is begun, or begun and not written, leaves it not sent."""
     try:
-        return time is not None and epoch_of(time) < since
-    except ValueError:
-        return False
+        yield
+    except Failure as failure:
+        failure.delivery = failure.delivery or "not_sent"
+        raise
 
 
 def _remembered(row: OutboxRow) -> Message:
