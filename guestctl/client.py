@@ -241,6 +241,8 @@ class Client:
             if sign_in is not None:
                 exchange.session = standing.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
             exchange.line = open_line(exchange, deadline, start_new=True)
+            # What was recorded belongs to the conversation left behind.
+            self.state.forget(self.scope, opening.name)
         else:
             exchange = self._create_beside(opening, standing if alive and not new else None, deadline, sign_in)
         self._began(exchange, opening, deadline)
