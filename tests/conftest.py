@@ -1,0 +1,69 @@
+"""What every test stands on: no guestctl settings from outside, state of its own, no sockets in unit tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from tests.fakes import FakeClock
+
+if TYPE_CHECKING:
+    from guestctl.sandbox.server import Sandbox
+
+UNIT = Path(__file__).parent / "unit"
+_PROXIES = {
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+}
+_TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT"}
+
+
+class SocketUsed(AssertionError):
+    """A unit test reached for the network."""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the machine shows through: GUESTCTL_*, proxies, CAs and terminal settings are gone."""
+    for name in tuple(os.environ):
+        if name.startswith("GUESTCTL_") or name.upper() in _PROXIES or name in _TERMINAL:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GUESTCTL_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
+def no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests under `unit/` neither connect, listen nor resolve. Socket pairs are no network."""
+    if UNIT not in request.path.parents:
+        return
+
+    def refuse(*args: object, **options: object) -> NoReturn:
+        raise SocketUsed(f"{request.node.nodeid} reached for the network: {args[1:]}")
+
+    for name in ("connect", "connect_ex", "bind", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A fresh sandbox, serving on loopback. Its bot answers at once and no rate is limited."""
+    from guestctl.sandbox.server import Sandbox
+
+    with Sandbox(fast=True) as served:
+        yield served

@@ -1,0 +1,336 @@
+"""Stand-ins that complain: a clock, a transport, and a hand that drives a dialect's flow.
+
+Knows: `wire`, `clock` and the shape of the transport. Must not know: any dialect, any example.
+Every fake refuses what it did not expect and reports what it expected and never got.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import pytest
+
+from guestctl.clock import Deadline
+from guestctl.errors import Failure, NetworkError
+from guestctl.model import Json
+from guestctl.wire import Call, Flow, Frame, Heard, Reply, Request, Turn
+
+T = TypeVar("T")
+
+#: 2026-03-04T09:15:27Z
+START = 1_772_615_727.0
+
+
+class FakeClock:
+    """Time that passes only when somebody sleeps or a test says so. Remembers the sleeps asked for."""
+
+    def __init__(self, at: float = START) -> None:
+        self._epoch = at
+        self._elapsed = 0.0
+        self.sleeps: list[float] = []
+
+    def now(self) -> float:
+        return self._epoch + self._elapsed
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    def sleep(self, seconds: float) -> None:
+        if seconds < 0:
+            raise ValueError(f"asked to sleep {seconds} s")
+        self.sleeps.append(seconds)
+        self._elapsed += seconds
+
+    def advance(self, seconds: float) -> None:
+        """Time passes without anybody sleeping."""
+        self._elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """The wall clock is set; monotonic time does not notice."""
+        self._epoch += seconds
+
+
+def ids(prefix: int = 0) -> Callable[[], str]:
+    """A source of UUIDs that are the same in every run: …0001, …0002."""
+    made = 0
+
+    def new_id() -> str:
+        nonlocal made
+        made += 1
+        return f"{prefix:08x}-0000-4000-8000-{made:012x}"
+
+    return new_id
+
+
+def reply(
+    status: int = 200, body: Json = None, headers: Mapping[str, str] | None = None, *, at: float = START
+) -> Reply:
+    """An HTTP answer. A `str` or `bytes` body is sent as it is, None as nothing, the rest as JSON."""
+    if isinstance(body, str):
+        raw = body.encode()
+    elif isinstance(body, bytes) or body is None:
+        raw = body or b""
+    else:
+        raw = json.dumps(body).encode()
+    return Reply(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, at)
+
+
+class Hand(Generic[T]):
+    """Performs one flow step by step. `step` is what the flow wants now, None once it has ended.
+
+    `result` or `failure` say how it ended. A failure other than `Failure` is a bug and is raised.
+    """
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self.step: Call | Turn | None = None
+        self.result: T | None = None
+        self.failure: Failure | None = None
+        self._go(lambda: next(flow))
+
+    @property
+    def request(self) -> Request:
+        """The HTTP request it wants performed."""
+        assert isinstance(self.step, Call), f"the flow wants {self.step}, not a request"
+        return self.step.request
+
+    @property
+    def said(self) -> Json:
+        """The JSON object it wants said on the socket; None when it only listens."""
+        assert isinstance(self.step, Turn), f"the flow wants {self.step}, not the socket"
+        return None if self.step.say is None else json.loads(self.step.say)
+
+    def answer(self, answer: Reply | Heard | None) -> None:
+        """Give it what it waits for."""
+        assert self.step is not None, "the flow has ended"
+        self._go(lambda: self._flow.send(answer))
+
+    def fail(self, failure: Failure) -> None:
+        """Tell it that what it asked for failed."""
+        assert self.step is not None, "the flow has ended"
+        self._go(lambda: self._flow.throw(failure))
+
+    def hear(self, heard: Sequence[Heard]) -> bool:
+        """Let it hear things; the first it awaits is its answer. Says whether there was one."""
+        assert isinstance(self.step, Turn), f"the flow wants {self.step}, not the socket"
+        accepts = self.step.answers
+        if accepts is None:
+            return False
+        for one in heard:
+            if accepts(one):
+                self.answer(one)
+                return True
+        return False
+
+    def give_up_waiting(self) -> None:
+        """Its patience runs out, or it awaited nothing."""
+        assert isinstance(self.step, Turn)
+        assert self.step.answers is None or self.step.patience is not None, "it waits until it is answered"
+        self.answer(None)
+
+    def done(self) -> T:
+        """The result. Raises what it failed with."""
+        assert self.step is None, f"the flow still wants {self.step}"
+        if self.failure is not None:
+            raise self.failure
+        return self.result  # type: ignore[return-value]
+
+    def _go(self, resume: Callable[[], Call | Turn]) -> None:
+        try:
+            self.step = resume()
+        except StopIteration as stop:
+            self.step, self.result = None, stop.value
+        except Failure as failure:
+            self.step, self.failure = None, failure
+
+
+@dataclass
+class _Expected:
+    method: str
+    url: str
+    outcome: Reply | Failure
+    headers: Mapping[str, str]
+    json: Json
+
+
+@dataclass
+class _Script:
+    url: str
+    headers: Mapping[str, str]
+    lines: deque[tuple[str, Any]] = field(default_factory=deque)
+    failure: Exception | None = None
+
+
+class ScriptedTransport:
+    """Answers in order, checks what is asked, and complains of what was never asked.
+
+        with ScriptedTransport(clock) as transport:
+            transport.expect("GET", "https://api.example.test/x", reply(200, {}))
+            transport.expect_socket("wss://…").says({"action": "…"}).hears({"class": "…"})
+            transport.install(monkeypatch)
+
+    `requests` keeps what was asked, with headers as sent. Sockets move the clock while they wait.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.requests: list[tuple[Request, dict[str, str]]] = []
+        self.sockets: list[ScriptedSocket] = []
+        self._expected: deque[_Expected] = deque()
+        self._doors: deque[ScriptedSocket] = deque()
+
+    def __enter__(self) -> ScriptedTransport:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: object) -> None:
+        if kind is None:
+            self.finish()
+
+    def expect(
+        self,
+        method: str,
+        url: str,
+        outcome: Reply | Failure,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Json = None,
+    ) -> None:
+        """The next request. `headers` are those that must be there, `json` the whole body when given."""
+        self._expected.append(_Expected(method, url, outcome, headers or {}, json))
+
+    def expect_socket(
+        self, url: str, *, headers: Mapping[str, str] | None = None, failure: Exception | None = None
+    ) -> ScriptedSocket:
+        """The next socket, or the failure to open it."""
+        socket = ScriptedSocket(self.clock, _Script(url, headers or {}, failure=failure))
+        self._doors.append(socket)
+        return socket
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        """Stand where the client looks for the real transport."""
+        patch.setattr("guestctl.transport.http.Http", lambda *args, **options: self)
+        patch.setattr("guestctl.transport.socket.Socket.connect", self.connect)
+
+    def finish(self) -> None:
+        """Fail for whatever was expected and never came."""
+        left = [f"{one.method} {one.url}" for one in self._expected] + [
+            f"socket {one.script.url}" for one in self._doors
+        ]
+        left += [f"on {one.script.url}: {line}" for one in self.sockets for line in one.script.lines]
+        assert not left, f"expected and never asked: {left}"
+
+    # --- what the client calls ---
+
+    def perform(
+        self, request: Request, *, headers: Mapping[str, str], deadline: Deadline, progress: object = None
+    ) -> Reply:
+        sent = {**request.headers, **headers}
+        self.requests.append((request, sent))
+        assert self._expected, f"unexpected request: {request.method} {request.url}"
+        due = self._expected.popleft()
+        assert (request.method, request.url) == (due.method, due.url)
+        for name, value in due.headers.items():
+            assert sent.get(name) == value, f"header {name}: {sent.get(name)!r} instead of {value!r}"
+        if due.json is not None:
+            assert request.json == due.json
+        if isinstance(due.outcome, Failure):
+            raise due.outcome
+        return due.outcome
+
+    def download(
+        self,
+        request: Request,
+        *,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        write: Callable[[bytes], object],
+        limit: int,
+        progress: object = None,
+    ) -> Reply:
+        answer = self.perform(request, headers=headers, deadline=deadline)
+        if answer.ok:
+            assert len(answer.body) <= limit
+            write(answer.body)
+        return answer
+
+    def connect(self, url: str, *, headers: Mapping[str, str], **options: object) -> ScriptedSocket:
+        assert self._doors, f"unexpected socket: {url}"
+        socket = self._doors.popleft()
+        assert url == socket.script.url
+        for name, value in socket.script.headers.items():
+            assert headers.get(name) == value, f"header {name}: {headers.get(name)!r} instead of {value!r}"
+        if socket.script.failure is not None:
+            raise socket.script.failure
+        self.sockets.append(socket)
+        return socket
+
+    def close(self) -> None:
+        """Connections of a fake need no closing."""
+
+
+class ScriptedSocket:
+    """One socket that follows its script: `says` is what the client must say next, `hears` what it is told."""
+
+    def __init__(self, clock: FakeClock, script: _Script) -> None:
+        self.clock = clock
+        self.script = script
+        self.heard_at = clock.monotonic()
+        self.unanswered = 0
+        self.pings = 0
+        self.sent: list[Json] = []
+        self.closed: tuple[int, str] | None = None
+
+    def says(self, expected: Json | Callable[[Json], bool]) -> ScriptedSocket:
+        """The client's next frame: an object whose members must all be there, or a predicate."""
+        self.script.lines.append(("says", expected))
+        return self
+
+    def hears(self, *frames: Json | Callable[[list[Json]], Json]) -> ScriptedSocket:
+        """Frames for the client: a text as it is, an object as JSON, or made from what it has sent so far."""
+        self.script.lines.extend(("hears", frame) for frame in frames)
+        return self
+
+    def breaks(self, failure: NetworkError) -> ScriptedSocket:
+        """The connection is lost here."""
+        self.script.lines.append(("breaks", failure))
+        return self
+
+    def send(self, text: str, *, deadline: Deadline) -> None:
+        value = json.loads(text)
+        self.sent.append(value)
+        due = self.script.lines.popleft() if self.script.lines else None
+        assert due is not None, f"unexpected frame: {value}"
+        assert due[0] == "says", f"unexpected frame: {value}; {due} was due"
+        if callable(due[1]):
+            assert due[1](value), f"not the frame that was due: {value}"
+        else:
+            assert {key: value.get(key) for key in due[1]} == due[1]
+
+    def receive(self, timeout: float) -> Frame | None:
+        kind: str
+        what: Any
+        kind, what = self.script.lines[0] if self.script.lines else ("", None)
+        if kind == "breaks":
+            self.script.lines.popleft()
+            raise what
+        if kind != "hears":
+            self.clock.advance(timeout)
+            return None
+        self.script.lines.popleft()
+        frame = what(self.sent) if callable(what) else what
+        self.heard_at = self.clock.monotonic()
+        return Frame(frame if isinstance(frame, str) else json.dumps(frame), self.clock.now())
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def close(self, code: int = 1000, reason: str = "") -> list[Frame]:
+        self.closed = (code, reason)
+        return []
+
+    def abort(self) -> None:
+        self.closed = self.closed or (1006, "")

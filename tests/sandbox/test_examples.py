@@ -1,0 +1,302 @@
+"""Every literal wire example, seen from the service: it accepts this, and answers of this shape.
+
+Knows: bare requests, bare websocket-client, the sandbox's settings and its admin endpoint. Must not
+know: the client. What is said here is said by a stranger, word for word as written in `tests/wire`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+import websocket
+
+from guestctl.sandbox.server import Sandbox
+from tests.examples import Answer, Example, Json, Step, everything, fill, form, match, spoilt
+
+PATIENCE = 5.0
+#: Seconds in which a frame that must not come would have come.
+QUIET = 0.05
+#: Beneath the example's own: nobody speaks unasked, and nothing is slowed down.
+OPTIONS: Mapping[str, Any] = {"fast": True, "agent": True}
+
+EXAMPLES = [example for example in everything() if not example.client_only]
+
+
+def refused(frame: Json) -> bool:
+    """Whether a frame says no, in whatever family's words."""
+    if not isinstance(frame, dict):
+        return False
+    code = frame.get("code")
+    if isinstance(code, int) and code >= 300:
+        return True
+    return frame.get("class") == "GenerateUrlError" or str(frame.get("type")).lower() == "error"
+
+
+class Rehearsal:
+    """One example, performed by a stranger against a sandbox of its own.
+
+    `refusals` lists what was not answered as written at all, `shapes` what was answered otherwise,
+    `accepted` the spoilt requests that should have been refused and were not.
+    """
+
+    def __init__(self, example: Example, folder: Path, *, spoil: bool = False) -> None:
+        self.example = example
+        self.refusals: list[str] = []
+        self.shapes: list[str] = []
+        self.accepted: list[str] = []
+        self.tried = 0
+        self._spoil = spoil
+        self._names: dict[str, Json] = {}
+        self._sockets: dict[str, websocket.WebSocket] = {}
+        self._stack = ExitStack()
+        self._door: Mapping[str, Json] | None = None
+        self._sandbox = self._stack.enter_context(Sandbox(**self._settings(folder)))
+
+    def _settings(self, folder: Path) -> dict[str, Any]:
+        given = self.example.setting
+        settings = {**OPTIONS, **given.get("options", {})}
+        for name in ("origins", "faults"):
+            if name in settings:
+                settings[name] = tuple(settings[name])
+        if "script" in given:
+            script = folder / "script.yaml"
+            script.write_text(given["script"], encoding="utf-8")
+            settings["script"] = script
+        if "deployment" in given:
+            overlay = {name: tuple(v) if isinstance(v, list) else v for name, v in given["deployment"].items()}
+            settings["deployment"] = overlay
+        return settings
+
+    def run(self) -> Rehearsal:
+        self._names |= {
+            "rest": self._sandbox.url,
+            "socket": "ws" + self._sandbox.url[4:],
+            "deployment": self._sandbox.deployment_id,
+        }
+        with self._stack:
+            for step in self.example.prelude:
+                self._perform(step, judged=False)
+            for step in self.example.steps:
+                self._perform(step, judged=True)
+            for name, socket in self._sockets.items():
+                left = self._receive(socket, QUIET)
+                if left is not None:
+                    self.shapes.append(f"{self.example.name}: {name} also hears {left}")
+            sessions = self._sandbox.call(self._sandbox.admin.sessions)["sessions"]
+            complaints = [complaint for session in sessions for complaint in session["complaints"]]
+            self.shapes += match(list(self.example.complaints), complaints, {}, at=(self.example.name, "complaints"))
+        return self
+
+    def _perform(self, step: Step, *, judged: bool) -> None:
+        for operation, body in step.stage:
+            self._behind_the_scenes(operation, body)
+        socket = step.stranger or "own"
+        spoiling = judged and self._spoil and not self._expects_refusal(step)
+        if step.request is not None and step.request.get("upgrade"):
+            self._knock(socket, step, spoiling)
+        elif step.request is not None:
+            self._ask(step, spoiling)
+        if step.frame is not None:
+            self._say(socket, step, spoiling)
+        for number, answer in enumerate(step.hears, 1):
+            heard = self._receive(self._socket(socket), PATIENCE)
+            where = f"{step.where}.hears[{number}]"
+            if heard is None:
+                self.refusals.append(f"{where}: nothing came")
+                return
+            if refused(heard) and not refused(fill_known(answer.body, self._names)):
+                self.refusals.append(f"{where}: refused: {heard}")
+            self.shapes += [f"{where}: {line}" for line in self._shape(answer, heard)]
+
+    def _expects_refusal(self, step: Step) -> bool:
+        if step.reply is not None and step.reply.status != 101 and (step.reply.status or 0) >= 300:
+            return True
+        return any(refused(fill_known(answer.body, self._names)) for answer in step.hears)
+
+    # --- what is said ---
+
+    def _filled(self, value: Json) -> Json:
+        """The value as it is sent; what the guest chooses is its sample, or fresh."""
+        return fill(value, _Choosing(self._names, self.example.samples))
+
+    def _socket(self, name: str) -> websocket.WebSocket:
+        if name not in self._sockets:
+            assert self._door is not None, "no step has opened a socket yet"
+            self._sockets[name] = self._connect(self._door)
+        return self._sockets[name]
+
+    def _connect(self, request: Mapping[str, Json]) -> websocket.WebSocket:
+        headers = dict(request.get("headers") or {})
+        origin = headers.pop("Origin", None)
+        asked = requests.Request("GET", self._names["socket"].replace("ws", "http", 1) + request["path"])
+        asked.params = request.get("query") or {}
+        url = (asked.prepare().url or "").replace("http", "ws", 1)
+        options = {"origin": origin} if origin else {"suppress_origin": True}
+        socket = websocket.create_connection(url, timeout=PATIENCE, header=headers, **options)
+        self._stack.callback(socket.shutdown)
+        return socket
+
+    def _knock(self, name: str, step: Step, spoiling: bool) -> None:
+        assert step.request is not None
+        assert step.reply is not None
+        request = self._filled(dict(step.request))
+        if spoiling:
+            for what, changed in self._spoilings(step, request):
+                try:
+                    self._connect(changed)
+                except websocket.WebSocketBadStatusException:
+                    continue
+                self.accepted.append(f"{step.where}: {what}")
+        try:
+            self._sockets[name] = self._connect(request)
+            self._door, status, body, headers = request, 101, b"", {}
+        except websocket.WebSocketBadStatusException as error:
+            status, body, headers = error.status_code, error.resp_body or b"", dict(error.resp_headers or {})
+        self._judge(step, status, headers, body)
+
+    def _ask(self, step: Step, spoiling: bool) -> None:
+        assert step.request is not None
+        request = self._filled(dict(step.request))
+        if spoiling:
+            for what, changed in self._spoilings(step, request):
+                if self._http(changed).status_code < 400:
+                    self.accepted.append(f"{step.where}: {what}")
+        answer = self._http(request)
+        self._judge(step, answer.status_code, answer.headers, answer.content)
+
+    def _http(self, request: Mapping[str, Json]) -> requests.Response:
+        content = request.get("content")
+        return requests.request(
+            request["method"],
+            request.get("url") or self._names["rest"] + request["path"],
+            params=request.get("query"),
+            headers={name: str(value) for name, value in (request.get("headers") or {}).items()},
+            json=request.get("json"),
+            data=content.encode() if content is not None else request.get("form"),
+            timeout=PATIENCE,
+            allow_redirects=False,
+        )
+
+    def _say(self, name: str, step: Step, spoiling: bool) -> None:
+        socket = self._socket(name)
+        frame = self._filled(step.frame)
+        if spoiling:
+            for what, changed in self._spoilings(step, frame):
+                socket.send(json.dumps(changed))
+                heard = self._receive(socket, PATIENCE)
+                if not refused(heard):
+                    self.accepted.append(f"{step.where}: {what}: {heard}")
+        socket.send(json.dumps(frame, ensure_ascii=False))
+
+    def _spoilings(self, step: Step, said: Json) -> Iterator[tuple[str, Json]]:
+        for path in step.spoilable():
+            for what, changed in spoilt(said, path):
+                self.tried += 1
+                yield what, changed
+
+    def _behind_the_scenes(self, operation: str, body: Json) -> None:
+        key = {"Authorization": f"Bearer {self._sandbox.admin_key}"}
+        done = requests.post(f"{self._sandbox.admin_url}/{operation}", json=body or {}, headers=key, timeout=PATIENCE)
+        assert done.status_code == 200, done.text
+
+    # --- what is heard ---
+
+    def _receive(self, socket: websocket.WebSocket, patience: float) -> Json:
+        socket.settimeout(patience)
+        try:
+            text = socket.recv()
+        except websocket.WebSocketTimeoutException:
+            return None
+        except websocket.WebSocketConnectionClosedException:
+            return None
+        return json.loads(text) if text else None
+
+    def _judge(self, step: Step, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        assert step.reply is not None
+        if status != step.reply.status:
+            self.refusals.append(f"{step.where}: HTTP {status} instead of {step.reply.status}: {body[:300]!r}")
+            return
+        for name, value in step.reply.headers.items():
+            found = match(value, headers.get(name), self._names)
+            self.shapes += [f"{step.where}: header {name}: {line}" for line in found]
+        if step.reply.text is not None:
+            self.shapes += [f"{step.where}: {line}" for line in match(step.reply.text, body.decode(), self._names)]
+        elif step.reply.body is not None:
+            self.shapes += [f"{step.where}: {line}" for line in self._shape(step.reply, json.loads(body))]
+
+    def _shape(self, answer: Answer, heard: Json) -> list[str]:
+        """Same keys, same constants; where a value is the service's to choose, the form of the sample."""
+        known = set(self._names)
+        found = match(answer.body, heard, self._names, extra=answer.extra)
+        for name in self._names.keys() - known:
+            if name in self.example.samples:
+                lines = form(self.example.samples[name], self._names[name])
+                found += [f"${name}: {line}" for line in lines]
+        return found
+
+
+class _Choosing(dict[str, Json]):
+    """The known names; one asked for that is not known yet is chosen, and known from then on."""
+
+    def __init__(self, names: dict[str, Json], samples: Mapping[str, Json]) -> None:
+        super().__init__(names)
+        self._names = names
+        self._samples = samples
+
+    def __missing__(self, name: str) -> Json:
+        self[name] = self._names[name] = self._samples.get(name, str(uuid4()))
+        return self[name]
+
+
+def fill_known(value: Json, names: Mapping[str, Json]) -> Json:
+    """The value with the names that have values; the others stay as they are written."""
+
+    class Known(dict[str, Json]):
+        def __missing__(self, name: str) -> Json:
+            return f"${name}"
+
+    return fill(value, Known(names))
+
+
+@cache
+def rehearsed(example_id: str, folder: Path) -> Rehearsal:
+    return Rehearsal(_named(example_id), folder).run()
+
+
+def _named(example_id: str) -> Example:
+    return next(example for example in EXAMPLES if example.id == example_id)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scripts")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
+def test_the_sandbox_accepts_this(example: Example, folder: Path) -> None:
+    assert not rehearsed(example.id, folder).refusals
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
+def test_the_sandbox_answers_in_this_shape(example: Example, folder: Path) -> None:
+    assert not rehearsed(example.id, folder).shapes
+
+
+SPOILABLE = [example for example in EXAMPLES if any(step.spoilable() for step in example.steps)]
+
+
+@pytest.mark.parametrize("example", SPOILABLE, ids=lambda example: example.id)
+def test_the_sandbox_refuses_a_spoilt_request_and_forgets_it(example: Example, folder: Path) -> None:
+    """Each is sent on the session that is then used as written: a refused request changes nothing."""
+    rehearsal = Rehearsal(example, folder, spoil=True).run()
+    assert not rehearsal.accepted
+    assert not rehearsal.refusals
+    assert not rehearsal.shapes
