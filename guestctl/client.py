@@ -23,6 +23,7 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from guestctl import __version__
 from guestctl.clock import Clock, Deadline, SystemClock, epoch_of
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Ability, Dialect, Page, Position
@@ -121,7 +122,8 @@ class Client:
         self._environ = environ
         self._own_state = state is None
         self.state = state or State.open(State.directory(environ), self.clock, notice=notice)
-        self.profile = profile if isinstance(profile, Profile) else self._resolved(profile)
+        given = profile if isinstance(profile, Profile) else self._resolved(profile)
+        self.profile = given if given.application else replace(given, application=f"guestctl-{__version__}")
         self._new_id = new_id
         self.dialect: Dialect = dialect_class(self.profile.api)(self.profile, new_id=new_id, traceparent=traceparent)
         for alternatives in self.dialect.required:
@@ -343,8 +345,8 @@ class Client:
             if value and field not in self.dialect.fields:
                 raise self._no_field(field)
 
-    def _no_field(self, field: str) -> UsageError:
-        able = [name for name in NAMES if field in dialect_class(name).fields]
+    def _no_field(self, field: str, of: Literal["fields", "send_fields"] = "fields") -> UsageError:
+        able = [name for name in NAMES if field in getattr(dialect_class(name), of)]
         return UsageError(
             f"the {self.dialect.name} API has no field for --{field}; {', '.join(able) or 'none'} has it",
             code="usage.option",
@@ -428,8 +430,8 @@ class Client:
         deadline = self._deadline()
         pattern = _compiled(expect)
         self._need(Ability.SEND)
-        if attributes and "attr" not in self.dialect.fields:
-            raise self._no_field("attr")
+        if attributes and "attr" not in self.dialect.send_fields:
+            raise self._no_field("attr", "send_fields")
         exchange = self._exchange_for(self.session())
         outgoing = Outgoing(key=key or self._new_id(), text=text, attributes=dict(attributes or {}))
         if not (text.strip() or pick or files or form):
