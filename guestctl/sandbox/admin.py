@@ -94,7 +94,7 @@ class Admin:
             raise _refused(400, "code is no close code")
         to = _name(body, "to")
         targets = [self._find(to)] if to else list(self._world.conversations.values())
-        sockets = [observer for conversation in targets for observer in tuple(conversation.observers)]
+        sockets = [observer for conversation in targets for observer in conversation.observers if observer.open]
         for socket in sockets:
             socket.close(code)
         return {"disconnected": len(sockets)}
@@ -151,7 +151,7 @@ def _report(conversation: Conversation) -> dict[str, Any]:
         "api": conversation.api,
         "state": conversation.state,
         "created_at": conversation.created,
-        "sockets": len(conversation.observers),
+        "sockets": sum(observer.open for observer in conversation.observers),
         "refreshes": requests["refresh"],
         "configures": requests["create"],
         "requests": dict(requests),

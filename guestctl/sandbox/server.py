@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import StreamBufferFullError, StreamClosedError
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
@@ -178,8 +177,10 @@ class Sandbox:
         server = None
         try:
             self._furnish(store)
-            listening = bind_sockets(self.options.port, self.options.host, backlog=1024)
-            self.port = listening[0].getsockname()[1]
+            family = socket.AF_INET6 if ":" in self.options.host else socket.AF_INET
+            listening = socket.create_server((self.options.host, self.options.port), family=family, backlog=1024)
+            listening.setblocking(False)
+            self.port = listening.getsockname()[1]
             self.hosts = self._own_names()
             server = HTTPServer(
                 Application([(r".*", _Guest, {"sandbox": self})], log_function=lambda handler: None),
@@ -188,7 +189,7 @@ class Sandbox:
                 max_header_size=64 * 1024,
                 idle_connection_timeout=600,
             )
-            server.add_sockets(listening)
+            server.add_socket(listening)
             self._loop.call_later(_SWEEP, self._sweep)
             started.set_result(None)
             await self._stopping.wait()
@@ -610,6 +611,10 @@ class _Guest(WebSocketHandler):
         peer.active_at = self.sandbox.clock.monotonic()
         if isinstance(message, bytes):
             peer.close(1003, "Text only")
+            return
+        limit = self.sandbox.options.message_limit
+        if len(message) * 4 > limit and len(message.encode()) > limit:
+            peer.close(1009, "Message too big")
             return
         self.sandbox.answering = True
         try:

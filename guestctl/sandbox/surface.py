@@ -202,7 +202,7 @@ class Table:
             if "{" in route.pattern:
                 self._routes.append((_compiled(route.pattern), route, face))
             else:
-                self._exact[route.method, route.pattern] = (route, face)
+                self._exact.setdefault((route.method, route.pattern), (route, face))
         for door in face.doors():
             self._doors.append((_compiled(door.pattern), door, face))
 

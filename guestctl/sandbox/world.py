@@ -97,6 +97,9 @@ class Message:
 class Observer(Protocol):
     """A socket that watches a conversation."""
 
+    @property
+    def open(self) -> bool: ...
+
     def send(self, text: str, route: str | None = None) -> None: ...
 
     def close(self, code: int = 1000, reason: str = "") -> None: ...

@@ -103,6 +103,8 @@ class Stranger:
             opcode, data = self.socket.recv_data()
         except (websocket.WebSocketConnectionClosedException, ConnectionError):
             return 1006
+        except websocket.WebSocketProtocolException as illegal:  # "Invalid close opcode 5000"
+            return int(str(illegal).rpartition(" ")[2])
         assert opcode == websocket.ABNF.OPCODE_CLOSE, (opcode, data)
         return int.from_bytes(data[:2], "big") if data else 1005
 
@@ -150,12 +152,15 @@ def history(sandbox: Sandbox, jwt: str, status: int = 200, origin: str | None = 
 class Control:
     """The admin endpoint, by bare requests."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, verify: str | bool = True) -> None:
         self._url = sandbox.admin_url
+        self._verify = verify
         self._headers = {"Authorization": f"Bearer {sandbox.admin_key}"}
 
     def __call__(self, method: str, path: str, status: int = 200, **body: Any) -> Any:
-        answer = requests.request(method, self._url + path, json=body or None, headers=self._headers, timeout=PATIENCE)
+        answer = requests.request(
+            method, self._url + path, json=body or None, headers=self._headers, timeout=PATIENCE, verify=self._verify
+        )
         assert answer.status_code == status, answer.text
         return answer.json()
 

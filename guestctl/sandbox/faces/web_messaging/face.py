@@ -138,6 +138,7 @@ class WebMessaging:
     def heard(self, peer: Peer, text: str) -> None:
         seat: _Seat = peer.note
         tracing: str | None = None
+        route: str | None = None
         try:
             try:
                 frame = decode(text)
@@ -163,7 +164,7 @@ class WebMessaging:
         except _Answered:
             pass
         except GuestError as problem:
-            self._reply(seat, "string", problem.text, tracing, code=problem.code)
+            self._reply(seat, "string", problem.text, tracing, code=problem.code, route=route)
 
     def _reply(
         self, seat: _Seat, name: str, body: Any, tracing: str | None, *, code: int = 200, type: str = "response",

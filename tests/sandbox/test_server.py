@@ -1,0 +1,546 @@
+"""The server: who may connect, what is too much, how faults feel, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import websocket
+
+from guestctl.clock import SystemClock
+from guestctl.sandbox import DEPLOYMENT_ID, Sandbox
+from guestctl.sandbox.bot import EchoBot
+from guestctl.sandbox.faults import FaultError
+from guestctl.sandbox.store import StoreError
+from guestctl.sandbox.tls import certificates
+from tests.sandbox.conftest import Make
+from tests.sandbox.published import check_error
+from tests.sandbox.stranger import PATIENCE, Control, HandClock, Join, Stranger, history
+
+CONFIG = f"/webdeployments/v1/deployments/{DEPLOYMENT_ID}/config.json"
+MESSAGES = "/api/v2/webmessaging/messages"
+
+
+# -- who may connect
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "LocalHost", "[::1]"])
+def test_own_names(sandbox: Sandbox, name: str) -> None:
+    headers = {"Host": f"{name}:{sandbox.port}"}
+    config = requests.get(sandbox.url + CONFIG, headers=headers, timeout=5)
+    assert config.status_code == 200
+    assert config.json()["apiEndpoint"] == f"http://{name}:{sandbox.port}", (
+        "addresses are given as the client wrote ours"
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "localhost.evil:{port}", ""]
+)
+def test_foreign_host(sandbox: Sandbox, host: str) -> None:
+    """A page whose name was made to point at loopback gets nothing (DNS rebinding)."""
+    host = host.format(port=sandbox.port)
+    for path in (CONFIG, MESSAGES, "/sandbox/admin/health", "/nothing"):
+        answer = requests.get(sandbox.url + path, headers={"Host": host}, timeout=5)
+        assert answer.status_code == 421, path
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        Stranger(sandbox, host=host or "x")
+    assert refused.value.status_code == 421
+
+
+def test_a_proxy_in_front_can_be_named(make: Make) -> None:
+    sandbox = make(also_hosts=["127.0.0.1:9"])
+    assert requests.get(sandbox.url + CONFIG, headers={"Host": "127.0.0.1:9"}, timeout=5).status_code == 200
+
+
+def test_every_answer_is_visibly_ours(sandbox: Sandbox, join: Join) -> None:
+    for path in (CONFIG, MESSAGES, "/nothing", "/sandbox/admin/health"):
+        assert requests.get(sandbox.url + path, timeout=5).headers["Server"] == "guestctl-sandbox"
+    assert join(sandbox).socket.headers["server"] == "guestctl-sandbox"
+
+
+def test_cors(make: Make) -> None:
+    sandbox = make(origins=("shop.example",))
+    asks = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,x-more"}
+    answer = requests.options(sandbox.url + MESSAGES, headers={"Origin": "https://www.shop.example", **asks}, timeout=5)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://www.shop.example"
+    assert answer.headers["Access-Control-Allow-Methods"] == "GET"
+    assert answer.headers["Access-Control-Allow-Headers"] == "authorization,x-more"
+    assert "Access-Control-Allow-Private-Network" not in answer.headers
+    answer = requests.get(sandbox.url + MESSAGES, headers={"Origin": "https://shop.example"}, timeout=5)
+    assert answer.status_code == 401
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example", "a page may read errors, too"
+    assert answer.headers["Vary"] == "Origin"
+    refused = requests.options(sandbox.url + MESSAGES, headers={"Origin": "https://evil.example", **asks}, timeout=5)
+    assert (refused.status_code, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
+    refused = requests.get(sandbox.url + MESSAGES, headers={"Origin": "https://evil.example"}, timeout=5)
+    check_error(refused.json(), 403)
+    private = {"Origin": "https://any.example", "Access-Control-Request-Private-Network": "true"}
+    answer = requests.options(sandbox.url + CONFIG, headers=private, timeout=5)
+    assert answer.headers["Access-Control-Allow-Private-Network"] == "true"
+    put = requests.options(sandbox.url + "/uploads/x", headers={"Origin": "https://any.example"}, timeout=5)
+    assert put.headers["Access-Control-Allow-Methods"] == "PUT"
+
+
+def test_a_browsers_upgrade(sandbox: Sandbox, join: Join) -> None:
+    header = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "websocket"}
+    assert join(sandbox, origin="https://shop.example", header=header).configure()["connected"]
+
+
+def test_unknown_paths_and_methods(sandbox: Sandbox) -> None:
+    answer = requests.get(sandbox.url + "/nothing", timeout=5)
+    check_error(answer.json(), 404)
+    answer = requests.post(sandbox.url + MESSAGES, timeout=5)
+    check_error(answer.json(), 405)
+    assert answer.headers["Allow"] == "GET"
+    assert requests.options(sandbox.url + "/nothing", timeout=5).status_code == 404
+    assert requests.head(sandbox.url + MESSAGES, timeout=5).status_code == 405
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        websocket.create_connection(f"ws://127.0.0.1:{sandbox.port}/nothing")
+    assert refused.value.status_code == 404
+    assert requests.get(sandbox.url + "/v1", timeout=5).status_code == 404
+
+
+# -- what is too much
+
+
+def test_large_bodies(sandbox: Sandbox) -> None:
+    path = "/api/v2/webdeployments/token/refresh"
+    answer = requests.post(sandbox.url + path, data=b"x" * (1024 * 1024 + 1), timeout=5)
+    check_error(answer.json(), 413)
+    with contextlib.suppress(requests.ConnectionError):  # refused on its header
+        answer = requests.post(sandbox.url + path, headers={"Content-Length": str(2**40)}, timeout=5)
+        assert answer.status_code >= 400
+    assert requests.get(sandbox.url + CONFIG, timeout=5).ok
+
+
+def wide(size: int) -> str:
+    """A configure frame of exactly this many bytes."""
+    frame = json.dumps({"action": "configureSession", "deploymentId": DEPLOYMENT_ID, "token": "T", "pad": ""})
+    return frame[:-2] + "x" * (size - len(frame)) + '"}'
+
+
+def test_frame_limit(sandbox: Sandbox, join: Join) -> None:
+    guest = join(sandbox)
+    guest.socket.send(wide(32 * 1024))
+    guest.expect("SessionResponse")
+    guest.socket.send(wide(32 * 1024 + 1))
+    assert guest.expect_close() == 1009
+    history_free = join(sandbox)
+    assert history_free.configure()["newSession"] is False
+
+
+@pytest.mark.parametrize(("total", "fits"), [(128 * 1024, True), (128 * 1024 + 1, False)])
+def test_message_limit(sandbox: Sandbox, join: Join, total: int, fits: bool) -> None:
+    guest = join(sandbox)
+    text = wide(total)
+    parts = [text[start : start + 32 * 1024] for start in range(0, total, 32 * 1024)]
+    for number, part in enumerate(parts):
+        opcode = websocket.ABNF.OPCODE_CONT if number else websocket.ABNF.OPCODE_TEXT
+        last = int(number == len(parts) - 1)
+        guest.socket.send_frame(websocket.ABNF.create_frame(part, opcode, last))
+    if fits:
+        guest.expect("SessionResponse")
+    else:
+        assert guest.expect_close() == 1009
+
+
+def test_a_giant_frame_is_refused_on_its_header(sandbox: Sandbox, join: Join) -> None:
+    guest = join(sandbox)
+    guest.socket.sock.sendall(struct.pack("!BBQ", 0x81, 0xFF, 2**40) + b"mask")
+    assert guest.expect_close() == 1009
+
+
+def test_limits_can_be_set(make: Make, join: Join) -> None:
+    guest = join(make(frame_limit=200, message_limit=400))
+    guest.socket.send(wide(201))
+    assert guest.expect_close() == 1009
+
+
+def test_binary_is_not_spoken(sandbox: Sandbox, join: Join) -> None:
+    guest = join(sandbox)
+    guest.socket.send_binary(b"{}")
+    assert guest.expect_close() == 1003
+
+
+def test_pings_are_answered(sandbox: Sandbox, join: Join) -> None:
+    guest = join(sandbox)
+    guest.socket.ping("are you there")
+    opcode, data = guest.socket.recv_data(control_frame=True)
+    assert (opcode, data) == (websocket.ABNF.OPCODE_PONG, b"are you there")
+
+
+def test_our_close_is_answered(sandbox: Sandbox, join: Join) -> None:
+    guest = join(sandbox)
+    guest.socket.send_close(1000, b"The user has closed the connection.")
+    assert guest.expect_close() == 1000
+
+
+def test_idle_and_old_sockets_are_closed(make: Make, join: Join, hand_clock: HandClock) -> None:
+    sandbox = make(clock=hand_clock, fast=True)
+    idle, busy = join(sandbox, "A"), join(sandbox, "B")
+    idle.configure()
+    busy.configure()
+    hand_clock.advance(599)
+    busy.send("echo", message={"type": "Text", "text": "ping"})
+    busy.expect("StructuredMessage")
+    hand_clock.advance(1)
+    assert idle.expect_close() == 1001
+    for _ in range(11):
+        hand_clock.advance(599)
+        busy.send("echo", message={"type": "Text", "text": "ping"})
+        busy.expect("StructuredMessage")
+    hand_clock.advance(100)
+    assert busy.expect_close() == 1001
+    assert [session["state"] for session in Control(sandbox).sessions()] == ["active", "active"]
+
+
+def test_idle_limits_can_be_off(make: Make, join: Join, hand_clock: HandClock) -> None:
+    guest = join(make(clock=hand_clock, idle_timeout=0, socket_life=0))
+    guest.configure()
+    hand_clock.advance(100_000)
+    time.sleep(0.6)  # one sweep of the server's own loop
+    guest.configure()
+
+
+def test_who_does_not_read_is_cut_off(make: Make, join: Join) -> None:
+    sandbox = make(fast=True)
+    deaf = join(sandbox)
+    deaf.configure()
+    (session,) = Control(sandbox).sessions()
+
+    def shout() -> int:
+        conversation = sandbox.world.conversations[session["id"]]
+        for _ in range(80):
+            sandbox.world.say(conversation, "x" * 1_000_000)
+        return len(conversation.observers)
+
+    sandbox.call(shout)
+    assert sandbox.call(lambda: len(sandbox.peers)) == 0
+
+
+def test_a_bug_of_ours_looks_like_the_gateways(make: Make, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(EchoBot):
+        def reply_to(self, *args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("bot is broken")
+
+    guest = join(make(bot=Broken()))
+    guest.configure()
+    guest.message("x")
+    guest.expect("StructuredMessage")
+    frame = json.loads(guest.socket.recv())
+    assert set(frame) == {"message", "connectionId", "requestId"}
+    assert "could not be handled" in caplog.text
+    guest.configure()
+
+
+# -- faults as a guest feels them
+
+
+@pytest.fixture
+def faulty(make: Make, join: Join) -> Any:
+    """A configured guest and a way to arm faults."""
+    sandbox = make(fast=True)
+    guest = join(sandbox)
+    guest.configure()
+    return guest, lambda *specs: Control(sandbox)("POST", "/faults", specs=list(specs)), sandbox
+
+
+@pytest.mark.parametrize(("code", "seen"), [(1006, 1006), (1001, 1001), (4001, 4001), (1005, 1005), (999, 999)])
+def test_drop(faulty: Any, join: Join, code: int, seen: int) -> None:
+    guest, arm, sandbox = faulty
+    arm(f"drop:code={code},after=2")
+    guest.message("one")
+    assert guest.expect("StructuredMessage")["body"]["text"] == "one"
+    assert guest.expect_close() == seen
+    back = join(sandbox)
+    assert back.configure()["newSession"] is False
+    assert back.texts() == ["echo: one", "one"], "the message is stored"
+
+
+def test_duplicate_swap_and_delay(faulty: Any) -> None:
+    guest, arm, _ = faulty
+    arm("duplicate:times=1")
+    guest.message("a")
+    assert [guest.receive()["body"]["text"] for _ in range(3)] == ["a", "a", "echo: a"]
+    arm("swap:times=1")
+    guest.message("b")
+    assert [guest.receive()["body"]["text"] for _ in range(2)] == ["echo: b", "b"]
+    arm("delay:ms=50,times=1")
+    guest.message("c")
+    assert [guest.receive()["body"]["text"] for _ in range(2)] == ["c", "echo: c"], "order stays"
+
+
+def test_swap_without_a_next_frame(faulty: Any) -> None:
+    guest, arm, _ = faulty
+    arm("swap:times=1")
+    guest.send("getJwt")
+    guest.expect("JwtResponse")
+
+
+def test_truncate_and_garbage(faulty: Any) -> None:
+    guest, arm, _ = faulty
+    for spec in ("truncate:times=1", "garbage:times=1"):
+        arm(spec)
+        guest.send("getJwt")
+        with pytest.raises(ValueError):
+            json.loads(guest.socket.recv())
+        guest.send("getJwt")
+        guest.expect("JwtResponse")
+
+
+def test_silence_holds_pongs_too(faulty: Any, join: Join) -> None:
+    guest, arm, sandbox = faulty
+    other = join(sandbox, "U")
+    other.configure()
+    arm("silence:for=400ms")
+    guest.message("held")
+    other.message("also held")
+    other.socket.ping("x")
+    other.expect_nothing()
+    guest.expect_nothing()
+    assert [guest.receive()["body"]["text"] for _ in range(2)] == ["held", "echo: held"]
+    seen = [other.socket.recv_data(control_frame=True)[0] for _ in range(3)]
+    assert sorted(seen) == [websocket.ABNF.OPCODE_TEXT] * 2 + [websocket.ABNF.OPCODE_PONG]
+
+
+def test_refuse(faulty: Any, join: Join) -> None:
+    _, arm, sandbox = faulty
+    arm("refuse:status=429,times=1")
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        Stranger(sandbox)
+    assert refused.value.status_code == 429
+    assert join(sandbox).configure()
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [("http:status=503,times=1", 503), ("unauthorized:times=1", 401), ("ratelimit:retry_after=7,times=1", 429)],
+)
+def test_refused_requests(faulty: Any, spec: str, status: int) -> None:
+    guest, arm, sandbox = faulty
+    jwt = guest.jwt()
+    arm(spec)
+    requests.get(sandbox.url + CONFIG, timeout=5)  # not counted
+    answer = requests.get(sandbox.url + MESSAGES, headers={"Authorization": f"Bearer {jwt}"}, timeout=5)
+    check_error(answer.json(), status)
+    assert answer.headers.get("Retry-After") == ("7" if status == 429 else None)
+    history(sandbox, jwt)
+
+
+def test_conflict_is_a_window(make: Make, join: Join, hand_clock: HandClock) -> None:
+    sandbox = make(clock=hand_clock)
+    guest = join(sandbox)
+    guest.configure()
+    jwt = guest.jwt()
+    Control(sandbox)("POST", "/faults", specs=["conflict:for=2s"])
+    for _ in range(2):
+        assert history(sandbox, jwt, 409)["code"] == "session.locked"
+    hand_clock.advance(2)
+    history(sandbox, jwt)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "code"),
+    [
+        ("ratelimit:retry_after=7,on=send,times=1", "TooManyRequestsErrorMessage", 429),
+        ("http:status=503,on=send,times=1", "string", 503),
+        ("unauthorized:on=send,times=1", "string", 401),
+    ],
+)
+def test_refused_actions(faulty: Any, spec: str, name: str, code: int) -> None:
+    guest, arm, _ = faulty
+    arm(spec)
+    guest.message("refused", "r")
+    frame = guest.expect(name, code)
+    assert frame["tracingId"] == "r"
+    if code == 429:
+        assert frame["body"]["retryAfter"] == 7
+    guest.message("taken")
+    guest.expect("StructuredMessage")
+    guest.expect("StructuredMessage")
+    assert guest.history()["total"] == 2
+
+
+def test_lag_and_damage_of_history(faulty: Any) -> None:
+    guest, arm, sandbox = faulty
+    guest.message("fresh")
+    guest.expect("StructuredMessage")
+    guest.expect("StructuredMessage")
+    jwt = guest.jwt()
+    arm("lag:ms=60000,times=1")
+    assert history(sandbox, jwt)["total"] == 0
+    assert history(sandbox, jwt)["total"] == 2
+    for spec in ("truncate:on=history,times=1", "garbage:on=history,times=1"):
+        arm(spec)
+        answer = requests.get(sandbox.url + MESSAGES, headers={"Authorization": f"Bearer {jwt}"}, timeout=5)
+        assert answer.status_code == 200
+        with pytest.raises(ValueError):
+            answer.json()
+    arm("delay:ms=20,on=history,times=1")
+    assert history(sandbox, jwt)["total"] == 2
+
+
+def test_faults_from_the_start(make: Make) -> None:
+    sandbox = make(faults=("refuse:status=403",))
+    with pytest.raises(websocket.WebSocketBadStatusException):
+        Stranger(sandbox)
+
+
+# -- starting, stopping, surviving
+
+
+def test_nothing_is_left_behind() -> None:
+    """Many in one process, one after the other and at once, stopped with guests connected and answers due."""
+    before = threading.active_count()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for _ in range(5):
+            first, second = Sandbox(fast=True), Sandbox(bot_delay=30.0)
+            with first, second:
+                assert first.port != second.port
+                assert first.admin_key != second.admin_key
+                guests = [Stranger(first), Stranger(second), Stranger(second)]
+                for guest in guests[:2]:
+                    guest.configure()
+                    guest.message("x")
+                session = requests.Session()
+                session.get(first.url + CONFIG, timeout=5)
+            for guest in guests[1:]:
+                frames = []
+                with contextlib.suppress(websocket.WebSocketException, OSError):
+                    while True:
+                        frames.append(guest.socket.recv_data())
+                        if frames[-1][0] == websocket.ABNF.OPCODE_CLOSE:
+                            break
+                assert frames[-1][1][:2] == struct.pack("!H", 1001)
+            for guest in guests:
+                guest.leave()
+            session.close()
+            with pytest.raises(OSError):
+                socket.create_connection(("127.0.0.1", first.port), timeout=1)
+        gc.collect()
+    assert threading.active_count() == before
+
+
+def test_stop_during_a_slow_answer_and_twice(make: Make) -> None:
+    sandbox = make()
+    Control(sandbox)("POST", "/faults", specs=["delay:ms=60000,on=history"])
+    problems: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            requests.get(sandbox.url + MESSAGES, timeout=PATIENCE)
+        except requests.RequestException as problem:
+            problems.append(problem)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    deadline = time.monotonic() + PATIENCE
+    while not sandbox.call(lambda: sandbox.faults._armed[0].tallies):  # until the request has reached the fault
+        assert time.monotonic() < deadline
+    sandbox.stop()
+    sandbox.stop()
+    asking.join(PATIENCE)
+    assert not asking.is_alive()
+    assert isinstance(problems[0], requests.ConnectionError)
+
+
+def test_the_port_can_be_chosen_and_taken(make: Make) -> None:
+    first = make()
+    with pytest.raises(OSError):
+        Sandbox(port=first.port).start()
+    first.stop()
+    with Sandbox(port=first.port) as second:
+        assert second.url == first.url
+
+
+def test_what_prevents_the_start_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FaultError):
+        Sandbox(faults=("dance",)).start()
+    with pytest.raises(StoreError):
+        Sandbox(state=tmp_path).start()
+
+
+def test_addresses(sandbox: Sandbox) -> None:
+    assert sandbox.url == f"http://127.0.0.1:{sandbox.port}"
+    assert sandbox.socket_url == f"ws://127.0.0.1:{sandbox.port}/v1"
+    assert sandbox.config_url == sandbox.url
+    assert sandbox.admin_url == f"{sandbox.url}/sandbox/admin"
+    assert (sandbox.deployment_id, sandbox.client_id, sandbox.client_secret) == (
+        "5a4db0c5-0000-4000-8000-677565737463", "sandbox-client", "sandbox-secret",
+    )  # fmt: skip
+
+
+def test_a_restart_with_state(make: Make, join: Join, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    first = make(fast=True, state=path, deployment={"sign_in": True, "session_upgrade": True})
+    guest = join(first)
+    guest.configure()
+    guest.message("before", channel={"metadata": {"customAttributes": {"plan": "gold"}}})
+    guest.expect("StructuredMessage")
+    guest.expect("StructuredMessage")
+    body = {"deploymentId": DEPLOYMENT_ID, "oauth": {"code": "ada:1", "redirectUri": "x"}}
+    tokens = requests.post(
+        first.url + "/api/v2/webdeployments/token/oauthcodegrantjwtexchange", json=body, timeout=5
+    ).json()
+    before = guest.history(pageSize=1)["entities"]
+    identifier = Control(first).sessions()[0]["id"]
+    first.stop()
+    second = make(fast=True, state=path, deployment={"sign_in": True, "session_upgrade": True})
+    (session,) = Control(second).sessions()
+    assert (session["id"], session["attributes"], len(session["messages"])) == (identifier, {"plan": "gold"}, 2)
+    guest = join(second)
+    assert guest.configure()["newSession"] is False
+    assert guest.history(pageSize=1)["entities"] == before
+    refresh = second.url + "/api/v2/webdeployments/token/refresh"
+    assert requests.post(refresh, json={"refreshToken": tokens["refreshToken"]}, timeout=5).ok
+    guest.configure(startNew=True)
+    second.stop()
+    third = make(fast=True, state=path)
+    guest = join(third)
+    assert guest.configure()["newSession"] is False
+    assert guest.texts() == [], "the newer conversation of the token is the one that is resumed"
+
+
+def test_tls(make: Make) -> None:
+    made = certificates(SystemClock())
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made.certificate, made.key)
+        sandbox = make(fast=True, tls=context, ca=str(made.ca))
+        assert sandbox.url.startswith("https://")
+        assert sandbox.socket_url.startswith("wss://")
+        config = requests.get(sandbox.url + CONFIG, verify=str(made.ca), timeout=5).json()
+        assert config["messenger"]["apps"]["conversations"]["messagingEndpoint"] == sandbox.socket_url[:-3]
+        with Stranger(sandbox, sslopt={"ca_certs": str(made.ca)}) as guest:
+            guest.configure()
+            guest.message("sealed")
+            guest.expect("StructuredMessage")
+            Control(sandbox, verify=str(made.ca))("POST", "/disconnect", code=1006)
+            guest.expect("StructuredMessage")
+            assert guest.expect_close() == 1006
+        with pytest.raises(ssl.SSLError):
+            Stranger(sandbox)
+    finally:
+        made.remove()
+
+
+def test_nobody_pays_for_the_server_who_only_wants_a_name() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from guestctl.sandbox import DEPLOYMENT_ID; sys.exit('tornado' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
