@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Literal, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from guestctl.errors import (
     Conflict,
@@ -46,7 +46,7 @@ from guestctl.model import (
     SignIn,
     Unknown,
 )
-from guestctl.wire import Door, Flow, Frame, Heard, Reply, Request, Turn
+from guestctl.wire import Door, Flow, Frame, Heard, Reply, Request, Turn, load_json
 
 TEXT_PLAIN_LIMIT = 500
 
@@ -102,12 +102,15 @@ class Position:
 class Page:
     """One page of history, always ascending within itself. `total` where the service counts.
     `highest`: the conversation's last sequence number, where it has them. An entry that is
-    not for the guest stays in its place as `Unknown`, so that positions can be counted."""
+    not for the guest stays in its place as `Unknown`, so that positions can be counted.
+    `anchored` is False on a FORWARD page that was asked for with a position history does not
+    have (yet, or any more): what is missing before its first item cannot be told."""
 
     items: tuple[Message | Presence | Unknown, ...]
     next: str | None = None
     total: int | None = None
     highest: int | None = None
+    anchored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +121,27 @@ class Rate:
     period: float
 
 
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Full jitter: wait uniform(0, min(cap, base·2^n)) seconds, n from 0; at most `tries` tries."""
+
+    base: float
+    cap: float
+    tries: int
+
+
 class Dialect(ABC):
     """One API family. Subclasses are stateless apart from their profile."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     abilities: ClassVar[Mapping[Ability, Standing]]
-    #: Options of `session create` and `send` this API has a field for: attr, queue, skill, language, email, name.
+    #: Options of `session create` this API has a field for: attr, queue, skill, language, email, name.
     fields: ClassVar[frozenset[str]] = frozenset()
+    #: Those of `send`: attr.
+    send_fields: ClassVar[frozenset[str]] = frozenset()
+    #: Claims without which a guest's token, a JWT here, is of no use.
+    token_claims: ClassVar[tuple[str, ...]] = ()
     #: Profile keys without which nothing can be addressed, each a tuple of alternatives.
     required: ClassVar[tuple[tuple[str, ...], ...]] = ()
     paging: ClassVar[Paging] = Paging.FORWARD
@@ -142,6 +158,9 @@ class Dialect(ABC):
     request_rate: ClassVar[Rate | None] = None
     #: Seconds before expiry at which each kind of credential is renewed ahead of use.
     margins: ClassVar[Mapping[str, float]] = {}
+    #: The wait between renewing a refused token and repeating the request, growing with each try the
+    #: refresh itself needs while it is answered 429 or 5xx; None: at once, and the refresh has the usual tries.
+    renewal: ClassVar[Backoff | None] = None
     #: Once a socket that used the token has closed, the token must be renewed before the next CONNECT.
     spoilt_by_close: ClassVar[bool] = False
     #: A renewed token is announced on the open socket by `reattach`.
@@ -154,8 +173,12 @@ class Dialect(ABC):
     sends_on_socket: ClassVar[bool] = False
     #: Simultaneous sockets of one session before the service evicts the oldest.
     sockets_per_session: ClassVar[int] = 3
-    #: A graceful close by the guest.
+    #: A graceful close by the guest, who may come back.
     goodbye: ClassVar[tuple[int, str]] = (1000, "")
+    #: The close that ends the conversation, where that is how `end` is said.
+    farewell: ClassVar[tuple[int, str] | None] = None
+    #: Without a socket, listening polls history.
+    has_socket: ClassVar[bool] = True
 
     def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
         self.profile = profile
@@ -168,9 +191,9 @@ class Dialect(ABC):
     def default_rest(self) -> str:
         """REST base when the profile overrides nothing. Raises UsageError when it cannot be derived."""
 
-    def default_socket(self) -> str | None:
-        """Socket base (scheme and host, optional path) likewise; None: this API has no socket."""
-        return None
+    def default_socket(self) -> str:
+        """Socket base (scheme and host, optional path) likewise."""
+        raise self.unsupported(Ability.LISTEN)
 
     def rest(self, path: str) -> str:
         """The REST address of `path` (which begins with a slash)."""
@@ -183,14 +206,12 @@ class Dialect(ABC):
             parts = urlsplit(self.profile.base_url)
             override = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "", "", ""))
         base = override or self.default_socket()
-        if base is None:
-            raise self.unsupported(Ability.LISTEN)
         return base if urlsplit(base).path.strip("/") else base.rstrip("/") + path
 
     def addresses(self) -> tuple[str, ...]:
         """Every base address a token may go to; part of a stored session's identity (contract.md §2)."""
         found = [self.profile.base_url or self.default_rest()]
-        if self.default_socket() is not None:
+        if self.has_socket:
             found.append(self.socket(""))
         return tuple(found)
 
@@ -234,6 +255,8 @@ class Dialect(ABC):
 
     def check(self, session: Session, message: Outgoing) -> None:
         """Refuse what the service is bound to refuse, before anything is sent. Raises Refused or UsageError."""
+        if message.attributes and "attr" not in self.send_fields:
+            raise UsageError(f"the {self.name} API has no field for a message's attributes", code="usage.option")
 
     @abstractmethod
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
@@ -301,8 +324,10 @@ class Dialect(ABC):
         yield
 
     def healed_by_renewal(self, failure: Failure) -> bool:
-        """Whether a refusal in the stream means that the token is spoilt: renew, re-attach, send again."""
-        return isinstance(failure, Unauthorised)
+        """Whether a refusal in the stream means that the token is spoilt: renew, re-attach, send again.
+
+        Over REST the request itself has been repeated with a new token by then."""
+        return self.sends_on_socket and isinstance(failure, Unauthorised)
 
     # --- reading ---
 
@@ -318,6 +343,11 @@ class Dialect(ABC):
         if code in {1001, 1005, 1006, 1011, 1012, 1013, 1014}:
             return "reconnect"
         return "renew" if code in {1008, 4001} else "final"
+
+    def on_early_close(self, code: int) -> CloseAction:
+        """The same for a close that comes before the service has confirmed our first words. `renew`
+        here is tried once: when the new token fares no better, it was not the token."""
+        return self.on_close(code)
 
     def refusal(self, request: Request, reply: Reply) -> Failure:
         """A non-2xx answer as the failure it means, with the service's own words."""
@@ -356,7 +386,8 @@ class Dialect(ABC):
         if status >= 500:
             return NetworkError, "service.down"
         if status == 401:
-            return Unauthorised, "auth.oauth" if request.credential == "oauth" else "auth.refused"
+            oauth = "oauth" in (request.credential, request.route)
+            return Unauthorised, "auth.oauth" if oauth else "auth.refused"
         if status == 403:
             return Forbidden, "forbidden.upgrade" if request.route == "socket" else "forbidden"
         if status == 404:
@@ -364,10 +395,18 @@ class Dialect(ABC):
                 return Refused, "service.not_found"
             return SessionOver, "session.gone"
         if status == 409:
-            return Conflict, "conflict.locked" if service_code == "session.locked" else "conflict"
+            return Conflict, _CONFLICTS.get(service_code, "conflict")
         if status == 429:
             return RateLimited, "rate.limited"
         return Refused, "service.refused"
+
+    def stream_failure(self, status: int, words: str, *, service_code: str | int | None = None) -> Failure:
+        """A refusal in the stream whose code is an HTTP status, as the failure it means."""
+        kind, code = self.status_failure(status, service_code, Request("GET", "", "send"))
+        what = f"{words} ({status})"
+        if kind is NetworkError:
+            return NetworkError(what, code=code, written=True, body=words)
+        return kind(what, code=code, api=self.name, service_code=service_code or status, body=words)
 
     @staticmethod
     def _said(body: str) -> dict[str, str]:
@@ -390,6 +429,25 @@ class Dialect(ABC):
                 f"profile {self.profile.name!r}: `{key}` is needed by the {self.name} API", code="config.key"
             )
         return str(value)
+
+
+_CONFLICTS: Mapping[str | int | None, str] = {
+    "session.locked": "conflict.locked",
+    "session.invalid": "conflict.ended",
+}
+
+
+def id_in_path(session: Session, name: str) -> str:
+    """One of the session's ids, as a path segment."""
+    return quote(str(session.ids[name]), safe="")
+
+
+def frame_object(frame: Frame) -> dict[str, Json]:
+    """The frame's JSON object. Raises Unreadable."""
+    value = load_json(frame.text, "frame")
+    if not isinstance(value, dict):
+        raise Unreadable(f"frame: expected an object, got {type(value).__name__}", body=frame.text[:200])
+    return value
 
 
 def retry_after(reply: Reply) -> float | None:

@@ -99,8 +99,7 @@ class WebMessaging(Dialect):
         Ability.SIGN_IN: Standing.PUBLISHED,
     }
     fields = frozenset({"attr"})
-    message_fields = frozenset({"attr"})
-    message_fields = frozenset({"attr"})
+    send_fields = frozenset({"attr"})
     required = (("deployment_id",), ("region", "base_url", "socket_url"))
     paging = Paging.NUMBERED
     page_size = 100
