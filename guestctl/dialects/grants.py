@@ -1,0 +1,69 @@
+"""Tokens as services grant them: how long they last, and the OAuth client credentials grant.
+
+Knows: the ways an answer states a token's end, and the form of `POST /oauth/token` (dialects.md,
+`guests`). Must not know: which family asks, when to renew, what time it is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from guestctl.errors import Unauthorised, Unreadable, UsageError
+from guestctl.model import Credential, Json, Profile, Secret
+from guestctl.wire import Flow, Reply, Request, call, take
+
+#: Seconds (a century) beyond which a life is no life but a mistake.
+_LONGEST = 100 * 366 * 86_400.0
+
+
+def guest_token(reply: Reply, member: str) -> Credential:
+    """The guest's token in an answer. Raises Unreadable when there is none."""
+    body = reply.object()
+    secret = Secret(take(body, member, str, "token"))
+    return Credential("guest", secret, expiry(body, secret, reply.at))
+
+
+def expiry(body: Mapping[str, Json], token: Secret, at: float) -> float | None:
+    """When it expires, epoch seconds: as `expiresIn` (seconds from `at`), which no wrong clock can
+    spoil, else `expiresAt` (RFC 3339), else the token's own `exp`; None when nothing says it."""
+    lasts = body.get("expiresIn")
+    if isinstance(lasts, (int, float)) and not isinstance(lasts, bool) and 0 < lasts < _LONGEST:
+        return at + lasts
+    until = body.get("expiresAt")
+    if isinstance(until, str):
+        from guestctl.clock import epoch_of
+
+        try:
+            return epoch_of(until)
+        except (ValueError, OverflowError):
+            return None
+    if token.reveal().count(".") != 2:
+        return None
+    from guestctl.jwt_claims import inspect
+
+    try:
+        return inspect(token, at).expires_at
+    except Unauthorised:
+        # What the service hands out need not be a JWT; it alone judges its tokens.
+        return None
+
+
+def client_credentials(profile: Profile, url: str, scope: str) -> Flow[Credential]:
+    """The profile's OAuth client, exchanged for an access token. Raises UsageError without a client."""
+    if not profile.client_id or not profile.client_secret:
+        missing = "client_secret" if profile.client_id else "client_id"
+        raise UsageError(
+            f"profile {profile.name!r}: `oauth.{missing}` is needed by the {profile.api} API", code="config.key"
+        )
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": profile.client_id,
+        "client_secret": profile.client_secret.reveal(),
+        "scope": scope,
+    }
+    reply = yield from call(Request("POST", url, "oauth", form=form, idempotent=True))
+    body = reply.object()
+    lasts = take(body, "expires_in", (int, float), "OAuth answer")
+    if not 0 < lasts < _LONGEST:
+        raise Unreadable("OAuth answer: `expires_in` is no span of time")
+    return Credential("oauth", Secret(take(body, "access_token", str, "OAuth answer")), reply.at + lasts)
