@@ -1,0 +1,117 @@
+"""What `guest-sessions` and `external-contacts` have in common: numbered messages and one events socket.
+
+Knows: the message objects, the frames and the 409s of source 000 (dialects.md, `guest-sessions`).
+Must not know: how either opens a session, where its messages live.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from urllib.parse import urlencode, urlsplit
+
+from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.pages import LIMIT, from_start, read_message, read_sender, read_time
+from guestctl.errors import Failure, Unauthorised, Unreadable
+from guestctl.model import Json, Message, Outgoing, Sender, Session, SessionEvent, Typing, Unknown
+from guestctl.wire import Door, Flow, Frame, Heard, Opened, Request, answered, call, take, turn
+
+
+class Sequenced(Dialect):
+    """Messages are numbered from 1 in their conversation and identified by `messageId`."""
+
+    required = (("region", "base_url"),)
+    history_lags = True
+
+    def default_rest(self) -> str:
+        return f"https://api.{self.need('region')}"
+
+    def default_socket(self) -> str:
+        return f"wss://api.{self.need('region')}"
+
+    @abstractmethod
+    def messages(self, session: Session) -> str:
+        """The address of this session's messages."""
+
+    @abstractmethod
+    def watched(self, session: Session) -> dict[str, str]:
+        """What the events socket is asked to show."""
+
+    def door(self, session: Session) -> Door:
+        url = self.socket("/v2/guest/webmessaging/events")
+        return Door(f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self.watched(session))}", credential="guest")
+
+    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+        """The guest has nothing to say first: the upgrade carried the token."""
+        yield from answered(turn(None, lambda heard: isinstance(heard, Opened), "socket"))
+        return replace(session, new_session=False)
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        body = {"text": message.text, "messageId": message.key}
+        request = Request("POST", self.messages(session), "send", json=body, credential="guest", idempotent=True)
+        stored = (yield from call(request)).object()
+        what = "accepted message"
+        return Message(
+            id=take(stored, "messageId", str, what),
+            direction="inbound",
+            text=message.text,
+            time=read_time(stored, what),
+            key=message.key,
+            sender=Sender("guest"),
+            sequence=take(stored, "sequenceNumber", int, what),
+            raw=stored,
+        )
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+        def page(last: str | None) -> Flow[Page]:
+            query = {"lastSequenceNumber": last or "0", "limit": str(min(limit, LIMIT))}
+            url = self.messages(session)
+            request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
+            body = (yield from call(request)).object()
+            items = tuple(_read(item, "history") for item in take(body, "messages", list, "history"))
+            highest = take(body, "lastSequenceNumber", int, "history")
+            if not items:
+                return Page((), highest=highest)
+            reached = items[-1].sequence or 0
+            if reached <= int(last or 0):
+                raise Unreadable(f"history does not advance beyond number {last or 0}")
+            return Page(items, next=str(reached) if reached < highest else None, highest=highest)
+
+        if cursor is not None or after is None:
+            return (yield from page(cursor))
+        if after.sequence is None:
+            return (yield from from_start(page, after))
+        found = yield from page(str(after.sequence))
+        first = found.items[0] if found.items else None
+        skips = isinstance(first, Message) and first.sequence != after.sequence + 1
+        return replace(found, anchored=not skips)
+
+    def typing(self, session: Session) -> Flow[None]:
+        path = f"/api/v2/conversations/messaging/external-contacts/{id_in_path(session, 'guest')}/typing"
+        yield from call(Request("POST", self.rest(path), "typing", credential="guest"))
+
+    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+        value = frame_object(frame)
+        kind = value.get("type")
+        if kind == "message":
+            return (_read(take(value, "message", dict, "message frame"), "message frame"),)
+        if kind == "connected":
+            return (Opened(value),)
+        if kind == "typing":
+            return (Typing(read_sender(value.get("from"))),)
+        if kind == "tokenExpired":
+            return (SessionEvent("token_expired"),)
+        return (Unknown(str(kind), value),)
+
+    def status_failure(
+        self, status: int, service_code: str | int | None, request: Request
+    ) -> tuple[type[Failure], str]:
+        """A refused token is the end here: nothing can renew it."""
+        if status == 401 and request.route != "create":
+            return Unauthorised, "auth.no_refresh"
+        return super().status_failure(status, service_code, request)
+
+
+def _read(value: Json, what: str) -> Message:
+    return read_message(value, what, id="messageId", key="messageId", sequence="sequenceNumber")
