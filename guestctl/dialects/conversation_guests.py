@@ -1,0 +1,185 @@
+"""`conversation-guests`: everything but create goes over the socket (dialects.md, source 001).
+
+Knows: the frames of this family, its three published socket addresses and its trap: a token that was
+used on a socket that closed is accepted by the next CONNECT, and refused by every SEND_MESSAGE after
+it. Must not know: HTTP or WebSocket libraries, when to reconnect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from guestctl.dialects.base import Ability, Dialect, Page, Position, Standing, frame_object, id_in_path
+from guestctl.dialects.grants import guest_token
+from guestctl.dialects.pages import fixed_history, read_message, read_time
+from guestctl.errors import Failure, UsageError
+from guestctl.model import (
+    CredentialKind,
+    Json,
+    Message,
+    Opening,
+    Outgoing,
+    Sender,
+    Session,
+    SessionEvent,
+    Unknown,
+)
+from guestctl.wire import (
+    Accepted,
+    Door,
+    Flow,
+    Frame,
+    Heard,
+    Opened,
+    Rejection,
+    Reply,
+    Request,
+    answered,
+    call,
+    give,
+    take,
+    turn,
+)
+
+#: [q]'s address, which has a host of its own; [a2] and [a4] name the guest or the conversation in theirs.
+SOCKET_PATH = "/api/v2/conversations/webmessaging/websocket"
+_ENDED = frozenset({"disconnected", "ended", "closed", "terminated"})
+
+
+class ConversationGuests(Dialect):
+    name = "conversation-guests"
+    summary = "REST create, messages over the socket, re-attach before each reconnect"
+    abilities = {
+        Ability.CREATE: Standing.PUBLISHED,
+        Ability.SEND: Standing.PUBLISHED,
+        Ability.HISTORY: Standing.FIXED,
+        Ability.LISTEN: Standing.PUBLISHED,
+        Ability.RESUME: Standing.FIXED,
+        Ability.REFRESH: Standing.FIXED,
+    }
+    fields = frozenset({"attr"})
+    required = (("region", "base_url"),)
+    attempts = 5
+    margins = {"guest": 60.0}
+    spoilt_by_close = True
+    sends_on_socket = True
+
+    # --- addresses ---
+
+    def default_rest(self) -> str:
+        return f"https://api.{self.need('region')}"
+
+    def default_socket(self) -> str:
+        if (self.profile.socket_path or SOCKET_PATH) == SOCKET_PATH:
+            return f"wss://webchat-{self.need('aws_region')}.platform.genesys.cloud"
+        return f"wss://api.{self.need('region')}"
+
+    def door(self, session: Session) -> Door:
+        path = self.profile.socket_path or SOCKET_PATH
+        for name, known in (("{guestId}", "guest"), ("{conversationId}", "conversation")):
+            path = path.replace(name, id_in_path(session, known))
+        unknown = re.search(r"\{[^}]*\}", path)
+        if unknown:
+            raise UsageError(
+                f"profile {self.profile.name!r}: socket_path: {unknown[0]} is unknown; "
+                "it may hold {guestId} and {conversationId}",
+                code="config.key",
+            )
+        return Door(self.socket(path))
+
+    # --- session ---
+
+    def create(self, opening: Opening) -> Flow[Session]:
+        body: dict[str, Json] = {}
+        if self.profile.deployment_id:
+            body["deploymentId"] = self.profile.deployment_id
+        if opening.attributes:
+            body["attributes"] = dict(opening.attributes)
+        reply = yield from call(Request("POST", self._guests(), "create", json=body))
+        session = Session(api=self.name, profile=self.profile.name, name=opening.name, state="active")
+        return _granted(session, reply)
+
+    def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
+        """Re-attach: the same conversation and guest, a token that no socket has spoilt."""
+        body = {"conversationId": session.ids["conversation"], "guestId": session.ids["guest"]}
+        request = Request("POST", self._guests(), "refresh", json=body, credential="guest", idempotent=True)
+        return _granted(session, (yield from call(request)))
+
+    def _guests(self) -> str:
+        return self.rest("/api/v2/conversations/webmessaging/guests")
+
+    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+        frame = {
+            "type": "CONNECT",
+            "conversationId": session.ids["conversation"],
+            "guestId": session.ids["guest"],
+            "token": session.token(),
+        }
+        if self.traceparent:
+            frame["traceparent"] = self.traceparent
+        yield from answered(turn(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        return replace(session, new_session=False)
+
+    # --- messages ---
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        frame = {
+            "type": "SEND_MESSAGE",
+            "conversationId": session.ids["conversation"],
+            "messageId": message.key,
+            "text": message.text,
+        }
+
+        def answers(heard: Heard) -> bool:
+            if isinstance(heard, Rejection):
+                return heard.reply_to in (message.key, None)
+            # The push of the stored message proves as much as its acceptance does.
+            return isinstance(heard, (Accepted, Message)) and heard.key == message.key
+
+        heard = yield from answered(turn(frame, answers, "send", message=True))
+        if isinstance(heard, Message):
+            return heard
+        assert isinstance(heard, Accepted)
+        return Message(heard.id, "inbound", message.text, heard.time, key=message.key, sender=Sender("guest"))
+
+    def healed_by_renewal(self, failure: Failure) -> bool:
+        """The trap: 403 inside the stream means a spoilt token (HTTP's own 403 does not)."""
+        in_stream = failure.http_status is None
+        return (in_stream and failure.code == "forbidden") or super().healed_by_renewal(failure)
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+        url = f"{self._guests()}/{id_in_path(session, 'guest')}/messages"
+        return fixed_history(url, after=after, cursor=cursor, limit=limit)
+
+    # --- reading ---
+
+    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+        value = frame_object(frame)
+        kind = value.get("type")
+        if kind == "MESSAGE_RECEIVED":
+            return (read_message(take(value, "message", dict, "MESSAGE_RECEIVED"), "MESSAGE_RECEIVED"),)
+        if kind == "MESSAGE_ACCEPTED":
+            key, identity = take(value, "messageId", str, kind), take(value, "id", str, kind)
+            return (Accepted(key, identity, read_time(value, kind)),)
+        if kind == "CONVERSATION_UPDATED":
+            state = give(value, "state", str, "")
+            if state == "connected":
+                return (Opened(value),)
+            return (SessionEvent("ended", state) if state in _ENDED else Unknown(kind, value),)
+        if kind == "ERROR":
+            status = take(value, "status", int, kind)
+            failure = self.stream_failure(status, give(value, "message", str) or "no explanation")
+            return (Rejection(failure, give(value, "messageId", str)),)
+        return (Unknown(str(kind), value),)
+
+
+def _granted(session: Session, reply: Reply) -> Session:
+    """The session with the ids and the token of an answer."""
+    answer = reply.object()
+    ids = {
+        "conversation": take(answer, "conversationId", str, "guest"),
+        "guest": take(answer, "guestId", str, "guest"),
+    }
+    return replace(session, ids=ids).having(guest_token(reply, "token"))
