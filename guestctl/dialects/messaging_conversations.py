@@ -1,0 +1,223 @@
+"""`messaging-conversations`: public create, a socket one registers on (dialects.md, source 002).
+
+Knows: the frames, the paging by token and the refresh of this family. Must not know: HTTP or
+WebSocket libraries, when to reconnect, what time it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from guestctl.dialects.base import (
+    Ability,
+    CloseAction,
+    Dialect,
+    Page,
+    Position,
+    Standing,
+    frame_object,
+    id_in_path,
+)
+from guestctl.dialects.grants import guest_token
+from guestctl.dialects.pages import as_object, from_start, read_time
+from guestctl.errors import Failure, UsageError
+from guestctl.model import (
+    Credential,
+    CredentialKind,
+    Json,
+    Message,
+    Opening,
+    Outgoing,
+    Role,
+    Sender,
+    Session,
+    Unknown,
+)
+from guestctl.wire import (
+    Door,
+    Flow,
+    Frame,
+    Heard,
+    Opened,
+    Rejection,
+    Reply,
+    Request,
+    answered,
+    call,
+    give,
+    take,
+    turn,
+)
+
+#: Tokens live 30 to 60 minutes: the shortest life is assumed, and renewed 5 minutes ahead of its end.
+LIFE, AHEAD = 30 * 60.0, 5 * 60.0
+#: What an `error` frame's code means, when it is a word and not a number.
+_WORDS = {
+    "unauthorized": 401,
+    "invalid_token": 401,
+    "token_expired": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "rate_limited": 429,
+    "too_many_requests": 429,
+}
+
+
+class MessagingConversations(Dialect):
+    name = "messaging-conversations"
+    summary = "public create, a socket to register on, history by page token"
+    abilities = {
+        Ability.CREATE: Standing.PUBLISHED,
+        Ability.SEND: Standing.PUBLISHED,
+        Ability.HISTORY: Standing.PUBLISHED,
+        Ability.LISTEN: Standing.PUBLISHED,
+        Ability.RESUME: Standing.PUBLISHED,
+        Ability.REFRESH: Standing.PUBLISHED,
+    }
+    fields = frozenset({"attr", "queue", "name"})
+    required = (("environment", "base_url"),)
+    margins = {"guest": AHEAD}
+    reattaches = True
+    sends_on_socket = True
+    goodbye = (1000, "Client shutting down")
+
+    # --- addresses ---
+
+    def default_rest(self) -> str:
+        return f"https://{self.need('environment')}.mygen.com"
+
+    def default_socket(self) -> str:
+        return f"wss://{self.need('environment')}.mygen.com"
+
+    def door(self, session: Session) -> Door:
+        return Door(self.socket("/ws"))
+
+    def _conversation(self, session: Session) -> str:
+        return self.rest(f"/api/v2/messaging/conversations/{id_in_path(session, 'conversation')}")
+
+    # --- session ---
+
+    def create(self, opening: Opening) -> Flow[Session]:
+        if not opening.queue:
+            raise UsageError(
+                f"profile {self.profile.name!r}: the {self.name} API needs the `queue` to route to",
+                code="config.key",
+                hint="Give --queue, or set `queue` in the profile.",
+            )
+        body = {
+            "conversationName": opening.guest_name or "guestctl",
+            "routing": {"selectedQueueId": opening.queue},
+            "attributes": {"custom": {"source": "guestctl", **opening.attributes}},
+        }
+        reply = yield from call(Request("POST", self.rest("/api/v2/messaging/conversations"), "create", json=body))
+        answer = reply.object()
+        ids = {"conversation": take(answer, "id", str, "conversation"), "guest": give(answer, "guestId", str)}
+        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        return session.having(_token(reply))
+
+    def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
+        url = f"{self._conversation(session)}/guest-tokens"
+        reply = yield from call(Request("POST", url, "refresh", credential="guest", idempotent=True))
+        return session.having(_token(reply))
+
+    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+        frame = {
+            "type": "register",
+            "conversationId": session.ids["conversation"],
+            "guestToken": session.token(),
+        }
+        if self.traceparent:
+            frame["traceparent"] = self.traceparent
+        yield from answered(turn(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        return replace(session, new_session=False)
+
+    def reattach(self, session: Session) -> Flow[Session]:
+        return self.attach(session)
+
+    # --- messages ---
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        frame = {
+            "type": "send",
+            "message": {"text": message.text, "attributes": {"correlationId": message.key}},
+        }
+
+        def answers(heard: Heard) -> bool:
+            if isinstance(heard, Rejection):
+                return heard.reply_to in (message.key, None)
+            return isinstance(heard, Message) and heard.key == message.key
+
+        heard = yield from answered(turn(frame, answers, "send", message=True))
+        assert isinstance(heard, Message)
+        return heard
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+        """No page can begin behind a message: to get there, the pages before it are read."""
+
+        def page(token: str | None) -> Flow[Page]:
+            query = {"limit": str(limit), "conversationId": str(session.ids["conversation"])}
+            if token:
+                query["nextPageToken"] = token
+            url = f"{self._conversation(session)}/messages"
+            request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
+            body = (yield from call(request)).object()
+            items = [_message(item, session, "history") for item in take(body, "messages", list, "history")]
+            items.sort(key=lambda item: item.time or "")
+            return Page(tuple(items), next=give(body, "nextPageToken", str) or None)
+
+        return page(cursor) if after is None or cursor is not None else from_start(page, after)
+
+    # --- reading ---
+
+    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+        value = frame_object(frame)
+        kind = value.get("type")
+        if kind == "message":
+            return (_message(take(value, "message", dict, "message frame"), session, "message frame"),)
+        if kind == "registered":
+            return (Opened(value),)
+        if kind == "error":
+            return (Rejection(self._error(value), give(value, "correlationId", str)),)
+        return (Unknown(str(kind), value),)
+
+    def _error(self, value: dict[str, Json]) -> Failure:
+        code = value.get("code")
+        word = str(code).lower().replace("-", "_").replace(".", "_").replace(" ", "_")
+        status = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else _WORDS.get(word, 400)
+        return self.stream_failure(
+            status, give(value, "message", str) or "no explanation", service_code=code if code is None else str(code)
+        )
+
+    def on_close(self, code: int) -> CloseAction:
+        """1009 is one more way of refusing the token here."""
+        return "renew" if code == 1009 else super().on_close(code)
+
+
+def _token(reply: Reply) -> Credential:
+    """The token, taken to live as long as the shortest-lived does, unless it says that it ends sooner."""
+    token = guest_token(reply, "guestToken")
+    latest = reply.at + LIFE
+    return replace(token, expires_at=latest if token.expires_at is None else min(token.expires_at, latest))
+
+
+def _message(value: Json, session: Session, what: str) -> Message:
+    """`{id, type, from: {id, name}, to, text, timestamp, attributes}`; inbound is what the guest's id sent."""
+    value = as_object(value, what)
+    origin = take(value, "from", dict, what)
+    sender = take(origin, "id", str, f"{what}: from")
+    key = give(give(value, "attributes", dict) or {}, "correlationId", str)
+    guest = session.ids.get("guest")
+    # A service that never told the guest's id leaves only the mark that guests alone set.
+    inbound = sender == guest if guest else key is not None
+    role: Role = "guest" if inbound else "bot" if sender == "bot" else "agent"
+    return Message(
+        id=take(value, "id", str, what),
+        direction="inbound" if inbound else "outbound",
+        text=take(value, "text", str, what),
+        time=read_time(value, what),
+        key=key if inbound else None,
+        sender=Sender(role, give(origin, "name", str)),
+        raw=value,
+    )
