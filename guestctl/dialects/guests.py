@@ -1,0 +1,197 @@
+"""`guests`: an OAuth client creates the guest, a socket carries the messages (dialects.md, source 003).
+
+Knows: the requests and frames of this family, and the size its attributes may have. Must not know:
+HTTP or WebSocket libraries, what time it is. A refresh opens a new session of the *same* guest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from guestctl.dialects.base import (
+    Ability,
+    CloseAction,
+    Dialect,
+    Page,
+    Position,
+    Rate,
+    Standing,
+    frame_object,
+    id_in_path,
+)
+from guestctl.dialects.grants import client_credentials, guest_token
+from guestctl.dialects.pages import as_object, fixed_history, read_message
+from guestctl.errors import Refused, SessionOver, Unauthorised, Unreadable
+from guestctl.model import (
+    Credential,
+    CredentialKind,
+    Json,
+    Message,
+    Opening,
+    Outgoing,
+    Session,
+    Unknown,
+)
+from guestctl.wire import (
+    Door,
+    Flow,
+    Frame,
+    Heard,
+    Opened,
+    Rejection,
+    Request,
+    answered,
+    call,
+    give,
+    take,
+    turn,
+)
+
+SCOPE = "guest:create guest:read webchat:send"
+#: Bytes of compact UTF-8 JSON a guest's attributes may take.
+ATTRIBUTE_BYTES = 10 * 1024
+
+
+class Guests(Dialect):
+    name = "guests"
+    summary = "OAuth create with routing, a socket with a handshake, profile sync"
+    abilities = {
+        Ability.CREATE: Standing.PUBLISHED,
+        Ability.SEND: Standing.FIXED,
+        Ability.HISTORY: Standing.FIXED,
+        Ability.LISTEN: Standing.PUBLISHED,
+        Ability.RESUME: Standing.PUBLISHED,
+        Ability.REFRESH: Standing.FIXED,
+        Ability.END: Standing.PUBLISHED,
+        Ability.SYNC: Standing.PUBLISHED,
+    }
+    fields = frozenset({"attr", "queue", "skill", "language", "name"})
+    required = (("org", "base_url"),)
+    token_claims = ("routing_hints",)
+    request_rate = Rate(200, 60.0)
+    margins = {"guest": 300.0, "oauth": 5.0}
+    sends_on_socket = True
+    farewell = (1000, "Widget disconnect")
+
+    # --- addresses ---
+
+    def default_rest(self) -> str:
+        return f"https://{self.need('org')}.mypurecloud.com"
+
+    def default_socket(self) -> str:
+        return f"wss://{self.need('org')}.mypurecloud.com"
+
+    def door(self, session: Session) -> Door:
+        guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
+        return Door(self.socket(f"/api/v2/guests/{guest}/sessions/{current}/ws"))
+
+    # --- session ---
+
+    def oauth(self) -> Flow[Credential]:
+        return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
+
+    def create(self, opening: Opening) -> Flow[Session]:
+        self._check_size(opening.attributes)
+        routing: dict[str, Json] = {}
+        if opening.queue:
+            routing["queue"] = {"id": opening.queue}
+        if opening.skill:
+            routing["skill"] = {"id": opening.skill}
+        if opening.language:
+            routing["language"] = opening.language
+        body = {"name": opening.guest_name or "Guest", "attributes": dict(opening.attributes), "routing": routing}
+        reply = yield from call(Request("POST", self.rest("/api/v2/guests"), "create", json=body, credential="oauth"))
+        answer = reply.object()
+        ids = {"conversation": None, "guest": take(answer, "id", str, "guest"), "session": _session_id(answer)}
+        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        return session.having(guest_token(reply, "guestToken"))
+
+    def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
+        """A new session of the same guest, whose transcript goes on."""
+        url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}/sessions")
+        reply = yield from call(Request("POST", url, "refresh", credential="oauth", idempotent=True))
+        ids = {**session.ids, "session": _session_id(reply.object())}
+        return replace(session, ids=ids).having(guest_token(reply, "guestToken"))
+
+    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+        frame = {"type": "handshake", "token": session.token()}
+        if self.traceparent:
+            frame["traceparent"] = self.traceparent
+        yield from answered(turn(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        return replace(session, new_session=False)
+
+    def end(self, session: Session) -> Flow[Session]:
+        """The close says it (`farewell`)."""
+        return replace(session, state="ended")
+        yield
+
+    def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[None]:
+        merged = {**attributes, "delegation_verified": True}
+        self._check_size(merged)
+        url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}")
+        request = Request("PUT", url, "sync", json={"attributes": merged}, credential="oauth", idempotent=True)
+        try:
+            yield from call(request)
+        except SessionOver as gone:
+            raise SessionOver(
+                "Guest not found. Session may have expired.",
+                api=self.name,
+                http_status=gone.http_status,
+                service_code=gone.service_code,
+                body=gone.body,
+            ) from gone
+
+    def _check_size(self, attributes: Mapping[str, Json]) -> None:
+        size = len(json.dumps(attributes, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > ATTRIBUTE_BYTES:
+            raise Refused(
+                f"the attributes take {size} bytes of JSON, the limit is {ATTRIBUTE_BYTES}; nothing was sent",
+                code="service.attributes",
+                api=self.name,
+            )
+
+    # --- messages ---
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        frame = {"type": "message", "payload": {"text": message.text, "correlationId": message.key}}
+
+        def answers(heard: Heard) -> bool:
+            return isinstance(heard, Message) and heard.key == message.key
+
+        heard = yield from answered(turn(frame, answers, "send", message=True))
+        assert isinstance(heard, Message)
+        return heard
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+        guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
+        url = self.rest(f"/api/v2/guests/{guest}/sessions/{current}/messages")
+        return fixed_history(url, after=after, cursor=cursor, limit=limit, key="correlationId")
+
+    # --- reading ---
+
+    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+        value = frame_object(frame)
+        kind = value.get("type")
+        if kind == "message":
+            return (read_message(take(value, "payload", dict, kind), kind, key="correlationId"),)
+        if kind == "handshake":
+            payload = take(value, "payload", dict, kind)
+            status = take(payload, "status", str, kind)
+            if status == "ok":
+                return (Opened(payload),)
+            words = give(payload, "message", str) or f"the handshake was answered {status[:80]!r}"
+            return (Rejection(Unauthorised(words, api=self.name)),)
+        return (Unknown(str(kind), value),)
+
+    def on_early_close(self, code: int) -> CloseAction:
+        """Without a word before the handshake's answer: the token may be dead."""
+        return "renew" if code in {1005, 1006} else self.on_close(code)
+
+
+def _session_id(answer: Mapping[str, Json]) -> str:
+    sessions = take(answer, "sessions", list, "guest")
+    if not sessions:
+        raise Unreadable("guest: `sessions` holds no session")
+    return take(as_object(sessions[0], "guest: session"), "id", str, "guest: session")
