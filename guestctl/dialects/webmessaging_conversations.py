@@ -1,0 +1,112 @@
+"""`webmessaging-conversations`: REST alone, with a short-lived session token (dialects.md, source 004).
+
+Knows: the requests of this family and its two published ways to refresh. Must not know: HTTP
+libraries, what time it is, who refreshes when. No socket is published: listening polls history.
+"""
+
+from __future__ import annotations
+
+from guestctl.dialects.base import Ability, Backoff, Dialect, Page, Position, Standing, id_in_path
+from guestctl.dialects.grants import client_credentials, guest_token
+from guestctl.dialects.pages import fixed_history, read_time
+from guestctl.errors import Refused, SessionOver
+from guestctl.model import Credential, CredentialKind, Json, Message, Opening, Outgoing, Sender, Session
+from guestctl.wire import Flow, Request, call, take
+
+SCOPE = "webmessaging:conversation:write"
+#: `refresh_style`: [a1]'s form, the default, and [a3]'s.
+STYLES = ("guest-refresh", "guest-token")
+
+
+class WebmessagingConversations(Dialect):
+    name = "webmessaging-conversations"
+    summary = "REST alone, a token of 15 minutes, listening by polling"
+    abilities = {
+        Ability.CREATE: Standing.PUBLISHED,
+        Ability.SEND: Standing.PUBLISHED,
+        Ability.HISTORY: Standing.FIXED,
+        Ability.LISTEN: Standing.FIXED,
+        Ability.RESUME: Standing.FIXED,
+        Ability.REFRESH: Standing.PUBLISHED,
+    }
+    required = (("region", "base_url"),)
+    margins = {"guest": 60.0, "oauth": 5.0}
+    renewal = Backoff(base=0.1, cap=5.0, tries=3)
+    has_socket = False
+
+    # --- addresses ---
+
+    def default_rest(self) -> str:
+        return f"https://api.{self.need('region')}"
+
+    def _conversations(self) -> str:
+        return self.rest("/api/v2/webmessaging/conversations")
+
+    def _conversation(self, session: Session) -> str:
+        return f"{self._conversations()}/{id_in_path(session, 'conversation')}"
+
+    # --- session ---
+
+    def oauth(self) -> Flow[Credential]:
+        return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
+
+    def create(self, opening: Opening) -> Flow[Session]:
+        body = {"deploymentId": self.profile.deployment_id} if self.profile.deployment_id else {}
+        reply = yield from call(Request("POST", self._conversations(), "create", json=body, credential="oauth"))
+        answer = reply.object()
+        # [q] spells it conversationsId; the rest of the thread does not.
+        spelt = "conversationsId" if "conversationsId" in answer else "conversationId"
+        ids = {
+            "conversation": take(answer, spelt, str, "conversation"),
+            "guest": take(answer, "guestId", str, "conversation"),
+        }
+        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        return session.having(guest_token(reply, "sessionToken"))
+
+    def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
+        style = self.profile.refresh_style or STYLES[0]
+        try:
+            reply = yield from call(self._refresh(style, session))
+        except SessionOver as failure:
+            if failure.http_status != 404:
+                raise
+            other = next(name for name in STYLES if name != style)
+            raise Refused(
+                f"{failure.message} (refresh_style {style!r})",
+                code="service.not_found",
+                hint=f"If the conversation is alive, the service refreshes the other way: `refresh_style: {other}`.",
+                api=self.name,
+                http_status=404,
+                body=failure.body,
+            ) from failure
+        return session.having(guest_token(reply, "sessionToken"))
+
+    def _refresh(self, style: str, session: Session) -> Request:
+        guest: dict[str, Json] = {"guestId": session.ids["guest"]}
+        base = self._conversation(session)
+        if style == "guest-token":
+            body = {"conversationId": session.ids["conversation"], **guest}
+            return Request("POST", f"{base}/guest-token", "refresh", json=body, credential="guest", idempotent=True)
+        url = f"{base}/guests/{id_in_path(session, 'guest')}/refresh"
+        return Request("POST", url, "refresh", json=guest, credential="oauth", idempotent=True)
+
+    # --- messages ---
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        """The token goes into the header and `guestId` and `type` into the body: all three are needed."""
+        body = {"type": "text", "text": message.text, "guestId": session.ids["guest"], "messageId": message.key}
+        url = f"{self._conversation(session)}/messages"
+        request = Request("POST", url, "send", json=body, credential="guest", idempotent=True)
+        stored = (yield from call(request)).object()
+        return Message(
+            id=take(stored, "id", str, "accepted message"),
+            direction="inbound",
+            text=message.text,
+            time=read_time(stored, "accepted message"),
+            key=message.key,
+            sender=Sender("guest"),
+            raw=stored,
+        )
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+        return fixed_history(f"{self._conversation(session)}/messages", after=after, cursor=cursor, limit=limit)
