@@ -13,6 +13,12 @@ from guestctl.errors import UsageError
 
 _MODULES = {
     "web-messaging": "web_messaging:WebMessaging",
+    "guest-sessions": "guest_sessions:GuestSessions",
+    "external-contacts": "external_contacts:ExternalContacts",
+    "conversation-guests": "conversation_guests:ConversationGuests",
+    "messaging-conversations": "messaging_conversations:MessagingConversations",
+    "guests": "guests:Guests",
+    "webmessaging-conversations": "webmessaging_conversations:WebmessagingConversations",
 }
 
 NAMES: tuple[str, ...] = tuple(_MODULES)
