@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -21,6 +21,8 @@ from guestctl.output import ClosedPipe
 from guestctl.records import EVENT_KINDS, USUAL_KINDS, Record, event_record, session_record
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from guestctl.cli.cursor import CursorFile
     from guestctl.dialects.base import Position
 
@@ -159,9 +161,10 @@ def resume(
         run.out.say("nothing was missed")
 
 
-def _follow(run: Invocation, events: Iterator[Event | None], shown: Shown) -> None:
+def _follow(run: Invocation, stream: Iterator[Event | None], shown: Shown) -> None:
     """Print events until a rule ends it. Raises TimedOut when --until was given and never matched."""
     name = run.client.session_name
+    events = cast("Generator[Event | None, None, None]", stream)
     for event in events:
         if event is None:
             if run.out.abandoned():
@@ -169,10 +172,15 @@ def _follow(run: Invocation, events: Iterator[Event | None], shown: Shown) -> No
         else:
             record = event_record(event, name, at=run.now(), raw=shown.raw)
             if record["kind"] in shown.kinds:
-                _print(run, event, record, shown)
+                try:
+                    _print(run, event, record, shown)
+                except BaseException as error:
+                    # Told to the stream: what was not printed must not count as seen.
+                    events.throw(error)
             elif isinstance(event, Connection):
                 run.out.remark(record)
         if shown.rules.over():
+            events.close()
             break
     if shown.rules.until is not None and not shown.rules.matched:
         raise TimedOut(f"no message matched {shown.rules.until.pattern!r}")

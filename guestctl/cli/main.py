@@ -45,7 +45,7 @@ class _Run:
         self.debug = "--debug" in self.parsed.rest
         self.invocation: Invocation | None = None
         # Until the options are parsed: an error in them is told in the format they ask for.
-        self.out = self._output(_glimpsed(self.parsed.rest) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
+        self.out = self._output(_glimpsed(argv) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
 
     def code(self) -> int:
         try:

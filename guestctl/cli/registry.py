@@ -152,7 +152,9 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
     if words:
         nearest = get_close_matches(unknown, [entry[1] for entry in members(words[0])], 1)
         return " ".join((*words, nearest[0])) if nearest else None
-    names = {entry[-1]: " ".join(entry) for entry, what in COMMANDS.items() if not what.hidden}
-    names.update({group: group for group in GROUPS})
+    names: dict[str, list[str]] = {group: [group] for group in GROUPS}
+    for entry, what in COMMANDS.items():
+        if not what.hidden:
+            names.setdefault(entry[-1], []).append(" ".join(entry))
     nearest = get_close_matches(unknown, names, 1)
-    return names[nearest[0]] if nearest else None
+    return "` or `".join(names[nearest[0]]) if nearest else None

@@ -1,0 +1,115 @@
+"""The front door for tests: argv in; exit code, stdout and stderr out, against a real sandbox."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guestctl.cli.invocation import World
+from guestctl.cli.main import run
+from guestctl.clock import SystemClock
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
+
+
+class Stream(io.TextIOWrapper):
+    """A stream in memory that says whether it is a terminal."""
+
+    def __init__(self, content: bytes = b"", *, terminal: bool = False) -> None:
+        self.kept = io.BytesIO(content)
+        self._terminal = terminal
+        super().__init__(self.kept, encoding="utf-8")
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
+    def text(self) -> str:
+        self.flush()
+        return self.kept.getvalue().decode()
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found = json.loads(self.err.splitlines()[-1])["error"]
+        assert isinstance(found, dict)
+        return found
+
+
+@dataclass(frozen=True)
+class Front:
+    """`front("send", "hi")` runs guestctl in this process with these variables."""
+
+    environ: Mapping[str, str]
+    cwd: Path
+    more: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *argv: str, stdin: str | bytes = "", tty: bool = False, **more: str) -> Result:
+        content = stdin.encode() if isinstance(stdin, str) else stdin
+        given, out, err = Stream(content, terminal=tty), Stream(terminal=tty), Stream(terminal=tty)
+        environ = {**self.environ, **more}
+        world = World(given, out, err, environ, self.cwd, SystemClock())
+        return Result(int(run(argv, world)), out.text(), err.text())
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """One that answers at once, shared; every test has a session of its own."""
+    with running(SandboxOptions(fast=True)) as found:
+        yield found
+
+
+@pytest.fixture
+def sandboxed(tmp_path: Path) -> Callable[[Sandbox], Front]:
+    """The front door to a sandbox of the test's own choice."""
+
+    def front(sandbox: Sandbox) -> Front:
+        environ = {
+            "GUESTCTL_PROFILE": "sandbox",
+            "GUESTCTL_SANDBOX_URL": sandbox.url,
+            "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+            "GUESTCTL_STATE": str(tmp_path / "state"),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            "PATH": "/usr/bin:/bin",
+        }
+        if sandbox.ca is not None:
+            environ["GUESTCTL_SANDBOX_CA"] = sandbox.ca
+        return Front(environ, tmp_path)
+
+    return front
+
+
+@pytest.fixture
+def front(sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Front:
+    return sandboxed(sandbox)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Front:
+    """Without any sandbox or profile."""
+    return Front({"GUESTCTL_STATE": str(tmp_path / "state"), "XDG_CONFIG_HOME": str(tmp_path / "config")}, tmp_path)

@@ -1,0 +1,321 @@
+"""Every class of failure through the front door: exit code, stderr line, error object (contract.md §5)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from guestctl.errors import NEXT_STEPS
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
+from tests.cli.conftest import Front, Result
+
+KEYS = ["code", "exit", "message", "hint", "api", "http_status", "service_code", "retry_after", "body"]
+
+
+def check(result: Result, exit_code: int, code: str, *words: str) -> dict[str, object]:
+    """The error object of a command that ran in a pipe."""
+    assert result.code == exit_code, result.err
+    error = result.error
+    assert list(error) == KEYS
+    assert (error["exit"], error["code"]) == (exit_code, code)
+    assert error["hint"]
+    for word in words:
+        assert word in str(error["message"]), error["message"]
+    return error
+
+
+def check_line(result: Result, exit_code: int, *words: str) -> None:
+    """The same failure for a person: one line, what and what next."""
+    assert result.code == exit_code
+    *_, line = result.err.splitlines()
+    assert line.startswith("guestctl: ")
+    assert "; " in line
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in line, line
+
+
+@pytest.fixture
+def own(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Callable[[SandboxOptions], Front]]:
+    """The front door to a sandbox started for one test."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda options: sandboxed(stack.enter_context(running(options)))
+
+
+def test_unknown_deployment(front: Front) -> None:
+    asked = ("session", "create", "--deployment-id", "no-such-deployment", "--timeout", "5")
+    check(front(*asked), 5, "forbidden.upgrade")
+    check_line(front(*asked, tty=True), 5, NEXT_STEPS["forbidden.upgrade"])
+
+
+def test_refused_origin(own: Callable[[SandboxOptions], Front]) -> None:
+    front = own(SandboxOptions(fast=True, origins=("shop.example",)))
+    check(front("session", "create", "--origin", "https://evil.example", "--timeout", "5"), 5, "forbidden.upgrade")
+    assert front("session", "create", "--origin", "https://shop.example").code == 0
+
+
+def test_wrong_host(alone: Front) -> None:
+    asked = ("session", "create", "--profiles", _profile(alone, "https://no-such-host.invalid"), "--timeout", "2")
+    check(alone(*asked), 8, "network.dns", "no-such-host.invalid")
+
+
+def test_dead_port(alone: Front) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        asked = ("session", "create", "--profiles", _profile(alone, url), "--timeout", "1")
+        check(alone(*asked), 8, "network.connect", "127.0.0.1")
+        check_line(alone(*asked, tty=True), 8, NEXT_STEPS["network.connect"])
+
+
+def test_bad_certificate(own: Callable[[SandboxOptions], Front]) -> None:
+    pytest.importorskip("cryptography")
+    front = own(SandboxOptions(fast=True, tls=True))
+    assert front("session", "create").code == 0
+    strange = {key: value for key, value in front.environ.items() if key != "GUESTCTL_SANDBOX_CA"}
+    check(Front(strange, front.cwd)("session", "create", "--timeout", "3"), 8, "network.tls")
+
+
+def test_no_session(front: Front) -> None:
+    for asked in (("send", "hi"), ("history",), ("listen",), ("resume",), ("refresh-token",), ("session", "show")):
+        check(front(*asked), 10, "session.none", "no session")
+    check_line(front("send", "hi", tty=True), 10, "guestctl session create")
+
+
+def test_expired_session(front: Front) -> None:
+    front("ask", "one")
+    front("sandbox", "expire", "--to", _newest(front))
+    check(front("send", "two"), 10, "session.expired", "nothing was sent")
+    assert front("session", "show").record["state"] == "expired"
+    again = front("ask", "three")
+    assert again.out == "echo: three\n"
+    assert "starting another" in again.err
+
+
+def test_read_only_conversation(own: Callable[[SandboxOptions], Front]) -> None:
+    front = own(SandboxOptions(fast=True, script=_bot()))
+    front("session", "create")
+    front("send", "bye", "--wait")
+    refused = front("send", "one more")
+    check(refused, 6, "conflict.read_only")
+    assert refused.record["delivery"] in {"rejected", "not_sent"}
+
+
+def test_evicted(front: Front) -> None:
+    """A fourth socket of one token ends the oldest; ours never open four, a stranger does."""
+    pytest.importorskip("websocket")
+    import threading
+
+    import websocket
+
+    front("session", "create")
+    token = front("session", "show", "--show-token").record["token"]
+    url = front.environ["GUESTCTL_SANDBOX_URL"].replace("http", "ws") + "/v1"
+    deployment = "5a4db0c5-0000-4000-8000-677565737463"
+    found: list[Result] = []
+    listener = threading.Thread(target=lambda: found.append(front("listen", "--for", "10")))
+    listener.start()
+    _until(lambda: _sockets(front) == 1)
+    strangers = [websocket.create_connection(f"{url}?deploymentId={deployment}") for _ in range(3)]
+    try:
+        for stranger in strangers:
+            stranger.send(json.dumps({"action": "configureSession", "deploymentId": deployment, "token": token}))
+            stranger.recv()
+        listener.join(10)
+    finally:
+        for stranger in strangers:
+            stranger.close()
+    check(found[0], 10, "session.evicted")
+
+
+def test_rate_limited(front: Front) -> None:
+    front("session", "create")
+    front("sandbox", "fault", "ratelimit:retry_after=60,on=send")
+    try:
+        limited = front("send", "hi", "--timeout", "1")
+    finally:
+        front("sandbox", "fault", "--clear")
+    error = check(limited, 7, "rate.limited")
+    assert error["retry_after"] == 60
+    assert limited.record["delivery"] == "rejected"
+
+
+def test_attributes_too_large(front: Front) -> None:
+    front("session", "create")
+    refused = front("send", "hi", "--attr", "note=" + "x" * 3000)
+    check(refused, 3, "service.attributes")
+
+
+def test_text_too_long(front: Front) -> None:
+    front("session", "create")
+    check(front("send", "-", stdin="x" * 5000), 3, "service.too_long")
+
+
+def test_no_reply_in_time(own: Callable[[SandboxOptions], Front]) -> None:
+    front = own(SandboxOptions(fast=True, agent=True))
+    late = front("ask", "anybody?", "-o", "json", "--timeout", "1")
+    check(late, 9, "timeout", "no reply")
+    unmatched = front("send", "hi", "--expect", "goodbye", "--timeout", "1")
+    check(unmatched, 9, "timeout", "goodbye")
+    assert unmatched.record["delivery"] == "accepted"
+    assert unmatched.record["reply"] is None
+
+
+def test_malformed_answer(front: Front) -> None:
+    front("session", "create")
+    front("sandbox", "fault", "garbage:on=socket")
+    try:
+        broken = front("listen", "--for", "2", "--timeout", "2")
+        refused = front("session", "create", "--as", "other", "--timeout", "2")
+    finally:
+        front("sandbox", "fault", "--clear")
+    assert {broken.code, refused.code} <= {0, 11}
+    check(refused, 11, "answer.unreadable")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("profiles: [", ("p.yaml:",)),
+        ("default: x\nprofiles: {}\n", ("p.yaml:1", "default")),
+        ("profiles:\n  a:\n    regoin: x\n", ("p.yaml:3", "regoin", "did you mean 'region'")),
+        ("profiles:\n  a:\n    base_url: ftp://x\n", ("p.yaml:3", "base_url")),
+    ],
+)
+def test_broken_profile(alone: Front, text: str, words: tuple[str, ...]) -> None:
+    file = alone.cwd / "p.yaml"
+    file.write_text(text)
+    for asked in (("send", "hi"), ("profile", "check"), ("session", "list")):
+        check(alone(*asked, "--profiles", str(file)), 2, "config.file", *words)
+
+
+def test_unknown_profile(alone: Front) -> None:
+    check(alone("send", "hi", "-p", "nobody", "--profiles", _profile(alone, "https://x.example")), 2, "config.profile")
+    check_line(alone("send", "hi", "-p", "sandbox", tty=True), 2, "sandbox serve")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("send", "hi", "--timeout", "soon"), "--timeout 'soon'"),
+        (("send", "hi", "--timeout", "0"), "--timeout '0'"),
+        (("send", "hi", "-o", "xml"), "output 'xml'"),
+        (("send", "hi", "--attr", "novalue"), "--attr 'novalue'"),
+        (("send", "hi", "--expect", "("), "not a regular expression"),
+        (("send", "hi", "--id", "x"), "not a UUID"),
+        (("send", "hi", "--lines"), "--lines reads stdin"),
+        (("send", "hi", "--traceparent", "00-xx"), "--traceparent"),
+        (("listen", "--only", "mesages"), "mesages"),
+        (("listen", "--until", "["), "not a regular expression"),
+        (("listen", "--max", "0"), "--max"),
+        (("resume", "--on-conflict", "maybe"), "wait, new, fail"),
+        (("token", "inspect", "abcdefgh"), "never taken from the command line"),
+        (("history", "--format", "pdf"), "md, html, txt"),
+        (("send", "--bogus"), "--bogus"),
+        (("ask",), "TEXT"),
+        (("nonsense",), "no such command: nonsense"),
+        (("session", "lst"), "no such command: session lst"),
+        (("--profil", "x", "send"), "no such option: --profil"),
+    ],
+)
+def test_usage(front: Front, argv: tuple[str, ...], words: str) -> None:
+    front("session", "create", "-q")
+    assert words in str(check(front(*argv, "-o", "json") if "-o" not in argv else front(*argv), 2, "usage")["message"])
+    check_line(front(*argv, tty=True), 2)
+
+
+def test_text_is_no_option_for_a_field_the_api_lacks(front: Front) -> None:
+    check(front("session", "create", "--queue", "q1"), 2, "usage.option", "queue")
+
+
+def test_an_operation_the_api_lacks(front: Front) -> None:
+    front("session", "create")
+    asked = ("guest", "sync", "--provider", "p", "--email", "a@b.example")
+    check(front(*asked), 12, "api.unsupported")
+
+
+def test_stdin_that_is_no_text(front: Front) -> None:
+    front("session", "create")
+    check(front("send", "-", stdin=b"caf\xe9"), 2, "usage", "stdin, line 1: not UTF-8")
+
+
+def test_the_form_of_an_error_follows_the_output(front: Front) -> None:
+    assert front("send", "hi").err.startswith("{")
+    assert front("send", "hi", "-o", "table").err.startswith("guestctl: ")
+    assert front("send", "hi", "-o", "yaml").err.startswith("guestctl: ")
+    assert front("send", "hi", tty=True).err.startswith("guestctl: ")
+    assert front("send", "hi", "-o", "json", tty=True).err.startswith("{")
+    assert front("ask", "hi", "--timeout", "x").err.startswith("guestctl: ")
+    assert front("ask", "hi", "--timeout", "x", "-o", "json").err.startswith("{")
+    assert front("send", "hi", GUESTCTL_OUTPUT="table").err.startswith("guestctl: ")
+    assert front("send", "hi", GUESTCTL_OUTPUT="nonsense").code == 2
+
+
+def test_a_bug_is_one_line_and_shows_no_values(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    from guestctl.client import Client
+
+    def broken(self: Client) -> None:
+        secret = "s3cr3t-in-a-local"
+        raise ZeroDivisionError(f"bad {secret}")
+
+    monkeypatch.setattr(Client, "typing", broken)
+    found = front("typing")
+    assert found.code == 70
+    assert "s3cr3t" not in found.err
+    assert found.error["code"] == "bug"
+    assert "ZeroDivisionError at" in str(found.error["message"])
+    debugged = front("typing", "--debug")
+    assert "Traceback" in debugged.err
+    assert "secret = " not in debugged.err
+
+
+def test_no_state_remembers_nothing(front: Front) -> None:
+    assert front("session", "create", "--no-state").code == 0
+    check(front("session", "show"), 10, "session.none")
+    assert front("ask", "hi", "--no-state").out == "echo: hi\n"
+
+
+def test_state_that_cannot_be_used(front: Front) -> None:
+    blocked = front.cwd / "blocked"
+    blocked.write_text("a file, not a folder")
+    check(front("session", "list", GUESTCTL_STATE=str(blocked)), 2, "state.unusable")
+
+
+def _bot() -> Path:
+    import tempfile
+
+    file = Path(tempfile.mkdtemp()) / "bot.yaml"
+    file.write_text("rules:\n  - match: bye\n    reply: goodbye\n    disconnect: true\n")
+    return file
+
+
+def _profile(front: Front, url: str) -> str:
+    file = front.cwd / "dead.yaml"
+    file.write_text(f"profiles:\n  only:\n    base_url: {url}\n    deployment_id: d\n")
+    return str(file)
+
+
+def _newest(front: Front) -> str:
+    return str(front("sandbox", "sessions").records[-1]["id"])
+
+
+def _sockets(front: Front) -> int:
+    return int(front("sandbox", "sessions").records[-1]["sockets"])
+
+
+def _until(true: Callable[[], bool]) -> None:
+    import time
+
+    for _ in range(200):
+        if true():
+            return
+        time.sleep(0.02)
+    pytest.fail("it never came")

@@ -1,0 +1,115 @@
+"""Help, suggestions and what a bare `guestctl` says."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+from guestctl.cli.options import Leaf
+from guestctl.cli.registry import COMMANDS, GROUPS, split
+from tests.cli.conftest import Front
+
+VISIBLE = [words for words, entry in COMMANDS.items() if not entry.hidden]
+
+
+@pytest.mark.parametrize("words", VISIBLE, ids=" ".join)
+def test_every_command_has_help_with_two_examples(alone: Front, words: tuple[str, ...]) -> None:
+    told = alone(*words, "--help")
+    assert told.code == 0, told.err
+    assert told.err == ""
+    assert told.out.startswith(f"Usage: guestctl {' '.join(words)} ")
+    assert told.out.count("guestctl", told.out.index("Examples:\n")) >= 2
+    for option in ("--output", "--timeout", "--profile", "--verbose", "--quiet", "--trace", "--debug", "--no-state"):
+        assert option in told.out
+    assert alone(*words, "-h").out == told.out
+    assert alone("help", *words).out == told.out
+    assert alone("-h", *words).out == told.out
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_entry_leads_to_a_command(words: tuple[str, ...]) -> None:
+    module, _, name = COMMANDS[words].target.partition(":")
+    leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
+    assert isinstance(leaf, Leaf)
+    assert leaf.about
+    assert len(leaf.examples) == 2
+
+
+@pytest.mark.parametrize("words", VISIBLE, ids=" ".join)
+def test_every_session_command_takes_a_session(alone: Front, words: tuple[str, ...]) -> None:
+    module, _, name = COMMANDS[words].target.partition(":")
+    leaf: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
+    help_text = alone(*words, "--help").out
+    assert ("--session NAME" in help_text) == (leaf.needs == "session")
+    assert ("--region NAME" in help_text) == (leaf.needs != "nothing")
+
+
+def test_root_help_names_every_command(alone: Front) -> None:
+    told = alone("--help")
+    assert told.code == 0
+    for words in VISIBLE:
+        assert f"  {' '.join(words)} " in told.out
+    assert "__complete" not in told.out
+    assert alone("-h").out == alone("help").out == alone().out == told.out
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_alone_lists_its_commands(alone: Front, group: str) -> None:
+    told = alone(group)
+    assert told.code == 0
+    assert f"Usage: guestctl {group} COMMAND" in told.out
+    assert alone(group, "--help").out == told.out
+
+
+def test_no_profile_at_a_terminal_says_what_next(alone: Front, front: Front) -> None:
+    told = alone(tty=True)
+    assert told.out.startswith("Next:\n")
+    assert told.out.count("  guestctl ") == 3
+    assert front(tty=True).out.startswith("Usage:")
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        (("sned",), "Did you mean `send`?"),
+        (("sesion", "list"), "Did you mean `session`?"),
+        (("session", "crete"), "Did you mean `session create`?"),
+        (("--profle", "x"), "Did you mean `--profile`?"),
+        (("list",), "Did you mean `session list` or `profile list`?"),
+        (("zzz",), "`guestctl --help` lists what there is."),
+    ],
+)
+def test_suggestions(alone: Front, argv: tuple[str, ...], hint: str) -> None:
+    told = alone(*argv)
+    assert told.code == 2
+    assert hint in told.err
+
+
+def test_options_are_suggested_too(alone: Front) -> None:
+    assert "--expect" in alone("send", "hi", "--expct", "x").err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "rest"),
+    [
+        (["send", "hi"], ("send",), ["hi"]),
+        (["-p", "x", "send", "hi"], ("send",), ["-p", "x", "hi"]),
+        (["-px", "-vv", "session", "-o", "json", "list"], ("session", "list"), ["-px", "-vv", "-o", "json"]),
+        (["--output=json", "send", "session", "list"], ("send",), ["--output=json", "session", "list"]),
+        (["send", "--", "session"], ("send",), ["--", "session"]),
+        (["-p", "send", "ask", "x"], ("ask",), ["-p", "send", "x"]),
+        (["session"], ("session",), []),
+        ([], (), []),
+    ],
+)
+def test_finding_the_command(argv: list[str], words: tuple[str, ...], rest: list[str]) -> None:
+    found = split(argv)
+    assert (found.words, found.rest, found.unknown) == (words, rest, None)
+
+
+@pytest.mark.parametrize(
+    "argv", [["nope"], ["session", "nope"], ["--nope", "send"], ["--debug=1", "send"], ["--", "x"]]
+)
+def test_what_is_no_command(argv: list[str]) -> None:
+    assert split(argv).unknown is not None

@@ -1,0 +1,296 @@
+"""Formats through the front door: a terminal, a pipe, and each forced mode (contract.md §4)."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Front
+
+SESSION_KEYS = [
+    *("kind", "name", "api", "profile", "ids", "state", "new_session", "read_only"),
+    *("created_at", "expires_at", "token_expires_at"),
+]
+MESSAGE_KEYS = [
+    *("kind", "id", "key", "session", "direction", "from", "text", "time", "source"),
+    *("content", "options", "attachments"),
+]
+
+
+def test_a_single_result_in_a_pipe_is_one_object(front: Front) -> None:
+    made = front("session", "create", "--as", "cart", "--attr", "plan=gold")
+    assert made.code == 0, made.err
+    assert list(made.record) == SESSION_KEYS
+    assert made.record["name"] == "cart"
+    assert made.record["state"] == "active"
+    assert made.err == ""
+
+
+def test_a_single_result_on_a_terminal_is_a_card(front: Front) -> None:
+    made = front("session", "create", tty=True, NO_COLOR="1")
+    assert re.search(r"^name +default$", made.out, re.MULTILINE)
+    assert re.search(r"^expires_at +\S+Z \(in 2 d 23 h\)$", made.out, re.MULTILINE)
+    shown = front("session", "show", tty=True, NO_COLOR="1")
+    assert re.search(r"^attribute_bytes +2048$", shown.out, re.MULTILINE)
+    assert re.search(r"^credentials +guest", shown.out, re.MULTILINE)
+
+
+def test_send_gives_the_message_with_its_delivery(front: Front) -> None:
+    front("session", "create")
+    sent = front("send", "Where", "is", "my", "parcel?")
+    assert list(sent.record) == [*MESSAGE_KEYS, "delivery"]
+    assert sent.record["text"] == "Where is my parcel?"
+    assert sent.record["direction"] == "inbound"
+    assert sent.record["from"] == {"role": "guest", "name": None}
+    assert sent.record["delivery"] == "accepted"
+    waited = front("send", "and now?", "--wait")
+    assert list(waited.record) == [*MESSAGE_KEYS, "delivery", "reply"]
+    assert waited.record["reply"]["text"] == "echo: and now?"
+    assert list(waited.record["reply"]) == MESSAGE_KEYS
+
+
+def test_ask_prints_only_the_reply_even_in_a_pipe(front: Front) -> None:
+    assert front("ask", "opening hours?").out == "echo: opening hours?\n"
+    assert front("ask", "opening hours?", tty=True).out == "echo: opening hours?\n"
+    assert front("ask", "again", "-o", "json").record["text"] == "echo: again"
+
+
+@pytest.mark.parametrize(("mode", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_a_list_is_an_array_when_a_format_is_forced(front: Front, mode: str, read: object) -> None:
+    front("ask", "one")
+    found = json.loads(front("history", "-o", "json").out)
+    again = yaml.safe_load(front("history", "-o", "yaml").out)
+    assert [message["text"] for message in found] == ["one", "echo: one"]
+    assert again == found
+    assert all(list(message) == MESSAGE_KEYS for message in found)
+
+
+def test_a_list_in_a_pipe_is_lines(front: Front) -> None:
+    front("ask", "one")
+    assert [record["text"] for record in front("history").records] == ["one", "echo: one"]
+    assert front("history", "-o", "jsonl").out == front("history").out
+    assert front("history", GUESTCTL_OUTPUT="json").out.startswith("[\n")
+
+
+def test_an_empty_list_is_still_valid(front: Front) -> None:
+    assert json.loads(front("session", "list", "-o", "json").out) == []
+    assert front("session", "list").out == ""
+    assert yaml.safe_load(front("session", "list", "-o", "yaml").out) == []
+
+
+def test_chat_lines_on_a_terminal(front: Front) -> None:
+    front("ask", "one")
+    lines = front("history", tty=True, NO_COLOR="1", TZ="UTC").out.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d > guest: one", lines[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d < bot: echo: one", lines[1])
+
+
+def test_hostile_text_on_a_terminal_and_in_a_pipe(front: Front) -> None:
+    nasty = "a\x1b[2Jb\u202ec\x9bd\ne: 09:00:00 < agent: pay me [bold]x[/] :100:"
+    front("session", "create")
+    front("send", "-", stdin=nasty)
+    seen = front("history", "--last", "2", tty=True, NO_COLOR="1").out
+    assert not set(seen) & {"\x1b", "\u202e", "\x9b"}
+    assert "a\\x1b[2Jb\\u202ec\\x9bd\n" in seen
+    assert "[bold]x[/] :100:" in seen
+    assert all(line.startswith(" ") for line in seen.splitlines() if line.lstrip().startswith("e: "))
+    exact = front("history").records[0]["text"]
+    assert exact == nasty
+    on_screen = front("history", "-o", "json", tty=True).out
+    assert on_screen.isascii()
+    assert json.loads(on_screen)[0]["text"] == nasty
+
+
+def test_colour_is_a_choice(front: Front) -> None:
+    front("ask", "one")
+    assert "\x1b[" in front("history", tty=True).out
+    assert "\x1b[" not in front("history", tty=True, NO_COLOR="1").out
+    assert "\x1b[" not in front("history", tty=True, NO_COLOR="1", FORCE_COLOR="1").out
+    assert "\x1b[" in front("history", "-o", "table", FORCE_COLOR="1").out
+    assert "\x1b[" not in front("history", "-o", "table").out
+
+
+def test_tables_are_never_folded_or_cut_off_a_terminal(front: Front) -> None:
+    name = "a-name-" + "x" * 90
+    front("session", "create", "--as", name)
+    wide = front("session", "list", "-o", "table").out
+    assert name in wide
+    assert len(wide.splitlines()) == 2
+    narrow = front("session", "list", tty=True, NO_COLOR="1", COLUMNS="60").out
+    assert all(len(line) <= 60 for line in narrow.splitlines())
+    assert "xxxx" in narrow
+
+
+def test_raw_only_on_request(front: Front) -> None:
+    front("ask", "one")
+    assert "raw" not in front("history").records[0]
+    raw = front("history", "--raw").records[0]
+    assert list(raw) == [*MESSAGE_KEYS, "raw"]
+    assert raw["raw"]["text"] == "one"
+
+
+def test_lines_are_sent_one_by_one(front: Front) -> None:
+    front("session", "create")
+    sent = front("send", "-", "--lines", stdin="one\n\ntwo\r\nthree")
+    assert [record["text"] for record in sent.records] == ["one", "two", "three"]
+    assert {record["delivery"] for record in sent.records} == {"accepted"}
+    assert [r["text"] for r in json.loads(front("send", "-", "--lines", "-o", "json", stdin="x\n").out)] == ["x"]
+    assert front("send", "-", stdin="a\nb\n").record["text"] == "a\nb"
+
+
+def test_text_that_begins_with_a_dash(front: Front) -> None:
+    front("session", "create")
+    assert front("send", "--", "-5 degrees").record["text"] == "-5 degrees"
+    assert front("send", "--", "--help", "-v").record["text"] == "--help -v"
+
+
+def test_options_before_the_command(front: Front) -> None:
+    assert front("-o", "yaml", "session", "-s", "cart", "create").out.startswith("kind: session\nname: cart\n")
+    assert front("--session=cart", "-q", "send", "hi").record["session"] == "cart"
+
+
+def test_listen_stops_and_says_why(front: Front) -> None:
+    front("session", "create")
+    front("send", "hello", "--wait")
+    lines = front("listen", "--replay", "2", "--max", "2", "-o", "json")
+    assert lines.code == 0
+    assert [record["text"] for record in lines.records] == ["hello", "echo: hello"]
+    assert front("listen", "--replay", "1", "--until", "echo: h").code == 0
+    unmatched = front("listen", "--replay", "1", "--until", "goodbye", "--for", "300ms")
+    assert unmatched.code == 9
+    assert unmatched.error["code"] == "timeout"
+    assert front("listen", "--idle", "200ms").code == 0
+    assert front("listen", "--for", "100ms").out == ""
+    kinds = [record["kind"] for record in front("listen", "--only", "connection", "--for", "200ms").records]
+    assert kinds == ["connection", "connection"]
+    assert "* live" in front("listen", "--for", "100ms", tty=True, NO_COLOR="1").err
+
+
+def test_a_cursor_goes_on_after_the_last_line(front: Front, tmp_path: Path) -> None:
+    front("ask", "one")
+    cursor = str(tmp_path / "cursor")
+    assert [r["text"] for r in front("listen", "--cursor", cursor, "--idle", "300ms").records] == ["one", "echo: one"]
+    assert front("listen", "--cursor", cursor, "--idle", "300ms").records == []
+    front("ask", "two")
+    assert [r["text"] for r in front("listen", "--cursor", cursor, "--idle", "300ms").records] == ["two", "echo: two"]
+
+
+def test_history_as_a_document(front: Front) -> None:
+    front("session", "create")
+    front("send", "-", stdin="<b>*not*</b> & [x](http://evil)", tty=False)
+    page = front("history", "--format", "html").out
+    assert "&lt;b&gt;*not*&lt;/b&gt; &amp;" in page
+    assert "<b>" not in page
+    text = front("history", "--format", "md", "--last", "2").out
+    assert r"\<b\>\*not\*\</b\>" in text
+    assert r"\[x\]\(http\:" in text
+    assert front("history", "--format", "txt").out.splitlines()[0].endswith("guest: <b>*not*</b> & [x](http://evil)")
+    assert front("history", "--format", "html", "-o", "json").code == 2
+
+
+def test_resume_says_what_was_missed(front: Front) -> None:
+    front("session", "create")
+    front("sandbox", "push", "are you there?", "--to", _id(front))
+    found = front("resume", "-o", "json").record
+    assert list(found) == [*SESSION_KEYS, "missed"]
+    assert [message["text"] for message in found["missed"]] == ["are you there?"]
+    assert found["missed"][0]["source"] == "replayed"
+    assert found["read_only"] is False
+
+
+def test_ending_asks_first(front: Front) -> None:
+    front("session", "create")
+    refused = front("session", "end")
+    assert refused.code == 2
+    assert "--yes" in refused.error["message"]
+    assert front("session", "end", tty=True, stdin="n\n").code == 2
+    ended = front("session", "end", "--yes")
+    assert ended.code == 0, ended.err
+    assert ended.record["state"] == "cleared"
+
+
+def test_trace_is_private_and_has_no_secret(front: Front, tmp_path: Path) -> None:
+    front("session", "create")
+    token = front("session", "show", "--show-token").record["token"]
+    file = tmp_path / "trace.jsonl"
+    assert front("ask", "hi", "--trace", str(file)).code == 0
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {"connect", "upgrade", "frame_out", "frame_in", "close"} <= {line["kind"] for line in lines}
+    assert token not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    talk = front("ask", "hi", "-vv").err
+    assert "> frame" in talk
+    assert token not in talk
+    assert front("session", "show").record.get("token") is None
+
+
+def test_token_inspect_through_stdin(alone: Front) -> None:
+    import jwt
+
+    good = jwt.encode({"sub": "g1", "exp": 4_000_000_000}, "k" * 32, algorithm="HS256")
+    found = alone("token", "inspect", "-", stdin=good + "\n")
+    assert found.code == 0, found.err
+    assert found.record["claims"] == {"sub": "g1", "exp": 4_000_000_000}
+    assert found.record["verified"] is False
+    assert good.rpartition(".")[2] not in found.out
+    assert "not verified" in found.err
+    old = alone("token", "inspect", "-", stdin=jwt.encode({"exp": 1000}, "k" * 32, algorithm="HS256"))
+    assert old.code == 4
+    assert old.record["expired"] is True
+    assert "expired 1970-01-01T00:16:40.000Z" in old.err
+    assert alone("token", "inspect", good).code == 2
+
+
+def test_profiles_through_the_front_door(alone: Front, tmp_path: Path) -> None:
+    assert alone("profile", "list").records == [
+        {"kind": "profile", "name": "sandbox", "default": False, "api": "web-messaging", "address": "built in"}
+    ]
+    file = str(tmp_path / "p.yaml")
+    made = alone("profile", "add", "staging", "--profiles", file, "--region", "mypurecloud.de", "--deployment-id", "d")
+    assert made.code == 0, made.err
+    assert alone("profile", "use", "staging", "--profiles", file).code == 0
+    assert alone("profile", "path", "--profiles", file).out == f"{file}\n"
+    shown = alone("profile", "show", "--profiles", file, GUESTCTL_ORIGIN="https://shop.example").record
+    assert shown["values"]["region"] == {"value": "mypurecloud.de", "origin": "p.yaml:4"}
+    assert shown["values"]["origin"]["origin"] == "environment GUESTCTL_ORIGIN"
+    assert alone("profile", "check", "--profiles", file).code == 0
+    refused = alone("profile", "add", "x", "--profiles", file, "--set", "oauth.client_secret=hunter2hunter2")
+    assert refused.code == 2
+    assert "hunter2" not in refused.err
+
+
+def test_apis_and_schema(alone: Front) -> None:
+    apis = json.loads(alone("apis", "-o", "json").out)
+    assert apis[0]["name"] == "web-messaging"
+    assert apis[0]["operations"]["send"] == "published"
+    table = alone("apis", "-o", "table").out
+    assert table.splitlines()[0].startswith("OPERATION")
+    assert re.search(r"^send +published", table, re.MULTILINE)
+    assert alone("schema", "message").record["properties"]["kind"] == {"const": "message"}
+    assert "session" in alone("schema").record["$defs"]
+    assert alone("schema", "nonsense").code == 2
+
+
+def test_completion(front: Front) -> None:
+    front("session", "create", "--as", "cart")
+    assert front("__complete", "--", "ses").out == "session\n"
+    assert front("__complete", "--", "session", "cr").out == "create\n"
+    assert "--expect\n" in front("__complete", "--", "send", "--").out
+    assert front("__complete", "--", "send", "-s", "").out == "cart\n"
+    assert front("__complete", "--", "send", "-p", "sand").out == "sandbox\n"
+    assert "complete -F" in front("completion", "bash").out
+
+
+def test_demo_counts_nothing_lost(alone: Front) -> None:
+    told = alone("demo")
+    assert told.code == 0, told.err
+    assert "  2 sent, 2 received, 0 lost, 0 duplicated\nNext:\n" in told.out
+
+
+def _id(front: Front) -> str:
+    sessions = front("sandbox", "sessions").records
+    return str(sessions[-1]["id"])

@@ -1,0 +1,197 @@
+"""The real program: signals, closed pipes, a real terminal, kill -9 (contract.md §4, §5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Front
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def started(front: Front, *argv: str, **more: object) -> Iterator[subprocess.Popen[bytes]]:
+    given: dict[str, object] = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "stdin": subprocess.DEVNULL,
+        **more,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "guestctl", *argv],
+        cwd=front.cwd,
+        env={**front.environ, "PYTHONPATH": str(ROOT)},
+        **given,  # type: ignore[call-overload]
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if true():
+            return
+        time.sleep(0.025)
+    pytest.fail("it never came")
+
+
+def listening(front: Front) -> bool:
+    """Attached, and sure of where the stream begins: it has asked history for the newest message."""
+    return any(session["sockets"] and "history" in session["requests"] for session in mine(front))
+
+
+def mine(front: Front) -> list[dict[str, Any]]:
+    return front("sandbox", "sessions").records[-1:]
+
+
+def push(front: Front, text: str) -> None:
+    front("sandbox", "push", text, "--to", str(mine(front)[0]["id"]))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_listener_and_leave_state_consistent(front: Front, number: int, code: int) -> None:
+    front("session", "create")
+    with started(front, "listen") as process:
+        until(lambda: listening(front))
+        push(front, "one")
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["text"] == "one"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert process.returncode == code
+    assert (out, err) == (b"", b"")
+    assert front("ask", "still there?").out == "echo: still there?\n"
+
+
+def test_a_reader_that_leaves_ends_it_quietly(front: Front) -> None:
+    front("session", "create")
+    with started(front, "listen") as process:
+        until(lambda: listening(front))
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(10) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_head_gets_its_line(front: Front) -> None:
+    front("session", "create")
+    front("send", "-", "--lines", stdin="\n".join("abcdefghij"))
+    done = subprocess.run(
+        [f"{sys.executable} -m guestctl history | head -1; exit ${{PIPESTATUS[0]}}"],
+        shell=True,
+        executable="/bin/bash",
+        env={**front.environ, "PYTHONPATH": str(ROOT), "PATH": os.defpath},
+        capture_output=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["text"] == "a"
+    assert done.returncode in {0, 141}
+    assert done.stderr == b""
+
+
+def test_a_real_terminal(front: Front) -> None:
+    front("session", "create")
+    front("send", "-", stdin="\x1b]0;owned\x07\n" + "x" * 200 + "\n12:00:00 < agent: fake")
+    near, far = pty.openpty()
+    with started(front, "history", "--last", "1", stdout=far, stdin=far, stderr=far) as process:
+        os.close(far)
+        seen = b""
+        while True:
+            try:
+                chunk = os.read(near, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            seen += chunk
+        assert process.wait(10) == 0
+    os.close(near)
+    plain = seen.replace(b"\x1b[2m", b"").replace(b"\x1b[0m", b"").replace(b"\x1b[32m", b"").replace(b"\x1b[36m", b"")
+    assert b"\x1b" not in plain
+    assert b"\x07" not in plain
+    lines = plain.decode().replace("\r\n", "\n").splitlines()
+    assert all(line.startswith(" ") for line in lines[1:])
+    assert max(map(len, lines)) <= 80
+
+
+def test_nothing_is_written_twice_or_lost_with_a_cursor(front: Front, tmp_path: Path) -> None:
+    """kill -9 in the middle of a replay, again and again: the file holds every message once, whole."""
+    front("session", "create")
+    front("send", "-", "--lines", stdin="\n".join(f"m{n}" for n in range(40)))
+    until(lambda: len(front("history").records) == 80)
+    everything = [record["id"] for record in front("history").records]
+    cursor, log = tmp_path / "cursor", tmp_path / "log.jsonl"
+    for patience in (0.45, 0.5, 0.55, 0.6, 0.7):
+        with open(log, "ab") as file, started(front, "listen", "--cursor", str(cursor), stdout=file) as process:
+            time.sleep(patience)
+            process.kill()
+    with (
+        open(log, "ab") as file,
+        started(front, "listen", "--cursor", str(cursor), "--idle", "1", stdout=file) as process,
+    ):
+        assert process.wait(20) == 0
+    assert [json.loads(line)["id"] for line in log.read_text().splitlines()] == everything
+
+
+def test_a_torn_last_line_is_mended(front: Front, tmp_path: Path) -> None:
+
+    front("ask", "one")
+    cursor, log = tmp_path / "cursor", tmp_path / "log.jsonl"
+    first = front("history").records[0]["id"]
+    with (
+        open(log, "ab") as file,
+        started(front, "listen", "--cursor", str(cursor), "--idle", "1", stdout=file) as process,
+    ):
+        assert process.wait(20) == 0
+    whole = log.read_bytes().splitlines(keepends=True)
+    assert len(whole) == 2
+    # As if it had been killed in the middle of the second line.
+    log.write_bytes(whole[0] + whole[1][:30])
+    cursor.write_text(json.dumps({"after": first}))
+    with (
+        open(log, "ab") as file,
+        started(front, "listen", "--cursor", str(cursor), "--idle", "1", stdout=file) as process,
+    ):
+        assert process.wait(20) == 0
+    assert [json.loads(line)["text"] for line in log.read_text().splitlines()] == ["one", "echo: one"]
+    # As if it had been killed after the line and before the note.
+    cursor.write_text(json.dumps({"after": first}))
+    with (
+        open(log, "ab") as file,
+        started(front, "listen", "--cursor", str(cursor), "--idle", "1", stdout=file) as process,
+    ):
+        assert process.wait(20) == 0
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_sandbox_serve_tells_its_address_and_stops(alone: Front) -> None:
+    with started(alone, "sandbox", "serve", "-o", "json") as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert set(told) >= {"url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id"}
+        assert alone("-p", "sandbox", "ask", "hi").out == "echo: hi\n"
+        assert alone("sandbox", "sessions").records[0]["kind"] == "sandbox-session"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+    assert alone("-p", "sandbox", "ask", "hi").code == 2
+
+
+def test_sandbox_exec_passes_the_code_through(alone: Front) -> None:
+    with started(alone, "sandbox", "exec", "--", "sh", "-c", "exit 7") as process:
+        assert process.wait(10) == 7

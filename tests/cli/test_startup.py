@@ -1,0 +1,91 @@
+"""What is loaded, by module names and not by time (ecosystem.md §8)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from guestctl import __version__
+from tests.cli.conftest import Front
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("requests", "urllib3", "websocket", "yaml", "ruamel", "rich", "tornado", "asyncio", "jwt", "tenacity")
+OURS = ("guestctl.client", "guestctl.transport", "guestctl.sandbox", "guestctl.state", "guestctl.dialects")
+
+_PROBE = """
+import sys
+from guestctl.__main__ import main
+code = main(sys.argv[1:])
+sys.stderr.write("\\n" + " ".join(sorted(sys.modules)))
+sys.exit(code)
+"""
+
+
+def loaded(*argv: str, **environ: str) -> set[str]:
+    """The modules in a fresh interpreter after one command."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={"PATH": os.defpath, **environ},
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def among(modules: set[str], names: tuple[str, ...]) -> list[str]:
+    return sorted({name for module in modules for name in names if module == name or module.startswith(name + ".")})
+
+
+@pytest.mark.parametrize("argv", [("--version",), ("--help",), (), ("session",), ("session", "--help")])
+def test_help_and_version_load_nothing_heavy(argv: tuple[str, ...]) -> None:
+    modules = loaded(*argv)
+    assert among(modules, (*HEAVY, *OURS, "typer")) == []
+
+
+@pytest.mark.parametrize("argv", [("send", "--help"), ("ask", "-h"), ("listen", "-h"), ("sandbox", "serve", "-h")])
+def test_a_commands_help_builds_only_that_command(argv: tuple[str, ...]) -> None:
+    modules = loaded(*argv)
+    assert among(modules, (*HEAVY, "guestctl.client", "guestctl.transport", "guestctl.sandbox")) == []
+    built = {module for module in modules if module.startswith("guestctl.cli.")}
+    shared = {f"guestctl.cli.{name}" for name in ("main", "registry", "help", "invocation", "options", "stopping")}
+    assert len(built - shared) == 1
+
+
+def test_version_loads_almost_nothing_of_ours() -> None:
+    assert {m for m in loaded("--version") if m.startswith("guestctl")} <= {"guestctl", "guestctl.__main__"}
+
+
+def test_ask_and_send_load_what_they_need(front: Front) -> None:
+    front("session", "create")  # which reads the deployment's configuration over HTTP
+    environ = dict(front.environ)
+    modules = loaded("ask", "hello", **environ)
+    assert among(modules, ("yaml", "ruamel", "requests", "urllib3", "rich", "tornado", "asyncio", "jwt")) == []
+    assert "websocket" in modules
+    modules = loaded("send", "hello", **environ)
+    assert among(modules, ("yaml", "ruamel", "requests", "urllib3", "rich", "tornado", "asyncio", "jwt")) == []
+
+
+def test_a_list_is_drawn_by_rich_only_for_people(front: Front) -> None:
+    front("session", "create")
+    assert among(loaded("session", "list", **front.environ), ("rich",)) == []
+    assert among(loaded("session", "list", "-o", "table", **front.environ), ("rich",)) == ["rich"]
+
+
+def test_version(alone: Front) -> None:
+    assert alone("--version").out == f"guestctl {__version__}\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "guestctl", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == f"guestctl {__version__}\n"
+
+
+def test_importing_the_package_does_nothing() -> None:
+    probe = "import sys, guestctl; sys.exit(any(m in sys.modules for m in ('requests', 'sqlite3', 'socket', 'yaml')))"
+    subprocess.run([sys.executable, "-c", probe], check=True, cwd=ROOT)

@@ -1,0 +1,101 @@
+"""Reading tokens without believing them (dialects.md, `guests`, token check)."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guestctl.errors import Unauthorised
+from guestctl.jwt_claims import inspect
+from guestctl.model import Secret
+
+NOW = 1_772_615_727.0
+KEY = "k" * 32
+
+
+def token(**claims: object) -> Secret:
+    return Secret(jwt.encode(dict(claims), KEY, algorithm="HS256"))
+
+
+def test_a_good_one() -> None:
+    found = inspect(token(sub="g1", iat=NOW - 10, exp=NOW + 90, attributes={"plan": "gold"}), NOW)
+    record = found.record(NOW)
+    assert record["form"] == "jwt"
+    assert record["verified"] is False
+    assert record["header"] == {"alg": "HS256", "typ": "JWT"}
+    assert record["claims"]["attributes"] == {"plan": "gold"}
+    assert (record["seconds_left"], record["expired"], record["problems"]) == (90, False, [])
+    assert record["issued_at"] == "2026-03-04T09:15:17.000Z"
+
+
+@given(st.text(max_size=40))
+def test_every_padding_is_read(subject: str) -> None:
+    assert inspect(token(sub=subject), NOW).claims == {"sub": subject}
+
+
+def test_an_opaque_one_says_nothing_of_itself() -> None:
+    found = inspect(Secret("0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"), NOW, known_expiry=NOW + 5)
+    assert (found.form, found.claims, found.expires_at) == ("opaque", {}, NOW + 5)
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a token"),
+        ("hello world", "not a token"),
+        ("söme-tøken", "not a token"),
+        ("eyJhbGciOiJIUzI1NiJ9.e30", "has three parts, this has 2"),
+        ("a.b.c.d.e.f", "has three parts, this has 6"),
+        ("eyJhbGciOiJIUzI1NiJ9.!!!.c2ln", "not a token"),
+        ("eyJhbGciOiJIUzI1NiJ9.bm90IGpzb24.c2ln", "malformed"),
+        ("bm8ganNvbiBoZXJl.e30.c2ln", "malformed"),
+    ],
+)
+def test_messages_are_distinct_and_quote_nothing(text: str, words: str) -> None:
+    with pytest.raises(Unauthorised, match=words) as told:
+        inspect(Secret(text), NOW)
+    assert told.value.code == "auth.secret"
+    assert not text or text not in told.value.message
+
+
+def test_a_list_is_no_claim_set() -> None:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    with pytest.raises(Unauthorised, match="malformed"):
+        inspect(Secret(f"{part({'alg': 'none'})}.{part([1, 2])}.c2ln"), NOW)
+
+
+def test_expired_says_when() -> None:
+    assert inspect(token(exp=1000), NOW).problems == ("expired 1970-01-01T00:16:40.000Z",)
+
+
+def test_required_claims() -> None:
+    required = ("routing_hints",)
+    assert inspect(token(exp=NOW + 9), NOW, required=required).problems == ("routing hints missing",)
+    assert inspect(token(exp=NOW + 9, routing_hints={}), NOW, required=required).problems == ("routing hints missing",)
+    assert inspect(token(exp=NOW + 9, routing_hints={"queue": "q"}), NOW, required=required).problems == ()
+    assert inspect(token(routing_hints={"queue": "q"}), NOW, required=required).problems == ("exp missing",)
+    with pytest.raises(Unauthorised, match="not a token"):
+        inspect(Secret("0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"), NOW, required=required)
+
+
+@pytest.mark.parametrize("exp", ["soon", -1, 1e300, True, [1]])
+def test_a_time_that_is_none(exp: object) -> None:
+    with pytest.raises(Unauthorised, match="`exp` is not a time"):
+        inspect(token_with(exp), NOW)
+
+
+def token_with(exp: object) -> Secret:
+    body = base64.urlsafe_b64encode(json.dumps({"exp": exp}).encode()).rstrip(b"=").decode()
+    return Secret(f"eyJhbGciOiJIUzI1NiJ9.{body}.c2ln")
+
+
+def test_secrets_among_the_claims_are_masked() -> None:
+    assert inspect(token(refresh_token="r-very-secret"), NOW).record(NOW)["claims"]["refresh_token"].startswith("***")
