@@ -7,17 +7,18 @@ what may be shown now.
 Order is by sequence number where the API has one, else by service time. A frame that is next in
 sequence passes at once. Otherwise it is held for a window: a millisecond or so while the stream
 behaves, twice the observed lateness (up to `MAX_WINDOW`) for a while after a late frame was met.
+A number that never comes, and that history does not explain, is passed over with a `Gap`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from bisect import insort
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import replace
-from operator import itemgetter
 
 from guestctl.dialects.base import Position
-from guestctl.model import Event, Message, Presence
+from guestctl.model import Event, Gap, Message, Presence
 
 #: Ids remembered for dropping doubles; a window of this many messages cannot repeat unnoticed.
 REMEMBERED = 10_000
@@ -27,6 +28,8 @@ MAX_WINDOW = 2.0
 MISSING_WINDOW = 1.0
 #: Messages in order after which a widened window shrinks again.
 CALM_AFTER = 20
+#: Messages before the last one from which history is read again, for what the stream overtook.
+OVERLAP = 20
 
 
 def position_of(message: Message) -> Position:
@@ -34,33 +37,46 @@ def position_of(message: Message) -> Position:
 
 
 class Merge:
-    """Drops doubles and repairs order. `position` is the last message let through."""
+    """Drops doubles and repairs order. `position` is the last message let through.
 
-    def __init__(self, position: Position | None = None, *, window: float = QUIET_WINDOW) -> None:
+    It starts behind `position`; with `shown` False that message itself may still come and is let through.
+    """
+
+    def __init__(self, position: Position | None = None, *, shown: bool = True, window: float = QUIET_WINDOW) -> None:
         self.position = position
         self.doubles = 0
         self.late = 0
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._held: list[tuple[tuple[float, str], float, int, Event]] = []
+        self._trail: deque[Position] = deque([position] if position else [], maxlen=OVERLAP)
+        #: In order: rank, order of arrival, when it came (monotonic), what came.
+        self._held: list[tuple[tuple[int, str], int, float, Event]] = []
         self._arrivals = 0
+        #: History has told all there is up to this sequence number.
+        self._told = -1
         self._window = window
         self._quiet = window
         self._calm = 0
-        if position is not None:
+        if position is not None and shown:
             self._seen[position.id] = None
+
+    @property
+    def anchor(self) -> Position | None:
+        """A place some messages back, everything before which has been let through: history from here
+        on holds whatever the stream may have overtaken."""
+        return self._trail[0] if self._trail else self.position
 
     def known(self, identity: str) -> bool:
         return identity in self._seen
 
     def replay(self, items: Iterable[Message | Presence]) -> list[Event]:
-        """History after a reconnect: what is new of it, in its own order, marked as replayed."""
-        shown: list[Event] = []
+        """History that is contiguous with `position` or `anchor`: what is new of it, marked as replayed,
+        in its place among what is held, which all has its turn now."""
         for item in items:
-            if item.id is None or not self._remember(item.id):
-                continue
-            shown.append(replace(item, source="replayed"))
-            self._advance(item)
-        return shown
+            if isinstance(item, Message) and item.sequence is not None:
+                self._told = max(self._told, item.sequence)
+            if item.id is not None and self._remember(item.id):
+                self._hold(replace(item, source="replayed"), 0.0)
+        return self.ready(0.0, flush=True)
 
     def feed(self, event: Event, now: float) -> None:
         """Take one live event at monotonic `now`; `ready` gives it back in its turn."""
@@ -69,56 +85,68 @@ class Merge:
                 self.doubles += 1
                 return
             self._note_lateness(event)
-        self._arrivals += 1
-        self._held.append((self._rank(event), now, self._arrivals, event))
+        self._hold(event, now)
 
-    def ready(self, now: float, *, flush: bool = False) -> list[Event]:
-        """Everything whose turn has come, in order."""
-        if not self._held:
-            return []
-        if len(self._held) > 1:
-            self._held.sort(key=itemgetter(0, 2))
+    def _hold(self, event: Event, now: float) -> None:
+        self._arrivals += 1
+        insort(self._held, (self._rank(event), self._arrivals, now, event))
+
+    def ready(self, now: float, *, flush: bool = False, over_gaps: bool = True) -> list[Event]:
+        """Everything whose turn has come, in order. `flush`: all that is held, but nothing behind a
+        missing number unless `over_gaps`."""
         shown: list[Event] = []
-        while self._held:
-            _, arrived, _, event = self._held[0]
-            if not flush and now - arrived < self._patience(event):
+        taken = 0
+        for _, _, arrived, event in self._held:
+            if (not flush and self._left(event, arrived, now)) or (not over_gaps and self._skips(event)):
                 break
-            del self._held[0]
+            taken += 1
+            if self._skips(event) and isinstance(event, Message):
+                after = self.position.id if self.position else None
+                shown.append(Gap(after, event.id, f"nothing is known of what came before number {event.sequence}"))
             if isinstance(event, (Message, Presence)):
                 self._advance(event)
             shown.append(event)
+        del self._held[:taken]
         return shown
 
     def wait(self, now: float) -> float | None:
         """Seconds until something held is due; None when nothing is held."""
         if not self._held:
             return None
-        _, arrived, _, event = self._held[0]
-        return max(0.0, arrived + self._patience(event) - now)
+        _, _, arrived, event = self._held[0]
+        return self._left(event, arrived, now)
 
     @property
     def missing(self) -> bool:
         """Whether the next held message shows that a number before it never came."""
         return bool(self._held) and self._skips(self._held[0][3])
 
+    def _left(self, event: Event, arrived: float, now: float) -> float:
+        """Seconds until its turn; what is less than a clock can tell is nothing."""
+        left = arrived + self._patience(event) - now
+        return left if left > 1e-6 else 0.0
+
     def _patience(self, event: Event) -> float:
-        if isinstance(event, Message) and event.sequence is not None:
+        if isinstance(event, Message) and event.sequence is not None and self.position is not None:
             return MISSING_WINDOW if self._skips(event) else 0.0
         return self._window if isinstance(event, (Message, Presence)) else 0.0
 
     def _skips(self, event: Event) -> bool:
         last = self.position.sequence if self.position else None
         return (
-            isinstance(event, Message) and event.sequence is not None and last is not None and event.sequence > last + 1
+            isinstance(event, Message)
+            and event.sequence is not None
+            and last is not None
+            and event.sequence > max(last, self._told) + 1
         )
 
-    def _rank(self, event: Event) -> tuple[float, str]:
+    def _rank(self, event: Event) -> tuple[int, str]:
         """Sort key: sequence, then time; what has neither keeps its place behind what came before it."""
         if isinstance(event, Message) and event.sequence is not None:
-            return (float(event.sequence), event.time or "")
+            return (event.sequence, event.time or "")
         if isinstance(event, (Message, Presence)) and event.time is not None:
-            return (0.0, event.time)
-        return self._held[-1][0] if self._held else (0.0, "")
+            return (0, event.time)
+        return self._held[-1][0] if self._held else (0, "")
 
     def _remember(self, identity: str) -> bool:
         if identity in self._seen:
@@ -152,3 +180,5 @@ class Merge:
         if sequence is None and last is not None:
             sequence = last.sequence
         self.position = Position(item.id, sequence, item.time or (last.time if last else None))
+        if isinstance(item, Message):
+            self._trail.append(self.position)

@@ -36,6 +36,10 @@ POLL_LEAST, POLL_MOST, POLL_GROWTH = 0.5, 5.0, 1.5
 #: Tries at filling a gap before it is declared, and seconds to wait for ids the service acknowledged.
 FILL_TRIES = 4
 LAG_PATIENCE = 5.0
+#: Seconds after a reconnect at which history is read once more, for what it did not show yet.
+SECOND_LOOK = 2.0
+#: Seconds before a token that could not be renewed ahead of its expiry is tried again.
+RENEW_AGAIN = 15.0
 
 _AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended"}
 
@@ -69,12 +73,17 @@ class Listener:
         self._step = step
         self._wake = wake
         self._line: Line | None = None
+        self._floor: Position | None = None
+        self._look_at: float | None = None
+        self._renew_at = 0.0
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
 
     def contiguous_from(self, position: Position) -> None:
-        """Everything after `position` is heard on the socket opened by `attach`, while that one is open."""
+        """Everything after `position` is heard on the socket opened by `attach`, while that one is open.
+        What is heard and older is not shown."""
         self.merge = Merge(position)
+        self._floor = position
         self._filled = self._line is not None and self._line is self.exchange.line
 
     def attach(self, deadline: Deadline) -> None:
@@ -93,6 +102,9 @@ class Listener:
                 yield from self._poll()
             else:
                 yield from self._stream()
+        except Failure:
+            yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
+            raise
         finally:
             self._flush()
 
@@ -102,17 +114,20 @@ class Listener:
         attempt = 0
         while True:
             live_since: float | None = None
+            line = self.exchange.line
             try:
-                if self.exchange.line is None:
+                if line is None:
                     yield Connection("connecting", attempt=attempt)
-                    self.exchange.line = open_once(self.exchange, self._deadline())
-                line = self.exchange.line
+                    line = self.exchange.line = open_once(self.exchange, self._deadline())
                 replayed = yield from self._catch_up()
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
                 yield from self._live(line)
             except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
-                yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
+                # What is behind a missing number waits: history is read from before it.
+                yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False))
+                if line is not None and self.exchange.line not in (None, line):
+                    continue  # whoever sent something meanwhile has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= STABLE:
                     attempt = 0
                 attempt += 1
@@ -123,17 +138,6 @@ class Listener:
         hear, merge, now = line.hear, self.merge, self._clock.monotonic
         while True:
             heard = hear(self._patience())
-            if not heard:
-                if merge.missing:
-                    yield from self._fill_missing()
-                ready = merge.ready(now())
-                if ready:
-                    yield from self._emit(ready)
-                else:
-                    self._flush()
-                    yield None
-                self._renew_ahead(line)
-                continue
             taken, over = 0, None
             while heard and over is None:
                 at = now()
@@ -141,13 +145,20 @@ class Listener:
                     over = over or self._take(one, at)
                 taken += len(heard)
                 heard = hear(0.0) if taken < BATCH else []
-            yield from self._emit(merge.ready(now(), flush=over is not None))
             if over is not None:
                 raise over
             if line.unreadable is not None:
                 # Whatever that frame said is in history, if it was a message.
                 line.unreadable = None
-                yield from self._fill_missing()
+                self._look_at = now()
+            if (merge.missing and merge.wait(now()) == 0.0) or (self._look_at is not None and self._look_at <= now()):
+                yield from self._look()
+            ready = merge.ready(now())
+            yield from self._emit(ready)
+            if not taken and not ready:
+                self._flush()
+                yield None
+            self._renew_ahead(line)
 
     def _take(self, heard: Heard, now: float) -> Failure | None:
         """Feed one heard thing to the merge; returns the failure when it ends the stream."""
@@ -156,7 +167,8 @@ class Listener:
         if isinstance(heard, Rejection):
             self.exchange.notice(f"the service says: {heard.failure.message}")
             return None
-        self.merge.feed(heard, now)
+        if self._floor is None or not _older(heard, self._floor):
+            self.merge.feed(heard, now)
         if not isinstance(heard, SessionEvent):
             return None
         if heard.change == "read_only":
@@ -177,15 +189,23 @@ class Listener:
         held = self.exchange.session.credential("guest")
         if held is None or not self._refreshable():
             return
-        if held.fresh_at(self._clock.now(), dialect.margins.get("guest", 0.0)):
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        if held.fresh_at(now, dialect.margins.get("guest", 0.0)) or monotonic < self._renew_at:
             return
-        self.exchange.renew("guest", self._deadline(), stale=held)
+        try:
+            self.exchange.renew("guest", self._deadline(), stale=held)
+        except (NetworkError, TimedOut, RateLimited) as failure:
+            # The old one is good for a while yet, and so is the socket.
+            self.exchange.notice(f"the token could not be renewed yet: {failure.message}")
+            self._renew_at = monotonic + RENEW_AGAIN
+            return
         if dialect.reattaches:
             self.exchange.keep(
                 self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), line=line)
             )
         else:
-            line.inbox.extend(line.close())
+            for heard in line.close():
+                self._take(heard, monotonic)
             raise NetworkError("renewed the token, taking a fresh socket", written=True, close_code=1000)
 
     # --- reconnecting ---
@@ -246,36 +266,42 @@ class Listener:
     def _catch_up(self) -> Generator[Event | None, None, int]:
         """Join history and the stream; returns how many messages were replayed."""
         if self._baseline:
-            self._baseline = self._filled = False
-            newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
-            if newest is not None and newest.id is not None:
-                sequence = newest.sequence if isinstance(newest, Message) else None
-                self.merge = Merge(Position(newest.id, sequence, newest.time))
+            self._begin_at_newest()
             return 0
         if self._filled:
             # The socket that is open now has heard everything since the position.
             self._filled = False
             return 0
-        position = self.merge.position
+        last = self.merge.position.id if self.merge.position else None
         for attempt in range(FILL_TRIES):
             try:
-                items, proved = self.after(position)
+                items, proved = self.after(self.merge.anchor)
                 break
             except (NetworkError, TimedOut, RateLimited, Unreadable, Conflict) as failure:
+                if isinstance(failure, NetworkError) and failure.close_code is not None:
+                    raise  # the socket itself, over which the history token comes
                 if attempt == FILL_TRIES - 1:
                     self.exchange.notice(f"history could not be read: {failure.message}")
-                    yield Gap(position.id if position else None, None, failure.message)
+                    yield Gap(last, None, failure.message)
+                    yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
                     return 0
                 yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
         replayed = self.merge.replay(items)
-        if not proved:
-            yield Gap(
-                position.id if position else None,
-                _first_id(replayed),
-                "the last message shown is not in history any more",
-            )
+        if not proved and last not in {item.id for item in items}:
+            yield Gap(last, _first_id(replayed), "the last message shown is not in history any more")
         yield from self._emit(replayed)
-        return len(replayed)
+        if last is not None:
+            self._look_at = self._clock.monotonic() + SECOND_LOOK
+        return sum(isinstance(event, Message) for event in replayed)
+
+    def _begin_at_newest(self) -> None:
+        """Show what arrives from now on. The newest message in history may have arrived after the socket
+        was attached, and still be on its way to us."""
+        newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
+        if newest is not None and newest.id is not None:
+            sequence = newest.sequence if isinstance(newest, Message) else None
+            self.merge = Merge(Position(newest.id, sequence, newest.time), shown=False)
+        self._baseline = self._filled = False
 
     def after(self, position: Position | None) -> tuple[list[Item], bool]:
         """History after a position, oldest first, and whether contiguity with it was proved.
@@ -307,45 +333,51 @@ class Listener:
         return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
     def _history(self, read: Callable[[Fetch], T]) -> T:
-        deadline = self._deadline()
         dialect = self.exchange.dialect
 
         def fetch(after: Position | None, cursor: str | None) -> Page:
-            return self.exchange.perform(
-                dialect.history(self.exchange.session, after=after, cursor=cursor, limit=dialect.page_size), deadline
-            )
+            flow = dialect.history(self.exchange.session, after=after, cursor=cursor, limit=dialect.page_size)
+            return self.exchange.perform(flow, self._deadline())
 
         return read(fetch)
 
-    def _fill_missing(self) -> Iterator[Event | None]:
-        """A sequence number is missing in the stream: ask history for it."""
-        items, _ = self.after(self.merge.position)
-        live = [item for item in items if item.id is not None and not self.merge.known(item.id)]
-        yield from self._emit(self.merge.replay(live))
+    def _look(self) -> Iterator[Event | None]:
+        """Ask history for what the stream should have brought."""
+        self._look_at = None
+        try:
+            items, proved = self.after(self.merge.anchor)
+        except (NetworkError, TimedOut, RateLimited, Unreadable, Conflict) as failure:
+            if isinstance(failure, NetworkError) and failure.close_code is not None:
+                raise
+            self.exchange.notice(f"history could not be read: {failure.message}")
+            return
+        if proved:
+            yield from self._emit(self.merge.replay(items))
 
     # --- without a socket ---
 
     def _poll(self) -> Iterator[Event | None]:
         """Poll history: often while something happens, rarely while nothing does."""
         interval, failures = POLL_LEAST, 0
+        replaying = not self._filled
+        live = False
         yield Connection("connecting")
-        if self._baseline:
-            yield from self._catch_up()
-        yield Connection("live", recovered=0)
-        first = True
         while True:
             try:
+                if self._baseline:
+                    self._begin_at_newest()
                 items, _ = self.after(self.merge.position)
             except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
                 failures += 1
+                live = False
                 yield from self._lost(failure, failures)
                 continue
-            if failures:
-                yield Connection("live", recovered=len(items))
+            if not live:
+                yield Connection("live", recovered=len(items) if failures else 0)
             fresh = self.merge.replay(items)
-            if not failures and not (first and not self._filled):
+            if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
-            failures, first = 0, False
+            failures, live, replaying = 0, True, False
             interval = POLL_LEAST if fresh else min(POLL_MOST, interval * POLL_GROWTH)
             yield from self._emit(fresh)
             self._flush()
@@ -393,3 +425,12 @@ def _first_id(events: list[Event]) -> str | None:
         if isinstance(event, (Message, Presence)):
             return event.id
     return None
+
+
+def _older(heard: Heard, position: Position) -> bool:
+    """Whether it is a message from before the position."""
+    if not isinstance(heard, Message):
+        return False
+    if heard.sequence is not None and position.sequence is not None:
+        return heard.sequence < position.sequence
+    return heard.time is not None and position.time is not None and heard.time < position.time

@@ -382,8 +382,8 @@ class RejectingToy(Toy):
     service: Service
 
     def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
-        value = json.loads(frame.text) if frame.text.startswith("{") else None
-        if isinstance(value, dict) and value.get("kind") == "rejection":
+        value = load_json(frame.text, "frame")
+        if value.get("kind") == "rejection":
             for socket in self.service.sockets:
                 if value["key"] in socket.rejections:
                     return (Rejection(socket.rejections.pop(value["key"]), value["key"]),)
