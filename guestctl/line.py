@@ -67,6 +67,8 @@ class Line:
         self._clock = clock
         self._ping_every = ping_every
         self._pinged_at = clock.monotonic()
+        #: Our pings since anything was heard.
+        self._silent = 0
         self._beat_at = clock.monotonic()
 
     def ask(self, turn: Turn, deadline: Deadline) -> Heard | None:
@@ -127,12 +129,15 @@ class Line:
             return [Unknown("unreadable", {"reason": error.message, "text": frame.text[:200]})]
 
     def keep_alive(self) -> None:
-        """Ping when the socket has been quiet; give it up after `BEATS` unanswered pings."""
+        """Ping when the socket has been quiet; give it up when `BEATS` pings brought no sign of life."""
         now = self._clock.monotonic()
-        if self.socket.unanswered >= BEATS and now - self._pinged_at >= self._ping_every:
-            self.socket.abort()
-            raise NetworkError("the connection is dead: nothing answers our pings", written=True, close_code=1006)
+        if self.socket.heard_at >= self._pinged_at:
+            self._silent = 0
         if now - max(self.socket.heard_at, self._pinged_at) >= self._ping_every:
+            if self._silent >= BEATS:
+                self.socket.abort()
+                raise NetworkError("the connection is dead: nothing answers our pings", written=True, close_code=1006)
+            self._silent += 1
             self._pinged_at = now
             self.socket.ping()
         if now - self._beat_at >= HEARTBEAT_EVERY:
@@ -151,6 +156,7 @@ class Line:
         return heard
 
     def abort(self) -> None:
-        """Drop the socket without a word."""
+        """Drop the socket without waiting for the peer."""
         with self.held:
             self.socket.abort()
+            self.socket.close(*self._dialect.goodbye)
