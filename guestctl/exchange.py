@@ -11,7 +11,7 @@ because full jitter, `Retry-After` and the deadline must agree (reliability.md Â
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,6 +89,8 @@ class Exchange:
     lock_patience: float = LOCK_PATIENCE
     #: Told (bytes done, bytes in all) while a body is sent.
     progress: Callable[[int, int], None] | None = None
+    #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
+    _renewing: set[CredentialKind] = field(default_factory=set)
 
     # --- flows ---
 
@@ -130,14 +132,21 @@ class Exchange:
 
     def _authorised(self, request: Request, deadline: Deadline) -> Reply:
         kind = request.credential
-        credential = self.credential(kind, deadline) if kind else None
+        try:
+            credential = self.credential(kind, deadline) if kind else None
+        except NetworkError as failure:
+            failure.written = False  # of this request, nothing has left
+            raise
         reply = self._ask(request, credential, deadline)
-        if reply.status == 401 and kind and credential:
+        if reply.status == 401 and kind and credential and kind not in self._renewing:
             refusal = self.dialect.refusal(request, reply)
             try:
                 credential = self.renew(kind, deadline, stale=credential)
             except Unsupported:
                 raise refusal from None
+            except NetworkError as failure:
+                failure.written = False  # the service has refused what it got
+                raise
             reply = self._ask(request, credential, deadline)
         if reply.ok:
             return reply
@@ -185,7 +194,7 @@ class Exchange:
         """A credential that is good now, renewed ahead of its expiry; None where the session has none to send."""
         held = self._held(kind)
         margin = self.dialect.margins.get(kind, 0.0)
-        if held is not None and held.fresh_at(self.clock.now(), margin):
+        if held is not None and (held.fresh_at(self.clock.now(), margin) or kind in self._renewing):
             return held
         if held is None and kind == "guest":
             return None
@@ -209,11 +218,15 @@ class Exchange:
                 if kind != "oauth":
                     self.session = self.session.having(found)
                 return found
-            if kind == "oauth":
-                granted = self.perform(self.dialect.oauth(), deadline)
-                self.state.put_credential(self.scope, granted)
-                return granted
-            self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
+            self._renewing.add(kind)
+            try:
+                if kind == "oauth":
+                    granted = self.perform(self.dialect.oauth(), deadline)
+                    self.state.put_credential(self.scope, granted)
+                    return granted
+                self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
+            finally:
+                self._renewing.discard(kind)
         renewed = self.session.credential(kind)
         if renewed is None:
             raise Unauthorised(f"the service gave no new {kind} token", api=self.dialect.name)
