@@ -85,7 +85,8 @@ class Sequenced(Dialect):
         found = yield from page(str(after.sequence))
         first = found.items[0] if found.items else None
         skips = isinstance(first, Message) and first.sequence != after.sequence + 1
-        return replace(found, anchored=not skips)
+        lags = found.highest is not None and found.highest < after.sequence
+        return replace(found, anchored=not (skips or lags))
 
     def typing(self, session: Session) -> Flow[None]:
         path = f"/api/v2/conversations/messaging/external-contacts/{id_in_path(session, 'guest')}/typing"

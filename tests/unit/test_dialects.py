@@ -426,6 +426,10 @@ def test_numbers_that_skip_are_not_anchored_and_must_advance(name: str) -> None:
     # Lag: the number is known, its message is not there yet.
     _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 4))
     assert (found[0].items, found[0].next, found[0].highest) == ((), None, 4)
+    assert found[0].anchored
+    # Worse: history has not even come to the message we have seen.
+    _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 2))
+    assert not found[0].anchored
 
 
 @pytest.mark.parametrize("name", SIX)
