@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
+from guestctl.clock import rfc3339
 from guestctl.sandbox.faults import FaultError, Faults, parse
 from guestctl.sandbox.surface import HttpReply, HttpRequest, Refused
 from guestctl.sandbox.world import Conversation, World, dumps
@@ -150,7 +151,7 @@ def _report(conversation: Conversation) -> dict[str, Any]:
         "id": conversation.id,
         "api": conversation.api,
         "state": conversation.state,
-        "created_at": conversation.created,
+        "created_at": rfc3339(conversation.created),
         "sockets": sum(observer.open for observer in conversation.observers),
         "refreshes": requests["refresh"],
         "configures": requests["create"],

@@ -12,7 +12,6 @@ import secrets
 import socket
 import struct
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -33,8 +32,9 @@ from guestctl.sandbox.bot import Bot
 from guestctl.sandbox.faces import build
 from guestctl.sandbox.faults import ON, Fault, Faults
 from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.peer import GARBAGE, Exchange, SocketPeer
 from guestctl.sandbox.store import Store
-from guestctl.sandbox.surface import Face, HttpReply, HttpRequest, Refused, Route, Table, error
+from guestctl.sandbox.surface import HttpReply, HttpRequest, Refused, Route, Table, error
 from guestctl.sandbox.tokens import Tokens
 from guestctl.sandbox.world import Conversation, Deployment, Message, World, dumps, random_hex
 
@@ -45,9 +45,7 @@ SERVER = "guestctl-sandbox"
 _BODY_LIMIT = 1024 * 1024
 _FILE_LIMIT = 26 * 1024 * 1024
 _UNSENT_LIMIT = 16 * 1024 * 1024  # bytes a guest may leave unread before it is cut off
-_SWAP_PATIENCE = 0.5
 _SWEEP = 0.5
-_GARBAGE = "\u2620 <<< this is not JSON"
 
 
 class Sandbox:
@@ -86,8 +84,7 @@ class Sandbox:
         self.admin: Admin
         self.table: Table
         self.peers: set[SocketPeer] = set()
-        self.answering = False  # a guest's frame is being handled
-        self.unsent: set[SocketPeer] = set()
+        self.exchange = Exchange()
         self.hosts: frozenset[str] = frozenset()
         self._bot = bot
         self._deployment = deployment or {}
@@ -220,7 +217,7 @@ class Sandbox:
         self.faults = options.make_faults(self.clock)
         self.world = World(
             clock=self.clock,
-            later=self._later,
+            later=self.later,
             bot=self._bot or options.make_bot(),
             deployments=[replace(deployment, **self._deployment)],
             tokens=tokens,
@@ -239,7 +236,8 @@ class Sandbox:
             self.table.add(face)
         self.admin = Admin(self.world, self.faults, self.admin_key)
 
-    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+    def later(self, seconds: float, what: Callable[[], None]) -> None:
+        """Do something in the sandbox's thread; asked from that thread."""
         assert self._loop is not None
         if seconds > 0:
             self._loop.call_later(seconds, what)
@@ -280,130 +278,8 @@ def _is_address(name: str) -> bool:
         return False
 
 
-class SocketPeer:
-    """One guest socket: writes frames, and inflicts what the faults say on the way."""
-
-    def __init__(self, sandbox: Sandbox, protocol: WebSocketProtocol13, request: HttpRequest, face: Face) -> None:
-        self.note: Any = None
-        self.request = request
-        self.face = face
-        self.opened_at = self.active_at = sandbox.clock.monotonic()
-        self.clean = False  # a close frame went either way
-        self._protocol = protocol
-        self._stream = protocol.stream
-        self._sandbox = sandbox
-        self._faults = sandbox.faults
-        self._clock = sandbox.clock
-        self._waiting: deque[tuple[float, list[str]]] = deque()
-        self._swapped: list[str] | None = None
-        self._unsent: list[bytes] = []
-
-    @property
-    def open(self) -> bool:
-        return not self._protocol.is_closing()
-
-    def send(self, text: str, route: str | None = None) -> None:
-        if self._protocol.is_closing():
-            return
-        self.active_at = self._clock.monotonic()
-        fired = self._faults.frame(route)
-        silence = self._faults.silence()
-        if not (fired or silence or self._waiting or self._swapped):
-            self._write(text)
-        else:
-            self._send_faulty(text, fired, silence)
-
-    def _send_faulty(self, text: str, fired: Sequence[Fault], wait: float) -> None:
-        kinds = {fault.kind: fault for fault in fired}
-        if "drop" in kinds:
-            self.close(kinds["drop"].code)
-            return
-        if "truncate" in kinds:
-            text = text[: len(text) // 2]
-        if "garbage" in kinds:
-            text = _GARBAGE
-        texts = [text, text] if "duplicate" in kinds else [text]
-        if "delay" in kinds:
-            wait = max(wait, kinds["delay"].seconds)
-        if "swap" in kinds and self._swapped is None:
-            self._swapped = texts
-            self._sandbox._later(_SWAP_PATIENCE, lambda: self._release(texts))
-            return
-        if self._swapped is not None:
-            texts, self._swapped = texts + self._swapped, None
-        self._queue(texts, wait)
-
-    def _release(self, texts: list[str]) -> None:
-        if self._swapped is texts:
-            self._swapped = None
-            self._queue(texts, 0.0)
-
-    def _queue(self, texts: list[str], wait: float) -> None:
-        due = asyncio.get_running_loop().time() + wait
-        self._waiting.append((due, texts))
-        if len(self._waiting) == 1:
-            self._drain()
-
-    def _drain(self) -> None:
-        now = asyncio.get_running_loop().time()
-        while self._waiting:
-            due, texts = self._waiting[0]
-            if due > now:
-                self._sandbox._later(due - now, self._drain)
-                return
-            self._waiting.popleft()
-            for text in texts:
-                self._write(text)
-
-    def _write(self, text: str) -> None:
-        """One unfragmented, unmasked text frame (RFC 6455 §5.2). The library's own way costs a task a frame.
-
-        While a guest's frame is being handled, what is said in answer is gathered: one packet, not one each.
-        """
-        data = text.encode()
-        size = len(data)
-        if size < 126:
-            head = bytes((0x81, size))
-        elif size < 65536:
-            head = struct.pack("!BBH", 0x81, 126, size)
-        else:
-            head = struct.pack("!BBQ", 0x81, 127, size)
-        self._unsent.append(head + data)
-        if self._sandbox.answering:
-            self._sandbox.unsent.add(self)
-        else:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what was gathered to the network."""
-        data, self._unsent = b"".join(self._unsent), []
-        try:
-            self._stream.write(data)
-        except (StreamClosedError, StreamBufferFullError):
-            self.abort()
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        if self._unsent:
-            self.flush()
-        if code == 1006:
-            self.abort()
-            return
-        self.clean = True
-        self._protocol.close(None if code == 1005 else code, reason or None)
-
-    def abort(self) -> None:
-        if not self._stream.closed():
-            self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._stream.close()
-
-    def hang_up(self) -> None:
-        """The service goes away: say so and do not wait for an answer."""
-        self.close(1001, "Going away")
-        self._stream.close()
-
-
 class _Protocol(WebSocketProtocol13):
-    """The library's reader with the gateway's limits, which are per frame and per message (§2.5).
+    """The library's connection, as a `peer.Line`, with the gateway's limits per frame and per message (§2.5).
 
     `_read_bytes` is the one place every payload passes; the library itself only knows a limit per message, and
     breaks the connection before the close frame can be read.
@@ -421,6 +297,20 @@ class _Protocol(WebSocketProtocol13):
                 n -= len(await self.stream.read_bytes(min(n, 65536), partial=True))
             raise StreamClosedError()
         return bytes(await super()._read_bytes(n))
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.stream.write(data)
+        except (StreamClosedError, StreamBufferFullError):
+            self.reset()
+
+    def reset(self) -> None:
+        if not self.stream.closed():
+            self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.stream.close()
+
+    def drop(self) -> None:
+        self.stream.close()
 
     def _send_pong(self, data: bytes) -> None:
         wait = self.silence()
@@ -559,7 +449,7 @@ class _Guest(WebSocketHandler):
             elif fault.kind == "truncate":
                 reply.body = reply.body[: len(reply.body) // 2]
             elif fault.kind == "garbage":
-                reply.body = _GARBAGE.encode()
+                reply.body = GARBAGE.encode()
         return reply
 
     # -- sockets
@@ -600,15 +490,16 @@ class _Guest(WebSocketHandler):
         assert isinstance(protocol, _Protocol)
         self.set_nodelay(True)
         protocol.stream.max_write_buffer_size = _UNSENT_LIMIT
-        self.peer = SocketPeer(self.sandbox, protocol, self._asked, self._face)
-        self.sandbox.peers.add(self.peer)
+        sandbox = self.sandbox
+        self.peer = SocketPeer(protocol, self._asked, sandbox.faults, sandbox.clock, sandbox.later, sandbox.exchange)
+        sandbox.peers.add(self.peer)
         self._face.opened(self.peer)
 
     def on_message(self, message: str | bytes) -> None:
         peer = self.peer
         if peer is None or not peer.open:
             return
-        peer.active_at = self.sandbox.clock.monotonic()
+        peer.heard()
         if isinstance(message, bytes):
             peer.close(1003, "Text only")
             return
@@ -616,7 +507,7 @@ class _Guest(WebSocketHandler):
         if len(message) * 4 > limit and len(message.encode()) > limit:
             peer.close(1009, "Message too big")
             return
-        self.sandbox.answering = True
+        self.sandbox.exchange.begin()
         try:
             self._face.heard(peer, message)
         except Exception:
@@ -625,9 +516,7 @@ class _Guest(WebSocketHandler):
             ids = {"connectionId": secrets.token_urlsafe(8), "requestId": secrets.token_urlsafe(8)}
             peer.send(dumps({"message": "Internal server error", **ids}))
         finally:
-            self.sandbox.answering = False
-            while self.sandbox.unsent:
-                self.sandbox.unsent.pop().flush()
+            self.sandbox.exchange.end()
 
     def on_close(self) -> None:
         peer, self.peer = self.peer, None

@@ -151,7 +151,9 @@ class WebMessaging:
             action = frame.get("action")
             perform = self._actions.get(action) if isinstance(action, str) else None
             if perform is None:
-                raise GuestError(400, f"Unknown action {action!r}" if action is not None else "action is missing")
+                raise GuestError(
+                    400, f"Unknown action {str(action)[:40]!r}" if action is not None else "action is missing"
+                )
             route = "typing" if is_typing(frame) else _ROUTES.get(str(action))
             fault = self._faults.action(route)
             self._world.count(None if route == "create" else seat.conversation, route or str(action))
@@ -414,7 +416,7 @@ class WebMessaging:
             self._event(seat, conversation, frame, message, tracing)
             return
         if kind not in (None, "Text", "Structured"):
-            raise GuestError(400, f"message.type {kind!r} is not one a guest may send")
+            raise GuestError(400, f"message.type {str(kind)[:40]!r} is not one a guest may send")
         self._writable(conversation)
         text = message.get("text")
         content = message.get("content", [])
@@ -492,7 +494,7 @@ class WebMessaging:
                     "mime": attachment.type,
                 },
             }
-        raise GuestError(400, f"content item {kind!r} is not one a guest may send")
+        raise GuestError(400, f"content item {str(kind)[:40]!r} is not one a guest may send")
 
     def _check_answers(self, conversation: Conversation, content: Sequence[Item]) -> None:
         offered = [(m.id, m.content) for m in conversation.messages[-200:] if m.content and m.direction == "outbound"]
@@ -536,7 +538,7 @@ class WebMessaging:
             self._presence(conversation, "guest", "Disconnect", metadata=given, key=tracing, cause=cause)
             self.ended(conversation, "system")
         else:
-            raise GuestError(400, f"presence {presence!r} is not one a guest may send")
+            raise GuestError(400, f"presence {str(presence)[:40]!r} is not one a guest may send")
 
     def _presence(
         self, conversation: Conversation, role: Role, type: str, *, metadata: Mapping[str, str] | None = None,

@@ -114,25 +114,32 @@ def custom_attributes(holder: Frame) -> Mapping[str, str]:
     return string_map(given, "customAttributes")
 
 
-def button(body: Any) -> dict[str, Any]:
+def button(body: Any) -> dict[str, str]:
+    """A button's answer, its known keys only. Raises GuestError."""
     if not isinstance(body, dict) or body.get("type") not in _BUTTONS:
         raise GuestError(400, f"buttonResponse.type is not one of {', '.join(_BUTTONS)}")
     if not isinstance(body.get("text"), str) or not isinstance(body.get("payload"), str):
         raise GuestError(400, "buttonResponse needs text and payload")
-    return body
+    return _strings(body, "type", "text", "payload", "originatingMessageId", "id")
 
 
 def form(body: Any) -> dict[str, Any]:
+    """A submitted form, its known keys only. Raises GuestError."""
     answers = body.get("response") if isinstance(body, dict) else None
     if not isinstance(answers, list):
         raise GuestError(400, "form.response is missing")
+    fields = []
     for answer in answers:
         component = answer.get("component") if isinstance(answer, dict) else None
         if not isinstance(component, dict) or not isinstance(answer.get("id"), str):
             raise GuestError(400, "a form response needs id and component")
-        button(component.get("buttonResponse"))
-    assert isinstance(body, dict)
-    return body
+        response = {"contentType": "ButtonResponse", "buttonResponse": button(component.get("buttonResponse"))}
+        fields.append({"id": answer["id"], "component": response})
+    return {**_strings(body, "originatingMessageId", "cannedResponseId"), "response": fields}
+
+
+def _strings(body: Mapping[str, Any], *keys: str) -> dict[str, str]:
+    return {key: body[key] for key in keys if isinstance(body.get(key), str)}
 
 
 def label(content: Sequence[Item]) -> str | None:
