@@ -48,7 +48,7 @@ from guestctl.model import (
     SignIn,
 )
 from guestctl.opening import open_line
-from guestctl.paging import current, following, newest, whole
+from guestctl.paging import current, following, messages, newest, whole
 from guestctl.sending import deliver, settle_open
 from guestctl.state import Activity, LedgerEntry, State
 
@@ -97,7 +97,8 @@ class Client:
     """One guest under one profile. `session` names the stored session (default: the current one).
 
     `timeout` in seconds bounds each verb as a whole. `notice` hears what happens on the way
-    (reconnects, retries). Raises UsageError when the profile cannot be used.
+    (reconnects, retries). `network` is shared by clients of one process that would make equal ones.
+    Raises UsageError when the profile cannot be used.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Client:
         random: Random | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         environ: Mapping[str, str] = os.environ,
+        network: Network | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.random = random or SystemRandom()
@@ -135,7 +137,7 @@ class Client:
                 )
         self.scope = scope_of(self.profile, self.dialect)
         self._connector = Connector(self._network, self.clock, observer)
-        self._networked: Network | None = None
+        self._networked = network
         self._session_name = session
         self._exchange: Exchange | None = None
 
@@ -415,6 +417,7 @@ class Client:
         attributes: Mapping[str, str] | None = None,
         key: str | None = None,
         pick: Sequence[str] = (),
+        answering: Message | None = None,
         files: Sequence[Path] = (),
         form: Mapping[str, Json] | None = None,
         wait: bool = False,
@@ -424,7 +427,8 @@ class Client:
         """Send one message; returns once the service has accepted it, with `wait` once it was answered.
 
         `expect` waits for a reply that matches the regular expression. Several files make several
-        messages; the text goes with the first. Raises the failure it ended with; its `delivery` says
+        messages; the text goes with the first. `answering` is the message that offers what is picked,
+        where the caller has it; else it is looked for in history. Raises the failure it ended with; its `delivery` says
         what became of the message and its `sent` holds the record (contract.md §5).
         """
         deadline = self._deadline()
@@ -439,7 +443,8 @@ class Client:
         listener = self._listening(exchange, deadline) if wait or expect else None
         if pick or form:
             self._need(Ability.PICK)
-            outgoing = self._answering(exchange, outgoing, pick, form, deadline)
+            among = [answering] if answering is not None else self._recent(exchange, deadline)
+            outgoing = self._answering(outgoing, pick, form, among)
         message: Message | None = None
         for path in files:
             attachment = self._upload(exchange, path, deadline, progress)
@@ -515,20 +520,16 @@ class Client:
         awaited = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
         raise TimedOut(awaited + said, api=self.dialect.name)
 
+    def _recent(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
+        fetch = self._fetch(exchange, deadline)
+        return messages(newest(fetch, self.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
+
     def _answering(
-        self,
-        exchange: Exchange,
-        outgoing: Outgoing,
-        pick: Sequence[str],
-        form: Mapping[str, Json] | None,
-        deadline: Deadline,
+        self, outgoing: Outgoing, pick: Sequence[str], form: Mapping[str, Json] | None, among: Sequence[Message]
     ) -> Outgoing:
         """What is picked, found among the newest messages that offer something."""
-        recent = newest(
-            self._fetch(exchange, deadline), self.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)
-        )
-        for message in reversed(recent):
-            if not isinstance(message, Message) or message.direction != "outbound":
+        for message in reversed(among):
+            if message.direction != "outbound":
                 continue
             if form is not None:
                 answer = self.dialect.fill_form(message, form)
@@ -640,14 +641,16 @@ class Client:
         replay: int = 0,
         after: Position | None = None,
         from_start: bool = False,
+        just_created: bool = False,
         forever: bool = False,
         wake: Callable[[], float | None] = lambda: None,
     ) -> Iterator[Event | None]:
         """Live events, each once and in order, through every reconnect; None when a tick brought nothing.
 
         Starts with what arrives after it has attached; `replay` shows the last N first, `after`
-        starts behind a message, `from_start` at the beginning. `wake` tells in how many seconds the
-        caller wants control again. Ends only by raising.
+        starts behind a message, `from_start` at the beginning. `just_created`: the session was created
+        by this client a moment ago, so that its socket has heard everything and history need not be
+        asked. `wake` tells in how many seconds the caller wants control again. Ends only by raising.
         """
         self._need(Ability.LISTEN)
         exchange = self._exchange_for(self.session())
@@ -661,7 +664,13 @@ class Client:
             else:
                 from_start = True
         listener = Listener(
-            exchange, position=after, from_start=from_start, forever=forever, step=self.timeout, wake=wake
+            exchange,
+            position=after,
+            baseline=not just_created,
+            from_start=from_start,
+            forever=forever,
+            step=self.timeout,
+            wake=wake,
         )
         yield from listener.events()
 
