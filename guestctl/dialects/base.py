@@ -416,7 +416,11 @@ class Dialect(ABC):
             return {}
         if not isinstance(value, dict):
             return {}
-        return {k: str(v) for k, v in value.items() if k in {"message", "code"} and isinstance(v, (str, int))}
+        said = {
+            "message": value.get("message", value.get("error_description")),  # RFC 6749 §5.2 names them so
+            "code": value.get("code", value.get("error")),
+        }
+        return {k: str(v) for k, v in said.items() if isinstance(v, (str, int))}
 
     def unsupported(self, ability: Ability) -> Unsupported:
         return Unsupported(f"the {self.name} API has no `{ability.value}`", api=self.name)

@@ -968,8 +968,9 @@ def test_the_oauth_client(name: str) -> None:
         with pytest.raises(Unreadable):
             run(spoken, spoken.oauth(), reply(broken))
     with pytest.raises(Unauthorised) as refused:
-        run(spoken, spoken.oauth(), reply({"error": "invalid_client"}, 401))
-    assert refused.value.code == "auth.oauth"
+        run(spoken, spoken.oauth(), reply({"error": "invalid_client", "error_description": "wrong"}, 401))
+    assert (refused.value.code, refused.value.service_code) == ("auth.oauth", "invalid_client")
+    assert refused.value.message == "oauth: HTTP 401: wrong"
     for key in ("client_id", "client_secret"):
         without = dialect(name, **{key: None})
         with pytest.raises(UsageError, match=rf"oauth\.{key}"):
