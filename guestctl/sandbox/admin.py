@@ -149,6 +149,7 @@ def _report(conversation: Conversation) -> dict[str, Any]:
     requests = conversation.requests
     return {
         "id": conversation.id,
+        "guest": conversation.guest_id,
         "api": conversation.api,
         "state": conversation.state,
         "created_at": rfc3339(conversation.created),
@@ -156,6 +157,8 @@ def _report(conversation: Conversation) -> dict[str, Any]:
         "refreshes": requests["refresh"],
         "configures": requests["create"],
         "requests": dict(requests),
+        "traceparent": next(reversed(conversation.traces.values()), None),
+        "traceparents": conversation.traces,
         "attributes": conversation.attributes,
         "complaints": conversation.complaints,
         "messages": [

@@ -423,13 +423,14 @@ class _Guest(WebSocketHandler):
         if len(request.body) > (_FILE_LIMIT if route.large else _BODY_LIMIT):
             return error(413)
         fault = None
+        name = route.name_of(request)
         if route.counted:
-            fault = sandbox.faults.http(route.name if route.name in ON else None)
-            if route.name == "history":
+            fault = sandbox.faults.http(name if name in ON else None)
+            if name == "history":
                 request.lag = sandbox.faults.lag()
         reply = await self._perform(route, request, fault)
         if route.counted:
-            sandbox.world.count(request.conversation, route.name or "other")
+            sandbox.world.count(request.conversation, name or "other", request.headers.get("traceparent"))
         reply.headers.update(cors)
         return reply
 

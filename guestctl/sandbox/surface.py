@@ -137,7 +137,8 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One REST operation. `name` is what faults call it (`send`, `history`, …), None when they cannot.
+    """One REST operation. `name` is what faults call it (`send`, `history`, …), None when they cannot;
+    where one address does two things, the request says which.
 
     `{part}` in a pattern is one path segment, found in `HttpRequest.params`. `any_origin` marks what
     every web page may read (public configuration, presigned addresses).
@@ -145,11 +146,14 @@ class Route:
 
     method: str
     pattern: str
-    name: str | None
+    name: str | Callable[[HttpRequest], str] | None
     handle: Handler
     any_origin: bool = False
     large: bool = False  # takes files
     counted: bool = True  # False: public configuration, outside faults and reports
+
+    def name_of(self, request: HttpRequest) -> str | None:
+        return self.name(request) if callable(self.name) else self.name
 
 
 @dataclass(frozen=True, slots=True)

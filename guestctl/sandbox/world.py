@@ -140,6 +140,7 @@ class Conversation:
     observers: list[Observer] = field(default_factory=list)
     by_key: dict[str, Message] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
+    traces: dict[str, str] = field(default_factory=dict)  # route -> its last traceparent, the latest at the end
     last_millis: int = 0
     inbound: int = 0
     memory: dict[str, Any] = field(default_factory=dict)  # the bot's
@@ -150,6 +151,13 @@ class Conversation:
     @property
     def expires_at(self) -> float:
         return self.last_activity + self.deployment.session_life
+
+    def book(self, route: str, trace: str | None = None) -> None:
+        """Count one request for the admin report, with the trace context it carried."""
+        self.requests[route] += 1
+        if trace is not None:
+            self.traces.pop(route, None)
+            self.traces[route] = trace
 
     def broadcast(self, text: str, route: str | None = None) -> None:
         """The same frame to every socket of the conversation."""
@@ -289,11 +297,11 @@ class World:
         if self._shelf is not None:
             self._shelf.keep_conversation(conversation)
 
-    def count(self, conversation: Conversation | None, route: str) -> None:
+    def count(self, conversation: Conversation | None, route: str, trace: str | None = None) -> None:
         """Book one guest request for the admin report."""
         self.requests[route] += 1
         if conversation is not None:
-            conversation.requests[route] += 1
+            conversation.book(route, trace)
 
     def guest_says(
         self,
@@ -306,11 +314,20 @@ class World:
         metadata: Mapping[str, str] | None = None,
         prompt: str | None = None,
         payload: str | None = None,
+        message_id: str | None = None,
         cause: Any = None,
     ) -> Message:
         """Store what the guest said, tell the face, ask the bot. `prompt` is what the bot is asked, if not the text."""
         message = self.record(
-            conversation, "guest", kind, text=text, key=key, content=content, metadata=metadata or {}, cause=cause
+            conversation,
+            "guest",
+            kind,
+            text=text,
+            key=key,
+            content=content,
+            metadata=metadata or {},
+            message_id=message_id,
+            cause=cause,
         )
         if not conversation.handed_over:
             self._perform(
