@@ -20,6 +20,7 @@ from guestctl.sandbox.faces.web_messaging.frames import (
     body_of,
     button,
     channel,
+    check_optional,
     custom_attributes,
     dashed,
     envelope,
@@ -148,6 +149,7 @@ class WebMessaging:
                 raise GuestError(400, "The request is not a JSON object")
             if isinstance(frame.get("tracingId"), str):
                 tracing = frame["tracingId"]
+            check_optional(frame)
             action = frame.get("action")
             perform = self._actions.get(action) if isinstance(action, str) else None
             if perform is None:

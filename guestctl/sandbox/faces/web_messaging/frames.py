@@ -97,8 +97,20 @@ def is_typing(frame: Frame) -> bool:
 
 
 def part(holder: Frame, name: str) -> Mapping[str, Any]:
-    value = holder.get(name)
-    return value if isinstance(value, dict) else {}
+    """An optional object. Raises GuestError."""
+    value = holder.get(name, {})
+    if not isinstance(value, dict):
+        raise GuestError(400, f"{name} is not an object")
+    return value
+
+
+def check_optional(frame: Frame) -> None:
+    """What a request need not have must be right when it is there. Raises GuestError."""
+    for name in ("tracingId", "time", "resumeToken"):
+        if not isinstance(frame.get(name, ""), str):
+            raise GuestError(400, f"{name} is not a string")
+    for name in ("channel", "journeyContext"):
+        part(frame, name)
 
 
 def string_map(value: Any, name: str) -> Mapping[str, str]:
@@ -110,6 +122,7 @@ def string_map(value: Any, name: str) -> Mapping[str, str]:
 
 
 def custom_attributes(holder: Frame) -> Mapping[str, str]:
+    """`channel.metadata.customAttributes`. Raises GuestError."""
     given = part(part(holder, "channel"), "metadata").get("customAttributes")
     return string_map(given, "customAttributes")
 

@@ -16,6 +16,7 @@ from guestctl.sandbox.world import Conversation, World
 
 SIGN_IN_LIFE = 900.0
 REFRESH_LIFE = 86_400.0
+_STRINGS = ("code", "redirectUri", "codeVerifier", "idToken", "nonce", "iss")
 
 
 class SignIn:
@@ -51,11 +52,14 @@ class SignIn:
             return error(403, FEATURE_OFF, "feature.toggle.disabled")
         if not isinstance(oauth, dict):
             return error(400, "oauth is missing.", "required.fields.missing")
+        wrong = [name for name in _STRINGS if not isinstance(oauth.get(name, ""), str)]
+        if wrong:
+            return error(400, f"oauth.{wrong[0]} is not a string.")
         code, implicit = oauth.get("code"), oauth.get("idToken")
         if (code is None) == (implicit is None) or (code is not None and not oauth.get("redirectUri")):
             return error(400, "oauth needs code and redirectUri, or idToken.", "required.fields.missing")
-        proof = code if code is not None else implicit
-        if not isinstance(proof, str) or not proof or proof == "bad":
+        proof = str(code if code is not None else implicit)
+        if proof in ("", "bad"):
             return error(401, "The identity provider refused the code.", "bad.credentials")
         person = {"person": proof.partition(":")[0], "login": self._world.new_id(), "deployment": deployment.id}
         answer = {"jwt": self._sign_in_jwt(person).token}
