@@ -6,13 +6,19 @@ client's registry is never consulted.
 
 from __future__ import annotations
 
+from guestctl.sandbox.faces.guest_sessions import GuestSessions
 from guestctl.sandbox.faces.web_messaging import WebMessaging
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.surface import Face
 from guestctl.sandbox.world import World
 
+FACES = (
+    WebMessaging,
+    GuestSessions,
+)
+
 
 def build(world: World, faults: Faults, options: SandboxOptions) -> list[Face]:
     """Every face over one world. Where two serve the same path, the first is asked."""
-    return [face(world, faults, options) for face in (WebMessaging,)]
+    return [face(world, faults, options) for face in FACES]

@@ -1,0 +1,60 @@
+"""What `guest-sessions` and `external-contacts` share: messages that are numbered, and one socket for both.
+
+Knows: their send, history, typing and frames (dialects.md). Must not know: how a session is created,
+when one is locked.
+"""
+
+from __future__ import annotations
+
+from guestctl.sandbox.faces import demands, pages
+from guestctl.sandbox.faces.family import GUEST, Family, Seat, as_frame
+from guestctl.sandbox.surface import HttpReply, HttpRequest
+from guestctl.sandbox.world import Conversation, Message, Role
+
+
+class Numbered(Family):
+    """A family whose messages count from 1. `place` finds the conversation a request's path names."""
+
+    def place(self, request: HttpRequest) -> Conversation:
+        raise NotImplementedError
+
+    def usable(self, request: HttpRequest) -> Conversation:
+        """The conversation of a request whose bearer may use it. Raises Wrong."""
+        conversation = self.place(request)
+        self.authorised(request, conversation)
+        self.lively(conversation)
+        return conversation
+
+    def send(self, request: HttpRequest) -> HttpReply:
+        conversation = self.usable(request)
+        body = demands.body_of(request)
+        key = demands.text(body, "messageId")
+        stored, _ = self.take(conversation, demands.text(body, "text"), key, message_id=key)
+        return HttpReply.json(
+            200, {"messageId": stored.id, "sequenceNumber": stored.sequence, "timestamp": stored.time}
+        )
+
+    def history(self, request: HttpRequest) -> HttpReply:
+        return pages.by_number(self._world, request, self.usable(request))
+
+    def greeted(self, seat: Seat) -> None:
+        """The upgrade carried the token: nothing is asked of the guest any more."""
+        request = seat.peer.request
+        grant = self._world.tokens.find(request.bearer, GUEST)
+        assert request.conversation is not None
+        if grant is None:  # ended between the upgrade and now
+            seat.peer.close()
+            return
+        self.booked(request.conversation, request.headers)
+        seat.peer.send(as_frame(type="connected"))
+        self.sit(seat, request.conversation, grant)
+
+    def outlived(self, seat: Seat) -> None:
+        seat.peer.send(as_frame(type="tokenExpired"))
+        super().outlived(seat)
+
+    def frame(self, conversation: Conversation, message: Message) -> str:
+        return as_frame(type="message", message=pages.numbered(message))
+
+    def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None:
+        conversation.broadcast(as_frame(type="typing"))

@@ -1,0 +1,78 @@
+"""Messages as the families show them, and the two kinds of history page they share.
+
+Knows: the fixed history page and the page by sequence number (dialects.md). Must not know: paths,
+bearers, sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from guestctl.sandbox.faces import demands
+from guestctl.sandbox.faces.demands import Wrong
+from guestctl.sandbox.surface import HttpReply, HttpRequest
+from guestctl.sandbox.world import Conversation, Message, World
+
+LIMIT, DEFAULT_LIMIT = 100, 50
+
+
+def sender(message: Message) -> dict[str, str]:
+    return {"role": message.role, **({} if message.name is None else {"name": message.name})}
+
+
+def shown(message: Message, key_name: str = "messageId") -> dict[str, Any]:
+    """A message of the fixed page; `key_name` is what the family calls the guest's own id."""
+    return {
+        "id": message.id,
+        **({} if message.key is None else {key_name: message.key}),
+        "direction": message.direction,
+        "text": message.text or "",
+        "from": sender(message),
+        "timestamp": message.time,
+    }
+
+
+def numbered(message: Message) -> dict[str, Any]:
+    """A message of the families that count; a guest's message has no other id than the guest's own."""
+    return {
+        "messageId": message.id,
+        "sequenceNumber": message.sequence,
+        "direction": message.direction,
+        "text": message.text or "",
+        "from": sender(message),
+        "timestamp": message.time,
+    }
+
+
+def after(
+    world: World,
+    request: HttpRequest,
+    conversation: Conversation,
+    show: Callable[[Message], dict[str, Any]] = shown,
+) -> HttpReply:
+    """`?after={id}&limit={1-100}`: what follows a message, ascending. Raises Wrong."""
+    limit = demands.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
+    wanted = request.query.get("after")
+    start = 0
+    if wanted is not None:
+        found = next((m for m in reversed(conversation.messages) if m.id == wanted), None)
+        if found is None:
+            raise Wrong(404, "after names no message of this conversation.")
+        start = found.sequence
+    visible = world.history(conversation, request.lag)
+    page = visible[start : start + limit]  # the families record nothing but messages: a number is a place
+    return HttpReply.json(200, {"messages": [show(m) for m in page], "more": len(visible) > start + limit})
+
+
+def by_number(world: World, request: HttpRequest, conversation: Conversation) -> HttpReply:
+    """`?lastSequenceNumber={n}&limit={k}`: what follows message number n, ascending. Raises Wrong.
+
+    A history that lags is a whole older view: its highest number is that of its last message.
+    """
+    limit = demands.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
+    start = demands.number(request, "lastSequenceNumber", 0, least=0)
+    visible = world.history(conversation, request.lag)
+    page = visible[start : start + limit]
+    highest = visible[-1].sequence if visible else 0
+    return HttpReply.json(200, {"messages": [numbered(m) for m in page], "lastSequenceNumber": highest})
