@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from guestctl.sandbox.faces.guest_sessions import GuestSessions
 from guestctl.sandbox.faces.web_messaging import WebMessaging
+from guestctl.sandbox.faces.webmessaging_conversations import WebmessagingConversations
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.surface import Face
@@ -16,6 +17,7 @@ from guestctl.sandbox.world import World
 FACES = (
     WebMessaging,
     GuestSessions,
+    WebmessagingConversations,
 )
 
 
