@@ -6,6 +6,7 @@ client's registry is never consulted.
 
 from __future__ import annotations
 
+from guestctl.sandbox.faces.conversation_guests import ConversationGuests
 from guestctl.sandbox.faces.guest_sessions import GuestSessions
 from guestctl.sandbox.faces.web_messaging import WebMessaging
 from guestctl.sandbox.faces.webmessaging_conversations import WebmessagingConversations
@@ -17,6 +18,7 @@ from guestctl.sandbox.world import World
 FACES = (
     WebMessaging,
     GuestSessions,
+    ConversationGuests,
     WebmessagingConversations,
 )
 
