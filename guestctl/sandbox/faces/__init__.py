@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from guestctl.sandbox.faces.conversation_guests import ConversationGuests
 from guestctl.sandbox.faces.guest_sessions import GuestSessions
+from guestctl.sandbox.faces.guests import Guests
 from guestctl.sandbox.faces.messaging_conversations import MessagingConversations
 from guestctl.sandbox.faces.web_messaging import WebMessaging
 from guestctl.sandbox.faces.webmessaging_conversations import WebmessagingConversations
@@ -21,6 +22,7 @@ FACES = (
     GuestSessions,
     ConversationGuests,
     MessagingConversations,
+    Guests,
     WebmessagingConversations,
 )
 
