@@ -7,6 +7,7 @@ client's registry is never consulted.
 from __future__ import annotations
 
 from guestctl.sandbox.faces.conversation_guests import ConversationGuests
+from guestctl.sandbox.faces.external_contacts import ExternalContacts
 from guestctl.sandbox.faces.guest_sessions import GuestSessions
 from guestctl.sandbox.faces.guests import Guests
 from guestctl.sandbox.faces.messaging_conversations import MessagingConversations
@@ -20,6 +21,7 @@ from guestctl.sandbox.world import World
 FACES = (
     WebMessaging,
     GuestSessions,
+    ExternalContacts,
     ConversationGuests,
     MessagingConversations,
     Guests,
