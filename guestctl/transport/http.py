@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from guestctl.clock import Clock, Deadline
 from guestctl.errors import Failure, NetworkError, Unreadable, UsageError
-from guestctl.transport.network import Network, Observer, Proxy, authority, checked, target, why
+from guestctl.transport.network import Network, Observer, authority, checked, target, why
 from guestctl.transport.stream import Limit
 from guestctl.wire import Reply, Request
 
@@ -118,6 +118,7 @@ class Http:
         for given in (request.headers, headers):
             names = {name.lower() for name in given}
             sent = {name: value for name, value in sent.items() if name.lower() not in names} | dict(given)
+        sent = checked(sent)
         url = request.url
         place = _place(url)
         if request.query:
@@ -129,12 +130,13 @@ class Http:
         proxy = self._network.proxy_for(url) if url.startswith("http:") else None
         self._limit.begin(deadline)
         try:
-            prepared = self._session.prepare_request(
-                requests.Request(request.method, url, headers=checked(sent), data=data)
-            )
-            response = self._session.send(
-                prepared, stream=True, allow_redirects=False, verify=True, proxies=_proxies(proxy)
-            )
+            prepared = self._session.prepare_request(requests.Request(request.method, url, headers=sent, data=data))
+            proxies = {}
+            if proxy is not None:
+                proxies["http"] = f"http://{proxy}"
+                if proxy.authorization:  # in its URL it would show up in other people's messages
+                    prepared.headers["Proxy-Authorization"] = proxy.authorization
+            response = self._session.send(prepared, stream=True, allow_redirects=False, verify=True, proxies=proxies)
         except (requests.RequestException, ValueError, OSError) as error:
             raise self._failure(request, error) from error
         if proxy is not None and response.status_code == 407:
@@ -218,15 +220,6 @@ def _body(request: Request) -> tuple[str | None, bytes | None]:
         return "application/json", text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError("the text has half a character, which UTF-8 cannot carry") from error
-
-
-def _proxies(proxy: Proxy | None) -> dict[str, str]:
-    """For requests: how to forward plain HTTP. Anything else finds its way through `Network`."""
-    if proxy is None:
-        return {}
-    password = quote(proxy.password.reveal(), safe="") if proxy.password else ""
-    user = f"{quote(proxy.username, safe='')}:{password}@" if proxy.username else ""
-    return {"http": f"http://{user}{proxy}"}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

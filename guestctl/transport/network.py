@@ -311,16 +311,18 @@ def _tunnel(stream: Stream, proxy: Proxy, place: str) -> None:
 
 
 def _proxy(value: str, variable: str) -> Proxy:
-    parts = urlsplit(value if "://" in value else f"http://{value}")
+    wrong = "not the address of a proxy"
     try:
-        host, port = parts.hostname, parts.port
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = parts.hostname or "", parts.port or 80
+        if host and parts.scheme != "http":
+            wrong, host = f"{parts.scheme}:// proxies are not supported", ""
     except ValueError:
-        host = port = None
-    if parts.scheme != "http" or not host:
-        wrong = f"{parts.scheme}:// proxies are not supported" if host else "not a proxy address"
+        host = ""
+    if not host:
         raise UsageError(f"{variable}: {wrong}", code="config.key", hint="Give it as http://[user:password@]host:port.")
     password = None if parts.password is None else Secret(unquote(parts.password))
-    return Proxy(host, port or 80, unquote(parts.username or ""), password)
+    return Proxy(host, port, unquote(parts.username or ""), password)
 
 
 def _matches(entry: str, host: str, port: int) -> bool:

@@ -164,7 +164,7 @@ class Socket:
         deadline = Deadline.after(self._clock, CONTROL_PATIENCE)
         try:
             self._say_goodbye(code, reason)
-            while (frame := self.receive(deadline.bound(CONTROL_PATIENCE))) is not None:
+            while not deadline.expired and (frame := self.receive(deadline.bound(CONTROL_PATIENCE))) is not None:
                 drained.append(frame)
         except (NetworkError, Unreadable):
             pass  # the peer's close, or whatever else ended it

@@ -56,6 +56,8 @@ class _Bounded:
     limit: Limit
     #: OpenSSL's objects may not be read and written at once; each call under it is non-blocking.
     _guard: threading.Lock
+    #: Bytes per write.
+    _piece = 1 << 20
 
     def adopt(self, limit: Limit) -> None:
         """Take charge: from here on the socket never blocks by itself."""
@@ -84,7 +86,8 @@ class _Bounded:
         """Write everything. Raises TimeoutError and OSError; `limit.sent` tells how much had left."""
         view = memoryview(data).cast("B")
         while view:
-            count = self._insist(limit, selectors.EVENT_WRITE, super().send, view)  # type: ignore[misc]
+            piece = view[: self._piece]
+            count = self._insist(limit, selectors.EVENT_WRITE, super().send, piece)  # type: ignore[misc]
             limit.sent += count
             view = view[count:]
 
@@ -135,6 +138,10 @@ class Stream(_Bounded, socket.socket):
 
 class TlsStream(_Bounded, ssl.SSLSocket):
     """A TLS stream; made by `SSLContext.wrap_socket` through `sslsocket_class`, without a handshake."""
+
+    #: One record. OpenSSL writes several and then says only "try again": nobody would know that
+    #: some have left. Of a single record that did not leave whole, the peer can read nothing.
+    _piece = 1 << 14
 
     def shake_hands(self) -> None:
         """The TLS handshake. Raises ssl.SSLError, TimeoutError, OSError."""

@@ -25,8 +25,9 @@ class Conn:
     What returns the connection can be chained, so that most scripts are one line.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, stopping: threading.Event) -> None:
         self.sock = sock
+        self._stopping = stopping
         self.request = b""
         self._data = bytearray()
 
@@ -66,7 +67,16 @@ class Conn:
 
     def upgrade(self, after: bytes = b"", extra: bytes = b"") -> Conn:
         """Read an upgrade request and agree to it; `after` travels in the same segment."""
-        return self.send(agreement(self.head().request, extra) + after)
+        return self.head().send(self.agreed(extra) + after)
+
+    def agreed(self, extra: bytes = b"") -> bytes:
+        """The 101 answer to the upgrade request whose head was read."""
+        key = header(self.request, b"sec-websocket-key") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key).digest())
+        return (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n" + extra + b"\r\n"
+        )
 
     def frame(self) -> tuple[int, bytes]:
         """One frame from the client: opcode and payload. It must be masked and whole."""
@@ -99,6 +109,10 @@ class Conn:
             pass
         return data
 
+    def hold(self, seconds: float | None = None) -> bool:
+        """Read nothing until the test is over, or for so long; whether it is over."""
+        return self._stopping.wait(seconds)
+
     def reset(self) -> None:
         """Drop the connection with RST instead of FIN."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -119,6 +133,7 @@ class Peer:
         self._threads: list[threading.Thread] = []
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
+        self._stopping = threading.Event()
         self.failures: list[BaseException] = []
         self._main = threading.Thread(target=self._accept, daemon=True)
         self._main.start()
@@ -150,13 +165,14 @@ class Peer:
                 sock = self._context.wrap_socket(sock, server_side=True)
                 self._open.append(sock)
             with sock:
-                script(Conn(sock))
+                script(Conn(sock, self._stopping))
         except (OSError, EOFError):
             pass  # the client went, or the test is over
         except BaseException as error:
             self.failures.append(error)
 
     def stop(self) -> None:
+        self._stopping.set()
         # shutdown wakes accept(2) and whoever reads; close alone does not.
         for sock in [self._listener, *self._open]:
             try:
@@ -204,16 +220,6 @@ def text(content: str) -> bytes:
 
 def close(code: int | None = 1000, reason: bytes = b"") -> bytes:
     return frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason)
-
-
-def agreement(request: bytes, extra: bytes = b"") -> bytes:
-    """The 101 answer to an upgrade request."""
-    key = header(request, b"sec-websocket-key") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-    accept = base64.b64encode(hashlib.sha1(key).digest())
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n" + extra + b"\r\n"
-    )
 
 
 def header(head: bytes, name: bytes) -> bytes:

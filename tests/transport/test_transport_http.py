@@ -248,6 +248,7 @@ def test_gzip_is_undone() -> None:
 def test_a_compressed_bomb_is_bounded() -> None:
     bomb = gzip.compress(bytes(200 << 20), compresslevel=9)
     tracemalloc.start()
+    tracemalloc.reset_peak()
     try:
         with pytest.raises(Unreadable) as caught:
             once(replying(answer(200, bomb, b"Content-Encoding: gzip\r\n")))
@@ -277,17 +278,14 @@ def test_the_largest_body_that_is_taken() -> None:
 )
 def test_a_dripping_answer_meets_the_deadline(drip: bytes) -> None:
     """A timeout per read would wait for ever: each byte comes in time."""
-    stop = threading.Event()
 
     def script(conn: Conn) -> None:
         conn.head().send(drip)
-        while drip and not stop.wait(0.01):
-            conn.send(b"x")
-        conn.rest()
+        while not conn.hold(0.01):
+            conn.send(b"x" if drip else b"")
 
     with pytest.raises(NetworkError) as caught:
         once(script, seconds=0.3)
-    stop.set()
     assert caught.value.written
     assert (caught.value.code, caught.value.transient) == ("network.lost", True)
 
@@ -398,17 +396,13 @@ def test_a_kept_connection_that_dies_under_the_request_is_not_proved_unwritten()
 
 
 def test_a_slow_reader_meets_the_deadline() -> None:
-    stop = threading.Event()
 
     def script(conn: Conn) -> None:
-        conn.head()
-        stop.wait(PATIENCE)
+        conn.head().hold()
 
     http = client()
-    with serving(script) as peer:
-        with pytest.raises(NetworkError) as caught:
-            http.perform(Request("PUT", peer.http, "upload", content=bytes(32 << 20)), headers={}, deadline=soon(0.3))
-        stop.set()
+    with serving(script) as peer, pytest.raises(NetworkError) as caught:
+        http.perform(Request("PUT", peer.http, "upload", content=bytes(32 << 20)), headers={}, deadline=soon(0.3))
     http.close()
     assert caught.value.written
 

@@ -210,19 +210,14 @@ def test_an_endless_head_is_cut() -> None:
 
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 101 x\r\nX-Padding: "])
 def test_a_dripping_head_meets_the_deadline(before: bytes) -> None:
-    stop = threading.Event()
 
     def script(conn: Conn) -> None:
-        conn.head()
-        conn.send(before)
-        while before and not stop.wait(0.01):
-            conn.send(b"x")
-        conn.rest()
+        conn.head().send(before)
+        while not conn.hold(0.01):
+            conn.send(b"x" if before else b"")
 
-    with serving(script) as peer:
-        with pytest.raises(NetworkError) as caught:
-            connect(peer, seconds=0.3)
-        stop.set()
+    with serving(script) as peer, pytest.raises(NetworkError) as caught:
+        connect(peer, seconds=0.3)
     assert caught.value.code == "network.connect"
     assert not caught.value.written
 
@@ -334,18 +329,15 @@ def test_pings_do_not_extend_the_wait() -> None:
 
 
 def test_endless_fragments_and_bytes_do_not_extend_the_wait() -> None:
-    stop = threading.Event()
 
     def script(conn: Conn) -> None:
-        conn.upgrade()
-        conn.send(b"\x81\x7f" + (1 << 20).to_bytes(8, "big"))
-        while not stop.wait(0.01):
+        conn.upgrade(b"\x81\x7f" + (1 << 20).to_bytes(8, "big"))
+        while not conn.hold(0.01):
             conn.send(b"x")
 
     with serving(script) as peer:
         socket = connect(peer)
         assert socket.receive(0.2) is None
-        stop.set()
         socket.abort()
         socket.close()
 

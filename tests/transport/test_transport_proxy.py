@@ -1,0 +1,170 @@
+"""Proxies under both libraries: forwarding, CONNECT, credentials, and failures that name the proxy."""
+
+from __future__ import annotations
+
+import base64
+import socket as sockets
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from guestctl.clock import Deadline, SystemClock
+from guestctl.errors import NetworkError
+from guestctl.transport.http import Http
+from guestctl.transport.network import Network
+from guestctl.transport.socket import Socket
+from guestctl.wire import Reply, Request
+from tests.transport.authorities import Authority
+from tests.transport.peers import Conn, Script, answer, header, serving, text
+
+CLOCK = SystemClock()
+PATIENCE = 60.0
+#: Does not resolve here, so only the proxy can have found the way.
+HOST = "shop.example"
+
+
+def proxying(port: int, seen: list[str], *, user: str = "") -> Script:
+    """A proxy whose every way ends at our port, whatever the name; it wants `user` if one is given."""
+
+    def script(conn: Conn) -> None:
+        conn.head()
+        line = conn.request.split(b"\r\n")[0].decode()
+        seen.append(line)
+        wanted = b"Basic " + base64.b64encode(user.encode()) if user else b""
+        if header(conn.request, b"proxy-authorization") != wanted:
+            conn.send(answer(407))
+            return
+        with sockets.create_connection(("127.0.0.1", port)) as upstream:
+            if line.startswith("CONNECT "):
+                conn.send(b"HTTP/1.1 200 Connection established\r\nX-Via: test\r\n\r\n")
+            else:
+                parts = urlsplit(line.split(" ")[1])
+                lines = conn.request.replace(f"http://{parts.netloc}".encode(), b"", 1).split(b"\r\n")
+                upstream.sendall(b"\r\n".join(line for line in lines if not line.startswith(b"Proxy-")))
+            back = threading.Thread(target=relay, args=(upstream, conn.sock))
+            back.start()
+            relay(conn.sock, upstream)
+            back.join()
+
+    return script
+
+
+def relay(source: sockets.socket, sink: sockets.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+    except OSError:
+        pass
+    for one in (source, sink):
+        try:
+            one.shutdown(sockets.SHUT_RDWR)
+        except OSError:
+            pass
+
+
+def get(network: Network, url: str, seconds: float = PATIENCE) -> Reply:
+    http = Http(network, CLOCK, user_agent="guestctl/test")
+    try:
+        return http.perform(
+            Request("GET", url, "history"), headers={"X-A": "1"}, deadline=Deadline.after(CLOCK, seconds)
+        )
+    finally:
+        http.close()
+
+
+def connect(network: Network, url: str, seconds: float = PATIENCE) -> Socket:
+    return Socket.connect(
+        url,
+        headers={},
+        network=network,
+        clock=CLOCK,
+        deadline=Deadline.after(CLOCK, seconds),
+        user_agent="guestctl/test",
+    )
+
+
+def hello(conn: Conn) -> None:
+    conn.head()
+    assert header(conn.request, b"proxy-authorization") == b"", "the proxy's password reached the service"
+    if b"upgrade: websocket" in conn.request.lower():
+        conn.send(conn.agreed() + text("hello")).goodbye()
+    else:
+        conn.send(answer(200, b"hello"))
+
+
+@pytest.mark.parametrize("user", ["", "me:p@ss/w:rd é"])
+def test_plain_and_secure_over_both(tmp_path: Path, user: str) -> None:
+    authority = Authority(tmp_path)
+    seen: list[str] = []
+    credentials = "me:p%40ss%2Fw%3Ard%20%C3%A9@" if user else ""
+    for context in (None, authority.server(HOST)):
+        secure = "s" if context else ""
+        with (
+            serving(hello, context=context) as service,
+            serving(proxying(service.port, seen, user=user)) as proxy,
+        ):
+            environ = {f"HTTP{secure.upper()}_PROXY": f"http://{credentials}127.0.0.1:{proxy.port}"}
+            network = Network(ca=str(authority.path), environ=environ)
+            assert get(network, f"http{secure}://{HOST}/x").body == b"hello"
+            socket = connect(network, f"ws{secure}://{HOST}/y")
+            frame = socket.receive(PATIENCE)
+            assert frame is not None
+            assert frame.text == "hello"
+            socket.close()
+    assert seen == [
+        f"GET http://{HOST}/x HTTP/1.1",
+        f"CONNECT {HOST}:80 HTTP/1.1",
+        f"CONNECT {HOST}:443 HTTP/1.1",
+        f"CONNECT {HOST}:443 HTTP/1.1",
+    ]
+
+
+@pytest.mark.parametrize("url", [f"http://{HOST}/", f"https://{HOST}/", f"ws://{HOST}/", f"wss://{HOST}/"])
+@pytest.mark.parametrize("how", ["407", "403", "502", "nonsense", "fin", "hang", "down", "name"])
+def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
+    if url.startswith("http:") and how in ("403", "502", "nonsense", "fin", "hang"):
+        pytest.skip("a forwarding proxy's answer cannot be told from the service's")
+
+    def script(conn: Conn) -> None:
+        conn.head()
+        if how.isdigit():
+            conn.send(answer(int(how), b"<html>"))
+        if how == "nonsense":
+            conn.send(b"SSH-2.0\r\n\r\n")
+        if how == "hang":
+            conn.rest()
+
+    with serving(script) as proxy:
+        if how == "down":
+            proxy.stop()
+        place = "no-such-proxy.invalid:1" if how == "name" else f"127.0.0.1:{proxy.port}"
+        network = Network(ca=None, environ={"ALL_PROXY": f"http://me:canary@{place}"})
+        call = get if url.startswith("http") else connect
+        with pytest.raises(NetworkError) as caught:
+            call(network, url, 0.3 if how == "hang" else PATIENCE)
+    assert caught.value.code == "network.proxy"
+    assert not caught.value.written
+    assert caught.value.message.startswith(f"the proxy {place}")
+    assert "canary" not in caught.value.message
+    if how.isdigit():
+        assert caught.value.http_status == int(how)
+        assert caught.value.transient == (how == "502")
+
+
+def test_a_tunnel_that_drops_is_a_lost_connection() -> None:
+    def script(conn: Conn) -> None:
+        conn.head().send(b"HTTP/1.1 200 x\r\n\r\n").head()
+
+    with serving(script) as proxy, pytest.raises(NetworkError) as caught:
+        connect(Network(ca=None, environ={"http_proxy": f"127.0.0.1:{proxy.port}"}), f"ws://{HOST}/")
+    assert caught.value.code == "network.lost"
+
+
+def test_loopback_is_never_proxied() -> None:
+    with serving(hello) as service, serving(lambda conn: conn.reset()) as proxy:
+        network = Network(ca=None, environ={"ALL_PROXY": f"127.0.0.1:{proxy.port}"})
+        assert get(network, service.http).ok
+        connect(network, service.ws).close()
+        assert proxy.accepted == 0

@@ -1,0 +1,139 @@
+"""Which proxy, which authorities, which headers: the rules, without a network."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+
+import pytest
+
+from guestctl.errors import UsageError
+from guestctl.transport.network import Network, Proxy, authority, checked, is_loopback, target
+
+
+def proxy(url: str, environ: Mapping[str, str]) -> str | None:
+    found = Network(ca=None, environ=environ).proxy_for(url)
+    return None if found is None else str(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "environ", "expected"),
+    [
+        ("http://a.example/", {}, None),
+        ("http://a.example/", {"HTTP_PROXY": "http://p:1"}, "p:1"),
+        ("ws://a.example/", {"http_proxy": "http://p:1"}, "p:1"),
+        ("https://a.example/", {"HTTP_PROXY": "http://p:1"}, None),
+        ("wss://a.example/", {"HTTPS_PROXY": "http://p:1"}, "p:1"),
+        ("https://a.example/", {"https_proxy": "http://low:1", "HTTPS_PROXY": "http://up:1"}, "low:1"),
+        ("https://a.example/", {"ALL_PROXY": "http://p:1"}, "p:1"),
+        ("wss://a.example/", {"all_proxy": "http://p:1", "HTTPS_PROXY": "http://q:2"}, "q:2"),
+        ("https://a.example/", {"HTTPS_PROXY": "p.example:3128"}, "p.example:3128"),
+        ("https://a.example/", {"HTTPS_PROXY": "http://p.example"}, "p.example:80"),
+        ("https://a.example/", {"HTTPS_PROXY": " http://[::1]:8 "}, "[::1]:8"),
+        ("https://a.example/", {"HTTPS_PROXY": ""}, None),
+    ],
+)
+def test_which_proxy(url: str, environ: dict[str, str], expected: str | None) -> None:
+    assert proxy(url, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "bypassed"),
+    [
+        ("*", "https://a.example/", True),
+        ("a.example", "https://a.example/", True),
+        ("a.example", "https://x.a.example/", True),
+        (".a.example", "https://x.a.example/", True),
+        (".a.example", "https://a.example/", True),
+        ("*.a.example", "https://x.a.example/", True),
+        ("A.Example", "https://a.EXAMPLE./", True),
+        (".example.com", "https://evilexample.com/", False),
+        ("example.com", "https://evilexample.com/", False),
+        ("b.example, a.example", "https://a.example/", True),
+        ("b.example a.example", "wss://a.example/", True),
+        ("a.example:443", "https://a.example/", True),
+        ("a.example:443", "wss://a.example/", True),
+        ("a.example:8443", "https://a.example/", False),
+        ("a.example:8443", "https://a.example:8443/", True),
+        ("10.0.0.0/8", "https://10.1.2.3/", True),
+        ("10.0.0.0/8", "https://11.1.2.3/", False),
+        ("10.1.2.3", "https://10.1.2.3/", True),
+        ("10.1.2.3:443", "https://10.1.2.3/", True),
+        ("2001:db8::/32", "https://[2001:db8::1]/", True),
+        ("[2001:db8::1]:443", "https://[2001:db8::1]/", True),
+        ("a.example", "https://10.1.2.3/", False),
+        (",, ", "https://a.example/", False),
+        (".", "https://a.example/", False),
+    ],
+)
+def test_no_proxy(no_proxy: str, url: str, bypassed: bool) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        assert (proxy(url, {"ALL_PROXY": "http://p:1", name: no_proxy}) is None) == bypassed
+
+
+def test_loopback_needs_no_bypass() -> None:
+    for host in ("localhost", "127.0.0.1", "127.9.9.9", "[::1]", "sandbox.localhost"):
+        assert proxy(f"http://{host}:1/", {"ALL_PROXY": "http://p:1"}) is None
+
+
+@pytest.mark.parametrize("value", ["socks5://p:1", "https://p:1", "http://", "http://p:port", "http://[::1"])
+def test_a_proxy_that_cannot_be_used(value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        proxy("https://a.example/", {"HTTPS_PROXY": value})
+    assert caught.value.message.startswith("HTTPS_PROXY: ")
+    assert proxy("https://a.example/", {"HTTPS_PROXY": value, "NO_PROXY": "a.example"}) is None
+
+
+def test_a_proxys_credentials_are_decoded_and_not_shown() -> None:
+    found = Network(ca=None, environ={"ALL_PROXY": "http://me%40x:can%3Aary@p:1"}).proxy_for("https://a.example/")
+    assert found is not None
+    assert found.username == "me@x"
+    assert found.password is not None
+    assert found.password.reveal() == "can:ary"
+    assert found.authorization == "Basic bWVAeDpjYW46YXJ5"
+    assert "can" not in repr(found) + str(found)
+    assert Proxy("p", 1, "me").authorization == "Basic bWU6"
+    assert Proxy("p", 1).authorization is None
+
+
+def test_the_context() -> None:
+    network = Network(ca=None, environ={})
+    context = network.ssl_context()
+    assert context is network.ssl_context()
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.1.2.3", "::1", "[::1]"])
+def test_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "localhost.example", "128.0.0.1", "0.0.0.0", "::", "127.0.0.1.example", "10.0.0.1"]
+)
+def test_other_machines(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_targets() -> None:
+    assert target("https://A.example/x?y") == (True, "a.example", 443)
+    assert target("ws://a.example.:81") == (False, "a.example", 81)
+    assert target("wss://[::1]:1/") == (True, "::1", 1)
+    assert authority("::1", 1) == "[::1]:1"
+    for url in ("", "x", "ftp://a/", "http://", "http://a:b/", "http://a:99999/", "http://[::1"):
+        with pytest.raises(UsageError):
+            target(url)
+
+
+def test_headers() -> None:
+    good = {"Authorization": "Bearer a.b-c", "X": "a\tb", "Empty": ""}
+    assert checked(good) == good
+    for value in ("a\r\nb", "a\n", "\x00", "é", " a", "a ", "\x7f"):
+        with pytest.raises(UsageError) as caught:
+            checked({"X": value})
+        assert caught.value.code == "usage"
+        with pytest.raises(UsageError) as caught:
+            checked({"authorization": value})
+        assert caught.value.code == "auth.secret"
