@@ -12,6 +12,7 @@ correlationId?}}`, which is ours; a refusal on demand closes: 4001 for 401, 1008
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from guestctl.sandbox.faces import demands, pages
@@ -116,7 +117,7 @@ class Guests(Family):
 
     def _refresh(self, request: HttpRequest) -> HttpReply:
         self._oauth.check(request, "guest:create")
-        return HttpReply.json(200, self._credential(self._guest(request)))
+        return HttpReply.json(201, self._credential(self._guest(request)))
 
     def _session(self, request: HttpRequest) -> Conversation:
         conversation = self.known(request, self._world.by_guest(request.params["guestId"]), "guest")
@@ -127,7 +128,7 @@ class Guests(Family):
     def _history(self, request: HttpRequest) -> HttpReply:
         conversation = self._session(request)
         self.authorised(request, conversation)
-        return pages.after(self._world, request, conversation, _shown)
+        return pages.after(self._world, request, conversation, partial(self._shown, conversation))
 
     # -- the socket
 
@@ -176,11 +177,15 @@ class Guests(Family):
             seat.peer.send(self.frame(seat.conversation, stored), "send")
 
     def frame(self, conversation: Conversation, message: Message) -> str:
-        return as_frame(type="message", payload=_shown(message))
+        return as_frame(type="message", payload=self._shown(conversation, message))
 
-
-def _shown(message: Message) -> dict[str, Any]:
-    return pages.shown(message, "correlationId")
+    @staticmethod
+    def _shown(conversation: Conversation, message: Message) -> dict[str, Any]:
+        """A message as frames and history have it; this family knows the guest by name."""
+        found = pages.shown(message, "correlationId")
+        if message.role == "guest":
+            found["from"]["name"] = conversation.notes["name"]
+        return found
 
 
 def _hints(routing: Members) -> dict[str, str]:
