@@ -225,29 +225,32 @@ class _Send:
         send of ours claims. None: it is not there.
 
         Raises InDoubt when some candidate could be it but need not, Failure when history cannot be
-        read. What was accepted before ours bounds the search, not our clock, which may be wrong.
+        read. What was accepted before ours was begun bounds the search: our clock may differ from the
+        service's.
         """
         exchange, key = self.exchange, self.outgoing.key
         rows = exchange.state.outbox(exchange.scope, exchange.session.name)
-        since: str | None = None
-        for row in rows:
-            if row.key == key:
-                break
-            if row.state == "accepted" and row.time is not None:
-                since = max(since or "", row.time)
+        claimed = {row.message_id: row for row in rows if row.state == "accepted"}
+        begun = next((row.begun_at for row in rows if row.key == key), None)
+        before = [
+            row.time
+            for row in claimed.values()
+            if row.time is not None and row.written_at is not None and begun is not None and row.written_at < begun
+        ]
+        since = max(before, default=None)
         recent = recent_inbound(exchange, self.deadline, since)
         for message in recent:
             if message.key == key:
                 return message
         if exchange.dialect.returns_key:
             return None
-        claimed = {row.message_id for row in rows if row.state == "accepted"}
         unclaimed = [m for m in recent if m.key is None and m.id not in claimed]
-        text = self.outgoing.text or ", ".join(option.text for option in self.outgoing.picks)
-        same = [m for m in unclaimed if m.text.split() == text.split()]
+        same = [m for m in unclaimed if m.text.split() == _words(self.outgoing)]
         if len(same) == 1:
             return same[0]
-        if unclaimed:
+        # What has the text of another unsettled send is that one.
+        others = [_words(_load(row)) for row in rows if row.key != key and row.state in {"writing", "in_doubt"}]
+        if same or any(m.text.split() not in others for m in unclaimed):
             # Several with this text, or something of the guest's that the service may have altered.
             raise self.in_doubt(f"history has {len(unclaimed)} that could be it")
         return None
@@ -325,6 +328,11 @@ def _remembered(row: OutboxRow) -> Message:
         key=row.key,
         sender=Sender("guest"),
     )
+
+
+def _words(outgoing: Outgoing) -> list[str]:
+    """Its text as the service keeps it, give or take white space."""
+    return (outgoing.text or ", ".join(option.text for option in outgoing.picks)).split()
 
 
 def _dump(outgoing: Outgoing) -> str:
