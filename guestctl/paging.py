@@ -41,11 +41,11 @@ def newest(fetch: Fetch, paging: Paging, count: int, wanted: Callable[[Item], bo
     """The last `count` items that are wanted, oldest first."""
     if paging is Paging.FORWARD:
         return list(deque((item for item in _forward(fetch, None) if wanted(item)), maxlen=count))
-    found: dict[str | None, Item] = {}
-    for item in _descending(fetch):
+    found: dict[object, Item] = {}
+    for _, item in _descending(fetch):
         if isinstance(item, Unknown) or not wanted(item):
             continue
-        found.setdefault(item.id, item)
+        found.setdefault(_identity(item), item)
         if len(found) >= count:
             break
     return list(found.values())[::-1]
@@ -59,9 +59,17 @@ def following(fetch: Fetch, paging: Paging, position: Position | None, size: int
     if position is None:
         return list(whole(fetch, paging, size)), True
     if paging is Paging.FORWARD:
-        return list(_forward(fetch, position)), True
-    gap: dict[str | None, Item] = {}
-    for item in _descending(fetch):
+        anchored = True
+
+        def noting(after: Position | None, cursor: str | None) -> Page:
+            nonlocal anchored
+            page = fetch(after, cursor)
+            anchored = anchored and (cursor is not None or page.anchored)
+            return page
+
+        return list(_forward(noting, position)), anchored
+    gap: dict[object, Item] = {}
+    for _, item in _descending(fetch):
         if isinstance(item, Unknown):
             continue
         if item.id == position.id:
@@ -69,7 +77,7 @@ def following(fetch: Fetch, paging: Paging, position: Position | None, size: int
         if position.time is not None and item.time is not None and item.time < position.time:
             # Older than the position, which is gone from history: contiguity is not proved.
             return list(gap.values())[::-1], False
-        gap.setdefault(item.id, item)
+        gap.setdefault(_identity(item), item)
     return list(gap.values())[::-1], False
 
 
@@ -81,31 +89,58 @@ def latest(fetch: Fetch, paging: Paging) -> Item | None:
 
 def _forward(fetch: Fetch, after: Position | None) -> Iterator[Item]:
     cursor: str | None = None
-    seen: set[str | None] = set()
+    cursors: set[str] = set()
+    seen: set[object] = set()
     while True:
         page = fetch(after if cursor is None else None, cursor)
-        for item in page.items:
-            if not isinstance(item, Unknown) and item.id not in seen:
+        items = [item for item in page.items if not isinstance(item, Unknown)]
+        for item in items:
+            if item.id not in seen:
                 yield item
-        seen = {item.id for item in page.items if not isinstance(item, Unknown)}
+        seen = {item.id for item in items if item.id is not None}
         if page.next is None:
             return
-        if page.next == cursor:
-            raise Unreadable(f"history does not advance beyond {cursor!r}")
         cursor = page.next
+        if cursor in cursors:
+            raise Unreadable(f"history does not advance beyond {cursor[:80]!r}")
+        cursors.add(cursor)
 
 
-def _descending(fetch: Fetch) -> Iterator[Item | Unknown]:
-    """Newest first. An arrival shifts entries to later pages: they are met twice, never missed."""
-    number = 1
+def _descending(fetch: Fetch) -> Iterator[tuple[int | None, Item | Unknown]]:
+    """Newest first, each with its index counted from the oldest, which never changes.
+
+    Arrivals shift entries to later pages: what is met again, or has only arrived since, is left out.
+    Without a `total` there is no index, and what is met again comes again.
+    """
+    number, read, size, total = 1, 0, 0, 0
+    lowest: int | None = None
     while True:
         page = fetch(None, str(number))
-        if not page.items:
-            return
-        yield from reversed(page.items)
-        if page.total is not None and page.total <= 0:
+        size = max(size, len(page.items))
+        if page.total is None:
+            yield from ((None, item) for item in reversed(page.items))
+        else:
+            total = _not_less(page.total, total)
+            top = total - 1 - (number - 1) * size
+            for index, item in zip(range(top, top - len(page.items), -1), reversed(page.items), strict=True):
+                if lowest is None or index < lowest:
+                    lowest = index
+                    yield index, item
+        read += len(page.items)
+        if not page.items or (page.total is not None and read >= page.total):
             return
         number += 1
+
+
+def _not_less(now: int, before: int) -> int:
+    if now < before:
+        raise Unreadable(f"history shrank from {before} to {now} messages while it was read")
+    return now
+
+
+def _identity(item: Item) -> object:
+    """What makes it one and the same; an entry without an id is only itself."""
+    return item.id if item.id is not None else id(item)
 
 
 def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
@@ -113,71 +148,51 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
 
     Counted from the oldest, an entry's index never changes, while its page does: so the page is
     worked out anew from the service's own `total`, and read again if the conversation has grown
-    between the two. Without a `total` the pages have to be walked and counted first.
+    between the two. Without a `total` everything has to be read and held first.
     """
-    total = _total(fetch, size)
+    total = fetch(None, "1").total
+    if total is None:
+        items = {_identity(item): item for _, item in _descending(fetch) if not isinstance(item, Unknown)}
+        yield from list(items.values())[::-1]
+        return
     index = start
     while index < total:
         number = (total - 1 - index) // size + 1
         page = fetch(None, str(number))
-        grown = page.total if page.total is not None else total
-        if grown < total:
-            raise Unreadable(f"history shrank from {total} to {grown} messages while it was read")
+        grown = _not_less(page.total if page.total is not None else total, total)
         first = grown - (number - 1) * size - len(page.items)
-        total = grown
         if not first <= index < first + len(page.items):
-            if not page.items or first < index:
+            if grown == total or not page.items or first < index:
                 raise Unreadable(f"history page {number} does not hold what its total of {grown} promises")
+            total = grown
             continue
+        total = grown
         for item in page.items[index - first :]:
             index += 1
             if not isinstance(item, Unknown):
                 yield item
 
 
-def _total(fetch: Fetch, size: int) -> int:
-    page = fetch(None, "1")
-    if page.total is not None:
-        return page.total
-    count, number = len(page.items), 1
-    while page.items and len(page.items) >= size:
-        number += 1
-        page = fetch(None, str(number))
-        count += len(page.items)
-    return count
-
-
 def _since_disconnect(fetch: Fetch, size: int) -> Iterator[Item]:
     """Walk back to the last Disconnect, holding what is met up to a bound; beyond it read forward again."""
     held: deque[Item] = deque()
-    total: int | None = None
-    passed = 0
-
-    def counted(after: Position | None, cursor: str | None) -> Page:
-        nonlocal total
-        page = fetch(after, cursor)
-        if total is None:
-            total = page.total
-        return page
-
-    seen: set[str | None] = set()
+    seen: set[object] = set()
     met_message = False
-    for item in _descending(counted):
-        if not isinstance(item, Unknown) and item.id in seen:
-            continue
+    start = 0
+    too_many = False
+    for index, item in _descending(fetch):
         if met_message and _disconnects(item):
+            start = 0 if index is None else index + 1
             break
-        passed += 1
-        if isinstance(item, Unknown):
+        if isinstance(item, Unknown) or _identity(item) in seen:
             continue
         met_message = met_message or isinstance(item, Message)
-        if len(held) < HELD:
-            seen.add(item.id)
-            held.appendleft(item)
-    if len(held) < HELD:
-        return iter(held)
-    start = 0 if total is None else max(0, total - passed)
-    return _ascending(fetch, size, start)
+        if index is not None and len(held) >= HELD:
+            too_many = True
+            continue
+        seen.add(_identity(item))
+        held.appendleft(item)
+    return _ascending(fetch, size, start) if too_many else iter(held)
 
 
 def _disconnects(item: Item | Unknown) -> bool:
