@@ -173,10 +173,11 @@ class Client:
         if self._own_state:
             self.state.close()
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, words: tuple[int, str] | None = None) -> None:
+        """Close the socket: with these code and reason, else as this API's guests do."""
         if self._exchange is not None and self._exchange.line is not None:
             line, self._exchange.line = self._exchange.line, None
-            line.close()
+            line.close(words)
 
     # --- stored sessions ---
 
@@ -391,7 +392,7 @@ class Client:
         return Resumed(exchange.session, tuple(missed))
 
     def _reattach(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
-        if self.dialect.door(exchange.session) is not None:
+        if self.dialect.has_socket:
             exchange.attached(deadline)
         name = exchange.session.name
         with self.state.lock(f"send/{self.scope}/{name}", deadline):
@@ -552,7 +553,7 @@ class Client:
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror or error}") from error
         mime = "audio/ogg" if path.suffix == ".opus" else mimetypes.guess_type(path.name)[0]
-        if self.dialect.door(exchange.session) is not None:
+        if self.dialect.has_socket:
             exchange.attached(deadline)
         check_file(exchange.session, path.name, mime or "application/octet-stream", len(content))
         exchange.progress = progress
@@ -588,7 +589,7 @@ class Client:
         exchange.wait_to_send(deadline)
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
         exchange.keep(exchange.perform(flow(exchange.session), deadline))
-        self._hang_up()
+        self._hang_up(self.dialect.farewell)
         exchange.log("session_terminated", state=exchange.session.state)
         return exchange.session
 

@@ -137,6 +137,8 @@ class Failure(Exception):
         self.service_code = service_code
         self.retry_after = retry_after
         self.body = body
+        #: Whoever performs exchanges has tried again already, as often as that made sense.
+        self.retried = False
         #: What became of the message, when sending one failed: rejected, not_sent or in_doubt.
         self.delivery: str | None = None
         #: The `Sent` a failed or unanswered send ends with, for whoever wants to show it.

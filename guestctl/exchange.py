@@ -11,18 +11,19 @@ because full jitter, `Retry-After` and the deadline must agree (reliability.md Â
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guestctl import __version__
 from guestctl.clock import Clock, Deadline
-from guestctl.dialects.base import Dialect
+from guestctl.dialects.base import Backoff, Dialect
 from guestctl.errors import (
     Conflict,
     Failure,
     NetworkError,
     RateLimited,
+    SessionOver,
     Unauthorised,
     Unsupported,
 )
@@ -91,6 +92,7 @@ class Exchange:
     progress: Callable[[int, int], None] | None = None
     #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
     _renewing: set[CredentialKind] = field(default_factory=set)
+    _oauth: Credential | None = None
 
     # --- flows ---
 
@@ -127,8 +129,12 @@ class Exchange:
 
     def call(self, request: Request, deadline: Deadline) -> Reply:
         """One request, retried where that can help. Raises what the service or the network said."""
-        attempt = Attempts(self, request, deadline)
-        return attempt.run(lambda: self._authorised(request, deadline))
+        try:
+            return Attempts(self, request, deadline).run(lambda: self._authorised(request, deadline))
+        except Failure as failure:
+            # A refresh inside another request has had its tries: that request does not multiply them.
+            failure.retried = True
+            raise
 
     def _authorised(self, request: Request, deadline: Deadline) -> Reply:
         kind = request.credential
@@ -147,6 +153,9 @@ class Exchange:
             except NetworkError as failure:
                 failure.written = False  # the service has refused what it got
                 raise
+            backoff = self.dialect.renewal
+            if backoff is not None and kind == "guest":
+                self.clock.sleep(deadline.bound(jittered(self.random, 0, base=backoff.base, cap=backoff.cap)))
             reply = self._ask(request, credential, deadline)
         if reply.ok:
             return reply
@@ -191,13 +200,19 @@ class Exchange:
     # --- credentials ---
 
     def credential(self, kind: CredentialKind, deadline: Deadline) -> Credential | None:
-        """A credential that is good now, renewed ahead of its expiry; None where the session has none to send."""
+        """A credential that is good now, renewed ahead of its expiry. While one is being renewed, the old
+        one (or none) authorises that. Raises SessionOver when the session's token was never written
+        down (`store_tokens: memory`) and this API gives no other."""
         held = self._held(kind)
         margin = self.dialect.margins.get(kind, 0.0)
-        if held is not None and (held.fresh_at(self.clock.now(), margin) or kind in self._renewing):
+        if kind in self._renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
             return held
-        if held is None and kind == "guest":
-            return None
+        if held is None and kind == "guest" and self.dialect.refreshable(self.session) != "guest":
+            raise SessionOver(
+                f"the token of session {self.session.name!r} was not stored (store_tokens: memory)",
+                code="session.none",
+                api=self.dialect.name,
+            )
         try:
             return self.renew(kind, deadline, stale=held)
         except Unsupported:
@@ -206,7 +221,7 @@ class Exchange:
 
     def _held(self, kind: CredentialKind) -> Credential | None:
         if kind == "oauth":
-            return self.state.get_credential(self.scope, "oauth")
+            return self._oauth or self.state.get_credential(self.scope, "oauth")
         return self.session.credential(kind)
 
     def renew(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
@@ -221,9 +236,7 @@ class Exchange:
             self._renewing.add(kind)
             try:
                 if kind == "oauth":
-                    granted = self.perform(self.dialect.oauth(), deadline)
-                    self.state.put_credential(self.scope, granted)
-                    return granted
+                    return self._grant(deadline)
                 self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
             finally:
                 self._renewing.discard(kind)
@@ -233,6 +246,13 @@ class Exchange:
         if kind == self.dialect.refreshable(self.session):
             self.log("token_refreshed", kind=kind)
         return renewed
+
+    def _grant(self, deadline: Deadline) -> Credential:
+        """The profile's OAuth client, exchanged; shared by every session of the scope."""
+        self._oauth = self.perform(self.dialect.oauth(), deadline)
+        if self.dialect.profile.store_tokens != "memory":
+            self.state.put_credential(self.scope, self._oauth)
+        return self._oauth
 
     def _stored(self, kind: CredentialKind) -> Credential | None:
         if kind == "oauth":
@@ -248,16 +268,26 @@ class Exchange:
     # --- memory ---
 
     def keep(self, session: Session) -> None:
-        """Make this the session, and store it (without its tokens, where the profile says so)."""
+        """Make this the session, and store it (without its tokens, where the profile says so).
+
+        A token that another process has renewed meanwhile is newer than ours and is not overwritten.
+        """
+        stored = self.state.get(self.scope, session.name)
+        if stored is not None and stored.created_at == session.created_at:
+            for kind, theirs in stored.credentials.items():
+                ours = session.credentials.get(kind)
+                if ours is not None and _newer(theirs, ours):
+                    session = replace(session.having(theirs), ids=stored.ids)
         self.session = session
-        stored = session
-        if self.dialect.profile.store_tokens == "memory":
-            for kind in tuple(session.credentials):
-                stored = stored.without(kind)  # type: ignore[arg-type]
-        self.state.put(self.scope, stored)
+        in_memory = self.dialect.profile.store_tokens == "memory"
+        self.state.put(self.scope, replace(session, credentials={}) if in_memory else session)
 
     def log(self, event: str, **details: object) -> None:
         self.state.log(self.scope, self.session.name, event, details)
+
+
+def _newer(theirs: Credential, ours: Credential) -> bool:
+    return theirs.expires_at is not None and ours.expires_at is not None and theirs.expires_at > ours.expires_at
 
 
 @dataclass
@@ -295,32 +325,43 @@ class Attempts:
         )
         return retrying(again)
 
+    @property
+    def _renewal(self) -> Backoff | None:
+        """The API's own pace of a refresh, when this is one."""
+        return self.exchange.dialect.renewal if self.request.route == "refresh" else None
+
     def worth_another(self, failure: Failure) -> bool:
+        if failure.retried:
+            return False
+        backoff = self._renewal
         if isinstance(failure, RateLimited):
-            return self.limited < LIMIT_RETRIES
+            return self.limited < (LIMIT_RETRIES if backoff is None else backoff.tries - 1)
         if isinstance(failure, Conflict) and failure.code == "conflict.locked":
             since = self.locked_since
             if self.exchange.lock_patience <= 0:
                 return False
             return since is None or self.exchange.clock.monotonic() - since < self.exchange.lock_patience
         if isinstance(failure, NetworkError) and failure.transient:
-            return self.failed < TRIES - 1 and (self.request.idempotent or not failure.written)
+            tries = TRIES if backoff is None else backoff.tries
+            return self.failed < tries - 1 and (self.request.idempotent or not failure.written)
         return False
 
     def _wait(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
         exchange = self.exchange
+        backoff, asked = self._renewal, failure.retry_after if isinstance(failure, Failure) else None
         if isinstance(failure, RateLimited):
             self.limited += 1
-            return 1.0 if failure.retry_after is None else failure.retry_after
+            if backoff is None:
+                return 1.0 if asked is None else asked
+            return max(asked or 0.0, jittered(exchange.random, self.limited, base=backoff.base, cap=backoff.cap))
         if isinstance(failure, Conflict):
             if self.locked_since is None:
                 self.locked_since = exchange.clock.monotonic()
             return exchange.random.uniform(0.2, 0.5)
         self.failed += 1
-        wait = jittered(exchange.random, self.failed - 1, base=0.5, cap=exchange.dialect.profile.retry.cap)
-        asked = failure.retry_after if isinstance(failure, NetworkError) else None
-        return max(wait, asked or 0.0)
+        base, cap = (0.5, exchange.dialect.profile.retry.cap) if backoff is None else (backoff.base, backoff.cap)
+        return max(asked or 0.0, jittered(exchange.random, self.failed - 1, base=base, cap=cap))
 
     def _hopeless(self, state: RetryCallState) -> bool:
         """A wait that does not fit before the deadline ends the command now, with the last failure."""

@@ -146,12 +146,13 @@ class Line:
             if beat is not None and beat.say is not None:
                 self.socket.send(beat.say, deadline=Deadline.after(self._clock, 10.0))
 
-    def close(self) -> list[Heard]:
-        """Close as this API's guests do; returns what was still heard, undelivered things first."""
+    def close(self, words: tuple[int, str] | None = None) -> list[Heard]:
+        """Close with this code and reason, else as this API's guests do; returns what was still heard,
+        undelivered things first."""
         heard = list(self.inbox)
         self.inbox.clear()
         with self.held:
-            for frame in self.socket.close(*self._dialect.goodbye):
+            for frame in self.socket.close(*(words or self._dialect.goodbye)):
                 heard.extend(self._decode(frame))
         return heard
 

@@ -43,8 +43,8 @@ def open_once(exchange: Exchange, deadline: Deadline, *, start_new: bool = False
     except Failure as failure:
         refused = isinstance(failure, Unauthorised) or (
             isinstance(failure, NetworkError)
-            and failure.close_code is not None
-            and dialect.on_close(failure.close_code) == "renew"
+            and failure.written
+            and dialect.on_early_close(failure.close_code or 1006) == "renew"
         )
         kind = dialect.refreshable(exchange.session)
         if not refused or kind is None or kind == "history":
@@ -58,6 +58,7 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
     before = exchange.session
     _refuse_over(before)
     token = exchange.credential("guest", deadline)
+    before = exchange.session
     if dialect.spoilt_by_close and token is not None and before.notes.get(USED) == token.secret.placeholder:
         token = exchange.renew("guest", deadline, stale=token)
     with ExitStack() as held:
