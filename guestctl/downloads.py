@@ -31,9 +31,10 @@ def safe_name(offered: str | None, fallback: str) -> str:
     name = (offered or "").replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*\u2028\u2029')
     name = name.strip().lstrip(".-").rstrip(". ")
-    while len(name.encode()) > NAME_BYTES:
-        stem, suffix = os.path.splitext(name)
-        name = (stem[:-1] if stem else "") + suffix if len(suffix) < 20 else name[:-1]
+    if len(name.encode()) > NAME_BYTES:
+        suffix = os.path.splitext(name)[1]
+        end = suffix.encode() if len(suffix) < 20 else b""
+        name = name.encode()[: NAME_BYTES - len(end)].decode(errors="ignore").rstrip(". ") + end.decode()
     if not name or _DEVICES.fullmatch(name):
         name = "attachment-" + re.sub(r"[^0-9A-Za-z-]", "", fallback)[:40]
     return name
@@ -41,14 +42,19 @@ def safe_name(offered: str | None, fallback: str) -> str:
 
 def allowed(url: str, *, local: bool) -> bool:
     """Whether a file may be fetched from this address. `local`: the service itself is on loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return False
     if parts.username is not None or parts.password is not None or not host:
         return False
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return (parts.scheme == "https" and host != "localhost") or (local and host == "localhost")
+        if host == "localhost" or host.endswith(".localhost"):
+            return local and parts.scheme in {"http", "https"}
+        return parts.scheme == "https"
     return local and address.is_loopback and parts.scheme in {"http", "https"}
 
 
@@ -89,5 +95,7 @@ def save(
         target.unlink(missing_ok=True)
         if isinstance(error, Unreadable):
             raise Refused(error.message, code="service.file") from error
+        if isinstance(error, OSError):
+            raise UsageError(f"{target}: {error.strerror or error}") from error
         raise
     return target

@@ -11,7 +11,7 @@ hand in a test. Use `call` and `turn` with `yield from`: they keep the types.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -105,7 +105,23 @@ def load_json(text: str, what: str, *, status: int | None = None) -> Json:
         raise Unreadable(
             f"{what} is not JSON ({error.__class__.__name__})", http_status=status, body=text[:500]
         ) from error
+    # Only what has more brackets than that can nest deeper; most answers have not.
+    if text.count("{") + text.count("[") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise Unreadable(f"{what} nests deeper than {MAX_DEPTH} levels", http_status=status, body=text[:500])
     return value
+
+
+def _deeper(value: Json, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [inner for one in level for inner in _members(one)]
+    return any(isinstance(one, (dict, list)) for one in level)
+
+
+def _members(value: Json) -> Iterable[Json]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,0 +1,181 @@
+"""Attachments: a hostile name stays in its folder, a hostile address is not asked, nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from guestctl.clock import Deadline
+from guestctl.downloads import NAME_BYTES, allowed, safe_name, save
+from guestctl.errors import Failure, NetworkError, Refused, Unreadable, UsageError
+from guestctl.wire import Reply, Request
+from tests.fakes import FakeClock
+
+URL = "https://files.example.test/a?Signature=s3cr3t"
+PARTS = some.sampled_from(
+    ["..", ".", "/", "\\", "a", "~", "-rf", "CON", "nul.txt", " ", "\x1b[2J", "\u202e", "é", "\0", "😀"]
+)
+HOSTILE = some.one_of(some.text(max_size=300), some.lists(PARTS, max_size=12).map("".join))
+
+
+@given(HOSTILE, some.text(max_size=60))
+def test_a_name_is_only_a_name(offered: str, fallback: str) -> None:
+    name = safe_name(offered, fallback)
+    assert name not in {"", ".", ".."}
+    assert not set(name) & set('/\\\0\r\n\x1b:*?"<>|')
+    assert name[0] not in ".- "
+    assert name[-1] not in ". "
+    assert len(name.encode()) <= NAME_BYTES
+    assert name.isprintable()
+    assert name.split(".")[0].upper() not in {"CON", "PRN", "AUX", "NUL", "COM1", "LPT9"}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HOSTILE)
+def test_it_never_leaves_the_folder(tmp_path: Path, offered: str) -> None:
+    target = tmp_path / safe_name(offered, "1")
+    assert target.parent == tmp_path
+    assert os.path.realpath(target) == os.path.join(os.path.realpath(tmp_path), target.name)
+
+
+@pytest.mark.parametrize(
+    ("offered", "name"),
+    [
+        ("report.pdf", "report.pdf"),
+        ("../../etc/passwd", "passwd"),
+        ("..\\..\\boot.ini", "boot.ini"),
+        ("C:\\temp\\x.txt", "x.txt"),
+        ("..", "attachment-id1"),
+        (None, "attachment-id1"),
+        ("-rf", "rf"),
+        (".bashrc", "bashrc"),
+        ("con.txt", "attachment-id1"),
+        ("photo\u202egpj.exe", "photogpj.exe"),
+        ("Grüße 😀.txt", "Grüße 😀.txt"),
+        ("x" * 300 + ".pdf", "x" * (NAME_BYTES - 4) + ".pdf"),
+        ("x." + "y" * 300, "x." + "y" * (NAME_BYTES - 2)),
+        ("😀" * 100 + ".pdf", "😀" * 49 + ".pdf"),
+    ],
+)
+def test_names(offered: str | None, name: str) -> None:
+    assert safe_name(offered, "id1") == name
+
+
+def test_an_enormous_name_costs_nothing() -> None:
+    begun = time.process_time()
+    safe_name("x" * 1_000_000 + ".pdf", "1")
+    assert time.process_time() - begun < 5.0
+
+
+@pytest.mark.parametrize(
+    ("url", "remote", "local"),
+    [
+        ("https://bucket.s3.eu-central-1.amazonaws.com/x?sig=1", True, True),
+        ("http://bucket.example.test/x", False, False),
+        ("ftp://bucket.example.test/x", False, False),
+        ("file:///etc/passwd", False, False),
+        ("https://user:secret@bucket.example.test/x", False, False),
+        ("https://169.254.169.254/latest/meta-data", False, False),
+        ("https://10.0.0.1/x", False, False),
+        ("https://[::1]/x", False, True),
+        ("http://127.0.0.1:8080/x", False, True),
+        ("https://localhost/x", False, True),
+        ("https://localhost./x", False, True),
+        ("https://www.localhost/x", False, True),
+        ("ftp://localhost/x", False, False),
+        ("http://192.168.0.9/x", False, False),
+        ("https:///x", False, False),
+        ("https://[bad/x", False, False),
+        ("", False, False),
+    ],
+)
+def test_addresses(url: str, remote: bool, local: bool) -> None:
+    assert allowed(url, local=False) is remote
+    assert allowed(url, local=True) is local
+
+
+class Files:
+    """A transport that has one file."""
+
+    def __init__(self, *pieces: bytes, status: int = 200, failure: BaseException | None = None) -> None:
+        self.pieces, self.status, self.failure = pieces, status, failure
+        self.headers: dict[str, str] | None = None
+
+    def download(
+        self, request: Request, *, headers: dict[str, str], write: Callable[[bytes], object], **_: object
+    ) -> Reply:
+        self.headers = headers
+        for piece in self.pieces:
+            write(piece)
+        if self.failure is not None:
+            raise self.failure
+        return Reply(self.status, {}, b"", 0.0)
+
+
+def fetch(files: Files, to: Path, *, url: str = URL, name: str | None = "a.txt") -> Path:
+    located = (Request("GET", url, "download", idempotent=True), name)
+    deadline = Deadline.after(FakeClock(), 5.0)
+    return save(cast(Any, files), located, "id1", to, deadline, limit=100, local=False)
+
+
+def test_saved_into_a_folder_or_under_a_name(tmp_path: Path) -> None:
+    files = Files(b"one", b"two")
+    path = fetch(files, tmp_path)
+    assert path == tmp_path / "a.txt"
+    assert path.read_bytes() == b"onetwo"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert files.headers == {}, "a presigned address gets no header of ours"
+    assert fetch(files, tmp_path / "b.txt").name == "b.txt"
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        fetch(Files(b"theirs"), tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError):
+        fetch(Files(b"theirs"), tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (Files(status=403), Refused),
+        (Files(status=404), Refused),
+        (Files(status=503), NetworkError),
+        (Files(status=302), NetworkError),
+        (Files(b"part", failure=NetworkError("lost")), NetworkError),
+        (Files(b"part", failure=Unreadable("too large")), Refused),
+        (Files(b"part", failure=OSError(28, "No space left on device")), UsageError),
+        (Files(b"part", failure=KeyboardInterrupt()), KeyboardInterrupt),
+    ],
+)
+def test_a_part_is_not_left_behind(tmp_path: Path, files: Files, kind: type[BaseException]) -> None:
+    with pytest.raises(kind) as caught:
+        fetch(files, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(caught.value, Failure):
+        assert "s3cr3t" not in caught.value.message
+
+
+def test_a_refused_address_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        fetch(Files(), tmp_path, url="https://169.254.169.254/")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        fetch(Files(), tmp_path / "none" / "a.txt")

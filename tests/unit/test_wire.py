@@ -1,0 +1,180 @@
+"""Requests, replies, flows: hostile JSON is refused with our own failure, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from guestctl.errors import Refused, Unreadable
+from guestctl.model import Credential, Json, Message, Secret, Session
+from guestctl.wire import (
+    MAX_DEPTH,
+    Flow,
+    Noted,
+    Rejection,
+    Reply,
+    Request,
+    Turn,
+    answered,
+    call,
+    give,
+    load_json,
+    take,
+    turn,
+)
+from tests.fakes import Hand, reply
+
+VALUES = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text(),
+    lambda inner: some.lists(inner) | some.dictionaries(some.text(), inner),
+)
+
+
+@given(VALUES)
+def test_whatever_json_can_say_is_read(value: Json) -> None:
+    assert load_json(json.dumps(value), "it") == value
+
+
+@given(some.text())
+def test_any_text_is_json_or_unreadable(text: str) -> None:
+    try:
+        load_json(text, "it")
+    except Unreadable:
+        pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<html>",
+        '{"a":',
+        "NaN",
+        '{"a": Infinity}',
+        "-Infinity",
+        "[" * 100_000,
+        "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
+        '{"a":' * 150 + "1" + "}" * 150,
+        "1" * 5_000,
+        "\ufeff{}",
+        '{"a": 1} trailing',
+    ],
+    ids=lambda text: text[:12] or "empty",
+)
+def test_refused(text: str) -> None:
+    with pytest.raises(Unreadable) as caught:
+        load_json(text, "it", status=200)
+    assert caught.value.http_status == 200
+    assert len(caught.value.body or "") <= 500
+
+
+def test_as_deep_as_is_allowed_and_as_wide_as_you_like() -> None:
+    assert load_json("[" * MAX_DEPTH + "]" * MAX_DEPTH, "it")
+    assert len(load_json("[" + "[]," * 10_000 + "[]]", "it")) == 10_001
+
+
+def test_a_reply() -> None:
+    assert reply(204).ok
+    assert not reply(301).ok
+    assert reply(200, {"a": 1}).object() == {"a": 1}
+    for bad in (b"[1]", b"\xff\xfe", b"<html>", b""):
+        with pytest.raises(Unreadable):
+            Reply(200, {}, bad, 0.0).object()
+    assert Reply(200, {}, b"\xff", 0.0).text() == "\ufffd"
+
+
+@pytest.mark.parametrize(("value", "kind"), [(None, str), (1, str), (True, int), ("1", int), ([], dict)])
+def test_a_member_of_the_wrong_type(value: Json, kind: type) -> None:
+    with pytest.raises(Unreadable, match="member"):
+        take({"member": value}, "member", kind, "it")
+    assert give({"member": value}, "member", kind, None) is None
+
+
+def test_a_member_that_is_there() -> None:
+    assert take({"a": 0}, "a", int, "it") == 0
+    assert take({"a": False}, "a", bool, "it") is False
+    assert give({"a": ""}, "a", str, "other") == ""
+    assert give({}, "a", str, "other") == "other"
+    with pytest.raises(Unreadable, match="`b` is missing"):
+        take({"a": 0}, "b", int, "it")
+
+
+# --- flows ---
+
+
+def test_a_call() -> None:
+    def flow() -> Flow[int]:
+        return (yield from call(Request("GET", "https://x.test/", "history"))).status
+
+    hand = Hand(flow())
+    assert hand.request.url == "https://x.test/"
+    hand.answer(reply(200))
+    assert hand.done() == 200
+
+
+def test_a_turn_is_one_compact_json_object() -> None:
+    hand = Hand(turn({"text": "Grüße"}, lambda heard: True, "send", patience=2.0, message=True))
+    assert hand.step is not None
+    assert isinstance(hand.step, Turn)
+    assert hand.step.say == '{"text":"Grüße"}'
+    assert (hand.step.patience, hand.step.message) == (2.0, True)
+    hand.answer(None)
+    assert hand.done() is None
+    assert Hand(turn(None, None, "send")).said is None
+
+
+def test_a_rejection_is_raised_in_the_flow() -> None:
+    refusal = Refused("no")
+    hand = Hand(answered(turn({}, lambda heard: True, "send")))
+    hand.answer(Rejection(refusal))
+    with pytest.raises(Refused):
+        hand.done()
+    hand = Hand(answered(turn({}, lambda heard: True, "send")))
+    noted = Noted("label", {})
+    hand.answer(noted)
+    assert hand.done() is noted
+
+
+# --- what is never shown ---
+
+SECRETS = some.text(alphabet=some.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=9)
+
+
+@given(SECRETS)
+def test_a_secret_does_not_show_itself(value: str) -> None:
+    secret = Secret(value)
+    session = Session("toy", "p", credentials={"guest": Credential("guest", secret, refresh=secret)})
+    for text in (repr(secret), str(secret), f"{secret}", f"{secret:>40}", f"{secret!r}", f"{secret!a}", repr(session)):
+        assert value not in text
+    assert value not in "%s %r" % (secret, secret)  # noqa: UP031
+    assert value not in json.dumps({"token": secret}, default=str)
+    assert value not in repr({"nested": [secret]})
+    with pytest.raises(TypeError):
+        json.dumps(secret)
+    assert not hasattr(secret, "__dict__")
+
+
+def test_a_secret_is_not_pickled_nor_copied_into_anything() -> None:
+    import copy
+    import pickle
+
+    with pytest.raises(TypeError):
+        pickle.dumps(Secret("token-of-a-guest"))
+    with pytest.raises(TypeError):
+        copy.deepcopy(Secret("token-of-a-guest"))
+
+
+def test_equal_secrets_look_equal_and_different_ones_different() -> None:
+    assert str(Secret("one-token")) == str(Secret("one-token"))
+    assert str(Secret("one-token")) != str(Secret("other-token"))
+    assert Secret("one-token") == Secret("one-token")
+    assert Secret("one-token") != "one-token"
+    assert len({Secret("one-token"), Secret("one-token")}) == 1
+    assert not Secret("")
+
+
+def test_a_message_is_a_value() -> None:
+    assert Message("m", "inbound", "t", None) == Message("m", "inbound", "t", None)
