@@ -7,6 +7,7 @@ Must not know: what the records mean, commands, the network. stdout is data, std
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -34,14 +35,17 @@ class ClosedPipe(Exception):
 class Output:
     """One command's output. `mode` is what was asked for; `auto` depends on whether stdout is a terminal.
 
+    With `json_errors` a failure is told as one JSON object, and remarks nobody is looking at wait for
+    the next data or the end, so that a command that fails leaves nothing on stderr but that object.
+
     Writing to a closed pipe raises ClosedPipe; a full disk, UsageError `output.failed`.
     Talk that cannot be written is lost silently.
     """
 
     def __init__(
         self,
-        stdout: IO[Any],
-        stderr: IO[Any],
+        stdout: IO[Any] | None,
+        stderr: IO[Any] | None,
         terminal: Terminal,
         *,
         mode: Mode = "auto",
@@ -49,12 +53,15 @@ class Output:
         environ: Mapping[str, str] | None = None,
         quiet: bool = False,
         verbose: int = 0,
+        json_errors: bool = False,
     ) -> None:
         self._stdout = stdout
         self._stderr = stderr
         self.terminal = terminal
         self.mode = mode
         self.verbose = verbose
+        self.json_errors = json_errors
+        self._held: list[str] = []
         self._quiet = quiet
         self._now = now
         self._environ = environ or {}
@@ -67,11 +74,6 @@ class Output:
     def human(self) -> bool:
         """Whether records are drawn for a person."""
         return self.mode == "table" or (self.mode == "auto" and self.terminal.stdout)
-
-    @property
-    def as_json(self) -> bool:
-        """Whether records, and so errors, are JSON."""
-        return self.mode in {"json", "jsonl"} or (self.mode == "auto" and not self.terminal.stdout)
 
     def one(self, record: Record, *, more: Mapping[str, Any] | None = None) -> None:
         """A single result. `more` is shown to people only."""
@@ -181,7 +183,7 @@ class Output:
 
     def abandoned(self) -> bool:
         """Whether whoever read our stdout has gone, so that a silent stream can end too."""
-        if not hasattr(select, "poll"):
+        if self._stdout is None or not hasattr(select, "poll"):
             return False
         try:
             poll = select.poll()
@@ -194,8 +196,18 @@ class Output:
 
     def say(self, text: str) -> None:
         """A remark for people, dropped by --quiet."""
-        if not self._quiet:
+        if self._quiet:
+            return
+        if self.json_errors and not (self.terminal.stderr or self.verbose):
+            self._held.append(visible(text))
+        else:
             self._talk(visible(text))
+
+    def release(self) -> None:
+        """Let go of the remarks that waited: the command went well so far."""
+        held, self._held = self._held, []
+        for line in held:
+            self._talk(line)
 
     def detail(self, text: str, level: int = 1) -> None:
         """A remark for --verbose (or -vv)."""
@@ -224,9 +236,10 @@ class Output:
         self._emit(self._stderr, f"{visible(question)} [y/N] ")
         return stdin.readline().strip().lower() in {"y", "yes"}
 
-    def failure(self, failure: Failure, *, as_json: bool) -> None:
+    def failure(self, failure: Failure) -> None:
         """One failure: one line, or one JSON object."""
-        if as_json:
+        if self.json_errors:
+            self._held.clear()
             self._talk(
                 json.dumps(error_record(failure), ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
             )
@@ -270,6 +283,7 @@ class Output:
         ).rstrip("\n")
 
     def _write(self, text: str, end: str = "\n") -> int:
+        self.release()
         data = self._data(text, end)
         try:
             if self._pager is not None:
@@ -294,12 +308,12 @@ class Output:
     def _talk(self, line: str) -> None:
         self._emit(self._stderr, line + "\n")
 
-    def _emit(self, stream: IO[Any], text: str) -> None:
+    def _emit(self, stream: IO[Any] | None, text: str) -> None:
         with _ignored(OSError, ValueError):
             _put(stream, text.encode(self._encoding(stream), "backslashreplace"))
 
     @staticmethod
-    def _encoding(stream: IO[Any]) -> str:
+    def _encoding(stream: IO[Any] | None) -> str:
         return getattr(stream, "encoding", None) or "utf-8"
 
 
@@ -319,9 +333,11 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _put(stream: IO[Any], data: bytes) -> None:
+def _put(stream: IO[Any] | None, data: bytes) -> None:
     """Write all of it now, past Python's buffers: nothing is left to fail when the process ends.
     A pipe that somebody made non-blocking is waited for."""
+    if stream is None:  # started with the descriptor closed
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:
         descriptor = stream.fileno()
     except (OSError, AttributeError, ValueError):

@@ -223,15 +223,62 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "profile": _record(
         "profile",
-        "A profile as it takes effect, each value with where it came from",
-        {
-            "name": _TEXT,
+        "A profile, of profile list, show, add and use",
+        {"name": _TEXT},
+        optional={
+            "default": {**_FLAG, "description": "list: whether it is the file's default"},
+            "api": {**_TEXT, "description": "list"},
+            "address": {**_MAYBE_TEXT, "description": "list"},
             "values": {
                 "type": "object",
                 "additionalProperties": _object({"value": {}, "origin": _TEXT}),
+                "description": "show: each value as it takes effect, and where it came from",
             },
+            "change": {**_choice("added", "default"), "description": "add, use"},
+            "path": {**_TEXT, "description": "add, use: the file that was changed"},
         },
     ),
+    "profile-path": _record(
+        "profile-path", "Where the profile file is, and why there", {"path": _TEXT, "origin": _TEXT, "exists": _FLAG}
+    ),
+    "profile-check": _record(
+        "profile-check",
+        "A profile file that is in order",
+        {"path": _TEXT, "profiles": _list(_TEXT), "warnings": _list(_TEXT)},
+    ),
+    "download": _record("download", "A saved attachment", {"id": _TEXT, "path": _TEXT, "size": _COUNT}),
+    "guest": _record(
+        "guest", "Attributes merged into the guest's profile", {"session": _TEXT, "attributes": {"type": "object"}}
+    ),
+    "sandbox": _record(
+        "sandbox",
+        "What a sandbox command did",
+        {},
+        optional={
+            "pushed": {**_COUNT, "description": "push: to how many sessions"},
+            "specs": {**_list(_TEXT), "description": "fault: what is armed now"},
+            "disconnected": {**_COUNT, "description": "disconnect: how many sockets"},
+            "expired": {**_COUNT, "description": "expire: how many sessions"},
+        },
+    ),
+    "sandbox-session": _record(
+        "sandbox-session",
+        "A session as the sandbox saw it",
+        {
+            "id": _TEXT,
+            "api": _TEXT,
+            "state": _TEXT,
+            "created_at": _MOMENT,
+            "sockets": _COUNT,
+            "refreshes": _COUNT,
+            "configures": _COUNT,
+            "requests": {"type": "object", "additionalProperties": _COUNT},
+            "messages": _list(
+                _object({"id": _TEXT, "key": _MAYBE_TEXT, "direction": _DIRECTION, "text": _MAYBE_TEXT, "time": _TEXT})
+            ),
+        },
+    ),
+    "demo": _record("demo", "One line of the tour", {"text": _TEXT}),
     "api": _record(
         "api",
         "One API family and what a guest can do there",

@@ -8,6 +8,7 @@ import typer
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
+from guestctl.dialects.base import Ability, Dialect, Standing
 from guestctl.errors import UsageError
 
 
@@ -18,18 +19,10 @@ def apis(run: Invocation) -> None:
     `published`: the wire is as documented; `fixed by us`: the source is silent and guestctl decided.
     """
     from guestctl.dialects import NAMES, dialect_class
-    from guestctl.dialects.base import Ability
 
     classes = [dialect_class(name) for name in NAMES]
     if run.out.human:
-        rows = [
-            [
-                ability.value,
-                *(found.abilities[ability].value if ability in found.abilities else "–" for found in classes),
-            ]
-            for ability in Ability
-        ]
-        run.out.grid(["OPERATION", *(found.name for found in classes)], rows)
+        _drawn(run, classes)
         return
     with run.out.listing() as add:
         for found in classes:
@@ -43,6 +36,28 @@ def apis(run: Invocation) -> None:
                     "fields": sorted(found.fields),
                 }
             )
+
+
+def _drawn(run: Invocation, classes: list[type[Dialect]]) -> None:
+    """Operation by API where that fits; else what each API has, in words."""
+    rows = [
+        [ability.value, *(found.abilities[ability].value if ability in found.abilities else "–" for found in classes)]
+        for ability in Ability
+    ]
+    headers = ["OPERATION", *(found.name for found in classes)]
+    needed = sum(max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True))
+    if run.out.terminal.width is None or needed <= run.out.terminal.width:
+        run.out.grid(headers, rows)
+        return
+
+    def having(found: type[Dialect], standing: Standing) -> str:
+        return ", ".join(ability.value for ability, how in found.abilities.items() if how is standing) or "–"
+
+    columns = [Standing.PUBLISHED, Standing.FIXED]
+    run.out.grid(
+        ["API", *(standing.value.upper() for standing in columns)],
+        [[found.name, *(having(found, standing) for standing in columns)] for found in classes],
+    )
 
 
 @command("guestctl schema", "guestctl schema message -o json", needs="nothing")

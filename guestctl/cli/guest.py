@@ -48,6 +48,11 @@ def sync(
     attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="one more attribute")] = None,
 ) -> None:
     """Merge attributes into the guest's profile, where the API has one."""
-    attributes = {"external_provider_id": provider, "external_email": email, **pairs("--attr", attr)}
+    attributes = {
+        "external_provider_id": provider,
+        "external_email": email,
+        "synced_at": run.now(),
+        **pairs("--attr", attr),
+    }
     run.client.sync(attributes)
     run.out.one({"kind": "guest", "session": run.client.session_name, "attributes": attributes})

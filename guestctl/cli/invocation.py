@@ -37,7 +37,7 @@ class World:
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    cwd: Path = field(default_factory=Path.cwd)
+    cwd: Path = field(default_factory=lambda: _here())
     clock: Clock = field(default_factory=SystemClock)
 
     def read(self) -> str:
@@ -52,6 +52,13 @@ class World:
                 yield line if isinstance(line, str) else line.decode("utf-8")
             except UnicodeDecodeError:
                 raise UsageError(f"stdin, line {number}: not UTF-8", hint="Convert it first: iconv -t utf-8.") from None
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed under us
+        return Path()
 
 
 class Invocation:

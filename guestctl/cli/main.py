@@ -51,7 +51,9 @@ class _Run:
         try:
             with _terminable():
                 try:
-                    return self._go() or Exit.DONE
+                    code = self._go() or Exit.DONE
+                    self.out.release()
+                    return code
                 finally:
                     if self.invocation is not None:
                         self.invocation.close()
@@ -112,7 +114,13 @@ class _Run:
             environ=self.world.environ,
             quiet=options.quiet if options else False,
             verbose=options.verbose if options else 0,
+            json_errors=self._json_errors(_mode(mode)),
         )
+
+    def _json_errors(self, mode: Mode) -> bool:
+        """Errors are JSON where the data is."""
+        by_itself = mode == "auto" and not self.terminal.stdout and self.entry is not None and self.entry.data
+        return mode in {"json", "jsonl"} or by_itself
 
     def _has_profile(self) -> bool:
         from guestctl.profiles import locate
@@ -128,10 +136,7 @@ class _Run:
             redactor = self.invocation.redactor
             failure.message = redactor.text(failure.message)
             failure.body = None if failure.body is None else redactor.text(failure.body)
-        in_json = self.out.mode in {"json", "jsonl"} or (
-            self.out.as_json and self.entry is not None and self.entry.data
-        )
-        self.out.failure(failure, as_json=in_json)
+        self.out.failure(failure)
         return failure.exit
 
     def _traceback(self, failure: Failure) -> None:
@@ -155,11 +160,14 @@ def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | Non
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name=words[-1], context_settings={"help_option_names": []}, add_help_option=False)(leaf.callback(width))
     try:
-        return get_command(app).main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)  # type: ignore[no-any-return]
+        parsed = get_command(app).main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
     except refused as error:
         said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
         hint = f"`guestctl {' '.join(words)} --help` shows its options and two examples."
         raise UsageError(said[:1].lower() + said[1:], hint=hint) from None
+    if isinstance(parsed, int):  # Typer's way of saying that Ctrl-C came
+        raise KeyboardInterrupt
+    return parsed  # type: ignore[no-any-return]
 
 
 def _unknown(words: tuple[str, ...], unknown: str) -> UsageError:

@@ -103,7 +103,7 @@ def path(run: Invocation) -> None:
         run.out.text(str(found))
         run.out.say(f"{why}{'' if found.exists() else '; it does not exist yet'}")
     else:
-        run.out.one({"kind": "path", "path": str(found), "origin": why, "exists": found.exists()})
+        run.out.one({"kind": "profile-path", "path": str(found), "origin": why, "exists": found.exists()})
 
 
 @command("guestctl profile check", "guestctl profile check --profiles team.yaml", needs="nothing")
@@ -125,7 +125,7 @@ def check(run: Invocation) -> None:
         raise UsageError(f"no profile {run.options.profile!r} in {file.path}", code="config.profile")
     for warning in warnings:
         run.out.say(warning)
-    record = {"kind": "check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
+    record = {"kind": "profile-check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
     if run.out.human:
         run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all in order")
     else:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Port = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="fixed port (0: a free one)")]
 Api = Annotated[str, typer.Option("--api", metavar="NAME", help="API family shown first; all are served")]
 Script = Annotated[Path | None, typer.Option("--script", metavar="BOT.yaml", help="scripted bot")]
-Agent = Annotated[bool, typer.Option("--agent", help="you answer as the agent")]
+Agent = Annotated[bool, typer.Option("--agent", help="no bot: you answer as the agent (of serve)")]
 Faults = Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="misbehave: kind[:key=value,...]")]
 StateFile = Annotated[Path | None, typer.Option("--state", metavar="FILE", help="keep it across restarts")]
 Tls = Annotated[bool, typer.Option("--tls", help="https and wss, with a throw-away CA")]
@@ -116,6 +116,7 @@ def exec_(
     port: Port = 0,
     api: Api = "web-messaging",
     script: Script = None,
+    agent: Agent = False,
     fault: Faults = None,
     state: StateFile = None,
     tls: Tls = False,
@@ -136,6 +137,7 @@ def exec_(
         port=port,
         api=api,
         script=script,
+        agent=agent,
         faults=fault,
         state=state,
         tls=tls,
@@ -249,7 +251,7 @@ def _done(run: Invocation, said: str, record: Record) -> None:
     if run.out.human:
         run.out.text(said)
     else:
-        run.out.one(record)
+        run.out.one({"kind": "sandbox", **record})
 
 
 def _sessions(count: int) -> str:

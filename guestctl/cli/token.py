@@ -71,5 +71,4 @@ def _required(run: Invocation) -> tuple[str, ...]:
         if run.options.profile or run.options.overrides:
             raise
         return ()
-    claims: tuple[str, ...] = getattr(dialect_class(api), "token_claims", ())
-    return claims
+    return dialect_class(api).token_claims

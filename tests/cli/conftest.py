@@ -56,7 +56,7 @@ class Result:
 
     @property
     def error(self) -> dict[str, Any]:
-        found = json.loads(self.err.splitlines()[-1])["error"]
+        found = json.loads(self.err)["error"]
         assert isinstance(found, dict)
         return found
 

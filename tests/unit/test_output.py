@@ -132,10 +132,10 @@ def test_size_is_what_will_be_written() -> None:
 def test_an_error_is_one_line_or_one_object() -> None:
     failure = Refused("no\nsuch \x1b[31m thing.", body="{}")
     out, _, stderr = output()
-    out.failure(failure, as_json=False)
+    out.failure(failure)
     assert stderr.text() == f"guestctl: no\\nsuch \\x1b[31m thing; {failure.hint}\n"
-    out, _, stderr = output()
-    out.failure(failure, as_json=True)
+    out, _, stderr = output(json_errors=True)
+    out.failure(failure)
     assert stderr.text().count("\n") == 1
     assert json.loads(stderr.text())["error"]["message"] == "no\nsuch \x1b[31m thing."
 
@@ -145,8 +145,29 @@ def test_quiet_drops_talk_and_keeps_errors() -> None:
     out.say("hello")
     out.remark(RECORD)
     assert stderr.text() == ""
-    out.failure(Refused("no"), as_json=False)
+    out.failure(Refused("no"))
     assert stderr.text()
+
+
+def test_remarks_wait_where_an_error_would_be_json() -> None:
+    out, _, stderr = output(json_errors=True)
+    out.say("trying again")
+    assert stderr.text() == ""
+    out.event(RECORD)
+    assert stderr.text() == "trying again\n"
+    out.say("trying again")
+    out.failure(Refused("no"))
+    assert [line[:1] for line in stderr.text().splitlines()] == ["t", "{"]
+    out.say("done")
+    out.release()
+    assert stderr.text().endswith("done\n")
+
+
+def test_a_stream_that_was_closed_before_we_began() -> None:
+    out = Output(None, None, PIPE, now=lambda: 0.0)
+    out.say("hello")
+    with pytest.raises(UsageError):
+        out.event(RECORD)
 
 
 def test_talk_that_nobody_hears_is_lost_in_silence() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +27,12 @@ def test_every_kind_a_listener_may_see_is_described() -> None:
 
 def test_all_of_them_at_once() -> None:
     assert documents()["$defs"] is SCHEMAS
+
+
+def test_every_kind_that_any_command_writes_is_described() -> None:
+    """`schema` itself lists the schemas for people only."""
+    package = Path(__file__).parents[2] / "guestctl"
+    sources = [package / "records.py", package / "jwt_claims.py", *package.glob("cli/*.py")]
+    written = {kind for path in sources for kind in re.findall(r'"kind": "([\w-]+)"', path.read_text("utf-8"))}
+    described = {schema["properties"]["kind"]["const"] for name, schema in SCHEMAS.items() if name != "error"}
+    assert written - {"schema"} == described
