@@ -55,7 +55,7 @@ class Frames(frame_buffer):
     """Feed bytes in any slices, take what is complete. After a Violation it is of no more use."""
 
     def __init__(self) -> None:
-        super().__init__(_nothing, skip_utf8_validation=True)
+        super().__init__(self.recv_strict, skip_utf8_validation=True)
         self._data = bytearray()
         self._at = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
@@ -143,8 +143,3 @@ def _control(opcode: int, payload: bytes) -> Ping | Pong | Close:
     if not payload:
         return Close(1005, "")
     return Close(int.from_bytes(payload[:2], "big"), str(payload[2:], "utf-8"))
-
-
-def _nothing(_: int) -> bytes:
-    """The library's buffer wants a way to read; ours is fed."""
-    raise _Short

@@ -191,8 +191,6 @@ class Http:
         causes = list(_causes(error))
         written = self._limit.sent > 0
         for cause in causes:
-            if isinstance(cause, Failure):
-                return cause
             if isinstance(cause, TimeoutError):
                 code = "network.lost" if written else "network.connect"
                 return NetworkError(f"{place}: no whole answer in time", code=code, written=written)
@@ -223,7 +221,10 @@ def _body(request: Request) -> tuple[str | None, bytes | None]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and all it was raised from or wraps; libraries nest them three deep."""
+    """An exception and all it was raised from or wraps; libraries nest them three deep.
+
+    Not `__context__`: that leads out to whatever our caller was handling when it called us.
+    """
     waiting = [error]
     met: set[int] = set()
     while waiting:
@@ -232,7 +233,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             continue
         met.add(id(one))
         yield one
-        waiting += [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+        waiting += [*one.args, getattr(one, "reason", None), one.__cause__]
 
 
 def _place(url: str) -> str:

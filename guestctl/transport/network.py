@@ -7,6 +7,7 @@ HTTP and WebSocket (reliability.md W14). Must not know: either library, tokens, 
 from __future__ import annotations
 
 import base64
+import errno
 import ipaddress
 import os
 import queue
@@ -14,7 +15,8 @@ import selectors
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -128,24 +130,19 @@ class Network:
         """
         secure, host, port = target(url)
         proxy = self.proxy_for(url)
-        whole = limit.deadline
-        limit.begin(whole.sooner(CONNECT_PATIENCE))
         stream: Stream | TlsStream | None = None
-        try:
-            if proxy is None:
-                stream = dial(host, port, limit)
-            else:
-                stream = dial(proxy.host, proxy.port, limit, proxy=proxy)
-                _tunnel(stream, proxy, authority(host, port))
-            if secure:
-                stream = self._secured(stream, host, limit)
-            return stream
-        except BaseException:
-            if stream is not None:
-                stream.close()
-            raise
-        finally:
-            limit.begin(whole)  # what the proxy and the handshake took is no byte of a request
+        with _hurried(limit):
+            try:
+                if proxy is None:
+                    stream = dial(host, port, limit)
+                else:
+                    stream = dial(proxy.host, proxy.port, limit, proxy=proxy)
+                    _tunnel(stream, proxy, authority(host, port))
+                return self._secured(stream, host, limit) if secure else stream
+            except BaseException:
+                if stream is not None:
+                    stream.close()
+                raise
 
     def _secured(self, stream: Stream, host: str, limit: Limit) -> TlsStream:
         tls = self.ssl_context().wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
@@ -153,21 +150,11 @@ class Network:
         try:
             tls.adopt(limit)
             tls.shake_hands()
-        except ssl.SSLCertVerificationError as error:
+        except BaseException as error:
             tls.close()
-            raise NetworkError(f"{host}: {error.verify_message}", code="network.tls", transient=False) from error
-        except TimeoutError as error:
-            tls.close()
-            raise NetworkError(f"{host}: timed out in the TLS handshake", code="network.connect") from error
-        except OSError as error:
-            tls.close()
-            # An alert or nonsense stays what it is; a dropped connection may heal.
-            heals = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
-            message = f"{host}: the TLS handshake failed ({why(error)})"
-            raise NetworkError(message, code="network.tls", transient=heals) from error
-        except BaseException:
-            tls.close()
-            raise
+            if not isinstance(error, OSError):
+                raise
+            raise _insecure(host, error) from error
         return tls
 
 
@@ -231,36 +218,56 @@ def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> S
         message = f"{subject}: the name does not resolve ({why(error)})"
         raise NetworkError(message, code=code or "network.dns", transient=passing) from error
     last: OSError = OSError("no address")
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        stream = None
-        try:
-            left = limit.remaining()
-            stream = Stream(family, kind, protocol)
-            stream.adopt(limit)
-            _connect(stream, address, None if left is None else left / (len(addresses) - tried))
-            return stream
-        except OSError as error:
-            last = error
-            if stream is not None:
-                stream.close()
-        except BaseException:
-            if stream is not None:
-                stream.close()
-            raise
+    with _hurried(limit):
+        for tried, address in enumerate(addresses):
+            try:
+                left = limit.remaining()
+                return _connected(address, limit, None if left is None else left / (len(addresses) - tried))
+            except OSError as error:
+                last = error
     raise NetworkError(f"{subject}: {why(last).lower()}", code=code or "network.connect") from last
 
 
-def _connect(stream: Stream, address: Any, seconds: float | None) -> None:
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+@contextmanager
+def _hurried(limit: Limit) -> Iterator[None]:
+    """For finding the way: CONNECT_PATIENCE at most, and nothing of it counts as a request's bytes."""
+    whole = limit.deadline
+    limit.begin(whole.sooner(CONNECT_PATIENCE))
     try:
-        stream.connect(address)
-    except BlockingIOError:
-        if not stream.wait(seconds, selectors.EVENT_WRITE):
-            raise TimeoutError("timed out") from None
-        problem = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        yield
+    finally:
+        limit.begin(whole)
+
+
+def _connected(info: tuple[Any, ...], limit: Limit, seconds: float | None) -> Stream:
+    family, kind, protocol, _, address = info
+    stream = Stream(family, kind, protocol)
+    try:
+        stream.adopt(limit)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        problem = stream.connect_ex(address)
+        if problem in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            if not stream.wait(seconds, selectors.EVENT_WRITE):
+                raise TimeoutError("timed out")
+            problem = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if problem:
-            raise OSError(problem, os.strerror(problem)) from None
+            raise OSError(problem, os.strerror(problem))
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _insecure(host: str, error: OSError) -> NetworkError:
+    """What a failed handshake means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return NetworkError(f"{host}: {error.verify_message}", code="network.tls", transient=False)
+    if isinstance(error, TimeoutError):
+        return NetworkError(f"{host}: timed out in the TLS handshake", code="network.connect")
+    # An alert or nonsense stays what it is; a dropped connection may heal.
+    heals = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
+    return NetworkError(f"{host}: the TLS handshake failed ({why(error)})", code="network.tls", transient=heals)
 
 
 def _resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]]:

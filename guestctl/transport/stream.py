@@ -121,10 +121,6 @@ class _Bounded:
         operation: Callable[..., int] = super().recv_into  # type: ignore[misc]
         return self._insist(self.limit, selectors.EVENT_READ, operation, buffer, nbytes, flags)
 
-    def send(self, data: Buffer, flags: int = 0) -> int:
-        self.put(data, self.limit)
-        return memoryview(data).nbytes
-
     def sendall(self, data: Buffer, flags: int = 0) -> None:
         self.put(data, self.limit)
 

@@ -18,6 +18,7 @@ from guestctl.errors import NetworkError, Unreadable, UsageError
 from guestctl.transport.http import MAX_BODY, Http
 from guestctl.transport.network import Network
 from guestctl.wire import Reply, Request
+from tests.transport.authorities import Authority
 from tests.transport.peers import Conn, Peer, Script, answer, header, serving
 
 CLOCK = SystemClock()
@@ -334,6 +335,33 @@ def test_nothing_is_written_without_a_connection() -> None:
     assert (caught.value.code, caught.value.written) == ("network.connect", False)
 
 
+def test_a_failure_is_not_mixed_up_with_the_one_being_handled() -> None:
+    """A retry runs inside the handler of the failure before it."""
+
+    def script(conn: Conn) -> None:
+        conn.head().reset()
+
+    try:
+        raise TimeoutError
+    except TimeoutError:
+        with pytest.raises(NetworkError) as caught:
+            once(script)
+    assert "connection broke" in caught.value.message
+
+
+def test_tls_that_breaks_under_the_answer(tmp_path: Path) -> None:
+    def script(conn: Conn) -> None:
+        conn.head().send(b"HTTP/1.1 200 x\r\nContent-Length: 9\r\n\r\n")
+        sockets.socket.sendall(conn.sock, b"this is no TLS record")
+
+    authority = Authority(tmp_path)
+    http = Http(Network(ca=str(authority.path), environ={}), CLOCK, user_agent="guestctl/test")
+    with serving(script, context=authority.server()) as peer, pytest.raises(NetworkError) as caught:
+        http.perform(Request("GET", f"https://127.0.0.1:{peer.port}", "history"), headers={}, deadline=soon())
+    http.close()
+    assert (caught.value.code, caught.value.written) == ("network.lost", True)
+
+
 def test_names_that_do_not_resolve() -> None:
     http = client()
     with pytest.raises(NetworkError) as caught:
@@ -460,6 +488,15 @@ def test_a_download_refused_is_an_ordinary_answer() -> None:
         reply = http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=10)
     http.close()
     assert (reply.status, reply.body, got) == (403, b"<Error/>", [])
+
+
+def test_a_download_without_a_length() -> None:
+    got: list[bytes] = []
+    http = client()
+    with serving(replying(b"HTTP/1.1 200 x\r\n\r\nhello")) as peer:
+        http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=5)
+    http.close()
+    assert b"".join(got) == b"hello"
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -1,0 +1,112 @@
+"""Finding the way to a host: every address, every obstacle, and nothing left open."""
+
+from __future__ import annotations
+
+import errno
+import socket as sockets
+
+import pytest
+
+from guestctl.clock import Deadline, SystemClock
+from guestctl.errors import NetworkError
+from guestctl.transport.network import Network, dial
+from guestctl.transport.stream import Limit, Stream, TlsStream
+
+
+def info(address: str, port: int) -> tuple[object, ...]:
+    return (sockets.AF_INET, sockets.SOCK_STREAM, 6, "", (address, port))
+
+
+@pytest.fixture
+def limit() -> Limit:
+    return Limit(Deadline.after(SystemClock(), 60))
+
+
+def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:
+    with sockets.create_server(("127.0.0.1", 0)) as closed:
+        dead = closed.getsockname()[1]
+    with sockets.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = [info("127.0.0.1", dead), info("127.0.0.1", port)]
+        monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: found)
+        stream = dial("two.example", port, limit)
+        assert stream.getpeername()[1] == port
+        assert limit.sent == 0
+        stream.close()
+
+
+def test_an_address_that_cannot_even_be_tried(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:
+    for found in ([], [info("no address", 1)], [(-5, -5, -5, "", ("127.0.0.1", 1))]):
+        monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, found=found, **__: found)
+        with pytest.raises(NetworkError) as caught:
+            dial("odd.example", 1, limit)
+        assert caught.value.code == "network.connect"
+
+
+def test_an_address_that_fails_at_once(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:
+    monkeypatch.setattr(Stream, "connect_ex", lambda *_: errno.ENETUNREACH)
+    with pytest.raises(NetworkError, match="unreachable") as caught:
+        dial("127.0.0.1", 1, limit)
+    assert caught.value.transient
+
+
+def test_an_address_that_does_not_answer() -> None:
+    # A full queue of connections nobody accepts: the next SYN goes unanswered.
+    with sockets.create_server(("127.0.0.1", 0), backlog=0) as server:
+        place = server.getsockname()
+        waiting = [sockets.socket() for _ in range(4)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(place)
+            with pytest.raises(NetworkError) as caught:
+                dial("127.0.0.1", place[1], Limit(Deadline.after(SystemClock(), 0.2)))
+        finally:
+            for one in waiting:
+                one.close()
+    assert (caught.value.code, caught.value.written) == ("network.connect", False)
+
+
+def test_an_interrupt_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with sockets.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(TlsStream, "shake_hands", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Network(ca=None, environ={}).open(f"https://127.0.0.1:{port}/", limit)
+        monkeypatch.setattr(Stream, "connect_ex", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Network(ca=None, environ={}).open(f"https://127.0.0.1:{port}/", limit)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (sockets.gaierror(sockets.EAI_NONAME, "Name or service not known"), False),
+        (sockets.gaierror(sockets.EAI_AGAIN, "Temporary failure in name resolution"), True),
+        (UnicodeError("label too long"), False),
+    ],
+)
+def test_names_that_do_not_resolve(
+    monkeypatch: pytest.MonkeyPatch, limit: Limit, error: Exception, transient: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sockets, "getaddrinfo", refuse)
+    with pytest.raises(NetworkError) as caught:
+        dial("odd.example", 1, limit)
+    assert (caught.value.code, caught.value.transient, caught.value.written) == ("network.dns", transient, False)
+    assert "odd.example" in caught.value.message
+
+
+def test_waiting_on_a_closed_stream(limit: Limit) -> None:
+    with sockets.create_server(("127.0.0.1", 0)) as server:
+        stream = dial("127.0.0.1", server.getsockname()[1], limit)
+    stream.close()
+    stream.abort()
+    with pytest.raises(ConnectionAbortedError):
+        stream.wait(1)
