@@ -18,7 +18,15 @@ from guestctl.cli.stopping import StopRules
 from guestctl.errors import TimedOut, UsageError
 from guestctl.model import Connection, Event, Message
 from guestctl.output import ClosedPipe
-from guestctl.records import EVENT_KINDS, USUAL_KINDS, Record, event_record, session_record
+from guestctl.records import (
+    EVENT_KINDS,
+    USUAL_KINDS,
+    Record,
+    event_record,
+    message_record,
+    resumed_record,
+    session_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -144,20 +152,17 @@ def resume(
     its `missed` messages. With --listen the missed messages begin the stream.
     """
     resumed = run.client.resume(on_conflict=_conflict(on_conflict))
-    name = resumed.session.name
-    missed = [event_record(message, name, at=run.now(), raw=raw) for message in resumed.missed]
-    record = session_record(resumed.session)
     if not listen and not run.out.human:
-        run.out.one({**record, "missed": missed})
+        run.out.one(resumed_record(resumed.session, resumed.missed, raw=raw))
         return
     if not listen:
-        run.out.one(record)
-    for line in missed:
-        run.out.event(line)
+        run.out.one(session_record(resumed.session))
+    for message in resumed.missed:
+        run.out.event(message_record(message, resumed.session.name, raw=raw))
     if listen:
         events = run.client.listen(after=run.client.seen_up_to())
         _follow(run, events, Shown(USUAL_KINDS, StopRules(run.clock), raw))
-    elif not missed:
+    elif not resumed.missed:
         run.out.say("nothing was missed")
 
 

@@ -64,8 +64,7 @@ def _here() -> Path:
 class Invocation:
     """One command being run."""
 
-    def __init__(self, words: tuple[str, ...], options: Common, world: World, out: Output) -> None:
-        self.words = words
+    def __init__(self, options: Common, world: World, out: Output) -> None:
         self.options = options
         self.world = world
         self.out = out

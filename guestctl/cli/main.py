@@ -101,7 +101,7 @@ class _Run:
         if mode not in MODES:
             raise UsageError(f"output {mode!r}: it is one of {', '.join(MODES)}")
         self.out = self._output(mode, options)
-        self.invocation = Invocation(words, options, self.world, self.out)
+        self.invocation = Invocation(options, self.world, self.out)
         return leaf.function(self.invocation, **arguments)
 
     def _output(self, mode: str, options: Common | None = None) -> Output:
