@@ -6,6 +6,7 @@ WebSocket libraries, when to reconnect, what time it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,6 +33,7 @@ from guestctl.model import (
     Role,
     Sender,
     Session,
+    SessionEvent,
     Unknown,
 )
 from guestctl.wire import (
@@ -52,17 +54,24 @@ from guestctl.wire import (
 
 #: Tokens live 30 to 60 minutes: the shortest life is assumed, and renewed 5 minutes ahead of its end.
 LIFE, AHEAD = 30 * 60.0, 5 * 60.0
-#: What an `error` frame's code means, when it is a word and not a number.
+#: What an `error` frame's code means when it is no number: the platform's words for HTTP statuses, and common ones.
 _WORDS = {
+    "authentication.required": 401,
+    "bad.credentials": 401,
+    "invalid.token": 401,
+    "token.expired": 401,
     "unauthorized": 401,
-    "invalid_token": 401,
-    "token_expired": 401,
     "forbidden": 403,
-    "not_found": 404,
+    "not.authorized": 403,
+    "not.found": 404,
     "conflict": 409,
-    "rate_limited": 429,
-    "too_many_requests": 429,
+    "session.invalid": 409,
+    "session.locked": 409,
+    "too.many.requests": 429,
+    "internal.server.error": 500,
+    "service.unavailable": 503,
 }
+_ENDED = "session.invalid"
 
 
 class MessagingConversations(Dialect):
@@ -179,12 +188,16 @@ class MessagingConversations(Dialect):
         if kind == "registered":
             return (Opened(value),)
         if kind == "error":
-            return (Rejection(self._error(value), give(value, "correlationId", str)),)
+            key = give(value, "correlationId", str)
+            refused = Rejection(self._error(value), key)
+            if key is None and value.get("code") == _ENDED:
+                return (refused, SessionEvent("ended", give(value, "message", str)))
+            return (refused,)
         return (Unknown(str(kind), value),)
 
     def _error(self, value: dict[str, Json]) -> Failure:
         code = value.get("code")
-        word = str(code).lower().replace("-", "_").replace(".", "_").replace(" ", "_")
+        word = re.sub(r"[-_ ]+", ".", str(code).lower())
         status = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else _WORDS.get(word, 400)
         return self.stream_failure(
             status, give(value, "message", str) or "no explanation", service_code=code if code is None else str(code)

@@ -790,7 +790,8 @@ def test_only_the_streams_403_is_healed() -> None:
         (401, Unauthorised),
         ("401", Unauthorised),
         ("token_expired", Unauthorised),
-        ("Too-Many.Requests", RateLimited),
+        ("Too-Many Requests", RateLimited),
+        ("session.locked", Conflict),
         (500, NetworkError),
         ("what else", Refused),
         (None, Refused),
@@ -802,6 +803,15 @@ def test_error_codes_of_messaging_conversations(code: object, kind: type[Failure
     assert isinstance(heard, Rejection)
     assert type(heard.failure) is kind
     assert heard.reply_to is None
+
+
+def test_an_error_about_no_send_of_ours_may_be_the_end() -> None:
+    spoken = dialect("messaging-conversations")
+    over = {"type": "error", "code": "session.invalid", "message": "it has ended"}
+    refused, event = decode(spoken, over)
+    assert (refused.failure.code, event) == ("conflict.ended", SessionEvent("ended", "it has ended"))
+    (refused,) = decode(spoken, {**over, "correlationId": "k-1"})
+    assert (refused.failure.code, refused.reply_to) == ("conflict.ended", "k-1")
 
 
 @pytest.mark.parametrize("name", ["conversation-guests", "messaging-conversations", "guests"])
