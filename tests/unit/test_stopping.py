@@ -1,0 +1,53 @@
+"""When listen stops."""
+
+from __future__ import annotations
+
+import re
+
+from guestctl.cli.stopping import StopRules
+from tests.fakes import FakeClock
+
+
+def test_without_rules_it_never_stops() -> None:
+    rules = StopRules(FakeClock())
+    rules.printed(counts=True, text="x")
+    assert not rules.over()
+    assert rules.left() is None
+
+
+def test_max_counts_what_counts() -> None:
+    rules = StopRules(FakeClock(), most=2)
+    rules.printed(counts=True, text="a")
+    rules.printed(counts=False, text=None)
+    assert not rules.over()
+    rules.printed(counts=True, text="b")
+    assert rules.over()
+
+
+def test_until_matches_anywhere() -> None:
+    rules = StopRules(FakeClock(), until=re.compile("bye"))
+    rules.printed(counts=True, text="hello")
+    assert not rules.over()
+    rules.printed(counts=True, text="goodbye")
+    assert rules.matched
+    assert rules.over()
+
+
+def test_for_is_from_the_start_and_idle_from_the_last_line() -> None:
+    clock = FakeClock()
+    rules = StopRules(clock, longest=10, idle=4)
+    clock.advance(3)
+    rules.printed(counts=True, text="x")
+    assert rules.left() == 4
+    clock.advance(3.5)
+    rules.printed(counts=True, text="x")
+    assert rules.left() == 3.5
+    clock.advance(3.5)
+    assert rules.over()
+
+
+def test_idle_alone() -> None:
+    clock = FakeClock()
+    rules = StopRules(clock, idle=4)
+    clock.advance(4)
+    assert rules.over()
