@@ -270,9 +270,14 @@ class Exchange:
     def keep(self, session: Session) -> None:
         """Make this the session, and store it (without its tokens, where the profile says so).
 
-        A token that another process has renewed meanwhile is newer than ours and is not overwritten.
+        A token that another process has renewed meanwhile is newer than ours and is not overwritten. A
+        session that was forgotten meanwhile stays so, and one that has taken its name is left alone.
         """
-        stored = self.state.get(self.scope, session.name)
+        before, stored = self.session, self.state.get(self.scope, session.name)
+        if before.state != "draft" and (stored is None or stored.created_at not in _births(before, session)):
+            self.notice(f"session {session.name!r} was forgotten or replaced meanwhile: nothing is stored of it")
+            self.session = session
+            return
         if stored is not None and stored.created_at == session.created_at:
             for kind, theirs in stored.credentials.items():
                 ours = session.credentials.get(kind)
@@ -284,6 +289,10 @@ class Exchange:
 
     def log(self, event: str, **details: object) -> None:
         self.state.log(self.scope, self.session.name, event, details)
+
+
+def _births(*sessions: Session) -> set[float]:
+    return {session.created_at for session in sessions}
 
 
 def _newer(theirs: Credential, ours: Credential) -> bool:

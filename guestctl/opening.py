@@ -64,7 +64,8 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
     with ExitStack() as held:
         held.enter_context(exchange.state.slot(exchange.scope, before.name, dialect.sockets_per_session, deadline))
         line = Line(_connect(exchange, deadline), dialect, exchange.session, exchange.clock)
-        held.callback(line.socket.abort)
+        line.held = held.pop_all()
+        held.callback(line.abort)
         if token is not None and dialect.spoilt_by_close:
             exchange.keep(replace(exchange.session, notes={**exchange.session.notes, USED: token.secret.placeholder}))
         attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
@@ -78,7 +79,7 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
         line.session = attached
         exchange.keep(attached)
         exchange.log("ws_connected", new_session=attached.new_session)
-        line.held = held.pop_all()
+        held.pop_all()
     return line
 
 

@@ -1,0 +1,333 @@
+"""Performing flows: what is retried and for how long, renewing once, and keeping the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from guestctl.dialects.base import Backoff, Rate
+from guestctl.errors import (
+    Conflict,
+    Failure,
+    Forbidden,
+    NetworkError,
+    RateLimited,
+    SessionOver,
+    TimedOut,
+    Unauthorised,
+    Unsupported,
+)
+from guestctl.exchange import LIMIT_RETRIES, LOCK_PATIENCE, TRIES, Exchange, jittered
+from guestctl.model import Credential, Secret, Session
+from guestctl.wire import Flow, Reply, Request, call, turn
+from tests.unit.doubles import SCOPE, World
+
+GET = Request("GET", "https://toy.example.test/x", "history", idempotent=True)
+POST = Request("POST", "https://toy.example.test/x", "create")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+class Answers:
+    """Stands in for the transport: answers or fails in order, the last for ever; remembers the headers sent."""
+
+    def __init__(self, world: World, *outcomes: Reply | Failure | Callable[[], Reply]) -> None:
+        self.outcomes = list(outcomes)
+        self.headers: list[dict[str, str]] = []
+        self.asked: list[Request] = []
+        world.service.perform = self.perform  # type: ignore[method-assign, assignment]
+
+    def perform(self, request: Request, *, headers: dict[str, str], **_: object) -> Reply:
+        self.asked.append(request)
+        self.headers.append(headers)
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Failure):
+            # A fresh one each time, as a transport would make it.
+            raise _again(outcome)
+        return outcome if isinstance(outcome, Reply) else outcome()
+
+
+def _again(failure: Failure) -> Failure:
+    fresh = type(failure).__new__(type(failure), failure.message)
+    fresh.__dict__.update(failure.__dict__)
+    return fresh
+
+
+def said(status: int, body: bytes = b"{}", **headers: str) -> Reply:
+    return Reply(status, headers, body, 0.0)
+
+
+DOWN = NetworkError("down", written=True)
+UNSENT = NetworkError("refused", written=False)
+
+
+@pytest.mark.parametrize(
+    ("request_", "failure", "tries"),
+    [
+        (GET, DOWN, TRIES),
+        (GET, UNSENT, TRIES),
+        (POST, UNSENT, TRIES),
+        (POST, DOWN, 1),
+        (GET, NetworkError("bad certificate", transient=False), 1),
+        (GET, Forbidden("no"), 1),
+        (GET, RateLimited("slow", retry_after=0.5), 1 + LIMIT_RETRIES),
+        (POST, RateLimited("slow", retry_after=0.5), 1 + LIMIT_RETRIES),
+        (GET, Conflict("ended", code="conflict.ended"), 1),
+        (GET, TimedOut("late"), 1),
+    ],
+)
+def test_what_is_tried_again(world: World, request_: Request, failure: Failure, tries: int) -> None:
+    answers = Answers(world, failure)
+    with pytest.raises(type(failure)):
+        world.exchange.call(request_, world.deadline(300.0))
+    assert len(answers.asked) == tries
+
+
+def test_waits_as_told(world: World) -> None:
+    Answers(world, RateLimited("slow", retry_after=7.0), RateLimited("slow"), said(200))
+    assert world.exchange.call(GET, world.deadline()).ok
+    assert world.clock.sleeps == [7.0, 1.0]
+    assert len(world.notices) == 2
+
+
+def test_a_wait_that_does_not_fit_ends_it_at_once_with_the_last_failure(world: World) -> None:
+    answers = Answers(world, RateLimited("slow", retry_after=31.0))
+    with pytest.raises(RateLimited):
+        world.exchange.call(GET, world.deadline(30.0))
+    assert (len(answers.asked), world.clock.sleeps) == (1, [])
+
+
+def test_a_locked_session_is_asked_again_for_a_while(world: World) -> None:
+    Answers(world, Conflict("locked", code="conflict.locked"))
+    with pytest.raises(Conflict):
+        world.exchange.call(POST, world.deadline())
+    assert LOCK_PATIENCE <= world.clock.monotonic() <= LOCK_PATIENCE + 0.5
+    assert all(0.2 <= wait <= 0.5 for wait in world.clock.sleeps)
+    world.exchange.lock_patience = 0.0
+    world.clock.sleeps.clear()
+    with pytest.raises(Conflict):
+        world.exchange.call(POST, world.deadline())
+    assert world.clock.sleeps == []
+
+
+@given(some.integers(0, 200), some.floats(0.01, 60), some.floats(0.01, 600), some.integers())
+def test_jitter_stays_in_its_envelope(attempt: int, base: float, cap: float, seed: int) -> None:
+    wait = jittered(Random(seed), attempt, base=base, cap=cap)
+    assert 0.0 <= wait <= min(cap, base * 2.0 ** min(attempt, 30))
+
+
+def test_jitter_is_full() -> None:
+    random = Random(1)
+    waits = [jittered(random, 3, base=1.0, cap=30.0) for _ in range(2000)]
+    assert min(waits) < 0.1
+    assert max(waits) > 7.9
+    assert 3.7 < sum(waits) / len(waits) < 4.3
+
+
+# --- budgets ---
+
+
+def test_a_budget_paces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, request_rate=Rate(3, 60.0))
+    Answers(world, said(200))
+    for _ in range(3):
+        world.exchange.call(GET, world.deadline())
+    with pytest.raises(RateLimited) as caught:
+        world.exchange.call(GET, world.deadline(10.0))
+    assert caught.value.retry_after == pytest.approx(60.0, abs=1.0)
+    world.exchange.call(GET, world.deadline(100.0))
+    assert world.clock.monotonic() == pytest.approx(60.0, abs=1.0)
+
+
+# --- credentials ---
+
+BEARER = replace(GET, credential="guest")
+
+
+def expiring(world: World, seconds: float) -> None:
+    held = world.exchange.session.credential("guest")
+    assert held is not None
+    world.exchange.keep(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
+
+
+def test_the_token_is_a_header_and_only_where_asked_for(world: World) -> None:
+    answers = Answers(world, said(200))
+    world.exchange.call(BEARER, world.deadline())
+    world.exchange.call(GET, world.deadline())
+    assert [headers.get("Authorization") for headers in answers.headers] == ["Bearer token-of-the-guest", None]
+
+
+def test_renewed_once_after_401(world: World) -> None:
+    answers = Answers(world, said(401), said(200, b'{"token": "fresh"}'), said(200))
+    assert world.exchange.call(BEARER, world.deadline()).ok
+    assert [one.route for one in answers.asked] == ["history", "refresh", "history"]
+    assert answers.headers[2]["Authorization"] == "Bearer fresh"
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.token() == "fresh"
+
+
+def test_refused_twice_is_refused(world: World) -> None:
+    answers = Answers(world, said(401), said(200, b'{"token": "fresh"}'), said(401))
+    with pytest.raises(Unauthorised):
+        world.exchange.call(BEARER, world.deadline())
+    assert len(answers.asked) == 3
+
+
+def test_a_renewal_authorised_by_the_old_token_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, margins={"guest": 60.0})
+    expiring(world, 10.0)
+    answers = Answers(world, said(200, b'{"token": "fresh"}'), said(200))
+    begun = world.clock.monotonic()
+    world.exchange.call(BEARER, world.deadline())
+    assert world.clock.monotonic() == begun
+    assert [headers["Authorization"] for headers in answers.headers] == ["Bearer token-of-the-guest", "Bearer fresh"]
+
+
+def test_a_renewal_that_is_refused_is_not_renewed(world: World) -> None:
+    answers = Answers(world, said(401))
+    with pytest.raises(Unauthorised):
+        world.exchange.call(BEARER, world.deadline())
+    assert [one.route for one in answers.asked] == ["history", "refresh"]
+
+
+def test_what_another_process_renewed_is_taken(world: World) -> None:
+    other = world.another()
+    held = other.session.credential("guest")
+    assert held is not None
+    other.keep(other.session.having(replace(held, secret=Secret("from the other"))))
+    answers = Answers(world, said(401), said(200))
+    world.exchange.call(BEARER, world.deadline())
+    assert [one.route for one in answers.asked] == ["history", "history"]
+    assert answers.headers[1]["Authorization"] == "Bearer from the other"
+
+
+def test_an_api_without_refresh_says_what_the_service_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def obtain(*_: object) -> Flow[Session]:
+        raise Unsupported("no refresh")
+        yield
+
+    monkeypatch.setattr(world.dialect, "obtain", obtain)
+    Answers(world, said(401))
+    with pytest.raises(Unauthorised):
+        world.exchange.call(BEARER, world.deadline())
+
+
+def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, margins={"guest": 60.0})
+    expiring(world, 10.0)
+    Answers(world, DOWN)
+    with pytest.raises(NetworkError) as caught:
+        world.exchange.call(replace(POST, credential="guest"), world.deadline())
+    assert not caught.value.written
+
+
+def test_tries_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, margins={"guest": 60.0}, renewal=Backoff(0.1, 5.0, 3))
+    expiring(world, 10.0)
+    answers = Answers(world, UNSENT)
+    with pytest.raises(NetworkError):
+        world.exchange.call(BEARER, world.deadline(300.0))
+    assert len(answers.asked) == 3
+
+
+# --- keeping ---
+
+
+def test_a_renewal_elsewhere_is_not_overwritten(world: World) -> None:
+    listening, other = world.exchange, world.another()
+    now = world.clock.now()
+    listening.keep(listening.session.having(Credential("guest", Secret("old"), now + 10)))
+    other.keep(other.session.having(Credential("guest", Secret("new"), now + 1000)))
+    listening.keep(replace(listening.session, new_session=False))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.token() == listening.session.token() == "new"
+
+
+def test_what_was_forgotten_stays_forgotten(world: World) -> None:
+    world.state.forget(SCOPE, "default")
+    world.exchange.keep(replace(world.exchange.session, new_session=False))
+    assert world.state.get(SCOPE, "default") is None
+    assert any("forgotten" in notice for notice in world.notices)
+
+
+def test_whoever_has_taken_the_name_keeps_it(world: World) -> None:
+    """`listen` goes on with the old session while another command sets it aside and begins a new one."""
+    listening = world.exchange
+    world.state.rename(SCOPE, "default", "default-2")
+    world.clock.advance(60.0)
+    began = Session("toy", "p", state="active", created_at=world.clock.now()).having(
+        Credential("guest", Secret("token of the new"))
+    )
+    world.state.put(SCOPE, began)
+    listening.keep(replace(listening.session, new_session=False))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.token() == "token of the new"
+    assert listening.session.token() == "token-of-the-guest"
+
+
+def test_a_new_session_is_stored(world: World) -> None:
+    world.state.forget(SCOPE, "default")
+    world.exchange.session = Session("toy", "p", created_at=world.clock.now())
+    world.exchange.keep(replace(world.exchange.session, state="active"))
+    later = world.clock.now() + 5
+    world.exchange.keep(replace(world.exchange.session, created_at=later))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.created_at == later
+
+
+def test_tokens_can_be_kept_out_of_the_database(world: World) -> None:
+    world.dialect.profile = replace(world.dialect.profile, store_tokens="memory")
+    world.exchange.keep(world.exchange.session)
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.credentials == {}
+    assert world.exchange.session.token() == "token-of-the-guest"
+
+
+# --- flows ---
+
+
+def test_a_flow_may_catch_what_fails(world: World) -> None:
+    def flow() -> Flow[str]:
+        try:
+            yield from call(GET)
+        except Forbidden:
+            reply = yield from call(replace(GET, route="configuration"))
+            return str(reply.status)
+        return "not reached"
+
+    Answers(world, Forbidden("no"), said(204))
+    assert world.exchange.perform(flow(), world.deadline()) == "204"
+
+
+def test_a_turn_opens_the_socket(world: World) -> None:
+    world.exchange.perform(turn({"do": "attach"}, None, "typing"), world.deadline())
+    assert len(world.service.sockets) == 1
+    world.exchange.perform(turn({"do": "attach"}, None, "typing"), world.deadline())
+    assert len(world.service.sockets) == 1
+
+
+def test_no_socket_is_unsupported(world: World) -> None:
+    exchange: Exchange = world.exchange
+    exchange.open_line = None
+    with pytest.raises(Unsupported):
+        exchange.attached(world.deadline())
+
+
+def test_a_token_that_was_never_written_down(world: World) -> None:
+    world.dialect.refreshes = None
+    world.exchange.session = replace(world.exchange.session, credentials={})
+    with pytest.raises(SessionOver):
+        world.exchange.credential("guest", world.deadline())
