@@ -199,11 +199,21 @@ class NetworkError(Failure):
         written: bool = False,
         transient: bool = True,
         close_code: int | None = None,
+        api: str | None = None,
         http_status: int | None = None,
+        service_code: str | int | None = None,
         retry_after: float | None = None,
         body: str | None = None,
     ) -> None:
-        super().__init__(message, code=code, http_status=http_status, retry_after=retry_after, body=body)
+        super().__init__(
+            message,
+            code=code,
+            api=api,
+            http_status=http_status,
+            service_code=service_code,
+            retry_after=retry_after,
+            body=body,
+        )
         self.written = written
         self.transient = transient
         self.close_code = close_code

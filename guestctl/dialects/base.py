@@ -362,8 +362,9 @@ class Dialect(ABC):
                 what,
                 code=code,
                 written=True,
-                transient=True,
+                api=self.name,
                 http_status=reply.status,
+                service_code=service_code,
                 retry_after=retry_after(reply),
                 body=body,
             )
@@ -405,7 +406,9 @@ class Dialect(ABC):
         kind, code = self.status_failure(status, service_code, Request("GET", "", "send"))
         what = f"{words} ({status})"
         if kind is NetworkError:
-            return NetworkError(what, code=code, written=True, body=words)
+            return NetworkError(
+                what, code=code, written=True, api=self.name, service_code=service_code or status, body=words
+            )
         return kind(what, code=code, api=self.name, service_code=service_code or status, body=words)
 
     @staticmethod

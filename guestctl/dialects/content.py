@@ -7,9 +7,10 @@ sessions, terminals. Reading is tolerant: an item it cannot read contributes not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from guestctl.errors import UsageError
-from guestctl.model import Attachment, Json, Option, Outgoing, Secret
+from guestctl.model import Attachment, Json, Message, Option, Outgoing, Secret
 
 
 def _objects(value: Json) -> Iterator[dict[str, Json]]:
@@ -113,7 +114,7 @@ def write_message(message: Outgoing) -> dict[str, Json]:
     """
     body: dict[str, Json] = {"type": "Text", "text": message.text}
     if message.form is not None:
-        body.update(type="Structured", content=[{"contentType": "Form", "form": message.form}])
+        body.update(type="Structured", content=[{"contentType": "Form", "form": dict(message.form)}])
     elif message.picks:
         body.update(_answer(message))
     elif message.attachment_id is not None:
@@ -125,6 +126,77 @@ def write_message(message: Outgoing) -> dict[str, Json]:
     if message.attributes:
         body["channel"] = {"metadata": {"customAttributes": dict(message.attributes)}}
     return body
+
+
+def write_form(message: Message, answers: Mapping[str, Json]) -> dict[str, Json] | None:
+    """The submission of the form in `message` (§5.4); None when there is no form in it.
+
+    `answers`: field id or title -> value; for lists the title or id of an item, or several of them.
+    Raises UsageError for a field the form lacks, a required one not given, an item not offered.
+    """
+    form = next((item["form"] for item in message.content if isinstance(item, dict) and "form" in item), None)
+    if not isinstance(form, dict):
+        return None
+    fields = list(_form_fields(form))
+    known = {name for field in fields for name in (field.id, field.title) if name}
+    for name in answers:
+        if name not in known:
+            raise UsageError(f"--form: the form has no field {name!r}; it has {', '.join(sorted(known))}")
+    response = []
+    for field in fields:
+        value = answers.get(field.id, answers.get(field.title))
+        if value is None:
+            if field.required:
+                raise UsageError(f"--form: the field {field.id!r} ({field.title or 'no title'}) is required")
+            continue
+        for chosen in value if isinstance(value, list) else [value]:
+            text, payload = field.answer(str(chosen))
+            button = {"type": "Form", "text": text, "payload": payload}
+            response.append({"id": field.id, "component": {"contentType": "ButtonResponse", "buttonResponse": button}})
+    submission: dict[str, Json] = {"originatingMessageId": message.id, "response": response}
+    if "cannedResponseId" in form:
+        submission["cannedResponseId"] = form["cannedResponseId"]
+    return submission
+
+
+@dataclass(frozen=True, slots=True)
+class FormField:
+    """One field of a form; `items` is what a list or wheel offers, as title and id."""
+
+    id: str
+    title: str
+    required: bool
+    items: tuple[tuple[str, str], ...] | None = None
+
+    def answer(self, value: str) -> tuple[str, str]:
+        """Text and payload of an answer. Raises UsageError when it is not among the items."""
+        if self.items is None:
+            return value, value
+        for title, identity in self.items:
+            if value in (title, identity):
+                return title, identity
+        offered = ", ".join(repr(title) for title, _ in self.items)
+        raise UsageError(f"--form: {self.id}: {value!r} is not offered; there is {offered}")
+
+
+def _form_fields(form: Mapping[str, Json]) -> Iterator[FormField]:
+    for page in _objects(form.get("formPages")):
+        for component in _objects(page.get("pageComponents")):
+            for kind in ("input", "datePicker", "listPicker", "wheelPicker"):
+                inner = component.get(kind)
+                if isinstance(inner, dict) and _text(inner, "id"):
+                    title = _text(inner, "title") or _text(page, "title")
+                    yield FormField(
+                        _text(inner, "id"), title, inner.get("isRequired") is True, _form_items(kind, inner)
+                    )
+
+
+def _form_items(kind: str, inner: Mapping[str, Json]) -> tuple[tuple[str, str], ...] | None:
+    if kind == "wheelPicker":
+        return tuple((_text(item, "title"), _text(item, "id")) for item in _objects(inner.get("items")))
+    if kind == "listPicker":
+        return tuple((option.text, option.payload) for option in _list_picker(dict(inner)))
+    return None
 
 
 _PARENTED = frozenset({"DatePicker", "ListPicker"})

@@ -22,7 +22,7 @@ from guestctl.dialects.base import (
     Standing,
     normalised_time,
 )
-from guestctl.dialects.content import read_attachments, read_options, write_message
+from guestctl.dialects.content import read_attachments, read_options, write_form, write_message
 from guestctl.errors import (
     Conflict,
     Failure,
@@ -344,6 +344,9 @@ class WebMessaging(Dialect):
         frame["message"] = {"type": "Text", "text": "ping"}
         return Turn(json.dumps(frame), lambda h: isinstance(h, Alive), "socket")
 
+    def fill_form(self, message: Message, answers: Mapping[str, Json]) -> Mapping[str, Json] | None:
+        return write_form(message, answers)
+
     # --- files (§5.6, §7.3) ---
 
     def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
@@ -459,17 +462,17 @@ class WebMessaging(Dialect):
         if kind == "PresignedUrlResponse" or kind == "AttachmentDeletedResponse":
             return Noted(kind, detail, reply_to)
         if kind == "UploadSuccessEvent":
-            return Noted(kind, detail, str(attachment))
+            return Noted(kind, detail, take(detail, "attachmentId", str, kind))
         if kind in {"UploadFailureEvent", "GenerateUrlError"}:
             words = str(detail.get("errorMessage") or detail.get("message") or kind)
             number = detail.get("errorCode")
             failure = self.service_failure(number if isinstance(number, int) else 4003, words)
             return Rejection(failure, reply_to or (str(attachment) if attachment else None))
         if kind == "TooManyRequestsErrorMessage":
-            wait = detail.get("retryAfter")
+            wait, number = detail.get("retryAfter"), detail.get("errorCode")
             return Rejection(
                 self.service_failure(
-                    429,
+                    number if number in _LIMITS else 429,
                     str(detail.get("errorMessage") or "too many requests"),
                     retry_after=float(wait) if isinstance(wait, (int, float)) else None,
                 ),
@@ -580,7 +583,7 @@ class WebMessaging(Dialect):
         kind, stable = _failure_of(code, words)
         what = f"{words} (code {code})"
         if kind is NetworkError:
-            return NetworkError(what, code=stable, written=True, body=words)
+            return NetworkError(what, code=stable, written=True, api=self.name, service_code=code, body=words)
         return kind(what, code=stable, api=self.name, service_code=code, retry_after=retry_after, body=words)
 
     def _request(self, action: str, session: Session, tracing: str | None = None) -> dict[str, Json]:
@@ -593,6 +596,9 @@ _EVENTS: Mapping[Json, Json] = {
     "ConnectionClosedEvent": "evicted",
     "LogoutEvent": "logged_out",
 }
+
+#: Both are seen in a TooManyRequestsErrorMessage (§12, row 3).
+_LIMITS = frozenset({429, 4029})
 
 _CODES: Mapping[int, tuple[type[Failure], str]] = {
     401: (Unauthorised, "auth.refused"),
