@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from guestctl.clock import Clock, Deadline
@@ -371,18 +372,19 @@ class _Upgrade:
     def _refused(self, seen: bytes) -> NoReturn:
         import http.client
 
-        try:
-            answer = http.client.HTTPResponse(_Replay(seen, self._stream))  # type: ignore[arg-type]
-            answer.begin()
-        except http.client.HTTPException as error:
-            raise Unreadable(f"{self._place}: the answer to the upgrade is not HTTP", code="answer.frame") from error
         body = b""
-        self._stream.limit.begin(self._stream.limit.deadline.sooner(CONTROL_PATIENCE))
-        try:
-            while len(body) < MAX_BODY and (piece := answer.read1(MAX_BODY - len(body))):
-                body += piece
-        except (OSError, http.client.HTTPException):
-            pass  # the status is what matters
+        with closing(http.client.HTTPResponse(_Replay(seen, self._stream))) as answer:  # type: ignore[arg-type]
+            try:
+                answer.begin()
+            except http.client.HTTPException as error:
+                message = f"{self._place}: the answer to the upgrade is not HTTP"
+                raise Unreadable(message, code="answer.frame") from error
+            self._stream.limit.begin(self._stream.limit.deadline.sooner(CONTROL_PATIENCE))
+            try:
+                while len(body) < MAX_BODY and (piece := answer.read1(MAX_BODY - len(body))):
+                    body += piece
+            except (OSError, http.client.HTTPException):
+                pass  # the status is what matters
         self.status = answer.status
         self.headers = {name.lower(): value for name, value in answer.headers.items()}
         self.body = body.decode("utf-8", errors="replace")
