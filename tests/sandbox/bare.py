@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -25,8 +26,8 @@ class Line:
 
     lines: ClassVar[list[Line]] = []  # all that were opened
 
-    def __init__(self, sandbox: Sandbox, path: str, token: str | None = None) -> None:
-        header = {} if token is None else {"Authorization": f"Bearer {token}"}
+    def __init__(self, sandbox: Sandbox, path: str, token: str | None = None, **headers: str) -> None:
+        header = {**({} if token is None else {"Authorization": f"Bearer {token}"}), **headers}
         self.socket: Any = websocket.create_connection("ws" + sandbox.url[4:] + path, timeout=PATIENCE, header=header)
         self.lines.append(self)
 
@@ -356,3 +357,11 @@ class Poller(Guest):
 REST_SENDERS = (GuestSession, ExternalContact, Poller)
 SOCKET_SENDERS = (ConversationGuest, Registrant, Profiled)
 EVERYBODY = (GuestSession, ExternalContact, ConversationGuest, Registrant, Profiled, Poller)
+
+
+def gone(sandbox: Sandbox, left: int = 0) -> None:
+    """Waits until the sandbox has noticed that no more sockets are left."""
+    deadline = time.monotonic() + PATIENCE
+    while sandbox.call(lambda: len(sandbox.peers)) > left:
+        assert time.monotonic() < deadline, "a socket is still there"
+        time.sleep(0.005)
