@@ -1,0 +1,116 @@
+"""What a check script may say, as data: the validator, its suggestions and the README share these tables.
+
+Knows: every key, the value it takes and what it means. Must not know: how a script is read or run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """One key: what its value looks like, and what it does."""
+
+    value: str
+    meaning: str
+
+
+#: Members of the file itself.
+SCRIPT: Mapping[str, Key] = {
+    "config": Key("mapping", "where to talk, instead of the profile: the keys below"),
+    "scenarios": Key("name → steps", "the conversations; a list of steps, or a mapping with the keys below"),
+    "variables": Key("name → text", "defaults for `${name}`; `--var name=text` wins"),
+    "setup": Key("steps", "said before the steps of every scenario"),
+    "teardown": Key("steps", "said after them, whatever became of them"),
+    "attributes": Key("name → text", "custom attributes of every session"),
+    "tags": Key("list", "tags of every scenario"),
+    "timeout": Key("time", "for every scenario as a whole"),
+    "retries": Key("number", "further tries of a scenario that did not pass, each as a new guest"),
+    "golden": Key("true", "hold every scenario against its golden transcript"),
+}
+
+CONFIG: Mapping[str, Key] = {
+    "deploymentId": Key("id", "the deployment"),
+    "region": Key("region or domain", "its region"),
+    "origin": Key("URL", "the Origin to send"),
+    "api": Key("name", "the API family (`guestctl apis`)"),
+}
+
+#: Members of a scenario that is a mapping.
+SCENARIO: Mapping[str, Key] = {
+    "steps": Key("steps", "the conversation"),
+    "setup": Key("steps", "said before them, after the script's own setup"),
+    "teardown": Key("steps", "said after them, before the script's own teardown"),
+    "tags": Key("list", "chosen with `--tag`"),
+    "matrix": Key("name → list, or rows", "one scenario for every combination (or row), as `${name}`"),
+    "attributes": Key("name → text", "custom attributes of the session"),
+    "timeout": Key("time", "for the scenario as a whole; when it is over, the scenario has failed"),
+    "retries": Key("number", "further tries, each as a new guest"),
+    "golden": Key("true", "hold the whole conversation against its golden transcript (`--bless` writes it)"),
+}
+
+#: What a step does; every step has one of these.
+ACTIONS: Mapping[str, Key] = {
+    "say": Key("text", "send it, and go on once the service has accepted it"),
+    "waitForReplyContaining": Key("text", "wait for a reply that contains it, in any case"),
+    "waitForReplyMatching": Key("regex", "wait for a reply that matches it, in any case"),
+    "expect": Key("text or conditions", "wait for a reply that meets every condition; a text is `contains`"),
+    "expectNone": Key("time or conditions", "no reply (that meets the conditions) comes `for` this time"),
+    "expectDisconnect": Key("–", "wait until the conversation is ended by the other side"),
+    "pick": Key("number, label or payload", "choose a quick reply or card action, waiting until it is offered"),
+    "attach": Key("file", "send a file, its path seen from the script; beside `say` they go together"),
+    "attributes": Key("name → text", "custom attributes of the message; alone: of the next one"),
+    "typing": Key("–", "show that the guest is typing"),
+    "pause": Key("time", "do nothing for a while (nothing else needs one)"),
+}
+
+#: What may stand beside an action.
+MODIFIERS: Mapping[str, Key] = {
+    "timeout": Key("time", "how long this step may take, instead of `--timeout`"),
+    "saveAs": Key("name", "keep what was matched as `${name}`: the first group of a regex, else the reply's text"),
+}
+
+#: Members of `expect`, and but for the last five of `not` and `expectNone`.
+CONDITIONS: Mapping[str, Key] = {
+    "contains": Key("text", "it contains this, in any case; a list: replies that contain one each, in this order"),
+    "matches": Key("regex", "it matches this, in any case; a list as above"),
+    "equals": Key("text", "it is exactly this but for space around it; a list as above"),
+    "not": Key("text or conditions", "and does not meet these; a list: none of them"),
+    "from": Key("bot or agent", "who says it, where the API tells"),
+    "options": Key("list", "quick replies or actions it offers, by label or payload"),
+    "card": Key("true or text", "it has a card, with this in its title or description"),
+    "attachment": Key("true or text", "it has a file, with this in its name or type"),
+    "within": Key("time", "how long to wait, instead of `--timeout`"),
+    "count": Key("number", "so many such replies"),
+    "in_order": Key(
+        "false", "replies may come in any order, and those passed over in this turn of the guest count too"
+    ),
+    "saveAs": Key("name", "as beside a step"),
+    "for": Key("time", "in `expectNone`: how long the silence lasts"),
+}
+
+#: Which of them describe one reply.
+OF_A_REPLY = ("contains", "matches", "equals", "not", "from", "options", "card", "attachment")
+IN_EXPECT = (*OF_A_REPLY, "within", "count", "in_order", "saveAs")
+IN_EXPECT_NONE = (*OF_A_REPLY, "for")
+
+#: Actions that need no value and may stand as a word.
+BARE = ("typing", "expectDisconnect")
+
+
+def table() -> str:
+    """Every key as Markdown tables, for the README."""
+    parts = (
+        ("Steps", {**ACTIONS, **MODIFIERS}),
+        ("Inside `expect` and `expectNone`", CONDITIONS),
+        ("A scenario that is a mapping", SCENARIO),
+        ("The file", SCRIPT),
+        ("Inside `config`", CONFIG),
+    )
+    return "\n\n".join(f"**{title}**\n\n{_rows(keys)}" for title, keys in parts) + "\n"
+
+
+def _rows(keys: Mapping[str, Key]) -> str:
+    rows = [f"| `{name}` | {key.value} | {key.meaning} |" for name, key in keys.items()]
+    return "\n".join(["| Key | Value | Meaning |", "| --- | --- | --- |", *rows])

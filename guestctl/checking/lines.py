@@ -1,0 +1,79 @@
+"""Outcomes as lines for people and logs: the same for the same result, but for times of what failed.
+
+Knows: outcomes, how remote text is made harmless. Must not know: streams, colours, how anything ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from guestctl.checking.results import Outcome, Said, Trouble, Verdict
+from guestctl.terminal import visible
+
+#: How a verdict is written, all of one width.
+MARKS: dict[Verdict, str] = {"passed": "ok   ", "failed": "FAIL ", "error": "ERROR"}
+
+
+def clean(text: str) -> str:
+    """Remote text for one line of a log: controls written out, and no runner's command in it."""
+    return visible(text).replace("##[", "# #[")
+
+
+def headline(outcome: Outcome) -> str:
+    """The result in one line, without a time: it is the same in every run."""
+    again = f" (attempt {outcome.attempts})" if outcome.attempts > 1 else ""
+    return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{again}"
+
+
+def explanation(outcome: Outcome) -> Iterator[str]:
+    """What was expected, what came instead and the whole conversation; nothing for one that passed."""
+    trouble = outcome.trouble
+    if trouble is None:
+        return
+    yield from told(outcome, trouble)
+    ids = ", ".join(f"{name} {clean(value)}" for name, value in outcome.ids.items() if value)
+    if ids:
+        yield f"ids: {ids}"
+    yield from (f"remark: {clean(remark)}" for remark in outcome.remarks)
+    if outcome.transcript:
+        yield "conversation:"
+        yield from (f"  {line}" for line in transcript(outcome.transcript))
+
+
+def told(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
+    """The trouble itself."""
+    step = f": {clean(trouble.step)}" if trouble.step else ""
+    yield f"{clean(outcome.script)}:{trouble.line}{step}"
+    yield from (f"{clean(line)}" for line in trouble.message.split("\n"))
+    if trouble.expected is not None:
+        yield f"expected: {clean(trouble.expected)}"
+        if not trouble.came:
+            yield "came: nothing"
+        for line in trouble.came:
+            yield f"came: {_line(line)}"
+    if trouble.failure is not None:
+        yield f"code: {trouble.failure.code} (exit {int(trouble.failure.exit)})"
+        if trouble.failure.hint:
+            yield f"next: {clean(trouble.failure.hint)}"
+
+
+def transcript(lines: Sequence[Said]) -> Iterator[str]:
+    """A conversation, with times and ids."""
+    for line in lines:
+        yield _line(line)
+        yield from (f"    [{n}] {clean(option)}" for n, option in enumerate(line.options, 1))
+        yield from (f"    (file) {clean(name)}" for name in line.files)
+
+
+def _line(line: Said) -> str:
+    if line.who is None:
+        return f"{line.at:.3f} s * {clean(line.text)}"
+    mark = ">" if line.who == "guest" else "<"
+    identity = f"  ({clean(line.id)})" if line.id else ""
+    return f"{line.at:.3f} s {mark} {clean(line.who)}: {clean(line.text)}{identity}"
+
+
+def tally(outcomes: Sequence[Outcome]) -> str:
+    """How many of each, in one line."""
+    count = {verdict: sum(outcome.verdict == verdict for outcome in outcomes) for verdict in MARKS}
+    return f"{count['passed']} passed, {count['failed']} failed, {count['error']} errors"

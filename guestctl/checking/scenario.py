@@ -1,0 +1,388 @@
+"""One scenario: a guest of its own, the steps one after another, and what came of it.
+
+Knows: what each step does with a `Client`, when an expectation is met or has failed. Must not know:
+YAML, other scenarios, report formats, the wire. Nothing sleeps: a step goes on with the event
+that meets its condition, and waiting is listening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, cast
+
+from guestctl.checking import golden
+from guestctl.checking.expectation import Conditions, assigned, offer
+from guestctl.checking.results import KEPT, Outcome, Trouble, Verdict, said
+from guestctl.checking.script import Scenario, Step
+from guestctl.checking.timeline import Entry, Timeline
+from guestctl.checking.variables import filled
+from guestctl.client import Client
+from guestctl.errors import Conflict, Failure, SessionOver
+from guestctl.model import Connection, Event, Gap, Message, Opening, Presence, SessionEvent
+from guestctl.redact import Redactor
+
+T = TypeVar("T")
+
+#: Seconds a conversation that has ended is still listened to, for replies that its end overtook.
+STRAGGLERS = 1.0
+#: Seconds of silence after which a conversation that is being blessed counts as complete.
+SETTLED = 1.0
+
+_ENDS = frozenset({"read_only", "ended", "expired", "cleared", "logged_out"})
+
+
+class Stopped(Exception):
+    """The run was interrupted; there is no verdict."""
+
+
+class _Unmet(Exception):
+    """An expectation failed."""
+
+    def __init__(self, message: str, expected: str | None, came: list[tuple[Entry, Message]]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.expected = expected
+        self.came = came
+
+
+@dataclass
+class Play:
+    """One try of one scenario on a fresh client. `wait`: seconds a step may take unless it says otherwise.
+
+    `golden`: the transcript to hold it against, None when there is none; `bless`: write one instead.
+    `values` are the variables; `folder` is where files to attach are looked for.
+    """
+
+    script: str
+    scenario: Scenario
+    client: Client
+    wait: float
+    folder: Path
+    values: Mapping[str, str]
+    redactor: Redactor
+    golden: tuple[str, ...] | None = None
+    bless: bool = False
+    stopping: Callable[[], bool] = lambda: False
+    doing: Callable[[str], None] = lambda step: None
+    timeline: Timeline = field(default_factory=Timeline)
+
+    def __post_init__(self) -> None:
+        self._clock = self.client.clock
+        self._begun = self._clock.monotonic()
+        self._captured: dict[str, str] = {}
+        self._remarks: list[str] = []
+        self._pending: dict[str, str] = {}
+        self._events: Generator[Event | None, None, None] | None = None
+        self._until: float | None = None
+        #: When the other side ended the conversation; what ended our listening for good.
+        self._over: float | None = None
+        self._deaf: Failure | None = None
+        self._step: Step | None = None
+        limit = self.scenario.timeout
+        self._end = None if limit is None else self._begun + limit
+
+    @property
+    def opened(self) -> bool:
+        """Whether the service let the guest in."""
+        return self._events is not None
+
+    # --- the whole ---
+
+    def run(self) -> Outcome:
+        """Play it to its end. Raises Stopped, and nothing that a service can cause."""
+        try:
+            trouble = self._steps_of_all()
+        finally:
+            if self._events is not None:
+                self._events.close()
+        verdict: Verdict = "passed"
+        if trouble is not None:
+            verdict = "failed" if trouble.failure is None else "error"
+        told = [said(entry, self.redactor) for entry in self.timeline.entries]
+        blessed = golden.lines(told, self._captured) if self.bless and verdict == "passed" else None
+        return Outcome(
+            script=self.script,
+            name=self.scenario.name,
+            line=self.scenario.line,
+            tags=tuple(sorted(self.scenario.tags)),
+            verdict=verdict,
+            seconds=round(self._now(), 3),
+            trouble=trouble,
+            transcript=() if verdict == "passed" else tuple(told[-KEPT:]),
+            ids=self._ids(),
+            remarks=tuple(self.redactor.text(remark) for remark in self._remarks),
+            blessed=blessed,
+        )
+
+    def _steps_of_all(self) -> Trouble | None:
+        trouble = self._guarded(self._open)
+        if trouble is not None:
+            return trouble
+        for step in self.scenario.steps:
+            trouble = self._do(step)
+            if trouble is not None:
+                break
+        if trouble is None and self.scenario.golden:
+            self._step = None
+            trouble = self._guarded(self._held_against_golden)
+        for step in self.scenario.teardown if self._deaf is None else ():
+            after = self._do(step)
+            if after is not None and trouble is None:
+                trouble = after
+            elif after is not None:
+                self._remarks.append(f"teardown, line {after.line}: {after.message}")
+        return trouble
+
+    def _open(self) -> None:
+        self.client.timeout = self._bound(self.wait)
+        attributes = {key: self._text(value) for key, value in self.scenario.attributes.items()}
+        self.client.create(Opening(name=self.client.session_name, attributes=attributes))
+        for credential in self.client.session().credentials.values():
+            self.redactor.add(credential.secret)
+            self.redactor.add(credential.refresh)
+        events = self.client.listen(just_created=True, wake=self._wake)
+        self._events = cast("Generator[Event | None, None, None]", events)
+
+    def _do(self, step: Step) -> Trouble | None:
+        self._step = step
+        self.doing(step.text)
+        self.client.timeout = self._bound(step.timeout or self.wait)
+        return self._guarded(lambda: _ACTIONS[step.action](self, step))
+
+    def _guarded(self, act: Callable[[], None]) -> Trouble | None:
+        """Do it; what went wrong, told as a report tells it."""
+        line, text = (self._step.line, self._step.text) if self._step else (self.scenario.line, "")
+        try:
+            if self._end is not None and self._clock.monotonic() >= self._end:
+                raise self._too_long()
+            act()
+        except _Unmet as unmet:
+            came = tuple(said(entry, self.redactor) for entry, _ in unmet.came[-20:])
+            expected = None if unmet.expected is None else self.redactor.text(unmet.expected)
+            return Trouble(self.redactor.text(unmet.message), line, self.redactor.text(text), expected, came)
+        except Failure as failure:
+            failure.message = self.redactor.text(failure.message)
+            failure.body = None if failure.body is None else self.redactor.text(failure.body)
+            ended = self._over is not None and isinstance(failure, (Conflict, SessionOver))
+            message = f"the conversation had been ended: {failure.message}" if ended else failure.message
+            return Trouble(message, line, self.redactor.text(text), failure=None if ended else failure)
+        return None
+
+    # --- what the guest does ---
+
+    def _say(self, step: Step) -> None:
+        files = [self.folder / self._text(step.file)] if step.file is not None else []
+        sent = self.client.send(self._text(step.words or ""), attributes=self._attributes(step), files=files)
+        if sent.message is not None:
+            self.timeline.said(sent.message, self._now())
+
+    def _pick(self, step: Step) -> None:
+        wanted = self._text(step.words or "")
+
+        def offered() -> Message | None:
+            return next((message for message in self.timeline.offers() if offer(message, wanted)), None)
+
+        message = self._await(offered, step, f"something to pick called {wanted!r}")
+        self.timeline.expecting()
+        sent = self.client.send(attributes=self._attributes(step), pick=[wanted.strip()], answering=message)
+        if sent.message is not None:
+            self.timeline.said(sent.message, self._now())
+
+    def _later(self, step: Step) -> None:
+        self._pending.update(self._filled(step.attributes))
+
+    def _typing(self, step: Step) -> None:
+        self.client.typing()
+
+    def _pause(self, step: Step) -> None:
+        until = self._clock.monotonic() + step.seconds
+        while self._pump(until):
+            pass
+
+    def _attributes(self, step: Step) -> dict[str, str]:
+        given, self._pending = {**self._pending, **self._filled(step.attributes)}, {}
+        return given
+
+    # --- what is expected ---
+
+    def _expect(self, step: Step) -> None:
+        wanted = [conditions.bound(self._known()) for conditions in step.wanted]
+        self.timeline.expecting()
+
+        def met() -> list[Entry] | None:
+            return assigned(wanted, self.timeline.candidates(in_order=step.in_order), in_order=step.in_order)
+
+        found = self._await(met, step, _all_of(wanted, in_order=step.in_order))
+        self.timeline.take(found)
+        for conditions, entry in zip(wanted, found, strict=True):
+            assert entry.message is not None
+            self._captured.update(conditions.captured(entry.message, step.save_as))
+
+    def _expect_none(self, step: Step) -> None:
+        wanted = [conditions.bound(self._known()) for conditions in step.wanted]
+        self.timeline.expecting()
+        until = self._clock.monotonic() + step.seconds
+        while True:
+            came = [
+                (entry, message)
+                for entry, message in self.timeline.since_last()
+                if any(conditions.met_by(message) for conditions in wanted)
+            ]
+            if came:
+                what = " or ".join(str(conditions) for conditions in wanted)
+                raise _Unmet("a reply came where none should", f"not {what} for {step.seconds:g} s", came)
+            if not self._pump(until):
+                break
+        if self._deaf is not None and self._over is None:
+            raise self._deaf
+
+    def _expect_disconnect(self, step: Step) -> None:
+        self.timeline.expecting()
+        self._await(lambda: self._over, step, "the conversation to be ended")
+
+    def _held_against_golden(self) -> None:
+        if self.bless:
+            self._settle()
+            return
+        if self.golden is None:
+            raise _Unmet("there is no golden transcript of it yet; --bless writes it", None, [])
+        until = self._bounded(self.wait)
+        while len(came := self._lines()) < len(self.golden) and self._pump(until):
+            pass
+        if came != self.golden:
+            raise _Unmet(
+                "the conversation differs from its golden transcript:\n" + golden.differences(self.golden, came),
+                None,
+                [],
+            )
+
+    def _settle(self) -> None:
+        """Until nothing has come for a while: only to write a golden transcript."""
+        heard = -1
+        while heard != len(self.timeline.entries):
+            heard = len(self.timeline.entries)
+            until = self._bounded(SETTLED)
+            while self._pump(until):
+                pass
+
+    def _lines(self) -> tuple[str, ...]:
+        return golden.lines((said(entry, self.redactor) for entry in self.timeline.entries), self._captured)
+
+    # --- waiting ---
+
+    def _await(self, found: Callable[[], T | None], step: Step, expected: str) -> T:
+        """What `found` finds, looked for at every event, until the step's time is over."""
+        within = step.timeout or self.wait
+        until = self._bounded(within)
+        while True:
+            limit = until if self._over is None else min(until, self._over + STRAGGLERS)
+            result = found()
+            if result is None and not self._pump(limit):
+                result = found()
+                if result is None:
+                    break
+            if result is not None:
+                return result
+        came = self.timeline.candidates(in_order=False)
+        if self._over is not None:
+            raise _Unmet("the conversation was ended before the awaited came", expected, came)
+        if self._deaf is not None:
+            raise self._deaf
+        if self._end is not None and self._clock.monotonic() >= self._end:
+            raise self._too_long(expected, came)
+        raise _Unmet("the awaited did not come in time", f"{expected}, within {within:g} s", came)
+
+    def _pump(self, until: float) -> bool:
+        """Take in the next event; False when `until` (monotonic) has come, or nothing can any more."""
+        if self.stopping():
+            raise Stopped
+        if self._deaf is not None or self._events is None or self._clock.monotonic() >= until:
+            return False
+        self._until = until
+        try:
+            self._take(next(self._events))
+        except Failure as failure:
+            self._deaf = failure
+            if isinstance(failure, SessionOver) and failure.code != "session.evicted":
+                self._ended(failure.message)
+            return self._over is None
+        return True
+
+    def _wake(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - self._clock.monotonic())
+
+    def _take(self, event: Event | None) -> None:
+        if isinstance(event, Message):
+            self.timeline.heard(event, self._now())
+        elif isinstance(event, Presence):
+            self.timeline.remark(f"presence: {event.presence}", self._now())
+            if event.presence == "Disconnect" and event.direction == "outbound":
+                self._ended()
+        elif isinstance(event, SessionEvent):
+            self.timeline.remark(f"session {event.change.replace('_', ' ')}", self._now())
+            if event.change in _ENDS:
+                self._ended()
+        elif isinstance(event, Gap):
+            self.timeline.remark(f"gap: {event.reason}", self._now())
+        elif isinstance(event, Connection) and event.state in {"lost", "gave_up"}:
+            self.timeline.remark(f"connection lost: {event.detail}", self._now())
+
+    def _ended(self, why: str | None = None) -> None:
+        if why is not None:
+            self.timeline.remark(why, self._now())
+        if self._over is None:
+            self._over = self._clock.monotonic()
+
+    # --- means ---
+
+    def _now(self) -> float:
+        return self._clock.monotonic() - self._begun
+
+    def _bounded(self, seconds: float) -> float:
+        """When this many seconds are over, or the scenario's time is, in monotonic seconds."""
+        until = self._clock.monotonic() + seconds
+        return until if self._end is None else min(until, self._end)
+
+    def _bound(self, seconds: float) -> float:
+        return max(0.001, self._bounded(seconds) - self._clock.monotonic())
+
+    def _too_long(self, expected: str | None = None, came: list[tuple[Entry, Message]] | None = None) -> _Unmet:
+        return _Unmet(f"the scenario took longer than its {self.scenario.timeout:g} s", expected, came or [])
+
+    def _known(self) -> dict[str, str]:
+        return {**self.values, **self.scenario.values, **self._captured}
+
+    def _text(self, text: str) -> str:
+        return filled(text, self._known())
+
+    def _filled(self, texts: Mapping[str, str]) -> dict[str, str]:
+        return {key: self._text(value) for key, value in texts.items()}
+
+    def _ids(self) -> dict[str, str | None]:
+        try:
+            return dict(self.client.session().ids)
+        except Failure:
+            return {}
+
+
+_ACTIONS: Mapping[str, Callable[[Play, Step], None]] = {
+    "say": Play._say,
+    "attach": Play._say,
+    "pick": Play._pick,
+    "attributes": Play._later,
+    "typing": Play._typing,
+    "pause": Play._pause,
+    "expect": Play._expect,
+    "expectNone": Play._expect_none,
+    "expectDisconnect": Play._expect_disconnect,
+}
+
+
+def _all_of(wanted: list[Conditions], *, in_order: bool) -> str:
+    if len(wanted) == 1:
+        return str(wanted[0])
+    if all(one == wanted[0] for one in wanted):
+        return f"{len(wanted)} times {wanted[0]}"
+    return (", then " if in_order else " and ").join(str(one) for one in wanted)

@@ -1,0 +1,36 @@
+"""Outcomes as TAP 14 (testanything.org). Knows: the format. Must not know: how anything ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from guestctl.checking.lines import clean, explanation
+from guestctl.checking.results import Outcome
+
+
+def header(count: int) -> Iterator[str]:
+    """The version and the plan."""
+    yield "TAP version 14"
+    yield f"1..{count}"
+
+
+def point(number: int, outcome: Outcome) -> Iterator[str]:
+    """One test point, from 1, with a YAML block when it did not pass."""
+    mark = "ok" if outcome.verdict == "passed" else "not ok"
+    yield f"{mark} {number} - {_description(f'{outcome.script}: {outcome.name}')}"
+    if outcome.trouble is None:
+        return
+    yield "  ---"
+    # A JSON string is a YAML string, on one line and with everything odd escaped.
+    yield f"  message: {json.dumps(clean(outcome.trouble.short))}"
+    yield f"  severity: {'fail' if outcome.verdict == 'failed' else 'error'}"
+    yield f"  at: {json.dumps(f'{clean(outcome.script)}:{outcome.trouble.line}')}"
+    yield "  details:"
+    yield from (f"    - {json.dumps(line)}" for line in explanation(outcome))
+    yield "  ..."
+
+
+def _description(text: str) -> str:
+    """Backslash and `#` (which begins a directive) are escaped."""
+    return clean(text).replace("\\", "\\\\").replace("#", "\\#")

@@ -1,0 +1,291 @@
+"""`check`: scripted conversations as tests.
+
+Knows: the options, which report goes where, the exit code. Must not know: how a scenario is run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command, pairs
+from guestctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from guestctl.checking.results import Outcome
+    from guestctl.checking.runner import Job, Progress
+    from guestctl.checking.script import Script
+    from guestctl.checking.service import Service
+    from guestctl.model import Profile
+
+
+@command(
+    "guestctl check tests/*.yaml --parallel 10 --junit report.xml",
+    "guestctl sandbox exec --script bot.yaml -- guestctl check bot.check.yaml",
+    needs="profile",
+)
+def check(
+    run: Invocation,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="check scripts (YAML)")] = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="scenarios at once", show_default=True)
+    ] = 1,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write a JUnit XML report")] = None,
+    tap: Annotated[bool, typer.Option("--tap", help="print TAP 14 instead of lines")] = False,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", min=0, max=100, help="further tries of what did not pass")
+    ] = 0,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="NAME", help="only scenarios with this tag; -NAME without it")
+    ] = None,
+    var: Annotated[list[str] | None, typer.Option("--var", metavar="K=V", help="a variable, ${K} in scripts")] = None,
+    bless: Annotated[bool, typer.Option("--bless", help="write the golden transcripts of what passes")] = False,
+    show_keys: Annotated[bool, typer.Option("--keys", help="list every key of a script")] = False,
+) -> int | None:
+    """Run scripted conversations and say which did not go as they should.
+
+    Scripts are validated whole before anything is sent. Every scenario is a guest of its own. Exit 0:
+    all passed; 1: an expectation failed; 2: a script is wrong; another code: the service could not be
+    tested. --timeout is what one step may take.
+    """
+    if show_keys:
+        from guestctl.checking.keys import table
+
+        run.out.verbatim(table())
+        return None
+    if not files:
+        raise UsageError("no script was named", hint="`guestctl check FILE.yaml`; `guestctl check --keys` lists keys.")
+    if tap and run.options.output is not None:
+        raise UsageError("--tap is an output of its own: drop --output")
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise UsageError(f"--junit {junit}: there is no directory {junit.absolute().parent}", code="output.failed")
+
+    from guestctl.checking.results import exit_code
+    from guestctl.checking.runner import Rules, Runner
+
+    scripts = _loaded(files, pairs("--var", var), run)
+    with ExitStack() as stack:
+        jobs = _jobs(run, scripts, tag or (), bless, stack)
+        report = _report(run, len(jobs), tap=tap)
+        outcomes: list[Outcome] = []
+        begun = run.clock.monotonic()
+        try:
+            with _watching(run, jobs, tap=tap) as progress:
+                rules = Rules(run.options.timeout or 30.0, parallel, retries, bless)
+                for outcome in Runner(rules, run.world.environ, progress).run(jobs):
+                    outcomes.append(outcome)
+                    report.add(outcome)
+        finally:
+            if junit is not None:
+                from guestctl.checking import junit as junit_report
+
+                junit_report.write(junit, outcomes)
+        if bless:
+            _bless(run, scripts, outcomes)
+        report.end(outcomes, run.clock.monotonic() - begun)
+        _annotate(run, outcomes, tap=tap)
+        return exit_code(outcomes) or None
+
+
+def _loaded(files: Sequence[Path], variables: Mapping[str, str], run: Invocation) -> list[Script]:
+    from guestctl.checking.script import load
+
+    return [load(file, variables, run.world.environ) for file in dict.fromkeys(files)]
+
+
+def _jobs(run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless: bool, stack: ExitStack) -> list[Job]:
+    """Everything that will be run, with the service each runs against."""
+    from guestctl.checking import golden
+    from guestctl.checking.runner import Job, chosen
+    from guestctl.checking.service import check_abilities, profile_for
+
+    services: list[tuple[Profile, Service]] = []
+    jobs: list[Job] = []
+    for script in scripts:
+        scenarios = chosen(script, tags)
+        profile = profile_for(script, _resolver(run))
+        check_abilities(script, profile)
+        transcripts = golden.load(script.golden) if any(scenario.golden for scenario in scenarios) else {}
+        service = next((made for known, made in services if known == profile), None)
+        if service is None:
+            service = _service(run, profile)
+            stack.callback(service.close)
+            services.append((profile, service))
+        jobs += [Job(script, scenario, service, transcripts.get(scenario.name)) for scenario in scenarios]
+    if not jobs:
+        raise UsageError(f"no scenario has the tag {' or '.join(tags)}")
+    if bless and not any(job.scenario.golden for job in jobs):
+        raise UsageError("--bless: no scenario says `golden: true`")
+    return jobs
+
+
+def _resolver(run: Invocation) -> Callable[[Mapping[str, str]], Any]:
+    return lambda overrides: run.resolved
+
+
+def _service(run: Invocation, profile: Profile) -> Service:
+    from guestctl.checking.service import Service
+
+    return Service(
+        profile,
+        clock=run.clock,
+        environ=run.world.environ,
+        observer=_one_at_a_time(run.watcher) if run.watcher is not None else None,
+        traceparent=run.options.traceparent,
+        notice=_one_at_a_time(run.out.say),
+    )
+
+
+def _one_at_a_time(act: Callable[..., Any]) -> Callable[..., None]:
+    """The same, for many threads."""
+    turn = threading.Lock()
+
+    def taken(*words: Any, **named: Any) -> None:
+        with turn:
+            act(*words, **named)
+
+    return taken
+
+
+@contextmanager
+def _watching(run: Invocation, jobs: Sequence[Job], *, tap: bool) -> Iterator[Callable[[Progress], None]]:
+    """A live table on a terminal; elsewhere nothing is told before it is final."""
+    if not run.out.terminal.stderr or run.options.quiet or tap or run.out.mode not in {"auto", "table"}:
+        yield lambda progress: None
+        return
+    from guestctl.cli.check_screen import Screen
+
+    names = [job.scenario.name for job in jobs]
+    with Screen(run.world.stderr, run.out.terminal.for_talk(), names, run.clock) as screen:
+        yield screen.told
+
+
+def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcome]) -> None:
+    """Write what passed; what did not keeps the transcript it had."""
+    from guestctl.checking import golden
+
+    for script in scripts:
+        fresh = {o.name: o.blessed for o in outcomes if o.script == str(script.path) and o.blessed is not None}
+        if not fresh:
+            continue
+        known = golden.load(script.golden)
+        names = [scenario.name for scenario in script.scenarios if scenario.golden]
+        both = {**known, **fresh}
+        golden.save(script.golden, {name: both[name] for name in names if name in both})
+        run.out.say(f"{script.golden}: {len(fresh)} golden transcripts written")
+
+
+def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> None:
+    from guestctl.checking import github
+
+    if not github.wanted(run.world.environ):
+        return
+    for line in github.errors(outcomes, run.world.environ):
+        if tap or run.out.mode in {"json", "jsonl", "yaml"}:
+            run.out.trouble(line)  # stdout is somebody else's data; the runner reads both
+        else:
+            run.out.verbatim(line + "\n")
+
+
+# --- what is printed ---
+
+
+class _Report:
+    """What goes to stdout: told of each outcome in order, and of the end."""
+
+    def __init__(self, run: Invocation) -> None:
+        self.run = run
+
+    def add(self, outcome: Outcome) -> None:
+        """One more."""
+
+    def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """That was all."""
+
+
+class _Lines(_Report):
+    """A line for each scenario, and everything about those that did not pass. On a terminal all of it
+    comes at the end, when the live table has gone."""
+
+    def add(self, outcome: Outcome) -> None:
+        if not self.run.out.terminal.stderr or self.run.options.quiet:
+            self._print(outcome)
+
+    def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        from guestctl.checking.lines import tally
+
+        if self.run.out.terminal.stderr and not self.run.options.quiet:
+            for outcome in outcomes:
+                self._print(outcome)
+        if self.run.options.quiet:
+            return
+        took = f" in {seconds:.1f} s" if self.run.out.terminal.stdout else ""
+        self.run.out.verbatim(f"{tally(outcomes)}{took}\n")
+
+    def _print(self, outcome: Outcome) -> None:
+        from guestctl.checking.lines import MARKS, explanation, headline
+
+        if self.run.options.quiet and outcome.verdict == "passed":
+            return
+        out = self.run.out
+        head = headline(outcome)
+        if out.terminal.colour:
+            mark = MARKS[outcome.verdict]
+            head = f"\x1b[{'32' if outcome.verdict == 'passed' else '31'}m{mark}\x1b[0m{head.removeprefix(mark)}"
+        took = f" ({outcome.seconds:.2f} s)" if out.terminal.stdout else ""
+        out.verbatim(f"{head}{took}\n")
+        for line in explanation(outcome):
+            out.verbatim("      " + self._folded(line) + "\n")
+
+    def _folded(self, line: str) -> str:
+        from guestctl.terminal import block
+
+        return block(line, 10, self.run.out.terminal.width)
+
+
+class _Tap(_Report):
+    def __init__(self, run: Invocation, count: int) -> None:
+        from guestctl.checking.tap import header
+
+        super().__init__(run)
+        self._number = 0
+        self._write(header(count))
+
+    def add(self, outcome: Outcome) -> None:
+        from guestctl.checking.tap import point
+
+        self._number += 1
+        self._write(point(self._number, outcome))
+
+    def _write(self, lines: Iterator[str]) -> None:
+        self.run.out.verbatim("".join(f"{line}\n" for line in lines))
+
+
+class _Records(_Report):
+    """`-o json`, `yaml`: one object; `-o jsonl`: one line for each scenario and one for the run."""
+
+    def add(self, outcome: Outcome) -> None:
+        from guestctl.checking.results import record
+
+        if self.run.out.mode == "jsonl":
+            self.run.out.event(record(outcome))
+
+    def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        from guestctl.checking.results import summary, totals
+
+        if self.run.out.mode == "jsonl":
+            self.run.out.event(totals(outcomes, seconds))
+        else:
+            self.run.out.one(summary(outcomes, seconds))
+
+
+def _report(run: Invocation, count: int, *, tap: bool) -> _Report:
+    if tap:
+        return _Tap(run, count)
+    return _Records(run) if run.out.mode in {"json", "jsonl", "yaml"} else _Lines(run)
