@@ -30,7 +30,7 @@ def safe_name(offered: str | None, fallback: str) -> str:
     """A file name with nothing in it but a name: no folders, controls, bidi marks, device names."""
     name = (offered or "").replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*\u2028\u2029')
-    name = name.strip().lstrip(".-").rstrip(". ")
+    name = name.strip().lstrip(".- ").rstrip(". ")
     if len(name.encode()) > NAME_BYTES:
         suffix = os.path.splitext(name)[1]
         end = suffix.encode() if len(suffix) < 20 else b""

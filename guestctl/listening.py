@@ -81,17 +81,26 @@ class Listener:
 
     def contiguous_from(self, position: Position) -> None:
         """Everything after `position` is heard on the socket opened by `attach`, while that one is open.
-        What is heard and older is not shown."""
+        What is heard and older is not shown. A message that this socket would have confirmed and has not
+        was accepted before it was opened: what followed is in history."""
         self.merge = Merge(position)
         self._floor = position
-        self._filled = self._line is not None and self._line is self.exchange.line
+        line = self.exchange.line
+        self._filled = (
+            line is not None
+            and line is self._line
+            and (
+                not self.exchange.dialect.sends_on_socket
+                or any(isinstance(heard, (Message, Accepted)) and heard.id == position.id for heard in line.inbox)
+            )
+        )
 
     def attach(self, deadline: Deadline) -> None:
         """Open the socket now, before something is sent whose answers must not be missed."""
         if self.exchange.dialect.door(self.exchange.session) is not None:
             self._line = self.exchange.attached(deadline)
 
-    def events(self) -> Iterator[Event | None]:
+    def events(self) -> Generator[Event | None, None, None]:
         """Events in order, each once; None at a tick in which nothing came.
 
         Raises what ends a stream for good: SessionOver (evicted, expired, cleared), Forbidden,
@@ -387,11 +396,19 @@ class Listener:
 
     def _emit(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
-            yield event
-            if self._record and isinstance(event, Message):
-                self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
-                if len(self._shown) >= BATCH:
-                    self._flush()
+            try:
+                yield event
+            except GeneratorExit:
+                # Whoever stops at an event has had it; who failed to show it throws that failure in.
+                self._note(event)
+                raise
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        if self._record and isinstance(event, Message):
+            self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
+            if len(self._shown) >= BATCH:
+                self._flush()
 
     def _flush(self) -> None:
         """Commit what was handed on; after the fact, so that nothing unseen counts as seen."""

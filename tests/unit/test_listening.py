@@ -12,7 +12,8 @@ from hypothesis import strategies as some
 from guestctl.dialects.base import Paging, Position
 from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
 from guestctl.listening import RENEW_AGAIN, SECOND_LOOK, STABLE, Listener
-from guestctl.model import Connection, Event, Gap, Message, Secret, Session, SessionEvent, Typing, Unknown
+from guestctl.model import Connection, Event, Gap, Message, Outgoing, Secret, Session, SessionEvent, Typing, Unknown
+from guestctl.sending import deliver
 from guestctl.state import LedgerEntry
 from guestctl.wire import Flow, Reply
 from tests.unit.doubles import SCOPE, World, lost
@@ -546,12 +547,24 @@ def test_polling_survives_a_bad_start_and_a_bad_middle(polled: World) -> None:
 def test_a_reply_is_heard_on_the_socket_that_was_open(plain: World) -> None:
     listener = Heard(plain, baseline=False)
     listener.listener.attach(plain.deadline())
-    sent = plain.service.push("question", "inbound")
+    message = deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
+    sent = {"id": str(message.id), "time": str(message.time)}
     plain.service.push("answer")
     listener.listener.contiguous_from(Position(sent["id"], None, sent["time"]))
     before = len(plain.service.requests)
     assert listener.run(1.0).texts == ["answer"]
     assert len(plain.service.requests) == before, "history was read for nothing"
+
+
+def test_a_question_accepted_long_ago_has_its_answer_in_history(plain: World) -> None:
+    deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
+    plain.service.push("answer")
+    again = Heard(plain, baseline=False)
+    again.listener.exchange = plain.another()
+    again.listener.attach(plain.deadline())
+    message = deliver(again.listener.exchange, Outgoing("k1", "question"), plain.deadline())
+    again.listener.contiguous_from(Position(message.id, None, message.time))
+    assert again.run(1.0).texts == ["answer"]
 
 
 def test_what_was_said_before_the_question_is_no_answer(world: World) -> None:
@@ -594,7 +607,7 @@ def test_what_was_handed_on_is_remembered_and_nothing_else(plain: World) -> None
     plain.service.push("one")
     plain.service.push("two")
     heard.until(lambda event: isinstance(event, Message) and event.text == "two")
-    heard.stream.close()  # type: ignore[attr-defined]
+    heard.stream.close()
     assert plain.state.seen(SCOPE, "default", ["m1", "m2"]) == {"m1"}, "the second was not asked past"
     assert plain.state.last_position(SCOPE, "default") == LedgerEntry("m1", None, None, plain.service.stored[0]["time"])
 
