@@ -16,7 +16,8 @@ import mimetypes
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random, SystemRandom
@@ -504,19 +505,20 @@ class Client:
     def _reply(self, listener: Listener, sent: Message, pattern: re.Pattern[str] | None, deadline: Deadline) -> Message:
         listener.contiguous_from(Position(sent.id, sent.sequence, sent.time))
         closest: str | None = None
-        for event in listener.events():
-            if isinstance(event, Message) and event.direction == "outbound":
-                if pattern is None or pattern.search(event.text):
-                    self.saw(event)
-                    return event
-                closest = event.text
-            ended = isinstance(event, Presence) and event.presence == "Disconnect" and event.direction == "outbound"
-            if ended or (isinstance(event, SessionEvent) and event.change in {"read_only", "ended"}):
-                raise CheckFailed(
-                    "the conversation ended before the awaited reply", code="conversation.ended", api=self.dialect.name
-                )
-            if deadline.expired:
-                break
+        with closing(listener.events()) as events:
+            for event in events:
+                if isinstance(event, Message) and event.direction == "outbound":
+                    if pattern is None or pattern.search(event.text):
+                        return event
+                    closest = event.text
+                if _ends_conversation(event):
+                    raise CheckFailed(
+                        "the conversation ended before the awaited reply",
+                        code="conversation.ended",
+                        api=self.dialect.name,
+                    )
+                if deadline.expired:
+                    break
         said = f"; the last reply was {closest!r}" if closest is not None else ""
         awaited = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
         raise TimedOut(awaited + said, api=self.dialect.name)
@@ -645,7 +647,7 @@ class Client:
         just_created: bool = False,
         forever: bool = False,
         wake: Callable[[], float | None] = lambda: None,
-    ) -> Iterator[Event | None]:
+    ) -> Generator[Event | None, None, None]:
         """Live events, each once and in order, through every reconnect; None when a tick brought nothing.
 
         Starts with what arrives after it has attached; `replay` shows the last N first, `after`
@@ -674,12 +676,6 @@ class Client:
             wake=wake,
         )
         yield from listener.events()
-
-    def saw(self, message: Message) -> None:
-        """Remember that a message was shown. `listen` does so itself once the next event is asked for;
-        whoever stops at one says so here."""
-        entry = LedgerEntry(message.id, message.key, message.sequence, message.time)
-        self.state.record(self.scope, self.session_name, [entry])
 
     def seen_up_to(self) -> Position | None:
         """The last message shown to anybody listening under this session."""
@@ -776,6 +772,12 @@ def scope_of(profile: Profile, dialect: Dialect) -> str:
     """What a stored session belongs to: profile, API, deployment and every address (contract.md §2)."""
     parts = (profile.name, dialect.name, profile.deployment_id or "", *dialect.addresses())
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _ends_conversation(event: Event | None) -> bool:
+    if isinstance(event, Presence):
+        return event.presence == "Disconnect" and event.direction == "outbound"
+    return isinstance(event, SessionEvent) and event.change in {"read_only", "ended"}
 
 
 def pick_option(options: Sequence[Option], wanted: str) -> Option:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -166,10 +166,9 @@ def resume(
         run.out.say("nothing was missed")
 
 
-def _follow(run: Invocation, stream: Iterator[Event | None], shown: Shown) -> None:
+def _follow(run: Invocation, events: Generator[Event | None, None, None], shown: Shown) -> None:
     """Print events until a rule ends it. Raises TimedOut when --until was given and never matched."""
     name = run.client.session_name
-    events = cast("Generator[Event | None, None, None]", stream)
     for event in events:
         if event is None:
             if run.out.abandoned():

@@ -14,7 +14,6 @@ from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionO
 from guestctl.listening import RENEW_AGAIN, SECOND_LOOK, STABLE, Listener
 from guestctl.model import Connection, Event, Gap, Message, Outgoing, Secret, Session, SessionEvent, Typing, Unknown
 from guestctl.sending import deliver
-from guestctl.state import LedgerEntry
 from guestctl.wire import Flow, Reply
 from tests.unit.doubles import SCOPE, World, lost
 
@@ -602,14 +601,22 @@ def test_a_reply_that_fell_into_a_break_is_in_history(world: World) -> None:
 # --- memory ---
 
 
-def test_what_was_handed_on_is_remembered_and_nothing_else(plain: World) -> None:
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_was_shown_is_remembered_and_nothing_else(plain: World, shown: bool) -> None:
+    """Stopping at an event means it was shown; what kept it from being shown is thrown in."""
     heard = Heard(plain).live()
-    plain.service.push("one")
-    plain.service.push("two")
+    for text in ("one", "two", "three"):
+        plain.service.push(text)
     heard.until(lambda event: isinstance(event, Message) and event.text == "two")
-    heard.stream.close()
-    assert plain.state.seen(SCOPE, "default", ["m1", "m2"]) == {"m1"}, "the second was not asked past"
-    assert plain.state.last_position(SCOPE, "default") == LedgerEntry("m1", None, None, plain.service.stored[0]["time"])
+    if shown:
+        heard.stream.close()
+    else:
+        with pytest.raises(BrokenPipeError):
+            heard.stream.throw(BrokenPipeError())
+    assert plain.state.seen(SCOPE, "default", ["m1", "m2", "m3"]) == ({"m1", "m2"} if shown else {"m1"})
+    last = plain.state.last_position(SCOPE, "default")
+    assert last is not None
+    assert last.id == ("m2" if shown else "m1")
 
 
 def test_the_caller_gets_control_when_it_asked_for_it(plain: World) -> None:
