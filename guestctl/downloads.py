@@ -29,7 +29,8 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 def safe_name(offered: str | None, fallback: str) -> str:
     """A file name with nothing in it but a name: no folders, controls, bidi marks, device names."""
     name = (offered or "").replace("\\", "/").rsplit("/", 1)[-1]
-    name = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*\u2028\u2029')
+    name = "".join(" " if unicodedata.category(c)[0] == "Z" else c for c in name)
+    name = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
     name = name.strip().lstrip(".- ").rstrip(". ")
     if len(name.encode()) > NAME_BYTES:
         suffix = os.path.splitext(name)[1]
