@@ -176,7 +176,7 @@ def test_a_second_connect_on_the_open_socket_heals_too(sandbox: Sandbox) -> None
 
 
 def test_open_sockets_outlive_a_reattach_and_the_old_token(make: Make, hand_clock: HandClock) -> None:
-    sandbox = make(clock=hand_clock, fast=True)
+    sandbox = make(clock=hand_clock, fast=True, idle_timeout=0.0)
     guest = ConversationGuest(sandbox)
     first = guest.connect()
     first.hear(type="CONVERSATION_UPDATED")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guestctl.sandbox.server import Sandbox
-from tests.sandbox.bare import EVERYBODY, REST_SENDERS, SOCKET_SENDERS, Guest, Line, Numbered, Profiled, refused
+from tests.sandbox.bare import EVERYBODY, REST_SENDERS, SOCKET_SENDERS, Guest, Line, Numbered, refused
 from tests.sandbox.conftest import Make
 from tests.sandbox.published import TIME
 from tests.sandbox.stranger import Control, HandClock
@@ -139,7 +139,8 @@ def test_the_fixed_page(sandbox: Sandbox, kind: Kind) -> None:
     assert (inbound["direction"], inbound["from"]["role"], inbound[kind.key_name]) == ("inbound", "guest", "k0")
     assert set(outbound) == {"id", "direction", "text", "from", "timestamp"}
     assert (outbound["direction"], outbound["from"]) == ("outbound", {"role": "bot"})
-    collected, after = [], {}
+    collected: list[Any] = []
+    after: dict[str, Any] = {}
     for more in (True, True, False):
         page = guest.history(limit=3, **after)
         assert page["more"] is more
@@ -427,14 +428,3 @@ def test_bots_attributes(sandbox: Sandbox) -> None:
         "guests": gold,
         "webmessaging-conversations": {},
     }
-
-
-def test_guests_of_two_minutes(make: Make, hand_clock: HandClock) -> None:
-    """200 requests a minute in `guests`, unless the sandbox is fast."""
-    guest = Profiled(make(clock=hand_clock))
-    for _ in range(199):
-        guest.history()
-    assert guest.history(status=429)
-    assert guest.headers["Retry-After"] == "1"
-    hand_clock.advance(1)
-    guest.history()

@@ -22,7 +22,7 @@ from guestctl.sandbox.world import Conversation, Message, Role, World, dumps
 GUEST = "guest"  # the kind of every token a guest bears
 REFUSED_TOKEN = 4001  # close code: the token has expired
 NOT_ALLOWED = 1008  # close code: no genuine token, or none at all
-_GLANCE = 5.0  # seconds between two looks at a token that lives long; a closed socket is forgotten within them
+_GLANCE = 1.0  # seconds between two looks at a token that lives long; a closed socket is forgotten within them
 
 
 @dataclass(slots=True, eq=False)
@@ -143,8 +143,11 @@ class Family:
     def serves(self, seat: Seat) -> float:
         """Epoch seconds until which the socket's token serves: any live token of its conversation will do."""
         assert seat.conversation is not None
-        grants = self._world.tokens.of(seat.conversation.id)
-        return max((grant.expires_at or 0.0 for grant in grants), default=0.0)
+        assert seat.grant is not None
+        tokens = self._world.tokens
+        if not tokens.expired(seat.grant):  # all grants need only be looked through when it has
+            return seat.grant.expires_at or 0.0
+        return max((grant.expires_at or 0.0 for grant in tokens.of(seat.conversation.id)), default=0.0)
 
     def outlived(self, seat: Seat) -> None:
         seat.peer.close(REFUSED_TOKEN, "Token expired")
@@ -172,8 +175,11 @@ class Family:
 
     def said(self, conversation: Conversation, message: Message, cause: Any) -> None:
         """A stored message goes to every socket; to the one that sent it, as the answer."""
+        if not conversation.observers:
+            return
+        frame = self.frame(conversation, message)
         for observer in tuple(conversation.observers):
-            observer.send(self.frame(conversation, message), "send" if observer is cause else None)
+            observer.send(frame, "send" if observer is cause else None)
 
     def frame(self, conversation: Conversation, message: Message) -> str:
         """A stored message as this family pushes it."""
