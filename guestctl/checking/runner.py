@@ -137,7 +137,7 @@ class Runner:
         if service.closed is not None:
             return self._not_run(job, service.closed)
         try:
-            client = service.guest(f"check-{number}-{attempt}", self._rules.wait)
+            client = service.guest(self._rules.wait)
         except Failure as failure:
             return self._not_run(job, failure)
         values = {**self._environ, **job.script.variables}

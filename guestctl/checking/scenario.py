@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from guestctl.checking import golden
 from guestctl.checking.expectation import Conditions, assigned, offer
@@ -142,8 +142,7 @@ class Play:
         for credential in self.client.session().credentials.values():
             self.redactor.add(credential.secret)
             self.redactor.add(credential.refresh)
-        events = self.client.listen(just_created=True, wake=self._wake)
-        self._events = cast("Generator[Event | None, None, None]", events)
+        self._events = self.client.listen(just_created=True, wake=self._wake)
 
     def _do(self, step: Step) -> Trouble | None:
         self._step = step

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from guestctl.checking.script import Script
@@ -125,6 +126,7 @@ class Service:
         self._state = State.open(None, clock)
         self._first = threading.Lock()
         self._configured = False
+        self._numbers = count(1)
         self._telling = threading.Lock()
         self._told: set[str] = set()
         self._oauth: Credential | None = None
@@ -132,8 +134,13 @@ class Service:
         self.closed: Failure | None = None
         self.reached = False
 
-    def guest(self, name: str, timeout: float) -> Client:
-        """A new guest's client. Raises UsageError when the profile cannot be used."""
+    def guest(self, timeout: float) -> Client:
+        """A new guest's client, under a name no other had: budgets are kept by name.
+
+        Raises UsageError when the profile cannot be used.
+        """
+        with self._first:
+            name = f"check-{next(self._numbers)}"
         client = Client(
             self.profile,
             session=name,

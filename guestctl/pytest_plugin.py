@@ -1,0 +1,237 @@
+"""The pytest plugin: a fresh service, a guest on it, a bot script, and `*.guest.yaml` files as tests.
+
+Knows: pytest's hooks and fixtures. Must not know: how a scenario is run or reported. pytest loads
+this module in every run of whoever has guestctl installed, so that it imports nothing of ours until
+something is used.
+
+    def guest_script():            # as a fixture: this module's bot
+        return "rules: [{contains: hours, reply: Nine to five}]"
+
+    def test_hours(guest):
+        assert "Nine" in guest.ask("opening hours?").text
+
+`X.guest.yaml` is a check script. With `X.bot.yaml` beside it, it runs against a fresh sandbox with
+that bot; else against the profile, as on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from guestctl.checking.results import Outcome
+    from guestctl.checking.runner import Job
+    from guestctl.checking.script import Scenario, Script
+    from guestctl.checking.service import Service
+    from guestctl.client import Client
+    from guestctl.profiles import Resolved
+    from guestctl.sandbox.bot import Bot
+    from guestctl.sandbox.server import Sandbox
+
+SUFFIX = ".guest.yaml"
+BOT_SUFFIX = ".bot.yaml"
+#: Seconds a step, or a call of `guest`, may take.
+TIMEOUT = 10.0
+
+
+# --- fixtures ---
+
+
+@pytest.fixture
+def guest_script() -> str | Path | None:
+    """The bot of `guest_sandbox`: YAML, or the path of a file. None, which is the default, is the echo
+    bot. Override it in a module, a class or a conftest."""
+    return None
+
+
+@pytest.fixture
+def guest_api() -> str:
+    """The API family `guest` speaks (`guestctl apis`). Override it to test another."""
+    return "web-messaging"
+
+
+@pytest.fixture
+def guest_sandbox(guest_script: str | Path | None) -> Iterator[Sandbox]:
+    """A fresh service on loopback, without rate limits, gone after the test."""
+    with _sandbox(guest_script) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def guest(guest_sandbox: Sandbox, guest_api: str) -> Iterator[Client]:
+    """A client on it, whose state is in memory. `guest.ask("hi")` creates the session by itself."""
+    from guestctl.client import Client
+    from guestctl.clock import SystemClock
+    from guestctl.state import State
+
+    profile = _resolved("sandbox", {"GUESTCTL_SANDBOX_URL": guest_sandbox.url, "GUESTCTL_API": guest_api}).profile
+    with State.open(None, SystemClock()) as state, Client(profile, state=state, timeout=TIMEOUT) as client:
+        yield client
+
+
+class _sandbox:
+    """A running sandbox with this bot."""
+
+    def __init__(self, script: str | Path | None) -> None:
+        self._script = script
+
+    def __enter__(self) -> Sandbox:
+        from guestctl.sandbox.options import SandboxOptions
+        from guestctl.sandbox.server import Sandbox
+
+        self._sandbox = Sandbox(SandboxOptions(fast=True), bot=self._bot())
+        return self._sandbox.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._sandbox.stop()
+
+    def _bot(self) -> Bot | None:
+        if self._script is None:
+            return None
+        from guestctl.sandbox.script import ScriptError, load
+
+        try:
+            if isinstance(self._script, Path):
+                return load(self._script.read_bytes(), str(self._script), delay=0.0)
+            return load(self._script, "guest_script", delay=0.0)
+        except (OSError, ScriptError) as error:
+            pytest.fail(f"guest_script: {error}", pytrace=False)
+
+
+def _resolved(name: str | None, environ: Mapping[str, str]) -> Resolved:
+    from guestctl.profiles import resolve
+
+    return resolve(name, options={}, environ=environ, cwd=Path.cwd(), profiles_option=None, sandbox=lambda: None)
+
+
+# --- *.guest.yaml ---
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("guestctl")
+    said = f"profile that *{SUFFIX} files run against; `sandbox` starts a fresh one"
+    group.addoption("--guest-profile", metavar="NAME", default=None, help=said)
+    parser.addini("guest_profile", said, default=None)
+    parser.addini("guest_timeout", "seconds a step of them may take", default=str(TIMEOUT))
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> GuestFile | None:
+    if file_path.name.endswith(SUFFIX):
+        return GuestFile.from_parent(parent, path=file_path)
+    return None
+
+
+class GuestFile(pytest.File):
+    """One check script; its scenarios are the tests."""
+
+    script: Script
+    service: Service
+
+    def collect(self) -> Iterator[GuestItem]:
+        from guestctl.checking import golden
+        from guestctl.checking.script import load
+        from guestctl.errors import UsageError
+
+        try:
+            self.script = load(self._shown_path(), {}, os.environ)
+            self.transcripts = golden.load(self.script.golden)
+        except UsageError as error:
+            raise self.CollectError(error.message) from None
+        for scenario in self.script.scenarios:
+            yield GuestItem.from_parent(self, name=scenario.name, scenario=scenario)
+
+    def setup(self) -> None:
+        """Whatever the scenarios of this file are run against."""
+        from guestctl.checking.service import Service, check_abilities, profile_for
+        from guestctl.clock import SystemClock
+        from guestctl.errors import UsageError
+
+        self._stack = ExitStack()
+        try:
+            environ = self._environ()
+            name = None if "GUESTCTL_PROFILE" in environ else self._profile()
+            profile = profile_for(self.script, lambda _: _resolved(name, environ))
+            check_abilities(self.script, profile)
+        except UsageError as error:
+            self._stack.close()
+            pytest.fail(f"{error.message}; {error.hint}", pytrace=False)
+        self.service = Service(profile, clock=SystemClock(), environ=environ)
+        self._stack.callback(self.service.close)
+
+    def teardown(self) -> None:
+        self._stack.close()
+
+    def _profile(self) -> str | None:
+        return self.config.getoption("--guest-profile") or self.config.getini("guest_profile") or None
+
+    def _environ(self) -> dict[str, str]:
+        """The process's, pointing at a fresh sandbox where that is what the file runs against."""
+        environ = dict(os.environ)
+        bot = self.path.with_name(self.path.name.removesuffix(SUFFIX) + BOT_SUFFIX)
+        named = self._profile() or environ.get("GUESTCTL_PROFILE")
+        if bot.is_file() or (named == "sandbox" and not environ.get("GUESTCTL_SANDBOX_URL")):
+            sandbox = self._stack.enter_context(_sandbox(bot if bot.is_file() else None))
+            return {**environ, "GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url}
+        if named is not None:
+            environ["GUESTCTL_PROFILE"] = named
+        return environ
+
+    def _shown_path(self) -> Path:
+        root = self.config.rootpath
+        return self.path.relative_to(root) if Path.cwd() == root and self.path.is_relative_to(root) else self.path
+
+
+class GuestItem(pytest.Item):
+    """One scenario. Its tags are keywords: `pytest -k smoke`."""
+
+    def __init__(self, *, scenario: Scenario, **more: Any) -> None:
+        super().__init__(**more)
+        self.scenario = scenario
+        self.extra_keyword_matches.update(scenario.tags)
+
+    def runtest(self) -> None:
+        from guestctl.checking.runner import Rules, Runner
+
+        outcome = Runner(Rules(wait=self._wait()), os.environ).one(self._job())
+        for number, line in enumerate(outcome.remarks):
+            self.add_report_section("call", f"remark {number}", line)
+        if outcome.verdict != "passed":
+            raise GuestCheckFailed(outcome)
+
+    def _job(self) -> Job:
+        from guestctl.checking.runner import Job
+
+        parent = self.parent
+        assert isinstance(parent, GuestFile)
+        return Job(parent.script, self.scenario, parent.service, parent.transcripts.get(self.scenario.name))
+
+    def _wait(self) -> float:
+        try:
+            return float(self.config.getini("guest_timeout"))
+        except ValueError:
+            raise pytest.UsageError("guest_timeout: expected seconds") from None
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """What was expected, what came, and the conversation; anything else is a bug and shown as one."""
+        if isinstance(excinfo.value, GuestCheckFailed):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, self.scenario.line - 1, self.name
+
+
+class GuestCheckFailed(Exception):
+    """A scenario did not pass; its text is the whole report."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        from guestctl.checking.lines import explanation, headline
+
+        super().__init__("\n".join([headline(outcome), *(f"  {line}" for line in explanation(outcome))]))
+        self.outcome = outcome
