@@ -128,14 +128,15 @@ class Socket:
             payload = text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UsageError(f"the text has half a character at position {error.start}") from error
-        self._put(self._abnf.OPCODE_TEXT, payload, deadline)
+        self._write(self._abnf.create_frame(payload, self._abnf.OPCODE_TEXT).format(), deadline)
         if self._observer is not None:
             self._observer("frame_out", {"text": text})
 
     def ping(self) -> None:
         """Send a ping. Raises NetworkError."""
         self.unanswered += 1
-        self._control(self._abnf.OPCODE_PING, b"")
+        data = self._abnf.create_frame(b"", self._abnf.OPCODE_PING).format()
+        self._write(data, Deadline.after(self._clock, CONTROL_PATIENCE))
         if self._observer is not None:
             self._observer("ping", {"direction": "out"})
 
@@ -242,9 +243,8 @@ class Socket:
             self._observer("close", {"direction": "in", "code": close.code, "reason": close.reason})
         self._say_goodbye(None if close.code == _NO_CODE else close.code, "")
         self._stream.abort()
-        return self._over(
-            self._lost(f"the service closed the connection ({close.code}{reason and f': {reason}'})", close.code)
-        )
+        said = f"{close.code}: {reason}" if reason else str(close.code)
+        return self._over(self._lost(f"the service closed the connection ({said})", close.code))
 
     def _objected(self, violation: Violation) -> Failure:
         self._say_goodbye(violation.code, "")
@@ -254,11 +254,12 @@ class Socket:
     def _say_goodbye(self, code: int | None, reason: str) -> None:
         """Send a close frame, once, and nothing after it."""
         payload = b"" if code is None else code.to_bytes(2, "big") + _cut(reason)
+        data = self._abnf.create_frame(payload, self._abnf.OPCODE_CLOSE).format()
+        last = self._lost("the connection was closed here", code or _NO_CODE)
         try:
-            self._control(self._abnf.OPCODE_CLOSE, payload)
+            self._write(data, Deadline.after(self._clock, CONTROL_PATIENCE), last)
         except NetworkError:
             return
-        self._mute = self._mute or self._lost("the connection was closed here", code or _NO_CODE)
         if self._observer is not None:
             self._observer("close", {"direction": "out", "code": code, "reason": reason})
 
@@ -270,14 +271,8 @@ class Socket:
     def _lost(self, what: str, code: int | None, *, written: bool = True) -> NetworkError:
         return NetworkError(f"{self._place}: {what}", close_code=code, written=written)
 
-    def _control(self, opcode: int, payload: bytes) -> None:
-        self._put(opcode, payload, Deadline.after(self._clock, CONTROL_PATIENCE))
-
-    def _put(self, opcode: int, payload: bytes, deadline: Deadline) -> None:
-        """Write one frame. Raises NetworkError."""
-        self._write(self._abnf.create_frame(payload, opcode).format(), deadline)
-
-    def _write(self, data: bytes, deadline: Deadline) -> None:
+    def _write(self, data: bytes, deadline: Deadline, last: NetworkError | None = None) -> None:
+        """Write whole frames. `last`: what any later write gets instead. Raises NetworkError."""
         limit = Limit(deadline)
         left = deadline.remaining()
         if not self._writing.acquire(timeout=-1 if left is None else left):
@@ -288,6 +283,7 @@ class Socket:
                 raise NetworkError(over.message, close_code=getattr(over, "close_code", None))
             try:
                 self._stream.put(data, limit)
+                self._mute = last
             except BaseException as error:
                 # Also after Ctrl-C: half a frame on the wire would swallow the next one.
                 self._mute = self._lost(f"sending failed ({why(error)})", _NO_CLOSE)

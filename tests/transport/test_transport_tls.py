@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as sockets
 import ssl
 import threading
 from collections.abc import Callable
@@ -231,8 +232,9 @@ def test_a_timeout_while_sending_over_tls(authority: Authority) -> None:
 
     with serving(script, context=authority.server()) as peer:
         socket = connect(peer, trusting(authority))
+        socket._stream.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 1 << 16)
         with pytest.raises(NetworkError) as caught:
-            socket.send("x" * (16 << 20), deadline=Deadline.after(CLOCK, 1))
+            socket.send("x" * (12 << 20), deadline=Deadline.after(CLOCK, 2))
         assert caught.value.written
         with pytest.raises(NetworkError) as caught:
             socket.send("x", deadline=Deadline.after(CLOCK, PATIENCE))
