@@ -62,6 +62,8 @@ CONFIGURATION_AGE = 3600.0
 PICK_AMONG = 50
 #: Seconds between two typing indicators (web-messaging-v1.md §9).
 TYPING_EVERY = 5.0
+#: Version ff is forbidden, ids of zeros alone are invalid.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: Bytes a download may have.
 DOWNLOAD_LIMIT = 64 * 1024 * 1024
 
@@ -128,7 +130,9 @@ class Client:
         given = profile if isinstance(profile, Profile) else self._resolved(profile)
         self.profile = given if given.application else replace(given, application=f"guestctl-{__version__}")
         self._new_id = new_id
-        self.dialect: Dialect = dialect_class(self.profile.api)(self.profile, new_id=new_id, traceparent=traceparent)
+        self.dialect: Dialect = dialect_class(self.profile.api)(
+            self.profile, new_id=new_id, traceparent=traceparent or self._traced()
+        )
         for alternatives in self.dialect.required:
             if not any(getattr(self.profile, key) for key in alternatives):
                 raise UsageError(
@@ -153,6 +157,14 @@ class Client:
             profiles_option=None,
             sandbox=self.state.sandbox,
         ).profile
+
+    def _traced(self) -> str | None:
+        """The trace context this process was started in (W3C Trace Context §3.2), if TRACEPARENT holds one."""
+        given = self._environ.get("TRACEPARENT")
+        if given and not _TRACEPARENT.fullmatch(given):
+            self.notice("TRACEPARENT holds no W3C trace context and is not passed on")
+            return None
+        return given or None
 
     def _network(self) -> Network:
         if self._networked is None:

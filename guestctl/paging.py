@@ -39,6 +39,8 @@ def current(fetch: Fetch, paging: Paging, size: int) -> Iterator[Item]:
 
 def newest(fetch: Fetch, paging: Paging, count: int, wanted: Callable[[Item], bool]) -> list[Item]:
     """The last `count` items that are wanted, oldest first."""
+    if count < 1:
+        return []
     if paging is Paging.FORWARD:
         return list(deque((item for item in _forward(fetch, None) if wanted(item)), maxlen=count))
     found: dict[object, Item] = {}

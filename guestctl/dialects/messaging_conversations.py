@@ -34,6 +34,7 @@ from guestctl.model import (
     Sender,
     Session,
     SessionEvent,
+    Source,
     Unknown,
 )
 from guestctl.wire import (
@@ -172,7 +173,7 @@ class MessagingConversations(Dialect):
             url = f"{self._conversation(session)}/messages"
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
             body = (yield from call(request)).object()
-            items = [_message(item, session, "history") for item in take(body, "messages", list, "history")]
+            items = [_message(item, session, "history", "history") for item in take(body, "messages", list, "history")]
             items.sort(key=lambda item: item.time or "")
             return Page(tuple(items), next=give(body, "nextPageToken", str) or None)
 
@@ -215,7 +216,7 @@ def _token(reply: Reply) -> Credential:
     return replace(token, expires_at=latest if token.expires_at is None else min(token.expires_at, latest))
 
 
-def _message(value: Json, session: Session, what: str) -> Message:
+def _message(value: Json, session: Session, what: str, source: Source = "live") -> Message:
     """`{id, type, from: {id, name}, to, text, timestamp, attributes}`; inbound is what the guest's id sent."""
     value = as_object(value, what)
     origin = take(value, "from", dict, what)
@@ -232,5 +233,6 @@ def _message(value: Json, session: Session, what: str) -> Message:
         time=read_time(value, what),
         key=key if inbound else None,
         sender=Sender(role, give(origin, "name", str)),
+        source=source,
         raw=value,
     )

@@ -12,7 +12,7 @@ from typing import cast
 
 from guestctl.dialects.base import Page, Position, normalised_time
 from guestctl.errors import SessionOver, Unreadable
-from guestctl.model import Direction, Json, Message, Presence, Role, Sender, Unknown
+from guestctl.model import Direction, Json, Message, Presence, Role, Sender, Source, Unknown
 from guestctl.wire import Flow, Request, call, give, take
 
 #: The most one page may be asked for.
@@ -20,7 +20,15 @@ LIMIT = 100
 _ROLES = frozenset({"guest", "bot", "agent", "system"})
 
 
-def read_message(value: Json, what: str, *, id: str = "id", key: str = "messageId", sequence: str = "") -> Message:
+def read_message(
+    value: Json,
+    what: str,
+    *,
+    id: str = "id",
+    key: str = "messageId",
+    sequence: str = "",
+    source: Source = "live",
+) -> Message:
     """A message object. `id`, `key` and `sequence` are what the family calls the service's id, the
     guest's own one, and the number (empty: it has none). Raises Unreadable."""
     value = as_object(value, what)
@@ -35,6 +43,7 @@ def read_message(value: Json, what: str, *, id: str = "id", key: str = "messageI
         key=give(value, key, str) if direction == "inbound" else None,
         sender=read_sender(value.get("from"), "guest" if direction == "inbound" else None),
         sequence=take(value, sequence, int, what) if sequence else None,
+        source=source,
         raw=value,
     )
 
@@ -71,7 +80,8 @@ def fixed_history(
         query = {"limit": str(min(limit, LIMIT)), **({"after": last} if last else {})}
         request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
         body = (yield from call(request)).object()
-        items = [read_message(item, "history", key=key) for item in take(body, "messages", list, "history")]
+        found = take(body, "messages", list, "history")
+        items = [read_message(item, "history", key=key, source="history") for item in found]
         more = take(body, "more", bool, "history")
         if more and not items:
             raise Unreadable("history: a page without messages says that there are more")

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
 from guestctl.dialects.pages import LIMIT, from_start, read_message, read_sender, read_time
 from guestctl.errors import Failure, Unauthorised, Unreadable
-from guestctl.model import Json, Message, Outgoing, Sender, Session, SessionEvent, Typing, Unknown
+from guestctl.model import Json, Message, Outgoing, Sender, Session, SessionEvent, Source, Typing, Unknown
 from guestctl.wire import Door, Flow, Frame, Heard, Opened, Request, answered, call, take, turn
 
 
@@ -69,7 +69,7 @@ class Sequenced(Dialect):
             url = self.messages(session)
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
             body = (yield from call(request)).object()
-            items = tuple(_read(item, "history") for item in take(body, "messages", list, "history"))
+            items = tuple(_read(item, "history", "history") for item in take(body, "messages", list, "history"))
             highest = take(body, "lastSequenceNumber", int, "history")
             if not items:
                 return Page((), highest=highest)
@@ -114,5 +114,5 @@ class Sequenced(Dialect):
         return super().status_failure(status, service_code, request)
 
 
-def _read(value: Json, what: str) -> Message:
-    return read_message(value, what, id="messageId", key="messageId", sequence="sequenceNumber")
+def _read(value: Json, what: str, source: Source = "live") -> Message:
+    return read_message(value, what, id="messageId", key="messageId", sequence="sequenceNumber", source=source)
