@@ -649,7 +649,7 @@ def test_a_push_reads_as_its_copy_in_history_does(name: str) -> None:
         written = item(name, 1, inbound=inbound)
         (live,) = decode(spoken, {"type": kind, member: written})
         _, found = pages(spoken, None, page_of(name, range(1, 2), 1, inbound=1 if inbound else None))
-        assert live == found[0].items[0]
+        assert replace(live, source="history") == found[0].items[0]
         assert live.raw == written
 
 
@@ -921,7 +921,8 @@ def test_a_refresh_style_that_is_not_there_names_the_other(style: str | None, ot
     spoken = dialect("webmessaging-conversations", refresh_style=style)
     with pytest.raises(Refused) as caught:
         run(spoken, spoken.obtain("guest", session(spoken.name)), reply({"message": "not found"}, 404))
-    assert f"refresh_style: {other}" in caught.value.hint
+    assert f"refresh_style: {other}" in caught.value.message
+    assert caught.value.code == "service.refresh_style"
     assert caught.value.http_status == 404
 
 
