@@ -98,8 +98,8 @@ class SandboxAdmin:
         return found
 
     def disconnect(self, *, to: str | None = None) -> int:
-        """Closes the sockets of one session, or all; returns how many."""
-        return _whole(self._ask("POST", "/disconnect", _to(to)), "disconnected")
+        """Lets the agent end the conversation of one session, or of all; returns how many."""
+        return _whole(self._ask("POST", "/end", _to(to)), "ended")
 
     def expire(self, *, to: str | None = None, token: bool = False) -> int:
         """Expires one session, or all that live; with `token` only their credentials. Returns how many."""
@@ -171,19 +171,14 @@ def _refusal(status: int, message: str) -> Failure:
     if status == 400:
         return UsageError(message)
     if status in (401, 403):
-        return Unauthorised(
-            f"the sandbox refuses the request: {message}",
-            hint="Check GUESTCTL_SANDBOX_ADMIN_KEY, or unset it to use the sandbox started last.",
-            http_status=status,
-        )
+        return Unauthorised(f"the sandbox refuses the request: {message}", code="sandbox.key", http_status=status)
     if status == 409:
         return Conflict(message, code="conflict.ended", http_status=status)
-    hint = "List them with `guestctl sandbox sessions`." if status == 404 else None
-    return Refused(message, hint=hint, http_status=status)
+    return Refused(message, code="sandbox.session" if status == 404 else None, http_status=status)
 
 
 def _unreadable() -> Unreadable:
-    return Unreadable("what answers there is no sandbox", hint="Check GUESTCTL_SANDBOX_URL.")
+    return Unreadable("what answers there is no sandbox", code="sandbox.answer")
 
 
 def _to(to: str | None) -> dict[str, str]:

@@ -279,6 +279,24 @@ SCHEMAS: dict[str, Schema] = {
         },
     ),
     "demo": _record("demo", "One line of the tour", {"text": _TEXT}),
+    "explanation": _record(
+        "explanation",
+        "What a code or a message means, of explain",
+        {
+            "code": _TEXT,
+            "type": _choice(
+                "exit code", "failure", "HTTP status", "close code", "service code", "frame class", "message"
+            ),
+            "meaning": _TEXT,
+            "cause": _MAYBE_TEXT,
+            "guestctl": {**_MAYBE_TEXT, "description": "what guestctl does about it"},
+            "next_step": _MAYBE_TEXT,
+            "failure": {**_MAYBE_TEXT, "description": "the stable failure code it ends with"},
+            "exit": {**_MAYBE_COUNT, "description": "the exit code it ends with"},
+            "apis": {**_list(_TEXT), "description": "the APIs it belongs to; empty: all"},
+            "source": _TEXT,
+        },
+    ),
     "api": _record(
         "api",
         "One API family and what a guest can do there",

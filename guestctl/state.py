@@ -375,10 +375,7 @@ class State:
     def _one_of(self, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
         release = _await(lambda: self._grab_first(names), deadline)
         if release is None:
-            raise TimedOut(
-                refusal,
-                hint="Stop the other command (a `listen` or `chat`?), or give this one more time with --timeout.",
-            )
+            raise TimedOut(refusal, code="timeout.busy")
         try:
             yield
         finally:

@@ -37,6 +37,7 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("SOCKETS", "sockets"),
         ("REFRESHES", "refreshes"),
     ),
+    "explanation": (("CODE", "code"), ("WHAT", "type"), ("MEANING", "meaning"), ("EXIT", "exit"), ("API", "apis")),
     "schema": (("KIND", "name"), ("DESCRIBES", "title")),
 }
 

@@ -72,9 +72,8 @@ class WebmessagingConversations(Dialect):
                 raise
             other = next(name for name in STYLES if name != style)
             raise Refused(
-                f"{failure.message} (refresh_style {style!r})",
-                code="service.not_found",
-                hint=f"If the conversation is alive, the service refreshes the other way: `refresh_style: {other}`.",
+                f"{failure.message} (refresh_style {style!r}; the other way is `refresh_style: {other}`)",
+                code="service.refresh_style",
                 api=self.name,
                 http_status=404,
                 body=failure.body,
