@@ -18,10 +18,10 @@ import re
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlsplit
 
 from guestctl import __version__
@@ -52,6 +52,7 @@ from guestctl.opening import open_line
 from guestctl.paging import current, following, messages, newest, whole
 from guestctl.sending import deliver, settle_open
 from guestctl.state import Activity, LedgerEntry, State
+from guestctl.values import immutable
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
@@ -68,18 +69,20 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 DOWNLOAD_LIMIT = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Sent:
-    """What became of a send. `message` is the service's copy, None when there is none."""
+    """What became of a send. `message` is the service's copy, None when there is none; `earlier`: those
+    accepted before it, when several files made several messages."""
 
     key: str
     delivery: Delivery
     text: str = ""
     message: Message | None = None
     reply: Message | None = None
+    earlier: tuple[Message, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Resumed:
     """A re-attached session and what was said since the last line seen."""
 
@@ -87,7 +90,7 @@ class Resumed:
     missed: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Report:
     """A session's duration in milliseconds and its activity log."""
 
@@ -262,15 +265,17 @@ class Client:
             # What was recorded belongs to the conversation left behind.
             self.state.forget(self.scope, opening.name)
         else:
-            exchange = self._create_beside(opening, standing if alive and not new else None, deadline, sign_in)
+            exchange = self._create_beside(opening, standing, deadline, sign_in, keep=alive and not new)
         self._began(exchange, opening, deadline)
         self.state.use(self.scope, exchange.session.name)
         self._session_name = exchange.session.name
         return exchange.session
 
     def _create_beside(
-        self, opening: Opening, standing: Session | None, deadline: Deadline, sign_in: SignIn | None
+        self, opening: Opening, standing: Session | None, deadline: Deadline, sign_in: SignIn | None, *, keep: bool
     ) -> Exchange:
+        """A new session; the one of that name is out of the way until the new one is confirmed, and
+        `keep` says whether it stays then."""
         draft = Session(api=self.dialect.name, profile=self.profile.name, name=opening.name)
         exchange = self._exchange_for(draft)
         created = exchange.perform(self.dialect.create(opening), deadline)
@@ -279,8 +284,6 @@ class Client:
             created = created.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
         kept_as = self._set_aside(standing) if standing is not None else None
         try:
-            if standing is None:
-                self.state.forget(self.scope, opening.name)
             if created.state == "draft":
                 exchange.session = created
                 exchange.line = open_line(exchange, deadline)
@@ -290,8 +293,10 @@ class Client:
             if kept_as is not None:
                 self.state.rename(self.scope, kept_as, opening.name)
             raise
-        if kept_as is not None:
+        if kept_as is not None and keep:
             self.notice(f"the earlier session {opening.name!r} is kept as {kept_as!r}")
+        elif kept_as is not None:
+            self.state.forget(self.scope, kept_as)
         return exchange
 
     def sign_in(self, proof: SignIn) -> Session:
@@ -442,8 +447,8 @@ class Client:
 
         `expect` waits for a reply that matches the regular expression. Several files make several
         messages; the text goes with the first. `answering` is the message that offers what is picked,
-        where the caller has it; else it is looked for in history. Raises the failure it ended with; its `delivery` says
-        what became of the message and its `sent` holds the record (contract.md §5).
+        where the caller has it; else it is looked for in history. Raises the failure it ended with; its
+        `delivery` says what became of the message and its `sent` holds the record (contract.md §5).
         """
         deadline = self._deadline()
         pattern = _compiled(expect)
@@ -454,20 +459,26 @@ class Client:
         outgoing = Outgoing(key=key or self._new_id(), text=text, attributes=dict(attributes or {}))
         if not (text.strip() or pick or files or form):
             raise UsageError("there is nothing to send: the text is empty")
-        listener = self._listening(exchange, deadline) if wait or expect else None
-        if pick or form:
-            self._need(Ability.PICK)
-            among = [answering] if answering is not None else self._recent(exchange, deadline)
-            outgoing = self._answering(outgoing, pick, form, among)
-        message: Message | None = None
-        for path in files:
-            attachment = self._upload(exchange, path, deadline, progress)
-            message = self._deliver(exchange, replace(outgoing, attachment_id=attachment), deadline)
-            outgoing = Outgoing(key=self._new_id())
-        if not files:
-            message = self._deliver(exchange, outgoing, deadline)
-        assert message is not None
-        sent = Sent(message.key or outgoing.key, "accepted", message.text, message)
+        earlier: list[Message] = []
+        try:
+            listener = self._listening(exchange, deadline) if wait or expect else None
+            if pick or form:
+                self._need(Ability.PICK)
+                among = [answering] if answering is not None else self._recent(exchange, deadline)
+                outgoing = self._answering(outgoing, pick, form, among)
+            for path in files:
+                attachment = self._upload(exchange, path, deadline, progress)
+                earlier.append(self._deliver(exchange, replace(outgoing, attachment_id=attachment), deadline))
+                outgoing = Outgoing(key=self._new_id())
+            message = earlier.pop() if files else self._deliver(exchange, outgoing, deadline)
+        except Failure as failure:
+            if failure.delivery is None and not isinstance(failure, (UsageError, Unsupported)):
+                failure.delivery = "not_sent"
+            if failure.delivery is not None:
+                became = cast("Delivery", failure.delivery)
+                failure.sent = Sent(outgoing.key, became, outgoing.text, earlier=tuple(earlier))
+            raise
+        sent = Sent(message.key or outgoing.key, "accepted", message.text, message, earlier=tuple(earlier))
         if listener is None:
             return sent
         try:
@@ -480,17 +491,12 @@ class Client:
         pending = exchange.session.notes.get("pending_attributes")
         if isinstance(pending, dict):
             outgoing = replace(outgoing, attributes={**pending, **outgoing.attributes})
-        try:
-            return deliver(exchange, outgoing, deadline)
-        except Failure as failure:
-            if failure.delivery is not None:
-                delivery: Delivery = failure.delivery  # type: ignore[assignment]
-                failure.sent = Sent(outgoing.key, delivery, outgoing.text)
-            raise
+        return deliver(exchange, outgoing, deadline)
 
     def ask(self, text: str, *, new: bool = False, opening: Opening | None = None) -> Message:
         """Create or resume, send, and return the first complete reply. Raises TimedOut without one."""
         opening = opening or Opening(name=self.session_name)
+        self._session_name = opening.name
         stored = self.state.get(self.scope, opening.name)
         if new or stored is None:
             self.create(opening, new=new)
@@ -736,9 +742,13 @@ class Client:
 
     def _exchange_for(self, session: Session) -> Exchange:
         """The exchange of this session, with its open socket if it has one."""
-        if self._exchange is not None and self._exchange.session.name == session.name and session.state != "draft":
-            self._exchange.session = session
-            return self._exchange
+        known = self._exchange
+        if known is not None and known.session.name == session.name and session.state != "draft":
+            if known.session.created_at == session.created_at:
+                # Tokens that are never stored (store_tokens: memory) are only here.
+                session = replace(session, credentials={**known.session.credentials, **session.credentials})
+            known.session = session
+            return known
         self._hang_up()
         exchange = Exchange(
             dialect=self.dialect,
@@ -794,7 +804,7 @@ def _ends_conversation(event: Event | None) -> bool:
 
 def pick_option(options: Sequence[Option], wanted: str) -> Option:
     """The option meant by a number (from 1), a label or a payload. Raises UsageError listing them."""
-    if wanted.isdigit() and 1 <= int(wanted) <= len(options):
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(options):
         return options[int(wanted) - 1]
     for exact in (str, str.casefold):
         for option in options:

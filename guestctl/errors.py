@@ -98,6 +98,7 @@ NEXT_STEPS: dict[str, str] = {
     "session.gone": "The service no longer knows this session; `guestctl session create` starts another.",
     "session.expired": "The session expired; `guestctl session create` starts another.",
     "session.cleared": "The conversation was cleared; `guestctl session create` starts another.",
+    "session.ended": "The conversation has ended; `guestctl session create` starts another.",
     "session.evicted": "Another connection took this session over; stop it, or `guestctl resume`.",
     "session.logged_out": "The guest was signed out; sign in again or `guestctl session create`.",
     "answer.unreadable": "Repeat with --trace FILE: is base_url really this API? `guestctl apis` lists them.",

@@ -29,8 +29,9 @@ _ENDINGS: dict[str, tuple[type[Failure], str, str]] = {
     "expired": (SessionOver, "session.expired", "the session expired"),
     "cleared": (SessionOver, "session.cleared", "the conversation was cleared"),
     "evicted": (SessionOver, "session.evicted", "the service gave this connection up"),
+    "ended": (SessionOver, "session.ended", "the conversation has ended"),
     "logged_out": (SessionOver, "session.logged_out", "the guest was signed out"),
-    "token_expired": (Unauthorised, "auth.refused", "the session's token expired"),
+    "token_expired": (Unauthorised, "auth.no_refresh", "the session's token expired"),
 }
 
 
@@ -98,7 +99,7 @@ class Line:
             if (
                 self.unreadable is not unreadable
                 and self.unreadable is not None
-                and (turn.route == "create" or turn.message)
+                and (turn.route in {"create", "socket"} or turn.message)
             ):
                 raise self.unreadable
             if patience.expired:

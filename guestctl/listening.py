@@ -41,7 +41,7 @@ SECOND_LOOK = 2.0
 #: Seconds before a token that could not be renewed ahead of its expiry is tried again.
 RENEW_AGAIN = 15.0
 
-_AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended"}
+_AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended", "ended": "ended"}
 
 
 class Listener:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal, TypeAlias
+
+from guestctl.values import immutable
 
 Json: TypeAlias = Any
 """A decoded JSON value; what it holds is checked where it is read."""
@@ -66,21 +68,26 @@ CredentialKind: TypeAlias = Literal["guest", "history", "oauth", "sign-in"]
 credentials grant, shared by its sessions · sign-in: the JWT of a signed-in guest."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Credential:
-    """A secret that authorises, and when it expires (epoch seconds, service time; None: not known)."""
+    """A secret that authorises, and when it expires (epoch seconds, service time; None: not known).
+    `life`: how many seconds it was good for when it was granted."""
 
     kind: CredentialKind
     secret: Secret
     expires_at: float | None = None
     refresh: Secret | None = None
+    life: float | None = field(default=None, compare=False)
 
     def fresh_at(self, now: float, margin: float) -> bool:
-        """Whether it is still good `margin` seconds after `now`."""
+        """Whether it is still good `margin` seconds after `now`; never asks for more than half its life,
+        or a short-lived one would be renewed as soon as it was granted."""
+        if self.life is not None:
+            margin = min(margin, self.life / 2)
         return self.expires_at is None or now < self.expires_at - margin
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Limits:
     """What one session accepts, as the service stated it; None where it did not."""
 
@@ -91,7 +98,7 @@ class Limits:
     blocked_extensions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retry:
     """Reconnect policy: full jitter, uniform(0, min(cap, base·2^n)). Seconds; attempts None: the API's default."""
 
@@ -100,7 +107,7 @@ class Retry:
     cap: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Profile:
     """Where and how to talk: every value resolved, secrets wrapped. Built by `profiles`, read by dialects.
 
@@ -137,7 +144,7 @@ class Profile:
     sandbox: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Deployment:
     """What a deployment's configuration says of messaging (web-messaging-v1.md §3.2)."""
 
@@ -158,7 +165,7 @@ OVER: frozenset[str] = frozenset({"ended", "expired", "cleared"})
 """States from which no message can be sent any more. An evicted session can be resumed."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Session:
     """One guest session. A `draft` has been prepared but not yet confirmed by the service.
 
@@ -197,7 +204,7 @@ class Session:
         return replace(self, credentials={k: v for k, v in self.credentials.items() if k != kind})
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Sender:
     """Who said it; None where the API does not say."""
 
@@ -205,7 +212,7 @@ class Sender:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Option:
     """Something the guest can pick: a quick reply, a card action, a date, a list item.
 
@@ -219,7 +226,7 @@ class Option:
     group: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Attachment:
     """A file that belongs to a message. `url` may be a presigned secret and is never shown."""
 
@@ -231,12 +238,9 @@ class Attachment:
     url: Secret | None = None
 
 
-@dataclass(slots=True)
+@immutable
 class Message:
-    """One message. `id` is the service's; `key` the guest's own id of it; `sequence` where the API numbers them.
-
-    Not frozen, for speed in the stream; treat it as a value all the same.
-    """
+    """One message. `id` is the service's; `key` the guest's own id of it; `sequence` where the API numbers them."""
 
     id: str
     direction: Direction
@@ -252,7 +256,7 @@ class Message:
     raw: Json = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outgoing:
     """A message the guest wants to send. `key` is the client's own id of it (a UUID).
 
@@ -268,7 +272,7 @@ class Outgoing:
     form: Mapping[str, Json] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Opening:
     """What `session create` was asked for (contract.md §2). Absent: None or empty."""
 
@@ -281,7 +285,7 @@ class Opening:
     guest_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SignIn:
     """What an identity provider gave the guest: an authorization code (with PKCE, or without), or an
     id token of the implicit flow."""
@@ -293,7 +297,7 @@ class SignIn:
     nonce: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Typing:
     """Somebody is typing. `duration` in milliseconds, None where not said."""
 
@@ -302,7 +306,7 @@ class Typing:
     time: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Presence:
     """Join, Disconnect, SignIn … as the platform spells it."""
 
@@ -330,7 +334,7 @@ SessionChange: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SessionEvent:
     """Something happened to the session as a whole. `reason` is the service's own word, if any."""
 
@@ -341,7 +345,7 @@ class SessionEvent:
 ConnectionState: TypeAlias = Literal["connecting", "live", "lost", "retrying", "gave_up"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Connection:
     """The state of our own connection. `delay` in seconds before the next attempt."""
 
@@ -353,7 +357,7 @@ class Connection:
     recovered: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Gap:
     """Contiguity between two message ids could not be proved."""
 
@@ -362,7 +366,7 @@ class Gap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unknown:
     """A frame or event guestctl does not know. `label` is its class or type as sent."""
 

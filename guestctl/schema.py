@@ -257,7 +257,7 @@ SCHEMAS: dict[str, Schema] = {
         optional={
             "pushed": {**_COUNT, "description": "push: to how many sessions"},
             "specs": {**_list(_TEXT), "description": "fault: what is armed now"},
-            "disconnected": {**_COUNT, "description": "disconnect: how many sockets"},
+            "ended": {**_COUNT, "description": "disconnect: how many conversations"},
             "expired": {**_COUNT, "description": "expire: how many sessions"},
         },
     ),

@@ -32,6 +32,8 @@ from guestctl.model import Message, Option, Outgoing, Sender
 from guestctl.paging import following
 from guestctl.state import OutboxRow, SendState
 
+#: Endings heard instead of an answer, which leave open whether the message was taken before them.
+_CUT_SHORT = frozenset({"session.evicted", "session.ended"})
 #: Seconds kept back from a send's deadline for settling it; and between two looks that find nothing.
 SETTLING = 5.0
 GRACE = 1.0
@@ -118,7 +120,7 @@ class _Send:
             except Failure as failure:
                 if not written:
                     return self._refused(failure, "not_sent")
-                if isinstance(failure, (NetworkError, TimedOut, Unreadable)) or failure.code == "session.evicted":
+                if isinstance(failure, (NetworkError, TimedOut, Unreadable)) or failure.code in _CUT_SHORT:
                     outcome = self._after_break(failure)
                     if outcome is not None:
                         return outcome
@@ -148,6 +150,8 @@ class _Send:
 
     def _refused(self, failure: Failure, delivery: SendState) -> Message:
         """Raise it; unless an earlier attempt may have arrived, for which history has the last word."""
+        if failure.code == "conflict.ended":
+            self.exchange.keep(replace(self.exchange.session, state="ended"))
         if self.doubtful:
             return self._last_look(failure)
         self._mark(delivery)

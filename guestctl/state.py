@@ -23,7 +23,6 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -31,6 +30,7 @@ from typing import Any, Literal, TypeAlias
 from guestctl.clock import Clock, Deadline, rfc3339
 from guestctl.errors import TimedOut, UsageError
 from guestctl.model import Credential, CredentialKind, Json, Limits, Secret, Session
+from guestctl.values import immutable
 
 FILE = "state.db"
 KEPT = 10_000
@@ -74,7 +74,7 @@ _SESSION = "(SELECT n FROM session WHERE scope = ? AND name = ?)"
 _CREATING = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class OutboxRow:
     """One send. Times are epoch seconds, except `time`, the service's own timestamp of the message."""
 
@@ -87,7 +87,7 @@ class OutboxRow:
     written_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LedgerEntry:
     """One message this session has seen: the service's id, the guest's key, number and time if any."""
 
@@ -97,7 +97,7 @@ class LedgerEntry:
     time: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Cursor:
     """What `listen --cursor` is about to write: which file (device and inode, say), the offset, the message id."""
 
@@ -106,7 +106,7 @@ class Cursor:
     id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Activity:
     """One line of a session's activity log; `at` in epoch seconds."""
 
@@ -816,11 +816,16 @@ def _credential_out(credential: Credential) -> dict[str, Json]:
         "secret": credential.secret.reveal(),
         "expires_at": credential.expires_at,
         "refresh": None if credential.refresh is None else credential.refresh.reveal(),
+        "life": credential.life,
     }
 
 
 def _credential_in(values: Mapping[str, Json]) -> Credential:
     refresh = values["refresh"]
     return Credential(
-        values["kind"], Secret(values["secret"]), values["expires_at"], None if refresh is None else Secret(refresh)
+        kind=values["kind"],
+        secret=Secret(values["secret"]),
+        expires_at=values["expires_at"],
+        refresh=None if refresh is None else Secret(refresh),
+        life=values.get("life"),
     )

@@ -200,9 +200,12 @@ def sessions(run: Invocation) -> None:
 
 @command("guestctl sandbox disconnect", "guestctl sandbox disconnect --to ID", needs="nothing")
 def disconnect(run: Invocation, to: To = None) -> None:
-    """Close the guests' sockets."""
+    """Let the agent end the conversation: what the deployment makes of that (read-only, say) then holds.
+
+    To break connections instead, see `sandbox fault drop`.
+    """
     count = _admin(run).disconnect(to=to)
-    _done(run, f"{count} socket{'s' * (count != 1)} closed", {"disconnected": count})
+    _done(run, f"{count} conversation{'s' * (count != 1)} ended", {"ended": count})
 
 
 @command("guestctl sandbox expire", "guestctl sandbox expire --token", needs="nothing")

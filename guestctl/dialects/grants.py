@@ -20,7 +20,8 @@ def guest_token(reply: Reply, member: str) -> Credential:
     """The guest's token in an answer. Raises Unreadable when there is none."""
     body = reply.object()
     secret = Secret(take(body, member, str, "token"))
-    return Credential("guest", secret, expiry(body, secret, reply.at))
+    until = expiry(body, secret, reply.at)
+    return Credential("guest", secret, until, life=None if until is None else until - reply.at)
 
 
 def expiry(body: Mapping[str, Json], token: Secret, at: float) -> float | None:
@@ -66,4 +67,4 @@ def client_credentials(profile: Profile, url: str, scope: str) -> Flow[Credentia
     lasts = take(body, "expires_in", (int, float), "OAuth answer")
     if not 0 < lasts < _LONGEST:
         raise Unreadable("OAuth answer: `expires_in` is no span of time")
-    return Credential("oauth", Secret(take(body, "access_token", str, "OAuth answer")), reply.at + lasts)
+    return Credential("oauth", Secret(take(body, "access_token", str, "OAuth answer")), reply.at + lasts, life=lasts)

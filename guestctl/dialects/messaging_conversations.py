@@ -212,8 +212,8 @@ class MessagingConversations(Dialect):
 def _token(reply: Reply) -> Credential:
     """The token, taken to live as long as the shortest-lived does, unless it says that it ends sooner."""
     token = guest_token(reply, "guestToken")
-    latest = reply.at + LIFE
-    return replace(token, expires_at=latest if token.expires_at is None else min(token.expires_at, latest))
+    life = LIFE if token.life is None else min(token.life, LIFE)
+    return replace(token, expires_at=reply.at + life, life=life)
 
 
 def _message(value: Json, session: Session, what: str, source: Source = "live") -> Message:

@@ -452,7 +452,7 @@ def test_faults_are_armed_together_or_not_at_all(admin: SandboxAdmin) -> None:
     assert admin.faults() == []
 
 
-def test_sockets_are_closed_and_sessions_expire(admin: SandboxAdmin) -> None:
+def test_conversations_end_and_sessions_expire(admin: SandboxAdmin) -> None:
     with Guest(socket_of(admin)) as guest:
         (session,) = admin.sessions()
         name = str(session["id"])
@@ -460,8 +460,10 @@ def test_sockets_are_closed_and_sessions_expire(admin: SandboxAdmin) -> None:
         assert guest.read()["class"] == "SessionExpiredEvent"
         assert admin.expire() == 0
     with Guest(socket_of(admin), token="2d2b4c0e-70f5-4a8e-9d41-6a0c8f1b2e33") as other:
-        assert admin.disconnect() >= 1
-        assert other.socket.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
+        assert admin.disconnect() == 2
+        said = other.read()["body"]
+        assert said["events"] == [{"eventType": "Presence", "presence": {"type": "Disconnect"}}]
+        assert said["metadata"]["readOnly"] == "true"
     with pytest.raises(Refused, match="no session has this id"):
         admin.push("hi", to="nobody")
     with pytest.raises(Conflict):

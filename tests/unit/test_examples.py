@@ -73,7 +73,7 @@ def written(value: Any, before: Any = None) -> Json:
     told = {}
     for field in fields(value):
         member = getattr(value, field.name)
-        if field.name in COPIES:
+        if field.name in COPIES or not field.compare:
             continue
         if before is not None:
             unsaid = member == getattr(before, field.name)

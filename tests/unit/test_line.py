@@ -72,7 +72,7 @@ def test_nothing_awaited_returns_at_once(world: World, line: Line) -> None:
         ("cleared", SessionOver, "session.cleared"),
         ("evicted", SessionOver, "session.evicted"),
         ("logged_out", SessionOver, "session.logged_out"),
-        ("token_expired", Unauthorised, "auth.refused"),
+        ("token_expired", Unauthorised, "auth.no_refresh"),
     ],
 )
 def test_an_end_of_the_session_ends_the_wait(
