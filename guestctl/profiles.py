@@ -13,7 +13,6 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from guestctl.errors import UsageError
 from guestctl.model import Json, Profile, Retry, Secret
 from guestctl.regions import domain_of
 from guestctl.strict_yaml import MAX_BYTES, Located, parse, read
+from guestctl.values import immutable
 
 FILE = "profiles.yaml"
 SANDBOX = "sandbox"
@@ -157,7 +157,7 @@ def _texts(text: str) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Key:
     """One profile key: its field in `model.Profile` (None: part of `retry`) and how its text is read.
 
@@ -215,7 +215,7 @@ def _unknown(key: str) -> str:
 # --- the file ---
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ProfileFile:
     """A profiles file, valid as a whole. `profiles`: name -> dotted key -> value as written."""
 
@@ -421,7 +421,7 @@ def _tree(found: Located, environ: Mapping[str, str], path: Path, key: str) -> J
 # --- resolving ---
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Resolved:
     """A profile ready for use; per dotted key its value (None: not set) and where it came from.
 

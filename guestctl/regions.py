@@ -7,13 +7,13 @@ The table is convenience: any domain is accepted, since new regions appear befor
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from guestctl.errors import UsageError
+from guestctl.values import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Region:
     """One region; `aws` is how the vendor's documentation names it."""
 

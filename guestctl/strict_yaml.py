@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from guestctl.errors import UsageError
 from guestctl.model import Json
+from guestctl.values import immutable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -29,7 +29,7 @@ _WORDS: Mapping[str, bool | None] = {"": None, "null": None, "~": None, "true": 
 Value: TypeAlias = "str | int | float | bool | Sequence[Located] | Mapping[str, Located] | None"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Located:
     """A value and the line a person finds it on (from 1): for a member of a mapping, its key's line.
 

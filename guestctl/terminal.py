@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, Any
+
+from guestctl.values import immutable
 
 #: Joiners that Persian and emoji need; they reorder nothing.
 _JOINERS = frozenset({0x200C, 0x200D})
@@ -20,7 +22,7 @@ _FALLBACK_WIDTH = 80
 _NARROWEST = 20
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Terminal:
     """Facts about the three streams. `width` in columns; None: nothing is ever folded (no terminal)."""
 

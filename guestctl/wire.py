@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from guestctl.errors import Failure, Unreadable
 from guestctl.model import CredentialKind, Event, Json, Secret
+from guestctl.values import immutable
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ Route: TypeAlias = Literal[
 """What a request is for; named in traces and errors."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Request:
     """One HTTP request. `credential` names what authorises it; the performer adds the header.
 
@@ -60,7 +61,7 @@ class Request:
     idempotent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reply:
     """An HTTP answer, read whole. Header names are lower case; `at` is epoch seconds on arrival."""
 
@@ -149,7 +150,7 @@ def give(source: Mapping[str, Json], key: str, kind: type[T], default: T | None 
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Frame:
     """One text message from the socket, and when it arrived (epoch seconds)."""
 
@@ -157,7 +158,7 @@ class Frame:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Door:
     """A socket to open: where, with which headers, and which credential goes into `Authorization`."""
 
@@ -169,7 +170,7 @@ class Door:
 # --- what a dialect hears on the socket, beyond the events a listener sees ---
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Opened:
     """The service confirmed our first frame. `body` is the dialect's to read."""
 
@@ -177,7 +178,7 @@ class Opened:
     reply_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Granted:
     """A credential came over the socket. `expires_at` in epoch seconds."""
 
@@ -187,7 +188,7 @@ class Granted:
     reply_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Accepted:
     """The service accepted the message with our `key`, as its own `id`."""
 
@@ -197,7 +198,7 @@ class Accepted:
     sequence: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Alive:
     """An application heartbeat was answered. `expires_at`: the session's end, if told."""
 
@@ -205,7 +206,7 @@ class Alive:
     expires_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rejection:
     """The service said no inside the stream. `reply_to` names the request, when it said which."""
 
@@ -213,7 +214,7 @@ class Rejection:
     reply_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Noted:
     """An answer only the flow that asked understands (a presigned URL, an upload verdict)."""
 
@@ -230,14 +231,14 @@ Heard: TypeAlias = Event | Signal
 # --- what a flow may ask for ---
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Call:
     """Ask over HTTP; the answer is a Reply with a 2xx status (anything else is raised)."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Turn:
     """Say something on the open socket (None: say nothing) and hear until `answers` accepts.
 

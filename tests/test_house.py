@@ -27,20 +27,21 @@ OWNERS = {
     "tenacity": {"exchange"},
 }
 
-#: Module -> what of ours it may import. The core is listed; a module not named here sits above it.
+#: Module -> what of ours it may import, besides `values`. The core is listed; a module not named here sits above it.
 BELOW = {
+    "values": set[str](),
     "errors": set[str](),
     "clock": set[str](),
     "model": set[str](),
     "wire": {"errors", "model"},
-    "dialects": {"errors", "model", "wire", "dialects", "clock"},
+    "dialects": {"errors", "model", "wire", "dialects", "clock", "jwt_claims", ""},
     "continuity": {"dialects", "model"},
     "paging": {"dialects", "errors", "model"},
     "transport": {"errors", "clock", "model", "wire", "transport"},
     "state": {"errors", "clock", "model"},
     "regions": {"errors"},
     "strict_yaml": {"errors", "model"},
-    "profiles": {"errors", "model", "regions", "strict_yaml", "dialects"},
+    "profiles": {"errors", "model", "regions", "strict_yaml", "dialects", ""},
     "line": {"errors", "clock", "model", "wire", "dialects", "transport"},
     "exchange": {"errors", "clock", "model", "wire", "dialects", "transport", "state", "line", ""},
     "opening": {"errors", "clock", "model", "wire", "dialects", "transport", "state", "line", "exchange"},
@@ -86,11 +87,12 @@ def test_imports_run_one_way(path: Path) -> None:
     layer = name.partition(".")[0]
     if layer not in BELOW:
         return
+    allowed = BELOW[layer] | ({"values"} if layer != "sandbox" else set())
     for imported, line in imports(path):
         first, _, rest = imported.partition(".")
         if first == "guestctl":
             below = rest.partition(".")[0]
-            assert below in BELOW[layer], f"{name}:{line} imports {imported}: a {layer} module must not know it"
+            assert below in allowed, f"{name}:{line} imports {imported}: a {layer} module must not know it"
 
 
 def test_nobody_asks_which_api_it_is_talking_to() -> None:

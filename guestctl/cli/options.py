@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from guestctl.errors import UsageError
+from guestctl.values import immutable
 
 PANEL = "common"
 DEFAULT_TIMEOUT = 30.0
@@ -26,7 +27,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 Needs: TypeAlias = Literal["nothing", "profile", "session"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Common:
     """The common options as given. `overrides`: profile key -> value from an option."""
 
@@ -48,7 +49,7 @@ class HelpWanted(Exception):
     """`--help` was among the words; carries the text."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Leaf:
     """One command: the function, and what belongs to its help."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Literal, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -46,6 +45,7 @@ from guestctl.model import (
     SignIn,
     Unknown,
 )
+from guestctl.values import immutable
 from guestctl.wire import Door, Flow, Frame, Heard, Reply, Request, Turn, load_json
 
 TEXT_PLAIN_LIMIT = 500
@@ -89,7 +89,7 @@ CloseAction: TypeAlias = Literal["done", "reconnect", "renew", "final", "too_big
 `too_big`: our last frame was refused for its size, which rejects that send."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Position:
     """A place in a conversation: everything after this message is wanted."""
 
@@ -98,7 +98,7 @@ class Position:
     time: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Page:
     """One page of history, always ascending within itself. `total` where the service counts.
     `highest`: the conversation's last sequence number, where it has them. An entry that is
@@ -113,7 +113,7 @@ class Page:
     anchored: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rate:
     """At most `count` in any `period` seconds; what it counts is the dialect's declaration."""
 
@@ -121,7 +121,7 @@ class Rate:
     period: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Backoff:
     """Full jitter: wait uniform(0, min(cap, base·2^n)) seconds, n from 0; at most `tries` tries."""
 

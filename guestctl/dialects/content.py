@@ -7,10 +7,10 @@ sessions, terminals. Reading is tolerant: an item it cannot read contributes not
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from guestctl.errors import UsageError
 from guestctl.model import Attachment, Json, Message, Option, Outgoing, Secret
+from guestctl.values import immutable
 
 
 def _objects(value: Json) -> Iterator[dict[str, Json]]:
@@ -159,7 +159,7 @@ def write_form(message: Message, answers: Mapping[str, Json]) -> dict[str, Json]
     return submission
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FormField:
     """One field of a form; `items` is what a list or wheel offers, as title and id."""
 

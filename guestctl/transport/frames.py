@@ -8,10 +8,11 @@ checks it lacks, at the moment a header is read rather than after the payload is
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
 
 from websocket import ABNF, WebSocketProtocolException
 from websocket._abnf import frame_buffer
+
+from guestctl.values import immutable
 
 #: Largest message taken, in bytes, and the most fragments it may come in.
 MAX_MESSAGE = 1 << 20
@@ -33,17 +34,17 @@ class _Short(Exception):
     """Not enough bytes yet."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ping:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Pong:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Close:
     """`code` is 1005 when the frame had none."""
 

@@ -17,7 +17,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -25,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from guestctl.errors import NetworkError, UsageError
 from guestctl.model import Secret
 from guestctl.transport.stream import Limit, Stream, TlsStream
+from guestctl.values import immutable
 
 Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 """Told what passes over the wire, for traces. It gets secrets as they are and must redact them.
@@ -37,7 +37,7 @@ CONNECT_PATIENCE = 10.0
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Proxy:
     """An HTTP proxy. Prints without its credentials."""
 
