@@ -193,7 +193,10 @@ class _Send:
         """The connection broke while sending. A Message: it had arrived. None: send it again now."""
         self._drop_line()
         if isinstance(failure, NetworkError):
-            if failure.close_code is not None and self.exchange.dialect.on_close(failure.close_code) == "too_big":
+            action = None if failure.close_code is None else self.exchange.dialect.on_close(failure.close_code)
+            if action == "renew":
+                self._renewed()
+            if action == "too_big":
                 refusal = Refused(failure.message, code="service.too_long", api=self.exchange.dialect.name)
                 return self._refused(refusal, "rejected")
             if not failure.written:

@@ -1,0 +1,88 @@
+"""One sandbox and one guest a test; the guest's API is whichever the test is parametrised with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from guestctl.dialects import NAMES
+from guestctl.sandbox.server import Sandbox
+from tests.integration.front import Guest, Hurried, Room
+
+Serve: TypeAlias = Callable[..., Sandbox]
+Enter: TypeAlias = Callable[..., Guest]
+
+
+@pytest.fixture
+def time() -> Hurried:
+    return Hurried()
+
+
+@pytest.fixture
+def serve(time: Hurried) -> Iterator[Serve]:
+    """Starts sandboxes; settings as `Sandbox` takes them. The bot answers at once, no rate is limited."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(Sandbox(**{"fast": True, "clock": time, **settings}))
+
+
+@pytest.fixture
+def enter(time: Hurried, tmp_path: Path) -> Enter:
+    """The front door of a sandbox of the test's own: `enter(sandbox, api)`."""
+
+    def guest(sandbox: Sandbox, api: str, *, state: str = "state", **more: str) -> Guest:
+        environ = {
+            "GUESTCTL_PROFILE": "sandbox",
+            "GUESTCTL_API": api,
+            "GUESTCTL_SANDBOX_URL": sandbox.url,
+            "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+            "GUESTCTL_STATE": str(tmp_path / state),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            **more,
+        }
+        return Guest(api, environ, tmp_path, time)
+
+    return guest
+
+
+@pytest.fixture(params=NAMES)
+def api(request: pytest.FixtureRequest) -> Any:
+    """Each API of the registry in turn."""
+    return request.param
+
+
+@pytest.fixture
+def sandbox(serve: Serve) -> Sandbox:
+    return serve()
+
+
+@pytest.fixture
+def room(sandbox: Sandbox) -> Room:
+    return Room(sandbox)
+
+
+@pytest.fixture
+def guest(sandbox: Sandbox, enter: Enter, api: str) -> Guest:
+    """A guest without a session yet."""
+    return enter(sandbox, api)
+
+
+@pytest.fixture
+def talking(guest: Guest) -> Guest:
+    """A guest with a session."""
+    guest.ok("session", "create")
+    return guest
+
+
+@pytest.fixture
+def restarted(serve: Serve, sandbox: Sandbox) -> Callable[[], Room]:
+    """Another sandbox takes the place of the first, at the same address, and knows nothing of its guests."""
+
+    def restart() -> Room:
+        sandbox.stop()
+        return Room(serve(port=sandbox.port))
+
+    return restart
