@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+import websocket
 
 from guestctl.errors import Conflict, Failure, NetworkError, Refused, Unauthorised, Unreadable, UsageError
 from guestctl.model import Secret
