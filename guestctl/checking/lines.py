@@ -44,7 +44,10 @@ def told(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
     """The trouble itself."""
     step = f": {clean(trouble.step)}" if trouble.step else ""
     yield f"{clean(outcome.script)}:{trouble.line}{step}"
-    yield from (f"{clean(line)}" for line in trouble.message.split("\n"))
+    first, *more = trouble.message.split("\n")
+    yield clean(first)
+    # Marked, so that no line of it begins as it likes: `::` at a line's beginning is a runner's command.
+    yield from (f"| {clean(line)}" for line in more)
     if trouble.expected is not None:
         yield f"expected: {clean(trouble.expected)}"
         if not trouble.came:

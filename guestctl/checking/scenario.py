@@ -154,8 +154,7 @@ class Play:
         """Do it; what went wrong, told as a report tells it."""
         line, text = (self._step.line, self._step.text) if self._step else (self.scenario.line, "")
         try:
-            if self._end is not None and self._clock.monotonic() >= self._end:
-                raise self._too_long()
+            self._check_time()
             act()
         except _Unmet as unmet:
             came = tuple(said(entry, self.redactor) for entry, _ in unmet.came[-20:])
@@ -196,9 +195,10 @@ class Play:
         self.client.typing()
 
     def _pause(self, step: Step) -> None:
-        until = self._clock.monotonic() + step.seconds
+        until = self._bounded(step.seconds)
         while self._pump(until):
             pass
+        self._check_time()
 
     def _attributes(self, step: Step) -> dict[str, str]:
         given, self._pending = {**self._pending, **self._filled(step.attributes)}, {}
@@ -222,7 +222,7 @@ class Play:
     def _expect_none(self, step: Step) -> None:
         wanted = [conditions.bound(self._known()) for conditions in step.wanted]
         self.timeline.expecting()
-        until = self._clock.monotonic() + step.seconds
+        until = self._bounded(step.seconds)
         while True:
             came = [
                 (entry, message)
@@ -236,6 +236,7 @@ class Play:
                 break
         if self._deaf is not None and self._over is None:
             raise self._deaf
+        self._check_time()
 
     def _expect_disconnect(self, step: Step) -> None:
         self.timeline.expecting()
@@ -259,12 +260,10 @@ class Play:
 
     def _settle(self) -> None:
         """Until nothing has come for a while: only to write a golden transcript."""
-        heard = -1
-        while heard != len(self.timeline.entries):
-            heard = len(self.timeline.entries)
-            until = self._bounded(SETTLED)
-            while self._pump(until):
-                pass
+        heard, until = len(self.timeline.entries), self._bounded(SETTLED)
+        while self._pump(until):
+            if heard != len(self.timeline.entries):
+                heard, until = len(self.timeline.entries), self._bounded(SETTLED)
 
     def _lines(self) -> tuple[str, ...]:
         return golden.lines((said(entry, self.redactor) for entry in self.timeline.entries), self._captured)
@@ -289,8 +288,7 @@ class Play:
             raise _Unmet("the conversation was ended before the awaited came", expected, came)
         if self._deaf is not None:
             raise self._deaf
-        if self._end is not None and self._clock.monotonic() >= self._end:
-            raise self._too_long(expected, came)
+        self._check_time(expected, came)
         raise _Unmet("the awaited did not come in time", f"{expected}, within {within:g} s", came)
 
     def _pump(self, until: float) -> bool:
@@ -347,8 +345,10 @@ class Play:
     def _bound(self, seconds: float) -> float:
         return max(0.001, self._bounded(seconds) - self._clock.monotonic())
 
-    def _too_long(self, expected: str | None = None, came: list[tuple[Entry, Message]] | None = None) -> _Unmet:
-        return _Unmet(f"the scenario took longer than its {self.scenario.timeout:g} s", expected, came or [])
+    def _check_time(self, expected: str | None = None, came: list[tuple[Entry, Message]] | None = None) -> None:
+        """Fail when the scenario's own time is over."""
+        if self._end is not None and self._clock.monotonic() >= self._end:
+            raise _Unmet(f"the scenario took longer than its {self.scenario.timeout:g} s", expected, came or [])
 
     def _known(self) -> dict[str, str]:
         return {**self.values, **self.scenario.values, **self._captured}
