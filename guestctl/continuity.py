@@ -40,9 +40,17 @@ class Merge:
     """Drops doubles and repairs order. `position` is the last message let through.
 
     It starts behind `position`; with `shown` False that message itself may still come and is let through.
+    `begins`: there is nothing before what it will be fed, so that number 1 is the first.
     """
 
-    def __init__(self, position: Position | None = None, *, shown: bool = True, window: float = QUIET_WINDOW) -> None:
+    def __init__(
+        self,
+        position: Position | None = None,
+        *,
+        shown: bool = True,
+        begins: bool = False,
+        window: float = QUIET_WINDOW,
+    ) -> None:
         self.position = position
         self.doubles = 0
         self.late = 0
@@ -53,6 +61,10 @@ class Merge:
         self._arrivals = 0
         #: History has told all there is up to this sequence number.
         self._told = -1
+        #: The number before the first one that may come, while there is no position.
+        self._before = 0 if begins else None
+        #: Until then (monotonic) history may still show what belongs before a live message.
+        self._settled_at = 0.0
         self._window = window
         self._quiet = window
         self._calm = 0
@@ -68,6 +80,11 @@ class Merge:
     def known(self, identity: str) -> bool:
         return identity in self._seen
 
+    def unsettled(self, until: float) -> None:
+        """History has been read and may have lagged: what is live and has no number waits until then
+        (monotonic), or until history has been replayed once more."""
+        self._settled_at = until
+
     def replay(self, items: Iterable[Message | Presence]) -> list[Event]:
         """History that is contiguous with `position` or `anchor`: what is new of it, marked as replayed,
         in its place among what is held, which all has its turn now."""
@@ -76,6 +93,7 @@ class Merge:
                 self._told = max(self._told, item.sequence)
             if item.id is not None and self._remember(item.id):
                 self._hold(replace(item, source="replayed"), 0.0)
+        self._settled_at = 0.0
         return self.ready(0.0, flush=True)
 
     def feed(self, event: Event, now: float) -> None:
@@ -93,11 +111,13 @@ class Merge:
 
     def ready(self, now: float, *, flush: bool = False, over_gaps: bool = True) -> list[Event]:
         """Everything whose turn has come, in order. `flush`: all that is held, but nothing behind a
-        missing number unless `over_gaps`."""
+        missing number, or that history has still to settle, unless `over_gaps`."""
         shown: list[Event] = []
         taken = 0
         for _, _, arrived, event in self._held:
-            if (not flush and self._left(event, arrived, now)) or (not over_gaps and self._skips(event)):
+            if not flush and self._left(event, arrived, now):
+                break
+            if not over_gaps and (self._skips(event) or self._unsettled(event, now)):
                 break
             taken += 1
             if self._skips(event) and isinstance(event, Message):
@@ -124,15 +144,28 @@ class Merge:
     def _left(self, event: Event, arrived: float, now: float) -> float:
         """Seconds until its turn; what is less than a clock can tell is nothing."""
         left = arrived + self._patience(event) - now
+        if self._unsettled(event, now):
+            left = max(left, self._settled_at - now)
         return left if left > 1e-6 else 0.0
 
     def _patience(self, event: Event) -> float:
-        if isinstance(event, Message) and event.sequence is not None and self.position is not None:
+        if self._last is not None and isinstance(event, Message) and event.sequence is not None:
             return MISSING_WINDOW if self._skips(event) else 0.0
         return self._window if isinstance(event, (Message, Presence)) else 0.0
 
+    @property
+    def _last(self) -> int | None:
+        return self.position.sequence if self.position else self._before
+
+    def _unsettled(self, event: Event, now: float) -> bool:
+        """Whether something before it may still be missing, and no number says that nothing is."""
+        if now >= self._settled_at or not isinstance(event, (Message, Presence)):
+            return False
+        numbered = isinstance(event, Message) and event.sequence is not None and self._last is not None
+        return not numbered or self._skips(event)
+
     def _skips(self, event: Event) -> bool:
-        last = self.position.sequence if self.position else None
+        last = self._last
         return (
             isinstance(event, Message)
             and event.sequence is not None

@@ -79,6 +79,7 @@ class Line:
         deadline, NetworkError when the socket breaks, SessionOver when the session ends meanwhile.
         """
         if turn.say is not None:
+            self._hear_first(deadline)
             self.socket.send(turn.say, deadline=deadline)
         if turn.answers is None:
             return None
@@ -107,6 +108,16 @@ class Line:
                     raise TimedOut(f"{turn.route}: the service did not answer in time")
                 return None
             self.keep_alive()
+
+    def _hear_first(self, deadline: Deadline) -> None:
+        """Take what has arrived already: it answers nothing that is still to be said (the second copy of
+        a refusal would pass for the answer to the next attempt). A socket found dead here has taken none of it."""
+        try:
+            while not deadline.expired and (heard := self._receive(0.0)):
+                self.inbox.extend(heard)
+        except NetworkError as failure:
+            failure.written = False
+            raise
 
     def hear(self, timeout: float) -> list[Heard]:
         """What the inbox holds, else what arrives within `timeout` seconds; keeps the socket alive."""

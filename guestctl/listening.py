@@ -65,7 +65,7 @@ class Listener:
         wake: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.exchange = exchange
-        self.merge = Merge(position)
+        self.merge = Merge(position, begins=from_start)
         self._filled = position is None and not from_start
         self._baseline = baseline and position is None and not from_start
         self._forever = forever
@@ -75,6 +75,7 @@ class Listener:
         self._line: Line | None = None
         self._floor: Position | None = None
         self._look_at: float | None = None
+        self._looks = 0
         self._renew_at = 0.0
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
@@ -157,10 +158,11 @@ class Listener:
             if over is not None:
                 raise over
             if line.unreadable is not None:
-                # Whatever that frame said is in history, if it was a message.
+                # Whatever that frame said is in history, if it was a message: now, or a little later.
                 line.unreadable = None
-                self._look_at = now()
-            if (merge.missing and merge.wait(now()) == 0.0) or (self._look_at is not None and self._look_at <= now()):
+                self._look_again()
+                yield from self._look(early=True)
+            elif (merge.missing and merge.wait(now()) == 0.0) or (self._look_at is not None and self._look_at <= now()):
                 yield from self._look()
             ready = merge.ready(now())
             yield from self._emit(ready)
@@ -299,15 +301,16 @@ class Listener:
         if not proved and last not in {item.id for item in items}:
             yield Gap(last, _first_id(replayed), "the last message shown is not in history any more")
         yield from self._emit(replayed)
-        if last is not None:
-            self._look_at = self._clock.monotonic() + SECOND_LOOK
+        self._look_again()
         return sum(isinstance(event, Message) for event in replayed)
 
     def _begin_at_newest(self) -> None:
         """Show what arrives from now on. The newest message in history may have arrived after the socket
         was attached, and still be on its way to us."""
         newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
-        if newest is not None and newest.id is not None:
+        if newest is None:
+            self.merge = Merge(begins=True)
+        elif newest.id is not None:
             sequence = newest.sequence if isinstance(newest, Message) else None
             self.merge = Merge(Position(newest.id, sequence, newest.time), shown=False)
         self._baseline = self._filled = False
@@ -350,17 +353,31 @@ class Listener:
 
         return read(fetch)
 
-    def _look(self) -> Iterator[Event | None]:
-        """Ask history for what the stream should have brought."""
-        self._look_at = None
+    def _look_again(self) -> None:
+        """History may not show yet what came last: until a second look, nothing live is put before it."""
+        self._look_at = self._clock.monotonic() + SECOND_LOOK
+        self._looks = 0
+        self.merge.unsettled(self._look_at)
+
+    def _look(self, *, early: bool = False) -> Iterator[Event | None]:
+        """Ask history for what the stream should have brought. `early`: finding nothing proves nothing,
+        and the second look is still to come."""
+        if not early:
+            self._look_at = None
         try:
             items, proved = self.after(self.merge.anchor)
         except (NetworkError, TimedOut, RateLimited, Unreadable, Conflict) as failure:
             if isinstance(failure, NetworkError) and failure.close_code is not None:
                 raise
             self.exchange.notice(f"history could not be read: {failure.message}")
+            self._looks += 1
+            if not early and self._looks < FILL_TRIES:
+                self._look_at = self._clock.monotonic() + SECOND_LOOK * 2**self._looks
+            return
+        if early and all(item.id is None or self.merge.known(item.id) for item in items):
             return
         if proved:
+            self._look_at = None
             yield from self._emit(self.merge.replay(items))
 
     # --- without a socket ---

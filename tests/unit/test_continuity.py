@@ -256,3 +256,27 @@ def test_a_wait_too_short_to_tell_is_over() -> None:
     now = 0.1 + MISSING_WINDOW - 1e-9
     assert merge.wait(now) == 0.0
     assert numbers(merge.ready(now)) == [2]
+
+
+def test_while_history_may_lag_only_a_number_proves_that_nothing_is_missing() -> None:
+    timed = Message("m2", "outbound", "two", "2026-03-04T09:15:02.000Z")
+    merge = Merge(Position("m0", None, "2026-03-04T09:15:00.000Z"))
+    merge.unsettled(2.0)
+    merge.feed(timed, 0.0)
+    assert merge.ready(1.0) == []
+    assert merge.ready(1.0, flush=True, over_gaps=False) == [], "a break put it before what history still hides"
+    assert merge.wait(1.0) == 1.0
+    hidden = Message("m1", "outbound", "one", "2026-03-04T09:15:01.000Z")
+    assert [event.id for event in merge.replay([hidden, timed]) if isinstance(event, Message)] == ["m1", "m2"]
+    numbered = Merge(ORIGIN)
+    numbered.unsettled(2.0)
+    numbered.feed(message(1), 0.0)
+    assert numbers(numbered.ready(0.0)) == [1]
+
+
+def test_the_first_number_of_a_conversation_is_one() -> None:
+    merge = Merge(begins=True)
+    merge.feed(message(2), 0.0)
+    assert merge.missing
+    merge.feed(message(1), 0.1)
+    assert numbers(merge.ready(0.1)) == [1, 2]

@@ -182,3 +182,20 @@ def test_a_break_is_told_after_what_came_before_it(world: World, line: Line) -> 
     with pytest.raises(NetworkError) as caught:
         line.hear(0.0)
     assert caught.value.close_code == 1012
+
+
+def test_what_came_before_is_no_answer_to_what_is_said_after(world: World, line: Line) -> None:
+    """The second copy of a refusal must not pass for the answer to the next attempt."""
+    world.service.push("answer")
+    world.service.sends.append("silent")
+    again = Turn('{"do": "send", "key": "k", "text": "again"}', awaits("answer").answers, "send")
+    with pytest.raises(TimedOut):
+        line.ask(again, world.deadline(1.0))
+    assert [h.text for h in line.hear(0.0) if isinstance(h, Message)] == ["answer"]
+
+
+def test_a_socket_that_is_over_before_anything_is_said_has_taken_nothing(world: World, line: Line) -> None:
+    world.service.break_all()
+    with pytest.raises(NetworkError) as caught:
+        line.ask(Turn('{"do": "nothing"}', lambda heard: True, "send", message=True), world.deadline())
+    assert not caught.value.written

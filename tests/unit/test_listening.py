@@ -692,3 +692,40 @@ def test_every_message_once_whatever_happens(
     assert heard.gaps == []
     if service.numbered:
         assert heard.texts == texts(world), "out of order"
+
+
+def test_history_that_lags_at_the_very_start(world: World) -> None:
+    """Said before the socket was there, and not in history yet: found at the second look, and in its place."""
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 2
+    world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
+
+
+def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) -> None:
+    world.service.store("old")
+    heard = Heard(world).live()
+    world.service.store("garbled")
+    world.service.hidden = 1
+    world.service.tell({"kind": "unreadable"})
+    heard.run(0.1)
+    world.service.push("after")
+    world.service.hidden = 2
+    world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["garbled", "after"]
+
+
+def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    plain.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    plain.service.store("meanwhile")
+    plain.service.hidden = 1
+    heard.until(lambda event: isinstance(event, Connection) and event.recovered == 0)
+    plain.service.hidden = 0
+    plain.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
+    assert heard.run(SECOND_LOOK * 8).texts == ["meanwhile"]
