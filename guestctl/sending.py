@@ -115,7 +115,7 @@ class _Send:
                 )
             except RateLimited as failure:
                 limited += 1
-                if limited > LIMIT_RETRIES or not self._sleep(failure.retry_after or 1.0):
+                if failure.retried or limited > LIMIT_RETRIES or not self._sleep(failure.retry_after or 1.0):
                     return self._refused(failure, "rejected" if written else "not_sent")
             except Failure as failure:
                 if not written:
@@ -201,7 +201,8 @@ class _Send:
                 return self._refused(refusal, "rejected")
             if not failure.written:
                 self.unwritten += 1
-                if not failure.transient or self.unwritten > self._attempts() or self.deadline.expired:
+                hopeless = failure.retried or not failure.transient or self.unwritten > self._attempts()
+                if hopeless or self.deadline.expired:
                     return self._refused(failure, "not_sent")
                 return None
         self.doubtful = True

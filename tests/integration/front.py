@@ -117,6 +117,13 @@ class Guest:
         assert result.code == 0, (argv, result.code, result.out, result.err)
         return result
 
+    def traced(self, *argv: str, **more: Any) -> tuple[Result, list[Record]]:
+        """A command and what it exchanged with the service."""
+        file = self.cwd / "trace"
+        file.unlink(missing_ok=True)
+        result = self(*argv, "--trace", str(file), **more)
+        return result, [json.loads(line) for line in file.read_text().splitlines()]
+
     def token(self) -> str:
         return str(self.ok("session", "show", "--show-token").record["token"])
 

@@ -613,6 +613,29 @@ def test_429_is_waited_for(talking: Guest, room: Room, time: Hurried, how: str) 
     assert (error["http_status"], error["retry_after"]) == (429, 2)
 
 
+def test_a_send_that_is_limited(talking: Guest, room: Room, time: Hurried) -> None:
+    """At most three more tries, whoever makes them. An API that says it by closing leaves the send in doubt."""
+    room.faults("ratelimit:on=send,times=1")
+    talking.ok("send", "hi")
+    assert room.requests["send"] == 2
+    room.faults("ratelimit:on=send")
+    time.advance(5)
+    result = talking("send", "again")
+    assert result.code in {7, 13}
+    assert room.texts("inbound") == ["hi"]
+    if result.code == 7:
+        check(result, 7, "rate.limited", "Fault on demand")
+        assert result.record["delivery"] == "rejected"
+        assert room.requests["send"] == 6
+
+
+def test_a_service_that_cannot_be_reached(talking: Guest, sandbox: Sandbox) -> None:
+    sandbox.stop()
+    result = talking("send", "hi", "--timeout", "20")
+    check(result, 8, "network.connect")
+    assert result.record["delivery"] == "not_sent"
+
+
 def test_a_passing_fault_of_the_service(talking: Guest, room: Room) -> None:
     talking.ok("send", "hi")
     room.faults("http:status=503,on=history,times=2")
