@@ -148,7 +148,7 @@ class GuestFile(pytest.File):
 
     def setup(self) -> None:
         """Whatever the scenarios of this file are run against."""
-        from guestctl.checking.service import Service, check_abilities, profile_for
+        from guestctl.checking.service import Service, check_abilities, profile_for, stronger_values
         from guestctl.clock import SystemClock
         from guestctl.errors import UsageError
 
@@ -156,7 +156,7 @@ class GuestFile(pytest.File):
         try:
             environ = self._environ()
             name = None if "GUESTCTL_PROFILE" in environ else self._profile()
-            profile = profile_for(self.script, lambda _: _resolved(name, environ))
+            profile = profile_for(self.script, lambda: _resolved(name, environ), stronger_values({}, environ))
             check_abilities(self.script, profile)
         except UsageError as error:
             self._stack.close()

@@ -19,7 +19,7 @@ from guestctl.checking.script import Scenario, Step
 from guestctl.checking.timeline import Entry, Timeline
 from guestctl.checking.variables import filled
 from guestctl.client import Client
-from guestctl.errors import Conflict, Failure, SessionOver
+from guestctl.errors import Conflict, Failure, NetworkError, SessionOver
 from guestctl.model import Connection, Event, Gap, Message, Opening, Presence, SessionEvent
 from guestctl.redact import Redactor
 
@@ -143,6 +143,29 @@ class Play:
             self.redactor.add(credential.secret)
             self.redactor.add(credential.refresh)
         self._events = self.client.listen(just_created=True, wake=self._wake)
+        self._hear_from(self._bounded(self.wait))
+
+    def _hear_from(self, until: float) -> None:
+        """Be connected before anything is said, so that no reply is missed."""
+        why, late = "nothing answers", False
+        for event in self._events or ():
+            self._take(event)
+            if isinstance(event, Connection):
+                if event.state == "live":
+                    break
+                late = late or event.state == "connecting"
+                why = event.detail or why
+            if self.stopping():
+                raise Stopped
+            if self._clock.monotonic() >= until:
+                raise NetworkError(f"not connected in time: {why}")
+        if late and self.client.dialect.has_socket:
+            # Creating opened no socket: what was said before this one was open is only in history.
+            try:
+                for item in self.client.history():
+                    self._take(item)
+            except Failure as failure:
+                self.timeline.remark(f"history cannot be read: {failure.message}", self._now())
 
     def _do(self, step: Step) -> Trouble | None:
         self._step = step

@@ -34,50 +34,53 @@ _LOOKUP = 5.0
 _LOOK_AGAIN = 0.5
 
 
-def profile_for(script: Script, resolve: Callable[[Mapping[str, str]], Resolved]) -> Profile:
+def profile_for(script: Script, resolve: Callable[[], Resolved], stronger: Mapping[str, str]) -> Profile:
     """The profile a script is run with: option > environment > the script's `config` > profile.
 
-    `resolve` makes a profile from overrides; it may fail for want of one, where `config` says enough.
-    The built-in sandbox has one deployment at one address, which no `config` can change.
+    `resolve` gives the profile asked for; without any, a `config` that says where to talk will do.
+    `stronger` is what options and environment say, by profile key. The built-in sandbox has one
+    deployment at one address, which no `config` can change.
     """
     names = {"deploymentId": "deployment_id", "region": "region", "origin": "origin", "api": "api"}
-    config = {names[key]: value for key, value in script.config.items()}
+    config = {names[key]: value for key, value in script.config.items() if names[key] not in stronger}
+    place = "config" if config else "the options"
     try:
-        found = resolve({})
+        profile = resolve().profile
     except UsageError as error:
-        if error.code != "config.profile" or not {"deployment_id", "region"} <= config.keys():
+        if error.code != "config.profile" or "deploymentId" not in script.config:
             raise
-        return _standalone(script, config)
-    stronger = ("option ", "environment ")
-    config = {key: value for key, value in config.items() if not found.origins.get(key, "").startswith(stronger)}
-    if found.profile.sandbox:
+        return replace(Profile(name=script.path.stem), **_read(script, place, {**config, **stronger}))
+    if profile.sandbox:
         config = {key: value for key, value in config.items() if key in {"origin", "api"}}
-    profile = replace(found.profile, **_read(script, config))
+    profile = replace(profile, **_read(script, place, config))
     if "region" in config:
-        # A region says where everything is; addresses of the profile are of another one.
-        kept: dict[str, Any] = {
-            key: getattr(profile, key) if found.origins.get(key, "").startswith(stronger) else None
-            for key in ("base_url", "socket_url", "config_url")
-        }
-        profile = replace(profile, **kept)
+        # A region says where everything is; the profile's addresses are of another one.
+        cleared: dict[str, Any] = dict.fromkeys({"base_url", "socket_url", "config_url"} - stronger.keys())
+        profile = replace(profile, **cleared)
     return profile
 
 
-def _standalone(script: Script, config: Mapping[str, str]) -> Profile:
-    return replace(Profile(name=script.path.stem), **_read(script, config))
-
-
-def _read(script: Script, config: Mapping[str, str]) -> dict[str, Any]:
-    """The values as a profile reads them."""
+def stronger_values(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Profile values given for this run alone, as text by key."""
     from guestctl.profiles import KEYS
 
-    values: dict[str, Any] = {}
-    for key, text in config.items():
+    variables = {key: environ.get("GUESTCTL_" + key.replace(".", "_").upper()) for key in KEYS}
+    return {**{key: value for key, value in variables.items() if value}, **options}
+
+
+def _read(script: Script, place: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """Texts as fields of a profile. Raises UsageError for one that makes no sense."""
+    from guestctl.profiles import KEYS
+
+    fields: dict[str, Any] = {}
+    for key, text in values.items():
         try:
-            values[key] = KEYS[key].read(text)
+            value = KEYS[key].read(text)
         except ValueError as error:
-            raise UsageError(f"{script.path}: config: {key} {text!r}: {error}", code="config.file") from error
-    return values
+            raise UsageError(f"{script.path}: {place}: {key} {text!r}: {error}", code="config.file") from error
+        if KEYS[key].field is not None:
+            fields[str(KEYS[key].field)] = value
+    return fields
 
 
 def check_abilities(script: Script, profile: Profile) -> None:

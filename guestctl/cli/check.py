@@ -103,13 +103,14 @@ def _jobs(run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless
     """Everything that will be run, with the service each runs against."""
     from guestctl.checking import golden
     from guestctl.checking.runner import Job, chosen
-    from guestctl.checking.service import check_abilities, profile_for
+    from guestctl.checking.service import check_abilities, profile_for, stronger_values
 
+    stronger = stronger_values(run.options.overrides, run.world.environ)
     services: list[tuple[Profile, Service]] = []
     jobs: list[Job] = []
     for script in scripts:
         scenarios = chosen(script, tags)
-        profile = profile_for(script, _resolver(run))
+        profile = profile_for(script, lambda: run.resolved, stronger)
         check_abilities(script, profile)
         transcripts = golden.load(script.golden) if any(scenario.golden for scenario in scenarios) else {}
         service = next((made for known, made in services if known == profile), None)
@@ -123,10 +124,6 @@ def _jobs(run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless
     if bless and not any(job.scenario.golden for job in jobs):
         raise UsageError("--bless: no scenario says `golden: true`")
     return jobs
-
-
-def _resolver(run: Invocation) -> Callable[[Mapping[str, str]], Any]:
-    return lambda overrides: run.resolved
 
 
 def _service(run: Invocation, profile: Profile) -> Service:

@@ -23,8 +23,8 @@ from guestctl.sandbox.server import Sandbox
 Checked = Callable[..., dict[str, Outcome]]
 
 
-def resolved(url: str) -> Resolved:
-    environ = {"GUESTCTL_SANDBOX_URL": url}
+def resolved(url: str, api: str = "web-messaging") -> Resolved:
+    environ = {"GUESTCTL_SANDBOX_URL": url, "GUESTCTL_API": api}
     return resolve("sandbox", options={}, environ=environ, cwd=Path.cwd(), profiles_option=None, sandbox=lambda: None)
 
 
@@ -54,11 +54,12 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
             rules: Rules | None = None,
             variables: Mapping[str, str] | None = None,
             environ: Mapping[str, str] | None = None,
+            api: str = "web-messaging",
         ) -> dict[str, Outcome]:
             path = tmp_path / "script.yaml"
             path.write_text(text, encoding="utf-8")
             script = load(path, variables or {}, environ or {})
-            profile = profile_for(script, lambda _: resolved(sandbox.url))
+            profile = profile_for(script, lambda: resolved(sandbox.url, api), {})
             service = Service(profile, clock=SystemClock(), environ={})
             stack.callback(service.close)
             transcripts = golden.load(script.golden)

@@ -9,6 +9,7 @@ import pytest
 
 from guestctl.checking.results import Outcome, exit_code
 from guestctl.checking.runner import Rules
+from guestctl.dialects import NAMES
 from guestctl.errors import Exit
 from guestctl.sandbox.server import Sandbox
 from tests.checking import scripts
@@ -259,6 +260,15 @@ def test_a_broken_connection_changes_no_verdict(served: Served, checked: Checked
     sandbox = served(RICH, faults=("drop:code=1006,after=3",))
     outcome = one(checked(sandbox, script("say: x", "expect: you said x", "say: y", "expect: you said y")))
     assert outcome.verdict == "passed", outcome
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_every_api_can_be_checked(served: Served, checked: Checked, api: str) -> None:
+    text = script("say: one", "expect: {equals: you said one}", "say: two", "expect: {equals: you said two}")
+    outcome = one(checked(served(RICH), text, api=api))
+    assert outcome.verdict == "passed", outcome
+    silent = one(checked(served("rules: [{equals: x, reply: y}]"), script("say: z", "expect: y"), api=api, rules=SHORT))
+    assert silent.verdict == "failed", silent
 
 
 # --- many ---
