@@ -136,13 +136,7 @@ class Client:
         self.dialect: Dialect = dialect_class(self.profile.api)(
             self.profile, new_id=new_id, traceparent=traceparent or self._traced()
         )
-        for alternatives in self.dialect.required:
-            if not any(getattr(self.profile, key) for key in alternatives):
-                raise UsageError(
-                    f"profile {self.profile.name!r}: the {self.dialect.name} API needs "
-                    + " or ".join(f"`{key}`" for key in alternatives),
-                    code="config.key",
-                )
+        self.dialect.check_profile()
         self.scope = scope_of(self.profile, self.dialect)
         self._connector = Connector(self._network, self.clock, observer)
         self._networked = network

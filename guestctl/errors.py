@@ -52,6 +52,10 @@ class Exit(IntEnum):
 #: Stable failure code -> next step for the user. The only copy: errors and `explain` both read it.
 NEXT_STEPS: dict[str, str] = {
     "check.failed": "Read what came instead above; `guestctl history` shows the whole conversation.",
+    "doctor.clock": "Set this machine's clock (NTP): tokens are judged by the service's time.",
+    "doctor.inactive": "Activate the deployment in the service's administration, or use another deployment_id.",
+    "doctor.messenger": "Switch messaging on in the deployment's configuration, or use another deployment_id.",
+    "doctor.url": "Correct the address, or choose the API it belongs to: `guestctl apis`.",
     "conversation.ended": "The conversation ended before the awaited message; `guestctl history --all` shows how.",
     "usage": "Run the command with --help for its options and two examples.",
     "usage.option": "Drop the option, or use an API that has it: `guestctl apis`.",

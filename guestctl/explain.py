@@ -74,6 +74,10 @@ _OURS = "contract.md §5"
 #: Failure code -> the exit code it ends with, what it means, its cause, what guestctl does about it.
 _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "check.failed": (Exit.NO, "an expectation was not met", "the service answered something else, or doctor found red", "tells what was expected and what came"),
+    "doctor.clock": (Exit.NO, "this machine's clock is wrong", "no NTP, or a suspended machine", "judges expiry by the local clock"),
+    "doctor.inactive": (Exit.NO, "the deployment is inactive", "an administrator's setting", "stops only where the service refuses"),
+    "doctor.messenger": (Exit.NO, "the deployment has no messaging", "an administrator's setting", "stops only where the service refuses"),
+    "doctor.url": (Exit.NO, "an address that belongs to none of the APIs, or to another one", "a typing error, a missing or superfluous /api, or another family", "compares it with every published address"),
     "conversation.ended": (Exit.NO, "the conversation ended before the awaited message", "an agent, the flow or a time limit ended it", "stops waiting"),
     "usage": (Exit.USAGE, "the command cannot be understood", "a word, option or value that makes no sense", "sends nothing"),
     "usage.option": (Exit.USAGE, "an option that does not fit", "this API has no field for it, or what it names is not there", "sends nothing"),

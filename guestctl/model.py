@@ -157,6 +157,8 @@ class Deployment:
     disconnect: str | None = None
     attachments: bool | None = None
     sign_in: bool = False
+    #: A guest session may step up to a signed-in one; without, a deployment with sign-in takes no guests.
+    session_upgrade: bool = False
     raw: Json = None
 
 

@@ -279,6 +279,20 @@ SCHEMAS: dict[str, Schema] = {
         },
     ),
     "demo": _record("demo", "One line of the tour", {"text": _TEXT}),
+    "doctor": _record(
+        "doctor",
+        "One check of doctor",
+        {
+            "check": _TEXT,
+            "target": {**_MAYBE_TEXT, "description": "the host, Origin, session or address that was checked"},
+            "result": _choice("ok", "warning", "failed", "skipped"),
+            "found": _TEXT,
+            "failure": {**_MAYBE_TEXT, "description": "the stable failure code, for explain"},
+            "fix": _MAYBE_TEXT,
+            "took_ms": _MAYBE_NUMBER,
+            "details": {"type": "object"},
+        },
+    ),
     "explanation": _record(
         "explanation",
         "What a code or a message means, of explain",

@@ -179,11 +179,27 @@ class Dialect(ABC):
     farewell: ClassVar[tuple[int, str] | None] = None
     #: Without a socket, listening polls history.
     has_socket: ClassVar[bool] = True
+    #: The profile's `origin` is sent, and the deployment's allowed domains decide.
+    sends_origin: ClassVar[bool] = False
+    #: The profile's OAuth client is exchanged for what authorises some of its requests.
+    uses_oauth: ClassVar[bool] = False
+    #: Every address of the family as its source writes it: what for, and where; `{…}` is one part of it.
+    places: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
         self.profile = profile
         self.new_id = new_id
         self.traceparent = traceparent
+
+    def check_profile(self) -> None:
+        """Raises UsageError `config.key` for a profile without a value that this API cannot do without."""
+        for alternatives in self.required:
+            if not any(getattr(self.profile, key) for key in alternatives):
+                raise UsageError(
+                    f"profile {self.profile.name!r}: the {self.name} API needs "
+                    + " or ".join(f"`{key}`" for key in alternatives),
+                    code="config.key",
+                )
 
     # --- addresses ---
 
@@ -214,6 +230,10 @@ class Dialect(ABC):
         if self.has_socket:
             found.append(self.socket(""))
         return tuple(found)
+
+    def hosts(self) -> tuple[str, ...]:
+        """Every base address that is talked to."""
+        return self.addresses()
 
     # --- operations; each a flow ---
 

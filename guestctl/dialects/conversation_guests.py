@@ -64,6 +64,13 @@ class ConversationGuests(Dialect):
     attempts = 5
     margins = {"guest": 60.0}
     spoilt_by_close = True
+    places = (
+        ("create and refresh", "https://api.{region}/api/v2/conversations/webmessaging/guests"),
+        ("history", "https://api.{region}/api/v2/conversations/webmessaging/guests/{guest}/messages"),
+        ("socket", "wss://webchat-{aws_region}.platform.genesys.cloud/api/v2/conversations/webmessaging/websocket"),
+        ("socket", "wss://api.{region}/api/v2/conversations/webmessaging/guests/{guest}/ws"),
+        ("socket", "wss://api.{region}/api/v2/conversations/webmessaging/guests/{conversation}/messages"),
+    )
     sends_on_socket = True
 
     # --- addresses ---

@@ -26,6 +26,11 @@ class ExternalContacts(Sequenced):
         Ability.TYPING: Standing.PUBLISHED,
     }
     fields = frozenset({"email"})
+    places = (
+        ("create", "https://api.{region}/api/v2/conversations/messaging/addresses"),
+        ("send and history", "https://api.{region}/api/v2/conversations/messaging/external-contacts/{guest}/messages"),
+        *Sequenced.places,
+    )
 
     def create(self, opening: Opening) -> Flow[Session]:
         if not opening.email:

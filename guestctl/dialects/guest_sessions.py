@@ -25,6 +25,11 @@ class GuestSessions(Sequenced):
         Ability.TYPING: Standing.PUBLISHED,
     }
     fields = frozenset({"attr"})
+    places = (
+        ("create", "https://api.{region}/api/v2/guest/webmessaging/sessions"),
+        ("send and history", "https://api.{region}/api/v2/guest/webmessaging/sessions/{session}/messages"),
+        *Sequenced.places,
+    )
 
     def create(self, opening: Opening) -> Flow[Session]:
         body: dict[str, Json] = {}

@@ -74,6 +74,15 @@ class Guests(Dialect):
     margins = {"guest": 300.0, "oauth": 5.0}
     sends_on_socket = True
     farewell = (1000, "Widget disconnect")
+    uses_oauth = True
+    places = (
+        ("OAuth", "https://{org}.mypurecloud.com/oauth/token"),
+        ("create", "https://{org}.mypurecloud.com/api/v2/guests"),
+        ("profile sync", "https://{org}.mypurecloud.com/api/v2/guests/{guest}"),
+        ("refresh", "https://{org}.mypurecloud.com/api/v2/guests/{guest}/sessions"),
+        ("history", "https://{org}.mypurecloud.com/api/v2/guests/{guest}/sessions/{session}/messages"),
+        ("socket", "wss://{org}.mypurecloud.com/api/v2/guests/{guest}/sessions/{session}/ws"),
+    )
 
     # --- addresses ---
 

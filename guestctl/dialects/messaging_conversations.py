@@ -92,6 +92,12 @@ class MessagingConversations(Dialect):
     reattaches = True
     sends_on_socket = True
     goodbye = (1000, "Client shutting down")
+    places = (
+        ("create", "https://{environment}.mygen.com/api/v2/messaging/conversations"),
+        ("history", "https://{environment}.mygen.com/api/v2/messaging/conversations/{conversation}/messages"),
+        ("refresh", "https://{environment}.mygen.com/api/v2/messaging/conversations/{conversation}/guest-tokens"),
+        ("socket", "wss://{environment}.mygen.com/ws"),
+    )
 
     # --- addresses ---
 

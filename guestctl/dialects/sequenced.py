@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 from urllib.parse import urlencode, urlsplit
 
 from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
@@ -23,6 +24,10 @@ class Sequenced(Dialect):
 
     required = (("region", "base_url"),)
     history_lags = True
+    places: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("socket", "wss://api.{region}/v2/guest/webmessaging/events"),
+        ("typing", "https://api.{region}/api/v2/conversations/messaging/external-contacts/{guest}/typing"),
+    )
 
     def default_rest(self) -> str:
         return f"https://api.{self.need('region')}"

@@ -111,6 +111,16 @@ class WebMessaging(Dialect):
     send_rate = Rate(2, 1.0)
     margins = {"history": 5.0, "sign-in": 5.0}
     goodbye = (1000, "Guest client disconnect")
+    sends_origin = True
+    places = (
+        ("socket", "wss://webmessaging.{domain}/v1"),
+        ("configuration", "https://api-cdn.{domain}/webdeployments/v1/deployments/{deploymentId}/config.json"),
+        ("allowed domains", "https://api-cdn.{domain}/webdeployments/v1/deployments/{deploymentId}/domains.json"),
+        ("history", "https://api.{domain}/api/v2/webmessaging/messages"),
+        ("sign-in", "https://api.{domain}/api/v2/webdeployments/token/oauthcodegrantjwtexchange"),
+        ("sign-in refresh", "https://api.{domain}/api/v2/webdeployments/token/refresh"),
+        ("sign-out", "https://api.{domain}/api/v2/webdeployments/token/revoke"),
+    )
 
     # --- addresses (§1.1, §2.1, §3.1) ---
 
@@ -123,6 +133,9 @@ class WebMessaging(Dialect):
     def config(self, path: str) -> str:
         override = self.profile.config_url or self.profile.base_url
         return (override or f"https://api-cdn.{self.need('region')}").rstrip("/") + path
+
+    def hosts(self) -> tuple[str, ...]:
+        return (self.config(""), *self.addresses())
 
     def door(self, session: Session) -> Door:
         query = {"deploymentId": self.need("deployment_id")}
@@ -707,5 +720,6 @@ def read_deployment(config: Mapping[str, Json]) -> Deployment:
         disconnect=ended if isinstance(ended, str) and at(*chat, "conversationDisconnect", "enabled") else None,
         attachments=give(at("messenger", "fileUpload") or {}, "enableAttachments", bool),
         sign_in=at("auth", "enabled") is True,
+        session_upgrade=at("auth", "allowSessionUpgrade") is True,
         raw=config,
     )

@@ -33,6 +33,17 @@ class WebmessagingConversations(Dialect):
     margins = {"guest": 60.0, "oauth": 5.0}
     renewal = Backoff(base=0.1, cap=5.0, tries=3)
     has_socket = False
+    uses_oauth = True
+    places = (
+        ("OAuth", "https://api.{region}/oauth/token"),
+        ("create", "https://api.{region}/api/v2/webmessaging/conversations"),
+        ("send and history", "https://api.{region}/api/v2/webmessaging/conversations/{conversation}/messages"),
+        (
+            "refresh (guest-refresh)",
+            "https://api.{region}/api/v2/webmessaging/conversations/{conversation}/guests/{guest}/refresh",
+        ),
+        ("refresh (guest-token)", "https://api.{region}/api/v2/webmessaging/conversations/{conversation}/guest-token"),
+    )
 
     # --- addresses ---
 

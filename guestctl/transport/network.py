@@ -78,7 +78,7 @@ class Network:
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
-        origin, path = self._authorities()
+        origin, path = self.authorities()
         try:
             if path is None:
                 context = ssl.create_default_context()
@@ -94,7 +94,8 @@ class Network:
         context.sslsocket_class = TlsStream
         return context
 
-    def _authorities(self) -> tuple[str, str | None]:
+    def authorities(self) -> tuple[str, str | None]:
+        """Who named the certificate authorities, and the file or directory; None: the system's own."""
         if self._ca is not None:
             return "tls.ca", self._ca
         for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
@@ -209,7 +210,7 @@ def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> S
     place = authority(host, port)
     subject, code = (f"the proxy {proxy}", "network.proxy") if proxy else (place, "")
     try:
-        addresses = _resolve(host, port, limit.remaining())
+        addresses = resolve(host, port, limit.remaining())
     except TimeoutError as error:
         message = f"{subject}: the name was not resolved in time"
         raise NetworkError(message, code=code or "network.dns") from error
@@ -270,8 +271,9 @@ def _insecure(host: str, error: OSError) -> NetworkError:
     return NetworkError(f"{host}: the TLS handshake failed ({why(error)})", code="network.tls", transient=heals)
 
 
-def _resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]]:
-    """Addresses of a host. The resolver cannot be interrupted, so a thread waits for it, not we."""
+def resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]]:
+    """Addresses of a host, as `socket.getaddrinfo` gives them. Raises OSError, UnicodeError, TimeoutError.
+    The resolver cannot be interrupted, so a thread waits for it, not we."""
     if _address(host) is not None:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     answer: queue.SimpleQueue[list[tuple[Any, ...]] | Exception] = queue.SimpleQueue()

@@ -1,0 +1,176 @@
+"""`doctor`: one line for each thing that can be wrong. Knows: how findings are told. Must not know: how
+anything is checked."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command
+from guestctl.errors import Exit, Failure, UsageError
+from guestctl.records import Record
+
+if TYPE_CHECKING:
+    from guestctl.dialects.base import Dialect
+    from guestctl.doctor import Facts, Finding
+    from guestctl.model import Session
+    from guestctl.probes import RealProbes
+    from guestctl.state import State
+    from guestctl.transport.network import Network
+
+_MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "–"}
+
+
+@command("guestctl -p staging doctor", "guestctl doctor wss://webmessaging.mypurecloud.de/v1", timeout=60.0)
+def doctor(
+    run: Invocation,
+    urls: Annotated[
+        list[str] | None, typer.Argument(metavar="[URL...]", help="addresses to place instead of checking the profile")
+    ] = None,
+) -> int:
+    """Check everything between here and a conversation: one line each, with the fix where it is red.
+
+    ✓ good, ! worth a look, ✗ wrong, – does not apply. Exits 1 when anything is wrong. Nothing is begun
+    that others would see: where a first configure begins no conversation it goes out under a throw-away
+    token; the stored session is only read. With a URL: which API it belongs to, and is it reached.
+    """
+    red = False
+    with run.out.listing(chat=True) as add:
+        for finding in _findings(run, urls or []):
+            red = red or finding.result == "failed"
+            if run.out.human:
+                run.out.text(_line(finding))
+            else:
+                add(_record(finding))
+    return Exit.NO if red else Exit.DONE
+
+
+def _findings(run: Invocation, urls: list[str]) -> Iterator[Finding]:
+    from guestctl.doctor import examine, examine_address
+
+    patient = _Patient(run)
+    probes = patient.probes
+    try:
+        if not urls:
+            yield from examine(probes, run.clock)
+        for url in urls:
+            yield from examine_address(_checked(url), probes, run.clock, api=patient.api)
+    finally:
+        probes.close()
+
+
+class _Patient:
+    """The command's profile, state and stored session, each made when first asked for: one that cannot be
+    made is that check's finding, and no other's."""
+
+    def __init__(self, run: Invocation) -> None:
+        self._run = run
+
+    @cached_property
+    def probes(self) -> RealProbes:
+        from guestctl.clock import Deadline
+        from guestctl.probes import RealProbes
+
+        return RealProbes(
+            facts=self._facts,
+            opened=self._opened,
+            made=lambda: self._dialect,
+            stored=self._stored,
+            network=lambda: self._network,
+            clock=self._run.clock,
+            deadline=Deadline.after(self._run.clock, self._run.options.timeout),
+            observer=self._run.watcher,
+        )
+
+    @property
+    def api(self) -> str | None:
+        """The profile's API, when there is a profile."""
+        try:
+            return self._run.resolved.profile.api
+        except Failure:
+            if self._run.options.profile or self._run.options.overrides:
+                raise
+            return None
+
+    @cached_property
+    def _network(self) -> Network:
+        from guestctl.transport.network import Network
+
+        try:
+            ca = self._run.resolved.profile.ca
+        except Failure:
+            ca = None
+        return Network(ca=ca, environ=self._run.world.environ)
+
+    def _facts(self) -> Facts:
+        from guestctl.doctor import Facts
+        from guestctl.model import Secret
+
+        found = self._run.resolved
+        values = {
+            key: (value.placeholder if isinstance(value, Secret) else value, found.origins[key])
+            for key, value in found.values.items()
+        }
+        self._dialect.check_profile()
+        return Facts(found.profile.name, values, tuple(found.warnings))
+
+    @cached_property
+    def _dialect(self) -> Dialect:
+        from guestctl.dialects import dialect_class
+
+        profile = self._run.resolved.profile
+        traceparent = self._run.options.traceparent
+        return dialect_class(profile.api)(profile, new_id=lambda: str(uuid.uuid4()), traceparent=traceparent)
+
+    def _opened(self) -> tuple[State, str]:
+        state = self._run.state
+        if self._run.options.no_state:
+            return state, "in memory (--no-state)"
+        return state, str(state.directory(self._run.world.environ))
+
+    def _stored(self) -> tuple[str, Session | None]:
+        from guestctl.client import scope_of
+
+        state, scope = self._opened()[0], scope_of(self._run.resolved.profile, self._dialect)
+        name = self._run.session_name or state.current(scope) or "default"
+        session = state.get(scope, name)
+        for credential in session.credentials.values() if session else ():
+            self._run.redactor.add(credential.secret)
+            self._run.redactor.add(credential.refresh)
+        return scope, session
+
+
+def _checked(url: str) -> str:
+    from guestctl.transport.network import target
+
+    try:
+        target(url)
+    except UsageError as error:
+        raise UsageError(f"{url.partition('?')[0]!r}: not an address of http, https, ws or wss") from error
+    return url
+
+
+def _line(finding: Finding) -> str:
+    took = f" ({finding.seconds * 1000:.0f} ms)" if finding.seconds is not None else ""
+    target = f"{finding.target}: " if finding.target else ""
+    line = f"{_MARKS[finding.result]} {finding.check:<20} {target}{finding.found}{took}"
+    return f"{line}\n  {'':<20} → {finding.fix}" if finding.fix else line
+
+
+def _record(finding: Finding) -> Record:
+    return {
+        "kind": "doctor",
+        "check": finding.check,
+        "target": finding.target,
+        "result": finding.result,
+        "found": finding.found,
+        "failure": finding.failure,
+        "fix": finding.fix,
+        "took_ms": None if finding.seconds is None else round(finding.seconds * 1000, 3),
+        "details": dict(finding.details),
+    }
