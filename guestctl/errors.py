@@ -149,6 +149,8 @@ class Failure(Exception):
         self.body = body
         #: Whoever performs exchanges has tried again already, as often as that made sense.
         self.retried = False
+        #: An earlier try of the same request left, and nobody knows what became of it.
+        self.doubtful = False
         #: What became of the message, when sending one failed: rejected, not_sent or in_doubt.
         self.delivery: str | None = None
         #: The `Sent` a failed or unanswered send ends with, for whoever wants to show it.

@@ -129,11 +129,13 @@ class Exchange:
 
     def call(self, request: Request, deadline: Deadline) -> Reply:
         """One request, retried where that can help. Raises what the service or the network said."""
+        attempts = Attempts(self, request, deadline)
         try:
-            return Attempts(self, request, deadline).run(lambda: self._authorised(request, deadline))
+            return attempts.run(lambda: self._authorised(request, deadline))
         except Failure as failure:
             # A refresh inside another request has had its tries: that request does not multiply them.
             failure.retried = True
+            failure.doubtful = attempts.doubtful
             raise
 
     def _authorised(self, request: Request, deadline: Deadline) -> Reply:
@@ -309,6 +311,8 @@ class Attempts:
     limited: int = 0
     failed: int = 0
     locked_since: float | None = None
+    #: A try left, and nobody knows what became of it.
+    doubtful: bool = False
 
     def run(self, once: Callable[[], T]) -> T:
         try:
@@ -340,6 +344,7 @@ class Attempts:
         return self.exchange.dialect.renewal if self.request.route == "refresh" else None
 
     def worth_another(self, failure: Failure) -> bool:
+        self.doubtful |= isinstance(failure, NetworkError) and failure.written
         if failure.retried:
             return False
         backoff = self._renewal

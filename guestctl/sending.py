@@ -115,11 +115,13 @@ class _Send:
                 )
             except RateLimited as failure:
                 limited += 1
+                self.doubtful |= failure.doubtful
                 if failure.retried or limited > LIMIT_RETRIES or not self._sleep(failure.retry_after or 1.0):
                     return self._refused(failure, "rejected" if written else "not_sent")
             except Failure as failure:
                 if not written:
                     return self._refused(failure, "not_sent")
+                self.doubtful |= failure.doubtful
                 if isinstance(failure, (NetworkError, TimedOut, Unreadable)) or failure.code in _CUT_SHORT:
                     outcome = self._after_break(failure)
                     if outcome is not None:

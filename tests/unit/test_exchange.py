@@ -91,6 +91,21 @@ def test_what_is_tried_again(world: World, request_: Request, failure: Failure, 
     assert len(answers.asked) == tries
 
 
+@pytest.mark.parametrize(
+    ("first", "doubtful"),
+    [
+        (NetworkError("cut", written=True), True),
+        (NetworkError("unreachable", written=False), False),
+        (RateLimited("slow"), False),
+    ],
+)
+def test_the_last_failure_tells_of_a_try_that_may_have_arrived(world: World, first: Failure, doubtful: bool) -> None:
+    Answers(world, first, Conflict("ended", code="conflict.ended"))
+    with pytest.raises(Conflict) as caught:
+        world.exchange.call(GET, world.deadline())
+    assert caught.value.doubtful is doubtful
+
+
 def test_waits_as_told(world: World) -> None:
     Answers(world, RateLimited("slow", retry_after=7.0), RateLimited("slow"), said(200))
     assert world.exchange.call(GET, world.deadline()).ok

@@ -176,6 +176,19 @@ def test_a_refused_repeat_does_not_make_the_first_one_rejected(keyed: World, ref
     assert keyed.service.texts() == ["hello"]
 
 
+@pytest.mark.parametrize("last", [Conflict("locked"), RateLimited("slow", retry_after=99), lost(None, written=False)])
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_refusal_after_a_try_of_the_same_request_that_may_have_arrived(
+    keyed: World, last: Failure, arrived: bool
+) -> None:
+    """The request was repeated below: its last failure says nothing of its first try."""
+    last.doubtful = True
+    keyed.service.sends.extend([last] * 20)
+    if arrived:
+        keyed.service.store("hello", "inbound", "k1")
+    assert say(keyed) == ("accepted" if arrived else "in_doubt")
+
+
 def test_a_refused_repeat_is_accepted_when_history_has_caught_up(keyed: World) -> None:
     keyed.service.sends.extend(["echo_lost", Refused("no")])
     keyed.service.reads.append(NetworkError("down", transient=False))
