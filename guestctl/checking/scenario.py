@@ -308,11 +308,11 @@ class Play:
                 return result
         came = self.timeline.candidates(in_order=False)
         if self._over is not None:
-            raise _Unmet("the conversation was ended before the awaited came", expected, came)
+            raise _Unmet("the conversation was ended before what was awaited came", expected, came)
         if self._deaf is not None:
             raise self._deaf
         self._check_time(expected, came)
-        raise _Unmet("the awaited did not come in time", f"{expected}, within {within:g} s", came)
+        raise _Unmet("what was awaited did not come in time", f"{expected}, within {within:g} s", came)
 
     def _pump(self, until: float) -> bool:
         """Take in the next event; False when `until` (monotonic) has come, or nothing can any more."""

@@ -186,7 +186,7 @@ def test_an_ended_conversation_fails_at_once(served: Served, checked: Checked) -
     outcome = one(checked(served(RICH), script("say: bye", "expect: {contains: never, within: 1h}")))
     assert outcome.verdict == "failed"
     assert outcome.trouble is not None
-    assert outcome.trouble.message == "the conversation was ended before the awaited came"
+    assert outcome.trouble.message == "the conversation was ended before what was awaited came"
     after = one(checked(served(RICH), script("say: bye", "expectDisconnect", "say: hello")))
     assert (after.verdict, exit_code([after])) == ("failed", Exit.NO)
 
