@@ -2,9 +2,10 @@
 
 Knows: the cursor file, and how to find out whether a line reached stdout. Must not know: events,
 formats. A line and the note that it was written cannot be one step, so an intent is committed first:
-which file, from which byte to which, which message. At the next start the file's size tells whether
-that line is there, torn, or was never written. That needs stdout to be a regular file; into a pipe a
-kill between line and note repeats the line rather than losing it.
+which file, from which byte to which, which message. At the next start that file's size tells whether
+the line is there, torn, or was never written, even where stdout is another file by now. That needs
+a regular file, which can still be found under its name; into a pipe a kill between line and note
+repeats the line rather than losing it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class CursorFile:
         if self._stdout is not None:
             found = os.fstat(self._stdout)
             begin = _offset(self._stdout)
-            self._note(Cursor(f"{found.st_dev}:{found.st_ino}:{begin}", begin + size, message.id))
+            identity = f"{found.st_dev}:{found.st_ino}:{begin}:{_name(self._stdout)}"
+            self._note(Cursor(identity, begin + size, message.id))
 
     def written(self, message: Message) -> None:
         """The line is out."""
@@ -52,18 +54,21 @@ class CursorFile:
         self._write(self.after)
 
     def _reached(self, intent: Cursor) -> bool:
-        """Whether the line of an earlier run is in the file that is our stdout. A torn one is removed."""
-        if self._stdout is None:
+        """Whether the line of an earlier run is in the file it was meant for. A torn one is removed."""
+        device, inode, begin, path = [*intent.identity.split(":", 3), ""][:4]
+        same = (int(device), int(inode))
+        if self._stdout is not None and _identity(self._stdout) == same:
+            return _holds(self._stdout, intent.position, int(begin))
+        try:
+            # Whatever else may be there by now: no link is followed, and no pipe waited for.
+            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(path, os.O_WRONLY | flags)
+        except (OSError, ValueError):
             return False
-        found = os.fstat(self._stdout)
-        where, _, begin = intent.identity.rpartition(":")
-        if where != f"{found.st_dev}:{found.st_ino}":
-            return False
-        if found.st_size >= intent.position:
-            return True
-        if int(begin) < found.st_size:
-            os.ftruncate(self._stdout, int(begin))
-        return False
+        try:
+            return _identity(descriptor) == same and _holds(descriptor, intent.position, int(begin))
+        finally:
+            os.close(descriptor)
 
     def _read(self) -> str | None:
         try:
@@ -106,6 +111,34 @@ def _regular(stdout: IO[Any]) -> int | None:
         return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except (OSError, ValueError):
         return None
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _holds(descriptor: int, end: int, begin: int) -> bool:
+    """Whether a file reaches to `end`; what there is of it from `begin` on is removed if not."""
+    size = os.fstat(descriptor).st_size
+    if begin < size < end:
+        os.ftruncate(descriptor, begin)
+    return size >= end
+
+
+def _name(descriptor: int) -> str:
+    """Where the file of an open descriptor is; empty where the system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        pass
+    try:
+        import fcntl
+
+        found: bytes = fcntl.fcntl(descriptor, getattr(fcntl, "F_GETPATH"), bytes(1024))  # noqa: B009 (macOS)
+    except (ImportError, AttributeError, OSError):
+        return ""
+    return os.fsdecode(found.rstrip(b"\0"))
 
 
 def _offset(descriptor: int) -> int:
