@@ -77,8 +77,8 @@ class Deadline:
 def rfc3339(epoch: float) -> str:
     """Epoch seconds as RFC 3339 UTC with milliseconds: 2026-03-04T09:15:27.412Z."""
     millis = round(epoch * 1000)
-    whole = datetime.fromtimestamp(millis // 1000, tz=timezone.utc)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{millis % 1000:03d}Z"
+    whole = datetime.fromtimestamp(millis // 1000, tz=timezone.utc).isoformat()
+    return f"{whole[:19]}.{millis % 1000:03d}Z"
 
 
 def epoch_of(text: str) -> float:

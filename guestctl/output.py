@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
 #: Seconds of work before progress is worth showing.
 _PATIENCE = 1.0
+#: Made once: `json.dumps` would make one for every line of a stream.
+_EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 MODES: tuple[Mode, ...] = ("auto", "table", "json", "jsonl", "yaml")
 
 
@@ -270,7 +272,7 @@ class Output:
     def _json(self, value: Any) -> str:
         """Exact in a pipe; on a terminal, and where UTF-8 cannot carry it, in `\\u` escapes."""
         if not self.terminal.stdout:
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            text = _EXACT.encode(value)
             if text.isascii() or _encodable(text):
                 return text
         return json.dumps(value, ensure_ascii=True, separators=(",", ":"))

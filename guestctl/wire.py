@@ -101,7 +101,7 @@ class Reply:
 def load_json(text: str, what: str, *, status: int | None = None) -> Json:
     """Parse remote JSON. Raises Unreadable, whatever is wrong with it (web: reliability.md §2.5)."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Unreadable(
             f"{what} is not JSON ({error.__class__.__name__})", http_status=status, body=text[:500]
@@ -127,6 +127,10 @@ def _members(value: Json) -> Iterable[Json]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+#: Made once: `json.loads` would make one for every frame.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 _MISSING = object()

@@ -174,7 +174,7 @@ def _follow(run: Invocation, events: Generator[Event | None, None, None], shown:
             if run.out.abandoned():
                 raise ClosedPipe
         else:
-            record = event_record(event, name, at=run.now(), raw=shown.raw)
+            record = _record(run, event, name, raw=shown.raw)
             if record["kind"] in shown.kinds:
                 try:
                     _print(run, event, record, shown)
@@ -201,8 +201,14 @@ def _print(run: Invocation, event: Event, record: Record, shown: Shown) -> None:
 
 
 def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[Record]:
+    name = run.client.session_name
     for item in items:
-        yield event_record(item, run.client.session_name, at=run.now(), raw=raw)
+        yield _record(run, item, name, raw=raw)
+
+
+def _record(run: Invocation, event: Event, session: str, *, raw: bool) -> Record:
+    # A message has a time of its own: in a stream of them ours would be made for nothing.
+    return event_record(event, session, at="" if isinstance(event, Message) else run.now(), raw=raw)
 
 
 def _kinds(only: str | None, *, typing: bool) -> frozenset[str]:

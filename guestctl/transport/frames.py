@@ -2,7 +2,9 @@
 
 Knows: websocket-client's frame classes and what they let pass (reliability.md §2.3, §3). Must not
 know: sockets, time, what a message says. Parsing and masking are the library's; this adds the
-checks it lacks, at the moment a header is read rather than after the payload is.
+checks it lacks, at the moment a header is read rather than after the payload is. Only the usual
+frame, a short text in one piece that is here whole, is read at once: a third of a listener's time
+went into its steps.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ MAX_MESSAGE = 1 << 20
 MAX_FRAGMENTS = 1024
 
 _CONTROL = 0x8
+#: First byte of a text in one piece; second byte when two more hold the length (RFC 6455 §5.2).
+_WHOLE_TEXT = 0x81
+_LENGTH_FOLLOWS = 126
 _MAX_CONTROL = 125
 
 
@@ -73,6 +78,8 @@ class Frames(frame_buffer):
     def next(self) -> str | Ping | Pong | Close | None:
         """The next whole message or control frame; None: feed more. Raises Violation."""
         try:
+            if (usual := self._usual()) is not None:
+                return usual
             while True:
                 frame = self.recv_frame()
                 opcode, payload = frame.opcode, frame.data
@@ -94,6 +101,22 @@ class Frames(frame_buffer):
             raise Violation(1007, "text that is not UTF-8") from error
         except WebSocketProtocolException as error:  # what ABNF.validate finds
             raise Violation(1002, str(error)) from error
+
+    def _usual(self) -> str | None:
+        """An unfragmented text of less than 64 KiB that is here whole; None for whatever else there is."""
+        data, at = self._data, self._at
+        if self.header is not None or self._fragments or len(data) < at + 4 or data[at] != _WHOLE_TEXT:
+            return None
+        size, begin = data[at + 1], at + 2
+        if size == _LENGTH_FOLLOWS:
+            size, begin = data[at + 2] << 8 | data[at + 3], at + 4
+        elif size > _LENGTH_FOLLOWS:
+            return None
+        end = begin + size
+        if end > len(data):
+            return None
+        self._at = end
+        return str(data[begin:end], "utf-8")
 
     def recv_strict(self, bufsize: int) -> bytes:
         end = self._at + bufsize
