@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mimetypes
 import os
 import re
 import uuid
@@ -30,6 +29,7 @@ from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Ability, Dialect, Page, Position
 from guestctl.errors import CheckFailed, Conflict, Failure, Refused, SessionOver, TimedOut, Unsupported, UsageError
 from guestctl.exchange import Connector, Exchange
+from guestctl.files import LocalFile, check_file, looked_at
 from guestctl.line import Line
 from guestctl.listening import Listener
 from guestctl.model import (
@@ -40,7 +40,6 @@ from guestctl.model import (
     Json,
     Message,
     Opening,
-    Option,
     Outgoing,
     Presence,
     Profile,
@@ -53,6 +52,7 @@ from guestctl.paging import current, following, messages, newest, whole
 from guestctl.sending import deliver, settle_open
 from guestctl.state import Activity, LedgerEntry, State
 from guestctl.values import immutable
+from guestctl.wire import Request
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
@@ -451,18 +451,27 @@ class Client:
             raise self._no_field("attr", "send_fields")
         exchange = self._exchange_for(self.session())
         outgoing = Outgoing(key=key or self._new_id(), text=text, attributes=dict(attributes or {}))
-        if not (text.strip() or pick or files or form):
+        if (bool(pick), form is not None, bool(files)).count(True) > 1:
+            raise UsageError("a message holds a pick, a form or files: send them one after the other")
+        if not (text.strip() or pick or files or form is not None):
             raise UsageError("there is nothing to send: the text is empty")
+        if files:
+            self._need(Ability.FILES)
+        local = [looked_at(path) for path in files]
         earlier: list[Message] = []
         try:
             listener = self._listening(exchange, deadline) if wait or expect else None
-            if pick or form:
+            if pick or form is not None:
                 self._need(Ability.PICK)
                 among = [answering] if answering is not None else self._recent(exchange, deadline)
                 outgoing = self._answering(outgoing, pick, form, among)
-            for path in files:
-                attachment = self._upload(exchange, path, deadline, progress)
-                earlier.append(self._deliver(exchange, replace(outgoing, attachment_id=attachment), deadline))
+            if files and self.dialect.has_socket:
+                exchange.attached(deadline)  # which tells the limits
+            for file in local:
+                check_file(exchange.session, file)
+            for file in local:
+                outgoing = self._with_file(exchange, outgoing, file, deadline, progress)
+                earlier.append(self._deliver_file(exchange, outgoing, deadline))
                 outgoing = Outgoing(key=self._new_id())
             message = earlier.pop() if files else self._deliver(exchange, outgoing, deadline)
         except Failure as failure:
@@ -542,41 +551,50 @@ class Client:
     def _answering(
         self, outgoing: Outgoing, pick: Sequence[str], form: Mapping[str, Json] | None, among: Sequence[Message]
     ) -> Outgoing:
-        """What is picked, found among the newest messages that offer something."""
+        """What is picked or filled in, found among the newest messages that offer something."""
         for message in reversed(among):
-            if message.direction != "outbound":
-                continue
-            if form is not None:
-                answer = self.dialect.fill_form(message, form)
-                if answer is not None:
-                    return replace(outgoing, form=answer, picks_from=message.id)
-            elif message.options:
-                picks = tuple(pick_option(message.options, wanted) for wanted in pick)
-                return replace(outgoing, picks=picks, picks_from=message.id)
+            found = self.dialect.answer(outgoing, message, pick, form) if message.direction == "outbound" else None
+            if found is not None:
+                return found
         raise UsageError(
-            "none of the recent messages has a form" if form else "none of the recent messages offers anything to pick",
+            f"none of the recent messages {'has a form' if form is not None else 'offers anything to pick'}",
             code="usage.option",
+            hint="`guestctl history -o table` shows what was offered.",
         )
 
-    def _upload(
-        self, exchange: Exchange, path: Path, deadline: Deadline, progress: Callable[[int, int], None] | None
-    ) -> str:
-        self._need(Ability.FILES)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror or error}") from error
-        mime = "audio/ogg" if path.suffix == ".opus" else mimetypes.guess_type(path.name)[0]
-        if self.dialect.has_socket:
-            exchange.attached(deadline)
-        check_file(exchange.session, path.name, mime or "application/octet-stream", len(content))
+    def _with_file(
+        self,
+        exchange: Exchange,
+        outgoing: Outgoing,
+        file: LocalFile,
+        deadline: Deadline,
+        progress: Callable[[int, int], None] | None,
+    ) -> Outgoing:
+        """The message with the file uploaded for it; as it is when it was accepted before."""
+        known = self.state.sent(self.scope, exchange.session.name, outgoing.key)
+        if known is not None and known.state == "accepted":
+            return outgoing
         exchange.progress = progress
         try:
-            return exchange.perform(
-                self.dialect.upload(exchange.session, path.name, mime or "application/octet-stream", content), deadline
-            )
+            flow = self.dialect.upload(exchange.session, file.name, file.mime, file.read())
+            return replace(outgoing, attachment_id=exchange.perform(flow, deadline))
         finally:
             exchange.progress = None
+
+    def _deliver_file(self, exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Message:
+        """Deliver it; delete the uploaded file when the message was not taken."""
+        try:
+            return self._deliver(exchange, outgoing, deadline)
+        except Failure as failure:
+            connected = exchange.line is not None or not self.dialect.has_socket
+            if outgoing.attachment_id is not None and failure.delivery in {"rejected", "not_sent"} and connected:
+                try:
+                    discard = self.dialect.discard(exchange.session, outgoing.attachment_id)
+                    exchange.perform(discard, deadline.sooner(5.0))
+                except Failure as left:
+                    # The service forgets what nobody sent by itself, in time.
+                    self.notice(f"the uploaded file could not be deleted: {left.message}")
+            raise
 
     def typing(self) -> None:
         """Say that the guest is typing; at most once in five seconds for one session."""
@@ -712,17 +730,48 @@ class Client:
         exchange.renew(kind, deadline, stale=held)
         return exchange.session
 
-    def download(self, attachment_id: str, to: Path) -> Path:
-        """Save an attachment into the folder (or under the new name) `to`; never overwrites."""
-        from guestctl.downloads import save
+    def download(self, attachment_id: str, to: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
+        """Save an attachment into the folder (or under the new name) `to`; never overwrites.
+
+        The service is asked for an address that is good now; one that has gone stale meanwhile is asked
+        for once more. A file the service gives no address of is fetched from where history shows it.
+        """
+        from guestctl.downloads import Stale, save
         from guestctl.transport.network import is_loopback
 
         deadline = self._deadline()
         self._need(Ability.FILES)
         exchange = self._exchange_for(self.session())
-        located = exchange.perform(self.dialect.download(exchange.session, attachment_id), deadline)
         local = is_loopback(urlsplit(self.dialect.rest("/")).hostname or "")
-        return save(self._connector.http, located, attachment_id, to, deadline, limit=DOWNLOAD_LIMIT, local=local)
+
+        def fetched() -> Path:
+            located = self._located(exchange, attachment_id, deadline)
+            return save(
+                self._connector.http,
+                located,
+                attachment_id,
+                to,
+                deadline,
+                limit=DOWNLOAD_LIMIT,
+                local=local,
+                progress=progress,
+            )
+
+        try:
+            return fetched()
+        except Stale:
+            return fetched()
+
+    def _located(self, exchange: Exchange, attachment_id: str, deadline: Deadline) -> tuple[Request, str | None]:
+        """The request that fetches an attachment, and the name offered for it."""
+        try:
+            return exchange.perform(self.dialect.download(exchange.session, attachment_id), deadline)
+        except Refused as refusal:
+            for message in reversed(self._recent(exchange, deadline)):
+                for found in message.attachments:
+                    if found.id == attachment_id and found.url is not None:
+                        return Request("GET", found.url.reveal(), "download", idempotent=True), found.name
+            raise refusal
 
     def sync(self, attributes: Mapping[str, Json]) -> None:
         """Merge attributes into the guest's profile."""
@@ -797,42 +846,6 @@ def _ends_conversation(event: Event | None) -> bool:
     if isinstance(event, Presence):
         return event.presence == "Disconnect" and event.direction == "outbound"
     return isinstance(event, SessionEvent) and event.change in {"read_only", "ended"}
-
-
-def pick_option(options: Sequence[Option], wanted: str) -> Option:
-    """The option meant by a number (from 1), a label or a payload. Raises UsageError listing them."""
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(options):
-        return options[int(wanted) - 1]
-    for exact in (str, str.casefold):
-        for option in options:
-            if exact(wanted) in (exact(option.text), exact(option.payload)):
-                return option
-    offered = ", ".join(f"{n} {option.text!r}" for n, option in enumerate(options, 1))
-    raise UsageError(f"--pick: {wanted!r} is not offered; there is {offered}", code="usage.option")
-
-
-def check_file(session: Session, name: str, mime: str, size: int) -> None:
-    """Refuse a file the session's own limits are bound to refuse (web-messaging-v1.md §10.11)."""
-    limits = session.limits
-
-    def refuse(why: str, code: int) -> Refused:
-        failure = Refused(f"{name}: {why}", code="service.file", api=session.api, service_code=code)
-        failure.delivery = "not_sent"
-        return failure
-
-    if size == 0:
-        raise refuse("the file is empty", 4102)
-    if limits.file_kilobytes is not None and size // 1000 > limits.file_kilobytes:
-        raise refuse(f"{size} bytes, the limit is {limits.file_kilobytes} kB", 4002)
-    if any(name.endswith(extension) for extension in limits.blocked_extensions):
-        raise refuse("this kind of file is blocked", 4001)
-    if limits.file_types and not any(_mime_matches(mime, allowed) for allowed in limits.file_types):
-        raise refuse(f"type {mime} is not among {', '.join(limits.file_types)}", 4001)
-
-
-def _mime_matches(mime: str, allowed: str) -> bool:
-    kind, _, sub = allowed.partition("/")
-    return allowed in ("*/*", mime) or (sub == "*" and mime.startswith(kind + "/"))
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

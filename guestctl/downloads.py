@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -20,6 +21,11 @@ from guestctl.wire import Request
 
 if TYPE_CHECKING:
     from guestctl.transport.http import Http
+
+
+class Stale(Refused):
+    """The address was good once; a fresh one may be asked for."""
+
 
 #: Longest file name written, in bytes.
 NAME_BYTES = 200
@@ -68,11 +74,12 @@ def save(
     *,
     limit: int,
     local: bool,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Fetch into the folder `to`, or under the new file name `to`; returns the path written.
 
-    Raises UsageError when the file exists, Refused for an address that is not allowed or a file
-    over `limit` bytes. A partial file is removed.
+    Raises UsageError when the file exists or cannot be written, Stale when the address is good no
+    more, Refused for one that is not allowed or a file over `limit` bytes. A partial file is removed.
     """
     request, offered = located
     if not allowed(request.url, local=local):
@@ -87,9 +94,11 @@ def save(
         raise UsageError(f"{target}: {error.strerror or error}") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
-            reply = http.download(request, headers=request.headers, deadline=deadline, write=file.write, limit=limit)
+            reply = http.download(
+                request, headers=request.headers, deadline=deadline, write=file.write, limit=limit, progress=progress
+            )
         if reply.status in {403, 404}:
-            raise Refused("the attachment's address has expired", code="service.file", http_status=reply.status)
+            raise Stale("the attachment's address has expired", code="service.file", http_status=reply.status)
         if not reply.ok:
             raise NetworkError(f"download: HTTP {reply.status}", code="service.down", http_status=reply.status)
     except BaseException as error:

@@ -259,6 +259,18 @@ class Message:
 
 
 @immutable
+class FormField:
+    """One field of a form in a message. `items`: what a list, wheel or date offers, as title and payload."""
+
+    id: str
+    title: str
+    kind: Literal["line", "lines", "date", "list", "wheel"]
+    required: bool = False
+    items: tuple[tuple[str, str], ...] = ()
+    several: bool = False
+
+
+@immutable
 class Outgoing:
     """A message the guest wants to send. `key` is the client's own id of it (a UUID).
 

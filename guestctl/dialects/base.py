@@ -35,6 +35,7 @@ from guestctl.model import (
     Credential,
     CredentialKind,
     Deployment,
+    FormField,
     Json,
     Message,
     Opening,
@@ -324,13 +325,26 @@ class Dialect(ABC):
         return session
         yield
 
-    def fill_form(self, message: Message, answers: Mapping[str, Json]) -> Mapping[str, Json] | None:
-        """The wire form of answers (field id -> value) to the form in `message`; None when it holds none."""
+    def answer(
+        self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
+    ) -> Outgoing | None:
+        """`outgoing` as the answer to `message`: what is picked of its options (by number, label, payload or
+        date), or its form filled in (field -> value). None: it offers nothing of the kind. Raises UsageError
+        for what it does not offer."""
         return None
+
+    def form_fields(self, message: Message) -> tuple[FormField, ...]:
+        """The fields of the form in `message`; empty when it holds none."""
+        return ()
 
     def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
         """Upload one file; returns the attachment id once the service has accepted it."""
         raise self.unsupported(Ability.FILES)
+        yield
+
+    def discard(self, session: Session, attachment_id: str) -> Flow[None]:
+        """Delete an uploaded file that no message refers to; nothing where an API has no such request."""
+        return
         yield
 
     def download(self, session: Session, attachment_id: str) -> Flow[tuple[Request, str | None]]:

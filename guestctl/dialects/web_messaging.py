@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlencode, urlsplit
 
+from guestctl.dialects import answers
 from guestctl.dialects.base import (
     Ability,
     CloseAction,
@@ -22,7 +23,7 @@ from guestctl.dialects.base import (
     Standing,
     normalised_time,
 )
-from guestctl.dialects.content import read_attachments, read_options, write_form, write_message
+from guestctl.dialects.content import read_attachments, read_options, write_message
 from guestctl.errors import (
     Conflict,
     Failure,
@@ -38,6 +39,7 @@ from guestctl.model import (
     Credential,
     CredentialKind,
     Deployment,
+    FormField,
     Json,
     Limits,
     Message,
@@ -357,8 +359,13 @@ class WebMessaging(Dialect):
         frame["message"] = {"type": "Text", "text": "ping"}
         return Turn(json.dumps(frame), lambda h: isinstance(h, Alive), "socket")
 
-    def fill_form(self, message: Message, answers: Mapping[str, Json]) -> Mapping[str, Json] | None:
-        return write_form(message, answers)
+    def answer(
+        self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
+    ) -> Outgoing | None:
+        return answers.answer(outgoing, message, pick, form)
+
+    def form_fields(self, message: Message) -> tuple[FormField, ...]:
+        return answers.form_fields(message)
 
     # --- files (§5.6, §7.3) ---
 
