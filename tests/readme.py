@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from guestctl.checking.keys import table
 from guestctl.cli.invocation import World
 from guestctl.cli.main import run
 from guestctl.cli.registry import COMMANDS
@@ -71,7 +72,13 @@ def _folded(title: str, summary: str, text: str) -> str:
     return f"<details><summary><code>{title}</code>: {summary}</summary>\n\n{body}\n</details>\n"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"demo": demo, "apis": apis, "exits": exits, "help": help_pages}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo": demo,
+    "check-keys": table,
+    "apis": apis,
+    "exits": exits,
+    "help": help_pages,
+}
 
 
 def generated(text: str) -> str:
