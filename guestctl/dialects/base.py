@@ -416,8 +416,9 @@ class Dialect(ABC):
         self, status: int, service_code: str | int | None, request: Request
     ) -> tuple[type[Failure], str]:
         """Failure class and stable code of an HTTP status (dialects.md, "Shared rules")."""
-        if 300 <= status < 400:
-            return Unreadable, "answer.redirect"
+        if status < 400:
+            # A socket's upgrade answered 200 is no refusal: what answers is not this service.
+            return Unreadable, "answer.redirect" if status >= 300 else "answer.unreadable"
         if status >= 500:
             return NetworkError, "service.down"
         if status == 401:
