@@ -90,7 +90,7 @@ def test_locked_for_too_long(talking: Guest, room: Room, time: Hurried) -> None:
     result = talking("send", "hi")
     error = check(result, 6, "conflict.locked")
     assert (error["http_status"], error["service_code"]) == (409, "session.locked")
-    assert 5 <= sum(time.sleeps) < 6
+    assert 0 < sum(time.sleeps) < 6
     assert result.record["delivery"] == "rejected"
 
 

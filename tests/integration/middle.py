@@ -1,0 +1,157 @@
+"""A gateway that misbehaves: it stands before a sandbox and answers some requests itself, or alters the answers.
+
+Knows: TCP and the head of an HTTP/1.1 message. Must not know: guestctl, any API. `Elsewhere` is another
+host, which must never hear anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T", bound="_Listening")
+Rule: TypeAlias = Callable[["Asked"], bytes | None]
+Change: TypeAlias = Callable[[Any], Any]
+
+
+class Asked:
+    """One request: its head, and whether it asks for a socket."""
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        self.method, self.target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        self.upgrade = b"upgrade: websocket" in head.lower()
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+        self.length = int(length[1]) if length else 0
+
+
+def answer(status: int, body: bytes = b"", content_type: str = "application/json", **headers: str) -> bytes:
+    lines = {"Content-Type": content_type, "Content-Length": str(len(body)), "Connection": "close", **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode() + body
+
+
+class _Listening:
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._threads: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        try:
+            self._server.shutdown(socket.SHUT_RDWR)  # wakes accept(2); close alone does not
+        except OSError:
+            pass
+        self._server.close()
+        self._accepting.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self.serve(connection)
+            except OSError:
+                pass  # the other side has gone
+
+    def serve(self, connection: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class Elsewhere(_Listening):
+    """Keeps what is said to it."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        super().__init__()
+
+    def serve(self, connection: socket.socket) -> None:
+        connection.settimeout(0.5)
+        self.heard.append(connection.recv(65536))
+        connection.sendall(answer(200, b"{}"))
+
+
+class Middle(_Listening):
+    """`rule` may answer a request itself; `change` alters the JSON of what the sandbox answers."""
+
+    def __init__(self) -> None:
+        self.behind = 0
+        self.rule: Rule = lambda asked: None
+        self.change: Change | None = None
+        self.asked: list[Asked] = []
+        super().__init__()
+
+    def serve(self, connection: socket.socket) -> None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = connection.recv(65536)
+            if not piece:
+                return
+            data += piece
+        head, _, rest = data.partition(b"\r\n\r\n")
+        asked = Asked(head)
+        while len(rest) < asked.length:
+            rest += connection.recv(65536)
+        self.asked.append(asked)
+        own = self.rule(asked)
+        if own is not None:
+            connection.sendall(own)
+            return
+        if not asked.upgrade:
+            head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:"))
+            head += b"\r\nConnection: close"
+        with socket.create_connection(("127.0.0.1", self.behind)) as service:
+            service.sendall(head + b"\r\n\r\n" + rest)
+            if self.change is not None and not asked.upgrade:
+                connection.sendall(self._changed(service))
+            else:
+                _splice(connection, service)
+
+    def _changed(self, service: socket.socket) -> bytes:
+        data = b""
+        while piece := service.recv(65536):
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1])
+        assert self.change is not None
+        if not body or status >= 300:
+            return data
+        return answer(status, json.dumps(self.change(json.loads(body))).encode())
+
+
+def _splice(one: socket.socket, other: socket.socket) -> None:
+    """Carry bytes both ways until either side ends."""
+    while True:
+        readable, _, _ = select.select([one, other], [], [], 10)
+        if not readable:
+            return
+        for sock in readable:
+            data = sock.recv(65536)
+            if not data:
+                return
+            (other if sock is one else one).sendall(data)
