@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from guestctl.model import Json, Secret
 
@@ -24,6 +24,18 @@ _SIGNING = ("signature", "token", "credential", "jwt", "secret", "keyid", "passw
 _URL = re.compile(r"\b(?:https?|wss?)://[^\s\"'<>\\]+\?[^\s\"'<>\\]+")
 _JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+([^\s\"',]+)", re.IGNORECASE)
+#: JSON that was cut off, or stands inside other text, is no JSON to parse: its secret members are found by their
+#: names, in whatever depth of escaping, up to the closing quote or the end.
+_MEMBER = re.compile(
+    r"""(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
+    r"""admin[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)""",
+    re.IGNORECASE | re.DOTALL,
+)
+#: The same in a form or a query, also of an address too damaged to be taken for one.
+_PAIR = re.compile(
+    r"""(?:token|jwt|secret|password|signature|credential|keyid|code_verifier)=(?P<value>[^&\s"'<>\\]+)""",
+    re.IGNORECASE,
+)
 #: A shorter literal would be found inside innocent words.
 _SHORTEST = 6
 
@@ -40,7 +52,8 @@ class Redactor:
         value = secret.reveal() if isinstance(secret, Secret) else secret
         if value and len(value) >= _SHORTEST:
             self._literals[value] = _mask(value)
-            self._literals.setdefault(json.dumps(value)[1:-1], _mask(value))
+            for written in (json.dumps(value)[1:-1], quote(value, safe="")):
+                self._literals.setdefault(written, _mask(value))
 
     def text(self, text: str) -> str:
         """Free text or JSON text without its secrets."""
@@ -93,9 +106,17 @@ class Redactor:
                 text = text.replace(literal, mask)
         if "://" in text:
             text = _URL.sub(lambda found: _unsigned(found[0]), text)
+        text = _MEMBER.sub(self._hidden, text)
+        if "=" in text:
+            text = _PAIR.sub(self._hidden, text)
         if "eyJ" in text:
             text = _JWT.sub(lambda found: _mask(found[0]), text)
         return _BEARER.sub(lambda found: f"{found[1]} {_masked_once(found[2])}", text)
+
+    def _hidden(self, found: re.Match[str]) -> str:
+        value = found["value"]
+        shown = self._hide(value) if value and not value.startswith("***") else value
+        return found[0][: found.start("value") - found.start()] + str(shown)
 
 
 def _mask(value: str) -> str:

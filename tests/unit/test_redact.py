@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import jwt
+import pytest
 
 from guestctl.model import Secret
 from guestctl.redact import Redactor
@@ -54,6 +55,33 @@ def test_signed_addresses_lose_their_query() -> None:
     plain = "https://api.example/messages?pageNumber=2&pageSize=25"
     assert redactor.text(plain) == plain
     assert "t0k3n" not in redactor.text("wss://x.example/v1?token=t0k3n-long")
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        '{"token": "%s',
+        '{"a": 1, "guestToken":"%s", "messages": [',
+        r"create: HTTP 400: {\"jwt\": \"%s\", \"a",
+        "{'client_secret': '%s'",
+        r'{"password": "a \" quote, then %s',
+        '{"refresh_token": ["%s',
+        r'"url":"https:\/\/s3.example\/x?a=1\u0026X-Amz-Signature=%s',
+        "Set-Cookie: session-token=%s; Path=/",
+        "form token=%s&x=1",
+    ],
+)
+def test_json_that_cannot_be_parsed(cut: str) -> None:
+    """Cut off, or inside other text: names still say what a secret is."""
+    redactor = Redactor()
+    assert TOKEN not in redactor.text(cut % TOKEN)
+    again = redactor.text(redactor.text(cut % TOKEN))
+    assert again == redactor.text(cut % TOKEN)
+
+
+def test_long_and_odd_text_takes_linear_time() -> None:
+    for odd in ("\\" * 200_000, '"token' * 50_000, "token" * 60_000, "a" * 300_000 + "=", "eyJ" * 100_000):
+        assert Redactor().text(odd)
 
 
 def test_jwts_and_bearers_in_prose() -> None:
