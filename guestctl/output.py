@@ -63,6 +63,8 @@ class Output:
         self.mode = mode
         self.verbose = verbose
         self.json_errors = json_errors
+        #: Whether agents and bots write Markdown; asked when a text for people may hold some.
+        self.markdown: Callable[[], bool] = lambda: False
         self._held: list[str] = []
         self._quiet = quiet
         self._now = now
@@ -260,7 +262,7 @@ class Output:
         if self._view_made is None:
             from guestctl.views import View
 
-            self._view_made = View(self.terminal, self._now)
+            self._view_made = View(self.terminal, self._now, lambda: self.markdown())
         return self._view_made
 
     @property

@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from guestctl.clock import epoch_of
+from guestctl.offering import lines as offered
 from guestctl.records import Record
-from guestctl.terminal import Terminal, block, fold, visible
+from guestctl.terminal import Terminal, block, cells, fold, visible
 
 _LONGEST_NAME = 40
 _STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33"}
@@ -43,11 +44,18 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 class View:
-    """Renders records for one terminal. `now` is epoch seconds, for dates and time left."""
+    """Renders records for one terminal. `now` is epoch seconds, for dates and time left.
 
-    def __init__(self, terminal: Terminal, now: Callable[[], float]) -> None:
+    `markdown` says whether the service's people and bots write it; asked when a text may hold some.
+    Without colour Markdown is shown as it was written, which is what it was made for.
+    """
+
+    def __init__(
+        self, terminal: Terminal, now: Callable[[], float], markdown: Callable[[], bool] = lambda: False
+    ) -> None:
         self._terminal = terminal
         self._now = now
+        self._markdown = markdown
 
     # --- streams ---
 
@@ -62,15 +70,42 @@ class View:
         stamp, name = self._stamp(record["time"]), _speaker(record)
         indent = len(stamp) + 3
         head = f"{self._paint(stamp, 'dim')} {'>' if guest else '<'} "
-        body = block(f"{name}: {record['text']}", indent, self._terminal.width)
-        # The name is painted after folding: style codes have no width and must not be folded.
-        body = self._paint(f"{name}:", "guest" if guest else "service") + body.removeprefix(f"{name}:")
+        style = "guest" if guest else "service"
+        body = None if guest else self._marked_up(name, record["text"], indent, style)
+        if body is None:
+            body = block(f"{name}: {record['text']}", indent, self._terminal.width)
+            # The name is painted after folding: style codes have no width and must not be folded.
+            body = self._paint(f"{name}:", style) + body.removeprefix(f"{name}:")
         lines = [head + body]
-        lines += [f"[{n}] {_offer(option)}" for n, option in enumerate(record["options"], 1)]
-        lines += [f"(file) {_file(attachment)}" for attachment in record["attachments"]]
+        lines += [self._indented(text, indent + 2 * level) for level, text in offered(record)]
+        lines += [self._indented(_file(attachment), indent) for attachment in record["attachments"]]
         if record.get("delivery", "accepted") != "accepted":
-            lines.append(f"({record['delivery'].replace('_', ' ')})")
-        return ("\n" + " " * indent).join([lines[0], *(self._folded(line, indent) for line in lines[1:])])
+            lines.append(" " * indent + f"({record['delivery'].replace('_', ' ')})")
+        return "\n".join(lines)
+
+    def _indented(self, text: str, indent: int) -> str:
+        """A line of its own, and its further rows further in."""
+        width = self._terminal.width
+        indent = indent if width is None else min(indent, width // 2)
+        return " " * indent + self._folded(text, indent, further=4)
+
+    def _marked_up(self, name: str, text: str, indent: int, style: str) -> str | None:
+        """Markdown as styled lines; None where there is none, or nobody wants it."""
+        if not self._terminal.colour:
+            return None
+        from guestctl.markdown import spans
+
+        lines = spans(text)
+        if not lines or not self._markdown():
+            return None
+        lines[0].insert(0, (" ", ""))
+        lines[0].insert(0, (f"{name}:", _STYLES[style]))
+        width = self._terminal.width
+        room = None if width is None else max(10, width - indent)
+        rows = [row for line in lines for row in _fold_spans(line, room)]
+        return ("\n" + " " * indent).join(
+            "".join(f"\x1b[{codes}m{piece}\x1b[0m" if codes else piece for piece, codes in row) for row in rows
+        )
 
     def _remark(self, record: Record) -> str:
         words = _REMARKS.get(str(record.get("kind")), _plain)(record)
@@ -121,9 +156,10 @@ class View:
 
     # --- pieces ---
 
-    def _folded(self, text: str, indent: int) -> str:
+    def _folded(self, text: str, indent: int, further: int = 0) -> str:
         width = self._terminal.width
-        return ("\n" + " " * indent).join(fold(text, None if width is None else max(10, width - indent)))
+        room = None if width is None else max(10, width - indent - further)
+        return ("\n" + " " * (indent + further)).join(fold(text, room))
 
     def _paint(self, text: str, style: str) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._terminal.colour else text
@@ -142,6 +178,24 @@ class View:
         except (ValueError, OverflowError):
             return "?"
         return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
+
+
+def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list[tuple[str, str]]]:
+    """Styled pieces in rows of at most `room` columns."""
+    rows: list[list[tuple[str, str]]] = [[]]
+    used = 0
+    for text, codes in spans:
+        piece = ""
+        for char in text:
+            size = cells(char)
+            if room is not None and used + size > room and used:
+                rows[-1].append((piece, codes))
+                rows.append([])
+                piece, used = "", 0
+            piece += char
+            used += size
+        rows[-1].append((piece, codes))
+    return rows
 
 
 def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> str:
@@ -207,14 +261,11 @@ def _speaker(record: Mapping[str, Any]) -> str:
     return visible(sender["name"] or sender["role"] or fallback)[:_LONGEST_NAME]
 
 
-def _offer(option: Mapping[str, Any]) -> str:
-    text = visible(option["text"])
-    return f"{text} <{visible(option['url'])}>" if option["url"] else text
-
-
 def _file(attachment: Mapping[str, Any]) -> str:
     parts = [attachment["name"] or attachment["mime"] or "unnamed", size_of(attachment["size"])]
-    return ", ".join(visible(part) for part in [*parts, *([attachment["id"]] if attachment["id"] else [])])
+    kind = {"Image": "image", "Video": "video", "Audio": "audio"}.get(attachment["media_type"] or "", "file")
+    named = [*parts, *([attachment["id"]] if attachment["id"] else [])]
+    return f"({kind}) " + ", ".join(visible(part) for part in named)
 
 
 def _typing(record: Mapping[str, Any]) -> str:

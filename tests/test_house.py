@@ -21,6 +21,8 @@ OWNERS = {
     "ruamel": {"profiles"},
     "typer": {"cli", "__main__"},
     "rich": {"views", "cli", "terminal", "output"},
+    "markdown_it": {"markdown"},
+    "prompt_toolkit": {"cli.chat"},
     "tornado": {"sandbox.server"},
     "sqlite3": {"state", "sandbox.store"},
     "jwt": {"jwt_claims", "sandbox"},

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -89,6 +89,10 @@ class Invocation:
         file = self._stack.enter_context(TraceFile(self.options.trace)) if self.options.trace else None
         return Watcher(self.clock, self.redactor, file, self.out.detail if self.out.verbose else None)
 
+    def watch(self) -> None:
+        """Begin the trace now: the file is there even when nothing is exchanged."""
+        _ = self.watcher
+
     @cached_property
     def redactor(self) -> Redactor:
         """Knows every secret this command has met."""
@@ -152,6 +156,7 @@ class Invocation:
             for credential in session.credentials.values():
                 self.redactor.add(credential.secret)
                 self.redactor.add(credential.refresh)
+        self.out.markdown = cache(lambda: client.deployment().markdown)
         return self._stack.enter_context(client)
 
     def confirmed(self, question: str, yes: bool) -> None:
