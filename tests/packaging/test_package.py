@@ -1,0 +1,127 @@
+"""What is built from the source can be installed where nothing is, runs there, and leaves without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+from guestctl import __version__
+
+ROOT = Path(__file__).parents[2]
+_SOURCE = ("guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml")
+#: Seconds one step may take: pip fetches what the base needs.
+_PATIENCE = 240
+
+
+def run(*words: object, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """A command in a clean environment, but for how pip reaches its index."""
+    environ = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "PROXY" in name.upper()}
+    environ |= {"PATH": os.defpath, "HOME": str(home), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=environ, capture_output=True, text=True, timeout=_PATIENCE
+    )
+
+
+def done(*words: object, cwd: Path, home: Path) -> str:
+    found = run(*words, cwd=cwd, home=home)
+    assert found.returncode == 0, f"{words}: {found.stdout}{found.stderr}"
+    return found.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist, and the wheel that was built from it."""
+    pytest.importorskip("build")
+    place = tmp_path_factory.mktemp("package")
+    wanted = run(
+        sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", place / "got", "setuptools>=77",
+        cwd=place, home=place,
+    )  # fmt: skip
+    if wanted.returncode:
+        pytest.skip(f"the package index cannot be reached: {wanted.stderr.strip().splitlines()[-1]}")
+    source = place / "source"
+    source.mkdir()
+    leave = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
+    for name in _SOURCE:
+        found = ROOT / name
+        if found.is_dir():
+            shutil.copytree(found, source / name, ignore=leave)
+        else:
+            shutil.copy(found, source)
+    done(sys.executable, "-m", "build", "--outdir", place / "dist", source, cwd=place, home=place)
+    return place / "dist"
+
+
+def test_version_is_in_one_place() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dynamic = ["version"]' in text
+    assert __version__ not in re.findall(r'"([^"]*)"', text)
+    assert f"### {__version__}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(2 * _PATIENCE)
+def test_what_is_shipped(built: Path) -> None:
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "profiles.example.yaml", "tests/wire/README.md"} <= names
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "wire").rglob("*.yaml")} <= names
+
+    [wheel] = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"guestctl-{__version__}.dist-info/"
+        metadata = message_from_string(archive.read(f"{info}METADATA").decode())
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "guestctl").rglob("*.py")} <= names
+    assert {"guestctl/py.typed", f"{info}licenses/LICENSE", f"{info}entry_points.txt"} <= names
+    assert {name.partition("/")[0] for name in names} == {"guestctl", info.rstrip("/")}
+    assert metadata["Version"] == __version__
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert set(metadata.get_all("Provides-Extra", [])) == {"tls", "dev"}
+    assert 'cryptography>=43; extra == "tls"' in metadata.get_all("Requires-Dist", [])
+
+
+@pytest.mark.timeout(4 * _PATIENCE)
+def test_installed_run_and_removed(built: Path, tmp_path: Path) -> None:
+    """In an environment with nothing but pip, and with nothing of the development set."""
+    home = tmp_path / "home"
+    home.mkdir()
+    done(sys.executable, "-m", "venv", tmp_path / "fresh", cwd=tmp_path, home=home)
+    scripts = tmp_path / "fresh" / "bin"
+    before = _ours(tmp_path / "fresh")
+    [wheel] = built.glob("*.whl")
+    done(scripts / "pip", "install", "-q", wheel, cwd=tmp_path, home=home)
+
+    assert done(scripts / "guestctl", "--version", cwd=tmp_path, home=home) == f"guestctl {__version__}\n"
+    assert (
+        done(scripts / "python", "-m", "guestctl", "--version", cwd=tmp_path, home=home) == f"guestctl {__version__}\n"
+    )
+    answer = "import guestctl; from guestctl import Client; print(guestctl.__version__, Client.__name__)"
+    assert done(scripts / "python", "-c", answer, cwd=tmp_path, home=home) == f"{__version__} Client\n"
+    asked = done(
+        scripts / "guestctl", "sandbox", "exec", "--", scripts / "guestctl", "ask", "hi", cwd=tmp_path, home=home
+    )
+    assert asked == "echo: hi\n"
+    missing = run(scripts / "guestctl", "sandbox", "serve", "--tls", cwd=tmp_path, home=home)
+    assert (missing.returncode, "guestctl[tls]" in missing.stderr) == (2, True)
+    packages = json.loads(done(scripts / "pip", "list", "--format", "json", cwd=tmp_path, home=home))
+    assert not {"pytest", "hypothesis", "cryptography", "mypy"} & {package["name"] for package in packages}
+    assert list(home.iterdir()) == [], "a command that stores nothing left something behind"
+
+    done(scripts / "pip", "uninstall", "-q", "-y", "guestctl", cwd=tmp_path, home=home)
+    assert _ours(tmp_path / "fresh") == before
+
+
+def _ours(environment: Path) -> set[Path]:
+    return {path for path in environment.rglob("*") if "guestctl" in str(path.relative_to(environment))}
