@@ -68,7 +68,7 @@ class _Tapped(io.BytesIO):
         written = super().write(data)
         *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
         for line in lines:
-            self._tell(json.loads(line))
+            self._tell(json.loads(line) if line.startswith(b"{") else {"line": line.decode()})
         return written
 
 
@@ -105,7 +105,7 @@ class Guest:
         return "history" if "history" in self.dialect.margins else "guest"
 
     def __call__(self, *argv: str, stdin: str = "", on: OnRecord | None = None, **more: str) -> Result:
-        """`on` hears of each record as soon as it is printed (JSON Lines only), in this thread."""
+        """`on` hears of each record as soon as it is printed, in this thread; of what is no JSON, of its `line`."""
         out = Stream() if on is None else _Tap(on)
         err = Stream()
         world = World(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock)
