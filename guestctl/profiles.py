@@ -202,6 +202,11 @@ KEYS: Mapping[str, Key] = {
 _GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
 
 
+def variable(key: str) -> str:
+    """The environment variable that sets a key."""
+    return f"GUESTCTL_{key.replace('.', '_').upper()}"
+
+
 def _suggest(word: str, choices: Iterator[str] | tuple[str, ...] | list[str]) -> str:
     near = get_close_matches(word[:100], list(choices), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
@@ -510,12 +515,12 @@ def _stronger(
     for key in KEYS:
         if key in without:
             continue
-        word = key.replace(".", "_")
-        option, variable = f"--{word.replace('_', '-')}", f"GUESTCTL_{word.upper()}"
+        option = "--" + key.replace(".", "-").replace("_", "-")
+        named = variable(key)
         if key in options:
             text, origin, hint = options[key], f"option {option}", f"Correct {option}."
-        elif environ.get(variable):
-            text, origin, hint = environ[variable], f"environment {variable}", f"Correct {variable}, or unset it."
+        elif environ.get(named):
+            text, origin, hint = environ[named], f"environment {named}", f"Correct {named}, or unset it."
         else:
             continue
         values[key] = _read(key, text, origin, code="config.key", hint=hint)

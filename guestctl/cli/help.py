@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guestctl.cli.registry import COMMANDS, GROUPS, Entry, members
+from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, Entry, members
 
 if TYPE_CHECKING:
     import typer
@@ -33,6 +33,7 @@ def program(width: int | None) -> str:
     sections.append("Commands:\n" + _listed(single, width))
     for group, what in GROUPS.items():
         sections.append(f"{group.capitalize()} ({what}):\n" + _listed(members(group), width))
+    sections.append("Topics (guestctl help TOPIC):\n" + columns(TOPICS.items(), width))
     options = (("-h, --help", "show this"), ("--version", "show the version"))
     sections.append("Options:\n" + columns(options, width))
     examples = (
@@ -69,7 +70,7 @@ def command(context: typer.Context, about: str, examples: Sequence[str], common:
             shared.append(row)
         else:
             own.append(row)
-    text = [f"Usage: {usage}\n\n{_paragraphs(about, width)}"]
+    text = [f"Usage: {usage}\n\n{paragraphs(about, width)}"]
     for title, rows in (("Arguments", arguments), ("Options", own), ("Options of every command", shared)):
         if rows:
             text.append(f"{title}:\n{columns(rows, width)}")
@@ -99,7 +100,8 @@ def _listed(entries: Mapping[tuple[str, ...], Entry], width: int | None) -> str:
     return columns(((" ".join(words), entry.summary) for words, entry in entries.items() if not entry.hidden), width)
 
 
-def _paragraphs(text: str, width: int | None) -> str:
+def paragraphs(text: str, width: int | None) -> str:
+    """Text folded and set in; an empty line begins a paragraph."""
     from textwrap import fill
 
     room = max(30, min(width or _WIDEST_PAGE, _WIDEST_PAGE))

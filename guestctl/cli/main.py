@@ -69,12 +69,16 @@ class _Run:
             return self._told(_bug(error))
 
     def _go(self) -> int | None:
-        words, rest, unknown = self.parsed
+        words, rest, unknown, topic = self.parsed
         if unknown is not None:
             raise _unknown(words, unknown)
         if self.entry is not None:
             return self._command(self.entry, words, rest)
-        if "--version" in rest:
+        if topic is not None:
+            from guestctl.cli.topics import page
+
+            self.out.verbatim(page(topic, self.terminal.width))
+        elif "--version" in rest:
             from guestctl import __version__
 
             self.out.verbatim(f"guestctl {__version__}\n")

@@ -73,6 +73,14 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
 }
 
 #: Options that may stand before the command's name, and whether each takes a value.
+#: Topics of `guestctl help TOPIC`; their pages are in `cli/topics.py`.
+TOPICS: dict[str, str] = {
+    "environment": "the variables guestctl reads",
+    "exit-codes": "how a command can end",
+    "output": "formats and records",
+    "profiles": "where to talk: the file, its keys, the regions",
+}
+
 LEADING: dict[str, bool] = {
     "-p": True,
     "--profile": True,
@@ -103,11 +111,13 @@ class Parsed(NamedTuple):
 
     `unknown`: the word or option that no command or leading option has; None when all is well.
     """
+    `topic`: what `help` was asked about, when that is no command.
 
     words: tuple[str, ...]
     rest: list[str]
     unknown: str | None = None
 
+    topic: str | None = None
 
 def split(argv: Sequence[str]) -> Parsed:
     """Find the command in argv; options that came before its name move behind it."""
@@ -126,6 +136,8 @@ def split(argv: Sequence[str]) -> Parsed:
                 leading.append(waiting.pop(0))
         elif word == "help" and not words:
             leading.append("--help")
+            if waiting and waiting[0] in TOPICS:
+                return Parsed((), leading + waiting[1:], topic=waiting[0])
         elif (*words, word) in COMMANDS or (not words and word in GROUPS):
             words = (*words, word)
         else:
@@ -160,4 +172,7 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
         if not what.hidden:
             names.setdefault(entry[-1], []).append(" ".join(entry))
     nearest = get_close_matches(unknown, names, 1)
-    return "` or `".join(names[nearest[0]]) if nearest else None
+    if nearest:
+        return "` or `".join(names[nearest[0]])
+    nearest = get_close_matches(unknown, TOPICS, 1)
+    return f"help {nearest[0]}" if nearest else None
