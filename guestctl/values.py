@@ -36,7 +36,7 @@ def immutable(cls: type[T]) -> type[T]:
 
 
 def _fields(one: Any) -> tuple[Any, ...]:
-    return tuple([getattr(one, name) for name in one.__dataclass_fields__])
+    return tuple([getattr(one, name) for name, told in one.__dataclass_fields__.items() if told.compare])
 
 
 def _equal(self: object, other: object) -> Any:
