@@ -1,0 +1,55 @@
+"""`python -m tests.faults`: the long form. Exit 0 when every promise was kept.
+
+    python -m tests.faults --schedules 2000 --seed 1
+    python -m tests.faults --schedules 1 --seed 17 --dialect guests
+    python -m tests.faults --enumerated
+    python -m tests.faults --mutants
+
+Seeds count from `--seed` on, each once for every dialect. A violation is printed with the command that
+repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.faults.schedules import APIS, enumerated, make
+from tests.faults.trials import Tally, many, mutants
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Clients among faults.")
+    parser.add_argument("--schedules", type=int, default=70, metavar="N", help="how many (default 70)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default 0)")
+    parser.add_argument("--dialect", action="append", choices=APIS, help="only this one; may be repeated")
+    parser.add_argument("--enumerated", action="store_true", help="every action at every place instead")
+    parser.add_argument("--mutants", action="store_true", help="the mistaken clients instead, which must be caught")
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="processes (default 4)")
+    options = parser.parse_args()
+    if options.mutants:
+        return _mutants(options.jobs)
+    apis = options.dialect or list(APIS)
+    if options.enumerated:
+        plan = [schedule for api in apis for schedule in enumerated(api)]
+    else:
+        plan = [make(options.seed + n // len(apis), apis[n % len(apis)]) for n in range(options.schedules)]
+    total = Tally()
+    for found in many(plan, options.jobs):
+        total.add(found)
+        for violation in found.violations:
+            print(violation, file=sys.stderr, flush=True)
+    print(total)
+    return 1 if total.violations else 0
+
+
+def _mutants(jobs: int) -> int:
+    missed = 0
+    for name, found in mutants(jobs):
+        missed += not found
+        print(f"{name:48}{', '.join(sorted(set(found))) or 'NOT CAUGHT'}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

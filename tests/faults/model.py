@@ -1,0 +1,492 @@
+"""One schedule carried out: a guest who speaks, one who listens, an agent, and everything that goes wrong.
+
+Knows: the client's verbs, the sandbox, the proxy. Must not know: what is right or wrong (`oracles`).
+The truth is what the sandbox stored; the journal is what the clients said of it, at the time.
+
+Time is real: the faults are of real connections. What the client waits for by design (heartbeats,
+second looks, jitter) is shortened by `hurried`, all in proportion, so that a run takes a second or two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+from guestctl import continuity, listening, opening, sending
+from guestctl.cli.cursor import CursorFile
+from guestctl.client import Client
+from guestctl.clock import SystemClock
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.base import Position, Rate
+from guestctl.dialects.web_messaging import WebMessaging
+from guestctl.errors import Failure
+from guestctl.line import Line
+from guestctl.model import Connection, Gap, Message, Profile, Retry, Session
+from guestctl.profiles import resolve
+from guestctl.sandbox.faces import guest_sessions
+from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.world import Conversation
+from guestctl.sandbox.world import Message as Stored
+from guestctl.state import OutboxRow, State
+from tests.faults.proxy import Proxy
+from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step
+
+#: Seconds one verb of the guest may take, and the listener's each step.
+TIMEOUT = 3.0
+#: Seconds within which a listener must have everything once nothing goes wrong any more, and how long
+#: it is then watched for what comes too often.
+RECOVERY = 12.0
+AFTERWARDS = 0.12
+
+Record: TypeAlias = dict[str, Any]
+
+
+class Killed(BaseException):
+    """The process is no more: nothing of it may run on."""
+
+
+class Brisk(Random):
+    """Jitter, a twentieth as long."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return super().uniform(a / 20, b / 20)
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """The client's own waits, and the service's one, shortened in proportion. Concerns the whole process."""
+    with ExitStack() as patches:
+        for where, name, value in (
+            (opening, "Line", partial(Line, ping_every=0.25)),
+            (listening, "TICK", 0.05),
+            (listening, "SECOND_LOOK", 0.3),
+            (listening, "LAG_PATIENCE", 0.6),
+            (listening, "POLL_LEAST", 0.05),
+            (listening, "POLL_MOST", 0.2),
+            (listening, "STABLE", 1.0),
+            (continuity, "MISSING_WINDOW", 0.2),
+            (sending, "GRACE", 0.25),
+            (WebMessaging, "send_rate", Rate(200, 1.0)),
+            (guest_sessions, "LOCK", 0.2),
+            # Small pages, so that these few messages fill several.
+            *((dialect_class(name), "page_size", 5) for name in NAMES),
+        ):
+            patches.enter_context(patch.object(where, name, value))
+        yield
+
+
+@dataclass
+class Said:
+    """One message of the guest and what its sender was told. `delivery` "killed": it did not live to hear."""
+
+    text: str
+    key: str
+    delivery: str
+    id: str | None
+    failure: Failure | None
+    took: float
+
+
+@dataclass
+class Read:
+    """One reading of history: ids in the order given, the failure that ended it, and how much the
+    service had stored before and after."""
+
+    ids: list[str]
+    failure: Failure | None
+    before: int
+    after: int
+
+
+@dataclass
+class Run:
+    """What came of a schedule."""
+
+    schedule: Schedule
+    #: The service's messages, in order: id, key, direction, text, time.
+    log: list[Record] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    read: list[Read] = field(default_factory=list)
+    #: Lines the listener wrote, over all its lives: messages and gaps.
+    heard: list[Record] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+    #: Untyped exceptions, as text; failures of the listener; everything anybody was told.
+    crashes: list[str] = field(default_factory=list)
+    ended: list[Failure] = field(default_factory=list)
+    settled: Failure | None = None
+    told: list[str] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set)
+    conversations: int = 0
+    identities: set[tuple[str, ...]] = field(default_factory=set)
+    connections: int = 0
+    struck: Counter[str] = field(default_factory=Counter)
+    sound: bool = True
+
+
+class Theatre:
+    """A proxy, a sandbox behind it and a state directory; the actors' clients are made here."""
+
+    def __init__(self, schedule: Schedule, stack: ExitStack, run: Run) -> None:
+        self.schedule, self.run = schedule, run
+        self.directory = Path(stack.enter_context(TemporaryDirectory(prefix="guestctl-faults-")))
+        self.proxy = Proxy()
+        self._hooks = list(schedule.hooks)
+        self._inbound = 0
+        self.sandbox = stack.enter_context(
+            Sandbox(
+                fast=True,
+                also_hosts=[self.proxy.address],
+                watch=self._stored,
+                deployment={"return_message_id": schedule.keys_return},
+            )
+        )
+        self.proxy.start(self.sandbox.port)
+        stack.callback(self.proxy.stop)
+        self._ids = {who: Random(f"{who}/{schedule.seed}") for who in (SENDER, LISTENER)}
+        self.profile = self._profile()
+
+    def _profile(self) -> Profile:
+        environ = {"GUESTCTL_SANDBOX_URL": self.proxy.url}
+        found = resolve(
+            "sandbox",
+            options={"api": self.schedule.api},
+            environ=environ,
+            cwd=self.directory,
+            profiles_option=None,
+            sandbox=lambda: None,
+        ).profile
+        return replace(found, retry=Retry(base=0.4, cap=2.0))
+
+    def client(self, who: str, *, observer: Any = None) -> Client:
+        """A client as a fresh process has one; its state is its own connection to the shared database."""
+        clock = SystemClock()
+        state = State.open(self.directory / "state", clock, notice=self.run.told.append)
+        return Client(
+            self.profile,
+            state=state,
+            timeout=TIMEOUT,
+            notice=self.run.told.append,
+            observer=observer,
+            traceparent=f"00-{who}-{'00f067aa0ba902b7'}-01",
+            clock=clock,
+            random=Brisk(self.schedule.seed),
+            new_id=lambda: self.new_id(who),
+            environ={},
+        )
+
+    def new_id(self, who: str = SENDER) -> str:
+        """From a source of each actor's own, so that ids do not depend on who is faster."""
+        return str(uuid.UUID(int=self._ids[who].getrandbits(128), version=4))
+
+    def _stored(self, conversation: Conversation, message: Stored) -> None:
+        """In the sandbox's thread, before anybody is told."""
+        if message.direction != "inbound":
+            return
+        self._inbound += 1
+        for hook in [hook for hook in self._hooks if hook.count == self._inbound]:
+            self._hooks.remove(hook)
+            self._strike(hook)
+
+    def _strike(self, hook: Hook) -> None:
+        self.proxy.strike(hook.action, hook.who, hook.kind, hook.seconds)
+
+    def log(self) -> list[Record]:
+        """The one conversation's messages as the service has them."""
+        return self.sandbox.call(lambda: [one for c in self._reports() for one in c["messages"]])
+
+    def _reports(self) -> list[Record]:
+        return list(self.sandbox.admin.sessions()["sessions"])
+
+    def fault(self, spec: str) -> None:
+        self.sandbox.call(lambda: self.sandbox.faults.add(spec))
+
+    def fired(self) -> Counter[str]:
+        """How often each kind of the sandbox's faults has fired."""
+        return self.sandbox.call(self._fired)
+
+    def _fired(self) -> Counter[str]:
+        count: Counter[str] = Counter()
+        for armed in self.sandbox.faults._armed:
+            count[armed.fault.kind] += sum(tally.fired for tally in armed.tallies.values())
+        return count
+
+
+def die(client: Client) -> None:
+    """What the kernel does for a process that was killed: sockets and locks go, nothing is said."""
+    exchange = client._exchange
+    if exchange is not None and exchange.line is not None:
+        line, exchange.line = exchange.line, None
+        with line.held:
+            line.socket.abort()
+    client._connector.close()
+    client.state.close()
+
+
+class Listener(threading.Thread):
+    """Listens as `listen --cursor FILE` does with stdout in a regular file, and is killed now and then."""
+
+    def __init__(self, theatre: Theatre) -> None:
+        super().__init__(name="listener", daemon=True)
+        self._theatre = theatre
+        self._crashes = {crash.line: crash for crash in theatre.schedule.crashes}
+        self._lines = 0
+        self._ending = threading.Event()
+        self.live = threading.Event()
+        self._out = theatre.directory / "heard.jsonl"
+        self._out.touch()
+
+    def run(self) -> None:
+        run = self._theatre.run
+        while not self._ending.is_set():
+            client = self._theatre.client(LISTENER)
+            try:
+                self._live(client)
+            except Killed:
+                pass
+            except Failure as failure:
+                run.ended.append(failure)
+                if len(run.ended) > 20:
+                    return
+                self._ending.wait(0.05)
+            except Exception:
+                run.crashes.append(traceback.format_exc())
+                return
+            finally:
+                die(client)
+
+    def finish(self) -> None:
+        self._ending.set()
+        self.join(TIMEOUT + 5)
+
+    def heard(self) -> list[Record]:
+        """Its lines so far; what is no record is `torn`. A last line without its end is none yet."""
+        found: list[Record] = []
+        for line in self._out.read_text("utf-8").splitlines(keepends=True):
+            try:
+                found += [json.loads(line)] if line.endswith("\n") else []
+            except ValueError:
+                found.append({"kind": "torn", "text": line})
+        return found
+
+    def _live(self, client: Client) -> None:
+        theatre = self._theatre
+        session = client.session()
+        with open(self._out, "ab", buffering=0) as out:
+            cursor = CursorFile(theatre.directory / "cursor", client.state, client.scope, session.name, out)
+            after = Position(cursor.after) if cursor.after is not None else None
+            events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: 0.05)
+            for event in events:
+                if self._ending.is_set():
+                    return
+                if isinstance(event, Message):
+                    self._write(cursor, out.fileno(), event)
+                elif isinstance(event, Gap):
+                    gap = {"kind": "gap", "after": event.after, "before": event.before}
+                    os.write(out.fileno(), (json.dumps(gap) + "\n").encode())
+                elif isinstance(event, Connection):
+                    theatre.run.told.append(event.detail or "")
+                    if event.state == "live":
+                        self.live.set()
+
+    def _write(self, cursor: CursorFile, out: int, message: Message) -> None:
+        record = {"kind": "message", "id": message.id, "text": message.text, "direction": message.direction}
+        line = (json.dumps(record) + "\n").encode()
+        self._lines += 1
+        crash = self._crashes.pop(self._lines, None)
+        _die_at(crash, "before")
+        cursor.writing(message, len(line))
+        _die_at(crash, "intent")
+        if crash is not None and crash.moment == "torn":
+            os.write(out, line[: len(line) // 2])
+            raise Killed
+        os.write(out, line)
+        _die_at(crash, "line")
+        cursor.written(message)
+
+
+def _die_at(crash: Crash | None, moment: str) -> None:
+    if crash is not None and crash.moment == moment:
+        raise Killed
+
+
+class Speaker:
+    """The guest who speaks, one command after the other."""
+
+    def __init__(self, theatre: Theatre, listener: Listener) -> None:
+        self._theatre = theatre
+        self._listener = listener
+        self._client: Client | None = None
+        self._fuse = 0
+
+    def do(self, step: Step) -> None:
+        theatre = self._theatre
+        if step.does in ("send", "kill"):
+            self._send(step)
+        elif step.does == "push":
+            theatre.sandbox.call(lambda: theatre.sandbox.admin.push(step.text))
+        elif step.does == "pause":
+            time.sleep(step.seconds)
+        elif step.does == "attend":
+            self._listener.live.wait(TIMEOUT)
+        elif step.does == "history":
+            self.read()
+        elif step.does == "restart":
+            self.restart()
+        elif step.does == "down":
+            theatre.proxy.down(step.seconds)
+        elif step.does == "fault":
+            theatre.fault(step.text)
+        else:
+            theatre.sandbox.call(self._expire_token)
+
+    def _expire_token(self) -> None:
+        world = self._theatre.sandbox.world
+        for conversation in tuple(world.conversations.values()):
+            world.expire_token(conversation)
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            self._client = self._theatre.client(SENDER, observer=self._burn)
+        return self._client
+
+    def restart(self) -> None:
+        """The process is killed; the next command is another one."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            die(client)
+
+    def close(self) -> None:
+        """The process ends as it should."""
+        if self._client is not None:
+            self._client.close()
+            self._client.state.close()
+            self._client = None
+
+    def _burn(self, kind: str, data: object) -> None:
+        if self._fuse:
+            self._fuse -= 1
+            if not self._fuse:
+                raise Killed
+
+    def _send(self, step: Step) -> None:
+        key, begun = self._theatre.new_id(), time.monotonic()
+        said = Said(step.text, key, "killed", None, None, 0.0)
+        self._theatre.run.said.append(said)
+        client = self.client
+        self._fuse = step.count if step.does == "kill" else 0
+        try:
+            sent = client.send(step.text, key=key)
+            said.delivery, said.id = sent.delivery, sent.message.id if sent.message else None
+        except Failure as failure:
+            said.delivery, said.failure = failure.delivery or "not_sent", failure
+            said.delivery = said.delivery if failure.delivery else "untold"
+        except Killed:
+            self.restart()
+        except Exception:
+            said.delivery = "crashed"
+            self._theatre.run.crashes.append(traceback.format_exc())
+        finally:
+            self._fuse = 0
+            said.took = time.monotonic() - begun
+        if step.does == "kill":
+            self.restart()
+
+    def read(self) -> None:
+        """All of history, as far as it can be read."""
+        run, before, ids, failure = self._theatre.run, len(self._theatre.log()), [], None
+        try:
+            for item in self.client.history(all=True):
+                if isinstance(item, Message):
+                    ids.append(item.id)
+        except Failure as caught:
+            failure = caught
+        except Exception:
+            run.crashes.append(traceback.format_exc())
+            return
+        run.read.append(Read(ids, failure, before, len(self._theatre.log())))
+
+    def settle(self) -> None:
+        """The next run: whatever was left open comes to its end."""
+        try:
+            self.client.resume()
+        except Failure as failure:
+            self._theatre.run.settled = failure
+        except Exception:
+            self._theatre.run.crashes.append(traceback.format_exc())
+
+
+def carry_out(schedule: Schedule, *, recovery: float = RECOVERY) -> Run:
+    """Run one schedule to its end, the listener having so many seconds to recover. Must run `hurried`."""
+    run = Run(schedule)
+    with ExitStack() as stack:
+        theatre = Theatre(schedule, stack, run)
+        with theatre.client(SENDER) as client:
+            created = client.create()
+            scope = client.scope
+            client.state.close()
+        theatre.proxy.arm(schedule.rules)
+        for spec in schedule.faults:
+            theatre.fault(spec)
+        listener = Listener(theatre)
+        speaker = Speaker(theatre, listener)
+        listener.start()
+        try:
+            for step in schedule.steps:
+                speaker.do(step)
+            run.struck.update(theatre.fired())
+            speaker.restart() if schedule.seed % 2 else speaker.close()
+            theatre.proxy.heal()
+            theatre.sandbox.call(theatre.sandbox.faults.clear)
+            speaker.settle()
+            speaker.read()
+            run.log = theatre.log()
+            _await_all(listener, run, recovery)
+        finally:
+            listener.finish()
+            speaker.close()
+        run.log = theatre.log()
+        run.heard = listener.heard()
+        run.conversations = len(theatre.sandbox.call(theatre._reports))
+        run.connections = theatre.proxy.accepted[LISTENER]
+        run.struck.update(theatre.proxy.struck)
+        run.struck["kill"] += sum(said.delivery == "killed" for said in run.said) + len(schedule.crashes)
+        with State.open(theatre.directory / "state", SystemClock()) as state:
+            run.outbox = state.outbox(scope, created.name)
+            run.sound = state._rows("PRAGMA quick_check") == [("ok",)]
+            for _, session in state.sessions():
+                run.identities.add(_identity(session))
+                run.secrets |= {held.secret.reveal() for held in session.credentials.values()}
+        run.identities.add(_identity(created))
+    return run
+
+
+def _identity(session: Session) -> tuple[str, ...]:
+    """Who and where this is. What a renewal of the token gives anew is not part of it."""
+    return tuple(f"{name} {session.ids.get(name)}" for name in ("conversation", "guest"))
+
+
+def _await_all(listener: Listener, run: Run, recovery: float) -> None:
+    """Until the listener has what the service has, or has had the time to."""
+    until = time.monotonic() + recovery
+    wanted = [one["id"] for one in run.log]
+    while listener.is_alive() and time.monotonic() < until:
+        heard = {line.get("id") for line in listener.heard()}
+        if all(identity in heard for identity in wanted):
+            break
+        time.sleep(0.02)
+    time.sleep(AFTERWARDS)

@@ -1,0 +1,256 @@
+"""Clients with one mistake each: the harness is worth something only if it catches them all (§5.4).
+
+Knows: the client's inside, one place per mistake. Must not know: schedules' details, beyond one that
+shows each mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from guestctl import client, opening, paging, sending
+from guestctl.cli.cursor import CursorFile
+from guestctl.clock import Deadline
+from guestctl.continuity import Merge
+from guestctl.errors import Failure, Unreadable
+from guestctl.exchange import Exchange
+from guestctl.line import Line
+from guestctl.listening import Listener
+from guestctl.model import Message, Opening
+from guestctl.sending import _Send
+from guestctl.wire import Turn
+from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step, scripted
+
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake, and a schedule that shows it and a client without it lives through."""
+
+    name: str
+    shown_by: Schedule
+    patches: Sequence[Patch]
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for where, what, instead in self.patches:
+                stack.enter_context(patch.object(where, what, instead))
+            yield
+
+
+# --- sending ---
+
+
+def _resend(send: _Send, why: str) -> None:
+    send.repeats += 1
+
+
+def _assume_accepted(send: _Send, failure: Failure) -> Message:
+    send._drop_line()
+    return send._accepted(Message("unknown", "inbound", send.outgoing.text, None, key=send.outgoing.key))
+
+
+def _assume_not_sent(send: _Send, failure: Failure) -> Message:
+    send._drop_line()
+    send.doubtful = False
+    return send._refused(failure, "not_sent")
+
+
+def _forget(exchange: Exchange, deadline: Deadline) -> list[Message]:
+    for row in exchange.state.outbox(exchange.scope, exchange.session.name, "queued", "writing", "in_doubt"):
+        exchange.state.mark(exchange.scope, exchange.session.name, row.key, "not_sent")
+    return []
+
+
+_ask = Line.ask
+
+
+def _take_the_first(line: Line, turn: Turn, deadline: Deadline) -> Any:
+    own = turn.answers
+    if turn.message and own is not None:
+        turn = replace(turn, answers=lambda heard: isinstance(heard, Message) or own(heard))
+    return _ask(line, turn, deadline)
+
+
+_open_line = opening.open_line
+
+
+def _start_afresh(exchange: Exchange, deadline: Deadline, **options: Any) -> Line:
+    if exchange.session.state != "draft":
+        asked = Opening(name=exchange.session.name, queue="q", email="guest@example.test", guest_name="guest")
+        fresh = exchange.perform(exchange.dialect.create(asked), deadline)
+        exchange.session = replace(fresh, name=exchange.session.name, created_at=exchange.session.created_at)
+    return _open_line(exchange, deadline, **options)
+
+
+# --- listening ---
+
+
+_hold, _replay, _ready = Merge._hold, Merge.replay, Merge.ready
+
+
+def _hold_by_second(merge: Merge, event: Any, now: float) -> None:
+    if not isinstance(event, Message) or merge._remember(f"second {(event.time or '')[:19]}"):
+        _hold(merge, event, now)
+
+
+def _replay_but_one(merge: Merge, items: Any) -> Any:
+    fresh = [item for item in items if item.id is None or not merge.known(item.id)]
+    return _replay(merge, fresh[1:])
+
+
+def _ready_backwards(merge: Merge, *args: Any, **options: Any) -> Any:
+    return _ready(merge, *args, **options)[::-1]
+
+
+def _no_catch_up(listener: Listener) -> Generator[None, None, int]:
+    yield None
+    return 0
+
+
+def _no_look(listener: Listener, **options: Any) -> Iterator[None]:
+    listener._look_at = None
+    yield None
+
+
+def _burst(line: Line, frame: Any) -> Any:
+    try:
+        return list(line._dialect.decode(frame, line.session))
+    except Unreadable as error:
+        raise ValueError(error.message) from error
+
+
+# --- the rest ---
+
+
+def _written_first(cursor: CursorFile, message: Message, size: int) -> None:
+    cursor.written(message)
+
+
+def _one_page(fetch: Any, after: Any) -> Iterator[Any]:
+    yield from fetch(after, None).items
+
+
+_call = Exchange.call
+
+
+def _tell_all(exchange: Exchange, request: Any, deadline: Deadline) -> Any:
+    try:
+        return _call(exchange, request, deadline)
+    except Failure as failure:
+        for held in exchange.session.credentials.values():
+            failure.message += f" (token {held.secret.reveal()})"
+        exchange.notice(failure.message)
+        raise
+
+
+def _nothing(*args: Any, **options: Any) -> None:
+    return None
+
+
+def _yes(merge: Merge, identity: str) -> bool:
+    merge._seen[identity] = None
+    return True
+
+
+_CUT = Hook(1, "cut", SENDER, "socket")
+_GUESTS = tuple(f"guest {n}" for n in range(6))
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "sends again without looking",
+        scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
+        [(_Send, "_resolved", _resend)],
+    ),
+    Mutant(
+        "takes a break for acceptance",
+        scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
+        [(_Send, "_after_break", _assume_accepted)],
+    ),
+    Mutant(
+        "takes a break for nothing sent",
+        scripted("messaging-conversations", *_GUESTS, hooks=(_CUT,)),
+        [(_Send, "_after_break", _assume_not_sent)],
+    ),
+    Mutant(
+        "forgets what is in doubt",
+        Schedule(0, "guests", (Step("send", "guest 0"), Step("kill", "guest 1", count=2))),
+        [(sending, "settle_open", _forget), (client, "settle_open", _forget)],
+    ),
+    Mutant(
+        "takes the first message it hears for its own",
+        scripted("messaging-conversations", *_GUESTS, faults=("swap:on=send",)),
+        [(Line, "ask", _take_the_first)],
+    ),
+    Mutant(
+        "starts another session when the line breaks",
+        scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
+        [(client, "open_line", _start_afresh)],
+    ),
+    Mutant(
+        "tells doubles by their time",
+        scripted("web-messaging", "agent 0", "agent 1", "agent 2"),
+        [(Merge, "_hold", _hold_by_second)],
+    ),
+    Mutant(
+        "tells no doubles",
+        scripted("guests", *_GUESTS, faults=("duplicate",)),
+        [(Merge, "_remember", _yes)],
+    ),
+    Mutant(
+        "fills no gap",
+        scripted("messaging-conversations", "agent 0", "agent 1", "agent 2", faults=("drop:code=1006,after=2",)),
+        [(Listener, "_catch_up", _no_catch_up), (Listener, "_look", _no_look)],
+    ),
+    Mutant(
+        "loses one message at a reconnect",
+        scripted("external-contacts", "agent 0", "agent 1", "agent 2", faults=("drop:code=1006,after=2",)),
+        [(Merge, "replay", _replay_but_one)],
+    ),
+    Mutant(
+        "hands on in the wrong order",
+        scripted("guest-sessions", *_GUESTS),
+        [(Merge, "ready", _ready_backwards)],
+    ),
+    Mutant(
+        "never asks whether the peer is alive",
+        Schedule(
+            0,
+            "guests",
+            (Step("attend"), Step("pause", seconds=0.6), Step("send", "guest 0"), Step("push", "agent 0")),
+            hooks=(Hook(1, "hole", LISTENER, "socket"),),
+        ),
+        [(Line, "keep_alive", _nothing)],
+    ),
+    Mutant(
+        "lets a library's exception out",
+        scripted("conversation-guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
+        [(Line, "_decode", _burst)],
+    ),
+    Mutant(
+        "moves the cursor before the line",
+        scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "intent"),)),
+        [(CursorFile, "writing", _written_first)],
+    ),
+    Mutant(
+        "notes no intent",
+        scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "line"),)),
+        [(CursorFile, "writing", _nothing)],
+    ),
+    Mutant(
+        "reads the first page only",
+        scripted("guests", *_GUESTS, "history"),
+        [(paging, "_forward", _one_page)],
+    ),
+    Mutant(
+        "shows a token",
+        scripted("web-messaging", "guest 0", "history", faults=("http:status=500,on=history,times=4",)),
+        [(Exchange, "call", _tell_all)],
+    ),
+)

@@ -1,0 +1,235 @@
+"""What is to happen in one run: what is said, what goes wrong and where. All of it follows from a seed.
+
+Knows: the proxy's rules, the sandbox's fault specs, and which of these an API can be expected to
+survive. Must not know: the client, how a schedule is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal, TypeAlias
+
+from tests.faults.proxy import ACTIONS, Action, Direction, Kind, Rule
+
+#: The trace ids by which the proxy knows who opened a connection.
+SENDER = "5e" * 16
+LISTENER = "11" * 16
+
+APIS = (
+    "web-messaging",
+    "guest-sessions",
+    "external-contacts",
+    "conversation-guests",
+    "messaging-conversations",
+    "guests",
+    "webmessaging-conversations",
+)
+#: Families whose messages go over REST; one has no socket at all.
+OVER_REST = frozenset({"guest-sessions", "external-contacts", "webmessaging-conversations"})
+WITHOUT_SOCKET = frozenset({"webmessaging-conversations"})
+NUMBERED = frozenset({"guest-sessions", "external-contacts"})
+#: Families that give a refused token a successor.
+RENEWABLE = frozenset({"conversation-guests", "messaging-conversations", "guests", "webmessaging-conversations"})
+
+Does: TypeAlias = Literal["attend", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire"]
+Moment: TypeAlias = Literal["before", "intent", "torn", "line"]
+MOMENTS: tuple[Moment, ...] = ("before", "intent", "torn", "line")
+
+
+@dataclass(frozen=True)
+class Step:
+    """`send` and `push` say `text`; `kill` sends it and dies at the `count`th thing it does on the wire;
+    `fault` arms the spec `text`; `pause` and `down` last `seconds`; `attend` waits for the listener."""
+
+    does: Does
+    text: str = ""
+    seconds: float = 0.0
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Once the service has stored the guest's `count`th message, before it says so: `action` to `who`."""
+
+    count: int
+    action: Action
+    who: str
+    kind: Kind
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The listener is killed at its `line`th line (from 1, over all its lives), at this moment of it."""
+
+    line: int
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One run. `keys_return`: whether history gives a guest's own ids back (web-messaging leaves it open)."""
+
+    seed: int
+    api: str
+    steps: tuple[Step, ...]
+    rules: tuple[Rule, ...] = ()
+    faults: tuple[str, ...] = ()
+    hooks: tuple[Hook, ...] = ()
+    crashes: tuple[Crash, ...] = ()
+    keys_return: bool = True
+
+    @property
+    def swaps(self) -> int:
+        """How often the service may deliver two messages in the other order."""
+        specs = [*self.faults, *(step.text for step in self.steps if step.does == "fault")]
+        return sum(spec.startswith("swap") for spec in specs)
+
+
+def scripted(api: str, *said: str, **more: Any) -> Schedule:
+    """One that is written down: what the guest ("guest 0"), the agent ("agent 0") and history ("history") do."""
+    steps = [Step("history") if text == "history" else Step(_BY[text[:5]], text) for text in said]
+    return Schedule(0, api, (Step("attend"), *steps), **more)
+
+
+_BY: Mapping[str, Does] = {"guest": "send", "agent": "push"}
+
+
+def enumerated(api: str) -> Iterator[Schedule]:
+    """Every action on every kind of connection, in both directions, at positions from the upgrade on."""
+    places: list[tuple[str, Kind]] = [(LISTENER, "request"), (SENDER, "request")]
+    if api not in WITHOUT_SOCKET:
+        places.append((LISTENER, "socket"))
+        places += [(SENDER, "socket")] if api not in OVER_REST else []
+    random = Random(api)
+    for who, kind in places:
+        for direction in _DIRECTIONS:
+            for action in ACTIONS:
+                for at in (0, 150, 700, 1500):
+                    rule = Rule(action, who, kind, 1, direction, at, *_extent(random, action))
+                    yield scripted(api, *_TALK, rules=(rule,))
+
+
+_DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+_TALK = ("agent 0", "guest 0", "guest 1", "agent 1", "guest 2", "agent 2")
+
+
+def make(seed: int, api: str) -> Schedule:
+    """The schedule of a seed; the same in every run."""
+    random = Random(f"{api}/{seed}")
+    steps = _steps(random, api)
+    return Schedule(
+        seed,
+        api,
+        steps,
+        rules=tuple(_rule(random, api) for _ in range(random.choice((0, 1, 2, 3, 5)))),
+        faults=tuple(_spec(random, api) for _ in range(random.choice((0, 1, 1, 2, 3)))),
+        hooks=tuple(_hook(random, api) for _ in range(random.choice((0, 1, 1, 2)))),
+        crashes=tuple(
+            Crash(line, random.choice(MOMENTS))
+            for line in sorted(random.sample(range(1, 12), random.choice((0, 0, 1, 2))))
+        ),
+        keys_return=random.random() < 0.75,
+    )
+
+
+def _steps(random: Random, api: str) -> tuple[Step, ...]:
+    said = [Step("send", f"guest {n}") for n in range(random.randint(3, 6))]
+    said = [Step("kill", step.text, count=random.randint(1, 6)) if random.random() < 0.12 else step for step in said]
+    pushed = [Step("push", f"agent {n}") for n in range(random.randint(2, 6))]
+    others = [_other(random, api) for _ in range(random.choice((0, 1, 2, 4)))]
+    return tuple(_interleaved(random, said, pushed, others))
+
+
+def _other(random: Random, api: str) -> Step:
+    choices: list[Step] = [
+        Step("pause", seconds=random.choice((0.02, 0.1, 0.3))),
+        Step("history"),
+        Step("restart"),
+        Step("down", seconds=random.choice((0.05, 0.3))),
+        Step("fault", _spec(random, api)),
+        Step("fault", _spec(random, api)),
+    ]
+    if api in RENEWABLE:
+        choices.append(Step("expire"))
+    return random.choice(choices)
+
+
+def _interleaved(random: Random, *rows: Sequence[Step]) -> list[Step]:
+    """All of them, each row in its order."""
+    left = [list(row) for row in rows if row]
+    mixed: list[Step] = []
+    while left:
+        row = random.choice(left)
+        mixed.append(row.pop(0))
+        left = [row for row in left if row]
+    return mixed
+
+
+def _rule(random: Random, api: str) -> Rule:
+    who = random.choice((SENDER, LISTENER))
+    kind: Kind = "socket" if api not in WITHOUT_SOCKET and random.random() < 0.65 else "request"
+    if api in OVER_REST and who == SENDER:
+        kind = "request"
+    direction: Direction = random.choice(("up", "down"))
+    action = random.choice(_WEIGHTED)
+    most = 5000 if action in ("delay", "throttle", "slice") else 4000
+    at = random.choice((0, random.randint(1, 600), random.randint(200, 2000), random.randint(500, most)))
+    seconds, size = _extent(random, action)
+    return Rule(action, who, kind, random.choice((1, 1, 1, 2, 2, 3)), direction, at, seconds, size)
+
+
+_WEIGHTED: tuple[Action, ...] = (
+    "cut", "cut", "cut", "fin", "half-close", "stall", "delay", "throttle", "slice", "slice", "hole", "one-way hole",
+    "late", "late",
+)  # fmt: skip
+
+
+def _extent(random: Random, action: Action) -> tuple[float, int]:
+    if action == "stall":
+        return random.choice((0.1, 0.3, 0.8)), 0
+    if action == "delay":
+        return random.choice((0.01, 0.05)), 0
+    if action == "late":
+        return random.choice((0.02, 0.1)), 0
+    if action == "throttle":
+        return 0.0, random.choice((4000, 20_000))
+    return 0.0, random.choice((1, 3, 7, 64)) if action == "slice" else 0
+
+
+def _hook(random: Random, api: str) -> Hook:
+    action: Action = random.choice(("cut", "cut", "cut", "fin", "hole", "stall"))
+    who = random.choice((SENDER, SENDER, LISTENER))
+    over_rest = api in WITHOUT_SOCKET or (api in OVER_REST and who == SENDER)
+    return Hook(random.randint(1, 5), action, who, "request" if over_rest else "socket", 0.3)
+
+
+def _spec(random: Random, api: str) -> str:
+    """A fault of the sandbox that this API can live through."""
+    after = random.randint(1, 12)
+    choices = [
+        f"http:status={random.choice((500, 502, 503, 504))},after={random.randint(1, 5)}",
+        f"http:status=503,on=history,times={random.randint(1, 3)}",
+        f"delay:ms={random.choice((5, 50))},every={random.randint(1, 4)},times=6",
+        f"truncate:on=history,after={random.randint(1, 3)}",
+        f"garbage:on=history,after={random.randint(1, 3)}",
+        f"lag:ms={random.choice((50, 150))},times={random.randint(1, 3)}",
+        f"ratelimit:retry_after=0,on=history,after={random.randint(1, 3)}",
+        f"ratelimit:retry_after=0,on=send,after={random.randint(1, 5)}",
+    ]
+    if api not in WITHOUT_SOCKET:
+        choices += [
+            f"drop:code={random.choice((1000, 1001, 1005, 1006, 1006, 1011, 1012, 1013))},after={after}",
+            f"drop:code=1006,every={random.randint(3, 6)},times=3",
+            f"duplicate:every={random.randint(1, 3)},times=6",
+            f"swap:after={after}",
+            f"silence:for={random.choice((200, 500))}ms,after={after}",
+            f"truncate:after={after}",
+            f"garbage:after={after}",
+            f"refuse:status={random.choice((429, 500, 503))},times={random.randint(1, 3)}",
+        ]
+    if api in RENEWABLE:
+        choices.append(f"unauthorized:on={random.choice(('history', 'send'))},after={random.randint(1, 4)}")
+    return random.choice(choices)

@@ -1,0 +1,105 @@
+"""`listen --cursor`, killed at random instants: the outputs together are the conversation (contract.md §2).
+
+`GUESTCTL_KILL_ROUNDS=200` makes the long form.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.conftest import Enter
+from tests.faults.processes import Shell, records, stop
+
+ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "5"))
+ENDINGS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
+    pytest.mark.timeout(120 + 3 * ROUNDS),
+]
+
+
+@contextmanager
+def talking(shell: Shell) -> Iterator[None]:
+    """An agent who says something every few milliseconds."""
+    over = threading.Event()
+
+    def talk() -> None:
+        number = 0
+        while not over.wait(0.004):
+            shell.push(f"agent {number}")
+            number += 1
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def killed_after(process: subprocess.Popen[bytes], random: Random, written: Path) -> tuple[int, str, str]:
+    """Let it write something, most of the time, and then a random moment more."""
+    before, until = written.stat().st_size, time.monotonic() + 5.0
+    if random.random() < 0.8:
+        while written.stat().st_size == before and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.002)
+    time.sleep(random.uniform(0.0, 0.15))
+    return stop(process, random.choice(ENDINGS))
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "messaging-conversations", "webmessaging-conversations"])
+@pytest.mark.parametrize("files", ["one file", "a file each"])
+def test_regular_files_hold_each_message_once_in_order(enter: Enter, tmp_path: Path, api: str, files: str) -> None:
+    shell, random = enter(api), Random(f"{api} {files}")
+    outputs: list[Path] = []
+
+    def listen(*more: str) -> subprocess.Popen[bytes]:
+        if files == "a file each" or not outputs:
+            outputs.append(tmp_path / f"out-{len(outputs)}")
+        with open(outputs[-1], "ab") as out:
+            return shell.start("listen", "--cursor", "cursor", "-o", "jsonl", *more, stdout=out)
+
+    with talking(shell):
+        for _ in range(ROUNDS):
+            process = listen()
+            _, _, err = killed_after(process, random, outputs[-1])
+            assert "Traceback" not in err
+    last = listen("--idle", "2s")
+    assert stop(last, signal.SIGCONT)[0] == 0
+    shown = [line["id"] for path in outputs for line in records(path.read_text()) if line["kind"] == "message"]
+    assert shown == [one["id"] for one in shell.log()]
+    assert all(path.read_bytes()[-1:] in (b"", b"\n") for path in outputs), "a torn line was left"
+
+
+def test_a_pipe_repeats_at_most_the_line_in_flight(enter: Enter) -> None:
+    shell, random = enter("web-messaging"), Random(1)
+    shown: list[str] = []
+
+    def take(out: bytes) -> None:
+        ids = [line["id"] for line in records(out.decode()) if line["kind"] == "message"]
+        shown.extend(ids[1:] if shown and ids[:1] == shown[-1:] else ids)
+
+    with talking(shell):
+        for _ in range(ROUNDS):
+            process = shell.start("listen", "--cursor", "cursor", "-o", "jsonl")
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            time.sleep(random.uniform(0.0, 0.15))
+            process.kill()
+            take(first + process.stdout.read())
+    code, out, _ = shell.run("listen", "--cursor", "cursor", "-o", "jsonl", "--idle", "2s")
+    assert code == 0
+    take(out.encode())
+    assert shown == [one["id"] for one in shell.log()]
