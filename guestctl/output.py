@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
 #: Seconds of work before progress is worth showing.
 _PATIENCE = 1.0
+#: Columns of a progress bar.
+_BAR = 30
 #: Made once: `json.dumps` would make one for every line of a stream.
 _EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 MODES: tuple[Mode, ...] = ("auto", "table", "json", "jsonl", "yaml")
@@ -66,6 +68,8 @@ class Output:
         #: Whether agents and bots write Markdown; asked when a text for people may hold some.
         self.markdown: Callable[[], bool] = lambda: False
         self._held: list[str] = []
+        #: A progress bar stands in the line, unfinished.
+        self._drawing = False
         self._quiet = quiet
         self._now = now
         self._environ = environ or {}
@@ -219,14 +223,26 @@ class Output:
             self._talk(visible(text))
 
     def progress(self, doing: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
-        """A callback (done, total) that draws on a terminal's stderr, and only once the work has lasted."""
+        """A callback (done, total) that draws a bar on a terminal's stderr, and only once the work has
+        lasted. Work that begins again (another file, another try) is waited for again."""
         if self._quiet or not self.terminal.stderr:
             return None
-        begun = monotonic()
+        begun, before = monotonic(), 0
 
         def draw(done: int, total: int) -> None:
-            if total and monotonic() - begun >= _PATIENCE:
-                self._emit(self._stderr, f"\r{doing} {100 * done // total} %" + ("\n" if done >= total else ""))
+            nonlocal begun, before
+            if done < before:
+                begun = monotonic()
+            before = done
+            if not total or (monotonic() - begun < _PATIENCE and not self._drawing):
+                return
+            filled = _BAR * min(done, total) // total
+            bar = "#" * filled + "-" * (_BAR - filled)
+            self._emit(self._stderr, f"\r{doing} [{bar}] {100 * min(done, total) // total:3} %")
+            self._drawing = True
+            if done >= total:
+                self._emit(self._stderr, "\n")
+                self._drawing = False
 
         return draw
 
@@ -310,7 +326,8 @@ class Output:
         return (text + end).encode(self._encoding(self._stdout) if self.human else "utf-8", "backslashreplace")
 
     def _talk(self, line: str) -> None:
-        self._emit(self._stderr, line + "\n")
+        broken, self._drawing = "\n" if self._drawing else "", False
+        self._emit(self._stderr, f"{broken}{line}\n")
 
     def _emit(self, stream: IO[Any] | None, text: str) -> None:
         with _ignored(OSError, ValueError):

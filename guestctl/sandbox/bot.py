@@ -81,11 +81,13 @@ def payload_of(content: Iterable[Mapping[str, Any]]) -> str | None:
 def wrong_answers(
     answer: Iterable[Mapping[str, Any]], offered: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]
 ) -> list[str]:
-    """Why this answer's buttons, dates, items or form fields are none of those offered; empty when all are.
+    """Why this answer's buttons, dates, items or form fields are none of those offered, or not so many, or
+    too few; empty when all is well.
 
     `offered` holds the id and content of each message to the guest; an answer that names its
     `originatingMessageId` is held against that message only (web-messaging-v1.md §5.4).
     """
+    answer, offered = list(answer), list(offered)
     shelf = [(identifier, _offers(content)) for identifier, content in offered]
     problems: list[str] = []
     for item in answer:
@@ -110,7 +112,62 @@ def wrong_answers(
             if pair not in offers and not (pair[0] == "DatePicker" and ("DatePicker", None) in offers):
                 where = f" in message {origin}" if origin is not None else ""
                 problems.append(f"{pair[0]} {pair[1]!r} was not offered{where}")
+    if problems:
+        return problems
+    bodies = [body for item in answer for body in (item.get("buttonResponse"), item.get("form"))]
+    named = [body.get("originatingMessageId") for body in bodies if isinstance(body, Mapping)]
+    origins = {origin for origin in named if isinstance(origin, str)}
+    items = [item for identifier, content in offered if not origins or identifier in origins for item in content]
+    return [*_too_many(answer, items), *_ill_filled(answer, items)]
+
+
+def _too_many(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lists of which more was picked than goes."""
+    picked = [response.get("payload") for response in _responses(answer) if response.get("type") == "ListPicker"]
+    return [
+        f"only one item of {section.get('title')!r} can be picked"
+        for item in offered
+        if item.get("contentType") == "ListPicker"
+        for section in item["listPicker"].get("sections", ())
+        if section.get("multipleSelection") is not True
+        and len([entry for entry in section.get("items", ()) if entry.get("id") in picked]) > 1
+    ]
+
+
+def _ill_filled(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Fields of a submitted form that are missing, or hold what their list does not offer."""
+    problems: list[str] = []
+    forms = {
+        item["form"].get("cannedResponseId"): item["form"] for item in offered if item.get("contentType") == "Form"
+    }
+    for item in answer:
+        form = item.get("form") if item.get("contentType") == "Form" else None
+        if not isinstance(form, Mapping) or form.get("cannedResponseId") not in forms:
+            continue
+        wanted = forms[form.get("cannedResponseId")]
+        given: dict[str, list[Any]] = {}
+        parts = form.get("response")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, Mapping):
+                payloads = [response.get("payload") for response in _responses([{"form": {"response": [part]}}])]
+                given.setdefault(str(part.get("id")), []).extend(payloads)
+        for page in wanted.get("formPages", ()):
+            for component in page.get("pageComponents", ()):
+                problems += _ill_field(component, given)
     return problems
+
+
+def _ill_field(component: Mapping[str, Any], given: Mapping[str, Sequence[Any]]) -> list[str]:
+    match component:
+        case {"input": {"id": identifier, "isRequired": True}}:
+            return [] if any(given.get(identifier, ())) else [f"Field {identifier!r} is required"]
+        case {"wheelPicker": {"id": identifier, "items": [*items]}}:
+            ids = [entry.get("id") for entry in items]
+        case {"listPicker": {"id": identifier, "sections": [*sections]}}:
+            ids = [entry.get("id") for section in sections for entry in section.get("items", ())]
+        case _:
+            return []
+    return [f"Field {identifier!r}: {one!r} was not offered" for one in given.get(identifier, ()) if one not in ids]
 
 
 def _responses(content: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

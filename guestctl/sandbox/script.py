@@ -289,7 +289,7 @@ class _Script:
     def _content(self, key: str, node: _Node) -> Content:
         """Content items from their short form:
 
-        quickReplies: [LABEL | {text, payload, image}, ...]
+        quickReplies: [LABEL | {text, payload, image}, ...], or {title, replies: [...]} for one item with a title
         card: {title, description, image, video, actions: [LABEL | {text, payload} | {text, url}, ...], defaultAction}
         carousel: [card, ...]
         datePicker: {title, subtitle, image, times: [ISO | {at, duration}, ...], min, max, format, id}
@@ -312,6 +312,13 @@ class _Script:
         return tuple(reader(node))
 
     def _quick_replies(self, node: _Node) -> list[dict[str, Any]]:
+        if isinstance(node.value, dict):
+            keys = self._mapping(node, ("title", "replies"))
+            group = {
+                "title": self._text(self._needed(node, keys, "title")),
+                "actions": [one["quickReply"] for one in self._quick_replies(self._needed(node, keys, "replies"))],
+            }
+            return [{"contentType": "QuickReplyV2", "quickReplyV2": group}]
         items: list[dict[str, Any]] = []
         for entry in self._list(node):
             keys = self._short(entry, "text", ("text", "payload", "image"))

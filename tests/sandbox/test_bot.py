@@ -412,12 +412,13 @@ def button(kind: str, payload: str, origin: str | None = None) -> dict[str, Any]
     }
 
 
+FILLED = [{"id": "fld-name", "component": button("Form", "Ada")}, {"id": "fld-day"}]
 OFFERED = [
     ("m1", content("  quickReplies: [Red, Blue]")),
     ("m2", content("  card: {title: C, actions: [{text: Track, payload: 'cmd:track'}, {text: L, url: 'https://x/'}]}")),
     ("m3", content("  carousel: [{title: C, defaultAction: Pick}]")),
     ("m4", content("  datePicker: {title: D, times: [2026-03-09T08:00:00Z]}")),
-    ("m5", content("  listPicker: {title: L, items: [Feta, Brie]}")),
+    ("m5", content("  listPicker: {title: L, multiple: true, items: [Feta, Brie]}")),
     ("m6", content(FORM)),
     (
         "m7",
@@ -436,7 +437,7 @@ OFFERED = [
         [button("DatePicker", "2026-03-09T08:00:00.000Z")],
         [button("ListPicker", "feta", "m5"), button("ListPicker", "brie", "m5")],
         [button("QuickReply", "g")],
-        [{"contentType": "Form", "form": {"cannedResponseId": "2d2b4c0e", "response": [{"id": "fld-day"}]}}],
+        [{"contentType": "Form", "form": {"cannedResponseId": "2d2b4c0e", "response": FILLED}}],
         [{"contentType": "Attachment", "attachment": {"id": "x"}}],
         [],
     ],
@@ -460,6 +461,43 @@ def test_an_offered_answer_has_no_fault(answer: list[dict[str, Any]]) -> None:
 def test_an_answer_that_was_not_offered_says_so(answer: list[dict[str, Any]], words: str) -> None:
     (problem,) = wrong_answers(answer, OFFERED)
     assert words in problem
+
+
+def test_quick_replies_under_a_title_are_of_the_second_kind() -> None:
+    (item,) = content("  quickReplies: {title: Colours, replies: [Red, {text: Blue, payload: b}]}")
+    assert item["contentType"] == "QuickReplyV2"
+    assert item["quickReplyV2"]["title"] == "Colours"
+    assert [action["payload"] for action in item["quickReplyV2"]["actions"]] == ["Red", "b"]
+    assert wrong_answers([button("QuickReply", "b")], [("m", [item])]) == []
+
+
+def test_of_some_lists_only_one_goes() -> None:
+    one = content("  listPicker: {title: Size, items: [S, L]}")
+    several = content("  listPicker: {title: Size, multiple: true, items: [S, L]}")
+    both = [button("ListPicker", "s"), button("ListPicker", "l")]
+    assert wrong_answers(both, [("m", one)]) == ["only one item of 'Size' can be picked"]
+    assert wrong_answers(both, [("m", several)]) == []
+    assert wrong_answers(both[:1], [("m", one)]) == []
+
+
+def test_a_form_is_filled_in_as_it_asks() -> None:
+    offered = content(
+        "  form:\n    id: f\n    title: T\n    fields:\n"
+        "      - {id: name, required: true}\n      - {id: size, type: wheel, items: [S, L]}\n"
+        "      - {id: top, type: list, title: Toppings, items: [Feta]}"
+    )
+
+    def submitted(**given: str) -> list[str]:
+        parts = [{"id": name, "component": button("Form", value)} for name, value in given.items()]
+        answer = {"contentType": "Form", "form": {"cannedResponseId": "f", "response": parts}}
+        return wrong_answers([answer], [("m", offered)])
+
+    assert submitted(name="Ada", size="s", top="feta") == []
+    assert submitted(size="s") == ["Field 'name' is required"]
+    assert submitted(name="Ada", size="xl", top="brie") == [
+        "Field 'size': 'xl' was not offered",
+        "Field 'top': 'brie' was not offered",
+    ]
 
 
 def test_a_date_picker_without_times_takes_any_date() -> None:

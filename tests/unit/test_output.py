@@ -186,7 +186,17 @@ def test_progress_only_for_lasting_work_on_a_terminal() -> None:
     assert stderr.text() == ""
     now[0] = 2.0
     draw(5, 10)
-    assert stderr.text() == "\ruploading 50 %"
+    bar = "\ruploading [###############---------------]  50 %"
+    assert stderr.text() == bar
+    out.say("the line broke")
+    assert stderr.text() == bar + "\nthe line broke\n"
+    draw(2, 10)  # another try: nothing to see until it has lasted, too
+    draw(10, 10)
+    assert stderr.text() == bar + "\nthe line broke\n"
+    draw(1, 10)
+    now[0] = 4.0
+    draw(10, 10)
+    assert stderr.text().endswith("broke\n\ruploading [##############################] 100 %\n")
     assert stdout.text() == ""
 
 
