@@ -16,31 +16,51 @@ from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.errors import Failure, UsageError
 
+# Each asks the program that was typed, which need not be on the PATH, and falls back to files.
 _BASH = """\
 _guestctl() {
-    local IFS=$'\\n'
-    COMPREPLY=($(guestctl __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-    [ "${#COMPREPLY[@]}" -gt 0 ] || compopt -o default
+    local IFS=$'\\n' found
+    COMPREPLY=()
+    for found in $("$1" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null); do
+        COMPREPLY+=("$(printf %q "$found")")
+    done
 }
-complete -F _guestctl guestctl
+complete -o default -F _guestctl guestctl
 """
 _ZSH = """\
 #compdef guestctl
 _guestctl() {
     local -a found
-    found=("${(@f)$(guestctl __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    found=("${(@f)$("${(Q)words[1]}" __complete -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
     [ -n "${found[1]}" ] && compadd -- "${found[@]}" || _files
 }
-compdef _guestctl guestctl
+if [ "${funcstack[1]}" = _guestctl ]; then
+    _guestctl "$@"
+else
+    (( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+    compdef _guestctl guestctl
+fi
 """
 _FISH = """\
 function __guestctl_complete
     set -l words (commandline -opc) (commandline -ct)
-    guestctl __complete -- $words[2..-1] 2>/dev/null
+    set -l found ($words[1] __complete -- $words[2..-1] 2>/dev/null)
+    if set -q found[1]
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
 complete -c guestctl -f -a '(__guestctl_complete)'
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+#: Options of single commands that take one of a few words.
+_CHOICES = {
+    "--on-conflict": ("wait", "new", "fail"),
+    "--format": ("md", "html", "txt"),
+    "--refresh-style": ("guest-refresh", "guest-token"),
+    "--disconnect": ("ReadOnly", "Send"),
+}
 
 
 @command('eval "$(guestctl completion bash)"', "guestctl completion fish | source", needs="nothing")
@@ -57,27 +77,41 @@ def completion(
 def complete(run: Invocation, words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Print the candidates for the last of these words (used by the completion scripts)."""
     *before, begun = words or [""]
+    attached = ""
+    if begun.startswith("--") and "=" in begun:
+        option, _, begun = begun.partition("=")
+        before.append(option)
+        attached = f"{option}="
+    elif begun == "=" and before:  # bash makes three words of --option=value
+        begun = ""
+    elif before and before[-1] == "=":
+        before.pop()
     for candidate in sorted(set(_candidates(run, before, begun))):
         if candidate.startswith(begun):
-            run.out.verbatim(candidate + "\n")
+            run.out.verbatim(f"{attached}{candidate}\n")
 
 
 def _candidates(run: Invocation, before: list[str], begun: str) -> Iterable[str]:
-    if before and (values := _values(run, before[-1], before)) is not None:
+    if "--" in before:
+        return []
+    if before and (values := _values(run, before[-1])) is not None:
         return values
     parsed = registry.split(before)
-    if parsed.unknown is not None:
+    if parsed.unknown is not None or parsed.topic is not None:
         return []
     if parsed.words in registry.COMMANDS:
         if begun.startswith("-"):
             return _options(parsed.words)
-        return _arguments(run, parsed.words, before)
+        return _arguments(run, parsed.words)
     if begun.startswith("-"):
         return registry.LEADING
     depth = len(parsed.words)
-    return [
+    found = [
         words[depth] for words, entry in registry.COMMANDS.items() if words[:depth] == parsed.words and not entry.hidden
     ]
+    if depth:
+        return found
+    return [*found, *registry.TOPICS] if "help" in before else [*found, "help"]
 
 
 def _options(words: tuple[str, ...]) -> list[str]:
@@ -92,32 +126,46 @@ def _options(words: tuple[str, ...]) -> list[str]:
     return [option for parameter in get_command(app).params for option in parameter.opts if option.startswith("--")]
 
 
-def _values(run: Invocation, option: str, before: list[str]) -> list[str] | None:
-    """Values of the option just typed; None when it takes none that can be listed."""
+def _values(run: Invocation, option: str) -> Iterable[str] | None:
+    """Values of the option just typed; None when it takes none, or files."""
     from guestctl.dialects import NAMES
     from guestctl.output import MODES
 
     if option in {"-o", "--output"}:
-        return list(MODES)
+        return MODES
     if option == "--api":
-        return list(NAMES)
+        return NAMES
     if option in {"-p", "--profile"}:
         return _profiles(run)
     if option in {"-s", "--session"}:
-        return _sessions(run, before)
+        return _sessions(run)
+    if option == "--region":
+        from guestctl.regions import REGIONS
+
+        return [found.aws for found in REGIONS]
+    if option == "--only":
+        from guestctl.records import EVENT_KINDS
+
+        return EVENT_KINDS
+    if option in _CHOICES:
+        return _CHOICES[option]
     return [] if registry.LEADING.get(option) and option not in {"--trace", "--profiles"} else None
 
 
-def _arguments(run: Invocation, words: tuple[str, ...], before: list[str]) -> list[str]:
+def _arguments(run: Invocation, words: tuple[str, ...]) -> Iterable[str]:
     if words in {("session", "use"), ("session", "forget")}:
-        return _sessions(run, before)
+        return _sessions(run)
     if words in {("profile", "use"), ("profile", "show")}:
         return _profiles(run)
     if words == ("schema",):
         from guestctl.schema import SCHEMAS
 
-        return list(SCHEMAS)
-    return list(_SCRIPTS) if words == ("completion",) else []
+        return SCHEMAS
+    if words == ("sandbox", "fault"):
+        from guestctl.sandbox.faults import KINDS
+
+        return KINDS
+    return _SCRIPTS if words == ("completion",) else []
 
 
 def _profiles(run: Invocation) -> list[str]:
@@ -129,8 +177,12 @@ def _profiles(run: Invocation) -> list[str]:
         return [SANDBOX]
 
 
-def _sessions(run: Invocation, before: list[str]) -> list[str]:
-    """Names stored under any profile; the one being typed for may not be known yet."""
+def _sessions(run: Invocation) -> list[str]:
+    """Names stored under any profile: the one that will be typed is not known yet. Makes no state."""
+    from guestctl.state import State
+
+    if not State.directory(run.world.environ).is_dir():
+        return []
     try:
         return [session.name for _, session in run.state.sessions()]
     except Failure:
