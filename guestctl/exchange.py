@@ -289,6 +289,14 @@ class Exchange:
         in_memory = self.dialect.profile.store_tokens == "memory"
         self.state.put(self.scope, replace(session, credentials={}) if in_memory else session)
 
+    def again(self, route: str, wait: float, why: BaseException | None) -> None:
+        """Tell whoever watches the exchange that something is tried again, in how many seconds and why."""
+        if self.connector.observer is not None:
+            cause = why.message if isinstance(why, Failure) else None
+            code = why.code if isinstance(why, Failure) else None
+            told = {"route": route, "wait": round(wait, 3), "why": cause, "code": code}
+            self.connector.observer("retry", told)
+
     def log(self, event: str, **details: object) -> None:
         self.state.log(self.scope, self.session.name, event, details)
 
@@ -383,6 +391,8 @@ class Attempts:
         wait = state.upcoming_sleep
         if left is not None and wait > left:
             return True
+        failure = state.outcome.exception() if state.outcome else None
+        self.exchange.again(self.request.route, wait, failure)
         self.exchange.notice(f"{self.request.route}: trying again in {wait:.1f} s")
         return False
 

@@ -251,6 +251,7 @@ class Listener:
         asked = failure.retry_after
         if asked is not None:
             delay = max(delay, asked)
+        self.exchange.again("socket" if dialect.has_socket else "history", delay, failure)
         yield Connection("retrying", attempt=attempt, delay=round(delay, 3), close_code=code)
         yield from self._pause(delay)
 

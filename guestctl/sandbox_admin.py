@@ -40,6 +40,8 @@ class SandboxAdmin:
     key: Secret
     ca: str | None = None
     timeout: float = 30.0
+    #: Told of each "request" and "response": it must redact.
+    observer: Callable[[str, Mapping[str, Any]], None] | None = None
 
     @classmethod
     def locate(
@@ -106,7 +108,12 @@ class SandboxAdmin:
         return _whole(self._ask("POST", "/expire", {"token": token, **_to(to)}), "expired")
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        told: dict[str, Any] = {"route": "admin", "method": method, "url": self.url + _PATH + path}
+        if self.observer is not None:
+            self.observer("request", {**told, "body": body})
         status, text = self._perform(method, path, None if body is None else json.dumps(body).encode())
+        if self.observer is not None:
+            self.observer("response", {**told, "status": status, "body": text})
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):

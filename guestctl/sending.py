@@ -116,7 +116,7 @@ class _Send:
             except RateLimited as failure:
                 limited += 1
                 self.doubtful |= failure.doubtful
-                if failure.retried or limited > LIMIT_RETRIES or not self._sleep(failure.retry_after or 1.0):
+                if failure.retried or limited > LIMIT_RETRIES or not self._pause(failure):
                     return self._refused(failure, "rejected" if written else "not_sent")
             except Failure as failure:
                 if not written:
@@ -293,6 +293,12 @@ class _Send:
         line, self.exchange.line = self.exchange.line, None
         if line is not None:
             line.abort()
+
+    def _pause(self, failure: RateLimited) -> bool:
+        """Wait as long as the service asks before sending again; says whether there is time."""
+        wait = failure.retry_after or 1.0
+        self.exchange.again("send", wait, failure)
+        return self._sleep(wait)
 
     def _sleep(self, seconds: float) -> bool:
         """Wait, unless the deadline comes first; says whether there was time."""

@@ -3,7 +3,7 @@
 Knows: a trace file of JSON Lines (mode 0600) and the one-line form of `-v`. Must not know: any
 dialect, the client. Nothing leaves here before `redact` has replaced its secrets.
 
-One line: {"time","seconds","kind",…}; `seconds` since the trace began.
+One line: {"time","seconds","kind",…}; `seconds` since the trace began. `replay` serves it again.
 """
 
 from __future__ import annotations
@@ -98,6 +98,10 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
     if kind in {"ping", "pong", "close"}:
         code = f" {data['code']} {data.get('reason') or ''}".rstrip() if data.get("code") is not None else ""
         return f"{'<' if data.get('direction') == 'in' else '>'} {kind}{code}"
+    if kind == "retry":
+        return f"* {data.get('route')} again in {data.get('wait')} s: {data.get('why')}"
+    if kind == "lost":
+        return f"< nothing: {data.get('why')}"
     return f"* {kind} " + json.dumps(data, ensure_ascii=False, default=str)
 
 

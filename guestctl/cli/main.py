@@ -106,6 +106,8 @@ class _Run:
             raise UsageError(f"output {mode!r}: it is one of {', '.join(MODES)}")
         self.out = self._output(mode, options)
         self.invocation = Invocation(options, self.world, self.out)
+        if options.trace is not None:
+            self.invocation.watch()
         return leaf.function(self.invocation, **arguments)
 
     def _output(self, mode: str, options: Common | None = None) -> Output:

@@ -56,6 +56,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("profile", "path"): Entry("profile:path", "where the file is, and why there", data=False),
     ("profile", "check"): Entry("profile:check", "is the file in order"),
     ("check",): Entry("check:check", "scripted conversations with expectations, for CI", data=False),
+    ("replay",): Entry("replay:replay", "serve a recorded exchange back as a sandbox", data=False),
     ("doctor",): Entry("doctor:doctor", "what is wrong between here and a conversation, line by line"),
     ("explain",): Entry("explain:explain", "what a status, close code, failure or message means"),
     ("apis",): Entry("about:apis", "the API families and what each can do"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,7 +90,7 @@ def serve(
         registered.append(found["url"])
 
     try:
-        with _served():
+        with cannot_serve_is_usage():
             return serve_until_stopped(
                 options,
                 out=run.world.stdout,
@@ -148,7 +149,7 @@ def exec_(
         disconnect=disconnect,
         fast=fast,
     )
-    with _served():
+    with cannot_serve_is_usage():
         return run_under(options, words, run.world.environ, err=run.world.stderr, clock=run.clock)
 
 
@@ -232,7 +233,7 @@ def _options(**given: Any) -> SandboxOptions:
 
 
 @contextlib.contextmanager
-def _served() -> Iterator[None]:
+def cannot_serve_is_usage() -> Iterator[None]:
     """A sandbox that cannot start is a wrong command or configuration."""
     from guestctl.sandbox.serve import CannotServe
 
@@ -247,7 +248,7 @@ def _admin(run: Invocation) -> SandboxAdmin:
 
     admin = SandboxAdmin.locate(run.world.environ, run.running_sandbox, timeout=run.options.timeout)
     run.redactor.add(admin.key)
-    return admin
+    return replace(admin, observer=run.watcher)
 
 
 def _done(run: Invocation, said: str, record: Record) -> None:

@@ -26,7 +26,9 @@ from guestctl.clock import Clock, SystemClock
 if TYPE_CHECKING:
     from guestctl.sandbox.options import SandboxOptions
     from guestctl.sandbox.server import Sandbox
-    from guestctl.sandbox.world import Conversation, Message
+    from guestctl.sandbox.faults import Faults
+    from guestctl.sandbox.surface import Face
+    from guestctl.sandbox.world import Conversation, Message, World
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what shells answer
 GRACE = 2.0  # seconds between asking what a command left running to end, and ending it
@@ -52,6 +54,7 @@ def running(
     *,
     clock: Clock | None = None,
     watch: Callable[[Conversation, Message], None] | None = None,
+    faces: Callable[[World, Faults, SandboxOptions], Sequence[Face]] | None = None,
 ) -> Iterator[Sandbox]:
     """A started sandbox, with its certificates when asked for; all of it is gone afterwards. Raises CannotServe."""
     from guestctl.sandbox.faults import FaultError
@@ -71,7 +74,8 @@ def running(
                 stack.callback(made.remove)
                 context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(made.ca)
                 context.load_cert_chain(made.certificate, made.key)
-            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca)
+            spoken: dict[str, Any] = {} if faces is None else {"faces": faces}
+            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, **spoken)
             stack.callback(sandbox.stop)
             sandbox.start()
         except (FaultError, ScriptError, StoreError, TlsUnavailable) as error:
@@ -91,6 +95,7 @@ def serve(
     typed: TextIO | None = None,
     on_ready: Callable[[Mapping[str, str]], object] = lambda found: None,
     clock: Clock | None = None,
+    faces: Callable[[World, Faults, SandboxOptions], Sequence[Face]] | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP; returns 128 plus its number. Main thread only.
 
@@ -101,7 +106,8 @@ def serve(
     with ExitStack() as stack:
         stopper = stack.enter_context(_stopper())
         agent = Agent(talk or out) if options.agent else None
-        sandbox = stack.enter_context(running(options, clock=clock, watch=agent.saw if agent else None))
+        watch = agent.saw if agent else None
+        sandbox = stack.enter_context(running(options, clock=clock, watch=watch, faces=faces))
         found = addresses(sandbox)
         on_ready(found)
         human = f"sandbox ready at {found['url']} (guestctl -p sandbox uses it; Ctrl-C stops it)"

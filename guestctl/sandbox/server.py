@@ -34,7 +34,7 @@ from guestctl.sandbox.faults import ON, Fault, Faults
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.peer import GARBAGE, Exchange, SocketPeer
 from guestctl.sandbox.store import Store
-from guestctl.sandbox.surface import HttpReply, HttpRequest, Refused, Route, Table, error
+from guestctl.sandbox.surface import Face, HttpReply, HttpRequest, Refused, Route, Table, error
 from guestctl.sandbox.tokens import Tokens
 from guestctl.sandbox.world import Conversation, Deployment, Message, World, dumps, random_hex
 
@@ -53,7 +53,7 @@ class Sandbox:
 
     Settings are those of `SandboxOptions`, given as one value or as keywords; `deployment` overlays
     fields of the default `Deployment`. `also_hosts` are `host:port` names a proxy in front may use.
-    `watch` is told of every stored message, in the sandbox's thread.
+    `watch` is told of every stored message, in the sandbox's thread. `faces` makes what is spoken.
     """
 
     deployment_id = DEPLOYMENT_ID
@@ -70,6 +70,7 @@ class Sandbox:
         ids: Callable[[], str] = random_hex,
         also_hosts: Sequence[str] = (),
         watch: Callable[[Conversation, Message], None] | None = None,
+        faces: Callable[[World, Faults, SandboxOptions], Sequence[Face]] = build,
         tls: SSLContext | None = None,
         ca: str | None = None,
         **settings: Any,
@@ -91,6 +92,7 @@ class Sandbox:
         self._ids = ids
         self._also_hosts = also_hosts
         self._watch = watch
+        self._build = faces
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -231,7 +233,7 @@ class Sandbox:
             store.keep_key(tokens.key)
             store.load(self.world, tokens)
         self.table = Table()
-        for face in build(self.world, self.faults, options):
+        for face in self._build(self.world, self.faults, options):
             self.world.faces[face.api] = face
             self.table.add(face)
         self.admin = Admin(self.world, self.faults, self.admin_key)

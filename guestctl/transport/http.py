@@ -138,7 +138,7 @@ class Http:
                     prepared.headers["Proxy-Authorization"] = proxy.authorization
             response = self._session.send(prepared, stream=True, allow_redirects=False, verify=True, proxies=proxies)
         except (requests.RequestException, ValueError, OSError) as error:
-            raise self._failure(request, error) from error
+            raise self._unanswered(request, error) from error
         if proxy is not None and response.status_code == 407:
             response.close()
             # Refused on the way: the service has seen nothing of it.
@@ -169,7 +169,13 @@ class Http:
             # A consumer's exception does not pass through here.
             yield from response.iter_content(_PIECE)
         except (requests.RequestException, OSError) as error:
-            raise self._failure(request, error) from error
+            raise self._unanswered(request, error) from error
+
+    def _unanswered(self, request: Request, error: BaseException) -> Failure:
+        failure = self._failure(request, error)
+        if self._observer is not None:
+            self._observer("lost", {"route": request.route, "method": request.method, "why": failure.message})
+        return failure
 
     def _reply(self, request: Request, response: requests.Response, body: bytes) -> Reply:
         # The query of a presigned URL is a secret and belongs in no reply.

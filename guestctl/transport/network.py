@@ -29,7 +29,8 @@ from guestctl.values import immutable
 Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 """Told what passes over the wire, for traces. It gets secrets as they are and must redact them.
 
-Kinds: request, response, connect, upgrade, frame_out, frame_in, ping, pong, close."""
+Kinds: request, response, lost (a request without a whole answer), connect, upgrade, frame_out,
+frame_in, ping, pong, close (1006 where none came), retry (told by whoever tries again)."""
 
 #: Seconds to resolve, connect and shake hands, whatever the command's own deadline allows.
 CONNECT_PATIENCE = 10.0

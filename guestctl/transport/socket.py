@@ -212,9 +212,9 @@ class Socket:
                 if not left or not self._stream.wait(left):
                     return False
         except OSError as error:
-            raise self._over(self._lost(why(error), _NO_CLOSE)) from error
+            raise self._over(self._broken(why(error))) from error
         if not data:
-            raise self._over(self._mute or self._lost("the connection ended without a close", _NO_CLOSE))
+            raise self._over(self._mute or self._broken("the connection ended without a close"))
         self._read_at = self._clock.monotonic()
         self._arrived = self._clock.now()
         self._frames.feed(data)
@@ -234,6 +234,8 @@ class Socket:
         """Answer all pings that came at once with one write, so that a flood of them costs little."""
         try:
             self._write(pongs, Deadline.after(self._clock, CONTROL_PATIENCE))
+            if self._observer is not None:
+                self._observer("pong", {"direction": "out"})
         except NetworkError:
             pass  # what has arrived is still worth reading; the reader meets the end by itself
 
@@ -270,6 +272,12 @@ class Socket:
 
     def _lost(self, what: str, code: int | None, *, written: bool = True) -> NetworkError:
         return NetworkError(f"{self._place}: {what}", close_code=code, written=written)
+
+    def _broken(self, what: str) -> NetworkError:
+        """The end without a close frame, which 1006 stands for."""
+        if self._observer is not None:
+            self._observer("close", {"direction": "in", "code": _NO_CLOSE, "reason": what})
+        return self._lost(what, _NO_CLOSE)
 
     def _write(self, data: bytes, deadline: Deadline, last: NetworkError | None = None) -> None:
         """Write whole frames. `last`: what any later write gets instead. Raises NetworkError."""

@@ -699,11 +699,22 @@ def test_what_the_observer_is_told() -> None:
         texts(socket)
         socket.close()
     kinds = [kind for kind, _ in told]
-    assert kinds == ["connect", "upgrade", "ping", "frame_out", "ping", "frame_in", "pong", "close", "close"]
+    assert kinds == ["connect", "upgrade", "ping", "pong", "frame_out", "ping", "frame_in", "pong", "close", "close"]
     assert told[1][1]["status"] == 101
-    assert told[3][1] == {"text": "out"}
-    assert told[5][1] == {"text": "in"}
-    assert told[7][1] == {"direction": "in", "code": 4001, "reason": "bye"}
+    assert told[3][1] == {"direction": "out"}
+    assert told[4][1] == {"text": "out"}
+    assert told[6][1] == {"text": "in"}
+    assert told[8][1] == {"direction": "in", "code": 4001, "reason": "bye"}
+
+
+def test_an_end_without_a_close_is_told_as_1006() -> None:
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    with serving(lambda conn: conn.upgrade()) as peer:
+        socket = connect(peer, observer=lambda kind, data: told.append((kind, dict(data))))
+        with pytest.raises(NetworkError):
+            socket.receive(2.0)
+    assert told[-1][0] == "close"
+    assert (told[-1][1]["direction"], told[-1][1]["code"]) == ("in", 1006)
 
 
 def test_the_observer_is_told_of_a_refusal() -> None:

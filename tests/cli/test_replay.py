@@ -1,0 +1,261 @@
+"""Traces, whole and without secrets, and served back so that guestctl behaves as recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guestctl.clock import epoch_of
+from guestctl.dialects import NAMES
+from guestctl.doctor import places_of
+from guestctl.errors import UsageError
+from guestctl.replay import Act, Recording, Script, Word, apis_of, faces, kind_of, load, pattern_of
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
+from tests.cli.conftest import Front
+
+API = {"GUESTCTL_API": "web-messaging"}
+
+
+def recorded(front: Front, *argv: str, **more: str) -> Path:
+    path = front.cwd / "exchange.trace"
+    told = Front({**front.environ, **more}, front.cwd)(*argv, "--trace", str(path))
+    assert told.code == 0, told.err
+    return path
+
+
+@pytest.fixture
+def replayed(tmp_path: Path) -> Callable[[Path], Any]:
+    """A guest of a replay, who remembers nothing of the recorded one."""
+
+    @contextmanager
+    def serve(path: Path, *, pace: bool = False) -> Iterator[Front]:
+        with running(SandboxOptions(fast=True), faces=faces(load([path]), pace=pace)) as sandbox:
+            environ = {
+                "GUESTCTL_PROFILE": "sandbox",
+                "GUESTCTL_SANDBOX_URL": sandbox.url,
+                "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+                "GUESTCTL_STATE": str(tmp_path / "other-state"),
+                "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            }
+            yield Front(environ, tmp_path)
+
+    return serve
+
+
+def kinds(path: Path) -> list[str]:
+    return [json.loads(line)["kind"] for line in path.read_text().splitlines()]
+
+
+# --- traces ---
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_every_address_in_a_trace_is_declared_by_its_api(front: Front, api: str) -> None:
+    path = recorded(front, "ask", "hello", GUESTCTL_API=api)
+    urls = [entry["url"] for entry in map(json.loads, path.read_text().splitlines()) if "url" in entry]
+    assert urls
+    for url in urls:
+        assert api in {place.api for place in places_of(url)}, url
+
+
+def test_retries_and_lost_answers_are_in_the_trace(front: Front, sandboxed: Callable[[Sandbox], Front]) -> None:
+    with running(SandboxOptions(fast=True, faults=("ratelimit:retry_after=0,times=1,on=send",))) as sandbox:
+        own = sandboxed(sandbox)
+        path = recorded(own, "ask", "hello", GUESTCTL_API="guest-sessions")
+    retries = [entry for entry in map(json.loads, path.read_text().splitlines()) if entry["kind"] == "retry"]
+    assert [(entry["route"], entry["code"]) for entry in retries] == [("send", "rate.limited")]
+
+
+def test_a_reconnect_is_in_the_trace(sandboxed: Callable[[Sandbox], Front]) -> None:
+    with running(SandboxOptions(fast=True)) as sandbox:
+        front = sandboxed(sandbox)
+        assert front("session", "create").code == 0
+        front("sandbox", "fault", "drop:code=1006,after=2")
+        path = front.cwd / "listen.trace"
+        front("listen", "--for", "1.5", "--trace", str(path), "-q")
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    closes = [entry["code"] for entry in found if entry["kind"] == "close" and entry["direction"] == "in"]
+    assert 1006 in closes
+    assert "retry" in kinds(path)
+
+
+def test_a_trace_is_there_even_when_nothing_was_exchanged(alone: Front) -> None:
+    assert alone("explain", "403", "--trace", str(alone.cwd / "none.trace")).code == 0
+    assert (alone.cwd / "none.trace").read_text() == ""
+
+
+def test_the_control_room_is_traced_without_its_key(front: Front) -> None:
+    path = recorded(front, "sandbox", "sessions")
+    assert kinds(path) == ["request", "response"]
+    assert front.environ["GUESTCTL_SANDBOX_ADMIN_KEY"] not in path.read_text()
+    with pytest.raises(UsageError, match="nothing was exchanged"):
+        load([path])
+
+
+# --- replay ---
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_a_recorded_conversation_is_replayed(front: Front, replayed: Any, api: str) -> None:
+    path = recorded(front, "ask", "hello", GUESTCTL_API=api)
+    assert api in apis_of(load([path]))
+    with replayed(path) as guest:
+        for words in ("hello", "other words"):  # and once more under a session that is stored by now
+            told = guest("ask", words, GUESTCTL_API=api)
+            assert (told.code, told.out) == (0, "echo: hello\n"), told.err
+        fresh = guest("ask", "-s", "another", "hello", GUESTCTL_API=api)
+        assert (fresh.code, fresh.out) == (0, "echo: hello\n"), fresh.err
+
+
+def test_ids_are_the_new_guests_own(front: Front, replayed: Any) -> None:
+    path = recorded(front, "ask", "hello")
+    key = "11111111-2222-4333-8444-555555555555"
+    with replayed(path) as guest:
+        assert guest("session", "create").code == 0
+        sent = guest("send", "hello", "--id", key)
+        assert sent.code == 0, sent.err
+        assert sent.record["key"] == key
+        assert sent.record["delivery"] == "accepted"
+
+
+def test_a_refusal_is_replayed(front: Front, replayed: Any) -> None:
+    path = front.cwd / "refused.trace"
+    asked = ("session", "create", "--deployment-id", "00000000-0000-4000-8000-000000000000", "--trace", str(path))
+    first = front(*asked)
+    assert first.code == 5
+    with replayed(path) as guest:
+        again = guest("session", "create")
+        assert again.code == 5
+        assert again.error["body"] == first.error["body"]
+
+
+def test_a_broken_connection_is_replayed(sandboxed: Callable[[Sandbox], Front], replayed: Any) -> None:
+    with running(SandboxOptions(fast=True, faults=("drop:code=1006,after=1,on=send",))) as sandbox:
+        path = recorded(sandboxed(sandbox), "ask", "hello")
+    assert kinds(path).count("connect") == 2
+    with replayed(path) as guest:
+        again = guest.cwd / "again.trace"
+        told = guest("ask", "hello", "--trace", str(again))
+        assert (told.code, told.out) == (0, "echo: hello\n"), told.err
+        assert kinds(again).count("connect") == 2
+
+
+def test_what_is_not_in_the_trace_is_not_there(front: Front, replayed: Any) -> None:
+    path = recorded(front, "ask", "hello")
+    with replayed(path) as guest:
+        url = f"{guest.environ['GUESTCTL_SANDBOX_URL']}/api/v2/guest/webmessaging/sessions"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(url)
+        assert caught.value.code == 404
+        caught.value.close()
+
+
+def test_pauses_are_kept_when_asked(front: Front, replayed: Any) -> None:
+    path = recorded(front, "ask", "hello")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[-3:]:
+        line["seconds"] += 0.4
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with replayed(path, pace=True) as guest:
+        again = guest.cwd / "again.trace"
+        assert guest("ask", "hello", "--trace", str(again)).code == 0
+    found = [json.loads(line) for line in again.read_text().splitlines()]
+    sent = [line["seconds"] for line in found if line["kind"] == "frame_out" and "onMessage" in line["text"]]
+    answered = [line["seconds"] for line in found if line["kind"] == "frame_in"]
+    assert answered[-1] - sent[0] > 0.3
+
+
+def test_served_as_a_program(front: Front, tmp_path: Path) -> None:
+    path = recorded(front, "ask", "hello")
+    environ = {**os.environ, "GUESTCTL_STATE": str(tmp_path / "served")}
+    command = [sys.executable, "-m", "guestctl", "replay", str(path), "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, text=True) as server:
+        assert server.stdout is not None
+        ready = json.loads(server.stdout.readline())
+        told = Front(dict(environ), tmp_path)("ask", "hello", "-p", "sandbox")
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 143
+    assert ready["url"].startswith("http://127.0.0.1:")
+    assert (told.code, told.out) == (0, "echo: hello\n"), told.err
+
+
+@pytest.mark.parametrize(
+    "content", ["not json\n", "[]\n", '{"kind":"request"}\n', '{"kind":"frame_in","time":"x","seconds":0,"text":""}\n']
+)
+def test_what_is_no_trace_is_refused_with_its_line(alone: Front, content: str) -> None:
+    path = alone.cwd / "bad.trace"
+    path.write_text(content)
+    told = alone("replay", str(path))
+    assert told.code == 2
+    assert "bad.trace:1" in told.err
+
+
+def test_nothing_to_replay(alone: Front) -> None:
+    (alone.cwd / "empty.trace").write_text("")
+    assert alone("replay", "empty.trace").code == 2
+    assert alone("replay", "absent.trace").code == 2
+
+
+# --- the rules ---
+
+
+def script(*events: Act | Word) -> Script:
+    recording = Recording(list(events), began=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
+    return Script(recording, lambda: 1500.0)
+
+
+def test_an_act_is_matched_forward_and_else_from_the_start() -> None:
+    one, two = Act("frame", "a", 0.0), Act("frame", "b", 2.0)
+    found = script(one, Word(1, 1.0, "after a"), two, Word(1, 3.0, "after b"))
+    assert found.match("frame", "a") == (one, [])
+    # b comes: what the service said before it is owed.
+    assert found.match("frame", "b") == (two, [Word(1, 1.0, "after a")])
+    assert [word.text for word in found.follows()] == ["after b"]
+    assert found.match("frame", "c") is None
+    assert found.match("frame", "a") == (one, [])
+    assert [word.text for word in found.follows()] == ["after a"]
+
+
+def test_what_this_guest_made_comes_back_as_its_own() -> None:
+    made = "3530345c-c5bc-4088-9f16-7862b8daf226"
+    found = script()
+    found.learn(
+        {"tracingId": made, "token": "***0123abcd", "text": "hi"}, {"tracingId": "t", "token": "s", "text": "x"}
+    )
+    said = json.loads(found.spoken(json.dumps({"id": made, "of": ["***0123abcd"], "text": "hi"}), "http://h", "ws://h"))
+    assert said == {"id": "t", "of": ["s"], "text": "hi"}
+
+
+def test_addresses_and_expiry_are_moved() -> None:
+    body = {"url": "https://api.x.example/a", "socket": "wss://ws.x.example/v1", "exp": 1060, "time": 1060}
+    body |= {"expirationDate": 1060000000000, "expiresAt": "1970-01-01T00:17:40.000Z"}
+    said = json.loads(script().spoken(json.dumps(body), "http://here", "ws://here"))
+    assert (said["url"], said["socket"]) == ("http://here/a", "ws://here/v1")
+    assert (said["exp"], said["time"], said["expirationDate"]) == (1560, 1060, 1060000500000)
+    assert epoch_of(said["expiresAt"]) == 1560.0
+
+
+def test_paths_and_frames_by_what_they_are() -> None:
+    path = "/api/v2/guests/5a4db0c5-0000-4000-8000-677565737463/sessions/9f/messages"
+    assert pattern_of(path) == "/api/v2/guests/{p4}/sessions/9f/messages"
+    assert kind_of({"action": "configureSession"}) == "configureSession"
+    assert kind_of({"action": "onMessage", "message": {"type": "Text", "text": "x"}}) == "onMessage/Text"
+    presence = {"eventType": "Presence", "presence": {"type": "Join"}}
+    assert kind_of({"action": "onMessage", "message": {"type": "Event", "events": [presence]}}) == (
+        "onMessage/Event/Presence/Join"
+    )
+    assert kind_of({"type": "handshake", "token": "t"}) == "handshake"
+    assert kind_of([1]) == "?"
