@@ -28,7 +28,7 @@ from guestctl.clock import Clock, Deadline, SystemClock, epoch_of
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Ability, Dialect, Page, Position
 from guestctl.errors import CheckFailed, Conflict, Failure, Refused, SessionOver, TimedOut, Unsupported, UsageError
-from guestctl.exchange import Connector, Exchange
+from guestctl.exchange import OFFER, Connector, Exchange
 from guestctl.files import LocalFile, check_file, looked_at
 from guestctl.line import Line
 from guestctl.listening import Listener
@@ -43,6 +43,7 @@ from guestctl.model import (
     Outgoing,
     Presence,
     Profile,
+    Secret,
     Session,
     SessionEvent,
     SignIn,
@@ -212,6 +213,19 @@ class Client:
         """Every session stored for this profile, API, deployment and address."""
         return [session for _, session in self.state.sessions(self.scope)]
 
+    def secrets(self) -> Iterator[Secret]:
+        """Every token this client holds, for whoever must keep them from being shown."""
+        stored = self.state.get_credential(self.scope, "oauth")
+        if stored is not None:
+            yield stored.secret
+        for session in self.sessions():
+            for held in session.credentials.values():
+                yield held.secret
+                if held.refresh is not None:
+                    yield held.refresh
+        if self._exchange is not None:
+            yield from self._exchange.secrets()
+
     def use(self, name: str) -> Session:
         """Make a stored session the one commands work on."""
         found = self.session(name)
@@ -258,6 +272,9 @@ class Client:
             exchange.line = open_line(exchange, deadline, start_new=True)
             # What was recorded belongs to the conversation left behind.
             self.state.forget(self.scope, opening.name)
+            begun = exchange.session
+            exchange.session = replace(begun, state="draft")  # nothing is stored of it yet
+            exchange.keep(replace(begun, notes={k: v for k, v in begun.notes.items() if k != OFFER}))
         else:
             exchange = self._create_beside(opening, standing, deadline, sign_in, keep=alive and not new)
         self._began(exchange, opening, deadline)

@@ -301,6 +301,14 @@ class Exchange:
         self.state.log(self.scope, self.session.name, event, details)
 
 
+    def secrets(self) -> Iterator[Secret]:
+        """All that authorises here, stored or not, for whoever must keep it from being shown."""
+        for credential in (*self.session.credentials.values(), self._oauth):
+            if credential is not None:
+                yield credential.secret
+                if credential.refresh is not None:
+                    yield credential.refresh
+
 def _births(*sessions: Session) -> set[float]:
     return {session.created_at for session in sessions}
 

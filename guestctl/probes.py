@@ -7,7 +7,7 @@ the command line. Nothing here is retried: a check shows what happened.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from random import SystemRandom
@@ -20,7 +20,7 @@ from guestctl.doctor import PATIENCE, Answer, Certificate, Claims, Facts
 from guestctl.errors import Failure, NetworkError, UsageError
 from guestctl.exchange import USER_AGENT, Connector, Exchange
 from guestctl.line import Line
-from guestctl.model import Credential, Deployment, Opening, Session
+from guestctl.model import Credential, Deployment, Opening, Secret, Session
 from guestctl.opening import open_once
 from guestctl.state import State
 from guestctl.transport.network import Network, Observer, dial, is_loopback, resolve, target
@@ -82,9 +82,18 @@ class RealProbes:
         self._clock = clock
         self._whole = deadline
         self._connector = Connector(network, clock, observer)
+        self._exchanges: list[Exchange] = []
+        self._granted: Credential | None = None
 
     def close(self) -> None:
         self._connector.close()
+
+    def secrets(self) -> Iterator[Secret]:
+        """What the service has given a probe, for whoever must keep it from being shown."""
+        for exchange in self._exchanges:
+            yield from exchange.secrets()
+        if self._granted is not None:
+            yield self._granted.secret
 
     def state(self) -> str:
         return self._opened()[1]
@@ -179,6 +188,7 @@ class RealProbes:
             return None
         granted = self._perform(self.dialect.oauth())
         assert isinstance(granted, Credential)
+        self._granted = granted
         return granted
 
     # --- the door ---
@@ -256,6 +266,7 @@ class RealProbes:
             session=session,
         )
         exchange.open_line = lambda deadline: open_once(exchange, deadline)
+        self._exchanges.append(exchange)
         return exchange
 
     def stored(self) -> Session | None:

@@ -10,6 +10,7 @@ see that two frames carried one token.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -54,6 +55,12 @@ class Redactor:
             self._literals[value] = _mask(value)
             for written in (json.dumps(value)[1:-1], quote(value, safe="")):
                 self._literals.setdefault(written, _mask(value))
+
+    def add_pair(self, name: str | None, secret: Secret | None) -> None:
+        """Nor this one, nor what HTTP's Basic scheme makes of the two (RFC 7617)."""
+        self.add(secret)
+        if secret:
+            self.add(base64.b64encode(f"{name or ''}:{secret.reveal()}".encode()).decode("ascii"))
 
     def text(self, text: str) -> str:
         """Free text or JSON text without its secrets."""

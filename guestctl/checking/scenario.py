@@ -100,6 +100,7 @@ class Play:
         verdict: Verdict = "passed"
         if trouble is not None:
             verdict = "failed" if trouble.failure is None else "error"
+        self._learn()
         told = [said(entry, self.redactor) for entry in self.timeline.entries]
         blessed = golden.lines(told, self._captured) if self.bless and verdict == "passed" else None
         return Outcome(
@@ -139,9 +140,7 @@ class Play:
         self.client.timeout = self._bound(self.wait)
         attributes = {key: self._text(value) for key, value in self.scenario.attributes.items()}
         self.client.create(Opening(name=self.client.session_name, attributes=attributes))
-        for credential in self.client.session().credentials.values():
-            self.redactor.add(credential.secret)
-            self.redactor.add(credential.refresh)
+        self._learn()
         self._events = self.client.listen(just_created=True, wake=self._wake)
         self._hear_from(self._bounded(self.wait))
 
@@ -184,12 +183,18 @@ class Play:
             expected = None if unmet.expected is None else self.redactor.text(unmet.expected)
             return Trouble(self.redactor.text(unmet.message), line, self.redactor.text(text), expected, came)
         except Failure as failure:
+            self._learn()
             failure.message = self.redactor.text(failure.message)
             failure.body = None if failure.body is None else self.redactor.text(failure.body)
             ended = self._over is not None and isinstance(failure, (Conflict, SessionOver))
             message = f"the conversation had been ended: {failure.message}" if ended else failure.message
             return Trouble(message, line, self.redactor.text(text), failure=None if ended else failure)
         return None
+
+    def _learn(self) -> None:
+        """What the service has given this guest meanwhile is secret, too."""
+        for secret in self.client.secrets():
+            self.redactor.add(secret)
 
     # --- what the guest does ---
 

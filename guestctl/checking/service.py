@@ -173,7 +173,7 @@ class Service:
     def redactor(self) -> Redactor:
         """Knows the profile's secrets."""
         redactor = Redactor()
-        redactor.add(self.profile.client_secret)
+        redactor.add_pair(self.profile.client_id, self.profile.client_secret)
         return redactor
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from guestctl.doctor import Facts, Finding
     from guestctl.model import Session
     from guestctl.probes import RealProbes
+    from guestctl.redact import Redactor
     from guestctl.state import State
     from guestctl.transport.network import Network
 
@@ -57,11 +59,20 @@ def _findings(run: Invocation, urls: list[str]) -> Iterator[Finding]:
     probes = patient.probes
     try:
         if not urls:
-            yield from examine(probes, run.clock)
+            yield from _masked(examine(probes, run.clock), probes, run.redactor)
         for url in urls:
-            yield from examine_address(_checked(url), probes, run.clock, api=patient.api)
+            yield from _masked(examine_address(_checked(url), probes, run.clock, api=patient.api), probes, run.redactor)
     finally:
         probes.close()
+
+
+def _masked(findings: Iterator[Finding], probes: RealProbes, redactor: Redactor) -> Iterator[Finding]:
+    """They tell the service's own words, which may hold what we told it."""
+    for finding in findings:
+        for secret in probes.secrets():
+            redactor.add(secret)
+        fix = None if finding.fix is None else redactor.text(finding.fix)
+        yield replace(finding, found=redactor.text(finding.found), fix=fix)
 
 
 class _Patient:

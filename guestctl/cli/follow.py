@@ -208,7 +208,13 @@ def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[
 
 def _record(run: Invocation, event: Event, session: str, *, raw: bool) -> Record:
     # A message has a time of its own: in a stream of them ours would be made for nothing.
-    return event_record(event, session, at="" if isinstance(event, Message) else run.now(), raw=raw)
+    if isinstance(event, Message):
+        return event_record(event, session, at="", raw=raw)
+    record = event_record(event, session, at=run.now(), raw=raw)
+    for told in ("detail", "reason", "label"):  # a service's words may repeat what we told it
+        if record.get(told):
+            record[told] = run.masked(record[told])
+    return record
 
 
 def _kinds(only: str | None, *, typing: bool) -> frozenset[str]:

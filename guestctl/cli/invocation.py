@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from guestctl.clock import Clock, SystemClock, rfc3339
-from guestctl.errors import UsageError
+from guestctl.errors import Failure, UsageError
 from guestctl.model import Json
 from guestctl.output import Output
 
@@ -132,7 +132,7 @@ class Invocation:
         )
         for warning in found.warnings:
             self.out.say(warning)
-        self.redactor.add(found.profile.client_secret)
+        self.redactor.add_pair(found.profile.client_id, found.profile.client_secret)
         return found
 
     @property
@@ -150,18 +150,31 @@ class Invocation:
             session=self.session_name,
             state=self.state,
             timeout=self.options.timeout,
-            notice=self.out.say,
+            notice=lambda text: self.out.say(self.masked(text)),
             observer=self.watcher,
             traceparent=self.options.traceparent,
             clock=self.clock,
             environ=self.world.environ,
         )
-        for session in client.sessions():
-            for credential in session.credentials.values():
-                self.redactor.add(credential.secret)
-                self.redactor.add(credential.refresh)
+        self._learn_from(client)
         self.out.markdown = cache(lambda: client.deployment().markdown)
         return self._stack.enter_context(client)
+
+    def _learn_from(self, client: Client) -> None:
+        for secret in client.secrets():
+            self.redactor.add(secret)
+
+    def learn(self) -> None:
+        """The client's secrets are masked from now on, those included that it has only just been given."""
+        client = self.__dict__.get("client")
+        if client is not None:
+            with suppress(Failure):  # it may be the state that is broken
+                self._learn_from(client)
+
+    def masked(self, text: str) -> str:
+        """The service's words without any secret of ours."""
+        self.learn()
+        return self.redactor.text(text)
 
     def confirmed(self, question: str, yes: bool) -> None:
         """Go on only with a yes. Raises UsageError without one; off a terminal only `--yes` will do."""

@@ -54,6 +54,10 @@ class _Run:
                     code = self._go() or Exit.DONE
                     self.out.release()
                     return code
+                except Exception:
+                    if self.invocation is not None:
+                        self.invocation.learn()
+                    raise
                 finally:
                     if self.invocation is not None:
                         self.invocation.close()
@@ -139,9 +143,11 @@ class _Run:
         if self.debug:
             self._traceback(failure)
         if self.invocation is not None:
-            redactor = self.invocation.redactor
-            failure.message = redactor.text(failure.message)
-            failure.body = None if failure.body is None else redactor.text(failure.body)
+            masked = self.invocation.redactor.text
+            failure.message, failure.hint = masked(failure.message), masked(failure.hint)
+            failure.body = None if failure.body is None else masked(failure.body)
+            if isinstance(failure.service_code, str):
+                failure.service_code = masked(failure.service_code)
         self.out.failure(failure)
         return failure.exit
 
