@@ -10,7 +10,7 @@ because full jitter, `Retry-After` and the deadline must agree (reliability.md Â
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +28,7 @@ from guestctl.errors import (
     Unsupported,
 )
 from guestctl.line import Line
-from guestctl.model import Credential, CredentialKind, Session
+from guestctl.model import Credential, CredentialKind, Secret, Session
 from guestctl.state import State
 from guestctl.wire import Call, Flow, Reply, Request, Turn
 
