@@ -562,8 +562,11 @@ class Client:
         raise TimedOut(awaited + said, api=self.dialect.name)
 
     def _recent(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
+        """The newest messages, with what one of them offers where history leaves that out."""
         fetch = self._fetch(exchange, deadline)
-        return messages(newest(fetch, self.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
+        found = messages(newest(fetch, self.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
+        offer = exchange.remembered()
+        return [offer if offer is not None and message.id == offer.id else message for message in found]
 
     def _answering(
         self, outgoing: Outgoing, pick: Sequence[str], form: Mapping[str, Json] | None, among: Sequence[Message]

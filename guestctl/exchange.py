@@ -10,6 +10,7 @@ because full jitter, `Retry-After` and the deadline must agree (reliability.md Â
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -28,9 +29,9 @@ from guestctl.errors import (
     Unsupported,
 )
 from guestctl.line import Line
-from guestctl.model import Credential, CredentialKind, Secret, Session
+from guestctl.model import Credential, CredentialKind, Message, Secret, Session
 from guestctl.state import State
-from guestctl.wire import Call, Flow, Reply, Request, Turn
+from guestctl.wire import Call, Flow, Frame, Reply, Request, Turn
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -46,6 +47,8 @@ TRIES = 4
 LIMIT_RETRIES = 3
 #: Seconds to go on asking a session that another connection has locked (dialects.md, guest-sessions).
 LOCK_PATIENCE = 5.0
+#: Under which name the session keeps the message to be answered, and how long that may be as JSON.
+OFFER, OFFER_LENGTH = "offer", 64 * 1024
 
 
 @dataclass
@@ -207,14 +210,15 @@ class Exchange:
         down (`store_tokens: memory`) and this API gives no other."""
         held = self._held(kind)
         margin = self.dialect.margins.get(kind, 0.0)
-        if kind in self._renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
-            return held
-        if held is None and kind == "guest" and self.dialect.refreshable(self.session) != "guest":
+        renewing = kind in self._renewing
+        if held is None and kind == "guest" and (renewing or self.dialect.refreshable(self.session) != "guest"):
             raise SessionOver(
                 f"the token of session {self.session.name!r} was not stored (store_tokens: memory)",
                 code="session.none",
                 api=self.dialect.name,
             )
+        if renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
+            return held
         try:
             return self.renew(kind, deadline, stale=held)
         except Unsupported:
@@ -297,10 +301,6 @@ class Exchange:
             told = {"route": route, "wait": round(wait, 3), "why": cause, "code": code}
             self.connector.observer("retry", told)
 
-    def log(self, event: str, **details: object) -> None:
-        self.state.log(self.scope, self.session.name, event, details)
-
-
     def secrets(self) -> Iterator[Secret]:
         """All that authorises here, stored or not, for whoever must keep it from being shown."""
         for credential in (*self.session.credentials.values(), self._oauth):
@@ -308,6 +308,23 @@ class Exchange:
                 yield credential.secret
                 if credential.refresh is not None:
                     yield credential.refresh
+
+    def remember(self, message: Message) -> None:
+        """Keep what a message offers where history will not show it, so that a later command can answer it."""
+        if self.dialect.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
+            self.keep(replace(self.session, notes={**self.session.notes, OFFER: message.raw}))
+
+    def remembered(self) -> Message | None:
+        """The message last remembered."""
+        raw = self.session.notes.get(OFFER)
+        if raw is None:
+            return None
+        heard = self.dialect.decode(Frame(json.dumps(raw), self.clock.now()), self.session)
+        return next((one for one in heard if isinstance(one, Message)), None)
+
+    def log(self, event: str, **details: object) -> None:
+        self.state.log(self.scope, self.session.name, event, details)
+
 
 def _births(*sessions: Session) -> set[float]:
     return {session.created_at for session in sessions}

@@ -424,6 +424,7 @@ class Listener:
 
     def _note(self, event: Event) -> None:
         if self._record and isinstance(event, Message):
+            self.exchange.remember(event)
             self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
             if len(self._shown) >= BATCH:
                 self._flush()

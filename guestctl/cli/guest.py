@@ -5,13 +5,14 @@ Knows: their words. Must not know: the wire.
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Annotated
 
 import typer
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
+from guestctl.errors import UsageError
 from guestctl.model import Sender, Typing
 from guestctl.records import event_record
 
@@ -27,10 +28,16 @@ def typing(run: Invocation) -> None:
 def download(
     run: Invocation,
     id_: Annotated[str, typer.Argument(metavar="ID", help="the attachment's id, as shown with its message")],
-    to: Annotated[Path, typer.Option("--to", metavar="PATH", help="folder, or new file name")] = Path("."),
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="folder, or new file name")] = ".",
 ) -> None:
-    """Fetch an attachment. Nothing is ever overwritten."""
-    path = run.client.download(id_, run.world.cwd / to)
+    """Fetch an attachment. Nothing is ever overwritten.
+
+    Into a folder it goes under its own name, of which everything is taken that is more than a name.
+    """
+    place = run.world.cwd / to
+    if to.endswith(("/", os.sep)) and not place.is_dir():
+        raise UsageError(f"--to {to}: there is no such folder", hint="Make it first, or leave the slash away.")
+    path = run.client.download(id_, place, progress=run.out.progress("downloading", run.clock.monotonic))
     if run.out.human:
         run.out.text(str(path))
     else:

@@ -6,7 +6,7 @@ Knows: where the words come from and what is shown of the outcome. Must not know
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +40,7 @@ def ask(
         run.out.one(message_record(reply, run.client.session_name, raw=raw))
 
 
-@command('guestctl send "Where is my parcel?" --wait', "printf 'one\\ntwo\\n' | guestctl send - --lines")
+@command('guestctl send "Where is my parcel?" --wait', "guestctl send --pick 2 --wait")
 def send(
     run: Invocation,
     text: Annotated[
@@ -52,12 +52,17 @@ def send(
         str | None, typer.Option("--expect", metavar="REGEX", help="wait for a reply that matches")
     ] = None,
     attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute")] = None,
-    file: Annotated[list[Path] | None, typer.Option("--file", metavar="PATH", help="attach a file")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", metavar="PATH", help="attach a file; several make several messages")
+    ] = None,
     pick: Annotated[
         list[str] | None,
-        typer.Option("--pick", metavar="N|PAYLOAD", help="answer with an offered option: its number, label or payload"),
+        typer.Option("--pick", metavar="N|PAYLOAD", help="answer with what is offered: number, label, payload, date"),
     ] = None,
-    form: Annotated[list[str] | None, typer.Option("--form", metavar="FIELD=VALUE", help="fill in a form")] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option("--form", metavar="FIELD=VALUE|FILE", help="fill in a form, from a YAML or JSON file too"),
+    ] = None,
     id_: Annotated[
         str | None, typer.Option("--id", metavar="UUID", help="the message's own id, to repeat it safely")
     ] = None,
@@ -68,7 +73,7 @@ def send(
     Exit 13 means in doubt: the next run settles it. With --wait or --expect the reply is awaited; no
     match before --timeout exits 9. Text that begins with a dash goes behind `--`.
     """
-    attributes, answers = pairs("--attr", attr), pairs("--form", form)
+    attributes, answers = pairs("--attr", attr), _answers(run, form)
     pattern("--expect", expect)
     if lines and text != ["-"]:
         raise UsageError("--lines reads stdin: give - as the text", hint="`… | guestctl send - --lines`")
@@ -77,32 +82,49 @@ def send(
     if id_ is not None:
         id_ = _uuid(id_)
 
-    def one(words: str) -> Record:
+    awaited = bool(wait or expect)
+    files = [run.world.cwd / path for path in file or ()]
+
+    def one(words: str) -> list[Record]:
         try:
             sent = run.client.send(
                 words,
                 attributes=attributes,
                 key=id_,
                 pick=pick or (),
-                files=file or (),
-                form=answers or None,
+                files=files,
+                form=answers,
                 wait=wait,
                 expect=expect,
                 progress=run.out.progress("uploading", run.clock.monotonic),
             )
         except Failure as failure:
-            _show_what_was_sent(run, failure, awaited=bool(wait or expect), raw=raw)
+            became = getattr(failure, "sent", None)
+            if became is not None:
+                # Its `delivery` is the outcome; a reply that did not come is null.
+                _tell(run, _records(run, became, awaited=awaited, raw=raw), several=len(files) > 1)
             raise
-        return _record(run, sent, awaited=bool(wait or expect), raw=raw)
+        return _records(run, sent, awaited=awaited, raw=raw)
 
     if lines:
         with run.out.listing(chat=True) as add:
             for line in _each_line(run):
-                for shown in _shown(run, one(line)):
-                    add(shown)
+                for record in one(line):
+                    for shown in _shown(run, record):
+                        add(shown)
         return
-    record = one(_words(run, text or []))
-    run.out.spoken(_shown(run, record), record)
+    _tell(run, one(_words(run, text or [])), several=len(files) > 1)
+
+
+def _tell(run: Invocation, records: list[Record], *, several: bool) -> None:
+    """A single result, or the list of them that several files make."""
+    if not several:
+        run.out.spoken(_shown(run, records[-1]), records[-1])
+        return
+    with run.out.listing(chat=True) as add:
+        for record in records:
+            for shown in _shown(run, record):
+                add(shown)
 
 
 def _shown(run: Invocation, record: Record) -> list[Record]:
@@ -110,10 +132,16 @@ def _shown(run: Invocation, record: Record) -> list[Record]:
     return [record, record["reply"]] if run.out.human and record.get("reply") else [record]
 
 
-def _record(run: Invocation, sent: Sent, *, awaited: bool, raw: bool) -> Record:
-    return sent_record(
+def _records(run: Invocation, sent: Sent, *, awaited: bool, raw: bool) -> list[Record]:
+    """What became of each message: those accepted before it, then the one that was sent last."""
+    name = run.client.session_name
+    records = [
+        sent_record(message, session=name, key=message.key or "", text=message.text, delivery="accepted", raw=raw)
+        for message in sent.earlier
+    ]
+    last = sent_record(
         sent.message,
-        session=run.client.session_name,
+        session=name,
         key=sent.key,
         text=sent.text,
         delivery=sent.delivery,
@@ -121,15 +149,38 @@ def _record(run: Invocation, sent: Sent, *, awaited: bool, raw: bool) -> Record:
         awaited=awaited,
         raw=raw,
     )
+    return [*records, last]
 
 
-def _show_what_was_sent(run: Invocation, failure: Failure, *, awaited: bool, raw: bool) -> None:
-    """The record of a send that failed, or whose reply did not come: its `delivery` is the outcome."""
-    sent = getattr(failure, "sent", None)
-    if sent is None:
-        return
-    record = _record(run, sent, awaited=awaited, raw=raw)
-    run.out.spoken([record], record)
+def _answers(run: Invocation, words: list[str] | None) -> dict[str, list[str]] | None:
+    """What `--form` says: FIELD=VALUE words, and files that hold as much; a field given again has several values."""
+    if words is None:
+        return None
+    found: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        given = [(key, value)] if equals and key and "/" not in key else _form_file(run.world.cwd / word)
+        for field, one in given:
+            found.setdefault(field, []).append(one)
+    return found
+
+
+def _form_file(path: Path) -> Iterator[tuple[str, str]]:
+    """Fields and their values, one by one, as written. Raises UsageError saying where the file is wrong."""
+    from guestctl.strict_yaml import read
+
+    located = read(path)
+    if not isinstance(located.value, Mapping):
+        raise UsageError(
+            f"--form: {path}: expected FIELD: VALUE lines", hint="Or give FIELD=VALUE on the command line."
+        )
+    for field, member in located.value.items():
+        values = [member] if member.text is not None else member.value
+        for one in values if isinstance(values, list) else [member]:
+            if one.text is None:
+                raise UsageError(f"--form: {path}:{member.line}: {field}: expected a value, or a list of values")
+            if one.value is not None:
+                yield field, one.text
 
 
 def _words(run: Invocation, text: list[str]) -> str:

@@ -333,6 +333,10 @@ class Dialect(ABC):
         for what it does not offer."""
         return None
 
+    def history_omits(self, message: Message) -> bool:
+        """Whether history will not show what a live message offers: it must be remembered to be answered."""
+        return False
+
     def form_fields(self, message: Message) -> tuple[FormField, ...]:
         """The fields of the form in `message`; empty when it holds none."""
         return ()

@@ -364,6 +364,11 @@ class WebMessaging(Dialect):
     ) -> Outgoing | None:
         return answers.answer(outgoing, message, pick, form)
 
+    def history_omits(self, message: Message) -> bool:
+        """§7.1 names the content history has; forms and the second kind of quick replies are not in it."""
+        kinds = {item.get("contentType") for item in message.content if isinstance(item, dict)}
+        return message.direction == "outbound" and not message.attachments and bool(kinds & {"Form", "QuickReplyV2"})
+
     def form_fields(self, message: Message) -> tuple[FormField, ...]:
         return answers.form_fields(message)
 
