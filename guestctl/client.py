@@ -890,8 +890,9 @@ def _bound(given: str | None) -> float | None:
 def _between(
     items: Iterator[Message | Presence], since: float | None, until: float | None, last_id: str | None
 ) -> Iterator[Message | Presence]:
+    bounded = since is not None or until is not None
     for item in items:
-        at = epoch_of(item.time) if item.time is not None else None
+        at = epoch_of(item.time) if bounded and item.time is not None else None
         if since is not None and at is not None and at < since:
             continue
         if until is not None and at is not None and at > until:

@@ -11,7 +11,7 @@ hand in a test. Use `call` and `turn` with `yield from`: they keep the types.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import field
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -113,16 +113,18 @@ def load_json(text: str, what: str, *, status: int | None = None) -> Json:
 
 
 def _deeper(value: Json, depth: int) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(depth):
-        level = [inner for one in level for inner in _members(one)]
-    return any(isinstance(one, (dict, list)) for one in level)
-
-
-def _members(value: Json) -> Iterable[Json]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+        # Spelled out, without a call for each member: a page of history has thousands.
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _refuse_constant(name: str) -> None:

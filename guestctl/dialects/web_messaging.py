@@ -51,6 +51,7 @@ from guestctl.model import (
     Session,
     SessionEvent,
     SignIn,
+    Source,
     Typing,
     Unknown,
 )
@@ -440,9 +441,9 @@ class WebMessaging(Dialect):
         if not isinstance(entity, dict):
             raise Unreadable("history page: an entity is not an object", body=str(entity)[:200])
         if entity.get("type") != "Receipt":
-            for heard in self._structured(entity, None):
+            for heard in self._structured(entity, None, source="history"):
                 if isinstance(heard, (Message, Presence)):
-                    return replace(heard, source="history")
+                    return heard
         return Unknown(str(entity.get("type")), entity)
 
     def configuration(self) -> Flow[Json]:
@@ -509,7 +510,9 @@ class WebMessaging(Dialect):
             return Rejection(self.service_failure(number if isinstance(number, int) else code, words), reply_to)
         return Unknown(kind, raw)
 
-    def _structured(self, body: dict[str, Json], reply_to: str | None, frame: Json = None) -> tuple[Heard, ...]:
+    def _structured(
+        self, body: dict[str, Json], reply_to: str | None, frame: Json = None, *, source: Source = "live"
+    ) -> tuple[Heard, ...]:
         """A StructuredMessage body, or a history entity, which has the same shape (§6.3, §7.1)."""
         metadata = body.get("metadata")
         if not isinstance(metadata, dict):
@@ -527,7 +530,7 @@ class WebMessaging(Dialect):
             custom = metadata.get("customMessageId")
             key = custom if isinstance(custom, str) else reply_to
         if body.get("type") == "Event":
-            return self._events(body, metadata, inbound, sender, time, key, frame)
+            return self._events(body, metadata, inbound, sender, time, key, frame, source)
         content = body.get("content")
         items = tuple(content) if isinstance(content, list) else ()
         text = body.get("text")
@@ -539,6 +542,7 @@ class WebMessaging(Dialect):
                 time=time,
                 key=key,
                 sender=sender,
+                source=source,
                 content=items,
                 options=read_options(items) if items else (),
                 attachments=read_attachments(items) if items else (),
@@ -555,6 +559,7 @@ class WebMessaging(Dialect):
         time: str | None,
         key: str | None,
         frame: Json,
+        source: Source,
     ) -> tuple[Heard, ...]:
         found: list[Heard] = []
         for event in body.get("events") or []:
@@ -578,6 +583,7 @@ class WebMessaging(Dialect):
                         sender=sender,
                         key=key,
                         read_only=read_only,
+                        source=source,
                     )
                 )
                 if read_only and not inbound:

@@ -1,0 +1,124 @@
+"""Figures, how much work each scale does, and side-by-side measuring.
+
+Knows: clocks, medians, tables. Must not know: what is measured.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much work: `runs` of short commands, `messages` streamed, `kept` in history, and so on."""
+
+    runs: int = 15
+    rounds: int = 3
+    messages: int = 200_000
+    burst: int = 30_000
+    timed: int = 1_000
+    kept: int = 100_000
+    idle: int = 2_000
+    guests: int = 200
+    trips: int = 20_000
+    sessions: int = 1_000
+    rows: int = 1_000_000
+    clients: int = 500
+    scenarios: int = 200
+
+
+SCALES = {
+    "smoke": Scale(1, 1, 600, 300, 20, 300, 20, 5, 50, 5, 100, 5, 4),
+    "usual": Scale(),
+    "long": Scale(runs=31, messages=1_000_000),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. `value` is ours over theirs, or (`more`) ours less theirs in `unit`.
+
+    `ceiling`: the aim is an upper bound, else a lower one.
+    """
+
+    name: str
+    beside: str
+    ours: float
+    theirs: float
+    unit: str
+    value: float
+    aim: float
+    kind: Literal["ratio", "more"] = "ratio"
+    ceiling: bool = True
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        return self.value <= self.aim if self.ceiling else self.value >= self.aim
+
+    def record(self) -> dict[str, Any]:
+        return {**asdict(self), "met": self.met}
+
+
+def row(figure: Figure) -> str:
+    """One line of the table."""
+    sign = "≤" if figure.ceiling else "≥"
+    unit = "×" if figure.kind == "ratio" else figure.unit
+    sides = f"{figure.ours:,.4g} {figure.unit} beside {figure.theirs:,.4g} ({figure.beside})"
+    text = f"{figure.name:<34} {figure.value:8.2f} {unit:<2} aim {sign} {figure.aim:g} {unit:<2} "
+    return f"{text}{'met   ' if figure.met else 'MISSED'}  {sides}{'; ' + figure.note if figure.note else ''}"
+
+
+def side_by_side(
+    name: str,
+    ours: Callable[[], float],
+    theirs: Callable[[], float],
+    *,
+    runs: int,
+    aim: float,
+    beside: str,
+    unit: str = "ms",
+    ceiling: bool = True,
+    warm: int = 1,
+    note: str = "",
+) -> Figure:
+    """Both in turn, `runs` times after `warm` that do not count, the order changing every time.
+
+    The value is the median of the runs' ratios: what disturbs the machine disturbs both halves of a run.
+    """
+    pairs: list[tuple[float, float]] = []
+    for number in range(warm + runs):
+        if number % 2:
+            b, a = theirs(), ours()
+        else:
+            a, b = ours(), theirs()
+        if number >= warm:
+            pairs.append((a, b))
+    return Figure(
+        name,
+        beside,
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        unit,
+        statistics.median(a / b for a, b in pairs),
+        aim,
+        ceiling=ceiling,
+        note=note,
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Where it was measured."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": [round(one, 2) for one in os.getloadavg()],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

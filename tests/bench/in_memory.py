@@ -1,0 +1,31 @@
+"""`listen -o jsonl --no-state`: a session made and heard in one process, nothing written down. argv: how many."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from guestctl import Client
+from guestctl.clock import SystemClock
+from guestctl.model import Message
+from guestctl.output import Output
+from guestctl.records import message_record
+from guestctl.state import State
+from guestctl.terminal import Terminal
+
+
+def main() -> None:
+    left = int(sys.argv[1])
+    out = Output(sys.stdout, sys.stderr, Terminal(), mode="jsonl", now=time.time)
+    with Client("sandbox", state=State.open(None, SystemClock())) as guest:
+        name = guest.create().name
+        for event in guest.listen():
+            if isinstance(event, Message):
+                out.event(message_record(event, name))
+                left -= 1
+                if not left:
+                    return
+
+
+if __name__ == "__main__":
+    main()

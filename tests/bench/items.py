@@ -1,0 +1,24 @@
+"""Every item there is, by name, in the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tests.bench import archive, crowd, scenarios, startup, store, stream
+from tests.bench.figures import Figure, Scale
+
+ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
+    "version": startup.version,
+    "help": startup.help_,
+    "ask": startup.ask,
+    "send": startup.send,
+    "listen": stream.throughput,
+    "delay": stream.delay,
+    "memory": stream.memory,
+    "history": archive.history,
+    "check": scenarios.check,
+    "idle": crowd.idle,
+    "echo": crowd.echo,
+    "state": store.state,
+    "clients": crowd.clients,
+}

@@ -1,0 +1,97 @@
+"""guestctl, the sandbox and the bare scripts as processes, with surroundings of their own.
+
+Knows: argv, environments, pipes, /proc. Must not know: what any of them says to the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+ROOT = Path(__file__).parents[2]
+BARE = Path(__file__).parent / "bare"
+#: What a service said of itself in its first line, and its process.
+Served: TypeAlias = "tuple[dict[str, Any], subprocess.Popen[bytes]]"
+#: What the installed console script does; it need not be installed here.
+GUESTCTL = (sys.executable, "-c", "from guestctl.__main__ import command; command()")
+
+
+def guestctl(*words: str) -> list[str]:
+    return [*GUESTCTL, *words]
+
+
+def bare(script: str, *words: str) -> list[str]:
+    return [sys.executable, str(BARE / f"{script}.py"), *words]
+
+
+def module(name: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", name, *words]
+
+
+def environment(state: Path, **more: str) -> dict[str, str]:
+    """Nothing of the caller's profiles; compiled modules are kept, as they are where guestctl is installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GUESTCTL_", "PYTHON"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "GUESTCTL_STATE": str(state), "GUESTCTL_PROFILE": "sandbox", **more}
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Its stdout. Raises when it fails."""
+    done = subprocess.run(argv, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{argv[-3:]} exited {done.returncode}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+def wall(argv: Sequence[str], environ: Mapping[str, str]) -> float:
+    """Milliseconds from start to exit."""
+    begun = time.perf_counter()
+    run(argv, environ)
+    return (time.perf_counter() - begun) * 1000
+
+
+def peak(argv: Sequence[str], environ: Mapping[str, str]) -> float:
+    """The most memory it ever held, in megabytes."""
+    with subprocess.Popen(argv, env=environ, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{argv[-3:]} exited {process.returncode}")
+    return used.ru_maxrss / 1024
+
+
+@contextmanager
+def started(argv: Sequence[str], environ: Mapping[str, str], **pipes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended when the block is left."""
+    with subprocess.Popen(argv, env=environ, cwd=ROOT, stdout=subprocess.PIPE, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def serving(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[Served]:
+    """A service whose first line of stdout is a JSON object with its addresses."""
+    with started(argv, environ, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline()), process
+
+
+def sandbox(environ: Mapping[str, str], *options: str) -> AbstractContextManager[Served]:
+    """A sandbox that plain guestctl commands in `environ` find (it registers itself in the state there)."""
+    return serving(guestctl("sandbox", "serve", "--fast", "-o", "json", *options), environ)
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory a process holds now."""
+    said = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmRSS:\s+(\d+) kB", said)
+    return int(found[1]) / 1024 if found else 0.0

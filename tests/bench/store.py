@@ -1,0 +1,48 @@
+"""A state database that has grown, beside an empty one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from guestctl.clock import SystemClock
+from guestctl.state import LedgerEntry, State
+from tests.bench.figures import Figure, Scale, side_by_side
+from tests.bench.processes import environment, guestctl, run, sandbox, wall
+from tests.bench.startup import NAMES, turns
+
+
+def state(scale: Scale) -> Iterator[Figure]:
+    with TemporaryDirectory() as place:
+        full, empty = (environment(Path(place) / name) for name in ("full", "empty"))
+        with sandbox(full) as (found, _):
+            for environ in (full, empty):
+                environ["GUESTCTL_SANDBOX_URL"] = found["url"]
+                for name in NAMES:
+                    run(guestctl("session", "create", "--as", name), environ)
+            grow(Path(full["GUESTCTL_STATE"]), scale.sessions, scale.rows)
+            mine, theirs = turns(NAMES), turns(NAMES)
+            yield side_by_side(
+                f"send, {scale.sessions:,} sessions, {scale.rows:,} ids",
+                lambda: wall(guestctl("-s", mine(), "send", "hello"), full),
+                lambda: wall(guestctl("-s", theirs(), "send", "hello"), empty),
+                runs=scale.runs,
+                aim=1.1,
+                beside="an empty state database",
+                warm=2,
+                note=f"{(Path(full['GUESTCTL_STATE']) / 'state.db').stat().st_size / 2**20:.0f} MB",
+            )
+
+
+def grow(directory: Path, sessions: int, rows: int) -> None:
+    """So many more sessions under the same profile, and ledger rows spread over them."""
+    each = rows // sessions
+    with State.open(directory, SystemClock()) as filled:
+        scope, pattern = filled.sessions()[0]
+        for number in range(sessions):
+            name = f"old-{number}"
+            filled.put(scope, replace(pattern, name=name))
+            ids = (f"{number:08x}{at:024x}" for at in range(each))
+            filled.record(scope, name, [LedgerEntry(one, None, None, "2026-03-04T09:15:27.412Z") for one in ids])
