@@ -56,7 +56,7 @@ def read(path: Path) -> Located:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{path}: {why}", code="config.file") from error
+        raise UsageError(f"{path}: {why}", code="config.file", hint="Check the file's name and permissions.") from error
     if len(content) > MAX_BYTES:
         raise _wrong(str(path), 1, f"larger than {MAX_BYTES // 1024} KiB")
     try:

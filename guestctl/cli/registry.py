@@ -73,7 +73,6 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("__complete",): Entry("completion:complete", "candidates for the word being typed", data=False, hidden=True),
 }
 
-#: Options that may stand before the command's name, and whether each takes a value.
 #: Topics of `guestctl help TOPIC`; their pages are in `cli/topics.py`.
 TOPICS: dict[str, str] = {
     "environment": "the variables guestctl reads",
@@ -82,6 +81,7 @@ TOPICS: dict[str, str] = {
     "profiles": "where to talk: the file, its keys, the regions",
 }
 
+#: Options that may stand before the command's name, and whether each takes a value.
 LEADING: dict[str, bool] = {
     "-p": True,
     "--profile": True,
@@ -94,6 +94,12 @@ LEADING: dict[str, bool] = {
     "--traceparent": True,
     "--profiles": True,
     "--api": True,
+    "--region": True,
+    "--deployment-id": True,
+    "--origin": True,
+    "--base-url": True,
+    "--socket-url": True,
+    "--config-url": True,
     "-v": False,
     "-vv": False,
     "--verbose": False,
@@ -111,14 +117,14 @@ class Parsed(NamedTuple):
     """argv split: the command's words as far as they are known, and everything else in order.
 
     `unknown`: the word or option that no command or leading option has; None when all is well.
-    """
     `topic`: what `help` was asked about, when that is no command.
+    """
 
     words: tuple[str, ...]
     rest: list[str]
     unknown: str | None = None
-
     topic: str | None = None
+
 
 def split(argv: Sequence[str]) -> Parsed:
     """Find the command in argv; options that came before its name move behind it."""
@@ -136,9 +142,9 @@ def split(argv: Sequence[str]) -> Parsed:
             if LEADING.get(word) and waiting:
                 leading.append(waiting.pop(0))
         elif word == "help" and not words:
-            leading.append("--help")
             if waiting and waiting[0] in TOPICS:
                 return Parsed((), leading + waiting[1:], topic=waiting[0])
+            leading.append("--help")
         elif (*words, word) in COMMANDS or (not words and word in GROUPS):
             words = (*words, word)
         else:

@@ -1,0 +1,223 @@
+"""What the README prints works as printed, by a shell, against a real sandbox; and every command we name exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guestctl.cli.registry import COMMANDS, GROUPS, LEADING, split
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
+from tests.cli.conftest import Front
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+BOT = """
+rules:
+  - {contains: parcel, reply: Your parcel is on its way., quickReplies: [Track it, Send it back]}
+  - {equals: hi, reply: "May we ask you some questions?"}
+  - {equals: "Yes", reply: Then the next question...}
+  - {equals: order, reply: We are closed}
+otherwise: "echo: ${text}"
+"""
+
+
+def section(title: str) -> str:
+    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def commands(title: str) -> list[str]:
+    """The command lines of a section, their comments cut off."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", section(title), re.DOTALL | re.MULTILINE)
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [re.sub(r"\s{2,}#.*", "", line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    bot = tmp_path_factory.mktemp("bot") / "bot.yaml"
+    bot.write_text(BOT)
+    with running(SandboxOptions(fast=True, script=bot)) as sandbox:
+        yield sandbox
+
+
+class Shell:
+    """bash in an empty directory, with `guestctl` on its PATH and the sandbox as its service."""
+
+    def __init__(self, front: Front) -> None:
+        self.cwd = front.cwd
+        self._environ = {**front.environ, "HOME": str(front.cwd), "PYTHONPATH": str(ROOT)}
+        place = front.cwd / "bin"
+        place.mkdir()
+        program = place / "guestctl"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m guestctl "$@"\n')
+        program.chmod(0o755)
+        self._environ["PATH"] = f"{place}:{self._environ['PATH']}"
+
+    def start(self, line: str, **environ: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "-c", f"exec {line}" if "|" not in line else line],
+            cwd=self.cwd, env={**self._environ, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, line: str, environ: dict[str, str] | None = None, *, code: int = 0) -> str:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.cwd, env={**self._environ, **(environ or {})}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def shell(served: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Shell:
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed here")
+    return Shell(sandboxed(served))
+
+
+def piped(line: str) -> str:
+    """A line as it is where jq is installed; elsewhere what comes before jq, whose JSON is looked at instead."""
+    return line if shutil.which("jq") else line.partition(" | jq ")[0]
+
+
+def test_on_the_sandbox(shell: Shell) -> None:
+    asked, push, fault, serve = commands("Try it on the sandbox")
+    assert f"$ {asked}\n{shell(asked)}" in section("Try it on the sandbox")
+    assert shell(push)
+    assert shell(fault)
+    shell("guestctl sandbox fault --clear")
+    (shell.cwd / "bot.yaml").write_text(BOT)
+    process = shell.start(serve, GUESTCTL_STATE=str(shell.cwd / "another"))
+    try:
+        assert process.stdout is not None
+        assert "127.0.0.1" in process.stdout.readline()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def test_your_own_deployment(shell: Shell, served: Sandbox) -> None:
+    """As printed, but that the region's host names lead to the sandbox."""
+    add, use, ask = commands("Your own deployment")
+    here = {"GUESTCTL_PROFILE": "", "GUESTCTL_BASE_URL": served.url}
+    shell(add, here)
+    shell(use, here)
+    written = yaml.safe_load((shell.cwd / "config/guestctl/profiles.yaml").read_text())
+    shown = re.search(r"^```yaml\n(.*?)^```$", section("Your own deployment"), re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    assert written == yaml.safe_load(shown[1])
+    assert "parcel" in shell(ask, {**here, "GUESTCTL_DEPLOYMENT_ID": served.deployment_id})
+
+
+def test_everyday_tasks(shell: Shell) -> None:
+    lines = commands("Everyday tasks")
+    create, wait, expect, several, pick, listen, until, history, resume, refresh = lines
+    assert json.loads(shell(create))["name"] == "cart"
+    assert json.loads(shell(wait))["reply"]["text"] == "Your parcel is on its way."
+    assert json.loads(shell(expect))["reply"]["text"] == "Your parcel is on its way."
+    assert [json.loads(line)["text"] for line in shell(several).splitlines()] == ["one", "two"]
+    shell("guestctl ask parcel")
+    assert json.loads(shell(pick))["text"] == "Send it back"
+
+    listening = shell.start(listen)
+    try:
+        assert listening.stdout is not None
+        _attached(shell, "cart")
+        shell("guestctl sandbox push hello")
+        assert json.loads(listening.stdout.readline())["text"] == "hello"
+    finally:
+        listening.send_signal(signal.SIGINT)
+        listening.communicate(timeout=30)
+    assert listening.returncode == 130
+
+    listening = shell.start(piped(until))
+    _attached(shell, "cart")
+    shell("guestctl sandbox push 'goodbye then'")
+    said, _ = listening.communicate(timeout=30)
+    assert (said.strip() if shutil.which("jq") else json.loads(said)["text"]) == "goodbye then"
+
+    found = shell(piped(history)).splitlines()
+    if shutil.which("jq"):
+        assert [line.split("\t")[1:] for line in found][:2] == [
+            ["inbound", "Where is my parcel?"],
+            ["outbound", "Your parcel is on its way."],
+        ]
+    else:
+        assert {"time", "direction", "text"} <= json.loads(found[0]).keys()
+    missed = json.loads(shell(piped(resume)))
+    assert isinstance(missed if shutil.which("jq") else missed["missed"], list)
+
+    (shell.cwd / "deploy").write_text("#!/bin/sh\ntouch deployed\n")
+    (shell.cwd / "deploy").chmod(0o755)
+    shell(refresh)
+    assert (shell.cwd / "deployed").exists()
+
+
+def _attached(shell: Shell, name: str) -> None:
+    """Wait until a listener holds a socket of its own; the commands in between leave none open."""
+    for _ in range(200):
+        found = json.loads(shell("guestctl sandbox sessions -o json"))
+        if any(session["sockets"] for session in found):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"nobody listens to {name}")
+
+
+def test_a_conversation_as_a_test(shell: Shell) -> None:
+    """The script passes its first scenario and fails its second, and the report has the printed words."""
+    title = "Conversations as tests"
+    script = next(found for found in re.findall(r"^```yaml\n(.*?)^```$", section(title), re.DOTALL | re.MULTILINE))
+    (shell.cwd / "survey.yaml").write_text(script)
+    printed = re.search(r"^\$ guestctl check .*?\n(.*?)^```$", section(title), re.DOTALL | re.MULTILINE)
+    assert printed is not None
+    told = shell(commands(title)[0], code=1)
+    assert _settled(told) == _settled(printed[1])
+    assert "<testsuite" in (shell.cwd / "report.xml").read_text()
+
+
+def _settled(report: str) -> str:
+    report = re.sub(r"\([0-9a-f-]{4,}…?\)", "(id)", report)
+    return re.sub(r"\d+(\.\d+)? s\b", "0 s", report)
+
+
+# --- what is named exists ---
+
+_NAMED = re.compile(r"`(guestctl [^`\n]+)`")
+#: Words that stand for something of the reader's.
+_STANDS_FOR = re.compile(r"\bCOMMAND\b|\bGROUP\b|\bTOPIC\b|\bSHELL\b|…|\{")
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "guestctl").rglob("*.py"))]:
+        for found in _NAMED.findall(path.read_text(encoding="utf-8")):
+            if not _STANDS_FOR.search(found):
+                yield str(path.relative_to(ROOT)), found
+
+
+@pytest.mark.parametrize(("place", "line"), sorted(set(_named())))
+def test_every_command_we_name_exists(alone: Front, place: str, line: str) -> None:
+    """In hints, help and the README: the command, and each of its options."""
+    words = shlex.split(line.partition(" | ")[0])[1:]
+    parsed = split(words)
+    assert parsed.unknown is None, f"{place} names {line}"
+    if parsed.words not in COMMANDS:
+        assert not parsed.words or parsed.words[0] in GROUPS
+        return
+    help_text = alone(*parsed.words, "--help").out
+    own = parsed.rest[: parsed.rest.index("--")] if "--" in parsed.rest else parsed.rest
+    for option in (word.partition("=")[0] for word in own if word.startswith("--")):
+        assert option in LEADING or f"{option} " in help_text or f"{option}\n" in help_text, f"{place}: {line}"
