@@ -84,9 +84,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
 def generated(text: str) -> str:
     for name, make in BLOCKS.items():
         pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        block = make()
-        text, count = pattern.subn(lambda found, block=block: found[1] + block + found[2], text)
-        assert count == 1, f"README.md has {count} blocks for {name}"
+        pieces = pattern.split(text)
+        assert len(pieces) == 4, f"README.md has {(len(pieces) - 1) // 3} blocks for {name}"
+        before, begun, end, after = pieces
+        text = before + begun + make() + end + after
     return text
 
 

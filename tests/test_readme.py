@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from guestctl.cli.registry import COMMANDS
+from tests.manpage import manual
 from tests.readme import BLOCKS, README, generated, settled
 
 TEXT = README.read_text(encoding="utf-8")
@@ -43,3 +45,16 @@ def test_first_command_runs_as_written() -> None:
 def test_every_command_is_documented() -> None:
     for words, entry in COMMANDS.items():
         assert entry.hidden or f"<code>guestctl {' '.join(words)}</code>" in TEXT
+
+
+def test_the_manual_page_is_valid() -> None:
+    text = manual()
+    for words, entry in COMMANDS.items():
+        assert entry.hidden or f".SS {' '.join(words)}".replace("-", "\\-") in text
+    formatter = shutil.which("groff")
+    if formatter is None:
+        pytest.skip("groff is not installed here")
+    done = subprocess.run(
+        [formatter, "-k", "-man", "-Tutf8", "-ww", "-z"], input=text.encode(), capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
