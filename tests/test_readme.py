@@ -55,6 +55,10 @@ def test_the_manual_page_is_valid() -> None:
     if formatter is None:
         pytest.skip("groff is not installed here")
     done = subprocess.run(
-        [formatter, "-k", "-man", "-Tutf8", "-ww", "-z"], input=text.encode(), capture_output=True, check=False, timeout=60
+        [formatter, "-k", "-man", "-Tutf8", "-ww", "-z"],
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, b"")
