@@ -27,6 +27,7 @@ def run(*words: object, cwd: Path, home: Path) -> subprocess.CompletedProcess[st
     """A command in a clean environment, but for how pip reaches its index."""
     environ = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "PROXY" in name.upper()}
     environ |= {"PATH": os.defpath, "HOME": str(home), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environ.setdefault("PIP_CACHE_DIR", f"{home}-cache")
     return subprocess.run(
         [str(word) for word in words], cwd=cwd, env=environ, capture_output=True, text=True, timeout=_PATIENCE
     )
