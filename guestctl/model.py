@@ -40,7 +40,7 @@ class Secret:
     @property
     def placeholder(self) -> str:
         """`***` and eight hex digits of a digest, so that equal secrets stay recognisably equal."""
-        return "***" + hashlib.sha256(b"guestctl:" + self._value.encode()).hexdigest()[:8]
+        return "***" + hashlib.sha256(b"guestctl:" + self._value.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
     def __repr__(self) -> str:
         return self.placeholder

@@ -53,7 +53,7 @@ class Redactor:
         value = secret.reveal() if isinstance(secret, Secret) else secret
         if value and len(value) >= _SHORTEST:
             self._literals[value] = _mask(value)
-            for written in (json.dumps(value)[1:-1], quote(value, safe="")):
+            for written in (json.dumps(value)[1:-1], quote(value, safe="", errors="surrogatepass")):
                 self._literals.setdefault(written, _mask(value))
 
     def add_pair(self, name: str | None, secret: Secret | None) -> None:

@@ -468,7 +468,7 @@ class WebMessaging(Dialect):
             if not isinstance(body, dict):
                 raise Unreadable("StructuredMessage: `body` is missing", body=frame.text[:200])
             return self._structured(body, reply_to, value)
-        if kind in _EVENTS:
+        if isinstance(kind, str) and kind in _EVENTS:
             detail = body if isinstance(body, dict) else {}
             reason = detail.get("reason") or detail.get("reasonCode")
             return (SessionEvent(_EVENTS[kind], reason if isinstance(reason, str) else None),)
