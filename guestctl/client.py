@@ -257,8 +257,7 @@ class Client:
         API that can, the same guest starts a new conversation and the old one is no longer reachable.
         """
         deadline = self._deadline()
-        opening = self._completed(opening or Opening(name=self._session_name or "default"))
-        self._check_fields(opening)
+        opening = self.completed(opening or Opening(name=self._session_name or "default"))
         self._need(Ability.CREATE)
         self._hang_up()
         standing = self.state.get(self.scope, opening.name)
@@ -350,10 +349,11 @@ class Client:
             exchange.wait_to_send(deadline)
         exchange.keep(exchange.perform(self.dialect.begin(exchange.session, deployment, opening), deadline))
 
-    def _completed(self, opening: Opening) -> Opening:
-        """Profile values where the command gave none."""
+    def completed(self, opening: Opening) -> Opening:
+        """Profile values where none was given. Raises UsageError for a field this API does not have."""
         profile = self.profile
         fields = self.dialect.fields
+        self._check_fields(opening)
         return replace(
             opening,
             attributes={**profile.attributes, **opening.attributes} if "attr" in fields else opening.attributes,

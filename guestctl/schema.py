@@ -279,6 +279,17 @@ SCHEMAS: dict[str, Schema] = {
         },
     ),
     "demo": _record("demo", "One line of the tour", {"text": _TEXT}),
+    "step": _record(
+        "step",
+        "Something a command would send, of --print-frames",
+        {
+            "step": _choice("connect", "frame", "request"),
+            "method": _MAYBE_TEXT,
+            "url": _MAYBE_TEXT,
+            "headers": {"type": "object", "additionalProperties": _TEXT},
+            "body": {"description": "the frame, or the request's body; null without one"},
+        },
+    ),
     "doctor": _record(
         "doctor",
         "One check of doctor",

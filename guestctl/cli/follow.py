@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pattern
 from guestctl.cli.stopping import StopRules
@@ -115,8 +116,12 @@ def history(
         str | None, typer.Option("--format", metavar="FORMAT", help="a document: md, html or txt")
     ] = None,
     raw: Raw = False,
+    print_frames: PrintFrames = False,
+    print_curl: PrintCurl = False,
 ) -> None:
     """Print the current conversation's messages in order, page by page as they come."""
+    if printed(run, print_frames, print_curl, lambda plan: plan.history()):
+        return
     items = run.client.history(last=last, since=since, until=until, all=all_)
     records = _records(run, items, raw=raw)
     if format_ is not None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
 from guestctl.errors import UsageError
@@ -18,8 +19,10 @@ from guestctl.records import event_record
 
 
 @command("guestctl typing", "guestctl typing && sleep 2 && guestctl send hello")
-def typing(run: Invocation) -> None:
+def typing(run: Invocation, print_frames: PrintFrames = False, print_curl: PrintCurl = False) -> None:
     """Show that the guest is typing; at most once in five seconds for a session."""
+    if printed(run, print_frames, print_curl, lambda plan: plan.typing()):
+        return
     run.client.typing()
     run.out.event(event_record(Typing(Sender("guest")), run.client.session_name, at=run.now()))
 

@@ -37,6 +37,8 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("history",): Entry("follow:history", "the conversation so far, in order"),
     ("resume",): Entry("follow:resume", "re-attach to the stored session and say what was missed"),
     ("session", "create"): Entry("session:create", "open a guest session and store it"),
+    ("session", "sign-in"): Entry("session:sign_in", "sign in the guest of a session (step-up)"),
+    ("session", "sign-out"): Entry("session:sign_out", "sign the guest out; the session is over with it"),
     ("session", "list"): Entry("session:list_", "the stored sessions of the profile"),
     ("session", "show"): Entry("session:show", "one session in full, with the time left"),
     ("session", "use"): Entry("session:use", "make a stored session the default one"),

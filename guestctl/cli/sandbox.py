@@ -37,6 +37,7 @@ Fast = Annotated[bool, typer.Option("--fast", help="the bot answers at once, no 
 Style = Annotated[str | None, typer.Option("--refresh-style", metavar="STYLE", help="guest-refresh or guest-token")]
 Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to bind")]
 AutoStart = Annotated[bool, typer.Option("--auto-start", help="the deployment starts conversations by itself")]
+SignIn = Annotated[bool, typer.Option("--sign-in", help="guests may sign in: any code but `bad` is good")]
 Disconnect = Annotated[str, typer.Option("--disconnect", metavar="HOW", help="after an end: ReadOnly or Send")]
 To = Annotated[
     str | None, typer.Option("--to", metavar="ID", help="only this session, as `sandbox sessions` prints it")
@@ -58,6 +59,7 @@ def serve(
     token_life: TokenLife = None,
     refresh_style: Style = None,
     auto_start: AutoStart = False,
+    sign_in: SignIn = False,
     disconnect: Disconnect = "ReadOnly",
     fast: Fast = False,
 ) -> int:
@@ -80,6 +82,7 @@ def serve(
         token_life=token_life,
         refresh_style=refresh_style,
         auto_start=auto_start,
+        sign_in=sign_in,
         disconnect=disconnect,
         fast=fast,
     )
@@ -125,6 +128,7 @@ def exec_(
     token_life: TokenLife = None,
     refresh_style: Style = None,
     auto_start: AutoStart = False,
+    sign_in: SignIn = False,
     disconnect: Disconnect = "ReadOnly",
     fast: Fast = False,
 ) -> int:
@@ -146,6 +150,7 @@ def exec_(
         token_life=token_life,
         refresh_style=refresh_style,
         auto_start=auto_start,
+        sign_in=sign_in,
         disconnect=disconnect,
         fast=fast,
     )

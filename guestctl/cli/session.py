@@ -5,17 +5,22 @@ Knows: names and confirmations. Must not know: how a session is opened or ended.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
+from guestctl.cli.proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, proof
 from guestctl.clock import rfc3339
 from guestctl.dialects.base import Ability
 from guestctl.errors import UsageError
 from guestctl.model import Opening, Session
 from guestctl.records import report_record, session_record
+
+if TYPE_CHECKING:
+    from guestctl.preview import Plan
 
 _LONGEST_NAME = 100
 
@@ -34,11 +39,18 @@ def create(
     email: Annotated[str | None, typer.Option("--email", metavar="E", help="the guest's e-mail address")] = None,
     guest_name: Annotated[str | None, typer.Option("--name", metavar="N", help="the guest's own name")] = None,
     new: Annotated[bool, typer.Option("--new", help="end a stored session of that name first")] = False,
+    auth_code: AuthCode = None,
+    redirect_uri: RedirectUri = None,
+    code_verifier: CodeVerifier = None,
+    id_token: IdToken = None,
+    nonce: Nonce = None,
+    print_frames: PrintFrames = False,
+    print_curl: PrintCurl = False,
 ) -> None:
     """Open a guest session through the profile's API and store it.
 
     Later commands use the session created or chosen last. An option the API has no field for exits 2
-    before anything is sent.
+    before anything is sent. With --auth-code or --id-token the guest signs in first (sign-in APIs only).
     """
     if as_ is not None and run.options.session not in {None, as_}:
         raise UsageError("--as and --session name two different sessions: give one of them")
@@ -52,7 +64,47 @@ def create(
         email=email,
         guest_name=guest_name,
     )
-    run.out.one(session_record(run.client.create(opening, new=new)))
+    sign_in = proof(
+        run, code=auth_code, redirect_uri=redirect_uri, verifier=code_verifier, id_token=id_token, nonce=nonce
+    )
+
+    def plan(planned: Plan) -> None:
+        planned.create(run.client.completed(opening), new=new, sign_in=sign_in)
+
+    if printed(run, print_frames, print_curl, plan):
+        return
+    run.out.one(session_record(run.client.create(opening, new=new, sign_in=sign_in)))
+
+
+@command(
+    "guestctl session sign-in --auth-code CODE --redirect-uri https://shop.example/cb",
+    "pass show id-token | guestctl session sign-in --id-token -",
+)
+def sign_in(
+    run: Invocation,
+    auth_code: AuthCode = None,
+    redirect_uri: RedirectUri = None,
+    code_verifier: CodeVerifier = None,
+    id_token: IdToken = None,
+    nonce: Nonce = None,
+) -> None:
+    """Sign in the guest of a session that began without (step-up).
+
+    The code, or the id token, is what the identity provider gave. Other devices on the session lose their
+    place (`listen` there exits 10), and it cannot become anonymous again.
+    """
+    given = proof(
+        run, code=auth_code, redirect_uri=redirect_uri, verifier=code_verifier, id_token=id_token, nonce=nonce
+    )
+    if given is None:
+        raise UsageError("nothing proves who the guest is: give --auth-code or --id-token")
+    run.out.one(session_record(run.client.sign_in(given)))
+
+
+@command("guestctl session sign-out", "guestctl session sign-out -s cart")
+def sign_out(run: Invocation) -> None:
+    """Sign the guest out: the session is over with it, here and on every other device."""
+    run.out.one(session_record(run.client.sign_out()))
 
 
 @command("guestctl session list", "guestctl -p staging session list -o json", needs="profile")

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs, pattern
 from guestctl.errors import Failure, UsageError
+from guestctl.model import Outgoing
 from guestctl.records import Record, message_record, sent_record
 
 if TYPE_CHECKING:
@@ -27,13 +29,18 @@ def ask(
     text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="the question; - reads stdin")],
     new: Annotated[bool, typer.Option("--new", help="start a new session first")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="with -o json: the service's own object too")] = False,
+    print_frames: PrintFrames = False,
+    print_curl: PrintCurl = False,
 ) -> None:
     """Send a question and print only the reply's text.
 
     The stored session is resumed; one is created when there is none, or always with --new. Text that
     begins with a dash goes behind `--`.
     """
-    reply = run.client.ask(_words(run, text), new=new)
+    words = _words(run, text)
+    if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), words), new=new)):
+        return
+    reply = run.client.ask(words, new=new)
     if run.out.mode in {"auto", "table"}:
         run.out.text(reply.text)
     else:
@@ -67,6 +74,8 @@ def send(
         str | None, typer.Option("--id", metavar="UUID", help="the message's own id, to repeat it safely")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="the service's own object too")] = False,
+    print_frames: PrintFrames = False,
+    print_curl: PrintCurl = False,
 ) -> None:
     """Send one message and return when the service has accepted it.
 
@@ -84,6 +93,14 @@ def send(
 
     awaited = bool(wait or expect)
     files = [run.world.cwd / path for path in file or ()]
+    if print_frames or print_curl:
+        if pick or answers is not None:
+            raise UsageError("what --pick and --form answer is looked up first: it cannot be shown without asking")
+        said = list(_each_line(run)) if lines else [_words(run, text or [])]
+        key = id_ or str(uuid.uuid4())
+        outgoing = [Outgoing(key if n == 0 else str(uuid.uuid4()), words, attributes) for n, words in enumerate(said)]
+        printed(run, print_frames, print_curl, lambda plan: plan.send(outgoing, files))
+        return
 
     def one(words: str) -> list[Record]:
         try:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration
 from guestctl.errors import Failure, Unauthorised, UsageError
@@ -22,11 +23,15 @@ def refresh(
     if_expiring: Annotated[
         str | None, typer.Option("--if-expiring", metavar="TIME", help="only when it has less than this left")
     ] = None,
+    print_frames: PrintFrames = False,
+    print_curl: PrintCurl = False,
 ) -> None:
     """Get a new credential for the session and store it.
 
     One process refreshes; others that ask at the same time wait for it and use the same.
     """
+    if printed(run, print_frames, print_curl, lambda plan: plan.refresh()):
+        return
     margin = None if if_expiring is None else duration("--if-expiring", if_expiring)
     run.out.one(session_record(run.client.refresh_token(if_expiring=margin)))
 

@@ -59,6 +59,7 @@ class SandboxOptions:
     auto_start: bool = False
     typing: bool = True
     clear: bool = True
+    sign_in: bool = False  # guests may sign in, from the start or later (§7.2, §10.9)
     disconnect: str = "ReadOnly"  # or Send: what an ended conversation still allows (§10.6)
     session_life: float = 259_200.0
     idle_timeout: float = 600.0  # sockets; 0: never (§2.5)

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from guestctl.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from guestctl.sandbox.faults import Faults
     from guestctl.sandbox.options import SandboxOptions
     from guestctl.sandbox.server import Sandbox
-    from guestctl.sandbox.faults import Faults
     from guestctl.sandbox.surface import Face
     from guestctl.sandbox.world import Conversation, Message, World
 

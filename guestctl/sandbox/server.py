@@ -209,6 +209,8 @@ class Sandbox:
             typing=options.typing,
             clear=options.clear,
             disconnect=options.disconnect,
+            sign_in=options.sign_in,
+            session_upgrade=options.sign_in,
             session_life=options.session_life,
             text_limit=options.text_limit,
             attributes_limit=options.attributes_limit,

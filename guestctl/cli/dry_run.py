@@ -1,0 +1,56 @@
+"""`--print-frames` and `--print-curl`: what a command would send. Knows: how that is asked for and shown.
+Must not know: what any command sends."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from guestctl.preview import Plan
+
+PrintFrames = Annotated[
+    bool, typer.Option("--print-frames", help="show the frames and requests, secrets left out; send nothing")
+]
+PrintCurl = Annotated[bool, typer.Option("--print-curl", help="the same as commands for curl and websocat")]
+
+
+def printed(run: Invocation, frames: bool, curl: bool, plan: Callable[[Plan], object]) -> bool:
+    """Whether the command was only to be shown; if so, that is done. Nothing is sent and nothing stored."""
+    if not frames and not curl:
+        return False
+    if frames and curl:
+        raise UsageError("--print-frames and --print-curl show the same: give one of them")
+    from guestctl.dialects import dialect_class
+    from guestctl.preview import Plan, shell, without_secrets
+
+    client = run.client
+    dialect = dialect_class(client.profile.api)(
+        without_secrets(client.profile), new_id=lambda: str(uuid.uuid4()), traceparent=client.dialect.traceparent
+    )
+    stored = run.state.get(client.scope, client.session_name)
+    planned = Plan(dialect, stored, client.completed)
+    plan(planned)
+    if curl:
+        for line in shell(planned.steps):
+            run.out.text(line)
+        return True
+    with run.out.listing() as add:
+        for step in planned.steps:
+            add(
+                {
+                    "kind": "step",
+                    "step": step.step,
+                    "method": step.method or None,
+                    "url": step.url or None,
+                    "headers": dict(step.headers),
+                    "body": step.body,
+                }
+            )
+    return True

@@ -1,0 +1,181 @@
+"""`--print-frames` and `--print-curl`: what would be sent is what is sent, and nothing is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from guestctl.dialects import NAMES
+from guestctl.preview import Planned, shell
+from guestctl.sandbox import CLIENT_SECRET
+from tests.cli.conftest import Front
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SECRET = re.compile(r"\*\*\*[0-9a-f]{8}|\$[A-Z_]+_(TOKEN|SECRET)")
+#: Headers that only say which client it is.
+PLUMBING = {"user-agent", "accept-encoding"}
+
+
+def of(front: Front, api: str) -> Front:
+    return Front({**front.environ, "GUESTCTL_API": api}, front.cwd)
+
+
+def plain(value: Any) -> Any:
+    """Without what differs each time: ids made for the occasion, secrets and what stands for them."""
+    return json.loads(UUID.sub("ID", SECRET.sub("SECRET", json.dumps(value))))
+
+
+def sent(front: Front, *argv: str) -> list[Any]:
+    """What a command really sends, from its trace."""
+    path = front.cwd / "sent.trace"
+    told = front(*argv, "--trace", str(path))
+    assert told.code == 0, told.err
+    found: list[Any] = []
+    for entry in map(json.loads, path.read_text().splitlines()):
+        if entry["kind"] == "upgrade":
+            found.append(["connect", entry["url"], headers(entry["request_headers"]), None])
+        elif entry["kind"] == "frame_out":
+            found.append(["frame", None, {}, json.loads(entry["text"])])
+        elif entry["kind"] == "request" and entry["route"] != "configuration":
+            found.append(["request", entry["url"], headers(entry["headers"]), body(entry["body"])])
+    return [plain(step) for step in found]
+
+
+def planned(front: Front, *argv: str) -> list[Any]:
+    told = front(*argv, "--print-frames")
+    assert (told.code, told.err) == (0, "")
+    return [plain([r["step"], r["url"], headers(r["headers"]), body(r["body"])]) for r in told.records]
+
+
+def headers(given: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in given.items() if name.lower() not in PLUMBING}
+
+
+def body(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError:
+        return parse_qsl(given)
+
+
+@pytest.mark.parametrize("api", NAMES)
+@pytest.mark.parametrize(
+    "argv",
+    [("send", "hello"), ("send", "a", "--attr", "k=v"), ("history",), ("refresh-token",), ("typing",)],
+    ids=" ".join,
+)
+def test_what_is_printed_is_what_is_sent(front: Front, api: str, argv: tuple[str, ...]) -> None:
+    guest = of(front, api)
+    assert guest("session", "create").code == 0
+    shown = guest(*argv, "--print-frames")
+    if shown.code in {2, 12}:  # this API has no such thing, printed or not
+        assert guest(*argv).code == shown.code
+        return
+    steps, really = planned(guest, *argv), sent(guest, *argv)
+    # An OAuth grant that is remembered is not asked for again.
+    assert [step for step in steps if "/oauth/" not in str(step[1])] == really[: len(really)]
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_a_new_session_is_shown_as_far_as_it_can_be(front: Front, api: str) -> None:
+    guest = of(front, api)
+    steps = planned(guest, "session", "create", "--as", "shown")
+    really = sent(guest, "session", "create", "--as", "shown")
+    assert steps == really[: len(steps)]
+    assert steps[-1][0] in {"frame", "request"}
+
+
+@pytest.mark.parametrize("api", NAMES)
+@pytest.mark.parametrize("how", ["--print-frames", "--print-curl"])
+def test_nothing_is_sent_stored_or_revealed(front: Front, api: str, how: str) -> None:
+    guest = of(front, api)
+    assert guest("session", "create").code == 0
+    token = guest("session", "show", "--show-token").record["token"]
+    before = front("sandbox", "sessions").out
+    printed = ""
+    for argv in (("send", "hi"), ("ask", "hi"), ("ask", "--new", "hi"), ("session", "create", "--new"), ("history",)):
+        told = guest(*argv, how, "--trace", str(guest.cwd / "none"))
+        assert told.code == 0, told.err
+        assert (guest.cwd / "none").read_text() == ""
+        printed += told.out
+    assert front("sandbox", "sessions").out == before
+    assert token not in printed
+    assert CLIENT_SECRET not in printed
+    assert "$GUEST_TOKEN" in printed
+
+
+def test_without_a_session_ids_are_names_too(front: Front) -> None:
+    told = front("send", "hi", "--print-curl", "-s", "none", GUESTCTL_API="guest-sessions")
+    assert '/sessions/"$SESSION_ID"/messages' in told.out
+    asked = front("ask", "hi", "--print-frames", "-s", "none")
+    assert [record["step"] for record in asked.records] == ["connect", "frame", "frame"]
+    assert front("session", "list").out == ""
+
+
+def test_files_and_new_conversations(front: Front) -> None:
+    (front.cwd / "a.png").write_bytes(b"png")
+    assert front("session", "create").code == 0
+    told = front("send", "look", "--file", "a.png", "--print-frames")
+    actions = [record["body"]["action"] for record in told.records if record["body"]]
+    assert actions == ["configureSession", "onAttachment", "onMessage"]
+    assert "$ATTACHMENT_ID" in told.out
+    again = front("session", "create", "--new", "--print-frames")
+    actions = [record["body"]["action"] for record in again.records if record["body"]]
+    assert actions == ["configureSession", "closeSession", "configureSession"]
+
+
+def test_several_lines(front: Front) -> None:
+    told = front("send", "-", "--lines", "--print-frames", stdin="one\ntwo\n")
+    assert [r["body"]["message"]["text"] for r in told.records if r["body"] and "message" in r["body"]] == [
+        "one",
+        "two",
+    ]
+
+
+def test_what_cannot_be_shown(front: Front) -> None:
+    assert front("send", "--pick", "1", "--print-curl").code == 2
+    assert front("send", "hi", "--print-curl", "--print-frames").code == 2
+    assert front("send", "", "--print-frames").code == 2
+    assert front("send", "x" * 200_000, "--print-frames").error["code"] == "service.too_long"
+    assert front("refresh-token", "--print-curl", GUESTCTL_API="guest-sessions").code == 12
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_command_for_curl_runs(front: Front) -> None:
+    guest = of(front, "guest-sessions")
+    assert guest("session", "create").code == 0
+    token = guest("session", "show", "--show-token").record["token"]
+    text = 'it\'s "quoted", $HOME and `not run`'
+    line = guest("send", text, "--print-curl").out
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], env={"PATH": "/usr/bin:/bin", "GUEST_TOKEN": token}, capture_output=True, check=False
+    )
+    assert json.loads(done.stdout)["sequenceNumber"] == 1, done.stderr
+    assert guest("history", "--last", "2").records[0]["text"] == text
+
+
+def test_shell_words() -> None:
+    steps = [
+        Planned("request", "http://h/a?b=$GUEST_ID&c=d", "GET", {"Authorization": "Bearer $GUEST_TOKEN"}),
+        Planned("connect", "ws://h/x", headers={"Origin": "it's"}),
+        Planned("frame", body={"token": "$GUEST_TOKEN", "text": "'; rm -rf $HOME"}),
+    ]
+    curl, websocat = shell(steps)
+    script = (
+        "GUEST_ID=id GUEST_TOKEN=tok; curl() { printf '%s|' \"$@\"; }; websocat() { cat; printf '%s|' \"$@\"; }"
+    )
+    script += f"; sleep() {{ :; }}; {curl}; echo; {websocat}"
+    done = subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    first, second, third = done.stdout.splitlines()
+    assert first == "-sS|http://h/a?b=id&c=d|-H|Authorization: Bearer tok|"
+    assert json.loads(second) == {"token": "tok", "text": "'; rm -rf $HOME"}
+    assert third == "-H|Origin: it's|ws://h/x|"
+    assert urlsplit(third.split("|")[2]).scheme == "ws"
