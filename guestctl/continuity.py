@@ -85,16 +85,20 @@ class Merge:
         (monotonic), or until history has been replayed once more."""
         self._settled_at = until
 
-    def replay(self, items: Iterable[Message | Presence]) -> list[Event]:
+    def replay(self, items: Iterable[Message | Presence], *, lags: bool = False) -> list[Event]:
         """History that is contiguous with `position` or `anchor`: what is new of it, marked as replayed,
-        in its place among what is held, which all has its turn now."""
+        in its place among what is held, which all has its turn now; but nothing that is later than
+        all of it, where it `lags`."""
+        reached: tuple[int, str] | None = (-1, "") if lags else None
         for item in items:
+            if reached is not None:
+                reached = max(reached, self._rank(item))
             if isinstance(item, Message) and item.sequence is not None:
                 self._told = max(self._told, item.sequence)
             if item.id is not None and self._remember(item.id):
                 self._hold(replace(item, source="replayed"), 0.0)
         self._settled_at = 0.0
-        return self.ready(0.0, flush=True)
+        return self.ready(0.0, flush=True, reached=reached)
 
     def feed(self, event: Event, now: float) -> None:
         """Take one live event at monotonic `now`; `ready` gives it back in its turn."""
@@ -109,12 +113,16 @@ class Merge:
         self._arrivals += 1
         insort(self._held, (self._rank(event), self._arrivals, now, event))
 
-    def ready(self, now: float, *, flush: bool = False, over_gaps: bool = True) -> list[Event]:
-        """Everything whose turn has come, in order. `flush`: all that is held, but nothing behind a
-        missing number, or that history has still to settle, unless `over_gaps`."""
+    def ready(
+        self, now: float, *, flush: bool = False, over_gaps: bool = True, reached: tuple[int, str] | None = None
+    ) -> list[Event]:
+        """Everything whose turn has come, in order. `flush`: all that is held (up to the rank `reached`),
+        but nothing behind a missing number, or that history has still to settle, unless `over_gaps`."""
         shown: list[Event] = []
         taken = 0
-        for _, _, arrived, event in self._held:
+        for rank, _, arrived, event in self._held:
+            if reached is not None and rank > reached:
+                break
             if not flush and self._left(event, arrived, now):
                 break
             if not over_gaps and (self._skips(event) or self._unsettled(event, now)):

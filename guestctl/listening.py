@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
+from math import inf
 from typing import TypeVar
 
 from guestctl.clock import Deadline
@@ -134,8 +135,10 @@ class Listener:
                 yield Connection("live", recovered=replayed)
                 yield from self._live(line)
             except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
-                # What is behind a missing number waits: history is read from before it.
+                # What is behind a missing number, or not settled yet, waits until history has been read again.
                 yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False))
+                self.merge.unsettled(inf)
+                self._filled = False
                 if line is not None and self.exchange.line not in (None, line):
                     continue  # whoever sent something meanwhile has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= STABLE:
@@ -279,6 +282,7 @@ class Listener:
         """Join history and the stream; returns how many messages were replayed."""
         if self._baseline:
             self._begin_at_newest()
+            self.merge.unsettled(0.0)
             return 0
         if self._filled:
             # The socket that is open now has heard everything since the position.
@@ -298,7 +302,7 @@ class Listener:
                     yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
                     return 0
                 yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
-        replayed = self.merge.replay(items)
+        replayed = self.merge.replay(items, lags=True)
         if not proved and last not in {item.id for item in items}:
             yield Gap(last, _first_id(replayed), "the last message shown is not in history any more")
         yield from self._emit(replayed)

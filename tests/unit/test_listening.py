@@ -729,3 +729,28 @@ def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
     plain.service.hidden = 0
     plain.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
     assert heard.run(SECOND_LOOK * 8).texts == ["meanwhile"]
+
+
+def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_reconnect(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 2
+    heard.run(0.1)
+    world.service.doors.extend([NetworkError("down", transient=True)] * 6)
+    world.service.break_all()
+    world.service.after(SECOND_LOOK + 1.0, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(120.0).texts == ["first", "second"]
+
+
+def test_a_reconnect_while_history_still_lags_settles_nothing(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 2
+    heard.run(0.1)
+    world.service.break_all()
+    world.service.after(1.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
