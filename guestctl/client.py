@@ -28,7 +28,7 @@ from guestctl.clock import Clock, Deadline, SystemClock, epoch_of
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Ability, Dialect, Page, Position
 from guestctl.errors import CheckFailed, Conflict, Failure, Refused, SessionOver, TimedOut, Unsupported, UsageError
-from guestctl.exchange import OFFER, Connector, Exchange
+from guestctl.exchange import OFFER, Connector, Exchange, not_stored
 from guestctl.files import LocalFile, check_file, looked_at
 from guestctl.line import Line
 from guestctl.listening import Listener
@@ -815,6 +815,9 @@ class Client:
                 session = replace(session, credentials={**known.session.credentials, **session.credentials})
             known.session = session
             return known
+        useless = session.state not in {"draft", *OVER} and session.credential("guest") is None
+        if useless and self.dialect.refreshable(session) != "guest":
+            raise not_stored(session)
         self._hang_up()
         exchange = Exchange(
             dialect=self.dialect,

@@ -145,8 +145,12 @@ class Exchange:
         kind = request.credential
         try:
             credential = self.credential(kind, deadline) if kind else None
-        except NetworkError as failure:
-            failure.written = False  # of this request, nothing has left
+        except Failure as failure:
+            # Of this request, nothing has left.
+            if isinstance(failure, NetworkError):
+                failure.written = False
+            if request.route == "send":
+                failure.delivery = "not_sent"
             raise
         reply = self._ask(request, credential, deadline)
         if reply.status == 401 and kind and credential and kind not in self._renewing:
@@ -212,11 +216,7 @@ class Exchange:
         margin = self.dialect.margins.get(kind, 0.0)
         renewing = kind in self._renewing
         if held is None and kind == "guest" and (renewing or self.dialect.refreshable(self.session) != "guest"):
-            raise SessionOver(
-                f"the token of session {self.session.name!r} was not stored (store_tokens: memory)",
-                code="session.none",
-                api=self.dialect.name,
-            )
+            raise not_stored(self.session)
         if renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
             return held
         try:
@@ -328,6 +328,15 @@ class Exchange:
 
 def _births(*sessions: Session) -> set[float]:
     return {session.created_at for session in sessions}
+
+
+def not_stored(session: Session) -> SessionOver:
+    """Why a session without its token is of no use."""
+    return SessionOver(
+        f"the token of session {session.name!r} was not stored (store_tokens: memory)",
+        code="session.none",
+        api=session.api,
+    )
 
 
 def _newer(theirs: Credential, ours: Credential) -> bool:

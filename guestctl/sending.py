@@ -156,6 +156,8 @@ class _Send:
             self.exchange.keep(replace(self.exchange.session, state="ended"))
         if self.doubtful:
             return self._last_look(failure)
+        if failure.delivery == "not_sent":  # it failed before the request, for want of a token
+            delivery = "not_sent"
         self._mark(delivery)
         failure.delivery = delivery
         raise failure
