@@ -104,7 +104,7 @@ class Guest:
             return None
         return "history" if "history" in self.dialect.margins else "guest"
 
-    def __call__(self, *argv: str, stdin: str = "", on: OnRecord | None = None, **more: str) -> Result:
+    def __call__(self, *argv: str, stdin: str = "", on: OnRecord | None = None, **more: Any) -> Result:
         """`on` hears of each record as soon as it is printed, in this thread; of what is no JSON, of its `line`."""
         out = Stream() if on is None else _Tap(on)
         err = Stream()

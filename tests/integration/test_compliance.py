@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -240,10 +241,8 @@ def test_send_wait_and_expect(talking: Guest, time: Hurried) -> None:
     assert (unmatched.record["delivery"], unmatched.record["reply"]) == ("accepted", None)
 
 
-def test_the_conversation_ends_before_the_reply(serve: Serve, enter: Enter, api: str, tmp_path: object) -> None:
-    from pathlib import Path
-
-    script = Path(str(tmp_path)) / "bot.yaml"
+def test_the_conversation_ends_before_the_reply(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
+    script = tmp_path / "bot.yaml"
     script.write_text("rules:\n  - match: bye\n    disconnect: true\n")
     guest = enter(serve(script=script), api)
     guest.ok("session", "create")
@@ -500,6 +499,28 @@ def test_resume_tells_what_was_missed(talking: Guest, room: Room) -> None:
     assert talking.ok("resume").record["missed"] == []
 
 
+def test_resume_after_a_long_absence(talking: Guest, room: Room) -> None:
+    talking.ok("send", "hi", "--wait")
+    missed = [f"number {n}" for n in range(140)]
+    room.say(*missed)
+    assert [m["text"] for m in talking.ok("resume").record["missed"]] == missed
+
+
+def test_a_401_while_catching_up(talking: Guest, room: Room) -> None:
+    """The socket is open again, the history that fills the gap is refused once: one refresh, nothing lost."""
+
+    def lose() -> None:
+        break_off(talking, room)
+        room.faults("unauthorized:on=history,times=1")
+        room.push("b")
+
+    result = listen(talking, "--max", "2", lives=[lambda: room.push("a")], said={"a": lose})
+    if talking.can(Ability.REFRESH):
+        assert (result.code, texts(result)) == (0, ["a", "b"])
+    else:
+        check(result, 4, "auth.no_refresh")
+
+
 def test_resume_and_listen(talking: Guest, room: Room) -> None:
     """What was missed begins the stream; Ctrl-C ends it."""
     talking.ok("send", "hi", "--wait")
@@ -563,6 +584,54 @@ def test_refresh_ahead_of_expiry(talking: Guest, room: Room, time: Hurried) -> N
     talking.ok("history")
     assert room.session["refreshes"] == refreshes + 1
     assert room.requests["history"] == asked + 2
+
+
+def test_short_lived_tokens(serve: Serve, enter: Enter, api: str, time: Hurried) -> None:
+    """A life shorter than the API's margin: renewed at half of it, not as soon as it is granted."""
+    sandbox = serve(token_life=40.0)
+    guest, room = enter(sandbox, api), Room(sandbox)
+    record = guest.ok("session", "create").record
+    guest.ok("send", "hi")
+    guest.ok("history")
+    before = room.requests
+    if guest.renews == "guest":
+        assert room.session["refreshes"] == 0 or guest.dialect.spoilt_by_close
+    told = record["token_expires_at"] is not None and epoch_of(record["token_expires_at"]) < time.now() + 60
+    if not told or guest.renews is None:
+        return
+    refreshes = room.session["refreshes"]
+    time.advance(25)
+    guest.ok("history")
+    assert room.session["refreshes"] == refreshes + 1
+    assert room.requests["history"] == before["history"] + 1
+
+    def soon() -> None:
+        time.advance(25)
+        room.push("still here")
+
+    result = listen(guest, "--max", "1", lives=[soon])
+    assert (result.code, texts(result)) == (0, ["still here"])
+    assert room.session["refreshes"] == refreshes + 2
+
+
+def test_tokens_kept_in_memory(guest: Guest, room: Room, sandbox: Sandbox) -> None:
+    """Nothing of them is ever written; a later command gets another, or says why it cannot."""
+    memory: Record = {"GUESTCTL_STORE_TOKENS": "memory"}
+    guest.ok("session", "create", **memory)
+    sent = guest("send", "hi", **memory)
+    if sent.code != 0:
+        error = check(sent, 10, "session.none", "was not stored")
+        assert "session create" in error["hint"]
+        assert sent.out == "" or sent.record["delivery"] == "not_sent"
+        assert room.texts() == []
+    else:
+        assert room.texts("inbound") == ["hi"]
+        assert texts(guest.ok("history", **memory)) == ["hi", "echo: hi"]
+    assert guest.ok("ask", "still?", **memory).out == "echo: still?\n"
+    issued = [grant.token.encode() for grant in sandbox.world.tokens._table.values()]
+    state = b"".join(f.read_bytes() for f in Path(guest.environ["GUESTCTL_STATE"]).rglob("*") if f.is_file())
+    assert b"sandbox" in state
+    assert not [token for token in issued if token in state]
 
 
 def test_one_retry_after_one_refresh(talking: Guest, room: Room) -> None:
@@ -704,10 +773,11 @@ def test_trace_context(guest: Guest, room: Room) -> None:
 
 def test_the_table_of_apis_is_the_registry(guest: Guest) -> None:
     rows = guest.ok("apis", "-o", "jsonl").records
-    mine = next(row for row in rows if guest.api in row.values())
+    assert [row["name"] for row in rows] == list(NAMES)
+    mine = next(row for row in rows if row["name"] == guest.api)
     for ability in Ability:
-        assert (guest.api in able(ability)) == (ability in guest.dialect.abilities)
-    assert mine
+        assert (mine["operations"][ability.value] is not None) == (guest.api in able(ability))
+    assert set(mine["operations"].values()) <= {"published", "fixed by us", None}
 
 
 def test_everything_is_one_sandbox(sandbox: Sandbox, enter: Enter, room: Room) -> None:

@@ -1,4 +1,8 @@
-"""Several guestctl processes on one sandbox and one state: the front door as a shell has it."""
+"""Several guestctl processes on one sandbox and one state: the front door as a shell has it.
+
+Every process costs a third of a second, so a few APIs stand for all: what they do is tested for each of
+them in `test_compliance`.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,7 @@ def shell(guest: Guest, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("api", ["web-messaging", "guests", "webmessaging-conversations"], indirect=True)
 def test_a_shell_session(guest: Guest, service: Room) -> None:
     """Create, send, ask, history and resume, each a process of its own."""
     done = shell(
@@ -65,6 +70,7 @@ def test_a_shell_session(guest: Guest, service: Room) -> None:
     assert service.texts("inbound") == ["opening hours?", "one", "two"]
 
 
+@pytest.mark.parametrize("api", ["web-messaging", "guest-sessions", "conversation-guests"], indirect=True)
 def test_a_listener_beside_a_sender(guest: Guest, service: Room) -> None:
     """One process listens while others send through the same session; each message once."""
     done = shell(
