@@ -1,0 +1,241 @@
+"""Every command against every trick of a gateway that repeats secrets, and a search of all that was written.
+
+Knows: commands, output modes, where guestctl may write. Must not know: how anything is masked.
+`python -m tests.security.sweep` runs the whole product; the test suite runs a part of it, another
+one for each API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from guestctl.cli.invocation import World
+from guestctl.cli.main import run
+from guestctl.client import Client
+from guestctl.dialects import NAMES
+from guestctl.dialects.base import Ability
+from guestctl.errors import Failure
+from guestctl.model import Secret, SignIn
+from guestctl.sandbox import CLIENT_SECRET
+from guestctl.sandbox.server import Sandbox
+from guestctl.state import State
+from tests.cli.conftest import Stream
+from tests.integration.front import Guest, Hurried
+from tests.security.canaries import Canaries
+from tests.security.gateway import TRICKS, Teller
+
+SCRIPT = """\
+config: {}
+scenarios:
+  "Says hello":
+    - say: hello
+    - waitForReplyContaining: echo
+  "Hears nothing":
+    - say: hello
+    - waitForReplyContaining: nothing of the kind
+"""
+
+#: What a command is asked to write. Traces and pipes, terminals, and the plain case that knows least.
+MODES: Mapping[str, tuple[str, ...]] = {
+    "all told, json": ("--debug", "-vv", "--trace", "trace.jsonl", "-o", "json"),
+    "all told, terminal": ("--debug", "-vv", "--trace", "trace.jsonl"),
+    "plain pipe": (),
+    "verbose yaml": ("-v", "--debug", "-o", "yaml"),
+}
+
+COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "send": ("send", "hi"),
+    "send and wait": ("send", "hi", "--wait", "--raw"),
+    "send a file": ("send", "look", "--file", "note.txt"),
+    "ask": ("ask", "hi"),
+    "listen": ("listen", "--for", "30ms", "--only", "message,connection,unknown,gap,session", "--raw", "--replay", "5"),
+    "history": ("history", "--all", "--raw"),
+    "document": ("history", "--format", "html"),
+    "resume": ("resume", "--raw"),
+    "create": ("session", "create", "--as", "another", "--attr", "a=b"),
+    "refresh": ("refresh-token",),
+    "typing": ("typing",),
+    "download": ("download", "no-such-id"),
+    "sync": ("guest", "sync", "--provider", "shop", "--email", "ann@shop.example"),
+    "doctor": ("doctor",),
+    "check": ("check", "talk.yaml", "--junit", "report.xml", "--retries", "0"),
+    "tap": ("check", "talk.yaml", "--tap"),
+    "sandbox sessions": ("sandbox", "sessions"),
+    "push": ("sandbox", "push", "hello"),
+    "clear": ("session", "clear", "--yes"),
+    "end": ("session", "end", "--yes"),
+}
+#: Nothing of these meets the gateway: once for each API is enough.
+LOCAL: Mapping[str, tuple[str, ...]] = {
+    "show": ("session", "show"),
+    "list": ("session", "list"),
+    "report": ("session", "report"),
+    "inspect": ("token", "inspect"),
+    "profile": ("profile", "show", "sandbox"),
+    "apis": ("apis",),
+    "usage": ("send", "--no-such-option", "x"),
+    "forget": ("session", "forget", "default"),
+}
+
+
+@dataclass
+class Sweep:
+    """One guest behind one gateway, and everything it has let slip."""
+
+    api: str
+    room: Path
+    sandbox: Sandbox
+    teller: Teller
+    canaries: Canaries
+    clock: Hurried
+    hits: list[str] = field(default_factory=list)
+    runs: int = 0
+    codes: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.environ = {
+            "GUESTCTL_PROFILE": "sandbox",
+            "GUESTCTL_API": self.api,
+            "GUESTCTL_SANDBOX_URL": self.teller.url,
+            "GUESTCTL_SANDBOX_ADMIN_KEY": self.sandbox.admin_key,
+            "GUESTCTL_OAUTH_CLIENT_SECRET": CLIENT_SECRET,
+            "GUESTCTL_STATE": str(self.room / "state"),
+            "XDG_CONFIG_HOME": str(self.room / "config"),
+            "HOME": str(self.room),
+            "COLUMNS": "60",
+            "GITHUB_ACTIONS": "true",
+        }
+        (self.room / "talk.yaml").write_text(SCRIPT)
+        (self.room / "note.txt").write_text("a note")
+        self.canaries.add("admin key", self.sandbox.admin_key)
+        self.canaries.add("client secret", CLIENT_SECRET)
+
+    def __call__(self, what: str, argv: tuple[str, ...], mode: str) -> int:
+        """Run one command and search all that it wrote."""
+        more = MODES[mode]
+        if "--tap" in argv and "-o" in more:
+            more = more[: more.index("-o")]
+        if "--format" in argv and "-o" in more:
+            more = more[: more.index("-o")]
+        words = [*argv, "--timeout", "2", *more]
+        for name in ("trace.jsonl", "report.xml"):
+            if name in words:
+                words[words.index(name)] = str(self.room / name)
+        words = [str(self.room / w) if w in {"talk.yaml", "note.txt"} else w for w in words]
+        terminal = mode.endswith("terminal")
+        self.teller.told = None
+        out, err = Stream(terminal=terminal), Stream(terminal=terminal)
+        world = World(Stream(b"", terminal=False), out, err, self.environ, self.room, self.clock)
+        code = int(run(words, world))
+        self.runs += 1
+        self.codes.add(code)
+        self.canaries.remember(self.room / "state" / "state.db")
+        streams = [("stdout", out.text().encode()), ("stderr", err.text().encode())]
+        for where, data in [*streams, *self._files()]:
+            for hit in self.canaries.found(data):
+                self.hits.append(f"{self.api}: {what}: {' '.join(words)} [{mode}] -> {where}: {hit}")
+        if "this is a bug" in err.text():
+            self.hits.append(f"{self.api}: {what}: {' '.join(words)} [{mode}] -> a bug: {err.text()[-1500:]}")
+        return code
+
+    def _files(self) -> Iterator[tuple[str, bytes]]:
+        for path in list(self.room.rglob("*")):
+            if path.is_file() and not path.name.startswith("state.db"):
+                yield path.name, path.read_bytes()
+                if path.name in {"trace.jsonl", "report.xml"}:
+                    path.unlink()
+
+    def begin(self) -> None:
+        """A session of its own, made undisturbed."""
+        self.teller.trick, self.teller.goodbye = None, False
+        guest = Guest(self.api, self.environ, self.room, self.clock)
+        guest.ok("session", "create", "--new", "--as", "default")
+        self.canaries.remember(self.room / "state" / "state.db")
+
+    def sign_in(self) -> None:
+        """The guest signs in with a code, where the API has that."""
+        guest = Guest(self.api, self.environ, self.room, self.clock)
+        if not guest.can(Ability.SIGN_IN):
+            return
+        code, verifier = "sign-in-code-canary-31337", "verifier-canary-4711-4711-4711-4711-4711-4711-47"
+        self.canaries.add("sign-in code", code)
+        self.canaries.add("code verifier", verifier)
+        from guestctl import profiles
+
+        profile = profiles.resolve(
+            None, options={}, environ=self.environ, cwd=self.room, profiles_option=None, sandbox=lambda: None
+        ).profile
+        proof = SignIn(Secret(code), "https://shop.example/in", Secret(verifier))
+        with (
+            State.open(self.room / "state", self.clock) as state,
+            Client(profile, state=state, clock=self.clock, environ=self.environ) as client,
+            contextlib.suppress(Failure),
+        ):
+            client.sign_in(proof)
+        self.canaries.remember(self.room / "state" / "state.db")
+
+    def through(self, *, part: int = 1) -> None:
+        """All commands, all tricks, in all modes; or every `part`-th of these, each API another one."""
+        turn = NAMES.index(self.api)
+        for trick, act in TRICKS.items():
+            begun = False
+            for what, argv in COMMANDS.items():
+                for mode in MODES:
+                    turn += 1
+                    if turn % part:
+                        continue
+                    if not begun or what in {"end", "clear"}:
+                        self.begin()
+                        begun = True
+                        if trick == "as it should be":
+                            self.sign_in()
+                    self.teller.trick = act
+                    self(f"{trick}: {what}", argv, mode)
+                    self.teller.trick = None
+        self.begin()
+        for mode in list(MODES)[:: min(part, 2)]:
+            self.goodbyes(mode)
+            for what, argv in LOCAL.items():
+                if what != "forget":
+                    self(what, argv, mode)
+        self("forget", LOCAL["forget"], mode)
+
+    def goodbyes(self, mode: str) -> None:
+        """A socket that is closed with the guest's own token as the reason."""
+        for what in ("send", "listen", "resume", "ask"):
+            self.teller.goodbye = True
+            self(f"goodbye: {what}", COMMANDS[what], mode)
+        self.teller.goodbye = False
+
+
+@contextlib.contextmanager
+def sweep(api: str, room: Path) -> Iterator[Sweep]:
+    """A sweep of one API in a fresh room."""
+    clock = Hurried()
+    canaries = Canaries()
+    with (
+        Teller(canaries) as teller,
+        Sandbox(fast=True, clock=clock, also_hosts=(f"127.0.0.1:{teller.port}",)) as sandbox,
+    ):
+        teller.behind = sandbox.port
+        yield Sweep(api, room, sandbox, teller, canaries, clock)
+
+
+def main() -> int:
+    hits: list[str] = []
+    for api in sys.argv[1:] or NAMES:
+        with tempfile.TemporaryDirectory() as room, sweep(api, Path(room)) as found:
+            found.through()
+            print(f"{api}: {found.runs} runs, {len(found.canaries.known)} secrets, {len(found.hits)} hits")
+            hits += found.hits
+    print("\n".join(hits))
+    return 1 if hits else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
