@@ -200,6 +200,15 @@ class Output:
         except (OSError, ValueError):
             return False
 
+    @contextmanager
+    def through(self, screen: IO[Any]) -> Iterator[None]:
+        """Everything, talk too, goes to `screen`: a stream that somebody else draws on the terminal."""
+        before, self._stdout, self._stderr = (self._stdout, self._stderr), screen, screen
+        try:
+            yield
+        finally:
+            self._stdout, self._stderr = before
+
     # --- talk ---
 
     def say(self, text: str) -> None:

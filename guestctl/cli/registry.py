@@ -36,6 +36,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("listen",): Entry("follow:listen", "live messages and events, one line each"),
     ("history",): Entry("follow:history", "the conversation so far, in order"),
     ("resume",): Entry("follow:resume", "re-attach to the stored session and say what was missed"),
+    ("chat",): Entry("chat:chat", "an interactive conversation in the terminal", data=False),
     ("session", "create"): Entry("session:create", "open a guest session and store it"),
     ("session", "sign-in"): Entry("session:sign_in", "sign in the guest of a session (step-up)"),
     ("session", "sign-out"): Entry("session:sign_out", "sign the guest out; the session is over with it"),

@@ -1,0 +1,295 @@
+"""`chat`: the terminal side of a conversation, with line editing.
+
+Knows: prompt_toolkit, loaded when the conversation begins; how lines come in while others go out.
+Must not know: what a line means (`guestctl.chat`), how anything is sent.
+
+The keyboard has a thread of its own, in which prompt_toolkit draws the line being typed; the command
+itself, the client and every signal stay in the main thread, as in any other command. What the main
+thread shows is drawn in the keyboard's thread, above the line, and the main thread waits for that:
+nothing can get lost between the two. (prompt_toolkit's own proxy for stdout does not wait, and
+loses what arrives while a line is being accepted.)
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guestctl.cli.invocation import Invocation, World
+from guestctl.cli.options import command
+from guestctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.output import Output as Drawing
+
+    from guestctl.chat import Desk, Input
+
+#: Seconds the keyboard's thread has for putting the terminal back as it was.
+_FAREWELL = 2.0
+
+
+@command("guestctl chat", "guestctl chat -s cart --replay 50")
+def chat(
+    run: Invocation,
+    replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="show the last N messages first")] = 10,
+) -> None:
+    """Talk, at a terminal: live replies above the line being typed.
+
+    A number picks what is offered; /help lists the commands: /pick, /form, /file, /history, /end. Ctrl-D
+    leaves, Ctrl-C clears the line and the second one leaves with 130. The conversation goes on without
+    you. --timeout is for each answer of the service.
+    """
+    if not (run.out.terminal.stdin and run.out.terminal.stdout):
+        raise UsageError(
+            "chat needs a terminal on stdin and stdout", hint="In scripts use `guestctl send` and `guestctl listen`."
+        )
+    if run.options.output not in {None, "auto", "table"}:
+        raise UsageError("chat is for people, it has no other output", hint="`guestctl listen -o jsonl` has.")
+    run.out.mode = "table"
+    run.client.session()
+    from guestctl.chat import Chat
+
+    with _seated(run.world) as (desk, screen), run.out.through(screen):
+        run.out.say(f"session {run.client.session_name}: /help lists the commands, Ctrl-D leaves")
+        Chat(run.client, desk, run.out, cwd=run.world.cwd, replay=replay).run()
+
+
+class _Stop(Exception):
+    """The command is over: stop reading."""
+
+
+@contextmanager
+def _seated(world: World) -> Iterator[tuple[Desk, Any]]:
+    """A keyboard that is being read, and a screen; the terminal is as it was afterwards."""
+    if world.environ.get("TERM", "dumb") in {"dumb", "unknown"} and os.name == "posix":
+        yield PlainKeyboard(world), world.stdout
+        return
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_input
+    from prompt_toolkit.output import create_output
+
+    output = create_output(world.stdout)
+    if hasattr(output, "enable_cpr"):
+        # Asking a terminal where its cursor is makes plain ones answer late or not at all.
+        output.enable_cpr = False
+    with create_app_session(input=create_input(world.stdin), output=output):
+        keyboard = Keyboard(output)
+        keyboard.begin()
+        try:
+            yield keyboard, keyboard
+        finally:
+            keyboard.stop()
+
+
+class Keyboard:
+    """Reads lines in a thread of its own, and is the screen above them: a stream without a descriptor, so
+    that nobody writes past it. What `_read` calls runs in the thread, everything else in the main one."""
+
+    encoding = "utf-8"
+
+    def __init__(self, output: Drawing) -> None:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.history import InMemoryHistory
+
+        from guestctl.chat import PROMPT
+
+        self._output = output
+        self._typed: SimpleQueue[Input] = SimpleQueue()
+        self._above = ""
+        self._before = PROMPT
+        self._armed = False
+        self._history = InMemoryHistory()
+        self._prompt: PromptSession[str] = PromptSession(
+            self._message,
+            history=self._history,
+            key_bindings=self._keys(),
+            erase_when_done=True,
+            enable_history_search=True,
+            reserve_space_for_menu=0,
+            output=output,
+        )
+        self._prompt.default_buffer.on_text_changed += self._changed
+        # The thread, and what is drawn in it, belong to the same prompt_toolkit session as we do.
+        self._drawing = contextvars.copy_context()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._read,), daemon=True)
+
+    def begin(self) -> None:
+        """Start reading; returns when the terminal is ready for it."""
+        self._thread.start()
+        while not self._ready.wait(0.05) and self._thread.is_alive():
+            pass
+
+    def stop(self) -> None:
+        """Stop reading, whatever is being typed, and wait until the terminal is itself again."""
+        self._there(lambda: self._leave(_Stop()))
+        self._thread.join(_FAREWELL)
+
+    def take(self) -> Input | None:
+        try:
+            return self._typed.get_nowait()
+        except Empty:
+            return None
+
+    def status(self, text: str) -> None:
+        self._above = text
+        self._there(self._prompt.app.invalidate)
+
+    def prompt(self, text: str) -> None:
+        self._before = text
+        self._there(self._prompt.app.invalidate)
+
+    def remember(self, text: str) -> None:
+        if text.strip():
+            self._there(lambda: self._history.append_string(text))
+
+    def write(self, text: str) -> int:
+        """Draw above the line; returns when it is there."""
+        from prompt_toolkit.application import run_in_terminal
+
+        drawn = threading.Event()
+
+        def draw() -> None:
+            # Raw: our styles pass, and nothing of theirs does, for all that is remote has been made visible.
+            self._output.write_raw(text)
+            self._output.flush()
+            drawn.set()
+
+        if self._there(lambda: run_in_terminal(draw)):
+            while not drawn.wait(0.05) and self._thread.is_alive():
+                pass
+        if not drawn.is_set():
+            draw()
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    # --- in the thread ---
+
+    def _read(self) -> None:
+        from guestctl.chat import Broken, Left
+
+        try:
+            self._prompt.prompt(pre_run=self._ready.set)
+        except EOFError:
+            self._typed.put(Left())
+        except _Stop:
+            pass
+        except BaseException as error:
+            self._typed.put(Broken(error))
+
+    def _message(self) -> Any:
+        from guestctl.terminal import visible
+
+        width = self._output.get_size().columns
+        above = "Ctrl-C again leaves" if self._armed else visible(self._above)
+        head = [("", above[: max(1, width - 1)] + "\n")] if above else []
+        return [*head, ("", visible(self._before))]
+
+    def _changed(self, buffer: Any) -> None:
+        from guestctl.chat import Pressed, is_command
+
+        self._armed = False
+        text = buffer.text.strip()
+        if text and not text.isdigit() and not is_command(text):
+            self._typed.put(Pressed())
+
+    def _keys(self) -> Any:
+        from prompt_toolkit.key_binding import KeyBindings
+
+        from guestctl.chat import Typed
+
+        keys = KeyBindings()
+
+        @keys.add("enter")
+        def enter(event: Any) -> None:
+            buffer = event.current_buffer
+            text = buffer.text
+            buffer.append_to_history()
+            buffer.reset()
+            self._armed = False
+            self._typed.put(Typed(text))
+
+        @keys.add("c-c")
+        @keys.add("<sigint>")
+        def interrupt(event: Any) -> None:
+            if self._armed:
+                self._leave(_Stop())
+                _interrupt_main()
+            else:
+                event.current_buffer.reset()
+                self._armed = True
+
+        return keys
+
+    def _leave(self, why: BaseException) -> None:
+        with suppress(Exception):  # it is leaving by itself
+            self._prompt.app.exit(exception=why)
+
+    def _there(self, do: Callable[[], object]) -> bool:
+        """Have it done in the thread; whether that will read it."""
+        loop = self._prompt.app.loop
+        if loop is None or not self._thread.is_alive():
+            return False
+        try:
+            loop.call_soon_threadsafe(do, context=self._drawing)
+        except RuntimeError:  # closed meanwhile
+            return False
+        return True
+
+
+class PlainKeyboard:
+    """For a terminal that can do nothing: whole lines, as the terminal itself lets them be edited."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._typed: SimpleQueue[Input] = SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        from guestctl.chat import Broken, Left, Typed
+
+        try:
+            while line := self._world.stdin.readline():
+                self._typed.put(Typed(line.rstrip("\r\n")))
+            self._typed.put(Left())
+        except (OSError, ValueError) as error:
+            self._typed.put(Broken(error))
+
+    def take(self) -> Input | None:
+        try:
+            return self._typed.get_nowait()
+        except Empty:
+            return None
+
+    def status(self, text: str) -> None:
+        """There is no place for it."""
+
+    def prompt(self, text: str) -> None:
+        from guestctl.chat import PROMPT
+        from guestctl.terminal import visible
+
+        if text != PROMPT:
+            self._world.stdout.write(visible(text) + "\n")
+            self._world.stdout.flush()
+
+    def remember(self, text: str) -> None:
+        """There is no history."""
+
+
+def _interrupt_main() -> None:
+    """What a terminal does at Ctrl-C while it is not in raw mode; reaches a main thread that waits, too."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
