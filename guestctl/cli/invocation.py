@@ -93,10 +93,6 @@ class Invocation:
         """Begin the trace now: the file is there even when nothing is exchanged."""
         _ = self.watcher
 
-    def watch(self) -> None:
-        """Begin the trace now: the file is there even when nothing is exchanged."""
-        _ = self.watcher
-
     @cached_property
     def redactor(self) -> Redactor:
         """Knows every secret this command has met."""

@@ -282,7 +282,7 @@ def test_completion(front: Front) -> None:
     assert "--expect\n" in front("__complete", "--", "send", "--").out
     assert front("__complete", "--", "send", "-s", "").out == "cart\n"
     assert front("__complete", "--", "send", "-p", "sand").out == "sandbox\n"
-    assert "complete -F" in front("completion", "bash").out
+    assert "-F _guestctl guestctl" in front("completion", "bash").out
 
 
 def test_demo_counts_nothing_lost(alone: Front) -> None:
