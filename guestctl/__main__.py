@@ -35,7 +35,10 @@ def command() -> NoReturn:
     short command.
     """
     gc.set_threshold(GARBAGE_EVERY)
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # while loading, before anybody could take it in hand
+        code = 130
     try:
         sys.stdout.flush()
         sys.stderr.flush()
