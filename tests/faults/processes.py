@@ -93,3 +93,8 @@ def stop(process: subprocess.Popen[bytes], how: signal.Signals) -> tuple[int, st
 def records(text: str) -> list[Record]:
     """The whole lines of a stream; what a kill tore in two is none."""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def traced(err: str) -> bool:
+    """Whether a traceback of ours was shown; a signal may also strike while Python itself is starting."""
+    return "Traceback" in err and "guestctl" in err
