@@ -654,15 +654,17 @@ class Client:
         since: str | None = None,
         until: str | None = None,
         all: bool = False,
+        waiting: Callable[[], None] = lambda: None,
     ) -> Iterator[Message | Presence]:
         """The current conversation in order, page by page; `all` adds earlier ones and events.
 
         `since` and `until` are RFC 3339 times or message ids (`since` excludes its message, `until`
-        includes it). Each answer of the service has the client's timeout.
+        includes it). Each answer of the service has the client's timeout; `waiting` is called before
+        one is waited for.
         """
         self._need(Ability.HISTORY)
         exchange = self._exchange_for(self.session())
-        fetch = self._fetch(exchange, None)
+        fetch = self._fetch(exchange, None, waiting)
         paging, size = self.dialect.paging, self.dialect.page_size
         begin, stop = _bound(since), _bound(until)
 
@@ -681,7 +683,9 @@ class Client:
             items = whole(fetch, paging, size)
         else:
             items = current(fetch, paging, size)
-        chosen = _between(filter(wanted, items), begin, stop, until if stop is None else None)
+        chosen = items if all else filter(wanted, items)
+        if since or until:
+            chosen = _between(chosen, begin, stop, until if stop is None else None)
         if last is not None and (since or until):
             from collections import deque
 
@@ -840,8 +844,11 @@ class Client:
     def _any_exchange(self) -> Exchange:
         return self._exchange or self._exchange_for(Session(api=self.dialect.name, profile=self.profile.name))
 
-    def _fetch(self, exchange: Exchange, deadline: Deadline | None) -> Callable[[Position | None, str | None], Page]:
+    def _fetch(
+        self, exchange: Exchange, deadline: Deadline | None, waiting: Callable[[], None] = lambda: None
+    ) -> Callable[[Position | None, str | None], Page]:
         def fetch(after: Position | None, cursor: str | None) -> Page:
+            waiting()
             flow = self.dialect.history(exchange.session, after=after, cursor=cursor, limit=self.dialect.page_size)
             return exchange.perform(flow, deadline or self._deadline())
 
@@ -893,9 +900,8 @@ def _bound(given: str | None) -> float | None:
 def _between(
     items: Iterator[Message | Presence], since: float | None, until: float | None, last_id: str | None
 ) -> Iterator[Message | Presence]:
-    bounded = since is not None or until is not None
     for item in items:
-        at = epoch_of(item.time) if bounded and item.time is not None else None
+        at = epoch_of(item.time) if item.time is not None else None
         if since is not None and at is not None and at < since:
             continue
         if until is not None and at is not None and at > until:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from guestctl.cli.cursor import CursorFile
     from guestctl.dialects.base import Position
+    from guestctl.transcript import Format
 
 Raw = Annotated[bool, typer.Option("--raw", help="the service's own object too")]
 
@@ -122,24 +123,33 @@ def history(
     """Print the current conversation's messages in order, page by page as they come."""
     if printed(run, print_frames, print_curl, lambda plan: plan.history()):
         return
-    items = run.client.history(last=last, since=since, until=until, all=all_)
-    records = _records(run, items, raw=raw)
-    if format_ is not None:
-        from guestctl.transcript import FORMATS, document
+    chosen = _format(run, format_)
+    with run.out.paged(), run.out.gathered() as hand_on:
+        items = run.client.history(last=last, since=since, until=until, all=all_, waiting=hand_on)
+        records = _records(run, items, raw=raw)
+        if chosen is not None:
+            from guestctl.transcript import document
 
-        chosen = next((known for known in FORMATS if known == format_), None)
-        if chosen is None:
-            raise UsageError(f"--format {format_!r}: it is one of {', '.join(FORMATS)}")
-        if run.options.output is not None:
-            raise UsageError("--format makes a document and --output records: give one of them")
-        run.out.mode = "table"
-        with run.out.paged():
+            run.out.mode = "table"
             for piece in document(records, chosen):
                 run.out.verbatim(piece)
-        return
-    with run.out.paged(), run.out.listing(chat=True) as add:
-        for record in records:
-            add(record)
+            return
+        with run.out.listing(chat=True) as add:
+            for record in records:
+                add(record)
+
+
+def _format(run: Invocation, word: str | None) -> Format | None:
+    if word is None:
+        return None
+    from guestctl.transcript import FORMATS
+
+    chosen = next((known for known in FORMATS if known == word), None)
+    if chosen is None:
+        raise UsageError(f"--format {word!r}: it is one of {', '.join(FORMATS)}")
+    if run.options.output is not None:
+        raise UsageError("--format makes a document and --output records: give one of them")
+    return chosen
 
 
 @command("guestctl resume -o json | jq .missed", "guestctl resume --on-conflict new --listen")

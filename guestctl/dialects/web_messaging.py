@@ -432,7 +432,7 @@ class WebMessaging(Dialect):
         entities = take(page, "entities", list, "history page")
         number = int(cursor or "1")
         return Page(
-            items=tuple(self._entity(entity) for entity in reversed(entities)),
+            items=tuple([self._entity(entity) for entity in reversed(entities)]),
             next=str(number + 1) if entities else None,
             total=give(page, "total", int),
         )
@@ -694,7 +694,7 @@ class _Answers:
 
 def _sender(inbound: bool, entity: Json, origin: Json) -> Sender:
     name = None
-    if isinstance(origin, dict):
+    if isinstance(origin, dict) and origin:
         parts = (
             [origin.get("nickname")] if origin.get("nickname") else [origin.get("firstName"), origin.get("lastName")]
         )

@@ -37,7 +37,7 @@ def history(scale: Scale) -> Iterator[Figure]:
                 runs=scale.rounds,
                 aim=0.8,
                 ceiling=False,
-                beside="requests, page by page, print",
+                beside="requests, page by page, a line each",
                 unit="/s",
                 warm=0,
             )

@@ -1,5 +1,6 @@
-"""`history --all` without guestctl: every page by requests, every message printed. argv: address, JWT, page size."""
+"""`history --all` without guestctl: pages by requests, each message a line of JSON. argv: address, JWT, page size."""
 
+import json
 import sys
 
 import requests
@@ -15,5 +16,5 @@ with requests.Session() as session:
         if not entities:
             break
         for entity in entities:
-            print(entity["text"])
+            print(json.dumps(entity))
         number += 1
