@@ -18,6 +18,8 @@ OURS: dict[str, str] = {
     "GUESTCTL_OUTPUT": "the output mode, as -o",
     "GUESTCTL_STATE": "directory of the state database, instead of the user's state directory",
     "GUESTCTL_PAGER": "a pager for long output on a terminal; none without it",
+    "GUESTCTL_CODE_VERIFIER": "PKCE verifier of a sign-in, as --code-verifier",
+    "GUESTCTL_ID_TOKEN": "id token of a sign-in, as --id-token",
     "GUESTCTL_SANDBOX_URL": "address of the sandbox that -p sandbox means; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_ADMIN_KEY": "key for `sandbox push`, `fault` and the like; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_CA": "CA file of a sandbox with --tls; set by `sandbox exec`",

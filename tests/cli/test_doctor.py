@@ -211,6 +211,20 @@ def test_origin(own: Callable[..., Front]) -> None:
     assert findings(told)["origin"]["target"] == "https://evil.example"
 
 
+def test_without_an_origin_where_one_is_wanted(own: Callable[..., Front]) -> None:
+    front = own(SandboxOptions(fast=True, origins=("shop.example",)))
+    text = f"""
+profiles:
+  shop:
+    base_url: {front.environ["GUESTCTL_SANDBOX_URL"]}
+    deployment_id: 5a4db0c5-0000-4000-8000-677565737463
+"""
+    (front.cwd / "profiles.yaml").write_text(text)
+    told = front("doctor", "-p", "shop")
+    assert reds(told)["without origin"] == "forbidden.upgrade"
+    assert findings(told)["origin"]["found"] == "the profile has none"
+
+
 def test_upgrade(own: Callable[..., Front]) -> None:
     told = own(SandboxOptions(fast=True, faults=("refuse:status=503",)))("doctor")
     assert reds(told) == {"upgrade": "service.down", "configure": "service.down"}

@@ -713,6 +713,7 @@ def test_an_end_without_a_close_is_told_as_1006() -> None:
         socket = connect(peer, observer=lambda kind, data: told.append((kind, dict(data))))
         with pytest.raises(NetworkError):
             socket.receive(2.0)
+        socket.close()
     assert told[-1][0] == "close"
     assert (told[-1][1]["direction"], told[-1][1]["code"]) == ("in", 1006)
 
