@@ -39,7 +39,7 @@ def doctor(
 
     ✓ good, ! worth a look, ✗ wrong, – does not apply. Exits 1 when anything is wrong. Nothing is begun
     that others would see: where a first configure begins no conversation it goes out under a throw-away
-    token; the stored session is only read. With a URL: which API it belongs to, and is it reached.
+    token; the stored session's history is read. With a URL: which API it belongs to, and is it reached.
     """
     red = False
     with run.out.listing(chat=True) as add:
