@@ -76,7 +76,8 @@ class Listener:
         self._line: Line | None = None
         self._floor: Position | None = None
         self._look_at: float | None = None
-        self._looks = 0
+        #: Looks that failed in a row; whether live messages wait for one.
+        self._looks, self._settling = 0, False
         self._renew_at = 0.0
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
@@ -361,7 +362,7 @@ class Listener:
     def _look_again(self) -> None:
         """History may not show yet what came last: until a second look, nothing live is put before it."""
         self._look_at = self._clock.monotonic() + SECOND_LOOK
-        self._looks = 0
+        self._looks, self._settling = 0, True
         self.merge.unsettled(self._look_at)
 
     def _look(self, *, early: bool = False) -> Iterator[Event | None]:
@@ -375,14 +376,21 @@ class Listener:
             if isinstance(failure, NetworkError) and failure.close_code is not None:
                 raise
             self.exchange.notice(f"history could not be read: {failure.message}")
+            if early:
+                return
             self._looks += 1
-            if not early and self._looks < FILL_TRIES:
-                self._look_at = self._clock.monotonic() + SECOND_LOOK * 2**self._looks
+            if self._looks < FILL_TRIES:
+                self._look_at = self._clock.monotonic() + SECOND_LOOK
+                if self._settling:
+                    self.merge.unsettled(self._look_at)
+            elif self._settling:
+                self._settling = False
+                yield Gap(self.merge.position.id if self.merge.position else None, None, failure.message)
             return
         if early and all(item.id is None or self.merge.known(item.id) for item in items):
             return
         if proved:
-            self._look_at = None
+            self._look_at, self._looks, self._settling = None, 0, False
             yield from self._emit(self.merge.replay(items))
 
     # --- without a socket ---

@@ -754,3 +754,25 @@ def test_a_reconnect_while_history_still_lags_settles_nothing(world: World) -> N
     world.service.break_all()
     world.service.after(1.5, lambda: setattr(world.service, "hidden", 0))
     assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
+
+
+def test_what_is_live_waits_for_a_second_look_that_succeeds(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 0
+    world.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
+    assert heard.run(SECOND_LOOK * 4).texts == ["first", "second"]
+
+
+def test_where_no_second_look_succeeds_a_gap_is_admitted_and_the_stream_goes_on(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 0
+    world.service.reads.extend([Unreadable("nonsense")] * 40)
+    heard.run(SECOND_LOOK * 8)
+    assert heard.texts == ["second"]
+    assert heard.gaps
