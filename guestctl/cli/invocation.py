@@ -152,7 +152,9 @@ class Invocation:
             clock=self.clock,
             environ=self.world.environ,
         )
-        self._learn_from(client)
+        if self.watcher is not None:
+            # Elsewhere it is soon enough when there is something to mask: a thousand stored sessions take time.
+            self._learn_from(client)
         self.out.markdown = cache(lambda: client.deployment().markdown)
         return self._stack.enter_context(client)
 
