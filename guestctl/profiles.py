@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from difflib import SequenceMatcher, get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -575,7 +576,28 @@ def _resolved(
         key: values[key] if key in values else getattr(profile.retry if not rule.field else profile, _attribute(key))
         for key, rule in KEYS.items()
     }
+    warnings += tuple(_in_the_clear(key, str(values[key])) for key in _ADDRESSES if _open(str(values.get(key, ""))))
     return Resolved(profile, shown, {key: origins.get(key, "default") for key in KEYS}, warnings, path)
+
+
+_ADDRESSES = ("base_url", "socket_url", "config_url")
+
+
+def _open(url: str) -> bool:
+    """Whether anybody on the way could read what goes there: no TLS, and not this machine."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme not in {"http", "ws"} or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def _in_the_clear(key: str, url: str) -> str:
+    better = "https" if url.startswith("http") else "wss"
+    return f"{key} {url} is not encrypted: whoever is on the way can read the tokens; use {better}://"
 
 
 def _attribute(key: str) -> str:

@@ -14,7 +14,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from guestctl.model import Json, Secret
 
@@ -61,6 +61,14 @@ class Redactor:
         self.add(secret)
         if secret:
             self.add(base64.b64encode(f"{name or ''}:{secret.reveal()}".encode()).decode("ascii"))
+
+    def add_proxies(self, environ: Mapping[str, str]) -> None:
+        """Nor the passwords that stand in the addresses of proxies."""
+        for name, address in environ.items():
+            if name.lower() in {"http_proxy", "https_proxy", "all_proxy"} and "@" in address:
+                user, _, password = address.rpartition("@")[0].rpartition("//")[2].partition(":")
+                self.add(password)
+                self.add_pair(unquote(user), Secret(unquote(password)))
 
     def text(self, text: str) -> str:
         """Free text or JSON text without its secrets."""

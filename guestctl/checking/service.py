@@ -174,6 +174,7 @@ class Service:
         """Knows the profile's secrets."""
         redactor = Redactor()
         redactor.add_pair(self.profile.client_id, self.profile.client_secret)
+        redactor.add_proxies(self._environ)
         return redactor
 
     def close(self) -> None:
