@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import front, sandboxed
+from tests.cli.conftest import alone, front, sandboxed
 
-__all__ = ["front", "sandboxed"]
+__all__ = ["alone", "front", "sandboxed"]

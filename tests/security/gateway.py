@@ -29,6 +29,8 @@ class Teller(_Listening):
         self.canaries = canaries
         self.trick: Trick | None = None
         self.goodbye = False
+        #: What is said at the goodbye, when it is not a secret.
+        self.say = ""
         #: What this run's guest has told us last, and so may hear again.
         self.told: str | None = None
         super().__init__()
@@ -90,7 +92,7 @@ class Teller(_Listening):
                 else:
                     self._hear(unmasked(data))
                     if self.goodbye:
-                        reason = f"{self.secret} is not welcome".encode()[:123]
+                        reason = (self.say or f"{self.secret} is not welcome").encode()[:120]
                         connection.sendall(bytes([0x88, len(reason) + 2]) + struct.pack("!H", 4000) + reason)
                         return
                 (connection if sock is service else service).sendall(data)

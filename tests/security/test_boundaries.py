@@ -1,0 +1,140 @@
+"""Where secrets may go, and who may come in, seen from the command line.
+
+Held elsewhere, and not repeated: redirects of requests and upgrades (tests/integration/test_bad_answers.py),
+.netrc, cookies, gzip bombs, endless bodies, heads and drips (tests/transport/test_transport_http.py), giant
+frames and fragments (test_transport_frames.py), endless upgrade heads (test_transport_socket.py), one proxy and
+one CA for REST and socket (test_transport_proxy.py, test_transport_tls.py), YAML bombs (tests/unit/test_strict_yaml.py,
+tests/sandbox/test_bot.py), deep JSON (test_wire.py), hostile file names and addresses (test_downloads.py), Host,
+Origin and admin key of the sandbox (tests/sandbox/test_server.py, test_admin.py).
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jwt
+import pytest
+import requests
+
+from guestctl.sandbox.server import Sandbox
+from tests.cli.conftest import Front
+from tests.integration.front import Guest, Hurried
+from tests.integration.middle import answer
+from tests.security.canaries import Canaries
+from tests.security.gateway import Teller
+
+PACKAGE = Path(__file__).parent.parent.parent / "guestctl"
+
+
+def test_nothing_turns_verification_off() -> None:
+    """No option, no key, no variable; and nobody but the network makes a TLS context for the service."""
+    makers = set()
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for word in ("CERT_NONE", "_create_unverified", "disable_warnings", "--insecure", "check_hostname = False"):
+            assert word not in text, (path, word)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.keyword) and node.arg == "verify":
+                assert isinstance(node.value, ast.Constant), path
+                assert node.value.value is True, path
+            if isinstance(node, ast.Attribute) and node.attr in {"create_default_context", "SSLContext"}:
+                makers.add(path.relative_to(PACKAGE).as_posix())
+    # The control room's own, for loopback; the sandbox's, for serving; a type where the network names it.
+    assert makers <= {"transport/network.py", "sandbox_admin.py", "sandbox/serve.py"}, makers
+
+
+def test_tokens_in_the_clear_are_warned_of(alone: Front, tmp_path: Path) -> None:
+    for url, warned in (
+        ("http://service.invalid", True),
+        ("http://10.255.255.1", True),
+        ("http://127.0.0.1:9", False),
+        ("http://[::1]:9", False),
+        ("http://localhost:9", False),
+        ("https://service.invalid", False),
+    ):
+        content = {"base_url": url, "deployment_id": "d", "origin": "https://a.example"}
+        (tmp_path / "profiles.yaml").write_text(json.dumps({"profiles": {"p": content}}))
+        result = alone("-p", "p", "session", "list")
+        assert ("not encrypted" in result.err) == warned, (url, result.err)
+
+
+@pytest.mark.parametrize("how", ["refused", "cut", "page"])
+def test_a_proxy_s_password_is_never_shown(how: str, tmp_path: Path) -> None:
+    """Whatever the proxy does; the same for requests and sockets."""
+    canaries = Canaries(password="pr0xy-pa55word-canary")
+    said = b"Basic " + base64.b64encode(b"user:pr0xy-pa55word-canary") + b" user:pr0xy-pa55word-canary"
+    replies = {"refused": answer(407, said, "text/plain"), "cut": b"", "page": answer(200, said, "text/html")}
+
+    class Proxy(Teller):
+        def serve(self, connection: object) -> None:
+            connection.recv(65536)  # type: ignore[attr-defined]
+            connection.sendall(replies[how])  # type: ignore[attr-defined]
+
+    trace = tmp_path / "trace.jsonl"
+    with Proxy(canaries) as proxy:
+        address = proxy.url.replace("http://", "http://user:pr0xy-pa55word-canary@")
+        content = {"base_url": "http://service.invalid", "deployment_id": "d", "origin": "https://a.example"}
+        (tmp_path / "profiles.yaml").write_text(json.dumps({"profiles": {"p": content}}))
+        environ = {"GUESTCTL_STATE": str(tmp_path / "state"), "HTTP_PROXY": address, "GUESTCTL_PROFILE": "p"}
+        guest = Guest("web-messaging", {**environ, "GUESTCTL_PROFILES": ""}, tmp_path, Hurried())
+        for words in (("ask", "hi"), ("doctor",), ("session", "create"), ("doctor", "http://service.invalid/api")):
+            result = guest(*words, "--timeout", "2", "-vv", "--debug", "--trace", str(trace))
+            assert result.code != 0
+            written = result.out + result.err + trace.read_text()
+            assert not canaries.found(written.encode()), (words, written)
+
+
+def test_no_path_of_a_request_reaches_the_disk(sandbox: Sandbox) -> None:
+    import http.client
+
+    for path in ("/../../../../etc/passwd", "/uploads/..%2f..%2fetc%2fpasswd", "/api/v2/downloads/%2e%2e%2fetc/passwd"):
+        for method in ("GET", "PUT", "POST", "DELETE"):
+            connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=5)
+            connection.request(method, path, b"x" if method != "GET" else None)
+            reply = connection.getresponse()
+            assert reply.status >= 400, (method, path)
+            assert b"root:" not in reply.read()
+            connection.close()
+    tree = [ast.parse(path.read_text()) for path in (PACKAGE / "sandbox" / "faces").rglob("*.py")]
+    opened = [
+        node for each in tree for node in ast.walk(each) if isinstance(node, ast.Name) and node.id in {"open", "Path"}
+    ]
+    assert not opened, "a face of the sandbox names files"
+
+
+@pytest.mark.parametrize("trick", ["none", "None", "other key", "stripped", "RS256 header"])
+def test_forged_tokens_are_refused(
+    trick: str, sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front], tmp_path: Path
+) -> None:
+    """`alg: none`, another key, no signature, RS256 in the header of an HS256 token (RFC 8725 §3.1)."""
+    front = sandboxed(sandbox)
+    given = {"GUESTCTL_API": "guests", "GUESTCTL_OAUTH_CLIENT_SECRET": sandbox.client_secret}
+    created = front("session", "create", **given)  # type: ignore[arg-type]
+    assert created.code == 0, created.err
+    token = json.loads(front("session", "show", "--show-token", "-o", "json", **given).out)["token"]  # type: ignore[arg-type]
+    head, body, _ = token.split(".")
+    claims = jwt.decode(token, options={"verify_signature": False})
+
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    forged = {
+        "none": part({"alg": "none", "typ": "JWT"}) + f".{body}.",
+        "None": part({"alg": "None", "typ": "JWT"}) + f".{body}.",
+        "other key": jwt.encode(claims, "k" * 32, algorithm="HS256"),
+        "stripped": f"{head}.{body}.",
+        "RS256 header": part({"alg": "RS256", "typ": "JWT"}) + f".{body}.{token.split('.')[2]}",
+    }[trick]
+    seen: list[int] = []
+    for held, expected in ((token, True), (forged, False)):
+        traced = tmp_path / "trace"
+        assert front("history", "--trace", str(traced), **given).code == 0  # type: ignore[arg-type]
+        asked = next(e for e in map(json.loads, traced.read_text().splitlines()) if e["kind"] == "request")
+        reply = requests.get(asked["url"], headers={"Authorization": f"Bearer {held}"}, timeout=5)
+        seen.append(reply.status_code)
+        assert (reply.status_code == 200) == expected, (reply.status_code, reply.text)
+    assert seen[1] in {401, 403}
