@@ -283,6 +283,8 @@ class Faults:
 
         `route` is the action it answers, None for a push; every frame also belongs to `socket`.
         """
+        if not self._armed:
+            return ()
         now = self._clock.monotonic()
         return [
             armed.fire("frame", now)
@@ -316,6 +318,8 @@ class Faults:
     def _worst(
         self, stream: str, route: str | None, order: Sequence[str], hits: Callable[[Fault], bool]
     ) -> Fault | None:
+        if not self._armed:
+            return None
         now = self._clock.monotonic()
         due = [
             armed
