@@ -98,7 +98,9 @@ class Invocation:
         """Knows every secret this command has met."""
         from guestctl.redact import Redactor
 
-        return Redactor()
+        redactor = Redactor()
+        redactor.add_proxies(self.world.environ)
+        return redactor
 
     @cached_property
     def state(self) -> State:
