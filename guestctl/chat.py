@@ -370,7 +370,7 @@ class Chat:
             self._send(rest)
 
     def _file_command(self, rest: str) -> None:
-        paths = [self._cwd / Path(word).expanduser() for word in _paths(rest)]
+        paths = [self._cwd / _at_home(word) for word in _paths(rest)]
         if not paths:
             raise UsageError("/file needs a path")
         begun = self._clock.monotonic()
@@ -475,3 +475,11 @@ def _paths(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:
         return [text]
+
+
+def _at_home(word: str) -> Path:
+    """A path whose `~` is the home folder; where there is none of that name, it is part of the path."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)

@@ -729,6 +729,8 @@ class Client:
             step=self.timeout,
             wake=wake,
         )
+        if replay > 0 and after is not None:
+            listener.nothing_before(after)
         yield from listener.events()
 
     def seen_up_to(self) -> Position | None:

@@ -98,6 +98,10 @@ class Listener:
             )
         )
 
+    def nothing_before(self, position: Position) -> None:
+        """What is heard and older is not shown: the socket may have been open when that came."""
+        self._floor = position
+
     def attach(self, deadline: Deadline) -> None:
         """Open the socket now, before something is sent whose answers must not be missed."""
         if self.exchange.dialect.door(self.exchange.session) is not None:

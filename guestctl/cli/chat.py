@@ -153,22 +153,26 @@ class Keyboard:
 
     def write(self, text: str) -> int:
         """Draw above the line; returns when it is there."""
-        from prompt_toolkit.application import run_in_terminal
-
         drawn = threading.Event()
 
-        def draw() -> None:
-            # Raw: our styles pass, and nothing of theirs does, for all that is remote has been made visible.
-            self._output.write_raw(text)
-            self._output.flush()
+        def above() -> None:
+            # Not `run_in_terminal`: that leaves raw mode meanwhile, and a key pressed then is lost or doubled.
+            self._prompt.app.renderer.erase()
+            self._draw(text.replace("\n", "\r\n"))
+            self._prompt.app.invalidate()
             drawn.set()
 
-        if self._there(lambda: run_in_terminal(draw)):
+        if self._there(above):
             while not drawn.wait(0.05) and self._thread.is_alive():
                 pass
         if not drawn.is_set():
-            draw()
+            self._draw(text)
         return len(text)
+
+    def _draw(self, text: str) -> None:
+        # Raw: our styles pass, and nothing of theirs does, for all that is remote has been made visible.
+        self._output.write_raw(text)
+        self._output.flush()
 
     def flush(self) -> None:
         """Nothing waits here."""
