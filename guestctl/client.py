@@ -457,7 +457,7 @@ class Client:
         """Send one message; returns once the service has accepted it, with `wait` once it was answered.
 
         `expect` waits for a reply that matches the regular expression. Several files make several
-        messages; the text goes with the first. `answering` is the message that offers what is picked,
+        messages; the text goes with the first, and what follows that is a reply. `answering` is the message that offers what is picked,
         where the caller has it; else it is looked for in history. Raises the failure it ended with; its
         `delivery` says what became of the message and its `sent` holds the record (contract.md §5).
         """
@@ -502,7 +502,7 @@ class Client:
         if listener is None:
             return sent
         try:
-            return replace(sent, reply=self._reply(listener, message, pattern, deadline))
+            return replace(sent, reply=self._reply(listener, (*earlier, message)[0], pattern, deadline))
         except Failure as failure:
             failure.delivery, failure.sent = "accepted", sent
             raise
