@@ -543,14 +543,14 @@ def test_a_file_where_the_directory_should_be(tmp_path: Path, clock: FakeClock) 
     assert "is not a file" in refusal(tmp_path / "d", clock).message
 
 
-@pytest.mark.parametrize("call", ["mkdir", "open"])
+@pytest.mark.parametrize(("owner", "call"), [(Path, "mkdir"), (os, "open")])
 def test_a_place_that_cannot_be_written(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
 ) -> None:
     def read_only(*_: object, **__: object) -> int:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(os, call, read_only)
+    monkeypatch.setattr(owner, call, read_only)
     error = refusal(tmp_path / "s", clock)
     assert "Read-only file system" in error.message
     assert "GUESTCTL_STATE" in error.hint
