@@ -13,6 +13,18 @@ from tests.faults.trials import Tally, many, mutants
 
 SEEDS = range(4)
 JOBS = 4
+#: Each of these once found a defect.
+TELLING = (
+    ("web-messaging", 28),
+    ("web-messaging", 5025),
+    ("web-messaging", 7077),
+    ("guest-sessions", 30),
+    ("guest-sessions", 1026),
+    ("guest-sessions", 1031),
+    ("conversation-guests", 10),
+    ("conversation-guests", 2098),
+    ("messaging-conversations", 5030),
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,6 +36,13 @@ def test_fixed_seeds(api: str) -> None:
         total.add(found)
     assert not total.violations, "\n".join(total.violations)
     assert total.schedules == len(SEEDS)
+
+
+def test_seeds_that_once_failed() -> None:
+    found = [
+        violation for one in many([make(seed, api) for api, seed in TELLING], JOBS) for violation in one.violations
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_a_seed_is_a_schedule() -> None:
