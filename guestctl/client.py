@@ -457,9 +457,10 @@ class Client:
         """Send one message; returns once the service has accepted it, with `wait` once it was answered.
 
         `expect` waits for a reply that matches the regular expression. Several files make several
-        messages; the text goes with the first, and what follows that is a reply. `answering` is the message that offers what is picked,
-        where the caller has it; else it is looked for in history. Raises the failure it ended with; its
-        `delivery` says what became of the message and its `sent` holds the record (contract.md §5).
+        messages; the text goes with the first, and whatever follows that is a reply. `answering` is the
+        message that offers what is picked, where the caller has it; else it is looked for in history.
+        Raises the failure it ended with; its `delivery` says what became of the message and its `sent`
+        holds the record (contract.md §5).
         """
         deadline = self._deadline()
         pattern = _compiled(expect)
