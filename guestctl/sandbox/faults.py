@@ -302,6 +302,8 @@ class Faults:
 
     def silence(self) -> float:
         """Seconds for which nothing, pongs included, may be sent: of an open window; asking does not count."""
+        if not self._armed:
+            return 0.0
         now = self._clock.monotonic()
         ends = [
             tally.open_until
