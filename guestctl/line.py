@@ -14,13 +14,13 @@ from guestctl.clock import Clock, Deadline
 from guestctl.dialects.base import Dialect
 from guestctl.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
 from guestctl.model import Session, SessionEvent, Unknown
-from guestctl.wire import Frame, Heard, Turn
+from guestctl.wire import Frame, Heard, Rejection, Turn
 
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
 #: Seconds between protocol pings, and between application heartbeats, on a quiet socket.
-PING_EVERY = 10.0
+PING_EVERY = 9.5
 HEARTBEAT_EVERY = 240.0
 #: Beats without an answer after which the peer counts as dead (reliability.md §6.3).
 BEATS = 2
@@ -73,7 +73,8 @@ class Line:
         self._beat_at = clock.monotonic()
 
     def ask(self, turn: Turn, deadline: Deadline) -> Heard | None:
-        """Say it and wait for the answer; what else is heard goes to the inbox, the answer too.
+        """Say it and wait for the answer; what else is heard goes to the inbox, the answer too
+        unless it is a refusal.
 
         None when nothing was awaited or the turn's patience ran out. Raises TimedOut at the
         deadline, NetworkError when the socket breaks, SessionOver when the session ends meanwhile.
@@ -88,8 +89,10 @@ class Line:
         while True:
             answer = None
             for heard in self._receive(patience.bound(0.5)):
-                self.inbox.append(heard)
-                if answer is None and turn.answers(heard):
+                answers = answer is None and turn.answers(heard)
+                if not (answers and isinstance(heard, Rejection)):  # which whoever asked will tell
+                    self.inbox.append(heard)
+                if answers:
                     answer = heard
                 elif answer is None and isinstance(heard, SessionEvent):
                     over = ending(heard, self._dialect.name)
