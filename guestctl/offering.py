@@ -163,14 +163,15 @@ class _Page:
         introduction = _at(form, "introduction")
         self.say(0, f"(form) {_said(introduction, 'title')}".rstrip(), _said(introduction, "subtitle"))
         for page in _objects(form.get("formPages")):
-            title = _said(page, "title")
-            self.say(1, title if title != _said(introduction, "title") else "", _said(page, "subtitle"))
+            title, subtitle = _said(page, "title"), _said(page, "subtitle")
+            heading = [title if title != _said(introduction, "title") else "", subtitle]
+            self.say(1, *heading)
             for component in _objects(page.get("pageComponents")):
                 for key in _FIELDS:
                     if isinstance(component.get(key), Mapping):
-                        self._field(key, component[key])
+                        self._field(key, component[key], 2 if any(heading) else 1)
 
-    def _field(self, key: str, field: Mapping[str, Any]) -> None:
+    def _field(self, key: str, field: Mapping[str, Any], level: int) -> None:
         heading = _at(field, "receivedMessage")
         named = visible(str(field.get("id", "")))
         title = _said(field, "title") or _said(heading, "title")
@@ -185,7 +186,7 @@ class _Page:
         elif key == "datePicker":
             slots = [moment(_said(slot, "dateTime")) for slot in _objects(field.get("availableTimes"))]
             wanted = f"one of: {', '.join(slots)}" if slots else _any_date(field)
-        self.say(2, f"{named}: {title} ({wanted})" if title not in ("", named) else f"{named}: ({wanted})")
+        self.say(level, f"{named}: {title} ({wanted})" if title not in ("", named) else f"{named}: ({wanted})")
 
     def _picked(self, response: Mapping[str, Any]) -> None:
         if not self._spoken:

@@ -243,10 +243,10 @@ def test_a_form_from_words(talk: Talk) -> None:
     assert talk.shown("form") == [
         "Helper: ",
         "(form) Your details",
-        "    name: Your name (text, needed)",
-        "    day: Day (any date)",
-        "    top: Toppings (some of: Feta, Brie)",
-        "    size: (one of: S, L)",
+        "  name: Your name (text, needed)",
+        "  day: Day (any date)",
+        "  top: Toppings (some of: Feta, Brie)",
+        "  size: (one of: S, L)",
     ]
     text, content = talk.answered("--form", "name=Ada", "--form", "top=Feta", "--form", "top=brie", "--form", "size=L")
     assert text == "Thank you|Ada,feta,brie,l"
