@@ -169,9 +169,7 @@ def test_shell_words() -> None:
         Planned("frame", body={"token": "$GUEST_TOKEN", "text": "'; rm -rf $HOME"}),
     ]
     curl, websocat = shell(steps)
-    script = (
-        "GUEST_ID=id GUEST_TOKEN=tok; curl() { printf '%s|' \"$@\"; }; websocat() { cat; printf '%s|' \"$@\"; }"
-    )
+    script = "GUEST_ID=id GUEST_TOKEN=tok; curl() { printf '%s|' \"$@\"; }; websocat() { cat; printf '%s|' \"$@\"; }"
     script += f"; sleep() {{ :; }}; {curl}; echo; {websocat}"
     done = subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
     first, second, third = done.stdout.splitlines()
