@@ -91,7 +91,8 @@ def test_happy_path_transcript(make: Make, join: Join) -> None:
     assert (health["type"], health["tracingId"], health["body"]["text"]) == ("response", mark, "ping")
     assert health["body"]["direction"] == "Inbound"
     assert health["body"]["metadata"]["durationSeconds"] == "259200"
-    assert int(health["body"]["metadata"]["expirationDate"]) == opened["body"]["expirationDate"]
+    moved = int(health["body"]["metadata"]["expirationDate"]) - opened["body"]["expirationDate"]
+    assert 0 <= moved <= 60, "each message moves the end of the session on, by the time that has passed"
 
     literal('{"action":"getJwt","token":"T","tracingId":"a4"}')
     answer = guest.expect("JwtResponse")
