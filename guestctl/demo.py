@@ -51,7 +51,8 @@ def tour(clock: Clock, environ: Mapping[str, str], notices: list[str]) -> Iterat
         admin = SandboxAdmin(sandbox.url, Secret(sandbox.admin_key))
         with Client(profile, state=state, clock=clock, notice=notices.append, environ=environ) as guest:
             session = guest.create(Opening(name="demo"))
-            left = "" if session.expires_at is None else f", good for {span(session.expires_at - clock.now() + 60)}"
+            minutes = None if session.expires_at is None else round((session.expires_at - clock.now()) / 60)
+            left = "" if minutes is None else f", good for {span(60 * minutes)}"
             yield f"session {session.name} created{left}"
             first, second = _ASKED
             received = [guest.ask(first)]
