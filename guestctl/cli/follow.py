@@ -184,23 +184,24 @@ def resume(
 def _follow(run: Invocation, events: Generator[Event | None, None, None], shown: Shown) -> None:
     """Print events until a rule ends it. Raises TimedOut when --until was given and never matched."""
     name = run.client.session_name
-    for event in events:
-        if event is None:
-            if run.out.abandoned():
-                raise ClosedPipe
-        else:
-            record = _record(run, event, name, raw=shown.raw)
-            if record["kind"] in shown.kinds:
-                try:
+    try:
+        for event in events:
+            if event is None:
+                if run.out.abandoned():
+                    raise ClosedPipe
+            else:
+                record = _record(run, event, name, raw=shown.raw)
+                if record["kind"] in shown.kinds:
                     _print(run, event, record, shown)
-                except BaseException as error:
-                    # Told to the stream: what was not printed must not count as seen.
-                    events.throw(error)
-            elif isinstance(event, Connection):
-                run.out.remark(record)
-        if shown.rules.over():
-            events.close()
-            break
+                elif isinstance(event, Connection):
+                    run.out.remark(record)
+            if shown.rules.over():
+                events.close()
+                break
+    except BaseException as error:
+        # Told to the stream: what was not printed must not count as seen, and it ends before the state closes.
+        events.throw(error)
+        raise
     if shown.rules.until is not None and not shown.rules.matched:
         raise TimedOut(f"no message matched {shown.rules.until.pattern!r}")
 
