@@ -12,7 +12,7 @@ import secrets
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from ipaddress import ip_address
@@ -293,14 +293,18 @@ class _Protocol(WebSocketProtocol13):
     message_limit = 0
     silence: Callable[[], float]
 
-    async def _read_bytes(self, n: int) -> bytes:
+    def _read_bytes(self, n: int) -> Coroutine[Any, Any, bytes]:
         held = self._fragmented_message_buffer
         if n > self.frame_limit or (n > 14 and held is not None and len(held) + n > self.message_limit):
-            self.close(1009, "Message too big")
-            while n > 0:  # an unread rest would turn our goodbye into a reset
-                n -= len(await self.stream.read_bytes(min(n, 65536), partial=True))
-            raise StreamClosedError()
-        return bytes(await super()._read_bytes(n))
+            return self._refuse(n)
+        # Handed on, not awaited: it is called five times for each frame.
+        return super()._read_bytes(n)
+
+    async def _refuse(self, n: int) -> bytes:
+        self.close(1009, "Message too big")
+        while n > 0:  # an unread rest would turn our goodbye into a reset
+            n -= len(await self.stream.read_bytes(min(n, 65536), partial=True))
+        raise StreamClosedError()
 
     def write(self, data: bytes) -> None:
         try:
