@@ -331,7 +331,8 @@ class Output:
             self._put_out(data)
 
     def _write(self, text: str, end: str = "\n") -> int:
-        self.release()
+        if self._held:
+            self.release()
         data = self._data(text, end)
         if self._gathered is None:
             self._put_out(data)

@@ -130,7 +130,7 @@ class Http:
         proxy = self._network.proxy_for(url) if url.startswith("http:") else None
         self._limit.begin(deadline)
         try:
-            prepared = self._session.prepare_request(requests.Request(request.method, url, headers=sent, data=data))
+            prepared = requests.Request(request.method, url, headers=sent, data=data, auth=self._session.auth).prepare()
             proxies = {}
             if proxy is not None:
                 proxies["http"] = f"http://{proxy}"

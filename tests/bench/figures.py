@@ -19,7 +19,7 @@ class Scale:
     """How much work: `runs` of short commands, `messages` streamed, `kept` in history, and so on."""
 
     runs: int = 15
-    rounds: int = 3
+    rounds: int = 5
     messages: int = 200_000
     burst: int = 30_000
     timed: int = 1_000
