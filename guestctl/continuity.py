@@ -144,6 +144,16 @@ class Merge:
         _, _, arrived, event = self._held[0]
         return self._left(event, arrived, now)
 
+    def waiting(self, now: float) -> frozenset[str]:
+        """Ids of what came live and waits for history to be read once more."""
+        if now >= self._settled_at:
+            return frozenset()
+        return frozenset(
+            event.id
+            for _, _, _, event in self._held
+            if isinstance(event, (Message, Presence)) and event.id is not None and self._unsettled(event, now)
+        )
+
     @property
     def missing(self) -> bool:
         """Whether the next held message shows that a number before it never came."""

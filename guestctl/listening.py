@@ -7,7 +7,7 @@ printing, stop rules (the caller's: it gets control at every tick).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TypeVar
@@ -78,6 +78,8 @@ class Listener:
         self._look_at: float | None = None
         #: Looks that failed in a row; whether live messages wait for one.
         self._looks, self._settling = 0, False
+        #: The first live message that waits for the second look may bring it forward.
+        self._hasty = False
         self._renew_at = 0.0
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
@@ -169,6 +171,10 @@ class Listener:
                 # Whatever that frame said is in history, if it was a message: now, or a little later.
                 line.unreadable = None
                 self._look_again()
+                yield from self._look(early=True)
+            elif self._hasty and merge.waiting(now()):
+                # Once history shows what came live after the reconnect, it lacks nothing from before it.
+                self._hasty = False
                 yield from self._look(early=True)
             elif (merge.missing and merge.wait(now()) == 0.0) or (self._look_at is not None and self._look_at <= now()):
                 yield from self._look()
@@ -366,7 +372,7 @@ class Listener:
     def _look_again(self) -> None:
         """History may not show yet what came last: until a second look, nothing live is put before it."""
         self._look_at = self._clock.monotonic() + SECOND_LOOK
-        self._looks, self._settling = 0, True
+        self._looks, self._settling, self._hasty = 0, True, True
         self.merge.unsettled(self._look_at)
 
     def _look(self, *, early: bool = False) -> Iterator[Event | None]:
@@ -391,11 +397,16 @@ class Listener:
                 self._settling = False
                 yield Gap(self.merge.position.id if self.merge.position else None, None, failure.message)
             return
-        if early and all(item.id is None or self.merge.known(item.id) for item in items):
+        if early and not self._tells(items):
             return
         if proved:
-            self._look_at, self._looks, self._settling = None, 0, False
+            self._look_at, self._looks, self._settling, self._hasty = None, 0, False, False
             yield from self._emit(self.merge.replay(items))
+
+    def _tells(self, items: Sequence[Item]) -> bool:
+        """Whether history has moved on since it was read last: it shows something unknown, or what waits for it."""
+        waiting = self.merge.waiting(self._clock.monotonic())
+        return any(item.id is not None and (item.id in waiting or not self.merge.known(item.id)) for item in items)
 
     # --- without a socket ---
 

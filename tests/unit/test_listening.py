@@ -190,6 +190,16 @@ def test_history_that_lags_behind_a_reconnect_is_read_again(world: World) -> Non
     assert heard.run(SECOND_LOOK + 2.0).texts == ["meanwhile"]
 
 
+def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: World) -> None:
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    heard.events.clear()
+    plain.service.break_all()
+    heard.live()
+    plain.service.push("at once")
+    assert heard.run(SECOND_LOOK / 4).texts == ["at once"]
+
+
 def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.push("before")
