@@ -1,0 +1,130 @@
+"""The lock holds the development set: all of it, in versions that fit, with hashes, for every Python we support."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCK = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHONS = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PROJECT)
+SYSTEMS = {
+    "linux": {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"},
+    "mac": {"os_name": "posix", "sys_platform": "darwin", "platform_system": "Darwin"},
+    "windows": {"os_name": "nt", "sys_platform": "win32", "platform_system": "Windows"},
+}
+
+
+class Pin(NamedTuple):
+    """One line of the lock."""
+
+    requirement: Requirement
+    version: str
+    hashes: int
+
+
+def _pins(text: str) -> Iterator[Pin]:
+    joined = re.sub(r"\\\n", " ", "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")))
+    for line in filter(str.strip, joined.splitlines()):
+        stated, *hashes = line.split("--hash=sha256:")
+        requirement = Requirement(stated.strip())
+        [exact] = requirement.specifier
+        assert exact.operator == "==", line
+        yield Pin(requirement, exact.version, len(hashes))
+
+
+PINS = list(_pins(LOCK))
+_PLACES = [pytest.param(python, system, id=f"{python} on {system}") for python in PYTHONS for system in SYSTEMS]
+
+
+def _environment(python: str, system: str) -> dict[str, str]:
+    machine: dict[str, Any] = dict(default_environment())
+    return {**machine, **SYSTEMS[system], "python_version": python, "python_full_version": f"{python}.9", "extra": ""}
+
+
+def _locked(environment: dict[str, str]) -> dict[str, str]:
+    """What would be installed there: name -> version."""
+    found: dict[str, str] = {}
+    for pin in PINS:
+        if pin.requirement.marker is None or pin.requirement.marker.evaluate(environment):
+            name = canonicalize_name(pin.requirement.name)
+            assert name not in found, f"{name} is pinned twice for {environment['python_version']}"
+            found[name] = pin.version
+    return found
+
+
+def _listed(name: str) -> list[Requirement]:
+    """The requirements in one list of pyproject.toml; tomllib came with Python 3.11."""
+    found = re.search(rf"^{name} = \[(.*?)\]$", PROJECT, re.DOTALL | re.MULTILINE)
+    assert found is not None, name
+    return [Requirement(text) for text in re.findall(r'"([^"]+)"', found[1])]
+
+
+def _asked() -> Iterator[Requirement]:
+    for name in ("requires", "dependencies", "tls", "dev"):
+        yield from (found for found in _listed(name) if found.name != "guestctl")
+
+
+def test_every_pin_has_hashes_and_no_address() -> None:
+    assert PINS
+    assert all(pin.hashes for pin in PINS), [pin.requirement.name for pin in PINS if not pin.hashes]
+    assert "://" not in LOCK
+    assert not re.search(r"^\s*-(?!-hash=)", LOCK, re.MULTILINE), "an option stands in the lock"
+
+
+@pytest.mark.parametrize(("python", "system"), _PLACES)
+def test_what_the_project_asks_for_is_locked(python: str, system: str) -> None:
+    """The base, both extras and the build backend, in versions that fit."""
+    environment = _environment(python, system)
+    assert _unmet(_asked(), environment, _locked(environment)) == []
+
+
+@pytest.mark.parametrize(("python", "system"), _PLACES)
+def test_what_those_ask_for_is_locked(python: str, system: str) -> None:
+    """As the packages here state it, whose versions may differ elsewhere."""
+    environment = _environment(python, system)
+    locked = _locked(environment)
+    missing = []
+    for name in locked:
+        try:
+            stated = [Requirement(text) for text in requires(name) or ()]
+        except PackageNotFoundError:  # it belongs to another Python or system
+            continue
+        names = [Requirement(found.name + (f"; {found.marker}" if found.marker else "")) for found in stated]
+        missing += [f"{name}: {unmet}" for unmet in _unmet(names, environment, locked)]
+    assert missing == []
+
+
+def _unmet(asked: Iterable[Requirement], environment: dict[str, str], locked: dict[str, str]) -> list[str]:
+    there = [found for found in asked if found.marker is None or found.marker.evaluate(environment)]
+    return [
+        str(found)
+        for found in there
+        if canonicalize_name(found.name) not in locked
+        or not SpecifierSet(str(found.specifier)).contains(locked[canonicalize_name(found.name)], prereleases=True)
+    ]
+
+
+def test_the_command_that_renews_it_is_told() -> None:
+    """By the file and by the README, in the same words."""
+    [told] = re.findall(r"^#    (uv pip compile .*)$", LOCK, re.MULTILINE)
+    assert f"`{told}`" in README or f"{told}\n" in README
+    assert "--python-version 3.10 " in told
+    assert 'requires-python = ">=3.10"' in PROJECT
+
+
+def test_the_second_command_installs_from_it() -> None:
+    second = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)[1]
+    assert "install -q --require-hashes -r requirements-dev.txt" in second
+    assert "install -q --no-deps --no-build-isolation -e ." in second
