@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -104,54 +106,101 @@ def test_the_script_is_valid(alone: Front, shell: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    ("typed", "line"),
-    [
-        ("guestctl ses\tus\tcar\t", "guestctl session use cart "),
-        ("guestctl -p stag\tsen\t", "guestctl -p staging send "),
-        ("guestctl send -s my\t", "guestctl send -s my\\ order "),
-        ("guestctl ask --output=ya\t", "guestctl ask --output=yaml "),
-        ("./bin/guestctl send --file pic\t", "./bin/guestctl send --file picture.png "),
-        ("guestctl help env\t", "guestctl help environment "),
-    ],
-)
-def test_in_a_real_bash(stocked: Front, typed: str, line: str) -> None:
-    """Keys into an interactive bash. After the TABs, C-a puts `echo` in front of the line, C-e a mark behind it."""
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("bash is not installed here")
-    program = stocked.cwd / "bin" / "guestctl"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m guestctl "$@"\n')
-    program.chmod(0o755)
-    (stocked.cwd / "picture.png").touch()
-    environ = {**stocked.environ, "PATH": f"{program.parent}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TERM": "dumb"}
+#: Keys of the line typed so far -> what stands in the line afterwards, the same in every shell but for quoting.
+_TYPED = {
+    "guestctl ses\tus\tcar\t": "guestctl session use cart ",
+    "guestctl -p stag\tsen\t": "guestctl -p staging send ",
+    "guestctl send -s my\t": "guestctl send -s my\\ order ",
+    "guestctl send --exp\t": "guestctl send --expect ",
+    "guestctl ask -o ya\t": "guestctl ask -o yaml ",
+    "guestctl ask --output=ya\t": "guestctl ask --output=yaml ",
+    "guestctl ask --region eu-central-1 --api webm\t": (
+        "guestctl ask --region eu-central-1 --api webmessaging-conversations "
+    ),
+    "./bin/guestctl send --file pic\t": "./bin/guestctl send --file picture.png ",
+    "guestctl check sm\t": "guestctl check smoke.yaml ",
+    "guestctl help env\t": "guestctl help environment ",
+    "guestctl profile use st\tag\t": "guestctl profile use staging ",
+}
+#: How each shell is started, is told to complete, and writes the line being typed into a file at C-x.
+_SHELLS = {
+    "bash": (
+        ["--norc", "--noprofile", "-i"],
+        'bind -x \'"\\C-x": printf %s "$READLINE_LINE" > line\'; eval "$(guestctl completion bash)"',
+    ),
+    "zsh": (
+        ["-f", "-i"],
+        "bindkey -e; shown() { print -rn -- \"$BUFFER\" > line }; zle -N shown; bindkey '^X' shown; "
+        'eval "$(guestctl completion zsh)"',
+    ),
+    "fish": (
+        ["--no-config", "-i"],
+        "bind \\cx 'commandline > line'; guestctl completion fish | source",
+    ),
+}
+
+
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_in_a_real_shell(stocked: Front, shell: str) -> None:
+    """Keys into an interactive shell at a terminal; what the line has become is what the shell says it is."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed here")
+    place = stocked.cwd / "bin" / "guestctl"
+    place.parent.mkdir()
+    place.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m guestctl "$@"\n')
+    place.chmod(0o755)
+    for name in ("picture.png", "smoke.yaml"):
+        (stocked.cwd / name).touch()
+    options, prepared = _SHELLS[shell]
+    environ = {**stocked.environ, "HOME": str(stocked.cwd), "PYTHONPATH": str(ROOT), "TERM": "xterm", "LANG": "C.UTF-8"}
+    environ |= {"PATH": f"{place.parent}:/usr/bin:/bin", "INPUTRC": os.devnull, "HISTFILE": ""}
+    with _at_a_terminal([program, *options], stocked.cwd, environ) as keys:
+        keys(f"{prepared}; touch ready\n")
+        _appeared(stocked.cwd / "ready")
+        for typed, line in _TYPED.items():
+            keys(typed + "\x18")
+            assert _appeared(stocked.cwd / "line") == line
+            keys("\x15")  # C-u: the line is empty again
+
+
+@contextmanager
+def _at_a_terminal(words: list[str], cwd: Path, environ: dict[str, str]) -> Iterator[Callable[[str], None]]:
+    """A program at a terminal of its own, whose output is read and forgotten; what it is given types."""
     master, slave = pty.openpty()
-    shell = subprocess.Popen(
-        [bash, "--norc", "--noprofile", "-i"],
-        stdin=slave, stdout=slave, stderr=slave, cwd=stocked.cwd, start_new_session=True,
-        env={**environ, "PS1": "ready> ", "INPUTRC": os.devnull, "HISTFILE": ""},
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    running = subprocess.Popen(
+        [sys.executable, "-c", own, *words],
+        stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=environ, start_new_session=True,
     )  # fmt: skip
     os.close(slave)
+    reader = threading.Thread(target=_read, args=[master])
+    reader.start()
     try:
-        _until(master, "ready> ")
-        os.write(master, b'eval "$(guestctl completion bash)"\n')
-        _until(master, "ready> ")
-        os.write(master, f"{typed}\x01echo \x27<\x05>\x27\n".encode())
-        shown = _until(master, "\n<")  # what echo prints, not what the terminal echoes
-        shown = shown.rpartition("\n<")[2] + _until(master, ">")
-        assert shown == f"{line}>"
+        yield lambda typed: _typed(master, typed)
     finally:
-        shell.kill()
-        shell.wait()
+        running.kill()
+        running.wait()
+        reader.join()
         os.close(master)
 
 
-def _until(descriptor: int, mark: str) -> str:
-    """What the terminal shows, up to and with the mark."""
-    shown, end = "", time.monotonic() + 30
-    while not shown.endswith(mark):
-        if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
-            pytest.fail(f"no {mark!r} in {shown!r}")
-        shown += os.read(descriptor, 1).decode()
-    return shown
+def _typed(descriptor: int, text: str) -> None:
+    os.write(descriptor, text.encode())
+
+
+def _read(descriptor: int) -> None:
+    with suppress(OSError):  # EIO: nobody holds the other end any more
+        while os.read(descriptor, 4096):
+            pass
+
+
+def _appeared(path: Path) -> str:
+    """A file's content, soon; then the file is gone."""
+    for _ in range(1200):
+        if path.exists() and (path.name == "ready" or path.read_text()):
+            content = path.read_text()
+            path.unlink()
+            return content.rstrip("\n")
+        time.sleep(0.05)
+    pytest.fail(f"no {path.name}")
