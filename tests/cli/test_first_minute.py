@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from guestctl.cli.registry import COMMANDS, GROUPS, LEADING, split
+from guestctl.errors import NEXT_STEPS
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
@@ -206,6 +207,32 @@ def _named() -> Iterator[tuple[str, str]]:
         for found in _NAMED.findall(path.read_text(encoding="utf-8")):
             if not _STANDS_FOR.search(found):
                 yield str(path.relative_to(ROOT)), found
+
+
+#: Failures that no command of ours mends, and what does.
+_MENDED_ELSEWHERE = {
+    "bug": "a report to us",
+    "state.unusable": "space, permissions or another directory",
+    "state.version": "the newer program",
+    "service.refused": "another request, which the service's words describe",
+    "service.down": "time",
+    "auth.secret": "whoever issued the secret",
+    "rate.limited": "time, or --timeout",
+    "network.proxy": "the proxy's variables",
+    "answer.frame": "the peer",
+    "output.failed": "space, or another place",
+}
+
+
+@pytest.mark.parametrize("code", NEXT_STEPS)
+def test_every_next_step_names_the_command_that_helps(code: str) -> None:
+    """One that runs as it stands but for words in capitals; or there is none, and we know why."""
+    lines = _NAMED.findall(NEXT_STEPS[code])
+    for line in lines:
+        parsed = split(shlex.split(line)[1:])
+        assert parsed.unknown is None, line
+        assert parsed.words in COMMANDS or parsed.topic or "--help" in parsed.rest, line
+    assert bool(lines) != (code in _MENDED_ELSEWHERE), NEXT_STEPS[code]
 
 
 @pytest.mark.parametrize(("place", "line"), sorted(set(_named())))
