@@ -11,6 +11,7 @@ import logging
 import secrets
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -46,6 +47,9 @@ _BODY_LIMIT = 1024 * 1024
 _FILE_LIMIT = 26 * 1024 * 1024
 _UNSENT_LIMIT = 16 * 1024 * 1024  # bytes a guest may leave unread before it is cut off
 _SWEEP = 0.5
+_CLOSE = 0x8
+#: Close codes below 3000 that may be sent (the IANA registry: all but 1004, 1005, 1006 and 1015).
+_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
 class Sandbox:
@@ -182,7 +186,7 @@ class Sandbox:
             self.port = listening.getsockname()[1]
             self.hosts = self._own_names()
             server = HTTPServer(
-                Application([(r".*", _Guest, {"sandbox": self})], log_function=lambda handler: None),
+                self._application(),
                 ssl_options=self._tls,
                 max_body_size=_FILE_LIMIT,
                 max_header_size=64 * 1024,
@@ -200,6 +204,9 @@ class Sandbox:
                 await server.close_all_connections()
             if store is not None:
                 store.close()
+
+    def _application(self) -> Application:
+        return Application([(r".*", Guest, {"sandbox": self})], log_function=lambda handler: None)
 
     def _furnish(self, store: Store | None) -> None:
         options = self.options
@@ -295,7 +302,8 @@ class _Protocol(WebSocketProtocol13):
 
     def _read_bytes(self, n: int) -> Coroutine[Any, Any, bytes]:
         held = self._fragmented_message_buffer
-        if n > self.frame_limit or (n > 14 and held is not None and len(held) + n > self.message_limit):
+        # What is shorter than 14 bytes may be a header or a mask; it counts once it is held.
+        if n > self.frame_limit or (held is not None and len(held) + (n if n > 14 else 0) > self.message_limit):
             return self._refuse(n)
         # Handed on, not awaited: it is called five times for each frame.
         return super()._read_bytes(n)
@@ -305,6 +313,30 @@ class _Protocol(WebSocketProtocol13):
         while n > 0:  # an unread rest would turn our goodbye into a reset
             n -= len(await self.stream.read_bytes(min(n, 65536), partial=True))
         raise StreamClosedError()
+
+    def _handle_message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        """Refuse what the library lets pass: frames without a mask, closes nobody may send (RFC 6455 §5.1, §7.4)."""
+        masked, self._frame_mask = self._frame_mask, None
+        code = 1002 if masked is None else _broken(data) if opcode == _CLOSE else None
+        if code is None:
+            return super()._handle_message(opcode, data)
+        self._fail(code)
+        return None
+
+    def _abort(self) -> None:
+        """The library ends a broken protocol without a word; a client's author wants to know why."""
+        if not self.is_closing():
+            error = sys.exc_info()[1]
+            if error is None:
+                self._fail(1002)
+            elif isinstance(error, UnicodeDecodeError):
+                self._fail(1007)
+        super()._abort()
+
+    def _fail(self, code: int) -> None:
+        self.client_terminated = True  # whatever it says next
+        self.close_code = code
+        self.close(code)
 
     def write(self, data: bytes) -> None:
         try:
@@ -328,7 +360,19 @@ class _Protocol(WebSocketProtocol13):
             super()._send_pong(data)
 
 
-class _Guest(WebSocketHandler):
+def _broken(close: bytes) -> int | None:
+    """The code that answers a close nobody may send; None for a good one."""
+    code = int.from_bytes(close[:2], "big") if len(close) > 1 else 0
+    if close and not (code in _CODES or 3000 <= code < 5000):
+        return 1002
+    try:
+        close[2:].decode()
+    except UnicodeDecodeError:
+        return 1007
+    return None
+
+
+class Guest(WebSocketHandler):
     """One request of a guest or of the admin, or one socket: the same address may be both."""
 
     def initialize(self, sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""Whole text messages and control frames out of bytes, strictly by RFC 6455.
+"""Whole messages and control frames out of bytes, strictly by RFC 6455.
 
 Knows: websocket-client's frame classes and what they let pass (reliability.md §2.3, §3). Must not
 know: sockets, time, what a message says. Parsing and masking are the library's; this adds the
@@ -58,14 +58,24 @@ class Close:
 
 
 class Frames(frame_buffer):
-    """Feed bytes in any slices, take what is complete. After a Violation it is of no more use."""
+    """Feed bytes in any slices, take what is complete. After a Violation it is of no more use.
 
-    def __init__(self) -> None:
+    Binary messages are refused (1003) unless `binary`: the API has none. `max_message` is no less
+    than the 64 KiB that are read at once.
+    """
+
+    def __init__(
+        self, *, binary: bool = False, max_message: int = MAX_MESSAGE, max_fragments: int = MAX_FRAGMENTS
+    ) -> None:
         super().__init__(self.recv_strict, skip_utf8_validation=True)
+        self._binary = binary
+        self._max_message = max_message
+        self._max_fragments = max_fragments
         self._data = bytearray()
         self._at = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._parts: list[str] = []
+        self._texts: list[str] = []
+        self._blob: bytearray | None = None
         self._size = 0
         self._fragments = 0
 
@@ -75,8 +85,8 @@ class Frames(frame_buffer):
         self._at = 0
         self._data += data
 
-    def next(self) -> str | Ping | Pong | Close | None:
-        """The next whole message or control frame; None: feed more. Raises Violation."""
+    def next(self) -> str | bytes | Ping | Pong | Close | None:
+        """The next whole message (text as str) or control frame; None: feed more. Raises Violation."""
         try:
             if (usual := self._usual()) is not None:
                 return usual
@@ -86,21 +96,32 @@ class Frames(frame_buffer):
                 assert isinstance(payload, bytes)
                 if opcode >= _CONTROL:
                     return _control(opcode, payload)
-                if opcode == ABNF.OPCODE_TEXT and frame.fin:
-                    return str(payload, "utf-8")
-                self._fragments = 0 if frame.fin else self._fragments + 1
-                self._size = 0 if frame.fin else self._size + len(payload)
-                self._parts.append(self._decoder.decode(payload, final=bool(frame.fin)))
-                if frame.fin:
-                    text = "".join(self._parts)
-                    self._parts.clear()
-                    return text
+                if (message := self._joined(opcode, payload, bool(frame.fin))) is not None:
+                    return message
         except _Short:
             return None
         except UnicodeDecodeError as error:
             raise Violation(1007, "text that is not UTF-8") from error
         except WebSocketProtocolException as error:  # what ABNF.validate finds
             raise Violation(1002, str(error)) from error
+
+    def _joined(self, opcode: int, payload: bytes, fin: bool) -> str | bytes | None:
+        """The message that this frame completes."""
+        if opcode == ABNF.OPCODE_BINARY:
+            self._blob = bytearray()
+        if self._blob is None:
+            self._texts.append(self._decoder.decode(payload, final=fin))
+        else:
+            self._blob += payload
+        if not fin:
+            self._fragments += 1
+            self._size += len(payload)
+            return None
+        message = "".join(self._texts) if self._blob is None else bytes(self._blob)
+        self._texts.clear()
+        self._blob = None
+        self._fragments = self._size = 0
+        return message
 
     def _usual(self) -> str | None:
         """An unfragmented text of less than 64 KiB that is here whole; None for whatever else there is."""
@@ -141,22 +162,22 @@ class Frames(frame_buffer):
                 raise Violation(1002, "a fragmented control frame")
             if length > _MAX_CONTROL:
                 raise Violation(1002, "a control frame over 125 bytes")
-        elif opcode == ABNF.OPCODE_BINARY:
+        elif opcode == ABNF.OPCODE_BINARY and not self._binary:
             raise Violation(1003, "a binary message")
         elif opcode not in ABNF.OPCODES:
             raise Violation(1002, f"reserved opcode {opcode}")
         elif (opcode == ABNF.OPCODE_CONT) != bool(self._fragments):
             raise Violation(1002, "a fragment out of place")
-        elif self._fragments >= MAX_FRAGMENTS:
-            raise Violation(1009, f"a message in more than {MAX_FRAGMENTS} fragments")
+        elif self._fragments >= self._max_fragments:
+            raise Violation(1009, f"a message in more than {self._max_fragments} fragments")
 
     def recv_length(self) -> None:
         super().recv_length()
         assert self.header is not None
         assert self.length is not None
         # Control frames between fragments are short; only data counts towards the message.
-        if self.header[4] < _CONTROL and self._size + self.length > MAX_MESSAGE:
-            raise Violation(1009, f"a message over {MAX_MESSAGE} bytes")
+        if self.header[4] < _CONTROL and self._size + self.length > self._max_message:
+            raise Violation(1009, f"a message over {self._max_message} bytes")
 
 
 def _control(opcode: int, payload: bytes) -> Ping | Pong | Close:

@@ -190,10 +190,8 @@ class Socket:
                 if heard is None:
                     return None
                 self.heard_at = self._read_at
-                if isinstance(heard, str):
-                    if self._observer is not None:
-                        self._observer("frame_in", {"text": heard})
-                    return Frame(heard, self._arrived)
+                if isinstance(heard, (str, bytes)):
+                    return self._message(heard)
                 if isinstance(heard, self._close):
                     break
                 pongs += self._answer(heard)
@@ -203,6 +201,12 @@ class Socket:
             if pongs:
                 self._owe(pongs)
         raise self._closed_by_peer(heard)
+
+    def _message(self, heard: str | bytes) -> Frame:
+        assert isinstance(heard, str)  # the frame reader has refused anything else
+        if self._observer is not None:
+            self._observer("frame_in", {"text": heard})
+        return Frame(heard, self._arrived)
 
     def _read(self, deadline: Deadline) -> bool:
         """Take what the stream has, waiting for it if need be. False: nothing came in time."""

@@ -27,6 +27,7 @@ from guestctl.sandbox.tls import certificates
 from tests.sandbox.conftest import Make
 from tests.sandbox.published import check_error
 from tests.sandbox.stranger import PATIENCE, Control, HandClock, Join, Stranger, history
+from tests.transport.peers import CLOSE, PING, TEXT, frame
 
 CONFIG = f"/webdeployments/v1/deployments/{DEPLOYMENT_ID}/config.json"
 MESSAGES = "/api/v2/webmessaging/messages"
@@ -157,6 +158,12 @@ def test_message_limit(sandbox: Sandbox, join: Join, total: int, fits: bool) -> 
         assert guest.expect_close() == 1009
 
 
+def test_the_message_limit_holds_for_the_smallest_fragments(make: Make, join: Join) -> None:
+    guest = join(make(message_limit=400))
+    guest.socket.sock.sendall(masked(TEXT, b"x" * 14, fin=False) + masked(0, b"x" * 14, fin=False) * 29)
+    assert guest.expect_close() == 1009
+
+
 def test_a_giant_frame_is_refused_on_its_header(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.socket.sock.sendall(struct.pack("!BBQ", 0x81, 0xFF, 2**40) + b"mask")
@@ -173,6 +180,39 @@ def test_binary_is_not_spoken(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.socket.send_binary(b"{}")
     assert guest.expect_close() == 1003
+
+
+def masked(opcode: int, payload: bytes = b"", **how: Any) -> bytes:
+    return frame(opcode, payload, mask=b"\x00\x00\x00\x00", **how)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, b"{}"), 1002),  # without a mask
+        (masked(TEXT, b"{}", rsv=4), 1002),
+        (masked(3), 1002),
+        (masked(0xB), 1002),
+        (masked(0, b"x"), 1002),
+        (masked(TEXT, b"x", fin=False) + masked(TEXT, b"y"), 1002),
+        (masked(PING, fin=False), 1002),
+        (masked(PING, b"x" * 126), 1002),
+        (masked(TEXT, b"\xff"), 1007),
+        (masked(TEXT, b"\xc3", fin=False) + masked(0, b"x"), 1007),
+        (masked(CLOSE, b"\x03"), 1002),
+        (masked(CLOSE, b"\x03\xe8\xff"), 1007),
+        *[(masked(CLOSE, struct.pack("!H", code)), 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000)],
+        *[(masked(CLOSE, struct.pack("!H", code) + b"why"), code) for code in (1000, 1001, 1014, 3000, 4999)],
+    ],
+)
+def test_a_broken_protocol_is_told_with_its_code(
+    sandbox: Sandbox, join: Join, caplog: pytest.LogCaptureFixture, data: bytes, code: int
+) -> None:
+    """What RFC 6455 forbids; the library would drop the connection, or let it pass."""
+    guest = join(sandbox)
+    guest.socket.sock.sendall(data)
+    assert guest.expect_close() == code
+    assert not caplog.records
 
 
 def test_pings_are_answered(sandbox: Sandbox, join: Join) -> None:

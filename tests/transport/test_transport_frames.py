@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from guestctl.transport.frames import MAX_FRAGMENTS, MAX_MESSAGE, Close, Frames, Ping, Pong, Violation
 from tests.transport.peers import BINARY, CLOSE, PING, PONG, TEXT, close, frame, text
 
-HEARD = str | Ping | Pong | Close
+HEARD = str | bytes | Ping | Pong | Close
 
 CONVERSATION = (
     text("hé 🙂")
@@ -177,6 +177,24 @@ def test_limits_count_per_message() -> None:
     half = b"x" * (MAX_MESSAGE // 2 + 1)
     one = frame(TEXT, half, fin=False) + frame(0)
     assert len(parse(one, one, one)) == 3
+
+
+def test_binary_messages_where_they_are_wanted() -> None:
+    frames = Frames(binary=True)
+    frames.feed(frame(BINARY, b"\xff"))
+    frames.feed(frame(BINARY, b"\xc3", fin=False) + frame(PING) + frame(0, b"", fin=False) + frame(0, b"\xa9"))
+    frames.feed(frame(BINARY, b"", fin=False) + frame(0) + frame(TEXT, b"\xc3", fin=False) + frame(0, b"\xa9"))
+    assert take_all(frames) == [b"\xff", Ping(b""), b"\xc3\xa9", b"", "é"]
+
+
+def test_limits_can_be_set() -> None:
+    frames = Frames(max_message=1 << 21, max_fragments=2)
+    frames.feed(text("x" * (1 << 21)) + frame(TEXT, b"a", fin=False) + frame(0, b"b", fin=False))
+    assert len(take_all(frames)) == 1
+    frames.feed(frame(0, b"c"))
+    with pytest.raises(Violation) as caught:
+        frames.next()
+    assert caught.value.code == 1009
 
 
 @settings(max_examples=500, deadline=None)

@@ -1,0 +1,133 @@
+"""Both ends of an echo, on the client's reader and writer and on the sandbox's engine.
+
+Knows: where guestctl takes only short texts, and how to have it take all that RFC 6455 allows. Must
+not know: who is at the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tornado.web import Application
+from tornado.websocket import WebSocketProtocol13
+
+from guestctl.clock import Deadline, SystemClock
+from guestctl.errors import NetworkError, Unreadable
+from guestctl.sandbox.server import Guest, Sandbox
+from guestctl.sandbox.surface import Door, Peer, Route
+from guestctl.transport.frames import Frames
+from guestctl.transport.network import Network
+from guestctl.transport.socket import Socket
+from guestctl.wire import Frame
+
+#: More than the suite's largest message, and its most fragments.
+LARGE = 1 << 26
+MANY = 1 << 20
+PATIENCE = 120.0
+CLOCK = SystemClock()
+
+
+class Binary(str):
+    """A binary message in a text's clothes: its characters are the bytes."""
+
+    @property
+    def payload(self) -> bytes:
+        return self.encode("latin-1")
+
+
+class EchoSocket(Socket):
+    """The client's connection without the policy: binary messages and large ones are taken, too."""
+
+    def __init__(self, stream: Any, rest: bytes, **more: Any) -> None:
+        super().__init__(stream, b"", **more)
+        self._frames = Frames(binary=True, max_message=LARGE, max_fragments=MANY)
+        self._frames.feed(rest)
+
+    def _message(self, heard: str | bytes) -> Frame:
+        return super()._message(Binary(heard, "latin-1") if isinstance(heard, bytes) else heard)
+
+    def say(self, text: str) -> None:
+        """Send it as it came."""
+        deadline = Deadline.after(CLOCK, PATIENCE)
+        if isinstance(text, Binary):
+            self._write(self._abnf.create_frame(text.payload, self._abnf.OPCODE_BINARY).format(), deadline)
+        else:
+            self.send(text, deadline=deadline)
+
+
+def connect(url: str) -> EchoSocket:
+    socket = EchoSocket.connect(
+        url,
+        headers={},
+        network=Network(ca=None, environ={}),
+        clock=CLOCK,
+        deadline=Deadline.after(CLOCK, PATIENCE),
+        user_agent="guestctl/conformance",
+    )
+    assert isinstance(socket, EchoSocket)
+    return socket
+
+
+def converse(url: str, *, echo: bool) -> list[str]:
+    """Everything heard until the peer ends the connection, and said again if `echo`."""
+    socket = connect(url)
+    heard: list[str] = []
+    try:
+        while (frame := socket.receive(PATIENCE)) is not None:
+            if echo:
+                socket.say(frame.text)
+            else:
+                heard.append(frame.text)
+    except (NetworkError, Unreadable):
+        pass  # how it ended is for the peer to judge
+    finally:
+        socket.close()
+    return heard
+
+
+class EchoSandbox(Sandbox):
+    """The sandbox's engine with one face, which says again what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__(faces=lambda *_: [_Echo()], frame_limit=LARGE, message_limit=LARGE)
+
+    def _application(self) -> Application:
+        return Application([(r".*", _EchoGuest, {"sandbox": self})])
+
+
+class _EchoGuest(Guest):
+    """A guest without the policy, as above."""
+
+    def open(self) -> None:
+        super().open()
+        assert isinstance(self.ws_connection, WebSocketProtocol13)
+        self.ws_connection.stream.max_write_buffer_size = LARGE
+
+    def on_message(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self.write_message(message, binary=True)
+        else:
+            super().on_message(message)
+
+
+class _Echo:
+    api = "echo"
+
+    def routes(self) -> Sequence[Route]:
+        return ()
+
+    def doors(self) -> Sequence[Door]:
+        return (Door("/", lambda request: None),)
+
+    def opened(self, peer: Peer) -> None:
+        pass
+
+    def heard(self, peer: Peer, text: str) -> None:
+        peer.send(text)
+
+    def closed(self, peer: Peer, clean: bool) -> None:
+        pass
+
+    def stored(self, *_: Any) -> None:
+        raise AssertionError("nothing is stored here")
