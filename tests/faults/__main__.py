@@ -4,9 +4,10 @@
     python -m tests.faults --schedules 1 --seed 17 --dialect guests
     python -m tests.faults --enumerated
     python -m tests.faults --mutants
+    python -m tests.faults --soak 30
 
 Seeds count from `--seed` on, each once for every dialect. A violation is printed with the command that
-repeats it.
+repeats it. The soak is of one dialect, the first given (default web-messaging), for so many minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import sys
 
 from tests.faults.schedules import APIS, enumerated, make
+from tests.faults.soak import soak
 from tests.faults.trials import Tally, many, mutants
 
 
@@ -25,11 +27,16 @@ def main() -> int:
     parser.add_argument("--dialect", action="append", choices=APIS, help="only this one; may be repeated")
     parser.add_argument("--enumerated", action="store_true", help="every action at every place instead")
     parser.add_argument("--mutants", action="store_true", help="the mistaken clients instead, which must be caught")
+    parser.add_argument(
+        "--soak", type=float, metavar="MINUTES", help="one listener, on a line that breaks all the time"
+    )
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="processes (default 4)")
     options = parser.parse_args()
     if options.mutants:
         return _mutants(options.jobs)
     apis = options.dialect or list(APIS)
+    if options.soak:
+        return _soak(options.dialect, 60 * options.soak, options.seed)
     if options.enumerated:
         plan = [schedule for api in apis for schedule in enumerated(api)]
     else:
@@ -41,6 +48,14 @@ def main() -> int:
             print(violation, file=sys.stderr, flush=True)
     print(total)
     return 1 if total.violations else 0
+
+
+def _soak(dialects: list[str] | None, seconds: float, seed: int) -> int:
+    found = soak(dialects[0] if dialects else "web-messaging", seconds, seed=seed)
+    for violation in found.violations:
+        print(violation, file=sys.stderr, flush=True)
+    print(found)
+    return 1 if found.violations else 0
 
 
 def _mutants(jobs: int) -> int:

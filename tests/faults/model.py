@@ -171,14 +171,14 @@ class Theatre:
         ).profile
         return replace(found, retry=Retry(base=0.4, cap=2.0))
 
-    def client(self, who: str, *, observer: Any = None) -> Client:
+    def client(self, who: str, *, observer: Any = None, timeout: float = TIMEOUT) -> Client:
         """A client as a fresh process has one; its state is its own connection to the shared database."""
         clock = SystemClock()
         state = State.open(self.directory / "state", clock, notice=self.run.told.append)
         return Client(
             self.profile,
             state=state,
-            timeout=TIMEOUT,
+            timeout=timeout,
             notice=self.run.told.append,
             observer=observer,
             traceparent=f"00-{who}-{'00f067aa0ba902b7'}-01",
@@ -435,7 +435,7 @@ def carry_out(schedule: Schedule, *, recovery: float = RECOVERY) -> Run:
     run = Run(schedule)
     with ExitStack() as stack:
         theatre = Theatre(schedule, stack, run)
-        with theatre.client(SENDER) as client:
+        with theatre.client(SENDER, timeout=60.0) as client:
             created = client.create()
             scope = client.scope
             client.state.close()

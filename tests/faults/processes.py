@@ -25,11 +25,12 @@ Record: TypeAlias = dict[str, Any]
 
 @dataclass
 class Shell:
-    """Where commands are typed: an API, its sandbox, a state directory."""
+    """Where commands are typed: an API, its sandbox, a state directory. `through`: a proxy's address instead."""
 
     sandbox: Sandbox
     api: str
     folder: Path
+    through: str = ""
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -40,13 +41,17 @@ class Shell:
             "PYTHONPATH": str(ROOT),
             "GUESTCTL_PROFILE": "sandbox",
             "GUESTCTL_API": self.api,
-            "GUESTCTL_SANDBOX_URL": self.sandbox.url,
+            "GUESTCTL_SANDBOX_URL": self.through or self.sandbox.url,
             "GUESTCTL_STATE": str(self.folder / "state"),
             "XDG_CONFIG_HOME": str(self.folder / "config"),
         }
 
     def start(
-        self, *argv: str, stdin: int | IO[bytes] = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.PIPE
+        self,
+        *argv: str,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        stderr: int | IO[bytes] = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
         """A command in a process of its own."""
         process = subprocess.Popen(
@@ -55,7 +60,7 @@ class Shell:
             env=self.environ,
             stdin=stdin,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
         self.started.append(process)
         return process

@@ -99,6 +99,19 @@ _BY: Mapping[str, Does] = {"guest": "send", "agent": "push"}
 
 def enumerated(api: str) -> Iterator[Schedule]:
     """Every action on every kind of connection, in both directions, at positions from the upgrade on."""
+    for rules in _combinations(api):
+        for rule in rules:
+            yield scripted(api, *_TALK, rules=(rule,))
+
+
+def chosen(api: str) -> Iterator[Schedule]:
+    """Of the enumerated ones, every action on every kind of connection in both directions, at one position each."""
+    for n, rules in enumerate(_combinations(api)):
+        yield scripted(api, *_TALK, rules=(rules[n % len(rules)],))
+
+
+def _combinations(api: str) -> Iterator[list[Rule]]:
+    """For each connection, direction and action: a rule per position."""
     places: list[tuple[str, Kind]] = [(LISTENER, "request"), (SENDER, "request")]
     if api not in WITHOUT_SOCKET:
         places.append((LISTENER, "socket"))
@@ -107,9 +120,9 @@ def enumerated(api: str) -> Iterator[Schedule]:
     for who, kind in places:
         for direction in _DIRECTIONS:
             for action in ACTIONS:
-                for at in (0, 150, 700, 1500):
-                    rule = Rule(action, who, kind, 1, direction, at, *_extent(random, action))
-                    yield scripted(api, *_TALK, rules=(rule,))
+                yield [
+                    Rule(action, who, kind, 1, direction, at, *_extent(random, action)) for at in (0, 150, 700, 1500)
+                ]
 
 
 _DIRECTIONS: tuple[Direction, ...] = ("up", "down")
