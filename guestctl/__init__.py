@@ -26,3 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return Failure
     raise AttributeError(f"module 'guestctl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

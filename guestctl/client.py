@@ -104,7 +104,8 @@ class Client:
     """One guest under one profile. `session` names the stored session (default: the current one).
 
     `timeout` in seconds bounds each verb as a whole. `notice` hears what happens on the way
-    (reconnects, retries). `network` is shared by clients of one process that would make equal ones.
+    (reconnects, retries). `environ` is the process's own unless given. `network` is shared by clients
+    of one process that would make equal ones.
     Raises UsageError when the profile cannot be used.
     """
 
@@ -121,14 +122,14 @@ class Client:
         clock: Clock | None = None,
         random: Random | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-        environ: Mapping[str, str] = os.environ,
+        environ: Mapping[str, str] | None = None,
         network: Network | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.random = random or SystemRandom()
         self.notice = notice
         self.timeout = timeout
-        self._environ = environ
+        self._environ = environ = os.environ if environ is None else environ
         self._own_state = state is None
         self.state = state or State.open(State.directory(environ), self.clock, notice=notice)
         given = profile if isinstance(profile, Profile) else self._resolved(profile)

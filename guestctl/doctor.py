@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from guestctl.clock import Clock, rfc3339
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect
-from guestctl.errors import NEXT_STEPS, Failure
+from guestctl.errors import NEXT_STEPS, Failure, NetworkError
 from guestctl.model import Credential, Deployment, Session
 from guestctl.views import span
 
@@ -197,10 +197,16 @@ class _Examination:
         try:
             value = probe()
         except Failure as failure:
-            return _red(check, failure, target=target, seconds=self._clock.monotonic() - begun), None
+            return self._failed(check, failure, target=target, seconds=self._clock.monotonic() - begun), None
         seconds = self._clock.monotonic() - begun
         result, found = judge(value)
         return Finding(check, result, found, target, seconds=None if result == "skipped" else seconds), value
+
+    def _failed(self, check: str, failure: Failure, *, target: str | None = None, seconds: float) -> Finding:
+        """Red; or, where a host that is not reached has been told already, nothing new."""
+        if self._cut_off and isinstance(failure, NetworkError) and not failure.written:
+            return _skipped(check, "the host is not reached", target)
+        return _red(check, failure, target=target, seconds=seconds)
 
     # --- the profile ---
 
@@ -280,7 +286,7 @@ class _Examination:
         try:
             found = self._probes.deployment()
         except Failure as failure:
-            yield _red("configuration", failure, seconds=self._clock.monotonic() - begun)
+            yield self._failed("configuration", failure, seconds=self._clock.monotonic() - begun)
             for check in _OF_CONFIGURATION:
                 yield _skipped(check, "no configuration")
             return
@@ -365,10 +371,12 @@ class _Examination:
         if found is None:
             return _skipped("upgrade", "the socket's address needs a session: `guestctl session create`")
         if isinstance(found, Failure):
-            return _red("upgrade", found, seconds=seconds)
+            return self._failed("upgrade", found, seconds=seconds)
         if found.failure is None:
             return Finding("upgrade", "ok", f"HTTP {found.status}", seconds=seconds)
         body = " ".join(found.body.split())[:300] or "no body"
+        if body.startswith("<"):  # a page: its title is enough
+            body = found.failure.message.partition(f"HTTP {found.status}: ")[2]
         finding = _red("upgrade", found.failure, seconds=seconds)
         return Finding("upgrade", "failed", f"HTTP {found.status}: {body}", None, finding.failure, finding.fix, seconds)
 
@@ -464,7 +472,8 @@ CHECKS = ("profile", "state", *_AFTER_PROFILE)
 
 
 def _red(check: str, failure: Failure, *, target: str | None = None, seconds: float | None = None) -> Finding:
-    return Finding(check, "failed", failure.message, target, failure.code, failure.hint, seconds)
+    said = failure.message.removeprefix(f"{target}: ")
+    return Finding(check, "failed", said, target, failure.code, failure.hint, seconds)
 
 
 def _wrong(check: str, found: str, code: str, *, target: str | None = None) -> Finding:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guestctl.errors import Failure, UsageError
 from guestctl.records import Record, error_record
-from guestctl.terminal import Terminal, visible
+from guestctl.terminal import Terminal, block, visible
 
 if TYPE_CHECKING:
     from guestctl.views import View
@@ -162,6 +162,10 @@ class Output:
     def text(self, text: str) -> None:
         """Data that is text. Exact in a pipe; made visible on a terminal."""
         self._write(visible(text, lines=True) if self.terminal.stdout else text)
+
+    def labelled(self, label: str, text: str) -> None:
+        """Data for people: a label of ours, and text whose further lines stand under its first."""
+        self._write(label + block(text, len(label), self.terminal.width))
 
     def verbatim(self, text: str) -> None:
         """Our own text (help, scripts, a document already escaped), as it is."""

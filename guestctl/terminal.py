@@ -121,21 +121,22 @@ def cells(char: str) -> int:
 
 
 def fold(line: str, width: int | None) -> Iterator[str]:
-    """One line in pieces of at most `width` columns; a terminal that folded it itself would start
-    the next row in column one, where a message could pose as a record."""
+    """One line in pieces of at most `width` columns, broken after a space where there is one; a terminal
+    that folded it itself would start the next row in column one, where a message could pose as a record."""
     if width is None or (line.isascii() and len(line) <= width):
         yield line
         return
-    piece: list[str] = []
-    used = 0
-    for char in line:
+    start = used = word = 0
+    for at, char in enumerate(line):
         size = cells(char)
-        if used + size > width and piece:
-            yield "".join(piece)
-            piece, used = [], 0
-        piece.append(char)
+        while used + size > width and at > start:
+            end = word if word > start else at
+            yield line[start:end]
+            start, used = end, sum(map(cells, line[end:at]))
+        if char == " ":
+            word = at + 1
         used += size
-    yield "".join(piece)
+    yield line[start:]
 
 
 def block(text: str, indent: int, width: int | None) -> str:

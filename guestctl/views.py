@@ -14,7 +14,7 @@ from typing import Any
 from guestctl.clock import epoch_of
 from guestctl.offering import lines as offered
 from guestctl.records import Record
-from guestctl.terminal import Terminal, block, cells, fold, visible
+from guestctl.terminal import Terminal, block, fold, visible
 
 _LONGEST_NAME = 40
 _STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33"}
@@ -182,19 +182,18 @@ class View:
 
 def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list[tuple[str, str]]]:
     """Styled pieces in rows of at most `room` columns."""
-    rows: list[list[tuple[str, str]]] = [[]]
-    used = 0
-    for text, codes in spans:
-        piece = ""
-        for char in text:
-            size = cells(char)
-            if room is not None and used + size > room and used:
-                rows[-1].append((piece, codes))
-                rows.append([])
-                piece, used = "", 0
-            piece += char
-            used += size
-        rows[-1].append((piece, codes))
+    rows: list[list[tuple[str, str]]] = []
+    left = list(spans)
+    for row in fold("".join(text for text, _ in spans), room):
+        rows.append([])
+        length = len(row)
+        while left and length >= len(left[0][0]):
+            length -= len(left[0][0])
+            rows[-1].append(left.pop(0))
+        if length:
+            text, codes = left[0]
+            rows[-1].append((text[:length], codes))
+            left[0] = (text[length:], codes)
     return rows
 
 

@@ -113,6 +113,7 @@ class Keyboard:
             key_bindings=self._keys(),
             erase_when_done=True,
             enable_history_search=True,
+            enable_suspend=True,
             reserve_space_for_menu=0,
             output=output,
         )

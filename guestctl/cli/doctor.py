@@ -4,9 +4,11 @@ anything is checked."""
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +20,7 @@ from guestctl.records import Record
 
 if TYPE_CHECKING:
     from guestctl.dialects.base import Dialect
-    from guestctl.doctor import Facts, Finding
+    from guestctl.doctor import Facts, Finding, Result
     from guestctl.model import Session
     from guestctl.probes import RealProbes
     from guestctl.redact import Redactor
@@ -41,15 +43,22 @@ def doctor(
     that others would see: where a first configure begins no conversation it goes out under a throw-away
     token; the stored session's history is read. With a URL: which API it belongs to, and is it reached.
     """
-    red = False
-    with run.out.listing(chat=True) as add:
+    counts: Counter[Result] = Counter()
+
+    def counted() -> Iterator[Finding]:
         for finding in _findings(run, urls or []):
-            red = red or finding.result == "failed"
-            if run.out.human:
-                run.out.text(_line(finding))
-            else:
+            counts[finding.result] += 1
+            yield finding
+
+    if not run.out.human:
+        with run.out.listing() as add:
+            for finding in counted():
                 add(_record(finding))
-    return Exit.NO if red else Exit.DONE
+    else:
+        for finding in _gathered(counted()):
+            _show(run, finding)
+        run.out.say(f"{counts['ok']} good, {counts['warning']} worth a look, {counts['failed']} wrong")
+    return Exit.NO if counts["failed"] else Exit.DONE
 
 
 def _findings(run: Invocation, urls: list[str]) -> Iterator[Finding]:
@@ -166,11 +175,21 @@ def _checked(url: str) -> str:
     return url
 
 
-def _line(finding: Finding) -> str:
+def _gathered(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Checks that follow each other and do not apply for the same reason, as one."""
+    for _, alike in groupby(
+        findings, lambda found: (found.found, found.target) if found.result == "skipped" else found
+    ):
+        first, *others = alike
+        yield replace(first, check=f"{first.check} … {others[-1].check}") if others else first
+
+
+def _show(run: Invocation, finding: Finding) -> None:
     took = f" ({finding.seconds * 1000:.0f} ms)" if finding.seconds is not None else ""
     target = f"{finding.target}: " if finding.target else ""
-    line = f"{_MARKS[finding.result]} {finding.check:<20} {target}{finding.found}{took}"
-    return f"{line}\n  {'':<20} → {finding.fix}" if finding.fix else line
+    run.out.labelled(f"{_MARKS[finding.result]} {finding.check:<20} ", f"{target}{finding.found}{took}")
+    if finding.fix:
+        run.out.labelled(f"{'':<23}→ ", finding.fix)
 
 
 def _record(finding: Finding) -> Record:

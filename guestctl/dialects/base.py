@@ -12,6 +12,7 @@ nothing outside this folder ever asks which API it is talking to.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -178,6 +179,8 @@ class Dialect(ABC):
     goodbye: ClassVar[tuple[int, str]] = (1000, "")
     #: The close that ends the conversation, where that is how `end` is said.
     farewell: ClassVar[tuple[int, str] | None] = None
+    #: Every session's socket has the same address, so that 404 there does not speak of the session.
+    shared_socket: ClassVar[bool] = False
     #: Without a socket, listening polls history.
     has_socket: ClassVar[bool] = True
     #: The profile's `origin` is sent, and the deployment's allowed domains decide.
@@ -391,7 +394,7 @@ class Dialect(ABC):
         """A non-2xx answer as the failure it means, with the service's own words."""
         body = reply.text()[:2000]
         said = self._said(body)
-        words = said.get("message") or body.strip()[:TEXT_PLAIN_LIMIT] or "no explanation"
+        words = said.get("message") or _plain_words(body) or "no explanation"
         service_code = said.get("code")
         what = f"{request.route}: HTTP {reply.status}: {words}"
         kind, code = self.status_failure(reply.status, service_code, request)
@@ -431,7 +434,8 @@ class Dialect(ABC):
         if status == 403:
             return Forbidden, "forbidden.upgrade" if request.route == "socket" else "forbidden"
         if status == 404:
-            if request.route in {"create", "oauth", "configuration", "download"}:
+            nobody = request.route in {"create", "oauth", "configuration", "download"}
+            if nobody or (request.route == "socket" and self.shared_socket):
                 return Refused, "service.not_found"
             return SessionOver, "session.gone"
         if status == 409:
@@ -494,6 +498,14 @@ def frame_object(frame: Frame) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise Unreadable(f"frame: expected an object, got {type(value).__name__}", body=frame.text[:200])
     return value
+
+
+def _plain_words(body: str) -> str:
+    """What a body without a `message` says, in one line; of a page, its title or what stands between its tags."""
+    if body.lstrip().startswith("<"):
+        title = re.search(r"<(title|message)>([^<]+)", body, re.IGNORECASE)
+        body = title[2] if title else re.sub(r"<[^>]*>", " ", body)
+    return " ".join(body.split())[:TEXT_PLAIN_LIMIT]
 
 
 def retry_after(reply: Reply) -> float | None:

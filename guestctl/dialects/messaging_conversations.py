@@ -91,6 +91,7 @@ class MessagingConversations(Dialect):
     margins = {"guest": AHEAD}
     reattaches = True
     sends_on_socket = True
+    shared_socket = True
     goodbye = (1000, "Client shutting down")
     places = (
         ("create", "https://{environment}.mygen.com/api/v2/messaging/conversations"),

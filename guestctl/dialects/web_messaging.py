@@ -109,6 +109,7 @@ class WebMessaging(Dialect):
     #: Nobody outside knows whether the service de-duplicates by tracingId (reliability.md §10): assume not.
     deduplicates = False
     sends_on_socket = True
+    shared_socket = True
     restarts = True
     returns_key = False
     send_rate = Rate(2, 1.0)

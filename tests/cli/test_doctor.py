@@ -96,7 +96,10 @@ def test_profile(alone: Front) -> None:
     assert reds(told) == {"profile": "config.profile"}
     lines = alone("doctor", tty=True).out.splitlines()
     assert lines[0].startswith("✗ profile")
-    assert lines[1].strip().startswith("→ Add one with `guestctl profile add")
+    fix = next(number for number, line in enumerate(lines) if "→ Add one with `guestctl profile add" in line)
+    assert all(line.startswith(" " * 23) for line in lines[1 : fix + 1]), "folded under its own column"
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "– dns … token          the profile has to be mended first"
     assert reds(alone("doctor", "-p", "none")) == {"profile": "config.profile"}
 
 
@@ -125,8 +128,25 @@ def test_tcp(alone: Front) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         told = alone("doctor", *_at(f"http://127.0.0.1:{taken.getsockname()[1]}", alone))
-    assert findings(told)["tcp"]["failure"] == "network.connect"
+    network = {check for check, code in reds(told).items() if code.startswith("network.")}
+    assert network == {"tcp"}, "one cause, told once"
+    assert findings(told)["tcp"]["found"] == "connection refused"
     assert told.code == 1
+
+
+def test_a_server_of_somebody_else(alone: Front) -> None:
+    """What answers with pages is no session that has gone; of a page, its title is told, on one line."""
+    page = "<!DOCTYPE html>\n<html><head><title>Not\n here</title></head><body>" + "no\n" * 50
+    with _answering(404, page.encode()) as url:
+        text = f"profiles:\n  here:\n    base_url: {url}\n    deployment_id: d\n"
+        (alone.cwd / "profiles.yaml").write_text(text)
+        told = alone("doctor", "-p", "here")
+        created = alone("session", "create", "-p", "here")
+    assert set(reds(told).values()) == {"service.not_found"}
+    assert set(reds(told)) == {"configuration", "upgrade", "configure"}
+    assert findings(told)["upgrade"]["found"] == "HTTP 404: Not here"
+    assert created.code == 3
+    assert created.error["code"] == "service.not_found"
 
 
 def test_tls(own: Callable[..., Front]) -> None:
@@ -297,11 +317,17 @@ def _at(url: str, front: Front) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _published(config: dict[str, Any]) -> Iterator[str]:
     """A store that publishes one configuration under any address."""
+    with _answering(200, json.dumps(config).encode()) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def _answering(status: int, body: bytes) -> Iterator[str]:
+    """A server that says the same to everybody."""
 
     class Store(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(config).encode()
-            self.send_response(200)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -68,11 +68,16 @@ def test_every_line_of_a_block_is_indented_and_fits() -> None:
     assert len(lines[0]) <= 28
 
 
-@given(st.text(alphabet="ab日👍e\u0301", max_size=60), st.integers(2, 20))
+@given(st.text(alphabet="ab 日👍e\u0301", max_size=60), st.integers(2, 20))
 def test_folding_loses_nothing(text: str, width: int) -> None:
     pieces = list(fold(text, width))
     assert "".join(pieces) == text
     assert all(sum(map(cells, piece)) <= width for piece in pieces)
+
+
+def test_lines_are_broken_between_words() -> None:
+    assert list(fold("a parcel from the shop", 9)) == ["a parcel ", "from the ", "shop"]
+    assert list(fold("to https://shop.example/x now", 10)) == ["to ", "https://sh", "op.example", "/x now"]
 
 
 def test_no_terminal_no_width() -> None:
