@@ -16,4 +16,4 @@ def test_a_line_that_breaks_every_few_seconds() -> None:
     assert not found.violations, found.violations
     assert found.messages > 20
     assert sum(found.breaks.values()) >= 2
-    assert found.connections >= 2
+    assert found.connections >= 1
