@@ -500,7 +500,7 @@ def _only(file: ProfileFile) -> str:
     raise UsageError(
         f"there is no profile yet (looked for ./{FILE} and {file.path})",
         code="config.profile",
-        hint="Add one with `guestctl profile add NAME`, or use -p sandbox with `guestctl sandbox serve`.",
+        hint="`guestctl profile add NAME --region REGION --deployment-id ID` adds one; or use -p sandbox (`guestctl demo`).",
     )
 
 
@@ -627,7 +627,7 @@ def add(path: Path, name: str, values: Mapping[str, str]) -> None:
             tree.setdefault(group, {})[inner] = text
             continue
         if key not in KEYS:
-            raise UsageError(_unknown(key), code="usage.option")
+            raise UsageError(_unknown(key), code="usage.option", hint="`guestctl help profiles` lists the keys.")
         value = text if "${" in text and not KEYS[key].tree else _read(key, text, key, code="usage")
         if group in _GROUPS:
             tree.setdefault(group, {})[inner] = text

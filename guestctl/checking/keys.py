@@ -99,16 +99,19 @@ IN_EXPECT_NONE = (*OF_A_REPLY, "for")
 BARE = ("typing", "expectDisconnect")
 
 
+#: The tables as they are read, with their titles.
+PARTS: tuple[tuple[str, Mapping[str, Key]], ...] = (
+    ("Steps", {**ACTIONS, **MODIFIERS}),
+    ("Inside `expect` and `expectNone`", CONDITIONS),
+    ("A scenario that is a mapping", SCENARIO),
+    ("The file", SCRIPT),
+    ("Inside `config`", CONFIG),
+)
+
+
 def table() -> str:
-    """Every key as Markdown tables, for the README."""
-    parts = (
-        ("Steps", {**ACTIONS, **MODIFIERS}),
-        ("Inside `expect` and `expectNone`", CONDITIONS),
-        ("A scenario that is a mapping", SCENARIO),
-        ("The file", SCRIPT),
-        ("Inside `config`", CONFIG),
-    )
-    return "\n\n".join(f"**{title}**\n\n{_rows(keys)}" for title, keys in parts) + "\n"
+    """Every key as Markdown tables."""
+    return "\n\n".join(f"**{title}**\n\n{_rows(keys)}" for title, keys in PARTS) + "\n"
 
 
 def _rows(keys: Mapping[str, Key]) -> str:

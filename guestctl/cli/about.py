@@ -1,4 +1,7 @@
-"""`apis` and `schema`: what there is. Knows: declarations. Must not know: the network, state."""
+"""`apis` and `schema`: what there is; and where things stand, for a bare `guestctl`.
+
+Knows: declarations, the profile, the name and state of the session. Must not know: the network.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,22 @@ def _drawn(run: Invocation, classes: list[type[Dialect]]) -> None:
         ["API", *(standing.value.upper() for standing in columns)],
         [[found.name, *(having(found, standing) for standing in columns)] for found in classes],
     )
+
+
+def standing(run: Invocation) -> None:
+    """For a person who has a profile: where commands lead, and what can be done next. Asks nobody."""
+    from guestctl.cli.help import next_commands
+    from guestctl.errors import SessionOver
+
+    profile = run.resolved.profile
+    where = profile.base_url or profile.region or profile.environment or profile.org
+    run.out.text(f"Profile {profile.name}: {profile.api}" + (f" at {where}" if where else ""))
+    try:
+        session = run.client.session()
+        run.out.text(f"Session {session.name}: {session.state}")
+    except SessionOver:
+        run.out.text("No session yet; `guestctl ask TEXT` makes one.")
+    run.out.verbatim("\n" + next_commands(profile=True))
 
 
 @command("guestctl schema", "guestctl schema message -o json", needs="nothing")

@@ -7,7 +7,7 @@ and the groups' help come from the registry alone; a command's from its own para
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, Entry, members
 
@@ -109,11 +109,19 @@ def paragraphs(text: str, width: int | None) -> str:
     return "\n\n".join(fill(part, room, initial_indent="  ", subsequent_indent="  ") for part in parts if part) + "\n"
 
 
-def next_commands() -> str:
-    """What a bare `guestctl` says to somebody who has no profile yet."""
-    rows: Any = (
-        ("guestctl demo", "a tour that really runs; no account, no network"),
-        ("guestctl sandbox serve", "keep a service running to try things on (-p sandbox)"),
-        ("guestctl profile add NAME --region REGION --deployment-id ID", "talk to your own deployment"),
-    )
-    return "Next:\n" + columns(rows, None) + "\n`guestctl --help` lists every command.\n"
+#: What to type next: before there is a profile, and with one.
+_FIRST = (
+    ("guestctl demo", "a tour that really runs; no account, no network"),
+    ("guestctl sandbox serve", "keep a service running to try things on (-p sandbox)"),
+    ("guestctl profile add NAME --region REGION --deployment-id ID", "talk to your own deployment"),
+)
+_THEN = (
+    ("guestctl ask TEXT", "say it, and print the reply"),
+    ("guestctl chat", "a conversation in this terminal"),
+    ("guestctl doctor", "is everything between here and a conversation in order"),
+)
+
+
+def next_commands(*, profile: bool = False) -> str:
+    """What a bare `guestctl` proposes."""
+    return "Next:\n" + columns(_THEN if profile else _FIRST, None) + "\n`guestctl --help` lists every command.\n"

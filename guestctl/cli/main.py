@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from guestctl.cli import help as help_text
 from guestctl.cli import registry
 from guestctl.cli.invocation import Invocation, World
-from guestctl.errors import Exit, Failure, UsageError
+from guestctl.errors import NEXT_STEPS, Exit, Failure, UsageError
 from guestctl.output import MODES, ClosedPipe, Mode, Output
 from guestctl.terminal import Terminal
 
@@ -88,8 +88,10 @@ class _Run:
             self.out.verbatim(f"guestctl {__version__}\n")
         elif words:
             self.out.verbatim(help_text.group(words[0], self.terminal.width))
-        elif not rest and self.terminal.stdout and not self._has_profile():
-            self.out.verbatim(help_text.next_commands())
+        elif rest and not _asks_for_help(rest):
+            raise _incomplete(rest)
+        elif not rest and self.terminal.stdout:
+            self._greet()
         else:
             self.out.verbatim(help_text.program(self.terminal.width))
         return None
@@ -132,14 +134,24 @@ class _Run:
         by_itself = mode == "auto" and not self.terminal.stdout and self.entry is not None and self.entry.data
         return mode in {"json", "jsonl"} or by_itself
 
-    def _has_profile(self) -> bool:
+    def _greet(self) -> None:
+        """A bare `guestctl` at a terminal: where things stand, and what can be done next."""
         from guestctl.profiles import locate
 
         path, _ = locate(None, self.world.environ, self.world.cwd)
-        return path.exists() or bool(self.world.environ.get("GUESTCTL_PROFILE"))
+        if not path.exists() and not self.world.environ.get("GUESTCTL_PROFILE"):
+            self.out.verbatim(help_text.next_commands())
+            return
+        from guestctl.cli.about import standing
+        from guestctl.cli.options import Common
+
+        self.invocation = Invocation(Common(), self.world, self.out)
+        standing(self.invocation)
 
     def _told(self, failure: Failure) -> int:
         """Tell one failure and return its exit code."""
+        if self.entry is not None and failure.hint == NEXT_STEPS["usage"]:
+            failure.hint = _its_help(self.parsed.words)
         if self.debug:
             self._traceback(failure)
         if self.invocation is not None:
@@ -171,15 +183,33 @@ def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | Non
     refused: type[Exception] = typer.BadParameter.__mro__[2]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name=words[-1], context_settings={"help_option_names": []}, add_help_option=False)(leaf.callback(width))
+    built = get_command(app)
     try:
-        parsed = get_command(app).main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
+        parsed = built.main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
     except refused as error:
         said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        hint = f"`guestctl {' '.join(words)} --help` shows its options and two examples."
+        hint = _its_help(words)
+        if said.startswith("No such option") and any(parameter.nargs == -1 for parameter in built.params):
+            hint += " Text that begins with a dash goes behind `--`."
         raise UsageError(said[:1].lower() + said[1:], hint=hint) from None
     if isinstance(parsed, int):  # Typer's way of saying that Ctrl-C came
         raise KeyboardInterrupt
     return parsed  # type: ignore[no-any-return]
+
+
+def _its_help(words: tuple[str, ...]) -> str:
+    return f"`guestctl {' '.join(words)} --help` shows its options and two examples."
+
+
+def _asks_for_help(rest: Sequence[str]) -> bool:
+    return any(word in {"-h", "--help"} for word in rest)
+
+
+def _incomplete(rest: Sequence[str]) -> UsageError:
+    """Options, and no command behind them; the last may have taken the command's name for its value."""
+    if registry.LEADING.get(rest[-1]):
+        return UsageError(f"{rest[-1]} needs a value, and a command behind it")
+    return UsageError(f"no command behind {' '.join(rest)}")
 
 
 def _unknown(words: tuple[str, ...], unknown: str) -> UsageError:

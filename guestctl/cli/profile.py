@@ -75,6 +75,9 @@ def add(
 ) -> None:
     """Add a profile to the file. Comments and order of what is there survive."""
     values = {**run.options.overrides, **pairs("--set", set_)}
+    if not values:
+        hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`."
+        raise UsageError(f"nothing was said about {name}: it could not be used", hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     profiles.add(path, name, values)
     _done(run, "added", name, str(path))
@@ -108,7 +111,12 @@ def path(run: Invocation) -> None:
 
 @command("guestctl profile check", "guestctl profile check --profiles team.yaml", needs="nothing")
 def check(run: Invocation) -> None:
-    """Check the whole file: keys, values, variables. Exits 2 naming file, line and key."""
+    """Check the whole file: keys, values, variables, and that each profile has what its API needs.
+
+    Exits 2 naming what is wrong: file, line and key.
+    """
+    from guestctl.dialects import dialect_class
+
     file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
     warnings: list[str] = []
     for name in file.names:
@@ -120,6 +128,7 @@ def check(run: Invocation) -> None:
             profiles_option=str(file.path),
             sandbox=lambda: None,
         )
+        dialect_class(found.profile.api)(found.profile, new_id=str).check_profile()
         warnings += found.warnings
     if run.options.profile is not None and run.options.profile not in {*file.names, profiles.SANDBOX}:
         raise UsageError(f"no profile {run.options.profile!r} in {file.path}", code="config.profile")

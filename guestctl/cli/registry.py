@@ -69,7 +69,7 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
     ("sandbox", "push"): Entry("sandbox:push", "let the agent say something"),
     ("sandbox", "fault"): Entry("sandbox:fault", "make it misbehave on purpose"),
     ("sandbox", "sessions"): Entry("sandbox:sessions", "what it has seen"),
-    ("sandbox", "disconnect"): Entry("sandbox:disconnect", "close the guests' sockets"),
+    ("sandbox", "disconnect"): Entry("sandbox:disconnect", "let the agent end the conversation"),
     ("sandbox", "expire"): Entry("sandbox:expire", "let sessions or tokens expire"),
     ("demo",): Entry("demo:demo", "a tour that really runs, without account or network", data=False),
     ("completion",): Entry("completion:completion", "shell completion script: bash, zsh or fish", data=False),
@@ -78,8 +78,11 @@ COMMANDS: dict[tuple[str, ...], Entry] = {
 
 #: Topics of `guestctl help TOPIC`; their pages are in `cli/topics.py`.
 TOPICS: dict[str, str] = {
+    "bots": "scripts for the sandbox's bot",
+    "checks": "scripts for `guestctl check`",
     "environment": "the variables guestctl reads",
     "exit-codes": "how a command can end",
+    "faults": "how the sandbox can misbehave",
     "output": "formats and records",
     "profiles": "where to talk: the file, its keys, the regions",
 }
@@ -175,14 +178,24 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
         found = get_close_matches(unknown.partition("=")[0], LEADING, 1)
         return found[0] if found else None
     if words:
-        nearest = get_close_matches(unknown, [entry[1] for entry in members(words[0])], 1)
-        return " ".join((*words, nearest[0])) if nearest else None
+        inner = [entry[1] for entry in members(words[0])]
+        nearest = _begun(unknown, inner) or get_close_matches(unknown, inner, 1)
+        return "` or `".join(" ".join((*words, name)) for name in nearest) or None
     names: dict[str, list[str]] = {group: [group] for group in GROUPS}
     for entry, what in COMMANDS.items():
         if not what.hidden:
             names.setdefault(entry[-1], []).append(" ".join(entry))
+    first = {entry[0] for entry, what in COMMANDS.items() if not what.hidden}
+    if unknown not in names and (begun := _begun(unknown, sorted(first))):
+        return "` or `".join(begun)
     nearest = get_close_matches(unknown, names, 1)
     if nearest:
         return "` or `".join(names[nearest[0]])
     nearest = get_close_matches(unknown, TOPICS, 1)
     return f"help {nearest[0]}" if nearest else None
+
+
+def _begun(typed: str, names: Sequence[str]) -> list[str]:
+    """The names that begin with what was typed, when they are few."""
+    found = [name for name in names if name.startswith(typed)]
+    return found if len(found) <= 3 else []

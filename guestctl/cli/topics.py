@@ -67,6 +67,78 @@ KEYS: dict[str, str] = {
 }
 
 
+#: Key of a bot script -> what it does. `sandbox/script.py` reads them.
+BOT_KEYS: dict[str, str] = {
+    "name": "the bot's name",
+    "greeting": "an answer to the guest's arrival",
+    "rules": "a list; the first rule that fits answers",
+    "otherwise": "the answer when none fits",
+    "match": "in a rule: a regular expression, found anywhere, in any case",
+    "contains": "in a rule: a text found anywhere, in any case",
+    "equals": "in a rule: the whole text, in any case",
+    "payload": "in a rule: exactly what a button sends",
+    "times": "in a rule: at most so often in one conversation",
+    "after_handover": "in a rule: only after (true) or only before (false) an agent took over",
+    "reply": "one reply: a text, or `text` with the keys below",
+    "replies": "several replies; [] is silence",
+    "delay": "wait before a reply; at the top: before each (30ms)",
+    "typing": "show that the bot is typing first",
+    "quickReplies": "[LABEL or {text, payload}, …]",
+    "card": "{title, description, image, actions: [LABEL or {text, payload} or {text, url}, …]}",
+    "carousel": "[card, …]",
+    "datePicker": "{title, times: [ISO or {at, duration}, …]}",
+    "listPicker": "{title, multiple, items: [TITLE or {id, title}, …]}",
+    "form": "{title, fields: [{id, type, title, required}, …]}; type is text, multiline, date, list or wheel",
+    "attachment": "URL or {url, name, type, size}",
+    "handover": "an agent answers from here on: {name: NAME}",
+    "disconnect": "true ends the conversation",
+}
+#: A script that works as it stands.
+BOT = """\
+greeting: Hello!
+rules:
+  - match: parcel (\\d+)
+    reply: Parcel ${1} is on its way.
+    quickReplies: [Track it, Send it back]
+  - contains: human
+    replies: [One moment, {text: I fetch somebody., delay: 500ms}]
+    handover: {name: Mina}
+  - equals: bye
+    reply: Goodbye
+    disconnect: true
+otherwise: I do not understand ${text}
+"""
+#: The least a check script may be.
+CHECK = """\
+scenarios:
+  "Knows the hours":
+    - say: When are you open?
+    - expect: {contains: Monday, within: 5s}
+"""
+#: Fault, as it is written with its own keys -> what happens. `sandbox/faults.py` reads them.
+FAULTS: dict[str, str] = {
+    "drop:code=1006": "close the socket instead of sending; 1006 breaks it without a close frame",
+    "refuse:status=403": "refuse the socket's upgrade",
+    "http:status=503": "answer a request with this status",
+    "unauthorized": "answer a request with 401",
+    "conflict:for=2s": "answer requests with 409 for a while",
+    "ratelimit:retry_after=1": "answer 429 with Retry-After; `date` for its other form",
+    "delay:ms=200": "send a frame or an answer later; order stays",
+    "duplicate": "send a frame twice",
+    "swap": "send a frame after the next one",
+    "silence:for=5s": "send nothing for a while, pongs included",
+    "truncate": "send half of a frame",
+    "garbage": "send a frame that is not JSON",
+    "lag:ms=500": "leave younger messages out of history",
+}
+_FAULT_KEYS: dict[str, str] = {
+    "after=N": "first before the Nth frame or request from now on; once, unless `times` says otherwise",
+    "every=N": "at each Nth",
+    "times=N": "so often in all",
+    "on=WHAT": "only what belongs to create, send, history, socket, refresh, typing or upload",
+}
+
+
 def page(topic: str, width: int | None) -> str:
     """The text of one of `registry.TOPICS`."""
     return "\n".join(_PAGES[topic](width))
@@ -82,6 +154,51 @@ def _environment(width: int | None) -> Iterator[str]:
     yield "Profile keys:\n" + columns(((profiles.variable(key), key) for key in profiles.KEYS), width)
     yield "Of others, too:\n" + columns(COMMON.items(), width)
     yield "`guestctl profile show` prints each value and where it came from.\n"
+
+
+def _bots(width: int | None) -> Iterator[str]:
+    yield paragraphs(
+        "A YAML file that says what the sandbox's bot answers: `guestctl sandbox serve --script bot.yaml`. "
+        "An answer is a text, a list of replies, or a mapping.",
+        width,
+    )
+    yield BOT
+    yield paragraphs(
+        "${1} and ${name} are captures of `match`; ${text}, ${payload}, ${count} (of the guest's messages) and "
+        "${attr.KEY} are always there. Without a script the bot echoes.",
+        width,
+    )
+    yield "Keys:\n" + columns(BOT_KEYS.items(), width)
+    yield "`guestctl sandbox exec --script bot.yaml -- guestctl ask hi` tries one.\n"
+
+
+def _checks(width: int | None) -> Iterator[str]:
+    from guestctl.checking import keys
+
+    yield paragraphs(
+        "A YAML file of conversations that should go as written, for `guestctl check`: `scenarios` is a mapping of "
+        "name to steps. Times are 2s, 500ms or 1m; ${name} and ${name:-default} may stand in every text.",
+        width,
+    )
+    yield CHECK
+    for title, table in keys.PARTS:
+        rows = (
+            (name, key.meaning if key.value == "–" else f"{key.value}: {key.meaning}") for name, key in table.items()
+        )
+        yield f"{title}:\n" + columns(rows, width)
+    yield "`guestctl check FILE.yaml` runs them; `guestctl check --keys` prints this as Markdown.\n"
+
+
+def _faults(width: int | None) -> Iterator[str]:
+    yield paragraphs(
+        "`guestctl sandbox fault SPEC` arms a running sandbox, --fault SPEC of `serve` and `exec` one from its start. "
+        "A spec is kind:key=value,key=value. What concerns a message's frame never concerns the message: it is "
+        "stored.",
+        width,
+    )
+    yield "Kinds, with their own keys:\n" + columns(FAULTS.items(), width)
+    yield "Keys of every kind:\n" + columns(_FAULT_KEYS.items(), width)
+    yield "`guestctl sandbox fault` lists what is armed, `guestctl sandbox fault --clear` ends it.\n"
 
 
 def _exit_codes(width: int | None) -> Iterator[str]:
@@ -135,8 +252,11 @@ def _profiles(width: int | None) -> Iterator[str]:
 
 
 _PAGES: dict[str, Callable[[int | None], Iterator[str]]] = {
+    "bots": _bots,
+    "checks": _checks,
     "environment": _environment,
     "exit-codes": _exit_codes,
+    "faults": _faults,
     "output": _output,
     "profiles": _profiles,
 }

@@ -62,11 +62,27 @@ def test_a_group_alone_lists_its_commands(alone: Front, group: str) -> None:
     assert alone(group, "--help").out == told.out
 
 
-def test_no_profile_at_a_terminal_says_what_next(alone: Front, front: Front) -> None:
+def test_no_profile_at_a_terminal_says_what_next(alone: Front) -> None:
     told = alone(tty=True)
     assert told.out.startswith("Next:\n")
     assert told.out.count("  guestctl ") == 3
-    assert front(tty=True).out.startswith("Usage:")
+
+
+def test_a_profile_at_a_terminal_says_where_things_stand(front: Front) -> None:
+    told = front(tty=True)
+    assert told.out.startswith("Profile sandbox: web-messaging at http://127.0.0.1:")
+    assert "No session yet; `guestctl ask TEXT` makes one." in told.out
+    assert told.out.count("  guestctl ") == 3
+    assert front("session", "create", "--as", "cart").code == 0
+    assert "\nSession cart: active\n" in front(tty=True).out
+    assert front().out.startswith("Usage:")
+
+
+def test_a_broken_profile_at_a_terminal_says_what_mends_it(alone: Front) -> None:
+    (alone.cwd / "profiles.yaml").write_text("profiles: {shop: {regoin: x}}")
+    told = alone(tty=True)
+    assert told.code == 2
+    assert "`guestctl profile check`" in told.err
 
 
 @pytest.mark.parametrize(
@@ -78,6 +94,18 @@ def test_no_profile_at_a_terminal_says_what_next(alone: Front, front: Front) -> 
         (("--profle", "x"), "Did you mean `--profile`?"),
         (("list",), "Did you mean `session list` or `profile list`?"),
         (("zzz",), "`guestctl --help` lists what there is."),
+        (("hist",), "Did you mean `history`?"),
+        (("ses",), "Did you mean `session`?"),
+        (("se",), "Did you mean `send` or `session`?"),
+        (("session", "sign"), "Did you mean `session sign-in` or `session sign-out`?"),
+        (("sandbox", "sesions"), "Did you mean `sandbox sessions`?"),
+        (("-p",), "-p needs a value"),
+        (("-o", "json"), "no command behind -o json"),
+        (("ask", "-x"), "Text that begins with a dash goes behind `--`."),
+        (("ask",), "`guestctl ask --help` shows its options and two examples."),
+        (("-p", "sandbox", "send", "--lines"), "`… | guestctl send - --lines`"),
+        (("profile", "add", "shop"), "`guestctl profile add shop --region REGION --deployment-id ID`"),
+        (("profile", "add", "shop", "--set", "foo=bar"), "`guestctl help profiles`"),
     ],
 )
 def test_suggestions(alone: Front, argv: tuple[str, ...], hint: str) -> None:
@@ -88,6 +116,13 @@ def test_suggestions(alone: Front, argv: tuple[str, ...], hint: str) -> None:
 
 def test_options_are_suggested_too(alone: Front) -> None:
     assert "--expect" in alone("send", "hi", "--expct", "x").err
+
+
+def test_both_ways_to_say_nothing_get_the_same_advice(front: Front) -> None:
+    advice = "`guestctl send --help` shows its options and two examples."
+    assert front("session", "create").code == 0
+    assert advice in front("send").err
+    assert advice in front("send", "hi", "--nonsense").err
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from guestctl import profiles
+from guestctl.checking import keys
 from guestctl.cli import topics
 from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, split
 from guestctl.errors import Exit
 from guestctl.output import MODES
 from guestctl.regions import REGIONS
+from guestctl.sandbox import faults, script
 from guestctl.schema import SCHEMAS
 from tests.cli.conftest import Front
 
@@ -48,6 +51,39 @@ def test_profiles(alone: Front) -> None:
     assert set(topics.KEYS) == set(profiles.KEYS)
     page = alone("help", "profiles").out
     assert all(region.domain in page for region in REGIONS)
+
+
+def test_bots(alone: Front) -> None:
+    """Every key the sandbox reads has a line, and the script works as it is printed."""
+    read = {"name", "delay", "greeting", "rules", "otherwise", *script._TRIGGERS, "times", "after_handover"}
+    assert set(topics.BOT_KEYS) == read | set(script._ANSWER)
+    page = alone("help", "bots").out
+    assert topics.BOT in page
+    script.load(topics.BOT, "bot.yaml")  # raises ScriptError for what it does not understand
+
+
+def test_checks(alone: Front) -> None:
+    page = alone("help", "checks").out
+    for _, table in keys.PARTS:
+        for name in table:
+            assert re.search(rf"^  {name} ", page, re.MULTILINE), name
+    assert topics.CHECK in page
+    written = alone.cwd / "hours.yaml"
+    written.write_text(topics.CHECK)
+    told = alone("check", str(written), "-p", "sandbox", GUESTCTL_SANDBOX_URL="http://127.0.0.1:9")
+    assert told.code == 8, told.err  # it was understood, and there is nobody to talk to
+
+
+def test_faults(alone: Front) -> None:
+    page = alone("help", "faults").out
+    assert {faults.parse(spec).kind for spec in topics.FAULTS} == set(faults.KINDS)
+    for spec in topics.FAULTS:
+        kind, _, own = spec.partition(":")
+        assert f"  {spec} " in page
+        assert set(faults._KINDS[kind][0]) == ({own.partition("=")[0]} if own else set()), spec
+        assert faults.parse(spec) == replace(faults.parse(kind), spec=spec), f"{spec} shows the defaults"
+    assert {key.partition("=")[0] for key in topics._FAULT_KEYS} == set(faults._COMMON)
+    assert all(what in page for what in faults.ON)
 
 
 def test_environment(alone: Front) -> None:
