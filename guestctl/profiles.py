@@ -500,7 +500,7 @@ def _only(file: ProfileFile) -> str:
     raise UsageError(
         f"there is no profile yet (looked for ./{FILE} and {file.path})",
         code="config.profile",
-        hint="`guestctl profile add NAME --region REGION --deployment-id ID` adds one; or use -p sandbox (`guestctl demo`).",
+        hint="Add one with `guestctl profile add NAME --region REGION --deployment-id ID`, or use -p sandbox.",
     )
 
 
