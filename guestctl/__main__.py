@@ -16,6 +16,7 @@ from guestctl import __version__
 #: Objects between two searches for garbage. What is loaded at the start is none, and it is much: the
 #: interpreter's 700 make a hundred fruitless searches of it, a tenth of a short command.
 GARBAGE_EVERY = 20_000
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,12 +39,18 @@ def command() -> NoReturn:
     try:
         code = main()
     except KeyboardInterrupt:  # while loading, before anybody could take it in hand
-        code = 130
+        code = _INTERRUPTED
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (AttributeError, OSError, ValueError):
         sys.exit(code)  # the usual end tells what could not be written
+    if code == _INTERRUPTED and os.isatty(2):
+        # A shell ends its loop only when Ctrl-C was the end of the command, too; it shows the same 130.
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
     os._exit(code)
 
 

@@ -101,7 +101,11 @@ class _sandbox:
                 return load(self._script.read_bytes(), str(self._script), delay=0.0)
             return load(self._script, "guest_script", delay=0.0)
         except (OSError, ScriptError) as error:
-            pytest.fail(f"guest_script: {error}", pytrace=False)
+            raise _failed(f"guest_script: {error}") from None
+
+
+def _failed(reason: str) -> BaseException:
+    return pytest.fail.Exception(reason, pytrace=False)
 
 
 def _resolved(name: str | None, environ: Mapping[str, str]) -> Resolved:
@@ -160,7 +164,7 @@ class GuestFile(pytest.File):
             check_abilities(self.script, profile)
         except UsageError as error:
             self._stack.close()
-            pytest.fail(f"{error.message}; {error.hint}", pytrace=False)
+            raise _failed(f"{error.message}; {error.hint}") from None
         self.service = Service(profile, clock=SystemClock(), environ=environ)
         self._stack.callback(self.service.close)
 
@@ -228,10 +232,10 @@ class GuestItem(pytest.Item):
 
 
 class GuestCheckFailed(Exception):
-    """A scenario did not pass; its text is the whole report."""
+    """A scenario did not pass; its text is the whole report, whose first line pytest's summary repeats."""
 
     def __init__(self, outcome: Outcome) -> None:
-        from guestctl.checking.lines import explanation, headline
+        from guestctl.checking.lines import explanation, reason
 
-        super().__init__("\n".join([headline(outcome), *(f"  {line}" for line in explanation(outcome))]))
+        super().__init__("\n".join([reason(outcome), *(f"  {line}" for line in explanation(outcome))]))
         self.outcome = outcome

@@ -25,6 +25,14 @@ def headline(outcome: Outcome) -> str:
     return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{again}"
 
 
+def reason(outcome: Outcome) -> str:
+    """Why it did not pass, in one line, what matters most first: it may be cut."""
+    trouble = outcome.trouble
+    if trouble is None:
+        return "passed"
+    return clean(trouble.message.partition("\n")[0] if trouble.expected is None else f"expected {trouble.expected}")
+
+
 def explanation(outcome: Outcome) -> Iterator[str]:
     """What was expected, what came instead and the whole conversation; nothing for one that passed."""
     trouble = outcome.trouble

@@ -5,6 +5,7 @@ Knows: the options, which report goes where, the exit code. Must not know: how a
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -64,7 +65,11 @@ def check(
     if tap and run.options.output is not None:
         raise UsageError("--tap is an output of its own: drop --output")
     if junit is not None and not junit.absolute().parent.is_dir():
-        raise UsageError(f"--junit {junit}: there is no directory {junit.absolute().parent}", code="output.failed")
+        raise UsageError(
+            f"--junit {junit}: there is no directory {junit.absolute().parent}",
+            code="output.failed",
+            hint="Make it first: mkdir -p " + shlex.quote(str(junit.parent)),
+        )
 
     from guestctl.checking.results import exit_code
     from guestctl.checking.runner import Rules, Runner

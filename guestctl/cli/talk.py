@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,22 +127,36 @@ def send(
     if lines:
         with run.out.listing(chat=True) as add:
             for line in _each_line(run):
-                for record in one(line):
-                    for shown in _shown(run, record):
-                        add(shown)
+                records = one(line)
+                with _settled(records[-1]):
+                    for record in records:
+                        for shown in _shown(run, record):
+                            add(shown)
         return
     _tell(run, one(_words(run, text or [])), several=len(files) > 1)
 
 
 def _tell(run: Invocation, records: list[Record], *, several: bool) -> None:
     """A single result, or the list of them that several files make."""
-    if not several:
-        run.out.spoken(_shown(run, records[-1]), records[-1])
-        return
-    with run.out.listing(chat=True) as add:
-        for record in records:
-            for shown in _shown(run, record):
-                add(shown)
+    with _settled(records[-1]):
+        if not several:
+            run.out.spoken(_shown(run, records[-1]), records[-1])
+            return
+        with run.out.listing(chat=True) as add:
+            for record in records:
+                for shown in _shown(run, record):
+                    add(shown)
+
+
+@contextmanager
+def _settled(record: Record) -> Iterator[None]:
+    """What became of the message is told with the failure, where stdout takes nothing any more."""
+    try:
+        yield
+    except UsageError as failure:
+        if failure.code == "output.failed":
+            failure.message += f"; the message was {record['delivery'].replace('_', ' ')} (--id {record['key']})"
+        raise
 
 
 def _shown(run: Invocation, record: Record) -> list[Record]:

@@ -66,6 +66,7 @@ def test_a_wrong_bot_script_is_told(project: pytest.Pytester) -> None:
     result = run(project)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*guest_script:1: *unknown key*"])
+    result.stdout.no_fnmatch_line("During handling*")
 
 
 def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest.Pytester) -> None:
@@ -80,6 +81,7 @@ def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest
             "survey.guest.yaml::Takes the survey PASSED*",
             "*expected: a reply containing 'nothing of the kind', within 0.3 s*",
             "*came: * < bot: May we ask a question?*",
+            "FAILED wrong.guest.yaml::* - expected a reply containing*",
         ]
     )
 

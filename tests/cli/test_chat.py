@@ -441,7 +441,9 @@ class Terminal:
             assert time.monotonic() < deadline, self.seen
             self._read(0.05)
         self._read(0.1)
-        return int(self.process.returncode)
+        # As a shell tells it: at a terminal, Ctrl-C is what the command dies of.
+        code = int(self.process.returncode)
+        return 128 - code if code < 0 else code
 
     def _read(self, seconds: float) -> None:
         if select.select([self._near], [], [], seconds)[0]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def started(front: Front, *argv: str, **more: object) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    front: Front, *argv: str, program: Sequence[str] = (sys.executable, "-m", "guestctl"), **more: object
+) -> Iterator[subprocess.Popen[bytes]]:
     given: dict[str, object] = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
@@ -30,9 +32,9 @@ def started(front: Front, *argv: str, **more: object) -> Iterator[subprocess.Pop
         **more,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "guestctl", *argv],
+        [*program, *argv],
         cwd=front.cwd,
-        env={**front.environ, "PYTHONPATH": str(ROOT)},
+        env={**front.environ, "PYTHONPATH": str(ROOT), "PATH": os.defpath},
         **given,  # type: ignore[call-overload]
     )
     try:
@@ -76,6 +78,44 @@ def test_signals_end_a_listener_and_leave_state_consistent(front: Front, number:
     assert process.returncode == code
     assert (out, err) == (b"", b"")
     assert front("ask", "still there?").out == "echo: still there?\n"
+
+
+def test_ctrl_c_at_a_terminal_ends_the_shells_loop_too(front: Front) -> None:
+    """A shell goes on with its loop when the command it waited for did not die of the signal."""
+    front("session", "create")
+    near, far = pty.openpty()
+    loop = f'for n in 1 2; do "{sys.executable}" -m guestctl listen; done; echo went on'
+    with started(front, program=["bash", "-c", loop], stderr=far, start_new_session=True) as process:
+        os.close(far)
+        until(lambda: listening(front))
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=10)
+    os.close(near)
+    assert process.returncode == -signal.SIGINT
+    assert b"went on" not in out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_message_that_was_accepted_is_not_hidden_by_a_full_disk(front: Front) -> None:
+    front("session", "create")
+    key = "3b5b8f0e-6c0f-4b6e-9a55-0f3c1b1b7a11"
+    with open("/dev/full", "w") as full, started(front, "send", "hi", "--id", key, stdout=full) as process:
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 2
+    told = json.loads(err)["error"]
+    assert (told["code"], f"the message was accepted (--id {key})" in told["message"]) == ("output.failed", True)
+    again = front("send", "hi", "--id", key).record
+    assert again["delivery"] == "accepted"
+    assert [message["text"] for message in front("history").records].count("hi") == 1
+
+
+def test_a_stdin_that_was_closed(front: Front) -> None:
+    front("session", "create")
+    argv = f'"{sys.executable}" -m guestctl send - <&-'
+    with started(front, program=["bash", "-c", argv]) as process:
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert "nothing to send" in json.loads(err)["error"]["message"]
 
 
 def test_a_reader_that_leaves_ends_it_quietly(front: Front) -> None:
