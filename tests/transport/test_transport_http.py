@@ -535,6 +535,18 @@ def test_what_the_observer_is_told() -> None:
     assert (told[1][1]["status"], told[1][1]["body"]) == (200, b'{"ok":true}')
 
 
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 x\r\nContent-Length: 10\r\n\r\n{"])
+def test_the_observer_is_told_of_an_answer_that_was_lost(data: bytes) -> None:
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    http = client(observer=lambda kind, data: told.append((kind, data)))
+    with serving(replying(data)) as peer, pytest.raises(NetworkError) as caught:
+        http.perform(get(peer, query={"X-Amz-Signature": "canary"}), headers=TOKEN, deadline=soon())
+    http.close()
+    assert [kind for kind, _ in told] == ["request", "lost"]
+    assert told[1][1] == {"route": "history", "method": "GET", "why": caught.value.message}
+    assert "canary" not in caught.value.message
+
+
 def test_failures_show_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     http = client()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket as sockets
+import threading
 
 import pytest
 
 from guestctl.clock import Deadline, SystemClock
 from guestctl.errors import NetworkError
-from guestctl.transport.network import Network, dial
+from guestctl.model import Secret
+from guestctl.transport.network import Network, Proxy, dial
 from guestctl.transport.stream import Limit, Stream, TlsStream
 
 
@@ -101,6 +103,18 @@ def test_names_that_do_not_resolve(
         dial("odd.example", 1, limit)
     assert (caught.value.code, caught.value.transient, caught.value.written) == ("network.dns", transient, False)
     assert "odd.example" in caught.value.message
+
+
+@pytest.mark.parametrize("proxy", [None, Proxy("slow.example", 3128, "me", Secret("s3cr3t-word"))])
+def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Proxy | None) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: release.wait(60) and [])
+    with pytest.raises(NetworkError) as caught:
+        dial("slow.example", 80, Limit(Deadline.after(SystemClock(), 0.05)), proxy=proxy)
+    release.set()
+    subject, code = ("the proxy slow.example:3128", "network.proxy") if proxy else ("slow.example:80", "network.dns")
+    assert caught.value.message == f"{subject}: the name was not resolved in time"
+    assert (caught.value.code, caught.value.transient, caught.value.written) == (code, True, False)
 
 
 def test_waiting_on_a_closed_stream(limit: Limit) -> None:

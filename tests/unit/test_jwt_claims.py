@@ -38,6 +38,11 @@ def test_every_padding_is_read(subject: str) -> None:
     assert inspect(token(sub=subject), NOW).claims == {"sub": subject}
 
 
+@pytest.mark.parametrize("before", ["Bearer ", "bearer  ", " BEARER ", "\n"])
+def test_a_pasted_header_is_read(before: str) -> None:
+    assert inspect(Secret(f"{before}{token(sub='g1').reveal()}\n"), NOW).claims == {"sub": "g1"}
+
+
 def test_an_opaque_one_says_nothing_of_itself() -> None:
     found = inspect(Secret("0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"), NOW, known_expiry=NOW + 5)
     assert (found.form, found.claims, found.expires_at) == ("opaque", {}, NOW + 5)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -11,6 +14,8 @@ from guestctl.model import Secret
 from guestctl.redact import Redactor
 
 TOKEN = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"
+#: What stands for it.
+MASK = Secret(TOKEN).placeholder
 
 
 def test_members_that_say_what_they_are() -> None:
@@ -98,5 +103,129 @@ def test_sign_in_codes_are_secret_and_error_codes_are_not() -> None:
 
 def test_short_words_are_left_alone() -> None:
     redactor = Redactor()
-    redactor.add("abc")
-    assert redactor.text("abc abcd") == "abc abcd"
+    redactor.add("abcde")
+    redactor.add("")
+    redactor.add(None)
+    assert redactor.text("abcde abcdef") == "abcde abcdef"
+    redactor.add(Secret("abcdef"))
+    assert redactor.text("abcde abcdef") == f"abcde {Secret('abcdef').placeholder}"
+
+
+def test_a_secret_is_known_in_json_and_in_an_address() -> None:
+    secret = 'pä"ss/w&rd'
+    redactor = Redactor()
+    redactor.add(secret)
+    mask = Secret(secret).placeholder
+    for written in (secret, r"p\u00e4\"ss/w&rd", "p%C3%A4%22ss%2Fw%26rd"):
+        assert redactor.text(f"<{written}>") == f"<{mask}>"
+    half = "0123456789\ud800"
+    redactor.add(half)
+    assert redactor.text("<0123456789%ED%A0%80>") == f"<{Secret(half).placeholder}>"
+
+
+def test_a_name_and_its_secret_as_basic_credentials() -> None:
+    redactor = Redactor()
+    redactor.add_pair("client", Secret("hunter2!"))
+    redactor.add_pair(None, Secret("lonely-one"))
+    redactor.add_pair("client", None)
+    basic, nameless = (base64.b64encode(pair).decode() for pair in (b"client:hunter2!", b":lonely-one"))
+    assert redactor.text(f"<{basic}> <{nameless}> hunter2! lonely-one client") == " ".join(
+        (
+            f"<{Secret(basic)}>",
+            f"<{Secret(nameless)}>",
+            f"{Secret('hunter2!')}",
+            f"{Secret('lonely-one')}",
+            "client",
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_proxies_passwords(name: str, scheme: str) -> None:
+    redactor = Redactor()
+    redactor.add_proxies({name: f"{scheme}m%40e:pass@:w%2Frd@proxy.example:3128", "SHELL": "me:in-the-shell@x"})
+    said = redactor.text("<pass@:w%2Frd> <pass@:w/rd> in-the-shell proxy.example")
+    raw, plain = Secret("pass@:w%2Frd").placeholder, Secret("pass@:w/rd").placeholder
+    assert said == f"<{raw}> <{plain}> in-the-shell proxy.example"
+    basic = base64.b64encode(b"m@e:pass@:w/rd").decode()
+    assert basic not in redactor.text(f"<{basic}>")
+
+
+def test_proxies_without_passwords() -> None:
+    redactor = Redactor()
+    redactor.add_proxies({"http_proxy": "http://proxy.example:3128/path", "https_proxy": "http://myself@proxy.example"})
+    assert redactor.text("http://proxy.example:3128/path myself") == "http://proxy.example:3128/path myself"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (f'{{"a": "é", "token": "{TOKEN}"}}', f'{{"a":"é","token":"{MASK}"}}'),
+        (f'["é", {{"jwt": "{TOKEN}"}}]', f'["é",{{"jwt":"{MASK}"}}]'),
+        ('{"text": "not JSON', '{"text": "not JSON'),
+        ("[" * 100_000, "[" * 100_000),
+        ({"body": b'{"token":"%s"}' % TOKEN.encode()}, {"body": f'{{"token":"{MASK}"}}'}),
+        (b"Gr\xc3\xbc\xffe", "Grü\ufffde"),
+        (bytearray(b"plain"), "plain"),
+        (Secret(TOKEN), MASK),
+        ((1, 2.5, True, None, "a"), [1, 2.5, True, None, "a"]),
+        ([{"token": TOKEN}], [{"token": MASK}]),
+        ({1: "one", "x": Path(f"/token={TOKEN}")}, {"1": "one", "x": f"/token={MASK}"}),
+        ({"tokens": TOKEN, "tokenId": TOKEN}, {"tokens": TOKEN, "tokenId": TOKEN}),
+        ({"token1": "", "Access-Token_2": None, "jwt": 7}, {"token1": "", "Access-Token_2": None, "jwt": 7}),
+        (
+            {"cookie": {"a": TOKEN, 2: ["x-secret", 3]}},
+            {"cookie": {"a": MASK, "2": [Secret("x-secret").placeholder, 3]}},
+        ),
+        ({"password": (TOKEN,)}, {"password": [MASK]}),
+        ({"authorization": f"bearer {TOKEN}"}, {"authorization": f"bearer {MASK}"}),
+        (
+            {"code": "c-1", "codeVerifier": "v-1"},
+            {"code": Secret("c-1").placeholder, "codeVerifier": Secret("v-1").placeholder},
+        ),
+        ({"code": "c-1", "redirectUri": "r"}, {"code": Secret("c-1").placeholder, "redirectUri": "r"}),
+        ({"redirectUri": "r", "text": "c"}, {"redirectUri": "r", "text": "c"}),
+    ],
+)
+def test_what_is_shown_instead(value: Any, shown: Any) -> None:
+    assert Redactor().value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f'cut {{"guestToken": "{TOKEN}', f'cut {{"guestToken": "{MASK}'),
+        (f'cut {{"guestToken": "{TOKEN}", "a": 1', f'cut {{"guestToken": "{MASK}", "a": 1'),
+        (f"form token={TOKEN}&x=1", f"form token={MASK}&x=1"),
+        ('cut {"token": "", "a": 1', 'cut {"token": "", "a": 1'),
+        (f"sent Bearer {TOKEN} today", f"sent Bearer {MASK} today"),
+        (f"sent basic {TOKEN}, twice", f"sent basic {MASK}, twice"),
+        ("eyJhbGci.eyJzdWIi.c2ln, sorry", f"{Secret('eyJhbGci.eyJzdWIi.c2ln').placeholder}, sorry"),
+    ],
+)
+def test_text_keeps_what_is_no_secret(text: str, shown: str) -> None:
+    redactor = Redactor()
+    assert redactor.text(text) == shown
+    assert redactor.text(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("X-Amz-Signature", True),
+        ("Access_Key-Id", True),
+        ("sig", True),
+        ("SIG", True),
+        ("token", True),
+        ("design", False),
+        ("pageNumber", False),
+    ],
+)
+def test_a_query_that_signs_is_masked_whole(name: str, hidden: bool) -> None:
+    for query in (f"{name}=abc&b=2", f"b=2&{name}="):
+        text = f"wss://x.example/v1?{query}"
+        masked = f"wss://x.example/v1?{Secret(query).placeholder}"
+        assert Redactor().text(text) == (masked if hidden else text)
+        assert Redactor().text(masked) == masked
+        assert Redactor().text(f"{text}#part") == (masked if hidden else f"{text}#part")

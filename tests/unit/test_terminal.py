@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import termios
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +27,26 @@ def forbidden(text: str, *, lines: bool) -> list[str]:
     """What may never reach a terminal: controls, surrogates, separators, format characters but the joiners."""
     allowed = "\u200c\u200d" + ("\n" if lines else "")
     return [c for c in text if c not in allowed and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
+
+
+def written_out(code: int) -> str:
+    """What stands for a character that may not reach a terminal."""
+    if code <= 0xFF:
+        return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code, "\\x" + bytes([code]).hex())
+    return "\\u" + code.to_bytes(2, "big").hex() if code <= 0xFFFF else "\\U" + code.to_bytes(4, "big").hex()
+
+
+def test_every_code_point() -> None:
+    """Characters are looked at one by one, so this is a proof for any text."""
+    everything = [chr(code) for code in range(0x110000)]
+    steering = {ord(char) for char in forbidden("".join(everything), lines=False)}
+    steering |= {plane + end for plane in range(0, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF)}
+    steering |= set(range(0xFDD0, 0xFDF0))
+    assert len(steering) > 2000
+    rule = [written_out(code) if code in steering else chr(code) for code in range(0x110000)]
+    assert visible("".join(everything)) == "".join(rule)
+    rule[9:11] = ["    ", "\n"]
+    assert visible("".join(everything[:0x10000]), lines=True) == "".join(rule[:0x10000])
 
 
 @given(st.text(), st.booleans())
@@ -82,6 +108,48 @@ def test_lines_are_broken_between_words() -> None:
 
 def test_no_terminal_no_width() -> None:
     assert list(fold("x" * 500, None)) == ["x" * 500]
+    assert block("one\n" + "x" * 500, 2, None) == "one\n  " + "x" * 500
+
+
+@pytest.mark.parametrize(
+    ("char", "columns"),
+    [
+        ("a", 1),
+        ("é", 1),
+        ("日", 2),
+        ("Ｗ", 2),
+        ("ｱ", 1),
+        ("👍", 2),
+        ("\u0301", 0),
+        ("\u20dd", 0),
+        ("\u0e31", 0),
+        ("\u200d", 0),
+        ("\ufe0f", 1),
+    ],
+)
+def test_columns(char: str, columns: int) -> None:
+    assert cells(char) == columns
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "pieces"),
+    [
+        ("", 5, [""]),
+        ("abcde", 5, ["abcde"]),
+        ("abcdef", 5, ["abcde", "f"]),
+        ("abcde日", 5, ["abcde", "日"]),
+        ("日本語", 5, ["日本", "語"]),
+        ("日本語", 1, ["日", "本", "語"]),
+        ("e\u0301e\u0301e\u0301", 2, ["e\u0301e\u0301", "e\u0301"]),
+    ],
+)
+def test_where_a_line_is_folded(line: str, width: int, pieces: list[str]) -> None:
+    assert list(fold(line, width)) == pieces
+
+
+def test_a_block_never_gets_too_narrow() -> None:
+    assert block("x" * 25, 12, 30) == "x" * 18 + "\n" + " " * 12 + "x" * 7
+    assert block("x" * 25, 12, 14) == ("\n" + " " * 12).join(["x" * 10, "x" * 10, "x" * 5])
 
 
 @pytest.mark.parametrize(
@@ -107,9 +175,39 @@ def test_width_comes_from_columns_and_only_on_a_terminal() -> None:
     assert Terminal.of(io.StringIO(), io.StringIO(), Screen(), {"COLUMNS": "55"}).width is None
 
 
+@pytest.mark.parametrize(
+    ("columns", "width"),
+    [("1", 20), ("20", 20), ("21", 21), ("0", 80), ("", 80), ("-30", 80), ("٣٣", 80), ("1234567", 123456)],
+)
+def test_a_width_that_is_given(columns: str, width: int) -> None:
+    assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).width == width
+    assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).talk_width == width
+
+
+@pytest.mark.parametrize(("columns", "width"), [(0, 80), (10, 20), (33, 33)])
+def test_the_terminals_own_width(columns: int, width: int) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(ours), os.fdopen(theirs, "w") as screen:
+        found = Terminal.of(io.StringIO(), screen, screen, {})
+    assert (found.stdout, found.stderr, found.colour) == (True, True, True)
+    assert (found.width, found.talk_width) == (width, width)
+
+
+def test_a_stream_that_is_closed_or_missing_is_no_terminal() -> None:
+    closed = io.StringIO()
+    closed.close()
+    absent: Any = None
+    found = Terminal.of(closed, absent, closed, {})
+    assert found == Terminal()
+
+
 def test_each_stream_is_asked_for_itself() -> None:
     found = Terminal.of(io.StringIO(), io.StringIO(), Screen(), {})
     assert (found.stdin, found.stdout, found.stderr) == (False, False, True)
+    other = Terminal.of(Screen(), Screen(), io.StringIO(), {})
+    assert (other.stdin, other.stdout, other.stderr) == (True, True, False)
+    assert (other.width, other.talk_width, other.talk_colour) == (80, None, False)
     assert not found.colour
     assert found.for_talk().colour
     assert found.for_talk().width == 80
