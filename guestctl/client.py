@@ -51,7 +51,7 @@ from guestctl.model import (
 from guestctl.opening import open_line
 from guestctl.paging import current, following, messages, newest, whole
 from guestctl.sending import deliver, settle_open
-from guestctl.state import Activity, LedgerEntry, State
+from guestctl.state import ROOT, Activity, LedgerEntry, State, replaced
 from guestctl.values import immutable
 from guestctl.wire import Request
 
@@ -244,7 +244,7 @@ class Client:
     def report(self) -> Report:
         """How long the session has lasted and what happened in it."""
         session = self.session()
-        log = tuple(self.state.activity(self.scope, session.name))
+        log = tuple(self.state.activity(self.scope, session))
         ended = [line.at for line in log if line.event == "session_terminated"]
         end = ended[-1] if ended and session.state in OVER else self.clock.now()
         return Report(session, round((end - session.created_at) * 1000), log)
@@ -270,11 +270,11 @@ class Client:
             if sign_in is not None:
                 exchange.session = standing.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
             exchange.line = open_line(exchange, deadline, start_new=True)
-            # What was recorded belongs to the conversation left behind.
-            self.state.forget(self.scope, opening.name)
-            begun = exchange.session
+            # What was recorded belongs to the conversation left behind, and goes with it.
+            begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())
             exchange.session = replace(begun, state="draft")  # nothing is stored of it yet
-            exchange.keep(replace(begun, notes={k: v for k, v in begun.notes.items() if k != OFFER}))
+            notes = {**begun.notes, ROOT: standing.notes.get(ROOT, standing.created_at)}
+            exchange.keep(replace(begun, notes={k: v for k, v in notes.items() if k != OFFER}))
         else:
             exchange = self._create_beside(opening, standing, deadline, sign_in, keep=alive and not new)
         self._began(exchange, opening, deadline)
@@ -341,7 +341,7 @@ class Client:
 
     def _began(self, exchange: Exchange, opening: Opening, deadline: Deadline) -> None:
         """What follows a confirmed new session: its log begins, and a guest joins where that is expected."""
-        exchange.keep(replace(exchange.session, created_at=self.clock.now(), new_session=True))
+        exchange.keep(replace(exchange.session, new_session=True))
         exchange.log("session_started", api=self.dialect.name)
         deployment = self.deployment(deadline)
         if not deployment.active:
@@ -424,19 +424,18 @@ class Client:
     def _reattach(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
         if self.dialect.has_socket:
             exchange.attached(deadline)
-        name = exchange.session.name
-        with self.state.lock(f"send/{self.scope}/{name}", deadline):
+        with exchange.turn("send", deadline):
             settle_open(exchange, deadline)
-        entry = self.state.last_position(self.scope, name)
+        entry = self.state.last_position(self.scope, exchange.session)
         position = Position(entry.id, entry.sequence, entry.time) if entry else None
         listener = Listener(exchange, position=position, step=deadline.remaining())
         found, proved = listener.after(position)
         if not proved:
             self.notice("the last message seen is not in history any more: some may be missing")
-        ours = {row.message_id for row in self.state.outbox(self.scope, name, "accepted")}
+        ours = {row.message_id for row in self.state.outbox(self.scope, exchange.session, "accepted")}
         missed = [replace(m, source="replayed") for m in found if isinstance(m, Message) and m.id not in ours]
         entries = [LedgerEntry(m.id, m.key, m.sequence, m.time) for m in found if isinstance(m, Message)]
-        self.state.record(self.scope, name, entries)
+        self.state.record(self.scope, exchange.session, entries)
         return missed
 
     # --- saying ---
@@ -528,7 +527,7 @@ class Client:
         try:
             sent = self.send(text, wait=True)
         except SessionOver as over:
-            if over.code == "session.evicted" or over.delivery == "accepted":
+            if over.code in {"session.evicted", "session.replaced"} or over.delivery == "accepted":
                 raise
             self.notice(f"{over.message}; starting another session under the same name")
             self.create(opening)
@@ -593,7 +592,7 @@ class Client:
         progress: Callable[[int, int], None] | None,
     ) -> Outgoing:
         """The message with the file uploaded for it; as it is when it was accepted before."""
-        known = self.state.sent(self.scope, exchange.session.name, outgoing.key)
+        known = self.state.sent(self.scope, exchange.session, outgoing.key)
         if known is not None and known.state == "accepted":
             return outgoing
         exchange.progress = progress
@@ -623,7 +622,7 @@ class Client:
         deadline = self._deadline()
         self._need(Ability.TYPING)
         exchange = self._exchange_for(self.session())
-        exchange.wait_for_place(f"{exchange.session.name}/typing", 1, TYPING_EVERY, deadline)
+        exchange.wait_for_place("typing", 1, TYPING_EVERY, deadline)
         exchange.wait_to_send(deadline)
         exchange.perform(self.dialect.typing(exchange.session), deadline)
 
@@ -737,7 +736,7 @@ class Client:
 
     def seen_up_to(self) -> Position | None:
         """The last message shown to anybody listening under this session."""
-        entry = self.state.last_position(self.scope, self.session().name)
+        entry = self.state.last_position(self.scope, self.session())
         return Position(entry.id, entry.sequence, entry.time) if entry else None
 
     # --- credentials, files, profile ---
@@ -818,9 +817,12 @@ class Client:
         """The exchange of this session, with its open socket if it has one."""
         known = self._exchange
         if known is not None and known.session.name == session.name and session.state != "draft":
-            if known.session.created_at == session.created_at:
-                # Tokens that are never stored (store_tokens: memory) are only here.
-                session = replace(session, credentials={**known.session.credentials, **session.credentials})
+            if known.session.created_at != session.created_at:
+                self._hang_up()
+                self._exchange = None
+                raise replaced(known.session)
+            # Tokens that are never stored (store_tokens: memory) are only here.
+            session = replace(session, credentials={**known.session.credentials, **session.credentials})
             known.session = session
             return known
         useless = session.state not in {"draft", *OVER} and session.credential("guest") is None

@@ -104,6 +104,7 @@ NEXT_STEPS: dict[str, str] = {
     "session.cleared": "The conversation was cleared; `guestctl session create` starts another.",
     "session.ended": "The conversation has ended; `guestctl session create` starts another.",
     "session.evicted": "Another connection took this session over; stop it, or `guestctl resume`.",
+    "session.replaced": "Another command began or chose something else; `guestctl session list` shows what there is.",
     "session.logged_out": "The guest was signed out; sign in again or `guestctl session create`.",
     "answer.unreadable": "Repeat with --trace FILE: is base_url really this API? `guestctl apis` lists them.",
     "answer.redirect": "It answers with a redirect, which is never followed; correct it: `guestctl profile show`.",

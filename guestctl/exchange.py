@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,12 +26,14 @@ from guestctl.errors import (
     NetworkError,
     RateLimited,
     SessionOver,
+    TimedOut,
     Unauthorised,
     Unsupported,
+    UsageError,
 )
 from guestctl.line import Line
 from guestctl.model import Credential, CredentialKind, Message, Secret, Session
-from guestctl.state import State
+from guestctl.state import State, owner_of
 from guestctl.wire import Call, Flow, Frame, Reply, Request, Turn
 
 if TYPE_CHECKING:
@@ -47,6 +50,11 @@ TRIES = 4
 LIMIT_RETRIES = 3
 #: Seconds to go on asking a session that another connection has locked (dialects.md, guest-sessions).
 LOCK_PATIENCE = 5.0
+#: A renewal ahead of time gets at most so many seconds, and at most this part of what the command has left;
+#: one that failed is tried again so many seconds later.
+AHEAD, AHEAD_PART, AHEAD_AGAIN = 5.0, 0.25, 15.0
+#: Seconds for a renewal that something waits for, where there is no deadline to halve.
+RENEWAL = 15.0
 #: Under which name the session keeps the message to be answered, and how long that may be as JSON.
 OFFER, OFFER_LENGTH = "offer", 64 * 1024
 
@@ -96,6 +104,8 @@ class Exchange:
     #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
     _renewing: set[CredentialKind] = field(default_factory=set)
     _oauth: Credential | None = None
+    #: When a renewal ahead of time may be tried again, in monotonic seconds.
+    _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
 
     # --- flows ---
 
@@ -156,7 +166,7 @@ class Exchange:
         if reply.status == 401 and kind and credential and kind not in self._renewing:
             refusal = self.dialect.refusal(request, reply)
             try:
-                credential = self.renew(kind, deadline, stale=credential)
+                credential = self.replacement(kind, deadline, stale=credential)
             except Unsupported:
                 raise refusal from None
             except NetworkError as failure:
@@ -183,12 +193,16 @@ class Exchange:
         """Take a place in the profile's shared request budget, where the API declares one."""
         rate = self.dialect.request_rate
         if rate is not None:
-            self.wait_for_place("requests", rate.count, rate.period, deadline)
+            self._book(f"{self.scope}/requests", rate.count, rate.period, deadline)
 
     def wait_for_place(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
-        """Book one place of a budget shared by all processes. Raises RateLimited when it cannot fit."""
+        """Book one place of the session's budget of this name. Raises RateLimited when it cannot fit."""
+        self._book(f"{owner_of(self.scope, self.session)}/{budget}", count, period, deadline)
+
+    def _book(self, bucket: str, count: int, period: float, deadline: Deadline) -> None:
+        """Book one place of a budget shared by all processes."""
         while True:
-            wait = self.state.take(f"{self.scope}/{budget}", count, period)
+            wait = self.state.take(bucket, count, period)
             if wait <= 0:
                 return
             left = deadline.remaining()
@@ -204,7 +218,11 @@ class Exchange:
         """Take a place in the session's message budget, where the API declares one."""
         rate = self.dialect.send_rate
         if rate is not None:
-            self.wait_for_place(f"{self.session.name}/sends", rate.count, rate.period, deadline)
+            self.wait_for_place("sends", rate.count, rate.period, deadline)
+
+    def turn(self, what: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """The session's lock of this name, among all processes, whatever the session is called by then."""
+        return self.state.lock(what, deadline, owner=owner_of(self.scope, self.session))
 
     # --- credentials ---
 
@@ -220,7 +238,11 @@ class Exchange:
         if renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
             return held
         try:
-            return self.renew(kind, deadline, stale=held)
+            if held is not None and held.fresh_at(self.clock.now(), 0.0):
+                renewed = self.ahead(kind, deadline, held)
+                if renewed is not None or held.fresh_at(self.clock.now(), 0.0):
+                    return renewed or held
+            return self.replacement(kind, deadline, stale=held)
         except Unsupported:
             # An API without refresh: let the service say what it thinks of the old one.
             return held
@@ -230,10 +252,57 @@ class Exchange:
             return self._oauth or self.state.get_credential(self.scope, "oauth")
         return self.session.credential(kind)
 
-    def renew(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
-        """A credential other than `stale`. One process asks the service; the others take its result."""
-        name = self.scope if kind == "oauth" else f"{self.scope}/{self.session.name}"
-        with self.state.lock(f"renew/{kind}/{name}", deadline):
+    def ahead(self, kind: CredentialKind, deadline: Deadline, held: Credential) -> Credential | None:
+        """`held` renewed before its time, where that is soon done. None: go on with it, and ask again later.
+
+        Nothing waits for another process here, and little for the service: what is still good will do.
+        Raises what ends a renewal for good, once the old one has expired too.
+        """
+        if self.clock.monotonic() < self._ahead_at.get(kind, 0.0):
+            return None
+        left = deadline.remaining()
+        within = deadline.sooner(AHEAD if left is None else min(AHEAD, left * AHEAD_PART))
+        try:
+            return self.renew(kind, within, stale=held, wait=False)
+        except (UsageError, Unsupported):
+            raise
+        except Failure as failure:
+            passing = isinstance(failure, (NetworkError, TimedOut, RateLimited))
+            if not passing and not held.fresh_at(self.clock.now(), 0.0):
+                raise
+            if failure.code != "timeout.busy":
+                self.notice(f"the {kind} token could not be renewed yet: {failure.message}")
+                self._ahead_at[kind] = self.clock.monotonic() + AHEAD_AGAIN
+            return None
+
+    def replacement(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
+        """As `renew`, for something that waits for it: in half of the time left, since without the other
+        half a new token would be of no use, and so that whoever waits for us gets a try too."""
+        left = deadline.remaining()
+        return self.renew(kind, deadline.sooner(RENEWAL if left is None else left / 2), stale=stale)
+
+    def renew(
+        self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None, wait: bool = True
+    ) -> Credential:
+        """A credential other than `stale`. One process asks the service; the others take its result.
+
+        Raises NetworkError when another one asks and has no answer by the deadline; without `wait`,
+        TimedOut `timeout.busy` at once.
+        """
+        owner = self.scope if kind == "oauth" else owner_of(self.scope, self.session)
+        with ExitStack() as held:
+            try:
+                turn = self.state.lock(f"renew {kind}", deadline if wait else deadline.sooner(0.0), owner=owner)
+                held.enter_context(turn)
+            except TimedOut as busy:
+                if not wait:
+                    raise
+                failure = NetworkError(
+                    f"another guestctl process asks for a new {kind} token and has had no answer yet",
+                    api=self.dialect.name,
+                )
+                failure.retried = True  # this was the wait
+                raise failure from busy
             found = self._stored(kind)
             if found is not None and found != stale and found.fresh_at(self.clock.now(), 0.0):
                 if kind != "oauth":
@@ -263,7 +332,7 @@ class Exchange:
     def _stored(self, kind: CredentialKind) -> Credential | None:
         if kind == "oauth":
             return self.state.get_credential(self.scope, "oauth")
-        stored = self.state.get(self.scope, self.session.name)
+        stored = self.state.find(self.scope, self.session)
         if stored is None:
             return None
         held = stored.credential(kind)
@@ -277,21 +346,22 @@ class Exchange:
         """Make this the session, and store it (without its tokens, where the profile says so).
 
         A token that another process has renewed meanwhile is newer than ours and is not overwritten. A
-        session that was forgotten meanwhile stays so, and one that has taken its name is left alone.
+        session that was renamed meanwhile is followed; one that was forgotten stays so, and whichever has
+        taken its name is left alone.
         """
-        before, stored = self.session, self.state.get(self.scope, session.name)
-        if before.state != "draft" and (stored is None or stored.created_at not in _births(before, session)):
-            self.notice(f"session {session.name!r} was forgotten or replaced meanwhile: nothing is stored of it")
-            self.session = session
-            return
-        if stored is not None and stored.created_at == session.created_at:
+        draft = self.session.state == "draft"
+        stored = None if draft else self.state.find(self.scope, session)
+        if stored is not None:
+            session = replace(session, name=stored.name)
             for kind, theirs in stored.credentials.items():
                 ours = session.credentials.get(kind)
                 if ours is not None and _newer(theirs, ours):
                     session = replace(session.having(theirs), ids=stored.ids)
         self.session = session
         in_memory = self.dialect.profile.store_tokens == "memory"
-        self.state.put(self.scope, replace(session, credentials={}) if in_memory else session)
+        (self.state.put if draft else self.state.update)(
+            self.scope, replace(session, credentials={}) if in_memory else session
+        )
 
     def again(self, route: str, wait: float, why: BaseException | None) -> None:
         """Tell whoever watches the exchange that something is tried again, in how many seconds and why."""
@@ -323,11 +393,7 @@ class Exchange:
         return next((one for one in heard if isinstance(one, Message)), None)
 
     def log(self, event: str, **details: object) -> None:
-        self.state.log(self.scope, self.session.name, event, details)
-
-
-def _births(*sessions: Session) -> set[float]:
-    return {session.created_at for session in sessions}
+        self.state.log(self.scope, self.session, event, details)
 
 
 def not_stored(session: Session) -> SessionOver:

@@ -126,6 +126,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "session.cleared": (Exit.SESSION_OVER, "the conversation was cleared", "by the guest, here or on another device", "marks it over"),
     "session.ended": (Exit.SESSION_OVER, "the conversation has ended", "the other side ended it, or a time limit", "marks it over"),
     "session.evicted": (Exit.SESSION_OVER, "the service gave this socket up", "a fourth socket, a sign-in or a new chat elsewhere", "never fights over a session"),
+    "session.replaced": (Exit.SESSION_OVER, "the session this command was using is not stored any more", "`session create --new`, `session forget` or `ask --new` in another command", "sends nothing for it and leaves its successor's records alone"),
     "session.logged_out": (Exit.SESSION_OVER, "the guest was signed out", "sign-out here or elsewhere", "drops its tokens"),
     "answer.unreadable": (Exit.UNREADABLE, "an answer that is not what the API documents", "another API, a gateway's page, or a truncated body", "acts on none of it"),
     "answer.redirect": (Exit.UNREADABLE, "the address answers with a redirect", "http instead of https, or a sign-in page", "never follows it with a token"),

@@ -39,8 +39,6 @@ FILL_TRIES = 4
 LAG_PATIENCE = 5.0
 #: Seconds after a reconnect at which history is read once more, for what it did not show yet.
 SECOND_LOOK = 2.0
-#: Seconds before a token that could not be renewed ahead of its expiry is tried again.
-RENEW_AGAIN = 15.0
 
 _AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended", "ended": "ended"}
 
@@ -80,7 +78,6 @@ class Listener:
         self._looks, self._settling = 0, False
         #: The first live message that waits for the second look may bring it forward.
         self._hasty = False
-        self._renew_at = 0.0
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
 
@@ -214,23 +211,17 @@ class Listener:
         held = self.exchange.session.credential("guest")
         if held is None or not self._refreshable():
             return
-        now, monotonic = self._clock.now(), self._clock.monotonic()
-        if held.fresh_at(now, dialect.margins.get("guest", 0.0)) or monotonic < self._renew_at:
+        if held.fresh_at(self._clock.now(), dialect.margins.get("guest", 0.0)):
             return
-        try:
-            self.exchange.renew("guest", self._deadline(), stale=held)
-        except (NetworkError, TimedOut, RateLimited) as failure:
-            # The old one is good for a while yet, and so is the socket.
-            self.exchange.notice(f"the token could not be renewed yet: {failure.message}")
-            self._renew_at = monotonic + RENEW_AGAIN
-            return
+        if self.exchange.ahead("guest", self._deadline(), held) is None:
+            return  # the socket is good for a while yet
         if dialect.reattaches:
             self.exchange.keep(
                 self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), line=line)
             )
         else:
             for heard in line.close():
-                self._take(heard, monotonic)
+                self._take(heard, self._clock.monotonic())
             raise NetworkError("renewed the token, taking a fresh socket", written=True, close_code=1000)
 
     # --- reconnecting ---
@@ -356,7 +347,7 @@ class Listener:
 
     def _acknowledged(self) -> list[str]:
         """Ids of this session's accepted sends since the position, newest last."""
-        rows = self.exchange.state.outbox(self.exchange.scope, self.exchange.session.name, "accepted")
+        rows = self.exchange.state.outbox(self.exchange.scope, self.exchange.session, "accepted")
         since = self.merge.position.time if self.merge.position else None
         return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
@@ -460,7 +451,7 @@ class Listener:
         """Commit what was handed on; after the fact, so that nothing unseen counts as seen."""
         if self._shown:
             shown, self._shown = self._shown, []
-            self.exchange.state.record(self.exchange.scope, self.exchange.session.name, shown)
+            self.exchange.state.record(self.exchange.scope, self.exchange.session, shown)
             self.exchange.log("ws_message_received", count=len(shown))
 
     def _patience(self) -> float:

@@ -49,7 +49,8 @@ def open_once(exchange: Exchange, deadline: Deadline, *, start_new: bool = False
         kind = dialect.refreshable(exchange.session)
         if not refused or kind is None or kind == "history":
             raise
-        exchange.renew(kind, deadline, stale=exchange.session.credential(kind) if kind != "guest" else stale)
+        stale = exchange.session.credential(kind) if kind != "guest" else stale
+        exchange.replacement(kind, deadline, stale=stale)
         return _open(exchange, deadline, start_new)
 
 
@@ -60,9 +61,9 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
     token = exchange.credential("guest", deadline)
     before = exchange.session
     if dialect.spoilt_by_close and token is not None and before.notes.get(USED) == token.secret.placeholder:
-        token = exchange.renew("guest", deadline, stale=token)
+        token = exchange.replacement("guest", deadline, stale=token)
     with ExitStack() as held:
-        held.enter_context(exchange.state.slot(exchange.scope, before.name, dialect.sockets_per_session, deadline))
+        held.enter_context(exchange.state.slot(exchange.scope, before, dialect.sockets_per_session, deadline))
         line = Line(_connect(exchange, deadline), dialect, exchange.session, exchange.clock)
         line.held = held.pop_all()
         held.callback(line.abort)
@@ -76,8 +77,8 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
                 code="session.expired",
                 api=dialect.name,
             )
-        line.session = attached
         exchange.keep(attached)
+        line.session = exchange.session
         exchange.log("ws_connected", new_session=attached.new_session)
         held.pop_all()
     return line
@@ -125,7 +126,5 @@ def _refuse_over(session: Session) -> None:
 
 
 def _has_messages(exchange: Exchange) -> bool:
-    name = exchange.session.name
-    return exchange.state.last_position(exchange.scope, name) is not None or bool(
-        exchange.state.outbox(exchange.scope, name, "accepted")
-    )
+    state, scope, session = exchange.state, exchange.scope, exchange.session
+    return state.last_position(scope, session) is not None or bool(state.outbox(scope, session, "accepted"))

@@ -47,9 +47,8 @@ def deliver(exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Messa
     failure's `delivery` says what became of the message: the service's refusal (rejected),
     whatever kept it from leaving (not_sent), or InDoubt.
     """
-    scope, name = exchange.scope, exchange.session.name
     with _not_sent_so_far():
-        earlier = exchange.state.sent(scope, name, outgoing.key)
+        earlier = exchange.state.sent(exchange.scope, exchange.session, outgoing.key)
         if earlier is not None and earlier.state == "accepted":
             return _remembered(earlier)
         exchange.dialect.check(exchange.session, outgoing)
@@ -57,9 +56,9 @@ def deliver(exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Messa
             # First a place for the socket, then the turn: in the other order, those who have a
             # place and await their turn would hold up the one whose turn it is.
             exchange.attached(deadline)
-        with exchange.state.lock(f"send/{scope}/{name}", deadline):
+        with exchange.turn("send", deadline):
             settle_open(exchange, deadline)
-            row = exchange.state.begin(scope, name, outgoing.key, _dump(outgoing))
+            row = exchange.state.begin(exchange.scope, exchange.session, outgoing.key, _dump(outgoing))
             if row.state == "accepted":
                 return _remembered(row)
             send = _Send(exchange, outgoing, deadline)
@@ -73,9 +72,9 @@ def settle_open(exchange: Exchange, deadline: Deadline) -> list[Message]:
     out again. What stays in doubt is left for the next run, and `notice` told. Needs the session's
     send lock. Returns what turned out to be, or has now been, accepted."""
     settled = []
-    for row in exchange.state.outbox(exchange.scope, exchange.session.name, "queued", "writing", "in_doubt"):
+    for row in exchange.state.outbox(exchange.scope, exchange.session, "queued", "writing", "in_doubt"):
         if row.state == "queued":
-            exchange.state.mark(exchange.scope, exchange.session.name, row.key, "not_sent")
+            exchange.state.mark(exchange.scope, exchange.session, row.key, "not_sent")
             continue
         exchange.notice(f"settling an earlier message ({row.key}): looking for it in history")
         try:
@@ -185,7 +184,7 @@ class _Send:
         exchange = self.exchange
         known = (message.id, message.time) if message is not None else (None, None)
         try:
-            exchange.state.mark(exchange.scope, exchange.session.name, self.outgoing.key, state, *known)
+            exchange.state.mark(exchange.scope, exchange.session, self.outgoing.key, state, *known)
         except Failure as failure:
             # The outcome stands, even where it cannot be written down.
             failure.delivery = state
@@ -241,7 +240,7 @@ class _Send:
         service's.
         """
         exchange, key = self.exchange, self.outgoing.key
-        rows = exchange.state.outbox(exchange.scope, exchange.session.name)
+        rows = exchange.state.outbox(exchange.scope, exchange.session)
         claimed = {row.message_id: row for row in rows if row.state == "accepted"}
         begun = next((row.begun_at for row in rows if row.key == key), None)
         before = [
@@ -285,7 +284,7 @@ class _Send:
             return False
         self._drop_line()
         try:
-            self.exchange.renew(kind, self.deadline, stale=self.exchange.session.credential(kind))
+            self.exchange.replacement(kind, self.deadline, stale=self.exchange.session.credential(kind))
         except Failure as failure:
             self.exchange.notice(f"the token could not be renewed: {failure.message}")
             return False

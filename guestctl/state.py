@@ -8,6 +8,10 @@ they survive power loss. The ledger, budgets, the activity log and caches use `N
 kill -9, and whatever a power cut takes from their tail is read again from history. Either way a
 transaction is there whole or not at all.
 
+Records belong to a session, not to its name: a session is known by when it was created, so that a
+process left over from one that was renamed, replaced or forgotten neither writes among its successor's
+records nor reads them. What such a process records of a session that is gone is dropped, and `notice` told.
+
 Secrets are plain text in this database, which only its owner can read (file 0600, directory 0700);
 `secure_delete` overwrites what is removed. Retention: per session the newest 10,000 ledger entries,
 10,000 settled sends and 10,000 activity lines; an unsettled send is never dropped.
@@ -28,7 +32,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from guestctl.clock import Clock, Deadline, rfc3339
-from guestctl.errors import TimedOut, UsageError
+from guestctl.errors import SessionOver, TimedOut, UsageError
 from guestctl.model import Credential, CredentialKind, Json, Limits, Secret, Session
 from guestctl.values import immutable
 
@@ -36,8 +40,15 @@ FILE = "state.db"
 KEPT = 10_000
 """Ledger entries, settled sends and activity lines kept for one session."""
 
+DAY = 86_400.0
+"""Seconds after which no budget asks for a booking any more."""
+
 BUSY = 10.0
 """Seconds a statement waits for another process's transaction (milliseconds long) to end."""
+
+ROOT = "root"
+"""The note of a session begun on the connection of another (`--new` on an API that restarts): when the
+first of them was created. At the service they are one: its sockets, its turns and its limits."""
 
 SendState: TypeAlias = Literal["queued", "writing", "accepted", "rejected", "not_sent", "in_doubt"]
 
@@ -65,9 +76,17 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE deployment (scope TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",
         "CREATE TABLE sandbox (n INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, body TEXT NOT NULL)",
     ),
+    (
+        "ALTER TABLE session ADD COLUMN birth REAL",
+        "UPDATE session SET birth = birth_of(body)",
+        # Records of no session: a process had outlived it.
+        "DELETE FROM session WHERE body IS NULL",
+        "CREATE INDEX session_birth ON session (scope, birth)",
+    ),
 )
 
-_SESSION = "(SELECT n FROM session WHERE scope = ? AND name = ?)"
+#: The row of a session: scope, birth, name. Of several born in one instant, the one called so.
+_SESSION = "(SELECT n FROM session WHERE scope = ? AND birth = ? ORDER BY name <> ? LIMIT 1)"
 
 #: Closing *any* descriptor of a file drops the process's POSIX locks on it, SQLite's too. Ours is only ever
 #: open while the file is being made, and this mutex keeps other threads from locking it meanwhile.
@@ -128,7 +147,9 @@ class State:
         self._clock = clock
         self._notice = notice
         self._mutex = threading.RLock()
-        self._held: dict[str, threading.Lock] = {}
+        self._held: dict[tuple[str, str], threading.Lock] = {}
+        self._missed: set[float] = set()
+        self._untold: list[str] = []
         self._adopt(connection)
 
     # --- opening ---
@@ -171,25 +192,42 @@ class State:
     # --- sessions ---
 
     def put(self, scope: str, session: Session) -> None:
-        """Store a session under its name, credentials included; what was there before is replaced."""
+        """Store a session under its name, credentials included. Another one of that name is forgotten first."""
         with self._transaction(durable=True) as run:
             run(
-                "INSERT INTO session (scope, name, body) VALUES (?, ?, ?)"
-                " ON CONFLICT (scope, name) DO UPDATE SET body = excluded.body",
-                (scope, session.name, _dump_session(session)),
+                "DELETE FROM session WHERE scope = ? AND name = ? AND birth IS NOT ?",
+                (scope, session.name, session.created_at),
             )
+            run(
+                "INSERT INTO session (scope, name, birth, body) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (scope, name) DO UPDATE SET body = excluded.body",
+                (scope, session.name, session.created_at, _dump_session(session)),
+            )
+            run("DELETE FROM budget WHERE at < ?", (self._clock.now() - DAY,))
+
+    def update(self, scope: str, session: Session) -> bool:
+        """Replace what is stored of a session, under whatever name that is now. Says whether it was there."""
+        with self._transaction(durable=True) as run:
+            number = self._place(run, scope, session)
+            run("UPDATE session SET body = ? WHERE n = ?", (_dump_session(session), number))
+        return number is not None
 
     def get(self, scope: str, name: str) -> Session | None:
-        for (body,) in self._rows(
-            "SELECT body FROM session WHERE scope = ? AND name = ? AND body IS NOT NULL", (scope, name)
-        ):
+        """The session that has this name now."""
+        for (body,) in self._rows("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)):
+            return _load_session(name, body)
+        return None
+
+    def find(self, scope: str, session: Session) -> Session | None:
+        """A session as it is stored now, under whatever name; None when it was forgotten or replaced."""
+        for name, body in self._rows(f"SELECT name, body FROM session WHERE n = {_SESSION}", _known_by(scope, session)):
             return _load_session(name, body)
         return None
 
     def sessions(self, scope: str | None = None) -> list[tuple[str, Session]]:
         """Every stored session with its scope, in the order they were first stored."""
         rows = self._rows(
-            "SELECT scope, name, body FROM session WHERE body IS NOT NULL AND (? IS NULL OR scope = ?) ORDER BY n",
+            "SELECT scope, name, body FROM session WHERE ? IS NULL OR scope = ? ORDER BY n",
             (scope, scope),
         )
         return [(where, _load_session(name, body)) for where, name, body in rows]
@@ -207,25 +245,27 @@ class State:
     def forget(self, scope: str, name: str) -> bool:
         """Remove a session and everything recorded of it. Says whether there was one."""
         with self._transaction(durable=True) as run:
-            gone = run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, name)).rowcount
+            found = run("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)).fetchone()
+            run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, name))
             run("DELETE FROM current WHERE scope = ? AND name = ?", (scope, name))
-        if gone and self._directory is not None:
+        if found is not None and self._directory is not None:
             # The token is also in the write-ahead log until that is reused; other readers may prevent this.
             self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
-        return bool(gone)
+            # Nobody else comes to take turns on it: whoever still does is told that it is gone.
+            with suppress(UsageError, OSError):
+                for path in _locks(self._directory, owner_of(scope, _load_session(name, *found))):
+                    path.unlink()
+        return found is not None
 
     def rename(self, scope: str, old: str, new: str) -> None:
         """Give a session and all its records another name; one already called `new` is forgotten first.
         Nothing happens when there is no `old`, or it is called that already."""
         with self._transaction(durable=True) as run:
-            row = run("SELECT n, body FROM session WHERE scope = ? AND name = ?", (scope, old)).fetchone()
+            row = run("SELECT n FROM session WHERE scope = ? AND name = ?", (scope, old)).fetchone()
             if row is None or old == new:
                 return
-            number, body = row
-            if body is not None:
-                body = json.dumps({**json.loads(body), "name": new})
             run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, new))
-            run("UPDATE session SET name = ?, body = ? WHERE n = ?", (new, body, number))
+            run("UPDATE session SET name = ? WHERE n = ?", (new, *row))
             run("UPDATE current SET name = ? WHERE scope = ? AND name = ?", (new, scope, old))
 
     def put_credential(self, scope: str, credential: Credential) -> None:
@@ -243,137 +283,149 @@ class State:
 
     # --- outbox ---
 
-    def begin(self, scope: str, name: str, key: str, text: str) -> OutboxRow:
+    def begin(self, scope: str, session: Session, key: str, text: str) -> OutboxRow:
         """Enter a send as `queued`, before a byte of it leaves, and return its row.
 
         A key that was rejected, or never left, starts over; one that is being written, in doubt or
-        accepted is returned as it stands, for the caller to settle or to leave.
+        accepted is returned as it stands, for the caller to settle or to leave. Raises SessionOver
+        `session.replaced` when the session is not there any more.
         """
         with self._transaction(durable=True) as run:
-            session = _session_number(run, scope, name)
+            number = _number(run, scope, session)
+            if number is None:
+                raise replaced(session)
             run(
                 "INSERT INTO outbox (session, n, key, text, state, begun_at)"
                 " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM outbox WHERE session = ?1), ?2, ?3, 'queued', ?4)"
                 " ON CONFLICT (session, key) DO UPDATE SET state = 'queued', text = excluded.text,"
                 " begun_at = excluded.begun_at, written_at = NULL, message_id = NULL, time = NULL"
                 " WHERE state IN ('queued', 'rejected', 'not_sent')",
-                (session, key, text, self._clock.now()),
+                (number, key, text, self._clock.now()),
             )
             run(
                 "DELETE FROM outbox WHERE session = ?1 AND n <= (SELECT max(n) - ?2 FROM outbox WHERE session = ?1)"
                 " AND state IN ('accepted', 'rejected', 'not_sent')",
-                (session, KEPT),
+                (number, KEPT),
             )
-            row = run(_OUTBOX + "AND o.key = ?", (scope, name, key)).fetchone()
+            row = run(_OUTBOX + "AND o.key = ?", (*_known_by(scope, session), key)).fetchone()
         return OutboxRow(*row)
 
     def mark(
         self,
         scope: str,
-        name: str,
+        session: Session,
         key: str,
         state: SendState,
         message_id: str | None = None,
         time: str | None = None,
     ) -> None:
-        """Move a send on. `writing` must be marked before its first byte leaves. A send whose session
-        was forgotten meanwhile is not missed."""
+        """Move a send on. `writing` must be marked before its first byte leaves; raises SessionOver
+        `session.replaced` when the session is not there any more, and so nothing may."""
         with self._transaction(durable=True) as run:
+            number = self._place(run, scope, session)
+            if number is None and state == "writing":
+                raise replaced(session)
             run(
                 "UPDATE outbox SET state = ?, message_id = coalesce(?, message_id), time = coalesce(?, time),"
-                " written_at = CASE WHEN ? = 'writing' THEN ? ELSE written_at END"
-                f" WHERE session = {_SESSION} AND key = ?",
-                (state, message_id, time, state, self._clock.now(), scope, name, key),
+                " written_at = CASE WHEN ? = 'writing' THEN ? ELSE written_at END WHERE session = ? AND key = ?",
+                (state, message_id, time, state, self._clock.now(), number, key),
             )
 
-    def outbox(self, scope: str, name: str, *states: SendState) -> list[OutboxRow]:
+    def outbox(self, scope: str, session: Session, *states: SendState) -> list[OutboxRow]:
         """The session's sends in the order they were begun; only those in `states`, when given."""
         wanted = f"AND o.state IN ({', '.join('?' * len(states))}) " if states else ""
-        return [OutboxRow(*row) for row in self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (scope, name, *states))]
+        rows = self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (*_known_by(scope, session), *states))
+        return [OutboxRow(*row) for row in rows]
 
-    def sent(self, scope: str, name: str, key: str) -> OutboxRow | None:
+    def sent(self, scope: str, session: Session, key: str) -> OutboxRow | None:
         """The send with this key, whatever became of it."""
-        for row in self._rows(_OUTBOX + "AND o.key = ?", (scope, name, key)):
+        for row in self._rows(_OUTBOX + "AND o.key = ?", (*_known_by(scope, session), key)):
             return OutboxRow(*row)
         return None
 
     # --- ledger ---
 
-    def record(self, scope: str, name: str, entries: Sequence[LedgerEntry]) -> None:
+    def record(self, scope: str, session: Session, entries: Sequence[LedgerEntry]) -> None:
         """Add messages in the order they were seen, in one commit. An id already there keeps its place;
         what is newly known of it (key, sequence, time) is added."""
         if not entries:
             return
         with self._transaction(durable=False) as run:
-            session = _session_number(run, scope, name)
+            number = self._place(run, scope, session)
+            if number is None:
+                return
             self._connection.executemany(
                 "INSERT INTO ledger (session, n, id, key, sequence, time)"
                 " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE session = ?1), ?2, ?3, ?4, ?5)"
                 " ON CONFLICT (session, id) DO UPDATE SET key = coalesce(key, excluded.key),"
                 " sequence = coalesce(sequence, excluded.sequence), time = coalesce(time, excluded.time)",
-                [(session, entry.id, entry.key, entry.sequence, entry.time) for entry in entries],
+                [(number, entry.id, entry.key, entry.sequence, entry.time) for entry in entries],
             )
-            _trim(run, "ledger", session)
+            _trim(run, "ledger", number)
 
-    def seen(self, scope: str, name: str, ids: Sequence[str]) -> set[str]:
+    def seen(self, scope: str, session: Session, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that are in the ledger."""
         found: set[str] = set()
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]
             marks = ", ".join("?" * len(some))
             rows = self._rows(
-                f"SELECT id FROM ledger WHERE session = {_SESSION} AND id IN ({marks})", (scope, name, *some)
+                f"SELECT id FROM ledger WHERE session = {_SESSION} AND id IN ({marks})",
+                (*_known_by(scope, session), *some),
             )
             found.update(id_ for (id_,) in rows)
         return found
 
-    def last_position(self, scope: str, name: str) -> LedgerEntry | None:
+    def last_position(self, scope: str, session: Session) -> LedgerEntry | None:
         """The message recorded last."""
         for row in self._rows(
             f"SELECT id, key, sequence, time FROM ledger WHERE session = {_SESSION} ORDER BY n DESC LIMIT 1",
-            (scope, name),
+            _known_by(scope, session),
         ):
             return LedgerEntry(*row)
         return None
 
-    def cursor(self, scope: str, name: str, path: str) -> Cursor | None:
+    def cursor(self, scope: str, session: Session, path: str) -> Cursor | None:
         """What was last about to be written to this cursor file."""
         for row in self._rows(
-            f"SELECT identity, position, id FROM cursor WHERE session = {_SESSION} AND path = ?", (scope, name, path)
+            f"SELECT identity, position, id FROM cursor WHERE session = {_SESSION} AND path = ?",
+            (*_known_by(scope, session), path),
         ):
             return Cursor(*row)
         return None
 
-    def set_cursor(self, scope: str, name: str, path: str, cursor: Cursor) -> None:
+    def set_cursor(self, scope: str, session: Session, path: str, cursor: Cursor) -> None:
         with self._transaction(durable=True) as run:
-            run(
-                "INSERT OR REPLACE INTO cursor (session, path, identity, position, id) VALUES (?, ?, ?, ?, ?)",
-                (_session_number(run, scope, name), path, cursor.identity, cursor.position, cursor.id),
-            )
+            number = self._place(run, scope, session)
+            if number is not None:
+                run(
+                    "INSERT OR REPLACE INTO cursor (session, path, identity, position, id) VALUES (?, ?, ?, ?, ?)",
+                    (number, path, cursor.identity, cursor.position, cursor.id),
+                )
 
     # --- taking turns ---
 
     @contextmanager
-    def lock(self, name: str, deadline: Deadline) -> Iterator[None]:
+    def lock(self, name: str, deadline: Deadline, *, owner: str = "") -> Iterator[None]:
         """Hold `name` among all processes of this directory, across network calls if need be.
 
-        The kernel gives it back when the holder dies. Not re-entrant. Raises TimedOut when it did
-        not come free in time.
+        `owner`: whose lock it is (`owner_of` a session); it goes when that is forgotten. The kernel gives
+        it back when the holder dies. Not re-entrant. Raises TimedOut when it did not come free in time.
         """
-        with self._one_of([name], deadline, f"another guestctl process still holds the lock {name!r}"):
+        with self._one_of(owner, [name], deadline, f"another guestctl process still holds the lock {name!r}"):
             yield
 
     @contextmanager
-    def slot(self, scope: str, name: str, limit: int, deadline: Deadline) -> Iterator[None]:
+    def slot(self, scope: str, session: Session, limit: int, deadline: Deadline) -> Iterator[None]:
         """Hold one of the `limit` socket places of a session; otherwise as `lock`."""
-        places = [f"slot {number} of {name} in {scope}" for number in range(limit)]
-        what = f"other guestctl processes hold all {limit} connections of session {name!r}"
-        with self._one_of(places, deadline, what):
+        places = [f"slot {number}" for number in range(limit)]
+        what = f"other guestctl processes hold all {limit} connections of session {session.name!r}"
+        with self._one_of(owner_of(scope, session), places, deadline, what):
             yield
 
     @contextmanager
-    def _one_of(self, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
-        release = _await(lambda: self._grab_first(names), deadline)
+    def _one_of(self, owner: str, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
+        release = _await(lambda: self._grab_first(owner, names), deadline)
         if release is None:
             raise TimedOut(refusal, code="timeout.busy")
         try:
@@ -381,19 +433,19 @@ class State:
         finally:
             release()
 
-    def _grab_first(self, names: Sequence[str]) -> Callable[[], None] | None:
+    def _grab_first(self, owner: str, names: Sequence[str]) -> Callable[[], None] | None:
         for name in names:
-            if (release := self._grab(name)) is not None:
+            if (release := self._grab(owner, name)) is not None:
                 return release
         return None
 
-    def _grab(self, name: str) -> Callable[[], None] | None:
+    def _grab(self, owner: str, name: str) -> Callable[[], None] | None:
         if self._directory is None:
             with self._mutex:
-                held = self._held.setdefault(name, threading.Lock())
+                held = self._held.setdefault((owner, name), threading.Lock())
             return held.release if held.acquire(blocking=False) else None
         with _explained(self._directory):
-            return _grab_file(self._directory, name)
+            return _grab_file(self._directory, owner, name)
 
     def take(self, bucket: str, count: int, period: float) -> float:
         """Book one of `count` turns in any `period` seconds, shared by all processes.
@@ -416,20 +468,22 @@ class State:
 
     # --- activity, caches, sandbox ---
 
-    def log(self, scope: str, name: str, event: str, details: Mapping[str, Json]) -> None:
+    def log(self, scope: str, session: Session, event: str, details: Mapping[str, Json]) -> None:
         """Add a line to the session's activity log, at the present time. `details` holds no secret."""
         with self._transaction(durable=False) as run:
-            session = _session_number(run, scope, name)
+            number = self._place(run, scope, session)
+            if number is None:
+                return
             run(
                 "INSERT INTO activity (session, n, at, event, details)"
                 " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM activity WHERE session = ?1), ?2, ?3, ?4)",
-                (session, self._clock.now(), event, json.dumps(dict(details))),
+                (number, self._clock.now(), event, json.dumps(dict(details))),
             )
-            _trim(run, "activity", session)
+            _trim(run, "activity", number)
 
-    def activity(self, scope: str, name: str) -> list[Activity]:
+    def activity(self, scope: str, session: Session) -> list[Activity]:
         rows = self._rows(
-            f"SELECT at, event, details FROM activity WHERE session = {_SESSION} ORDER BY n", (scope, name)
+            f"SELECT at, event, details FROM activity WHERE session = {_SESSION} ORDER BY n", _known_by(scope, session)
         )
         return [Activity(at, event, json.loads(details)) for at, event, details in rows]
 
@@ -472,6 +526,14 @@ class State:
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA secure_delete=ON")
 
+    def _place(self, run: Callable[..., sqlite3.Cursor], scope: str, session: Session) -> int | None:
+        """The row number records of a session go under; None when it is gone, which is told once."""
+        number = _number(run, scope, session)
+        if number is None and session.created_at not in self._missed:
+            self._missed.add(session.created_at)
+            self._untold.append(f"{_gone(session)}: nothing more is recorded of it")
+        return number
+
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._mutex, self._guarded():
             return self._connection.execute(sql, values).fetchall()
@@ -493,6 +555,8 @@ class State:
                 with suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
                 raise
+        while self._untold:  # not before: nobody waits for the database while somebody reads
+            self._notice(self._untold.pop())
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -525,10 +589,28 @@ _OUTBOX = (
 )
 
 
-def _session_number(run: Callable[..., sqlite3.Cursor], scope: str, name: str) -> int:
-    """The session's row number; a row without a body is made for records that come before the session."""
-    run("INSERT OR IGNORE INTO session (scope, name) VALUES (?, ?)", (scope, name))
-    return int(run("SELECT n FROM session WHERE scope = ? AND name = ?", (scope, name)).fetchone()[0])
+def _known_by(scope: str, session: Session) -> tuple[str, float, str]:
+    """What `_SESSION` asks for."""
+    return scope, session.created_at, session.name
+
+
+def _number(run: Callable[..., sqlite3.Cursor], scope: str, session: Session) -> int | None:
+    (number,) = run(f"SELECT {_SESSION}", _known_by(scope, session)).fetchone()
+    return number if number is None else int(number)
+
+
+def owner_of(scope: str, session: Session) -> str:
+    """Whose turns and limits a session's are, whatever it is called meanwhile."""
+    return f"{scope} {session.notes.get(ROOT, session.created_at)!r}"
+
+
+def _gone(session: Session) -> str:
+    return f"session {session.name!r} was forgotten or replaced by another command"
+
+
+def replaced(session: Session) -> SessionOver:
+    """Why nothing is done any more for a session that is not stored."""
+    return SessionOver(_gone(session), code="session.replaced", api=session.api)
 
 
 def _trim(run: Callable[..., sqlite3.Cursor], table: str, session: int) -> None:
@@ -609,12 +691,22 @@ def _write_ahead(connection: sqlite3.Connection) -> str:
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
     """Apply the steps after `version` in one transaction."""
+    connection.create_function("birth_of", 1, _birth_of)
+    connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("BEGIN EXCLUSIVE")
     for step in _STEPS[version:]:
         for statement in step:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version={len(_STEPS)}")
     connection.execute("COMMIT")
+
+
+def _birth_of(body: str | None) -> float | None:
+    """When the session of a stored record was created; read here, since SQLite may round what it reads."""
+    try:
+        return float(json.loads(body or "")["created_at"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -705,7 +797,20 @@ def _stamp(clock: Clock) -> str:
 # --- locks ---
 
 
-def _grab_file(directory: Path, name: str) -> Callable[[], None] | None:
+def _locks(directory: Path, owner: str, name: str | None = None) -> Iterator[Path]:
+    """The lock file of this name, or all there are of the owner's."""
+    part = _digest(owner)
+    if name is not None:
+        yield directory / "locks" / f"{part}-{_digest(name)}.lock"
+    else:
+        yield from (directory / "locks").glob(f"{part}-*.lock")
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _grab_file(directory: Path, owner: str, name: str) -> Callable[[], None] | None:
     """Try to lock `name`; returns what releases it, None when it is held.
 
     An empty SQLite database is the lock file: `BEGIN EXCLUSIVE` is a kernel lock that dies with its
@@ -715,7 +820,7 @@ def _grab_file(directory: Path, name: str) -> Callable[[], None] | None:
     with suppress(FileExistsError):
         locks.mkdir(mode=0o700)
         locks.chmod(0o700)
-    path = locks / f"{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.lock"
+    (path,) = _locks(directory, owner, name)
     _create(path)
     connection = _connect(path)
     try:
@@ -743,7 +848,7 @@ def _await(attempt: Callable[[], Callable[[], None] | None], deadline: Deadline)
 @contextmanager
 def _alone(directory: Path, clock: Clock) -> Iterator[None]:
     """While the database file itself is made, migrated or moved."""
-    release = _await(lambda: _grab_file(directory, "database file"), Deadline.after(clock, BUSY))
+    release = _await(lambda: _grab_file(directory, "", "database file"), Deadline.after(clock, BUSY))
     if release is None:
         raise UsageError(f"{directory}: another guestctl process is still preparing it", code="state.unusable")
     try:
@@ -798,6 +903,7 @@ def _load_session(name: str, body: str) -> Session:
         return Session(
             **{
                 **values,
+                "name": name,
                 "credentials": {key: _credential_in(held) for key, held in values["credentials"].items()},
                 "limits": Limits(**limits),
             }

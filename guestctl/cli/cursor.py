@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from guestctl.errors import UsageError
-from guestctl.model import Message
+from guestctl.model import Message, Session
 from guestctl.state import Cursor, State
 
 
@@ -30,7 +30,7 @@ class CursorFile:
     Raises UsageError when the file is no cursor or cannot be written.
     """
 
-    def __init__(self, path: Path, state: State, scope: str, session: str, stdout: IO[Any]) -> None:
+    def __init__(self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any]) -> None:
         self._path = path.absolute()
         self._note: Callable[[Cursor], None] = lambda cursor: state.set_cursor(scope, session, str(self._path), cursor)
         self._stdout = _regular(stdout)

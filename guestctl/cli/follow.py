@@ -98,8 +98,8 @@ def listen(
         from guestctl.cli.cursor import CursorFile
         from guestctl.dialects.base import Position
 
-        name = run.client.session().name
-        shown.cursor = CursorFile(cursor, run.state, run.client.scope, name, run.world.stdout)
+        session = run.client.session()
+        shown.cursor = CursorFile(cursor, run.state, run.client.scope, session, run.world.stdout)
         after = Position(shown.cursor.after) if shown.cursor.after is not None else None
         from_start = after is None
     events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, wake=rules.left)

@@ -42,7 +42,7 @@ def grow(directory: Path, sessions: int, rows: int) -> None:
     with State.open(directory, SystemClock()) as filled:
         scope, pattern = filled.sessions()[0]
         for number in range(sessions):
-            name = f"old-{number}"
-            filled.put(scope, replace(pattern, name=name))
+            old = replace(pattern, name=f"old-{number}", created_at=pattern.created_at - 1 - number)
+            filled.put(scope, old)
             ids = (f"{number:08x}{at:024x}" for at in range(each))
-            filled.record(scope, name, [LedgerEntry(one, None, None, "2026-03-04T09:15:27.412Z") for one in ids])
+            filled.record(scope, old, [LedgerEntry(one, None, None, "2026-03-04T09:15:27.412Z") for one in ids])

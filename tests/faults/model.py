@@ -286,7 +286,7 @@ class Listener(threading.Thread):
         theatre = self._theatre
         session = client.session()
         with open(self._out, "ab", buffering=0) as out:
-            cursor = CursorFile(theatre.directory / "cursor", client.state, client.scope, session.name, out)
+            cursor = CursorFile(theatre.directory / "cursor", client.state, client.scope, session, out)
             after = Position(cursor.after) if cursor.after is not None else None
             events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: 0.05)
             for event in events:
@@ -466,7 +466,7 @@ def carry_out(schedule: Schedule, *, recovery: float = RECOVERY) -> Run:
         run.struck.update(theatre.proxy.struck)
         run.struck["kill"] += sum(said.delivery == "killed" for said in run.said) + len(schedule.crashes)
         with State.open(theatre.directory / "state", SystemClock()) as state:
-            run.outbox = state.outbox(scope, created.name)
+            run.outbox = state.outbox(scope, created)
             run.sound = state._rows("PRAGMA quick_check") == [("ok",)]
             for _, session in state.sessions():
                 run.identities.add(_identity(session))

@@ -63,8 +63,8 @@ def _assume_not_sent(send: _Send, failure: Failure) -> Message:
 
 
 def _forget(exchange: Exchange, deadline: Deadline) -> list[Message]:
-    for row in exchange.state.outbox(exchange.scope, exchange.session.name, "queued", "writing", "in_doubt"):
-        exchange.state.mark(exchange.scope, exchange.session.name, row.key, "not_sent")
+    for row in exchange.state.outbox(exchange.scope, exchange.session, "queued", "writing", "in_doubt"):
+        exchange.state.mark(exchange.scope, exchange.session, row.key, "not_sent")
     return []
 
 

@@ -65,7 +65,7 @@ def test_what_a_signal_cut_off_is_settled_by_the_next_run(enter: Enter, api: str
             assert log[key] == 0, "said not to be sent, and there"
     with State.open(shell.folder / "state", SystemClock()) as state:
         [(scope, session)] = state.sessions()
-        for row in state.outbox(scope, session.name):
+        for row in state.outbox(scope, session):
             assert row.state in ("accepted", "not_sent", "rejected"), "left open"
             assert log[row.key] == (row.state == "accepted")
     # Each is repeated with its own id, which makes it safe: all are there once, whatever happened before.

@@ -28,6 +28,7 @@ PROCESSES = int(os.environ.get("GUESTCTL_STATE_PROCESSES", "20"))
 OPERATIONS = 25
 SCOPE = "scope"
 LIMIT = 3
+DEFAULT = Session("api", "p", created_at=1.0)
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
@@ -36,6 +37,7 @@ pytestmark = [
 
 HEAD = """
 import os, sys
+from dataclasses import replace
 from pathlib import Path
 from guestctl.clock import Deadline, SystemClock
 from guestctl.model import Credential, Secret, Session
@@ -43,6 +45,7 @@ from guestctl.state import LedgerEntry, State
 clock = SystemClock()
 directory = Path(sys.argv[1])
 me = os.getpid()
+DEFAULT = Session("api", "p", created_at=1.0)
 def soon(): return Deadline.after(clock, 60)
 def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
@@ -55,47 +58,48 @@ with State.open(directory, clock) as state:
         number += 1
         key = f"{me}-{number}"
         token = f"token-{number}-" + "x" * 3000
-        state.put("scope", Session("api", "p", notes={"number": number},
-                                   credentials={"guest": Credential("guest", Secret(token), float(number))}))
+        token = Credential("guest", Secret(token), float(number))
+        state.put("scope", replace(DEFAULT, notes={"number": number}, credentials={"guest": token}))
         say("session", number)
-        state.begin("scope", "default", key, "text " * 50)
-        state.mark("scope", "default", key, "writing")
+        state.begin("scope", DEFAULT, key, "text " * 50)
+        state.mark("scope", DEFAULT, key, "writing")
         say("writing", key)
-        state.mark("scope", "default", key, "accepted", f"id-{key}")
+        state.mark("scope", DEFAULT, key, "accepted", f"id-{key}")
         say("accepted", key)
-        state.record("scope", "default", [LedgerEntry(f"{key}-{i}") for i in range(20)])
+        state.record("scope", DEFAULT, [LedgerEntry(f"{key}-{i}") for i in range(20)])
         say("ledger", key)
-        state.log("scope", "default", "event", {"n": number})
+        state.log("scope", DEFAULT, "event", {"n": number})
         state.take("bucket", 10**6, 60)
-        with state.slot("scope", "default", 3, soon()):
+        with state.slot("scope", DEFAULT, 3, soon()):
             pass
 """
 
 WORKER = """
 rounds = int(sys.argv[2])
 with State.open(directory, clock) as state:
+    state.put("scope", DEFAULT)
     for number in range(rounds):
         key = f"{me}-{number}"
-        state.begin("scope", "default", key, "text")
-        with state.slot("scope", "default", 3, soon()):
+        state.begin("scope", DEFAULT, key, "text")
+        with state.slot("scope", DEFAULT, 3, soon()):
             inside = directory.parent / "inside" / str(me)
             inside.touch()
             say("inside", len(list(inside.parent.iterdir())))
             inside.unlink()
-        state.mark("scope", "default", key, "accepted", f"id-{key}")
-        state.record("scope", "default", [LedgerEntry(key), LedgerEntry("shared")])
+        state.mark("scope", DEFAULT, key, "accepted", f"id-{key}")
+        state.record("scope", DEFAULT, [LedgerEntry(key), LedgerEntry("shared")])
         with state.lock("count", soon()):
             found = state.get("scope", "counter")
             count = 0 if found is None else found.notes["count"]
             state.put("scope", Session("api", "p", name="counter", notes={"count": count + 1}))
-        state.log("scope", "default", "event", {})
+        state.log("scope", DEFAULT, "event", {})
         if state.take("budget", 10, 10**6) == 0:
             say("booked")
 """
 
 HOLDER = """
 with State.open(directory, clock) as state:
-    with state.lock("held", soon()), state.slot("scope", "default", 1, soon()):
+    with state.lock("held", soon()), state.slot("scope", DEFAULT, 1, soon()):
         say("holding")
         sys.stdin.read()
 """
@@ -147,9 +151,9 @@ def test_many_processes_at_once_lose_nothing_and_never_exceed_a_limit(tmp_path: 
     assert said.count("booked") == 10
     with State.open(directory, SystemClock()) as state:
         keys = [f"{worker.pid}-{number}" for worker in workers for number in range(OPERATIONS)]
-        assert {row.key for row in state.outbox(SCOPE, "default", "accepted")} == set(keys)
-        assert state.seen(SCOPE, "default", [*keys, "shared"]) == {*keys, "shared"}
-        assert len(state.activity(SCOPE, "default")) == PROCESSES * OPERATIONS
+        assert {row.key for row in state.outbox(SCOPE, DEFAULT, "accepted")} == set(keys)
+        assert state.seen(SCOPE, DEFAULT, [*keys, "shared"]) == {*keys, "shared"}
+        assert len(state.activity(SCOPE, DEFAULT)) == PROCESSES * OPERATIONS
         counter = state.get(SCOPE, "counter")
         assert counter is not None
         assert counter.notes["count"] == PROCESSES * OPERATIONS
@@ -172,7 +176,7 @@ def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(
         latest = max((int(what) for kind, what in told if kind == "session"), default=0)
         promised.update({what: kind for kind, what in told if kind != "session"})
         with State.open(directory, SystemClock()) as state:
-            kept = {row.key: row for row in state.outbox(SCOPE, "default")}
+            kept = {row.key: row for row in state.outbox(SCOPE, DEFAULT)}
             newest = list(promised.items())[-1_000:]
             for key, kind in newest:
                 if kind == "writing":
@@ -180,16 +184,16 @@ def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(
                 else:
                     assert (kept[key].state, kept[key].message_id) == ("accepted", f"id-{key}")
             recorded = [f"{key}-{index}" for key, kind in newest[-200:] if kind == "ledger" for index in range(20)]
-            assert state.seen(SCOPE, "default", recorded) == set(recorded)
+            assert state.seen(SCOPE, DEFAULT, recorded) == set(recorded)
             for key in list(kept)[-100:]:  # a batch is there whole or not at all
-                assert len(state.seen(SCOPE, "default", [f"{key}-{index}" for index in range(20)])) in {0, 20}
+                assert len(state.seen(SCOPE, DEFAULT, [f"{key}-{index}" for index in range(20)])) in {0, 20}
             session = state.get(SCOPE, "default")
             assert session is not None
             number = session.notes["number"]
             assert number >= latest
             expected = Credential("guest", Secret(f"token-{number}-" + "x" * 3000), float(number))
             assert session.credential("guest") == expected
-            with state.slot(SCOPE, "default", 1, Deadline.after(SystemClock(), 30)):
+            with state.slot(SCOPE, DEFAULT, 1, Deadline.after(SystemClock(), 30)):
                 pass
     intact(directory)
 
@@ -202,7 +206,7 @@ def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
         # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
         body = f"""
 import guestctl.state as module, signal
-connect, left = module._connect, {chance.randrange(0, 30)}
+connect, left = module._connect, {chance.randrange(0, 40)}
 def traced(path):
     connection = connect(path)
     def count(statement):
@@ -235,12 +239,12 @@ def test_a_killed_holder_gives_its_locks_back(tmp_path: Path) -> None:
         assert process.stdout.readline() == "holding\n"
         for taken in (
             state.lock("held", Deadline.after(clock, 0)),
-            state.slot(SCOPE, "default", 1, Deadline(clock, 0)),
+            state.slot(SCOPE, DEFAULT, 1, Deadline(clock, 0)),
         ):
             with pytest.raises(Exception, match="other guestctl process"), taken:
                 pytest.fail("held twice")
         process.send_signal(signal.SIGKILL)
-        with state.lock("held", Deadline.after(clock, 60)), state.slot(SCOPE, "default", 1, Deadline.after(clock, 60)):
+        with state.lock("held", Deadline.after(clock, 60)), state.slot(SCOPE, DEFAULT, 1, Deadline.after(clock, 60)):
             pass
 
 
@@ -261,7 +265,8 @@ with State.open(directory, clock) as state:
         with State.open(directory, clock) as other:
             with pytest.raises(Exception, match="another guestctl process"), other.lock("held", Deadline(clock, 0)):
                 pytest.fail("held twice")
-            other.record(SCOPE, "default", [LedgerEntry("m")])
+            other.put(SCOPE, DEFAULT)
+            other.record(SCOPE, DEFAULT, [LedgerEntry("m")])
         with running(probe, directory) as process:
             assert process.communicate()[0] == "taken\n"
 
@@ -274,12 +279,12 @@ import resource, signal, json
 from guestctl.errors import UsageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with State.open(directory, clock) as state:
-    state.put("scope", Session("api", "p"))
+    state.put("scope", DEFAULT)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
     kept = []
     try:
         for number in range(10_000):
-            state.begin("scope", "default", f"k{number}", "x" * 2000)
+            state.begin("scope", DEFAULT, f"k{number}", "x" * 2000)
             kept.append(f"k{number}")
     except UsageError as error:
         say(json.dumps([error.code, error.message, kept]))
@@ -292,5 +297,5 @@ with State.open(directory, clock) as state:
     assert str(directory) in message
     assert kept
     with State.open(directory, SystemClock()) as state:
-        assert [row.key for row in state.outbox(SCOPE, "default")] == kept
+        assert [row.key for row in state.outbox(SCOPE, DEFAULT)] == kept
     intact(directory)

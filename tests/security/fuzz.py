@@ -259,7 +259,7 @@ def _cursor(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as room, State.open(None, CLOCK) as state:
         path = Path(room) / "cursor"
         path.write_bytes(content)
-        CursorFile(path, state, "scope", "s", Stream())
+        CursorFile(path, state, "scope", Session("api", "p"), Stream())
 
 
 def _faults(text: str) -> None:

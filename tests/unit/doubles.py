@@ -402,8 +402,8 @@ class World:
             setattr(self.dialect, name, value)
         self.service.numbered_pages = self.dialect.paging is Paging.NUMBERED
         self.service.deduplicates = self.dialect.deduplicates
-        self.state = State.open(None, self.clock)
         self.notices: list[str] = []
+        self.state = State.open(None, self.clock, notice=self.notices.append)
         patch.setattr("guestctl.transport.socket.Socket.connect", self.service.connect)
         self.exchange = self.another()
 

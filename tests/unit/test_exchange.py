@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from guestctl.clock import Deadline
 from guestctl.dialects.base import Backoff, Rate
 from guestctl.errors import (
     Conflict,
@@ -22,7 +23,7 @@ from guestctl.errors import (
     Unauthorised,
     Unsupported,
 )
-from guestctl.exchange import LIMIT_RETRIES, LOCK_PATIENCE, TRIES, Exchange, jittered
+from guestctl.exchange import AHEAD, AHEAD_AGAIN, LIMIT_RETRIES, LOCK_PATIENCE, TRIES, Exchange, jittered
 from guestctl.model import Credential, Secret, Session
 from guestctl.wire import Flow, Reply, Request, call, turn
 from tests.unit.doubles import SCOPE, World
@@ -238,7 +239,7 @@ def test_an_api_without_refresh_says_what_the_service_said(world: World, monkeyp
 
 def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, margins={"guest": 60.0})
-    expiring(world, 10.0)
+    expiring(world, -1.0)
     Answers(world, DOWN)
     with pytest.raises(NetworkError) as caught:
         world.exchange.call(replace(POST, credential="guest"), world.deadline())
@@ -247,11 +248,118 @@ def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: 
 
 def test_tries_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, margins={"guest": 60.0}, renewal=Backoff(0.1, 5.0, 3))
-    expiring(world, 10.0)
+    expiring(world, -1.0)
     answers = Answers(world, UNSENT)
     with pytest.raises(NetworkError):
         world.exchange.call(BEARER, world.deadline(300.0))
     assert len(answers.asked) == 3
+
+
+# --- renewing ahead of time, and waiting for it ---
+
+
+@pytest.fixture
+def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(monkeypatch, margins={"guest": 60.0})
+    expiring(world, 50.0)
+    return world
+
+
+def silent(world: World, seconds: float) -> Callable[[], Reply]:
+    """The service takes a renewal and says nothing, which takes the time there is."""
+
+    def nothing() -> Reply:
+        world.clock.advance(seconds)
+        raise NetworkError("no whole answer in time", written=True)
+
+    return nothing
+
+
+def test_nobody_waits_for_a_renewal_ahead_of_time(ageing: World) -> None:
+    answers = Answers(ageing, said(200))
+    with ageing.another().turn("renew guest", ageing.deadline()):
+        assert ageing.exchange.call(BEARER, ageing.deadline()).ok
+    assert (answers.headers[0]["Authorization"], ageing.clock.monotonic()) == ("Bearer token-of-the-guest", 0.0)
+    assert ageing.notices == []
+
+
+@pytest.mark.parametrize("outcome", ["silence", "refused", "nonsense"])
+def test_a_renewal_ahead_of_time_that_fails_fails_nothing(ageing: World, outcome: str) -> None:
+    fails: dict[str, Reply | Callable[[], Reply]] = {
+        "silence": silent(ageing, AHEAD),
+        "refused": said(401),
+        "nonsense": said(200, b"<html>"),
+    }
+    answers = Answers(ageing, fails[outcome], said(200), said(200), said(200, b'{"token": "fresh"}'), said(200))
+    for _ in range(2):
+        assert ageing.exchange.call(BEARER, ageing.deadline()).ok
+    assert [one.route for one in answers.asked] == ["refresh", "history", "history"]
+    assert answers.headers[2]["Authorization"] == "Bearer token-of-the-guest"
+    assert "could not be renewed yet" in ageing.notices[0]
+    ageing.clock.advance(AHEAD_AGAIN)
+    ageing.exchange.call(BEARER, ageing.deadline())
+    assert [one.route for one in answers.asked[3:]] == ["refresh", "history"]
+    assert answers.headers[4]["Authorization"] == "Bearer fresh"
+
+
+@pytest.mark.parametrize(("left", "share"), [(30.0, AHEAD), (8.0, 2.0), (None, AHEAD)])
+def test_a_renewal_ahead_of_time_has_a_share_of_the_deadline(
+    ageing: World, monkeypatch: pytest.MonkeyPatch, left: float | None, share: float
+) -> None:
+    given: list[float | None] = []
+
+    def perform(request: Request, *, deadline: Deadline, **_: object) -> Reply:
+        given.append(deadline.remaining())
+        return said(200, b'{"token": "fresh"}')
+
+    monkeypatch.setattr(ageing.service, "perform", perform)
+    ageing.exchange.call(BEARER, ageing.deadline(left))
+    assert given == [share, left]
+
+
+def test_a_token_that_expires_while_it_is_renewed_ahead_is_renewed_for_good(ageing: World) -> None:
+    ageing.clock.advance(51.0 - AHEAD)
+    answers = Answers(ageing, silent(ageing, AHEAD), said(200, b'{"token": "fresh"}'), said(200))
+    ageing.exchange.call(BEARER, ageing.deadline())
+    assert [one.route for one in answers.asked] == ["refresh", "refresh", "history"]
+
+
+@pytest.mark.parametrize("why", ["expired", "refused"])
+def test_waiting_for_another_renewal_is_bounded_and_ends_as_not_reached(ageing: World, why: str) -> None:
+    """Contract §5: 9 only when the service was reached and the awaited thing did not come."""
+    if why == "expired":
+        ageing.clock.advance(51.0)
+    else:
+        expiring(ageing, 1000.0)
+    begun = ageing.clock.monotonic()
+    answers = Answers(ageing, said(401))
+    with ageing.another().turn("renew guest", ageing.deadline()), pytest.raises(NetworkError) as caught:
+        ageing.exchange.call(replace(POST, route="send", credential="guest"), ageing.deadline(20.0))
+    assert "another guestctl process" in caught.value.message
+    assert not caught.value.written
+    assert ageing.clock.monotonic() - begun == pytest.approx(10.0, abs=0.1)
+    assert len(answers.asked) == (0 if why == "expired" else 1)
+
+
+def test_who_waited_in_vain_asks_itself_in_what_is_left(ageing: World) -> None:
+    """The one before has given up in time for that."""
+    ageing.clock.advance(51.0)
+    begun = ageing.clock.monotonic()
+    first, second = ageing.exchange, ageing.another()
+    answers = Answers(ageing, said(200, b'{"token": "fresh"}'), said(200))
+    holding = first.turn("renew guest", ageing.deadline())
+    holding.__enter__()
+    sleep = ageing.clock.sleep
+
+    def slept(seconds: float) -> None:
+        sleep(seconds)
+        if ageing.clock.monotonic() - begun > 5.0:
+            ageing.clock.sleep = sleep  # type: ignore[method-assign]
+            holding.__exit__(None, None, None)
+
+    ageing.clock.sleep = slept  # type: ignore[method-assign]
+    assert second.call(BEARER, ageing.deadline(20.0)).ok
+    assert [one.route for one in answers.asked] == ["refresh", "history"]
 
 
 # --- keeping ---
@@ -288,18 +396,18 @@ def test_whoever_has_taken_the_name_keeps_it(world: World) -> None:
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.token() == "token of the new"
-    assert listening.session.token() == "token-of-the-guest"
+    assert (listening.session.name, listening.session.token()) == ("default-2", "token-of-the-guest")
+    assert world.notices == []
 
 
 def test_a_new_session_is_stored(world: World) -> None:
     world.state.forget(SCOPE, "default")
     world.exchange.session = Session("toy", "p", created_at=world.clock.now())
     world.exchange.keep(replace(world.exchange.session, state="active"))
-    later = world.clock.now() + 5
-    world.exchange.keep(replace(world.exchange.session, created_at=later))
+    world.exchange.keep(replace(world.exchange.session, new_session=False))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
-    assert stored.created_at == later
+    assert (stored.state, stored.new_session) == ("active", False)
 
 
 def test_tokens_can_be_kept_out_of_the_database(world: World) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 
 from guestctl.dialects.base import Paging, Position
 from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
-from guestctl.listening import RENEW_AGAIN, SECOND_LOOK, STABLE, Listener
+from guestctl.exchange import AHEAD_AGAIN
+from guestctl.listening import SECOND_LOOK, STABLE, Listener
 from guestctl.model import Connection, Event, Gap, Message, Outgoing, Secret, Session, SessionEvent, Typing, Unknown
 from guestctl.sending import deliver
 from guestctl.wire import Flow, Reply
@@ -481,7 +482,7 @@ def test_a_renewal_that_fails_for_now_keeps_the_socket_and_is_tried_again(ageing
     heard = Heard(ageing).live()
     ageing.service.refreshes.extend([NetworkError("down", written=True)] * 2)
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
-    heard.run(60.0 + 3 * RENEW_AGAIN + 1)
+    heard.run(60.0 + 3 * AHEAD_AGAIN + 1)
     assert heard.failure is None
     assert len(ageing.service.sockets) == 1
     assert not ageing.service.refreshes
@@ -623,8 +624,8 @@ def test_what_was_shown_is_remembered_and_nothing_else(plain: World, shown: bool
     else:
         with pytest.raises(BrokenPipeError):
             heard.stream.throw(BrokenPipeError())
-    assert plain.state.seen(SCOPE, "default", ["m1", "m2", "m3"]) == ({"m1", "m2"} if shown else {"m1"})
-    last = plain.state.last_position(SCOPE, "default")
+    assert plain.state.seen(SCOPE, plain.exchange.session, ["m1", "m2", "m3"]) == ({"m1", "m2"} if shown else {"m1"})
+    last = plain.state.last_position(SCOPE, plain.exchange.session)
     assert last is not None
     assert last.id == ("m2" if shown else "m1")
 
@@ -639,8 +640,8 @@ def test_the_caller_gets_control_when_it_asked_for_it(plain: World) -> None:
 def test_lagging_history_is_waited_for_until_it_has_what_was_acknowledged(plain: World) -> None:
     plain.dialect.history_lags = True  # type: ignore[misc]
     entry = plain.service.store("mine", "inbound", "k1")
-    plain.state.begin(SCOPE, "default", "k1", "{}")
-    plain.state.mark(SCOPE, "default", "k1", "accepted", entry["id"], entry["time"])
+    plain.state.begin(SCOPE, plain.exchange.session, "k1", "{}")
+    plain.state.mark(SCOPE, plain.exchange.session, "k1", "accepted", entry["id"], entry["time"])
     plain.service.hidden = 1
     real = plain.clock.sleep
 

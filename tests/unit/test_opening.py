@@ -26,7 +26,7 @@ FRESH = Reply(200, {}, b'{"token": "fresh-token"}', 0.0)
 def test_attached_stored_and_logged(world: World) -> None:
     line = open_line(world.exchange, world.deadline())
     assert line.session is world.exchange.session
-    assert [entry.event for entry in world.state.activity(SCOPE, "default")] == ["ws_connected"]
+    assert [entry.event for entry in world.state.activity(SCOPE, world.exchange.session)] == ["ws_connected"]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -91,10 +91,10 @@ def test_a_session_that_is_over_is_not_opened(world: World, state: str) -> None:
 def test_a_new_session_in_place_of_one_with_messages_is_over(world: World, known: str) -> None:
     """Contract §2: nothing more is sent, it is marked over."""
     if known == "ledger":
-        world.state.record(SCOPE, "default", [LedgerEntry("m1")])
+        world.state.record(SCOPE, world.exchange.session, [LedgerEntry("m1")])
     else:
-        world.state.begin(SCOPE, "default", "k", "{}")
-        world.state.mark(SCOPE, "default", "k", "accepted", "m1")
+        world.state.begin(SCOPE, world.exchange.session, "k", "{}")
+        world.state.mark(SCOPE, world.exchange.session, "k", "accepted", "m1")
     world.service.new_session = True
     with pytest.raises(SessionOver) as caught:
         open_line(world.exchange, world.deadline())

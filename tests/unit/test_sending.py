@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +24,7 @@ from guestctl.errors import (
     Unreadable,
     UsageError,
 )
-from guestctl.model import Option, Outgoing
+from guestctl.model import Option, Outgoing, Session
 from guestctl.sending import deliver, settle_open
 from guestctl.wire import Reply
 from tests.unit.doubles import SCOPE, World, lost
@@ -60,13 +61,13 @@ def say(world: World, text: str = "hello", key: str = "k1", *, seconds: float | 
     except Failure as failure:
         claim = failure.delivery
     assert claim is not None, "a send that fails must say what became of the message"
-    row = world.state.sent(SCOPE, "default", key)
+    row = world.state.sent(SCOPE, world.exchange.session, key)
     assert row is None or row.state == claim
     return claim
 
 
 def state_of(world: World, key: str = "k1") -> str | None:
-    row = world.state.sent(SCOPE, "default", key)
+    row = world.state.sent(SCOPE, world.exchange.session, key)
     return None if row is None else row.state
 
 
@@ -293,7 +294,7 @@ def test_checked_before_anything_is_sent(keyed: World, monkeypatch: pytest.Monke
 
 
 def test_waiting_for_another_send_in_vain_is_not_sent(keyed: World) -> None:
-    with keyed.state.lock(f"send/{SCOPE}/default", keyed.deadline()):
+    with keyed.exchange.turn("send", keyed.deadline()):
         assert say(keyed, seconds=1.0) == "not_sent"
 
 
@@ -329,7 +330,7 @@ def test_a_disk_that_fills_up_on_the_way(keyed: World, monkeypatch: pytest.Monke
 def test_the_socket_comes_before_the_lock(keyed: World) -> None:
     """Everybody takes a socket's place first and the send lock second; otherwise they wait for each other."""
     keyed.service.doors.append(NetworkError("down", transient=False))
-    with keyed.state.lock(f"send/{SCOPE}/default", keyed.deadline()):
+    with keyed.exchange.turn("send", keyed.deadline()):
         begun = keyed.clock.monotonic()
         assert say(keyed) == "not_sent"
         assert keyed.clock.monotonic() == begun
@@ -342,8 +343,8 @@ def leave(world: World, key: str, text: str, state: str = "writing", **more: obj
     """A send of a process that died."""
     from guestctl.sending import _dump
 
-    world.state.begin(SCOPE, "default", key, _dump(replace(Outgoing(key, text), **more)))  # type: ignore[arg-type]
-    world.state.mark(SCOPE, "default", key, state)  # type: ignore[arg-type]
+    world.state.begin(SCOPE, world.exchange.session, key, _dump(replace(Outgoing(key, text), **more)))  # type: ignore[arg-type]
+    world.state.mark(SCOPE, world.exchange.session, key, state)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("world_name", ["keyed", "plain"])
@@ -444,7 +445,7 @@ def test_what_was_accepted_before_is_nobody_elses(plain: World) -> None:
     plain.service.sends.append("echo_lost")
     assert say(plain, "hi", "k2") == "accepted"
     assert plain.service.texts() == ["hi", "hi"]
-    assert {row.message_id for row in plain.state.outbox(SCOPE, "default")} == {"m1", "m2"}
+    assert {row.message_id for row in plain.state.outbox(SCOPE, plain.exchange.session)} == {"m1", "m2"}
     plain.service.sends.append("frame_lost")
     assert say(plain, "hi", "k3") == "accepted"
     assert plain.service.texts() == ["hi", "hi", "hi"]
@@ -512,3 +513,74 @@ def test_what_is_claimed_is_so(
         claims[f"text {n}"] = state_of(world, f"k{n}") or claims[f"text {n}"]
         assert claims[f"text {n}"] != "in_doubt", "a run without faults settles it"
     compare(claims)
+
+
+# --- a session that is replaced meanwhile ---
+
+
+def successor(world: World) -> Session:
+    """Another command has begun a session of the same name."""
+    world.clock.advance(1.0)
+    begun = replace(world.exchange.session, created_at=world.clock.now())
+    world.state.put(SCOPE, begun)
+    return begun
+
+
+def test_a_send_under_way_is_settled_under_its_own_session(keyed: World) -> None:
+    """It was set aside under another name while the service was silent."""
+    old = keyed.exchange.session
+    keyed.service.sends.append("stored_silent")
+    begun: list[Session] = []
+
+    def set_aside() -> None:
+        keyed.state.rename(SCOPE, "default", "default-1")
+        begun.append(successor(keyed))
+
+    keyed.service.after(1.0, set_aside)
+    assert say(keyed) == "accepted"
+    assert [row.state for row in keyed.state.outbox(SCOPE, old)] == ["accepted"]
+    assert keyed.state.outbox(SCOPE, begun[0]) == []
+    assert keyed.service.texts() == ["hello"]
+
+
+def test_turns_are_taken_with_those_who_know_the_session_by_its_old_name(keyed: World) -> None:
+    """Else what the other is writing now would pass for a dead process's."""
+    late = keyed.another()
+    keyed.state.rename(SCOPE, "default", "default-1")
+    keyed.exchange.keep(keyed.exchange.session)
+    assert keyed.exchange.session.name == "default-1"
+    with late.turn("send", keyed.deadline()), pytest.raises(TimedOut):
+        deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline(2.0))
+
+
+def test_nothing_leaves_for_a_session_that_was_replaced(keyed: World) -> None:
+    begun = successor(keyed)
+    with pytest.raises(SessionOver) as caught:
+        deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
+    assert (caught.value.code, caught.value.delivery) == ("session.replaced", "not_sent")
+    assert keyed.service.texts() == []
+    assert keyed.state.outbox(SCOPE, begun) == []
+
+
+def test_replaced_between_the_row_and_the_first_byte_nothing_leaves(
+    rest: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest.exchange, "wait_to_send", lambda deadline: successor(rest))
+    with pytest.raises(SessionOver) as caught:
+        deliver(rest.exchange, Outgoing("k1", "hello"), rest.deadline())
+    assert (caught.value.code, caught.value.delivery) == ("session.replaced", "not_sent")
+    assert rest.service.texts() == []
+
+
+def test_an_outcome_that_cannot_be_recorded_any_more_is_told(rest: World) -> None:
+    send = rest.service._send
+
+    def replaced_meanwhile(*args: Any) -> Any:
+        successor(rest)
+        return send(*args)
+
+    rest.service._send = replaced_meanwhile  # type: ignore[method-assign, assignment]
+    assert deliver(rest.exchange, Outgoing("k1", "hello"), rest.deadline()).id == "m1"
+    assert rest.notices == [
+        "session 'default' was forgotten or replaced by another command: nothing more is recorded of it"
+    ]

@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 
 from guestctl import state as module
 from guestctl.clock import Deadline
-from guestctl.errors import Failure, TimedOut, UsageError
+from guestctl.errors import Failure, SessionOver, TimedOut, UsageError
 from guestctl.model import Credential, Limits, Secret, Session
-from guestctl.state import Activity, Cursor, LedgerEntry, State
+from guestctl.state import Activity, Cursor, LedgerEntry, State, owner_of
 from tests.fakes import FakeClock
 
 SCOPE = "staging web-messaging https://api.example"
@@ -32,7 +33,19 @@ def state(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> I
 
 
 def session(name: str = "default", **more: Any) -> Session:
-    return Session(api="web-messaging", profile="staging", name=name, **more)
+    """A session whose birth tells it from those of other names."""
+    values = {"api": "web-messaging", "profile": "staging", "created_at": float(sum(name.encode())), **more}
+    return Session(name=name, **values)
+
+
+DEFAULT = session()
+
+
+@pytest.fixture
+def kept(state: State) -> State:
+    """With a session in it, whose records these are."""
+    state.put(SCOPE, DEFAULT)
+    return state
 
 
 FULL = session(
@@ -120,23 +133,26 @@ def test_the_current_session(state: State) -> None:
     assert state.current("elsewhere") is None
 
 
-def fill(state: State, name: str) -> None:
-    state.put(SCOPE, session(name))
+def fill(state: State, name: str) -> Session:
+    stored = session(name)
+    state.put(SCOPE, stored)
     state.use(SCOPE, name)
-    state.begin(SCOPE, name, "k", "text")
-    state.record(SCOPE, name, [LedgerEntry("m1")])
-    state.set_cursor(SCOPE, name, "/f", Cursor("1:2", 10, "m1"))
-    state.log(SCOPE, name, "session_started", {})
+    state.begin(SCOPE, stored, "k", "text")
+    state.record(SCOPE, stored, [LedgerEntry("m1")])
+    state.set_cursor(SCOPE, stored, "/f", Cursor("1:2", 10, "m1"))
+    state.log(SCOPE, stored, "session_started", {})
+    return stored
 
 
-def traces(state: State, name: str) -> list[Any]:
+def traces(state: State, name: str, of: Session | None = None) -> list[Any]:
+    records = of or session(name)
     return [
         state.get(SCOPE, name) is not None,
         state.current(SCOPE) == name,
-        len(state.outbox(SCOPE, name)),
-        state.last_position(SCOPE, name) is not None,
-        state.cursor(SCOPE, name, "/f") is not None,
-        len(state.activity(SCOPE, name)),
+        len(state.outbox(SCOPE, records)),
+        state.last_position(SCOPE, records) is not None,
+        state.cursor(SCOPE, records, "/f") is not None,
+        len(state.activity(SCOPE, records)),
     ]
 
 
@@ -149,25 +165,82 @@ def test_forgetting_leaves_nothing(state: State) -> None:
 
 
 def test_renaming_takes_everything_along(state: State) -> None:
-    fill(state, "b")
-    fill(state, "a")
+    other, mine = fill(state, "b"), fill(state, "a")
     state.rename(SCOPE, "a", "b")
-    assert traces(state, "a") == [False, False, 0, False, False, 0]
-    assert traces(state, "b") == [True, True, 1, True, True, 1]
+    assert traces(state, "a", other) == [False, False, 0, False, False, 0]
+    assert traces(state, "b", mine) == [True, True, 1, True, True, 1]
     renamed = state.get(SCOPE, "b")
     assert renamed is not None
     assert renamed.name == "b"
     state.rename(SCOPE, "none", "b")
     state.rename(SCOPE, "b", "b")
-    assert traces(state, "b") == [True, True, 1, True, True, 1]
+    assert traces(state, "b", mine) == [True, True, 1, True, True, 1]
 
 
-def test_records_may_come_before_the_session(state: State) -> None:
-    state.record(SCOPE, "early", [LedgerEntry("m1")])
-    assert state.get(SCOPE, "early") is None
-    assert state.sessions() == []
-    state.rename(SCOPE, "early", "later")
-    assert state.seen(SCOPE, "later", ["m1"]) == {"m1"}
+# --- records belong to a session, not to its name ---
+
+
+def test_whoever_still_knows_a_session_by_its_old_name_finds_it(state: State) -> None:
+    old = fill(state, "a")
+    state.rename(SCOPE, "a", "a-1")
+    state.put(SCOPE, replace(old, created_at=old.created_at + 1))
+    state.mark(SCOPE, old, "k", "accepted", "m2")
+    state.record(SCOPE, old, [LedgerEntry("m2")])
+    state.log(SCOPE, old, "late", {})
+    assert state.update(SCOPE, replace(old, notes={"late": True}))
+    found = state.find(SCOPE, old)
+    assert found is not None
+    assert (found.name, found.notes) == ("a-1", {"late": True})
+    successor = state.get(SCOPE, "a")
+    assert successor is not None
+    assert successor.notes == {}
+    assert traces(state, "a", successor)[2:] == [0, False, False, 0]
+    assert [row.message_id for row in state.outbox(SCOPE, old)] == ["m2"]
+    assert state.seen(SCOPE, old, ["m1", "m2"]) == {"m1", "m2"}
+
+
+@pytest.mark.parametrize("how", ["forgotten", "replaced"])
+def test_nothing_is_recorded_of_a_session_that_is_gone(clock: FakeClock, how: str) -> None:
+    notices: list[str] = []
+    with State.open(None, clock, notice=notices.append) as state:
+        old = fill(state, "a")
+        if how == "forgotten":
+            state.forget(SCOPE, "a")
+        successor = replace(old, created_at=old.created_at + 1)
+        state.put(SCOPE, successor)
+        assert state.find(SCOPE, old) is None
+        assert not state.update(SCOPE, replace(old, notes={"late": True}))
+        state.record(SCOPE, old, [LedgerEntry("m2")])
+        state.log(SCOPE, old, "late", {})
+        state.set_cursor(SCOPE, old, "/f", Cursor("1:2", 20, "m2"))
+        state.mark(SCOPE, old, "k", "in_doubt")
+        assert notices == ["session 'a' was forgotten or replaced by another command: nothing more is recorded of it"]
+        for act in (lambda: state.begin(SCOPE, old, "k2", ""), lambda: state.mark(SCOPE, old, "k", "writing")):
+            with pytest.raises(SessionOver) as caught:
+                act()
+            assert caught.value.code == "session.replaced"
+        assert traces(state, "a", successor)[2:] == traces(state, "a", old)[2:] == [0, False, False, 0]
+        assert state.get(SCOPE, "a") == successor
+
+
+def test_what_is_told_of_a_lost_session_is_told_after_the_transaction(tmp_path: Path, clock: FakeClock) -> None:
+    """Whoever reads it may take long: nobody else may wait for that."""
+
+    def busy(text: str) -> None:
+        with State.open(tmp_path / "s", clock) as other:
+            other.use(SCOPE, "told")
+
+    with State.open(tmp_path / "s", clock, notice=busy) as state:
+        state.log(SCOPE, DEFAULT, "late", {})
+        assert state.current(SCOPE) == "told"
+
+
+def test_sessions_born_in_one_instant_are_told_apart_by_name(state: State) -> None:
+    twins = [session(name, created_at=5.0) for name in ("a", "b")]
+    for number, twin in enumerate(twins):
+        state.put(SCOPE, twin)
+        state.record(SCOPE, twin, [LedgerEntry(f"m{number}")])
+    assert [state.last_position(SCOPE, twin) for twin in twins] == [LedgerEntry("m0"), LedgerEntry("m1")]
 
 
 def test_shared_credentials(state: State) -> None:
@@ -188,86 +261,81 @@ def test_a_forgotten_token_is_nowhere_in_the_files(tmp_path: Path, clock: FakeCl
 # --- outbox ---
 
 
-def test_a_send_from_beginning_to_end(state: State, clock: FakeClock) -> None:
-    row = state.begin(SCOPE, "default", "k1", "hello")
+def test_a_send_from_beginning_to_end(kept: State, clock: FakeClock) -> None:
+    row = kept.begin(SCOPE, DEFAULT, "k1", "hello")
     assert (row.key, row.text, row.state, row.begun_at, row.written_at) == ("k1", "hello", "queued", clock.now(), None)
     clock.sleep(1)
-    state.mark(SCOPE, "default", "k1", "writing")
+    kept.mark(SCOPE, DEFAULT, "k1", "writing")
     clock.sleep(1)
-    state.mark(SCOPE, "default", "k1", "accepted", "id-1", "2026-03-04T09:15:27.412Z")
-    done = state.sent(SCOPE, "default", "k1")
+    kept.mark(SCOPE, DEFAULT, "k1", "accepted", "id-1", "2026-03-04T09:15:27.412Z")
+    done = kept.sent(SCOPE, DEFAULT, "k1")
     assert done is not None
     assert (done.state, done.message_id, done.time) == ("accepted", "id-1", "2026-03-04T09:15:27.412Z")
     assert done.written_at == row.begun_at + 1
-    assert state.sent(SCOPE, "default", "k2") is None
-    assert state.sent("elsewhere", "default", "k1") is None
+    assert kept.sent(SCOPE, DEFAULT, "k2") is None
+    assert kept.sent("elsewhere", DEFAULT, "k1") is None
 
 
-def test_the_outbox_by_state_in_order(state: State) -> None:
+def test_the_outbox_by_state_in_order(kept: State) -> None:
     for key in ("c", "a", "b"):
-        state.begin(SCOPE, "default", key, key)
-    state.mark(SCOPE, "default", "a", "in_doubt")
-    state.mark(SCOPE, "default", "c", "writing")
-    assert [row.key for row in state.outbox(SCOPE, "default")] == ["c", "a", "b"]
-    assert [row.key for row in state.outbox(SCOPE, "default", "writing", "in_doubt")] == ["c", "a"]
-    assert state.outbox(SCOPE, "default", "rejected") == []
+        kept.begin(SCOPE, DEFAULT, key, key)
+    kept.mark(SCOPE, DEFAULT, "a", "in_doubt")
+    kept.mark(SCOPE, DEFAULT, "c", "writing")
+    assert [row.key for row in kept.outbox(SCOPE, DEFAULT)] == ["c", "a", "b"]
+    assert [row.key for row in kept.outbox(SCOPE, DEFAULT, "writing", "in_doubt")] == ["c", "a"]
+    assert kept.outbox(SCOPE, DEFAULT, "rejected") == []
 
 
 @pytest.mark.parametrize("before", ["writing", "in_doubt", "accepted"])
-def test_a_key_that_may_have_left_is_not_begun_again(state: State, before: Any) -> None:
-    state.begin(SCOPE, "default", "k", "first")
-    state.mark(SCOPE, "default", "k", before)
-    again = state.begin(SCOPE, "default", "k", "second")
+def test_a_key_that_may_have_left_is_not_begun_again(kept: State, before: Any) -> None:
+    kept.begin(SCOPE, DEFAULT, "k", "first")
+    kept.mark(SCOPE, DEFAULT, "k", before)
+    again = kept.begin(SCOPE, DEFAULT, "k", "second")
     assert (again.text, again.state) == ("first", before)
 
 
 @pytest.mark.parametrize("before", ["queued", "rejected", "not_sent"])
-def test_a_key_that_did_not_arrive_starts_over(state: State, before: Any) -> None:
-    state.begin(SCOPE, "default", "k", "first")
-    state.mark(SCOPE, "default", "k", "writing")
-    state.mark(SCOPE, "default", "k", before, "id", "time")
-    again = state.begin(SCOPE, "default", "k", "second")
+def test_a_key_that_did_not_arrive_starts_over(kept: State, before: Any) -> None:
+    kept.begin(SCOPE, DEFAULT, "k", "first")
+    kept.mark(SCOPE, DEFAULT, "k", "writing")
+    kept.mark(SCOPE, DEFAULT, "k", before, "id", "time")
+    again = kept.begin(SCOPE, DEFAULT, "k", "second")
     assert (again.text, again.state, again.message_id, again.written_at) == ("second", "queued", None, None)
 
 
-def test_marking_what_was_forgotten_is_harmless(state: State) -> None:
-    state.mark(SCOPE, "default", "k", "accepted")
-    assert state.sent(SCOPE, "default", "k") is None
-
-
 def test_settled_sends_are_kept_up_to_a_bound_and_unsettled_ones_always(
-    state: State, monkeypatch: pytest.MonkeyPatch
+    kept: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "KEPT", 3)
-    state.begin(SCOPE, "default", "doubt", "")
-    state.mark(SCOPE, "default", "doubt", "in_doubt")
+    kept.begin(SCOPE, DEFAULT, "doubt", "")
+    kept.mark(SCOPE, DEFAULT, "doubt", "in_doubt")
     for number in range(6):
-        state.begin(SCOPE, "default", f"k{number}", "")
-        state.mark(SCOPE, "default", f"k{number}", "accepted")
-    assert [row.key for row in state.outbox(SCOPE, "default")] == ["doubt", "k3", "k4", "k5"]
+        kept.begin(SCOPE, DEFAULT, f"k{number}", "")
+        kept.mark(SCOPE, DEFAULT, f"k{number}", "accepted")
+    assert [row.key for row in kept.outbox(SCOPE, DEFAULT)] == ["doubt", "k3", "k4", "k5"]
 
 
 # --- ledger, cursor ---
 
 
-def test_the_ledger_knows_what_was_seen(state: State) -> None:
-    state.record(SCOPE, "default", [])
-    assert state.last_position(SCOPE, "default") is None
-    state.record(SCOPE, "default", [LedgerEntry("m1", "k1", 1, "t1"), LedgerEntry("m2")])
-    state.record(SCOPE, "default", [LedgerEntry("m1")])
-    assert state.seen(SCOPE, "default", ["m0", "m1", "m2", "m3"]) == {"m1", "m2"}
-    assert state.seen(SCOPE, "default", []) == set()
-    assert state.last_position(SCOPE, "default") == LedgerEntry("m2"), "seen again is not seen last"
-    state.record(SCOPE, "default", [LedgerEntry("m2", "k2", 2, "t2"), LedgerEntry("m2", "other", 9, "t9")])
-    assert state.last_position(SCOPE, "default") == LedgerEntry("m2", "k2", 2, "t2")
+def test_the_ledger_knows_what_was_seen(kept: State) -> None:
+    kept.record(SCOPE, DEFAULT, [])
+    assert kept.last_position(SCOPE, DEFAULT) is None
+    kept.record(SCOPE, DEFAULT, [LedgerEntry("m1", "k1", 1, "t1"), LedgerEntry("m2")])
+    kept.record(SCOPE, DEFAULT, [LedgerEntry("m1")])
+    assert kept.seen(SCOPE, DEFAULT, ["m0", "m1", "m2", "m3"]) == {"m1", "m2"}
+    assert kept.seen(SCOPE, DEFAULT, []) == set()
+    assert kept.last_position(SCOPE, DEFAULT) == LedgerEntry("m2"), "seen again is not seen last"
+    kept.record(SCOPE, DEFAULT, [LedgerEntry("m2", "k2", 2, "t2"), LedgerEntry("m2", "other", 9, "t9")])
+    assert kept.last_position(SCOPE, DEFAULT) == LedgerEntry("m2", "k2", 2, "t2")
 
 
-def test_the_ledger_keeps_the_newest(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_keeps_the_newest(kept: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 100)
     ids = [f"m{number}" for number in range(1_234)]
     for start in range(0, len(ids), 50):
-        state.record(SCOPE, "default", [LedgerEntry(id_) for id_ in ids[start : start + 50]])
-    assert state.seen(SCOPE, "default", ids) == set(ids[-100:])
+        kept.record(SCOPE, DEFAULT, [LedgerEntry(id_) for id_ in ids[start : start + 50]])
+    assert kept.seen(SCOPE, DEFAULT, ids) == set(ids[-100:])
 
 
 def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeClock) -> None:
@@ -284,12 +352,12 @@ def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeCl
     connection.close()
 
 
-def test_cursors(state: State) -> None:
-    assert state.cursor(SCOPE, "default", "/a") is None
-    state.set_cursor(SCOPE, "default", "/a", Cursor("8:1", 0, None))
-    state.set_cursor(SCOPE, "default", "/a", Cursor("8:1", 120, "m2"))
-    assert state.cursor(SCOPE, "default", "/a") == Cursor("8:1", 120, "m2")
-    assert state.cursor(SCOPE, "default", "/b") is None
+def test_cursors(kept: State) -> None:
+    assert kept.cursor(SCOPE, DEFAULT, "/a") is None
+    kept.set_cursor(SCOPE, DEFAULT, "/a", Cursor("8:1", 0, None))
+    kept.set_cursor(SCOPE, DEFAULT, "/a", Cursor("8:1", 120, "m2"))
+    assert kept.cursor(SCOPE, DEFAULT, "/a") == Cursor("8:1", 120, "m2")
+    assert kept.cursor(SCOPE, DEFAULT, "/b") is None
 
 
 # --- budgets ---
@@ -338,6 +406,14 @@ def test_waiting_as_told_is_enough(state: State, clock: FakeClock) -> None:
     assert 1 <= asked <= 2
 
 
+def test_bookings_nobody_asks_for_any_more_go(state: State, clock: FakeClock) -> None:
+    state.take("of a session that is gone", 1, 60)
+    clock.sleep(module.DAY + 1)
+    state.take("b", 1, 60)
+    state.put(SCOPE, DEFAULT)
+    assert state._rows("SELECT bucket FROM budget") == [("b",)]
+
+
 def test_a_clock_set_back_does_not_stop_the_budget(state: State, clock: FakeClock) -> None:
     assert [state.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
     clock.jump(-3600)
@@ -349,12 +425,12 @@ def test_a_clock_set_back_does_not_stop_the_budget(state: State, clock: FakeCloc
 # --- activity, caches, sandbox ---
 
 
-def test_the_activity_log(state: State, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_activity_log(kept: State, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 2)
     for event in ("session_started", "ws_connected", "ws_disconnected"):
         clock.sleep(1)
-        state.log(SCOPE, "default", event, {"code": 1006})
-    assert state.activity(SCOPE, "default") == [
+        kept.log(SCOPE, DEFAULT, event, {"code": 1006})
+    assert kept.activity(SCOPE, DEFAULT) == [
         Activity(clock.now() - 1, "ws_connected", {"code": 1006}),
         Activity(clock.now(), "ws_disconnected", {"code": 1006}),
     ]
@@ -419,14 +495,42 @@ def test_a_waiter_gets_the_lock_when_the_holder_lets_go(state: State, clock: Fak
         assert helpful.monotonic() < 1
 
 
-def test_slots(state: State, clock: FakeClock) -> None:
+def test_slots(kept: State, clock: FakeClock) -> None:
     deadline = Deadline.after(clock, 0)
-    first, second, third = (state.slot(SCOPE, "default", 2, deadline) for _ in range(3))
+    first, second, third = (kept.slot(SCOPE, DEFAULT, 2, deadline) for _ in range(3))
     with first:
         with second, pytest.raises(TimedOut, match="all 2 connections of session 'default'"), third:
             pytest.fail("three of two")
-        with state.slot(SCOPE, "other", 2, deadline), state.slot(SCOPE, "default", 2, deadline):
+        with kept.slot(SCOPE, session("other"), 2, deadline), kept.slot(SCOPE, DEFAULT, 2, deadline):
             pass
+
+
+def test_turns_belong_to_a_session_whatever_it_is_called(state: State, clock: FakeClock) -> None:
+    deadline = Deadline.after(clock, 0)
+    old = session("a")
+    renamed, successor = replace(old, name="a-1"), replace(old, created_at=old.created_at + 1)
+    restarted = replace(successor, notes={module.ROOT: old.created_at})
+    with state.slot(SCOPE, old, 1, deadline):
+        for other in (renamed, restarted):
+            with pytest.raises(TimedOut), state.slot(SCOPE, other, 1, deadline):
+                pytest.fail("two of one")
+        with state.slot(SCOPE, successor, 1, deadline):
+            pass
+
+
+def test_a_forgotten_session_leaves_no_lock_behind(tmp_path: Path, clock: FakeClock) -> None:
+    with State.open(tmp_path / "s", clock) as state:
+        before = set((tmp_path / "s" / "locks").iterdir())
+        for stored in (fill(state, "a"), fill(state, "b")):
+            with (
+                state.slot(SCOPE, stored, 1, Deadline.after(clock, 0)),
+                state.lock("send", Deadline.after(clock, 0), owner=owner_of(SCOPE, stored)),
+            ):
+                pass
+        state.forget(SCOPE, "a")
+        left = set((tmp_path / "s" / "locks").iterdir()) - before
+        assert left == set(module._locks(tmp_path / "s", owner_of(SCOPE, session("b"))))
+        assert len(left) == 2
 
 
 def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
@@ -440,14 +544,16 @@ def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
         nonlocal inside, most
         with State.open(tmp_path / "s", clock) as state:
             for _ in range(10):
-                with state.slot(SCOPE, "default", 2, Deadline.after(clock, 60)):
+                with state.slot(SCOPE, DEFAULT, 2, Deadline.after(clock, 60)):
                     with mutex:
                         inside += 1
                         most = max(most, inside)
-                    state.log(SCOPE, "default", "inside", {})
+                    state.log(SCOPE, DEFAULT, "inside", {})
                     with mutex:
                         inside -= 1
 
+    with State.open(tmp_path / "s", clock) as state:
+        state.put(SCOPE, DEFAULT)
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -455,7 +561,7 @@ def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
         thread.join()
     assert most <= 2
     with State.open(tmp_path / "s", clock) as state:
-        assert len(state.activity(SCOPE, "default")) == 80
+        assert len(state.activity(SCOPE, DEFAULT)) == 80
 
 
 # --- where it is kept, and that it is private ---
@@ -595,13 +701,13 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, clock: FakeClock,
         full = sqlite3.OperationalError("database or disk is full")
         state._connection = Failing(real, when(start, full))  # type: ignore[assignment]
         with pytest.raises(UsageError) as caught:
-            state.begin(SCOPE, "a", "k", "text")
+            state.begin(SCOPE, session("a"), "k", "text")
         assert caught.value.code == "state.unusable"
         assert "database or disk is full" in caught.value.message
         state._connection = real
-        assert state.sent(SCOPE, "a", "k") is None
+        assert state.sent(SCOPE, session("a"), "k") is None
         assert state.get(SCOPE, "a") == session("a")
-        assert state.begin(SCOPE, "a", "k", "text").state == "queued"
+        assert state.begin(SCOPE, session("a"), "k", "text").state == "queued"
 
 
 def test_a_bug_of_ours_is_not_blamed_on_the_disk(state: State) -> None:
@@ -642,8 +748,9 @@ def test_a_damaged_file_is_set_aside_and_never_deleted(tmp_path: Path, clock: Fa
 def test_damage_found_only_in_use(tmp_path: Path, clock: FakeClock) -> None:
     directory = tmp_path / "s"
     with State.open(directory, clock) as state:
+        state.put(SCOPE, session("a"))
         for number in range(50):
-            state.begin(SCOPE, "a", f"k{number}", "x" * 2000)
+            state.begin(SCOPE, session("a"), f"k{number}", "x" * 2000)
     path = directory / "state.db"
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xa5" * (len(content) - 4096)  # the first page, with the schema, stays good
@@ -651,11 +758,11 @@ def test_damage_found_only_in_use(tmp_path: Path, clock: FakeClock) -> None:
     notices: list[str] = []
     with State.open(directory, clock, notice=notices.append) as state:
         with pytest.raises(UsageError) as caught:
-            state.outbox(SCOPE, "a")
+            state.outbox(SCOPE, session("a"))
         assert caught.value.code == "state.unusable"
         assert "set aside" in caught.value.message
         assert len(notices) == 1
-        assert state.outbox(SCOPE, "a") == [], "what comes after it can work"
+        assert state.outbox(SCOPE, session("a")) == [], "what comes after it can work"
     (kept,) = directory.glob("state.db.damaged-*")
     assert kept.read_bytes() == bytes(content)
 
@@ -716,6 +823,75 @@ def test_an_older_schema_is_migrated_with_a_backup(
     copy.close()
 
 
+#: As published; never edited.
+SCHEMA_1 = """
+CREATE TABLE session (n INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, body TEXT, UNIQUE (scope, name));
+CREATE TABLE current (scope TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE credential (scope TEXT, kind TEXT, body TEXT NOT NULL, PRIMARY KEY (scope, kind)) WITHOUT ROWID;
+CREATE TABLE outbox (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, n INTEGER NOT NULL,
+ key TEXT NOT NULL, text TEXT NOT NULL, state TEXT NOT NULL, message_id TEXT, time TEXT,
+ begun_at REAL NOT NULL, written_at REAL, PRIMARY KEY (session, n)) WITHOUT ROWID;
+CREATE UNIQUE INDEX outbox_key ON outbox (session, key);
+CREATE INDEX outbox_state ON outbox (session, state);
+CREATE TABLE ledger (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, n INTEGER NOT NULL,
+ id TEXT NOT NULL, key TEXT, sequence INTEGER, time TEXT, PRIMARY KEY (session, n)) WITHOUT ROWID;
+CREATE UNIQUE INDEX ledger_id ON ledger (session, id);
+CREATE TABLE cursor (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, path TEXT NOT NULL,
+ identity TEXT NOT NULL, position INTEGER NOT NULL, id TEXT, PRIMARY KEY (session, path)) WITHOUT ROWID;
+CREATE TABLE activity (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, n INTEGER NOT NULL,
+ at REAL NOT NULL, event TEXT NOT NULL, details TEXT NOT NULL, PRIMARY KEY (session, n)) WITHOUT ROWID;
+CREATE TABLE budget (bucket TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX budget_at ON budget (bucket, at);
+CREATE TABLE deployment (scope TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sandbox (n INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, body TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+#: A birth that takes all the digits a double has.
+BODY_1 = (
+    '{"api": "guests", "profile": "p", "name": "NAME", "ids": {"conversation": "c-1"}, "state": "active",'
+    ' "new_session": false, "created_at": 1772615727.1234567, "expires_at": null, "credentials": {"guest":'
+    ' {"kind": "guest", "secret": "tok", "expires_at": 1772616727.5, "refresh": null, "life": 900.0}},'
+    ' "limits": {"attribute_bytes": null, "text_length": 4096, "file_kilobytes": null, "file_types": [],'
+    ' "blocked_extensions": []}, "notes": {}}'
+)
+
+
+def test_a_database_of_schema_1_keeps_all_its_records(tmp_path: Path, clock: FakeClock) -> None:
+    directory = tmp_path / "s"
+    directory.mkdir(mode=0o700)
+    (directory / module.FILE).touch(mode=0o600)
+    old = sqlite3.connect(directory / module.FILE)
+    old.executescript("PRAGMA journal_mode=WAL;" + SCHEMA_1)
+    rows = [(1, "cart", BODY_1.replace("NAME", "cart")), (2, "edited by hand", "{"), (3, "orphans", None)]
+    old.executemany("INSERT INTO session (n, scope, name, body) VALUES (?, 'x', ?, ?)", rows)
+    for n in (1, 3):
+        old.execute("INSERT INTO outbox VALUES (?, 1, 'k', '{}', 'in_doubt', NULL, NULL, 5.0, 6.0)", (n,))
+        old.execute("INSERT INTO ledger VALUES (?, 1, 'm1', NULL, 1, 't1')", (n,))
+        old.execute("INSERT INTO cursor VALUES (?, '/f', '1:2', 10, 'm1')", (n,))
+        old.execute("INSERT INTO activity VALUES (?, 1, 7.0, 'session_started', '{}')", (n,))
+    old.execute("INSERT INTO current VALUES ('x', 'cart')")
+    old.commit()
+    old.close()
+    notices: list[str] = []
+    with State.open(directory, clock, notice=notices.append) as state:
+        cart = state.get("x", "cart")
+        assert cart is not None
+        assert (cart.created_at, cart.token(), cart.limits.text_length) == (1772615727.1234567, "tok", 4096)
+        assert state.find("x", cart) == cart
+        assert [(row.key, row.state) for row in state.outbox("x", cart)] == [("k", "in_doubt")]
+        assert state.last_position("x", cart) == LedgerEntry("m1", None, 1, "t1")
+        assert state.cursor("x", cart, "/f") == Cursor("1:2", 10, "m1")
+        assert [line.event for line in state.activity("x", cart)] == ["session_started"]
+        assert state.current("x") == "cart"
+        for table in ("outbox", "ledger", "cursor", "activity"):
+            assert state._rows(f"SELECT session FROM {table}") == [(1,)], "what belonged to no session is gone"
+        with pytest.raises(UsageError):
+            state.get("x", "edited by hand")
+        assert state.forget("x", "edited by hand")
+    assert len(notices) == 1
+    assert "schema 1" in notices[0]
+
+
 def test_a_migration_that_fails_changes_nothing(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,13 +935,13 @@ def test_somebody_else_prepares_for_ever(tmp_path: Path, clock: FakeClock) -> No
 def test_what_must_last_is_synced_and_the_rest_is_not(tmp_path: Path, clock: FakeClock) -> None:
     with State.open(tmp_path / "s", clock) as state:
         for act, level in (
-            (lambda: state.put(SCOPE, FULL), 2),
-            (lambda: state.record(SCOPE, "default", [LedgerEntry("m")]), 1),
-            (lambda: state.begin(SCOPE, "default", "k", ""), 2),
-            (lambda: state.log(SCOPE, "default", "e", {}), 1),
-            (lambda: state.mark(SCOPE, "default", "k", "writing"), 2),
+            (lambda: state.put(SCOPE, DEFAULT), 2),
+            (lambda: state.record(SCOPE, DEFAULT, [LedgerEntry("m")]), 1),
+            (lambda: state.begin(SCOPE, DEFAULT, "k", ""), 2),
+            (lambda: state.log(SCOPE, DEFAULT, "e", {}), 1),
+            (lambda: state.mark(SCOPE, DEFAULT, "k", "writing"), 2),
             (lambda: state.take("b", 1, 1), 1),
-            (lambda: state.set_cursor(SCOPE, "default", "/f", Cursor("i", 0, None)), 2),
+            (lambda: state.set_cursor(SCOPE, DEFAULT, "/f", Cursor("i", 0, None)), 2),
         ):
             act()
             assert state._rows("PRAGMA synchronous") == [(level,)]
