@@ -1,0 +1,73 @@
+"""bash as the reader of a page has it: `guestctl` and `jq` on the PATH, a sandbox for a service.
+
+Knows: how a printed line is run. Must not know: what the line is about.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Front
+
+ROOT = Path(__file__).parents[2]
+_FOUND = "/usr/local/bin:/usr/bin:/bin"
+#: What stands in for jq where only its binding is installed: a program, and -r before it.
+_JQ = """\
+import sys, jq
+raw, program = "-r" in sys.argv, next(word for word in sys.argv[1:] if word != "-r")
+for found in jq.compile(program).input_text(sys.stdin.read()):
+    print(found if raw and isinstance(found, str) else jq.compile(".").input_value(found).text())
+"""
+
+
+class Shell:
+    """Runs lines in the front door's directory, with its environment. Skips the test where there is no bash."""
+
+    def __init__(self, front: Front) -> None:
+        if shutil.which("bash") is None:
+            pytest.skip("bash is not installed here")
+        self.cwd = front.cwd
+        self._place = front.cwd / "bin"
+        self._place.mkdir()
+        self.environ = {**front.environ, "HOME": str(front.cwd), "PYTHONPATH": str(ROOT)}
+        self.environ["PATH"] = f"{self._place}:{_FOUND}"
+        self.program("guestctl", f'exec {shlex.quote(sys.executable)} -m guestctl "$@"')
+        if shutil.which("jq", path=_FOUND) is None and find_spec("jq") is not None:
+            self.program("jq", f'exec {shlex.quote(sys.executable)} -c {shlex.quote(_JQ)} "$@"')
+
+    def program(self, name: str, script: str) -> None:
+        """Puts a program on the PATH."""
+        path = self._place / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def needs(self, line: str) -> None:
+        """Skips the test where the line names a program that is not here."""
+        if "jq " in line and shutil.which("jq", path=self.environ["PATH"]) is None:
+            pytest.skip("neither jq nor its Python binding is installed here")
+
+    def start(self, line: str, **environ: str) -> subprocess.Popen[str]:
+        self.needs(line)
+        return subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", f"exec {line}" if "|" not in line else line],
+            cwd=self.cwd, env={**self.environ, **environ}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def __call__(self, line: str, environ: Mapping[str, str] | None = None, *, code: int = 0) -> str:
+        self.needs(line)
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.cwd, env={**self.environ, **(environ or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
