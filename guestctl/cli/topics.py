@@ -70,7 +70,7 @@ KEYS: dict[str, str] = {
 #: Key of a bot script -> what it does. `sandbox/script.py` reads them.
 BOT_KEYS: dict[str, str] = {
     "name": "the bot's name",
-    "greeting": "an answer to the guest's arrival",
+    "greeting": "an answer to the guest's arrival, where --auto-start lets conversations begin by themselves",
     "rules": "a list; the first rule that fits answers",
     "otherwise": "the answer when none fits",
     "match": "in a rule: a regular expression, found anywhere, in any case",
