@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from guestctl.cli.registry import COMMANDS
-from tests.manpage import manual
+from tests.manpage import MANUAL, manual
 from tests.readme import BLOCKS, README, generated, settled
 
 TEXT = README.read_text(encoding="utf-8")
@@ -47,10 +47,11 @@ def test_every_command_is_documented() -> None:
         assert entry.hidden or f"<code>guestctl {' '.join(words)}</code>" in TEXT
 
 
-def test_the_manual_page_is_valid() -> None:
+def test_the_manual_page_is_current_and_valid() -> None:
     text = manual()
+    assert MANUAL.read_text(encoding="utf-8") == text, "run: python -m tests.manpage"
     for words, entry in COMMANDS.items():
-        assert entry.hidden or f".SS {' '.join(words)}".replace("-", "\\-") in text
+        assert entry.hidden or f".SS guestctl {' '.join(words)} ".replace("-", "\\-") in text
     formatter = shutil.which("groff")
     if formatter is None:
         pytest.skip("groff is not installed here")

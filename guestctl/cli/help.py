@@ -56,7 +56,18 @@ def group(name: str, width: int | None) -> str:
 
 def command(context: typer.Context, about: str, examples: Sequence[str], common: str, width: int | None) -> str:
     """What `guestctl COMMAND --help` prints. Options of the panel `common` come last."""
-    usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
+    text = [f"Usage: {usage(context)}\n\n{paragraphs(about, width)}"]
+    text += [f"{title}:\n{columns(rows, width)}" for title, rows in sections(context, common).items() if rows]
+    text.append("Examples:\n" + "".join(f"  {example}\n" for example in examples))
+    return "\n".join(text)
+
+
+def usage(context: typer.Context) -> str:
+    return " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
+
+
+def sections(context: typer.Context, common: str) -> dict[str, list[tuple[str, str]]]:
+    """A command's parameters, name and description, under their titles."""
     own: list[tuple[str, str]] = []
     shared: list[tuple[str, str]] = []
     arguments: list[tuple[str, str]] = []
@@ -70,12 +81,7 @@ def command(context: typer.Context, about: str, examples: Sequence[str], common:
             shared.append(row)
         else:
             own.append(row)
-    text = [f"Usage: {usage}\n\n{paragraphs(about, width)}"]
-    for title, rows in (("Arguments", arguments), ("Options", own), ("Options of every command", shared)):
-        if rows:
-            text.append(f"{title}:\n{columns(rows, width)}")
-    text.append("Examples:\n" + "".join(f"  {example}\n" for example in examples))
-    return "\n".join(text)
+    return {"Arguments": arguments, "Options": own, "Options of every command": shared}
 
 
 def columns(rows: Iterable[tuple[str, str]], width: int | None) -> str:

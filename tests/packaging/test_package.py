@@ -21,7 +21,7 @@ from guestctl import __version__
 ROOT = Path(__file__).parents[2]
 _SOURCE = (
     "guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml",
-    "requirements-dev.txt",
+    "requirements-dev.txt", "docs",
 )  # fmt: skip
 #: A moment for the files in what is built; without one they carry the moment of the build.
 _EPOCH = "1700000000"
@@ -90,7 +90,9 @@ def test_what_is_shipped(built: Path) -> None:
         metadata = message_from_string(archive.read(f"{info}METADATA").decode())
     assert {str(path.relative_to(ROOT)) for path in (ROOT / "guestctl").rglob("*.py")} <= names
     assert {"guestctl/py.typed", f"{info}licenses/LICENSE", f"{info}entry_points.txt"} <= names
-    assert {name.partition("/")[0] for name in names} == {"guestctl", info.rstrip("/")}
+    data = f"guestctl-{__version__}.data"
+    assert {name.partition("/")[0] for name in names} == {"guestctl", info.rstrip("/"), data}
+    assert [name for name in names if name.startswith(data)] == [f"{data}/data/share/man/man1/guestctl.1"]
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.10"
@@ -139,6 +141,11 @@ def test_installed_run_and_removed(built: Path, tmp_path: Path) -> None:
     assert asked == "echo: hi\n"
     missing = run(scripts / "guestctl", "sandbox", "serve", "--tls", cwd=tmp_path, home=home)
     assert (missing.returncode, "guestctl[tls]" in missing.stderr) == (2, True)
+    if shutil.which("man", path=os.defpath) is not None:
+        found = done(
+            "/usr/bin/env", f"PATH={scripts}:{os.defpath}", "man", "--where", "guestctl", cwd=tmp_path, home=home
+        )
+        assert found == f"{tmp_path}/fresh/share/man/man1/guestctl.1\n"
     packages = json.loads(done(scripts / "pip", "list", "--format", "json", cwd=tmp_path, home=home))
     assert not {"pytest", "hypothesis", "cryptography", "mypy"} & {package["name"] for package in packages}
     assert list(home.iterdir()) == [], "a command that stores nothing left something behind"
