@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from guestctl.clock import Clock, rfc3339
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect
-from guestctl.errors import NEXT_STEPS, Failure, NetworkError
+from guestctl.errors import NEXT_STEPS, Failure, Forbidden, NetworkError, Refused
 from guestctl.model import Credential, Deployment, Session
 from guestctl.views import span
 
@@ -164,6 +164,8 @@ class _Examination:
         self._probes = probes
         self._clock = clock
         self._cut_off: set[str] = set()
+        #: Whether the deployment's configuration was found; None where an API publishes none.
+        self._deployed: bool | None = None
         self._knocks: dict[str | None, tuple[Answer | Failure | None, float]] = {}
 
     def findings(self) -> Iterator[Finding]:
@@ -286,11 +288,17 @@ class _Examination:
         try:
             found = self._probes.deployment()
         except Failure as failure:
-            yield self._failed("configuration", failure, seconds=self._clock.monotonic() - begun)
+            seconds = self._clock.monotonic() - begun
+            self._deployed = False
+            if isinstance(failure, (Forbidden, Refused)):
+                yield replace(_wrong("configuration", failure.message, "doctor.deployment"), seconds=seconds)
+            else:
+                yield self._failed("configuration", failure, seconds=seconds)
             for check in _OF_CONFIGURATION:
                 yield _skipped(check, "no configuration")
             return
         seconds = self._clock.monotonic() - begun
+        self._deployed = None if found is None else True
         if found is None:
             for check in ("configuration", *_OF_CONFIGURATION):
                 yield _skipped(check, "this API publishes none")
@@ -362,7 +370,9 @@ class _Examination:
             return Finding(check, "ok", "accepted", origin)
         if not refused:
             return _skipped(check, "not answered: see upgrade", origin)
-        return _wrong(check, "HTTP 403: refused", "forbidden.upgrade", target=origin)
+        if self._deployed is False:
+            return _skipped(check, "refused, as a deployment is that does not exist", origin)
+        return _wrong(check, "HTTP 403: refused", "doctor.origin", target=origin)
 
     def _upgrade(self, dialect: Dialect) -> Finding:
         if not dialect.has_socket:
@@ -377,8 +387,10 @@ class _Examination:
         body = " ".join(found.body.split())[:300] or "no body"
         if body.startswith("<"):  # a page: its title is enough
             body = found.failure.message.partition(f"HTTP {found.status}: ")[2]
-        finding = _red("upgrade", found.failure, seconds=seconds)
-        return Finding("upgrade", "failed", f"HTTP {found.status}: {body}", None, finding.failure, finding.fix, seconds)
+        said = f"HTTP {found.status}: {body}"
+        if found.status == 403 and self._deployed and dialect.sends_origin:
+            return _skipped("upgrade", f"{said} (see origin)")
+        return replace(_red("upgrade", found.failure, seconds=seconds), found=said)
 
     # --- a throw-away session ---
 
@@ -390,6 +402,11 @@ class _Examination:
             until = "" if expiry is None else f", good for {span(expiry - self._clock.now())}"
             return "ok", f"a session under a throw-away token{until}; no conversation was begun"
 
+        answer, _ = self._knocks.get(self._probes.dialect.profile.origin, (None, 0.0))
+        if isinstance(answer, Answer) and answer.failure is not None:
+            for check in ("configure", "echo", "history token"):
+                yield _skipped(check, "the upgrade is refused")
+            return
         finding, visit = self._try("configure", self._probes.visit, judge)
         yield finding
         if visit is None:
@@ -431,7 +448,8 @@ class _Examination:
             said = f"{claims[0].said}: {', '.join(claims[0].problems)}"
             token = _wrong("token", said, code, target=session.name)
         if session.state not in {"active", "read_only", "evicted"}:
-            yield Finding("session", "warning", f"it is over: {session.state}", session.name)
+            code = "session.expired" if session.state == "expired" else "session.gone"
+            yield _advised("session", f"it is over: {session.state}", code, target=session.name)
         else:
             yield self._alive(session)
         yield token
@@ -439,9 +457,13 @@ class _Examination:
     def _alive(self, session: Session) -> Finding:
         def judge(found: Session) -> tuple[Result, str]:
             left = "" if found.expires_at is None else f", {span(found.expires_at - self._clock.now())} left"
+            if found.state == "read_only":
+                return "warning", f"alive, but read only{left}: the other side has ended the conversation"
             return "ok", f"alive: {found.state.replace('_', ' ')}{left}"
 
         finding = self._try("session", lambda: self._probes.alive(session), judge, target=session.name)[0]
+        if finding.result == "warning":
+            return _advised("session", finding.found, "conflict.read_only", target=session.name)
         if finding.failure == "timeout.busy":
             # Somebody listens on it, which is as good a sign of life.
             return Finding("session", "warning", "in use by other guestctl processes", session.name)
@@ -478,6 +500,11 @@ def _red(check: str, failure: Failure, *, target: str | None = None, seconds: fl
 
 def _wrong(check: str, found: str, code: str, *, target: str | None = None) -> Finding:
     return Finding(check, "failed", found, target, code, NEXT_STEPS[code])
+
+
+def _advised(check: str, found: str, code: str, *, target: str) -> Finding:
+    """Nothing wrong between here and a conversation, but the next command will say no."""
+    return Finding(check, "warning", found, target, fix=NEXT_STEPS[code])
 
 
 def _skipped(check: str, why: str, target: str | None = None) -> Finding:

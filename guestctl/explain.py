@@ -74,6 +74,8 @@ _OURS = "contract.md §5"
 #: Failure code -> the exit code it ends with, what it means, its cause, what guestctl does about it.
 _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "check.failed": (Exit.NO, "an expectation was not met", "the service answered something else, or doctor found red", "tells what was expected and what came"),
+    "doctor.deployment": (Exit.NO, "there is no such deployment", "another region's id, or a mistyped one", "asks for the public configuration, with `doctor`"),
+    "doctor.origin": (Exit.NO, "the deployment refuses this Origin", "the domain is not among those the deployment allows", "knocks with the profile's Origin, without and with a wrong one, with `doctor`"),
     "doctor.clock": (Exit.NO, "this machine's clock is wrong", "no NTP, or a suspended machine", "judges expiry by the local clock"),
     "doctor.inactive": (Exit.NO, "the deployment is inactive", "an administrator's setting", "stops only where the service refuses"),
     "doctor.messenger": (Exit.NO, "the deployment has no messaging", "an administrator's setting", "stops only where the service refuses"),

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guestctl.errors import Failure, UsageError
 from guestctl.records import Record, error_record
-from guestctl.terminal import Terminal, block, visible
+from guestctl.terminal import Terminal, visible
 
 if TYPE_CHECKING:
     from guestctl.views import View
@@ -163,9 +163,9 @@ class Output:
         """Data that is text. Exact in a pipe; made visible on a terminal."""
         self._write(visible(text, lines=True) if self.terminal.stdout else text)
 
-    def labelled(self, label: str, text: str) -> None:
+    def labelled(self, label: str, text: str, style: str | None = None) -> None:
         """Data for people: a label of ours, and text whose further lines stand under its first."""
-        self._write(label + block(text, len(label), self.terminal.width))
+        self._write(self._view.labelled(label, text, style))
 
     def verbatim(self, text: str) -> None:
         """Our own text (help, scripts, a document already escaped), as it is."""
@@ -281,6 +281,8 @@ class Output:
             )
             return
         what = visible(failure.message.rstrip(". "))
+        if failure.retry_after is not None:
+            what += f" (again in {failure.retry_after:g} s)"
         self._talk(f"guestctl: {what}; {visible(failure.hint)}" if failure.hint else f"guestctl: {what}")
 
     def trouble(self, text: str) -> None:

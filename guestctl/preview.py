@@ -275,7 +275,8 @@ def _curl(step: Planned) -> str:
 def _websocat(step: Planned, frames: list[str]) -> str:
     """Each frame is a line of stdin, which stays open long enough for the answers."""
     said = " ".join(["printf '%s\\n'", *(_quoted(frame) for frame in frames)]) + "; " if frames else ""
-    headers = "".join(f" -H {_quoted(f'{name}: {value}')}" for name, value in step.headers.items())
+    # `-H=`: given apart, websocat 1 would take the address for one more header.
+    headers = "".join(f" -H={_quoted(f'{name}: {value}')}" for name, value in step.headers.items())
     return f"({said}sleep 5) | websocat{headers} {_quoted(step.url)}"
 
 

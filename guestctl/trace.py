@@ -92,7 +92,8 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
         proxy = f" through {data['proxy']}" if data.get("proxy") else ""
         return f"> connect {_place(data)}{proxy}"
     if kind == "upgrade":
-        return f"< upgrade {data.get('status')} {_place(data)}"
+        said = f": {' '.join(str(data.get('body') or '').split())}" if data.get("status") != 101 else ""
+        return f"< upgrade {data.get('status')} {_asked(data)}{said}"
     if kind in {"frame_in", "frame_out"}:
         return f"{'<' if kind == 'frame_in' else '>'} frame {data.get('text')}"
     if kind in {"ping", "pong", "close"}:
@@ -103,6 +104,13 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
     if kind == "lost":
         return f"< nothing: {data.get('why')}"
     return f"* {kind} " + json.dumps(data, ensure_ascii=False, default=str)
+
+
+def _asked(data: Mapping[str, Any]) -> str:
+    """The address with its query, and the Origin sent, which decide about an upgrade."""
+    query = urlsplit(str(data.get("url", ""))).query
+    origin = next((v for k, v in (data.get("request_headers") or {}).items() if k.lower() == "origin"), None)
+    return f"{_place(data)}{'?' + query if query else ''} ({'Origin ' + str(origin) if origin else 'no Origin'})"
 
 
 def _place(data: Mapping[str, Any]) -> str:

@@ -17,12 +17,13 @@ from guestctl.records import Record
 from guestctl.terminal import Terminal, block, fold, visible
 
 _LONGEST_NAME = 40
-_STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33"}
+_STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33", "bad": "31"}
 
 #: Columns of a list, by record kind: header and path of members.
 _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "session": (
         ("NAME", "name"),
+        ("IN USE", "current"),
         ("STATE", "state"),
         ("API", "api"),
         ("PROFILE", "profile"),
@@ -141,6 +142,11 @@ class View:
         if isinstance(item, Mapping):
             return self._chat(dict(item)) if item.get("kind") == "message" else _plain(item)
         return str(item)
+
+    def labelled(self, label: str, text: str, style: str | None = None) -> str:
+        """A label of ours, and text whose further lines stand under its first."""
+        shown = self._paint(label, style) if style else label
+        return shown + block(text, len(label), self._terminal.width)
 
     # --- lists ---
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from guestctl.state import State
     from guestctl.transport.network import Network
 
-_MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "–"}
+#: What a line begins with, and in which style.
+_MARKS = {"ok": ("✓", "service"), "warning": ("!", "warn"), "failed": ("✗", "bad"), "skipped": ("–", "dim")}
 
 
 @command("guestctl -p staging doctor", "guestctl doctor wss://webmessaging.mypurecloud.de/v1", timeout=60.0)
@@ -187,7 +188,8 @@ def _gathered(findings: Iterator[Finding]) -> Iterator[Finding]:
 def _show(run: Invocation, finding: Finding) -> None:
     took = f" ({finding.seconds * 1000:.0f} ms)" if finding.seconds is not None else ""
     target = f"{finding.target}: " if finding.target else ""
-    run.out.labelled(f"{_MARKS[finding.result]} {finding.check:<20} ", f"{target}{finding.found}{took}")
+    mark, style = _MARKS[finding.result]
+    run.out.labelled(f"{mark} {finding.check:<20} ", f"{target}{finding.found}{took}", style)
     if finding.fix:
         run.out.labelled(f"{'':<23}→ ", finding.fix)
 

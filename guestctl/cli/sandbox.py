@@ -222,7 +222,8 @@ def expire(
 ) -> None:
     """Let sessions expire, or only their credentials."""
     count = _admin(run).expire(to=to, token=token)
-    _done(run, f"{_sessions(count)} expired", {"expired": count})
+    what = f"{count} credential{'s' * (count != 1)}" if token else _sessions(count)
+    _done(run, f"{what} expired", {"expired": count})
 
 
 def _options(**given: Any) -> SandboxOptions:

@@ -175,7 +175,6 @@ _MENDED_ELSEWHERE = {
     "service.refused": "another request, which the service's words describe",
     "service.down": "time",
     "auth.secret": "whoever issued the secret",
-    "rate.limited": "time, or --timeout",
     "network.proxy": "the proxy's variables",
     "answer.frame": "the peer",
     "output.failed": "space, or another place",

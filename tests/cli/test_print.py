@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -175,5 +175,5 @@ def test_shell_words() -> None:
     first, second, third = done.stdout.splitlines()
     assert first == "-sS|http://h/a?b=id&c=d|-H|Authorization: Bearer tok|"
     assert json.loads(second) == {"token": "tok", "text": "'; rm -rf $HOME"}
-    assert third == "-H|Origin: it's|ws://h/x|"
-    assert urlsplit(third.split("|")[2]).scheme == "ws"
+    # In one word: a header that stands apart would make websocat take the address for another one.
+    assert third == "-H=Origin: it's|ws://h/x|"
