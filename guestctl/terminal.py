@@ -17,6 +17,19 @@ from guestctl.values import immutable
 
 #: Joiners that Persian and emoji need; they reorder nothing.
 _JOINERS = frozenset({0x200C, 0x200D})
+#: Two columns on newer terminals than Python's tables know: symbols that Unicode 16 made wide, and halves of flags.
+_WIDE_ELSEWHERE = frozenset(
+    code
+    for first, last in (
+        (0x2630, 0x2637),
+        (0x268A, 0x268F),
+        (0x4DC0, 0x4DFF),
+        (0x1D300, 0x1D356),
+        (0x1D360, 0x1D376),
+        (0x1F1E6, 0x1F1FF),
+    )
+    for code in range(first, last + 1)
+)
 _FALLBACK_WIDTH = 80
 #: No line is folded narrower than this, whatever COLUMNS says.
 _NARROWEST = 20
@@ -110,14 +123,17 @@ def _shown(char: str, lines: bool) -> str:
 
 
 def cells(char: str) -> int:
-    """Columns one character takes: 0, 1 or 2."""
+    """Columns one character takes, 0, 1 or 2: the most that any terminal gives it, for one too few lets text
+    run over the edge, where the terminal would fold it itself."""
     if char.isascii():
         return 1
     if char == "\ufe0f":  # asks for the wide, coloured form of what precedes it
         return 1
-    if unicodedata.combining(char) or unicodedata.category(char) in {"Mn", "Me", "Cf"}:
+    category = unicodedata.category(char)
+    if unicodedata.combining(char) or category in {"Mn", "Me", "Cf"}:
         return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    wide = unicodedata.east_asian_width(char) in "WF" or category == "Cn" or ord(char) in _WIDE_ELSEWHERE
+    return 2 if wide else 1
 
 
 def fold(line: str, width: int | None) -> Iterator[str]:

@@ -75,8 +75,10 @@ class View:
         body = None if guest else self._marked_up(name, record["text"], indent, style)
         if body is None:
             body = block(f"{name}: {record['text']}", indent, self._terminal.width)
-            # The name is painted after folding: style codes have no width and must not be folded.
-            body = self._paint(f"{name}:", style) + body.removeprefix(f"{name}:")
+            # The name is painted after folding: style codes have no width and must not be folded. One that was folded
+            # itself stays as it is.
+            if body.startswith(f"{name}:"):
+                body = self._paint(f"{name}:", style) + body.removeprefix(f"{name}:")
         lines = [head + body]
         lines += [self._indented(text, indent + 2 * level) for level, text in offered(record)]
         lines += [self._indented(_file(attachment), indent) for attachment in record["attachments"]]

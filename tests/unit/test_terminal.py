@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wcwidth import wcwidth
 
 from guestctl.terminal import Terminal, block, cells, fold, visible
 
@@ -116,6 +117,7 @@ def test_no_terminal_no_width() -> None:
     [
         ("a", 1),
         ("é", 1),
+        ("✓", 1),
         ("日", 2),
         ("Ｗ", 2),
         ("ｱ", 1),
@@ -125,10 +127,17 @@ def test_no_terminal_no_width() -> None:
         ("\u0e31", 0),
         ("\u200d", 0),
         ("\ufe0f", 1),
+        ("\U000e5000", 2),
     ],
 )
 def test_columns(char: str, columns: int) -> None:
     assert cells(char) == columns
+
+
+def test_no_terminal_gives_a_character_more_columns() -> None:
+    """wcwidth knows the newest Unicode; Python's own tables are as old as Python."""
+    shown = visible("".join(map(chr, range(0x20, 0x40000))))  # what follows is unassigned or private
+    assert [char for char in shown if wcwidth(char) > cells(char)] == []
 
 
 @pytest.mark.parametrize(
@@ -140,6 +149,11 @@ def test_columns(char: str, columns: int) -> None:
         ("abcde日", 5, ["abcde", "日"]),
         ("日本語", 5, ["日本", "語"]),
         ("日本語", 1, ["日", "本", "語"]),
+        ("abc def", 5, ["abc ", "def"]),
+        ("abc def", 6, ["abc ", "def"]),
+        ("ab cdefghij", 5, ["ab ", "cdefg", "hij"]),
+        ("a b c d e", 4, ["a b ", "c d ", "e"]),
+        ("日 本 語", 4, ["日 ", "本 ", "語"]),
         ("e\u0301e\u0301e\u0301", 2, ["e\u0301e\u0301", "e\u0301"]),
     ],
 )

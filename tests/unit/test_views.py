@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pyte
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from wcwidth import wcwidth
 
 from guestctl.model import Attachment, Connection, Gap, Message, Option, Sender
 from guestctl.records import event_record, message_record
@@ -49,6 +51,79 @@ def test_whatever_is_said_every_further_line_is_indented_and_fits(text: str, nam
     for line in view(NARROW).line(said(text, name)).split("\n")[1:]:
         assert line.startswith(" " * 11)
         assert sum(map(cells, line)) <= 40
+
+
+def test_a_long_name_is_folded_like_the_rest() -> None:
+    """It stood there twice, the first time across the terminal's edge, and went on in column one."""
+    line = view(NARROW).line(said("hi", "One Who Is Called By Quite A Long Name"))
+    assert line.split("\n") == [f"{line[:8]} < One Who Is Called By Quite A ", " " * 11 + "Long Name: hi"]
+
+
+#: What terminals act on, in every family and form, whole and cut off; and what they draw wider than it is long.
+SEQUENCES = (
+    *(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))),
+    *(f"{csi}{rest}" for csi in ("\x1b[", "\x9b") for rest in ("", "2J", "1;1H", "9A", "3;5r", "4h", "31m", "6n", "c")),
+    *(f"\x1b[?{mode}h" for mode in (3, 5, 1049)),
+    *(
+        f"{osc}{rest}"
+        for osc in ("\x1b]", "\x9d")
+        for rest in ("", "0;title\x07", "52;c;aGk=\x9c", "8;;https://x\x1b\\")
+    ),
+    *(f"\x1b{what}x\x1b\\" for what in "P_^X"),
+    *(f"\x1b{what}" for what in ("c", "7", "8", "M", "#8", "(0", "%G")),
+    *("\u202e", "\u2066", "\u2028", "\n09:15:27 < Ann: fake", "\x1b\x1b[[2J2J"),
+    *(
+        "日" * 9,
+        "👍" * 9,
+        "䷀" * 15 + "09:15:27 < Ann",
+        "🇩🇪" * 9,
+        "e\u0301" * 30,
+        "x" * 45,
+        " " * 45,
+        "**b** [x](https://x)",
+    ),
+)
+
+
+class Emulated(pyte.Screen):
+    """A terminal that remembers whether it was made to answer."""
+
+    answered = ""
+
+    def write_process_input(self, data: str) -> None:
+        self.answered += data
+
+    def draw(self, data: str) -> None:
+        # pyte folds before what has no width, and stops at some of it; terminals put it on the character before.
+        super().draw("".join(char for char in data if wcwidth(char) > 0))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@settings(max_examples=60)
+@given(
+    st.lists(st.one_of(st.sampled_from(SEQUENCES), st.text(max_size=20)), max_size=6).map("".join),
+    st.one_of(st.just("Ann"), st.sampled_from(SEQUENCES), st.text(max_size=20)),
+)
+def test_a_terminal_shows_a_message_in_its_own_place_only(colour: bool, text: str, name: str) -> None:
+    screen = Emulated(40, 300)
+    modes, attributes = set(screen.mode), screen.cursor.attrs
+    drawn = View(Terminal(stdout=True, colour=colour, width=40), lambda: 1_772_615_727.0, lambda: True)
+    before, message, after = (drawn.line(said(*one)) for one in (("before",), (text, name), ("after",)))
+    pyte.Stream(screen).feed("\n".join([before, message, after]).replace("\n", "\r\n"))
+    last = screen.cursor.y
+    rows = ["".join(screen.buffer[y][x].data for x in range(40)).rstrip() for y in range(last + 1)]
+    stamp = rows[0].removesuffix("< Ann: before")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d ", stamp)
+    assert rows[1].startswith(f"{stamp}<")
+    assert all(row[:11].isspace() or not row for row in rows[2:last])
+    assert rows[last] == f"{stamp}< Ann: after"
+    assert max(screen.buffer) == last
+    # As many rows as we meant: it folded nothing, nothing scrolled.
+    assert last == message.count("\n") + 2
+    assert (screen.mode, screen.cursor.attrs, screen.cursor.x) == (modes, attributes, 21)
+    assert (screen.title, screen.icon_name, screen.margins, screen.savepoints, screen.charset, screen.answered) == (
+        *("", "", None, [], 0, ""),
+    )
 
 
 def test_without_a_time_or_a_name() -> None:
