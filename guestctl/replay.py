@@ -106,7 +106,7 @@ def _read(path: Path, into: Recording, sockets: int) -> int:
             entry = json.loads(line)
             sockets = _take(entry, float(entry["seconds"]) + offset, into, sockets)
             into.began = into.began or epoch_of(entry["time"])
-        except (ValueError, KeyError, TypeError, RecursionError) as failure:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
             raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure
     return sockets
 
@@ -130,7 +130,7 @@ def _take(entry: Mapping[str, Any], seconds: float, into: Recording, sockets: in
         into.bases.add(f"{parts.scheme}://{parts.netloc}")
         into.events.append(Act("upgrade", pattern_of(parts.path), seconds, path=parts.path, socket=sockets))
     elif kind == "upgrade":
-        upgrade = next(act for act in reversed(into.acts) if act.kind == "upgrade")
+        (upgrade,) = [act for act in into.acts if act.kind == "upgrade"][-1:]
         upgrade.status, upgrade.headers, upgrade.body = int(entry["status"]), entry["headers"], entry["body"] or ""
     elif kind == "frame_out":
         said = _json(entry["text"])

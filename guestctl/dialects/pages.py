@@ -67,7 +67,7 @@ def read_sender(value: Json, role: Role | None = None) -> Sender:
     """`{role, name?}`; `role` is what is known without it."""
     if not isinstance(value, dict):
         return Sender(role)
-    said = value.get("role")
+    said = give(value, "role", str)
     return Sender(cast("Role", said) if said in _ROLES else role, give(value, "name", str))
 
 

@@ -499,7 +499,7 @@ class WebMessaging(Dialect):
             wait, number = detail.get("retryAfter"), detail.get("errorCode")
             return Rejection(
                 self.service_failure(
-                    number if number in _LIMITS else 429,
+                    number if isinstance(number, int) and number in _LIMITS else 429,
                     str(detail.get("errorMessage") or "too many requests"),
                     retry_after=float(wait) if isinstance(wait, (int, float)) else None,
                 ),
@@ -563,7 +563,7 @@ class WebMessaging(Dialect):
         source: Source,
     ) -> tuple[Heard, ...]:
         found: list[Heard] = []
-        for event in body.get("events") or []:
+        for event in give(body, "events", list) or []:
             if not isinstance(event, dict):
                 continue
             kind = event.get("eventType")

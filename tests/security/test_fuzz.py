@@ -1,27 +1,69 @@
-"""The short form of the fuzz; `python -m tests.security.fuzz --examples 20000` is the long one."""
+"""The short forms of both fuzzers, in processes of their own so that their memory is theirs."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from guestctl.dialects.pages import read_sender
 from guestctl.dialects.web_messaging import WebMessaging
-from guestctl.model import Secret, Session
+from guestctl.errors import UsageError
+from guestctl.model import Secret, Sender, Session
 from guestctl.redact import Redactor
+from guestctl.replay import load
 from guestctl.wire import Frame
-from tests.security.fuzz import PROFILE, TARGETS, fuzz
-
-EXAMPLES = 60
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_only_typed_failures(target: str) -> None:
-    fuzz(target, EXAMPLES)
+from tests.security import fuzz, strange
+from tests.security.fuzz import PROFILE, TARGETS
 
 
-def test_what_fuzzing_has_found() -> None:
-    """A class that is no text, and half a character where a secret is expected, ended the command as bugs."""
+@pytest.mark.timeout(600)  # seconds of a core, which others may want too
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tests.security.frame_fuzz", "--inputs", "500000"),
+        ("tests.security.frame_fuzz", "--inputs", "500000", "--seed", "50"),
+        ("tests.security.fuzz", "--examples", "20000"),
+    ],
+    ids=["frame reader", "frame reader again", "parsers"],
+)
+def test_only_typed_failures_and_little_memory(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", *words], cwd=strange.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_finding_tells_how_to_make_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(text: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(fuzz, "TARGETS", {"JSON": (TARGETS["JSON"][0], broken)})
+    with pytest.raises(fuzz.Finding, match="--only 'JSON' --seed 7: ZeroDivisionError"):
+        fuzz.fuzz("JSON", 1, seed=7)
+
+
+def test_what_fuzzing_has_found(tmp_path: Path) -> None:
+    """Lists where names belong, a number for a list, half a character for a secret, an odd trace: each was a bug."""
     dialect = WebMessaging(PROFILE, new_id=lambda: "x")
-    for frame in ('{"class":[]}', '{"class":{},"code":200}'):
+    for frame in (
+        '{"class":[]}',
+        '{"class":{},"code":200}',
+        '{"class":"TooManyRequestsErrorMessage","code":429,"body":{"errorCode":{}}}',
+    ):
         assert dialect.decode(Frame(frame, 0.0), Session(api="web-messaging", profile="p"))
+    events = '{"class":"StructuredMessage","code":200,"body":{"type":"Event","direction":"Inbound","events":4.5}}'
+    assert not dialect.decode(Frame(events, 0.0), Session(api="web-messaging", profile="p"))
+    assert read_sender({"role": []}, "guest") == Sender("guest")
     assert Redactor().value({"token": "\ud800"}) == {"token": Secret("\ud800").placeholder}
     assert Redactor().value({"token": "0123456789\ud800"})["token"].startswith("***")
+    start = '{"time": "2026-03-04T09:15:27.412Z", "seconds": '
+    for line in (
+        start + '0, "kind": "upgrade", "status": 101, "headers": {}, "body": ""}',  # of no connection
+        start + '0, "kind": "connect", "url": 5}',
+        start + "1" + "0" * 400 + ', "kind": "frame_in", "text": ""}',
+        start + "[[" * 20_000,
+    ):
+        (tmp_path / "trace").write_text(line)
+        with pytest.raises(UsageError, match="trace:1: not a line of a trace"):
+            load([tmp_path / "trace"])
