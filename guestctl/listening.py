@@ -139,7 +139,10 @@ class Listener:
                 yield Connection("live", recovered=replayed)
                 yield from self._live(line)
             except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
-                # What is behind a missing number, or not settled yet, waits until history has been read again.
+                # What is behind a missing number, behind a frame that could not be read, or not settled yet,
+                # waits until history has been read again.
+                if line is not None and line.unreadable is not None:
+                    self.merge.unsettled(inf)
                 yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False))
                 self.merge.unsettled(inf)
                 self._filled = False

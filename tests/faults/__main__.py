@@ -4,10 +4,13 @@
     python -m tests.faults --schedules 1 --seed 17 --dialect guests
     python -m tests.faults --enumerated
     python -m tests.faults --mutants
+    python -m tests.faults --machine 10000 --steps 100 --seed 1
     python -m tests.faults --soak 30
 
 Seeds count from `--seed` on, each once for every dialect. A violation is printed with the command that
-repeats it. The soak is of one dialect, the first given (default web-messaging), for so many minutes.
+repeats it. The machine is Hypothesis's: rules in any order, shrunk where they break something; it takes
+one process, so that several seeds may run beside each other. The soak is of one dialect, the first
+given (default web-messaging), for so many minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.faults.machine import Broken, run
 from tests.faults.schedules import APIS, enumerated, make
 from tests.faults.soak import soak
 from tests.faults.trials import Tally, many, mutants
@@ -35,6 +39,8 @@ def main() -> int:
     if options.mutants:
         return _mutants(options.jobs)
     apis = options.dialect or list(APIS)
+    if options.machine:
+        return _machine(options.machine, options.steps, options.seed)
     if options.soak:
         return _soak(options.dialect, 60 * options.soak, options.seed)
     if options.enumerated:
@@ -48,6 +54,15 @@ def main() -> int:
             print(violation, file=sys.stderr, flush=True)
     print(total)
     return 1 if total.violations else 0
+
+
+def _machine(runs: int, steps: int, seed: int) -> int:
+    try:
+        print(run(runs, steps, seed))
+    except Broken as broken:
+        print(broken, *getattr(broken, "__notes__", ()), sep="\n", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _soak(dialects: list[str] | None, seconds: float, seed: int) -> int:

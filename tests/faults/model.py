@@ -16,8 +16,8 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from unittest.mock import patch
 from guestctl import continuity, listening, opening, sending
 from guestctl.cli.cursor import CursorFile
 from guestctl.client import Client
-from guestctl.clock import SystemClock
+from guestctl.clock import Clock, SystemClock
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Position, Rate
 from guestctl.dialects.web_messaging import WebMessaging
@@ -47,6 +47,8 @@ from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step
 
 #: Seconds one verb of the guest may take, and the listener's each step.
 TIMEOUT = 3.0
+#: Seconds it may take once nothing goes wrong any more: what the command line gives it.
+PATIENCE = 30.0
 #: Seconds within which a listener must have everything once nothing goes wrong any more, and how long
 #: it is then watched for what comes too often.
 RECOVERY = 12.0
@@ -137,44 +139,34 @@ class Run:
     sound: bool = True
 
 
-class Theatre:
-    """A proxy, a sandbox behind it and a state directory; the actors' clients are made here."""
+class Scene:
+    """A sandbox, a clock and a state directory; the actors' clients are made here."""
 
-    def __init__(self, schedule: Schedule, stack: ExitStack, run: Run) -> None:
+    url = "http://127.0.0.1:1"
+
+    def __init__(self, schedule: Schedule, run: Run, directory: Path, sandbox: Sandbox, clock: Clock) -> None:
         self.schedule, self.run = schedule, run
-        self.directory = Path(stack.enter_context(TemporaryDirectory(prefix="guestctl-faults-")))
-        self.proxy = Proxy()
-        self._hooks = list(schedule.hooks)
-        self._inbound = 0
-        self.sandbox = stack.enter_context(
-            Sandbox(
-                fast=True,
-                also_hosts=[self.proxy.address],
-                watch=self._stored,
-                deployment={"return_message_id": schedule.keys_return},
-            )
-        )
-        self.proxy.start(self.sandbox.port)
-        stack.callback(self.proxy.stop)
+        self.directory, self.sandbox, self.clock = directory, sandbox, clock
         self._ids = {who: Random(f"{who}/{schedule.seed}") for who in (SENDER, LISTENER)}
         self.profile = self._profile()
 
     def _profile(self) -> Profile:
-        environ = {"GUESTCTL_SANDBOX_URL": self.proxy.url}
-        found = resolve(
+        return resolve(
             "sandbox",
             options={"api": self.schedule.api},
-            environ=environ,
+            environ={"GUESTCTL_SANDBOX_URL": self.url},
             cwd=self.directory,
             profiles_option=None,
             sandbox=lambda: None,
         ).profile
-        return replace(found, retry=Retry(base=0.4, cap=2.0))
+
+    def down(self, seconds: float) -> None:
+        """Everything breaks, and whoever comes within so many seconds is turned away."""
+        raise NotImplementedError
 
     def client(self, who: str, *, observer: Any = None, timeout: float = TIMEOUT) -> Client:
         """A client as a fresh process has one; its state is its own connection to the shared database."""
-        clock = SystemClock()
-        state = State.open(self.directory / "state", clock, notice=self.run.told.append)
+        state = State.open(self.directory / "state", self.clock, notice=self.run.told.append)
         return Client(
             self.profile,
             state=state,
@@ -182,15 +174,76 @@ class Theatre:
             notice=self.run.told.append,
             observer=observer,
             traceparent=f"00-{who}-{'00f067aa0ba902b7'}-01",
-            clock=clock,
-            random=Brisk(self.schedule.seed),
+            clock=self.clock,
+            random=self.random(),
             new_id=lambda: self.new_id(who),
             environ={},
         )
 
+    def random(self) -> Random:
+        return Random(self.schedule.seed)
+
     def new_id(self, who: str = SENDER) -> str:
         """From a source of each actor's own, so that ids do not depend on who is faster."""
         return str(uuid.UUID(int=self._ids[who].getrandbits(128), version=4))
+
+    def log(self) -> list[Record]:
+        """The one conversation's messages as the service has them."""
+        return self.sandbox.call(lambda: [one for c in self.reports() for one in c["messages"]])
+
+    def reports(self) -> list[Record]:
+        return list(self.sandbox.admin.sessions()["sessions"])
+
+    def fault(self, spec: str) -> None:
+        self.sandbox.call(lambda: self.sandbox.faults.add(spec))
+
+    def expire_token(self) -> None:
+        def expire() -> None:
+            for conversation in tuple(self.sandbox.world.conversations.values()):
+                self.sandbox.world.expire_token(conversation)
+
+        self.sandbox.call(expire)
+
+    def outcome(self, created: Session, scope: str) -> None:
+        """What the state directory says at the end: the outbox, who the session is, what is secret."""
+        run = self.run
+        with State.open(self.directory / "state", self.clock) as state:
+            run.outbox = state.outbox(scope, created)
+            run.sound = state._rows("PRAGMA quick_check") == [("ok",)]
+            for _, session in state.sessions():
+                run.identities.add(identity(session))
+                run.secrets |= {held.secret.reveal() for held in session.credentials.values()}
+        run.identities.add(identity(created))
+        run.conversations = len(self.sandbox.call(self.reports))
+
+
+class Theatre(Scene):
+    """A scene on real sockets, with a proxy before the sandbox; what the schedule asks for is armed."""
+
+    def __init__(self, schedule: Schedule, stack: ExitStack, run: Run) -> None:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="guestctl-faults-")))
+        self.proxy = Proxy()
+        self.url = self.proxy.url
+        self._hooks = list(schedule.hooks)
+        self._inbound = 0
+        sandbox = Sandbox(
+            fast=True,
+            also_hosts=[self.proxy.address],
+            watch=self._stored,
+            deployment={"return_message_id": schedule.keys_return},
+        )
+        super().__init__(schedule, run, directory, stack.enter_context(sandbox), SystemClock())
+        self.proxy.start(self.sandbox.port)
+        stack.callback(self.proxy.stop)
+
+    def _profile(self) -> Profile:
+        return replace(super()._profile(), retry=Retry(base=0.4, cap=2.0))
+
+    def random(self) -> Random:
+        return Brisk(self.schedule.seed)
+
+    def down(self, seconds: float) -> None:
+        self.proxy.down(seconds)
 
     def _stored(self, conversation: Conversation, message: Stored) -> None:
         """In the sandbox's thread, before anybody is told."""
@@ -203,16 +256,6 @@ class Theatre:
 
     def _strike(self, hook: Hook) -> None:
         self.proxy.strike(hook.action, hook.who, hook.kind, hook.seconds)
-
-    def log(self) -> list[Record]:
-        """The one conversation's messages as the service has them."""
-        return self.sandbox.call(lambda: [one for c in self._reports() for one in c["messages"]])
-
-    def _reports(self) -> list[Record]:
-        return list(self.sandbox.admin.sessions()["sessions"])
-
-    def fault(self, spec: str) -> None:
-        self.sandbox.call(lambda: self.sandbox.faults.add(spec))
 
     def fired(self) -> Counter[str]:
         """How often each kind of the sandbox's faults has fired."""
@@ -236,41 +279,41 @@ def die(client: Client) -> None:
     client.state.close()
 
 
-class Listener(threading.Thread):
-    """Listens as `listen --cursor FILE` does with stdout in a regular file, and is killed now and then."""
+class Listener:
+    """Listens as `listen --cursor FILE` does with stdout in a regular file, and is killed now and then.
 
-    def __init__(self, theatre: Theatre) -> None:
-        super().__init__(name="listener", daemon=True)
-        self._theatre = theatre
-        self._crashes = {crash.line: crash for crash in theatre.schedule.crashes}
-        self._lines = 0
-        self._ending = threading.Event()
+    `crashes` by line, counted over all its lives; `tick`: seconds after which it wants control.
+    """
+
+    tick: float | None = None
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.crashes = {crash.line: crash for crash in scene.schedule.crashes}
+        self.lines = 0
         self.live = threading.Event()
-        self._out = theatre.directory / "heard.jsonl"
+        self._out = scene.directory / "heard.jsonl"
         self._out.touch()
 
-    def run(self) -> None:
-        run = self._theatre.run
-        while not self._ending.is_set():
-            client = self._theatre.client(LISTENER)
+    def lives(self) -> Generator[None, None, None]:
+        """One process after the other; whoever carries it out gets control at every event and every tick."""
+        run = self._scene.run
+        while True:
+            client = self._scene.client(LISTENER)
             try:
-                self._live(client)
+                yield from self._live(client)
             except Killed:
                 pass
             except Failure as failure:
                 run.ended.append(failure)
                 if len(run.ended) > 20:
                     return
-                self._ending.wait(0.05)
+                self._scene.clock.sleep(0.05)
             except Exception:
                 run.crashes.append(traceback.format_exc())
                 return
             finally:
                 die(client)
-
-    def finish(self) -> None:
-        self._ending.set()
-        self.join(TIMEOUT + 5)
 
     def heard(self) -> list[Record]:
         """Its lines so far; what is no record is `torn`. A last line without its end is none yet."""
@@ -282,31 +325,30 @@ class Listener(threading.Thread):
                 found.append({"kind": "torn", "text": line})
         return found
 
-    def _live(self, client: Client) -> None:
-        theatre = self._theatre
+    def _live(self, client: Client) -> Iterator[None]:
+        scene = self._scene
         session = client.session()
         with open(self._out, "ab", buffering=0) as out:
-            cursor = CursorFile(theatre.directory / "cursor", client.state, client.scope, session, out)
+            cursor = CursorFile(scene.directory / "cursor", client.state, client.scope, session, out)
             after = Position(cursor.after) if cursor.after is not None else None
-            events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: 0.05)
+            events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: self.tick)
             for event in events:
-                if self._ending.is_set():
-                    return
+                yield
                 if isinstance(event, Message):
                     self._write(cursor, out.fileno(), event)
                 elif isinstance(event, Gap):
                     gap = {"kind": "gap", "after": event.after, "before": event.before}
                     os.write(out.fileno(), (json.dumps(gap) + "\n").encode())
                 elif isinstance(event, Connection):
-                    theatre.run.told.append(event.detail or "")
+                    scene.run.told.append(event.detail or "")
                     if event.state == "live":
                         self.live.set()
 
     def _write(self, cursor: CursorFile, out: int, message: Message) -> None:
         record = {"kind": "message", "id": message.id, "text": message.text, "direction": message.direction}
         line = (json.dumps(record) + "\n").encode()
-        self._lines += 1
-        crash = self._crashes.pop(self._lines, None)
+        self.lines += 1
+        crash = self.crashes.pop(self.lines, None)
         _die_at(crash, "before")
         cursor.writing(message, len(line))
         _die_at(crash, "intent")
@@ -323,23 +365,45 @@ def _die_at(crash: Crash | None, moment: str) -> None:
         raise Killed
 
 
+class Audience(threading.Thread):
+    """A listener in a thread of its own."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(name="listener", daemon=True)
+        self._listener = listener
+        self._ending = threading.Event()
+        listener.tick = 0.05
+
+    def run(self) -> None:
+        with closing(self._listener.lives()) as lives:
+            for _ in lives:
+                if self._ending.is_set():
+                    return
+
+    def finish(self) -> None:
+        self._ending.set()
+        self.join(TIMEOUT + 5)
+
+
 class Speaker:
     """The guest who speaks, one command after the other."""
 
-    def __init__(self, theatre: Theatre, listener: Listener) -> None:
-        self._theatre = theatre
+    def __init__(self, scene: Scene, listener: Listener) -> None:
+        self._scene = scene
         self._listener = listener
         self._client: Client | None = None
         self._fuse = 0
+        #: Seconds a verb may take.
+        self.timeout = TIMEOUT
 
     def do(self, step: Step) -> None:
-        theatre = self._theatre
+        scene = self._scene
         if step.does in ("send", "kill"):
             self._send(step)
         elif step.does == "push":
-            theatre.sandbox.call(lambda: theatre.sandbox.admin.push(step.text))
+            scene.sandbox.call(lambda: scene.sandbox.admin.push(step.text))
         elif step.does == "pause":
-            time.sleep(step.seconds)
+            scene.clock.sleep(step.seconds)
         elif step.does == "attend":
             self._listener.live.wait(TIMEOUT)
         elif step.does == "history":
@@ -347,21 +411,16 @@ class Speaker:
         elif step.does == "restart":
             self.restart()
         elif step.does == "down":
-            theatre.proxy.down(step.seconds)
+            scene.down(step.seconds)
         elif step.does == "fault":
-            theatre.fault(step.text)
+            scene.fault(step.text)
         else:
-            theatre.sandbox.call(self._expire_token)
-
-    def _expire_token(self) -> None:
-        world = self._theatre.sandbox.world
-        for conversation in tuple(world.conversations.values()):
-            world.expire_token(conversation)
+            scene.expire_token()
 
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = self._theatre.client(SENDER, observer=self._burn)
+            self._client = self._scene.client(SENDER, observer=self._burn, timeout=self.timeout)
         return self._client
 
     def restart(self) -> None:
@@ -384,9 +443,9 @@ class Speaker:
                 raise Killed
 
     def _send(self, step: Step) -> None:
-        key, begun = self._theatre.new_id(), time.monotonic()
+        key, begun = self._scene.new_id(), self._scene.clock.monotonic()
         said = Said(step.text, key, "killed", None, None, 0.0)
-        self._theatre.run.said.append(said)
+        self._scene.run.said.append(said)
         client = self.client
         self._fuse = step.count if step.does == "kill" else 0
         try:
@@ -399,16 +458,16 @@ class Speaker:
             self.restart()
         except Exception:
             said.delivery = "crashed"
-            self._theatre.run.crashes.append(traceback.format_exc())
+            self._scene.run.crashes.append(traceback.format_exc())
         finally:
             self._fuse = 0
-            said.took = time.monotonic() - begun
+            said.took = self._scene.clock.monotonic() - begun
         if step.does == "kill":
             self.restart()
 
     def read(self) -> None:
         """All of history, as far as it can be read."""
-        run, before, ids, failure = self._theatre.run, len(self._theatre.log()), [], None
+        run, before, ids, failure = self._scene.run, len(self._scene.log()), [], None
         try:
             for item in self.client.history(all=True):
                 if isinstance(item, Message):
@@ -418,16 +477,18 @@ class Speaker:
         except Exception:
             run.crashes.append(traceback.format_exc())
             return
-        run.read.append(Read(ids, failure, before, len(self._theatre.log())))
+        run.read.append(Read(ids, failure, before, len(self._scene.log())))
 
     def settle(self) -> None:
-        """The next run: whatever was left open comes to its end."""
+        """The next run, in peace and with a user's patience: whatever was left open comes to its end."""
+        self.timeout = PATIENCE
+        self.restart()
         try:
             self.client.resume()
         except Failure as failure:
-            self._theatre.run.settled = failure
+            self._scene.run.settled = failure
         except Exception:
-            self._theatre.run.crashes.append(traceback.format_exc())
+            self._scene.run.crashes.append(traceback.format_exc())
 
 
 def carry_out(schedule: Schedule, *, recovery: float = RECOVERY) -> Run:
@@ -443,8 +504,8 @@ def carry_out(schedule: Schedule, *, recovery: float = RECOVERY) -> Run:
         for spec in schedule.faults:
             theatre.fault(spec)
         listener = Listener(theatre)
-        speaker = Speaker(theatre, listener)
-        listener.start()
+        speaker, audience = Speaker(theatre, listener), Audience(listener)
+        audience.start()
         try:
             for step in schedule.steps:
                 speaker.do(step)
@@ -455,38 +516,30 @@ def carry_out(schedule: Schedule, *, recovery: float = RECOVERY) -> Run:
             speaker.settle()
             speaker.read()
             run.log = theatre.log()
-            _await_all(listener, run, recovery)
+            _await_all(listener, audience, run.log, recovery)
         finally:
-            listener.finish()
+            audience.finish()
             speaker.close()
         run.log = theatre.log()
         run.heard = listener.heard()
-        run.conversations = len(theatre.sandbox.call(theatre._reports))
         run.connections = theatre.proxy.accepted[LISTENER]
         run.struck.update(theatre.proxy.struck)
         run.struck["kill"] += sum(said.delivery == "killed" for said in run.said) + len(schedule.crashes)
-        with State.open(theatre.directory / "state", SystemClock()) as state:
-            run.outbox = state.outbox(scope, created)
-            run.sound = state._rows("PRAGMA quick_check") == [("ok",)]
-            for _, session in state.sessions():
-                run.identities.add(_identity(session))
-                run.secrets |= {held.secret.reveal() for held in session.credentials.values()}
-        run.identities.add(_identity(created))
+        theatre.outcome(created, scope)
     return run
 
 
-def _identity(session: Session) -> tuple[str, ...]:
+def identity(session: Session) -> tuple[str, ...]:
     """Who and where this is. What a renewal of the token gives anew is not part of it."""
     return tuple(f"{name} {session.ids.get(name)}" for name in ("conversation", "guest"))
 
 
-def _await_all(listener: Listener, run: Run, recovery: float) -> None:
-    """Until the listener has what the service has, or has had the time to."""
+def _await_all(listener: Listener, audience: Audience, wanted: list[Record], recovery: float) -> None:
+    """Until the listener has all this, or has had the time to."""
     until = time.monotonic() + recovery
-    wanted = [one["id"] for one in run.log]
-    while listener.is_alive() and time.monotonic() < until:
+    while audience.is_alive() and time.monotonic() < until:
         heard = {line.get("id") for line in listener.heard()}
-        if all(identity in heard for identity in wanted):
+        if all(one["id"] in heard for one in wanted):
             break
         time.sleep(0.02)
     time.sleep(AFTERWARDS)

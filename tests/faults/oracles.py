@@ -35,31 +35,48 @@ class Violation:
         return f"{self.oracle}: {self.what}"
 
 
-def judge(run: Run) -> list[Violation]:
-    """Every violation of a run."""
-    found: list[Violation] = []
-
-    def broken(oracle: str, what: str) -> None:
-        found.append(Violation(oracle, what))
-
+def judge(run: Run, *, slack: float = SLACK) -> list[Violation]:
+    """Every violation of a run. `slack`: seconds by which a verb may overrun its deadline."""
+    found, broken = _collected()
     in_log = Counter(one["text"] for one in run.log)
-    for said in run.said:
-        _outcome(run, said, in_log, broken)
-    _own_order(run, in_log, broken)
+    _so_far(run, in_log, broken)
     _settled(run, in_log, broken)
-    _heard(run, broken)
+    _shown(run, broken)
     _history(run, broken)
     if run.conversations != 1 or len(run.identities) != 1:
         broken("O5 identity", f"{run.conversations} conversations, ids {sorted(run.identities)}")
     if not run.sound:
         broken("O6 state", "the state database is damaged")
     for said in run.said:
-        if said.took > TIMEOUT + SLACK:
+        if said.took > TIMEOUT + slack:
             broken("O8 bounds", f"{said.text!r} took {said.took:.1f} s")
     if run.connections > MOST_CONNECTIONS:
         broken("O8 bounds", f"the listener connected {run.connections} times")
-    _clean(run, broken)
     return found
+
+
+def so_far(run: Run) -> list[Violation]:
+    """Every violation of a run that is still under way: what holds at any moment."""
+    found, broken = _collected()
+    _so_far(run, Counter(one["text"] for one in run.log), broken)
+    return found
+
+
+def _collected() -> tuple[list[Violation], Broken]:
+    found: list[Violation] = []
+
+    def broken(oracle: str, what: str) -> None:
+        found.append(Violation(oracle, what))
+
+    return found, broken
+
+
+def _so_far(run: Run, in_log: Counter[str], broken: Broken) -> None:
+    for said in run.said:
+        _outcome(run, said, in_log, broken)
+    _own_order(run, in_log, broken)
+    _heard(run, broken)
+    _clean(run, broken)
 
 
 def _outcome(run: Run, said: Said, in_log: Counter[str], broken: Broken) -> None:
@@ -131,6 +148,12 @@ def _heard(run: Run, broken: Broken) -> None:
     excused = 0 if run.schedule.api in NUMBERED else run.schedule.swaps
     if inversions > excused:
         broken("O3 out of order", f"shown {_texts(run.heard)}, stored {_texts(run.log)}")
+
+
+def _shown(run: Run, broken: Broken) -> None:
+    """Everything, but what a gap was declared for."""
+    place = {one["id"]: n for n, one in enumerate(run.log)}
+    seen = {line["id"] for line in run.heard if line["kind"] == "message"}
     missing = [one for one in run.log if one["id"] not in seen and not _admitted(run, place, place[one["id"]])]
     if missing:
         broken("O3 lost", f"{_texts(missing)} never shown; ended {run.ended}")

@@ -33,6 +33,11 @@ class Shell:
     through: str = ""
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # As in whatever a shell has put into the background; those we start would ignore it, too.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     @property
     def environ(self) -> Mapping[str, str]:
         passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}

@@ -138,7 +138,7 @@ def make(seed: int, api: str) -> Schedule:
         api,
         steps,
         rules=tuple(_rule(random, api) for _ in range(random.choice((0, 1, 2, 3, 5)))),
-        faults=tuple(_spec(random, api) for _ in range(random.choice((0, 1, 1, 2, 3)))),
+        faults=tuple(spec(random, api) for _ in range(random.choice((0, 1, 1, 2, 3)))),
         hooks=tuple(_hook(random, api) for _ in range(random.choice((0, 1, 1, 2)))),
         crashes=tuple(
             Crash(line, random.choice(MOMENTS))
@@ -162,8 +162,8 @@ def _other(random: Random, api: str) -> Step:
         Step("history"),
         Step("restart"),
         Step("down", seconds=random.choice((0.05, 0.3))),
-        Step("fault", _spec(random, api)),
-        Step("fault", _spec(random, api)),
+        Step("fault", spec(random, api)),
+        Step("fault", spec(random, api)),
     ]
     if api in RENEWABLE:
         choices.append(Step("expire"))
@@ -219,7 +219,7 @@ def _hook(random: Random, api: str) -> Hook:
     return Hook(random.randint(1, 5), action, who, "request" if over_rest else "socket", 0.3)
 
 
-def _spec(random: Random, api: str) -> str:
+def spec(random: Random, api: str) -> str:
     """A fault of the sandbox that this API can live through."""
     after = random.randint(1, 12)
     choices = [

@@ -52,9 +52,7 @@ def test_every_action_everywhere() -> None:
     """`--enumerated` is this at every position."""
     plan = [schedule for api in APIS for schedule in chosen(api)]
     assert len(plan) >= 400
-    total = judged(plan)
-    assert set(total.faults) >= set(ACTIONS)
-    assert total.in_doubt == 0
+    assert set(judged(plan).faults) >= set(ACTIONS)
 
 
 def test_seeds_that_once_failed() -> None:

@@ -729,6 +729,15 @@ def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) ->
     assert heard.run(SECOND_LOOK + 2.0).texts == ["garbled", "after"]
 
 
+def test_what_follows_an_unreadable_frame_on_a_socket_that_breaks_waits_for_history(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.store("garbled")
+    world.service.tell({"kind": "unreadable"})
+    world.service.push("after")
+    world.service.break_all()
+    assert heard.run(5.0).texts == ["garbled", "after"]
+
+
 def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
     plain.service.store("old")
     heard = Heard(plain).live()
