@@ -197,8 +197,9 @@ def checked(headers: Mapping[str, str]) -> dict[str, str]:
 
 def why(error: BaseException) -> str:
     """A cause in a few words, without the URL and header texts that library errors carry."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
+    # One made by Python code has no such attribute.
+    if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
+        return str(reason).replace("_", " ").lower()
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return {"TimeoutError": "timed out", "RemoteDisconnected": "closed without an answer"}.get(

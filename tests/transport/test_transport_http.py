@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 import socket as sockets
 import threading
 import tracemalloc
@@ -17,12 +18,14 @@ from guestctl.clock import Deadline, SystemClock
 from guestctl.errors import NetworkError, Unreadable, UsageError
 from guestctl.transport.http import MAX_BODY, Http
 from guestctl.transport.network import Network
+from guestctl.transport.stream import Limit, Stream
 from guestctl.wire import Reply, Request
 from tests.transport.authorities import Authority
 from tests.transport.peers import Conn, Peer, Script, answer, header, serving
 
 CLOCK = SystemClock()
 PATIENCE = 60.0
+PLACE = r"127\.0\.0\.1:\d+"
 TOKEN = {"Authorization": "Bearer canary-7f3a"}
 
 
@@ -210,6 +213,14 @@ def test_an_address_that_cannot_be_called(url: str) -> None:
     http.close()
 
 
+def test_an_address_that_only_requests_refuses() -> None:
+    http = client()
+    with pytest.raises(UsageError) as caught:
+        http.perform(Request("GET", "http://*.example/?t=canary", "history"), headers=TOKEN, deadline=soon())
+    assert caught.value.message == "GET to this address cannot be sent (InvalidURL)"
+    http.close()
+
+
 def test_values_that_cannot_be_sent_are_not_shown() -> None:
     http = client()
     for value in ("Bearer canary\r\nX: y", "Bearer canary\n", "canáry"):
@@ -266,7 +277,7 @@ def test_an_endless_body_is_bounded() -> None:
         while True:
             conn.send(bytes(1 << 16))
 
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable, match=f"the answer is larger than {MAX_BODY} bytes"):
         once(script)
 
 
@@ -304,22 +315,31 @@ def test_a_cut_answer_is_a_lost_connection(data: bytes) -> None:
         once(replying(data))
     assert caught.value.written
     assert caught.value.code == "network.lost"
+    what = "IncompleteRead" if data else "closed without an answer"
+    assert re.fullmatch(PLACE + re.escape(f": the connection broke ({what})"), caught.value.message)
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "what"),
     [
-        b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
-        b"HTTP/1.1 nonsense\r\n\r\n",
-        b"HTTP/1.1 200 x\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
-        b"HTTP/1.1 200 x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
-        b"HTTP/1.1 200 x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-        b"HTTP/1.1 200 x\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "is not HTTP as it should be (BadStatusLine)"),
+        (b"HTTP/1.1 nonsense\r\n\r\n", "is not HTTP as it should be (BadStatusLine)"),
+        (b"HTTP/1.1 200 x\r\n" + b"X: y\r\n" * 1000 + b"\r\n", "is not HTTP as it should be (HTTPException)"),
+        (b"HTTP/1.1 200 x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "is not HTTP as it should be (LineTooLong)"),
+        (
+            b"HTTP/1.1 200 x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+            "has a header that contradicts itself",
+        ),
+        (
+            b"HTTP/1.1 200 x\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+            "is not HTTP as it should be (DecodeError)",
+        ),
     ],
 )
-def test_what_is_not_http_is_unreadable(data: bytes) -> None:
-    with pytest.raises(Unreadable):
+def test_what_is_not_http_is_unreadable(data: bytes, what: str) -> None:
+    with pytest.raises(Unreadable) as caught:
         once(replying(data))
+    assert re.fullmatch(PLACE + re.escape(f": the answer {what}"), caught.value.message)
 
 
 # --- what a failure proves ---
@@ -360,6 +380,7 @@ def test_tls_that_breaks_under_the_answer(tmp_path: Path) -> None:
         http.perform(Request("GET", f"https://127.0.0.1:{peer.port}", "history"), headers={}, deadline=soon())
     http.close()
     assert (caught.value.code, caught.value.written) == ("network.lost", True)
+    assert re.fullmatch(PLACE + r": the connection broke \([a-z ]{9,}\)", caught.value.message)
 
 
 def test_names_that_do_not_resolve() -> None:
@@ -375,6 +396,45 @@ def test_names_that_do_not_resolve() -> None:
 def test_a_deadline_that_has_passed_writes_nothing() -> None:
     with pytest.raises(NetworkError) as caught:
         once(replying(answer(200)), seconds=0)
+    assert not caught.value.written
+
+
+def test_a_deadline_that_passes_before_a_kept_connection_is_used() -> None:
+    def script(conn: Conn) -> None:
+        conn.head().send(answer(200)).hold()
+
+    http = client()
+    with serving(script) as peer:
+        http.perform(get(peer), headers={}, deadline=soon())
+        with pytest.raises(NetworkError) as caught:
+            http.perform(get(peer), headers={}, deadline=soon(0))
+        assert peer.accepted == 1
+    http.close()
+    assert (caught.value.code, caught.value.written) == ("network.connect", False)
+    assert caught.value.message == f"127.0.0.1:{peer.port}: no whole answer in time"
+
+
+def test_a_single_byte_may_have_been_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(self: Stream, data: bytes, limit: Limit) -> None:
+        limit.sent += 1
+        raise OSError("something else")
+
+    monkeypatch.setattr(Stream, "put", put)
+    with pytest.raises(NetworkError) as caught:
+        once(lambda conn: None)
+    assert (caught.value.code, caught.value.written) == ("network.lost", True)
+    assert re.fullmatch(PLACE + r": the connection broke \(OSError\)", caught.value.message)
+
+
+def test_a_failure_that_is_its_own_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(self: Stream, data: bytes, limit: Limit) -> None:
+        error = OSError("turns in circles")
+        error.__cause__ = error
+        raise error
+
+    monkeypatch.setattr(Stream, "put", put)
+    with pytest.raises(NetworkError) as caught:
+        once(lambda conn: None)
     assert not caught.value.written
 
 
@@ -484,19 +544,41 @@ def test_a_download_streams_with_progress() -> None:
 def test_a_download_refused_is_an_ordinary_answer() -> None:
     got: list[bytes] = []
     http = client()
-    with serving(replying(answer(403, b"<Error/>"))) as peer:
-        reply = http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=10)
+    for status in (403, 300):
+        with serving(replying(answer(status, b"<Error/>"))) as peer:
+            reply = http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=10)
+        assert (reply.status, reply.body, got) == (status, b"<Error/>", [])
+    cut = replying(b"HTTP/1.1 403 x\r\nContent-Length: 9\r\n\r\nhello")
+    with serving(cut) as peer, pytest.raises(NetworkError):
+        http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=10)
     http.close()
-    assert (reply.status, reply.body, got) == (403, b"<Error/>", [])
 
 
 def test_a_download_without_a_length() -> None:
     got: list[bytes] = []
     http = client()
+    seen: list[tuple[int, int]] = []
     with serving(replying(b"HTTP/1.1 200 x\r\n\r\nhello")) as peer:
-        http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=5)
+        http.download(
+            get(peer),
+            headers={},
+            deadline=soon(),
+            write=got.append,
+            limit=5,
+            progress=lambda done, total: seen.append((done, total)),
+        )
     http.close()
     assert b"".join(got) == b"hello"
+    assert seen == [(5, 0)]
+
+
+def test_a_download_that_is_cut() -> None:
+    http = client()
+    cut = replying(b"HTTP/1.1 200 x\r\nContent-Length: 9\r\n\r\nhello")
+    with serving(cut) as peer, pytest.raises(NetworkError) as caught:
+        http.download(get(peer), headers={}, deadline=soon(), write=bytes, limit=9)
+    http.close()
+    assert caught.value.message == f"127.0.0.1:{peer.port}: the connection broke (IncompleteRead)"
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -504,7 +586,7 @@ def test_a_download_over_its_limit(announced: bool) -> None:
     data = answer(200, bytes(1000)) if announced else b"HTTP/1.1 200 x\r\n\r\n" + bytes(1000)
     got: list[bytes] = []
     http = client()
-    with serving(replying(data)) as peer, pytest.raises(Unreadable):
+    with serving(replying(data)) as peer, pytest.raises(Unreadable, match="the answer is larger than 999 bytes"):
         http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=999)
     http.close()
     assert got == []
@@ -526,13 +608,44 @@ def test_a_writers_own_failure_passes_through() -> None:
 def test_what_the_observer_is_told() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
     http = client(observer=lambda kind, data: told.append((kind, data)))
-    with serving(replying(answer(200, b'{"ok":true}'))) as peer:
-        http.perform(Request("POST", peer.http, "send", json={"a": 1}), headers=TOKEN, deadline=soon())
+    before = CLOCK.now()
+    with serving(replying(answer(200, b'{"ok":true}', b"X-Y: z\r\n"))) as peer:
+        request = Request("POST", f"{peer.http}/", "send", json={"a": 1}, query={"q": "1"})
+        reply = http.perform(request, headers=TOKEN, deadline=soon())
     http.close()
-    assert [kind for kind, _ in told] == ["request", "response"]
-    assert told[0][1]["body"] == b'{"a":1}'
-    assert told[0][1]["headers"]["Authorization"] == TOKEN["Authorization"]
-    assert (told[1][1]["status"], told[1][1]["body"]) == (200, b'{"ok":true}')
+    called: dict[str, object] = {"route": "send", "method": "POST"}
+    headers = {"User-Agent": "guestctl/test", "Accept": "application/json", "Accept-Encoding": "gzip"}
+    assert told == [
+        (
+            "request",
+            {
+                **called,
+                "url": f"{peer.http}/?q=1",
+                "headers": {**headers, "Content-Type": "application/json", **TOKEN},
+                "body": b'{"a":1}',
+            },
+        ),
+        (
+            "response",
+            {
+                **called,
+                "url": f"{peer.http}/",
+                "status": 200,
+                "headers": {"content-length": "11", "x-y": "z"},
+                "body": b'{"ok":true}',
+            },
+        ),
+    ]
+    assert before <= reply.at <= CLOCK.now()
+
+
+def test_what_is_told_of_a_download() -> None:
+    told: list[Mapping[str, Any]] = []
+    http = client(observer=lambda _, data: told.append(data))
+    with serving(replying(answer(200, b"x"))) as peer:
+        http.download(get(peer), headers={}, deadline=soon(), write=bytes, limit=1)
+    http.close()
+    assert told[0]["headers"] == {"User-Agent": "guestctl/test", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 x\r\nContent-Length: 10\r\n\r\n{"])

@@ -67,6 +67,7 @@ def test_an_address_that_does_not_answer() -> None:
             for one in waiting:
                 one.close()
     assert (caught.value.code, caught.value.written) == ("network.connect", False)
+    assert caught.value.message == f"127.0.0.1:{place[1]}: timed out"
 
 
 def test_an_interrupt_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:

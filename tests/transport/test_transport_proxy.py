@@ -123,7 +123,14 @@ def test_plain_and_secure_over_both(tmp_path: Path, user: str) -> None:
 
 #: What else a forwarding proxy answers cannot be told from the service's own answers.
 FORWARDING = ["407", "down", "name"]
-TUNNELLING = ["407", "403", "502", "nonsense", "fin", "hang", "down", "name"]
+TUNNELLING = ["300", "407", "403", "502", "503", "504", "505", "nonsense", "fin", "hang", "down", "name"]
+#: What is said of it, where the resolver's words are not our own.
+SAID = {
+    "nonsense": " gave no way to {}: BadStatusLine",
+    "fin": " gave no way to {}: closed without an answer",
+    "hang": " gave no way to {}: timed out",
+    "down": ": connection refused",
+}
 
 
 @pytest.mark.parametrize(
@@ -153,9 +160,13 @@ def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
     assert not caught.value.written
     assert caught.value.message.startswith(f"the proxy {place}")
     assert "canary" not in caught.value.message
+    aim = f"{HOST}:{443 if url.startswith(('https', 'wss')) else 80}"
     if how.isdigit():
+        assert caught.value.message == f"the proxy {place} refused the way to {aim}: HTTP {how}"
         assert caught.value.http_status == int(how)
-        assert caught.value.transient == (how == "502")
+        assert caught.value.transient == (how in {"502", "503", "504"})
+    elif how in SAID:
+        assert caught.value.message == f"the proxy {place}" + SAID[how].format(aim)
 
 
 def test_a_tunnel_that_drops_is_a_lost_connection() -> None:

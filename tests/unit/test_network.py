@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 from collections.abc import Mapping
 
 import pytest
 
 from guestctl.errors import UsageError
-from guestctl.transport.network import Network, Proxy, authority, checked, is_loopback, target
+from guestctl.transport.network import Network, Proxy, authority, checked, is_loopback, target, why
 
 
 def proxy(url: str, environ: Mapping[str, str]) -> str | None:
@@ -64,6 +65,15 @@ def test_which_proxy(url: str, environ: dict[str, str], expected: str | None) ->
         ("a.example", "https://10.1.2.3/", False),
         (",, ", "https://a.example/", False),
         (".", "https://a.example/", False),
+        ("b.example,a.example", "https://a.example/", True),
+        ("a.example.", "https://a.example/", True),
+        ("10.1.2.3/8", "https://10.9.9.9/", True),
+        ("10.1.2.3:80", "https://10.1.2.3/", False),
+        ("2001:db8::443", "https://[2001:db8::443]/", True),
+        ("2001:db8::1:80", "https://[2001:db8::1]:80/", False),
+        ("[2001:db8::1]", "https://[2001:db8::1]/", True),
+        ("x.example", "https://x/", False),
+        ("xample", "https://example/", False),
     ],
 )
 def test_no_proxy(no_proxy: str, url: str, bypassed: bool) -> None:
@@ -76,11 +86,24 @@ def test_loopback_needs_no_bypass() -> None:
         assert proxy(f"http://{host}:1/", {"ALL_PROXY": "http://p:1"}) is None
 
 
-@pytest.mark.parametrize("value", ["socks5://p:1", "https://p:1", "http://", "http://p:port", "http://[::1"])
-def test_a_proxy_that_cannot_be_used(value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ("socks5://p:1", "socks5:// proxies are not supported"),
+        ("https://p:1", "https:// proxies are not supported"),
+        ("http://", "not the address of a proxy"),
+        ("http://p:port", "not the address of a proxy"),
+        ("http://[::1", "not the address of a proxy"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used(value: str, wrong: str) -> None:
     with pytest.raises(UsageError) as caught:
         proxy("https://a.example/", {"HTTPS_PROXY": value})
-    assert caught.value.message.startswith("HTTPS_PROXY: ")
+    assert caught.value.message == f"HTTPS_PROXY: {wrong}"
+    assert (caught.value.code, caught.value.hint) == (
+        "config.key",
+        "Give it as http://[user:password@]host:port.",
+    )
     assert proxy("https://a.example/", {"HTTPS_PROXY": value, "NO_PROXY": "a.example"}) is None
 
 
@@ -117,14 +140,45 @@ def test_other_machines(host: str) -> None:
     assert not is_loopback(host)
 
 
+def test_authorities_by_default_are_the_systems() -> None:
+    assert Network(ca=None, environ={"SSL_CERT_FILE": ""}).authorities() == ("default", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ssl.SSLError("canary"), "SSLError"),
+        (OSError(13, "Permission denied", "/canary"), "Permission denied"),
+        (OSError("canary"), "OSError"),
+        (TimeoutError("canary"), "timed out"),
+        (http.client.RemoteDisconnected("canary"), "closed without an answer"),
+        (http.client.BadStatusLine("canary"), "BadStatusLine"),
+    ],
+)
+def test_causes_are_told_in_our_words(error: Exception, words: str) -> None:
+    assert why(error) == words
+
+
+def test_a_reason_of_tls_is_told_in_plain_words() -> None:
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] canary")
+    error.reason = "WRONG_VERSION_NUMBER"
+    assert why(error) == "wrong version number"
+
+
 def test_targets() -> None:
     assert target("https://A.example/x?y") == (True, "a.example", 443)
     assert target("ws://a.example.:81") == (False, "a.example", 81)
     assert target("wss://[::1]:1/") == (True, "::1", 1)
     assert authority("::1", 1) == "[::1]:1"
     for url in ("", "x", "ftp://a/", "http://", "http://a:b/", "http://a:99999/", "http://[::1"):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError) as caught:
             target(url)
+        assert caught.value.message in {
+            "an address is not a URL of http, https, ws or wss",
+            "an address names no host",
+        }
+    with pytest.raises(UsageError, match="an address names no host"):
+        target("http://:80/")
 
 
 def test_headers() -> None:

@@ -109,7 +109,7 @@ def test_lines_are_broken_between_words() -> None:
 
 def test_no_terminal_no_width() -> None:
     assert list(fold("x" * 500, None)) == ["x" * 500]
-    assert block("one\n" + "x" * 500, 2, None) == "one\n  " + "x" * 500
+    assert block("one two\n" + "x" * 500, 2, None) == "one two\n  " + "x" * 500
 
 
 @pytest.mark.parametrize(
