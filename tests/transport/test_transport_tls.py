@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket as sockets
 import re
+import socket as sockets
 import ssl
 import threading
 from collections.abc import Callable
