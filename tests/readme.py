@@ -1,10 +1,17 @@
-"""Writes the generated parts of the README: `python -m tests.readme`. `tests/test_readme.py` holds it to them."""
+"""Writes the generated parts of the README and of `docs/`: `python -m tests.readme`; `tests/test_readme.py` holds them.
+
+Knows: which part stands on which page, and how what differs from run to run is made equal. Must not
+know: what a command prints.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from guestctl.checking.keys import table
@@ -14,9 +21,25 @@ from guestctl.cli.registry import COMMANDS
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Ability
 from guestctl.explain import everything
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
+from tests.cli.conftest import Front
+from tests.cli.shell import Shell
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 WIDTH = "100"
+
+#: The bot of the README's transcripts.
+BOT = """
+rules:
+  - {contains: parcel, reply: Your parcel is on its way., quickReplies: [Track it, Send it back]}
+  - {equals: hi, reply: "May we ask you some questions?"}
+  - {equals: "Yes", reply: Then the next question...}
+  - {equals: order, reply: We are closed}
+otherwise: "echo: ${text}"
+"""
 
 
 def spoken(*argv: str) -> str:
@@ -27,14 +50,65 @@ def spoken(*argv: str) -> str:
     return out.getvalue()
 
 
-def demo() -> str:
-    return f"```console\n$ guestctl demo\n{settled(spoken('demo'))}```\n"
+@contextmanager
+def _guest(options: SandboxOptions) -> Iterator[tuple[Front, Sandbox]]:
+    """The front door in an empty directory, on a sandbox of its own."""
+    with tempfile.TemporaryDirectory() as place, running(options) as sandbox:
+        environ = {"GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url, "COLUMNS": WIDTH}
+        environ |= {"GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key, "GUESTCTL_STATE": f"{place}/state"}
+        yield Front(environ, Path(place)), sandbox
 
 
-def settled(text: str) -> str:
-    """A demo's output with what differs from run to run made equal."""
-    text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:49213", text)
-    return re.sub(r"in \d+\.\d s", "in 0.1 s", text)
+#: The README's first lines: a service that breaks the connection once, and what a guest sees of it.
+_DOOR = "guestctl sandbox exec --fault drop:code=1006,after=2,on=send -- bash"
+_TYPED = (
+    'guestctl ask "Where is my parcel?"',
+    "guestctl send \"Are you still there?\" --wait | jq -r '.delivery, .reply.text'",
+    "guestctl history | jq -s length",
+)
+
+_INTRODUCED = "echo introduced $(guestctl sandbox sessions | jq .configures)"
+
+
+def session() -> str:
+    """A real session, typed into a bash that the first command starts."""
+    with tempfile.TemporaryDirectory() as place:
+        shell = Shell(Front({"GUESTCTL_STATE": f"{place}/state"}, Path(place)))
+        script = "".join(f"echo {shlex.quote('$ ' + line)}\n{line}\n" for line in _TYPED)
+        told = shell(f"{_DOOR} -c {shlex.quote(script + _INTRODUCED)}")
+    told, _, introduced = told.rpartition("introduced ")
+    assert int(introduced) > 2, "the connection was meant to break, and did not"
+    return f"```console\n$ {_DOOR}\n{told}```\n"
+
+
+def report() -> str:
+    """What `check` says of the README's script and a bot that fails half of it."""
+    text = README.read_text(encoding="utf-8")
+    script = re.search(r"^```yaml\n(# smoke\.yaml\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert script is not None
+    with tempfile.TemporaryDirectory() as place:
+        bot = Path(place) / "bot.yaml"
+        bot.write_text(BOT, encoding="utf-8")
+        with _guest(SandboxOptions(fast=True, script=bot)) as (guest, _):
+            (guest.cwd / "smoke.yaml").write_text(script[1], encoding="utf-8")
+            told = Shell(guest)("guestctl check smoke.yaml --parallel 10 --junit report.xml", code=1)
+            assert "<testsuite" in (guest.cwd / "report.xml").read_text(encoding="utf-8")
+    told = re.sub(r"\([0-9a-f-]{4,}…?\)", "(21f9…)", told)
+    told = re.sub(r"\b\d\.\d{3} s\b", "0.031 s", told)
+    return f"```console\n$ guestctl check smoke.yaml --parallel 10 --junit report.xml\n{told}```\n"
+
+
+def doctor() -> str:
+    """Of a profile whose origin has a typing error in it."""
+    with _guest(SandboxOptions(origins=("shop.example",))) as (guest, sandbox):
+        written = f"base_url: '{sandbox.url}', deployment_id: {sandbox.deployment_id}, origin: 'https://shop.exmaple'"
+        (guest.cwd / "profiles.yaml").write_text(f"profiles:\n  staging: {{{written}}}\n")
+        told = guest("-p", "staging", "doctor", "-o", "table")
+        assert told.code == 1, told.err
+        text = told.out.replace(str(guest.cwd / "state"), "~/.local/state/guestctl")
+    text = re.sub(r"^. (clock +).*", r"✓ \1agrees with the service's (4 ms)", text, flags=re.MULTILINE)
+    text = re.sub(r"\(\d+(\.\d+)? ms\)", "(4 ms)", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:49213", text))
+    return f"```console\n$ guestctl -p staging doctor\n{text}```\n"
 
 
 def apis() -> str:
@@ -62,34 +136,37 @@ def help_pages() -> str:
         if found is not None:
             page = page.replace(found[0], "")
             shared = max(shared, found[0], key=len)
-        pages.append(_folded(f"guestctl {' '.join(words)}", entry.summary, page))
-    pages.append(_folded("guestctl COMMAND", "options of every command", shared))
+        pages.append(_headed(f"guestctl {' '.join(words)}", page))
+    pages.append(_headed("guestctl COMMAND", shared))
     return "\n".join(pages)
 
 
-def _folded(title: str, summary: str, text: str) -> str:
-    body = f"```text\n{text.rstrip()}\n```\n"
-    return f"<details><summary><code>{title}</code>: {summary}</summary>\n\n{body}\n</details>\n"
+def _headed(title: str, text: str) -> str:
+    return f"## {title}\n\n```text\n{text.rstrip()}\n```\n"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "demo": demo,
-    "check-keys": table,
-    "apis": apis,
-    "exits": exits,
-    "help": help_pages,
+#: Page -> the parts of it that are generated, by the name they are marked with.
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {"session": session, "report": report, "apis": apis, "exits": exits},
+    ROOT / "docs" / "checks.md": {"check-keys": table},
+    ROOT / "docs" / "commands.md": {"help": help_pages},
+    ROOT / "docs" / "debugging.md": {"doctor": doctor},
 }
 
 
-def generated(text: str) -> str:
-    for name, make in BLOCKS.items():
-        pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        pieces = pattern.split(text)
-        assert len(pieces) == 4, f"README.md has {(len(pieces) - 1) // 3} blocks for {name}"
-        before, begun, end, after = pieces
-        text = before + begun + make() + end + after
-    return text
+def parts(text: str, name: str) -> tuple[str, str, str]:
+    """What stands before, in and behind a generated part."""
+    mark = f"<!-- generated: {name} -->\n"
+    assert text.count(mark) == 1, f"there are {text.count(mark)} parts called {name}"
+    before, _, rest = text.partition(mark)
+    part, end, behind = rest.partition("<!-- end -->")
+    return before + mark, part, end + behind
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page, made in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        for name, make in made.items():
+            before, _, behind = parts(text, name)
+            text = before + make() + behind
+        page.write_text(text, encoding="utf-8")

@@ -21,7 +21,7 @@ from guestctl import __version__
 ROOT = Path(__file__).parents[2]
 _SOURCE = (
     "guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml",
-    "requirements-dev.txt", "docs",
+    "requirements-dev.txt", "docs", "CHANGELOG.md",
 )  # fmt: skip
 #: A moment for the files in what is built; without one they carry the moment of the build.
 _EPOCH = "1700000000"
@@ -72,7 +72,7 @@ def test_version_is_in_one_place() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'dynamic = ["version"]' in text
     assert __version__ not in re.findall(r'"([^"]*)"', text)
-    assert f"### {__version__}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.timeout(2 * _PATIENCE)
