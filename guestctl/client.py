@@ -148,14 +148,17 @@ class Client:
     def _resolved(self, name: str | None) -> Profile:
         from guestctl.profiles import resolve
 
-        return resolve(
+        found = resolve(
             name,
             options={},
             environ=self._environ,
             cwd=Path.cwd(),
             profiles_option=None,
             sandbox=self.state.sandbox,
-        ).profile
+        )
+        for warning in found.warnings:
+            self.notice(warning)
+        return found.profile
 
     def _traced(self) -> str | None:
         """The trace context this process was started in (W3C Trace Context §3.2), if TRACEPARENT holds one."""
@@ -169,7 +172,7 @@ class Client:
         if self._networked is None:
             from guestctl.transport.network import Network
 
-            self._networked = Network(ca=self.profile.ca, environ=self._environ)
+            self._networked = Network(ca=self.profile.ca, environ=self._environ, cleartext=self.profile.cleartext)
         return self._networked
 
     def __enter__(self) -> Client:

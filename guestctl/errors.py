@@ -64,6 +64,8 @@ NEXT_STEPS: dict[str, str] = {
     "config.profile": "List the profiles with `guestctl profile list`; check the file with `guestctl profile check`.",
     "config.file": "Mend the line named above, then run `guestctl profile check`.",
     "config.key": "Put the value into the profile (`guestctl help profiles`), an option or a GUESTCTL_* variable.",
+    "config.cleartext": "Use https:// or wss://; `tls: {cleartext: true}` in a profile is for test networks. "
+    "`guestctl explain config.cleartext`",
     "config.tls": "Point `tls.ca` (or SSL_CERT_FILE) at a PEM file of the issuing CA; `guestctl doctor` tries it.",
     "state.unusable": "Free some space, set GUESTCTL_STATE to a writable directory, or run with --no-state.",
     "state.version": "Use the newer guestctl that wrote it, or set GUESTCTL_STATE to another directory.",

@@ -86,6 +86,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "config.profile": (Exit.USAGE, "no usable profile", "a profile or API name that does not exist, or none to choose", "sends nothing"),
     "config.file": (Exit.USAGE, "the profile file is wrong", "the line and key named in the message", "uses nothing of the file"),
     "config.key": (Exit.USAGE, "a profile value is missing or wrong", "a value the API cannot do without, or one that is no URL, number or choice", "sends nothing"),
+    "config.cleartext": (Exit.USAGE, "an address of another machine without TLS", "http:// or ws:// in the profile, an option, GUESTCTL_SANDBOX_URL or another variable, or in what the service gave as an address. `tls: {cleartext: true}` of a profile allows it for that profile's own addresses", "sends nothing: whoever is on the way could read the tokens"),
     "config.tls": (Exit.USAGE, "certificate authorities cannot be read", "tls.ca, SSL_CERT_FILE or REQUESTS_CA_BUNDLE names no PEM file", "never goes on without verification"),
     "state.unusable": (Exit.USAGE, "the state directory cannot be used", "no space, no permission, or another command holds it", "acknowledges nothing it could not store"),
     "state.version": (Exit.USAGE, "a newer guestctl wrote the state", "two versions share one directory", "leaves it as it is"),

@@ -112,7 +112,8 @@ class Profile:
     """Where and how to talk: every value resolved, secrets wrapped. Built by `profiles`, read by dialects.
 
     `base_url`, `socket_url`, `config_url` are overrides; a dialect derives what is None from
-    `region`, `environment`, `org` or `aws_region`. `sandbox` marks the built-in profile.
+    `region`, `environment`, `org` or `aws_region`. `cleartext` lets go without TLS to other machines
+    too. `sandbox` marks the built-in profile.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Profile:
     origin: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     ca: str | None = None
+    cleartext: bool = False
     retry: Retry = Retry()
     guest_name: str | None = None
     email: str | None = None

@@ -21,11 +21,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from guestctl.errors import UsageError
 from guestctl.model import Json, Profile, Retry, Secret
-from guestctl.regions import domain_of
+from guestctl.regions import REGIONS, domain_of
 from guestctl.strict_yaml import MAX_BYTES, Located, parse, read
 from guestctl.values import immutable
 
 FILE = "profiles.yaml"
+FOUND_HERE = "working directory"
 SANDBOX = "sandbox"
 
 #: What every sandbox answers to (contract.md §7) and a value for whatever a dialect may need. The
@@ -158,16 +159,22 @@ def _texts(text: str) -> dict[str, str]:
     return found
 
 
+def _yes_or_no(text: str) -> bool:
+    return _one_of("true", "false")(text) == "true"
+
+
 @immutable
 class Key:
     """One profile key: its field in `model.Profile` (None: part of `retry`) and how its text is read.
 
     `read` raises ValueError saying what was expected. `tree`: a mapping in the file, JSON elsewhere.
+    `file_only`: neither an option nor a variable sets it.
     """
 
     field: str | None
     read: Callable[[str], Any]
     tree: bool = False
+    file_only: bool = False
 
 
 #: Every key, nested ones dotted, in the order they are shown.
@@ -181,6 +188,7 @@ KEYS: Mapping[str, Key] = {
     "origin": Key("origin", _word),
     "attributes": Key("attributes", _texts, tree=True),
     "tls.ca": Key("ca", _text),
+    "tls.cleartext": Key("cleartext", _yes_or_no, file_only=True),
     "retry.attempts": Key(None, _count),
     "retry.base": Key(None, seconds),
     "retry.cap": Key(None, seconds),
@@ -263,7 +271,7 @@ def locate(option: str | None, environ: Mapping[str, str], cwd: Path) -> tuple[P
     if named := environ.get("GUESTCTL_PROFILES"):
         return _under(cwd, named), "environment GUESTCTL_PROFILES"
     if os.path.exists(cwd / FILE):
-        return cwd / FILE, "working directory"
+        return cwd / FILE, FOUND_HERE
     from platformdirs import user_config_path
 
     return user_config_path("guestctl", appauthor=False) / FILE, "user configuration directory"
@@ -482,7 +490,10 @@ def resolve(
             if key == "tls.ca":
                 value = str(_under(path.parent, value))
         values[key], origins[key] = value, f"{path.name}:{found.line}"
-    return _resolved(chosen, values, origins, warnings=file.warnings(chosen), path=path)
+    warnings = (*file.warnings(chosen), *_led_away(chosen, values, origins))
+    if locate(profiles_option, environ, cwd)[1] == FOUND_HERE:
+        warnings += tuple(_found_here(file, chosen, values, origins, environ))
+    return _resolved(chosen, values, origins, warnings=warnings, path=path)
 
 
 def _only(file: ProfileFile) -> str:
@@ -509,12 +520,12 @@ def _stronger(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What options and environment say, and where."""
     for key in options:
-        if key not in KEYS:
+        if key not in KEYS or KEYS[key].file_only:
             raise UsageError(_unknown(key), code="usage.option")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for key in KEYS:
-        if key in without:
+        if key in without or KEYS[key].file_only:
             continue
         option = "--" + key.replace(".", "-").replace("_", "-")
         named = variable(key)
@@ -576,7 +587,7 @@ def _resolved(
         key: values[key] if key in values else getattr(profile.retry if not rule.field else profile, _attribute(key))
         for key, rule in KEYS.items()
     }
-    warnings += tuple(_in_the_clear(key, str(values[key])) for key in _ADDRESSES if _open(str(values.get(key, ""))))
+    warnings += tuple(_in_the_clear(values, origins))
     return Resolved(profile, shown, {key: origins.get(key, "default") for key in KEYS}, warnings, path)
 
 
@@ -595,9 +606,63 @@ def _open(url: str) -> bool:
         return True
 
 
-def _in_the_clear(key: str, url: str) -> str:
-    better = "https" if url.startswith("http") else "wss"
-    return f"{key} {url} is not encrypted: whoever is on the way can read the tokens; use {better}://"
+def _in_the_clear(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """A warning for each address without TLS that the profile allows itself. Raises UsageError
+    `config.cleartext` for any other: a variable must not lead its tokens into the open."""
+    for key in _ADDRESSES:
+        url = str(values.get(key, ""))
+        if not _open(url):
+            continue
+        said = f"{key} {url} is not encrypted: whoever is on the way can read the tokens"
+        if not values.get("tls.cleartext") or origins[key].startswith("environment "):
+            raise UsageError(f"{origins[key]}: {said}", code="config.cleartext")
+        yield f"{said} (tls.cleartext)"
+
+
+# --- whose file and whose variables these are ---
+
+#: Where profiles without an address of their own lead: the regions' domains, and what dialects derive hosts from.
+_VENDOR = (*(region.domain for region in REGIONS), "pure.cloud", "genesys.cloud", "mygen.com")
+
+
+def _elsewhere(key: str, value: object) -> str | None:
+    """The host a value leads to, when it is neither the vendor's nor this machine."""
+    host = str(value) if key == "region" else (urlsplit(str(value)).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return None
+    with suppress(ValueError):
+        return None if ip_address(host).is_loopback else host
+    return None if any(host == domain or host.endswith(f".{domain}") for domain in _VENDOR) else host
+
+
+def _found_here(
+    file: ProfileFile, name: str, values: Mapping[str, Any], origins: Mapping[str, str], environ: Mapping[str, str]
+) -> Iterator[str]:
+    """What a file nobody named may do: it came with whatever is in this directory."""
+    written = {key: values[key] for key in file.profiles[name] if origins.get(key, "").startswith(f"{file.path.name}:")}
+    hosts = [_elsewhere(key, written[key]) for key in ("region", *_ADDRESSES) if key in written]
+    does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
+    if "tls.ca" in written:
+        does.append(f"trusts the authorities in {written['tls.ca']}")
+    if not does:
+        return
+    leaves = (leaf for found in file.profiles[name].values() for leaf in _leaves(found))
+    used = {match[1] for leaf in leaves for match in _VARIABLE.finditer(leaf.text or "")}
+    given = sorted(f"${variable}" for variable in used if variable in environ)
+    with_ = f" with {', '.join(given)}" if given else ""
+    yield (
+        f"./{FILE} was found in this directory: profile {name!r} {' and '.join(does)}{with_}; "
+        f"if that is yours, name it: GUESTCTL_PROFILES=./{FILE}"
+    )
+
+
+def _led_away(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """That a variable sends the secret of a profile to another address than the profile's own."""
+    origin = origins.get("base_url", "")
+    if "oauth.client_secret" not in values or origins["oauth.client_secret"].startswith("environment "):
+        return
+    if origin.startswith("environment ") and (host := _elsewhere("base_url", values["base_url"])):
+        yield f"{origin} sends the OAuth client of profile {name!r} to {host}"
 
 
 def _attribute(key: str) -> str:

@@ -64,7 +64,8 @@ def stronger_values(options: Mapping[str, str], environ: Mapping[str, str]) -> d
     """Profile values given for this run alone, as text by key."""
     from guestctl.profiles import KEYS
 
-    variables = {key: environ.get("GUESTCTL_" + key.replace(".", "_").upper()) for key in KEYS}
+    named = (key for key, rule in KEYS.items() if not rule.file_only)
+    variables = {key: environ.get("GUESTCTL_" + key.replace(".", "_").upper()) for key in named}
     return {**{key: value for key, value in variables.items() if value}, **options}
 
 
@@ -125,7 +126,7 @@ class Service:
         self._observer = observer
         self._traceparent = traceparent
         self._notice = notice
-        self._network: Network = Network(ca=profile.ca, environ=environ)
+        self._network: Network = Network(ca=profile.ca, environ=environ, cleartext=profile.cleartext)
         self._state = State.open(None, clock)
         self._first = threading.Lock()
         self._configured = False

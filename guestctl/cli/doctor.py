@@ -6,6 +6,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
@@ -122,11 +123,10 @@ class _Patient:
     def _network(self) -> Network:
         from guestctl.transport.network import Network
 
-        try:
-            ca = self._run.resolved.profile.ca
-        except Failure:
-            ca = None
-        return Network(ca=ca, environ=self._run.world.environ)
+        ca, cleartext = None, False
+        with suppress(Failure):
+            ca, cleartext = self._run.resolved.profile.ca, self._run.resolved.profile.cleartext
+        return Network(ca=ca, environ=self._run.world.environ, cleartext=cleartext)
 
     def _facts(self) -> Facts:
         from guestctl.doctor import Facts

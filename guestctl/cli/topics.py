@@ -46,6 +46,7 @@ KEYS: dict[str, str] = {
     "origin": "Origin to send, where the deployment restricts its domains",
     "attributes": "custom attributes of every session: a mapping of texts",
     "tls.ca": "PEM file of certificate authorities",
+    "tls.cleartext": "true: http:// and ws:// to other machines, on a test network; only here, never by a variable",
     "retry.attempts": "tries to reconnect",
     "retry.base": "first pause between them",
     "retry.cap": "longest pause",
@@ -151,7 +152,9 @@ def _environment(width: int | None) -> Iterator[str]:
         "A value comes from an option, else the environment, else the profile, else it is the default.", width
     )
     yield "Of guestctl:\n" + columns(OURS.items(), width)
-    yield "Profile keys:\n" + columns(((profiles.variable(key), key) for key in profiles.KEYS), width)
+    yield "Profile keys:\n" + columns(
+        ((profiles.variable(key), key) for key, rule in profiles.KEYS.items() if not rule.file_only), width
+    )
     yield "Of others, too:\n" + columns(COMMON.items(), width)
     yield "`guestctl profile show` prints each value and where it came from.\n"
 

@@ -111,6 +111,7 @@ class Http:
 
         from guestctl.transport.adapter import Upload
 
+        self._network.permit(request.url)
         kind, body = _body(request)
         sent = {"User-Agent": self._user_agent, "Accept": accept, "Accept-Encoding": "gzip"}
         if kind is not None:

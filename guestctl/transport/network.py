@@ -63,11 +63,13 @@ class Network:
     """Certificate authorities and proxies of one profile, and connections made by them.
 
     `ca`: PEM file or directory that replaces every other authority. `environ`: the environment to
-    read SSL_CERT_FILE, REQUESTS_CA_BUNDLE and the proxy variables from.
+    read SSL_CERT_FILE, REQUESTS_CA_BUNDLE and the proxy variables from. `cleartext`: other machines
+    may be spoken to without TLS.
     """
 
-    def __init__(self, *, ca: str | None, environ: Mapping[str, str]) -> None:
+    def __init__(self, *, ca: str | None, environ: Mapping[str, str], cleartext: bool = False) -> None:
         self._ca = ca
+        self._cleartext = cleartext
         self._environ = environ
 
     def ssl_context(self) -> ssl.SSLContext:
@@ -125,11 +127,21 @@ class Network:
     def _bypassed(self, host: str, port: int) -> bool:
         return any(_matches(entry, host, port) for entry in self._variable("no_proxy").replace(",", " ").split())
 
+    def permit(self, url: str) -> None:
+        """Raises UsageError (config.cleartext) for an address nothing may be sent to."""
+        secure, host, port = target(url)
+        if not (secure or self._cleartext or is_loopback(host)):
+            raise UsageError(
+                f"{authority(host, port)} would be reached without TLS: whoever is on the way could read the tokens",
+                code="config.cleartext",
+            )
+
     def open(self, url: str, limit: Limit) -> Stream | TlsStream:
         """A stream to the URL's host, in TLS for https and wss. Raises NetworkError, nothing written.
 
         `limit` holds the deadline (CONNECT_PATIENCE bounds it further) and stays the stream's.
         """
+        self.permit(url)
         secure, host, port = target(url)
         proxy = self.proxy_for(url)
         stream: Stream | TlsStream | None = None

@@ -20,7 +20,15 @@ import jwt
 import pytest
 import requests
 
+from guestctl.clock import Deadline
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.errors import UsageError
+from guestctl.sandbox import CLIENT_ID, DEPLOYMENT_ID
 from guestctl.sandbox.server import Sandbox
+from guestctl.transport.http import Http
+from guestctl.transport.network import Network
+from guestctl.transport.stream import Limit
+from guestctl.wire import Request
 from tests.cli.conftest import Front
 from tests.integration.front import Guest, Hurried
 from tests.integration.middle import answer
@@ -47,19 +55,98 @@ def test_nothing_turns_verification_off() -> None:
     assert makers <= {"transport/network.py", "sandbox_admin.py", "sandbox/serve.py"}, makers
 
 
-def test_tokens_in_the_clear_are_warned_of(alone: Front, tmp_path: Path) -> None:
-    for url, warned in (
-        ("http://service.invalid", True),
-        ("http://10.255.255.1", True),
-        ("http://127.0.0.1:9", False),
-        ("http://[::1]:9", False),
-        ("http://localhost:9", False),
-        ("https://service.invalid", False),
-    ):
-        content = {"base_url": url, "deployment_id": "d", "origin": "https://a.example"}
-        (tmp_path / "profiles.yaml").write_text(json.dumps({"profiles": {"p": content}}))
-        result = alone("-p", "p", "session", "list")
-        assert ("not encrypted" in result.err) == warned, (url, result.err)
+def profile(folder: Path, **values: object) -> None:
+    content = {"deployment_id": "d", "origin": "https://a.example", **values}
+    (folder / "profiles.yaml").write_text(json.dumps({"profiles": {"p": content}}))
+
+
+@pytest.mark.parametrize("url", ["http://service.invalid", "http://10.255.255.1", "http://[2001:db8::1]:9"])
+def test_nothing_goes_to_another_machine_in_the_clear(alone: Front, tmp_path: Path, url: str) -> None:
+    """One line and exit 2, whatever the command; allowed by the profile itself, it is told at each use."""
+    for words in (("ask", "hi"), ("session", "list"), ("session", "create"), ("profile", "show", "p")):
+        profile(tmp_path, base_url=url)
+        told = alone("-p", "p", *words, tty=True)
+        assert (told.code, told.out) == (2, ""), told.err
+        assert told.err.count("\n") <= 3, "a line, folded at most"
+        assert "is not encrypted" in " ".join(told.err.split())
+        profile(tmp_path, base_url=url, tls={"cleartext": True})
+        if words[0] not in {"ask", "session"} or words[1] == "list":
+            told = alone("-p", "p", *words, tty=True)
+            assert told.code == 0, told.err
+            assert "(tls.cleartext)" in " ".join(told.err.split())
+    assert "tls.cleartext" in alone("-p", "p", "profile", "show", "p", tty=True).out
+    assert alone("explain", "config.cleartext").code == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", "http://[::1]:9", "http://localhost:9", "https://service.invalid"]
+)
+def test_this_machine_and_tls_are_no_clear_text(alone: Front, tmp_path: Path, url: str) -> None:
+    profile(tmp_path, base_url=url)
+    told = alone("-p", "p", "session", "list")
+    assert told.code == 0
+    assert "not encrypted" not in told.err
+
+
+def test_an_address_the_service_gives_is_no_way_round_tls() -> None:
+    """Presigned addresses, and whatever else reaches the network by itself; through a proxy, too."""
+    for environ in ({}, {"ALL_PROXY": "http://127.0.0.1:9"}):
+        network = Network(ca=None, environ=environ)
+        http = Http(network, Hurried(), user_agent="test")
+        deadline = Deadline.after(Hurried(), 5.0)
+        with pytest.raises(UsageError) as caught:
+            http.perform(Request("PUT", "http://bucket.example/x?sig=canary", "upload"), headers={}, deadline=deadline)
+        assert caught.value.code == "config.cleartext"
+        assert "canary" not in caught.value.message
+        with pytest.raises(UsageError):
+            network.open("ws://bucket.example/", Limit(deadline))
+
+
+def test_another_address_never_gets_a_stored_token(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A profiles file in a cloned repository, under the name and with the values of the user's own, at its own
+    address: there is no session there, so nothing is sent; and a new one has nothing of the old."""
+    heard: list[bytes] = []
+    canaries = Canaries()
+
+    class Foreign(Teller):
+        def serve(self, connection: object) -> None:
+            heard.append(connection.recv(65536))  # type: ignore[attr-defined]
+            connection.sendall(answer(404, b"{}", "application/json"))  # type: ignore[attr-defined]
+
+    environ = {"GUESTCTL_STATE": str(tmp_path / "state"), "GUESTCTL_PROFILE": "p", "XDG_CONFIG_HOME": str(tmp_path)}
+    for api in NAMES:
+        mine = {**_own(sandbox), "api": api}
+        guest = Guest(api, environ, tmp_path, Hurried())
+        profile(tmp_path, **mine)
+        guest.ok("session", "create")
+        canaries.remember(tmp_path / "state" / "state.db")
+        with Foreign(Canaries()) as foreign:
+            rest = {"base_url": foreign.url, "config_url": foreign.url}
+            for moved in (rest, {"socket_url": foreign.url.replace("http", "ws")}):
+                if "socket_url" in moved and not dialect_class(api).has_socket:
+                    continue
+                profile(tmp_path, **{**mine, **moved})
+                before = len(heard)
+                for words in (("send", "hi"), ("resume",), ("history",), ("refresh-token",), ("session", "show")):
+                    assert guest(*words).code in {10, 12}, (api, moved, words)
+                assert len(heard) == before, (api, moved)
+                guest("session", "create", "--timeout", "2")
+        profile(tmp_path, **mine)
+        guest.ok("send", "still here")
+        assert not any(canaries.found(each) for each in heard), api
+        heard.clear()
+
+
+def _own(sandbox: Sandbox) -> dict[str, object]:
+    return {
+        "base_url": sandbox.url,
+        "deployment_id": DEPLOYMENT_ID,
+        "origin": "http://localhost",
+        "email": "a@b.example",
+        "queue": "q",
+        "language": "en-US",
+        "oauth": {"client_id": CLIENT_ID, "client_secret": sandbox.client_secret},
+    }
 
 
 @pytest.mark.parametrize("how", ["refused", "cut", "page"])
@@ -77,8 +164,7 @@ def test_a_proxy_s_password_is_never_shown(how: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     with Proxy(canaries) as proxy:
         address = proxy.url.replace("http://", "http://user:pr0xy-pa55word-canary@")
-        content = {"base_url": "http://service.invalid", "deployment_id": "d", "origin": "https://a.example"}
-        (tmp_path / "profiles.yaml").write_text(json.dumps({"profiles": {"p": content}}))
+        profile(tmp_path, base_url="http://service.invalid", tls={"cleartext": True})
         environ = {"GUESTCTL_STATE": str(tmp_path / "state"), "HTTP_PROXY": address, "GUESTCTL_PROFILE": "p"}
         guest = Guest("web-messaging", {**environ, "GUESTCTL_PROFILES": ""}, tmp_path, Hurried())
         for words in (("ask", "hi"), ("doctor",), ("session", "create"), ("doctor", "http://service.invalid/api")):

@@ -34,7 +34,7 @@ def soon(seconds: float = PATIENCE) -> Deadline:
 
 
 def client(**more: Any) -> Http:
-    return Http(Network(ca=None, environ={}), CLOCK, user_agent="guestctl/test", **more)
+    return Http(Network(ca=None, environ={}, cleartext=True), CLOCK, user_agent="guestctl/test", **more)
 
 
 def get(peer: Peer, path: str = "/", **more: Any) -> Request:
@@ -375,7 +375,7 @@ def test_tls_that_breaks_under_the_answer(tmp_path: Path) -> None:
         sockets.socket.sendall(conn.sock, b"this is no TLS record")
 
     authority = Authority(tmp_path)
-    http = Http(Network(ca=str(authority.path), environ={}), CLOCK, user_agent="guestctl/test")
+    http = Http(Network(ca=str(authority.path), environ={}, cleartext=True), CLOCK, user_agent="guestctl/test")
     with serving(script, context=authority.server()) as peer, pytest.raises(NetworkError) as caught:
         http.perform(Request("GET", f"https://127.0.0.1:{peer.port}", "history"), headers={}, deadline=soon())
     http.close()

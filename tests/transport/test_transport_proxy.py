@@ -106,7 +106,7 @@ def test_plain_and_secure_over_both(tmp_path: Path, user: str) -> None:
             serving(proxying(service.port, seen, user=user)) as proxy,
         ):
             environ = {f"HTTP{secure.upper()}_PROXY": f"http://{credentials}127.0.0.1:{proxy.port}"}
-            network = Network(ca=str(authority.path), environ=environ)
+            network = Network(ca=str(authority.path), environ=environ, cleartext=True)
             assert get(network, f"http{secure}://{HOST}/x").body == b"hello"
             socket = connect(network, f"ws{secure}://{HOST}/y")
             frame = socket.receive(PATIENCE)
@@ -152,7 +152,7 @@ def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
         if how == "down":
             proxy.stop()
         place = "no-such-proxy.invalid:1" if how == "name" else f"127.0.0.1:{proxy.port}"
-        network = Network(ca=None, environ={"ALL_PROXY": f"http://me:canary@{place}"})
+        network = Network(ca=None, environ={"ALL_PROXY": f"http://me:canary@{place}"}, cleartext=True)
         call = get if url.startswith("http") else connect
         with pytest.raises(NetworkError) as caught:
             call(network, url, 0.3 if how == "hang" else PATIENCE)
@@ -174,13 +174,13 @@ def test_a_tunnel_that_drops_is_a_lost_connection() -> None:
         conn.head().send(b"HTTP/1.1 200 x\r\n\r\n").head()
 
     with serving(script) as proxy, pytest.raises(NetworkError) as caught:
-        connect(Network(ca=None, environ={"http_proxy": f"127.0.0.1:{proxy.port}"}), f"ws://{HOST}/")
+        connect(Network(ca=None, environ={"http_proxy": f"127.0.0.1:{proxy.port}"}, cleartext=True), f"ws://{HOST}/")
     assert caught.value.code == "network.lost"
 
 
 def test_loopback_is_never_proxied() -> None:
     with serving(hello) as service, serving(lambda conn: conn.reset()) as proxy:
-        network = Network(ca=None, environ={"ALL_PROXY": f"127.0.0.1:{proxy.port}"})
+        network = Network(ca=None, environ={"ALL_PROXY": f"127.0.0.1:{proxy.port}"}, cleartext=True)
         assert get(network, service.http).ok
         connect(network, service.ws).close()
         assert proxy.accepted == 0

@@ -80,7 +80,7 @@ def refused(cwd: Path, text: str, **more: Any) -> UsageError:
 
 def test_the_contracts_example(tmp_path: Path) -> None:
     write(tmp_path, CONTRACT)
-    found = resolved(tmp_path)
+    found = resolved(tmp_path, file="profiles.yaml")
     assert found.profile == Profile(
         name="staging",
         api="web-messaging",
@@ -126,7 +126,7 @@ profiles:
     deployment_id: 12345
     origin: shop.example
     attributes: {plan: gold, since: 2026-03-04, level: 007, vip: true}
-    tls: {ca: /etc/corp.pem}
+    tls: {ca: /etc/corp.pem, cleartext: true}
     retry: {attempts: 3, base: 500ms, cap: 2m}
     name: Guest
     email: guest@shop.example
@@ -156,6 +156,7 @@ profiles:
         origin="shop.example",
         attributes={"plan": "gold", "since": "2026-03-04", "level": "007", "vip": "true"},
         ca="/etc/corp.pem",
+        cleartext=True,
         retry=Retry(3, 0.5, 120.0),
         guest_name="Guest",
         email="guest@shop.example",
@@ -696,3 +697,119 @@ def test_any_value_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, 
     path.write_text("profiles: {a: {}}")
     with suppress(UsageError):
         resolved(path.parent, "a", options={key: value}, file=str(path))
+
+
+# --- without TLS, and files that came with a directory ---
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [
+        ("base_url", "http://mock:8080"),
+        ("socket_url", "ws://10.0.0.7/v1"),
+        ("config_url", "http://localhost.example"),
+        ("base_url", "http://[2001:db8::1]"),
+    ],
+)
+def test_an_address_without_tls_is_refused_unless_the_profile_itself_says_so(
+    tmp_path: Path, key: str, url: str
+) -> None:
+    place = "region: mypurecloud.de, deployment_id: d"
+    error = refused(tmp_path, f"profiles:\n  a: {{{place}, {key}: '{url}'}}")
+    assert (error.code, error.exit) == ("config.cleartext", 2)
+    assert error.message.startswith(f"profiles.yaml:2: {key} {url} is not encrypted")
+    write(tmp_path, f"profiles:\n  a: {{{place}, {key}: '{url}', tls: {{cleartext: true}}}}")
+    found = resolved(tmp_path, file="profiles.yaml")
+    assert found.profile.cleartext
+    assert found.values["tls.cleartext"] is True
+    assert found.warnings == (
+        f"{key} {url} is not encrypted: whoever is on the way can read the tokens (tls.cleartext)",
+    )
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[::1]:9", "http://localhost", "http://a.localhost:1"])
+def test_loopback_needs_no_tls(tmp_path: Path, url: str) -> None:
+    write(tmp_path, f"profiles:\n  a: {{base_url: '{url}', deployment_id: d}}")
+    assert resolved(tmp_path).warnings == ()
+
+
+def test_no_variable_leads_into_the_open(tmp_path: Path) -> None:
+    """Neither by its own address, nor by allowing one: not for a profile, not for the sandbox."""
+    open_, closed = {"GUESTCTL_BASE_URL": "http://mock:1"}, {"GUESTCTL_TLS_CLEARTEXT": "true"}
+    own = "profiles:\n  a: {base_url: 'https://mock', deployment_id: d, tls: {cleartext: true}}"
+    for environ in (open_, {**open_, **closed}):
+        error = refused(tmp_path, own, environ=environ)
+        assert error.code == "config.cleartext"
+        assert error.message.startswith("environment GUESTCTL_BASE_URL: ")
+    error = refused(tmp_path, "profiles:\n  a: {base_url: 'http://mock', deployment_id: d}", environ=closed)
+    assert error.code == "config.cleartext"
+    with pytest.raises(UsageError) as caught:
+        resolved(tmp_path, "sandbox", environ={"GUESTCTL_SANDBOX_URL": "http://mock:1", **closed})
+    assert caught.value.code == "config.cleartext"
+    with pytest.raises(UsageError) as caught:
+        resolved(tmp_path, "sandbox", sandbox={"url": "http://mock:1"})
+    assert caught.value.code == "config.cleartext"
+    with pytest.raises(UsageError, match="unknown key"):
+        resolved(tmp_path, "sandbox", options={"tls.cleartext": "true"})
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "on"])
+def test_allowing_it_takes_the_word(tmp_path: Path, value: str) -> None:
+    assert "it is one of true, false" in refused(tmp_path, f"profiles:\n  a: {{tls: {{cleartext: {value}}}}}").message
+
+
+HERE = "if that is yours, name it: GUESTCTL_PROFILES=./profiles.yaml"
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("base_url: 'https://evil.example/x', deployment_id: d", "sends to evil.example"),
+        ("region: mypurecloud.de.evil.example, deployment_id: d", "sends to mypurecloud.de.evil.example"),
+        ("region: mypurecloud.de, socket_url: 'wss://203.0.113.9'", "sends to 203.0.113.9"),
+        ("region: mypurecloud.de, config_url: 'https://evilpure.cloud'", "sends to evilpure.cloud"),
+        (
+            "base_url: 'https://a.example', socket_url: 'wss://b.example', config_url: 'https://a.example'",
+            "sends to a.example and sends to b.example",
+        ),
+        ("region: mypurecloud.de, tls: {ca: ca.pem}", "trusts the authorities in "),
+        (
+            "base_url: 'https://${WHERE:-evil.example}', oauth: {client_id: x, client_secret: '${OAUTH_SECRET}'}",
+            "sends to evil.example with $OAUTH_SECRET",
+        ),
+        ("region: mypurecloud.de, oauth: {client_id: x, client_secret: '${OAUTH_SECRET}'}", None),
+        ("region: euw3.pure.cloud, base_url: 'https://api.euw3.pure.cloud'", None),
+        ("region: eu-central-1, socket_url: 'wss://webmessaging.mypurecloud.de'", None),
+        ("base_url: 'http://127.0.0.1:8080'", None),
+    ],
+)
+def test_a_file_that_came_with_the_directory_does_nothing_unusual_silently(
+    tmp_path: Path, profile: str, said: str | None
+) -> None:
+    write(tmp_path, f"profiles:\n  a: {{{profile}}}")
+    environ = {"OAUTH_SECRET": "s3cret"}
+    found = resolved(tmp_path, environ=environ).warnings
+    if said is None:
+        assert found == ()
+    else:
+        assert len(found) == 1, found
+        assert found[0].startswith("./profiles.yaml was found in this directory: profile 'a' ")
+        assert said in found[0]
+        assert found[0].endswith(HERE)
+        assert "s3cret" not in found[0]
+    named = {**environ, "GUESTCTL_PROFILES": "./profiles.yaml"}
+    assert (
+        resolved(tmp_path, environ=named).warnings
+        == resolved(tmp_path, environ=environ, file="profiles.yaml").warnings
+        == ()
+    )
+
+
+def test_a_variable_that_leads_a_profiles_secret_elsewhere_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "profiles:\n  a: {region: mypurecloud.de, oauth: {client_id: x, client_secret: '${S}'}}")
+    away = {"S": "s3cret", "GUESTCTL_BASE_URL": "https://evil.example"}
+    assert resolved(tmp_path, environ=away).warnings == (
+        "environment GUESTCTL_BASE_URL sends the OAuth client of profile 'a' to evil.example",
+    )
+    assert resolved(tmp_path, environ={**away, "GUESTCTL_OAUTH_CLIENT_SECRET": "mine"}).warnings == ()
+    assert resolved(tmp_path, environ={**away, "GUESTCTL_BASE_URL": "http://127.0.0.1:1"}).warnings == ()
