@@ -6,11 +6,12 @@
     python -m tests.faults --mutants
     python -m tests.faults --machine 10000 --steps 100 --seed 1
     python -m tests.faults --soak 30
+    python -m tests.faults --crowd
 
 Seeds count from `--seed` on, each once for every dialect. A violation is printed with the command that
 repeats it. The machine is Hypothesis's: rules in any order, shrunk where they break something; it takes
 one process, so that several seeds may run beside each other. The soak is of one dialect, the first
-given (default web-messaging), for so many minutes.
+given (default web-messaging), for so many minutes. The crowd is a thousand listeners after an outage.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.faults.crowd import crowd
 from tests.faults.machine import Broken, run
 from tests.faults.schedules import APIS, enumerated, make
 from tests.faults.soak import soak
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument(
         "--soak", type=float, metavar="MINUTES", help="one listener, on a line that breaks all the time"
     )
+    parser.add_argument("--crowd", action="store_true", help="many listeners that lose their service at once")
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="processes (default 4)")
     options = parser.parse_args()
     if options.mutants:
@@ -41,6 +44,9 @@ def main() -> int:
     apis = options.dialect or list(APIS)
     if options.machine:
         return _machine(options.machine, options.steps, options.seed)
+    if options.crowd:
+        print(crowd(options.seed))
+        return 0
     if options.soak:
         return _soak(options.dialect, 60 * options.soak, options.seed)
     if options.enumerated:

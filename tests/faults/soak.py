@@ -36,8 +36,10 @@ HOLES = ("hole", "one-way hole")
 DOWN = 0.3
 #: Seconds between two looks at the process.
 LOOK = 1.0
+#: Messages before anything is measured: ids remembered, rows kept, and some more.
+WARM = REMEMBERED + REMEMBERED // 10
 #: Seconds the listener may need for everything, once the line is whole.
-RECOVERY = 120.0
+RECOVERY = 600.0
 #: Who the proxy takes for a guest without a trace context.
 NOBODY = "?"
 
@@ -96,7 +98,7 @@ class Soaked:
         return "\n".join(f"{name:30}{value:>12}" for name, value in rows)
 
 
-def soak(api: str, seconds: float, *, seed: int = 0, warm: int = REMEMBERED) -> Soaked:
+def soak(api: str, seconds: float, *, seed: int = 0, warm: int = WARM) -> Soaked:
     """Listen so long on a line that breaks, after so many messages on one that does not."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="guestctl-soak-")))
