@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shlex
 import shutil
 import subprocess
@@ -78,6 +79,14 @@ def test_candidates(stocked: Front, words: list[str], candidates: list[str]) -> 
 def test_every_command_is_offered(alone: Front) -> None:
     assert set(offered(alone, "")) == {words[0] for words, entry in COMMANDS.items() if not entry.hidden} | {"help"}
     assert set(TOPICS) <= set(offered(alone, "help", ""))
+
+
+def test_every_name_is_completed(stocked: Front) -> None:
+    """Whatever command takes the name of a profile or session offers those there are; a new one has no name yet."""
+    for words, entry in COMMANDS.items():
+        usage = "" if entry.hidden else stocked(*words, "--help").out.splitlines()[0]
+        if re.search(r"[{\[]NAME[}\]]", usage) and words != ("profile", "add"):
+            assert set(offered(stocked, *words, "")) & {"cart", "staging"}, usage
 
 
 @pytest.mark.parametrize("option", _CHOICES)
