@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 Port = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="fixed port (0: a free one)")]
 Api = Annotated[str, typer.Option("--api", metavar="NAME", help="API family shown first; all are served")]
-Script = Annotated[Path | None, typer.Option("--script", metavar="BOT.yaml", help="scripted bot")]
+Script = Annotated[Path | None, typer.Option("--script", metavar="BOT.yaml", help="scripted bot: `guestctl help bots`")]
 Agent = Annotated[bool, typer.Option("--agent", help="no bot: you answer as the agent (of serve)")]
-Faults = Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="misbehave: kind[:key=value,...]")]
+Faults = Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="misbehave: `guestctl help faults`")]
 StateFile = Annotated[Path | None, typer.Option("--state", metavar="FILE", help="keep it across restarts")]
 Tls = Annotated[bool, typer.Option("--tls", help="https and wss, with a throw-away CA")]
 Origins = Annotated[list[str] | None, typer.Option("--origin", metavar="HOST", help="the only Origins allowed")]
@@ -186,8 +186,7 @@ def fault(
 ) -> None:
     """Make the sandbox misbehave on purpose, or list what it is armed with.
 
-    Kinds: drop refuse http unauthorized conflict ratelimit delay duplicate swap silence truncate
-    garbage lag. Keys: after every times on, and each kind's own (code status for retry_after ms).
+    `guestctl help faults` has the kinds and their keys.
     """
     admin = _admin(run)
     if clear:
@@ -246,7 +245,17 @@ def cannot_serve_is_usage() -> Iterator[None]:
     try:
         yield
     except CannotServe as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(str(error), hint=_described(error.__cause__)) from None
+
+
+def _described(cause: BaseException | None) -> str | None:
+    """Where the language is described in which there was an error."""
+    from guestctl.sandbox.faults import FaultError
+    from guestctl.sandbox.script import ScriptError
+
+    if isinstance(cause, ScriptError):
+        return "`guestctl help bots` has the keys of a script, and one that works."
+    return "`guestctl help faults` has the kinds and their keys." if isinstance(cause, FaultError) else None
 
 
 def _admin(run: Invocation) -> SandboxAdmin:

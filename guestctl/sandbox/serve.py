@@ -79,7 +79,7 @@ def running(
             stack.callback(sandbox.stop)
             sandbox.start()
         except (FaultError, ScriptError, StoreError, TlsUnavailable) as error:
-            raise CannotServe(str(error)) from None
+            raise CannotServe(str(error)) from error
         except OSError as error:
             where = f"{options.host}:{options.port}"
             raise CannotServe(f"cannot listen on {where}: {error.strerror or error}") from None

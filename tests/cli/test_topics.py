@@ -111,3 +111,9 @@ def test_a_mistyped_topic(alone: Front) -> None:
     assert told.code == 2
     assert "`help environment`" in told.err
     assert "`profile`" in alone("profils").err
+
+
+def test_what_is_wrong_with_a_script_or_a_fault_leads_to_its_page(alone: Front) -> None:
+    (alone.cwd / "bot.yaml").write_text("ruels: []")
+    assert "`guestctl help bots`" in alone("sandbox", "serve", "--script", str(alone.cwd / "bot.yaml")).err
+    assert "`guestctl help faults`" in alone("sandbox", "exec", "--fault", "dorp", "--", "true").err
