@@ -215,14 +215,14 @@ class Client:
 
     def sessions(self) -> list[Session]:
         """Every session stored for this profile, API, deployment and address."""
-        return [session for _, session in self.state.sessions(self.scope)]
+        return [session for _, session in self.state.sessions(self.scope, tell=True)]
 
     def secrets(self) -> Iterator[Secret]:
         """Every token this client holds, for whoever must keep them from being shown."""
         stored = self.state.get_credential(self.scope, "oauth")
         if stored is not None:
             yield stored.secret
-        for session in self.sessions():
+        for _, session in self.state.sessions(self.scope):
             for held in session.credentials.values():
                 yield held.secret
                 if held.refresh is not None:
@@ -236,13 +236,19 @@ class Client:
         self.state.use(self.scope, name)
         return found
 
-    def forget(self, name: str) -> None:
-        """Delete the local record only. Raises SessionOver when there is none."""
-        self.session(name)
+    def forget(self, name: str) -> Session | None:
+        """Delete the local record only; returns it, None where it could not be read. Raises SessionOver
+        when there is none."""
+        found: Session | None
+        try:
+            found = self.session(name)
+        except UsageError:
+            found = None
         if self._exchange is not None and self._exchange.session.name == name:
             self._hang_up()
             self._exchange = None
         self.state.forget(self.scope, name)
+        return found
 
     def report(self) -> Report:
         """How long the session has lasted and what happened in it."""
@@ -337,7 +343,7 @@ class Client:
         return exchange.session
 
     def _set_aside(self, standing: Session) -> str:
-        taken = {session.name for session in self.sessions()}
+        taken = self.state.names(self.scope)
         number = next(n for n in range(1, 10_000) if f"{standing.name}-{n}" not in taken)
         self.state.rename(self.scope, standing.name, f"{standing.name}-{number}")
         return f"{standing.name}-{number}"

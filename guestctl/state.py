@@ -224,13 +224,25 @@ class State:
             return _load_session(name, body)
         return None
 
-    def sessions(self, scope: str | None = None) -> list[tuple[str, Session]]:
-        """Every stored session with its scope, in the order they were first stored."""
+    def sessions(self, scope: str | None = None, *, tell: bool = False) -> list[tuple[str, Session]]:
+        """Every stored session with its scope, in the order they were first stored. One whose record
+        cannot be read hides no other; with `tell`, `notice` hears of it."""
         rows = self._rows(
             "SELECT scope, name, body FROM session WHERE ? IS NULL OR scope = ? ORDER BY n",
             (scope, scope),
         )
-        return [(where, _load_session(name, body)) for where, name, body in rows]
+        found = []
+        for where, name, body in rows:
+            try:
+                found.append((where, _load_session(name, body)))
+            except UsageError as error:
+                if tell:
+                    self._notice(f"{error.message}. {error.hint}")
+        return found
+
+    def names(self, scope: str) -> set[str]:
+        """Every name that is taken, also by a record that cannot be read."""
+        return {str(name) for (name,) in self._rows("SELECT name FROM session WHERE scope = ?", (scope,))}
 
     def current(self, scope: str) -> str | None:
         """The name commands use when none is given."""

@@ -168,9 +168,9 @@ def clear(run: Invocation, yes: Yes = False) -> None:
 @command("guestctl session forget cart", "guestctl session forget default", needs="profile")
 def forget(run: Invocation, name: Name) -> None:
     """Delete the local record of a session; the service is not told."""
-    session = run.client.session(name)
-    run.client.forget(name)
-    run.out.one(session_record(session))
+    session = run.client.forget(name)
+    if session is not None:
+        run.out.one(session_record(session))
 
 
 def _checked(name: str) -> str:

@@ -6,6 +6,7 @@ Records are compared in the state database itself: each session has its own and 
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from guestctl.clock import SystemClock
 from guestctl.model import Session
 from guestctl.state import State
 from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, Room, listen, texts
+from tests.integration.front import Guest, Room, check, listen, texts
 
 
 def stored(guest: Guest) -> dict[str, Session]:
@@ -144,3 +145,21 @@ def test_where_a_new_token_is_needed_a_stuck_renewal_is_the_end_for_all(service:
     service.clear()
     assert ended(start(guest, "send", "at last"))[0][0] == 0
     assert service.texts("inbound") == ["at last"]
+
+
+@pytest.mark.parametrize("api", ["guests"], indirect=True)
+def test_a_record_that_cannot_be_read_can_be_forgotten_as_told(guest: Guest) -> None:
+    guest.ok("session", "create", "--as", "good")
+    guest.ok("session", "create", "--as", "bad")
+    database = sqlite3.connect(Path(guest.environ["GUESTCTL_STATE"]) / "state.db")
+    database.execute("UPDATE session SET body = '{' WHERE name = 'bad'")
+    database.commit()
+    database.close()
+    error = check(guest("send", "hi"), 2, "state.unusable", "'bad'")
+    told = guest.ok("session", "list")
+    assert [record["name"] for record in told.records] == ["good"]
+    assert error["hint"] in told.err
+    words = error["hint"].removeprefix("Remove the record: guestctl ").split()
+    guest.ok(*words)
+    assert guest.ok("session", "list").err == ""
+    check(guest(*words), 10, "session.none")

@@ -907,13 +907,22 @@ def test_a_migration_that_fails_changes_nothing(
 
 
 def test_a_record_edited_by_hand_is_named(tmp_path: Path, clock: FakeClock) -> None:
-    with State.open(tmp_path / "s", clock) as state:
+    notices: list[str] = []
+    with State.open(tmp_path / "s", clock, notice=notices.append) as state:
         state.put(SCOPE, session("my cart"))
         for body in ("{", "{}", '{"limits": {}, "credentials": 1}'):
             state._rows("UPDATE session SET body = ?", (body,))
             with pytest.raises(UsageError) as caught:
                 state.get(SCOPE, "my cart")
             assert caught.value.hint == "Remove the record: guestctl session forget 'my cart'"
+            state.put(SCOPE, DEFAULT)
+            notices.clear()
+            for tell in (False, True):
+                assert state.sessions(tell=tell) == [(SCOPE, DEFAULT)], "it hides no other"
+                assert state.names(SCOPE) == {"my cart", "default"}
+            assert notices == [f"{caught.value.message}. {caught.value.hint}"]
+            state.forget(SCOPE, "default")
+        assert state.forget(SCOPE, "my cart")
 
 
 def test_a_file_system_without_shared_memory(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
