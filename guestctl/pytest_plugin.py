@@ -152,7 +152,7 @@ class GuestFile(pytest.File):
 
     def setup(self) -> None:
         """Whatever the scenarios of this file are run against."""
-        from guestctl.checking.service import Service, check_abilities, profile_for, stronger_values
+        from guestctl.checking.service import Service, check_abilities, profile_for
         from guestctl.clock import SystemClock
         from guestctl.errors import UsageError
 
@@ -160,7 +160,7 @@ class GuestFile(pytest.File):
         try:
             environ = self._environ()
             name = None if "GUESTCTL_PROFILE" in environ else self._profile()
-            profile = profile_for(self.script, lambda: _resolved(name, environ), stronger_values({}, environ))
+            profile = profile_for(self.script, lambda: _resolved(name, environ), {}, environ)
             check_abilities(self.script, profile)
         except UsageError as error:
             self._stack.close()

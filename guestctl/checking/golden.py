@@ -27,9 +27,15 @@ def lines(transcript: Iterable[Said], captured: Mapping[str, str]) -> tuple[str,
             continue
         mark = ">" if line.who == "guest" else "<"
         found.append(f"{mark} {_named(line.text, captured)}")
+        found += [f"  {_named(words, captured)}" for words in line.content]
         found += [f"  [{n}] {_named(option, captured)}" for n, option in enumerate(line.options, 1)]
         found += [f"  (file) {_named(name, captured)}" for name in line.files]
     return tuple(found)
+
+
+def without_content(held: Iterable[str]) -> tuple[str, ...]:
+    """Only what golden transcripts held before they held cards, pickers and forms."""
+    return tuple(line for line in held if not line.startswith("  (") or line.startswith("  (file) "))
 
 
 def _named(text: str, captured: Mapping[str, str]) -> str:
@@ -52,7 +58,9 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", code="config.file") from error
+        raise UsageError(
+            f"{path}: {error.strerror or error}", code="config.file", hint="Check its permissions."
+        ) from error
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):

@@ -31,6 +31,13 @@ def document(outcomes: Sequence[Outcome]) -> bytes:
     return text + b"\n"
 
 
+def promise(path: Path, unfinished: Sequence[Outcome]) -> None:
+    """Write the file before anything is run: who is killed cannot write one, and yesterday's would be green.
+    Only where it can be written again. Raises UsageError `output.failed`."""
+    if path.is_file() or not path.exists():
+        write(path, unfinished)
+
+
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write the file. Raises UsageError `output.failed`."""
     try:

@@ -22,7 +22,7 @@ SCRIPT: Mapping[str, Key] = {
     "scenarios": Key("name → steps", "the conversations; a list of steps, or a mapping with the keys below"),
     "variables": Key("name → text", "defaults for `${name}`; `--var name=text` wins"),
     "setup": Key("steps", "said before the steps of every scenario"),
-    "teardown": Key("steps", "said after them, whatever became of them"),
+    "teardown": Key("steps", "said after them, whatever became of them, unless the conversation is over"),
     "attributes": Key("name → text", "custom attributes of every session"),
     "tags": Key("list", "tags of every scenario"),
     "timeout": Key("time", "for every scenario as a whole"),
@@ -57,7 +57,9 @@ ACTIONS: Mapping[str, Key] = {
     "waitForReplyMatching": Key("regex", "wait for a reply that matches it, in any case"),
     "expect": Key("text or conditions", "wait for a reply that meets every condition; a text is `contains`"),
     "expectNone": Key("time or conditions", "no reply (that meets the conditions) comes `for` this time"),
-    "expectDisconnect": Key("–", "wait until the conversation is ended by the other side"),
+    "expectDisconnect": Key(
+        "nothing, or a time", "wait until the conversation is ended by the other side, no longer than this"
+    ),
     "pick": Key("number, label or payload", "choose a quick reply or card action, waiting until it is offered"),
     "attach": Key("file", "send a file, its path seen from the script; beside `say` they go together"),
     "attributes": Key("name → text", "custom attributes of the message; alone: of the next one"),

@@ -62,6 +62,10 @@ def told(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
             yield "came: nothing"
         for line in trouble.came:
             yield f"came: {_line(line)}"
+        if trouble.waited and not (trouble.late or trouble.came):
+            yield f"late: nothing in the {trouble.waited:g} s after"
+        for line in trouble.late:
+            yield f"late: {_line(line)}"
     if trouble.failure is not None:
         yield f"code: {trouble.failure.code} (exit {int(trouble.failure.exit)})"
         if trouble.failure.hint:
@@ -72,6 +76,7 @@ def transcript(lines: Sequence[Said]) -> Iterator[str]:
     """A conversation, with times and ids."""
     for line in lines:
         yield _line(line)
+        yield from (f"    {clean(words)}" for words in line.content)
         yield from (f"    [{n}] {clean(option)}" for n, option in enumerate(line.options, 1))
         yield from (f"    (file) {clean(name)}" for name in line.files)
 
@@ -87,4 +92,14 @@ def _line(line: Said) -> str:
 def tally(outcomes: Sequence[Outcome]) -> str:
     """How many of each, in one line."""
     count = {verdict: sum(outcome.verdict == verdict for outcome in outcomes) for verdict in MARKS}
-    return f"{count['passed']} passed, {count['failed']} failed, {count['error']} errors"
+    return f"{count['passed']} passed, {count['failed']} failed, {plural(count['error'], 'error')}"
+
+
+def not_begun(count: int) -> str:
+    """What a run that was cut off never came to, in one line."""
+    return f"{MARKS['error']} {plural(count, 'scenario')} had not begun"
+
+
+def plural(count: int, word: str) -> str:
+    """A number of things, of one as one speaks of one."""
+    return f"{count} {word}" + ("" if count == 1 else "s")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from guestctl.checking.content import shown
 from guestctl.checking.timeline import Entry
 from guestctl.errors import Exit, Failure
 from guestctl.redact import Redactor
@@ -25,7 +26,8 @@ KEPT = 200
 
 @dataclass(frozen=True)
 class Said:
-    """One line of a transcript. `at`: seconds since the scenario began; `who` is None for a remark."""
+    """One line of a transcript. `at`: seconds since the scenario began; `who` is None for a remark;
+    `content`: what cards, pickers and forms say."""
 
     at: float
     who: str | None
@@ -33,11 +35,13 @@ class Said:
     id: str | None = None
     options: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a scenario did not pass. `line` is that of the step; `came` what came instead, with times.
+    """Why a scenario did not pass. `line` is that of the step; `came` what came instead, with times;
+    `late` what came in the `waited` seconds after the step had failed.
 
     `failure` is there when it is an error.
     """
@@ -48,6 +52,8 @@ class Trouble:
     expected: str | None = None
     came: tuple[Said, ...] = ()
     failure: Failure | None = None
+    late: tuple[Said, ...] = ()
+    waited: float = 0.0
 
     @property
     def short(self) -> str:
@@ -58,7 +64,9 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One scenario's result. `ids`: the service's own, `conversation` among them where it is known."""
+    """One scenario's result. `ids`: the service's own, `conversation` among them where it is known.
+
+    `attempts` is 0 for one that never began."""
 
     script: str
     name: str
@@ -89,6 +97,7 @@ def said(entry: Entry, redactor: Redactor) -> Said:
         message.id or None,
         tuple(redactor.text(option.text) for option in message.options),
         tuple(redactor.text(file.name or file.mime or "unnamed") for file in message.attachments),
+        tuple(redactor.text(line) for line in shown(message.content)),
     )
 
 
@@ -146,6 +155,7 @@ def _trouble(trouble: Trouble) -> Record:
         "step": trouble.step,
         "expected": trouble.expected,
         "came": [_said(line) for line in trouble.came],
+        "late": [_said(line) for line in trouble.late],
         "error": None if trouble.failure is None else error_record(trouble.failure)["error"],
     }
 
@@ -158,4 +168,5 @@ def _said(line: Said) -> Record:
         "id": line.id,
         "options": list(line.options),
         "files": list(line.files),
+        "content": list(line.content),
     }

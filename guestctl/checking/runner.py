@@ -7,20 +7,36 @@ YAML. Memory does not grow with the number of scenarios, but for what is reporte
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from guestctl.checking.results import Outcome, Trouble
 from guestctl.checking.scenario import Play, Stopped
 from guestctl.checking.script import Scenario, Script
 from guestctl.checking.service import Service
-from guestctl.errors import Failure, Forbidden, NetworkError, Unauthorised, UsageError
+from guestctl.errors import Exit, Failure, Forbidden, NetworkError, Unauthorised, UsageError
 
 #: Failures at the door that tell of the service or the profile, not of one scenario.
 _CLOSED = (NetworkError, Unauthorised, Forbidden, UsageError)
 
 #: A variable so called is not shown, whatever it holds.
 _SECRET_NAMES = ("password", "secret", "token", "jwt", "pin", "passwd", "apikey", "api_key", "credential")
+
+
+class Interrupted(Failure):
+    """The run was cut off before this scenario had a verdict."""
+
+    exit = Exit.INTERRUPTED
+    default_code = "interrupted"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="Run the check again: what was cut off has no verdict.")
+
+
+class Terminated(Interrupted):
+    """The same, by SIGTERM."""
+
+    exit = Exit.TERMINATED
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,16 @@ class Runner:
         self._environ = environ
         self._progress = progress
         self._stopping = threading.Event()
+        #: Outcomes that wait for their turn, and scenarios being played, by number.
+        self._done: dict[int, Outcome | BaseException] = {}
+        self._playing: dict[int, Play] = {}
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """The outcomes in the order of the jobs, each as soon as it and those before it are there.
 
-        Leaving the iterator early stops what is running. A bug in a scenario is raised here.
+        Closing the generator early stops what is running. A bug in a scenario is raised here.
         """
-        done: dict[int, Outcome | BaseException] = {}
+        done = self._done
         change = threading.Condition()
         waiting = iter(range(len(jobs)))
 
@@ -103,6 +122,7 @@ class Runner:
                     result = error
                 with change:
                     done[number] = result
+                    self._playing.pop(number, None)
                     change.notify_all()
 
         # Daemons: whatever one of them waits for, an interrupted run does not wait for it.
@@ -113,12 +133,26 @@ class Runner:
                 with change:
                     while number not in done:
                         change.wait()
-                    result = done.pop(number)
+                    result = done[number]
                 if isinstance(result, BaseException):
                     raise result
                 yield result
+                del done[number]
         finally:
             self._stopping.set()
+
+    def left(self, jobs: Sequence[Job], given: int, cause: type[Interrupted] = Interrupted) -> list[Outcome]:
+        """What is left of a run that was cut off when it had `given` so many outcomes: what has finished
+        meanwhile has its own."""
+        return [self._left(number, jobs[number], cause) for number in range(given, len(jobs))]
+
+    def _left(self, number: int, job: Job, cause: type[Interrupted]) -> Outcome:
+        done, playing = self._done.get(number), self._playing.get(number)
+        if isinstance(done, Outcome):
+            return done
+        if playing is not None:
+            return playing.cut_off(cause("interrupted while it ran"))
+        return replace(self._not_run(job, cause("interrupted before it began")), attempts=0)
 
     def one(self, job: Job, number: int = 0) -> Outcome:
         """One scenario, as often as it may be tried. Raises Stopped."""
@@ -135,11 +169,11 @@ class Runner:
     def _try(self, job: Job, number: int, attempt: int) -> Outcome:
         service, scenario = job.service, job.scenario
         if service.closed is not None:
-            return self._not_run(job, service.closed)
+            return self._not_run(job, service.closed, "not run: ")
         try:
             client = service.guest(self._rules.wait)
         except Failure as failure:
-            return self._not_run(job, failure)
+            return self._not_run(job, failure, "not run: ")
         values = {**self._environ, **job.script.variables}
         redactor = service.redactor()
         for name, value in {**values, **scenario.values}.items():
@@ -159,6 +193,7 @@ class Runner:
             doing=lambda step: self._progress(Progress(number, step, attempt)),
         )
         self._progress(Progress(number, "connecting", attempt))
+        self._playing[number] = play
         try:
             outcome = play.run()
         finally:
@@ -169,7 +204,7 @@ class Runner:
             service.closed = outcome.trouble.failure
         return outcome
 
-    def _not_run(self, job: Job, failure: Failure) -> Outcome:
+    def _not_run(self, job: Job, failure: Failure, said: str = "") -> Outcome:
         scenario = job.scenario
         return Outcome(
             script=str(job.script.path),
@@ -178,7 +213,7 @@ class Runner:
             tags=tuple(sorted(scenario.tags)),
             verdict="error",
             seconds=0.0,
-            trouble=Trouble(f"not run: {failure.message}", scenario.line, "", failure=failure),
+            trouble=Trouble(f"{said}{failure.message}", scenario.line, "", failure=failure),
         )
 
     def _found(self, job: Job, outcome: Outcome) -> Outcome:

@@ -7,18 +7,18 @@ that meets its condition, and waiting is listening.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from guestctl.checking import golden
 from guestctl.checking.expectation import Conditions, assigned, offer
-from guestctl.checking.results import KEPT, Outcome, Trouble, Verdict, said
+from guestctl.checking.results import KEPT, Outcome, Said, Trouble, Verdict, said
 from guestctl.checking.script import Scenario, Step
 from guestctl.checking.timeline import Entry, Timeline
 from guestctl.checking.variables import filled
-from guestctl.client import Client
+from guestctl.client import Client, Sent
 from guestctl.errors import Conflict, Failure, NetworkError, SessionOver
 from guestctl.model import Connection, Event, Gap, Message, Opening, Presence, SessionEvent
 from guestctl.redact import Redactor
@@ -29,8 +29,16 @@ T = TypeVar("T")
 STRAGGLERS = 1.0
 #: Seconds of silence after which a conversation that is being blessed counts as complete.
 SETTLED = 1.0
+#: Seconds, and never more than the step itself had, that a step which has failed for want of a reply is
+#: listened on for: only to tell a bot that is late from one that is silent.
+LATE = 2.0
 
 _ENDS = frozenset({"read_only", "ended", "expired", "cleared", "logged_out"})
+
+
+#: Codes of a session that is over though nobody ended the conversation.
+_NOT_THE_END = frozenset({"session.evicted", "session.none"})
+_ENDED = frozenset({"conflict.read_only", "conflict.ended"})
 
 
 class Stopped(Exception):
@@ -38,13 +46,23 @@ class Stopped(Exception):
 
 
 class _Unmet(Exception):
-    """An expectation failed."""
+    """An expectation failed. `late`: what came in the `waited` seconds after that."""
 
-    def __init__(self, message: str, expected: str | None, came: list[tuple[Entry, Message]]) -> None:
+    def __init__(
+        self,
+        message: str,
+        expected: str | None,
+        came: Sequence[Entry],
+        *,
+        late: Sequence[Entry] = (),
+        waited: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.expected = expected
         self.came = came
+        self.late = late
+        self.waited = waited
 
 
 @dataclass
@@ -76,8 +94,9 @@ class Play:
         self._pending: dict[str, str] = {}
         self._events: Generator[Event | None, None, None] | None = None
         self._until: float | None = None
-        #: When the other side ended the conversation; what ended our listening for good.
+        #: When the other side ended the conversation, and what tells so; what ended our listening for good.
         self._over: float | None = None
+        self._end_of_it: Entry | None = None
         self._deaf: Failure | None = None
         self._step: Step | None = None
         limit = self.scenario.timeout
@@ -97,11 +116,19 @@ class Play:
         finally:
             if self._events is not None:
                 self._events.close()
+        self._learn()
+        return self._outcome(trouble)
+
+    def cut_off(self, failure: Failure) -> Outcome:
+        """What there is to tell of it while it is still being played, by whoever will not wait for its end."""
+        line, text = (self._step.line, self._step.text) if self._step else (self.scenario.line, "")
+        return self._outcome(Trouble(failure.message, line, self.redactor.text(text), failure=failure))
+
+    def _outcome(self, trouble: Trouble | None) -> Outcome:
         verdict: Verdict = "passed"
         if trouble is not None:
             verdict = "failed" if trouble.failure is None else "error"
-        self._learn()
-        told = [said(entry, self.redactor) for entry in self.timeline.entries]
+        told = [said(entry, self.redactor) for entry in list(self.timeline.entries)]
         blessed = golden.lines(told, self._captured) if self.bless and verdict == "passed" else None
         return Outcome(
             script=self.script,
@@ -130,7 +157,7 @@ class Play:
             trouble = self._guarded(self._held_against_golden)
         for step in self.scenario.teardown if self._deaf is None else ():
             after = self._do(step)
-            if after is not None and trouble is None:
+            if after is not None and trouble is None and self._over is None:
                 trouble = after
             elif after is not None:
                 self._remarks.append(f"teardown, line {after.line}: {after.message}")
@@ -179,17 +206,45 @@ class Play:
             self._check_time()
             act()
         except _Unmet as unmet:
-            came = tuple(said(entry, self.redactor) for entry, _ in unmet.came[-20:])
             expected = None if unmet.expected is None else self.redactor.text(unmet.expected)
-            return Trouble(self.redactor.text(unmet.message), line, self.redactor.text(text), expected, came)
+            return Trouble(
+                self.redactor.text(unmet.message),
+                line,
+                self.redactor.text(text),
+                expected,
+                self._last_of(unmet.came),
+                late=self._last_of(unmet.late),
+                waited=unmet.waited,
+            )
         except Failure as failure:
             self._learn()
             failure.message = self.redactor.text(failure.message)
             failure.body = None if failure.body is None else self.redactor.text(failure.body)
-            ended = self._over is not None and isinstance(failure, (Conflict, SessionOver))
-            message = f"the conversation had been ended: {failure.message}" if ended else failure.message
-            return Trouble(message, line, self.redactor.text(text), failure=None if ended else failure)
+            if self._step is None or not self._ended_meanwhile(failure):
+                return Trouble(failure.message, line, self.redactor.text(text), failure=failure)
+            return Trouble(
+                "the other side had ended the conversation",
+                line,
+                self.redactor.text(text),
+                "that the conversation goes on",
+                self._last_of([entry for entry, _ in self.timeline.since_last()] + [*filter(None, [self._end_of_it])]),
+            )
         return None
+
+    def _last_of(self, entries: Sequence[Entry]) -> tuple[Said, ...]:
+        return tuple(said(entry, self.redactor) for entry in entries[-20:])
+
+    def _ended_meanwhile(self, failure: Failure) -> bool:
+        """Whether a step failed because the conversation is over, however this API says it. The word of it may
+        still be on its way to us, so it is listened for."""
+        if not isinstance(failure, (Conflict, SessionOver)) or failure.code in _NOT_THE_END:
+            return False
+        until = self._bounded(STRAGGLERS)
+        while self._over is None and self._pump(until):
+            pass
+        if self._over is None and (isinstance(failure, SessionOver) or failure.code in _ENDED):
+            self._ended(f"the conversation is over: {failure.message}")
+        return self._over is not None
 
     def _learn(self) -> None:
         """What the service has given this guest meanwhile is secret, too."""
@@ -200,7 +255,11 @@ class Play:
 
     def _say(self, step: Step) -> None:
         files = [self.folder / self._text(step.file)] if step.file is not None else []
-        sent = self.client.send(self._text(step.words or ""), attributes=self._attributes(step), files=files)
+        self._sent(self.client.send(self._text(step.words or ""), attributes=self._attributes(step), files=files))
+
+    def _sent(self, sent: Sent) -> None:
+        """It was accepted; where that goes after an end, too, a conversation goes on."""
+        self._over = self._end_of_it = None
         if sent.message is not None:
             self.timeline.said(sent.message, self._now())
 
@@ -210,11 +269,11 @@ class Play:
         def offered() -> Message | None:
             return next((message for message in self.timeline.offers() if offer(message, wanted)), None)
 
-        message = self._await(offered, step, f"something to pick called {wanted!r}")
+        numbered = wanted.isascii() and wanted.isdigit()
+        asked = f"something to pick {f'as number {wanted}' if numbered else f'called {wanted!r}'}"
+        message = self._await(offered, step, asked)
         self.timeline.expecting()
-        sent = self.client.send(attributes=self._attributes(step), pick=[wanted.strip()], answering=message)
-        if sent.message is not None:
-            self.timeline.said(sent.message, self._now())
+        self._sent(self.client.send(attributes=self._attributes(step), pick=[wanted.strip()], answering=message))
 
     def _later(self, step: Step) -> None:
         self._pending.update(self._filled(step.attributes))
@@ -241,7 +300,14 @@ class Play:
         def met() -> list[Entry] | None:
             return assigned(wanted, self.timeline.candidates(in_order=step.in_order), in_order=step.in_order)
 
-        found = self._await(met, step, _all_of(wanted, in_order=step.in_order))
+        def misplaced() -> str | None:
+            if met() or not assigned(wanted, self.timeline.candidates(in_order=False), in_order=False):
+                return None
+            if len(wanted) > 1:
+                return "what was awaited came in another order"
+            return "what was awaited came before the reply that met the last expectation"
+
+        found = self._await(met, step, _all_of(wanted, in_order=step.in_order), misplaced)
         self.timeline.take(found)
         for conditions, entry in zip(wanted, found, strict=True):
             assert entry.message is not None
@@ -253,13 +319,13 @@ class Play:
         until = self._bounded(step.seconds)
         while True:
             came = [
-                (entry, message)
+                entry
                 for entry, message in self.timeline.since_last()
                 if any(conditions.met_by(message) for conditions in wanted)
             ]
             if came:
-                what = " or ".join(str(conditions) for conditions in wanted)
-                raise _Unmet("a reply came where none should", f"not {what} for {step.seconds:g} s", came)
+                what = ", ".join("no" + str(conditions).removeprefix("a") for conditions in wanted)
+                raise _Unmet("a reply came where none should", f"{what} for {step.seconds:g} s", came)
             if not self._pump(until):
                 break
         if self._deaf is not None and self._over is None:
@@ -280,11 +346,13 @@ class Play:
         while len(came := self._lines()) < len(self.golden) and self._pump(until):
             pass
         if came != self.golden:
-            raise _Unmet(
-                "the conversation differs from its golden transcript:\n" + golden.differences(self.golden, came),
-                None,
-                [],
-            )
+            what = "the conversation differs from its golden transcript:"
+            if self.golden == golden.without_content(came):
+                what = (
+                    "its golden transcript was written by a guestctl that did not hold what cards, pickers and forms "
+                    "say; read what is new, then --bless:"
+                )
+            raise _Unmet(f"{what}\n{golden.differences(self.golden, came)}", None, [])
 
     def _settle(self) -> None:
         """Until nothing has come for a while: only to write a golden transcript."""
@@ -298,8 +366,15 @@ class Play:
 
     # --- waiting ---
 
-    def _await(self, found: Callable[[], T | None], step: Step, expected: str) -> T:
-        """What `found` finds, looked for at every event, until the step's time is over."""
+    def _await(
+        self,
+        found: Callable[[], T | None],
+        step: Step,
+        expected: str,
+        misplaced: Callable[[], str | None] = lambda: None,
+    ) -> T:
+        """What `found` finds, looked for at every event, until the step's time is over. `misplaced` may know
+        better than that nothing came."""
         within = step.timeout or self.wait
         until = self._bounded(within)
         while True:
@@ -311,13 +386,27 @@ class Play:
                     break
             if result is not None:
                 return result
-        came = self.timeline.candidates(in_order=False)
-        if self._over is not None:
+        came = [entry for entry, _ in self.timeline.candidates(in_order=False)]
+        wrong = misplaced()
+        if wrong is None and self._over is not None:
             raise _Unmet("the conversation was ended before what was awaited came", expected, came)
-        if self._deaf is not None:
+        if self._deaf is not None and self._over is None:
             raise self._deaf
         self._check_time(expected, came)
-        raise _Unmet("what was awaited did not come in time", f"{expected}, within {within:g} s", came)
+        expected = f"{expected}, within {within:g} s"
+        if wrong is not None:
+            raise _Unmet(f"{wrong} (`in_order: false` takes any)", expected, came)
+        late, waited = self._heard_late(found, min(within, LATE))
+        what = "what was awaited came too late" if found() is not None else "what was awaited did not come in time"
+        raise _Unmet(what, expected, came, late=late, waited=waited)
+
+    def _heard_late(self, found: Callable[[], object], seconds: float) -> tuple[list[Entry], float]:
+        """What comes after a step has failed, until it is what was awaited or so many seconds are over."""
+        before, begun, until = list(self.timeline.entries), self._now(), self._bounded(seconds)
+        while found() is None and self._pump(until):
+            pass
+        late = [entry for entry in self.timeline.entries if entry.message is not None and entry not in before]
+        return late, round(self._now() - begun, 1)
 
     def _pump(self, until: float) -> bool:
         """Take in the next event; False when `until` (monotonic) has come, or nothing can any more."""
@@ -330,8 +419,8 @@ class Play:
             self._take(next(self._events))
         except Failure as failure:
             self._deaf = failure
-            if isinstance(failure, SessionOver) and failure.code != "session.evicted":
-                self._ended(failure.message)
+            if isinstance(failure, SessionOver) and failure.code not in _NOT_THE_END:
+                self._ended(f"the conversation is over: {failure.message}")
             return self._over is None
         return True
 
@@ -342,23 +431,24 @@ class Play:
         if isinstance(event, Message):
             self.timeline.heard(event, self._now())
         elif isinstance(event, Presence):
-            self.timeline.remark(f"presence: {event.presence}", self._now())
             if event.presence == "Disconnect" and event.direction == "outbound":
-                self._ended()
+                self._ended(f"presence: {event.presence}")
+            else:
+                self.timeline.remark(f"presence: {event.presence}", self._now())
         elif isinstance(event, SessionEvent):
-            self.timeline.remark(f"session {event.change.replace('_', ' ')}", self._now())
             if event.change in _ENDS:
-                self._ended()
+                self._ended(f"session {event.change.replace('_', ' ')}")
+            else:
+                self.timeline.remark(f"session {event.change.replace('_', ' ')}", self._now())
         elif isinstance(event, Gap):
             self.timeline.remark(f"gap: {event.reason}", self._now())
         elif isinstance(event, Connection) and event.state in {"lost", "gave_up"}:
             self.timeline.remark(f"connection lost: {event.detail}", self._now())
 
-    def _ended(self, why: str | None = None) -> None:
-        if why is not None:
-            self.timeline.remark(why, self._now())
+    def _ended(self, why: str) -> None:
+        entry = self.timeline.remark(why, self._now())
         if self._over is None:
-            self._over = self._clock.monotonic()
+            self._over, self._end_of_it = self._clock.monotonic(), entry
 
     # --- means ---
 
@@ -373,10 +463,10 @@ class Play:
     def _bound(self, seconds: float) -> float:
         return max(0.001, self._bounded(seconds) - self._clock.monotonic())
 
-    def _check_time(self, expected: str | None = None, came: list[tuple[Entry, Message]] | None = None) -> None:
+    def _check_time(self, expected: str | None = None, came: Sequence[Entry] = ()) -> None:
         """Fail when the scenario's own time is over."""
         if self._end is not None and self._clock.monotonic() >= self._end:
-            raise _Unmet(f"the scenario took longer than its {self.scenario.timeout:g} s", expected, came or [])
+            raise _Unmet(f"the scenario took longer than its {self.scenario.timeout:g} s", expected, came)
 
     def _known(self) -> dict[str, str]:
         return {**self.values, **self.scenario.values, **self._captured}

@@ -8,6 +8,7 @@ before anything is sent.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -18,9 +19,10 @@ from typing import Literal, TypeAlias, cast
 from guestctl.checking import keys
 from guestctl.checking.expectation import ANY, Conditions, compiled
 from guestctl.checking.keys import Key
-from guestctl.checking.variables import NAME, filled, needed
+from guestctl.checking.variables import NAME, filled, needed, unclosed
+from guestctl.dialects import NAMES
 from guestctl.dialects.base import Ability
-from guestctl.errors import UsageError
+from guestctl.errors import NEXT_STEPS, UsageError
 from guestctl.model import Role
 from guestctl.strict_yaml import Located, read
 
@@ -91,6 +93,8 @@ class Script:
     config: Mapping[str, str]
     variables: Mapping[str, str]
     scenarios: tuple[Scenario, ...]
+    #: Key of `config` -> the line it stands on.
+    lines: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def golden(self) -> Path:
@@ -103,7 +107,17 @@ def load(path: Path, variables: Mapping[str, str], environ: Mapping[str, str]) -
 
     Raises UsageError `config.file` with file, line, key and a suggestion for whatever is wrong.
     """
-    return _Reader(path, variables, environ).script(read(path))
+    try:
+        root = read(path)
+    except UsageError as error:
+        if error.hint == NEXT_STEPS["config.file"]:
+            error.hint = _hint(path)
+        raise
+    return _Reader(path, variables, environ).script(root)
+
+
+def _hint(path: Path) -> str:
+    return f"Mend the line named above, then run `guestctl check {shlex.quote(str(path))}` again."
 
 
 class _Reader:
@@ -144,14 +158,21 @@ class _Reader:
             if not name.strip():
                 raise self._wrong(found, "scenarios: a scenario needs a name")
             scenarios += self._scenario(name, found, common, top.get("setup"), top.get("teardown"))
-        return Script(self._path, config, variables, tuple(scenarios))
+        places = (
+            {} if not config else {key: found.line for key, found in self._members(top["config"], "config").items()}
+        )
+        return Script(self._path, config, variables, tuple(scenarios), places)
 
     def _config(self, found: Located | None) -> dict[str, str]:
         if found is None or found.value is None:
             return {}
         members = self._mapping(found, keys.CONFIG, "config")
         config = {key: self._text(value, f"config.{key}").strip() for key, value in members.items()}
-        return {key: self._filled(members[key], value) for key, value in config.items()}
+        config = {key: self._filled(members[key], value) for key, value in config.items()}
+        if config.get("api", NAMES[0]) not in NAMES:
+            problem = f"config.api: there is no API {config['api']!r}{_near(config['api'], NAMES)}"
+            raise self._wrong(members["api"], f"{problem}; it is one of {', '.join(NAMES)}")
+        return config
 
     def _filled(self, where: Located, text: str) -> str:
         """A text that is needed before any scenario runs."""
@@ -185,6 +206,7 @@ class _Reader:
             if part is not None
             for step in self._steps(part, where, captured)
         ]
+        self._check_sent([*steps, *after], found, where)
         attributes = self._texts(own.get("attributes"), f"{where}: attributes")
         self._check(own.get("attributes"), attributes.values(), set(rows[0]))
         timeout = self._time(own.get("timeout"), f"{where}: timeout")
@@ -203,6 +225,18 @@ class _Reader:
         for row in rows:
             label = ", ".join(f"{key}={value}" for key, value in row.items())
             yield replace(scenario, name=f"{name} [{label}]", values=row) if row else scenario
+
+    def _check_sent(self, steps: Sequence[Step], found: Located, where: str) -> None:
+        """Attributes for the next message need one."""
+        waiting = None
+        for step in steps:
+            if step.action == "attributes":
+                waiting = step
+            elif step.action in {"say", "pick", "attach"}:
+                waiting = None
+        if waiting is not None:
+            place = replace(found, line=waiting.line)
+            raise self._wrong(place, f"{where}: `attributes` belong to the next message, and there is none after them")
 
     def _matrix(self, found: Located | None, name: str) -> Iterator[dict[str, str]]:
         assert found is not None
@@ -279,7 +313,10 @@ class _Reader:
         return Step("say", found.line, "", words=words)
 
     def _pick(self, found: Located, where: str) -> Step:
-        return Step("pick", found.line, "", words=self._text(found, where))
+        words = self._text(found, where)
+        if words.strip().isdigit() and not words.strip("0 "):
+            raise self._wrong(found, f"{where}: numbers begin with 1")
+        return Step("pick", found.line, "", words=words)
 
     def _attach(self, found: Located, where: str) -> Step:
         name = self._text(found, where)
@@ -291,6 +328,8 @@ class _Reader:
         return Step("attributes", found.line, "", attributes=self._texts(found, where))
 
     def _typing(self, found: Located, where: str) -> Step:
+        if not self._bare(found, "typing"):
+            raise self._wrong(found, f"{where}: it takes no value")
         return Step("typing", found.line, "")
 
     def _pause(self, found: Located, where: str) -> Step:
@@ -337,7 +376,13 @@ class _Reader:
         if isinstance(found.value, Mapping):
             members = self._mapping(found, {"within": keys.CONDITIONS["within"]}, where)
             timeout = self._time(members.get("within"), f"{where}.within")
+        elif not self._bare(found, "expectDisconnect"):
+            timeout = self._time(found, where)
         return Step("expectDisconnect", found.line, "", timeout=timeout)
+
+    def _bare(self, found: Located, name: str) -> bool:
+        """Whether an action stands there without a value, or with a mere `true`."""
+        return found.text is not None and (found.value in (None, True) or found.text.strip() == name)
 
     # --- conditions ---
 
@@ -502,6 +547,10 @@ class _Reader:
     def _check(self, found: Located | None, texts: Iterable[str], captured: set[str]) -> None:
         """Every `${name}` has a value by now, or will have one."""
         for text in texts:
+            slip = unclosed(text)
+            if slip is not None:
+                assert found is not None
+                raise self._wrong(found, f"${{{slip} is not closed: write ${{{slip}}}; a literal is `$${{`")
             for name in needed(text):
                 if name not in self._known and name not in captured:
                     near = _near(name, [*sorted(captured), *sorted(self._known - set(self._environ))])

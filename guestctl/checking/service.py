@@ -34,33 +34,45 @@ _LOOKUP = 5.0
 _LOOK_AGAIN = 0.5
 
 
-def profile_for(script: Script, resolve: Callable[[], Resolved], stronger: Mapping[str, str]) -> Profile:
+#: Key of a script's `config` -> key of a profile.
+CONFIG: Mapping[str, str] = {"deploymentId": "deployment_id", "region": "region", "origin": "origin", "api": "api"}
+
+
+def profile_for(
+    script: Script, resolve: Callable[[], Resolved], options: Mapping[str, str], environ: Mapping[str, str]
+) -> Profile:
     """The profile a script is run with: option > environment > the script's `config` > profile.
 
     `resolve` gives the profile asked for; without any, a `config` that says where to talk will do.
-    `stronger` is what options and environment say, by profile key. The built-in sandbox has one
-    deployment at one address, which no `config` can change.
+    `options` by profile key. The built-in sandbox has one deployment at one address, which no
+    `config` can change; and there a `config` is stronger than GUESTCTL_API, which `sandbox exec` sets
+    for every command.
     """
-    names = {"deploymentId": "deployment_id", "region": "region", "origin": "origin", "api": "api"}
-    config = {names[key]: value for key, value in script.config.items() if names[key] not in stronger}
-    place = "config" if config else "the options"
+    stronger = _stronger(options, environ)
+
+    def config() -> dict[str, str]:
+        return {key: value for key, value in script.config.items() if CONFIG[key] not in stronger}
+
     try:
         profile = resolve().profile
     except UsageError as error:
         if error.code != "config.profile" or "deploymentId" not in script.config:
             raise
-        return replace(Profile(name=script.path.stem), **_read(script, place, {**config, **stronger}))
+        profile = Profile(name=script.path.stem)
+        return replace(profile, **_configured(script, config()), **_given(stronger))
     if profile.sandbox:
-        config = {key: value for key, value in config.items() if key in {"origin", "api"}}
-    profile = replace(profile, **_read(script, place, config))
-    if "region" in config:
+        stronger = {**stronger, "deployment_id": "", "region": ""}
+        if "api" not in options:
+            stronger.pop("api", None)
+    profile = replace(profile, **_configured(script, config()))
+    if "region" in config():
         # A region says where everything is; the profile's addresses are of another one.
         cleared: dict[str, Any] = dict.fromkeys({"base_url", "socket_url", "config_url"} - stronger.keys())
         profile = replace(profile, **cleared)
     return profile
 
 
-def stronger_values(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Profile values given for this run alone, as text by key."""
     from guestctl.profiles import KEYS
 
@@ -69,19 +81,33 @@ def stronger_values(options: Mapping[str, str], environ: Mapping[str, str]) -> d
     return {**{key: value for key, value in variables.items() if value}, **options}
 
 
-def _read(script: Script, place: str, values: Mapping[str, str]) -> dict[str, Any]:
-    """Texts as fields of a profile. Raises UsageError for one that makes no sense."""
-    from guestctl.profiles import KEYS
+def _configured(script: Script, config: Mapping[str, str]) -> dict[str, Any]:
+    """A script's `config` as fields of a profile. Raises UsageError for a value that makes no sense."""
+    fields: dict[str, Any] = {}
+    for key, text in config.items():
+        where = f"{script.path}:{script.lines.get(key, 1)}: config.{key}"
+        fields |= _field(
+            CONFIG[key], text, where, "config.file", "`guestctl check --keys` lists every key of a script."
+        )
+    return fields
 
+
+def _given(values: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key, text in values.items():
-        try:
-            value = KEYS[key].read(text)
-        except ValueError as error:
-            raise UsageError(f"{script.path}: {place}: {key} {text!r}: {error}", code="config.file") from error
-        if KEYS[key].field is not None:
-            fields[str(KEYS[key].field)] = value
+        fields |= _field(key, text, key, "config.key", "Correct the option or the GUESTCTL_* variable.")
     return fields
+
+
+def _field(key: str, text: str, where: str, code: str, hint: str) -> dict[str, Any]:
+    """A text as a field of a profile."""
+    from guestctl.profiles import KEYS
+
+    try:
+        value = KEYS[key].read(text)
+    except ValueError as error:
+        raise UsageError(f"{where} {text!r}: {error}", code=code, hint=hint) from error
+    return {} if KEYS[key].field is None else {str(KEYS[key].field): value}
 
 
 def check_abilities(script: Script, profile: Profile) -> None:

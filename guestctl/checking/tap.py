@@ -31,6 +31,11 @@ def point(number: int, outcome: Outcome) -> Iterator[str]:
     yield "  ..."
 
 
+def bail_out() -> Iterator[str]:
+    """The run was cut off: what has no test point was not run."""
+    yield "Bail out! interrupted"
+
+
 def _description(text: str) -> str:
     """Backslash and `#` (which begins a directive) are escaped."""
     return clean(text).replace("\\", "\\\\").replace("#", "\\#")

@@ -48,8 +48,10 @@ class Timeline:
         """A message came; a double, or our own coming back, is dropped."""
         self._add(message, at)
 
-    def remark(self, text: str, at: float) -> None:
-        self.entries.append(Entry(at, remark=text))
+    def remark(self, text: str, at: float) -> Entry:
+        entry = Entry(at, remark=text)
+        self.entries.append(entry)
+        return entry
 
     def expecting(self) -> None:
         """An expectation is being set: what the guest says next is a new turn."""

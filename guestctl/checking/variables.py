@@ -6,15 +6,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
-#: `${name}`, `${name:-default}`; `$${` is a literal `${`. Anything else after a dollar is text.
-_REFERENCE = re.compile(r"\$(\$?)\{(%s)(?::-([^}]*))?\}" % NAME.pattern, re.ASCII)  # noqa: UP031
+#: `$${`, which is a literal `${`; `${name}`; `${name:-default}`. Anything else after a dollar is text, but for
+#: `${name` that goes on as no reference does: a slip, which would be sent as it stands.
+_REFERENCE = re.compile(r"(\$\$\{)|\$\{(%s)(?:(?::-([^}]*))?\}|(?![A-Za-z0-9_.-])())" % NAME.pattern, re.ASCII)  # noqa: UP031
 
 
 def needed(text: str) -> Iterator[str]:
     """The names that must have a value, in order."""
     for found in _REFERENCE.finditer(text):
-        if not found[1] and found[3] is None:
+        if found[2] and found[3] is None and found[4] is None:
             yield found[2]
+
+
+def unclosed(text: str) -> str | None:
+    """The first name behind a `${` that is no reference."""
+    return next((found[2] for found in _REFERENCE.finditer(text) if found[4] is not None), None)
 
 
 def filled(text: str, values: Mapping[str, str], quote: Callable[[str], str] = str) -> str:
@@ -22,7 +28,9 @@ def filled(text: str, values: Mapping[str, str], quote: Callable[[str], str] = s
 
     def value(found: re.Match[str]) -> str:
         if found[1]:
-            return found[0][1:]
+            return found[1][1:]
+        if found[4] is not None:
+            return found[0]
         known = values.get(found[2])
         return quote(known if known is not None else found[3] or "")
 

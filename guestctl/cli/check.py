@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,11 +16,12 @@ import typer
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
-from guestctl.errors import UsageError
+from guestctl.errors import Failure, UsageError
+from guestctl.output import ClosedPipe
 
 if TYPE_CHECKING:
     from guestctl.checking.results import Outcome
-    from guestctl.checking.runner import Job, Progress
+    from guestctl.checking.runner import Interrupted, Job, Progress
     from guestctl.checking.script import Script
     from guestctl.checking.service import Service
     from guestctl.model import Profile
@@ -71,6 +72,7 @@ def check(
             hint="Make it first: mkdir -p " + shlex.quote(str(junit.parent)),
         )
 
+    from guestctl.checking import junit as junit_report
     from guestctl.checking.results import exit_code
     from guestctl.checking.runner import Rules, Runner
 
@@ -80,22 +82,38 @@ def check(
         report = _report(run, len(jobs), tap=tap)
         outcomes: list[Outcome] = []
         begun = run.clock.monotonic()
-        try:
-            with _watching(run, jobs, tap=tap) as progress:
-                rules = Rules(run.options.timeout or 30.0, parallel, retries, bless)
-                for outcome in Runner(rules, run.world.environ, progress).run(jobs):
-                    outcomes.append(outcome)
-                    report.add(outcome)
-        finally:
+        cut_off: BaseException | None = None
+        with _watching(run, jobs, tap=tap) as progress:
+            runner = Runner(Rules(run.options.timeout or 30.0, parallel, retries, bless), run.world.environ, progress)
             if junit is not None:
-                from guestctl.checking import junit as junit_report
-
-                junit_report.write(junit, outcomes)
+                junit_report.promise(junit, runner.left(jobs, 0))
+            try:
+                with closing(runner.run(jobs)) as running:
+                    for outcome in running:
+                        outcomes.append(outcome)
+                        report.add(outcome)
+            except BaseException as error:
+                cut_off = error
+                outcomes += runner.left(jobs, len(outcomes), _cause(error))
+        if junit is not None:
+            junit_report.write(junit, outcomes)
+        if cut_off is not None:
+            if not isinstance(cut_off, (ClosedPipe, Failure)):
+                report.cut_off(outcomes, run.clock.monotonic() - begun)
+                _annotate(run, outcomes, tap=tap)
+            raise cut_off
         if bless:
             _bless(run, scripts, outcomes)
         report.end(outcomes, run.clock.monotonic() - begun)
         _annotate(run, outcomes, tap=tap)
         return exit_code(outcomes) or None
+
+
+def _cause(error: BaseException) -> type[Interrupted]:
+    from guestctl.checking.runner import Interrupted, Terminated
+    from guestctl.cli.main import Terminated as Sigterm
+
+    return Terminated if isinstance(error, Sigterm) else Interrupted
 
 
 def _loaded(files: Sequence[Path], variables: Mapping[str, str], run: Invocation) -> list[Script]:
@@ -108,14 +126,13 @@ def _jobs(run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless
     """Everything that will be run, with the service each runs against."""
     from guestctl.checking import golden
     from guestctl.checking.runner import Job, chosen
-    from guestctl.checking.service import check_abilities, profile_for, stronger_values
+    from guestctl.checking.service import check_abilities, profile_for
 
-    stronger = stronger_values(run.options.overrides, run.world.environ)
     services: list[tuple[Profile, Service]] = []
     jobs: list[Job] = []
     for script in scripts:
         scenarios = chosen(script, tags)
-        profile = profile_for(script, lambda: run.resolved, stronger)
+        profile = profile_for(script, lambda: run.resolved, run.options.overrides, run.world.environ)
         check_abilities(script, profile)
         transcripts = golden.load(script.golden) if any(scenario.golden for scenario in scenarios) else {}
         service = next((made for known, made in services if known == profile), None)
@@ -171,6 +188,7 @@ def _watching(run: Invocation, jobs: Sequence[Job], *, tap: bool) -> Iterator[Ca
 def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcome]) -> None:
     """Write what passed; what did not keeps the transcript it had."""
     from guestctl.checking import golden
+    from guestctl.checking.lines import plural
 
     for script in scripts:
         fresh = {o.name: o.blessed for o in outcomes if o.script == str(script.path) and o.blessed is not None}
@@ -180,7 +198,7 @@ def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcom
         names = [scenario.name for scenario in script.scenarios if scenario.golden]
         both = {**known, **fresh}
         golden.save(script.golden, {name: both[name] for name in names if name in both})
-        run.out.say(f"{script.golden}: {len(fresh)} golden transcripts written")
+        run.out.say(f"{script.golden}: {plural(len(fresh), 'golden transcript')} written")
 
 
 def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> None:
@@ -203,32 +221,61 @@ class _Report:
 
     def __init__(self, run: Invocation) -> None:
         self.run = run
+        self.told = 0
 
     def add(self, outcome: Outcome) -> None:
         """One more."""
+        self._one(outcome)
+        self.told += 1
+
+    def _one(self, outcome: Outcome) -> None: ...
 
     def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         """That was all."""
+
+    def cut_off(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """The run was interrupted; `outcomes` are those of every scenario, told or not."""
+        for outcome in outcomes[self.told :]:
+            self.add(outcome)
+        self.end(outcomes, seconds)
 
 
 class _Lines(_Report):
     """A line for each scenario, and everything about those that did not pass. On a terminal all of it
     comes at the end, when the live table has gone."""
 
-    def add(self, outcome: Outcome) -> None:
-        if not self.run.out.terminal.stderr or self.run.options.quiet:
+    @property
+    def _at_the_end(self) -> bool:
+        return self.run.out.terminal.stderr and not self.run.options.quiet
+
+    def _one(self, outcome: Outcome) -> None:
+        if not self._at_the_end:
             self._print(outcome)
 
     def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        from guestctl.checking.lines import tally
-
-        if self.run.out.terminal.stderr and not self.run.options.quiet:
+        if self._at_the_end:
             for outcome in outcomes:
                 self._print(outcome)
+        self._sum(outcomes, seconds)
+
+    def cut_off(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Of what never began there is only the number to tell."""
+        from guestctl.checking.lines import not_begun
+
+        begun = [outcome for outcome in outcomes if outcome.attempts]
+        for outcome in begun[0 if self._at_the_end else self.told :]:
+            self._print(outcome)
+        if len(begun) < len(outcomes):
+            self.run.out.verbatim(not_begun(len(outcomes) - len(begun)) + "\n")
+        self._sum(outcomes, seconds, ", interrupted")
+
+    def _sum(self, outcomes: Sequence[Outcome], seconds: float, how: str = "") -> None:
+        from guestctl.checking.lines import tally
+
         if self.run.options.quiet:
             return
         took = f" in {seconds:.1f} s" if self.run.out.terminal.stdout else ""
-        self.run.out.verbatim(f"{tally(outcomes)}{took}\n")
+        self.run.out.verbatim(f"{tally(outcomes)}{how}{took}\n")
 
     def _print(self, outcome: Outcome) -> None:
         from guestctl.checking.lines import MARKS, explanation, headline
@@ -256,14 +303,24 @@ class _Tap(_Report):
         from guestctl.checking.tap import header
 
         super().__init__(run)
-        self._number = 0
         self._write(header(count))
 
-    def add(self, outcome: Outcome) -> None:
+    def _one(self, outcome: Outcome) -> None:
+        self._point(self.told + 1, outcome)
+
+    def cut_off(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """What never began has no point: that is what bailing out says."""
+        from guestctl.checking.tap import bail_out
+
+        for number, outcome in enumerate(outcomes[self.told :], self.told + 1):
+            if outcome.attempts:
+                self._point(number, outcome)
+        self._write(bail_out())
+
+    def _point(self, number: int, outcome: Outcome) -> None:
         from guestctl.checking.tap import point
 
-        self._number += 1
-        self._write(point(self._number, outcome))
+        self._write(point(number, outcome))
 
     def _write(self, lines: Iterator[str]) -> None:
         self.run.out.verbatim("".join(f"{line}\n" for line in lines))
@@ -272,7 +329,7 @@ class _Tap(_Report):
 class _Records(_Report):
     """`-o json`, `yaml`: one object; `-o jsonl`: one line for each scenario and one for the run."""
 
-    def add(self, outcome: Outcome) -> None:
+    def _one(self, outcome: Outcome) -> None:
         from guestctl.checking.results import record
 
         if self.run.out.mode == "jsonl":

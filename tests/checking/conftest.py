@@ -59,7 +59,7 @@ def checked(tmp_path: Path) -> Iterator[Checked]:
             path = tmp_path / "script.yaml"
             path.write_text(text, encoding="utf-8")
             script = load(path, variables or {}, environ or {})
-            profile = profile_for(script, lambda: resolved(sandbox.url, api), {})
+            profile = profile_for(script, lambda: resolved(sandbox.url, api), {}, {})
             service = Service(profile, clock=SystemClock(), environ={})
             stack.callback(service.close)
             transcripts = golden.load(script.golden)

@@ -74,12 +74,12 @@ def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest
     (project.path / "survey.bot.yaml").write_text(scripts.BOT)
     (project.path / "wrong.guest.yaml").write_text(scripts.FAILING)
     (project.path / "wrong.bot.yaml").write_text(scripts.BOT)
-    result = run(project, "-v", "-o", "guest_timeout=0.3")
+    result = run(project, "-v", "-o", "guest_timeout=1")
     result.assert_outcomes(passed=3, failed=2)
     result.stdout.fnmatch_lines(
         [
             "survey.guest.yaml::Takes the survey PASSED*",
-            "*expected: a reply containing 'nothing of the kind', within 0.3 s*",
+            "*expected: a reply containing 'nothing of the kind', within 1 s*",
             "*came: * < bot: May we ask a question?*",
             "FAILED wrong.guest.yaml::* - expected a reply containing*",
         ]

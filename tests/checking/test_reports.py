@@ -120,7 +120,8 @@ def test_lines_are_the_same_in_every_run() -> None:
     assert lines.headline(outcome()) == "ok    tests/s.yaml: a"
     assert lines.headline(outcome(attempts=2)) == "ok    tests/s.yaml: a (attempt 2)"
     assert list(lines.explanation(outcome())) == []
-    assert lines.tally(ALL) == "1 passed, 1 failed, 1 errors"
+    assert lines.tally(ALL) == "1 passed, 1 failed, 1 error"
+    assert lines.tally(ALL[:1]) == "1 passed, 0 failed, 0 errors"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_records() -> None:
     value = json.loads(json.dumps(summary(ALL, 2.0)))
     assert (value["kind"], value["passed"], value["failed"], value["errors"]) == ("check-run", 1, 1, 1)
     assert value["scenarios"][1]["trouble"]["came"] == [
-        {"at": 0.5, "who": "bot", "text": "hello", "id": "id-1", "options": [], "files": []}
+        {"at": 0.5, "who": "bot", "text": "hello", "id": "id-1", "options": [], "files": [], "content": []}
     ]
     assert value["scenarios"][2]["trouble"]["error"]["exit"] == 8
     assert list(record(ALL[0])) == [

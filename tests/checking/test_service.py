@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guestctl.checking.script import Script, load
-from guestctl.checking.service import Service, check_abilities, profile_for, stronger_values
+from guestctl.checking.service import Service, check_abilities, profile_for
 from guestctl.errors import UsageError
 from guestctl.model import Profile, Secret
 from guestctl.profiles import Resolved
@@ -39,7 +39,7 @@ def absent() -> Resolved:
 
 
 def test_without_a_config_the_profile_is_used(tmp_path: Path) -> None:
-    assert profile_for(script(tmp_path), lambda: resolved(STAGING), {}) == STAGING
+    assert profile_for(script(tmp_path), lambda: resolved(STAGING), {}, {}) == STAGING
 
 
 def test_a_config_is_stronger_than_the_profile(tmp_path: Path) -> None:
@@ -47,22 +47,25 @@ def test_a_config_is_stronger_than_the_profile(tmp_path: Path) -> None:
         script(tmp_path, "{deploymentId: d, region: eu-central-1, origin: https://o.test}"),
         lambda: resolved(STAGING),
         {},
+        {},
     )
     assert (found.deployment_id, found.region, found.origin) == ("d", "mypurecloud.de", "https://o.test")
     assert found.base_url is None
 
 
 def test_options_and_environment_are_stronger_than_a_config(tmp_path: Path) -> None:
-    stronger = stronger_values({"region": "mypurecloud.ie"}, {"GUESTCTL_BASE_URL": "https://gateway.test"})
     found = profile_for(
-        script(tmp_path, "{deploymentId: d, region: eu-central-1}"), lambda: resolved(STAGING), stronger
+        script(tmp_path, "{deploymentId: d, region: eu-central-1}"),
+        lambda: resolved(STAGING),
+        {"region": "mypurecloud.ie"},
+        {"GUESTCTL_BASE_URL": "https://gateway.test"},
     )
     assert (found.deployment_id, found.region, found.base_url) == ("d", "mypurecloud.ie", "https://gateway.test")
 
 
 def test_a_config_needs_no_profile(tmp_path: Path) -> None:
     found = profile_for(
-        script(tmp_path, "{deploymentId: d, region: eu-central-1}"), absent, {"origin": "https://o.test"}
+        script(tmp_path, "{deploymentId: d, region: eu-central-1}"), absent, {"origin": "https://o.test"}, {}
     )
     assert (found.api, found.deployment_id, found.region, found.origin) == (
         "web-messaging",
@@ -71,7 +74,7 @@ def test_a_config_needs_no_profile(tmp_path: Path) -> None:
         "https://o.test",
     )
     with pytest.raises(UsageError, match="no profile"):
-        profile_for(script(tmp_path), absent, {})
+        profile_for(script(tmp_path), absent, {}, {})
 
 
 def test_the_sandbox_has_one_deployment(tmp_path: Path) -> None:
@@ -79,14 +82,14 @@ def test_the_sandbox_has_one_deployment(tmp_path: Path) -> None:
         name="sandbox", deployment_id="s", region="sandbox.invalid", base_url="http://127.0.0.1:1", sandbox=True
     )
     assert (
-        profile_for(script(tmp_path, "{deploymentId: d, region: eu-central-1}"), lambda: resolved(sandbox), {})
+        profile_for(script(tmp_path, "{deploymentId: d, region: eu-central-1}"), lambda: resolved(sandbox), {}, {})
         == sandbox
     )
 
 
 def test_a_config_that_makes_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="region"):
-        profile_for(script(tmp_path, "{deploymentId: d, region: nowhere}"), absent, {})
+    with pytest.raises(UsageError, match=r"s\.yaml:1: config\.region 'nowhere'"):
+        profile_for(script(tmp_path, "{deploymentId: d, region: nowhere}"), absent, {}, {})
 
 
 def test_what_an_api_cannot_do_is_told_before_anything_is_sent(tmp_path: Path) -> None:

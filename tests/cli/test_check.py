@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from tests.checking import scripts
 from tests.cli.conftest import Front
+from tests.cli.test_signals import started, until
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +143,92 @@ def test_a_dead_service_is_no_failed_check(checks: Front) -> None:
     result = checks("check", "good.yaml", "--timeout", "1s", GUESTCTL_SANDBOX_URL="http://127.0.0.1:9")
     assert result.code == 8
     assert "0 passed, 0 failed, 3 errors" in result.out
+
+
+# --- cut off ---
+
+
+@contextmanager
+def cut_off(checks: Front, tmp_path: Path, number: int, *options: str) -> Iterator[tuple[int, str]]:
+    """A run of three scenarios that gets a signal while the second is waiting; its code and stdout."""
+    question = f"{tmp_path.name} {number} {options}"
+    (tmp_path / "cut.yaml").write_text(
+        "scenarios:\n  first: [{say: hello}, {expect: question}]\n"
+        f"  second: [{{say: {json.dumps(question)}}}, {{expect: never}}]\n  third: [{{say: hello}}]\n"
+    )
+
+    def asked() -> bool:
+        return any(
+            message["text"] == question
+            for session in checks("sandbox", "sessions").records
+            for message in session["messages"]
+        )
+
+    with started(checks, "check", "cut.yaml", "--timeout", "1m", "--junit", "cut.xml", *options) as process:
+        until(asked)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+    assert err == b""
+    yield process.returncode, out.decode()
+
+
+def junit_of(tmp_path: Path) -> list[tuple[str, str]]:
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "cut.xml"))
+    assert (suite.tests, suite.failures) == (3, 0)
+    return [(case.name, case.result[0].type if case.result else "passed") for case in suite]
+
+
+CUT = [("first", "passed"), ("second", "interrupted"), ("third", "interrupted")]
+
+
+def test_a_run_that_was_cut_off_says_so(checks: Front, tmp_path: Path) -> None:
+    with cut_off(checks, tmp_path, signal.SIGINT) as (code, out):
+        assert code == 130
+        assert out.startswith("ok    cut.yaml: first\nERROR cut.yaml: second\n      cut.yaml:3: ")
+        assert "interrupted while it ran\n      code: interrupted (exit 130)\n" in out
+        assert f"> guest: {tmp_path.name}" in out
+        assert out.endswith("ERROR 1 scenario had not begun\n1 passed, 0 failed, 2 errors, interrupted\n")
+    assert junit_of(tmp_path) == CUT
+
+
+def test_a_run_that_was_cut_off_says_so_to_programs(checks: Front, tmp_path: Path) -> None:
+    with cut_off(checks, tmp_path, signal.SIGTERM, "-o", "json") as (code, out):
+        found = json.loads(out)
+        assert (code, found["passed"], found["failed"], found["errors"]) == (143, 1, 0, 2)
+        assert [one["trouble"] and one["trouble"]["error"]["code"] for one in found["scenarios"]] == [
+            None,
+            "interrupted",
+            "interrupted",
+        ]
+    assert junit_of(tmp_path) == CUT
+
+
+def test_tap_bails_out(checks: Front, tmp_path: Path) -> None:
+    with cut_off(checks, tmp_path, signal.SIGTERM, "--tap") as (code, out):
+        points = [line for line in out.splitlines() if not line.startswith("  ")]
+    assert code == 143
+    assert points == [
+        "TAP version 14",
+        "1..3",
+        "ok 1 - cut.yaml: first",
+        "not ok 2 - cut.yaml: second",
+        "Bail out! interrupted",
+    ]
+
+
+def test_a_run_that_was_killed_leaves_no_green_report(checks: Front, tmp_path: Path) -> None:
+    (tmp_path / "cut.xml").write_text("<testsuites/>")
+    with cut_off(checks, tmp_path, signal.SIGKILL) as (code, _):
+        assert code == -signal.SIGKILL
+    assert {kind for _, kind in junit_of(tmp_path)} == {"interrupted"}
+
+
+def test_a_report_into_a_pipe_is_written_once(checks: Front, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with started(checks, "check", "good.yaml", "--junit", "pipe") as process:
+        (suite,) = JUnitXml.fromstring((tmp_path / "pipe").read_text())
+        process.communicate(timeout=10)
+    assert (process.returncode, suite.tests, suite.errors) == (0, 3, 0)
 
 
 def test_a_script_says_where(alone: Front, survey: Sandbox, tmp_path: Path) -> None:
