@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,16 +167,33 @@ def test_the_generic_form_tells_them_apart(shell: Shell, script: str, code: int,
     assert shell(form, code=code).endswith(said)
 
 
+def test_from_python(shell: Shell, served: Sandbox) -> None:
+    """As printed, but that the loop ends with what it first hears."""
+    [program] = blocks("From Python", "python")
+    (shell.cwd / "profiles.yaml").write_text(
+        f"profiles: {{staging: {{base_url: '{served.url}', deployment_id: {served.deployment_id}}}}}\n"
+    )
+    (shell.cwd / "talk.py").write_text(program + "            break\n")
+    running = shell.start(f"{shlex.quote(sys.executable)} talk.py", GUESTCTL_PROFILES="profiles.yaml")
+    while running.poll() is None:
+        shell("guestctl sandbox push hello")
+    said, trouble = running.communicate(timeout=30)
+    assert said == "Your parcel is on its way.\nhello\n", trouble
+
+
 # --- what is named exists ---
 
 _NAMED = re.compile(r"`(guestctl [^`\n]+)`")
+#: The same behind a prompt, up to what the shell does with it.
+_TYPED = re.compile(r"^\$ (?:.* \| )?(guestctl (?:(?! [|&#<>]|  ).)+)", re.MULTILINE)
 #: Words that stand for something of the reader's.
 _STANDS_FOR = re.compile(r"\bCOMMAND\b|\bGROUP\b|\bTOPIC\b|\bSHELL\b|…|\{")
 
 
 def _named() -> Iterator[tuple[str, str]]:
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "guestctl").rglob("*.py"))]:
-        for found in _NAMED.findall(path.read_text(encoding="utf-8")):
+        text = path.read_text(encoding="utf-8")
+        for found in _NAMED.findall(text) + [line for line in _TYPED.findall(text) if path.suffix == ".md"]:
             if not _STANDS_FOR.search(found):
                 yield str(path.relative_to(ROOT)), found
 
