@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from guestctl.client import Client
 from guestctl.clock import SystemClock
+from guestctl.errors import SessionOver
 from guestctl.model import Session
 from guestctl.state import State
 from tests.integration.conftest import Enter, Serve
@@ -163,3 +165,22 @@ def test_a_record_that_cannot_be_read_can_be_forgotten_as_told(guest: Guest) -> 
     guest.ok(*words)
     assert guest.ok("session", "list").err == ""
     check(guest(*words), 10, "session.none")
+
+
+@pytest.mark.parametrize("api", ["guests", "web-messaging"], indirect=True)
+def test_a_client_does_not_go_over_to_whoever_has_taken_the_name(guest: Guest, room: Room) -> None:
+    """`send --lines` and `chat` ask for their session by name before each message."""
+    guest.ok("session", "create")
+    with (
+        State.open(Path(guest.environ["GUESTCTL_STATE"]), guest.clock) as state,
+        Client("sandbox", state=state, clock=guest.clock, environ=guest.environ) as client,
+    ):
+        client.send("one")
+        guest.ok("session", "create", "--new")
+        with pytest.raises(SessionOver) as caught:
+            client.send("two")
+        assert caught.value.code == "session.replaced"
+        assert "two" not in [m["text"] for session in room.sessions() for m in session["messages"]]
+        assert records(guest, "default")["sent"] == []
+        assert client.send("three").delivery == "accepted", "told once, it is the user's to go on"
+    assert records(guest, "default")["sent"] == ["accepted"]
