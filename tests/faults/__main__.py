@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument(
         "--soak", type=float, metavar="MINUTES", help="one listener, on a line that breaks all the time"
     )
+    parser.add_argument("--machine", type=int, metavar="N", help="so many runs of the rule machine instead")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="steps of each, at most (default 50)")
     parser.add_argument("--crowd", action="store_true", help="many listeners that lose their service at once")
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="processes (default 4)")
     options = parser.parse_args()
