@@ -100,9 +100,9 @@ def _hold_by_second(merge: Merge, event: Any, now: float) -> None:
         _hold(merge, event, now)
 
 
-def _replay_but_one(merge: Merge, items: Any) -> Any:
+def _replay_but_one(merge: Merge, items: Any, **options: Any) -> Any:
     fresh = [item for item in items if item.id is None or not merge.known(item.id)]
-    return _replay(merge, fresh[1:])
+    return _replay(merge, fresh[1:], **options)
 
 
 def _ready_backwards(merge: Merge, *args: Any, **options: Any) -> Any:

@@ -1,7 +1,9 @@
 """The state database among processes that come, collide and are killed.
 
-The short form runs with every test; `GUESTCTL_KILL_ROUNDS=2000` and `GUESTCTL_STATE_PROCESSES=50`
-make the long one. Time is real here, but nothing is asserted about how long anything took.
+The short form runs with every test; `GUESTCTL_KILL_ROUNDS=2000`, `GUESTCTL_STATE_PROCESSES=50` and
+`GUESTCTL_STATE_OPERATIONS=200` make the long one. Time is real here, but nothing is asserted about how
+long anything took. No session keeps more than 10,000 settled sends, so processes times operations is
+at most that.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -23,16 +26,16 @@ from guestctl.clock import Deadline, SystemClock
 from guestctl.model import Credential, Secret, Session
 from guestctl.state import FILE, LedgerEntry, State
 
-ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "50"))
-PROCESSES = int(os.environ.get("GUESTCTL_STATE_PROCESSES", "20"))
-OPERATIONS = 25
+ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "200"))
+PROCESSES = int(os.environ.get("GUESTCTL_STATE_PROCESSES", "10"))
+OPERATIONS = int(os.environ.get("GUESTCTL_STATE_OPERATIONS", "100"))
 SCOPE = "scope"
 LIMIT = 3
 DEFAULT = Session("api", "p", created_at=1.0)
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX"),
-    pytest.mark.timeout(120 + 2 * ROUNDS),
+    pytest.mark.timeout(120 + 2 * ROUNDS + PROCESSES * OPERATIONS),
 ]
 
 HEAD = """
@@ -105,6 +108,24 @@ with State.open(directory, clock) as state:
 """
 
 
+#: A process that has read the program already: forked for every round, a writer is there in a millisecond.
+NURSERY = f"""
+import traceback
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        me = os.getpid()
+        say("born", me)
+        try:
+{indent(WRITER, " " * 12)}
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    os.waitpid(child, 0)
+    say("dead")
+"""
+
+
 def start(body: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + body, *map(str, arguments)],
@@ -123,6 +144,23 @@ def running(body: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def _lived(nursery: subprocess.Popen[str], chance: random.Random) -> list[str]:
+    """What a writer said until it was killed."""
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    nursery.stdin.write("\n")
+    nursery.stdin.flush()
+    born = nursery.stdout.readline().split()
+    try:
+        lines = [nursery.stdout.readline() for _ in range(chance.randrange(1, 40))]
+    finally:
+        os.kill(int(born[1]), signal.SIGKILL)
+    while (line := nursery.stdout.readline()) != "dead\n":
+        assert line, "the nursery has ended"
+        lines.append(line)
+    return lines
 
 
 def intact(directory: Path) -> None:
@@ -164,44 +202,39 @@ def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(
     directory = tmp_path / "s"
     chance = random.Random(20260304)
     promised: dict[str, str] = {}
-    for _ in range(ROUNDS):
-        with running(WRITER, directory) as process:
-            assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(chance.randrange(1, 40))]
-            process.send_signal(signal.SIGKILL)
-            output, errors = process.communicate()
-        assert errors == ""
-        lines += output.splitlines()
-        told = [line.split() for line in lines if line.endswith("\n") or line.strip()]
-        latest = max((int(what) for kind, what in told if kind == "session"), default=0)
-        promised.update({what: kind for kind, what in told if kind != "session"})
-        with State.open(directory, SystemClock()) as state:
-            kept = {row.key: row for row in state.outbox(SCOPE, DEFAULT)}
-            newest = list(promised.items())[-1_000:]
-            for key, kind in newest:
-                if kind == "writing":
-                    assert kept[key].state in {"writing", "accepted"}
-                else:
-                    assert (kept[key].state, kept[key].message_id) == ("accepted", f"id-{key}")
-            recorded = [f"{key}-{index}" for key, kind in newest[-200:] if kind == "ledger" for index in range(20)]
-            assert state.seen(SCOPE, DEFAULT, recorded) == set(recorded)
-            for key in list(kept)[-100:]:  # a batch is there whole or not at all
-                assert len(state.seen(SCOPE, DEFAULT, [f"{key}-{index}" for index in range(20)])) in {0, 20}
-            session = state.get(SCOPE, "default")
-            assert session is not None
-            number = session.notes["number"]
-            assert number >= latest
-            expected = Credential("guest", Secret(f"token-{number}-" + "x" * 3000), float(number))
-            assert session.credential("guest") == expected
-            with state.slot(SCOPE, DEFAULT, 1, Deadline.after(SystemClock(), 30)):
-                pass
+    with running(NURSERY, directory) as nursery:
+        for _ in range(ROUNDS):
+            told = [line.split() for line in _lived(nursery, chance)]
+            latest = max((int(what) for kind, what in told if kind == "session"), default=0)
+            promised.update({what: kind for kind, what in told if kind != "session"})
+            with State.open(directory, SystemClock()) as state:
+                kept = {row.key: row for row in state.outbox(SCOPE, DEFAULT)}
+                newest = list(promised.items())[-1_000:]
+                for key, kind in newest:
+                    if kind == "writing":
+                        assert kept[key].state in {"writing", "accepted"}
+                    else:
+                        assert (kept[key].state, kept[key].message_id) == ("accepted", f"id-{key}")
+                recorded = [f"{key}-{index}" for key, kind in newest[-200:] if kind == "ledger" for index in range(20)]
+                assert state.seen(SCOPE, DEFAULT, recorded) == set(recorded)
+                for key in list(kept)[-100:]:  # a batch is there whole or not at all
+                    assert len(state.seen(SCOPE, DEFAULT, [f"{key}-{index}" for index in range(20)])) in {0, 20}
+                session = state.get(SCOPE, "default")
+                assert session is not None
+                number = session.notes["number"]
+                assert number >= latest
+                expected = Credential("guest", Secret(f"token-{number}-" + "x" * 3000), float(number))
+                assert session.credential("guest") == expected
+                with state.slot(SCOPE, DEFAULT, 1, Deadline.after(SystemClock(), 30)):
+                    pass
+        assert nursery.communicate()[1] == ""
     intact(directory)
 
 
 def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
     chance = random.Random(7)
     made = []
-    for round_ in range(max(10, ROUNDS // 5)):
+    for round_ in range(max(10, ROUNDS // 20)):
         directory = tmp_path / f"s{round_}"
         # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
         body = f"""
