@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from guestctl.transport.frames import Close, Frames, Ping, Pong, Violation
+from tests.security.memory import peak
 from tests.transport.peers import BINARY, CLOSE, PING, PONG, TEXT, close, frame, text
 
 #: Inputs made from one seed; a finding is repeated by its seed alone.
@@ -109,7 +109,7 @@ def main() -> int:
     given = parser.parse_args()
     ends: Counter[str] = Counter()
     begun = time.process_time()
-    first = 0
+    first = 0.0
     for number, at in enumerate(range(0, given.inputs, BATCH)):
         seed = given.seed + number
         try:
@@ -117,16 +117,11 @@ def main() -> int:
         except AssertionError as finding:
             print(f"--inputs {BATCH} --seed {seed}: {finding}")
             return 1
-        first = first or _peak()
-    grown = (_peak() - first) / 1024
+        first = first or peak()
+    grown = peak() - first
     print(f"{given.inputs} inputs, {time.process_time() - begun:.1f} s of a core, peak memory +{grown:.1f} MiB")
     print(", ".join(f"{end}: {count}" for end, count in sorted(ends.items())))
     return 1 if grown > GROWTH else 0
-
-
-def _peak() -> int:
-    """KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import argparse
 import base64
 import json
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -42,6 +41,7 @@ from guestctl.wire import Call, Frame, Reply, Turn, load_json
 from tests.cli.conftest import Stream
 from tests.fakes import FakeClock
 from tests.security import strange
+from tests.security.memory import peak
 from tests.security.strange import WORDS
 
 PROFILE = Profile(
@@ -281,7 +281,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="parsers whose name contains this")
     given = parser.parse_args()
     names = [name for name in TARGETS if not given.only or any(word in name for word in given.only)]
-    each, bad, peak = math.ceil(given.examples / len(names)), 0, 0
+    each, bad, first = math.ceil(given.examples / len(names)), 0, 0.0
     for name in names:
         begun = time.process_time()
         try:
@@ -292,8 +292,8 @@ def main() -> int:
             said = str(finding)
             traceback.print_exception(finding.__cause__, limit=-6)
         print(f"{name:<36} {each:>8} examples {time.process_time() - begun:7.1f} s  {said}", flush=True)
-        peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024
+        first = first or peak()
+    grown = peak() - first
     print(f"{each * len(names)} examples, {bad} parsers with a finding; peak memory +{grown:.1f} MiB after the first")
     return 1 if bad or grown > GROWTH else 0
 

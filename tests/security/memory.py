@@ -1,0 +1,73 @@
+"""What hostile bytes cost a client: run in a process of its own, which tells by how much its peak grew.
+
+Knows: the client's connections, and the kernel's high-water mark. Must not know: what is sent.
+`python -m tests.security.memory socket|body URL` connects, hears what there is, and prints MiB.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from guestctl.clock import Deadline, SystemClock
+from guestctl.errors import NetworkError, Unreadable
+from guestctl.transport.http import Http
+from guestctl.transport.network import Network
+from guestctl.transport.socket import Socket
+from guestctl.wire import Request
+
+PATIENCE = 60.0
+AGENT = "guestctl/test"
+
+
+def peak(pid: int | str = "self") -> float:
+    """The most memory a process ever held, in MiB. Not getrusage's figure: that one begins with its parent's."""
+    said = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"VmHWM:\s+(\d+) kB", said)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def settled() -> float:
+    """The memory held now, from which the peak is counted on."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak()
+
+
+def over_socket(url: str) -> float:
+    """After a first message; the end is the service's or the reader's."""
+    clock = SystemClock()
+    network = Network(ca=None, environ={})
+    socket = Socket.connect(
+        url, headers={}, network=network, clock=clock, deadline=Deadline.after(clock, PATIENCE), user_agent=AGENT
+    )
+    assert socket.receive(PATIENCE) is not None
+    before = settled()
+    try:
+        while socket.receive(PATIENCE) is not None:
+            pass
+    except (NetworkError, Unreadable):
+        pass
+    socket.close()
+    return peak() - before
+
+
+def over_http(url: str) -> float:
+    """After a first answer; the second is one too many."""
+    clock = SystemClock()
+    http = Http(Network(ca=None, environ={}), clock, user_agent=AGENT)
+    deadline = Deadline.after(clock, PATIENCE)
+    http.perform(Request("GET", url, "history"), headers={}, deadline=deadline)
+    before = settled()
+    try:
+        http.perform(Request("GET", url, "history"), headers={}, deadline=deadline)
+    except Unreadable:
+        return peak() - before
+    finally:
+        http.close()
+    raise AssertionError("the answer was taken")
+
+
+if __name__ == "__main__":
+    print({"socket": over_socket, "body": over_http}[sys.argv[1]](sys.argv[2]))
