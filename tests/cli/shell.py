@@ -19,12 +19,12 @@ from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
 _FOUND = "/usr/local/bin:/usr/bin:/bin"
-#: What stands in for jq where only its binding is installed: a program, and -r before it.
+#: What stands in for jq where only its binding is installed: a program, and -r or -s before it.
 _JQ = """\
 import sys, jq
-raw, program = "-r" in sys.argv, next(word for word in sys.argv[1:] if word != "-r")
-for found in jq.compile(program).input_text(sys.stdin.read()):
-    print(found if raw and isinstance(found, str) else jq.compile(".").input_value(found).text())
+[program], options = [w for w in sys.argv[1:] if w not in ("-r", "-s")], sys.argv[1:]
+for found in jq.compile(program).input_text(sys.stdin.read(), slurp="-s" in options):
+    print(found if "-r" in options and isinstance(found, str) else jq.compile(".").input_value(found).text())
 """
 
 
