@@ -209,7 +209,9 @@ class Scene:
         run = self.run
         with State.open(self.directory / "state", self.clock) as state:
             run.outbox = state.outbox(scope, created)
-            run.sound = state._rows("PRAGMA quick_check") == [("ok",)]
+            run.sound = state._rows("PRAGMA quick_check") == [("ok",)] and not list(
+                (self.directory / "state").glob("*.damaged-*")
+            )
             for _, session in state.sessions():
                 run.identities.add(identity(session))
                 run.secrets |= {held.secret.reveal() for held in session.credentials.values()}

@@ -6,6 +6,7 @@ shows each mistake.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from guestctl import client, opening, paging, sending
+from guestctl.cli import cursor
 from guestctl.cli.cursor import CursorFile
 from guestctl.clock import Deadline
 from guestctl.continuity import Merge
@@ -22,7 +24,9 @@ from guestctl.line import Line
 from guestctl.listening import Listener
 from guestctl.model import Message, Opening
 from guestctl.sending import _Send
+from guestctl.state import State
 from guestctl.wire import Turn
+from tests.faults.proxy import Rule
 from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step, scripted
 
 Patch = tuple[Any, str, Any]
@@ -126,11 +130,42 @@ def _burst(line: Line, frame: Any) -> Any:
         raise ValueError(error.message) from error
 
 
+def _take_for_a_message(line: Line, frame: Any) -> Any:
+    try:
+        return list(line._dialect.decode(frame, line.session))
+    except Unreadable:
+        return [Message(frame.text[:20], "outbound", frame.text, None)]
+
+
+def _hold_loudly(merge: Merge, event: Any, now: float) -> None:
+    _hold(merge, replace(event, text=event.text.upper()) if isinstance(event, Message) else event, now)
+
+
 # --- the rest ---
 
 
-def _written_first(cursor: CursorFile, message: Message, size: int) -> None:
-    cursor.written(message)
+def _patient(send: _Send) -> Deadline:
+    """Longer than the whole command has, by more than is forgiven."""
+    return Deadline.after(send.exchange.clock, 8.0)
+
+
+def _there_or_not(descriptor: int, end: int, begin: int) -> bool:
+    return os.fstat(descriptor).st_size >= end
+
+
+_log = State.log
+
+
+def _scribble(state: State, *args: Any) -> None:
+    _log(state, *args)
+    for held in state._rows("PRAGMA database_list"):
+        with open(held[2], "r+b") as file:
+            file.seek(4096)
+            file.write(bytes(4096))
+
+
+def _written_first(file: CursorFile, message: Message, size: int) -> None:
+    file.written(message)
 
 
 def _one_page(fetch: Any, after: Any) -> Iterator[Any]:
@@ -253,5 +288,30 @@ MUTANTS: tuple[Mutant, ...] = (
         "shows a token",
         scripted("web-messaging", "guest 0", "history", faults=("http:status=500,on=history,times=4",)),
         [(Exchange, "call", _tell_all)],
+    ),
+    Mutant(
+        "takes what it cannot read for a message",
+        scripted("guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
+        [(Line, "_decode", _take_for_a_message)],
+    ),
+    Mutant(
+        "shows another text",
+        scripted("conversation-guests", "agent 0", "guest 0"),
+        [(Merge, "_hold", _hold_loudly)],
+    ),
+    Mutant(
+        "takes more time than it has",
+        scripted("external-contacts", *_GUESTS[:2], rules=(Rule("hole", SENDER, "request", 1, "down", 0),)),
+        [(_Send, "_reserving", _patient)],
+    ),
+    Mutant(
+        "leaves half a line",
+        scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "torn"),)),
+        [(cursor, "_holds", _there_or_not)],
+    ),
+    Mutant(
+        "writes into its own database",
+        scripted("webmessaging-conversations", *_GUESTS[:2]),
+        [(State, "log", _scribble)],
     ),
 )

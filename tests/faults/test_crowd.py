@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
+
+from guestctl import listening
 from tests.faults.crowd import CLIENTS, crowd
 
 
@@ -10,3 +15,13 @@ def test_a_thousand_come_back_within_a_minute_and_never_all_at_once() -> None:
     assert found.last <= 60.0
     assert found.worst <= 150
     assert found.attempts > CLIENTS
+
+
+def test_waits_without_jitter_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(random: Random, attempt: int, *, base: float, cap: float) -> float:
+        return min(cap, base * 2.0**attempt)
+
+    monkeypatch.setattr(listening, "jittered", wait)
+    found = crowd(0)
+    assert found.last > 60.0
+    assert found.worst > 150
