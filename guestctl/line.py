@@ -7,6 +7,7 @@ everything. Must not know: any dialect's frames, reconnecting, history, the stat
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -94,10 +95,8 @@ class Line:
                     self.inbox.append(heard)
                 if answers:
                     answer = heard
-                elif answer is None and isinstance(heard, SessionEvent):
-                    over = ending(heard, self._dialect.name)
-                    if over is not None:
-                        raise over
+                elif answer is None:
+                    self._raise_ending([heard])
             if answer is not None:
                 return answer
             if (
@@ -112,12 +111,20 @@ class Line:
                 return None
             self.keep_alive()
 
+    def _raise_ending(self, heard: Sequence[Heard]) -> None:
+        for event in heard:
+            over = ending(event, self._dialect.name) if isinstance(event, SessionEvent) else None
+            if over is not None:
+                raise over
+
     def _hear_first(self, deadline: Deadline) -> None:
         """Take what has arrived already: it answers nothing that is still to be said (the second copy of
-        a refusal would pass for the answer to the next attempt). A socket found dead here has taken none of it."""
+        a refusal would pass for the answer to the next attempt). A socket found dead here has taken none of it,
+        and one that was given up answers with whatever that makes of the question."""
         try:
             while not deadline.expired and (heard := self._receive(0.0)):
                 self.inbox.extend(heard)
+                self._raise_ending(heard)
         except NetworkError as failure:
             failure.written = False
             raise

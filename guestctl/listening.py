@@ -133,7 +133,7 @@ class Listener:
             try:
                 if line is None:
                     yield Connection("connecting", attempt=attempt)
-                    line = self.exchange.line = open_once(self.exchange, self._deadline())
+                    line = self.exchange.line = open_once(self.exchange, self._deadline().sooner(self._wake()))
                 replayed = yield from self._catch_up()
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
@@ -243,7 +243,7 @@ class Listener:
             raise failure
         if action in {"final", "too_big"}:
             raise failure
-        yield Connection("lost", failure.message, attempt=attempt, close_code=code)
+        yield Connection("lost", failure.message, attempt=attempt, close_code=code, failure=failure)
         if action == "renew":
             yield from self._renew_refused()
         limit = retry.attempts or dialect.attempts

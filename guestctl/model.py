@@ -363,7 +363,8 @@ ConnectionState: TypeAlias = Literal["connecting", "live", "lost", "retrying", "
 
 @immutable
 class Connection:
-    """The state of our own connection. `delay` in seconds before the next attempt."""
+    """The state of our own connection. `delay` in seconds before the next attempt; `failure` is what it
+    was lost to, for whoever stops listening meanwhile."""
 
     state: ConnectionState
     detail: str | None = None
@@ -371,6 +372,7 @@ class Connection:
     delay: float | None = None
     close_code: int | None = None
     recovered: int | None = None
+    failure: Exception | None = None
 
 
 @immutable

@@ -43,6 +43,9 @@ KEPT = 10_000
 DAY = 86_400.0
 """Seconds after which no budget asks for a booking any more."""
 
+PATIENCE = 1.0
+"""Seconds a turn is waited for before that is told."""
+
 BUSY = 10.0
 """Seconds a statement waits for another process's transaction (milliseconds long) to end."""
 
@@ -437,7 +440,10 @@ class State:
 
     @contextmanager
     def _one_of(self, owner: str, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
-        release = _await(lambda: self._grab_first(owner, names), deadline)
+        release = _await(lambda: self._grab_first(owner, names), deadline.sooner(PATIENCE))
+        if release is None and not deadline.expired:
+            self._notice(f"{refusal}: waiting")
+            release = _await(lambda: self._grab_first(owner, names), deadline)
         if release is None:
             raise TimedOut(refusal, code="timeout.busy")
         try:

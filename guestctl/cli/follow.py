@@ -182,8 +182,11 @@ def resume(
 
 
 def _follow(run: Invocation, events: Generator[Event | None, None, None], shown: Shown) -> None:
-    """Print events until a rule ends it. Raises TimedOut when --until was given and never matched."""
+    """Print events until a rule ends it. Raises TimedOut when --until was given and never matched, and
+    what kept it from connecting when it never was connected."""
     name = run.client.session_name
+    lost: Exception | None = None
+    live = False
     try:
         for event in events:
             if event is None:
@@ -195,6 +198,8 @@ def _follow(run: Invocation, events: Generator[Event | None, None, None], shown:
                     _print(run, event, record, shown)
                 elif isinstance(event, Connection):
                     run.out.remark(record)
+                if isinstance(event, Connection):
+                    live, lost = live or event.state == "live", event.failure or lost
             if shown.rules.over():
                 events.close()
                 break
@@ -202,6 +207,8 @@ def _follow(run: Invocation, events: Generator[Event | None, None, None], shown:
         # Told to the stream: what was not printed must not count as seen, and it ends before the state closes.
         events.throw(error)
         raise
+    if lost is not None and not live:
+        raise lost  # it was never connected: that nothing came means nothing
     if shown.rules.until is not None and not shown.rules.matched:
         raise TimedOut(f"no message matched {shown.rules.until.pattern!r}")
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from guestctl.clock import Deadline, SystemClock
 from guestctl.errors import NEXT_STEPS
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.state import State
 from tests.cli.conftest import Front, Result
+from tests.cli.test_signals import started
 
 KEYS = ["code", "exit", "message", "hint", "api", "http_status", "service_code", "retry_after", "body"]
 
@@ -44,8 +48,6 @@ def check_line(result: Result, exit_code: int, *words: str) -> None:
 @pytest.fixture
 def own(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Callable[[SandboxOptions], Front]]:
     """The front door to a sandbox started for one test."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         yield lambda options: sandboxed(stack.enter_context(running(options)))
 
@@ -111,29 +113,46 @@ def test_read_only_conversation(own: Callable[[SandboxOptions], Front]) -> None:
 
 def test_evicted(front: Front) -> None:
     """A fourth socket of one token ends the oldest; ours never open four, a stranger does."""
-    pytest.importorskip("websocket")
-    import threading
-
     import websocket
 
     front("session", "create")
     token = front("session", "show", "--show-token").record["token"]
     url = front.environ["GUESTCTL_SANDBOX_URL"].replace("http", "ws") + "/v1"
     deployment = "5a4db0c5-0000-4000-8000-677565737463"
-    found: list[Result] = []
-    listener = threading.Thread(target=lambda: found.append(front("listen", "--for", "10")))
-    listener.start()
-    _until(lambda: _sockets(front) == 1)
-    strangers = [websocket.create_connection(f"{url}?deploymentId={deployment}") for _ in range(3)]
-    try:
-        for stranger in strangers:
-            stranger.send(json.dumps({"action": "configureSession", "deploymentId": deployment, "token": token}))
-            stranger.recv()
-        listener.join(10)
-    finally:
-        for stranger in strangers:
-            stranger.close()
-    check(found[0], 10, "session.evicted")
+    # A process of its own: CPython's parser, which reads annotations, is not safe for two threads.
+    with started(front, "listen", "--for", "20") as process:
+        # Which of them the service calls the oldest, configuring decides.
+        _until(lambda: front("sandbox", "sessions").records[-1]["configures"] == 2)
+        strangers = [websocket.create_connection(f"{url}?deploymentId={deployment}") for _ in range(3)]
+        try:
+            for stranger in strangers:
+                stranger.send(json.dumps({"action": "configureSession", "deploymentId": deployment, "token": token}))
+                stranger.recv()
+            out, err = process.communicate(timeout=20)
+        finally:
+            for stranger in strangers:
+                stranger.close()
+    check(Result(process.returncode, out.decode(), err.decode()), 10, "session.evicted")
+
+
+def test_silence_of_a_listener_that_never_was_connected_is_no_success(own: Callable[[SandboxOptions], Front]) -> None:
+    front = own(SandboxOptions(fast=True))
+    front("session", "create")
+    front("sandbox", "fault", "refuse:status=503")
+    told = front("listen", "--for", "2")
+    assert (told.code, told.error["code"]) == (8, "service.down")
+
+
+def test_a_listener_whose_session_has_no_connection_left(front: Front) -> None:
+    """It waits no longer than it is told to listen, and says that it has not listened."""
+    front("session", "create")
+    with ExitStack() as held:
+        state = held.enter_context(State.open(State.directory(front.environ), SystemClock()))
+        [(scope, session)] = state.sessions()
+        for _ in range(3):
+            held.enter_context(state.slot(scope, session, 3, Deadline.after(SystemClock(), 1.0)))
+        told = front("listen", "--for", "300ms")
+        assert (told.code, told.error["code"]) == (9, "timeout.busy")
 
 
 def test_rate_limited(front: Front) -> None:
@@ -305,10 +324,6 @@ def _profile(front: Front, url: str) -> str:
 
 def _newest(front: Front) -> str:
     return str(front("sandbox", "sessions").records[-1]["id"])
-
-
-def _sockets(front: Front) -> int:
-    return int(front("sandbox", "sessions").records[-1]["sockets"])
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Front, Result
+from tests.cli.test_signals import started
 
 CODE = ("--auth-code", "ann:1", "--redirect-uri", "https://shop.example/cb")
 
@@ -33,16 +33,21 @@ def guest(own: Callable[..., Front]) -> Front:
     return own()
 
 
-def listening(front: Front) -> tuple[threading.Thread, list[Result]]:
-    """A `listen` in the background that is attached."""
-    found: list[Result] = []
-    thread = threading.Thread(target=lambda: found.append(front("listen", "--for", "20", "-o", "jsonl")))
-    thread.start()
-    for _ in range(400):
-        if any("history" in session["requests"] for session in front("sandbox", "sessions").records):
-            return thread, found
-        time.sleep(0.025)
-    pytest.fail("it never attached")
+@contextmanager
+def listening(front: Front) -> Iterator[Callable[[], Result]]:
+    """A `listen` in a process of its own that is attached; gives what waits for its end."""
+    with started(front, "listen", "--for", "20", "-o", "jsonl") as process:
+
+        def ended() -> Result:
+            out, err = process.communicate(timeout=20)
+            return Result(process.returncode, out.decode(), err.decode())
+
+        for _ in range(400):
+            if any("history" in session["requests"] for session in front("sandbox", "sessions").records):
+                yield ended
+                return
+            time.sleep(0.025)
+        pytest.fail("it never attached")
 
 
 def authenticated(path: Path) -> list[bool]:
@@ -90,12 +95,12 @@ def test_stepping_up(guest: Front) -> None:
 
 def test_stepping_up_evicts_the_other_devices(guest: Front) -> None:
     assert guest("session", "create").code == 0
-    thread, found = listening(guest)
-    assert guest("session", "sign-in", *CODE).code == 0
-    thread.join(20)
-    assert found[0].code == 10
-    assert found[0].error["code"] == "session.evicted"
-    assert "signedIn" in found[0].error["message"]
+    with listening(guest) as ended:
+        assert guest("session", "sign-in", *CODE).code == 0
+        told = ended()
+    assert told.code == 10
+    assert told.error["code"] == "session.evicted"
+    assert "signedIn" in told.error["message"]
     # Only that place is lost: the session goes on, signed in.
     assert guest("send", "hello").code == 0
 
@@ -103,13 +108,13 @@ def test_stepping_up_evicts_the_other_devices(guest: Front) -> None:
 def test_signing_out_ends_the_session_everywhere(guest: Front) -> None:
     assert guest("session", "create", *CODE).code == 0
     assert guest("send", "hello").code == 0
-    thread, found = listening(guest)
-    out = guest("session", "sign-out")
-    assert out.code == 0, out.err
-    assert out.record["state"] == "ended"
-    thread.join(20)
-    assert found[0].code == 10
-    assert found[0].error["code"] == "session.logged_out"
+    with listening(guest) as ended:
+        out = guest("session", "sign-out")
+        assert out.code == 0, out.err
+        assert out.record["state"] == "ended"
+        told = ended()
+    assert told.code == 10
+    assert told.error["code"] == "session.logged_out"
     assert guest("send", "anybody there?").code == 10
     assert guest("session", "sign-out").code == 2
 

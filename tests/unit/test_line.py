@@ -84,6 +84,15 @@ def test_an_end_of_the_session_ends_the_wait(
     assert getattr(caught.value, "code", None) == code
 
 
+def test_a_socket_that_was_given_up_is_asked_nothing(world: World, line: Line) -> None:
+    """What it would answer speaks of the socket, not of the question."""
+    world.service.tell({"kind": "event", "change": "evicted"})
+    with pytest.raises(SessionOver) as caught:
+        line.ask(Turn('{"do":"jwt"}', lambda heard: True, "refresh"), world.deadline())
+    assert caught.value.code == "session.evicted"
+    assert {"do": "jwt"} not in socket_of(line).said
+
+
 def test_a_change_that_ends_nothing() -> None:
     assert ending(SessionEvent("read_only"), "toy") is None
     over = ending(SessionEvent("evicted", "signedIn"), "toy")

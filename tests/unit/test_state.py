@@ -518,6 +518,18 @@ def test_turns_belong_to_a_session_whatever_it_is_called(state: State, clock: Fa
             pass
 
 
+def test_waiting_for_a_place_is_told_when_it_lasts(clock: FakeClock) -> None:
+    notices: list[str] = []
+    with (
+        State.open(None, clock, notice=notices.append) as state,
+        state.slot(SCOPE, DEFAULT, 1, Deadline.after(clock, 0)),
+    ):
+        for seconds in (0.5, 5.0):
+            with pytest.raises(TimedOut), state.slot(SCOPE, DEFAULT, 1, Deadline.after(clock, seconds)):
+                pass
+    assert notices == ["other guestctl processes hold all 1 connections of session 'default': waiting"]
+
+
 def test_a_forgotten_session_leaves_no_lock_behind(tmp_path: Path, clock: FakeClock) -> None:
     with State.open(tmp_path / "s", clock) as state:
         before = set((tmp_path / "s" / "locks").iterdir())
