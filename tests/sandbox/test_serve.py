@@ -46,27 +46,34 @@ sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ
 """
 
 
-def python(code: str, *argv: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """A session of its own, as a CI job is, so that no terminal of ours plays a part."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *argv],
+@contextmanager
+def python(code: str, *argv: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A session of its own, as a CI job is, so that no terminal of ours plays a part. One that is stuck
+    says where, and is not waited for."""
+    with subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", code, *argv],
         text=True,
         env=env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            _, stacks = process.communicate(timeout=PATIENCE)
+            raise AssertionError(f"stuck:\n{stacks}") from None
+        finally:
+            process.kill()
 
 
 @contextmanager
 def served(**options: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     with python(SERVE, repr(options)) as process:
-        try:
-            assert process.stdout is not None
-            yield process, json.loads(process.stdout.readline())
-        finally:
-            process.kill()
+        assert process.stdout is not None
+        yield process, json.loads(process.stdout.readline())
 
 
 def until(true: Callable[[], object]) -> None:
