@@ -722,6 +722,38 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, clock: FakeClock,
         assert state.begin(SCOPE, session("a"), "k", "text").state == "queued"
 
 
+@pytest.mark.parametrize("start", ["SELECT 1 FROM sqlite_master", "BEGIN EXCLUSIVE"])
+def test_a_disk_that_cannot_be_read_is_no_damage(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """Neither to the database, which stays where it is, nor a lock that somebody else holds."""
+    directory = tmp_path / "s"
+    with State.open(directory, clock) as state:
+        state.put(SCOPE, session("a"))
+    connect, closed = module._connect, []
+
+    class Broken(Failing):
+        def close(self) -> None:
+            super().close()
+            closed.append(True)
+
+    with monkeypatch.context() as patch:
+        broken = when(start, sqlite3.OperationalError("disk I/O error"))
+        patch.setattr(module, "_connect", lambda path: Broken(connect(path), broken))
+        with (
+            pytest.raises(UsageError) as caught,
+            State.open(directory, clock) as state,
+            state.lock("x", Deadline.after(clock, 1)),
+        ):
+            pass
+    assert caught.value.code == "state.unusable"
+    assert "disk I/O error" in caught.value.message
+    assert closed
+    assert list(directory.glob("*damaged*")) == []
+    with State.open(directory, clock) as state, state.lock("x", Deadline.after(clock, 1)):
+        assert state.get(SCOPE, "a") == session("a")
+
+
 def test_a_bug_of_ours_is_not_blamed_on_the_disk(state: State) -> None:
     state._connection = Failing(state._connection, when("SELECT", sqlite3.ProgrammingError("bad")))  # type: ignore[assignment]
     with pytest.raises(sqlite3.ProgrammingError):
