@@ -86,6 +86,7 @@ class _Reader:
 
         self._yaml = yaml
         self._name = name
+        self._text = text
         self._line = 1
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
@@ -172,6 +173,8 @@ class _Reader:
         if mark is not None:
             self._line = mark.line + 1
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+        if mark is not None and self._text.split("\n")[mark.line][mark.column : mark.column + 1] == "\t":
+            problem = "a tab; YAML is indented with spaces"
         return self._error(str(problem))
 
     def _error(self, problem: str) -> UsageError:

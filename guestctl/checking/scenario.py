@@ -19,7 +19,7 @@ from guestctl.checking.script import Scenario, Step
 from guestctl.checking.timeline import Entry, Timeline
 from guestctl.checking.variables import filled
 from guestctl.client import Client, Sent
-from guestctl.errors import Conflict, Failure, NetworkError, SessionOver
+from guestctl.errors import Conflict, Failure, InDoubt, NetworkError, SessionOver
 from guestctl.model import Connection, Event, Gap, Message, Opening, Presence, SessionEvent
 from guestctl.redact import Redactor
 
@@ -237,7 +237,7 @@ class Play:
     def _ended_meanwhile(self, failure: Failure) -> bool:
         """Whether a step failed because the conversation is over, however this API says it. The word of it may
         still be on its way to us, so it is listened for."""
-        if not isinstance(failure, (Conflict, SessionOver)) or failure.code in _NOT_THE_END:
+        if not isinstance(failure, (Conflict, SessionOver, InDoubt, NetworkError)) or failure.code in _NOT_THE_END:
             return False
         until = self._bounded(STRAGGLERS)
         while self._over is None and self._pump(until):

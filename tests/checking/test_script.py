@@ -85,6 +85,18 @@ def test_what_is_said_is_what_was_written(tmp_path: Path, text: str) -> None:
         ("scenarios:\n  a: {tags: [x]}", "`steps` is missing"),
         ("config: {deploymentID: x}\nscenarios: {a: [{say: x}]}", "did you mean 'deploymentId'?"),
         ("scenarios:\n  a: [{say: x}]\n  a: [{say: y}]", "already there in line 2"),
+        ("scenarios:\n  a:\n    - typing: 5s", "step 1: typing: it takes no value"),
+        ("scenarios:\n  a:\n    - typing: false", "step 1: typing: it takes no value"),
+        ("scenarios:\n  a:\n    - expectDisconnect: soon", "expected a time such as 2s"),
+        ("scenarios:\n  a:\n    - expectDisconnect: 2s\n      timeout: 1s", "give `timeout` or `within`"),
+        ("scenarios:\n  a:\n    - pick: 0", "step 1: pick: numbers begin with 1"),
+        (
+            "scenarios:\n  a:\n    - say: x\n    - attributes: {k: v}\n    - expect: y",
+            ":4: scenario 'a': `attributes` belong",
+        ),
+        ("scenarios:\n  a:\n    - say: ${nope", "3: ${nope is not closed: write ${nope}"),
+        ("scenarios:\n  a:\n    - say: ${nope and more}", "3: ${nope is not closed"),
+        ("config:\n  api: foo\nscenarios: {a: [{say: x}]}", "2: config.api: there is no API 'foo'"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, complaint: str) -> None:
@@ -119,7 +131,7 @@ def test_values_come_from_everywhere(tmp_path: Path) -> None:
     script = read(
         tmp_path,
         "variables: {v: a}\nscenarios:\n  a:\n"
-        "    - say: ${v} ${given} ${HOME} ${absent:-default} $${literal} ${5}\n"
+        "    - say: ${v} ${given} ${HOME} ${absent:-default} $${literal} $${open ${5} ${\n"
         "    - expect: {matches: 'no (?<order>\\d+)'}\n"
         "    - say: ${order}\n",
         given="b",

@@ -6,17 +6,18 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from junitparser import JUnitXml
 
+from guestctl.dialects import NAMES
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from tests.checking import scripts
-from tests.cli.conftest import Front
+from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import started, until
 
 
@@ -126,6 +127,8 @@ def test_blessing(checks: Front, tmp_path: Path) -> None:
         (["absent.yaml"], "absent.yaml: No such file"),
         (["wrong.yaml"], "wrong.yaml:1: scenario 'a', step 1: unknown key 'sya'; did you mean 'say'?"),
         (["good.yaml", "--junit", "absent/x.xml"], "there is no directory"),
+        (["indented.yaml"], "then run `guestctl check indented.yaml` again."),
+        (["tabbed.yaml"], "tabbed.yaml:3: a tab; YAML is indented with spaces"),
         (["good.yaml", "--tap", "-o", "json"], "--tap is an output of its own"),
         (["good.yaml", "--var", "x"], "expected KEY=VALUE"),
         (["good.yaml", "--parallel", "0"], "--parallel"),
@@ -133,6 +136,8 @@ def test_blessing(checks: Front, tmp_path: Path) -> None:
 )
 def test_what_is_wrong_exits_2_and_sends_nothing(checks: Front, tmp_path: Path, argv: list[str], said: str) -> None:
     (tmp_path / "wrong.yaml").write_text("scenarios: {a: [{sya: x}]}")
+    (tmp_path / "indented.yaml").write_text("scenarios:\n  a:\n  - say: hi\n   - expect: x\n")
+    (tmp_path / "tabbed.yaml").write_text("scenarios:\n  a:\n\t- say: x\n")
     result = checks("check", *argv)
     assert result.code == 2
     assert said in result.err
@@ -154,7 +159,8 @@ def cut_off(checks: Front, tmp_path: Path, number: int, *options: str) -> Iterat
     question = f"{tmp_path.name} {number} {options}"
     (tmp_path / "cut.yaml").write_text(
         "scenarios:\n  first: [{say: hello}, {expect: question}]\n"
-        f"  second: [{{say: {json.dumps(question)}}}, {{expect: never}}]\n  third: [{{say: hello}}]\n"
+        f"  second: [{{say: hello}}, {{expect: question}}, {{say: {json.dumps(question)}}}, {{expect: never}}]\n"
+        "  third: [{say: hello}]\n"
     )
 
     def asked() -> bool:
@@ -186,7 +192,7 @@ def test_a_run_that_was_cut_off_says_so(checks: Front, tmp_path: Path) -> None:
         assert code == 130
         assert out.startswith("ok    cut.yaml: first\nERROR cut.yaml: second\n      cut.yaml:3: ")
         assert "interrupted while it ran\n      code: interrupted (exit 130)\n" in out
-        assert f"> guest: {tmp_path.name}" in out
+        assert " s > guest: hello" in out
         assert out.endswith("ERROR 1 scenario had not begun\n1 passed, 0 failed, 2 errors, interrupted\n")
     assert junit_of(tmp_path) == CUT
 
@@ -229,6 +235,190 @@ def test_a_report_into_a_pipe_is_written_once(checks: Front, tmp_path: Path) -> 
         (suite,) = JUnitXml.fromstring((tmp_path / "pipe").read_text())
         process.communicate(timeout=10)
     assert (process.returncode, suite.tests, suite.errors) == (0, 3, 0)
+
+
+# --- what a failure says ---
+
+RUDE = """\
+rules:
+  - {equals: bye, reply: Goodbye, disconnect: true}
+  - {equals: order, replies: [second, first]}
+  - {equals: late, reply: {text: sorry for that, delay: 1200ms}}
+  - {equals: menu, reply: "Which?", quickReplies: [Red, Blue]}
+"""
+
+
+@pytest.fixture
+def rude(tmp_path: Path, sandboxed: Callable[[Sandbox], Front]) -> Iterator[Callable[..., Result]]:
+    """Check these steps against a bot with bad manners; `disconnect` is the sandbox's option."""
+    (tmp_path / "rude.yaml").write_text(RUDE)
+
+    with ExitStack() as stack:
+
+        def check(*options: str, steps: str, more: str = "", disconnect: str = "ReadOnly", api: str = "") -> Result:
+            (tmp_path / "s.yaml").write_text(f"{more}scenarios:\n  a:\n    steps: {steps}\n")
+            settings = SandboxOptions(fast=True, script=tmp_path / "rude.yaml", disconnect=disconnect)
+            front = sandboxed(stack.enter_context(running(settings)))
+            return front("check", "s.yaml", *options, GUESTCTL_API=api)
+
+        yield check
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_a_bot_that_hangs_up_has_failed_on_every_api(rude: Callable[..., Result], api: str) -> None:
+    result = rude("--api", api, steps="[{say: bye}, {expect: Goodbye}, {say: and now?}, {expect: never}]")
+    assert result.code == 1, result
+    lines = result.out.splitlines()
+    assert lines[:4] == [
+        "FAIL  s.yaml: a",
+        "      s.yaml:3: say: and now?",
+        "      the other side had ended the conversation",
+        "      expected: that the conversation goes on",
+    ]
+    ended = lines[4].removeprefix("      came: ")
+    assert " * " in ended
+    assert f"        {ended}" in lines[5:], "the conversation shows the end"
+    assert "session create" not in result.out
+    assert lines[-1] == "0 passed, 1 failed, 0 errors"
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "guests"])
+def test_a_teardown_is_not_owed_to_a_conversation_that_is_over(rude: Callable[..., Result], api: str) -> None:
+    result = rude("--api", api, steps="[{say: bye}, {expect: Goodbye}]", more="teardown: [{say: thanks}]\n")
+    assert (result.code, result.out) == (0, "ok    s.yaml: a\n1 passed, 0 failed, 0 errors\n")
+
+
+def test_where_guests_may_go_on_after_an_end_a_check_does(rude: Callable[..., Result]) -> None:
+    steps = "[{say: bye}, {expectDisconnect: 5s}, {say: menu}, {expect: {options: [Red]}}]"
+    assert rude(steps=steps, disconnect="Send").code == 0
+
+
+def test_a_disconnect_is_awaited_no_longer_than_it_says(rude: Callable[..., Result]) -> None:
+    result = rude(steps="[{say: menu}, {expectDisconnect: 200ms}]")
+    assert "expected: the conversation to be ended, within 0.2 s\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (
+            "[{say: order}, {expect: first}, {expect: second}]",
+            "what was awaited came before the reply that met the last expectation (`in_order: false` takes any)",
+        ),
+        (
+            "[{say: order}, {expect: {contains: [first, second]}}]",
+            "what was awaited came in another order (`in_order: false` takes any)",
+        ),
+        ("[{say: order}, {expect: first}, {expect: third}]", "what was awaited did not come in time"),
+    ],
+)
+def test_order_is_blamed_where_order_is_wrong(rude: Callable[..., Result], steps: str, said: str) -> None:
+    result = rude("--timeout", "400ms", steps=steps)
+    assert (result.code, result.out.splitlines()[2].strip()) == (1, said)
+
+
+def test_a_late_bot_is_told_from_a_silent_one(rude: Callable[..., Result]) -> None:
+    late = rude(steps="[{say: late}, {expect: {contains: sorry, within: 1s}}]")
+    assert late.code == 1
+    assert "      what was awaited came too late\n" in late.out
+    assert "      came: nothing\n      late: " in late.out
+    assert " s < bot: sorry for that" in late.out
+    silent = rude(steps="[{say: silence}, {expect: {contains: sorry, within: 200ms}}]")
+    assert "      came: nothing\n      late: nothing in the 0.2 s after\n" in silent.out
+
+
+def test_silence_and_choices_in_words(rude: Callable[..., Result]) -> None:
+    broken = rude(steps="[{say: menu}, {expectNone: {contains: which, for: 10s}}]")
+    assert "expected: no reply containing 'which' for 10 s\n" in broken.out
+    assert "expected: no reply for 10 s\n" in rude(steps="[{say: menu}, {expectNone: 10s}]").out
+    third = rude(steps="[{say: menu}, {pick: 3, timeout: 200ms}]")
+    assert "expected: something to pick as number 3, within 0.2 s\n" in third.out
+
+
+# --- golden transcripts ---
+
+RICH = """\
+rules:
+  - equals: go
+    replies:
+      - {text: Look, card: {title: Our Shop, description: All day, actions: [Buy, {text: More, url: "https://x.test/a?t=1"}]}}
+      - {text: Or, carousel: [{title: Shoes, description: Red ones}, {title: Hats}]}
+      - {text: When, datePicker: {title: Visit us, subtitle: Any day, min: 2026-03-09T08:00:00Z}}
+      - {text: Which, listPicker: {title: Sizes, sections: [{title: Small ones, items: [{title: S, subtitle: tiny}]}]}}
+      - {text: Who, form: {title: About you, button: Begin, fields: [{id: n, title: Your name, required: true}]}}
+"""
+#: Every word of it that a guest sees, but for the text, the options and the link's query.
+SEEN = [
+    *("Our Shop", "All day", "x.test/a", "Shoes", "Red ones", "Hats", "Visit us", "Any day", "2026-03-09"),
+    *("Sizes", "Small ones", "tiny", "About you", "Begin", "Your name", "required: true"),
+]
+
+
+def test_golden_transcripts_hold_what_cards_pickers_and_forms_say(
+    sandboxed: Callable[[Sandbox], Front], tmp_path: Path
+) -> None:
+    (tmp_path / "g.yaml").write_text("golden: true\nscenarios:\n  a: [{say: go}, {expect: Who}]\n")
+
+    def check(bot: str, *options: str) -> Result:
+        (tmp_path / "bot.yaml").write_text(bot)
+        with running(SandboxOptions(fast=True, script=tmp_path / "bot.yaml")) as sandbox:
+            return sandboxed(sandbox)("check", "g.yaml", "--timeout", "5s", *options)
+
+    blessed = check(RICH, "--bless")
+    assert (blessed.code, blessed.err) == (0, "g.golden.json: 1 golden transcript written\n")
+    held = json.loads((tmp_path / "g.golden.json").read_text())["a"]
+    assert held[:7] == [
+        "> go",
+        "< Look",
+        "  (card) Our Shop – All day",
+        "  (link) More https://x.test/a",
+        "  [1] Buy",
+        "  [2] More",
+        "< Or",
+    ]
+    assert check(RICH.replace("?t=1", "?t=2")).code == 0
+    changed = RICH
+    for words in SEEN:
+        assert changed.count(words) == 1
+        changed = changed.replace(
+            words, "required: false" if "required" in words else words.replace("2026", "2027")[::-1]
+        )
+    changed = changed.replace("90-30-7202", "2027-03-09")
+    result = check(changed)
+    assert result.code == 1
+    removed = "\n".join(line for line in result.out.splitlines() if line.strip().startswith("| -"))
+    assert [words for words in SEEN if words.removesuffix(": true") not in removed] == []
+    (tmp_path / "g.golden.json").write_text(json.dumps({"a": [line for line in held if not line.startswith("  (")]}))
+    old = check(RICH)
+    assert old.code == 1
+    assert (
+        "its golden transcript was written by a guestctl that did not hold what cards, pickers and forms say" in old.out
+    )
+
+
+# --- whose API it is ---
+
+
+def api_spoken(result: Result) -> str:
+    """By the address of the first request that has to do with a guest."""
+    return next(line for line in result.err.splitlines() if "/api/" in line or "/v1" in line)
+
+
+def test_a_scripts_api_counts_on_the_sandbox(rude: Callable[..., Result]) -> None:
+    given = {
+        "steps": "[{say: menu}, {expect: Which}]",
+        "more": "config: {api: guest-sessions, region: x, deploymentId: y}\n",
+    }
+    under_exec = rude("-v", api="web-messaging", **given)
+    assert (under_exec.code, "/api/v2/guest/webmessaging/sessions" in api_spoken(under_exec)) == (0, True)
+    chosen = rude("-v", "--api", "web-messaging", **given)
+    assert (chosen.code, "/api/v2/guest/webmessaging/sessions" in chosen.err) == (0, False)
+
+
+def test_an_api_nobody_knows_is_a_mistake_in_the_script(rude: Callable[..., Result]) -> None:
+    result = rude("--api", "web-messaging", steps="[{say: menu}]", more="config:\n  api: guest-session\n")
+    assert (result.code, result.out) == (2, "")
+    assert "s.yaml:2: config.api: there is no API 'guest-session'; did you mean 'guest-sessions'?" in result.err
 
 
 def test_a_script_says_where(alone: Front, survey: Sandbox, tmp_path: Path) -> None:
