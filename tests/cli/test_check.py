@@ -289,7 +289,7 @@ def test_a_teardown_is_not_owed_to_a_conversation_that_is_over(rude: Callable[..
 
 
 def test_where_guests_may_go_on_after_an_end_a_check_does(rude: Callable[..., Result]) -> None:
-    steps = "[{say: bye}, {expectDisconnect: 5s}, {say: menu}, {expect: {options: [Red]}}]"
+    steps = "[{say: bye}, {expectDisconnect: 5s}, {pause: 1100ms}, {say: menu}, {expect: {options: [Red]}}]"
     assert rude(steps=steps, disconnect="Send").code == 0
 
 
