@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.fakes import FakeClock
 
@@ -26,6 +27,10 @@ _PROXIES = {
     "CURL_CA_BUNDLE",
 }
 _TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT"}
+
+# A slow machine is no failure: nothing here is judged by the time it took.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 class SocketUsed(AssertionError):

@@ -92,10 +92,11 @@ def own(modules: Iterable[str]) -> int:
         import pytest
         from hypothesis import settings
 
-        settings.register_profile("coverage", max_examples=10)  # more find faults, not lines
-        settings.load_profile("coverage")
+        settings.register_profile("coverage", max_examples=10, deadline=None)  # more find faults, not lines
         tests = sorted({test for tests in chosen.values() for test in tests})
-        failed = pytest.main(["-p", "no:cacheprovider", *tests], plugins=[_ByTestModule(measured)])
+        failed = pytest.main(
+            ["-p", "no:cacheprovider", "--hypothesis-profile=coverage", *tests], plugins=[_ByTestModule(measured)]
+        )
         measured.stop()
         measured.save()
         return max([int(failed), *(_left_out(measured, module, tests) for module, tests in chosen.items())])

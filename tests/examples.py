@@ -161,6 +161,17 @@ def everything() -> list[Example]:
     return [example for folder in sorted(WIRE.iterdir()) if folder.is_dir() for example in load(folder.name).values()]
 
 
+def numbered(dialect: str) -> bool:
+    """Whether the service numbers this API's messages: what is heard of one has a `sequence`."""
+    return any(
+        path[-1] == "sequence"
+        for example in load(dialect).values()
+        for step in example.steps
+        for told in (step.means, *(heard.means for heard in step.hears))
+        for path in keys(told)
+    )
+
+
 def parse(text: str, dialect: str, stem: str) -> list[Example]:
     """The examples of one file, not yet put upon those they build on. Raises ExampleError."""
     try:
@@ -353,8 +364,9 @@ def match(expected: Json, actual: Json, names: Names, *, at: Path_ = (), extra: 
     if isinstance(expected, dict) and isinstance(actual, dict):
         found = [f"{shown((*at, k))}: missing" for k in expected if k not in actual]
         found += [f"{shown((*at, k))}: not expected" for k in actual if k not in expected and (*at, k) not in extra]
-        for key in expected.keys() & actual.keys():
-            found += match(expected[key], actual[key], names, at=(*at, key), extra=extra)
+        for key in expected:  # as written: a text may be built of a name that a member before it binds
+            if key in actual:
+                found += match(expected[key], actual[key], names, at=(*at, key), extra=extra)
         return found
     if isinstance(expected, list) and isinstance(actual, list):
         if len(expected) != len(actual):
@@ -445,3 +457,31 @@ def enriched(value: Json, closed: tuple[Path_, ...], at: Path_ = ()) -> Json:
         return value
     grown = {key: enriched(member, closed, (*at, key)) for key, member in value.items()}
     return grown if at in closed else {**grown, "addedLater": "something new"}
+
+
+def frame_name(frame: Json) -> str | None:
+    """What a frame calls itself: its class, else its type."""
+    name = frame.get("class", frame.get("type")) if isinstance(frame, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def broken_frames(dialect: str) -> list[Json]:
+    """The frames the service says, each with one member spoilt without which nobody can read it."""
+    found: dict[tuple[str | None, Path_], Answer] = {}
+    samples: Names = {}
+    for example in load(dialect).values():
+        samples |= example.samples
+        for step in example.steps:
+            for heard in step.hears:
+                for path in heard.vital:
+                    found.setdefault((frame_name(heard.body), path), heard)
+    return [
+        fill(frame, _Anything(samples)) for (_, path), heard in found.items() for _, frame in spoilt(heard.body, path)
+    ]
+
+
+class _Anything(dict[str, Json]):
+    """What a name without a sample stands for does not matter."""
+
+    def __missing__(self, name: str) -> Json:
+        return name

@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from guestctl.sandbox.bot import Bot
     from guestctl.sandbox.faults import Faults
 
-#: The API families a sandbox speaks (dialects.md); the sandbox's own list, not the client's registry.
-APIS = (
-    "web-messaging",
-    "guest-sessions",
-    "external-contacts",
-    "conversation-guests",
-    "messaging-conversations",
-    "guests",
-    "webmessaging-conversations",
-)
 REFRESH_STYLES = ("guest-refresh", "guest-token")
 
 
@@ -38,7 +28,7 @@ class OptionError(ValueError):
 class SandboxOptions:
     """Settings of one sandbox (contract.md §7). Raises OptionError for a value that makes no sense.
 
-    Every time is in seconds. `api` only names the family shown first: all seven are always served.
+    Every time is in seconds. `api` only names the family shown first: all are always served.
     """
 
     port: int = 0  # 0: the system chooses a free one
@@ -72,7 +62,7 @@ class SandboxOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port {self.port} is not between 0 and 65535")
-        _one_of("api", self.api, APIS)
+        _one_of("api", self.api, _served())
         if self.refresh_style is not None:
             _one_of("refresh style", self.refresh_style, REFRESH_STYLES)
         _one_of("disconnect", self.disconnect, ("Send", "ReadOnly"))
@@ -108,6 +98,12 @@ class SandboxOptions:
         for spec in self.faults:
             desk.add(spec)
         return desk
+
+
+def _served() -> tuple[str, ...]:
+    from guestctl.sandbox.faces import FACES  # the faces take these settings
+
+    return tuple(face.api for face in FACES)
 
 
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:

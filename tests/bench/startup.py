@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import quote
 
+from guestctl import dialects
 from guestctl.clock import SystemClock
 from guestctl.model import Session
 from guestctl.state import State
 from tests.bench.figures import Figure, Scale, side_by_side
 from tests.bench.processes import bare, environment, guestctl, run, sandbox, wall
+from tests.examples import Json, fill, load, match
 
 TYPER = (sys.executable, "-c", "import typer")
 
@@ -80,42 +81,33 @@ def ask(scale: Scale) -> Iterator[Figure]:
         )
 
 
-#: REST API -> the path of its message request, and its body.
-REST: dict[str, tuple[Callable[[Session], str], Callable[[Session], dict[str, object]]]] = {
-    "guest-sessions": (
-        lambda s: f"/api/v2/guest/webmessaging/sessions/{_id(s, 'session')}/messages",
-        lambda s: {"messageId": str(uuid.uuid4()), "text": "hello"},
-    ),
-    "external-contacts": (
-        lambda s: f"/api/v2/conversations/messaging/external-contacts/{_id(s, 'guest')}/messages",
-        lambda s: {"messageId": str(uuid.uuid4()), "text": "hello"},
-    ),
-    "webmessaging-conversations": (
-        lambda s: f"/api/v2/webmessaging/conversations/{_id(s, 'conversation')}/messages",
-        lambda s: {"type": "text", "guestId": s.ids["guest"], "messageId": str(uuid.uuid4()), "text": "hello"},
-    ),
-}
-
-
-def _id(session: Session, name: str) -> str:
-    return quote(str(session.ids[name]), safe="")
-
-
 def send(scale: Scale) -> Iterator[Figure]:
-    for api in REST:
-        yield from _send(scale, api)
+    for api in dialects.NAMES:
+        if not dialects.dialect_class(api).sends_on_socket:
+            yield from _send(scale, api)
+
+
+def _first_words(api: str, session: Session) -> tuple[str, Json, str]:
+    """The first message in the examples of an API, for this session: the request's path and body, and the text."""
+    told = load(api).values()
+    example, step = next((example, step) for example in told for step in example.steps if step.verb == "send")
+    assert step.request is not None
+    created = next(step for step in example.prelude if step.verb == "create")
+    names = {"key": str(uuid.uuid4())}
+    assert not match(created.means["Session"]["ids"], dict(session.ids), names)
+    return fill(step.request["path"], names), fill(step.request["json"], names), step.arguments["text"]
 
 
 def _send(scale: Scale, api: str) -> Iterator[Figure]:
-    path, body = REST[api]
     with places(NAMES, "--api", api) as (environ, found, turn):
         with State.open(Path(environ["GUESTCTL_STATE"]), SystemClock()) as state:
             session = next(one for _, one in state.sessions() if one.name == NAMES[-1])
-        url, token = found["url"] + path(session), session.token()
+        path, _, text = _first_words(api, session)
+        url, token = found["url"] + path, session.token()
         yield side_by_side(
             f"send, {api}",
-            lambda: wall(guestctl("--api", api, "-s", turn(), "send", "hello"), environ),
-            lambda: wall(bare("send", url, token, json.dumps(body(session))), environ),
+            lambda: wall(guestctl("--api", api, "-s", turn(), "send", text), environ),
+            lambda: wall(bare("send", url, token, json.dumps(_first_words(api, session)[1])), environ),
             runs=scale.runs,
             aim=1.6,
             beside="one POST by requests",

@@ -32,7 +32,6 @@ from guestctl.client import Client
 from guestctl.clock import Clock, SystemClock
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Position, Rate
-from guestctl.dialects.web_messaging import WebMessaging
 from guestctl.errors import Failure
 from guestctl.line import Line
 from guestctl.model import Connection, Gap, Message, Profile, Retry, Session
@@ -82,10 +81,10 @@ def hurried() -> Iterator[None]:
             (listening, "STABLE", 1.0),
             (continuity, "MISSING_WINDOW", 0.2),
             (sending, "GRACE", 0.25),
-            (WebMessaging, "send_rate", Rate(200, 1.0)),
             (guest_sessions, "LOCK", 0.2),
             # Small pages, so that these few messages fill several.
             *((dialect_class(name), "page_size", 5) for name in NAMES),
+            *((dialect_class(name), "send_rate", Rate(200, 1.0)) for name in NAMES if dialect_class(name).send_rate),
         ):
             patches.enter_context(patch.object(where, name, value))
         yield

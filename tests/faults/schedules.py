@@ -1,7 +1,7 @@
 """What is to happen in one run: what is said, what goes wrong and where. All of it follows from a seed.
 
-Knows: the proxy's rules, the sandbox's fault specs, and which of these an API can be expected to
-survive. Must not know: the client, how a schedule is carried out.
+Knows: the proxy's rules, the sandbox's fault specs, what the dialects declare of themselves, and
+which of these an API can be expected to survive. Must not know: the client, how a schedule is carried out.
 """
 
 from __future__ import annotations
@@ -11,27 +11,30 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, TypeAlias
 
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.model import Profile, Session
+from tests.examples import numbered
 from tests.faults.proxy import ACTIONS, Action, Direction, Kind, Rule
 
 #: The trace ids by which the proxy knows who opened a connection.
 SENDER = "5e" * 16
 LISTENER = "11" * 16
 
-APIS = (
-    "web-messaging",
-    "guest-sessions",
-    "external-contacts",
-    "conversation-guests",
-    "messaging-conversations",
-    "guests",
-    "webmessaging-conversations",
-)
+APIS = NAMES
 #: Families whose messages go over REST; one has no socket at all.
-OVER_REST = frozenset({"guest-sessions", "external-contacts", "webmessaging-conversations"})
-WITHOUT_SOCKET = frozenset({"webmessaging-conversations"})
-NUMBERED = frozenset({"guest-sessions", "external-contacts"})
-#: Families that give a refused token a successor.
-RENEWABLE = frozenset({"conversation-guests", "messaging-conversations", "guests", "webmessaging-conversations"})
+OVER_REST = frozenset(api for api in APIS if not dialect_class(api).sends_on_socket)
+WITHOUT_SOCKET = frozenset(api for api in APIS if not dialect_class(api).has_socket)
+#: Families that number their messages.
+NUMBERED = frozenset(api for api in APIS if numbered(api))
+
+
+def _gives_a_successor(api: str) -> bool:
+    """Whether a refused token of the guest's can be renewed."""
+    dialect = dialect_class(api)(Profile("p", api=api), new_id=str)
+    return dialect.refreshable(Session(api=api, profile="p")) == "guest"
+
+
+RENEWABLE = frozenset(api for api in APIS if _gives_a_successor(api))
 
 Does: TypeAlias = Literal["attend", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire"]
 Moment: TypeAlias = Literal["before", "intent", "torn", "line"]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from guestctl.dialects.base import Ability
+from tests.examples import broken_frames
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Room, check, listen, texts
 from tests.integration.middle import Asked, Elsewhere, Middle, answer
@@ -205,31 +206,12 @@ def test_addresses_in_answers_are_not_trusted(guest: Guest, middle: Middle, else
 
 # --- frames ---
 
-#: Frames of each API whose type is known and whose rest is not what it must be.
-BROKEN_FRAMES: dict[str, list[Any]] = {
-    "web-messaging": [
-        {"type": "message", "class": "StructuredMessage", "code": 200},
-        {"type": "message", "class": "StructuredMessage", "code": 200, "body": []},
-        {"type": "message", "class": "StructuredMessage", "code": 200, "body": {"type": "Text", "text": 5}},
-    ],
-    "guest-sessions": [{"type": "message"}, {"type": "message", "message": {"messageId": "m", "text": 5}}],
-    "external-contacts": [{"type": "message"}, {"type": "message", "message": []}],
-    "conversation-guests": [
-        {"type": "MESSAGE_RECEIVED"},
-        {"type": "MESSAGE_RECEIVED", "message": {"id": 5}},
-        {"type": "ERROR"},
-        {"type": "MESSAGE_ACCEPTED"},
-    ],
-    "messaging-conversations": [{"type": "message"}, {"type": "message", "message": {"id": "m", "from": "bot"}}],
-    "guests": [{"type": "message"}, {"type": "handshake"}, {"type": "message", "payload": {"id": "m"}}],
-    "webmessaging-conversations": [],
-}
 STRANGE_FRAMES = [{"type": "brandNew"}, {}, {"type": 5}, {"type": None, "message": None}]
 
 
 def test_broken_frames_do_not_end_a_stream(talking: Guest, room: Room) -> None:
-    """They are told of, and what was said around them arrives."""
-    frames = [*BROKEN_FRAMES[talking.api], *STRANGE_FRAMES, "[]", "5", "nonsense", '{"type":']
+    """They are told of, each of them, and what was said around them arrives."""
+    frames = [*broken_frames(talking.api), *STRANGE_FRAMES, "[]", "5", "nonsense", '{"type":']
 
     def push() -> None:
         for frame in frames:

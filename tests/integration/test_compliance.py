@@ -781,7 +781,7 @@ def test_the_table_of_apis_is_the_registry(guest: Guest) -> None:
 
 
 def test_everything_is_one_sandbox(sandbox: Sandbox, enter: Enter, room: Room) -> None:
-    """All seven at once, in one state directory, each with a session of its own."""
+    """All APIs at once, in one state directory, each with a session of its own."""
     for name in NAMES:
         enter(sandbox, name).ok("ask", "who are you?")
     assert [session["api"] for session in room.sessions()] == list(NAMES)

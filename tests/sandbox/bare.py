@@ -1,4 +1,4 @@
-"""Strangers of the six families: bare requests, bare websocket-client, literal paths and frames.
+"""Strangers of the families of dialects.md: bare requests, bare websocket-client, literal paths and frames.
 
 Knows: the tables of dialects.md, restated by hand. Must not know: the client, how the sandbox works.
 """

@@ -45,7 +45,7 @@ def join() -> Iterator[Join]:
 
 @pytest.fixture(autouse=True)
 def no_line_left_open() -> Iterator[None]:
-    """Lines of the six families are opened by guests wherever they need one."""
+    """The families' lines are opened by guests wherever they need one."""
     yield
     while Line.lines:
         Line.lines.pop().shut()

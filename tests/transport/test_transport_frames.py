@@ -197,14 +197,14 @@ def test_limits_can_be_set() -> None:
     assert caught.value.code == 1009
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.binary(max_size=64), max_size=8))
 def test_any_bytes(pieces: list[bytes]) -> None:
     with suppress(Violation):
         parse(*pieces)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_damaged_conversations(seed: int, changes: int) -> None:
     chance = random.Random(seed)
@@ -216,7 +216,7 @@ def test_damaged_conversations(seed: int, changes: int) -> None:
         parse(bytes(data[:cut]), bytes(data[cut:]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=6), st.lists(st.integers(1, 50), min_size=1))
 def test_any_texts_in_any_slices(texts: list[str], sizes: list[int]) -> None:
     data = b"".join(text(one) for one in texts)

@@ -49,7 +49,7 @@ def arrivals(course: list[tuple[int, int | None]], *, numbered: bool) -> list[tu
     return sorted(found, key=lambda one: one[0])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(ARRIVALS)
 def test_numbered_each_once_and_in_order(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN)
@@ -63,7 +63,7 @@ def test_numbered_each_once_and_in_order(course: list[tuple[int, int | None]]) -
     assert not any(isinstance(event, Gap) for event in shown)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(ARRIVALS)
 def test_timed_each_once_and_in_order_inside_the_window(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN_TIMED, window=0.5)
@@ -76,7 +76,7 @@ def test_timed_each_once_and_in_order_inside_the_window(course: list[tuple[int, 
     assert numbers(shown) == list(range(1, len(course) + 1))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     course=some.lists(some.tuples(some.sampled_from(["live", "lost", "twice"]), some.integers(0, 60)), max_size=60),
     breaks=some.sets(some.integers(1, 60), max_size=4),

@@ -661,7 +661,7 @@ def test_lagging_history_is_waited_for_until_it_has_what_was_acknowledged(plain:
 # --- any course of faults ---
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=some.sampled_from(["forward", "numbered pages", "sequence numbers"]),
     course=some.lists(

@@ -79,7 +79,7 @@ ARRIVALS = some.lists(some.integers(0, 7), max_size=12)
 SIZES = some.integers(1, 6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(KINDS, ARRIVALS, SIZES)
 def test_the_whole_is_a_snapshot_in_order(kinds: list[str], arrivals: list[int], size: int) -> None:
     """All that was there at the first fetch, then what had arrived by the last: no hole, no double."""
@@ -89,7 +89,7 @@ def test_the_whole_is_a_snapshot_in_order(kinds: list[str], arrivals: list[int],
     assert len(found) >= len(shown(service.entries[: len(kinds)]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(KINDS, ARRIVALS, SIZES)
 def test_the_whole_without_totals(kinds: list[str], arrivals: list[int], size: int) -> None:
     service = Growing(kinds, [min(size, n) for n in arrivals], size, totals=False)
@@ -98,14 +98,14 @@ def test_the_whole_without_totals(kinds: list[str], arrivals: list[int], size: i
     assert len(found) >= len(shown(service.entries[: len(kinds)]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(KINDS, ARRIVALS, SIZES)
 def test_the_whole_forward(kinds: list[str], arrivals: list[int], size: int) -> None:
     service = Growing(kinds, arrivals, size)
     assert ids(whole(service.forward, Paging.FORWARD, size)) == shown(service.entries)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(KINDS, ARRIVALS, SIZES, some.data(), some.booleans())
 def test_following_is_contiguous(
     kinds: list[str], arrivals: list[int], size: int, data: some.DataObject, totals: bool
@@ -123,7 +123,7 @@ def test_following_is_contiguous(
     assert begin + len(items) >= len(shown(service.entries[: len(kinds) + 1]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(KINDS, ARRIVALS, SIZES, some.integers(1, 20))
 def test_the_newest(kinds: list[str], arrivals: list[int], size: int, count: int) -> None:
     service = Growing(kinds, arrivals, size)
@@ -147,7 +147,7 @@ def current_begins(entries: list[Entry]) -> int:
 
 
 @pytest.mark.parametrize("held", [2, 1000])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(kinds=KINDS, arrivals=ARRIVALS, size=SIZES)
 def test_the_current_conversation(held: int, kinds: list[str], arrivals: list[int], size: int) -> None:
     """As it was at the first fetch, and what arrived since; also where there is more of it than is held."""

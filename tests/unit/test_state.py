@@ -109,7 +109,7 @@ SESSIONS = st.builds(
 
 
 @given(SESSIONS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_session_comes_back_exactly(stored: Session) -> None:
     with State.open(None, FakeClock()) as state:
         state.put(SCOPE, stored)
@@ -379,7 +379,7 @@ def test_a_budget_is_spent_and_comes_back(state: State, clock: FakeClock) -> Non
     st.lists(st.none() | st.floats(0, 30), max_size=40),
     st.floats(0, 2_000_000_000),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_window_ever_holds_more_than_the_budget(
     count: int, period: float, steps: list[float | None], start: float
 ) -> None:

@@ -153,13 +153,13 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_json_is_yaml(value: Any) -> None:
     assert parse(json.dumps(value, ensure_ascii=False), "f.yaml").plain() == value
 
 
 @given(st.text(st.sampled_from("ab:-?#&*!|>'\"%@`{}[],~<\\/\n\t 0.eux\x00\x85\ufeff\ud800\U0001f600"), max_size=60))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_nothing_but_a_usage_error_ever_comes_out(text: str) -> None:
     for loader in ("CSafeLoader", None):
         with pytest.MonkeyPatch.context() as patch:
@@ -174,7 +174,7 @@ def test_nothing_but_a_usage_error_ever_comes_out(text: str) -> None:
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_nor_from_any_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)

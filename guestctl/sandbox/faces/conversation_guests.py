@@ -163,6 +163,9 @@ class ConversationGuests(Family):
     def frame(self, conversation: Conversation, message: Message) -> str:
         return as_frame(type="MESSAGE_RECEIVED", message=pages.shown(message))
 
+    def told(self, conversation: Conversation, frame: Members) -> pages.Told:
+        return pages.told(demands.part_of(frame, "MESSAGE_RECEIVED", "message"))
+
     def farewell(self, conversation: Conversation) -> None:
         conversation.broadcast(
             as_frame(type="CONVERSATION_UPDATED", conversationId=conversation.id, state="disconnected")

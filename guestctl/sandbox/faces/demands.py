@@ -66,6 +66,13 @@ def part(holder: Members, name: str, at: str = "") -> Members:
     return found
 
 
+def part_of(frame: Members, kind: str, name: str) -> Members:
+    """What a frame of this type carries. Raises Wrong."""
+    if frame.get("type") != kind:
+        raise Wrong(400, f"type is not {kind}")
+    return part(frame, name)
+
+
 def part_or_empty(holder: Members, name: str, at: str = "") -> Members:
     return part(holder, name, at) if holder.get(name) is not None else {}
 

@@ -6,16 +6,17 @@ this module adds its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from guestctl.sandbox.faces import demands
 from guestctl.sandbox.faces.demands import Members, Wrong
+from guestctl.sandbox.faces.pages import Told
 from guestctl.sandbox.faults import Fault, Faults
 from guestctl.sandbox.options import SandboxOptions
-from guestctl.sandbox.surface import Door, HttpReply, HttpRequest, Peer, Refused, Route, decode, error
+from guestctl.sandbox.surface import Door, HttpReply, HttpRequest, Peer, Refused, Route, error
 from guestctl.sandbox.tokens import Grant
 from guestctl.sandbox.world import Conversation, Message, Role, World, dumps
 
@@ -38,7 +39,6 @@ class Family:
     """A face without its words."""
 
     api: str
-    holder: str | None = "message"  # where a pushed frame has its message; None: it is the message
     token_life: float = 1800.0
 
     def __init__(self, world: World, faults: Faults, options: SandboxOptions) -> None:
@@ -210,32 +210,16 @@ class Family:
     def pushed(self, conversation: Conversation, frame: str) -> None:
         """Deliver as it is. What is a message to the guest also enters the history."""
         try:
-            pushed = decode(frame)
-        except ValueError:
-            pushed = None  # hostile frames are what this is for
-        held = pushed.get(self.holder) if self.holder and isinstance(pushed, dict) else pushed
-        if isinstance(held, dict):
-            self._keep(conversation, held)
+            told = self.told(conversation, demands.members(frame))
+        except Wrong:
+            told = None  # hostile frames are what this is for
+        if told is not None and all(message.id != told.id for message in conversation.messages):
+            self._world.say(conversation, told.text, role=told.role, name=told.name, message_id=told.id, tell=False)
         conversation.broadcast(frame)
 
-    def _keep(self, conversation: Conversation, held: Mapping[str, Any]) -> None:
-        identifier = held.get("id", held.get("messageId"))
-        text, sender = held.get("text"), held.get("from")
-        said = sender if isinstance(sender, dict) else {}
-        if not isinstance(identifier, str) or not isinstance(text, str) or held.get("direction") == "inbound":
-            return
-        if said.get("id") == conversation.guest_id or any(m.id == identifier for m in conversation.messages):
-            return
-        role: Role = "bot" if "bot" in (said.get("role"), said.get("id")) else "agent"
-        name = said.get("name")
-        self._world.say(
-            conversation,
-            text,
-            role=role,
-            name=name if isinstance(name, str) else None,
-            message_id=identifier,
-            tell=False,
-        )
+    def told(self, conversation: Conversation, frame: Members) -> Told:
+        """What a frame of this family's tells the guest; the reverse of `frame`. Raises Wrong for any other."""
+        raise NotImplementedError
 
 
 def as_frame(**fields: Any) -> str:

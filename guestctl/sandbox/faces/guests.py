@@ -38,7 +38,6 @@ class Guests(Family):
     """200 requests a minute are served, as published, unless the sandbox is fast."""
 
     api = "guests"
-    holder = "payload"
 
     def __init__(self, world: World, faults: Faults, options: SandboxOptions) -> None:
         super().__init__(world, faults, options)
@@ -181,6 +180,9 @@ class Guests(Family):
 
     def frame(self, conversation: Conversation, message: Message) -> str:
         return as_frame(type="message", payload=self._shown(conversation, message))
+
+    def told(self, conversation: Conversation, frame: Members) -> pages.Told:
+        return pages.told(demands.part_of(frame, "message", "payload"))
 
     @staticmethod
     def _shown(conversation: Conversation, message: Message) -> dict[str, Any]:

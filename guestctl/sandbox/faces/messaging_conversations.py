@@ -16,6 +16,7 @@ from typing import Any
 from guestctl.sandbox.faces import demands
 from guestctl.sandbox.faces.demands import Members, Wrong
 from guestctl.sandbox.faces.family import GUEST, NOT_ALLOWED, REFUSED_TOKEN, Family, Seat, as_frame
+from guestctl.sandbox.faces.pages import Told
 from guestctl.sandbox.surface import Door, HttpReply, HttpRequest, Peer, Route
 from guestctl.sandbox.world import Conversation, Message
 
@@ -139,6 +140,15 @@ class MessagingConversations(Family):
 
     def frame(self, conversation: Conversation, message: Message) -> str:
         return as_frame(type="message", message=shown(conversation, message))
+
+    def told(self, conversation: Conversation, frame: Members) -> Told:
+        message = demands.part_of(frame, "message", "message")
+        by = demands.part(message, "from", "message.")
+        if demands.text(by, "id", "message.from.") == conversation.guest_id:
+            raise Wrong(400, "message.from.id is the guest's own")
+        demands.text(message, "timestamp", "message.")
+        identifier, text = demands.text(message, "id", "message."), demands.text(message, "text", "message.")
+        return Told(identifier, text, "bot" if by["id"] == "bot" else "agent", demands.text_or_none(by, "name"))
 
     def farewell(self, conversation: Conversation) -> None:
         over = demands.ended()

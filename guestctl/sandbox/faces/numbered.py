@@ -7,6 +7,7 @@ when one is locked.
 from __future__ import annotations
 
 from guestctl.sandbox.faces import demands, pages
+from guestctl.sandbox.faces.demands import Members, Wrong
 from guestctl.sandbox.faces.family import GUEST, Family, Seat, as_frame
 from guestctl.sandbox.surface import HttpReply, HttpRequest
 from guestctl.sandbox.world import Conversation, Message, Role
@@ -55,6 +56,12 @@ class Numbered(Family):
 
     def frame(self, conversation: Conversation, message: Message) -> str:
         return as_frame(type="message", message=pages.numbered(message))
+
+    def told(self, conversation: Conversation, frame: Members) -> pages.Told:
+        message = demands.part_of(frame, "message", "message")
+        if not isinstance(message.get("sequenceNumber"), int):
+            raise Wrong(400, "message.sequenceNumber is not a number")
+        return pages.told(message, "messageId")
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None:
         conversation.broadcast(as_frame(type="typing"))

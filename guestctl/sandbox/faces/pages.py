@@ -7,18 +7,39 @@ bearers, sockets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from guestctl.sandbox.faces import demands
-from guestctl.sandbox.faces.demands import Wrong
+from guestctl.sandbox.faces.demands import Members, Wrong
 from guestctl.sandbox.surface import HttpReply, HttpRequest
-from guestctl.sandbox.world import Conversation, Message, World
+from guestctl.sandbox.world import Conversation, Message, Role, World
 
 LIMIT, DEFAULT_LIMIT = 100, 50
 
 
 def sender(message: Message) -> dict[str, str]:
     return {"role": message.role, **({} if message.name is None else {"name": message.name})}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a message to the guest says, read from the wire."""
+
+    id: str
+    text: str
+    role: Role
+    name: str | None
+
+
+def told(held: Members, id_name: str = "id") -> Told:
+    """A message to the guest, read as `shown` and `numbered` write it. Raises Wrong."""
+    if held.get("direction") != "outbound":
+        raise Wrong(400, "direction is not outbound")
+    demands.text(held, "timestamp")
+    by = demands.part(held, "from")
+    role: Role = "bot" if by.get("role") == "bot" else "agent"
+    return Told(demands.text(held, id_name), demands.text(held, "text"), role, demands.text_or_none(by, "name"))
 
 
 def shown(message: Message, key_name: str = "messageId") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guestctl.sandbox.faces import demands, pages
-from guestctl.sandbox.faces.demands import Wrong
+from guestctl.sandbox.faces.demands import Members, Wrong
 from guestctl.sandbox.faces.family import Family
 from guestctl.sandbox.faces.oauth import OAuth
 from guestctl.sandbox.faults import Faults
@@ -27,7 +27,6 @@ class WebmessagingConversations(Family):
     """A frame pushed by a test is a message as history shows it."""
 
     api = "webmessaging-conversations"
-    holder = None
     token_life = 900.0
 
     def __init__(self, world: World, faults: Faults, options: SandboxOptions) -> None:
@@ -117,3 +116,6 @@ class WebmessagingConversations(Family):
     def frame(self, conversation: Conversation, message: Message) -> str:
         """Nobody is connected; this is what a test's frame looks like."""
         return dumps(pages.shown(message))
+
+    def told(self, conversation: Conversation, frame: Members) -> pages.Told:
+        return pages.told(frame)
