@@ -140,6 +140,17 @@ def test_other_machines(host: str) -> None:
     assert not is_loopback(host)
 
 
+@pytest.mark.parametrize("url", ["http://a.example/?t=canary", "ws://a.example/?t=canary"])
+def test_nothing_goes_in_the_clear_unless_it_is_allowed(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Network(ca=None, environ={}).permit(url)
+    assert caught.value.code == "config.cleartext"
+    assert caught.value.message.startswith("a.example:80 would be reached without TLS: ")
+    Network(ca=None, environ={}, cleartext=True).permit(url)
+    for other in ("https://a.example/", "wss://a.example/", "http://127.0.0.1:1/", "ws://localhost/"):
+        Network(ca=None, environ={}).permit(other)
+
+
 def test_authorities_by_default_are_the_systems() -> None:
     assert Network(ca=None, environ={"SSL_CERT_FILE": ""}).authorities() == ("default", None)
 
