@@ -271,7 +271,7 @@ class Listener:
             assert over is not None
             raise over
         try:
-            self.exchange.renew(kind, self._deadline(), stale=self.exchange.session.credential(kind))
+            self.exchange.replacement(kind, self._deadline(), stale=self.exchange.session.credential(kind))
         except (NetworkError, TimedOut, RateLimited) as failure:
             yield Connection("lost", f"the token could not be renewed yet: {failure.message}")
 
