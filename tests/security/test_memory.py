@@ -23,7 +23,9 @@ from tests.security.memory import peak
 from tests.security.strange import ROOT
 from tests.transport.peers import TEXT, Conn, Script, answer, close, frame, serving, text
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the kernel tells no peaks here")
+pytestmark = pytest.mark.skipif(
+    not (peak() and os.path.exists("/proc/self/clear_refs")), reason="the kernel tells no peaks here"
+)
 
 MESSAGE = 1 << 20
 #: What is sent in one go, again and again.
