@@ -5,8 +5,10 @@ Knows: how a printed line is run. Must not know: what the line is about.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,6 +37,7 @@ class Shell:
         if shutil.which("bash") is None:
             pytest.skip("bash is not installed here")
         self.cwd = front.cwd
+        self._started: list[subprocess.Popen[str]] = []
         self._place = front.cwd / "bin"
         self._place.mkdir()
         self.environ = {**front.environ, "HOME": str(front.cwd), "PYTHONPATH": str(ROOT)}
@@ -55,12 +58,22 @@ class Shell:
             pytest.skip("neither jq nor its Python binding is installed here")
 
     def start(self, line: str, **environ: str) -> subprocess.Popen[str]:
+        """The line, running, until `close` at the latest. It hears Ctrl-C whoever we are."""
         self.needs(line)
-        return subprocess.Popen(
-            ["bash", "-o", "pipefail", "-c", f"exec {line}" if "|" not in line else line],
+        heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', sys.argv[1:])"
+        process = subprocess.Popen(
+            [sys.executable, "-c", heard, "bash", "-o", "pipefail", "-c", f"exec {line}" if "|" not in line else line],
             cwd=self.cwd, env={**self.environ, **environ}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def __call__(self, line: str, environ: Mapping[str, str] | None = None, *, code: int = 0) -> str:
         self.needs(line)

@@ -47,8 +47,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def shell(served: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Shell:
-    return Shell(sandboxed(served))
+def shell(served: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Iterator[Shell]:
+    found = Shell(sandboxed(served))
+    yield found
+    found.close()
 
 
 def test_on_the_sandbox(shell: Shell) -> None:

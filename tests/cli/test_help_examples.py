@@ -186,7 +186,7 @@ def _going_on(shell: Shell, line: str) -> Iterator[tuple[subprocess.Popen[str], 
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         reader.join()
-        process.communicate()
+        shell.close()
 
 
 @pytest.mark.parametrize("example", PARSED)
