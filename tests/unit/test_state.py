@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guestctl import state as module
-from guestctl.clock import Deadline
+from guestctl.clock import Deadline, rfc3339
 from guestctl.errors import Failure, SessionOver, TimedOut, UsageError
 from guestctl.model import Credential, Limits, Secret, Session
 from guestctl.state import Activity, Cursor, LedgerEntry, State, owner_of
@@ -55,7 +55,7 @@ FULL = session(
     created_at=1_700_000_000.125,
     expires_at=1_700_003_600.5,
     credentials={
-        "guest": Credential("guest", Secret("tok-1"), 1_700_000_900.25, Secret("ref-1")),
+        "guest": Credential("guest", Secret("tok-1"), 1_700_000_900.25, Secret("ref-1"), life=900.5),
         "history": Credential("history", Secret("jwt")),
     },
     limits=Limits(2048, 4096, 10240, ("image/png", "text/plain"), (".exe",)),
@@ -68,7 +68,10 @@ FULL = session(
 
 def test_a_session_comes_back_exactly(state: State) -> None:
     state.put(SCOPE, FULL)
-    assert state.get(SCOPE, "default") == FULL
+    found = state.get(SCOPE, "default")
+    assert found == FULL
+    assert found is not None
+    assert {kind: held.life for kind, held in found.credentials.items()} == {"guest": 900.5, "history": None}
     changed = session(ids={"guest": "g"})
     state.put(SCOPE, changed)
     assert state.get(SCOPE, "default") == changed, "nothing of the old one stays, tokens least of all"
@@ -634,10 +637,27 @@ def test_a_file_others_can_read_is_refused(tmp_path: Path, clock: FakeClock) -> 
 
 
 @posix
+def test_files_are_private_from_the_first_instant(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not made so afterwards, when somebody else may have them open."""
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    before = os.umask(0)
+    try:
+        with State.open(tmp_path / "s", clock) as state, state.lock("x", Deadline.after(clock, 1)):
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "s").rglob("*") if path.is_file()}
+    finally:
+        os.umask(before)
+    assert modes == {0o600}
+
+
+@posix
 def test_links_are_refused(tmp_path: Path, clock: FakeClock) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert "symbolic link" in refusal(tmp_path / "link", clock).message
+    refused = refusal(tmp_path / "link", clock)
+    assert refused.message == f"{tmp_path / 'link'} is a symbolic link; state is kept only in a real directory"
+    assert refused.hint == f"Set GUESTCTL_STATE to the real directory, or remove the link: rm {tmp_path / 'link'}"
     planted = tmp_path / "elsewhere"
     (tmp_path / "real" / "state.db").symlink_to(planted)
     assert "symbolic link" in refusal(tmp_path / "real", clock).message
@@ -715,7 +735,7 @@ def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, clock: FakeClock,
         with pytest.raises(UsageError) as caught:
             state.begin(SCOPE, session("a"), "k", "text")
         assert caught.value.code == "state.unusable"
-        assert "database or disk is full" in caught.value.message
+        assert caught.value.message == f"state in {tmp_path / 's'} cannot be used: database or disk is full"
         state._connection = real
         assert state.sent(SCOPE, session("a"), "k") is None
         assert state.get(SCOPE, "a") == session("a")
@@ -754,6 +774,20 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
         assert state.get(SCOPE, "a") == session("a")
 
 
+def test_a_full_disk_under_memory(clock: FakeClock) -> None:
+    with State.open(None, clock) as state:
+        full = sqlite3.OperationalError("database or disk is full")
+        state._connection = Failing(state._connection, when("BEGIN", full))  # type: ignore[assignment]
+        with pytest.raises(UsageError) as caught:
+            state.use(SCOPE, "a")
+    assert caught.value.message == "state in memory cannot be used: database or disk is full"
+
+
+def test_a_name_that_is_no_text_can_be_locked(state: State, clock: FakeClock) -> None:
+    with state.lock("caf\udce9", Deadline.after(clock, 1), owner="\ud800"):
+        pass
+
+
 def test_a_bug_of_ours_is_not_blamed_on_the_disk(state: State) -> None:
     state._connection = Failing(state._connection, when("SELECT", sqlite3.ProgrammingError("bad")))  # type: ignore[assignment]
     with pytest.raises(sqlite3.ProgrammingError):
@@ -782,6 +816,7 @@ def test_a_damaged_file_is_set_aside_and_never_deleted(tmp_path: Path, clock: Fa
         fill(state, "a")
     (kept,) = directory.glob("state.db.damaged-*Z")
     assert kept.read_bytes() == content
+    assert kept.name == f"state.db.damaged-{rfc3339(clock.now()).translate({ord(':'): None, ord('-'): None})}"
     assert notices == [f"the state database was damaged: it is kept as {kept}, and guestctl starts with an empty one"]
     notices.clear()
     with State.open(directory, clock, notice=notices.append) as state:
