@@ -52,11 +52,7 @@ OWN: Mapping[str, Sequence[str]] = {
         "tests/unit/test_network.py",
     ),
     "guestctl/transport/socket.py": ("tests/transport/test_transport_socket.py",),
-    "guestctl/transport/stream.py": (
-        "tests/transport/test_transport_network.py",
-        "tests/transport/test_transport_socket.py",
-        "tests/transport/test_transport_tls.py",
-    ),
+    "guestctl/transport/stream.py": ("tests/transport/test_transport_stream.py",),
 }
 
 

@@ -1,0 +1,124 @@
+"""The byte stream by itself, plain and TLS: no wait outlives its deadline, and what has left is counted."""
+
+from __future__ import annotations
+
+import socket as sockets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from guestctl.clock import Deadline, SystemClock
+from guestctl.transport.network import Network
+from guestctl.transport.stream import Limit, Stream, TlsStream
+from tests.transport.authorities import Authority
+from tests.transport.peers import Conn, Script, serving
+
+CLOCK = SystemClock()
+PATIENCE = 60.0
+
+
+def limit(seconds: float | None = PATIENCE) -> Limit:
+    return Limit(Deadline(CLOCK, None) if seconds is None else Deadline.after(CLOCK, seconds))
+
+
+@contextmanager
+def plain() -> Iterator[tuple[Stream, sockets.socket]]:
+    near, far = sockets.socketpair()
+    with Stream(fileno=near.detach()) as stream, far:
+        stream.adopt(limit())
+        yield stream, far
+
+
+@contextmanager
+def secured(folder: Path, script: Script) -> Iterator[TlsStream]:
+    authority = Authority(folder)
+    context = Network(ca=str(authority.path), environ={}).ssl_context()
+    with (
+        serving(script, context=authority.server()) as peer,
+        sockets.create_connection(("127.0.0.1", peer.port)) as raw,
+        context.wrap_socket(raw, server_hostname="127.0.0.1", do_handshake_on_connect=False) as stream,
+    ):
+        assert isinstance(stream, TlsStream)
+        stream.adopt(limit())
+        stream.shake_hands()
+        yield stream
+
+
+def test_taking_never_waits() -> None:
+    with plain() as (stream, far):
+        assert stream.take(10) is None
+        far.sendall(b"hello")
+        assert stream.wait(PATIENCE)
+        assert stream.take(3) == b"hel"
+        assert stream.take(10) == b"lo"
+        far.close()
+        assert stream.take(10) == b""
+
+
+def test_waiting_ends_in_time_or_at_a_close() -> None:
+    with plain() as (stream, _):
+        assert not stream.wait(0.01)
+        stream.close()
+        with pytest.raises(ConnectionAbortedError):
+            stream.wait(None)
+
+
+def test_a_deadline_that_has_passed_is_an_error_and_none_is_no_limit() -> None:
+    assert limit(None).remaining() is None
+    with pytest.raises(TimeoutError):
+        limit(0).remaining()
+
+
+def test_reading_meets_the_deadline_whatever_the_library_sets() -> None:
+    with plain() as (stream, far):
+        stream.settimeout(PATIENCE)
+        stream.limit.begin(Deadline.after(CLOCK, 0.05))
+        with pytest.raises(TimeoutError):
+            stream.recv_into(bytearray(8))
+        stream.limit.begin(Deadline.after(CLOCK, PATIENCE))
+        far.sendall(b"hello")
+        assert stream.recv_into(bytearray(8)) == 5
+
+
+def test_writing_counts_what_has_left() -> None:
+    with plain() as (stream, far):
+        stream.sendall(b"hello")
+        assert (far.recv(10), stream.limit.sent) == (b"hello", 5)
+        stuck = limit(0.05)
+        with pytest.raises(TimeoutError):
+            stream.put(bytes(64 << 20), stuck)
+        assert 0 < stuck.sent < 64 << 20
+
+
+def test_aborting_ends_both_directions_and_may_come_twice() -> None:
+    with plain() as (stream, far):
+        stream.abort()
+        assert (stream.take(1), far.recv(1)) == (b"", b"")
+        far.close()
+        stream.close()
+        stream.abort()
+
+
+def test_tls_says_there_is_nothing_yet(tmp_path: Path) -> None:
+    def script(conn: Conn) -> None:
+        conn.read(1)
+        conn.send(b"hello").rest()
+
+    with secured(tmp_path, script) as stream:
+        assert stream.take(10) is None
+        stream.limit.begin(Deadline.after(CLOCK, 0.05))
+        with pytest.raises(TimeoutError):
+            stream.recv_into(bytearray(8))
+        stream.put(b"?", limit())
+        stream.limit.begin(Deadline.after(CLOCK, PATIENCE))
+        assert stream.recv_into(bytearray(8)) == 5
+
+
+def test_tls_writing_to_who_does_not_read_meets_the_deadline(tmp_path: Path) -> None:
+    with secured(tmp_path, lambda conn: conn.hold()) as stream:
+        stuck = limit(0.3)
+        with pytest.raises(TimeoutError):
+            stream.put(bytes(64 << 20), stuck)
+        assert 0 < stuck.sent < 64 << 20
