@@ -173,7 +173,9 @@ class _Reader:
         if mark is not None:
             self._line = mark.line + 1
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        if mark is not None and self._text.split("\n")[mark.line][mark.column : mark.column + 1] == "\t":
+        # YAML ends a line at more than "\n", so there may be fewer here than it counts.
+        line = "".join(self._text.split("\n")[mark.line :][:1]) if mark is not None else ""
+        if mark is not None and line[mark.column : mark.column + 1] == "\t":
             problem = "a tab; YAML is indented with spaces"
         return self._error(str(problem))
 
