@@ -58,7 +58,7 @@ def test_what_fuzzing_has_found(tmp_path: Path) -> None:
     assert read_sender({"role": []}, "guest") == Sender("guest")
     assert Redactor().value({"token": "\ud800"}) == {"token": Secret("\ud800").placeholder}
     assert Redactor().value({"token": "0123456789\ud800"})["token"].startswith("***")
-    with pytest.raises(UsageError, match="x.yaml:3:"):
+    with pytest.raises(UsageError, match=r"x\.yaml:3:"):
         parse("a: 1\rb\rc: d", "x.yaml")  # more lines than line feeds
     start = '{"time": "2026-03-04T09:15:27.412Z", "seconds": '
     for line in (
