@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from random import Random
 from typing import Any
 
 import pyte
@@ -83,6 +85,27 @@ SEQUENCES = (
         "**b** [x](https://x)",
     ),
 )
+
+
+def test_nothing_forbidden_in_twenty_thousand_lines() -> None:
+    """Each example has a seed of its own, which the failure names."""
+    drawn = view(NARROW)
+    for seed in range(20_000):
+        random = Random(seed)
+        text, name = (
+            "".join(
+                random.choice(SEQUENCES) if random.random() < 0.5 else chr(random.randrange(0x110000))
+                for _ in range(random.randrange(most))
+            )
+            for most in (8, 4)
+        )
+        line = drawn.line(said(text, name))
+        steering = {c for c in line if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}} - set(
+            "\n\u200c\u200d"
+        )
+        assert not steering, seed
+        assert all(row.startswith(" " * 11) for row in line.split("\n")[1:]), seed
+        assert all(sum(map(cells, row)) <= 40 for row in line.split("\n")), seed
 
 
 class Emulated(pyte.Screen):
