@@ -17,7 +17,8 @@ that bot; else against the profile, as on the command line.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,20 @@ def _resolved(name: str | None, environ: Mapping[str, str]) -> Resolved:
     from guestctl.profiles import resolve
 
     return resolve(name, options={}, environ=environ, cwd=Path.cwd(), profiles_option=None, sandbox=lambda: None)
+
+
+#: What `guestctl …` would be the next step for at a shell, as a test does it.
+_NEXT = {"session.none": "guest.create() begins a session; guest.ask(text) does so by itself."}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """The next step of a failure of ours stands below its traceback."""
+    made = yield
+    errors = sys.modules.get("guestctl.errors")
+    if errors is not None and call.excinfo is not None and isinstance(call.excinfo.value, errors.Failure):
+        failure = call.excinfo.value
+        made.get_result().sections.append(("guestctl: next", _NEXT.get(failure.code, failure.hint)))
 
 
 # --- *.guest.yaml ---

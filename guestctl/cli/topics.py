@@ -71,7 +71,7 @@ KEYS: dict[str, str] = {
 #: Key of a bot script -> what it does. `sandbox/script.py` reads them.
 BOT_KEYS: dict[str, str] = {
     "name": "the bot's name",
-    "greeting": "an answer to the guest's arrival, where --auto-start lets conversations begin by themselves",
+    "greeting": "an answer to the guest's arrival (on web-messaging only with --auto-start)",
     "rules": "a list; the first rule that fits answers",
     "otherwise": "the answer when none fits",
     "match": "in a rule: a regular expression, found anywhere, in any case",
@@ -84,13 +84,16 @@ BOT_KEYS: dict[str, str] = {
     "replies": "several replies; [] is silence",
     "delay": "wait before a reply; at the top: before each (30ms)",
     "typing": "show that the bot is typing first",
-    "quickReplies": "[LABEL or {text, payload}, …]",
-    "card": "{title, description, image, actions: [LABEL or {text, payload} or {text, url}, …]}",
+    "quickReplies": "[LABEL or {text, payload, image}, …], or {title, replies: [LABEL, …]}",
+    "card": "{title, description, image, video, defaultAction, actions: [LABEL or {text, payload} or {text, url}, …]}",
     "carousel": "[card, …]",
-    "datePicker": "{title, times: [ISO or {at, duration}, …]}",
-    "listPicker": "{title, multiple, items: [TITLE or {id, title}, …]}",
-    "form": "{title, fields: [{id, type, title, required}, …]}; type is text, multiline, date, list or wheel",
-    "attachment": "URL or {url, name, type, size}",
+    "datePicker": "{title, subtitle, image, id, format, min, max, times: [ISO or {at, duration}, …]}",
+    "listPicker": "{title, subtitle, id, reply, multiple, items: [TITLE or {id, title, subtitle, image}, …]}, or "
+    "instead of multiple and items sections: [{title, multiple, items}, …]",
+    "form": "{title, subtitle, id, image, button, summary, received, reply, fields: [{id, type, title, subtitle, "
+    "required, placeholder, keyboard, autocomplete}, …]}, or instead of fields pages: [{title, subtitle, fields}, …]; "
+    "type is text, multiline, date, list or wheel, the last two with items",
+    "attachment": "URL or {url, name, type, size, text, id}",
     "handover": "an agent answers from here on: {name: NAME}",
     "disconnect": "true ends the conversation",
 }

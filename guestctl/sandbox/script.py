@@ -93,6 +93,8 @@ def _parse(script: str | bytes, name: str) -> _Node:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if mark is not None and text[mark.index : mark.index + 1] == "\t":
+            problem = "a tab; YAML is indented with spaces"
         raise ScriptError(f"{name}:{line}: not YAML: {problem}") from None
 
 
@@ -176,6 +178,24 @@ _TRIGGERS = ("match", "contains", "equals", "payload")
 _RICH = ("quickReplies", "card", "carousel", "datePicker", "listPicker", "form", "attachment")
 _REPLY = ("text", "delay", "typing", *_RICH)
 _ANSWER = ("reply", "replies", "delay", "typing", *_RICH, "handover", "disconnect")
+#: What the parts of an answer may say, by the key they stand under.
+PARTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "quickReplies": (("text", "payload", "image"), ("title", "replies")),
+    "card": (("title", "description", "image", "video", "actions", "defaultAction"), ("text", "payload", "url")),
+    "datePicker": (("title", "subtitle", "image", "times", "min", "max", "format", "id"), ("at", "duration")),
+    "listPicker": (
+        ("title", "subtitle", "id", "reply", "multiple", "items", "sections"),
+        ("title", "multiple", "items"),
+        ("id", "title", "subtitle", "image"),
+    ),
+    "form": (
+        ("id", "title", "subtitle", "image", "button", "summary", "received", "reply", "fields", "pages"),
+        ("title", "subtitle", "fields"),
+        ("id", "type", "title", "subtitle", "required", "placeholder", "keyboard", "autocomplete"),
+    ),
+    "attachment": (("url", "name", "type", "size", "text", "id"),),
+    "handover": (("name",),),
+}
 _KEYBOARDS = ("Default", "Decimal", "Email", "Number", "NumberPunctuation", "Phone", "URL", "Websearch")
 _DATE_FORMATS = ("dayMonthYear", "monthDayYear", "yearMonthDay")
 _MEDIA = {"image": "Image", "audio": "Audio", "video": "Video"}
@@ -264,7 +284,7 @@ class _Script:
     def _handover(self, node: _Node) -> str:
         if isinstance(node.value, str):
             return self._text(node)
-        keys = self._mapping(node, ("name",))
+        keys = self._mapping(node, PARTS["handover"][0])
         return self._text(self._needed(node, keys, "name"))
 
     def _reply(self, node: _Node) -> Reply:
@@ -313,7 +333,7 @@ class _Script:
 
     def _quick_replies(self, node: _Node) -> list[dict[str, Any]]:
         if isinstance(node.value, dict):
-            keys = self._mapping(node, ("title", "replies"))
+            keys = self._mapping(node, PARTS["quickReplies"][1])
             group = {
                 "title": self._text(self._needed(node, keys, "title")),
                 "actions": [one["quickReply"] for one in self._quick_replies(self._needed(node, keys, "replies"))],
@@ -321,7 +341,7 @@ class _Script:
             return [{"contentType": "QuickReplyV2", "quickReplyV2": group}]
         items: list[dict[str, Any]] = []
         for entry in self._list(node):
-            keys = self._short(entry, "text", ("text", "payload", "image"))
+            keys = self._short(entry, "text", PARTS["quickReplies"][0])
             text = self._text(self._needed(entry, keys, "text"))
             reply = {"text": text, "payload": self._text(keys["payload"]) if "payload" in keys else text}
             reply |= {"action": "Message", **self._optional(keys, {"image": "image"})}
@@ -329,7 +349,7 @@ class _Script:
         return items
 
     def _card(self, node: _Node) -> dict[str, Any]:
-        keys = self._mapping(node, ("title", "description", "image", "video", "actions", "defaultAction"))
+        keys = self._mapping(node, PARTS["card"][0])
         card: dict[str, Any] = {
             "title": self._text(self._needed(node, keys, "title")),
             "description": self._text(keys["description"]) if "description" in keys else "",
@@ -340,7 +360,7 @@ class _Script:
         return card | self._optional(keys, {"image": "image", "video": "video"})
 
     def _card_action(self, node: _Node) -> dict[str, Any]:
-        keys = self._short(node, "text", ("text", "payload", "url"))
+        keys = self._short(node, "text", PARTS["card"][1])
         text = self._text(self._needed(node, keys, "text"))
         if "url" in keys:
             if "payload" in keys:
@@ -353,8 +373,7 @@ class _Script:
         return [{"contentType": "Carousel", "carousel": {"cards": cards}}]
 
     def _date_picker(self, node: _Node, also: tuple[str, ...] = ()) -> dict[str, Any]:
-        allowed = ("title", "subtitle", "image", "times", "min", "max", "format", "id")
-        keys = self._mapping(node, (*allowed, *also))
+        keys = self._mapping(node, (*PARTS["datePicker"][0], *also))
         picker: dict[str, Any] = {"title": self._text(self._needed(node, keys, "title"))}
         picker |= self._optional(keys, {"subtitle": "subtitle", "image": "imageUrl", "id": "id"})
         if "times" in keys:
@@ -367,12 +386,12 @@ class _Script:
         return picker
 
     def _slot(self, node: _Node) -> dict[str, Any]:
-        keys = self._short(node, "at", ("at", "duration"))
+        keys = self._short(node, "at", PARTS["datePicker"][1])
         duration = self._seconds(keys["duration"], 31 * 86_400.0) if "duration" in keys else 3600.0
         return {"dateTime": self._moment(self._needed(node, keys, "at")), "duration": round(duration)}
 
     def _list_picker(self, node: _Node) -> dict[str, Any]:
-        keys = self._mapping(node, ("title", "subtitle", "id", "reply", "multiple", "items", "sections"))
+        keys = self._mapping(node, PARTS["listPicker"][0])
         title = self._text(self._needed(node, keys, "title"))
         received = {"title": title, **self._optional(keys, {"subtitle": "subtitle"})}
         reply = {"title": title, "subtitle": title}
@@ -391,7 +410,7 @@ class _Script:
             raise self._error(keys["multiple"], "with `sections` this belongs into each of them")
         sections = []
         for entry in self._list(keys["sections"]):
-            inner = self._mapping(entry, ("title", "multiple", "items"))
+            inner = self._mapping(entry, PARTS["listPicker"][1])
             self._needed(entry, inner, "items")
             sections.append(self._section(self._text(self._needed(entry, inner, "title")), inner))
         return sections
@@ -402,7 +421,7 @@ class _Script:
 
     def _items(self, node: _Node, extra: str | None = None) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
-        allowed = ("id", "title", *((extra,) if extra else ("subtitle", "image")))
+        allowed = ("id", "title", extra) if extra else PARTS["listPicker"][2]
         for entry in self._list(node):
             keys = self._short(entry, "title", allowed)
             title = self._text(self._needed(entry, keys, "title"))
@@ -414,8 +433,7 @@ class _Script:
         return items
 
     def _form(self, node: _Node) -> list[dict[str, Any]]:
-        allowed = ("id", "title", "subtitle", "image", "button", "summary", "received", "reply", "fields", "pages")
-        keys = self._mapping(node, allowed)
+        keys = self._mapping(node, PARTS["form"][0])
         title = self._text(self._needed(node, keys, "title"))
         button = self._text(keys["button"]) if "button" in keys else "Start"
         introduction = {"title": title, "buttonText": button}
@@ -428,7 +446,7 @@ class _Script:
         else:
             pages = []
             for entry in self._list(keys["pages"]):
-                page = self._mapping(entry, ("title", "subtitle", "fields"))
+                page = self._mapping(entry, PARTS["form"][1])
                 subtitle = self._text(page["subtitle"]) if "subtitle" in page else ""
                 name = self._text(self._needed(entry, page, "title"))
                 pages.append(self._page(name, subtitle, self._needed(entry, page, "fields"), seen))
@@ -464,7 +482,7 @@ class _Script:
             keys = self._mapping(rest, ("id", "items"))
             items = self._items(self._needed(rest, keys, "items"), "value")
             return {"formComponentType": "WheelPicker", "wheelPicker": {"id": identifier, "items": items}}
-        allowed = ("id", "title", "subtitle", "required", "placeholder", "keyboard", "autocomplete")
+        allowed = tuple(key for key in PARTS["form"][2] if key != "type")
         keys = self._mapping(rest if isinstance(node.value, dict) else node, allowed)
         field = {
             "id": identifier,
@@ -480,7 +498,7 @@ class _Script:
         from mimetypes import guess_type
         from urllib.parse import unquote, urlsplit
 
-        keys = self._short(node, "url", ("url", "name", "type", "size", "text", "id"))
+        keys = self._short(node, "url", PARTS["attachment"][0])
         url = self._text(self._needed(node, keys, "url"))
         try:
             path = urlsplit(url).path
@@ -557,6 +575,9 @@ class _Script:
             for entry in value.values():
                 self._check_references(node, entry)
         elif isinstance(value, str):
+            slip = re.search(r"(?<!\$)\$\{[A-Za-z_][\w.]*(?![\w.]|\})", value)
+            if slip is not None:
+                raise self._error(node, f"{slip[0]} is not closed; a literal is $${{")
             for found in REFERENCE.finditer(value):
                 name = found[2]
                 if not found[1] and not (name.startswith("attr.") and len(name) > 5) and name not in self._captures:

@@ -51,6 +51,24 @@ def test_fixtures(project: pytest.Pytester) -> None:
     run(project).assert_outcomes(passed=2)
 
 
+def test_a_failure_says_what_to_do_next(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        def test_said_too_early(guest):
+            guest.send("x")
+
+        def test_not_ours(guest):
+            assert not "ours"
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        ["*guestctl: next*", "guest.create() begins a session; guest.ask(text) does so by itself."]
+    )
+    assert result.stdout.str().count("guestctl: next") == 1
+
+
 def test_a_wrong_bot_script_is_told(project: pytest.Pytester) -> None:
     project.makepyfile(
         """

@@ -57,6 +57,8 @@ def test_bots(alone: Front) -> None:
     """Every key the sandbox reads has a line, and the script works as it is printed."""
     read = {"name", "delay", "greeting", "rules", "otherwise", *script._TRIGGERS, "times", "after_handover"}
     assert set(topics.BOT_KEYS) == read | set(script._ANSWER)
+    for key, parts in script.PARTS.items():
+        assert set(sum(parts, ())) <= set(re.findall(r"\w+", topics.BOT_KEYS[key])), key
     page = alone("help", "bots").out
     assert topics.BOT in page
     script.load(topics.BOT, "bot.yaml")  # raises ScriptError for what it does not understand
