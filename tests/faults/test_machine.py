@@ -10,7 +10,7 @@ from tests.faults.mutants import MUTANTS
 RUNS, STEPS = 500, 50
 
 #: Shrinking what fails takes Hypothesis up to five minutes.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_whatever_happens_in_whatever_order() -> None:

@@ -30,7 +30,7 @@ TELLING = (
     ("messaging-conversations", 5030),
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def judged(plan: Sequence[Schedule]) -> Tally:

@@ -24,6 +24,8 @@ WORST = ("lost", "doubled", "out of order")
 #: Schedules under way at once in a process; and those it is given at a time.
 AT_ONCE = 8
 BATCH = 240
+#: Mutants are not waited for as long as whoever may yet be right: seconds (see `model` and `oracles`).
+MUTANT_RECOVERY, MUTANT_SLACK = 8.0, 4.0
 
 
 @dataclass
@@ -110,7 +112,8 @@ def caught(number: int) -> list[str]:
     """What the oracles have against a mutant's run."""
     mutant = MUTANTS[number]
     with hurried(), mutant.at_work():
-        return [violation.oracle for violation in judge(carry_out(mutant.shown_by))]
+        run = carry_out(mutant.shown_by, recovery=MUTANT_RECOVERY)
+        return [violation.oracle for violation in judge(run, slack=MUTANT_SLACK)]
 
 
 def mutants(jobs: int) -> Iterator[tuple[str, list[str]]]:
