@@ -120,7 +120,7 @@ def test_evicted(front: Front) -> None:
     url = front.environ["GUESTCTL_SANDBOX_URL"].replace("http", "ws") + "/v1"
     deployment = "5a4db0c5-0000-4000-8000-677565737463"
     # A process of its own: CPython's parser, which reads annotations, is not safe for two threads.
-    with started(front, "listen", "--for", "20") as process:
+    with started(front, "listen", "--for", "100") as process:
         # Which of them the service calls the oldest, configuring decides.
         _until(lambda: front("sandbox", "sessions").records[-1]["configures"] == 2)
         strangers = [websocket.create_connection(f"{url}?deploymentId={deployment}") for _ in range(3)]
@@ -128,7 +128,7 @@ def test_evicted(front: Front) -> None:
             for stranger in strangers:
                 stranger.send(json.dumps({"action": "configureSession", "deploymentId": deployment, "token": token}))
                 stranger.recv()
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         finally:
             for stranger in strangers:
                 stranger.close()

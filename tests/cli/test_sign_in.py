@@ -36,10 +36,10 @@ def guest(own: Callable[..., Front]) -> Front:
 @contextmanager
 def listening(front: Front) -> Iterator[Callable[[], Result]]:
     """A `listen` in a process of its own that is attached; gives what waits for its end."""
-    with started(front, "listen", "--for", "20", "-o", "jsonl") as process:
+    with started(front, "listen", "--for", "100", "-o", "jsonl") as process:
 
         def ended() -> Result:
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
             return Result(process.returncode, out.decode(), err.decode())
 
         for _ in range(400):
