@@ -32,7 +32,7 @@ from guestctl.errors import (
     UsageError,
 )
 from guestctl.line import Line
-from guestctl.model import Credential, CredentialKind, Message, Secret, Session
+from guestctl.model import OVER, Credential, CredentialKind, Message, Secret, Session
 from guestctl.state import State, owner_of
 from guestctl.wire import Call, Flow, Frame, Reply, Request, Turn
 
@@ -345,23 +345,20 @@ class Exchange:
     def keep(self, session: Session) -> None:
         """Make this the session, and store it (without its tokens, where the profile says so).
 
-        A token that another process has renewed meanwhile is newer than ours and is not overwritten. A
-        session that was renamed meanwhile is followed; one that was forgotten stays so, and whichever has
-        taken its name is left alone.
+        A token that another process has renewed meanwhile is newer than ours and is not overwritten, and
+        what was revoked when the session ended does not come back. A session that was renamed meanwhile is
+        followed; one that was forgotten stays so, and whichever has taken its name is left alone.
         """
-        draft = self.session.state == "draft"
-        stored = None if draft else self.state.find(self.scope, session)
-        if stored is not None:
-            session = replace(session, name=stored.name)
-            for kind, theirs in stored.credentials.items():
-                ours = session.credentials.get(kind)
-                if ours is not None and _newer(theirs, ours):
-                    session = replace(session.having(theirs), ids=stored.ids)
-        self.session = session
         in_memory = self.dialect.profile.store_tokens == "memory"
-        (self.state.put if draft else self.state.update)(
-            self.scope, replace(session, credentials={}) if in_memory else session
-        )
+
+        def kept(session: Session) -> Session:
+            self.session = session
+            return replace(session, credentials={}) if in_memory else session
+
+        if self.session.state == "draft":
+            self.state.put(self.scope, kept(session))
+        elif not self.state.amend(self.scope, session, lambda stored: kept(_merged(session, stored))):
+            self.session = session
 
     def again(self, route: str, wait: float, why: BaseException | None) -> None:
         """Tell whoever watches the exchange that something is tried again, in how many seconds and why."""
@@ -403,6 +400,19 @@ def not_stored(session: Session) -> SessionOver:
         code="session.none",
         api=session.api,
     )
+
+
+def _merged(session: Session, stored: Session) -> Session:
+    """Ours, but for what another process has written of it meanwhile."""
+    session = replace(session, name=stored.name)
+    for kind, theirs in stored.credentials.items():
+        ours = session.credentials.get(kind)
+        if ours is not None and _newer(theirs, ours):
+            session = replace(session.having(theirs), ids=stored.ids)
+    if stored.state in OVER:
+        left = {kind: held for kind, held in session.credentials.items() if kind in stored.credentials}
+        session = replace(session, credentials=left)
+    return session
 
 
 def _newer(theirs: Credential, ours: Credential) -> bool:

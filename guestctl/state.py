@@ -208,11 +208,14 @@ class State:
             )
             run("DELETE FROM budget WHERE at < ?", (self._clock.now() - DAY,))
 
-    def update(self, scope: str, session: Session) -> bool:
-        """Replace what is stored of a session, under whatever name that is now. Says whether it was there."""
+    def amend(self, scope: str, session: Session, change: Callable[[Session], Session]) -> bool:
+        """Replace what is stored of a session, under whatever name that is now, by what `change` makes of it;
+        no other process writes between. Says whether it was there."""
         with self._transaction(durable=True) as run:
             number = self._place(run, scope, session)
-            run("UPDATE session SET body = ? WHERE n = ?", (_dump_session(session), number))
+            for name, body in run("SELECT name, body FROM session WHERE n = ?", (number,)).fetchall():
+                changed = change(_load_session(name, body))
+                run("UPDATE session SET body = ? WHERE n = ?", (_dump_session(changed), number))
         return number is not None
 
     def get(self, scope: str, name: str) -> Session | None:

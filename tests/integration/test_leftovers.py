@@ -113,7 +113,7 @@ def age(guest: Guest, seconds: float) -> None:
         [(scope, session)] = state.sessions()
         held = session.credentials["guest"]
         old = replace(held, expires_at=SystemClock().now() + seconds, life=None)
-        state.update(scope, session.having(old))
+        state.amend(scope, session, lambda stored: stored.having(old))
 
 
 def test_a_stuck_renewal_ahead_of_time_fails_nobody(service: Room, enter: Enter) -> None:

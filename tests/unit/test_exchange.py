@@ -376,6 +376,18 @@ def test_a_renewal_elsewhere_is_not_overwritten(world: World) -> None:
     assert stored.token() == listening.session.token() == "new"
 
 
+def test_what_was_revoked_with_the_end_does_not_come_back(world: World) -> None:
+    listening, other = world.exchange, world.another()
+    signed_in = listening.session.having(Credential("sign-in", Secret("revoked"), world.clock.now() + 1000))
+    listening.keep(signed_in)
+    other.keep(replace(other.session, state="ended"))  # it never knew of the sign-in: as good as revoked
+    listening.keep(replace(listening.session, state="ended"))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.credential("sign-in") is None
+    assert stored.credential("guest") is not None
+
+
 def test_what_was_forgotten_stays_forgotten(world: World) -> None:
     world.state.forget(SCOPE, "default")
     world.exchange.keep(replace(world.exchange.session, new_session=False))

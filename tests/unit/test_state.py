@@ -190,7 +190,7 @@ def test_whoever_still_knows_a_session_by_its_old_name_finds_it(state: State) ->
     state.mark(SCOPE, old, "k", "accepted", "m2")
     state.record(SCOPE, old, [LedgerEntry("m2")])
     state.log(SCOPE, old, "late", {})
-    assert state.update(SCOPE, replace(old, notes={"late": True}))
+    assert state.amend(SCOPE, old, lambda stored: replace(stored, notes={"late": True}))
     found = state.find(SCOPE, old)
     assert found is not None
     assert (found.name, found.notes) == ("a-1", {"late": True})
@@ -212,7 +212,7 @@ def test_nothing_is_recorded_of_a_session_that_is_gone(clock: FakeClock, how: st
         successor = replace(old, created_at=old.created_at + 1)
         state.put(SCOPE, successor)
         assert state.find(SCOPE, old) is None
-        assert not state.update(SCOPE, replace(old, notes={"late": True}))
+        assert not state.amend(SCOPE, old, lambda stored: replace(stored, notes={"late": True}))
         state.record(SCOPE, old, [LedgerEntry("m2")])
         state.log(SCOPE, old, "late", {})
         state.set_cursor(SCOPE, old, "/f", Cursor("1:2", 20, "m2"))
