@@ -1,0 +1,126 @@
+"""Every API is everywhere: what a new one still lacks, one line each, with the file to edit.
+
+Knows: where the lists are that cannot be derived from the client's registry. Must not know: what stands in them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.base import Ability
+from guestctl.explain import CLOSES, everything
+from guestctl.model import Profile
+from guestctl.sandbox.faces import FACES
+from tests.examples import WIRE, Example, Json, Step, broken_frames, frame_name
+from tests.examples import load as examples
+from tests.sandbox.bare import EVERYBODY
+from tests.security.canaries import Canaries
+
+ROOT = Path(__file__).parents[1]
+
+
+def lacking(api: str) -> Iterator[str]:
+    if api not in {face.api for face in FACES}:
+        yield "a face in guestctl/sandbox/faces/, and its line in FACES"
+    if api not in {profile.get("api", NAMES[0]) for profile in _example_profiles()}:
+        yield "a profile in profiles.example.yaml"
+    if api != NAMES[0] and api not in {kind.api for kind in EVERYBODY}:
+        yield "a stranger in tests/sandbox/bare.py, and its name in EVERYBODY"
+    if not dialect_class(api).places:
+        yield "`places` in its dialect, without which doctor does not know its addresses"
+    yield from _unexplained_closes(api)
+    if not (WIRE / api).is_dir():
+        yield f"examples in tests/wire/{api}/"
+        return
+    yield from _unshown(api)
+    yield from _unexplained_frames(api)
+    yield from _unguarded_tokens(api)
+
+
+def _example_profiles() -> Iterator[dict[str, str]]:
+    yield from yaml.safe_load((ROOT / "profiles.example.yaml").read_text("utf-8"))["profiles"].values()
+
+
+def _steps(api: str) -> Iterator[tuple[Example, Step]]:
+    for example in examples(api).values():
+        for step in example.steps:
+            yield example, step
+
+
+def _unshown(api: str) -> Iterator[str]:
+    """Verbs that the API has and no example performs."""
+    kind = dialect_class(api)
+    verbs = {"create", "send", "history", *(["door", "attach"] if kind.has_socket else [])}
+    verbs |= {verb for ability, verb in _VERBS.items() if ability in kind.abilities}
+    for verb in sorted(verbs - {step.verb for _, step in _steps(api)}):
+        yield f"an example of `do: {verb}` in tests/wire/{api}/"
+    if kind.has_socket and not broken_frames(api):
+        yield f"`vital:` of what is heard in tests/wire/{api}/"
+
+
+_VERBS = {
+    Ability.REFRESH: "obtain",
+    Ability.TYPING: "typing",
+    Ability.CLEAR: "clear",
+    Ability.SYNC: "sync",
+    Ability.FILES: "download",
+    Ability.SIGN_IN: "sign_in",
+}
+
+
+def _unexplained_frames(api: str) -> Iterator[str]:
+    """Frames the examples hear and the client understands."""
+    told = {row.code for row in everything() if row.kind == "frame class" and (not row.apis or api in row.apis)}
+    heard = {
+        frame_name(heard.body)
+        for _, step in _steps(api)
+        for heard in step.hears
+        if not (isinstance(heard.means, dict) and "Unknown" in heard.means)
+    }
+    for frame in sorted(name for name in heard - told if name is not None):
+        yield f"a row for the frame {frame!r} in guestctl/explain.py"
+
+
+def _unexplained_closes(api: str) -> Iterator[str]:
+    dialect = dialect_class(api)(Profile("p", api=api), new_id=str)
+    for code in sorted({int(row[0]) for row in CLOSES} - {1015}) if dialect.has_socket else ():
+        rows = {row[3] for row in CLOSES if int(row[0]) == code and (not row[6] or api in row[6])}
+        if rows != {dialect.on_close(code)}:
+            yield f"a row of its own in CLOSES of guestctl/explain.py: close {code} is {dialect.on_close(code)!r}"
+
+
+def _unguarded_tokens(api: str) -> Iterator[str]:
+    """What an answer calls a token must be a name by which the canaries know one."""
+    secret = "long-enough-for-a-token"
+    for example, step in _steps(api):
+        tokens = list(_secrets([step.means, *(heard.means for heard in step.hears)]))
+        for answer in (step.reply, *step.hears):
+            for member, value in _members(answer.body if answer is not None else None):
+                known = isinstance(value, str) and Canaries().overhear(json.dumps({member: secret}).encode())
+                if value in tokens and not known:
+                    yield f"{member!r} in _MEMBERS of tests/security/canaries.py ({example.name})"
+
+
+def _members(value: Json) -> Iterator[tuple[str, Json]]:
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _members(inner)
+    if isinstance(value, dict):
+        yield from value.items()
+
+
+def _secrets(means: Json) -> Iterator[str]:
+    """The names of what the client keeps as a secret: `secret: $token` and `refresh: $other`."""
+    for member, value in _members(means):
+        if member in {"secret", "refresh"} and isinstance(value, str):
+            yield value
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_every_api_is_everywhere(api: str) -> None:
+    assert list(lacking(api)) == []
