@@ -119,22 +119,6 @@ scenarios:
     - say: When are you open?
     - expect: {contains: Monday, within: 5s}
 """
-#: Fault, as it is written with its own keys -> what happens. `sandbox/faults.py` reads them.
-FAULTS: dict[str, str] = {
-    "drop:code=1006": "close the socket instead of sending; 1006 breaks it without a close frame",
-    "refuse:status=403": "refuse the socket's upgrade",
-    "http:status=503": "answer a request with this status",
-    "unauthorized": "answer a request with 401",
-    "conflict:for=2s": "answer requests with 409 for a while",
-    "ratelimit:retry_after=1": "answer 429 with Retry-After; `date` for its other form",
-    "delay:ms=200": "send a frame or an answer later; order stays",
-    "duplicate": "send a frame twice",
-    "swap": "send a frame after the next one",
-    "silence:for=5s": "send nothing for a while, pongs included",
-    "truncate": "send half of a frame",
-    "garbage": "send a frame that is not JSON",
-    "lag:ms=500": "leave younger messages out of history",
-}
 _FAULT_KEYS: dict[str, str] = {
     "after=N": "first before the Nth frame or request from now on; once, unless `times` says otherwise",
     "every=N": "at each Nth",
@@ -196,13 +180,15 @@ def _checks(width: int | None) -> Iterator[str]:
 
 
 def _faults(width: int | None) -> Iterator[str]:
+    from guestctl.sandbox.faults import KINDS
+
     yield paragraphs(
         "`guestctl sandbox fault SPEC` arms a running sandbox, --fault SPEC of `serve` and `exec` one from its start. "
         "A spec is kind:key=value,key=value. What concerns a message's frame never concerns the message: it is "
         "stored.",
         width,
     )
-    yield "Kinds, with their own keys:\n" + columns(FAULTS.items(), width)
+    yield "Kinds, with their own keys:\n" + columns(((kind.written, kind.does) for kind in KINDS.values()), width)
     yield "Keys of every kind:\n" + columns(_FAULT_KEYS.items(), width)
     yield "`guestctl sandbox fault` lists what is armed, `guestctl sandbox fault --clear` ends it.\n"
 

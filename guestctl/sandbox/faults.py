@@ -15,59 +15,29 @@ Counting starts when the fault is armed and runs over the whole sandbox, whichev
 is served. Frames (to guests), requests (HTTP, of guests) and upgrades are counted apart; admin
 traffic, CORS preflights and the public deployment configuration are not counted.
 
-Frames; the message concerned is stored whatever happens to its frame:
+`KINDS` has a row for every kind: how it is written, what it does, what it hits. A message whose frame
+is hit is stored all the same. A kind that hits an action refuses it in that dialect's own frame. Each
+stream has its own count and its own `times`.
 
-    drop:code=1006     close the socket instead of sending: 1006 breaks TCP without a close frame, 1005
-                       closes without a status, any other code is sent in a close frame
-    delay:ms=200       send later; later frames of the socket wait behind it, so order stays
-    duplicate          send twice
-    swap               send after the socket's next frame, or alone when none follows soon
-    silence:for=5s     send nothing to anybody, pongs included, until the window has passed; what was
-                       held follows in order (a network that stalls: TCP loses nothing in mid-stream)
-    truncate           send the first half of the text
-    garbage            send something that is not JSON
-
-Requests, refused before anything is done:
-
-    http:status=503    answer with this status
-    unauthorized       answer 401
-    conflict:for=2s    answer 409 until the window has passed
-    ratelimit:retry_after=1   answer 429 with Retry-After, in seconds, or `date` for the HTTP-date form
-
-Others:
-
-    refuse:status=403  refuse the upgrade with this status
-    lag:ms=500         history omits messages younger than this (counts history requests)
-
-`delay` hits requests too (their answer is late). `silence`, `truncate` and `garbage` with an `on`
-other than `socket` hit the answers to such requests too. The four refusals with an `on` hit such
-actions too when they come over a socket, refused in that dialect's own frame. Each of these streams
-has its own count and its own `times`.
-
-A window (`conflict`, `silence`) opens at the first firing and hits everything that matches until its
-end; `times` counts windows and is 1 unless given. Of several faults due for one request the refusals
-come first, then damage, then delay; one that had to stand back fires at its next chance. For a frame
-all that are due are returned, in the order they were armed.
+A window opens at the first firing and hits everything that matches until its end; `times` counts
+windows and is 1 unless given. Of several faults due for one request the one of the lowest rank comes
+first; one that had to stand back fires at its next chance. For a frame all that are due are returned,
+in the order they were armed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from email.utils import formatdate
 from math import ceil
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from guestctl.clock import Clock
 
 ON = ("create", "send", "history", "socket", "refresh", "typing", "upload")
-_COMMON = ("after", "every", "times", "on")
-_REFUSALS = ("http", "unauthorized", "conflict", "ratelimit")
-_DAMAGE = ("silence", "truncate", "garbage")
-_WINDOWS = ("conflict", "silence")
-_ORDER = (*_REFUSALS, *_DAMAGE, "delay")
 _LONGEST = 86_400.0
 _MOST = 1_000_000_000
 
@@ -140,35 +110,131 @@ def _retry_after(value: str) -> int | None:
     return int(value)
 
 
-#: kind -> its own keys (key -> field of Fault, reader) and the defaults of those fields
-_KINDS: dict[str, tuple[dict[str, tuple[str, Callable[[str], Any]]], dict[str, Any]]] = {
-    "drop": ({"code": ("code", _between(1, 65535))}, {}),
-    "refuse": ({"status": ("status", _between(200, 599))}, {"status": 403}),
-    "http": ({"status": ("status", _between(300, 599))}, {"status": 503}),
-    "unauthorized": ({}, {"status": 401}),
-    "conflict": ({"for": ("seconds", _duration)}, {"status": 409, "seconds": 2.0}),
-    "ratelimit": ({"retry_after": ("retry_after", _retry_after)}, {"status": 429, "retry_after": 1}),
-    "delay": ({"ms": ("seconds", _milliseconds)}, {"seconds": 0.2}),
-    "duplicate": ({}, {}),
-    "swap": ({}, {}),
-    "silence": ({"for": ("seconds", _duration)}, {"seconds": 5.0}),
-    "truncate": ({}, {}),
-    "garbage": ({}, {}),
-    "lag": ({"ms": ("seconds", _milliseconds)}, {"seconds": 0.5}),
+#: What happens one by one, each with its own count: frames to guests, requests of theirs, actions that
+#: come over a socket, upgrades, readings of history.
+Stream: TypeAlias = Literal["frame", "request", "action", "upgrade", "history"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All that is particular to one kind of fault."""
+
+    written: str  # with its own keys and their defaults
+    does: str
+    hits: tuple[Stream, ...]
+    named: tuple[Stream, ...] = ()  # hit only by a fault that names the action with `on`
+    keys: Mapping[str, tuple[str, Callable[[str], Any]]] = field(default_factory=dict)  # -> field of Fault, reader
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    rank: int = 0  # which of several strikes a request: the lowest, then the first in the table
+    window: bool = False
+    on: tuple[str, ...] = ON  # under any other it would never fire
+    elsewhere: str = ""  # what to do instead
+
+
+_REQUESTS = tuple(what for what in ON if what != "socket")
+_NO_REQUEST = "{kind} concerns requests; use refuse for upgrades, drop for sockets"
+
+KINDS: dict[str, Kind] = {
+    "drop": Kind(
+        "drop:code=1006",  # 1005: a close frame without a status; any other code is sent in one
+        "close the socket instead of sending; 1006 breaks it without a close frame",
+        hits=("frame",),
+        keys={"code": ("code", _between(1, 65535))},
+    ),
+    "refuse": Kind(
+        "refuse:status=403",
+        "refuse the socket's upgrade",
+        hits=("upgrade",),
+        keys={"status": ("status", _between(200, 599))},
+        defaults={"status": 403},
+        on=("socket",),
+        elsewhere="{kind} concerns upgrades only; drop on={on}, or use http",
+    ),
+    "http": Kind(
+        "http:status=503",
+        "answer a request with this status",
+        hits=("request", "action"),
+        named=("action",),
+        keys={"status": ("status", _between(300, 599))},
+        defaults={"status": 503},
+        on=_REQUESTS,
+        elsewhere=_NO_REQUEST,
+    ),
+    "unauthorized": Kind(
+        "unauthorized",
+        "answer a request with 401",
+        hits=("request", "action"),
+        named=("action",),
+        defaults={"status": 401},
+        on=_REQUESTS,
+        elsewhere=_NO_REQUEST,
+    ),
+    "conflict": Kind(
+        "conflict:for=2s",
+        "answer requests with 409 for a while",
+        hits=("request", "action"),
+        named=("action",),
+        keys={"for": ("seconds", _duration)},
+        defaults={"status": 409, "seconds": 2.0},
+        window=True,
+        on=_REQUESTS,
+        elsewhere=_NO_REQUEST,
+    ),
+    "ratelimit": Kind(
+        "ratelimit:retry_after=1",
+        "answer 429 with Retry-After; `date` for its other form",
+        hits=("request", "action"),
+        named=("action",),
+        keys={"retry_after": ("retry_after", _retry_after)},
+        defaults={"status": 429, "retry_after": 1},
+        on=_REQUESTS,
+        elsewhere=_NO_REQUEST,
+    ),
+    "delay": Kind(
+        "delay:ms=200",  # later frames of the socket wait behind it
+        "send a frame or an answer later; order stays",
+        hits=("frame", "request"),
+        keys={"ms": ("seconds", _milliseconds)},
+        defaults={"seconds": 0.2},
+        rank=2,
+    ),
+    "duplicate": Kind("duplicate", "send a frame twice", hits=("frame",)),
+    "swap": Kind("swap", "send a frame after the next one", hits=("frame",)),  # or alone when none follows soon
+    "silence": Kind(
+        "silence:for=5s",  # a network that stalls: TCP loses nothing in mid-stream, what was held follows in order
+        "send nothing for a while, pongs included",
+        hits=("frame", "request"),
+        named=("request",),
+        keys={"for": ("seconds", _duration)},
+        defaults={"seconds": 5.0},
+        rank=1,
+        window=True,
+    ),
+    "truncate": Kind("truncate", "send half of a frame", hits=("frame", "request"), named=("request",), rank=1),
+    "garbage": Kind("garbage", "send a frame that is not JSON", hits=("frame", "request"), named=("request",), rank=1),
+    "lag": Kind(
+        "lag:ms=500",
+        "leave younger messages out of history",
+        hits=("history",),
+        keys={"ms": ("seconds", _milliseconds)},
+        defaults={"seconds": 0.5},
+        on=("history",),
+        elsewhere="{kind} concerns history only; drop on={on}",
+    ),
 }
-KINDS = tuple(_KINDS)
-_COMMON_READERS: dict[str, Callable[[str], Any]] = {"after": _count, "every": _count, "times": _count, "on": _on}
+_PLACES = {kind: place for place, kind in enumerate(KINDS)}
+_COMMON: dict[str, Callable[[str], Any]] = {"after": _count, "every": _count, "times": _count, "on": _on}
 
 
 def parse(spec: str) -> Fault:
     """A spec as contract.md §7 writes it. Raises FaultError and nothing else."""
     shown = repr(spec if len(spec) <= 80 else spec[:77] + "...")
     kind, colon, rest = spec.strip().partition(":")
-    if kind not in _KINDS:
-        raise FaultError(f"fault {shown}: unknown kind; kinds are {', '.join(KINDS)}{_guess(kind, KINDS)}")
-    own, defaults = _KINDS[kind]
-    keys = (*own, *_COMMON)
-    values: dict[str, Any] = dict(defaults)
+    if kind not in KINDS:
+        raise FaultError(f"fault {shown}: unknown kind; kinds are {', '.join(KINDS)}{_guess(kind, tuple(KINDS))}")
+    row = KINDS[kind]
+    keys = (*row.keys, *_COMMON)
+    values: dict[str, Any] = dict(row.defaults)
     given: set[str] = set()
     for part in rest.split(",") if colon else ():
         key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -179,28 +245,17 @@ def parse(spec: str) -> Fault:
         if key in given:
             raise FaultError(f"fault {shown}: {key} is given twice")
         given.add(key)
-        name, read = own[key] if key in own else (key, _COMMON_READERS[key])
+        name, read = row.keys[key] if key in row.keys else (key, _COMMON[key])
         try:
             values[name] = read(value)
         except ValueError as error:
             raise FaultError(f"fault {shown}: {key}={value} is not {error}") from None
     fault = Fault(spec=spec.strip(), kind=kind, **values)
-    _refuse_pointless(fault, shown)
-    if fault.times is None and (fault.after is not None or kind in _WINDOWS):
+    if fault.on is not None and fault.on not in row.on:
+        raise FaultError(f"fault {shown}: {row.elsewhere.format(kind=kind, on=fault.on)}")
+    if fault.times is None and (fault.after is not None or row.window):
         return replace(fault, times=1)
     return fault
-
-
-def _refuse_pointless(fault: Fault, shown: str) -> None:
-    """An `on` under which the fault could never fire is an error, not a fault that never comes."""
-    if fault.on is None:
-        return
-    if fault.kind == "lag" and fault.on != "history":
-        raise FaultError(f"fault {shown}: lag concerns history only; drop on={fault.on}")
-    if fault.kind == "refuse" and fault.on != "socket":
-        raise FaultError(f"fault {shown}: refuse concerns upgrades only; drop on={fault.on}, or use http")
-    if fault.kind in _REFUSALS and fault.on == "socket":
-        raise FaultError(f"fault {shown}: {fault.kind} concerns requests; use refuse for upgrades, drop for sockets")
 
 
 def _guess(word: str, choices: Sequence[str]) -> str:
@@ -237,7 +292,7 @@ class _Armed:
     def fire(self, stream: str, now: float) -> Fault:
         """The fault as it strikes now."""
         fault, tally = self.fault, self.tallies[stream]
-        if fault.kind not in _WINDOWS:
+        if not KINDS[fault.kind].window:
             tally.fired += 1
             return fault
         if tally.open_until is None or now >= tally.open_until:
@@ -268,15 +323,15 @@ class Faults:
 
         `route` is one of `ON`, or None for a request that belongs to none of them.
         """
-        return self._worst("request", route, _ORDER, self._hits_requests)
+        return self._worst("request", route)
 
     def action(self, route: str | None) -> Fault | None:
         """What refuses this action a guest sent over a socket; only faults that name it with `on`."""
-        return self._worst("action", route, _REFUSALS, lambda fault: fault.kind in _REFUSALS and fault.on is not None)
+        return self._worst("action", route)
 
     def upgrade(self) -> Fault | None:
         """What refuses this upgrade."""
-        return self._worst("upgrade", "socket", ("refuse",), lambda fault: fault.kind == "refuse")
+        return self._worst("upgrade", "socket")
 
     def frame(self, route: str | None) -> Sequence[Fault]:
         """All that befalls this frame, about to be sent to a guest.
@@ -286,19 +341,13 @@ class Faults:
         if not self._armed:
             return ()
         now = self._clock.monotonic()
-        return [
-            armed.fire("frame", now)
-            for armed in self._armed
-            if self._hits_frames(armed.fault)
-            and armed.fault.on in (None, "socket", route)
-            and armed.count("frame", now)
-        ]
+        return [armed.fire("frame", now) for armed in self._due("frame", now, "socket", route)]
 
     def lag(self) -> float:
         """Seconds by which this history request is behind; asked beside `http("history")`."""
         now = self._clock.monotonic()
-        due = [armed for armed in self._armed if armed.fault.kind == "lag" and armed.count("request", now)]
-        return max((armed.fire("request", now).seconds for armed in due), default=0.0)
+        due = self._due("history", now, "history")
+        return max((armed.fire("history", now).seconds for armed in due), default=0.0)
 
     def silence(self) -> float:
         """Seconds for which nothing, pongs included, may be sent: of an open window; asking does not count."""
@@ -317,27 +366,26 @@ class Faults:
         """The armed specs, in order."""
         return tuple(armed.fault.spec for armed in self._armed)
 
-    def _worst(
-        self, stream: str, route: str | None, order: Sequence[str], hits: Callable[[Fault], bool]
-    ) -> Fault | None:
+    def _worst(self, stream: Stream, route: str | None) -> Fault | None:
         if not self._armed:
             return None
         now = self._clock.monotonic()
-        due = [
+        due = self._due(stream, now, route)
+        return min(due, key=_precedence).fire(stream, now) if due else None
+
+    def _due(self, stream: Stream, now: float, *routes: str | None) -> Sequence[_Armed]:
+        """Counts one more of the stream, which belongs to these of `ON`, for every fault that could hit it."""
+        return [
             armed
             for armed in self._armed
-            if hits(armed.fault) and armed.fault.on in (None, route) and armed.count(stream, now)
+            if _hits(armed.fault, stream) and armed.fault.on in (None, *routes) and armed.count(stream, now)
         ]
-        return min(due, key=lambda armed: order.index(armed.fault.kind)).fire(stream, now) if due else None
 
-    @staticmethod
-    def _hits_requests(fault: Fault) -> bool:
-        if fault.kind in _REFUSALS:
-            return True
-        if fault.kind == "delay":
-            return fault.on != "socket"
-        return fault.kind in _DAMAGE and fault.on not in (None, "socket")
 
-    @staticmethod
-    def _hits_frames(fault: Fault) -> bool:
-        return fault.kind not in _REFUSALS and fault.kind not in ("refuse", "lag")
+def _hits(fault: Fault, stream: Stream) -> bool:
+    kind = KINDS[fault.kind]
+    return stream in kind.hits and (fault.on is not None or stream not in kind.named)
+
+
+def _precedence(armed: _Armed) -> tuple[int, int]:
+    return KINDS[armed.fault.kind].rank, _PLACES[armed.fault.kind]

@@ -78,12 +78,12 @@ def test_checks(alone: Front) -> None:
 
 def test_faults(alone: Front) -> None:
     page = alone("help", "faults").out
-    assert {faults.parse(spec).kind for spec in topics.FAULTS} == set(faults.KINDS)
-    for spec in topics.FAULTS:
-        kind, _, own = spec.partition(":")
-        assert f"  {spec} " in page
-        assert set(faults._KINDS[kind][0]) == ({own.partition("=")[0]} if own else set()), spec
-        assert faults.parse(spec) == replace(faults.parse(kind), spec=spec), f"{spec} shows the defaults"
+    for name, kind in faults.KINDS.items():
+        named, _, own = kind.written.partition(":")
+        assert named == name
+        assert f"  {kind.written} " in page
+        assert set(kind.keys) == ({own.partition("=")[0]} if own else set()), name
+        assert faults.parse(kind.written) == replace(faults.parse(name), spec=kind.written), f"{name}: its defaults"
     assert {key.partition("=")[0] for key in topics._FAULT_KEYS} == set(faults._COMMON)
     assert all(what in page for what in faults.ON)
 

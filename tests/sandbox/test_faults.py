@@ -179,6 +179,21 @@ def test_a_request_gets_the_refusal_first_and_the_others_at_their_next_chance() 
     assert requests(faults, *["send"] * 4) == "http garbage delay ."
 
 
+def test_of_all_that_is_due_for_a_request_refusals_come_first_then_damage_then_delay() -> None:
+    order = ["http", "unauthorized", "conflict", "ratelimit", "silence", "truncate", "garbage", "delay"]
+    faults, clock = armed(*(f"{kind}:on=send,times=1" for kind in reversed(order)))
+    seen = []
+    for _ in order:
+        seen.append(requests(faults, "send"))
+        clock.sleep(10)  # over with the window
+    assert seen == order
+
+
+@pytest.mark.parametrize("kind", ["drop", "delay", "duplicate", "swap", "silence", "truncate", "garbage"])
+def test_what_befalls_a_frame(kind: str) -> None:
+    assert frames(armed(kind)[0], 1) == kind
+
+
 def test_damage_without_on_spares_requests_and_delay_does_not() -> None:
     faults, _ = armed("garbage", "truncate", "silence", "delay:on=socket")
     assert requests(faults, "history", "send") == ". ."
@@ -189,6 +204,9 @@ def test_damage_without_on_spares_requests_and_delay_does_not() -> None:
 def test_actions_over_a_socket_are_refused_only_by_faults_that_name_them() -> None:
     faults, _ = armed("ratelimit:times=1", "conflict:on=send")
     assert kinds(faults.action("create")) == "."
+    for refusal in ("http", "unauthorized", "conflict", "ratelimit"):
+        assert kinds(armed(refusal)[0].action("send")) == "."
+        assert kinds(armed(f"{refusal}:on=send")[0].action("send")) == refusal
     found = faults.action("send")
     assert found is not None
     assert (found.kind, found.status) == ("conflict", 409)
