@@ -38,7 +38,8 @@ WRONG_ORIGIN = "https://wrong-origin.invalid"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. `failure` is the stable code of what is wrong, `fix` its next step, `seconds` what it took."""
+    """One line. `failure` is the stable code of what is wrong, `fix` its next step, `seconds` what it took.
+    `applies` is False for what was skipped because this API has nothing of the kind."""
 
     check: str
     result: Result
@@ -48,6 +49,7 @@ class Finding:
     fix: str | None = None
     seconds: float | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+    applies: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class _Examination:
         dialect = self._probes.dialect
         yield from self.hosts(dialect.hosts())
         yield from self._deployment()
-        yield self._try("oauth", self._probes.grant, self._judge_grant)[0]
+        yield self._of_this_api("oauth", self._probes.grant, self._judge_grant)
         yield from self._origins(dialect)
         yield self._upgrade(dialect)
         yield from self._visit()
@@ -203,6 +205,11 @@ class _Examination:
         seconds = self._clock.monotonic() - begun
         result, found = judge(value)
         return Finding(check, result, found, target, seconds=None if result == "skipped" else seconds), value
+
+    def _of_this_api(self, check: str, probe: Callable[[], T], judge: Callable[[T], tuple[Result, str]]) -> Finding:
+        """As `_try`, for what an API may have nothing of: then it is skipped."""
+        finding, _ = self._try(check, probe, judge)
+        return replace(finding, applies=finding.result != "skipped")
 
     def _failed(self, check: str, failure: Failure, *, target: str | None = None, seconds: float) -> Finding:
         """Red; or, where a host that is not reached has been told already, nothing new."""
@@ -301,7 +308,7 @@ class _Examination:
         self._deployed = None if found is None else True
         if found is None:
             for check in ("configuration", *_OF_CONFIGURATION):
-                yield _skipped(check, "this API publishes none")
+                yield _not_here(check, "this API publishes none")
             return
         if found.active:
             yield Finding("configuration", "ok", "active", seconds=seconds)
@@ -344,7 +351,7 @@ class _Examination:
         targets = {"origin": ours, "without origin": None, "wrong origin": WRONG_ORIGIN}
         if not (dialect.has_socket and dialect.sends_origin):
             for check in targets:
-                yield _skipped(check, "this API is not asked with an Origin")
+                yield _not_here(check, "this API is not asked with an Origin")
             return
         let_in = {check: _status(self._knock(origin)) == 101 for check, origin in targets.items()}
         refused = {check: _status(self._knock(origin)) == 403 for check, origin in targets.items()}
@@ -376,7 +383,7 @@ class _Examination:
 
     def _upgrade(self, dialect: Dialect) -> Finding:
         if not dialect.has_socket:
-            return _skipped("upgrade", "this API has no socket: listening polls history")
+            return _not_here("upgrade", "this API has no socket: listening polls history")
         found, seconds = self._knock(dialect.profile.origin), self._knocks[dialect.profile.origin][1]
         if found is None:
             return _skipped("upgrade", "the socket's address needs a session: `guestctl session create`")
@@ -397,7 +404,7 @@ class _Examination:
     def _visit(self) -> Iterator[Finding]:
         def judge(visit: Visit | None) -> tuple[Result, str]:
             if visit is None:
-                return "skipped", "not tried: on this API a new session begins a conversation"
+                return "skipped", "on this API nothing can be tried without a session of one's own"
             expiry = visit.session.expires_at
             until = "" if expiry is None else f", good for {span(expiry - self._clock.now())}"
             return "ok", f"a session under a throw-away token{until}; no conversation was begun"
@@ -408,15 +415,16 @@ class _Examination:
                 yield _skipped(check, "the upgrade is refused")
             return
         finding, visit = self._try("configure", self._probes.visit, judge)
-        yield finding
         if visit is None:
-            why = "no session to ask in" if finding.result == "failed" else "not tried"
-            yield _skipped("echo", why)
-            yield _skipped("history token", why)
+            tried = finding.result == "failed"
+            yield finding if tried else replace(finding, applies=False)
+            for check in ("echo", "history token"):
+                yield _skipped(check, "no session to ask in") if tried else _not_here(check, finding.found)
             return
+        yield finding
         try:
-            yield self._try("echo", visit.echo, _judge_echo)[0]
-            yield self._try("history token", visit.history_token, self._judge_token)[0]
+            yield self._of_this_api("echo", visit.echo, _judge_echo)
+            yield self._of_this_api("history token", visit.history_token, self._judge_token)
         finally:
             visit.close()
 
@@ -509,6 +517,10 @@ def _advised(check: str, found: str, code: str, *, target: str) -> Finding:
 
 def _skipped(check: str, why: str, target: str | None = None) -> Finding:
     return Finding(check, "skipped", why, target)
+
+
+def _not_here(check: str, why: str) -> Finding:
+    return replace(_skipped(check, why), applies=False)
 
 
 def _status(answer: Answer | Failure | None) -> int | None:

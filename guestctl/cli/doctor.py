@@ -177,12 +177,24 @@ def _checked(url: str) -> str:
 
 
 def _gathered(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Checks that follow each other and do not apply for the same reason, as one."""
+    """Checks that follow each other and are skipped for the same reason, as one; at the end, which there are
+    only on other APIs."""
+    elsewhere: list[Finding] = []
+
+    def applying() -> Iterator[Finding]:
+        for finding in findings:
+            if finding.applies:
+                yield finding
+            else:
+                elsewhere.append(finding)
+
     for _, alike in groupby(
-        findings, lambda found: (found.found, found.target) if found.result == "skipped" else found
+        applying(), lambda found: (found.found, found.target) if found.result == "skipped" else found
     ):
         first, *others = alike
         yield replace(first, check=f"{first.check} … {others[-1].check}") if others else first
+    if elsewhere:
+        yield replace(elsewhere[0], check="not on this API", found=", ".join(found.check for found in elsewhere))
 
 
 def _show(run: Invocation, finding: Finding) -> None:

@@ -84,6 +84,16 @@ def test_for_a_person(front: Front) -> None:
     assert not any(line.startswith("✗") for line in lines)
 
 
+def test_what_an_api_has_nothing_of_is_said_once(front: Front) -> None:
+    told = front("doctor", tty=True, NO_COLOR="1", GUESTCTL_API="webmessaging-conversations")
+    assert told.code == 0
+    shown, elsewhere = told.out.split("– not on this API      ")
+    for check in ("configuration", "attachments", "origin", "upgrade", "configure", "echo", "history token"):
+        assert f"\n– {check}" not in shown
+        assert check in " ".join(elsewhere.split())
+    assert "✓ oauth" in shown
+
+
 def test_it_begins_no_conversation(own: Callable[..., Front]) -> None:
     front = own(auto_start=True)
     assert front("doctor").code == 0
