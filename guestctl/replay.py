@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from guestctl.clock import epoch_of, rfc3339
 from guestctl.errors import UsageError
-from guestctl.sandbox.surface import Door, HttpReply, HttpRequest, Peer, Route, error
+from guestctl.sandbox.surface import Door, Face, HttpReply, HttpRequest, Peer, Route, error
 
 if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
@@ -373,7 +373,7 @@ class ReplayFace:
     def pushed(self, conversation: Conversation, frame: str) -> None: ...
 
 
-def faces(recording: Recording, *, pace: bool = False) -> Callable[[World, Faults, SandboxOptions], list[Any]]:
+def faces(recording: Recording, *, pace: bool = False) -> Callable[[World, Faults, SandboxOptions], list[Face]]:
     """What a sandbox builds instead of the APIs."""
     return lambda world, faults, options: [ReplayFace(recording, world, pace=pace)]
 
