@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from guestctl.clock import rfc3339
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
+from guestctl.dialects.parts import RichContent
 from guestctl.errors import Failure, NetworkError, RateLimited, SessionOver, UsageError
 from guestctl.model import Connection, Event, FormField, Message, Outgoing, Presence, SessionEvent, Typing, Unknown
 from guestctl.records import Record, event_record
@@ -176,6 +177,7 @@ class Chat:
         self._typing_who = ""
         self._typed_at: float | None = None
         self._tells_typing = Ability.TYPING in client.dialect.abilities
+        self._rich = client.dialect.rich
         self._status = ""
 
     def run(self) -> None:
@@ -216,18 +218,13 @@ class Chat:
             self._desk.remember(message.text)
             return
         self._typing_until = 0.0
-        if self._client.dialect.form_fields(message):
+        if self._rich is None:
+            return
+        if self._rich.form_fields(message):
             self._form_offer = message
             self._told.say("/form fills it in")
-        elif self._offers(message):
+        elif _offers(self._rich, message):
             self._offer, self._open = message, True
-
-    def _offers(self, message: Message) -> bool:
-        """Whether something can be picked of it: an option, or a date that is in no list."""
-        try:
-            return self._client.dialect.answer(Outgoing("-"), message, ["2000-01-01"], None) is not None
-        except UsageError:
-            return True
 
     def _connection(self, event: Connection) -> None:
         if event.state == "live":
@@ -389,10 +386,10 @@ class Chat:
             self._show(item)
 
     def _form_command(self, rest: str) -> None:
-        if self._form_offer is None:
+        if self._form_offer is None or self._rich is None:
             raise UsageError("there is no form to fill in")
         message = self._form_offer
-        self._form = Form(message, self._client.dialect.form_fields(message))
+        self._form = Form(message, self._rich.form_fields(message))
         self._told.say("an empty line leaves a field out; /cancel leaves the form")
         self._ask_field()
 
@@ -424,11 +421,12 @@ class Chat:
         self._desk.prompt(self._form.prompt())
 
     def _fill_in(self, text: str) -> None:
-        form = self._form
+        form, rich = self._form, self._rich
         assert form is not None
+        assert rich is not None
         values = form.values(text)
         try:
-            self._client.dialect.answer(Outgoing("-"), form.message, (), form.with_(values))
+            rich.answer(Outgoing("-"), form.message, (), form.with_(values))
         except UsageError as wrong:
             self._told.say(wrong.message)
             self._ask_field()
@@ -483,3 +481,11 @@ def _at_home(word: str) -> Path:
         return Path(word).expanduser()
     except RuntimeError:
         return Path(word)
+
+
+def _offers(rich: RichContent, message: Message) -> bool:
+    """Whether something can be picked of it: an option, or a date that is in no list."""
+    try:
+        return rich.answer(Outgoing("-"), message, ["2000-01-01"], None) is not None
+    except UsageError:
+        return True

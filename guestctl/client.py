@@ -15,26 +15,28 @@ import json
 import os
 import re
 import uuid
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from guestctl import __version__
-from guestctl.clock import Clock, Deadline, SystemClock, epoch_of
+from guestctl.clock import Clock, Deadline, SystemClock
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Ability, Dialect, Page, Position
-from guestctl.errors import CheckFailed, Conflict, Failure, Refused, SessionOver, TimedOut, Unsupported, UsageError
-from guestctl.exchange import OFFER, Connector, Exchange, not_stored
-from guestctl.files import LocalFile, check_file, looked_at
+from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.declared import Ability
+from guestctl.dialects.parts import Files, SigningIn
+from guestctl.errors import Conflict, Failure, Refused, SessionOver, Unsupported, UsageError
+from guestctl.exchange import Connector, Exchange, not_stored
+from guestctl.files import looked_at
 from guestctl.line import Line
 from guestctl.listening import Listener
 from guestctl.model import (
     OVER,
-    Delivery,
+    Credential,
     Deployment,
     Event,
     Json,
@@ -45,42 +47,29 @@ from guestctl.model import (
     Profile,
     Secret,
     Session,
-    SessionEvent,
     SignIn,
 )
 from guestctl.opening import open_line
-from guestctl.paging import current, following, messages, newest, whole
-from guestctl.sending import deliver, settle_open
-from guestctl.state import ROOT, Activity, LedgerEntry, State, replaced
+from guestctl.paging import Window, current, following, newest, whole
+from guestctl.saying import Answer, Awaited, Sent, check_said, goes_on, needs_another, recent, say
+from guestctl.sending import settle_open
+from guestctl.state import Activity, LedgerEntry, State, replaced
 from guestctl.values import immutable
-from guestctl.wire import Request
+from guestctl.wire import Flow, Request
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
 
+T = TypeVar("T")
+
 #: Seconds a deployment's configuration is remembered.
 CONFIGURATION_AGE = 3600.0
-#: How many of the newest messages are searched for something to pick.
-PICK_AMONG = 50
 #: Seconds between two typing indicators (web-messaging-v1.md §9).
 TYPING_EVERY = 5.0
 #: Version ff is forbidden, ids of zeros alone are invalid.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: Bytes a download may have.
 DOWNLOAD_LIMIT = 64 * 1024 * 1024
-
-
-@immutable
-class Sent:
-    """What became of a send. `message` is the service's copy, None when there is none; `earlier`: those
-    accepted before it, when several files made several messages."""
-
-    key: str
-    delivery: Delivery
-    text: str = ""
-    message: Message | None = None
-    reply: Message | None = None
-    earlier: tuple[Message, ...] = ()
 
 
 @immutable
@@ -272,36 +261,41 @@ class Client:
         self._hang_up()
         standing = self.state.get(self.scope, opening.name)
         alive = standing is not None and standing.state not in OVER
-        if sign_in is not None:
-            self._need(Ability.SIGN_IN)
-        if alive and new and standing is not None and self.dialect.restarts:
+        credential = None if sign_in is None else self._signing_in().sign_in(sign_in)
+        if standing is not None and goes_on(self.dialect, standing, new=new):
             exchange = self._exchange_for(standing)
-            if sign_in is not None:
-                exchange.session = standing.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
+            if credential is not None:
+                exchange.session = standing.having(exchange.perform(credential, deadline))
             exchange.line = open_line(exchange, deadline, start_new=True)
             # What was recorded belongs to the conversation left behind, and goes with it.
             begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())
             exchange.session = replace(begun, state="draft")  # nothing is stored of it yet
-            notes = {**begun.notes, ROOT: standing.notes.get(ROOT, standing.created_at)}
-            exchange.keep(replace(begun, notes={k: v for k, v in notes.items() if k != OFFER}))
+            root = standing.created_at if standing.root is None else standing.root
+            exchange.keep(replace(begun, root=root, offer=None))
         else:
-            exchange = self._create_beside(opening, standing, deadline, sign_in, keep=alive and not new)
+            exchange = self._create_beside(opening, standing, deadline, credential, keep=alive and not new)
         self._began(exchange, opening, deadline)
         self.state.use(self.scope, exchange.session.name)
         self._session_name = exchange.session.name
         return exchange.session
 
     def _create_beside(
-        self, opening: Opening, standing: Session | None, deadline: Deadline, sign_in: SignIn | None, *, keep: bool
+        self,
+        opening: Opening,
+        standing: Session | None,
+        deadline: Deadline,
+        credential: Flow[Credential] | None,
+        *,
+        keep: bool,
     ) -> Exchange:
-        """A new session; the one of that name is out of the way until the new one is confirmed, and
-        `keep` says whether it stays then."""
+        """A new session, given the `credential` its guest signs in for; the one of that name is out of the way
+        until the new one is confirmed, and `keep` says whether it stays then."""
         draft = Session(api=self.dialect.name, profile=self.profile.name, name=opening.name)
         exchange = self._exchange_for(draft)
         created = exchange.perform(self.dialect.create(opening), deadline)
         created = replace(created, name=opening.name, created_at=self.clock.now())
-        if sign_in is not None:
-            created = created.having(exchange.perform(self.dialect.sign_in(sign_in), deadline))
+        if credential is not None:
+            created = created.having(exchange.perform(credential, deadline))
         kept_as = self._set_aside(standing) if standing is not None else None
         try:
             if created.state == "draft":
@@ -322,10 +316,10 @@ class Client:
     def sign_in(self, proof: SignIn) -> Session:
         """Step up: the guest of the stored session signs in, on the session's own token."""
         deadline = self._deadline()
-        self._need(Ability.SIGN_IN)
+        flow = self._signing_in().sign_in(proof)
         exchange = self._exchange_for(self.session())
         exchange.attached(deadline)
-        signed_in = exchange.session.having(exchange.perform(self.dialect.sign_in(proof), deadline))
+        signed_in = exchange.session.having(exchange.perform(flow, deadline))
         exchange.keep(exchange.perform(self.dialect.attach(signed_in), deadline))
         exchange.log("signed_in")
         return exchange.session
@@ -333,14 +327,17 @@ class Client:
     def sign_out(self) -> Session:
         """Revoke the guest's sign-in; the session is over with it."""
         deadline = self._deadline()
-        self._need(Ability.SIGN_IN)
+        signing_in = self._signing_in()
         exchange = self._exchange_for(self.session())
         if exchange.session.credential("sign-in") is None:
             raise UsageError(f"session {exchange.session.name!r} is not signed in")
-        exchange.keep(exchange.perform(self.dialect.sign_out(exchange.session), deadline))
+        exchange.keep(exchange.perform(signing_in.sign_out(exchange.session), deadline))
         self._hang_up()
         exchange.log("session_terminated", state="signed out")
         return exchange.session
+
+    def _signing_in(self) -> SigningIn:
+        return self._part(self.dialect.signing_in, Ability.SIGN_IN)
 
     def _set_aside(self, standing: Session) -> str:
         taken = self.state.names(self.scope)
@@ -357,7 +354,9 @@ class Client:
             self.notice("the deployment's configuration says it is inactive")
         if deployment.auto_start:
             exchange.wait_to_send(deadline)
-        exchange.keep(exchange.perform(self.dialect.begin(exchange.session, deployment, opening), deadline))
+        if self.dialect.published is not None:
+            begun = self.dialect.published.begin(exchange.session, deployment, opening)
+            exchange.keep(exchange.perform(begun, deadline))
 
     def completed(self, opening: Opening) -> Opening:
         """Profile values where none was given. Raises UsageError for a field this API does not have."""
@@ -397,18 +396,20 @@ class Client:
 
     def deployment(self, deadline: Deadline | None = None) -> Deployment:
         """The deployment's configuration, remembered for an hour. Without one, what is usual."""
+        published = self.dialect.published
+        if published is None:
+            return Deployment()
         cached = self.state.deployment(self.scope, CONFIGURATION_AGE)
         if cached is not None:
-            return self.dialect.deployment(json.loads(cached))
+            return published.deployment(json.loads(cached))
         within = (deadline or self._deadline()).sooner(5.0)
         try:
-            raw = self._any_exchange().perform(self.dialect.configuration(), within)
+            raw = self._any_exchange().perform(published.configuration(), within)
         except Failure as failure:
             self.notice(f"the deployment's configuration cannot be read: {failure.message}")
             return Deployment()
-        if raw is not None:
-            self.state.put_deployment(self.scope, json.dumps(raw))
-        return self.dialect.deployment(raw)
+        self.state.put_deployment(self.scope, json.dumps(raw))
+        return published.deployment(raw)
 
     def resume(self, *, on_conflict: Literal["wait", "new", "fail"] = "wait") -> Resumed:
         """Re-attach: prove the session alive, settle what is open, and say what was missed.
@@ -480,59 +481,32 @@ class Client:
         outgoing = Outgoing(key=key or self._new_id(), text=text, attributes=dict(attributes or {}))
         if (bool(pick), form is not None, bool(files)).count(True) > 1:
             raise UsageError("a message holds a pick, a form or files: send them one after the other")
-        if not (text.strip() or pick or files or form is not None):
-            raise UsageError("there is nothing to send: the text is empty")
+        answer = Answer(pick, form, answering) if pick or form is not None else None
+        check_said(outgoing, more=answer is not None or bool(files))
         if files:
-            self._need(Ability.FILES)
-        local = [looked_at(path) for path in files]
-        earlier: list[Message] = []
-        try:
-            listener = self._listening(exchange, deadline) if wait or expect else None
-            if pick or form is not None:
-                self._need(Ability.PICK)
-                among = [answering] if answering is not None else self._recent(exchange, deadline)
-                outgoing = self._answering(outgoing, pick, form, among)
-            if files and self.dialect.has_socket:
-                exchange.attached(deadline)  # which tells the limits
-            for file in local:
-                check_file(exchange.session, file)
-            for file in local:
-                outgoing = self._with_file(exchange, outgoing, file, deadline, progress)
-                earlier.append(self._deliver_file(exchange, outgoing, deadline))
-                outgoing = Outgoing(key=self._new_id())
-            message = earlier.pop() if files else self._deliver(exchange, outgoing, deadline)
-        except Failure as failure:
-            if failure.delivery is None and not isinstance(failure, (UsageError, Unsupported)):
-                failure.delivery = "not_sent"
-            if failure.delivery is not None:
-                became = cast("Delivery", failure.delivery)
-                failure.sent = Sent(outgoing.key, became, outgoing.text, earlier=tuple(earlier))
-            raise
-        sent = Sent(message.key or outgoing.key, "accepted", message.text, message, earlier=tuple(earlier))
-        if listener is None:
-            return sent
-        try:
-            return replace(sent, reply=self._reply(listener, (*earlier, message)[0], pattern, deadline))
-        except Failure as failure:
-            failure.delivery, failure.sent = "accepted", sent
-            raise
-
-    def _deliver(self, exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Message:
-        pending = exchange.session.notes.get("pending_attributes")
-        if isinstance(pending, dict):
-            outgoing = replace(outgoing, attributes={**pending, **outgoing.attributes})
-        return deliver(exchange, outgoing, deadline)
+            self._part(self.dialect.files, Ability.FILES)
+        if answer is not None:
+            self._part(self.dialect.rich, Ability.PICK)
+        return say(
+            exchange,
+            outgoing,
+            deadline,
+            new_id=self._new_id,
+            answer=answer,
+            files=[looked_at(path) for path in files],
+            awaited=Awaited(pattern) if wait or expect else None,
+            progress=progress,
+        )
 
     def ask(self, text: str, *, new: bool = False, opening: Opening | None = None) -> Message:
         """Create or resume, send, and return the first complete reply. Raises TimedOut without one."""
         opening = opening or Opening(name=self.session_name)
         self._session_name = opening.name
         stored = self.state.get(self.scope, opening.name)
-        if new or stored is None:
+        if needs_another(stored, new=new):
+            if not new and stored is not None:
+                self.notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
             self.create(opening, new=new)
-        elif stored.state in OVER:
-            self.notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
-            self.create(opening)
         try:
             sent = self.send(text, wait=True)
         except SessionOver as over:
@@ -543,88 +517,6 @@ class Client:
             sent = self.send(text, wait=True)
         assert sent.reply is not None
         return sent.reply
-
-    def _listening(self, exchange: Exchange, deadline: Deadline) -> Listener:
-        """A listener whose socket is open before anything is sent, so that no reply is missed."""
-        listener = Listener(exchange, baseline=False, step=deadline.remaining(), wake=deadline.remaining)
-        listener.attach(deadline)
-        return listener
-
-    def _reply(self, listener: Listener, sent: Message, pattern: re.Pattern[str] | None, deadline: Deadline) -> Message:
-        listener.contiguous_from(Position(sent.id, sent.sequence, sent.time))
-        closest: str | None = None
-        with closing(listener.events()) as events:
-            for event in events:
-                if isinstance(event, Message) and event.direction == "outbound":
-                    if pattern is None or pattern.search(event.text):
-                        return event
-                    closest = event.text
-                if _ends_conversation(event):
-                    raise CheckFailed(
-                        "the conversation ended before the awaited reply",
-                        code="conversation.ended",
-                        api=self.dialect.name,
-                    )
-                if deadline.expired:
-                    break
-        said = f"; the last reply was {closest!r}" if closest is not None else ""
-        awaited = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
-        raise TimedOut(awaited + said, api=self.dialect.name)
-
-    def _recent(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
-        """The newest messages, with what one of them offers where history leaves that out."""
-        fetch = self._fetch(exchange, deadline)
-        found = messages(newest(fetch, self.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
-        offer = exchange.remembered()
-        return [offer if offer is not None and message.id == offer.id else message for message in found]
-
-    def _answering(
-        self, outgoing: Outgoing, pick: Sequence[str], form: Mapping[str, Json] | None, among: Sequence[Message]
-    ) -> Outgoing:
-        """What is picked or filled in, found among the newest messages that offer something."""
-        for message in reversed(among):
-            found = self.dialect.answer(outgoing, message, pick, form) if message.direction == "outbound" else None
-            if found is not None:
-                return found
-        raise UsageError(
-            f"none of the recent messages {'has a form' if form is not None else 'offers anything to pick'}",
-            code="usage.option",
-            hint="`guestctl history -o table` shows what was offered.",
-        )
-
-    def _with_file(
-        self,
-        exchange: Exchange,
-        outgoing: Outgoing,
-        file: LocalFile,
-        deadline: Deadline,
-        progress: Callable[[int, int], None] | None,
-    ) -> Outgoing:
-        """The message with the file uploaded for it; as it is when it was accepted before."""
-        known = self.state.sent(self.scope, exchange.session, outgoing.key)
-        if known is not None and known.state == "accepted":
-            return outgoing
-        exchange.progress = progress
-        try:
-            flow = self.dialect.upload(exchange.session, file.name, file.mime, file.read())
-            return replace(outgoing, attachment_id=exchange.perform(flow, deadline))
-        finally:
-            exchange.progress = None
-
-    def _deliver_file(self, exchange: Exchange, outgoing: Outgoing, deadline: Deadline) -> Message:
-        """Deliver it; delete the uploaded file when the message was not taken."""
-        try:
-            return self._deliver(exchange, outgoing, deadline)
-        except Failure as failure:
-            connected = exchange.line is not None or not self.dialect.has_socket
-            if outgoing.attachment_id is not None and failure.delivery in {"rejected", "not_sent"} and connected:
-                try:
-                    discard = self.dialect.discard(exchange.session, outgoing.attachment_id)
-                    exchange.perform(discard, deadline.sooner(5.0))
-                except Failure as left:
-                    # The service forgets what nobody sent by itself, in time.
-                    self.notice(f"the uploaded file could not be deleted: {left.message}")
-            raise
 
     def typing(self) -> None:
         """Say that the guest is typing; at most once in five seconds for one session."""
@@ -676,16 +568,16 @@ class Client:
         exchange = self._exchange_for(self.session())
         fetch = self._fetch(exchange, None, waiting)
         paging, size = self.dialect.paging, self.dialect.page_size
-        begin, stop = _bound(since), _bound(until)
+        window = Window(since, until)
 
         def wanted(item: Message | Presence) -> bool:
             return all or isinstance(item, Message)
 
         items: Iterator[Message | Presence]
-        if last is not None and not since and not until:
+        if last is not None and not window:
             items = iter(newest(fetch, paging, last, wanted))
-        elif since and begin is None:
-            found, proved = following(fetch, paging, Position(since), size)
+        elif window.after is not None:
+            found, proved = following(fetch, paging, window.after, size)
             if not proved:
                 raise UsageError(f"--since: there is no message with the id {since!r}", code="usage.option")
             items = iter(found)
@@ -694,12 +586,9 @@ class Client:
         else:
             items = current(fetch, paging, size)
         chosen = items if all else filter(wanted, items)
-        if since or until:
-            chosen = _between(chosen, begin, stop, until if stop is None else None)
-        if last is not None and (since or until):
-            from collections import deque
-
-            chosen = iter(deque(chosen, maxlen=last))
+        if window:
+            chosen = window.of(chosen)
+            chosen = chosen if last is None else iter(deque(chosen, maxlen=last))
         yield from chosen
 
     def listen(
@@ -776,12 +665,12 @@ class Client:
         from guestctl.transport.network import is_loopback
 
         deadline = self._deadline()
-        self._need(Ability.FILES)
+        files = self._part(self.dialect.files, Ability.FILES)
         exchange = self._exchange_for(self.session())
         local = is_loopback(urlsplit(self.dialect.rest("/")).hostname or "")
 
         def fetched() -> Path:
-            located = self._located(exchange, attachment_id, deadline)
+            located = self._located(exchange, files, attachment_id, deadline)
             return save(
                 self._connector.http,
                 located,
@@ -798,12 +687,14 @@ class Client:
         except Stale:
             return fetched()
 
-    def _located(self, exchange: Exchange, attachment_id: str, deadline: Deadline) -> tuple[Request, str | None]:
+    def _located(
+        self, exchange: Exchange, files: Files, attachment_id: str, deadline: Deadline
+    ) -> tuple[Request, str | None]:
         """The request that fetches an attachment, and the name offered for it."""
         try:
-            return exchange.perform(self.dialect.download(exchange.session, attachment_id), deadline)
+            return exchange.perform(files.download(exchange.session, attachment_id), deadline)
         except Refused as refusal:
-            for message in reversed(self._recent(exchange, deadline)):
+            for message in reversed(recent(exchange, deadline)):
                 for found in message.attachments:
                     if found.id == attachment_id and found.url is not None:
                         return Request("GET", found.url.reveal(), "download", idempotent=True), found.name
@@ -864,14 +755,19 @@ class Client:
     ) -> Callable[[Position | None, str | None], Page]:
         def fetch(after: Position | None, cursor: str | None) -> Page:
             waiting()
-            flow = self.dialect.history(exchange.session, after=after, cursor=cursor, limit=self.dialect.page_size)
-            return exchange.perform(flow, deadline or self._deadline())
+            return exchange.page(after, cursor, deadline or self._deadline())
 
         return fetch
 
     def _need(self, ability: Ability) -> None:
         if ability not in self.dialect.abilities:
             raise self._unsupported(ability)
+
+    def _part(self, part: T | None, ability: Ability) -> T:
+        """A part that only some APIs have. Raises Unsupported naming those."""
+        if part is None:
+            raise self._unsupported(ability)
+        return part
 
     def _unsupported(self, ability: Ability) -> Unsupported:
         able = [name for name in NAMES if ability in dialect_class(name).abilities]
@@ -887,12 +783,6 @@ def scope_of(profile: Profile, dialect: Dialect) -> str:
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _ends_conversation(event: Event | None) -> bool:
-    if isinstance(event, Presence):
-        return event.presence == "Disconnect" and event.direction == "outbound"
-    return isinstance(event, SessionEvent) and event.change in {"read_only", "ended"}
-
-
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:
     if pattern is None:
         return None
@@ -900,29 +790,3 @@ def _compiled(pattern: str | None) -> re.Pattern[str] | None:
         return re.compile(pattern)
     except re.error as error:
         raise UsageError(f"--expect: {pattern!r} is not a regular expression: {error}") from error
-
-
-def _bound(given: str | None) -> float | None:
-    """A time limit in epoch seconds; None when it is not a time (then it is an id)."""
-    if given is None:
-        return None
-    try:
-        return epoch_of(given)
-    except ValueError:
-        return None
-
-
-def _between(
-    items: Iterator[Message | Presence], since: float | None, until: float | None, last_id: str | None
-) -> Iterator[Message | Presence]:
-    for item in items:
-        at = epoch_of(item.time) if item.time is not None else None
-        if since is not None and at is not None and at < since:
-            continue
-        if until is not None and at is not None and at > until:
-            return
-        yield item
-        if last_id is not None and item.id == last_id:
-            return
-    if last_id is not None:
-        raise UsageError(f"--until: there is no message with the id {last_id!r}", code="usage.option")

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from guestctl import __version__
 from guestctl.clock import Clock, Deadline
-from guestctl.dialects.base import Backoff, Dialect
+from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.declared import Backoff
 from guestctl.errors import (
     Conflict,
     Failure,
@@ -55,8 +56,8 @@ LOCK_PATIENCE = 5.0
 AHEAD, AHEAD_PART, AHEAD_AGAIN = 5.0, 0.25, 15.0
 #: Seconds for a renewal that something waits for, where there is no deadline to halve.
 RENEWAL = 15.0
-#: Under which name the session keeps the message to be answered, and how long that may be as JSON.
-OFFER, OFFER_LENGTH = "offer", 64 * 1024
+#: How long a message that is kept to be answered may be, as JSON.
+OFFER_LENGTH = 64 * 1024
 
 
 @dataclass
@@ -137,6 +138,11 @@ class Exchange:
                 raise Unsupported(f"the {self.dialect.name} API has no socket", api=self.dialect.name)
             self.line = self.open_line(deadline)
         return self.line
+
+    def page(self, after: Position | None, cursor: str | None, deadline: Deadline) -> Page:
+        """One page of the session's history (see `Dialect.history`)."""
+        size = self.dialect.page_size
+        return self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=size), deadline)
 
     # --- requests ---
 
@@ -378,15 +384,15 @@ class Exchange:
 
     def remember(self, message: Message) -> None:
         """Keep what a message offers where history will not show it, so that a later command can answer it."""
-        if self.dialect.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
-            self.keep(replace(self.session, notes={**self.session.notes, OFFER: message.raw}))
+        rich = self.dialect.rich
+        if rich is not None and rich.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
+            self.keep(replace(self.session, offer=message.raw))
 
     def remembered(self) -> Message | None:
         """The message last remembered."""
-        raw = self.session.notes.get(OFFER)
-        if raw is None:
+        if self.session.offer is None:
             return None
-        heard = self.dialect.decode(Frame(json.dumps(raw), self.clock.now()), self.session)
+        heard = self.dialect.decode(Frame(json.dumps(self.session.offer), self.clock.now()), self.session)
         return next((one for one in heard if isinstance(one, Message)), None)
 
     def log(self, event: str, **details: object) -> None:

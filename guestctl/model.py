@@ -174,7 +174,8 @@ class Session:
     """One guest session. A `draft` has been prepared but not yet confirmed by the service.
 
     `ids` are the service's public ids by short name (conversation, guest, session); `notes` is the
-    dialect's own memory, JSON values, no secrets. `created_at`, `expires_at`: epoch seconds.
+    dialect's own memory, JSON values, no secrets. `created_at`, `expires_at`: epoch seconds. `new_session`
+    until it is taken up again: attached once more, resumed, or written to.
     """
 
     api: str
@@ -188,6 +189,13 @@ class Session:
     credentials: Mapping[str, Credential] = field(default_factory=dict)
     limits: Limits = Limits()
     notes: Mapping[str, Json] = field(default_factory=dict)
+    #: The token a socket was last opened with, as its placeholder, where a closed socket spoils that.
+    used_token: str | None = None
+    #: The last message that offered something which history leaves out, as it came: it may yet be answered.
+    offer: Json = None
+    #: Of a session begun on the connection of another (`--new` on an API that restarts): when the first of
+    #: them was created. At the service they are one: its sockets, its turns and its limits.
+    root: float | None = None
 
     @property
     def read_only(self) -> bool:

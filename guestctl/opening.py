@@ -20,9 +20,6 @@ from guestctl.wire import Reply, Request
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
-#: Which token a socket was opened with, kept so that a spoilt one is not used again (a digest, no secret).
-USED = "used_token"
-
 
 def open_line(exchange: Exchange, deadline: Deadline, *, start_new: bool = False) -> Line:
     """An attached line for the exchange's session, which is updated and stored.
@@ -60,7 +57,7 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
     _refuse_over(before)
     token = exchange.credential("guest", deadline)
     before = exchange.session
-    if dialect.spoilt_by_close and token is not None and before.notes.get(USED) == token.secret.placeholder:
+    if dialect.spoilt(before):
         token = exchange.replacement("guest", deadline, stale=token)
     with ExitStack() as held:
         held.enter_context(exchange.state.slot(exchange.scope, before, dialect.sockets_per_session, deadline))
@@ -68,7 +65,7 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
         line.held = held.pop_all()
         held.callback(line.abort)
         if token is not None and dialect.spoilt_by_close:
-            exchange.keep(replace(exchange.session, notes={**exchange.session.notes, USED: token.secret.placeholder}))
+            exchange.keep(replace(exchange.session, used_token=token.secret.placeholder))
         attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
         if before.state != "draft" and attached.new_session and not start_new and _has_messages(exchange):
             exchange.keep(replace(before, state="expired"))

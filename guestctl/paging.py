@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from guestctl.dialects.base import Page, Paging, Position
-from guestctl.errors import Unreadable
+from guestctl.clock import epoch_of
+from guestctl.dialects.base import Page, Position
+from guestctl.dialects.declared import Paging
+from guestctl.errors import Unreadable, UsageError
 from guestctl.model import Message, Presence, Unknown
+from guestctl.values import immutable
 
 Item: TypeAlias = Message | Presence
 Fetch: TypeAlias = Callable[[Position | None, str | None], Page]
@@ -204,3 +207,51 @@ def _disconnects(item: Item | Unknown) -> bool:
 def messages(items: Iterable[Item]) -> list[Message]:
     """Only the messages."""
     return [item for item in items if isinstance(item, Message)]
+
+
+# --- a part of it, by time or id ---
+
+
+@immutable
+class Window:
+    """What lies between two bounds, each a time (RFC 3339) or the id of a message; None: no bound.
+
+    `since` excludes a message it names, `until` includes it.
+    """
+
+    since: str | None = None
+    until: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.since or self.until)
+
+    @property
+    def after(self) -> Position | None:
+        """The message it begins behind, where it begins behind one."""
+        return Position(self.since) if self.since and _moment(self.since) is None else None
+
+    def of(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Those of `items` that lie in it; what follows `after` is given. Raises UsageError without the last one."""
+        since, until = _moment(self.since), _moment(self.until)
+        last_id = self.until if self.until and until is None else None
+        for item in items:
+            at = epoch_of(item.time) if item.time is not None else None
+            if since is not None and at is not None and at < since:
+                continue
+            if until is not None and at is not None and at > until:
+                return
+            yield item
+            if last_id is not None and item.id == last_id:
+                return
+        if last_id is not None:
+            raise UsageError(f"--until: there is no message with the id {last_id!r}", code="usage.option")
+
+
+def _moment(given: str | None) -> float | None:
+    """A time in epoch seconds; None for what is none (then it is an id)."""
+    if not given:
+        return None
+    try:
+        return epoch_of(given)
+    except ValueError:
+        return None

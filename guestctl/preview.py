@@ -1,8 +1,8 @@
 """What would be sent, without sending it: a dialect's flows driven by hand.
 
 Knows: flows, and how a step is written down as a frame, a request or a shell command. Must not
-know: sockets, HTTP, the state database, any dialect. Secrets are names of shell variables from the
-start, so that there is nothing to hide.
+know: sockets, HTTP, the state database, any dialect; what a command decides before it sends is asked of
+`saying`. Secrets are names of shell variables from the start, so that there is nothing to hide.
 
 A flow is followed as far as its steps do not depend on what the service would answer.
 """
@@ -10,7 +10,6 @@ A flow is followed as far as its steps do not depend on what the service would a
 from __future__ import annotations
 
 import json
-import mimetypes
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +17,12 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from guestctl.dialects.base import Ability, Dialect
-from guestctl.errors import Failure, UsageError
-from guestctl.model import OVER, Credential, CredentialKind, Json, Opening, Outgoing, Profile, Secret, Session, SignIn
+from guestctl.dialects.base import Dialect
+from guestctl.dialects.declared import Ability
+from guestctl.errors import Failure
+from guestctl.files import LocalFile, looked_at
+from guestctl.model import Credential, CredentialKind, Json, Opening, Outgoing, Profile, Secret, Session, SignIn
+from guestctl.saying import check_said, each_message, goes_on, needs_another, socket_first
 from guestctl.wire import Call, Flow, Granted, Heard, Opened, Request, Step, Turn
 
 T = TypeVar("T")
@@ -70,7 +72,8 @@ class Plan:
         self.steps: list[Planned] = []
         self.complete = complete
         self._dialect = dialect
-        self._stored = stored is not None and stored.state not in OVER
+        self._stored = stored
+        self._spoilt = stored is not None and dialect.spoilt(stored)
         self._session = stand_in(dialect, stored)
         self._connected = False
         self._authorised: set[CredentialKind] = set()
@@ -79,12 +82,15 @@ class Plan:
 
     def create(self, opening: Opening, *, new: bool = False, sign_in: SignIn | None = None) -> None:
         """A new session; with `new` on an API that can, the stored guest's next conversation."""
-        again = new and self._stored and self._dialect.restarts
+        again = goes_on(self._dialect, self._stored, new=new)
         created = self._session if again else self._follow(self._dialect.create(opening))
         if sign_in is not None:
-            self._need(Ability.SIGN_IN)
-            self._follow(self._dialect.sign_in(_named_proof(sign_in)))
-        if created is not None:
+            signing_in = self._part(self._dialect.signing_in, Ability.SIGN_IN)
+            self._follow(signing_in.sign_in(_named_proof(sign_in)))
+        self._spoilt = False
+        if created is None:
+            self._session = stand_in(self._dialect, None)
+        else:
             self._session = stand_in(self._dialect, created)
             if sign_in is not None:
                 self._session = self._session.having(Credential("sign-in", Secret(VARIABLES["sign-in"])))
@@ -92,23 +98,20 @@ class Plan:
 
     def ask(self, message: Outgoing, *, new: bool = False) -> None:
         """A message, in a new session when there is none or another is wanted."""
-        if new or not self._stored:
-            self.create(self.complete(Opening()), new=new and self._stored)
-        self.send([message])
+        if needs_another(self._stored, new=new):
+            self.create(self.complete(Opening()), new=new)
+        self.send([message], awaited=True)
 
-    def send(self, messages: Sequence[Outgoing], files: Sequence[Path] = ()) -> None:
-        """Messages one after the other. With files the first message goes with the first of them."""
+    def send(self, messages: Sequence[Outgoing], files: Sequence[Path] = (), *, awaited: bool = False) -> None:
+        """Messages one after the other; `awaited`: each reply is waited for."""
         self._need(Ability.SEND)
         for message in messages:
-            if not message.text.strip() and not files:
-                raise UsageError("there is nothing to send: the text is empty")
-            given = self._session.notes.get("pending_attributes")
-            if isinstance(given, dict):
-                message = replace(message, attributes={**given, **message.attributes})
-            for number, path in enumerate(files):
-                self._upload(path)
-                message = replace(message, attachment_id=ATTACHMENT, text=message.text if number == 0 else "")
-                self._send(message)
+            check_said(message, more=bool(files))
+            if socket_first(self._dialect, self._session, awaited=awaited, files=bool(files)):
+                self._connect()
+            for carrying, file in each_message(message, [looked_at(path) for path in files], self._dialect.new_id):
+                self._upload(file)
+                self._send(replace(carrying, attachment_id=ATTACHMENT))
             if not files:
                 self._send(message)
 
@@ -116,14 +119,9 @@ class Plan:
         self._dialect.check(self._session, message)
         self._follow(self._dialect.send(self._session, message))
 
-    def _upload(self, path: Path) -> None:
-        self._need(Ability.FILES)
-        try:
-            content = path.read_bytes()
-        except OSError as failure:
-            raise UsageError(f"{path}: {failure.strerror or failure}") from failure
-        mime = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        self._follow(self._dialect.upload(self._session, path.name, mime, content))
+    def _upload(self, file: LocalFile) -> None:
+        files = self._part(self._dialect.files, Ability.FILES)
+        self._follow(files.upload(self._session, file.name, file.mime, file.read()))
 
     def history(self) -> None:
         self._need(Ability.HISTORY)
@@ -143,6 +141,11 @@ class Plan:
     def _need(self, ability: Ability) -> None:
         if ability not in self._dialect.abilities:
             raise self._dialect.unsupported(ability)
+
+    def _part(self, part: T | None, ability: Ability) -> T:
+        if part is None:
+            raise self._dialect.unsupported(ability)
+        return part
 
     # --- driving flows ---
 
@@ -202,6 +205,8 @@ class Plan:
         if self._connected:
             return
         self._connected = True
+        if self._spoilt:
+            self._follow(self._dialect.obtain("guest", self._session))
         door = self._dialect.door(self._session)
         if door is None:
             return

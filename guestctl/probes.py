@@ -180,8 +180,8 @@ class RealProbes:
             return stop.value
 
     def deployment(self) -> Deployment | None:
-        raw = self._perform(self.dialect.configuration())
-        return None if raw is None else self.dialect.deployment(raw)
+        published = self.dialect.published
+        return None if published is None else published.deployment(self._perform(published.configuration()))
 
     def grant(self) -> Credential | None:
         if not self.dialect.uses_oauth:

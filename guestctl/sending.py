@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from guestctl.clock import Deadline
-from guestctl.dialects.base import Page, Paging, Position
+from guestctl.dialects.base import Page, Position
+from guestctl.dialects.declared import Paging
 from guestctl.errors import (
     Failure,
     InDoubt,
@@ -142,9 +143,9 @@ class _Send:
     def _accepted(self, message: Message) -> Message:
         self._mark("accepted", message)
         session = self.exchange.session
-        if "pending_attributes" in session.notes and self.outgoing.attributes:
-            rest = {k: v for k, v in session.notes.items() if k != "pending_attributes"}
-            self.exchange.keep(replace(session, notes=rest))
+        known = replace(self.exchange.dialect.accepted(session), new_session=False)
+        if known != session:
+            self.exchange.keep(known)
         if message.key is None:
             message = replace(message, key=self.outgoing.key)
         return message
@@ -315,9 +316,7 @@ def recent_inbound(exchange: Exchange, deadline: Deadline, since: str | None) ->
     dialect = exchange.dialect
 
     def fetch(after: Position | None, cursor: str | None) -> Page:
-        return exchange.perform(
-            dialect.history(exchange.session, after=after, cursor=cursor, limit=dialect.page_size), deadline
-        )
+        return exchange.page(after, cursor, deadline)
 
     # No message has this id: pages that come newest first are read until they are older than `since`.
     oldest = Position("", None, since) if since is not None and dialect.paging is Paging.NUMBERED else None

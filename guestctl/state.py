@@ -49,10 +49,6 @@ PATIENCE = 1.0
 BUSY = 10.0
 """Seconds a statement waits for another process's transaction (milliseconds long) to end."""
 
-ROOT = "root"
-"""The note of a session begun on the connection of another (`--new` on an API that restarts): when the
-first of them was created. At the service they are one: its sockets, its turns and its limits."""
-
 SendState: TypeAlias = Literal["queued", "writing", "accepted", "rejected", "not_sent", "in_doubt"]
 
 #: One tuple of statements per schema version; never edit a published one, append the next.
@@ -622,7 +618,7 @@ def _number(run: Callable[..., sqlite3.Cursor], scope: str, session: Session) ->
 
 def owner_of(scope: str, session: Session) -> str:
     """Whose turns and limits a session's are, whatever it is called meanwhile."""
-    return f"{scope} {session.notes.get(ROOT, session.created_at)!r}"
+    return f"{scope} {session.created_at if session.root is None else session.root!r}"
 
 
 def _gone(session: Session) -> str:
@@ -899,6 +895,11 @@ def _unusable(directory: Path | None, why: str) -> UsageError:
 # --- sessions as text ---
 
 
+#: What is not a dialect's own stands among its notes in the record, where it always has: an older guestctl
+#: reads what a newer one has written, and the other way round.
+_AMONG_NOTES = ("used_token", "offer", "root")
+
+
 def _dump_session(session: Session) -> str:
     return json.dumps(
         {
@@ -912,19 +913,27 @@ def _dump_session(session: Session) -> str:
             "expires_at": session.expires_at,
             "credentials": {key: _credential_out(held) for key, held in session.credentials.items()},
             "limits": {field: getattr(session.limits, field) for field in Limits.__dataclass_fields__},
-            "notes": dict(session.notes),
+            "notes": {**session.notes, **_kept(session)},
         }
     )
+
+
+def _kept(session: Session) -> dict[str, Json]:
+    return {field: kept for field in _AMONG_NOTES if (kept := getattr(session, field)) is not None}
 
 
 def _load_session(name: str, body: str) -> Session:
     try:
         values = json.loads(body)
         limits: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["limits"].items()}
+        notes = dict(values["notes"])
+        kept = {field: notes.pop(field, None) for field in _AMONG_NOTES}
         return Session(
             **{
                 **values,
+                **kept,
                 "name": name,
+                "notes": notes,
                 "credentials": {key: _credential_in(held) for key, held in values["credentials"].items()},
                 "limits": Limits(**limits),
             }

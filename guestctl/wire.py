@@ -272,6 +272,12 @@ def call(request: Request) -> Flow[Reply]:
     return reply
 
 
+def done(value: T) -> Flow[T]:
+    """Say nothing: the flow of what is known already."""
+    return value
+    yield
+
+
 def turn(
     say: Json | None,
     answers: Callable[[Heard], bool] | None,

@@ -19,7 +19,7 @@ from guestctl.cli.invocation import World
 from guestctl.cli.main import run
 from guestctl.cli.registry import COMMANDS
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
 from guestctl.explain import everything
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running

@@ -38,7 +38,7 @@ BELOW = {
     "wire": {"errors", "model"},
     "dialects": {"errors", "model", "wire", "dialects", "clock", "jwt_claims", ""},
     "continuity": {"dialects", "model"},
-    "paging": {"dialects", "errors", "model"},
+    "paging": {"clock", "dialects", "errors", "model"},
     "transport": {"errors", "clock", "model", "wire", "transport"},
     "state": {"errors", "clock", "model"},
     "regions": {"errors"},

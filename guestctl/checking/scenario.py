@@ -18,10 +18,11 @@ from guestctl.checking.results import KEPT, Outcome, Said, Trouble, Verdict, sai
 from guestctl.checking.script import Scenario, Step
 from guestctl.checking.timeline import Entry, Timeline
 from guestctl.checking.variables import filled
-from guestctl.client import Client, Sent
+from guestctl.client import Client
 from guestctl.errors import Conflict, Failure, InDoubt, NetworkError, SessionOver
 from guestctl.model import Connection, Event, Gap, Message, Opening, Presence, SessionEvent
 from guestctl.redact import Redactor
+from guestctl.saying import Sent
 
 T = TypeVar("T")
 

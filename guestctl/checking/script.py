@@ -21,7 +21,7 @@ from guestctl.checking.expectation import ANY, Conditions, compiled
 from guestctl.checking.keys import Key
 from guestctl.checking.variables import NAME, filled, needed, unclosed
 from guestctl.dialects import NAMES
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
 from guestctl.errors import NEXT_STEPS, UsageError
 from guestctl.model import Role
 from guestctl.strict_yaml import Located, read

@@ -11,7 +11,8 @@ import typer
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
-from guestctl.dialects.base import Ability, Dialect, Standing
+from guestctl.dialects.base import Dialect
+from guestctl.dialects.declared import Ability, Standing
 from guestctl.errors import UsageError
 
 

@@ -14,7 +14,7 @@ from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
 from guestctl.cli.proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, proof
 from guestctl.clock import rfc3339
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
 from guestctl.errors import UsageError
 from guestctl.model import Opening, Session
 from guestctl.records import report_record, session_record

@@ -21,7 +21,7 @@ from guestctl.model import Outgoing
 from guestctl.records import Record, message_record, sent_record
 
 if TYPE_CHECKING:
-    from guestctl.client import Sent
+    from guestctl.saying import Sent
 
 
 @command('guestctl ask "opening hours?"', 'guestctl ask --new "hello" --timeout 5')
@@ -100,7 +100,7 @@ def send(
         said = list(_each_line(run)) if lines else [_words(run, text or [])]
         key = id_ or str(uuid.uuid4())
         outgoing = [Outgoing(key if n == 0 else str(uuid.uuid4()), words, attributes) for n, words in enumerate(said)]
-        printed(run, print_frames, print_curl, lambda plan: plan.send(outgoing, files))
+        printed(run, print_frames, print_curl, lambda plan: plan.send(outgoing, files, awaited=awaited))
         return
 
     def one(words: str) -> list[Record]:

@@ -13,8 +13,27 @@ from datetime import date, datetime
 
 from guestctl.clock import epoch_of, rfc3339
 from guestctl.dialects.content import date_slots, list_items, objects, text_of
+from guestctl.dialects.parts import RichContent
 from guestctl.errors import UsageError
 from guestctl.model import FormField, Json, Message, Option, Outgoing
+
+
+class WebContent(RichContent):
+    """What web-messaging messages offer, and how it is answered."""
+
+    def answer(
+        self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
+    ) -> Outgoing | None:
+        return answer(outgoing, message, pick, form)
+
+    def form_fields(self, message: Message) -> tuple[FormField, ...]:
+        return form_fields(message)
+
+    def history_omits(self, message: Message) -> bool:
+        """§7.1 names the content history has; forms and the second kind of quick replies are not in it."""
+        kinds = {item.get("contentType") for item in message.content if isinstance(item, dict)}
+        return message.direction == "outbound" and not message.attachments and bool(kinds & {"Form", "QuickReplyV2"})
+
 
 _AGAIN = "Pick one of those, by its number, label or payload."
 _SEE = "`guestctl history --last 5 -o table` shows the form and its fields."

@@ -11,7 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Ability, Dialect, Page, Position, Standing, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.pages import fixed_history, read_message, read_time
 from guestctl.errors import Failure, UsageError

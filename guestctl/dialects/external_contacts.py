@@ -6,7 +6,8 @@ WebSocket libraries.
 
 from __future__ import annotations
 
-from guestctl.dialects.base import Ability, Standing, id_in_path
+from guestctl.dialects.base import id_in_path
+from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.sequenced import Sequenced
 from guestctl.errors import UsageError

@@ -6,7 +6,8 @@ A session's socket lives as long as its token, and nothing renews that: then it 
 
 from __future__ import annotations
 
-from guestctl.dialects.base import Ability, Standing, id_in_path
+from guestctl.dialects.base import id_in_path
+from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.sequenced import Sequenced
 from guestctl.model import Json, Opening, Session

@@ -10,19 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import (
-    Ability,
-    CloseAction,
-    Dialect,
-    Page,
-    Position,
-    Rate,
-    Standing,
-    frame_object,
-    id_in_path,
-)
+from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.declared import Ability, Rate, Standing
 from guestctl.dialects.grants import client_credentials, guest_token
 from guestctl.dialects.pages import as_object, fixed_history, read_message
+from guestctl.dialects.refusals import CloseAction
 from guestctl.errors import Refused, SessionOver, Unauthorised, Unreadable
 from guestctl.model import (
     Credential,
@@ -44,6 +36,7 @@ from guestctl.wire import (
     Request,
     answered,
     call,
+    done,
     give,
     take,
     turn,
@@ -133,8 +126,7 @@ class Guests(Dialect):
 
     def end(self, session: Session) -> Flow[Session]:
         """The close says it (`farewell`)."""
-        return replace(session, state="ended")
-        yield
+        return done(replace(session, state="ended"))
 
     def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[None]:
         merged = {**attributes, "delegation_verified": True}

@@ -10,18 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import (
-    Ability,
-    CloseAction,
-    Dialect,
-    Page,
-    Position,
-    Standing,
-    frame_object,
-    id_in_path,
-)
+from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.pages import as_object, from_start, read_time
+from guestctl.dialects.refusals import CloseAction
 from guestctl.errors import Failure, UsageError
 from guestctl.model import (
     Credential,

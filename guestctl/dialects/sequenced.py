@@ -69,7 +69,8 @@ class Sequenced(Dialect):
         )
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
-        def page(last: str | None) -> Flow[Page]:
+        def read(last: str | None) -> Flow[tuple[Page, int]]:
+            """What follows a number, and the highest number there is."""
             query = {"lastSequenceNumber": last or "0", "limit": str(min(limit, LIMIT))}
             url = self.messages(session)
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
@@ -77,21 +78,24 @@ class Sequenced(Dialect):
             items = tuple(_read(item, "history", "history") for item in take(body, "messages", list, "history"))
             highest = take(body, "lastSequenceNumber", int, "history")
             if not items:
-                return Page((), highest=highest)
+                return Page(()), highest
             reached = items[-1].sequence or 0
             if reached <= int(last or 0):
                 raise Unreadable(f"history does not advance beyond number {last or 0}")
-            return Page(items, next=str(reached) if reached < highest else None, highest=highest)
+            return Page(items, next=str(reached) if reached < highest else None), highest
+
+        def page(last: str | None) -> Flow[Page]:
+            found, _ = yield from read(last)
+            return found
 
         if cursor is not None or after is None:
             return (yield from page(cursor))
         if after.sequence is None:
             return (yield from from_start(page, after))
-        found = yield from page(str(after.sequence))
+        found, highest = yield from read(str(after.sequence))
         first = found.items[0] if found.items else None
         skips = isinstance(first, Message) and first.sequence != after.sequence + 1
-        lags = found.highest is not None and found.highest < after.sequence
-        return replace(found, anchored=not (skips or lags))
+        return replace(found, anchored=not (skips or highest < after.sequence))
 
     def typing(self, session: Session) -> Flow[None]:
         path = f"/api/v2/conversations/messaging/external-contacts/{id_in_path(session, 'guest')}/typing"

@@ -11,19 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlencode, urlsplit
 
-from guestctl.dialects import answers
-from guestctl.dialects.base import (
-    Ability,
-    CloseAction,
-    Dialect,
-    Page,
-    Paging,
-    Position,
-    Rate,
-    Standing,
-    normalised_time,
-)
+from guestctl.dialects.answers import WebContent
+from guestctl.dialects.base import Dialect, Page, Position, normalised_time
 from guestctl.dialects.content import read_attachments, read_options, write_message
+from guestctl.dialects.declared import Ability, Paging, Rate, Standing
+from guestctl.dialects.parts import Files, Published, RichContent, SigningIn
+from guestctl.dialects.refusals import CloseAction
 from guestctl.errors import (
     Conflict,
     Failure,
@@ -39,7 +32,6 @@ from guestctl.model import (
     Credential,
     CredentialKind,
     Deployment,
-    FormField,
     Json,
     Limits,
     Message,
@@ -70,6 +62,7 @@ from guestctl.wire import (
     Turn,
     answered,
     call,
+    done,
     give,
     load_json,
     take,
@@ -80,11 +73,13 @@ from guestctl.wire import (
 HEALTH_CHECK = "SGVhbHRoQ2hlY2tNZXNzYWdlSWQ="
 #: `maxCustomDataBytes` when the service has not said (§9).
 ATTRIBUTE_BYTES = 2048
+#: Under which name the session notes the attributes it was opened with: its first message carries them (§5.4).
+PENDING = "pending_attributes"
 #: A client message larger than this is closed with 1009 (§2.5).
 FRAME_BYTES = 128 * 1024
 
 
-class WebMessaging(Dialect):
+class WebMessaging(Dialect, Files, SigningIn, Published):
     name = "web-messaging"
     summary = "vendor-documented socket wire, history over REST"
     abilities = {
@@ -155,16 +150,16 @@ class WebMessaging(Dialect):
 
     def create(self, opening: Opening) -> Flow[Session]:
         """Nothing goes over the wire yet: the guest makes the token, the first configure confirms it."""
-        notes = {"pending_attributes": dict(opening.attributes)} if opening.attributes else {}
-        return Session(
-            api=self.name,
-            profile=self.profile.name,
-            name=opening.name,
-            ids={"conversation": None, "guest": None},
-            credentials={"guest": Credential("guest", Secret(self.new_id()))},
-            notes=notes,
+        return done(
+            Session(
+                api=self.name,
+                profile=self.profile.name,
+                name=opening.name,
+                ids={"conversation": None, "guest": None},
+                credentials={"guest": Credential("guest", Secret(self.new_id()))},
+                notes={PENDING: dict(opening.attributes)} if opening.attributes else {},
+            )
         )
-        yield
 
     def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
         if start_new:
@@ -211,24 +206,6 @@ class WebMessaging(Dialect):
             ),
         ).without("history")
 
-    def begin(self, session: Session, deployment: Deployment, opening: Opening) -> Flow[Session]:
-        """Presence Join, only after a new session and only with auto-start (§5.4, §10.11)."""
-        if not (deployment.auto_start and session.new_session and not session.read_only):
-            return session
-        frame = self._request("onMessage", session)
-        message: dict[str, Json] = {
-            "type": "Event",
-            "events": [{"eventType": "Presence", "presence": {"type": "Join"}}],
-        }
-        if opening.attributes:
-            message["channel"] = {"metadata": {"customAttributes": dict(opening.attributes)}}
-        frame["message"] = message
-        key = frame["tracingId"]
-        yield from answered(
-            turn(frame, lambda h: (isinstance(h, Presence) and h.presence == "Join") or _rejects(h, key), "create")
-        )
-        return replace(session, notes={k: v for k, v in session.notes.items() if k != "pending_attributes"})
-
     def refreshable(self, session: Session) -> CredentialKind | None:
         return "history" if session.credential("sign-in") is None else "sign-in"
 
@@ -240,8 +217,14 @@ class WebMessaging(Dialect):
         assert isinstance(heard, Granted)
         return session.having(Credential("history", heard.secret, heard.expires_at))
 
+    # --- signing in (§7.2) ---
+
+    @property
+    def signing_in(self) -> SigningIn:
+        return self
+
     def sign_in(self, proof: SignIn) -> Flow[Credential]:
-        """§7.2: the code flow gives a refresh token, the implicit one does not."""
+        """The code flow gives a refresh token, the implicit one does not."""
         given = {
             "code": proof.code and proof.code.reveal(),
             "redirectUri": proof.redirect_uri,
@@ -280,7 +263,7 @@ class WebMessaging(Dialect):
         return replace(session, state="ended").without("sign-in").without("history")
 
     def _renew_sign_in(self, session: Session) -> Flow[Session]:
-        """§7.2: the old refresh token is kept; the new JWT is good for 15 minutes at most."""
+        """The old refresh token is kept; the new JWT is good for 15 minutes at most."""
         held = session.credential("sign-in")
         if held is None or held.refresh is None:
             raise Unauthorised("the sign-in has expired and cannot be refreshed", api=self.name)
@@ -316,7 +299,7 @@ class WebMessaging(Dialect):
 
     def check(self, session: Session, message: Outgoing) -> None:
         limit = session.limits.attribute_bytes or ATTRIBUTE_BYTES
-        size = sum(len(k.encode()) + len(v.encode()) for k, v in message.attributes.items())
+        size = sum(len(k.encode()) + len(v.encode()) for k, v in _attributes(session, message).items())
         if size > limit:
             raise Refused(
                 f"attributes take {size} bytes, the limit is {limit}",
@@ -334,8 +317,14 @@ class WebMessaging(Dialect):
 
     def _on_message(self, session: Session, message: Outgoing) -> dict[str, Json]:
         frame = self._request("onMessage", session, message.key)
-        frame["message"] = write_message(message)
+        frame["message"] = write_message(replace(message, attributes=_attributes(session, message)))
         return frame
+
+    def accepted(self, session: Session) -> Session:
+        """What the session was opened with has been said, with its first message or with Presence Join."""
+        if PENDING not in session.notes:
+            return session
+        return replace(session, notes={k: v for k, v in session.notes.items() if k != PENDING})
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         def answers(heard: Heard) -> bool:
@@ -361,20 +350,15 @@ class WebMessaging(Dialect):
         frame["message"] = {"type": "Text", "text": "ping"}
         return Turn(json.dumps(frame), lambda h: isinstance(h, Alive), "socket")
 
-    def answer(
-        self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
-    ) -> Outgoing | None:
-        return answers.answer(outgoing, message, pick, form)
-
-    def history_omits(self, message: Message) -> bool:
-        """§7.1 names the content history has; forms and the second kind of quick replies are not in it."""
-        kinds = {item.get("contentType") for item in message.content if isinstance(item, dict)}
-        return message.direction == "outbound" and not message.attachments and bool(kinds & {"Form", "QuickReplyV2"})
-
-    def form_fields(self, message: Message) -> tuple[FormField, ...]:
-        return answers.form_fields(message)
+    @property
+    def rich(self) -> RichContent:
+        return _CONTENT
 
     # --- files (§5.6, §7.3) ---
+
+    @property
+    def files(self) -> Files:
+        return self
 
     def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
         frame = self._request("onAttachment", session)
@@ -447,6 +431,12 @@ class WebMessaging(Dialect):
                     return heard
         return Unknown(str(entity.get("type")), entity)
 
+    # --- the deployment (§3) ---
+
+    @property
+    def published(self) -> Published:
+        return self
+
     def configuration(self) -> Flow[Json]:
         path = f"/webdeployments/v1/deployments/{self.need('deployment_id')}/config.json"
         reply = yield from call(Request("GET", self.config(path), "configuration", idempotent=True))
@@ -454,6 +444,24 @@ class WebMessaging(Dialect):
 
     def deployment(self, configuration: Json) -> Deployment:
         return read_deployment(configuration) if isinstance(configuration, dict) else Deployment()
+
+    def begin(self, session: Session, deployment: Deployment, opening: Opening) -> Flow[Session]:
+        """Presence Join, only after a new session and only with auto-start (§5.4, §10.11)."""
+        if not (deployment.auto_start and session.new_session and not session.read_only):
+            return session
+        frame = self._request("onMessage", session)
+        message: dict[str, Json] = {
+            "type": "Event",
+            "events": [{"eventType": "Presence", "presence": {"type": "Join"}}],
+        }
+        if opening.attributes:
+            message["channel"] = {"metadata": {"customAttributes": dict(opening.attributes)}}
+        frame["message"] = message
+        key = frame["tracingId"]
+        yield from answered(
+            turn(frame, lambda h: (isinstance(h, Presence) and h.presence == "Join") or _rejects(h, key), "create")
+        )
+        return self.accepted(session)
 
     # --- reading (§4.2, §6, §8) ---
 
@@ -621,6 +629,14 @@ class WebMessaging(Dialect):
     def _request(self, action: str, session: Session, tracing: str | None = None) -> dict[str, Json]:
         return {"action": action, "token": session.token(), "tracingId": tracing or self.new_id()}
 
+
+def _attributes(session: Session, message: Outgoing) -> dict[str, str]:
+    """The message's own, and those the session was opened with while nothing has carried them."""
+    pending = session.notes.get(PENDING)
+    return {**pending, **message.attributes} if isinstance(pending, dict) else dict(message.attributes)
+
+
+_CONTENT = WebContent()
 
 _EVENTS: Mapping[Json, Json] = {
     "SessionExpiredEvent": "expired",

@@ -6,7 +6,8 @@ libraries, what time it is, who refreshes when. No socket is published: listenin
 
 from __future__ import annotations
 
-from guestctl.dialects.base import Ability, Backoff, Dialect, Page, Position, Standing, id_in_path
+from guestctl.dialects.base import Dialect, Page, Position, id_in_path
+from guestctl.dialects.declared import Ability, Backoff, Standing
 from guestctl.dialects.grants import client_credentials, guest_token
 from guestctl.dialects.pages import fixed_history, read_time
 from guestctl.errors import Refused, SessionOver

@@ -21,9 +21,9 @@ from typing import Any, cast
 import pytest
 
 from guestctl.chat import Broken, Chat, Form, Input, Left, Pressed, Typed, is_command
-from guestctl.client import Client, Sent
-from guestctl.dialects.answers import answer, form_fields
-from guestctl.dialects.base import Ability
+from guestctl.client import Client
+from guestctl.dialects.answers import WebContent
+from guestctl.dialects.declared import Ability
 from guestctl.errors import Failure, Forbidden, NetworkError, Refused, SessionOver
 from guestctl.model import (
     Connection,
@@ -33,13 +33,13 @@ from guestctl.model import (
     Gap,
     Message,
     Option,
-    Outgoing,
     Presence,
     Sender,
     SessionEvent,
     Typing,
 )
 from guestctl.records import Record
+from guestctl.saying import Sent
 from tests.cli.conftest import Front
 from tests.fakes import FakeClock
 from tests.unit.test_answers import FORM
@@ -55,11 +55,7 @@ class Dialect:
     def __init__(self) -> None:
         self.abilities = frozenset(Ability)
 
-    def form_fields(self, message: Message) -> tuple[FormField, ...]:
-        return form_fields(message)
-
-    def answer(self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Any) -> Outgoing | None:
-        return answer(outgoing, message, pick, form)
+        self.rich = WebContent()
 
 
 class Scripted:

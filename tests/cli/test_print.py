@@ -17,6 +17,7 @@ from guestctl.sandbox import CLIENT_SECRET
 from tests.cli.conftest import Front
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+NAMED = re.compile(r"\$[A-Z]+_ID")
 SECRET = re.compile(r"\*\*\*[0-9a-f]{8}|\$[A-Z_]+_(TOKEN|SECRET)")
 #: Headers that only say which client it is.
 PLUMBING = {"user-agent", "accept-encoding"}
@@ -27,8 +28,8 @@ def of(front: Front, api: str) -> Front:
 
 
 def plain(value: Any) -> Any:
-    """Without what differs each time: ids made for the occasion, secrets and what stands for them."""
-    return json.loads(UUID.sub("ID", SECRET.sub("SECRET", json.dumps(value))))
+    """Without what differs each time: ids made for the occasion, secrets, and what stands for either."""
+    return json.loads(UUID.sub("ID", NAMED.sub("ID", SECRET.sub("SECRET", json.dumps(value)))))
 
 
 def sent(front: Front, *argv: str) -> list[Any]:
@@ -69,7 +70,16 @@ def body(given: Any) -> Any:
 @pytest.mark.parametrize("api", NAMES)
 @pytest.mark.parametrize(
     "argv",
-    [("send", "hello"), ("send", "a", "--attr", "k=v"), ("history",), ("refresh-token",), ("typing",)],
+    [
+        ("send", "hello"),
+        ("send", "a", "--attr", "k=v"),
+        ("send", "hello", "--wait"),
+        ("ask", "hello"),
+        ("ask", "--new", "hello"),
+        ("history",),
+        ("refresh-token",),
+        ("typing",),
+    ],
     ids=" ".join,
 )
 def test_what_is_printed_is_what_is_sent(front: Front, api: str, argv: tuple[str, ...]) -> None:
@@ -81,7 +91,12 @@ def test_what_is_printed_is_what_is_sent(front: Front, api: str, argv: tuple[str
         return
     steps, really = planned(guest, *argv), sent(guest, *argv)
     # An OAuth grant that is remembered is not asked for again.
-    assert [step for step in steps if "/oauth/" not in str(step[1])] == really[: len(really)]
+    steps = [step for step in steps if "/oauth/" not in str(step[1])]
+    assert steps == really[: len(steps)]
+    # Where there is no socket to hear the reply on, history is asked.
+    looking = [step for step in really[len(steps) :] if step[0] == "request" and step[3] is None]
+    assert really == [*steps, *looking]
+    assert not looking or argv[0] == "ask" or "--wait" in argv
 
 
 @pytest.mark.parametrize("api", NAMES)

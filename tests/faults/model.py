@@ -31,7 +31,8 @@ from guestctl.cli.cursor import CursorFile
 from guestctl.client import Client
 from guestctl.clock import Clock, SystemClock
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Position, Rate
+from guestctl.dialects.base import Position
+from guestctl.dialects.declared import Rate
 from guestctl.errors import Failure
 from guestctl.line import Line
 from guestctl.model import Connection, Gap, Message, Profile, Retry, Session

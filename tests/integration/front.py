@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 from guestctl.cli.invocation import World
 from guestctl.cli.main import run
 from guestctl.dialects import dialect_class
-from guestctl.dialects.base import Ability, Dialect
+from guestctl.dialects.base import Dialect
+from guestctl.dialects.declared import Ability
 from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Result, Stream
 from tests.sandbox.stranger import Control

@@ -15,7 +15,7 @@ import pytest
 
 from guestctl.clock import epoch_of, rfc3339
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
 from guestctl.sandbox.server import Sandbox
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Record, Room, able, check, check_lacking, listen, messages, texts
@@ -88,6 +88,12 @@ def test_an_option_without_a_field(guest: Guest, room: Room, field: str) -> None
     assert named == [name for name in NAMES if field in dialect_class(name).fields]
     assert room.sessions() == []
     assert room.requests == {}
+
+
+def test_a_session_is_new_until_it_is_written_to(guest: Guest, room: Room) -> None:
+    assert guest.ok("session", "create").record["new_session"]
+    guest.ok("send", "hi")
+    assert not guest.ok("session", "show").record["new_session"]
 
 
 def test_attributes_of_a_session(guest: Guest, room: Room) -> None:

@@ -78,7 +78,7 @@ def test_a_conversation_begun_anew_has_no_records_of_the_old_one(guest: Guest, r
     found = records(guest, "default")
     assert (found["last"], found["sent"]) == (None, [])
     guest.ok("session", "create", "--new")
-    assert stored(guest)["default"].notes["root"] == before.created_at, "one connection, one set of turns"
+    assert stored(guest)["default"].root == before.created_at, "one connection, one set of turns"
     guest.ok("send", "two")
     assert records(guest, "default")["sent"] == ["accepted"]
 

@@ -17,7 +17,7 @@ import pytest
 
 from guestctl.clock import SystemClock, epoch_of
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Rate
+from guestctl.dialects.declared import Rate
 from guestctl.sandbox import CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
 from tests.integration.conftest import Enter, Serve

@@ -24,7 +24,8 @@ from guestctl import jwt_claims
 from guestctl.checking import script as check_script
 from guestctl.cli.cursor import CursorFile
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Dialect, Position, retry_after
+from guestctl.dialects.base import Dialect, Position
+from guestctl.dialects.refusals import retry_after
 from guestctl.errors import Failure, TimedOut
 from guestctl.model import Opening, Profile, Secret, Session
 from guestctl.output import Output
@@ -37,7 +38,7 @@ from guestctl.sandbox.faults import parse as parse_fault
 from guestctl.sandbox.script import ScriptError
 from guestctl.sandbox.script import load as load_bot
 from guestctl.terminal import Terminal
-from guestctl.wire import Call, Frame, Reply, Turn, load_json
+from guestctl.wire import Call, Frame, Reply, Turn, done, load_json
 from tests.cli.conftest import Stream
 from tests.fakes import FakeClock
 from tests.security import strange
@@ -143,8 +144,8 @@ _FLOWS: tuple[Callable[[Dialect, Session], Any], ...] = (
     lambda dialect, session: dialect.obtain("guest", session),
     lambda dialect, session: dialect.obtain("history", session),
     lambda dialect, session: dialect.oauth(),
-    lambda dialect, session: dialect.configuration(),
-    lambda dialect, session: dialect.download(session, "a"),
+    lambda dialect, session: dialect.published.configuration() if dialect.published else done(None),
+    lambda dialect, session: dialect.files.download(session, "a") if dialect.files else done(None),
 )
 
 

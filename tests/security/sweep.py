@@ -18,7 +18,7 @@ from guestctl.cli.invocation import World
 from guestctl.cli.main import run
 from guestctl.client import Client
 from guestctl.dialects import NAMES
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
 from guestctl.errors import Failure
 from guestctl.model import Secret, SignIn
 from guestctl.sandbox import CLIENT_SECRET

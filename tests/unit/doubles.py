@@ -16,7 +16,8 @@ from typing import Any, cast
 import pytest
 
 from guestctl.clock import Deadline, rfc3339
-from guestctl.dialects.base import Ability, Dialect, Page, Paging, Position, Standing
+from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.declared import Ability, Paging, Standing
 from guestctl.errors import Failure, NetworkError, Unreadable
 from guestctl.exchange import Connector, Exchange
 from guestctl.line import Line

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -37,6 +37,8 @@ from guestctl.model import (
 from guestctl.wire import Call, Door, Flow, Frame, Heard, Request, Turn
 from tests.examples import Answer, Example, ExampleError, enriched, everything, fill, match, parse, shown, spoilt
 from tests.fakes import START, Hand, ids, reply
+
+T = TypeVar("T")
 
 REST = "https://api.example.test"
 SOCKET = "wss://api.example.test"
@@ -140,6 +142,11 @@ def within(part: Json, whole: Json) -> bool:
 # --- verbs ---
 
 
+def part(one: T | None) -> T:
+    assert one is not None, "this API has no such part"
+    return one
+
+
 def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json]) -> Flow[Any]:
     """The flow of a verb, with the example's arguments made into ours."""
     if verb == "create":
@@ -152,28 +159,34 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
         position = Position(**after) if after else None
         return dialect.history(session, **{"after": position, "cursor": None, "limit": dialect.page_size, **given})
     if verb == "begin":
-        return dialect.begin(session, Deployment(**given.pop("deployment")), Opening(**given))
+        return part(dialect.published).begin(session, Deployment(**given.pop("deployment")), Opening(**given))
     if verb == "obtain":
         return dialect.obtain(given["kind"], session)
     if verb == "upload":
-        return dialect.upload(session, given["name"], given["mime"], given["content"].encode())
+        return part(dialect.files).upload(session, given["name"], given["mime"], given["content"].encode())
     if verb == "heartbeat":
         return _one_turn(dialect.heartbeat(session))
     if verb == "configuration":
         return _understood(dialect)
     if verb == "sign_in":
         proof: Any = {name: Secret(v) if name in SIGN_IN_SECRETS else v for name, v in given.items()}
-        return dialect.sign_in(SignIn(**proof))
+        return part(dialect.signing_in).sign_in(SignIn(**proof))
     if verb == "oauth":
         return dialect.oauth()
-    if verb in ("attach", "reattach", "typing", "end", "clear", "sync", "download", "discard", "sign_out"):
+    if verb in ("download", "discard"):
+        asked: Flow[Any] = getattr(part(dialect.files), verb)(session, **given)
+        return asked
+    if verb == "sign_out":
+        return part(dialect.signing_in).sign_out(session)
+    if verb in ("attach", "reattach", "typing", "end", "clear", "sync"):
         flow: Flow[Any] = getattr(dialect, verb)(session, **given)
         return flow
     raise ExampleError(f"no verb {verb!r}")
 
 
 def _understood(dialect: Dialect) -> Flow[Deployment]:
-    return dialect.deployment((yield from dialect.configuration()))
+    published = part(dialect.published)
+    return published.deployment((yield from published.configuration()))
 
 
 def _one_turn(turn: Turn | None) -> Flow[Heard]:

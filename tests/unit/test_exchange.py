@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from guestctl.clock import Deadline
-from guestctl.dialects.base import Backoff, Rate
+from guestctl.dialects.declared import Backoff, Rate
 from guestctl.errors import (
     Conflict,
     Failure,

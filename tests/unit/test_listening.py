@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from guestctl.dialects.base import Paging, Position
+from guestctl.dialects.base import Position
+from guestctl.dialects.declared import Paging
 from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
 from guestctl.exchange import AHEAD_AGAIN
 from guestctl.listening import SECOND_LOOK, STABLE, Listener

@@ -8,7 +8,7 @@ import pytest
 
 from guestctl.errors import Forbidden, NetworkError, RateLimited, SessionOver, TimedOut, Unauthorised
 from guestctl.model import Secret
-from guestctl.opening import USED, open_line
+from guestctl.opening import open_line
 from guestctl.state import LedgerEntry
 from guestctl.transport.socket import Refusal
 from guestctl.wire import Reply
@@ -73,7 +73,7 @@ def test_a_spoilt_token_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> No
     world = World(monkeypatch, spoilt_by_close=True)
     first = open_line(world.exchange, world.deadline())
     first.abort()
-    assert world.exchange.session.notes[USED] == Secret("token-of-the-guest").placeholder
+    assert world.exchange.session.used_token == Secret("token-of-the-guest").placeholder
     world.service.refreshes.append(FRESH)
     open_line(world.another(), world.deadline())
     assert [socket.said[0]["token"] for socket in world.service.sockets] == ["token-of-the-guest", "fresh-token"]

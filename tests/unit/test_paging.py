@@ -10,10 +10,11 @@ from hypothesis import strategies as some
 
 from guestctl import paging
 from guestctl.clock import rfc3339
-from guestctl.dialects.base import Page, Paging, Position
-from guestctl.errors import Unreadable
+from guestctl.dialects.base import Page, Position
+from guestctl.dialects.declared import Paging
+from guestctl.errors import Unreadable, UsageError
 from guestctl.model import Message, Presence, Unknown
-from guestctl.paging import Fetch, Item, current, following, latest, messages, newest, whole
+from guestctl.paging import Fetch, Item, Window, current, following, latest, messages, newest, whole
 from tests.fakes import START
 
 Entry = Message | Presence | Unknown
@@ -263,3 +264,29 @@ def test_entries_without_an_id_are_each_themselves() -> None:
 
 def test_only_the_messages() -> None:
     assert ids(list(messages([one for one in (entry(1, "join"), entry(2)) if not isinstance(one, Unknown)]))) == ["e2"]
+
+
+# --- a part of it ---
+
+
+def between(since: str | None = None, until: str | None = None) -> str:
+    items = iter([Message(f"m{n}", "inbound", str(n), f"2026-03-04T09:15:2{n}.000Z") for n in range(5)])
+    return "".join(str(item.id)[1] for item in Window(since, until).of(items))
+
+
+def test_bounds() -> None:
+    assert between() == "01234"
+    assert between(since="2026-03-04T09:15:22Z") == "234"
+    assert between(until="2026-03-04T09:15:22Z") == "012"
+    assert between(until="m3") == "0123"
+    with pytest.raises(UsageError, match="m9"):
+        between(until="m9")
+
+
+@pytest.mark.parametrize("given_", ["9d1f0c2e", "b9c7-not-a-time", "m1"])
+def test_an_id_is_no_time(given_: str) -> None:
+    assert Window(since=given_).after == Position(given_)
+
+
+def test_a_time_is_no_id() -> None:
+    assert (Window().after, Window(since="2026-03-04T09:15:22Z").after) == (None, None)

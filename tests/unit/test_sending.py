@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from guestctl.dialects.base import Paging, Rate
+from guestctl.dialects.declared import Paging, Rate
 from guestctl.errors import (
     Conflict,
     Failure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -60,6 +61,9 @@ FULL = session(
     },
     limits=Limits(2048, 4096, 10240, ("image/png", "text/plain"), (".exe",)),
     notes={"journey": {"a": [1, 2.5, None, True]}, "word": "\ud800 half"},
+    used_token="***0a1b2c3d",
+    offer={"id": "m-1", "content": [{"contentType": "Form"}]},
+    root=1_699_999_000.5,
 )
 
 
@@ -108,6 +112,9 @@ SESSIONS = st.builds(
         blocked_extensions=st.lists(st.text(), max_size=2).map(tuple),
     ),
     notes=st.dictionaries(st.text(), JSON, max_size=3),
+    used_token=st.none() | st.text(),
+    offer=JSON,
+    root=st.none() | st.floats(0, 1e10),
 )
 
 
@@ -512,7 +519,7 @@ def test_turns_belong_to_a_session_whatever_it_is_called(state: State, clock: Fa
     deadline = Deadline.after(clock, 0)
     old = session("a")
     renamed, successor = replace(old, name="a-1"), replace(old, created_at=old.created_at + 1)
-    restarted = replace(successor, notes={module.ROOT: old.created_at})
+    restarted = replace(successor, root=old.created_at)
     with state.slot(SCOPE, old, 1, deadline):
         for other in (renamed, restarted):
             with pytest.raises(TimedOut), state.slot(SCOPE, other, 1, deadline):
@@ -933,6 +940,25 @@ BODY_1 = (
     ' "limits": {"attribute_bytes": null, "text_length": 4096, "file_kilobytes": null, "file_types": [],'
     ' "blocked_extensions": []}, "notes": {}}'
 )
+
+
+def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> None:
+    notes = (
+        '{"pending_attributes": {"plan": "gold"}, "used_token": "***0a1b2c3d",'
+        ' "offer": {"id": "m-1"}, "root": 1772615000.25}'
+    )
+    body = BODY_1.replace("NAME", "cart").replace('"notes": {}', f'"notes": {notes}')
+    assert notes in body
+    state.put(SCOPE, session("cart", created_at=1772615727.1234567))
+    with state._transaction(durable=False) as run:
+        run("UPDATE session SET body = ?", (body,))
+    found = state.get(SCOPE, "cart")
+    assert found is not None
+    assert (found.used_token, found.offer, found.root) == ("***0a1b2c3d", {"id": "m-1"}, 1772615000.25)
+    assert found.notes == {"pending_attributes": {"plan": "gold"}}, "and what is the dialect's stays its own"
+    assert state.update(SCOPE, found)
+    ((kept,),) = state._rows("SELECT body FROM session")
+    assert json.loads(kept) == json.loads(body), "so that the older version reads it, too"
 
 
 def test_a_database_of_schema_1_keeps_all_its_records(tmp_path: Path, clock: FakeClock) -> None:

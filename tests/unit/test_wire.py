@@ -20,6 +20,7 @@ from guestctl.wire import (
     Turn,
     answered,
     call,
+    done,
     give,
     load_json,
     take,
@@ -103,6 +104,10 @@ def test_a_member_that_is_there() -> None:
 
 
 # --- flows ---
+
+
+def test_nothing_to_say() -> None:
+    assert Hand(done(7)).done() == 7
 
 
 def test_a_call() -> None:
