@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from guestctl.errors import UsageError
 from guestctl.model import Json, Profile, Retry, Secret
 from guestctl.regions import REGIONS, domain_of
-from guestctl.strict_yaml import MAX_BYTES, Located, parse, read
+from guestctl.strict_yaml import Located, read
 from guestctl.values import immutable
 
 FILE = "profiles.yaml"
@@ -208,7 +207,7 @@ KEYS: Mapping[str, Key] = {
     "oauth.client_id": Key("client_id", _word),
     "oauth.client_secret": Key("client_secret", _secret),
 }
-_GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
+GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
 
 
 def variable(key: str) -> str:
@@ -221,7 +220,7 @@ def _suggest(word: str, choices: Iterator[str] | tuple[str, ...] | list[str]) ->
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _unknown(key: str) -> str:
+def unknown_key(key: str) -> str:
     inside = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2] and name != key]
     return f"unknown key {key!r}" + (f"; did you mean {inside[0]!r}?" if inside else _suggest(key, list(KEYS)))
 
@@ -295,10 +294,10 @@ def load(path: Path) -> ProfileFile:
     line and key. Values with `${…}` are checked when their profile is used."""
     root = read(path)
     exposed = os.name == "posix" and bool(path.stat().st_mode & 0o044)
-    return _validated(root, path, exposed=exposed)
+    return validated(root, path, exposed=exposed)
 
 
-def _validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
+def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
     members = {} if root.value is None else _mapping(root, path, "the file", "`default` and `profiles`")
     for key, found in members.items():
         if key not in {"default", "profiles"}:
@@ -306,7 +305,7 @@ def _validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
     profiles: dict[str, Mapping[str, Located]] = {}
     if (listed := members.get("profiles")) is not None and listed.value is not None:
         for name, profile in _mapping(listed, path, "profiles", "one profile by name each").items():
-            if why := _bad_name(name):
+            if why := bad_name(name):
                 raise _wrong(path, profile, why)
             profiles[name] = dict(_flat(profile, path, name))
     default = members.get("default")
@@ -321,7 +320,7 @@ def _validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
     return ProfileFile(path, None if default is None else default.text, profiles, exposed)
 
 
-def _bad_name(name: str) -> str | None:
+def bad_name(name: str) -> str | None:
     if name == SANDBOX:
         return f"the profile {SANDBOX!r} is built in; choose another name"
     if not name or name != name.strip() or not name.isprintable():
@@ -335,8 +334,8 @@ def _flat(profile: Located, path: Path, name: str) -> Iterator[tuple[str, Locate
         return
     for key, found in _mapping(profile, path, name, "keys such as `region` and `deployment_id`").items():
         if "." in key:  # our own spelling of nested keys, for messages and options only
-            raise _wrong(path, found, _unknown(key))
-        if key in _GROUPS:
+            raise _wrong(path, found, unknown_key(key))
+        if key in GROUPS:
             inside = [k.partition(".")[2] for k in KEYS if k.startswith(key + ".")]
             for inner, value in _mapping(found, path, key, ", ".join(inside)).items():
                 yield _checked(f"{key}.{inner}", value, path)
@@ -346,7 +345,7 @@ def _flat(profile: Located, path: Path, name: str) -> Iterator[tuple[str, Locate
 
 def _checked(key: str, found: Located, path: Path) -> tuple[str, Located]:
     if key not in KEYS:
-        raise _wrong(path, found, _unknown(key))
+        raise _wrong(path, found, unknown_key(key))
     if KEYS[key].tree:
         for inner, value in _mapping(found, path, key, "keys and values").items():
             if key == "attributes" and (value.text is None or value.value is None):
@@ -359,7 +358,7 @@ def _checked(key: str, found: Located, path: Path) -> tuple[str, Located]:
     elif "${" in found.text:
         _check_variables(found, path, key)
     elif found.text:
-        _read(key, found.text, f"{path}:{found.line}: {key}", code="config.file")
+        read_value(key, found.text, f"{path}:{found.line}: {key}", code="config.file")
     return key, found
 
 
@@ -373,7 +372,7 @@ def _wrong(path: Path, found: Located, problem: str) -> UsageError:
     return UsageError(f"{path}:{found.line}: {problem}", code="config.file")
 
 
-def _read(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:
+def read_value(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:
     try:
         return KEYS[key].read(text)
     except ValueError as error:
@@ -382,7 +381,7 @@ def _read(key: str, text: str, where: str, *, code: str, hint: str | None = None
 
 # --- variables ---
 
-_VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?", re.ASCII)
+VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?", re.ASCII)
 
 
 def _leaves(found: Located) -> Iterator[Located]:
@@ -398,7 +397,7 @@ def _leaves(found: Located) -> Iterator[Located]:
 
 def _check_variables(found: Located, path: Path, key: str) -> None:
     for leaf in _leaves(found):
-        for match in _VARIABLE.finditer(leaf.text or ""):
+        for match in VARIABLE.finditer(leaf.text or ""):
             if match[1] is None:
                 raise _wrong(path, leaf, f"{key}: expected ${{NAME}} or ${{NAME:-default}}")
 
@@ -421,7 +420,7 @@ def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> 
             )
         return found
 
-    return _VARIABLE.sub(value, leaf.text or "")
+    return VARIABLE.sub(value, leaf.text or "")
 
 
 def _tree(found: Located, environ: Mapping[str, str], path: Path, key: str) -> Json:
@@ -486,7 +485,7 @@ def resolve(
             text = _expand(found, environ, path, key)
             if not text:
                 continue  # an empty variable is as good as none
-            value = _read(key, text, f"{path}:{found.line}: {key}", code="config.file")
+            value = read_value(key, text, f"{path}:{found.line}: {key}", code="config.file")
             if key == "tls.ca":
                 value = str(_under(path.parent, value))
         values[key], origins[key] = value, f"{path.name}:{found.line}"
@@ -521,7 +520,7 @@ def _stronger(
     """What options and environment say, and where."""
     for key in options:
         if key not in KEYS or KEYS[key].file_only:
-            raise UsageError(_unknown(key), code="usage.option")
+            raise UsageError(unknown_key(key), code="usage.option")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for key in KEYS:
@@ -535,7 +534,7 @@ def _stronger(
             text, origin, hint = environ[named], f"environment {named}", f"Correct {named}, or unset it."
         else:
             continue
-        values[key] = _read(key, text, origin, code="config.key", hint=hint)
+        values[key] = read_value(key, text, origin, code="config.key", hint=hint)
         if key == "tls.ca":
             values[key] = str(_under(cwd, values[key]))
         origins[key] = origin
@@ -557,7 +556,7 @@ def _sandbox(
         url, origin, ca = str(running["url"]), "sandbox started last", running.get("ca")
     else:
         raise UsageError("no sandbox is running here", code="sandbox.absent")
-    url = _read("base_url", url.rstrip("/"), origin, code="config.key", hint="Correct the sandbox's address.")
+    url = read_value("base_url", url.rstrip("/"), origin, code="config.key", hint="Correct the sandbox's address.")
     parts = urlsplit(url)
     socket = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "", "", ""))
     place = {"base_url": url, "config_url": url, "socket_url": socket}
@@ -647,7 +646,7 @@ def _found_here(
     if not does:
         return
     leaves = (leaf for found in file.profiles[name].values() for leaf in _leaves(found))
-    used = {match[1] for leaf in leaves for match in _VARIABLE.finditer(leaf.text or "")}
+    used = {match[1] for leaf in leaves for match in VARIABLE.finditer(leaf.text or "")}
     given = sorted(f"${variable}" for variable in used if variable in environ)
     with_ = f" with {', '.join(given)}" if given else ""
     yield (
@@ -667,148 +666,3 @@ def _led_away(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) 
 
 def _attribute(key: str) -> str:
     return KEYS[key].field or key.partition(".")[2]
-
-
-# --- writing ---
-
-
-def add(path: Path, name: str, values: Mapping[str, str]) -> None:
-    """Add a profile to the file, made with its directory when absent; everything else in it stays.
-
-    `values` by dotted key (`attributes.plan`, too), as text. Raises UsageError for a name that is
-    taken, a wrong value, or a literal client secret: it would have come from the command line.
-    """
-    if why := _bad_name(name):
-        raise UsageError(why, code="config.profile")
-    tree: dict[str, Any] = {}
-    for key, text in values.items():
-        if key == "oauth.client_secret" and not _VARIABLE.fullmatch(text):
-            raise UsageError(
-                "oauth.client_secret: a secret is never taken from the command line",
-                hint="Give the name of a variable instead: oauth.client_secret='${MY_SECRET}'",
-            )
-        group, _, inner = key.partition(".")
-        if group == "attributes" and inner:
-            tree.setdefault(group, {})[inner] = text
-            continue
-        if key not in KEYS:
-            raise UsageError(_unknown(key), code="usage.option", hint="`guestctl help profiles` lists the keys.")
-        value = text if "${" in text and not KEYS[key].tree else _read(key, text, key, code="usage")
-        if group in _GROUPS:
-            tree.setdefault(group, {})[inner] = text
-        else:
-            tree[key] = value if KEYS[key].tree else text
-
-    def change(document: MutableMapping[str, Any]) -> None:
-        if document.get("profiles") is None:
-            document["profiles"] = {}
-        document["profiles"][name] = tree
-
-    if os.path.exists(path) and name in load(path).names:
-        raise UsageError(
-            f"{path} already has a profile {name!r}", code="config.profile", hint="Edit the file, or choose a name."
-        )
-    _rewrite(path, change)
-
-
-def use(path: Path, name: str) -> None:
-    """Make a profile the file's default. Raises UsageError when there is no such profile."""
-    if os.path.exists(path) or name != SANDBOX:
-        file = load(path)
-        if name != SANDBOX:
-            file.values(name)
-
-    def change(document: MutableMapping[str, Any]) -> None:
-        if "default" in document:
-            document["default"] = name
-        else:
-            insert: Callable[[int, str, str], None] = getattr(document, "insert")  # noqa: B009  (ruamel's own)
-            insert(0, "default", name)
-
-    _rewrite(path, change)
-
-
-def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> None:
-    """Change the document and nothing else: lines the change does not touch stay byte for byte."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap
-    from ruamel.yaml.error import YAMLError
-
-    before = path.read_bytes().decode("utf-8-sig") if os.path.exists(path) else ""
-    writer = YAML()
-    writer.preserve_quotes = True
-    writer.width = MAX_BYTES
-    step = next((len(line) - len(line.lstrip(" ")) for line in before.splitlines() if re.match(r" +[^ #]", line)), 2)
-    writer.indent(mapping=step, sequence=step + 2, offset=step)
-
-    def dumped(document: Any) -> str:
-        from io import StringIO
-
-        stream = StringIO()
-        writer.dump(document, stream)
-        return stream.getvalue()
-
-    try:
-        document = writer.load(before)
-    except YAMLError as error:  # what one parser lets pass, the other may not
-        raise UsageError(f"{path}: {str(error).splitlines()[0]}", code="config.file") from error
-    if document is None:  # nothing but comments, which belong to no node
-        document, normal = CommentedMap(), before + ("\n" if before and not before.endswith("\n") else "")
-        change(document)
-        after = normal + dumped(document)
-    else:
-        normal = dumped(document)
-        change(document)
-        after = dumped(document)
-    text = _merged(before, normal, after)
-    wanted = parse(after, str(path))
-    try:
-        same = parse(text, str(path)).plain() == wanted.plain()
-    except UsageError:
-        same = False
-    _validated(wanted, path, exposed=False)
-    _replace(path, text if same else after)
-
-
-def _merged(before: str, normal: str, after: str) -> str:
-    """`after`, with every line it shares with `normal` (what the writer makes of `before`) as it was."""
-    old, plain, new = (text.splitlines(keepends=True) for text in (before, normal, after))
-    if len(old) != len(plain):
-        return after
-    lines: list[str] = []
-    for kind, start, end, begin, stop in SequenceMatcher(None, plain, new, autojunk=False).get_opcodes():
-        kept = old[start:end] if kind == "equal" else new[begin:stop]
-        if lines and kept and not lines[-1].endswith("\n"):
-            lines[-1] += "\n"
-        lines += kept
-    return "".join(lines)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary file, data to disk, rename, directory to disk."""
-    import tempfile
-
-    try:
-        target = path.resolve()  # a link to a file kept elsewhere stays a link
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with open(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.chmod(temporary, mode)
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        if hasattr(os, "O_DIRECTORY"):
-            directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", code="config.file") from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guestctl import profiles
+from guestctl import profile_edits, profiles
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
 from guestctl.errors import UsageError
@@ -79,7 +79,7 @@ def add(
         hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`."
         raise UsageError(f"nothing was said about {name}: it could not be used", hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
-    profiles.add(path, name, values)
+    profile_edits.add(path, name, values)
     _done(run, "added", name, str(path))
 
 
@@ -87,7 +87,7 @@ def add(
 def use(run: Invocation, name: Name) -> None:
     """Make a profile the file's default."""
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
-    profiles.use(path, name)
+    profile_edits.use(path, name)
     _done(run, "default", name, str(path))
 
 
