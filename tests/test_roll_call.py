@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Ability
+from guestctl.dialects.declared import Ability
 from guestctl.explain import CLOSES, everything
 from guestctl.model import Profile
 from guestctl.sandbox.faces import FACES

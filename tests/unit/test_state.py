@@ -956,7 +956,7 @@ def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> No
     assert found is not None
     assert (found.used_token, found.offer, found.root) == ("***0a1b2c3d", {"id": "m-1"}, 1772615000.25)
     assert found.notes == {"pending_attributes": {"plan": "gold"}}, "and what is the dialect's stays its own"
-    assert state.update(SCOPE, found)
+    assert state.amend(SCOPE, found, lambda stored: stored)
     ((kept,),) = state._rows("SELECT body FROM session")
     assert json.loads(kept) == json.loads(body), "so that the older version reads it, too"
 
