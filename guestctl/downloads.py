@@ -79,7 +79,8 @@ def save(
     """Fetch into the folder `to`, or under the new file name `to`; returns the path written.
 
     Raises UsageError when the file exists or cannot be written, Stale when the address is good no
-    more, Refused for one that is not allowed or a file over `limit` bytes. A partial file is removed.
+    more, Refused for one that is not allowed or a file over `limit` bytes, Unreadable for a redirect, which
+    is not followed. A partial file is removed.
     """
     request, offered = located
     if not allowed(request.url, local=local):
@@ -99,11 +100,13 @@ def save(
             )
         if reply.status in {403, 404}:
             raise Stale("the attachment's address has expired", code="service.file", http_status=reply.status)
+        if 300 <= reply.status < 400:
+            raise Unreadable(f"download: HTTP {reply.status}", code="answer.redirect", http_status=reply.status)
         if not reply.ok:
             raise NetworkError(f"download: HTTP {reply.status}", code="service.down", http_status=reply.status)
     except BaseException as error:
         target.unlink(missing_ok=True)
-        if isinstance(error, Unreadable):
+        if isinstance(error, Unreadable) and error.code != "answer.redirect":
             raise Refused(error.message, code="service.file") from error
         if isinstance(error, OSError):
             raise UsageError(f"{target}: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ not know: sockets, conversations, any dialect's wire.
 from __future__ import annotations
 
 import math
+import stat
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -83,6 +84,9 @@ class SandboxOptions:
         delay = 0.0 if self.fast else self.bot_delay
         if self.script is not None:
             try:
+                # Who opens a pipe waits for its writer, and no signal ends that.
+                if not stat.S_ISREG(self.script.stat().st_mode):
+                    raise ScriptError(f"{self.script}: not a regular file")
                 with self.script.open("rb") as file:
                     script = file.read(SCRIPT_LIMIT + 1)
             except OSError as error:

@@ -208,6 +208,15 @@ def test_what_prevents_it_is_one_line(options: dict[str, Any], words: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipe_nobody_writes_into_is_no_script(tmp_path: Path) -> None:
+    """Opening one would wait for its writer, whatever the signal."""
+    pipe = tmp_path / "bot.yaml"
+    os.mkfifo(pipe)
+    with pytest.raises(CannotServe) as caught, running(SandboxOptions(script=pipe)):
+        pass
+    assert str(caught.value) == f"{pipe}: not a regular file"
+
+
 def test_an_address_that_cannot_be_had_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

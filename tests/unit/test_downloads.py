@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 
 from guestctl.clock import Deadline
 from guestctl.downloads import NAME_BYTES, allowed, safe_name, save
-from guestctl.errors import Failure, NetworkError, Refused, Unreadable, UsageError
+from guestctl.errors import Exit, Failure, NetworkError, Refused, Unreadable, UsageError
 from guestctl.wire import Reply, Request
 from tests.fakes import FakeClock
 
@@ -155,7 +155,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
         (Files(status=403), Refused),
         (Files(status=404), Refused),
         (Files(status=503), NetworkError),
-        (Files(status=302), NetworkError),
+        (Files(status=302), Unreadable),
         (Files(b"part", failure=NetworkError("lost")), NetworkError),
         (Files(b"part", failure=Unreadable("too large")), Refused),
         (Files(b"part", failure=OSError(28, "No space left on device")), UsageError),
@@ -168,6 +168,12 @@ def test_a_part_is_not_left_behind(tmp_path: Path, files: Files, kind: type[Base
     assert list(tmp_path.iterdir()) == []
     if isinstance(caught.value, Failure):
         assert "s3cr3t" not in caught.value.message
+
+
+def test_a_redirect_is_what_it_is_everywhere(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable) as caught:
+        fetch(Files(status=307), tmp_path)
+    assert (caught.value.exit, caught.value.code, caught.value.http_status) == (Exit.UNREADABLE, "answer.redirect", 307)
 
 
 def test_a_refused_address_makes_no_file(tmp_path: Path) -> None:
