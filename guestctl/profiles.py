@@ -27,6 +27,9 @@ from guestctl.values import immutable
 FILE = "profiles.yaml"
 FOUND_HERE = "working directory"
 SANDBOX = "sandbox"
+#: The profile that options and variables make by themselves, where there is no file; and the keys that do.
+UNNAMED = "default"
+_WHERE = frozenset({"region", "base_url", "org", "environment", "aws_region"})
 
 #: What every sandbox answers to (contract.md §7) and a value for whatever a dialect may need. The
 #: domain can never resolve: should an address ever be derived from it, nobody is reached.
@@ -466,6 +469,10 @@ def resolve(
     file: ProfileFile | None = None
     if chosen != SANDBOX:
         file = find(profiles_option, environ, cwd)
+        if chosen is None and not file.names:
+            values, origins = _stronger(options, environ, cwd)
+            if values.keys() & _WHERE:  # all that is needed is said: no file is missed
+                return _resolved(UNNAMED, values, origins)
         chosen = chosen or _only(file)
     if file is None or chosen == SANDBOX:
         return _sandbox(options, environ, cwd, sandbox)

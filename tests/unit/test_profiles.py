@@ -261,6 +261,18 @@ def test_a_profile_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert caught.value.code == "config.profile"
 
 
+def test_options_and_variables_need_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    found = resolved(tmp_path, options={"region": "mypurecloud.de"}, environ={"GUESTCTL_DEPLOYMENT_ID": "d"})
+    assert (found.profile.name, found.profile.region, found.profile.deployment_id) == ("default", "mypurecloud.de", "d")
+    assert found.path is None
+    with pytest.raises(UsageError, match="there is no profile yet"):
+        resolved(tmp_path, options={"api": "guests"})
+    write(tmp_path, "profiles: {a: {region: mypurecloud.ie}, b: {}}")
+    with pytest.raises(UsageError, match="several profiles"):
+        resolved(tmp_path, options={"region": "mypurecloud.de"})
+
+
 # --- values ---
 
 
