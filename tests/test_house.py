@@ -24,7 +24,7 @@ OWNERS = {
     "markdown_it": {"markdown"},
     "prompt_toolkit": {"cli.chat"},
     "tornado": {"sandbox.server"},
-    "sqlite3": {"state", "sandbox.store"},
+    "sqlite3": {"database", "sandbox.store"},
     "jwt": {"jwt_claims", "sandbox"},
     "tenacity": {"exchange"},
 }
@@ -40,7 +40,8 @@ BELOW = {
     "continuity": {"dialects", "model"},
     "paging": {"clock", "dialects", "errors", "model"},
     "transport": {"errors", "clock", "model", "wire", "transport"},
-    "state": {"errors", "clock", "model"},
+    "database": {"errors", "clock"},
+    "state": {"errors", "clock", "model", "database"},
     "regions": {"errors"},
     "strict_yaml": {"errors", "model"},
     "profiles": {"errors", "model", "regions", "strict_yaml", "dialects", ""},

@@ -23,8 +23,9 @@ from textwrap import indent
 import pytest
 
 from guestctl.clock import Deadline, SystemClock
+from guestctl.database import FILE
 from guestctl.model import Credential, Secret, Session
-from guestctl.state import FILE, LedgerEntry, State
+from guestctl.state import LedgerEntry, State
 
 ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "200"))
 PROCESSES = int(os.environ.get("GUESTCTL_STATE_PROCESSES", "10"))
@@ -238,7 +239,7 @@ def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
         directory = tmp_path / f"s{round_}"
         # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
         body = f"""
-import guestctl.state as module, signal
+import guestctl.database as module, signal
 connect, left = module._connect, {chance.randrange(0, 40)}
 def traced(path):
     connection = connect(path)

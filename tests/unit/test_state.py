@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from guestctl import database
 from guestctl import state as module
 from guestctl.clock import Deadline, rfc3339
 from guestctl.errors import Failure, SessionOver, TimedOut, UsageError
@@ -350,7 +351,7 @@ def test_the_ledger_keeps_the_newest(kept: State, monkeypatch: pytest.MonkeyPatc
 
 def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeClock) -> None:
     State.open(tmp_path / "s", clock).close()
-    with sqlite3.connect(tmp_path / "s" / module.FILE) as connection:
+    with sqlite3.connect(tmp_path / "s" / database.FILE) as connection:
         for query in (
             f"SELECT id FROM ledger WHERE session = {module._SESSION} AND id IN (?, ?)",
             f"SELECT id FROM ledger WHERE session = {module._SESSION} ORDER BY n DESC LIMIT 1",
@@ -551,7 +552,7 @@ def test_a_forgotten_session_leaves_no_lock_behind(tmp_path: Path, clock: FakeCl
                 pass
         state.forget(SCOPE, "a")
         left = set((tmp_path / "s" / "locks").iterdir()) - before
-        assert left == set(module._locks(tmp_path / "s", owner_of(SCOPE, session("b"))))
+        assert left == set(database._locks(tmp_path / "s", owner_of(SCOPE, session("b"))))
         assert len(left) == 2
 
 
@@ -736,14 +737,14 @@ def when(start: str, error: sqlite3.Error) -> Callable[[str], sqlite3.Error | No
 def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, clock: FakeClock, start: str) -> None:
     with State.open(tmp_path / "s", clock) as state:
         state.put(SCOPE, session("a"))
-        real = state._connection
+        real = state._database.connection
         full = sqlite3.OperationalError("database or disk is full")
-        state._connection = Failing(real, when(start, full))  # type: ignore[assignment]
+        state._database.connection = Failing(real, when(start, full))  # type: ignore[assignment]
         with pytest.raises(UsageError) as caught:
             state.begin(SCOPE, session("a"), "k", "text")
         assert caught.value.code == "state.unusable"
         assert caught.value.message == f"state in {tmp_path / 's'} cannot be used: database or disk is full"
-        state._connection = real
+        state._database.connection = real
         assert state.sent(SCOPE, session("a"), "k") is None
         assert state.get(SCOPE, "a") == session("a")
         assert state.begin(SCOPE, session("a"), "k", "text").state == "queued"
@@ -757,7 +758,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
     directory = tmp_path / "s"
     with State.open(directory, clock) as state:
         state.put(SCOPE, session("a"))
-    connect, closed = module._connect, []
+    connect, closed = database._connect, []
 
     class Broken(Failing):
         def close(self) -> None:
@@ -766,7 +767,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
 
     with monkeypatch.context() as patch:
         broken = when(start, sqlite3.OperationalError("disk I/O error"))
-        patch.setattr(module, "_connect", lambda path: Broken(connect(path), broken))
+        patch.setattr(database, "_connect", lambda path: Broken(connect(path), broken))
         with (
             pytest.raises(UsageError) as caught,
             State.open(directory, clock) as state,
@@ -784,7 +785,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
 def test_a_full_disk_under_memory(clock: FakeClock) -> None:
     with State.open(None, clock) as state:
         full = sqlite3.OperationalError("database or disk is full")
-        state._connection = Failing(state._connection, when("BEGIN", full))  # type: ignore[assignment]
+        state._database.connection = Failing(state._database.connection, when("BEGIN", full))  # type: ignore[assignment]
         with pytest.raises(UsageError) as caught:
             state.use(SCOPE, "a")
     assert caught.value.message == "state in memory cannot be used: database or disk is full"
@@ -796,7 +797,7 @@ def test_a_name_that_is_no_text_can_be_locked(state: State, clock: FakeClock) ->
 
 
 def test_a_bug_of_ours_is_not_blamed_on_the_disk(state: State) -> None:
-    state._connection = Failing(state._connection, when("SELECT", sqlite3.ProgrammingError("bad")))  # type: ignore[assignment]
+    state._database.connection = Failing(state._database.connection, when("SELECT", sqlite3.ProgrammingError("bad")))  # type: ignore[assignment]
     with pytest.raises(sqlite3.ProgrammingError):
         state.current(SCOPE)
 
@@ -858,7 +859,7 @@ def test_damage_that_another_process_has_dealt_with(tmp_path: Path, clock: FakeC
     damage = when("SELECT", sqlite3.DatabaseError("database disk image is malformed"))
     notices: list[str] = []
     with State.open(directory, clock, notice=notices.append) as state:
-        state._connection = Failing(state._connection, damage)  # type: ignore[assignment]
+        state._database.connection = Failing(state._database.connection, damage)  # type: ignore[assignment]
         for path in directory.glob("state.db*"):
             path.rename(directory / f"moved-{path.name}")
         with State.open(directory, clock) as other:
@@ -885,7 +886,7 @@ def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path, clock: Fak
         State.open(tmp_path / "s", clock)
     assert caught.value.code == "state.version"
     assert "has schema 7" in caught.value.message
-    assert f"this one knows {len(module._STEPS)}" in caught.value.message
+    assert f"this one knows {len(database._STEPS)}" in caught.value.message
 
 
 def test_an_older_schema_is_migrated_with_a_backup(
@@ -894,9 +895,9 @@ def test_an_older_schema_is_migrated_with_a_backup(
     directory = tmp_path / "s"
     with State.open(directory, clock) as state:
         state.put(SCOPE, FULL)
-    old = len(module._STEPS)
-    later = (*module._STEPS, ("ALTER TABLE current ADD COLUMN since REAL", "UPDATE current SET since = 0"))
-    monkeypatch.setattr(module, "_STEPS", later)
+    old = len(database._STEPS)
+    later = (*database._STEPS, ("ALTER TABLE current ADD COLUMN since REAL", "UPDATE current SET since = 0"))
+    monkeypatch.setattr(database, "_STEPS", later)
     notices: list[str] = []
     with State.open(directory, clock, notice=notices.append) as state:
         assert state.get(SCOPE, "default") == FULL
@@ -964,8 +965,8 @@ def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> No
 def test_a_database_of_schema_1_keeps_all_its_records(tmp_path: Path, clock: FakeClock) -> None:
     directory = tmp_path / "s"
     directory.mkdir(mode=0o700)
-    (directory / module.FILE).touch(mode=0o600)
-    old = sqlite3.connect(directory / module.FILE)
+    (directory / database.FILE).touch(mode=0o600)
+    old = sqlite3.connect(directory / database.FILE)
     old.executescript("PRAGMA journal_mode=WAL;" + SCHEMA_1)
     rows = [(1, "cart", BODY_1.replace("NAME", "cart")), (2, "edited by hand", "{"), (3, "orphans", None)]
     old.executemany("INSERT INTO session (n, scope, name, body) VALUES (?, 'x', ?, ?)", rows)
@@ -1003,10 +1004,10 @@ def test_a_migration_that_fails_changes_nothing(
     directory = tmp_path / "s"
     with State.open(directory, clock) as state:
         fill(state, "a")
-    good = module._STEPS
-    monkeypatch.setattr(module, "_STEPS", (*good, ("DROP TABLE ledger", "not SQL")))
+    good = database._STEPS
+    monkeypatch.setattr(database, "_STEPS", (*good, ("DROP TABLE ledger", "not SQL")))
     assert "syntax error" in refusal(directory, clock).message
-    monkeypatch.setattr(module, "_STEPS", good)
+    monkeypatch.setattr(database, "_STEPS", good)
     with State.open(directory, clock) as state:
         assert traces(state, "a") == [True, True, 1, True, True, 1]
 
@@ -1031,7 +1032,7 @@ def test_a_record_edited_by_hand_is_named(tmp_path: Path, clock: FakeClock) -> N
 
 
 def test_a_file_system_without_shared_memory(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_write_ahead", lambda connection: "delete")
+    monkeypatch.setattr(database, "_write_ahead", lambda connection: "delete")
     notices: list[str] = []
     with State.open(tmp_path / "s", clock, notice=notices.append) as state:
         fill(state, "a")
@@ -1042,7 +1043,7 @@ def test_a_file_system_without_shared_memory(tmp_path: Path, clock: FakeClock, m
 def test_somebody_else_prepares_for_ever(tmp_path: Path, clock: FakeClock) -> None:
     State.open(tmp_path / "s", clock).close()
     (tmp_path / "s" / "state.db").unlink()
-    with module._alone(tmp_path / "s", clock):
+    with database._alone(tmp_path / "s", clock):
         assert "still preparing it" in refusal(tmp_path / "s", clock).message
 
 
@@ -1066,14 +1067,14 @@ def test_opening_costs_a_handful_of_statements(
 ) -> None:
     State.open(tmp_path / "s", clock).close()
     said: list[str] = []
-    connect = module._connect
+    connect = database._connect
 
     def traced(path: Path) -> sqlite3.Connection:
         connection = connect(path)
         connection.set_trace_callback(said.append)
         return connection
 
-    monkeypatch.setattr(module, "_connect", traced)
+    monkeypatch.setattr(database, "_connect", traced)
     State.open(tmp_path / "s", clock).close()
     assert len(said) <= 4, said
 
