@@ -8,6 +8,7 @@ know: the network, a profile, how it is shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
@@ -351,7 +352,16 @@ def explain(wanted: str, *, api: str | None = None) -> list[Explanation]:
     if len(sought) < 4:
         return []
     # Either side may be the longer one: people paste whole error lines, and remember half of them.
-    return [e for e in known if e.meaning.casefold() == sought or _said(e, sought)]
+    found = [e for e in known if e.meaning.casefold() == sought or _said(e, sought)]
+    return found or [e for e in known if _pasted(e, sought)]
+
+
+def _pasted(entry: Explanation, line: str) -> bool:
+    """Whether a whole error line, or object, of ours speaks of it: by its status, its code, or its next step."""
+    if entry.kind == "HTTP status":
+        return re.search(rf"\bhttp {entry.code}\b", line) is not None
+    told = f'"code":"{entry.code}"' in line or entry.next_step.casefold() in line
+    return entry.kind == "failure" and bool(entry.next_step) and told
 
 
 def _said(entry: Explanation, sought: str) -> bool:

@@ -276,6 +276,8 @@ class RealProbes:
         exchange = self._exchange(session, self._opened()[0], self._stored()[0])
         try:
             exchange.perform(self.dialect.history(session, after=None, cursor=None, limit=1), self._deadline())
+            if self.dialect.sends_on_socket:
+                exchange.attached(self._deadline())  # history may outlive what messages are taken on
         finally:
             if exchange.line is not None:
                 exchange.line.close()

@@ -17,7 +17,7 @@ import pytest
 from guestctl.cli.invocation import World
 from guestctl.cli.main import run
 from guestctl.clock import SystemClock
-from guestctl.dialects import NAMES
+from guestctl.dialects import NAMES, dialect_class
 from guestctl.doctor import CHECKS
 from guestctl.errors import NEXT_STEPS
 from guestctl.sandbox.options import SandboxOptions
@@ -289,6 +289,17 @@ def test_session_that_expired(own: Callable[..., Front]) -> None:
     assert reds(again) == {}
     assert findings(again)["session"]["result"] == "warning"
     assert "guestctl session create" in findings(again)["session"]["fix"]
+
+
+@pytest.mark.parametrize("api", [name for name in NAMES if dialect_class(name).sends_on_socket])
+def test_a_session_whose_history_outlives_it(own: Callable[..., Front], api: str) -> None:
+    front = own()
+    assert front("session", "create", GUESTCTL_API=api).code == 0
+    assert front("send", "hello", GUESTCTL_API=api).code == 0
+    assert front("sandbox", "expire").code == 0
+    told = front("doctor", GUESTCTL_API=api)
+    assert findings(told)["session"]["result"] == "failed", "as `send` would find out"
+    assert told.code == 1
 
 
 def test_token_that_expired(own: Callable[..., Front]) -> None:

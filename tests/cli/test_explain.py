@@ -35,6 +35,18 @@ def test_words_of_a_message_need_no_quotes(alone: Front) -> None:
     assert told.record["failure"] == "conflict.read_only"
 
 
+def test_a_line_of_any_failure_is_understood_as_pasted(front: Front) -> None:
+    dead = ("--base-url", "http://127.0.0.1:1", "--timeout", "200ms", "session", "create")
+    unknown = ("--deployment-id", "unknown", "session", "create")
+    for argv, code in ((dead, "network.connect"), (unknown, "forbidden.upgrade"), (("resume",), "session.none")):
+        for tty in (False, True):
+            line = front(*argv, tty=tty).err.strip().splitlines()[-1]
+            found = {record["code"] for record in front("explain", line).records}
+            assert code in found, line
+    seen = front("explain", "guestctl: history: HTTP 429: slow down (again in 7 s)").records
+    assert [record["code"] for record in seen] == ["429"]
+
+
 def test_without_a_code_everything(alone: Front) -> None:
     told = alone("explain")
     assert [record["code"] for record in told.records] == [entry.code for entry in everything()]
