@@ -226,8 +226,11 @@ def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> S
     try:
         addresses = resolve(host, port, limit.remaining())
     except TimeoutError as error:
-        message = f"{subject}: the name was not resolved in time"
-        raise NetworkError(message, code=code or "network.dns") from error
+        named = _address(host) is None
+        message = (
+            f"{subject}: the name was not resolved in time" if named else f"{subject}: no time was left to connect"
+        )
+        raise NetworkError(message, code=code or ("network.dns" if named else "network.connect")) from error
     except (OSError, UnicodeError) as error:
         passing = isinstance(error, OSError) and error.errno == socket.EAI_AGAIN
         message = f"{subject}: the name does not resolve ({why(error)})"

@@ -36,7 +36,7 @@ def test_words_of_a_message_need_no_quotes(alone: Front) -> None:
 
 
 def test_a_line_of_any_failure_is_understood_as_pasted(front: Front) -> None:
-    dead = ("--base-url", "http://127.0.0.1:1", "--timeout", "200ms", "session", "create")
+    dead = ("--socket-url", "ws://127.0.0.1:1", "--timeout", "500ms", "session", "create")
     unknown = ("--deployment-id", "unknown", "session", "create")
     for argv, code in ((dead, "network.connect"), (unknown, "forbidden.upgrade"), (("resume",), "session.none")):
         for tty in (False, True):

@@ -118,6 +118,12 @@ def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Prox
     assert (caught.value.code, caught.value.transient, caught.value.written) == (code, True, False)
 
 
+def test_an_address_without_time_left_is_no_name() -> None:
+    with pytest.raises(NetworkError) as caught:
+        dial("127.0.0.1", 9, Limit(Deadline.after(SystemClock(), 0.0)))
+    assert (caught.value.code, caught.value.message) == ("network.connect", "127.0.0.1:9: no time was left to connect")
+
+
 def test_waiting_on_a_closed_stream(limit: Limit) -> None:
     with sockets.create_server(("127.0.0.1", 0)) as server:
         stream = dial("127.0.0.1", server.getsockname()[1], limit)
