@@ -160,8 +160,10 @@ def _scribble(state: State, *args: Any) -> None:
     _log(state, *args)
     for held in state._rows("PRAGMA database_list"):
         with open(held[2], "r+b") as file:
+            # Every page but the first: one alone may be written anew from memory before anybody reads it.
+            size = os.fstat(file.fileno()).st_size
             file.seek(4096)
-            file.write(bytes(4096))
+            file.write(bytes(max(0, size - 4096)))
 
 
 def _written_first(file: CursorFile, message: Message, size: int) -> None:
