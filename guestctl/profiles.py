@@ -555,6 +555,12 @@ def _sandbox(
     registered: Callable[[], Mapping[str, Json] | None],
 ) -> Resolved:
     """The built-in profile: any sandbox's constants at the address of this one."""
+    for key in sorted(_SANDBOX_FIXED & options.keys()):
+        raise UsageError(
+            f"--{key.replace('_', '-')}: the built-in profile {SANDBOX!r} has the address of the sandbox that runs",
+            code="usage.option",
+            hint=f"Leave the option away, or take another profile than {SANDBOX!r}: `guestctl profile list`.",
+        )
     values, origins = _stronger(options, environ, cwd, _SANDBOX_FIXED)
     ca: str | None
     if url := environ.get("GUESTCTL_SANDBOX_URL"):

@@ -454,6 +454,9 @@ def test_addresses_of_a_real_service_never_move_the_sandbox(tmp_path: Path) -> N
     profile = resolved(tmp_path, "sandbox", environ=environ).profile
     assert "real.example" not in repr(profile)
     assert profile.deployment_id == "other"
+    with pytest.raises(UsageError, match="--socket-url: the built-in profile 'sandbox' has the address") as caught:
+        resolved(tmp_path, "sandbox", options={"socket_url": "wss://real.example"}, environ=environ)
+    assert caught.value.code == "usage.option", "an option is not silently without effect"
 
 
 def test_the_sandbox_constants_are_the_sandboxes() -> None:
