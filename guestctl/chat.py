@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from guestctl.clock import rfc3339
 from guestctl.dialects.declared import Ability
 from guestctl.dialects.parts import RichContent
-from guestctl.errors import Failure, NetworkError, RateLimited, SessionOver, UsageError
+from guestctl.errors import NEXT_STEPS, Failure, NetworkError, RateLimited, SessionOver, UsageError
 from guestctl.model import Connection, Event, FormField, Message, Outgoing, Presence, SessionEvent, Typing, Unknown
 from guestctl.records import Record, event_record
 from guestctl.values import immutable
@@ -302,7 +302,7 @@ class Chat:
         except Failure as failure:
             if isinstance(failure, SessionOver):
                 raise
-            self._told.failure(failure)
+            self._fail(failure)
             return False
 
     def _send(self, text: str = "", **more: Any) -> None:
@@ -316,11 +316,16 @@ class Chat:
                 self._show_own(message)
             if isinstance(failure, SessionOver):
                 raise
-            self._told.failure(failure)
+            self._fail(failure)
             return
         for message in (*sent.earlier, *([sent.message] if sent.message is not None else [])):
             self._show_own(message)
         self._open = False
+
+    def _fail(self, failure: Failure) -> None:
+        if failure.hint == NEXT_STEPS["usage"]:  # which speaks of the command line
+            failure.hint = "/help lists what there is."
+        self._told.failure(failure)
 
     def _show_own(self, message: Message) -> None:
         self._show(message)

@@ -110,7 +110,8 @@ def serve(
         sandbox = stack.enter_context(running(options, clock=clock, watch=watch, faces=faces))
         found = addresses(sandbox)
         on_ready(found)
-        human = f"sandbox ready at {found['url']} (guestctl -p sandbox uses it; Ctrl-C stops it)"
+        asked = f" --origin https://{options.origins[0]}" if options.origins else ""
+        human = f"sandbox ready at {found['url']} (guestctl -p sandbox{asked} uses it; Ctrl-C stops it)"
         out.write((json.dumps(found) if ready_json else human) + "\n")
         out.flush()
         if agent is not None:

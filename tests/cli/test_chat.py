@@ -142,6 +142,7 @@ class Desk:
 class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.hints: list[str] = []
 
     def event(self, record: Record) -> None:
         self.lines.append(record.get("text") or record["kind"])
@@ -151,6 +152,7 @@ class Told:
 
     def failure(self, failure: Failure) -> None:
         self.lines.append(f"! {failure.message}")
+        self.hints.append(failure.hint)
 
 
 class Room:
@@ -242,6 +244,7 @@ def test_files_as_a_shell_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
         [Path("/home/ada/it's")],
     ]
     assert room.told.lines[-1] == "! /file needs a path"
+    assert room.told.hints == ["/help lists what there is."], "what would help is here, not on the command line"
 
 
 def test_history() -> None:
@@ -613,10 +616,12 @@ def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
     environ = {**alone.environ, "PYTHONPATH": str(ROOT), "TERM": "screen-256color", "LANG": "C.UTF-8"}
     guestctl = (sys.executable, "-m", "guestctl")
     try:
-        tmux.start("agent", *guestctl, "sandbox", "serve", "--agent", environ=environ)
-        tmux.until("agent", has("sandbox ready"))
-        alone("-p", "sandbox", "session", "create")
-        tmux.start("guest", *guestctl, "-p", "sandbox", "chat", environ=environ)
+        origin = ("--origin", "shop.example")
+        tmux.start("agent", *guestctl, "sandbox", "serve", "--agent", *origin, environ=environ)
+        tmux.until("agent", has("(guestctl -p sandbox --origin https://shop.example uses it"))
+        asked = ("-p", "sandbox", "--origin", "https://shop.example")
+        assert alone(*asked, "session", "create").code == 0
+        tmux.start("guest", *guestctl, *asked, "chat", environ=environ)
         tmux.until("guest", has("/help lists the commands"))
 
         tmux.type("guest", "Where is my parcel?", "Enter")
