@@ -219,6 +219,7 @@ class Performance:
         self.example = example
         self.asked: list[str] = []
         self.read: list[str] = []
+        self.requests: list[tuple[str, Request]] = []  # each with the verb it was made for
         self.names: dict[str, Json] = {
             "rest": REST,
             "socket": SOCKET,
@@ -233,6 +234,7 @@ class Performance:
         self._session = Session(api=example.dialect, profile="example")
         self._before = self._session
         self._hand: Hand[Any] | None = None
+        self._verb = ""
         self._door: Request | None = None
 
     def run(self) -> Performance:
@@ -258,6 +260,7 @@ class Performance:
         if step.verb is not None:
             if self._hand is not None and self._hand.step is not None:
                 self._wrong(self.asked, f"the verb before still wants {self._hand.step}")
+            self._verb = step.verb
             arguments = fill(dict(step.arguments), self.names)
             self._before = self._session
             self._hand = Hand(begin(self._dialect, self._session, step.verb, arguments))
@@ -297,6 +300,7 @@ class Performance:
         if hand is None or not isinstance(hand.step, Call):
             self._wrong(self.asked, f"the client wants {_wanted(hand)}, not a request")
             return
+        self.requests.append((self._verb, hand.request))
         self._compare_request(hand.request, step.request)
         body = step.reply.text if step.reply.text is not None else step.reply.body
         body = self._altered(-1, step.reply, fill(body, self.names))
