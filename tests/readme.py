@@ -1,4 +1,4 @@
-"""Writes the generated parts of the README and of `docs/`: `python -m tests.readme`; `tests/test_readme.py` holds them.
+"""Writes the generated parts of the README, of ARCHITECTURE.md and of `docs/`: `python -m tests.readme`; `tests/test_readme.py` holds them.
 
 Knows: which part stands on which page, and how what differs from run to run is made equal. Must not
 know: what a command prints.
@@ -6,6 +6,7 @@ know: what a command prints.
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import shlex
@@ -146,8 +147,22 @@ def _headed(title: str, text: str) -> str:
 
 
 #: Page -> the parts of it that are generated, by the name they are marked with.
+def modules() -> str:
+    """The map: every module with the first line of its docstring, which says what it is."""
+    package = ROOT / "guestctl"
+    pieces = []
+    for folder in [package, *sorted(path for path in package.rglob("*") if (path / "__init__.py").exists())]:
+        rows = []
+        for path in sorted(folder.glob("*.py")):
+            first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+            rows.append(f"| `{path.name}` | {first.replace('|', chr(92) + '|')} |")
+        pieces.append(f"**{folder.relative_to(ROOT)}/**\n\n| file | |\n|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(pieces)
+
+
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"session": session, "report": report, "apis": apis, "exits": exits},
+    ROOT / "ARCHITECTURE.md": {"map": modules},
     ROOT / "docs" / "checks.md": {"check-keys": table},
     ROOT / "docs" / "commands.md": {"help": help_pages},
     ROOT / "docs" / "debugging.md": {"doctor": doctor},
