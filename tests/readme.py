@@ -1,4 +1,5 @@
-"""Writes the generated parts of the README, of ARCHITECTURE.md and of `docs/`: `python -m tests.readme`; `tests/test_readme.py` holds them.
+"""Writes the generated parts of README, ARCHITECTURE and `docs/`: `python -m tests.readme`. `tests/test_readme.py`
+holds them to it.
 
 Knows: which part stands on which page, and how what differs from run to run is made equal. Must not
 know: what a command prints.
