@@ -76,10 +76,33 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     "list": ("session", "list"),
     "report": ("session", "report"),
     "inspect": ("token", "inspect"),
+    "use": ("session", "use", "default"),
+    "profiles": ("profile", "list"),
+    "faults": ("sandbox", "fault"),
     "profile": ("profile", "show", "sandbox"),
     "apis": ("apis",),
     "usage": ("send", "--no-such-option", "x"),
     "forget": ("session", "forget", "default"),
+}
+#: Commands that are not swept, each with its reason. Every other one of `cli.registry` is.
+NOT_SWEPT: Mapping[tuple[str, ...], str] = {
+    ("chat",): "needs a keyboard; what it writes is what listen, send and ask write",
+    ("session", "sign-in"): "its secrets come from the service's own redirect: `sign_in` does it through the library",
+    ("session", "sign-out"): "ends the session for all that follow it",
+    ("profile", "add"): "writes a file of the user's",
+    ("profile", "use"): "writes a file of the user's",
+    ("profile", "path"): "prints a path",
+    ("profile", "check"): "reads the file alone",
+    ("replay",): "serves until it is stopped, from a trace that is searched when it is written",
+    ("explain",): "a table of ours; knows no session",
+    ("schema",): "a table of ours; knows no session",
+    ("sandbox", "serve"): "serves until it is stopped",
+    ("sandbox", "exec"): "starts processes; its key is the sandbox's own",
+    ("sandbox", "disconnect"): "the admin endpoint as `sandbox push` uses it; ends every session",
+    ("sandbox", "expire"): "the admin endpoint as `sandbox push` uses it; ends every session",
+    ("demo",): "a sandbox of its own, and commands that are swept",
+    ("completion",): "a script of ours",
+    ("__complete",): "prints names alone",
 }
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from guestctl.cli.registry import COMMANDS as REGISTERED
+from guestctl.cli.registry import split
 from guestctl.dialects import NAMES
 from guestctl.redact import Redactor
 from guestctl.sandbox.server import Sandbox
 from tests.security.canaries import Canaries, disguises
 from tests.security.gateway import TRICKS
-from tests.security.sweep import COMMANDS, MODES, sweep
+from tests.security.sweep import COMMANDS, LOCAL, MODES, NOT_SWEPT, sweep
 
 #: Of all trick × command × mode; a prime, so that each API meets another part. `tests.security.sweep` runs them all.
 PART = 37
@@ -112,3 +114,9 @@ def test_no_secret_in_any_help(front: Callable[..., object], sandbox: Sandbox) -
     for words in EVERY:
         result = front(*words, "--help", GUESTCTL_OAUTH_CLIENT_SECRET=secret, GUESTCTL_SANDBOX_ADMIN_KEY=secret)
         assert secret not in str(result)
+
+
+def test_every_command_is_swept_or_says_why_not() -> None:
+    swept = {split(argv).words for argv in (*COMMANDS.values(), *LOCAL.values())}
+    assert swept.isdisjoint(NOT_SWEPT)
+    assert swept | NOT_SWEPT.keys() == REGISTERED.keys()
