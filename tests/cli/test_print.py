@@ -100,6 +100,24 @@ def test_what_is_printed_is_what_is_sent(front: Front, api: str, argv: tuple[str
 
 
 @pytest.mark.parametrize("api", NAMES)
+def test_a_second_message(front: Front, api: str) -> None:
+    """Where a closed socket spoils the token, that is renewed first."""
+    guest = of(front, api)
+    for argv in (("session", "create"), ("send", "one")):
+        assert guest(*argv).code == 0
+    assert planned(guest, "send", "two") == sent(guest, "send", "two")
+
+
+def test_a_new_sessions_ids_are_not_the_old_ones(front: Front) -> None:
+    guest = of(front, "guest-sessions")
+    ids = guest("session", "create").record["ids"]
+    assert ids["session"] in guest("ask", "hi", "--print-curl").out
+    told = guest("ask", "--new", "hi", "--print-curl").out
+    assert '/sessions/"$SESSION_ID"/messages' in told
+    assert not any(known in told for known in ids.values() if known is not None)
+
+
+@pytest.mark.parametrize("api", NAMES)
 def test_a_new_session_is_shown_as_far_as_it_can_be(front: Front, api: str) -> None:
     guest = of(front, api)
     steps = planned(guest, "session", "create", "--as", "shown")
@@ -142,6 +160,12 @@ def test_files_and_new_conversations(front: Front) -> None:
     actions = [record["body"]["action"] for record in told.records if record["body"]]
     assert actions == ["configureSession", "onAttachment", "onMessage"]
     assert "$ATTACHMENT_ID" in told.out
+    both = front("send", "look", "--attr", "k=v", "--file", "a.png", "--file", "a.png", "--print-frames")
+    first, second = [r["body"]["message"] for r in both.records if r["body"] and r["body"]["action"] == "onMessage"]
+    assert (first["text"], second["text"]) == ("look", "")
+    assert first["channel"] == {"metadata": {"customAttributes": {"k": "v"}}}
+    assert "channel" not in second
+    assert first["metadata"]["customMessageId"] != second["metadata"]["customMessageId"]
     again = front("session", "create", "--new", "--print-frames")
     actions = [record["body"]["action"] for record in again.records if record["body"]]
     assert actions == ["configureSession", "closeSession", "configureSession"]
