@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from guestctl.clock import Deadline
 from guestctl.continuity import Merge
-from guestctl.dialects.base import Page, Position
+from guestctl.dialects.base import Position
 from guestctl.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
 from guestctl.exchange import Exchange, jittered
 from guestctl.line import Line, ending
@@ -355,13 +355,7 @@ class Listener:
         return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
     def _history(self, read: Callable[[Fetch], T]) -> T:
-        dialect = self.exchange.dialect
-
-        def fetch(after: Position | None, cursor: str | None) -> Page:
-            flow = dialect.history(self.exchange.session, after=after, cursor=cursor, limit=dialect.page_size)
-            return self.exchange.perform(flow, self._deadline())
-
-        return read(fetch)
+        return read(lambda after, cursor: self.exchange.page(after, cursor, self._deadline()))
 
     def _look_again(self) -> None:
         """History may not show yet what came last: until a second look, nothing live is put before it."""
