@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 _SOURCE = (
     "guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml",
     "requirements-dev.txt", "docs", "CHANGELOG.md",
+    "ARCHITECTURE.md",
 )  # fmt: skip
 #: A moment for the files in what is built; without one they carry the moment of the build.
 _EPOCH = "1700000000"
