@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command
+from guestctl.cli.options import Completes, command
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.declared import Ability, Standing
 from guestctl.errors import UsageError
@@ -82,7 +82,8 @@ def standing(run: Invocation) -> None:
 
 @command("guestctl schema", "guestctl schema message -o json", needs="nothing")
 def schema(
-    run: Invocation, kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="one record kind")] = None
+    run: Invocation,
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="one record kind"), Completes("record")] = None,
 ) -> None:
     """Print the JSON Schema of the records guestctl writes: all of them, or one kind."""
     from guestctl.schema import SCHEMAS, document, documents

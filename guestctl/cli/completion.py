@@ -13,7 +13,7 @@ import typer
 
 from guestctl.cli import registry
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command
+from guestctl.cli.options import Completes, Leaf, command
 from guestctl.errors import Failure, UsageError
 
 # Each asks the program that was typed, which need not be on the PATH, and falls back to files.
@@ -65,7 +65,8 @@ _CHOICES = {
 
 @command('eval "$(guestctl completion bash)"', "guestctl completion fish | source", needs="nothing")
 def completion(
-    run: Invocation, shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish")]
+    run: Invocation,
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish"), Completes("shell")],
 ) -> None:
     """Print the completion script of a shell; profiles and sessions are completed, too."""
     if shell not in _SCRIPTS:
@@ -114,15 +115,19 @@ def _candidates(run: Invocation, before: list[str], begun: str) -> Iterable[str]
     return [*found, *registry.TOPICS] if "help" in before else [*found, "help"]
 
 
-def _options(words: tuple[str, ...]) -> list[str]:
+def _leaf(words: tuple[str, ...]) -> Leaf:
     from importlib import import_module
 
+    module, _, name = registry.COMMANDS[words].target.partition(":")
+    found: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
+    return found
+
+
+def _options(words: tuple[str, ...]) -> list[str]:
     from typer.main import get_command
 
-    module, _, name = registry.COMMANDS[words].target.partition(":")
-    leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(add_help_option=False)(leaf.callback(None))
+    app.command(add_help_option=False)(_leaf(words).callback(None))
     return [option for parameter in get_command(app).params for option in parameter.opts if option.startswith("--")]
 
 
@@ -153,19 +158,21 @@ def _values(run: Invocation, option: str) -> Iterable[str] | None:
 
 
 def _arguments(run: Invocation, words: tuple[str, ...]) -> Iterable[str]:
-    if words in {("session", "use"), ("session", "forget")}:
+    said = _leaf(words).completes
+    what = said.what if said is not None else None
+    if what == "session":
         return _sessions(run)
-    if words in {("profile", "use"), ("profile", "show")}:
+    if what == "profile":
         return _profiles(run)
-    if words == ("schema",):
+    if what == "record":
         from guestctl.schema import SCHEMAS
 
         return SCHEMAS
-    if words == ("sandbox", "fault"):
+    if what == "fault":
         from guestctl.sandbox.faults import KINDS
 
         return KINDS
-    return _SCRIPTS if words == ("completion",) else []
+    return _SCRIPTS if what == "shell" else []
 
 
 def _profiles(run: Invocation) -> list[str]:

@@ -28,6 +28,13 @@ Needs: TypeAlias = Literal["nothing", "profile", "session"]
 
 
 @immutable
+class Completes:
+    """In the annotation of an argument: what may stand there, for shell completion."""
+
+    what: Literal["session", "profile", "record", "fault", "shell"]
+
+
+@immutable
 class Common:
     """The common options as given. `overrides`: profile key -> value from an option."""
 
@@ -58,6 +65,13 @@ class Leaf:
     examples: Sequence[str]
     needs: Needs
     timeout: float | None
+
+    @property
+    def completes(self) -> Completes | None:
+        """What its argument may be, where it says so."""
+        parameters = inspect.signature(self.function, eval_str=True).parameters.values()
+        said = (one for parameter in parameters for one in getattr(parameter.annotation, "__metadata__", ()))
+        return next((one for one in said if isinstance(one, Completes)), None)
 
     def callback(self, width: int | None) -> Callable[..., tuple[Common, dict[str, Any]]]:
         """What Typer fills in: it returns the common options and the function's own arguments."""

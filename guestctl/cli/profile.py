@@ -11,11 +11,12 @@ import typer
 
 from guestctl import profile_edits, profiles
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command, pairs
+from guestctl.cli.options import Completes, command, pairs
 from guestctl.errors import UsageError
 from guestctl.model import Secret
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="the profile")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="the profile"), Completes("profile")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="the profile")]
 
 
 @command("guestctl profile list", "guestctl profile list -o json", needs="nothing")
@@ -37,7 +38,8 @@ def _listed(name: str, default: bool, api: str, address: str | None) -> dict[str
 
 @command("guestctl profile show staging", "guestctl profile show -o json | jq .values.region", needs="profile")
 def show(
-    run: Invocation, name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="the profile")] = None
+    run: Invocation,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="the profile"), Completes("profile")] = None,
 ) -> None:
     """Show each value of a profile as it takes effect, and where it came from."""
     if name is not None:
@@ -68,7 +70,7 @@ def show(
 )
 def add(
     run: Invocation,
-    name: Name,
+    name: NewName,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any other key, nested ones dotted")
     ] = None,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command, duration
+from guestctl.cli.options import Completes, command, duration
 from guestctl.errors import UsageError
 from guestctl.records import Record
 
@@ -181,7 +181,9 @@ def push(
 @command("guestctl sandbox fault drop:after=2 delay:ms=200", "guestctl sandbox fault --clear", needs="nothing")
 def fault(
     run: Invocation,
-    specs: Annotated[list[str] | None, typer.Argument(metavar="[SPEC...]", help="kind[:key=value,...]")] = None,
+    specs: Annotated[
+        list[str] | None, typer.Argument(metavar="[SPEC...]", help="kind[:key=value,...]"), Completes("fault")
+    ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="behave again")] = False,
 ) -> None:
     """Make the sandbox misbehave on purpose, or list what it is armed with.

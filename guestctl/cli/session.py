@@ -11,7 +11,7 @@ import typer
 
 from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command, pairs
+from guestctl.cli.options import Completes, command, pairs
 from guestctl.cli.proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, proof
 from guestctl.clock import rfc3339
 from guestctl.dialects.declared import Ability
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 100
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="a stored session")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a stored session"), Completes("session")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
 
