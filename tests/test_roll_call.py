@@ -21,6 +21,7 @@ from tests.examples import WIRE, Example, Json, Step, broken_frames, frame_name
 from tests.examples import load as examples
 from tests.sandbox.bare import EVERYBODY
 from tests.security.canaries import Canaries
+from tests.unit.test_dialects import HOSTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,6 +33,8 @@ def lacking(api: str) -> Iterator[str]:
         yield "a profile in profiles.example.yaml"
     if api != NAMES[0] and api not in {kind.api for kind in EVERYBODY}:
         yield "a stranger in tests/sandbox/bare.py, and its name in EVERYBODY"
+    if api != NAMES[0] and api not in HOSTS:
+        yield "its hosts in HOSTS of tests/unit/test_dialects.py"
     if not dialect_class(api).places:
         yield "`places` in its dialect, without which doctor does not know its addresses"
     yield from _unexplained_closes(api)
