@@ -104,6 +104,8 @@ class Exchange:
     progress: Callable[[int, int], None] | None = None
     #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
     _renewing: set[CredentialKind] = field(default_factory=set)
+    #: How often the service was asked for a new one.
+    _renewals: int = 0
     _oauth: Credential | None = None
     #: When a renewal ahead of time may be tried again, in monotonic seconds.
     _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
@@ -169,7 +171,9 @@ class Exchange:
                 failure.delivery = "not_sent"
             raise
         reply = self._ask(request, credential, deadline)
-        if reply.status == 401 and kind and credential and kind not in self._renewing:
+        asked = self._renewals
+        # One new token is asked for. What another process has been given is tried first, and may be dead, too.
+        while reply.status == 401 and kind and credential and kind not in self._renewing and self._renewals == asked:
             refusal = self.dialect.refusal(request, reply)
             try:
                 credential = self.replacement(kind, deadline, stale=credential)
@@ -315,6 +319,7 @@ class Exchange:
                     self.session = self.session.having(found)
                 return found
             self._renewing.add(kind)
+            self._renewals += 1
             try:
                 if kind == "oauth":
                     return self._grant(deadline)

@@ -226,6 +226,18 @@ def test_what_another_process_renewed_is_taken(world: World) -> None:
     assert answers.headers[1]["Authorization"] == "Bearer from the other"
 
 
+def test_what_another_process_was_given_may_be_dead_too(world: World) -> None:
+    """It was no renewal of ours: the service is still asked for one, once."""
+    other = world.another()
+    held = other.session.credential("guest")
+    assert held is not None
+    other.keep(other.session.having(replace(held, secret=Secret("from the other"))))
+    answers = Answers(world, said(401), said(401), said(200, b'{"token": "fresh"}'), said(200))
+    world.exchange.call(BEARER, world.deadline())
+    assert [one.route for one in answers.asked] == ["history", "history", "refresh", "history"]
+    assert answers.headers[-1]["Authorization"] == "Bearer fresh"
+
+
 def test_an_api_without_refresh_says_what_the_service_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def obtain(*_: object) -> Flow[Session]:
         raise Unsupported("no refresh")
