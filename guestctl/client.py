@@ -262,10 +262,9 @@ class Client:
         standing = self.state.get(self.scope, opening.name)
         alive = standing is not None and standing.state not in OVER
         credential = None if sign_in is None else self._signing_in().sign_in(sign_in)
-        if standing is not None and goes_on(self.dialect, standing, new=new):
+        # Who signs in is another guest than the one that stands there, and gets a token of their own.
+        if standing is not None and credential is None and goes_on(self.dialect, standing, new=new):
             exchange = self._exchange_for(standing)
-            if credential is not None:
-                exchange.session = standing.having(exchange.perform(credential, deadline))
             exchange.line = open_line(exchange, deadline, start_new=True)
             # What was recorded belongs to the conversation left behind, and goes with it.
             begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())

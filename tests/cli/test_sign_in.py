@@ -71,6 +71,17 @@ def test_signed_in_from_the_start_with_a_code(guest: Front) -> None:
     assert actions[0] == "configureAuthenticatedSession"
 
 
+def test_signed_in_instead_of_a_guest_without_a_name(guest: Front) -> None:
+    assert guest("session", "create").code == 0
+    assert guest("send", "hello").code == 0
+    before = guest("session", "show", "--show-token").record["token"]
+    created = guest("session", "create", "--new", *CODE)
+    assert created.code == 0, created.err
+    assert guest("session", "show", "--show-token").record["token"] != before
+    assert guest("history").out == ""
+    assert [record["name"] for record in guest("session", "list").records] == ["default"]
+
+
 def test_signed_in_with_an_id_token(guest: Front) -> None:
     created = guest("session", "create", "--id-token", "-", "--nonce", "n", stdin="bob:idtoken\n")
     assert created.code == 0, created.err
