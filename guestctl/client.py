@@ -599,13 +599,15 @@ class Client:
         just_created: bool = False,
         forever: bool = False,
         wake: Callable[[], float | None] = lambda: None,
+        left: Callable[[], float | None] = lambda: None,
     ) -> Generator[Event | None, None, None]:
         """Live events, each once and in order, through every reconnect; None when a tick brought nothing.
 
         Starts with what arrives after it has attached; `replay` shows the last N first, `after`
         starts behind a message, `from_start` at the beginning. `just_created`: the session was created
         by this client a moment ago, so that its socket has heard everything and history need not be
-        asked. `wake` tells in how many seconds the caller wants control again. Ends only by raising.
+        asked. `wake` tells in how many seconds the caller wants control again, `left` in how many it will
+        stop listening. Ends only by raising.
         """
         self._need(Ability.LISTEN)
         exchange = self._exchange_for(self.session())
@@ -626,6 +628,7 @@ class Client:
             forever=forever,
             step=self.timeout,
             wake=wake,
+            left=left,
         )
         if replay > 0 and after is not None:
             listener.nothing_before(after)

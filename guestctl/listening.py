@@ -40,6 +40,7 @@ LAG_PATIENCE = 5.0
 #: Seconds after a reconnect at which history is read once more, for what it did not show yet.
 SECOND_LOOK = 2.0
 
+_GONE = "the last message shown is not in history any more"
 _AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended", "ended": "ended"}
 
 
@@ -48,7 +49,9 @@ class Listener:
 
     `position`: the last message already shown; everything after it is delivered. None with
     `baseline` starts at what is newest when the stream attaches. `step`: seconds the service has for
-    each answer. `wake` says how many seconds may pass before the caller wants control again.
+    each answer. `wake` says how many seconds may pass before the caller wants control again, `left` how
+    many until it stops for good: no connecting takes longer, while one that a mere tick cut short would never
+    get through a slow network.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Listener:
         record: bool = True,
         step: float | None = 30.0,
         wake: Callable[[], float | None] = lambda: None,
+        left: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.exchange = exchange
         self.merge = Merge(position, begins=from_start)
@@ -70,7 +74,7 @@ class Listener:
         self._forever = forever
         self._record = record
         self._step = step
-        self._wake = wake
+        self._wake, self._left = wake, left
         self._line: Line | None = None
         self._floor: Position | None = None
         self._look_at: float | None = None
@@ -78,6 +82,11 @@ class Listener:
         self._looks, self._settling = 0, False
         #: The first live message that waits for the second look may bring it forward.
         self._hasty = False
+        #: Ids heard on this line since history was read to begin with: whoever shows one lacks nothing from
+        #: before the line was there. None: not even that would tell, since something on the line is missing.
+        self._fresh: set[str] | None = None
+        #: Declared unless the second look proves that history was only behind.
+        self._doubt: Gap | None = None
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
 
@@ -118,6 +127,7 @@ class Listener:
             else:
                 yield from self._stream()
         except Failure:
+            yield from self._doubted()
             yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
             raise
         finally:
@@ -133,7 +143,7 @@ class Listener:
             try:
                 if line is None:
                     yield Connection("connecting", attempt=attempt)
-                    line = self.exchange.line = open_once(self.exchange, self._deadline().sooner(self._wake()))
+                    line = self.exchange.line = open_once(self.exchange, self._deadline().sooner(self._left()))
                 replayed = yield from self._catch_up()
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
@@ -166,14 +176,15 @@ class Listener:
                 taken += len(heard)
                 heard = hear(0.0) if taken < BATCH else []
             if over is not None:
+                yield from self._look_last(line)
                 raise over
             if line.unreadable is not None:
                 # Whatever that frame said is in history, if it was a message: now, or a little later.
                 line.unreadable = None
                 self._look_again()
+                self._fresh = None
                 yield from self._look(early=True)
             elif self._hasty and merge.waiting(now()):
-                # Once history shows what came live after the reconnect, it lacks nothing from before it.
                 self._hasty = False
                 yield from self._look(early=True)
             elif (merge.missing and merge.wait(now()) == 0.0) or (self._look_at is not None and self._look_at <= now()):
@@ -193,6 +204,8 @@ class Listener:
             self.exchange.notice(f"the service says: {heard.failure.message}")
             return None
         if self._floor is None or not _older(heard, self._floor):
+            if self._settling and self._fresh is not None and isinstance(heard, Message):
+                self._fresh.add(heard.id)
             self.merge.feed(heard, now)
         if not isinstance(heard, SessionEvent):
             return None
@@ -293,7 +306,7 @@ class Listener:
             # The socket that is open now has heard everything since the position.
             self._filled = False
             return 0
-        last = self.merge.position.id if self.merge.position else None
+        last = self._last_id
         for attempt in range(FILL_TRIES):
             try:
                 items, proved = self.after(self.merge.anchor)
@@ -303,13 +316,16 @@ class Listener:
                     raise  # the socket itself, over which the history token comes
                 if attempt == FILL_TRIES - 1:
                     self.exchange.notice(f"history could not be read: {failure.message}")
+                    self._doubt = None
                     yield Gap(last, None, failure.message)
                     yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
                     return 0
                 yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
         replayed = self.merge.replay(items, lags=True)
-        if not proved and last not in {item.id for item in items}:
-            yield Gap(last, _first_id(replayed), "the last message shown is not in history any more")
+        found = proved or last in {item.id for item in items}
+        self._doubt = None if found else Gap(last, _first_id(replayed), _GONE)
+        if replayed:
+            yield from self._doubted()
         yield from self._emit(replayed)
         self._look_again()
         return sum(isinstance(event, Message) for event in replayed)
@@ -326,12 +342,12 @@ class Listener:
         self._baseline = self._filled = False
 
     def after(self, position: Position | None) -> tuple[list[Item], bool]:
-        """History after a position, oldest first, and whether contiguity with it was proved.
+        """History after a position, oldest first, and whether contiguity with it was proved. Without that
+        proof only what is certain to be later: the position may be one that history does not show yet.
 
         Where history lags it is read again, for a bounded time, until every acknowledged id is there.
         """
-        paging, size = self.exchange.dialect.paging, self.exchange.dialect.page_size
-        found = self._history(lambda fetch: following(fetch, paging, position, size))
+        found = self._following(position)
         if not self.exchange.dialect.history_lags:
             return found
         until = self._clock.monotonic() + LAG_PATIENCE
@@ -346,7 +362,15 @@ class Listener:
                 )
                 return found
             self._clock.sleep(0.25)
-            found = self._history(lambda fetch: following(fetch, paging, position, size))
+            found = self._following(position)
+
+    def _following(self, position: Position | None) -> tuple[list[Item], bool]:
+        paging, size = self.exchange.dialect.paging, self.exchange.dialect.page_size
+        items, proved = self._history(lambda fetch: following(fetch, paging, position, size))
+        if not proved:
+            places = [place for place in (position, self.merge.position) if place is not None]
+            items = [item for item in items if any(_later(item, place) for place in places)]
+        return items, proved
 
     def _acknowledged(self) -> list[str]:
         """Ids of this session's accepted sends since the position, newest last."""
@@ -361,6 +385,7 @@ class Listener:
         """History may not show yet what came last: until a second look, nothing live is put before it."""
         self._look_at = self._clock.monotonic() + SECOND_LOOK
         self._looks, self._settling, self._hasty = 0, True, True
+        self._fresh = set()
         self.merge.unsettled(self._look_at)
 
     def _look(self, *, early: bool = False) -> Iterator[Event | None]:
@@ -382,14 +407,47 @@ class Listener:
                 if self._settling:
                     self.merge.unsettled(self._look_at)
             elif self._settling:
-                self._settling = False
-                yield Gap(self.merge.position.id if self.merge.position else None, None, failure.message)
+                self._settling, self._doubt = False, None
+                yield Gap(self._last_id, None, failure.message)
             return
-        if early and not self._tells(items):
+        if early and not (proved and self._tells(items)):
             return
-        if proved:
-            self._look_at, self._looks, self._settling, self._hasty = None, 0, False, False
+        if early and not (self._fresh and any(item.id in self._fresh for item in items)):
+            # It shows more, and may be behind still: what is later than all of it goes on waiting.
+            yield from self._emit(self.merge.replay(items, lags=True))
+            self.merge.unsettled(self._look_at or 0.0)
+        elif proved:
+            self._look_at, self._looks, self._settling, self._hasty, self._doubt = None, 0, False, False, None
             yield from self._emit(self.merge.replay(items))
+        else:
+            self._settling = False
+            yield from self._doubted()
+
+    def _look_last(self, line: Line) -> Iterator[Event | None]:
+        """The session has ended: what a frame that could not be read, or a history that was behind, may hide."""
+        if line.unreadable is None and not self._settling:
+            return
+        if line.unreadable is not None:
+            self._look_again()
+        yield from self._pause(max(0.0, (self._look_at or 0.0) - self._clock.monotonic()))
+        try:
+            items, proved = self.after(self.merge.anchor)
+        except Failure as failure:
+            self._doubt = Gap(self._last_id, None, failure.message)
+        else:
+            if proved:
+                self._doubt = None
+                yield from self._emit(self.merge.replay(items))
+
+    def _doubted(self) -> Iterator[Event]:
+        """Declare the gap that nothing has disproved."""
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None:
+            yield doubt
+
+    @property
+    def _last_id(self) -> str | None:
+        return self.merge.position.id if self.merge.position else None
 
     def _tells(self, items: Sequence[Item]) -> bool:
         """Whether history has moved on since it was read last: it shows something unknown, or what waits for it."""
@@ -403,12 +461,13 @@ class Listener:
         interval, failures = POLL_LEAST, 0
         replaying = not self._filled
         live = False
+        doubted_at: float | None = None
         yield Connection("connecting")
         while True:
             try:
                 if self._baseline:
                     self._begin_at_newest()
-                items, _ = self.after(self.merge.position)
+                items, proved = self.after(self.merge.position)
             except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
                 failures += 1
                 live = False
@@ -416,7 +475,19 @@ class Listener:
                 continue
             if not live:
                 yield Connection("live", recovered=len(items) if failures else 0)
+            now = self._clock.monotonic()
+            if proved:
+                doubted_at = None
+            elif doubted_at is None:
+                self._doubt, doubted_at = Gap(self._last_id, _first_id(items), _GONE), now
             fresh = self.merge.replay(items)
+            if proved:
+                self._doubt = None
+            elif fresh or now - (doubted_at or 0.0) >= SECOND_LOOK:
+                # Not merely behind. A place that cannot be told from history's times is given up.
+                if self.merge.position is not None and self.merge.position.time is None:
+                    self._begin_at_newest()
+                yield from self._doubted()
             if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
             failures, live, replaying = 0, True, False
@@ -456,8 +527,9 @@ class Listener:
         return self._tick(TICK if held is None else min(TICK, held))
 
     def _tick(self, seconds: float) -> float:
-        wake = self._wake()
-        return seconds if wake is None else max(0.0, min(seconds, wake))
+        for asked in (self._wake(), self._left()):
+            seconds = seconds if asked is None else max(0.0, min(seconds, asked))
+        return seconds
 
     def _deadline(self) -> Deadline:
         return Deadline.after(self._clock, self._step)
@@ -471,7 +543,7 @@ def _as_live(event: Event) -> Event:
     return replace(event, source="live") if isinstance(event, (Message, Presence)) else event
 
 
-def _first_id(events: list[Event]) -> str | None:
+def _first_id(events: Sequence[Event]) -> str | None:
     for event in events:
         if isinstance(event, (Message, Presence)):
             return event.id
@@ -485,3 +557,11 @@ def _older(heard: Heard, position: Position) -> bool:
     if heard.sequence is not None and position.sequence is not None:
         return heard.sequence < position.sequence
     return heard.time is not None and position.time is not None and heard.time < position.time
+
+
+def _later(item: Item, place: Position) -> bool:
+    """Whether it is certain to have come after a place that history does not show."""
+    sequence = item.sequence if isinstance(item, Message) else None
+    if sequence is not None and place.sequence is not None:
+        return sequence > place.sequence
+    return item.time is not None and place.time is not None and item.time > place.time

@@ -127,7 +127,7 @@ def say(
         if socket_first(dialect, exchange.session, awaited=awaited is not None, files=bool(files)):
             exchange.attached(deadline)
         if awaited is not None:
-            listener = Listener(exchange, baseline=False, step=deadline.remaining(), wake=deadline.remaining)
+            listener = Listener(exchange, baseline=False, step=deadline.remaining(), left=deadline.remaining)
             listener.attach(deadline)
         if answer is not None:
             outgoing = _answering(exchange, outgoing, answer, deadline)

@@ -169,7 +169,7 @@ class Play:
         attributes = {key: self._text(value) for key, value in self.scenario.attributes.items()}
         self.client.create(Opening(name=self.client.session_name, attributes=attributes))
         self._learn()
-        self._events = self.client.listen(just_created=True, wake=self._wake)
+        self._events = self.client.listen(just_created=True, left=self._wake)
         self._hear_from(self._bounded(self.wait))
 
     def _hear_from(self, until: float) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from guestctl.continuity import position_of
+from guestctl.dialects.base import Position
 from guestctl.errors import UsageError
 from guestctl.model import Message, Session
 from guestctl.state import Cursor, State
@@ -26,7 +28,8 @@ from guestctl.state import Cursor, State
 class CursorFile:
     """The position in one cursor file, for one session's listener.
 
-    `after` is the id of the last message written, None: from the start of the conversation.
+    `after` is the last message written, None: from the start of the conversation. Its number and time are
+    noted too: history that does not show it (yet, or any more) can still be told apart into before and after.
     Raises UsageError when the file is no cursor or cannot be written.
     """
 
@@ -36,8 +39,10 @@ class CursorFile:
         self._stdout = _regular(stdout)
         self.after = self._read()
         intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
-        if intent is not None and intent.id != self.after and self._reached(intent):
-            self.after = intent.id
+        last = self.after.id if self.after else None
+        if intent is not None and intent.id is not None and intent.id != last and self._reached(intent):
+            # Its own time is not known: it is no earlier than that of the line before it.
+            self.after = Position(intent.id, None, self.after.time if self.after else None)
         self._write(self.after)
 
     def writing(self, message: Message, size: int) -> None:
@@ -50,7 +55,7 @@ class CursorFile:
 
     def written(self, message: Message) -> None:
         """The line is out."""
-        self.after = message.id
+        self.after = position_of(message)
         self._write(self.after)
 
     def _reached(self, intent: Cursor) -> bool:
@@ -70,7 +75,7 @@ class CursorFile:
         finally:
             os.close(descriptor)
 
-    def _read(self) -> str | None:
+    def _read(self) -> Position | None:
         try:
             text = self._path.read_text("utf-8")
         except FileNotFoundError:
@@ -79,20 +84,23 @@ class CursorFile:
             raise self._bad(getattr(error, "strerror", None) or "not text") from error
         try:
             value = json.loads(text)
-            after = value["after"]
-            if after is None or isinstance(after, str):
-                return after
-        except (ValueError, KeyError, TypeError, RecursionError):
+            after, sequence, time = value["after"], value.get("sequence"), value.get("time")
+            known = isinstance(sequence, int | None) and isinstance(time, str | None)
+            if after is None:
+                return None
+            if isinstance(after, str) and known:
+                return Position(after, sequence, time)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         raise self._bad("not a cursor file")
 
-    def _write(self, after: str | None) -> None:
+    def _write(self, after: Position | None) -> None:
         """Replace the file as a whole, so that no kill leaves half of it."""
         try:
             descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".guestctl-cursor-")
             try:
                 with os.fdopen(descriptor, "w") as file:
-                    file.write(json.dumps({"after": after}) + "\n")
+                    file.write(json.dumps(_noted(after)) + "\n")
                 os.replace(name, self._path)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
@@ -102,6 +110,14 @@ class CursorFile:
 
     def _bad(self, why: str) -> UsageError:
         return UsageError(f"--cursor {self._path}: {why}", hint="Name a file that listen itself wrote, or a new one.")
+
+
+def _noted(after: Position | None) -> dict[str, str | int | None]:
+    """What the file holds; what an API has not is left out."""
+    if after is None:
+        return {"after": None}
+    place = {"sequence": after.sequence, "time": after.time}
+    return {"after": after.id, **{name: value for name, value in place.items() if value is not None}}
 
 
 def _regular(stdout: IO[Any]) -> int | None:

@@ -96,13 +96,12 @@ def listen(
     from_start = False
     if cursor is not None:
         from guestctl.cli.cursor import CursorFile
-        from guestctl.dialects.base import Position
 
         session = run.client.session()
         shown.cursor = CursorFile(cursor, run.state, run.client.scope, session, run.world.stdout)
-        after = Position(shown.cursor.after) if shown.cursor.after is not None else None
+        after = shown.cursor.after
         from_start = after is None
-    events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, wake=rules.left)
+    events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, left=rules.left)
     _follow(run, events, shown)
 
 

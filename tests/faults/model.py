@@ -31,7 +31,6 @@ from guestctl.cli.cursor import CursorFile
 from guestctl.client import Client
 from guestctl.clock import Clock, SystemClock
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Position
 from guestctl.dialects.declared import Rate
 from guestctl.errors import Failure
 from guestctl.line import Line
@@ -333,7 +332,7 @@ class Listener:
         session = client.session()
         with open(self._out, "ab", buffering=0) as out:
             cursor = CursorFile(scene.directory / "cursor", client.state, client.scope, session, out)
-            after = Position(cursor.after) if cursor.after is not None else None
+            after = cursor.after
             events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: self.tick)
             for event in events:
                 yield

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.machine import Broken, run
+from tests.faults.machine import Broken, Guests, run
 from tests.faults.mutants import MUTANTS
+from tests.faults.schedules import SENDER
 
 RUNS, STEPS = 500, 50
 
@@ -17,6 +18,39 @@ def test_whatever_happens_in_whatever_order() -> None:
     ran = run(RUNS, STEPS)
     assert ran.runs >= RUNS
     assert ran.steps > RUNS * STEPS * 0.9
+
+
+def test_the_cursor_s_message_is_not_in_history_yet() -> None:
+    """What run 20261127 of 1,500 found: a listener killed behind its line showed everything again."""
+    guests = Guests()
+    guests.create(api="guest-sessions", seed=0, keys_return=False)
+    for at in (6, 3):
+        guests.killed_while_sending(at=at)
+    guests.listen(seconds=5.0)
+    guests.request_goes_wrong(who=SENDER, how="refused", seconds=0.02)
+    for at in (*[1] * 9, 4, 1):
+        guests.killed_while_sending(at=at)
+    guests.service_faulty(seed=0)
+    guests.service_faulty(seed=4)
+    guests.killed_while_sending(at=1)
+    guests.send(then=5.0)
+    for _ in range(2):
+        guests.request_goes_wrong(who=SENDER, how="refused", seconds=0.02)
+    guests.service_faulty(seed=181)
+    for at in (1, 6):
+        guests.killed_while_sending(at=at)
+    guests.service_faulty(seed=52)
+    for at in (6, 1):
+        guests.killed_while_sending(at=at)
+    guests.send(then=0.0)
+    guests.killed_while_sending(at=2)
+    guests.service_faulty(seed=139)
+    guests.listen(seconds=0.05)
+    guests.listener_killed_at_its_next_line(moment="line")
+    guests.send(then=0.0)
+    guests.listen(seconds=0.05)
+    guests.honest_so_far()
+    guests.teardown()
 
 
 @pytest.mark.parametrize("name", ["tells no doubles", "forgets what is in doubt"])

@@ -27,6 +27,7 @@ TELLING = (
     ("guest-sessions", 1031),
     ("conversation-guests", 10),
     ("conversation-guests", 2098),
+    ("messaging-conversations", 26),
     ("messaging-conversations", 5030),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from guestctl.clock import epoch_of, rfc3339
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.declared import Ability
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.world import Message as Stored
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Record, Room, able, check, check_lacking, listen, messages, texts
 
@@ -393,6 +395,26 @@ def test_listen_cursor(talking: Guest, room: Room) -> None:
     second = listen(talking, "--cursor", cursor, "--max", "3", said={"and again": lambda: room.push("live")})
     assert texts(second) == ["while away", "and again", "live"]
     assert texts(listen(talking, "--cursor", cursor, "--idle", "200ms")) == []
+
+
+@pytest.mark.parametrize("noted", ["as it is", "by its id alone"])
+def test_listen_cursor_where_history_is_behind(talking: Guest, room: Room, noted: str) -> None:
+    """History does not show the cursor's own message: nothing from before it is shown again."""
+    cursor = talking.cwd / "cursor"
+    for text in ("one", "two"):
+        talking.ok("send", text)
+    listen(talking, "--cursor", str(cursor), "--max", "4")
+    if noted != "as it is":
+        cursor.write_text(json.dumps({"after": json.loads(cursor.read_text())["after"]}))
+    (conversation,) = room.sandbox.world.conversations.values()
+    room.sandbox.call(lambda: age(conversation.messages, first=2))
+    room.faults("lag:ms=60000,times=2")
+    assert texts(listen(talking, "--cursor", str(cursor), "--idle", "200ms")) == []
+
+
+def age(stored: list[Stored], *, first: int) -> None:
+    """The first so many are old enough for any history to show them."""
+    stored[:first] = [replace(one, millis=one.millis - 3_600_000) for one in stored[:first]]
 
 
 def break_off(guest: Guest, room: Room) -> None:

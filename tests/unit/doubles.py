@@ -129,7 +129,12 @@ class Toy(Dialect):
         query = {"cursor": cursor or "", "after": after.id if after else "", "limit": str(limit)}
         reply = yield from call(Request("GET", self.rest("/history"), "history", query=query, idempotent=True))
         body = reply.object()
-        return Page(tuple(read(one) for one in body["items"]), next=body.get("next"), total=body.get("total"))
+        return Page(
+            tuple(read(one) for one in body["items"]),
+            next=body.get("next"),
+            total=body.get("total"),
+            anchored=body.get("anchored", True),
+        )
 
     def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
         value = load_json(frame.text, "frame")
@@ -284,13 +289,15 @@ class Service:
         shown = self.stored[: len(self.stored) - self.hidden]
         limit = int(query["limit"])
         if not self.numbered_pages:
-            start = 0
+            start, anchored = 0, True
             if query["cursor"]:
                 start = int(query["cursor"])
             elif query["after"]:
                 start = next((n for n, one in enumerate(shown, 1) if one["id"] == query["after"]), 0)
+                anchored = start > 0
             items = shown[start : start + limit]
-            return {"items": items, "next": str(start + limit) if start + limit < len(shown) else None}
+            following = str(start + limit) if start + limit < len(shown) else None
+            return {"items": items, "next": following, "anchored": anchored}
         number = int(query["cursor"] or "1")
         end = max(0, len(shown) - (number - 1) * limit)
         return {"items": shown[max(0, end - limit) : end], "total": len(shown)}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from guestctl.clock import Deadline
 from guestctl.dialects.base import Position
 from guestctl.dialects.declared import Paging
 from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
@@ -123,6 +124,40 @@ def test_from_a_position(world: World) -> None:
     assert set(heard.sources) == {"replayed"}
 
 
+@pytest.mark.parametrize("told", ["all", "time", "id"])
+@pytest.mark.parametrize("socketed", [True, False])
+def test_history_that_is_behind_the_position_shows_nothing_again(world: World, told: str, socketed: bool) -> None:
+    """It does not show the position's own message yet: what it shows is older, and was shown."""
+    world.dialect.socketed = socketed
+    entries = [world.service.store(f"text {n}") for n in range(6)]
+    last, before = entries[4], entries[3]
+    places = {
+        "all": Position(last["id"], last["sequence"], last["time"]),
+        "time": Position(last["id"], None, before["time"]),
+        "id": Position(last["id"]),
+    }
+    world.service.hidden = 3
+    heard = Heard(world, position=places[told]).live()
+    world.service.hidden = 2
+    heard.run(0.5)
+    assert heard.texts == []
+    world.service.hidden = 0
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["text 5"]
+    assert heard.gaps == []
+
+
+@pytest.mark.parametrize("socketed", [True, False])
+def test_a_position_that_can_no_longer_be_placed_is_a_gap_and_the_stream_goes_on(world: World, socketed: bool) -> None:
+    world.dialect.socketed = socketed
+    for n in range(6):
+        world.service.store(f"text {n}")
+    heard = Heard(world, position=Position("gone")).run(SECOND_LOOK + 5.0)
+    assert heard.texts == []
+    assert [gap.after for gap in heard.gaps] == ["gone"]
+    world.service.push("new")
+    assert heard.run(6.0).texts == ["new"]
+
+
 def test_from_the_start(world: World) -> None:
     for n in range(8):
         world.service.store(f"text {n}")
@@ -202,6 +237,57 @@ def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: Wor
     assert heard.run(SECOND_LOOK / 4).texts == ["at once"]
 
 
+def test_what_history_shows_of_what_is_missing_is_not_taken_for_all_of_it(plain: World) -> None:
+    """It catches up while live messages wait: what is later than it shows goes on waiting."""
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    plain.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    for n in range(3):
+        plain.service.store(f"missed {n}")
+    plain.service.hidden = 3
+    heard.events.clear()
+    heard.live()
+    plain.service.push("live")
+    plain.service.hidden = 3
+    heard.run(0.5)
+    assert heard.texts == ["missed 0"]
+    plain.service.hidden = 0
+    assert heard.run(SECOND_LOOK + 1.0).texts == ["missed 0", "missed 1", "missed 2", "live"]
+    assert heard.gaps == []
+
+
+def test_a_message_kept_from_the_last_socket_does_not_prove_that_nothing_is_missing(plain: World) -> None:
+    heard = Heard(plain, from_start=True).live()
+    plain.service.push("kept")
+    plain.service.hidden = 1
+    plain.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    plain.service.store("missed")
+    plain.service.hidden = 2
+    plain.service.after(0.5, lambda: setattr(plain.service, "hidden", 1))
+    plain.service.after(0.6, lambda: plain.service.push("live"))
+    plain.service.after(0.6, lambda: setattr(plain.service, "hidden", 2))
+    heard.run(1.0)
+    plain.service.hidden = 0
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["kept", "missed", "live"]
+
+
+@pytest.mark.parametrize("left", [None, 4.0])
+def test_a_tick_does_not_cut_connecting_short_and_the_end_does(plain: World, left: float | None) -> None:
+    real, given = plain.service.connect, []
+
+    def connect(url: str, *, deadline: Deadline, **options: object) -> object:
+        given.append(deadline.remaining())
+        return real(url, **options)
+
+    import guestctl.transport.socket as transport
+
+    transport.Socket.connect = connect  # type: ignore[method-assign, assignment]
+    Heard(plain, wake=lambda: 0.1, left=lambda: left).live()
+    assert given == [left or 30.0]
+
+
 def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.push("before")
@@ -216,7 +302,7 @@ def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
 def test_a_gap_is_admitted_where_the_last_message_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, paging=Paging.NUMBERED)
     entry = world.service.store("old")
-    heard = Heard(world, position=Position("gone", None, entry["time"])).run(1.0)
+    heard = Heard(world, position=Position("gone", None, entry["time"])).run(SECOND_LOOK + 1.0)
     assert [gap.after for gap in heard.gaps] == ["gone"]
 
 
@@ -382,6 +468,46 @@ def test_what_is_held_is_shown_when_it_ends(numbered: World) -> None:
     heard.run(5.0)
     assert heard.texts == ["shown"]
     assert len(heard.gaps) == 1
+    assert isinstance(heard.failure, SessionOver)
+
+
+def test_a_frame_that_cannot_be_read_right_before_the_end_is_looked_for(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.store("garbled")
+    world.service.tell({"kind": "unreadable"})
+    world.service.push("after")
+    world.service.tell({"kind": "event", "change": "ended"})
+    assert heard.run(SECOND_LOOK + 5.0).texts == ["garbled", "after"]
+    assert isinstance(heard.failure, SessionOver)
+    assert heard.gaps == []
+
+
+def test_where_history_cannot_be_read_after_the_end_either_a_gap_is_admitted(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.push("before")
+    heard.run(1.0)
+    world.service.store("garbled")
+    world.service.tell({"kind": "unreadable"}, {"kind": "event", "change": "ended"})
+    world.service.reads.append(SessionOver("gone"))
+    heard.run(SECOND_LOOK + 5.0)
+    assert isinstance(heard.failure, SessionOver)
+    assert [gap.after for gap in heard.gaps] == ["m1"]
+
+
+def test_an_end_before_the_second_look_waits_for_it(world: World) -> None:
+    world.service.store("old")
+    heard = Heard(world).live()
+    world.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    world.service.store("missed")
+    world.service.hidden = 1
+    heard.events.clear()
+    heard.live()
+    world.service.tell({"kind": "event", "change": "ended"})
+    heard.run(0.1)
+    world.service.hidden = 0
+    heard.run(SECOND_LOOK + 5.0)
+    assert heard.texts == ["missed"]
     assert isinstance(heard.failure, SessionOver)
 
 
