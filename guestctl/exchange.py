@@ -356,10 +356,11 @@ class Exchange:
     def keep(self, session: Session) -> None:
         """Make this the session, and store it (without its tokens, where the profile says so).
 
-        A token that another process has renewed meanwhile is newer than ours and is not overwritten, and
-        what was revoked when the session ended does not come back. A session that was renamed meanwhile is
-        followed; one that was forgotten stays so, and whichever has taken its name is left alone.
+        A token that another process has renewed or got meanwhile is not overwritten; a session that it has
+        ended stays over, and what was revoked with that does not come back. A session that was renamed
+        meanwhile is followed; one that was forgotten stays so, and whichever has taken its name is left alone.
         """
+        before = self.session
         in_memory = self.dialect.profile.store_tokens == "memory"
 
         def kept(session: Session) -> Session:
@@ -368,7 +369,7 @@ class Exchange:
 
         if self.session.state == "draft":
             self.state.put(self.scope, kept(session))
-        elif not self.state.amend(self.scope, session, lambda stored: kept(_merged(session, stored))):
+        elif not self.state.amend(self.scope, session, lambda stored: kept(_merged(session, stored, before))):
             self.session = session
 
     def again(self, route: str, wait: float, why: BaseException | None) -> None:
@@ -413,16 +414,18 @@ def not_stored(session: Session) -> SessionOver:
     )
 
 
-def _merged(session: Session, stored: Session) -> Session:
-    """Ours, but for what another process has written of it meanwhile."""
+def _merged(session: Session, stored: Session, before: Session) -> Session:
+    """Ours, but for what another process has written of it meanwhile; `before`: what we knew till now."""
     session = replace(session, name=stored.name)
     for kind, theirs in stored.credentials.items():
         ours = session.credentials.get(kind)
         if ours is not None and _newer(theirs, ours):
             session = replace(session.having(theirs), ids=stored.ids)
+        elif kind not in before.credentials and ours is None and session.state not in OVER:
+            session = session.having(theirs)
     if stored.state in OVER:
         left = {kind: held for kind, held in session.credentials.items() if kind in stored.credentials}
-        session = replace(session, credentials=left)
+        session = replace(session, credentials=left, state=session.state if session.state in OVER else stored.state)
     return session
 
 

@@ -400,6 +400,29 @@ def test_what_was_revoked_with_the_end_does_not_come_back(world: World) -> None:
     assert stored.credential("guest") is not None
 
 
+def test_what_another_process_signed_in_for_is_not_lost(world: World) -> None:
+    """`listen` keeps a message to be answered; it had never heard of the sign-in."""
+    listening, other = world.exchange, world.another()
+    other.keep(other.session.having(Credential("sign-in", Secret("given elsewhere"), world.clock.now() + 1000)))
+    listening.keep(replace(listening.session, offer={"text": "pick one"}))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.credential("sign-in") == listening.session.credential("sign-in") is not None
+    listening.keep(listening.session.without("sign-in"))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.credential("sign-in") is None, "but what we give up ourselves is gone"
+
+
+def test_what_another_process_has_ended_stays_over(world: World) -> None:
+    listening, other = world.exchange, world.another()
+    other.keep(replace(other.session, state="ended"))
+    listening.keep(replace(listening.session, offer={"text": "pick one"}))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.state == listening.session.state == "ended"
+
+
 def test_what_was_forgotten_stays_forgotten(world: World) -> None:
     world.state.forget(SCOPE, "default")
     world.exchange.keep(replace(world.exchange.session, new_session=False))
