@@ -133,6 +133,8 @@ class Client:
         self._networked = network
         self._session_name = session
         self._exchange: Exchange | None = None
+        #: What its session was called when it was asked for: another command may have renamed it since.
+        self._asked_for = ""
 
     def _resolved(self, name: str | None) -> Profile:
         from guestctl.profiles import resolve
@@ -718,7 +720,8 @@ class Client:
     def _exchange_for(self, session: Session) -> Exchange:
         """The exchange of this session, with its open socket if it has one."""
         known = self._exchange
-        if known is not None and known.session.name == session.name and session.state != "draft":
+        known_as = set() if known is None else {known.session.name, self._asked_for}
+        if known is not None and session.name in known_as and session.state != "draft":
             if known.session.created_at != session.created_at:
                 self._hang_up()
                 self._exchange = None
@@ -746,7 +749,7 @@ class Client:
             return open_line(exchange, deadline)
 
         exchange.open_line = attach
-        self._exchange = exchange
+        self._exchange, self._asked_for = exchange, session.name
         return exchange
 
     def _any_exchange(self) -> Exchange:

@@ -18,7 +18,7 @@ import pytest
 from guestctl.client import Client
 from guestctl.clock import SystemClock
 from guestctl.errors import SessionOver
-from guestctl.model import Session
+from guestctl.model import Connection, Message, Session
 from guestctl.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Room, check, listen, texts
@@ -81,6 +81,49 @@ def test_a_conversation_begun_anew_has_no_records_of_the_old_one(guest: Guest, r
     assert stored(guest)["default"].root == before.created_at, "one connection, one set of turns"
     guest.ok("send", "two")
     assert records(guest, "default")["sent"] == ["accepted"]
+
+
+#: What `listen` stores, so that it can be answered (web-messaging-v1.md §7.1).
+OFFER = {
+    "type": "message",
+    "class": "StructuredMessage",
+    "code": 200,
+    "body": {
+        "id": "offer",
+        "type": "Structured",
+        "direction": "Outbound",
+        "originatingEntity": "Bot",
+        "text": "choose",
+        "channel": {"time": "2099-01-01T00:00:00.000Z"},
+        "content": [
+            {
+                "contentType": "QuickReplyV2",
+                "quickReplyV2": {"title": "t", "actions": [{"action": "Message", "text": "a", "payload": "a"}]},
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("api", ["web-messaging"], indirect=True)
+def test_a_client_does_not_go_over_either_once_its_session_is_known_to_be_renamed(guest: Guest, room: Room) -> None:
+    """A stream that stores its session meanwhile learns the new name; `chat` still asks for the old one."""
+    guest.ok("session", "create")
+    with (
+        State.open(Path(guest.environ["GUESTCTL_STATE"]), guest.clock) as state,
+        Client("sandbox", state=state, clock=guest.clock, environ=guest.environ) as client,
+    ):
+        events = client.listen()
+        next(event for event in events if isinstance(event, Connection) and event.state == "live")
+        guest.ok("session", "create")
+        room.frame(OFFER)
+        next(event for event in events if isinstance(event, Message))
+        next(events)
+        assert stored(guest)["default-1"].offer is not None
+        with pytest.raises(SessionOver) as caught:
+            client.send("two")
+    assert caught.value.code == "session.replaced"
+    assert "two" not in [m["text"] for session in room.sessions() for m in session["messages"]]
 
 
 # --- one renews, the others wait: real processes, real time ---
