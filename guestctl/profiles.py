@@ -670,10 +670,11 @@ def _found_here(
 
 def _led_away(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
     """That a variable sends the secret of a profile to another address than the profile's own."""
-    origin = origins.get("base_url", "")
+    key = "base_url" if "base_url" in values else "region"
+    origin = origins.get(key, "")
     if "oauth.client_secret" not in values or origins["oauth.client_secret"].startswith("environment "):
         return
-    if origin.startswith("environment ") and (host := _elsewhere("base_url", values["base_url"])):
+    if origin.startswith("environment ") and (host := _elsewhere(key, values[key])):
         yield f"{origin} sends the OAuth client of profile {name!r} to {host}"
 
 

@@ -626,3 +626,15 @@ def test_a_variable_that_leads_a_profiles_secret_elsewhere_is_told(tmp_path: Pat
     )
     assert resolved(tmp_path, environ={**away, "GUESTCTL_OAUTH_CLIENT_SECRET": "mine"}).warnings == ()
     assert resolved(tmp_path, environ={**away, "GUESTCTL_BASE_URL": "http://127.0.0.1:1"}).warnings == ()
+
+
+def test_a_region_can_lead_it_away_as_well(tmp_path: Path) -> None:
+    write(tmp_path, "profiles:\n  a: {region: mypurecloud.de, oauth: {client_id: x, client_secret: '${S}'}}")
+    away = {"S": "s3cret", "GUESTCTL_REGION": "evil.example"}
+    assert resolved(tmp_path, environ=away).warnings == (
+        "environment GUESTCTL_REGION sends the OAuth client of profile 'a' to evil.example",
+    )
+    assert resolved(tmp_path, environ={**away, "GUESTCTL_REGION": "us-east-1"}).warnings == ()
+    write(tmp_path, "profiles:\n  a: {base_url: 'https://own.example', oauth: {client_id: x, client_secret: '${S}'}}")
+    named = {**away, "GUESTCTL_PROFILES": "./profiles.yaml"}
+    assert resolved(tmp_path, environ=named).warnings == (), "its address is its own"
