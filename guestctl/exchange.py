@@ -315,7 +315,9 @@ class Exchange:
                 raise failure from busy
             found = self._stored(kind)
             if found is not None and found != stale and found.fresh_at(self.clock.now(), 0.0):
-                if kind != "oauth":
+                if kind == "oauth":
+                    self._oauth = found
+                else:
                     self.session = self.session.having(found)
                 return found
             self._renewing.add(kind)

@@ -374,6 +374,25 @@ def test_who_waited_in_vain_asks_itself_in_what_is_left(ageing: World) -> None:
     assert [one.route for one in answers.asked] == ["refresh", "history"]
 
 
+def test_a_grant_another_process_was_given_replaces_ours(world: World) -> None:
+    """Our own is not tried again before each request."""
+
+    def granted() -> Flow[Credential]:
+        reply = yield from call(Request("POST", "https://toy.example.test/oauth", "oauth"))
+        return Credential("oauth", Secret(str(reply.object()["token"])), world.clock.now() + 1000)
+
+    world.dialect.oauth = granted  # type: ignore[method-assign]
+    ours, theirs = said(200, b'{"token": "ours"}'), Credential("oauth", Secret("theirs"), world.clock.now() + 1000)
+    answers = Answers(world, ours, said(200), said(401), said(200))
+    request = replace(GET, credential="oauth")
+    world.exchange.call(request, world.deadline())
+    world.state.put_credential(SCOPE, theirs)
+    world.exchange.call(request, world.deadline())
+    world.exchange.call(request, world.deadline())
+    sent = [headers.get("Authorization") for headers in answers.headers]
+    assert sent == [None, "Bearer ours", "Bearer ours", "Bearer theirs", "Bearer theirs"]
+
+
 # --- keeping ---
 
 
