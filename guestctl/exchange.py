@@ -423,7 +423,7 @@ def _merged(session: Session, stored: Session, before: Session) -> Session:
         ours = session.credentials.get(kind)
         if ours is not None and _newer(theirs, ours):
             session = replace(session.having(theirs), ids=stored.ids)
-        elif kind not in before.credentials and ours is None and session.state not in OVER:
+        elif ours == before.credentials.get(kind) and session.state not in OVER:  # it is not ours that is new
             session = session.having(theirs)
     if stored.state in OVER:
         left = {kind: held for kind, held in session.credentials.items() if kind in stored.credentials}

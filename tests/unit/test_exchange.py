@@ -433,6 +433,18 @@ def test_what_another_process_signed_in_for_is_not_lost(world: World) -> None:
     assert stored.credential("sign-in") is None, "but what we give up ourselves is gone"
 
 
+def test_a_renewal_elsewhere_is_not_overwritten_where_no_expiry_tells_which_is_newer(world: World) -> None:
+    listening, other = world.exchange, world.another()
+    listening.keep(listening.session.having(Credential("sign-in", Secret("old"))))
+    other.keep(other.session.having(Credential("sign-in", Secret("new"))))
+    listening.keep(replace(listening.session, offer={"text": "pick one"}))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert (
+        stored.credential("sign-in") == listening.session.credential("sign-in") == Credential("sign-in", Secret("new"))
+    )
+
+
 def test_what_another_process_has_ended_stays_over(world: World) -> None:
     listening, other = world.exchange, world.another()
     other.keep(replace(other.session, state="ended"))
