@@ -50,7 +50,7 @@ from guestctl.model import (
     SignIn,
 )
 from guestctl.opening import open_line
-from guestctl.paging import Window, current, following, newest, whole
+from guestctl.paging import Window, current, following, newest, no_message, whole
 from guestctl.saying import Answer, Awaited, Sent, check_said, goes_on, needs_another, recent, say
 from guestctl.sending import settle_open
 from guestctl.state import Activity, LedgerEntry, State, replaced
@@ -580,7 +580,7 @@ class Client:
         elif window.after is not None:
             found, proved = following(fetch, paging, window.after, size)
             if not proved:
-                raise UsageError(f"--since: there is no message with the id {since!r}", code="usage.option")
+                raise no_message("--since", window.after.id)
             items = iter(found)
         elif all:
             items = whole(fetch, paging, size)

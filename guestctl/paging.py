@@ -244,7 +244,15 @@ class Window:
             if last_id is not None and item.id == last_id:
                 return
         if last_id is not None:
-            raise UsageError(f"--until: there is no message with the id {last_id!r}", code="usage.option")
+            raise no_message("--until", last_id)
+
+
+def no_message(option: str, id_: str) -> UsageError:
+    return UsageError(
+        f"{option}: there is no message with the id {id_!r}",
+        code="usage.option",
+        hint="`guestctl history -o json` shows the ids; a time is written 2026-03-09T12:00:00Z.",
+    )
 
 
 def _moment(given: str | None) -> float | None:

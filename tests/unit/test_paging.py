@@ -290,3 +290,9 @@ def test_an_id_is_no_time(given_: str) -> None:
 
 def test_a_time_is_no_id() -> None:
     assert (Window().after, Window(since="2026-03-04T09:15:22Z").after) == (None, None)
+
+
+def test_an_id_that_is_not_there_is_told_where_ids_are() -> None:
+    with pytest.raises(UsageError) as caught:
+        list(Window(until="nosuch").of([]))
+    assert caught.value.hint.startswith("`guestctl history -o json` shows the ids")
