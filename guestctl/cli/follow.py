@@ -198,7 +198,10 @@ def _follow(run: Invocation, events: Generator[Event | None, None, None], shown:
                 elif isinstance(event, Connection):
                     run.out.remark(record)
                 if isinstance(event, Connection):
-                    live, lost = live or event.state == "live", event.failure or lost
+                    live = live or event.state == "live"
+                    # An attempt that our own end cuts short says less than the one before it.
+                    if event.failure is not None and (lost is None or not isinstance(event.failure, TimedOut)):
+                        lost = event.failure
             if shown.rules.over():
                 events.close()
                 break
