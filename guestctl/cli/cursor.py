@@ -41,8 +41,7 @@ class CursorFile:
         intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
         last = self.after.id if self.after else None
         if intent is not None and intent.id is not None and intent.id != last and self._reached(intent):
-            # Its own time is not known: it is no earlier than that of the line before it.
-            self.after = Position(intent.id, None, self.after.time if self.after else None)
+            self.after = Position(intent.id)  # its number and time were never noted
         self._write(self.after)
 
     def writing(self, message: Message, size: int) -> None:

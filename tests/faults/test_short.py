@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.mutants import MUTANTS
 from tests.faults.proxy import ACTIONS
-from tests.faults.schedules import APIS, Schedule, chosen, make
+from tests.faults.schedules import APIS, Crash, Schedule, chosen, make, scripted
 from tests.faults.trials import Tally, many, mutants
 
 #: Of every dialect: 1,001 schedules in all.
@@ -28,6 +28,7 @@ TELLING = (
     ("conversation-guests", 10),
     ("conversation-guests", 2098),
     ("messaging-conversations", 26),
+    ("messaging-conversations", 126),
     ("messaging-conversations", 5030),
 )
 
@@ -60,6 +61,12 @@ def test_seeds_that_once_failed() -> None:
     judged([make(seed, api) for api, seed in TELLING])
 
 
+def test_killed_behind_one_line_and_then_behind_the_next() -> None:
+    """No life lasts long enough to note its line: each next one knows only what was intended."""
+    crashes = tuple(Crash(line, "line") for line in range(3, 7))
+    judged([scripted(api, *(f"guest {n}" for n in range(6)), crashes=crashes) for api in APIS])
+
+
 def test_a_seed_is_a_schedule() -> None:
     assert [make(seed, api) for seed in range(50) for api in APIS] == [
         make(seed, api) for seed in range(50) for api in APIS
@@ -67,7 +74,8 @@ def test_a_seed_is_a_schedule() -> None:
 
 
 def test_every_mutant_is_caught() -> None:
-    assert [name for name, found in mutants(4) if not found] == []
+    """By the oracle that is for it: a run may also break promises because the machine is slow."""
+    assert [(mutant.name, found) for mutant, found in mutants(4) if mutant.caught_by not in found] == []
 
 
 def test_what_catches_a_mutant_is_the_mutant() -> None:

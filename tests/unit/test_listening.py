@@ -130,10 +130,10 @@ def test_history_that_is_behind_the_position_shows_nothing_again(world: World, t
     """It does not show the position's own message yet: what it shows is older, and was shown."""
     world.dialect.socketed = socketed
     entries = [world.service.store(f"text {n}") for n in range(6)]
-    last, before = entries[4], entries[3]
+    last = entries[4]
     places = {
         "all": Position(last["id"], last["sequence"], last["time"]),
-        "time": Position(last["id"], None, before["time"]),
+        "time": Position(last["id"], None, last["time"]),
         "id": Position(last["id"]),
     }
     world.service.hidden = 3
