@@ -83,9 +83,10 @@ def _soak(dialects: list[str] | None, seconds: float, seed: int) -> int:
 
 def _mutants(jobs: int) -> int:
     missed = 0
-    for name, found in mutants(jobs):
-        missed += not found
-        print(f"{name:48}{', '.join(sorted(set(found))) or 'NOT CAUGHT'}", flush=True)
+    for mutant, found in mutants(jobs):
+        missed += mutant.caught_by not in found
+        told = "" if mutant.caught_by in found else f"NOT CAUGHT BY {mutant.caught_by}: "
+        print(f"{mutant.name:48}{told}{', '.join(sorted(set(found)))}", flush=True)
     return 1 if missed else 0
 
 

@@ -26,6 +26,8 @@ from guestctl.model import Message, Opening
 from guestctl.sending import _Send
 from guestctl.state import State
 from guestctl.wire import Turn
+from tests.faults.model import TIMEOUT
+from tests.faults.oracles import SLACK
 from tests.faults.proxy import Rule
 from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step, scripted
 
@@ -34,9 +36,10 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake, and a schedule that shows it and a client without it lives through."""
+    """One mistake, the promise it breaks, and a schedule that shows it and a client without it lives through."""
 
     name: str
+    caught_by: str
     shown_by: Schedule
     patches: Sequence[Patch]
 
@@ -146,7 +149,7 @@ def _hold_loudly(merge: Merge, event: Any, now: float) -> None:
 
 def _patient(send: _Send) -> Deadline:
     """Longer than the whole command has, by more than is forgiven."""
-    return Deadline.after(send.exchange.clock, 8.0)
+    return Deadline.after(send.exchange.clock, TIMEOUT + SLACK + 2.0)
 
 
 def _there_or_not(descriptor: int, end: int, begin: int) -> bool:
@@ -202,62 +205,74 @@ _GUESTS = tuple(f"guest {n}" for n in range(6))
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "sends again without looking",
+        "O2 doubled",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
         [(_Send, "_resolved", _resend)],
     ),
     Mutant(
         "takes a break for acceptance",
+        "O1 outcome",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
         [(_Send, "_after_break", _assume_accepted)],
     ),
     Mutant(
         "takes a break for nothing sent",
+        "O1 outcome",
         scripted("messaging-conversations", *_GUESTS, hooks=(_CUT,)),
         [(_Send, "_after_break", _assume_not_sent)],
     ),
     Mutant(
         "forgets what is in doubt",
+        "O1 settling",
         Schedule(0, "guests", (Step("send", "guest 0"), Step("kill", "guest 1", count=2))),
         [(sending, "settle_open", _forget), (client, "settle_open", _forget)],
     ),
     Mutant(
         "takes the first message it hears for its own",
+        "O1 outcome",
         scripted("messaging-conversations", *_GUESTS, faults=("swap:on=send",)),
         [(Line, "ask", _take_the_first)],
     ),
     Mutant(
         "starts another session when the line breaks",
+        "O5 identity",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
         [(client, "open_line", _start_afresh)],
     ),
     Mutant(
         "tells doubles by their time",
+        "O3 lost",
         scripted("web-messaging", "agent 0", "agent 1", "agent 2"),
         [(Merge, "_hold", _hold_by_second)],
     ),
     Mutant(
         "tells no doubles",
+        "O3 doubled",
         scripted("guests", *_GUESTS, faults=("duplicate",)),
         [(Merge, "_remember", _yes)],
     ),
     Mutant(
         "fills no gap",
+        "O3 lost",
         scripted("messaging-conversations", "agent 0", "agent 1", "agent 2", faults=("drop:code=1006,after=2",)),
         [(Listener, "_catch_up", _no_catch_up), (Listener, "_look", _no_look)],
     ),
     Mutant(
         "loses one message at a reconnect",
+        "O3 lost",
         scripted("external-contacts", "agent 0", "agent 1", "agent 2", faults=("drop:code=1006,after=2",)),
         [(Merge, "replay", _replay_but_one)],
     ),
     Mutant(
         "hands on in the wrong order",
+        "O3 out of order",
         # Held for a while, the frames come together: there is an order to get wrong.
         scripted("guest-sessions", *_GUESTS, faults=("silence:for=1s,after=1",)),
         [(Merge, "ready", _ready_backwards)],
     ),
     Mutant(
         "never asks whether the peer is alive",
+        "O3 lost",
         Schedule(
             0,
             "guests",
@@ -268,51 +283,61 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "lets a library's exception out",
+        "O9 traceback",
         scripted("conversation-guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
         [(Line, "_decode", _burst)],
     ),
     Mutant(
         "moves the cursor before the line",
+        "O3 lost",
         scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "intent"),)),
         [(CursorFile, "writing", _written_first)],
     ),
     Mutant(
         "notes no intent",
+        "O3 doubled",
         scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "line"),)),
         [(CursorFile, "writing", _nothing)],
     ),
     Mutant(
         "reads the first page only",
+        "O4 history",
         scripted("guests", *_GUESTS, "history"),
         [(paging, "_forward", _one_page)],
     ),
     Mutant(
         "shows a token",
+        "O9 secret",
         scripted("web-messaging", "guest 0", "history", faults=("http:status=500,on=history,times=4",)),
         [(Exchange, "call", _tell_all)],
     ),
     Mutant(
         "takes what it cannot read for a message",
+        "O3 phantom",
         scripted("guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
         [(Line, "_decode", _take_for_a_message)],
     ),
     Mutant(
         "shows another text",
+        "O3 altered",
         scripted("conversation-guests", "agent 0", "guest 0"),
         [(Merge, "_hold", _hold_loudly)],
     ),
     Mutant(
         "takes more time than it has",
+        "O8 bounds",
         scripted("external-contacts", *_GUESTS[:2], rules=(Rule("hole", SENDER, "request", 1, "down", 0),)),
         [(_Send, "_reserving", _patient)],
     ),
     Mutant(
         "leaves half a line",
+        "O3 torn",
         scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "torn"),)),
         [(cursor, "_holds", _there_or_not)],
     ),
     Mutant(
         "writes into its own database",
+        "O6 state",
         scripted("webmessaging-conversations", *_GUESTS[:2]),
         [(State, "log", _scribble)],
     ),
