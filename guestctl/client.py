@@ -500,7 +500,8 @@ class Client:
         )
 
     def ask(self, text: str, *, new: bool = False, opening: Opening | None = None) -> Message:
-        """Create or resume, send, and return the first complete reply. Raises TimedOut without one."""
+        """Create or resume, send, and return the first complete reply. Raises TimedOut without one, or what kept us
+        from hearing it."""
         opening = opening or Opening(name=self.session_name)
         self._session_name = opening.name
         stored = self.state.get(self.scope, opening.name)

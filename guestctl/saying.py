@@ -21,6 +21,7 @@ from guestctl.files import LocalFile, check_file
 from guestctl.listening import Listener
 from guestctl.model import (
     OVER,
+    Connection,
     Delivery,
     Event,
     Json,
@@ -158,12 +159,15 @@ def _reply(exchange: Exchange, listener: Listener, sent: Message, awaited: Await
     listener.contiguous_from(Position(sent.id, sent.sequence, sent.time))
     pattern = awaited.pattern
     closest: str | None = None
+    lost: Exception | None = None
     with closing(listener.events()) as events:
         for event in events:
             if isinstance(event, Message) and event.direction == "outbound":
                 if pattern is None or pattern.search(event.text):
                     return event
                 closest = event.text
+            if isinstance(event, Connection):
+                lost = None if event.state == "live" else _worse(event.failure, lost)
             if _ends_conversation(event):
                 raise CheckFailed(
                     "the conversation ended before the awaited reply",
@@ -172,9 +176,16 @@ def _reply(exchange: Exchange, listener: Listener, sent: Message, awaited: Await
                 )
             if deadline.expired:
                 break
+    if lost is not None:
+        raise lost  # nothing could be heard by then: that no reply came means nothing
     said = f"; the last reply was {closest!r}" if closest is not None else ""
     missing = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
     raise TimedOut(missing + said, api=exchange.dialect.name)
+
+
+def _worse(failure: Exception | None, known: Exception | None) -> Exception | None:
+    """Of what kept us from hearing, what tells most: that the time for one more try ran out is no cause."""
+    return known if failure is None or isinstance(failure, TimedOut) else failure
 
 
 def _ends_conversation(event: Event | None) -> bool:

@@ -249,6 +249,25 @@ def test_send_wait_and_expect(talking: Guest, time: Hurried) -> None:
     assert (unmatched.record["delivery"], unmatched.record["reply"]) == ("accepted", None)
 
 
+@pytest.mark.parametrize(
+    ("api", "faults"),
+    [
+        ("web-messaging", ("drop:after=3", "refuse:status=503,after=2,times=1000")),
+        ("webmessaging-conversations", ("http:status=503,on=history",)),
+    ],
+    indirect=["api"],
+)
+def test_a_service_that_was_down_until_the_deadline_is_no_missing_reply(
+    guest: Guest, room: Room, faults: tuple[str, ...]
+) -> None:
+    """contract.md §5: the deadline ends a retry, and the code is that of the last failure."""
+    guest.ok("session", "create")
+    room.faults(*faults)
+    unheard = guest("send", "hi", "--wait", "--timeout", "3")
+    check(unheard, 8, "service.down", "HTTP 503")
+    assert (unheard.record["delivery"], unheard.record["reply"]) == ("accepted", None)
+
+
 def test_the_conversation_ends_before_the_reply(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("rules:\n  - match: bye\n    disconnect: true\n")
