@@ -165,7 +165,7 @@ class Service:
         self.reached = False
 
     def guest(self, timeout: float) -> Client:
-        """A new guest's client, under a name no other had: budgets are kept by name.
+        """A new guest's client, under a name no other had.
 
         Raises UsageError when the profile cannot be used.
         """

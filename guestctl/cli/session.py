@@ -38,7 +38,7 @@ def create(
     language: Annotated[str | None, typer.Option("--language", metavar="L", help="the guest's language")] = None,
     email: Annotated[str | None, typer.Option("--email", metavar="E", help="the guest's e-mail address")] = None,
     guest_name: Annotated[str | None, typer.Option("--name", metavar="N", help="the guest's own name")] = None,
-    new: Annotated[bool, typer.Option("--new", help="end a stored session of that name first")] = False,
+    new: Annotated[bool, typer.Option("--new", help="replace a stored session of that name")] = False,
     auth_code: AuthCode = None,
     redirect_uri: RedirectUri = None,
     code_verifier: CodeVerifier = None,
