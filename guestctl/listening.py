@@ -143,7 +143,7 @@ class Listener:
             try:
                 if line is None:
                     yield Connection("connecting", attempt=attempt)
-                    line = self.exchange.line = open_once(self.exchange, self._deadline().sooner(self._left()))
+                    line = self.exchange.line = open_once(self.exchange, self._deadline())
                 replayed = yield from self._catch_up()
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
@@ -532,7 +532,8 @@ class Listener:
         return seconds
 
     def _deadline(self) -> Deadline:
-        return Deadline.after(self._clock, self._step)
+        """For one answer of the service: no longer than the caller goes on at all."""
+        return Deadline.after(self._clock, self._step).sooner(self._left())
 
 
 def _in_state(exchange: Exchange, state: SessionState) -> Session:

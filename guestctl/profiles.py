@@ -637,7 +637,7 @@ def _in_the_clear(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iter
 _VENDOR = (*(region.domain for region in REGIONS), "pure.cloud", "genesys.cloud", "mygen.com")
 
 
-def _elsewhere(key: str, value: object) -> str | None:
+def elsewhere(key: str, value: object) -> str | None:
     """The host a value leads to, when it is neither the vendor's nor this machine."""
     host = str(value) if key == "region" else (urlsplit(str(value)).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
@@ -652,7 +652,7 @@ def _found_here(
 ) -> Iterator[str]:
     """What a file nobody named may do: it came with whatever is in this directory."""
     written = {key: values[key] for key in file.profiles[name] if origins.get(key, "").startswith(f"{file.path.name}:")}
-    hosts = [_elsewhere(key, written[key]) for key in ("region", *_ADDRESSES) if key in written]
+    hosts = [elsewhere(key, written[key]) for key in ("region", *_ADDRESSES) if key in written]
     does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
     if "tls.ca" in written:
         does.append(f"trusts the authorities in {written['tls.ca']}")
@@ -674,7 +674,7 @@ def _led_away(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) 
     origin = origins.get(key, "")
     if "oauth.client_secret" not in values or origins["oauth.client_secret"].startswith("environment "):
         return
-    if origin.startswith("environment ") and (host := _elsewhere(key, values[key])):
+    if origin.startswith("environment ") and (host := elsewhere(key, values[key])):
         yield f"{origin} sends the OAuth client of profile {name!r} to {host}"
 
 

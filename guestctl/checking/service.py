@@ -66,10 +66,24 @@ def profile_for(
             stronger.pop("api", None)
     profile = replace(profile, **_configured(script, config()))
     if "region" in config():
+        _keep_secret(script, profile)
         # A region says where everything is; the profile's addresses are of another one.
         cleared: dict[str, Any] = dict.fromkeys({"base_url", "socket_url", "config_url"} - stronger.keys())
         profile = replace(profile, **cleared)
     return profile
+
+
+def _keep_secret(script: Script, profile: Profile) -> None:
+    """A script may have come with whatever is in this directory: it must not lead the profile's OAuth client away."""
+    from guestctl.profiles import elsewhere
+
+    if profile.client_secret is not None and (host := elsewhere("region", profile.region)):
+        raise UsageError(
+            f"{script.path}:{script.lines.get('region', 1)}: config.region leads the OAuth client of profile "
+            f"{profile.name!r} to {host}",
+            code="config.file",
+            hint="If that is meant, say it yourself: `guestctl check --region` is stronger than a script.",
+        )
 
 
 def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_a_config_is_stronger_than_the_profile(tmp_path: Path) -> None:
     )
     assert (found.deployment_id, found.region, found.origin) == ("d", "mypurecloud.de", "https://o.test")
     assert found.base_url is None
+
+
+def test_a_script_does_not_lead_the_profiles_oauth_client_away(tmp_path: Path) -> None:
+    guests = replace(STAGING, client_id="c", client_secret=Secret("hidden"))
+    away = script(tmp_path, "{deploymentId: d, region: evil.example}")
+    with pytest.raises(UsageError, match=r"s.yaml:1: config.region leads .* to evil.example"):
+        profile_for(away, lambda: resolved(guests), {}, {})
+    assert profile_for(away, lambda: resolved(guests), {"region": "mypurecloud.ie"}, {}).region == "mypurecloud.ie"
+    assert profile_for(away, lambda: resolved(STAGING), {}, {}).region == "evil.example"
+    assert profile_for(script(tmp_path, HERE), lambda: resolved(guests), {}, {}).region == "mypurecloud.de"
 
 
 def test_options_and_environment_are_stronger_than_a_config(tmp_path: Path) -> None:
