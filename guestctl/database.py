@@ -123,8 +123,8 @@ class Database:
     def transaction(self, *, durable: bool) -> Iterator[Run]:
         """One write transaction, entire or not at all. `durable`: on the disk when it returns."""
         level = "FULL" if durable else "NORMAL"
-        connection = self.connection
         with self._mutex, self._guarded():
+            connection = self.connection  # whoever held the mutex may have set a damaged file aside
             if level != self._synchronous:
                 connection.execute(f"PRAGMA synchronous={level}")
                 self._synchronous = level
