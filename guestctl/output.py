@@ -72,6 +72,8 @@ class Output:
         self._held: list[str] = []
         #: A progress bar stands in the line, unfinished.
         self._drawing = False
+        #: Somebody else draws the terminal.
+        self._drawn = False
         self._quiet = quiet
         self._now = now
         self._environ = environ or {}
@@ -211,9 +213,11 @@ class Output:
     def through(self, screen: IO[Any]) -> Iterator[None]:
         """Everything, talk too, goes to `screen`: a stream that somebody else draws on the terminal."""
         before, self._stdout, self._stderr = (self._stdout, self._stderr), screen, screen
+        self._drawn = True
         try:
             yield
         finally:
+            self._drawn = False
             self._stdout, self._stderr = before
 
     # --- talk ---
@@ -237,6 +241,11 @@ class Output:
         """A remark for --verbose (or -vv)."""
         if self.verbose >= level:
             self._talk(visible(text))
+
+    def interrupted(self) -> None:
+        """A sign to whoever is at the terminal that Ctrl-C was seen. Runs inside a signal handler: it only writes."""
+        if self.terminal.stderr and not (self._quiet or self._drawn):
+            self._talk("\rstopping")  # over the ^C that the terminal shows
 
     def progress(self, doing: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
         """A callback (done, total) that draws a bar on a terminal's stderr, and only once the work has

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
@@ -49,7 +49,7 @@ class _Run:
 
     def code(self) -> int:
         try:
-            with _terminable():
+            with _signals(lambda: self.out.interrupted()):
                 try:
                     code = self._go() or Exit.DONE
                     self.out.release()
@@ -252,17 +252,27 @@ def _mode(text: str) -> Mode:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM unwinds the stack instead of ending the process in the middle of a write."""
+def _signals(interrupted: Callable[[], None]) -> Iterator[None]:
+    """SIGTERM unwinds the stack instead of ending the process in the middle of a write. Ctrl-C does so
+    anyway; it is answered first, because ending well may take a second. A SIGINT that whoever started us
+    ignores, or that somebody else handles, stays so."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupted()
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    handlers = {signal.SIGTERM: end}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = stop
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

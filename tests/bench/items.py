@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.bench import archive, crowd, scenarios, startup, store, stream
+from tests.bench import archive, crowd, interrupt, scenarios, startup, store, stream
 from tests.bench.figures import Figure, Scale
 
 ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
@@ -21,4 +21,5 @@ ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "echo": crowd.echo,
     "state": store.state,
     "clients": crowd.clients,
+    "interrupt": interrupt.interrupt,
 }

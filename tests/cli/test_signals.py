@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,15 @@ def listening(front: Front) -> bool:
     return any(session["sockets"] and "history" in session["requests"] for session in mine(front))
 
 
+def shown(terminal: int) -> bytes:
+    """What was written to it, its other end being closed."""
+    shown = b""
+    with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as file:
+        while piece := file.read(4096):
+            shown += piece
+    return shown
+
+
 def mine(front: Front) -> list[dict[str, Any]]:
     return front("sandbox", "sessions").records[-1:]
 
@@ -90,9 +99,34 @@ def test_ctrl_c_at_a_terminal_ends_the_shells_loop_too(front: Front) -> None:
         until(lambda: listening(front))
         os.killpg(process.pid, signal.SIGINT)
         out, _ = process.communicate(timeout=10)
-    os.close(near)
+    told = shown(near)
     assert process.returncode == -signal.SIGINT
     assert b"went on" not in out
+    assert told.endswith(b"\rstopping\r\n")
+
+
+def test_quiet_ends_without_a_word(front: Front) -> None:
+    front("session", "create")
+    near, far = pty.openpty()
+    with started(front, "listen", "--quiet", stderr=far) as process:
+        os.close(far)
+        until(lambda: listening(front))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert (process.returncode, shown(near)) == (-signal.SIGINT, b"")
+
+
+def test_a_ctrl_c_that_our_parent_ignores_is_ignored(front: Front) -> None:
+    """As in what a shell's script has put into the background."""
+    front("session", "create")
+    with started(
+        front, program=["bash", "-c", f'trap "" INT; exec "{sys.executable}" -m guestctl listen --max 1']
+    ) as it:
+        until(lambda: listening(front))
+        it.send_signal(signal.SIGINT)
+        push(front, "still here")
+        out, _ = it.communicate(timeout=10)
+    assert (it.returncode, json.loads(out)["text"]) == (0, "still here")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
