@@ -10,6 +10,7 @@ whole or not at all. Locks are the kernel's, which frees them when their holder 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -379,16 +380,24 @@ def _grab_file(directory: Path, owner: str, name: str) -> Callable[[], None] | N
         locks.mkdir(mode=0o700)
         locks.chmod(0o700)
     (path,) = _locks(directory, owner, name)
+    return grab_path(path)
+
+
+def grab_path(path: Path) -> Callable[[], None] | None:
+    """The same for a lock file anywhere, which is made when absent. Raises OSError when it cannot be one."""
     _create(path)
-    connection = _connect(path)
+    try:
+        connection = _connect(path)
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.EIO, str(error)) from error
     try:
         connection.execute("PRAGMA busy_timeout=0")
         connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         connection.close()
         if "locked" in str(error):
             return None
-        raise
+        raise OSError(errno.EIO, str(error)) from error
     return connection.close
 
 

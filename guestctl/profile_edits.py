@@ -1,7 +1,8 @@
 """Changing the profiles file: a profile added, the default chosen, and every other line as it was.
 
 Knows: how a YAML document is changed without touching what people wrote in it, and how a file is replaced
-whole or not at all. Must not know: where the file is looked for, how a value takes effect (`profiles`).
+whole or not at all, by one process at a time. Must not know: where the file is looked for, how a value takes
+effect (`profiles`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,25 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from guestctl.clock import Clock, Deadline, SystemClock
 from guestctl.errors import UsageError
 from guestctl.profiles import GROUPS, KEYS, SANDBOX, VARIABLE, bad_name, load, read_value, unknown_key, validated
 from guestctl.strict_yaml import MAX_BYTES, parse
 
+#: One thread of this process at a time. Closing any descriptor of the lock file would drop the others' locks.
+_TURN = threading.Lock()
+#: What YAML 1.1 ends a line at and nobody else does (YAML 1.2 §5.4).
+_NO_BREAKS = "\x85\u2028\u2029"
 
-def add(path: Path, name: str, values: Mapping[str, str]) -> None:
+
+def add(path: Path, name: str, values: Mapping[str, str], clock: Clock | None = None) -> None:
     """Add a profile to the file, made with its directory when absent; everything else in it stays.
 
     `values` by dotted key (`attributes.plan`, too), as text. Raises UsageError for a name that is
@@ -52,19 +60,23 @@ def add(path: Path, name: str, values: Mapping[str, str]) -> None:
             document["profiles"] = {}
         document["profiles"][name] = tree
 
-    if os.path.exists(path) and name in load(path).names:
-        raise UsageError(
-            f"{path} already has a profile {name!r}", code="config.profile", hint="Edit the file, or choose a name."
-        )
-    _rewrite(path, change)
+    def check() -> None:
+        if os.path.exists(path) and name in load(path).names:
+            raise UsageError(
+                f"{path} already has a profile {name!r}", code="config.profile", hint="Edit the file, or choose a name."
+            )
+
+    _rewrite(path, check, change, clock)
 
 
-def use(path: Path, name: str) -> None:
+def use(path: Path, name: str, clock: Clock | None = None) -> None:
     """Make a profile the file's default. Raises UsageError when there is no such profile."""
-    if os.path.exists(path) or name != SANDBOX:
-        file = load(path)
-        if name != SANDBOX:
-            file.values(name)
+
+    def check() -> None:
+        if os.path.exists(path) or name != SANDBOX:
+            file = load(path)
+            if name != SANDBOX:
+                file.values(name)
 
     def change(document: MutableMapping[str, Any]) -> None:
         if "default" in document:
@@ -73,20 +85,93 @@ def use(path: Path, name: str) -> None:
             insert: Callable[[int, str, str], None] = getattr(document, "insert")  # noqa: B009  (ruamel's own)
             insert(0, "default", name)
 
-    _rewrite(path, change)
+    _rewrite(path, check, change, clock)
 
 
-def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> None:
-    """Change the document and nothing else: lines the change does not touch stay byte for byte."""
+Change: TypeAlias = Callable[[MutableMapping[str, Any]], None]
+
+
+def _rewrite(path: Path, check: Callable[[], None], change: Change, clock: Clock | None) -> None:
+    check()  # what is wrong is told also where nothing can be written
+    with _alone(path, clock or SystemClock()):
+        check()
+        _replace(path, _changed(path, change))
+
+
+@contextmanager
+def _alone(path: Path, clock: Clock) -> Iterator[None]:
+    """While the file is read, changed and replaced: two that do so at once would lose what one of them adds."""
+    from guestctl.database import BUSY, until_free
+
+    with _TURN:
+        target = path.resolve()  # a link to a file kept elsewhere stays a link
+        lock = target.with_name(f".{target.name}.lock")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            release = until_free(lambda: _grabbed(lock), Deadline.after(clock, BUSY))
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror} ({lock})", code="config.file") from error
+        if release is None:
+            raise UsageError(f"{path}: another guestctl process is still changing it", code="config.file")
+        try:
+            yield
+        finally:
+            release()
+
+
+def _grabbed(lock: Path) -> Callable[[], None] | None:
+    """Try to have the lock file, which goes with its holder: whoever had opened it before that has hold of
+    nothing, and must try again. Ours is kept open, so that no other file can have its number meanwhile."""
+    from guestctl.database import grab_path
+
+    with ExitStack() as held:
+        ours = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        held.callback(os.close, ours)
+        if hasattr(os, "fchmod"):
+            os.fchmod(ours, 0o600)  # a umask such as 777 leaves less than asked for
+        try:
+            unlock = grab_path(lock)
+        except OSError:
+            if _is(lock, ours):
+                raise
+            return None
+        if unlock is None:
+            return None
+        held.callback(unlock)
+        if not _is(lock, ours):
+            return None
+        held.callback(_removed, lock)
+        return held.pop_all().close
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _removed(lock: Path) -> None:
+    with suppress(OSError):  # where open files cannot be removed it stays, and does no harm
+        os.unlink(lock)
+
+
+def _changed(path: Path, change: Change) -> str:
+    """The file's text with the document changed and nothing else: lines the change does not touch stay byte for
+    byte."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.error import YAMLError
 
     before = path.read_bytes().decode("utf-8-sig") if os.path.exists(path) else ""
+    # No lines end there for us, so they must not for the writer.
+    free = (character for number in range(0xE000, 0xF900) if (character := chr(number)) not in before)
+    aside = {ord(character): next(free) for character in _NO_BREAKS}
+    back = {ord(other): chr(character) for character, other in aside.items()}
     writer = YAML()
     writer.preserve_quotes = True
     writer.width = MAX_BYTES
-    step = next((len(line) - len(line.lstrip(" ")) for line in before.splitlines() if re.match(r" +[^ #]", line)), 2)
+    step = next((len(line) - len(line.lstrip(" ")) for line in _lines(before) if re.match(r" +[^ #]", line)), 2)
     writer.indent(mapping=step, sequence=step + 2, offset=step)
 
     def dumped(document: Any) -> str:
@@ -94,10 +179,10 @@ def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> 
 
         stream = StringIO()
         writer.dump(document, stream)
-        return stream.getvalue()
+        return stream.getvalue().translate(back)
 
     try:
-        document = writer.load(before)
+        document = writer.load(before.translate(aside))
     except YAMLError as error:  # what one parser lets pass, the other may not
         raise UsageError(f"{path}: {str(error).splitlines()[0]}", code="config.file") from error
     if document is None:  # nothing but comments, which belong to no node
@@ -115,12 +200,12 @@ def _rewrite(path: Path, change: Callable[[MutableMapping[str, Any]], None]) -> 
     except UsageError:
         same = False
     validated(wanted, path, exposed=False)
-    _replace(path, text if same else after)
+    return text if same else after
 
 
 def _merged(before: str, normal: str, after: str) -> str:
     """`after`, with every line it shares with `normal` (what the writer makes of `before`) as it was."""
-    old, plain, new = (text.splitlines(keepends=True) for text in (before, normal, after))
+    old, plain, new = (_lines(text) for text in (before, normal, after))
     if len(old) != len(plain):
         return after
     lines: list[str] = []
@@ -132,13 +217,17 @@ def _merged(before: str, normal: str, after: str) -> str:
     return "".join(lines)
 
 
+def _lines(text: str) -> list[str]:
+    """Lines with their ends, as a YAML file has them: not all that Python takes for one ends a line there."""
+    return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
+
+
 def _replace(path: Path, text: str) -> None:
     """Write a file whole or not at all: temporary file, data to disk, rename, directory to disk."""
     import tempfile
 
     try:
-        target = path.resolve()  # a link to a file kept elsewhere stays a link
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target = path.resolve()
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:

@@ -81,7 +81,7 @@ def add(
         hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`."
         raise UsageError(f"nothing was said about {name}: it could not be used", hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
-    profile_edits.add(path, name, values)
+    profile_edits.add(path, name, values, run.clock)
     _done(run, "added", name, str(path))
 
 
@@ -89,7 +89,7 @@ def add(
 def use(run: Invocation, name: Name) -> None:
     """Make a profile the file's default."""
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
-    profile_edits.use(path, name)
+    profile_edits.use(path, name, run.clock)
     _done(run, "default", name, str(path))
 
 

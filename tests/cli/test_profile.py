@@ -1,0 +1,106 @@
+"""`profile add` and `profile use`: the file they change is other people's, too."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from subprocess import PIPE, Popen
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Front
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_profiles_added_by_many_processes_at_once_are_all_there(alone: Front) -> None:
+    file = alone.cwd / "profiles.yaml"
+    file.write_text("# ours\nprofiles:\n  first: {}\n")
+    environ = {**alone.environ, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    adding = [
+        Popen(
+            [sys.executable, "-m", "guestctl", "profile", "add", f"p{number}", "--base-url", "https://a.example"],
+            cwd=alone.cwd, env=environ, stdout=PIPE, stderr=PIPE, text=True,
+        )
+        for number in range(6)
+    ]  # fmt: skip
+    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in adding]
+    assert ended == [("", 0)] * 6
+    assert sorted(yaml.safe_load(file.read_text())["profiles"]) == ["first", *(f"p{number}" for number in range(6))]
+    assert file.read_text().startswith("# ours\n")
+    assert not list(alone.cwd.glob(".profiles*"))
+
+
+def test_a_lock_file_somebody_left_stops_nobody(alone: Front) -> None:
+    left = alone.cwd / ".profiles.yaml.lock"
+    left.touch()
+    (alone.cwd / "profiles.yaml").write_text("profiles: {}\n")
+    assert alone("profile", "add", "one", "--base-url", "https://a.example").code == 0
+    assert not left.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_cannot_be_written_is_told_in_one_line(alone: Front) -> None:
+    folder = alone.cwd / "theirs"
+    folder.mkdir()
+    file = folder / "profiles.yaml"
+    file.write_text("profiles:\n  a: {base_url: 'https://a.example'}\n")
+    folder.chmod(0o500)
+    try:
+        refused = alone("profile", "use", "a", "--profiles", str(file))
+        unknown = alone("profile", "use", "b", "--profiles", str(file))
+    finally:
+        folder.chmod(0o700)
+    assert (refused.code, unknown.code) == (2, 2)
+    assert "Permission denied" in refused.error["message"]
+    assert refused.error["code"] == "config.file"
+    assert "no profile 'b'" in unknown.error["message"]
+
+
+def test_a_lock_that_is_no_file_is_told_in_one_line(alone: Front) -> None:
+    (alone.cwd / "profiles.yaml").write_text("profiles: {}\n")
+    (alone.cwd / ".profiles.yaml.lock").mkdir()
+    refused = alone("profile", "add", "a", "--base-url", "https://a.example", "-o", "table")
+    assert refused.code == 2
+    assert str(alone.cwd / ".profiles.yaml.lock") in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_the_lock_is_for_its_owner_alone(alone: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    (alone.cwd / "profiles.yaml").write_text("profiles: {}\n")
+    modes: list[int] = []
+    replace = os.replace
+
+    def seen(source: str, target: str) -> None:
+        modes.append(stat.S_IMODE((alone.cwd / ".profiles.yaml.lock").stat().st_mode))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", seen)
+    assert alone("profile", "add", "a", "--base-url", "https://a.example").code == 0
+    assert modes == [0o600]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_line_ends_only_where_a_file_s_line_ends(alone: Front, mark: str, ending: str) -> None:
+    """What YAML 1.1 would break a line at is a character like any other in what a person wrote."""
+    lines = [
+        f"# ours {mark}# and theirs",
+        f"#{mark}{mark}",
+        f"default:   a   # first{mark}",
+        "profiles:",
+        "    a:",
+        f"        base_url:    https://a.example   # here{mark}",
+        f'        name:   "Ann{mark}  Lee"',
+        f"# the end {mark}",
+    ]
+    file = alone.cwd / "profiles.yaml"
+    before = "".join(line + ending for line in lines)
+    file.write_bytes(before.encode())
+    assert alone("profile", "add", "b", "--base-url", "https://b.example").code == 0
+    after = file.read_bytes().decode()
+    assert after.startswith(before)
+    assert "b.example" in after.removeprefix(before)
