@@ -57,18 +57,7 @@ class Refusals(Declared):
         service_code = said.get("code")
         what = f"{request.route}: HTTP {reply.status}: {words}"
         kind, code = self.status_failure(reply.status, service_code, request)
-        if kind is NetworkError:
-            return NetworkError(
-                what,
-                code=code,
-                written=True,
-                api=self.name,
-                http_status=reply.status,
-                service_code=service_code,
-                retry_after=retry_after(reply),
-                body=body,
-            )
-        return kind(
+        failure = kind(
             what,
             code=code,
             api=self.name,
@@ -77,6 +66,7 @@ class Refusals(Declared):
             retry_after=retry_after(reply),
             body=body,
         )
+        return was_written(failure)
 
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
@@ -107,11 +97,7 @@ class Refusals(Declared):
         """A refusal in the stream whose code is an HTTP status, as the failure it means."""
         kind, code = self.status_failure(status, service_code, Request("GET", "", "send"))
         what = f"{words} ({status})"
-        if kind is NetworkError:
-            return NetworkError(
-                what, code=code, written=True, api=self.name, service_code=service_code or status, body=words
-            )
-        return kind(what, code=code, api=self.name, service_code=service_code or status, body=words)
+        return was_written(kind(what, code=code, api=self.name, service_code=service_code or status, body=words))
 
     @staticmethod
     def _said(body: str) -> dict[str, str]:
@@ -138,6 +124,13 @@ _CONFLICTS: Mapping[str | int | None, str] = {
     "session.locked": "conflict.locked",
     "session.invalid": "conflict.ended",
 }
+
+
+def was_written(failure: Failure) -> Failure:
+    """What a service said no to had reached it, which of all kinds only `NetworkError` leaves open."""
+    if isinstance(failure, NetworkError):
+        failure.written = True
+    return failure
 
 
 def _plain_words(body: str) -> str:

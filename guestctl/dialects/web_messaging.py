@@ -16,7 +16,7 @@ from guestctl.dialects.base import Dialect, Page, Position, normalised_time
 from guestctl.dialects.content import read_attachments, read_options, write_message
 from guestctl.dialects.declared import Ability, Paging, Rate, Standing
 from guestctl.dialects.parts import Files, Published, RichContent, SigningIn
-from guestctl.dialects.refusals import CloseAction
+from guestctl.dialects.refusals import CloseAction, was_written
 from guestctl.errors import (
     Conflict,
     Failure,
@@ -622,9 +622,8 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
         """A frame code of §8 as the failure it means."""
         kind, stable = _failure_of(code, words)
         what = f"{words} (code {code})"
-        if kind is NetworkError:
-            return NetworkError(what, code=stable, written=True, api=self.name, service_code=code, body=words)
-        return kind(what, code=stable, api=self.name, service_code=code, retry_after=retry_after, body=words)
+        failure = kind(what, code=stable, api=self.name, service_code=code, retry_after=retry_after, body=words)
+        return was_written(failure)
 
     def _request(self, action: str, session: Session, tracing: str | None = None) -> dict[str, Json]:
         return {"action": action, "token": session.token(), "tracingId": tracing or self.new_id()}
