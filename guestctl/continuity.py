@@ -52,8 +52,6 @@ class Merge:
         window: float = QUIET_WINDOW,
     ) -> None:
         self.position = position
-        self.doubles = 0
-        self.late = 0
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._trail: deque[Position] = deque([position] if position else [], maxlen=OVERLAP)
         #: In order: rank, order of arrival, when it came (monotonic), what came.
@@ -104,7 +102,6 @@ class Merge:
         """Take one live event at monotonic `now`; `ready` gives it back in its turn."""
         if isinstance(event, (Message, Presence)):
             if event.id is not None and not self._remember(event.id):
-                self.doubles += 1
                 return
             self._note_lateness(event)
         self._hold(event, now)
@@ -214,7 +211,6 @@ class Merge:
             if self._calm >= CALM_AFTER:
                 self._window = self._quiet
             return
-        self.late += 1
         self._calm = 0
         self._window = min(MAX_WINDOW, max(0.25, self._window * 2))
 

@@ -279,7 +279,6 @@ class ScriptedSocket:
         self.clock = clock
         self.script = script
         self.heard_at = clock.monotonic()
-        self.unanswered = 0
         self.pings = 0
         self.sent: list[Json] = []
         self.closed: tuple[int, str] | None = None

@@ -57,8 +57,7 @@ class Refusal(Exception):
 class Socket:
     """An open connection. One thread reads (`receive`, `close`); any may `send`, `ping`, `abort`.
 
-    `heard_at`: monotonic seconds when the last frame, of any kind, came. `unanswered`: our pings
-    since the last pong.
+    `heard_at`: monotonic seconds when the last frame, of any kind, came.
     """
 
     def __init__(
@@ -82,7 +81,6 @@ class Socket:
         self._deaf: Failure | None = None
         self.heard_at = self._read_at = clock.monotonic()
         self._arrived = clock.now()
-        self.unanswered = 0
 
     @classmethod
     def connect(
@@ -134,7 +132,6 @@ class Socket:
 
     def ping(self) -> None:
         """Send a ping. Raises NetworkError."""
-        self.unanswered += 1
         data = self._abnf.create_frame(b"", self._abnf.OPCODE_PING).format()
         self._write(data, Deadline.after(self._clock, CONTROL_PATIENCE))
         if self._observer is not None:
@@ -231,7 +228,6 @@ class Socket:
             self._observer("ping" if ping else "pong", {"direction": "in"})
         if ping:
             return self._abnf.create_frame(heard.payload, self._abnf.OPCODE_PONG).format()
-        self.unanswered = 0
         return b""
 
     def _owe(self, pongs: bytes) -> None:

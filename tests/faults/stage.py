@@ -346,7 +346,6 @@ class StageSocket:
         self._deaf = self._dumb = False
         self._stalled_until = self._broken_at = -inf
         self.heard_at = self._time.monotonic()
-        self.unanswered = 0
         sandbox = stage.sandbox
         guest = Guest.__new__(Guest)
         guest.sandbox, guest._face, guest.close_code = sandbox, face, None
@@ -431,7 +430,6 @@ class StageSocket:
         raise self._over
 
     def ping(self) -> None:
-        self.unanswered += 1
         if self._over is not None:
             raise NetworkError(self._over.message, close_code=self._over.close_code)
         self.up(self._asked)
@@ -440,7 +438,6 @@ class StageSocket:
         self._time.later(self._stage.sandbox.faults.silence(), lambda: self.down(self._answered))
 
     def _answered(self) -> None:
-        self.unanswered = 0
         self.heard_at = self._time.monotonic()
 
     def close(self, code: int = 1000, reason: str = "") -> list[Frame]:

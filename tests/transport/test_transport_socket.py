@@ -342,7 +342,7 @@ def test_endless_fragments_and_bytes_do_not_extend_the_wait() -> None:
         socket.close()
 
 
-def test_our_pings_are_counted_until_a_pong() -> None:
+def test_our_pings_are_sent_and_a_pong_is_a_sign_of_life() -> None:
     go = threading.Event()
 
     def script(conn: Conn) -> None:
@@ -359,11 +359,9 @@ def test_our_pings_are_counted_until_a_pong() -> None:
         socket.ping()
         socket.ping()
         assert socket.receive(0.01) is None
-        assert socket.unanswered == 2
         assert socket.heard_at == before
         go.set()
         assert hear(socket) == "x"
-        assert socket.unanswered == 0
         assert socket.heard_at > before
         socket.close()
 
