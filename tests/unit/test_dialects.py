@@ -541,6 +541,7 @@ def test_what_a_status_means(name: str, status: int, kind: type[Failure], code: 
     assert "so it is" in failure.message
     assert failure.http_status == status
     assert failure.retry_after == 7.0
+    assert getattr(failure, "written", True)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -585,6 +586,15 @@ def test_a_refusal_in_the_stream(name: str) -> None:
             run(spoken, spoken.send(session(name), OUT), [frame])
         assert caught.value.code == "forbidden"
         assert spoken.healed_by_renewal(caught.value) is (name == "conversation-guests")
+
+
+@pytest.mark.parametrize("name", list(REJECTED))
+def test_a_service_that_is_down_was_asked(name: str) -> None:
+    """Nobody may take its answer in the stream for a proof that nothing left."""
+    code = "status" if "status" in REJECTED[name] else "code"
+    with pytest.raises(NetworkError) as caught:
+        run(dialect(name), dialect(name).send(session(name), OUT), [{**REJECTED[name], code: 503}])
+    assert caught.value.written
 
 
 def test_only_the_streams_403_is_healed() -> None:
