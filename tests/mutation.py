@@ -21,6 +21,8 @@ from tests.coverage import OWN, ROOT
 
 #: Per cent of a module's mutants that its own tests must kill; one that never ends is killed by the clock.
 ENOUGH = 90.0
+#: Seconds a test may take; each takes far less, also on a machine with other work.
+_PATIENCE = 20
 _COPIED = ("guestctl", "tests", "pyproject.toml", "README.md")
 
 
@@ -37,7 +39,8 @@ def survivors(module: str, tests: Sequence[str], room: Path, words: Sequence[str
         "only_mutate": [module],
         "also_copy": ["README.md"],
         "pytest_add_cli_args_test_selection": list(tests),
-        "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+        # A test that waits for what a mutant never does is stopped long before its own patience ends, and kills it.
+        "pytest_add_cli_args": ["-p", "no:cacheprovider", f"--timeout={_PATIENCE}"],
         "use_git_change_detection": False,
         "track_dependencies": False,
     }

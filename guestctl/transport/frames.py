@@ -137,7 +137,7 @@ class Frames(frame_buffer):
         if end > len(data):
             return None
         self._at = end
-        return str(data[begin:end], "utf-8")
+        return data[begin:end].decode()
 
     def recv_strict(self, bufsize: int) -> bytes:
         end = self._at + bufsize
@@ -187,4 +187,4 @@ def _control(opcode: int, payload: bytes) -> Ping | Pong | Close:
         return Pong(payload)
     if not payload:
         return Close(1005, "")
-    return Close(int.from_bytes(payload[:2], "big"), str(payload[2:], "utf-8"))
+    return Close(int.from_bytes(payload[:2], "big"), payload[2:].decode())

@@ -79,8 +79,7 @@ class Http:
         with response:
             if not 200 <= response.status_code < 300:
                 return self._reply(request, response, self._whole(request, response))
-            announced = response.headers.get("Content-Length", "")
-            total = int(announced) if announced.isascii() and announced.isdigit() else 0
+            total = response.raw.length_remaining or 0  # all of it, and None when that was not said
             done = 0
             if total > limit:
                 raise _too_large(response, limit)
@@ -180,7 +179,7 @@ class Http:
 
     def _reply(self, request: Request, response: requests.Response, body: bytes) -> Reply:
         # The query of a presigned URL is a secret and belongs in no reply.
-        url = urlsplit(request.url)._replace(query="", fragment="").geturl()
+        url = request.url.partition("#")[0].partition("?")[0]
         headers = {name.lower(): value for name, value in response.headers.items()}
         reply = Reply(response.status_code, headers, body, self._clock.now(), url)
         if self._observer is not None:
@@ -217,30 +216,28 @@ def _body(request: Request) -> tuple[str | None, bytes | None]:
     if request.content is not None:
         return None, request.content
     if request.form is not None:
-        return "application/x-www-form-urlencoded", urlencode(request.form).encode("ascii")
+        return "application/x-www-form-urlencoded", urlencode(request.form).encode()
     if request.json is None:
         return None, None
     text = json.dumps(request.json, ensure_ascii=False, separators=(",", ":"))
     try:
-        return "application/json", text.encode("utf-8")
+        return "application/json", text.encode()
     except UnicodeEncodeError as error:
         raise UsageError("the text has half a character, which UTF-8 cannot carry") from error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException) -> Iterator[BaseException]:
     """An exception and all it was raised from or wraps; libraries nest them three deep.
 
     Not `__context__`: that leads out to whatever our caller was handling when it called us.
     """
-    waiting = [error]
+    found: list[object] = [error]
     met: set[int] = set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in met:
-            continue
-        met.add(id(one))
-        yield one
-        waiting += [*one.args, getattr(one, "reason", None), one.__cause__]
+    for one in found:  # which grows meanwhile
+        if isinstance(one, BaseException) and id(one) not in met:
+            met.add(id(one))
+            yield one
+            found += [*one.args, one.__cause__]
 
 
 def _place(url: str) -> str:

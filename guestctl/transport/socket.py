@@ -10,6 +10,7 @@ an answer that agreed to the upgrade.
 
 from __future__ import annotations
 
+import errno
 import io
 import threading
 from collections.abc import Mapping
@@ -123,7 +124,7 @@ class Socket:
         After any failure the connection is over, since half a frame may be on the wire (W7).
         """
         try:
-            payload = text.encode("utf-8")
+            payload = text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"the text has half a character at position {error.start}") from error
         self._write(self._abnf.create_frame(payload, self._abnf.OPCODE_TEXT).format(), deadline)
@@ -321,9 +322,7 @@ class _Upgrade:
 
         lines = [f"{name}: {value}" for name, value in headers.items()]
         try:
-            WebSocket(skip_utf8_validation=True).connect(  # type: ignore[no-untyped-call]
-                url, socket=self, header=lines, suppress_origin=True, redirect_limit=0
-            )
+            WebSocket().connect(url, socket=self, header=lines, suppress_origin=True)  # type: ignore[no-untyped-call]
         except WebSocketException as error:
             # Its text shows headers (W13). Only the accept key can be wrong: the rest was read here.
             message = f"{self._place}: the upgrade was accepted without the WebSocket handshake"
@@ -358,7 +357,7 @@ class _Upgrade:
             piece = bytearray(_CHUNK)
             count = self._stream.recv_into(piece)
             if not count:
-                raise ConnectionResetError("closed during the upgrade")
+                raise ConnectionResetError(errno.ECONNRESET, "closed without an answer")
             data += piece[:count]
         if not data.startswith((b"HTTP/1.1 101", b"HTTP/1.0 101")):
             self._refused(bytes(data))
@@ -391,7 +390,7 @@ class _Upgrade:
                 pass  # the status is what matters
         self.status = answer.status
         self.headers = {name.lower(): value for name, value in answer.headers.items()}
-        self.body = body.decode("utf-8", errors="replace")
+        self.body = body.decode(errors="replace")
         raise Refusal(self.status, self.headers, self.body)
 
 
@@ -424,4 +423,4 @@ def _plain(text: str) -> str:
 
 def _cut(reason: str) -> bytes:
     """A close reason in the 123 bytes a close frame has for it."""
-    return reason.encode("utf-8", errors="replace")[:123].decode("utf-8", errors="ignore").encode("utf-8")
+    return reason.encode(errors="replace")[:123].decode(errors="ignore").encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket as sockets
 import threading
 from collections.abc import Mapping
@@ -12,8 +14,9 @@ import pytest
 from guestctl.clock import Deadline, SystemClock
 from guestctl.errors import Exit, NetworkError, Unreadable, UsageError
 from guestctl.transport.network import Network
-from guestctl.transport.socket import Refusal, Socket
-from guestctl.transport.stream import Stream
+from guestctl.transport.socket import CONTROL_PATIENCE, MAX_HEAD, Refusal, Socket
+from guestctl.transport.stream import Limit, Stream, TlsStream
+from guestctl.wire import Frame
 from tests.transport.peers import (
     BINARY,
     CLOSE,
@@ -33,23 +36,20 @@ from tests.transport.peers import (
 CLOCK = SystemClock()
 #: Long enough never to matter; a test that needs it hangs and is stopped.
 PATIENCE = 60.0
-TOKEN = "Bearer canary-7f3a"
+TOKEN = {"Authorization": "Bearer canary-7f3a"}
 
 
-def soon(seconds: float = PATIENCE) -> Deadline:
+def soon(seconds: float | None = PATIENCE) -> Deadline:
     return Deadline.after(CLOCK, seconds)
 
 
 def connect(peer: Peer, *, headers: Mapping[str, str] | None = None, seconds: float = PATIENCE, **more: Any) -> Socket:
-    return Socket.connect(
-        peer.ws,
-        headers=headers or {},
-        network=Network(ca=None, environ={}),
-        clock=CLOCK,
-        deadline=soon(seconds),
-        user_agent="guestctl/test",
-        **more,
-    )
+    given: dict[str, Any] = {"network": Network(ca=None, environ={}), "clock": CLOCK, "user_agent": "guestctl/test"}
+    return Socket.connect(peer.ws, headers=headers or {}, deadline=soon(seconds), **(given | more))
+
+
+def place(peer: Peer) -> str:
+    return f"127.0.0.1:{peer.port}"
 
 
 def hear(socket: Socket) -> str:
@@ -78,11 +78,11 @@ def test_the_request_is_what_was_asked_and_nothing_else() -> None:
         assert header(conn.request, b"origin") == b""
         assert header(conn.request, b"cookie") == b""
         assert header(conn.request, b"user-agent") == b"guestctl/test"
-        assert header(conn.request, b"authorization") == TOKEN.encode()
+        assert header(conn.request, b"authorization") == TOKEN["Authorization"].encode()
         assert header(conn.request, b"sec-websocket-extensions") == b""
 
     with serving(script) as peer:
-        connect(peer, headers={"Authorization": TOKEN}).close()
+        connect(peer, headers=TOKEN).close()
 
 
 def test_an_origin_is_sent_when_given() -> None:
@@ -118,7 +118,7 @@ def test_any_other_answer_is_a_refusal(status: int) -> None:
         serving(lambda conn: conn.head().send(answer(status, body, b"Retry-After: 7\r\n"))) as peer,
         pytest.raises(Refusal) as caught,
     ):
-        connect(peer, headers={"Authorization": TOKEN})
+        connect(peer, headers=TOKEN)
     assert caught.value.status == status
     assert caught.value.headers["retry-after"] == "7"
     assert caught.value.body == body.decode()
@@ -133,9 +133,58 @@ def test_redirects_are_refusals_and_the_token_stays_here(status: int) -> None:
             serving(lambda conn: conn.head().send(answer(status, b"", location))) as peer,
             pytest.raises(Refusal) as caught,
         ):
-            connect(peer, headers={"Authorization": TOKEN})
+            connect(peer, headers=TOKEN)
         assert caught.value.status == status
         assert elsewhere.accepted == 0
+
+
+def test_the_way_and_the_upgrade_have_a_patience_of_their_own() -> None:
+    left: list[float | None] = []
+
+    class Watched(Network):
+        def open(self, url: str, limit: Limit) -> Stream | TlsStream:
+            left.append(limit.remaining())
+            return super().open(url, limit)
+
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
+        connect(peer, network=Watched(ca=None, environ={})).close()
+    assert left[0] is not None
+    assert left[0] <= 10
+
+
+def test_an_old_version_of_http_may_agree() -> None:
+    def script(conn: Conn) -> None:
+        conn.head().send(conn.agreed().replace(b"HTTP/1.1", b"HTTP/1.0")).goodbye()
+
+    with serving(script) as peer:
+        connect(peer).close()
+
+
+def test_a_long_head_in_two_pieces() -> None:
+    def script(conn: Conn) -> None:
+        agreed = conn.head().agreed()[:-2] + b"X-Padding: "
+        conn.send(agreed.ljust(MAX_HEAD, b"x"))
+        conn.hold(0.2)
+        conn.send(b"\r\n\r\n").goodbye()
+
+    with serving(script) as peer:
+        connect(peer).close()
+
+
+def test_a_refusal_with_a_long_head() -> None:
+    padding = b"X-Padding: " + b"x" * 10_000
+    with (
+        serving(lambda conn: conn.head().send(answer(403, b"no", padding + b"\r\nX-Last: 1\r\n"))) as peer,
+        pytest.raises(Refusal) as caught,
+    ):
+        connect(peer)
+    assert (caught.value.headers["x-last"], caught.value.body) == ("1", "no")
+
+
+def test_a_refusal_that_is_not_utf8() -> None:
+    with serving(lambda conn: conn.head().send(answer(403, b"n\xff"))) as peer, pytest.raises(Refusal) as caught:
+        connect(peer)
+    assert caught.value.body == "n\ufffd"
 
 
 def test_a_refusal_in_chunks() -> None:
@@ -179,22 +228,26 @@ def test_a_refusal_whose_body_never_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "what"),
     [
-        b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: bad\r\n\r\n",
-        b"HTTP/1.1 101 x\r\nSet-Cookie: canary\r\n\r\n",
-        b"HTTP/1.1 101 x\r\nno colon here\r\n\r\n",
-        b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
-        b"HTTP/1.1 nonsense\r\n\r\n",
-        b"\x00\xff\r\n\r\n",
+        (b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "without the WebSocket handshake"),
+        (
+            b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: bad\r\n\r\n",
+            "without the WebSocket handshake",
+        ),
+        (b"HTTP/1.1 101 x\r\nSet-Cookie: canary\r\n\r\n", "without the WebSocket handshake"),
+        (b"HTTP/1.1 101 x\r\nno colon here\r\n\r\n", "without the WebSocket handshake"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", ""),
+        (b"HTTP/1.1 nonsense\r\n\r\n", ""),
+        (b"\x00\xff\r\n\r\n", ""),
     ],
 )
-def test_an_answer_that_is_no_handshake(reply: bytes) -> None:
+def test_an_answer_that_is_no_handshake(reply: bytes, what: str) -> None:
     with serving(lambda conn: conn.head().send(reply)) as peer, pytest.raises(Unreadable) as caught:
         connect(peer)
     assert caught.value.code == "answer.frame"
-    assert "canary" not in str(caught.value)
+    said = f"the upgrade was accepted {what}" if what else "the answer to the upgrade is not HTTP"
+    assert caught.value.message == f"{place(peer)}: {said}"
 
 
 def test_an_endless_head_is_cut() -> None:
@@ -204,8 +257,10 @@ def test_an_endless_head_is_cut() -> None:
         while True:
             conn.send(b"x" * 10000)
 
-    with serving(script) as peer, pytest.raises(Unreadable):
+    with serving(script) as peer, pytest.raises(Unreadable) as caught:
         connect(peer)
+    assert caught.value.code == "answer.frame"
+    assert caught.value.message == f"{place(peer)}: the answer to the upgrade has an endless head"
 
 
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 101 x\r\nX-Padding: "])
@@ -219,6 +274,7 @@ def test_a_dripping_head_meets_the_deadline(before: bytes) -> None:
     with serving(script) as peer, pytest.raises(NetworkError) as caught:
         connect(peer, seconds=0.3)
     assert caught.value.code == "network.connect"
+    assert caught.value.message == f"{place(peer)}: the upgrade timed out"
     assert not caught.value.written
 
 
@@ -236,6 +292,8 @@ def test_closed_during_the_upgrade(how: str) -> None:
     assert caught.value.code == "network.lost"
     assert not caught.value.written
     assert caught.value.transient
+    reason = os.strerror(errno.ECONNRESET) if how == "rst" else "closed without an answer"
+    assert caught.value.message == f"{place(peer)}: the upgrade failed ({reason})"
 
 
 def test_refused_connection() -> None:
@@ -265,6 +323,33 @@ def test_frames_glued_to_the_upgrade() -> None:
         socket = connect(peer)
         assert [hear(socket), hear(socket)] == ["one", "two"]
         assert socket.receive(0) is None
+        socket.close()
+
+
+def test_a_message_says_when_it_came() -> None:
+    class Set(SystemClock):
+        at = 100.0
+
+        def now(self) -> float:
+            return self.at
+
+    clock = Set()
+
+    def script(conn: Conn) -> None:
+        conn.upgrade(text("one")).frame()
+        conn.send(text("two")).goodbye()
+
+    with serving(script) as peer:
+        before = clock.monotonic()
+        socket = connect(peer, clock=clock)
+        opened = socket.heard_at
+        assert before <= opened <= clock.monotonic()
+        clock.at = 200.0
+        one = socket.receive(PATIENCE)
+        assert (one, socket.heard_at) == (Frame("one", 100.0), opened), "it came with the upgrade"
+        socket.send("go on", deadline=soon())
+        assert socket.receive(PATIENCE) == Frame("two", 200.0)
+        assert socket.heard_at > opened
         socket.close()
 
 
@@ -401,6 +486,7 @@ def test_a_broken_protocol_ends_the_connection_with_its_code(data: bytes, code: 
         assert heard == ["before"]
         assert isinstance(end, Unreadable)
         assert end.code == "answer.frame"
+        assert end.message.startswith(f"{place(peer)} broke the WebSocket protocol: ")
         with pytest.raises(Unreadable):
             socket.receive(0)
         with pytest.raises(NetworkError) as caught:
@@ -421,11 +507,15 @@ def test_the_peers_close_is_reported_after_its_data_and_answered(code: int) -> N
     with serving(script) as peer:
         socket = connect(peer)
         heard, end = texts(socket)
+        with pytest.raises(NetworkError) as after:
+            socket.send("x", deadline=soon())
         socket.close()
     assert heard == ["one", "two"]
+    assert (after.value.close_code, after.value.written) == (code, False)
+    assert after.value.message == f"{place(peer)}: the connection was closed here"
     assert isinstance(end, NetworkError)
     assert (end.code, end.close_code, end.written, end.transient) == ("network.lost", code, True, True)
-    assert end.message.endswith(f"closed the connection ({code}: \\x1b[2J\\u202egone)")
+    assert end.message == f"{place(peer)}: the service closed the connection ({code}: \\x1b[2J\\u202egone)"
     assert said == [(CLOSE, code.to_bytes(2, "big"))]
 
 
@@ -441,6 +531,10 @@ def test_a_close_without_a_code_is_1005_and_answered_without_one() -> None:
         with pytest.raises(NetworkError) as caught:
             socket.receive(PATIENCE)
         assert caught.value.close_code == 1005
+        assert caught.value.message == f"{place(peer)}: the service closed the connection (1005)"
+        with pytest.raises(NetworkError) as after:
+            socket.send("x", deadline=soon())
+        assert (after.value.close_code, after.value.written) == (1005, False)
         socket.close()
     assert said == [(CLOSE, b"")]
 
@@ -461,6 +555,9 @@ def test_an_end_without_a_close_is_1006(how: str) -> None:
         with pytest.raises(NetworkError) as caught:
             socket.receive(PATIENCE)
         assert (caught.value.close_code, caught.value.code) == (1006, "network.lost")
+        reason = os.strerror(errno.ECONNRESET) if how == "rst" else "the connection ended without a close"
+        assert caught.value.message == f"{place(peer)}: {reason}"
+        assert caught.value.written
         socket.close()
 
 
@@ -488,7 +585,7 @@ def test_a_message_arrives_whole(size: int) -> None:
 def test_half_a_surrogate_is_refused_before_anything_leaves() -> None:
     with serving(lambda conn: conn.upgrade().frame()) as peer:
         socket = connect(peer)
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=r"^the text has half a character at position 1$"):
             socket.send("a\ud800", deadline=soon())
         socket.close()
 
@@ -508,10 +605,12 @@ def test_a_timeout_while_sending_leaves_half_a_frame_and_ends_the_connection() -
         with pytest.raises(NetworkError) as caught:
             socket.send("x" * (12 << 20), deadline=soon(2))
         assert caught.value.written
-        assert caught.value.code == "network.lost"
+        assert (caught.value.code, caught.value.close_code) == ("network.lost", None)
+        assert caught.value.message == f"{place(peer)}: sending failed (timed out)"
         with pytest.raises(NetworkError) as caught:
             socket.send("second", deadline=soon())
-        assert not caught.value.written
+        assert (caught.value.written, caught.value.close_code) == (False, 1006)
+        assert caught.value.message == f"{place(peer)}: sending failed (timed out)"
         with pytest.raises(NetworkError):
             socket.ping()
         assert hear(socket) == "unread"
@@ -553,9 +652,40 @@ def test_a_send_behind_a_stuck_one_ends_unwritten() -> None:
         socket = connect(peer)
         with socket._writing, pytest.raises(NetworkError) as caught:
             socket.send("x", deadline=soon(0.05))
-        assert not caught.value.written
+        assert (caught.value.written, caught.value.close_code) == (False, None)
+        assert caught.value.message == f"{place(peer)}: another message was still being written"
         socket.send("free again", deadline=soon())
         socket.close()
+
+
+def test_a_send_without_a_deadline_waits_its_turn() -> None:
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
+        socket = connect(peer)
+        with socket._writing:
+            sender = threading.Thread(target=socket.send, args=("x",), kwargs={"deadline": soon(None)})
+            sender.start()
+        sender.join()
+        socket.close()
+
+
+def test_control_frames_never_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not read would hold whoever pings, answers a ping or closes."""
+    left: list[float | None] = []
+    put = Stream.put
+
+    def watched(self: Stream, data: bytes, limit: Limit) -> None:
+        left.append(limit.remaining())
+        put(self, data, limit)
+
+    with serving(lambda conn: conn.upgrade(frame(PING)).goodbye()) as peer:
+        socket = connect(peer)
+        monkeypatch.setattr(Stream, "put", watched)
+        while not left:
+            socket.receive(0.01)
+        socket.ping()
+        socket.close()
+    assert len(left) == 3
+    assert all(one is not None and one <= CONTROL_PATIENCE for one in left)
 
 
 def test_an_interrupted_send_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -623,6 +753,19 @@ def test_closing_drains_what_is_on_its_way() -> None:
     assert caught.value.close_code == 1000
 
 
+def test_after_closing_everybody_is_told_so() -> None:
+    with serving(lambda conn: conn.upgrade().frame()) as peer:
+        socket = connect(peer)
+        socket.close(4000)
+        with pytest.raises(NetworkError) as reading:
+            socket.receive(0)
+        with pytest.raises(NetworkError) as writing:
+            socket.send("x", deadline=soon())
+    for caught in (reading, writing):
+        assert caught.value.message == f"{place(peer)}: the connection was closed here"
+        assert caught.value.close_code == 4000
+
+
 @pytest.mark.parametrize("after", [b"", text("x") + frame(TEXT, b"\xff")])
 def test_closing_a_peer_that_does_not_close(after: bytes) -> None:
     def script(conn: Conn) -> None:
@@ -632,7 +775,13 @@ def test_closing_a_peer_that_does_not_close(after: bytes) -> None:
         conn.rest()
 
     with serving(script) as peer:
-        assert [one.text for one in connect(peer).close()] == (["x"] if after else [])
+        socket = connect(peer)
+        assert [one.text for one in socket.close()] == (["x"] if after else [])
+        if not after:
+            with pytest.raises(NetworkError) as caught:
+                socket.receive(0)
+            assert caught.value.message == f"{place(peer)}: the connection was closed here"
+            assert (caught.value.close_code, caught.value.written) == (1000, True)
 
 
 def test_closing_a_peer_that_never_stops_talking() -> None:
@@ -690,19 +839,63 @@ def test_what_the_observer_is_told() -> None:
 
     told: list[tuple[str, Mapping[str, Any]]] = []
     with serving(script) as peer:
-        socket = connect(peer, observer=lambda kind, data: told.append((kind, dict(data))))
+        socket = connect(peer, headers=TOKEN, observer=lambda kind, data: told.append((kind, dict(data))))
         assert socket.receive(0.05) is None
         socket.send("out", deadline=soon())
         socket.ping()
         texts(socket)
         socket.close()
-    kinds = [kind for kind, _ in told]
-    assert kinds == ["connect", "upgrade", "ping", "pong", "frame_out", "ping", "frame_in", "pong", "close", "close"]
-    assert told[1][1]["status"] == 101
-    assert told[3][1] == {"direction": "out"}
-    assert told[4][1] == {"text": "out"}
-    assert told[6][1] == {"text": "in"}
-    assert told[8][1] == {"direction": "in", "code": 4001, "reason": "bye"}
+    accept = told[1][1]["headers"].pop("sec-websocket-accept")
+    assert len(accept) == 28
+    upgrade = {
+        "url": peer.ws,
+        "request_headers": {"User-Agent": "guestctl/test", **TOKEN},
+        "status": 101,
+        "headers": {"upgrade": "websocket", "connection": "Upgrade"},
+        "body": "",
+    }
+    assert told == [
+        ("connect", {"url": peer.ws, "proxy": None}),
+        ("upgrade", upgrade),
+        ("ping", {"direction": "in"}),
+        ("pong", {"direction": "out"}),
+        ("frame_out", {"text": "out"}),
+        ("ping", {"direction": "out"}),
+        ("frame_in", {"text": "in"}),
+        ("pong", {"direction": "in"}),
+        ("close", {"direction": "in", "code": 4001, "reason": "bye"}),
+        ("close", {"direction": "out", "code": 4001, "reason": ""}),
+    ]
+
+
+def test_the_observer_is_told_of_our_close_and_of_the_proxy() -> None:
+    told: list[tuple[str, Mapping[str, Any]]] = []
+
+    def script(conn: Conn) -> None:
+        conn.head().send(b"HTTP/1.1 200 x\r\n\r\n")
+        conn.upgrade().goodbye()
+
+    with serving(script) as proxy:
+        network = Network(ca=None, environ={"http_proxy": f"http://me:canary@{place(proxy)}"}, cleartext=True)
+        socket = Socket.connect(
+            "ws://shop.example/",
+            headers={},
+            network=network,
+            clock=CLOCK,
+            deadline=soon(),
+            observer=lambda kind, data: told.append((kind, data)),
+            user_agent="guestctl/test",
+        )
+        socket.close(1000, "done")
+    assert told[0] == ("connect", {"url": "ws://shop.example/", "proxy": place(proxy)})
+    assert told[2] == ("close", {"direction": "out", "code": 1000, "reason": "done"})
+
+
+def test_the_observer_is_told_of_no_answer_that_did_not_come() -> None:
+    told: list[str] = []
+    with serving(lambda conn: conn.head()) as peer, pytest.raises(NetworkError):
+        connect(peer, observer=lambda kind, _: told.append(kind))
+    assert told == ["connect"]
 
 
 def test_an_end_without_a_close_is_told_as_1006() -> None:
@@ -712,8 +905,7 @@ def test_an_end_without_a_close_is_told_as_1006() -> None:
         with pytest.raises(NetworkError):
             socket.receive(2.0)
         socket.close()
-    assert told[-1][0] == "close"
-    assert (told[-1][1]["direction"], told[-1][1]["code"]) == ("in", 1006)
+    assert told[-1] == ("close", {"direction": "in", "code": 1006, "reason": "the connection ended without a close"})
 
 
 def test_the_observer_is_told_of_a_refusal() -> None:
@@ -721,4 +913,10 @@ def test_the_observer_is_told_of_a_refusal() -> None:
     with serving(lambda conn: conn.head().send(answer(403, b"no"))) as peer, pytest.raises(Refusal):
         connect(peer, observer=lambda kind, data: told.append((kind, data)))
     assert [kind for kind, _ in told] == ["connect", "upgrade"]
-    assert (told[1][1]["status"], told[1][1]["body"]) == (403, "no")
+    assert told[1][1] == {
+        "url": peer.ws,
+        "request_headers": {"User-Agent": "guestctl/test"},
+        "status": 403,
+        "headers": {"content-length": "2"},
+        "body": "no",
+    }
