@@ -252,7 +252,9 @@ class Client:
     # --- opening ---
 
     def create(self, opening: Opening | None = None, *, new: bool = False, sign_in: SignIn | None = None) -> Session:
-        """Open a session and store it; returns it once the service has confirmed it.
+        """Open a session and store it; returns it once the service has confirmed it. From then on it is the
+        current one, also when what follows (joining, where the deployment says so) fails; but for one that
+        turns out to be over already.
 
         A live session of the same name is kept under another name. With `new` it is replaced: on an
         API that can, the same guest starts a new conversation and the old one is no longer reachable.
@@ -275,9 +277,16 @@ class Client:
             exchange.keep(replace(begun, root=root, offer=None))
         else:
             exchange = self._create_beside(opening, standing, deadline, credential, keep=alive and not new)
-        self._began(exchange, opening, deadline)
+        before = self._session_name, self.state.current(self.scope)
         self.state.use(self.scope, exchange.session.name)
         self._session_name = exchange.session.name
+        try:
+            self._began(exchange, opening, deadline)
+        except SessionOver:
+            self._session_name, current = before
+            if current is not None:
+                self.state.use(self.scope, current)
+            raise
         return exchange.session
 
     def _create_beside(
