@@ -260,10 +260,10 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
     connection.execute("COMMIT")
 
 
-def _birth_of(body: str | None) -> float | None:
+def _birth_of(body: Any) -> float | None:
     """When the session of a stored record was created; read here, since SQLite may round what it reads."""
     try:
-        return float(json.loads(body or "")["created_at"])
+        return float(json.loads(body)["created_at"])
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -30,7 +30,7 @@ OVERALL = 95.0
 
 #: Module -> the test modules that must run all of it.
 OWN: Mapping[str, Sequence[str]] = {
-    "guestctl/database.py": ("tests/unit/test_state.py",),
+    "guestctl/database.py": ("tests/unit/test_database.py",),
     "guestctl/downloads.py": ("tests/unit/test_downloads.py",),
     "guestctl/jwt_claims.py": ("tests/unit/test_jwt_claims.py",),
     "guestctl/redact.py": ("tests/unit/test_redact.py",),

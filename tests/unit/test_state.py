@@ -1,11 +1,9 @@
-"""The state database: what it keeps, how it is kept private, and what happens when it is not well."""
+"""What guestctl remembers: sessions, sends, what was seen, budgets; and whose turn it is."""
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,8 +17,8 @@ from hypothesis import strategies as st
 
 from guestctl import database
 from guestctl import state as module
-from guestctl.clock import Deadline, rfc3339
-from guestctl.errors import Failure, SessionOver, TimedOut, UsageError
+from guestctl.clock import Deadline
+from guestctl.errors import SessionOver, TimedOut, UsageError
 from guestctl.model import Credential, Limits, Secret, Session
 from guestctl.state import Activity, Cursor, LedgerEntry, State, owner_of
 from tests.fakes import FakeClock
@@ -229,7 +227,8 @@ def test_nothing_is_recorded_of_a_session_that_is_gone(clock: FakeClock, how: st
         for act in (lambda: state.begin(SCOPE, old, "k2", ""), lambda: state.mark(SCOPE, old, "k", "writing")):
             with pytest.raises(SessionOver) as caught:
                 act()
-            assert caught.value.code == "session.replaced"
+            assert (caught.value.code, caught.value.api) == ("session.replaced", "web-messaging")
+            assert caught.value.message == "session 'a' was forgotten or replaced by another command"
         assert traces(state, "a", successor)[2:] == traces(state, "a", old)[2:] == [0, False, False, 0]
         assert state.get(SCOPE, "a") == successor
 
@@ -339,6 +338,16 @@ def test_the_ledger_knows_what_was_seen(kept: State) -> None:
     assert kept.last_position(SCOPE, DEFAULT) == LedgerEntry("m2"), "seen again is not seen last"
     kept.record(SCOPE, DEFAULT, [LedgerEntry("m2", "k2", 2, "t2"), LedgerEntry("m2", "other", 9, "t9")])
     assert kept.last_position(SCOPE, DEFAULT) == LedgerEntry("m2", "k2", 2, "t2")
+
+
+def test_many_are_looked_up_in_a_few_steps(kept: State) -> None:
+    """SQLite takes no more than 999 values in one statement, or did."""
+    ids = [f"m{number}" for number in range(1_234)]
+    kept.record(SCOPE, DEFAULT, [LedgerEntry(id_) for id_ in ids])
+    said: list[str] = []
+    kept._database.connection.set_trace_callback(said.append)
+    assert kept.seen(SCOPE, DEFAULT, ["m", *ids]) == set(ids)
+    assert len(said) == 3
 
 
 def test_the_ledger_keeps_the_newest(kept: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,6 +460,7 @@ def test_a_configuration_is_kept_for_a_while(state: State, clock: FakeClock) -> 
     assert state.deployment(SCOPE, 60) is None
     state.put_deployment(SCOPE, "{}")
     state.put_deployment(SCOPE, '{"a": 1}')
+    assert state.deployment(SCOPE, 60) == '{"a": 1}'
     clock.sleep(60)
     assert state.deployment(SCOPE, 60) == '{"a": 1}'
     clock.sleep(1)
@@ -587,7 +597,7 @@ def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
         assert len(state.activity(SCOPE, DEFAULT)) == 80
 
 
-# --- where it is kept, and that it is private ---
+# --- where it is kept, and how lastingly ---
 
 
 def test_where_state_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,360 +606,46 @@ def test_where_state_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert State.directory({}).name == "guestctl"
 
 
-posix = pytest.mark.skipif(os.name != "posix", reason="modes and owners are POSIX")
-
-
-@posix
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-def test_nobody_else_can_read_it_whatever_the_umask(tmp_path: Path, clock: FakeClock, umask: int) -> None:
-    directory = tmp_path / "parent" / "s"
-    directory.parent.mkdir()
-    before = os.umask(umask)
-    try:
-        with State.open(directory, clock) as state:
-            fill(state, "a")
-            with state.lock("a", Deadline.after(clock, 0)):
-                modes = {path: stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*")}
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    assert {path.name for path in modes} >= {"state.db", "state.db-wal", "state.db-shm", "locks"}
-    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items()), modes
-
-
-def refusal(directory: Path, clock: FakeClock) -> UsageError:
-    with pytest.raises(UsageError) as caught:
-        State.open(directory, clock)
-    assert caught.value.code == "state.unusable"
-    return caught.value
-
-
-@posix
-@pytest.mark.parametrize("mode", [0o755, 0o750, 0o777, 0o701])
-def test_a_directory_others_can_enter_is_refused_with_the_mending_command(
-    tmp_path: Path, clock: FakeClock, mode: int
-) -> None:
-    directory = tmp_path / "my state"
-    directory.mkdir()
-    directory.chmod(mode)
-    assert refusal(directory, clock).hint == f"Run: chmod 700 '{directory}'"
-    directory.chmod(0o700)
-    State.open(directory, clock).close()
-
-
-@posix
-def test_a_file_others_can_read_is_refused(tmp_path: Path, clock: FakeClock) -> None:
-    State.open(tmp_path / "s", clock).close()
-    (tmp_path / "s" / "state.db").chmod(0o640)
-    assert refusal(tmp_path / "s", clock).hint == f"Run: chmod 600 {tmp_path / 's' / 'state.db'}"
-
-
-@posix
-def test_files_are_private_from_the_first_instant(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not made so afterwards, when somebody else may have them open."""
-    monkeypatch.setattr(os, "fchmod", lambda *_: None)
-    before = os.umask(0)
-    try:
-        with State.open(tmp_path / "s", clock) as state, state.lock("x", Deadline.after(clock, 1)):
-            modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "s").rglob("*") if path.is_file()}
-    finally:
-        os.umask(before)
-    assert modes == {0o600}
-
-
-@posix
-def test_links_are_refused(tmp_path: Path, clock: FakeClock) -> None:
-    (tmp_path / "real").mkdir(mode=0o700)
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    refused = refusal(tmp_path / "link", clock)
-    assert refused.message == f"{tmp_path / 'link'} is a symbolic link; state is kept only in a real directory"
-    assert refused.hint == f"Set GUESTCTL_STATE to the real directory, or remove the link: rm {tmp_path / 'link'}"
-    planted = tmp_path / "elsewhere"
-    (tmp_path / "real" / "state.db").symlink_to(planted)
-    assert "symbolic link" in refusal(tmp_path / "real", clock).message
-    assert not planted.exists()
-
-
-@posix
-def test_a_foreign_owner_is_refused(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    State.open(tmp_path / "s", clock).close()
-    real = os.geteuid()
-    monkeypatch.setattr(os, "geteuid", lambda: real + 1)
-    assert f"belongs to another user (uid {real})" in refusal(tmp_path / "s", clock).message
-
-
-def test_a_file_where_the_directory_should_be(tmp_path: Path, clock: FakeClock) -> None:
-    (tmp_path / "s").write_text("")
-    assert "is not a directory" in refusal(tmp_path / "s", clock).message
-    assert "cannot be used" in refusal(tmp_path / "s" / "deeper", clock).message
-    (tmp_path / "d" / "state.db").mkdir(parents=True)
-    (tmp_path / "d").chmod(0o700)
-    assert "is not a file" in refusal(tmp_path / "d", clock).message
-
-
-@pytest.mark.parametrize(("owner", "call"), [(Path, "mkdir"), (os, "open")])
-def test_a_place_that_cannot_be_written(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
-) -> None:
-    def read_only(*_: object, **__: object) -> int:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(owner, call, read_only)
-    error = refusal(tmp_path / "s", clock)
-    assert "Read-only file system" in error.message
-    assert "GUESTCTL_STATE" in error.hint
-
-
-def test_windows_has_no_owners_to_compare(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "geteuid", raising=False)
-    monkeypatch.delattr(os, "fchmod", raising=False)
-    (tmp_path / "s").mkdir(mode=0o755)
+def test_what_must_last_is_synced_and_the_rest_is_not(tmp_path: Path, clock: FakeClock) -> None:
+    lasting: list[Callable[[State], object]] = [
+        lambda state: state.put(SCOPE, DEFAULT),
+        lambda state: state.amend(SCOPE, DEFAULT, lambda stored: stored),
+        lambda state: state.use(SCOPE, "default"),
+        lambda state: state.put_credential(SCOPE, Credential("oauth", Secret("one"))),
+        lambda state: state.begin(SCOPE, DEFAULT, "k", ""),
+        lambda state: state.mark(SCOPE, DEFAULT, "k", "writing"),
+        lambda state: state.set_cursor(SCOPE, DEFAULT, "/f", Cursor("i", 0, None)),
+        lambda state: state.put_sandbox({"url": "u"}),
+        lambda state: state.forget_sandbox("u"),
+        lambda state: state.rename(SCOPE, "default", "old"),
+        lambda state: state.forget(SCOPE, "old"),
+    ]
+    quick: list[Callable[[State], object]] = [
+        lambda state: state.record(SCOPE, DEFAULT, [LedgerEntry("m")]),
+        lambda state: state.log(SCOPE, DEFAULT, "e", {}),
+        lambda state: state.take("b", 1, 1),
+        lambda state: state.put_deployment(SCOPE, "{}"),
+    ]
     with State.open(tmp_path / "s", clock) as state:
-        fill(state, "a")
+        for acts, other, level in ((lasting, quick[0], 2), (quick, lasting[0], 1)):
+            for act in acts:
+                other(state)
+                act(state)
+                assert state._rows("PRAGMA synchronous") == [(level,)]
 
 
-# --- full disks, damage, other versions ---
-
-
-class Failing:
-    """A connection on which some statements fail."""
-
-    def __init__(self, real: sqlite3.Connection, fails: Callable[[str], sqlite3.Error | None]) -> None:
-        self._real = real
-        self._fails = fails
-
-    def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
-        if (error := self._fails(sql)) is not None:
-            raise error
-        return self._real.execute(sql, values)
-
-    def close(self) -> None:
-        self._real.close()
-
-
-def when(start: str, error: sqlite3.Error) -> Callable[[str], sqlite3.Error | None]:
-    return lambda sql: error if sql.startswith(start) else None
-
-
-@pytest.mark.parametrize("start", ["BEGIN", "INSERT", "COMMIT"])
-def test_a_full_disk_loses_nothing_and_says_so(tmp_path: Path, clock: FakeClock, start: str) -> None:
-    with State.open(tmp_path / "s", clock) as state:
-        state.put(SCOPE, session("a"))
-        real = state._database.connection
-        full = sqlite3.OperationalError("database or disk is full")
-        state._database.connection = Failing(real, when(start, full))  # type: ignore[assignment]
-        with pytest.raises(UsageError) as caught:
-            state.begin(SCOPE, session("a"), "k", "text")
-        assert caught.value.code == "state.unusable"
-        assert caught.value.message == f"state in {tmp_path / 's'} cannot be used: database or disk is full"
-        state._database.connection = real
-        assert state.sent(SCOPE, session("a"), "k") is None
-        assert state.get(SCOPE, "a") == session("a")
-        assert state.begin(SCOPE, session("a"), "k", "text").state == "queued"
-
-
-@pytest.mark.parametrize("start", ["SELECT 1 FROM sqlite_master", "BEGIN EXCLUSIVE"])
-def test_a_disk_that_cannot_be_read_is_no_damage(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, start: str
-) -> None:
-    """Neither to the database, which stays where it is, nor a lock that somebody else holds."""
-    directory = tmp_path / "s"
-    with State.open(directory, clock) as state:
-        state.put(SCOPE, session("a"))
-    connect, closed = database._connect, []
-
-    class Broken(Failing):
-        def close(self) -> None:
-            super().close()
-            closed.append(True)
-
-    with monkeypatch.context() as patch:
-        broken = when(start, sqlite3.OperationalError("disk I/O error"))
-        patch.setattr(database, "_connect", lambda path: Broken(connect(path), broken))
-        with (
-            pytest.raises(UsageError) as caught,
-            State.open(directory, clock) as state,
-            state.lock("x", Deadline.after(clock, 1)),
-        ):
-            pass
-    assert caught.value.code == "state.unusable"
-    assert "disk I/O error" in caught.value.message
-    assert closed
-    assert list(directory.glob("*damaged*")) == []
-    with State.open(directory, clock) as state, state.lock("x", Deadline.after(clock, 1)):
-        assert state.get(SCOPE, "a") == session("a")
-
-
-def test_a_full_disk_under_memory(clock: FakeClock) -> None:
-    with State.open(None, clock) as state:
-        full = sqlite3.OperationalError("database or disk is full")
-        state._database.connection = Failing(state._database.connection, when("BEGIN", full))  # type: ignore[assignment]
-        with pytest.raises(UsageError) as caught:
-            state.use(SCOPE, "a")
-    assert caught.value.message == "state in memory cannot be used: database or disk is full"
-
-
-def test_a_name_that_is_no_text_can_be_locked(state: State, clock: FakeClock) -> None:
-    with state.lock("caf\udce9", Deadline.after(clock, 1), owner="\ud800"):
-        pass
-
-
-def test_a_bug_of_ours_is_not_blamed_on_the_disk(state: State) -> None:
-    state._database.connection = Failing(state._database.connection, when("SELECT", sqlite3.ProgrammingError("bad")))  # type: ignore[assignment]
-    with pytest.raises(sqlite3.ProgrammingError):
-        state.current(SCOPE)
-
-
-def test_what_is_no_text_is_refused(state: State) -> None:
-    with pytest.raises(UsageError, match="not valid Unicode"):
-        state.get(SCOPE, "caf\udce9")
-    with pytest.raises(UsageError, match="not valid Unicode"):
-        state.use(SCOPE, "caf\udce9")
-    assert state.current(SCOPE) is None
-
-
-GARBAGE = [b"not a database, but rather a long text " * 100, b"\0" * 5000, b"SQLite format 3\0" + b"\xff" * 4080]
-
-
-@pytest.mark.parametrize("content", GARBAGE)
-def test_a_damaged_file_is_set_aside_and_never_deleted(tmp_path: Path, clock: FakeClock, content: bytes) -> None:
-    directory = tmp_path / "s"
-    State.open(directory, clock).close()
-    (directory / "state.db").write_bytes(content)
-    (directory / "state.db-wal").write_bytes(b"old log")
-    notices: list[str] = []
-    with State.open(directory, clock, notice=notices.append) as state:
-        fill(state, "a")
-    (kept,) = directory.glob("state.db.damaged-*Z")
-    assert kept.read_bytes() == content
-    assert kept.name == f"state.db.damaged-{rfc3339(clock.now()).translate({ord(':'): None, ord('-'): None})}"
-    assert notices == [f"the state database was damaged: it is kept as {kept}, and guestctl starts with an empty one"]
-    notices.clear()
-    with State.open(directory, clock, notice=notices.append) as state:
-        assert traces(state, "a") == [True, True, 1, True, True, 1]
-    assert notices == []
-
-
-def test_damage_found_only_in_use(tmp_path: Path, clock: FakeClock) -> None:
-    directory = tmp_path / "s"
-    with State.open(directory, clock) as state:
-        state.put(SCOPE, session("a"))
-        for number in range(50):
-            state.begin(SCOPE, session("a"), f"k{number}", "x" * 2000)
-    path = directory / "state.db"
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\xa5" * (len(content) - 4096)  # the first page, with the schema, stays good
-    path.write_bytes(content)
-    notices: list[str] = []
-    with State.open(directory, clock, notice=notices.append) as state:
-        with pytest.raises(UsageError) as caught:
-            state.outbox(SCOPE, session("a"))
-        assert caught.value.code == "state.unusable"
-        assert "set aside" in caught.value.message
-        assert len(notices) == 1
-        assert state.outbox(SCOPE, session("a")) == [], "what comes after it can work"
-    (kept,) = directory.glob("state.db.damaged-*")
-    assert kept.read_bytes() == bytes(content)
-
-
-def test_damage_that_another_process_has_dealt_with(tmp_path: Path, clock: FakeClock) -> None:
-    directory = tmp_path / "s"
-    damage = when("SELECT", sqlite3.DatabaseError("database disk image is malformed"))
-    notices: list[str] = []
-    with State.open(directory, clock, notice=notices.append) as state:
-        state._database.connection = Failing(state._database.connection, damage)  # type: ignore[assignment]
-        for path in directory.glob("state.db*"):
-            path.rename(directory / f"moved-{path.name}")
-        with State.open(directory, clock) as other:
-            other.use(SCOPE, "theirs")
-        with pytest.raises(UsageError):
-            state.current(SCOPE)
-        assert state.current(SCOPE) == "theirs"
-    assert notices == []
-
-
-def test_an_empty_file_is_a_creation_cut_off(tmp_path: Path, clock: FakeClock) -> None:
-    (tmp_path / "s").mkdir(mode=0o700)
-    (tmp_path / "s" / "state.db").touch(mode=0o600)
-    notices: list[str] = []
-    with State.open(tmp_path / "s", clock, notice=notices.append) as state:
-        fill(state, "a")
-    assert notices == []
-
-
-def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path, clock: FakeClock) -> None:
-    with State.open(tmp_path / "s", clock) as state:
-        state._rows("PRAGMA user_version=7")
-    with pytest.raises(UsageError) as caught:
-        State.open(tmp_path / "s", clock)
-    assert caught.value.code == "state.version"
-    assert "has schema 7" in caught.value.message
-    assert f"this one knows {len(database._STEPS)}" in caught.value.message
-
-
-def test_an_older_schema_is_migrated_with_a_backup(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "s"
-    with State.open(directory, clock) as state:
-        state.put(SCOPE, FULL)
-    old = len(database._STEPS)
-    later = (*database._STEPS, ("ALTER TABLE current ADD COLUMN since REAL", "UPDATE current SET since = 0"))
-    monkeypatch.setattr(database, "_STEPS", later)
-    notices: list[str] = []
-    with State.open(directory, clock, notice=notices.append) as state:
-        assert state.get(SCOPE, "default") == FULL
-        assert state._rows("PRAGMA user_version") == [(old + 1,)]
-    (backup,) = directory.glob(f"state.db.schema-{old}-*")
-    assert str(backup) in notices[0]
-    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
-    copy = sqlite3.connect(backup)
-    assert copy.execute("SELECT count(*) FROM session").fetchone() == (1,)
-    copy.close()
-
-
-#: As published; never edited.
-SCHEMA_1 = """
-CREATE TABLE session (n INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, body TEXT, UNIQUE (scope, name));
-CREATE TABLE current (scope TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE credential (scope TEXT, kind TEXT, body TEXT NOT NULL, PRIMARY KEY (scope, kind)) WITHOUT ROWID;
-CREATE TABLE outbox (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, n INTEGER NOT NULL,
- key TEXT NOT NULL, text TEXT NOT NULL, state TEXT NOT NULL, message_id TEXT, time TEXT,
- begun_at REAL NOT NULL, written_at REAL, PRIMARY KEY (session, n)) WITHOUT ROWID;
-CREATE UNIQUE INDEX outbox_key ON outbox (session, key);
-CREATE INDEX outbox_state ON outbox (session, state);
-CREATE TABLE ledger (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, n INTEGER NOT NULL,
- id TEXT NOT NULL, key TEXT, sequence INTEGER, time TEXT, PRIMARY KEY (session, n)) WITHOUT ROWID;
-CREATE UNIQUE INDEX ledger_id ON ledger (session, id);
-CREATE TABLE cursor (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, path TEXT NOT NULL,
- identity TEXT NOT NULL, position INTEGER NOT NULL, id TEXT, PRIMARY KEY (session, path)) WITHOUT ROWID;
-CREATE TABLE activity (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, n INTEGER NOT NULL,
- at REAL NOT NULL, event TEXT NOT NULL, details TEXT NOT NULL, PRIMARY KEY (session, n)) WITHOUT ROWID;
-CREATE TABLE budget (bucket TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX budget_at ON budget (bucket, at);
-CREATE TABLE deployment (scope TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE sandbox (n INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, body TEXT NOT NULL);
-PRAGMA user_version = 1;
-"""
-#: A birth that takes all the digits a double has.
-BODY_1 = (
-    '{"api": "guests", "profile": "p", "name": "NAME", "ids": {"conversation": "c-1"}, "state": "active",'
-    ' "new_session": false, "created_at": 1772615727.1234567, "expires_at": null, "credentials": {"guest":'
-    ' {"kind": "guest", "secret": "tok", "expires_at": 1772616727.5, "refresh": null, "life": 900.0}},'
-    ' "limits": {"attribute_bytes": null, "text_length": 4096, "file_kilobytes": null, "file_types": [],'
-    ' "blocked_extensions": []}, "notes": {}}'
-)
+# --- the records as text ---
 
 
 def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> None:
-    notes = (
-        '{"pending_attributes": {"plan": "gold"}, "used_token": "***0a1b2c3d",'
-        ' "offer": {"id": "m-1"}, "root": 1772615000.25}'
+    body = (
+        '{"api": "guests", "profile": "p", "name": "cart", "ids": {"conversation": "c-1"}, "state": "active",'
+        ' "new_session": false, "created_at": 1772615727.1234567, "expires_at": null, "credentials": {"guest":'
+        ' {"kind": "guest", "secret": "tok", "expires_at": 1772616727.5, "refresh": null, "life": 900.0}},'
+        ' "limits": {"attribute_bytes": null, "text_length": 4096, "file_kilobytes": null, "file_types": [],'
+        ' "blocked_extensions": []}, "notes": {"pending_attributes": {"plan": "gold"},'
+        ' "used_token": "***0a1b2c3d", "offer": {"id": "m-1"}, "root": 1772615000.25}}'
     )
-    body = BODY_1.replace("NAME", "cart").replace('"notes": {}', f'"notes": {notes}')
-    assert notes in body
     state.put(SCOPE, session("cart", created_at=1772615727.1234567))
     with state._transaction(durable=False) as run:
         run("UPDATE session SET body = ?", (body,))
@@ -960,56 +656,6 @@ def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> No
     assert state.amend(SCOPE, found, lambda stored: stored)
     ((kept,),) = state._rows("SELECT body FROM session")
     assert json.loads(kept) == json.loads(body), "so that the older version reads it, too"
-
-
-def test_a_database_of_schema_1_keeps_all_its_records(tmp_path: Path, clock: FakeClock) -> None:
-    directory = tmp_path / "s"
-    directory.mkdir(mode=0o700)
-    (directory / database.FILE).touch(mode=0o600)
-    old = sqlite3.connect(directory / database.FILE)
-    old.executescript("PRAGMA journal_mode=WAL;" + SCHEMA_1)
-    rows = [(1, "cart", BODY_1.replace("NAME", "cart")), (2, "edited by hand", "{"), (3, "orphans", None)]
-    old.executemany("INSERT INTO session (n, scope, name, body) VALUES (?, 'x', ?, ?)", rows)
-    for n in (1, 3):
-        old.execute("INSERT INTO outbox VALUES (?, 1, 'k', '{}', 'in_doubt', NULL, NULL, 5.0, 6.0)", (n,))
-        old.execute("INSERT INTO ledger VALUES (?, 1, 'm1', NULL, 1, 't1')", (n,))
-        old.execute("INSERT INTO cursor VALUES (?, '/f', '1:2', 10, 'm1')", (n,))
-        old.execute("INSERT INTO activity VALUES (?, 1, 7.0, 'session_started', '{}')", (n,))
-    old.execute("INSERT INTO current VALUES ('x', 'cart')")
-    old.commit()
-    old.close()
-    notices: list[str] = []
-    with State.open(directory, clock, notice=notices.append) as state:
-        cart = state.get("x", "cart")
-        assert cart is not None
-        assert (cart.created_at, cart.token(), cart.limits.text_length) == (1772615727.1234567, "tok", 4096)
-        assert state.find("x", cart) == cart
-        assert [(row.key, row.state) for row in state.outbox("x", cart)] == [("k", "in_doubt")]
-        assert state.last_position("x", cart) == LedgerEntry("m1", None, 1, "t1")
-        assert state.cursor("x", cart, "/f") == Cursor("1:2", 10, "m1")
-        assert [line.event for line in state.activity("x", cart)] == ["session_started"]
-        assert state.current("x") == "cart"
-        for table in ("outbox", "ledger", "cursor", "activity"):
-            assert state._rows(f"SELECT session FROM {table}") == [(1,)], "what belonged to no session is gone"
-        with pytest.raises(UsageError):
-            state.get("x", "edited by hand")
-        assert state.forget("x", "edited by hand")
-    assert len(notices) == 1
-    assert "schema 1" in notices[0]
-
-
-def test_a_migration_that_fails_changes_nothing(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / "s"
-    with State.open(directory, clock) as state:
-        fill(state, "a")
-    good = database._STEPS
-    monkeypatch.setattr(database, "_STEPS", (*good, ("DROP TABLE ledger", "not SQL")))
-    assert "syntax error" in refusal(directory, clock).message
-    monkeypatch.setattr(database, "_STEPS", good)
-    with State.open(directory, clock) as state:
-        assert traces(state, "a") == [True, True, 1, True, True, 1]
 
 
 def test_a_record_edited_by_hand_is_named(tmp_path: Path, clock: FakeClock) -> None:
@@ -1029,57 +675,3 @@ def test_a_record_edited_by_hand_is_named(tmp_path: Path, clock: FakeClock) -> N
             assert notices == [f"{caught.value.message}. {caught.value.hint}"]
             state.forget(SCOPE, "default")
         assert state.forget(SCOPE, "my cart")
-
-
-def test_a_file_system_without_shared_memory(tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_write_ahead", lambda connection: "delete")
-    notices: list[str] = []
-    with State.open(tmp_path / "s", clock, notice=notices.append) as state:
-        fill(state, "a")
-        assert state._rows("PRAGMA journal_mode") == [("delete",)]
-    assert "rollback journal" in notices[0]
-
-
-def test_somebody_else_prepares_for_ever(tmp_path: Path, clock: FakeClock) -> None:
-    State.open(tmp_path / "s", clock).close()
-    (tmp_path / "s" / "state.db").unlink()
-    with database._alone(tmp_path / "s", clock):
-        assert "still preparing it" in refusal(tmp_path / "s", clock).message
-
-
-def test_what_must_last_is_synced_and_the_rest_is_not(tmp_path: Path, clock: FakeClock) -> None:
-    with State.open(tmp_path / "s", clock) as state:
-        for act, level in (
-            (lambda: state.put(SCOPE, DEFAULT), 2),
-            (lambda: state.record(SCOPE, DEFAULT, [LedgerEntry("m")]), 1),
-            (lambda: state.begin(SCOPE, DEFAULT, "k", ""), 2),
-            (lambda: state.log(SCOPE, DEFAULT, "e", {}), 1),
-            (lambda: state.mark(SCOPE, DEFAULT, "k", "writing"), 2),
-            (lambda: state.take("b", 1, 1), 1),
-            (lambda: state.set_cursor(SCOPE, DEFAULT, "/f", Cursor("i", 0, None)), 2),
-        ):
-            act()
-            assert state._rows("PRAGMA synchronous") == [(level,)]
-
-
-def test_opening_costs_a_handful_of_statements(
-    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    State.open(tmp_path / "s", clock).close()
-    said: list[str] = []
-    connect = database._connect
-
-    def traced(path: Path) -> sqlite3.Connection:
-        connection = connect(path)
-        connection.set_trace_callback(said.append)
-        return connection
-
-    monkeypatch.setattr(database, "_connect", traced)
-    State.open(tmp_path / "s", clock).close()
-    assert len(said) <= 4, said
-
-
-def test_only_failures_come_out_of_a_directory_of_any_kind(tmp_path: Path, clock: FakeClock) -> None:
-    for directory in (Path("/dev/null"), Path("/dev/null/x"), tmp_path / ("x" * 300), Path("/proc/none/x")):
-        with pytest.raises(Failure):
-            State.open(directory, clock)
