@@ -26,7 +26,9 @@ ENOUGH = 90.0
 #: Seconds a test may take; each takes far less, also on a machine with other work.
 _PATIENCE = 20
 _COPIED = ("guestctl", "tests", "pyproject.toml", "README.md")
-_SQL = re.compile(r"\b(?:SELECT|INSERT|UPDATE|DELETE|VALUES|WHERE|CONFLICT|PRAGMA|BEGIN|COMMIT|ROLLBACK|VACUUM|excluded)\b")
+_SQL = re.compile(
+    r"\b(?:SELECT|INSERT|UPDATE|DELETE|VALUES|WHERE|CONFLICT|PRAGMA|BEGIN|COMMIT|ROLLBACK|VACUUM|excluded)\b"
+)
 
 
 def same(change: Sequence[str]) -> bool:
