@@ -567,6 +567,8 @@ def _sandbox(
         origin, ca = "environment GUESTCTL_SANDBOX_URL", environ.get("GUESTCTL_SANDBOX_CA") or None
     elif running := registered():
         url, origin, ca = str(running["url"]), "sandbox started last", running.get("ca")
+        if "api" in running and "api" not in values:
+            values["api"], origins["api"] = running["api"], origin
     else:
         raise UsageError("no sandbox is running here", code="sandbox.absent")
     url = read_value("base_url", url.rstrip("/"), origin, code="config.key", hint="Correct the sandbox's address.")

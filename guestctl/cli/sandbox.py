@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 Port = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="fixed port (0: a free one)")]
-Api = Annotated[str, typer.Option("--api", metavar="NAME", help="API family shown first; all are served")]
+Api = Annotated[str, typer.Option("--api", metavar="NAME", help="API family of `-p sandbox`; all are served")]
 Script = Annotated[Path | None, typer.Option("--script", metavar="BOT.yaml", help="scripted bot: `guestctl help bots`")]
 Agent = Annotated[bool, typer.Option("--agent", help="no bot: you answer as the agent (of serve)")]
 Faults = Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="misbehave: `guestctl help faults`")]
@@ -89,7 +89,7 @@ def serve(
     registered: list[str] = []
 
     def ready(found: Any) -> None:
-        run.state.put_sandbox(dict(found))
+        run.state.put_sandbox({**found, "api": api})
         registered.append(found["url"])
 
     try:

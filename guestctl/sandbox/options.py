@@ -29,7 +29,7 @@ class OptionError(ValueError):
 class SandboxOptions:
     """Settings of one sandbox (contract.md §7). Raises OptionError for a value that makes no sense.
 
-    Every time is in seconds. `api` only names the family shown first: all are always served.
+    Every time is in seconds. `api` is the one `-p sandbox` speaks: all are always served.
     """
 
     port: int = 0  # 0: the system chooses a free one

@@ -255,12 +255,13 @@ def test_a_torn_last_line_is_mended(front: Front, tmp_path: Path) -> None:
 
 
 def test_sandbox_serve_tells_its_address_and_stops(alone: Front) -> None:
-    with started(alone, "sandbox", "serve", "-o", "json") as process:
+    with started(alone, "sandbox", "serve", "--api", "guests", "-o", "json") as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         assert set(told) >= {"url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id"}
         assert alone("-p", "sandbox", "ask", "hi").out == "echo: hi\n"
-        assert alone("sandbox", "sessions").records[0]["kind"] == "sandbox-session"
+        found = alone("sandbox", "sessions").records[0]
+        assert (found["kind"], found["api"]) == ("sandbox-session", "guests")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
     assert alone("-p", "sandbox", "ask", "hi").code == 2

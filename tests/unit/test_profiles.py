@@ -435,6 +435,16 @@ def test_the_sandbox_started_last(tmp_path: Path) -> None:
     assert resolved(tmp_path, "sandbox", sandbox=running, environ=other).profile.ca is None
 
 
+def test_the_api_a_sandbox_was_started_for_gives_way_to_one_that_is_chosen(tmp_path: Path) -> None:
+    running = {"url": "http://127.0.0.1:7", "api": "guests"}
+    found = resolved(tmp_path, "sandbox", sandbox=running)
+    assert (found.profile.api, found.origins["api"]) == ("guests", "sandbox started last")
+    chosen = {"GUESTCTL_API": "guest-sessions"}
+    assert resolved(tmp_path, "sandbox", sandbox=running, environ=chosen).profile.api == "guest-sessions"
+    elsewhere = {"GUESTCTL_SANDBOX_URL": "http://127.0.0.1:8"}
+    assert resolved(tmp_path, "sandbox", sandbox=running, environ=elsewhere).profile.api == "web-messaging"
+
+
 def test_no_sandbox(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         resolved(tmp_path, "sandbox")
