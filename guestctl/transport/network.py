@@ -56,7 +56,7 @@ class Proxy:
         if not self.username:
             return None
         password = self.password.reveal() if self.password else ""
-        return "Basic " + base64.b64encode(f"{self.username}:{password}".encode()).decode("ascii")
+        return "Basic " + base64.b64encode(f"{self.username}:{password}".encode()).decode()
 
 
 class Network:
@@ -267,7 +267,7 @@ def _connected(info: tuple[Any, ...], limit: Limit, seconds: float | None) -> St
         problem = stream.connect_ex(address)
         if problem in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             if not stream.wait(seconds, selectors.EVENT_WRITE):
-                raise TimeoutError("timed out")
+                raise TimeoutError
             problem = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if problem:
             raise OSError(problem, os.strerror(problem))
@@ -305,7 +305,7 @@ def resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]
     try:
         got = answer.get(timeout=seconds)
     except queue.Empty:
-        raise TimeoutError("timed out") from None
+        raise TimeoutError from None
     if isinstance(got, Exception):
         raise got
     return got
@@ -319,7 +319,7 @@ def _tunnel(stream: Stream, proxy: Proxy, place: str) -> None:
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     try:
-        stream.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        stream.sendall("\r\n".join([*lines, "", ""]).encode())
         answer = http.client.HTTPResponse(stream, method="CONNECT")
         try:
             answer.begin()

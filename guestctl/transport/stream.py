@@ -11,6 +11,7 @@ because `http.client` and websocket-client want sockets.
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import ssl
@@ -46,7 +47,7 @@ class Limit(threading.local):
         """Seconds left, None without limit. Raises TimeoutError when there are none."""
         left = self.deadline.remaining()
         if left is not None and left <= 0:
-            raise TimeoutError("timed out")
+            raise TimeoutError
         return left
 
 
@@ -79,12 +80,12 @@ class _Bounded:
             try:
                 selector.register(self, event)  # type: ignore[arg-type]
             except ValueError as error:  # closed by another thread
-                raise ConnectionAbortedError("the connection was closed here") from error
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the connection was closed here") from error
             return bool(selector.select(seconds))
 
     def put(self, data: Buffer, limit: Limit) -> None:
         """Write everything. Raises TimeoutError and OSError; `limit.sent` tells how much had left."""
-        view = memoryview(data).cast("B")
+        view = memoryview(data)
         while view:
             piece = view[: self._piece]
             count = self._insist(limit, selectors.EVENT_WRITE, super().send, piece)  # type: ignore[misc]
@@ -104,7 +105,7 @@ class _Bounded:
             except ssl.SSLWantWriteError:
                 awaited = selectors.EVENT_WRITE
             if not self.wait(left, awaited):
-                raise TimeoutError("timed out")
+                raise TimeoutError
 
     def abort(self) -> None:
         """End both directions now; wakes whoever waits on the stream. Any thread may call it."""

@@ -54,10 +54,15 @@ def parse(*pieces: bytes) -> list[HEARD]:
     return heard
 
 
-def violation(*pieces: bytes) -> int:
+def refused(*pieces: bytes) -> tuple[int, str]:
+    """The close code and the words of the violation."""
     with pytest.raises(Violation) as caught:
         parse(*pieces)
-    return caught.value.code
+    return caught.value.code, str(caught.value)
+
+
+def violation(*pieces: bytes) -> int:
+    return refused(*pieces)[0]
 
 
 def test_all_at_once() -> None:
@@ -79,30 +84,35 @@ def test_every_length_form(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "code"),
+    ("data", "code", "words"),
     [
-        (frame(TEXT, b"x", rsv=4), 1002),
-        (frame(TEXT, b"x", rsv=2), 1002),
-        (frame(TEXT, b"x", rsv=1), 1002),
-        (frame(TEXT, b"x", mask=b"abcd"), 1002),
-        (frame(0x3), 1002),
-        (frame(0x7), 1002),
-        (frame(0xB), 1002),
-        (frame(0xF), 1002),
-        (frame(PING, b"x" * 126), 1002),
-        (frame(PING, fin=False), 1002),
-        (frame(PONG, fin=False), 1002),
-        (frame(CLOSE, fin=False), 1002),
-        (frame(CLOSE, b"\x03"), 1002),
-        (frame(0, b"x"), 1002),
-        (frame(TEXT, b"x", fin=False) + text("y"), 1002),
-        (frame(BINARY, b"x"), 1003),
-        (frame(TEXT, b"x", fin=False) + frame(BINARY, b"y"), 1003),
-        (close(1000, b"\xff"), 1007),
+        (frame(TEXT, b"x", rsv=4), 1002, "a reserved bit is set"),
+        (frame(TEXT, b"x", rsv=2), 1002, "a reserved bit is set"),
+        (frame(TEXT, b"x", rsv=1), 1002, "a reserved bit is set"),
+        (frame(TEXT, b"x", mask=b"abcd"), 1002, "a masked frame from the server"),
+        (frame(0x3), 1002, "reserved opcode 3"),
+        (frame(0x7), 1002, "reserved opcode 7"),
+        (frame(0xB), 1002, "reserved opcode 11"),
+        (frame(0xF), 1002, "reserved opcode 15"),
+        (frame(PING, b"x" * 126), 1002, "a control frame over 125 bytes"),
+        (frame(PING, fin=False), 1002, "a fragmented control frame"),
+        (frame(PONG, fin=False), 1002, "a fragmented control frame"),
+        (frame(CLOSE, fin=False), 1002, "a fragmented control frame"),
+        (frame(0, b"x"), 1002, "a fragment out of place"),
+        (frame(TEXT, b"x", fin=False) + text("y"), 1002, "a fragment out of place"),
+        (frame(BINARY, b"x"), 1003, "a binary message"),
+        (frame(TEXT, b"x", fin=False) + frame(BINARY, b"y"), 1003, "a binary message"),
+        (close(1000, b"\xff"), 1007, "text that is not UTF-8"),
     ],
 )
-def test_what_rfc_6455_forbids(data: bytes, code: int) -> None:
-    assert violation(data) == code
+def test_what_rfc_6455_forbids(data: bytes, code: int, words: str) -> None:
+    assert refused(data) == (code, words)
+
+
+def test_a_close_with_half_a_code() -> None:
+    code, words = refused(frame(CLOSE, b"\x03"))
+    assert code == 1002
+    assert "close frame" in words, "the library's words are passed on"
 
 
 def test_a_rule_is_checked_on_the_header() -> None:
@@ -158,7 +168,7 @@ def test_a_code_point_may_be_cut_between_fragments() -> None:
 
 @pytest.mark.parametrize("size", [MAX_MESSAGE + 1, 1 << 26, 1 << 40, (1 << 64) - 1])
 def test_a_giant_frame_is_refused_when_it_is_announced(size: int) -> None:
-    assert violation(b"\x81\x7f" + size.to_bytes(8, "big")) == 1009
+    assert refused(b"\x81\x7f" + size.to_bytes(8, "big")) == (1009, f"a message over {MAX_MESSAGE} bytes")
 
 
 def test_a_message_may_not_grow_past_the_limit_in_fragments() -> None:
@@ -170,7 +180,8 @@ def test_a_message_may_not_grow_past_the_limit_in_fragments() -> None:
 def test_the_number_of_fragments_is_limited() -> None:
     pieces = [frame(TEXT, b"x", fin=False)] + [frame(0, b"", fin=False)] * (MAX_FRAGMENTS - 2)
     assert parse(*pieces, frame(0, b"y")) == ["xy"]
-    assert violation(*pieces, frame(0, fin=False), frame(0, b"y")) == 1009
+    words = f"a message in more than {MAX_FRAGMENTS} fragments"
+    assert refused(*pieces, frame(0, fin=False), frame(0, b"y")) == (1009, words)
 
 
 def test_limits_count_per_message() -> None:

@@ -114,7 +114,14 @@ def test_given_headers_win() -> None:
         assert conn.request.lower().count(b"\r\nauthorization:") == 1
         conn.send(answer(200))
 
-    once(script, {"headers": {"ACCEPT": "text/plain", "X-One": "request", "authorization": "replaced"}})
+    told: list[Mapping[str, Any]] = []
+    http = client(observer=lambda _, data: told.append(data))
+    given = {"ACCEPT": "text/plain", "X-One": "request", "authorization": "replaced"}
+    with serving(script) as peer:
+        http.perform(get(peer, headers=given), headers=TOKEN, deadline=soon())
+    http.close()
+    alone = {"User-Agent": "guestctl/test", "Accept-Encoding": "gzip"}
+    assert told[0]["headers"] == {**alone, "ACCEPT": "text/plain", "X-One": "request", **TOKEN}
 
 
 def test_queries_are_encoded_and_added() -> None:
@@ -126,6 +133,11 @@ def test_queries_are_encoded_and_added() -> None:
     with serving(script) as peer:
         reply = http.perform(get(peer, "/x?a=1", query={"q": "a b&é"}), headers={}, deadline=soon())
         assert reply.url == peer.http + "/x", "the query may be a secret"
+    with serving(replying(answer(200))) as peer:
+        reply = http.perform(get(peer, "/x#part?a#b?c"), headers={}, deadline=soon())
+        assert reply.url == peer.http + "/x"
+        reply = http.perform(get(peer, "/x?a?b"), headers={}, deadline=soon())
+        assert reply.url == peer.http + "/x"
     http.close()
 
 
@@ -230,7 +242,7 @@ def test_values_that_cannot_be_sent_are_not_shown() -> None:
             )
         assert caught.value.code == "auth.secret"
         assert "canar" not in caught.value.message
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"^the text has half a character, which UTF-8 cannot carry$"):
         http.perform(Request("POST", "http://127.0.0.1:1", "send", json={"t": "\ud800"}), headers={}, deadline=soon())
     http.close()
 

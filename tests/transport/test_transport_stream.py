@@ -61,7 +61,7 @@ def test_waiting_ends_in_time_or_at_a_close() -> None:
     with plain() as (stream, _):
         assert not stream.wait(0.01)
         stream.close()
-        with pytest.raises(ConnectionAbortedError):
+        with pytest.raises(ConnectionAbortedError, match="the connection was closed here"):
             stream.wait(None)
 
 
@@ -79,7 +79,10 @@ def test_reading_meets_the_deadline_whatever_the_library_sets() -> None:
             stream.recv_into(bytearray(8))
         stream.limit.begin(Deadline.after(CLOCK, PATIENCE))
         far.sendall(b"hello")
-        assert stream.recv_into(bytearray(8)) == 5
+        assert stream.recv_into(bytearray(8), 0, sockets.MSG_PEEK) == 5
+        assert stream.recv_into(bytearray(8), 2) == 2
+        buffer = bytearray(8)
+        assert (stream.recv_into(buffer), bytes(buffer[:3])) == (3, b"llo")
 
 
 def test_writing_counts_what_has_left() -> None:
