@@ -61,6 +61,12 @@ def session_record(session: Session, *, show_token: bool = False) -> Record:
     return record
 
 
+def unreadable_record(name: str, api: str, profile: str) -> Record:
+    """A stored session of which no more than this can be told: its record cannot be read."""
+    nothing = session_record(Session(api=api, profile=profile, name=name, new_session=False))
+    return {**nothing, "state": "unreadable", "created_at": None}
+
+
 def resumed_record(session: Session, missed: Iterable[Message], *, raw: bool = False) -> Record:
     """What `resume` found: the session, and what was missed since the last line seen."""
     return {**session_record(session), "missed": [message_record(m, session.name, raw=raw) for m in missed]}

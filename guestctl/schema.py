@@ -75,7 +75,10 @@ _SESSION_MEMBERS: dict[str, Schema] = {
         **_object({"conversation": _MAYBE_TEXT, "guest": _MAYBE_TEXT}),
         "additionalProperties": _MAYBE_TEXT,
     },
-    "state": _choice("draft", "active", "read_only", "ended", "expired", "cleared", "evicted"),
+    "state": {
+        **_choice("draft", "active", "read_only", "ended", "expired", "cleared", "evicted", "unreadable"),
+        "description": "unreadable: only of session forget, when the stored record could not be read",
+    },
     "new_session": _FLAG,
     "read_only": _FLAG,
     "created_at": _MAYBE_MOMENT,
@@ -87,7 +90,7 @@ _MESSAGE = _record("message", "A message", _MESSAGE_MEMBERS, optional=_RAW)
 SCHEMAS: dict[str, Schema] = {
     "session": _record(
         "session",
-        "A session, of session create, list, show, use, end, clear, resume and refresh-token",
+        "A session, of session create, list, show, use, end, clear, forget, resume and refresh-token",
         _SESSION_MEMBERS,
         optional={
             "token": {**_MAYBE_TEXT, "description": "only with session show --show-token"},

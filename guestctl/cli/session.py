@@ -17,7 +17,7 @@ from guestctl.clock import rfc3339
 from guestctl.dialects.declared import Ability
 from guestctl.errors import UsageError
 from guestctl.model import Opening, Session
-from guestctl.records import report_record, session_record
+from guestctl.records import report_record, session_record, unreadable_record
 
 if TYPE_CHECKING:
     from guestctl.preview import Plan
@@ -169,8 +169,8 @@ def clear(run: Invocation, yes: Yes = False) -> None:
 def forget(run: Invocation, name: Name) -> None:
     """Delete the local record of a session; the service is not told."""
     session = run.client.forget(name)
-    if session is not None:
-        run.out.one(session_record(session))
+    profile = run.client.profile
+    run.out.one(session_record(session) if session is not None else unreadable_record(name, profile.api, profile.name))
 
 
 def _checked(name: str) -> str:

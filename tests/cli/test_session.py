@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +15,9 @@ from guestctl.sandbox.faces.web_messaging.frames import GuestError
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.schema import SCHEMAS
 from tests.cli.conftest import Front
+from tests.unit.test_records import faults
 
 
 @pytest.fixture
@@ -59,3 +64,32 @@ def test_one_that_is_over_before_its_guest_has_joined_takes_nothing_s_place(
         assert joining("session", "create", "--as", "new").code == 10
     assert current(joining) == "old"
     assert joining("send", "hi").record["session"] == "old"
+
+
+def spoil(front: Front) -> None:
+    with closing(sqlite3.connect(Path(front.environ["GUESTCTL_STATE"]) / "state.db")) as database, database:
+        database.execute("UPDATE session SET body = '{' WHERE name = 'spoilt'")
+
+
+def test_what_is_forgotten_is_told_even_when_it_cannot_be_read(front: Front) -> None:
+    for name in ("whole", "spoilt"):
+        front("session", "create", "--as", name)
+    spoil(front)
+    whole = front("session", "forget", "whole").record
+    spoilt = front("session", "forget", "spoilt")
+    assert (spoilt.code, spoilt.err) == (0, "")
+    told = spoilt.record
+    assert told.keys() == whole.keys()
+    assert (told["name"], told["state"], told["created_at"]) == ("spoilt", "unreadable", None)
+    assert (told["api"], told["profile"]) == (whole["api"], whole["profile"])
+    assert not faults(told, SCHEMAS["session"])
+    assert front("session", "list", "-o", "jsonl").records == []
+
+
+def test_forgetting_one_that_cannot_be_read_is_told_to_a_person(front: Front) -> None:
+    front("session", "create", "--as", "spoilt")
+    spoil(front)
+    told = front("session", "forget", "spoilt", tty=True, NO_COLOR="1")
+    assert (told.code, told.err) == (0, "")
+    assert ["name", "spoilt"] in [line.split() for line in told.out.splitlines()]
+    assert ["state", "unreadable"] in [line.split() for line in told.out.splitlines()]
