@@ -361,8 +361,12 @@ class Exchange:
         A token that another process has renewed or got meanwhile is not overwritten; a session that it has
         ended stays over, and what was revoked with that does not come back. A session that was renamed
         meanwhile is followed; one that was forgotten stays so, and whichever has taken its name is left alone.
+        Of one that turns out to have expired, now is the latest that can be said for when.
         """
         before = self.session
+        if session.state == "expired" != before.state:
+            now = self.clock.now()
+            session = replace(session, expires_at=now if session.expires_at is None else min(now, session.expires_at))
         in_memory = self.dialect.profile.store_tokens == "memory"
 
         def kept(session: Session) -> Session:

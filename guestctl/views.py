@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from guestctl.clock import epoch_of
+from guestctl.model import OVER
 from guestctl.offering import lines as offered
 from guestctl.records import Record
 from guestctl.terminal import Terminal, block, fold, visible
@@ -122,14 +123,15 @@ class View:
     def card(self, record: Record, more: Mapping[str, Any] | None = None) -> str:
         """One result, a member a line; times with how far off they are."""
         rows = [(name, value) for name, value in _flat({**record, **(more or {})}) if name != "kind"]
+        over = record.get("kind") == "session" and record.get("state") in OVER
         widest = max((len(name) for name, _ in rows), default=0)
         return "\n".join(
             f"{self._paint(name.ljust(widest), 'dim')}  "
-            + block(self._member(name, value), widest + 2, self._terminal.width)
+            + block(self._member(name, value, over), widest + 2, self._terminal.width)
             for name, value in rows
         )
 
-    def _member(self, name: str, value: Any) -> str:
+    def _member(self, name: str, value: Any, over: bool) -> str:
         if value is None or value in ("", [], {}):
             return "-"
         if isinstance(value, bool):
@@ -137,7 +139,7 @@ class View:
         if isinstance(value, (list, tuple)):
             return "\n".join(self._entry(item) for item in value)
         if name.endswith("_at") and isinstance(value, str):
-            return f"{value} ({self._distance(value)})"
+            return f"{value}{self._distance(value, ends=name.endswith('expires_at'), over=over)}"
         return str(value)
 
     def _entry(self, item: Any) -> str:
@@ -180,12 +182,15 @@ class View:
         today = datetime.fromtimestamp(self._now()).date()
         return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
 
-    def _distance(self, time: str) -> str:
+    def _distance(self, time: str, *, ends: bool, over: bool) -> str:
+        """How far off it is, in brackets; of what `ends` then: whether it has. What is over has no time left."""
         try:
             seconds = epoch_of(time) - self._now()
         except (ValueError, OverflowError):
-            return "?"
-        return f"in {span(seconds)}" if seconds >= 0 else f"{span(-seconds)} ago"
+            return " (?)"
+        if seconds > 0:
+            return "" if ends and over else f" (in {span(seconds)})"
+        return f" ({'expired ' if ends else ''}{span(-seconds)} ago)"
 
 
 def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list[tuple[str, str]]]:

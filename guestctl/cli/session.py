@@ -127,7 +127,7 @@ def show(
 ) -> None:
     """Show one session in full, with the time left."""
     session = run.client.session()
-    run.out.one(session_record(session, show_token=show_token), more=_details(session))
+    run.out.one(session_record(session, show_token=show_token), more=_details(session, run.clock.now()))
 
 
 @command("guestctl session use cart", "guestctl session use default -q", needs="profile")
@@ -179,7 +179,7 @@ def _checked(name: str) -> str:
     return name
 
 
-def _details(session: Session) -> dict[str, Any]:
+def _details(session: Session, now: float) -> dict[str, Any]:
     """What people want to know besides the record: what the session accepts, which secrets it holds."""
     limits = session.limits
     return {
@@ -189,7 +189,9 @@ def _details(session: Session) -> dict[str, Any]:
         "file_types": ", ".join(limits.file_types),
         "blocked_extensions": ", ".join(limits.blocked_extensions),
         "credentials": ", ".join(
-            f"{kind} until {rfc3339(held.expires_at)}" if held.expires_at else kind
+            f"{kind} {'until' if held.expires_at > now else 'expired'} {rfc3339(held.expires_at)}"
+            if held.expires_at
+            else kind
             for kind, held in session.credentials.items()
         ),
     }

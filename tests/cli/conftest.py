@@ -13,7 +13,7 @@ import pytest
 
 from guestctl.cli.invocation import World
 from guestctl.cli.main import run
-from guestctl.clock import SystemClock
+from guestctl.clock import Clock, SystemClock
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
@@ -68,12 +68,13 @@ class Front:
     environ: Mapping[str, str]
     cwd: Path
     more: dict[str, str] = field(default_factory=dict)
+    clock: Clock = field(default_factory=SystemClock)
 
     def __call__(self, *argv: str, stdin: str | bytes = "", tty: bool = False, **more: str) -> Result:
         content = stdin.encode() if isinstance(stdin, str) else stdin
         given, out, err = Stream(content, terminal=tty), Stream(terminal=tty), Stream(terminal=tty)
         environ = {**self.environ, **more}
-        world = World(given, out, err, environ, self.cwd, SystemClock())
+        world = World(given, out, err, environ, self.cwd, self.clock)
         return Result(int(run(argv, world)), out.text(), err.text())
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guestctl.clock import rfc3339
 from guestctl.sandbox.faces.web_messaging.face import WebMessaging
 from guestctl.sandbox.faces.web_messaging.frames import GuestError
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.schema import SCHEMAS
-from tests.cli.conftest import Front
+from tests.cli.conftest import Front, Result
+from tests.fakes import FakeClock
 from tests.unit.test_records import faults
 
 
@@ -93,3 +97,39 @@ def test_forgetting_one_that_cannot_be_read_is_told_to_a_person(front: Front) ->
     assert (told.code, told.err) == (0, "")
     assert ["name", "spoilt"] in [line.split() for line in told.out.splitlines()]
     assert ["state", "unreadable"] in [line.split() for line in told.out.splitlines()]
+
+
+def card(result: Result) -> dict[str, str]:
+    rows = (line.partition(" ") for line in result.out.splitlines())
+    return {name: value.strip() for name, _, value in rows}
+
+
+def test_a_session_that_has_expired_has_no_time_left(front: Front) -> None:
+    front("session", "create", "--as", "short")
+    front("send", "hi")
+    assert "(in 2 d" in card(front("session", "show", tty=True, NO_COLOR="1"))["expires_at"]
+    front("sandbox", "expire")
+    assert front("send", "ho").code == 10
+    shown = card(front("session", "show", tty=True, NO_COLOR="1"))
+    assert shown["state"] == "expired"
+    assert "(expired " in shown["expires_at"]
+    assert "(in " not in shown["expires_at"]
+    record = front("session", "show").record
+    assert record["created_at"] < record["expires_at"] <= rfc3339(time.time())
+
+
+def test_a_session_that_was_cleared_has_no_time_left(front: Front) -> None:
+    front("session", "create")
+    assert front("session", "clear", "--yes").record["state"] == "cleared"
+    assert "(" not in card(front("session", "show", tty=True, NO_COLOR="1"))["expires_at"]
+
+
+def test_a_session_whose_time_is_over_is_said_to_have_expired(front: Front) -> None:
+    """Also while nobody has asked the service."""
+    front("session", "create", GUESTCTL_API="webmessaging-conversations")
+    front("session", "create")
+    later = replace(front, clock=FakeClock(time.time() + 5 * 86400.0))
+    assert "(expired 2 d" in card(later("session", "show", tty=True, NO_COLOR="1"))["expires_at"]
+    shown = card(later("session", "show", tty=True, NO_COLOR="1", GUESTCTL_API="webmessaging-conversations"))
+    assert "(expired 4 d" in shown["token_expires_at"]
+    assert shown["credentials"].startswith("guest expired 2")
