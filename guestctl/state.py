@@ -496,8 +496,8 @@ def _known_by(scope: str, session: Session) -> tuple[str, float, str]:
 
 
 def _number(run: Run, scope: str, session: Session) -> int | None:
-    (number,) = run(f"SELECT {_SESSION}", _known_by(scope, session)).fetchone()
-    return number if number is None else int(number)
+    number: int | None = run(f"SELECT {_SESSION}", _known_by(scope, session)).fetchone()[0]
+    return number
 
 
 def owner_of(scope: str, session: Session) -> str:

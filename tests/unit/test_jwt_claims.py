@@ -23,14 +23,35 @@ def token(**claims: object) -> Secret:
 
 
 def test_a_good_one() -> None:
-    found = inspect(token(sub="g1", iat=NOW - 10, exp=NOW + 90, attributes={"plan": "gold"}), NOW)
+    claims = {"sub": "g1", "iat": NOW - 10, "exp": NOW + 90, "attributes": {"plan": "gold"}}
+    found = inspect(token(**claims), NOW)
+    assert found.record(NOW) == {
+        "kind": "token",
+        "form": "jwt",
+        "verified": False,
+        "header": {"alg": "HS256", "typ": "JWT"},
+        "claims": claims,
+        "issued_at": "2026-03-04T09:15:17.000Z",
+        "expires_at": "2026-03-04T09:16:57.000Z",
+        "seconds_left": 90,
+        "expired": False,
+        "problems": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds", "expired"), [(1.5, 1, False), (1, 1, False), (0, 0, True), (-0.5, -1, True)]
+)
+def test_a_token_is_good_until_the_second_it_expires(left: float, seconds: int, expired: bool) -> None:
+    found = inspect(token(exp=NOW + left), NOW)
     record = found.record(NOW)
-    assert record["form"] == "jwt"
-    assert record["verified"] is False
-    assert record["header"] == {"alg": "HS256", "typ": "JWT"}
-    assert record["claims"]["attributes"] == {"plan": "gold"}
-    assert (record["seconds_left"], record["expired"], record["problems"]) == (90, False, [])
-    assert record["issued_at"] == "2026-03-04T09:15:17.000Z"
+    assert (record["seconds_left"], record["expired"]) == (seconds, expired)
+    assert bool(found.problems) is expired
+
+
+@pytest.mark.parametrize("exp", [0, 0.5, 253_402_300_799])
+def test_any_time_that_can_be_told_is_one(exp: float) -> None:
+    assert inspect(token_with(exp), NOW).expires_at == exp
 
 
 @given(st.text(max_size=40))
@@ -59,7 +80,7 @@ def test_an_opaque_one_says_nothing_of_itself() -> None:
         ("a.b.c.d.e.f", "has three parts, this has 6"),
         ("eyJhbGciOiJIUzI1NiJ9.!!!.c2ln", "not a token"),
         ("eyJhbGciOiJIUzI1NiJ9.bm90IGpzb24.c2ln", "malformed"),
-        ("bm8ganNvbiBoZXJl.e30.c2ln", "malformed"),
+        ("bm8ganNvbiBoZXJl.e30.c2ln", r"malformed: not base64url of JSON \(DecodeError\)"),
     ],
 )
 def test_messages_are_distinct_and_quote_nothing(text: str, words: str) -> None:
@@ -93,8 +114,9 @@ def test_required_claims() -> None:
 
 @pytest.mark.parametrize("exp", ["soon", -1, 1e300, True, [1]])
 def test_a_time_that_is_none(exp: object) -> None:
-    with pytest.raises(Unauthorised, match="`exp` is not a time"):
+    with pytest.raises(Unauthorised, match="`exp` is not a time") as told:
         inspect(token_with(exp), NOW)
+    assert told.value.code == "auth.secret"
 
 
 def token_with(exp: object) -> Secret:
