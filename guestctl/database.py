@@ -277,7 +277,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path) -> None:
     """Make an empty file that only its owner can read. Nothing happens when it exists."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL  # exclusive: nor is a link followed
     with _CREATING:
         try:
             descriptor = os.open(path, flags, 0o600)

@@ -6,6 +6,8 @@ import os
 import shlex
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -163,6 +165,23 @@ def test_a_lock_is_held_among_commands(files: Files) -> None:
     taken = other.grab("o", "n")
     assert taken is not None
     taken()
+
+
+def test_a_lock_outlives_another_try_for_it(files: Files) -> None:
+    """Closing any descriptor of a file would give its locks back, and only other processes would notice."""
+    opened = files.open()
+    release = opened.grab("o", "n")
+    assert release is not None
+    assert opened.grab("o", "n") is None
+    (path,) = module._locks(files.path, "o", "n")
+    words = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+
+    def other() -> str:
+        return subprocess.run([sys.executable, "-c", words, str(path)], capture_output=True, text=True).stderr
+
+    assert "database is locked" in other()
+    release()
+    assert other() == ""
 
 
 def test_a_name_that_is_no_text_can_be_locked(database: Database) -> None:

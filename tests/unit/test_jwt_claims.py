@@ -68,12 +68,24 @@ def test_an_opaque_one_says_nothing_of_itself() -> None:
     found = inspect(Secret("0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"), NOW, known_expiry=NOW + 5)
     assert (found.form, found.claims, found.expires_at) == ("opaque", {}, NOW + 5)
     assert found.problems == ()
+    late = inspect(Secret("0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"), NOW + 5, known_expiry=NOW + 5)
+    assert late.problems == ("expired 2026-03-04T09:15:32.000Z",)
+
+
+def test_half_a_jwt_is_malformed_and_not_opaque() -> None:
+    with pytest.raises(Unauthorised, match="has three parts, this has 1"):
+        inspect(Secret("eyJhbGciOiJIUzI1NiJ9"), NOW)
+
+
+def test_what_the_service_said_of_a_token_that_does_not_say() -> None:
+    assert inspect(token(sub="g1"), NOW, known_expiry=NOW + 5).expires_at == NOW + 5
+    assert inspect(token(exp=NOW + 9), NOW, known_expiry=NOW + 5).expires_at == NOW + 9
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "not a token"),
+        ("", "^not a token"),
         ("hello world", "not a token"),
         ("söme-tøken", "not a token"),
         ("eyJhbGciOiJIUzI1NiJ9.e30", "has three parts, this has 2"),
@@ -108,8 +120,11 @@ def test_required_claims() -> None:
     assert inspect(token(exp=NOW + 9, routing_hints={}), NOW, required=required).problems == ("routing hints missing",)
     assert inspect(token(exp=NOW + 9, routing_hints={"queue": "q"}), NOW, required=required).problems == ()
     assert inspect(token(routing_hints={"queue": "q"}), NOW, required=required).problems == ("exp missing",)
-    with pytest.raises(Unauthorised, match="not a token"):
+    late = inspect(token(exp=NOW - 1), NOW, required=required).problems
+    assert late == ("expired 2026-03-04T09:15:26.000Z", "routing hints missing")
+    with pytest.raises(Unauthorised, match=r"^not a token: a JWT of three parts is expected") as told:
         inspect(Secret("0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"), NOW, required=required)
+    assert told.value.code == "auth.secret"
 
 
 @pytest.mark.parametrize("exp", ["soon", -1, 1e300, True, [1]])
