@@ -13,7 +13,7 @@ import pytest
 
 from guestctl.clock import Deadline, SystemClock
 from guestctl.errors import Exit, NetworkError, Unreadable, UsageError
-from guestctl.transport.network import Network
+from guestctl.transport.network import CONNECT_PATIENCE, Network
 from guestctl.transport.socket import CONTROL_PATIENCE, MAX_HEAD, Refusal, Socket
 from guestctl.transport.stream import Limit, Stream, TlsStream
 from guestctl.wire import Frame
@@ -138,18 +138,22 @@ def test_redirects_are_refusals_and_the_token_stays_here(status: int) -> None:
         assert elsewhere.accepted == 0
 
 
-def test_the_way_and_the_upgrade_have_a_patience_of_their_own() -> None:
+def test_the_way_and_a_refusals_body_have_patiences_of_their_own() -> None:
+    limits: list[Limit] = []
     left: list[float | None] = []
 
     class Watched(Network):
         def open(self, url: str, limit: Limit) -> Stream | TlsStream:
+            limits.append(limit)
             left.append(limit.remaining())
             return super().open(url, limit)
 
-    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
-        connect(peer, network=Watched(ca=None, environ={})).close()
-    assert left[0] is not None
-    assert left[0] <= 10
+    with serving(lambda conn: conn.head().send(answer(403, b"no"))) as peer, pytest.raises(Refusal):
+        connect(peer, network=Watched(ca=None, environ={}))
+    left.append(limits[0].deadline.remaining())
+    for got, most in zip(left, (CONNECT_PATIENCE, CONTROL_PATIENCE), strict=True):
+        assert got is not None
+        assert got <= most
 
 
 def test_an_old_version_of_http_may_agree() -> None:
@@ -207,7 +211,8 @@ def test_a_refusal_without_a_length_and_cut_off() -> None:
 def test_a_refusal_with_an_endless_body_is_cut() -> None:
     def script(conn: Conn) -> None:
         conn.head()
-        conn.send(b"HTTP/1.1 403 x\r\nContent-Length: 52428800\r\n\r\n")
+        conn.send(b"HTTP/1.1 403 x\r\nContent-Length: 52428800\r\n\r\n<")
+        conn.hold(0.1)
         while True:
             conn.send(b"<html>" * 1000)
 
@@ -501,7 +506,7 @@ def test_the_peers_close_is_reported_after_its_data_and_answered(code: int) -> N
     said: list[tuple[int, bytes]] = []
 
     def script(conn: Conn) -> None:
-        conn.upgrade(text("one") + text("two") + close(code, b"\x1b[2J\xe2\x80\xaegone"))
+        conn.upgrade(text("one") + text("two") + close(code, b"\x1b[2J\xe2\x80\xaeg\xc3\xb6ne"))
         said.append(conn.frame())
 
     with serving(script) as peer:
@@ -515,7 +520,7 @@ def test_the_peers_close_is_reported_after_its_data_and_answered(code: int) -> N
     assert after.value.message == f"{place(peer)}: the connection was closed here"
     assert isinstance(end, NetworkError)
     assert (end.code, end.close_code, end.written, end.transient) == ("network.lost", code, True, True)
-    assert end.message == f"{place(peer)}: the service closed the connection ({code}: \\x1b[2J\\u202egone)"
+    assert end.message == f"{place(peer)}: the service closed the connection ({code}: \\x1b[2J\\u202egöne)"
     assert said == [(CLOSE, code.to_bytes(2, "big"))]
 
 
