@@ -149,11 +149,11 @@ class Socket:
         if frame is not None:
             return frame
         deadline = Deadline.after(self._clock, timeout)
-        while self._read(deadline):
+        while True:
+            self._read(deadline)
             frame = self._next()
             if frame is not None or deadline.expired:
                 return frame
-        return None
 
     def close(self, code: int = 1000, reason: str = "") -> list[Frame]:
         """Close, and return the messages that were still on their way (W8). Takes a second at most.
@@ -206,13 +206,13 @@ class Socket:
             self._observer("frame_in", {"text": heard})
         return Frame(heard, self._arrived)
 
-    def _read(self, deadline: Deadline) -> bool:
-        """Take what the stream has, waiting for it if need be. False: nothing came in time."""
+    def _read(self, deadline: Deadline) -> None:
+        """Take what the stream has, waiting for it if need be; nothing if nothing comes in time."""
         try:
             while (data := self._stream.take(_CHUNK)) is None:
                 left = deadline.remaining()
                 if not left or not self._stream.wait(left):
-                    return False
+                    return
         except OSError as error:
             raise self._over(self._broken(why(error))) from error
         if not data:
@@ -220,7 +220,6 @@ class Socket:
         self._read_at = self._clock.monotonic()
         self._arrived = self._clock.now()
         self._frames.feed(data)
-        return True
 
     def _answer(self, heard: Ping | Pong) -> bytes:
         """The pong a ping is owed, as a frame."""

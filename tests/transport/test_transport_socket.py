@@ -396,6 +396,22 @@ def test_a_ping_between_fragments_is_answered() -> None:
         socket.close()
 
 
+def test_waiting_is_not_looking_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    take = Stream.take
+
+    def watched(self: Stream, size: int) -> bytes | None:
+        looks.append(size)
+        return take(self, size)
+
+    monkeypatch.setattr(Stream, "take", watched)
+    with serving(lambda conn: conn.upgrade().goodbye()) as peer:
+        socket = connect(peer)
+        assert socket.receive(0.05) is None
+        assert len(looks) <= 2
+        socket.close()
+
+
 def test_pings_do_not_extend_the_wait() -> None:
     stop = threading.Event()
 
