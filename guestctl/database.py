@@ -65,6 +65,10 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "DELETE FROM session WHERE body IS NULL",
         "CREATE INDEX session_birth ON session (scope, birth)",
     ),
+    (
+        "ALTER TABLE cursor ADD COLUMN sequence INTEGER",
+        "ALTER TABLE cursor ADD COLUMN time TEXT",
+    ),
 )
 
 #: Closing *any* descriptor of a file drops the process's POSIX locks on it, SQLite's too. Ours is only ever

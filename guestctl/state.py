@@ -70,11 +70,14 @@ class LedgerEntry:
 
 @immutable
 class Cursor:
-    """What `listen --cursor` is about to write: which file (device and inode, say), the offset, the message id."""
+    """What `listen --cursor` is about to write: which file (device and inode, say), the offset it will then reach,
+    and which message: its id, number and time, if any."""
 
     identity: str
     position: int
     id: str | None
+    sequence: int | None = None
+    time: str | None = None
 
 
 @immutable
@@ -342,7 +345,7 @@ class State:
     def cursor(self, scope: str, session: Session, path: str) -> Cursor | None:
         """What was last about to be written to this cursor file."""
         for row in self._rows(
-            f"SELECT identity, position, id FROM cursor WHERE session = {_SESSION} AND path = ?",
+            f"SELECT identity, position, id, sequence, time FROM cursor WHERE session = {_SESSION} AND path = ?",
             (*_known_by(scope, session), path),
         ):
             return Cursor(*row)
@@ -353,8 +356,9 @@ class State:
             number = self._place(run, scope, session)
             if number is not None:
                 run(
-                    "INSERT OR REPLACE INTO cursor (session, path, identity, position, id) VALUES (?, ?, ?, ?, ?)",
-                    (number, path, cursor.identity, cursor.position, cursor.id),
+                    "INSERT OR REPLACE INTO cursor (session, path, identity, position, id, sequence, time)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (number, path, cursor.identity, cursor.position, cursor.id, cursor.sequence, cursor.time),
                 )
 
     # --- taking turns ---

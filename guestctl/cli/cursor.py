@@ -41,7 +41,7 @@ class CursorFile:
         intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
         last = self.after.id if self.after else None
         if intent is not None and intent.id is not None and intent.id != last and self._reached(intent):
-            self.after = Position(intent.id)  # its number and time were never noted
+            self.after = Position(intent.id, intent.sequence, intent.time)
         self._write(self.after)
 
     def writing(self, message: Message, size: int) -> None:
@@ -50,7 +50,7 @@ class CursorFile:
             found = os.fstat(self._stdout)
             begin = _offset(self._stdout)
             identity = f"{found.st_dev}:{found.st_ino}:{begin}:{_name(self._stdout)}"
-            self._note(Cursor(identity, begin + size, message.id))
+            self._note(Cursor(identity, begin + size, message.id, message.sequence, message.time))
 
     def written(self, message: Message) -> None:
         """The line is out."""

@@ -17,6 +17,11 @@ from random import Random
 
 import pytest
 
+from guestctl.cli.cursor import CursorFile
+from guestctl.clock import SystemClock
+from guestctl.dialects.base import Position
+from guestctl.model import Message, Session
+from guestctl.state import State
 from tests.faults.conftest import Enter
 from tests.faults.processes import Shell, records, stop, traced
 
@@ -103,3 +108,15 @@ def test_a_pipe_repeats_at_most_the_line_in_flight(enter: Enter) -> None:
     assert code == 0
     take(out.encode())
     assert shown == [one["id"] for one in shell.log()]
+
+
+def test_a_line_whose_note_was_cut_off_is_known_by_its_number_and_time_too(tmp_path: Path) -> None:
+    """History that does not show it yet, or any more, is told apart into before and after."""
+    clock = SystemClock()
+    session = Session(name="default", api="web-messaging", profile="sandbox", created_at=1.0)
+    shown = Message("m2", "inbound", "hello", "2026-01-01T00:00:02.000Z", sequence=7)
+    with State.open(tmp_path / "state", clock) as state, open(tmp_path / "out", "ab", buffering=0) as out:
+        state.put("scope", session)
+        CursorFile(tmp_path / "cursor", state, "scope", session, out).writing(shown, 6)
+        out.write(b"hello\n")
+        assert CursorFile(tmp_path / "cursor", state, "scope", session, out).after == Position("m2", 7, shown.time)

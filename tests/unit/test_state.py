@@ -375,8 +375,9 @@ def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeCl
 def test_cursors(kept: State) -> None:
     assert kept.cursor(SCOPE, DEFAULT, "/a") is None
     kept.set_cursor(SCOPE, DEFAULT, "/a", Cursor("8:1", 0, None))
-    kept.set_cursor(SCOPE, DEFAULT, "/a", Cursor("8:1", 120, "m2"))
-    assert kept.cursor(SCOPE, DEFAULT, "/a") == Cursor("8:1", 120, "m2")
+    noted = Cursor("8:1", 120, "m2", 7, "2026-01-01T00:00:02.000Z")
+    kept.set_cursor(SCOPE, DEFAULT, "/a", noted)
+    assert kept.cursor(SCOPE, DEFAULT, "/a") == noted
     assert kept.cursor(SCOPE, DEFAULT, "/b") is None
 
 
