@@ -1,8 +1,10 @@
 """How records look to a person: chat lines, cards and tables.
 
-Knows: the record shapes and one terminal's facts. Must not know: streams, machine formats, where
-records come from. Every string of a record is treated as hostile (reliability.md §8.3, §8.4): it is
-made visible, folded by us and never read as markup, so that no message can pose as another record.
+Knows: the record shapes and one terminal's facts; that a person's times are local, of the day in a chat, with
+their offset from UTC elsewhere. Must not know: streams, machine formats, where records come from.
+
+Every string of a record is treated as hostile (reliability.md §8.3, §8.4): it is made visible, folded by us
+and never read as markup, so that no message can pose as another record.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ class View:
         if isinstance(value, (list, tuple)):
             return "\n".join(self._entry(item) for item in value)
         if name.endswith("_at") and isinstance(value, str):
-            return f"{value}{self._distance(value, ends=name.endswith('expires_at'), over=over)}"
+            return f"{when(value)}{self._distance(value, ends=name.endswith('expires_at'), over=over)}"
         return str(value)
 
     def _entry(self, item: Any) -> str:
@@ -161,7 +163,7 @@ class View:
         columns = _COLUMNS.get(str(records[0].get("kind"))) or tuple(
             (key.upper().replace("_", " "), key) for key in records[0] if key != "kind"
         )
-        rows = [[_cell(record.get(path)) for _, path in columns] for record in records]
+        rows = [[_cell(record.get(path), path) for _, path in columns] for record in records]
         return layout([header for header, _ in columns], rows, self._terminal)
 
     # --- pieces ---
@@ -260,6 +262,12 @@ def size_of(count: int | None) -> str:
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
+def when(time: str) -> str:
+    """A moment as a person reads it: local time, and how far that is from UTC; what is no time as it is."""
+    moment = _local(time)
+    return visible(time) if moment is None else moment.astimezone().isoformat(" ", "seconds")
+
+
 def _local(time: str | None) -> datetime | None:
     try:
         return None if time is None else datetime.fromtimestamp(epoch_of(time))
@@ -325,12 +333,14 @@ _REMARKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _plain(record: Mapping[str, Any]) -> str:
-    return "  ".join(_cell(value) for name, value in record.items() if name != "kind")
+    return "  ".join(_cell(value, name) for name, value in record.items() if name != "kind")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str = "") -> str:
     if value is None or value == "":
         return "-"
+    if isinstance(value, str) and (name.endswith("_at") or name == "timestamp"):
+        return when(value)
     if isinstance(value, bool):
         return "*" if value else ""
     if isinstance(value, Mapping):

@@ -181,6 +181,8 @@ def _checked(name: str) -> str:
 
 def _details(session: Session, now: float) -> dict[str, Any]:
     """What people want to know besides the record: what the session accepts, which secrets it holds."""
+    from guestctl.views import when
+
     limits = session.limits
     return {
         "attribute_bytes": limits.attribute_bytes,
@@ -189,7 +191,7 @@ def _details(session: Session, now: float) -> dict[str, Any]:
         "file_types": ", ".join(limits.file_types),
         "blocked_extensions": ", ".join(limits.blocked_extensions),
         "credentials": ", ".join(
-            f"{kind} {'until' if held.expires_at > now else 'expired'} {rfc3339(held.expires_at)}"
+            f"{kind} {'until' if held.expires_at > now else 'expired'} {when(rfc3339(held.expires_at))}"
             if held.expires_at
             else kind
             for kind, held in session.credentials.items()

@@ -217,7 +217,8 @@ def _output(width: int | None) -> Iterator[str]:
     }
     yield paragraphs(
         "stdout is data, stderr is talk. Names of members are stable; times are RFC 3339, UTC, with milliseconds; "
-        "new members may be added. The service's own objects come with --raw.",
+        "new members may be added. The service's own objects come with --raw. Tables and chat lines are for people: "
+        "their times are local, in tables with the offset from UTC.",
         width,
     )
     yield "Modes, by -o or GUESTCTL_OUTPUT:\n" + columns(modes.items(), width)

@@ -33,7 +33,7 @@ def test_a_single_result_in_a_pipe_is_one_object(front: Front) -> None:
 def test_a_single_result_on_a_terminal_is_a_card(front: Front) -> None:
     made = front("session", "create", tty=True, NO_COLOR="1")
     assert re.search(r"^name +default$", made.out, re.MULTILINE)
-    assert re.search(r"^expires_at +\S+Z \(in 2 d 23 h\)$", made.out, re.MULTILINE)
+    assert re.search(r"^expires_at +[\d-]{10} [\d:]{8}[+-]\d\d:\d\d \(in 2 d 23 h\)$", made.out, re.MULTILINE)
     shown = front("session", "show", tty=True, NO_COLOR="1")
     assert re.search(r"^attribute_bytes +2048$", shown.out, re.MULTILINE)
     assert re.search(r"^credentials +guest", shown.out, re.MULTILINE)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guestctl.clock import rfc3339
+from guestctl.clock import epoch_of, rfc3339
 from guestctl.sandbox.faces.web_messaging.face import WebMessaging
 from guestctl.sandbox.faces.web_messaging.frames import GuestError
 from guestctl.sandbox.options import SandboxOptions
@@ -133,3 +135,36 @@ def test_a_session_whose_time_is_over_is_said_to_have_expired(front: Front) -> N
     shown = card(later("session", "show", tty=True, NO_COLOR="1", GUESTCTL_API="webmessaging-conversations"))
     assert "(expired 4 d" in shown["token_expires_at"]
     assert shown["credentials"].startswith("guest expired 2")
+
+
+@pytest.fixture
+def kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Half past five hours ahead of UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "<+0530>-5:30")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone cannot be changed here")
+@pytest.mark.usefixtures("kolkata")
+def test_a_person_s_times_are_local_and_a_machine_s_are_utc(front: Front) -> None:
+    front("session", "create", "--as", "cart")
+    record = front("session", "show").record
+    terminal: dict[str, Any] = {"tty": True, "NO_COLOR": "1", "COLUMNS": "200"}
+    local = datetime.fromtimestamp(epoch_of(record["created_at"])).isoformat(" ", "seconds") + "+05:30"
+    assert card(front("session", "show", **terminal))["created_at"].startswith(f"{local} (")
+    listed = front("session", "list", **terminal).out
+    assert local in listed
+    reported = front("session", "report", **terminal).out
+    assert "+05:30  session_started" in reported
+    for told in (listed, reported):
+        assert not re.search(r"\d\dZ\b", told)
+    for argv in (
+        ["session", "list", "-o", "json"],
+        ["session", "report", "-o", "json"],
+        ["history", "--format", "txt"],
+    ):
+        assert "+05:30" not in front(*argv).out
+    assert record["created_at"].endswith("Z")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcwidth import wcwidth
 
+from guestctl.clock import epoch_of
 from guestctl.model import Attachment, Connection, Gap, Message, Option, Sender
 from guestctl.records import event_record, message_record
 from guestctl.terminal import Terminal, cells
@@ -169,7 +171,8 @@ def test_cards_say_how_far_off_a_time_is() -> None:
     card = view().card(
         {"kind": "session", "name": "d", "ids": {"guest": None}, "expires_at": "2026-03-04T10:15:27.000Z"}
     )
-    assert card == "name        d\nids.guest   -\nexpires_at  2026-03-04T10:15:27.000Z (in 1 h)"
+    local = datetime.fromtimestamp(epoch_of("2026-03-04T10:15:27Z")).astimezone().isoformat(" ")
+    assert card == f"name        d\nids.guest   -\nexpires_at  {local} (in 1 h)"
 
 
 def test_tables_never_read_markup() -> None:
