@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from guestctl.clock import Deadline
-from guestctl.downloads import NAME_BYTES, allowed, safe_name, save
-from guestctl.errors import Exit, Failure, NetworkError, Refused, Unreadable, UsageError
+from guestctl.downloads import NAME_BYTES, Stale, allowed, safe_name, save
+from guestctl.errors import Failure, NetworkError, Refused, Unreadable, UsageError
 from guestctl.wire import Reply, Request
 from tests.fakes import FakeClock
 
@@ -82,11 +82,13 @@ def test_an_enormous_name_costs_nothing() -> None:
         ("ftp://bucket.example.test/x", False, False),
         ("file:///etc/passwd", False, False),
         ("https://user:secret@bucket.example.test/x", False, False),
+        ("https://user@bucket.example.test/x", False, False),
         ("https://169.254.169.254/latest/meta-data", False, False),
         ("https://10.0.0.1/x", False, False),
         ("https://[::1]/x", False, True),
         ("http://127.0.0.1:8080/x", False, True),
         ("https://localhost/x", False, True),
+        ("http://localhost/x", False, True),
         ("https://localhost./x", False, True),
         ("https://www.localhost/x", False, True),
         ("ftp://localhost/x", False, False),
@@ -106,12 +108,10 @@ class Files:
 
     def __init__(self, *pieces: bytes, status: int = 200, failure: BaseException | None = None) -> None:
         self.pieces, self.status, self.failure = pieces, status, failure
-        self.headers: dict[str, str] | None = None
+        self.asked: dict[str, Any] = {}
 
-    def download(
-        self, request: Request, *, headers: dict[str, str], write: Callable[[bytes], object], **_: object
-    ) -> Reply:
-        self.headers = headers
+    def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> Reply:
+        self.asked = {"request": request, **how}
         for piece in self.pieces:
             write(piece)
         if self.failure is not None:
@@ -119,10 +119,15 @@ class Files:
         return Reply(self.status, {}, b"", 0.0)
 
 
-def fetch(files: Files, to: Path, *, url: str = URL, name: str | None = "a.txt") -> Path:
-    located = (Request("GET", url, "download", idempotent=True), name)
-    deadline = Deadline.after(FakeClock(), 5.0)
-    return save(cast(Any, files), located, "id1", to, deadline, limit=100, local=False)
+DEADLINE = Deadline.after(FakeClock(), 5.0)
+
+
+def located(url: str = URL, name: str | None = "a.txt") -> tuple[Request, str | None]:
+    return Request("GET", url, "download", idempotent=True), name
+
+
+def fetch(files: Files, to: Path, *, url: str = URL, name: str | None = "a.txt", local: bool = False) -> Path:
+    return save(cast(Any, files), located(url, name), "id1", to, DEADLINE, limit=100, local=local)
 
 
 def test_saved_into_a_folder_or_under_a_name(tmp_path: Path) -> None:
@@ -131,8 +136,31 @@ def test_saved_into_a_folder_or_under_a_name(tmp_path: Path) -> None:
     assert path == tmp_path / "a.txt"
     assert path.read_bytes() == b"onetwo"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert files.headers == {}, "a presigned address gets no header of ours"
+    assert files.asked["headers"] == {}, "a presigned address gets no header of ours"
     assert fetch(files, tmp_path / "b.txt").name == "b.txt"
+    assert fetch(files, tmp_path, name=None).name == "attachment-id1"
+
+
+def test_what_is_asked_of_the_transport(tmp_path: Path) -> None:
+    files, there = Files(b"one"), located()
+
+    def progress(done: int, of: int) -> None: ...
+
+    save(cast(Any, files), there, "id1", tmp_path, DEADLINE, limit=100, local=False, progress=progress)
+    assert files.asked == {
+        "request": there[0],
+        "headers": {},
+        "deadline": DEADLINE,
+        "limit": 100,
+        "progress": progress,
+    }
+
+
+def test_a_sandbox_has_its_files_on_this_machine(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:8080/a"
+    assert fetch(Files(b"one"), tmp_path, url=url, local=True).read_bytes() == b"one"
+    with pytest.raises(Refused):
+        fetch(Files(b"one"), tmp_path / "b.txt", url=url)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -149,39 +177,60 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+FULL = OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize(
-    ("files", "kind"),
+    ("files", "kind", "code", "message"),
     [
-        (Files(status=403), Refused),
-        (Files(status=404), Refused),
-        (Files(status=503), NetworkError),
-        (Files(status=302), Unreadable),
-        (Files(b"part", failure=NetworkError("lost")), NetworkError),
-        (Files(b"part", failure=Unreadable("too large")), Refused),
-        (Files(b"part", failure=OSError(28, "No space left on device")), UsageError),
-        (Files(b"part", failure=KeyboardInterrupt()), KeyboardInterrupt),
+        (Files(status=403), Stale, "service.file", "the attachment's address has expired"),
+        (Files(status=404), Stale, "service.file", "the attachment's address has expired"),
+        (Files(status=300), Unreadable, "answer.redirect", "download: HTTP 300"),
+        (Files(status=399), Unreadable, "answer.redirect", "download: HTTP 399"),
+        (Files(status=400), NetworkError, "service.down", "download: HTTP 400"),
+        (Files(status=503), NetworkError, "service.down", "download: HTTP 503"),
+        (Files(b"part", failure=NetworkError("lost")), NetworkError, "network.lost", "lost"),
+        (Files(b"part", failure=Unreadable("too large")), Refused, "service.file", "too large"),
+        (Files(b"part", failure=FULL), UsageError, "usage", "{target}: No space left on device"),
+        (Files(b"part", failure=OSError("gone")), UsageError, "usage", "{target}: gone"),
     ],
 )
-def test_a_part_is_not_left_behind(tmp_path: Path, files: Files, kind: type[BaseException]) -> None:
+def test_what_is_said_of_a_failure_and_that_no_part_is_left_behind(
+    tmp_path: Path, files: Files, kind: type[Failure], code: str, message: str
+) -> None:
     with pytest.raises(kind) as caught:
         fetch(files, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    if isinstance(caught.value, Failure):
-        assert "s3cr3t" not in caught.value.message
+    assert caught.value.code == code
+    assert caught.value.message == message.format(target=tmp_path / "a.txt")
+    assert caught.value.http_status == (None if files.failure else files.status)
 
 
-def test_a_redirect_is_what_it_is_everywhere(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable) as caught:
-        fetch(Files(status=307), tmp_path)
-    assert (caught.value.exit, caught.value.code, caught.value.http_status) == (Exit.UNREADABLE, "answer.redirect", 307)
+def test_no_part_is_left_behind_by_an_interrupt(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fetch(Files(b"part", failure=KeyboardInterrupt()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_somebody_else_took_away_is_no_failure_of_its_own(tmp_path: Path) -> None:
+    class Taken(Files):
+        def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> Reply:
+            (tmp_path / "a.txt").unlink()
+            raise NetworkError("lost")
+
+    with pytest.raises(NetworkError, match="lost"):
+        fetch(Taken(), tmp_path)
 
 
 def test_a_refused_address_makes_no_file(tmp_path: Path) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as caught:
         fetch(Files(), tmp_path, url="https://169.254.169.254/")
+    assert caught.value.code == "service.file"
+    assert caught.value.message == "the attachment's address is not one a file may come from"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         fetch(Files(), tmp_path / "none" / "a.txt")
+    assert caught.value.message == f"{tmp_path / 'none' / 'a.txt'}: No such file or directory"
