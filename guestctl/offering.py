@@ -1,18 +1,32 @@
 """What a message holds besides its text, as lines for a person: cards, pickers, forms, files, links.
 
-Knows: the message record and the content items in it (web-messaging-v1.md §6.4). Must not know:
-widths, colour, streams. Every string is remote: it comes out visible and on one line. The number
-before an option is its place in the record's `options`, whatever the content says.
+Knows: the message record. Must not know: how content items are written on the wire; widths, colour,
+streams. Every string is remote: it comes out visible and on one line. The number before an option
+is its place in the record's `options`, whatever the content says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from guestctl.clock import epoch_of
+from guestctl.content import (
+    Card,
+    DatePicker,
+    Field,
+    Form,
+    Item,
+    ListPicker,
+    Other,
+    Picked,
+    Place,
+    QuickReplies,
+    Text,
+    read,
+)
 from guestctl.records import Record
 from guestctl.terminal import visible
 
@@ -26,7 +40,7 @@ _FIELDS = {"input": "text", "datePicker": "a date", "listPicker": "a choice", "w
 def lines(record: Record) -> list[Line]:
     """Everything but the text and the files, in the order of the content; options left over come last."""
     page = _Page(record)
-    for item in _objects(record.get("content")):
+    for item in read(record.get("content")):
         page.item(item)
     while page.left:
         page.option(0)
@@ -68,142 +82,102 @@ class _Page:
         self._spoken = bool(record["text"])
 
     def say(self, level: int, *parts: str) -> None:
-        text = " – ".join(part for part in parts if part)
+        text = " – ".join(visible(part) for part in parts if part)
         if text:
             self.lines.append((level, text))
 
     def option(self, level: int, more: str = "", *, text: str | None = None) -> None:
-        """The next of the record's options."""
+        """The next of the record's options, if there is one left."""
+        if not self.left:
+            return
         found = self.left.pop(0)
         self._count += 1
-        label = visible(found["text"]) if text is None else text
         link = f" {address(found['url'])}" if found["url"] else ""
-        self.say(level, f"[{self._count}] {label}{link}", more)
+        self.say(level, f"[{self._count}] {found['text'] if text is None else text}{link}", more)
 
-    def item(self, item: Mapping[str, Any]) -> None:
-        draw: dict[str, Callable[[Mapping[str, Any]], None]] = {
-            "quickReply": self._quick_reply,
-            "quickReplyV2": self._quick_replies,
-            "card": self._card,
-            "generic": self._card,
-            "carousel": self._carousel,
-            "datePicker": self._date_picker,
-            "listPicker": self._list_picker,
-            "form": self._form,
-            "buttonResponse": self._picked,
-            "location": self._location,
-            "text": self._text,
-            "attachment": lambda inner: None,  # drawn from the record's `attachments`
-        }
-        known = [(key, inner) for key, inner in item.items() if key in draw and isinstance(inner, Mapping)]
-        for key, inner in known:
-            draw[key](inner)
-        if not known:
-            kind = _said(item, "contentType")
-            self.say(0, f"({kind}, which cannot be shown here)" if kind else "(something that cannot be shown here)")
+    def item(self, item: Item) -> None:
+        match item:
+            case QuickReplies():
+                self.say(0, item.title or "")
+                for _ in range(item.count):
+                    self.option(0 if item.title is None else 1)
+            case Card():
+                self._card(item)
+            case DatePicker():
+                self._date_picker(item)
+            case ListPicker():
+                self._list_picker(item)
+            case Form():
+                self._form(item)
+            case Picked():
+                self.say(0, "" if self._spoken else f"(picked) {item.text}")
+            case Place():
+                where = " ".join(map(str, item.coordinates))
+                self.say(0, f"(place) {item.text}".rstrip(), item.address, where)
+                self.say(1, "" if item.url is None else address(item.url))
+            case Text():
+                self.say(0, item.body)
+            case Other():
+                unknown = f"{item.kind}, which" if item.kind else "something that"
+                self.say(0, f"({unknown} cannot be shown here)")
 
     # --- one kind each ---
 
-    def _quick_reply(self, reply: Mapping[str, Any]) -> None:
-        if self.left:
-            self.option(0)
-
-    def _quick_replies(self, group: Mapping[str, Any]) -> None:
-        self.say(0, _said(group, "title"))
-        for _ in _objects(group.get("actions")):
-            if self.left:
+    def _card(self, card: Card) -> None:
+        self.say(0, card.title, card.description)
+        for kind, url in card.media:
+            self.say(1, f"({kind}) {_file_name(url)} {address(url)}".replace("  ", " "))
+        for _ in range(card.count):
+            if self.left and self.left[0]["group"] == (card.title or None):
                 self.option(1)
 
-    def _card(self, card: Mapping[str, Any]) -> None:
-        title = card.get("title")
-        self.say(0, _said(card, "title"), _said(card, "description"))
-        for kind in ("image", "video"):
-            url = card.get(kind)
-            if isinstance(url, str) and url:
-                self.say(1, f"({kind}) {_file_name(url)} {address(url)}".replace("  ", " "))
-        most = len(list(_objects([*_list(card.get("actions")), card.get("defaultAction")])))
-        for _ in range(most):
-            if self.left and self.left[0]["group"] == (title or None):
-                self.option(1)
-
-    def _carousel(self, carousel: Mapping[str, Any]) -> None:
-        for card in _objects(carousel.get("cards")):
-            self._card(card)
-
-    def _date_picker(self, picker: Mapping[str, Any]) -> None:
-        self.say(0, _said(picker, "title"), _said(picker, "subtitle"))
-        slots = [slot for slot in _objects(picker.get("availableTimes")) if _said(slot, "dateTime")]
-        for slot in slots:
-            if self.left:
-                self.option(1, text=moment(self.left[0]["payload"], slot.get("duration")))
+    def _date_picker(self, picker: DatePicker) -> None:
+        self.say(0, picker.title, picker.subtitle)
+        slots = [seconds for time, seconds in picker.slots if time]
+        for seconds in slots:
+            self.option(1, text=moment(self.left[0]["payload"], seconds) if self.left else None)
         if not slots:
             self.say(1, f"({_any_date(picker)})")
 
-    def _list_picker(self, picker: Mapping[str, Any]) -> None:
-        received = picker.get("receivedMessage")
-        heading = received if isinstance(received, Mapping) else {}
-        self.say(0, _said(heading, "title"), _said(heading, "subtitle"))
-        for section in _objects(picker.get("sections")):
-            title, level = _said(section, "title"), 1
-            several = "several can be picked" if section.get("multipleSelection") is True else ""
-            if title != _said(heading, "title") or several:
-                self.say(1, title if title != _said(heading, "title") else "", several)
-                level = 2
-            for entry in _objects(section.get("items")):
-                if self.left:
-                    self.option(level, _said(entry, "subtitle"))
+    def _list_picker(self, picker: ListPicker) -> None:
+        self.say(0, picker.title, picker.subtitle)
+        for section in picker.sections:
+            own, several = section.title != picker.title, "several can be picked" if section.several else ""
+            self.say(1, section.title if own else "", several)
+            for entry in section.entries:
+                self.option(2 if own or several else 1, entry.more)
 
-    def _form(self, form: Mapping[str, Any]) -> None:
-        answers = list(_objects(form.get("response")))
-        if answers:
-            for answer in answers:
-                button = _at(answer, "component", "buttonResponse")
-                self.say(0, f"(form) {_said(answer, 'id')}: {_said(button, 'text')}")
+    def _form(self, form: Form) -> None:
+        for name, text in form.answers or ():
+            self.say(0, f"(form) {name}: {text}")
+        if form.answers:
             return
-        introduction = _at(form, "introduction")
-        self.say(0, f"(form) {_said(introduction, 'title')}".rstrip(), _said(introduction, "subtitle"))
-        for page in _objects(form.get("formPages")):
-            title, subtitle = _said(page, "title"), _said(page, "subtitle")
-            heading = [title if title != _said(introduction, "title") else "", subtitle]
+        self.say(0, f"(form) {form.title}".rstrip(), form.subtitle)
+        for page in form.pages:
+            heading = [page.title if page.title != form.title else "", page.subtitle]
             self.say(1, *heading)
-            for component in _objects(page.get("pageComponents")):
-                for key in _FIELDS:
-                    if isinstance(component.get(key), Mapping):
-                        self._field(key, component[key], 2 if any(heading) else 1)
+            for field in page.fields:
+                if field.kind in _FIELDS:
+                    self._field(field, 2 if any(heading) else 1)
 
-    def _field(self, key: str, field: Mapping[str, Any], level: int) -> None:
-        heading = _at(field, "receivedMessage")
-        named = visible(str(field.get("id", "")))
-        title = _said(field, "title") or _said(heading, "title")
-        wanted = _FIELDS[key] + (", needed" if field.get("isRequired") is True else "")
-        if key == "wheelPicker":
-            wanted += ": " + ", ".join(_said(entry, "title") for entry in _objects(field.get("items")))
-        elif key == "listPicker":
-            sections = list(_objects(field.get("sections")))
-            several = any(section.get("multipleSelection") is True for section in sections)
-            offered = ", ".join(_said(entry, "title") for one in sections for entry in _objects(one.get("items")))
-            wanted = f"{'some' if several else 'one'} of: {offered}"
-        elif key == "datePicker":
-            slots = [moment(_said(slot, "dateTime")) for slot in _objects(field.get("availableTimes"))]
-            wanted = f"one of: {', '.join(slots)}" if slots else _any_date(field)
-        self.say(level, f"{named}: {title} ({wanted})" if title not in ("", named) else f"{named}: ({wanted})")
-
-    def _picked(self, response: Mapping[str, Any]) -> None:
-        if not self._spoken:
-            self.say(0, f"(picked) {_said(response, 'text') or _said(response, 'payload')}")
-
-    def _location(self, location: Mapping[str, Any]) -> None:
-        where = " ".join(str(location[key]) for key in ("latitude", "longitude") if _number(location.get(key)))
-        self.say(0, f"(place) {_said(location, 'text')}".rstrip(), _said(location, "address"), where)
-        if isinstance(location.get("url"), str):
-            self.say(1, address(location["url"]))
-
-    def _text(self, text: Mapping[str, Any]) -> None:
-        self.say(0, _said(text, "body"))
+    def _field(self, field: Field, level: int) -> None:
+        title = field.title
+        wanted = _FIELDS[field.kind] + (", needed" if field.required else "")
+        match field.picker:
+            case DatePicker() as picker:
+                slots = [moment(time) for time, _ in picker.slots]
+                wanted = f"one of: {', '.join(slots)}" if slots else _any_date(picker)
+            case ListPicker() as picker:
+                title = title or picker.title
+                offered = ", ".join(entry.title for section in picker.sections for entry in section.entries)
+                wanted = f"{'some' if any(one.several for one in picker.sections) else 'one'} of: {offered}"
+            case None if field.kind == "wheelPicker":
+                wanted += ": " + ", ".join(entry.title for entry in field.entries)
+        self.say(level, f"{field.id}: {title} ({wanted})" if title not in ("", field.id) else f"{field.id}: ({wanted})")
 
 
-def _any_date(picker: Mapping[str, Any]) -> str:
-    bounds = [(word, _said(picker, key)[:10]) for word, key in (("from", "dateMinimum"), ("to", "dateMaximum"))]
+def _any_date(picker: DatePicker) -> str:
+    bounds = (("from", picker.earliest[:10]), ("to", picker.latest[:10]))
     return "any date" + "".join(f" {word} {bound}" for word, bound in bounds if bound)
 
 
@@ -219,29 +193,3 @@ def _ascii(host: str) -> str:
         return visible(host.encode("idna").decode("ascii"))
     except UnicodeError:
         return visible(host)
-
-
-def _said(source: Mapping[str, Any], key: str) -> str:
-    value = source.get(key)
-    return visible(value) if isinstance(value, str) else ""
-
-
-def _at(source: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    for step in path:
-        inner = source.get(step)
-        if not isinstance(inner, Mapping):
-            return {}
-        source = inner
-    return source
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else ()
-
-
-def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
-    return (entry for entry in _list(value) if isinstance(entry, Mapping))
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

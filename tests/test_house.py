@@ -39,6 +39,7 @@ BELOW = {
     "errors": set[str](),
     "clock": set[str](),
     "model": set[str](),
+    "content": set[str](),
     "regions": {"errors"},
     "files": {"errors", "model"},
     "strict_yaml": {"errors", "model"},

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from guestctl.checking.variables import filled
-from guestctl.model import Json, Message, Role
+from guestctl.content import Card, read
+from guestctl.model import Message, Role
 
 T = TypeVar("T")
 
@@ -165,18 +166,7 @@ def _within(wanted: str, text: str) -> bool:
 
 def _cards(message: Message) -> Iterator[str]:
     """The words of every card, those of a carousel included."""
-    for item in message.content:
-        if isinstance(item, dict):
-            for card in (item.get("card"), item.get("generic"), *_cards_of(item.get("carousel"))):
-                if isinstance(card, dict):
-                    yield "\n".join(
-                        str(card[key]) for key in ("title", "description") if isinstance(card.get(key), str)
-                    )
-
-
-def _cards_of(carousel: Json) -> list[Any]:
-    cards = carousel.get("cards") if isinstance(carousel, dict) else None
-    return cards if isinstance(cards, list) else []
+    return (f"{card.title}\n{card.description}" for card in read(message.content) if isinstance(card, Card))
 
 
 def _files(message: Message) -> Iterator[str]:
