@@ -167,6 +167,14 @@ def test_a_lock_is_held_among_commands(files: Files) -> None:
     taken()
 
 
+def test_every_version_looks_for_a_lock_in_one_place(files: Files) -> None:
+    """Two of them may be at work at once."""
+    release = files.open().grab("session 1", "send")
+    assert release is not None
+    assert (files.path / "locks" / "7dbd06d023712b32-27ce1d1bf4270020.lock").exists()
+    release()
+
+
 def test_a_lock_outlives_another_try_for_it(files: Files) -> None:
     """Closing any descriptor of a file would give its locks back, and only other processes would notice."""
     opened = files.open()

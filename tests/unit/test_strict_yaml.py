@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,30 @@ def test_what_is_refused_and_where(text: str, said: str) -> None:
     assert refused(text).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("text", "in_c", "in_python"),
+    [
+        ("x: 1\na: 'open", "2: found unexpected end of stream", None),
+        ("a: 1\n\tb: 1\nc: 2", "2: a tab; YAML is indented with spaces", None),
+        ("\ta: 1\nb", "1: a tab; YAML is indented with spaces", None),
+        ("x: 1\na: \ud800", "1: surrogates not allowed", "1: special characters are not allowed"),
+        ('x: 1\na: "\\UFFFFFFFF"', "2: found invalid Unicode character escape code", "2: not YAML"),
+        ("a: b\x85\x85- c", "3: did not find expected key", "3: expected <block end>, but found '-'"),
+    ],
+)
+def test_what_the_parser_has_against_it_is_told_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, text: str, in_c: str, in_python: str | None
+) -> None:
+    if hasattr(yaml, "CSafeLoader"):
+        assert refused(text) == f"f.yaml:{in_c}"
+    monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    assert refused(text) == f"f.yaml:{in_python or in_c}"
+
+
 def test_twenty_levels_are_enough_for_anybody() -> None:
-    assert parse("[" * MAX_DEPTH + "]" * MAX_DEPTH, "f.yaml").plain() is not None
+    for start, end in (("[", "]"), ("{a: ", "}")):
+        assert parse(start * MAX_DEPTH + end * MAX_DEPTH, "f.yaml").plain() is not None
+        assert refused(start * (MAX_DEPTH + 1)) == f"f.yaml:1: nested deeper than {MAX_DEPTH} levels"
 
 
 def test_a_quoted_merge_sign_is_a_key_like_any_other() -> None:
@@ -113,7 +136,8 @@ def test_a_quoted_merge_sign_is_a_key_like_any_other() -> None:
 def test_the_parser_in_c_is_only_a_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'a: [1, no, {b: "x"}]\nc: |\n  two\n  lines\nd: "\\ud800"'
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
-    assert "surrogate" in refused(text)
+    assert refused(text) == "f.yaml:5: an escape gives half of a surrogate pair, which is no character"
+    assert "surrogate" in refused('"\\udfff"')
     good = text.rpartition("\n")[0]
     assert parse(good, "f.yaml").plain() == {"a": [1, "no", {"b": "x"}], "c": "two\nlines"}
     assert refused('a: "\\UFFFFFFFF"').startswith("f.yaml:1: ")
@@ -128,7 +152,8 @@ def test_files_are_read_with_and_without_a_byte_order_mark(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"a: 1\nb: \xff\n", ":2: not UTF-8"), (b"#" * (MAX_BYTES + 1), ":1: larger than 256 KiB")]
+    ("content", "said"),
+    [(b"\na: 1\nb: \xff\n\n\n", ":3: not UTF-8"), (b"#" * (MAX_BYTES + 1), ":1: larger than 256 KiB")],
 )
 def test_files_that_are_not_ours_to_read(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "f.yaml"
@@ -136,12 +161,38 @@ def test_files_that_are_not_ours_to_read(tmp_path: Path, content: bytes, said: s
     with pytest.raises(UsageError) as caught:
         read(path)
     assert caught.value.message == f"{path}{said}"
+    assert caught.value.code == "config.file"
 
 
-def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.yaml", tmp_path, tmp_path / "a\0b"):
-        with pytest.raises(UsageError):
-            read(path)
+def test_the_largest_that_is_read(tmp_path: Path) -> None:
+    assert parse("#" * MAX_BYTES, "f.yaml").plain() is None
+    path = tmp_path / "f.yaml"
+    path.write_bytes(b"#" * MAX_BYTES)
+    assert read(path).plain() is None
+
+
+def test_no_more_of_a_giant_file_is_read_than_it_takes_to_refuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Giant(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size == MAX_BYTES + 1
+            return b"#" * size
+
+    monkeypatch.setattr(Path, "open", lambda *_: Giant())
+    with pytest.raises(UsageError, match="larger than 256 KiB"):
+        read(Path("f.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("none.yaml", "No such file or directory"), ("", "Is a directory"), ("a\0b", "embedded null byte")],
+)
+def test_a_missing_file_and_a_directory(tmp_path: Path, name: str, why: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(UsageError) as caught:
+        read(path)
+    assert caught.value.code == "config.file"
+    assert caught.value.message == f"{path}: {why}"
+    assert caught.value.hint == "Check the file's name and permissions."
 
 
 PRINTABLE = st.characters(categories=["L", "N", "P", "S", "Zs"])
