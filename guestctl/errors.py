@@ -265,3 +265,14 @@ class InDoubt(Failure):
     def __init__(self, message: str, *, key: str, api: str | None = None) -> None:
         super().__init__(message, api=api)
         self.key = key
+
+
+def bug(error: Exception) -> Failure:
+    """An exception nobody foresaw. Its text may hold anything, so only its place is told."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else f" at {frame.tb_frame.f_globals.get('__name__')}:{frame.tb_lineno}"
+    failure = Failure(f"this is a bug: {type(error).__name__}{place}")
+    failure.__cause__ = error
+    return failure

@@ -14,7 +14,7 @@ from guestctl.checking.results import Outcome, Trouble
 from guestctl.checking.scenario import Play, Stopped
 from guestctl.checking.script import Scenario, Script
 from guestctl.checking.service import Service
-from guestctl.errors import Exit, Failure, Forbidden, NetworkError, Unauthorised, UsageError
+from guestctl.errors import Exit, Failure, Forbidden, NetworkError, Unauthorised, UsageError, bug
 
 #: Failures at the door that tell of the service or the profile, not of one scenario.
 _CLOSED = (NetworkError, Unauthorised, Forbidden, UsageError)
@@ -101,7 +101,8 @@ class Runner:
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """The outcomes in the order of the jobs, each as soon as it and those before it are there.
 
-        Closing the generator early stops what is running. A bug in a scenario is raised here.
+        Closing the generator early stops what is running. A scenario that dies of a bug of ours has that for
+        its outcome; what else goes wrong in a thread is raised here.
         """
         done = self._done
         change = threading.Condition()
@@ -115,7 +116,7 @@ class Runner:
                     return
                 result: Outcome | BaseException
                 try:
-                    result = self.one(jobs[number], number)
+                    result = self._one_or_bug(jobs[number], number)
                 except Stopped:
                     return
                 except BaseException as error:  # told by whoever waits for it
@@ -154,8 +155,19 @@ class Runner:
             return playing.cut_off(cause("interrupted while it ran"))
         return replace(self._not_run(job, cause("interrupted before it began")), attempts=0)
 
+    def _one_or_bug(self, job: Job, number: int) -> Outcome:
+        try:
+            return self.one(job, number)
+        except Stopped:
+            raise
+        except Exception as error:
+            playing, failure = self._playing.get(number), bug(error)
+            outcome = self._not_run(job, failure) if playing is None else playing.cut_off(failure)
+            self._progress(Progress(number, outcome=outcome))
+            return outcome
+
     def one(self, job: Job, number: int = 0) -> Outcome:
-        """One scenario, as often as it may be tried. Raises Stopped."""
+        """One scenario, as often as it may be tried. Raises Stopped, and whatever is a bug of ours."""
         tries = 1 + max(self._rules.retries, job.scenario.retries)
         for attempt in range(1, tries + 1):
             outcome = replace(self._try(job, number, attempt), attempts=attempt)

@@ -97,6 +97,8 @@ def check(
                 outcomes += runner.left(jobs, len(outcomes), _cause(error))
         if junit is not None:
             junit_report.write(junit, outcomes)
+        if run.options.debug:
+            _trace_bugs(run, jobs, outcomes)
         if cut_off is not None:
             if not isinstance(cut_off, (ClosedPipe, Failure)):
                 report.cut_off(outcomes, run.clock.monotonic() - begun)
@@ -199,6 +201,17 @@ def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcom
         both = {**known, **fresh}
         golden.save(script.golden, {name: both[name] for name in names if name in both})
         run.out.say(f"{script.golden}: {plural(len(fresh), 'golden transcript')} written")
+
+
+def _trace_bugs(run: Invocation, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    """Where scenarios died of a bug of ours, as --debug shows it for any command."""
+    import traceback
+
+    for job, outcome in zip(jobs, outcomes, strict=False):
+        failure = outcome.trouble and outcome.trouble.failure
+        if failure and failure.code == "bug" and failure.__cause__ is not None:
+            told = "".join(traceback.format_exception(failure.__cause__)).rstrip("\n")
+            run.out.trouble(job.service.redactor().text(told))
 
 
 def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> None:

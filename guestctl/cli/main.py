@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from guestctl.cli import help as help_text
 from guestctl.cli import registry
 from guestctl.cli.invocation import Invocation, World
-from guestctl.errors import NEXT_STEPS, Exit, Failure, UsageError
+from guestctl.errors import NEXT_STEPS, Exit, Failure, UsageError, bug
 from guestctl.output import MODES, ClosedPipe, Mode, Output
 from guestctl.terminal import Terminal
 
@@ -70,7 +70,7 @@ class _Run:
         except ClosedPipe:
             return Exit.BROKEN_PIPE
         except Exception as error:
-            return self._told(_bug(error))
+            return self._told(bug(error))
 
     def _go(self) -> int | None:
         words, rest, unknown, topic = self.parsed
@@ -219,17 +219,6 @@ def _unknown(words: tuple[str, ...], unknown: str) -> UsageError:
     group = f"{words[0]} " if words else ""
     hint = f"Did you mean `{nearest}`?" if nearest else f"`guestctl {group}--help` lists what there is."
     return UsageError(said, hint=hint)
-
-
-def _bug(error: Exception) -> Failure:
-    """An exception nobody foresaw. Its text may hold anything, so only its place is told."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = "" if frame is None else f" at {frame.tb_frame.f_globals.get('__name__')}:{frame.tb_lineno}"
-    failure = Failure(f"this is a bug: {type(error).__name__}{place}")
-    failure.__cause__ = error
-    return failure
 
 
 def _glimpsed(rest: Sequence[str]) -> str | None:

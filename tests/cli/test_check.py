@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from junitparser import JUnitXml
 
+from guestctl.checking.results import Trouble
+from guestctl.checking.scenario import Play
+from guestctl.checking.script import Step
 from guestctl.dialects import NAMES
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
@@ -439,3 +442,48 @@ def test_the_keys_are_listed(checks: Front) -> None:
     result = checks("check", "--keys")
     assert result.code == 0
     assert "| `waitForReplyContaining` |" in result.out
+
+
+@pytest.fixture
+def buggy(checks: Front, monkeypatch: pytest.MonkeyPatch) -> Front:
+    """The second of three scenarios meets a bug of ours."""
+    do = Play._do
+
+    def broken(play: Play, step: Step) -> Trouble | None:
+        secret = "s3cr3t-in-a-local"
+        if play.scenario.name == "Leaves the survey":
+            raise ZeroDivisionError(f"bad {secret}")
+        return do(play, step)
+
+    monkeypatch.setattr(Play, "_do", broken)
+    return checks
+
+
+@pytest.mark.parametrize("parallel", ["1", "3"])
+def test_a_scenario_that_dies_of_a_bug_says_so_and_stops_no_other(buggy: Front, tmp_path: Path, parallel: str) -> None:
+    result = buggy("check", "good.yaml", "--junit", "out.xml", "--parallel", parallel, "-o", "table")
+    assert result.code == 70
+    assert result.out.startswith("ok    good.yaml: Takes the survey\nERROR good.yaml: Leaves the survey\n")
+    assert "this is a bug: ZeroDivisionError at tests.cli.test_check:" in result.out
+    assert "code: bug (exit 70)" in result.out
+    assert "interrupted" not in result.out
+    assert result.out.endswith("2 passed, 0 failed, 1 error\n")
+    [suite] = JUnitXml.fromfile(str(tmp_path / "out.xml"))
+    assert (suite.tests, suite.errors, suite.failures) == (3, 1, 0)
+    [error] = next(case for case in suite if case.name == "Leaves the survey").result
+    assert (error.type, error.message.partition(" at ")[0]) == ("bug", "this is a bug: ZeroDivisionError")
+    assert "s3cr3t" not in result.out + result.err + (tmp_path / "out.xml").read_text()
+
+
+def test_a_bug_is_told_in_every_report(buggy: Front) -> None:
+    whole = buggy("check", "good.yaml", "-o", "json").record
+    assert [found["verdict"] for found in whole["scenarios"]] == ["passed", "error", "passed"]
+    assert whole["scenarios"][1]["trouble"]["error"]["code"] == "bug"
+    tap = buggy("check", "good.yaml", "--tap").out
+    assert "not ok 2 - good.yaml: Leaves the survey" in tap
+    assert "Bail out" not in tap
+    marked = buggy("check", "good.yaml", GITHUB_ACTIONS="true").out
+    assert "title=Leaves the survey::this is a bug" in marked
+    debugged = buggy("check", "good.yaml", "--debug").err
+    assert "Traceback" in debugged
+    assert "secret = " not in debugged
