@@ -69,6 +69,10 @@ def test_all_at_once() -> None:
     assert parse(CONVERSATION) == UNDERSTOOD
 
 
+def test_nothing_yet() -> None:
+    assert Frames().next() is None
+
+
 def test_byte_by_byte() -> None:
     assert parse(*(bytes([byte]) for byte in CONVERSATION)) == UNDERSTOOD
 
@@ -78,9 +82,15 @@ def test_split_at_every_offset() -> None:
         assert parse(CONVERSATION[:at], CONVERSATION[at:]) == UNDERSTOOD
 
 
-@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536, MAX_MESSAGE])
+def test_a_payload_that_looks_like_a_frame() -> None:
+    data = frame(PING, text("hi"))
+    assert parse(data[:2], data[2:]) == [Ping(text("hi"))]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 125, 126, 256, 65535, 65536, MAX_MESSAGE])
 def test_every_length_form(size: int) -> None:
     assert parse(text("x" * size)) == ["x" * size]
+    assert parse(text("x" * size) + text("y" * 1000)) == ["x" * size, "y" * 1000]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +109,7 @@ def test_every_length_form(size: int) -> None:
         (frame(PONG, fin=False), 1002, "a fragmented control frame"),
         (frame(CLOSE, fin=False), 1002, "a fragmented control frame"),
         (frame(0, b"x"), 1002, "a fragment out of place"),
-        (frame(TEXT, b"x", fin=False) + text("y"), 1002, "a fragment out of place"),
+        (frame(TEXT, b"x", fin=False) + text("whole"), 1002, "a fragment out of place"),
         (frame(BINARY, b"x"), 1003, "a binary message"),
         (frame(TEXT, b"x", fin=False) + frame(BINARY, b"y"), 1003, "a binary message"),
         (close(1000, b"\xff"), 1007, "text that is not UTF-8"),
@@ -175,6 +185,8 @@ def test_a_message_may_not_grow_past_the_limit_in_fragments() -> None:
     half = b"x" * (MAX_MESSAGE // 2)
     assert len(str(parse(frame(TEXT, half, fin=False), frame(0, half))[0])) == MAX_MESSAGE
     assert violation(frame(TEXT, half, fin=False), frame(0, half, fin=False), frame(0, b"x")) == 1009
+    for control, heard in ((frame(PING, b"no part of it"), Ping(b"no part of it")), (close(), Close(1000, ""))):
+        assert parse(frame(TEXT, half, fin=False), frame(0, half, fin=False), control) == [heard]
 
 
 def test_the_number_of_fragments_is_limited() -> None:

@@ -396,6 +396,18 @@ def test_a_ping_between_fragments_is_answered() -> None:
         socket.close()
 
 
+def test_pings_that_come_at_once_are_all_answered() -> None:
+    def script(conn: Conn) -> None:
+        conn.upgrade(frame(PING, b"1") + frame(PING, b"2") + frame(PONG) + text("x"))
+        assert [conn.frame(), conn.frame()] == [(PONG, b"1"), (PONG, b"2")]
+        conn.goodbye()
+
+    with serving(script) as peer:
+        socket = connect(peer)
+        assert hear(socket) == "x"
+        socket.close()
+
+
 def test_waiting_is_not_looking_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     take = Stream.take
@@ -775,7 +787,10 @@ def test_closing_drains_what_is_on_its_way() -> None:
 
 
 def test_after_closing_everybody_is_told_so() -> None:
-    with serving(lambda conn: conn.upgrade().frame()) as peer:
+    def script(conn: Conn) -> None:
+        assert conn.upgrade().frame() == (CLOSE, (4000).to_bytes(2, "big"))
+
+    with serving(script) as peer:
         socket = connect(peer)
         socket.close(4000)
         with pytest.raises(NetworkError) as reading:
