@@ -33,8 +33,8 @@ rules:
   - equals: Track it
     reply: "**Out for delivery**, three stops before you."
 """
-#: What stands in the picture for the moments of the run: begun, and expires.
-_MOMENTS = ("2026-03-04T09:15:27.412Z", "2026-03-07T09:15:27.000Z")
+#: What stands in the picture for the days of the run, on which it begins and a session expires, and for its hours.
+_DAYS = ("2026-03-04", "2026-03-07")
 _CLOCK = "09:15:27"
 
 
@@ -61,9 +61,9 @@ def _typed(guest: Front, *argv: str) -> Iterator[str]:
     yield f"\x1b[1m$ guestctl {typed}\x1b[0m"
     told = guest(*argv, tty=True)
     assert told.code == 0, told.err
-    moments = cycle(_MOMENTS)
-    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lambda _: next(moments), told.out)
-    yield from re.sub(r"(?<![T:\d])\d\d:\d\d:\d\d", _CLOCK, text).rstrip("\n").split("\n")
+    days = cycle(_DAYS)
+    text = re.sub(r"(?<!\d)\d{4}-\d\d-\d\d(?!\d)", lambda _: next(days), told.out)
+    yield from re.sub(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)", _CLOCK, text).rstrip("\n").split("\n")
 
 
 def _push(guest: Front, text: str) -> None:
