@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 
 from guestctl.clock import Clock, Deadline, SystemClock
 from guestctl.errors import UsageError
-from guestctl.profiles import GROUPS, KEYS, SANDBOX, VARIABLE, bad_name, load, read_value, unknown_key, validated
+from guestctl.profile_keys import GROUPS, KEYS, read_value, unknown_key
+from guestctl.profiles import SANDBOX, VARIABLE, bad_name, load, validated
 from guestctl.strict_yaml import MAX_BYTES, parse
 
 #: One thread of this process at a time. Closing any descriptor of the lock file would drop the others' locks.

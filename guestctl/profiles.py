@@ -1,26 +1,25 @@
 """Profiles: the YAML file people edit, and how its values meet options and the environment.
 
-Knows: where the file is, its keys, `${VAR}`, precedence, and the built-in `sandbox` profile
-(contract.md §3). Must not know: what any dialect does with a value; the sandbox's code (its
+Knows: where the file is, `${VAR}`, precedence, and the built-in `sandbox` profile (contract.md §3).
+Must not know: how one value is read; what any dialect does with it; the sandbox's code (its
 published deployment and OAuth client are written here again on purpose).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from guestctl.errors import UsageError
-from guestctl.model import Json, Profile, Retry, Secret
-from guestctl.regions import REGIONS, domain_of
+from guestctl.model import Json, Profile, Retry
+from guestctl.profile_keys import GROUPS, KEYS, SURROGATE, read_value, suggest, unknown_key, variable
+from guestctl.regions import REGIONS
 from guestctl.strict_yaml import Located, read
 from guestctl.values import immutable
 
@@ -52,182 +51,6 @@ _SANDBOX_VALUES: Mapping[str, str] = {
 _SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
 
 
-#: Half a character: what Python makes of bytes in the environment that are not UTF-8.
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-# --- values as text ---
-
-
-def seconds(text: str) -> float:
-    """A duration: a number of seconds, or one with ms, s, m or h. Raises ValueError."""
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)", text.strip(), re.ASCII)
-    if found is None:
-        raise ValueError("expected a duration such as 30, 500ms, 30s or 2m")
-    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}[found[2]]
-
-
-def _text(text: str) -> str:
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
-        raise ValueError("control characters (a line break?) are not allowed")
-    if _SURROGATE.search(text):
-        raise ValueError("it is not valid UTF-8")
-    return text
-
-
-def _word(text: str) -> str:
-    if not _text(text).strip() or any(character.isspace() for character in text):
-        raise ValueError("expected one word without spaces")
-    return text
-
-
-def _label(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?", text, re.ASCII):
-        raise ValueError("it becomes part of a host name: only letters, digits, dots and hyphens")
-    return text
-
-
-def _email(text: str) -> str:
-    if not re.fullmatch(r"[^@\s]+@[^@\s]+", _text(text)):
-        raise ValueError("expected an e-mail address")
-    return text
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
-        raise ValueError("expected a whole number, 0 or more")
-    return int(text)
-
-
-def _path(text: str) -> str:
-    if not _word(text).startswith("/"):
-        raise ValueError("expected a path that begins with /")
-    return text
-
-
-def _secret(text: str) -> Secret:
-    return Secret(_word(text))
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def checked(text: str) -> str:
-        parts = urlsplit(_word(text))
-        _ = parts.port  # raises ValueError when it is none
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"expected an address that begins with {' or '.join(s + '://' for s in schemes)}")
-        if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
-            raise ValueError("an address here has no credentials, query or fragment")
-        return text
-
-    return checked
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def checked(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"it is one of {', '.join(choices)}{_suggest(text, choices)}")
-        return text
-
-    return checked
-
-
-def _api(text: str) -> str:
-    from guestctl.dialects import NAMES
-
-    return _one_of(*NAMES)(text)
-
-
-def _region(text: str) -> str:
-    try:
-        return domain_of(text)
-    except UsageError as error:
-        raise ValueError(error.message) from error
-
-
-def _object(text: str) -> dict[str, Json]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("expected a JSON object") from error
-    if not isinstance(value, dict):
-        raise ValueError("expected a JSON object")
-    return value
-
-
-def _texts(text: str) -> dict[str, str]:
-    found = _object(text)
-    if not all(isinstance(value, str) for value in found.values()):
-        raise ValueError("expected a JSON object whose values are all text")
-    return found
-
-
-def _yes_or_no(text: str) -> bool:
-    return _one_of("true", "false")(text) == "true"
-
-
-@immutable
-class Key:
-    """One profile key: its field in `model.Profile` (None: part of `retry`) and how its text is read.
-
-    `read` raises ValueError saying what was expected. `tree`: a mapping in the file, JSON elsewhere.
-    `file_only`: neither an option nor a variable sets it.
-    """
-
-    field: str | None
-    read: Callable[[str], Any]
-    tree: bool = False
-    file_only: bool = False
-
-
-#: Every key, nested ones dotted, in the order they are shown.
-KEYS: Mapping[str, Key] = {
-    "api": Key("api", _api),
-    "region": Key("region", _region),
-    "base_url": Key("base_url", _url("https", "http")),
-    "socket_url": Key("socket_url", _url("wss", "ws")),
-    "config_url": Key("config_url", _url("https", "http")),
-    "deployment_id": Key("deployment_id", _word),
-    "origin": Key("origin", _word),
-    "attributes": Key("attributes", _texts, tree=True),
-    "tls.ca": Key("ca", _text),
-    "tls.cleartext": Key("cleartext", _yes_or_no, file_only=True),
-    "retry.attempts": Key(None, _count),
-    "retry.base": Key(None, seconds),
-    "retry.cap": Key(None, seconds),
-    "name": Key("guest_name", _text),
-    "email": Key("email", _email),
-    "queue": Key("queue", _text),
-    "skill": Key("skill", _text),
-    "language": Key("language", _text),
-    "environment": Key("environment", _label),
-    "org": Key("org", _label),
-    "aws_region": Key("aws_region", _label),
-    "socket_path": Key("socket_path", _path),
-    "refresh_style": Key("refresh_style", _one_of("guest-refresh", "guest-token")),
-    "store_tokens": Key("store_tokens", _one_of("database", "memory")),
-    "journey_context": Key("journey_context", _object, tree=True),
-    "application": Key("application", _text),
-    "oauth.client_id": Key("client_id", _word),
-    "oauth.client_secret": Key("client_secret", _secret),
-}
-GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
-
-
-def variable(key: str) -> str:
-    """The environment variable that sets a key."""
-    return f"GUESTCTL_{key.replace('.', '_').upper()}"
-
-
-def _suggest(word: str, choices: Iterator[str] | tuple[str, ...] | list[str]) -> str:
-    near = get_close_matches(word[:100], list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def unknown_key(key: str) -> str:
-    inside = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2] and name != key]
-    return f"unknown key {key!r}" + (f"; did you mean {inside[0]!r}?" if inside else _suggest(key, list(KEYS)))
-
-
 # --- the file ---
 
 
@@ -250,7 +73,7 @@ class ProfileFile:
         if name not in self.profiles:
             known = ", ".join((*self.names, SANDBOX))
             raise UsageError(
-                f"no profile {name!r} in {self.path}{_suggest(name, [*self.names, SANDBOX])}; there are: {known}",
+                f"no profile {name!r} in {self.path}{suggest(name, [*self.names, SANDBOX])}; there are: {known}",
                 code="config.profile",
             )
         return self.profiles[name]
@@ -304,7 +127,7 @@ def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
     members = {} if root.value is None else _mapping(root, path, "the file", "`default` and `profiles`")
     for key, found in members.items():
         if key not in {"default", "profiles"}:
-            raise _wrong(path, found, f"unknown key {key!r}{_suggest(key, ['default', 'profiles'])}")
+            raise _wrong(path, found, f"unknown key {key!r}{suggest(key, ['default', 'profiles'])}")
     profiles: dict[str, Mapping[str, Located]] = {}
     if (listed := members.get("profiles")) is not None and listed.value is not None:
         for name, profile in _mapping(listed, path, "profiles", "one profile by name each").items():
@@ -318,7 +141,7 @@ def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
         raise _wrong(
             path,
             default,
-            f"default: no profile {given}{_suggest(default.text or '', known)}; there are: {', '.join(known)}",
+            f"default: no profile {given}{suggest(default.text or '', known)}; there are: {', '.join(known)}",
         )
     return ProfileFile(path, None if default is None else default.text, profiles, exposed)
 
@@ -375,13 +198,6 @@ def _wrong(path: Path, found: Located, problem: str) -> UsageError:
     return UsageError(f"{path}:{found.line}: {problem}", code="config.file")
 
 
-def read_value(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:
-    try:
-        return KEYS[key].read(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}", code=code, hint=hint) from error
-
-
 # --- variables ---
 
 VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?", re.ASCII)
@@ -417,7 +233,7 @@ def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> 
                 code="config.key",
                 hint=f"Set {name}, or write ${{{name}:-default}} in the profile.",
             )
-        if _SURROGATE.search(found):
+        if SURROGATE.search(found):
             raise UsageError(
                 f"{path}:{leaf.line}: {key}: the environment variable {name} is not valid UTF-8", code="config.key"
             )

@@ -88,7 +88,7 @@ def _keep_secret(script: Script, profile: Profile) -> None:
 
 def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Profile values given for this run alone, as text by key."""
-    from guestctl.profiles import KEYS
+    from guestctl.profile_keys import KEYS
 
     named = (key for key, rule in KEYS.items() if not rule.file_only)
     variables = {key: environ.get("GUESTCTL_" + key.replace(".", "_").upper()) for key in named}
@@ -115,7 +115,7 @@ def _given(values: Mapping[str, str]) -> dict[str, Any]:
 
 def _field(key: str, text: str, where: str, code: str, hint: str) -> dict[str, Any]:
     """A text as a field of a profile."""
-    from guestctl.profiles import KEYS
+    from guestctl.profile_keys import KEYS
 
     try:
         value = KEYS[key].read(text)

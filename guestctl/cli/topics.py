@@ -133,14 +133,14 @@ def page(topic: str, width: int | None) -> str:
 
 
 def _environment(width: int | None) -> Iterator[str]:
-    from guestctl import profiles
+    from guestctl import profile_keys
 
     yield paragraphs(
         "A value comes from an option, else the environment, else the profile, else it is the default.", width
     )
     yield "Of guestctl:\n" + columns(OURS.items(), width)
     yield "Profile keys:\n" + columns(
-        ((profiles.variable(key), key) for key, rule in profiles.KEYS.items() if not rule.file_only), width
+        ((profile_keys.variable(key), key) for key, rule in profile_keys.KEYS.items() if not rule.file_only), width
     )
     yield "Of others, too:\n" + columns(COMMON.items(), width)
     yield "`guestctl profile show` prints each value and where it came from.\n"

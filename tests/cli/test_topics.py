@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl import profiles
+from guestctl import profile_keys
 from guestctl.checking import keys
 from guestctl.cli import topics
 from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, split
@@ -48,7 +48,7 @@ def test_output(alone: Front) -> None:
 
 
 def test_profiles(alone: Front) -> None:
-    assert set(topics.KEYS) == set(profiles.KEYS)
+    assert set(topics.KEYS) == set(profile_keys.KEYS)
     page = alone("help", "profiles").out
     assert all(region.domain in page for region in REGIONS)
 
@@ -91,7 +91,7 @@ def test_faults(alone: Front) -> None:
 def test_environment(alone: Front) -> None:
     """Every variable the source names is documented, and every documented one is in the source."""
     page = alone("help", "environment").out
-    keys = {profiles.variable(key) for key, rule in profiles.KEYS.items() if not rule.file_only}
+    keys = {profile_keys.variable(key) for key, rule in profile_keys.KEYS.items() if not rule.file_only}
     assert all(f"  {name} " in page for name in keys | set(topics.OURS))
     sources = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "topics.py")
     named = set(re.findall(r"GUESTCTL_[A-Z_]+[A-Z]\b", sources))

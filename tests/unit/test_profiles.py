@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from guestctl import dialects, profiles
 from guestctl.errors import UsageError
 from guestctl.model import Profile, Retry, Secret
-from guestctl.profiles import Resolved, find, load, locate, resolve, seconds
+from guestctl.profile_keys import KEYS, seconds
+from guestctl.profiles import Resolved, find, load, locate, resolve
 
 CONTRACT = """\
 default: staging
@@ -513,7 +514,7 @@ def test_any_file_loads_or_is_refused(tmp_path_factory: pytest.TempPathFactory, 
             resolved(directory, name, file=str(path), environ={"A": value, "GUESTCTL_NAME": value})
 
 
-@given(st.sampled_from(list(profiles.KEYS)), st.text(max_size=30))
+@given(st.sampled_from(list(KEYS)), st.text(max_size=30))
 @settings(max_examples=400)
 def test_any_value_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, key: str, value: str) -> None:
     path = tmp_path_factory.getbasetemp() / "given.yaml"
