@@ -86,7 +86,7 @@ def save(
     if not allowed(request.url, local=local):
         raise Refused("the attachment's address is not one a file may come from", code="service.file")
     target = to / safe_name(offered, attachment_id) if to.is_dir() else to
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # exclusive: nor is a link followed
     try:
         descriptor = os.open(target, flags, 0o600)
     except FileExistsError:

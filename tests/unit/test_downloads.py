@@ -61,11 +61,23 @@ def test_it_never_leaves_the_folder(tmp_path: Path, offered: str) -> None:
         ("Grüße 😀.txt", "Grüße 😀.txt"),
         ("x" * 300 + ".pdf", "x" * (NAME_BYTES - 4) + ".pdf"),
         ("x." + "y" * 300, "x." + "y" * (NAME_BYTES - 2)),
-        ("😀" * 100 + ".pdf", "😀" * 49 + ".pdf"),
+        ("a" + "😀" * 100 + ".pdf", "a" + "😀" * 48 + ".pdf"),
+        ("a\u2003b\u2028c\x85.txt", "a b c.txt"),
+        (" .- a <b>: c|d?.txt . ", "a b cd.txt"),
+        ("XXL X.XX", "XXL X.XX"),
+        ("X" * 300 + ".pdf", "X" * (NAME_BYTES - 4) + ".pdf"),
+        ("x" * 190 + " . . . . . " + "y" * 50 + ".pdf", "x" * 190 + ".pdf"),
+        ("x" * 300 + "." + "y" * 18, "x" * (NAME_BYTES - 19) + "." + "y" * 18),
+        ("x" * 300 + "." + "y" * 19, "x" * NAME_BYTES),
     ],
 )
 def test_names(offered: str | None, name: str) -> None:
     assert safe_name(offered, "id1") == name
+
+
+def test_a_file_without_a_name_is_called_by_its_id() -> None:
+    assert safe_name("", "Ab-1/../z2") == "attachment-Ab-1z2"
+    assert safe_name("..", "x" * 50) == "attachment-" + "x" * 40
 
 
 def test_an_enormous_name_costs_nothing() -> None:
