@@ -81,11 +81,10 @@ class _Adapter(HTTPAdapter):
 def _pool_classes(network: Network, limit: Limit) -> dict[str, type[HTTPConnectionPool]]:
     class Plain(HTTPConnection):
         def connect(self) -> None:
-            proxy = None if self.proxy is None else Proxy(self.proxy.host or "", self.proxy.port or 80)
-            if proxy is None:
+            if self.proxy is None:
                 self.sock = network.open(f"http://{authority(self.host, self.port)}", limit)
-            else:
-                self.sock = dial(proxy.host, proxy.port, limit, proxy=proxy)
+            else:  # host and port are the proxy's
+                self.sock = dial(self.host, self.port, limit, proxy=Proxy(self.host, self.port))
 
     class Secure(HTTPSConnection):
         def connect(self) -> None:

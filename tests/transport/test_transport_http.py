@@ -156,6 +156,7 @@ def test_uploads_report_progress() -> None:
     http.close()
     assert seen[-1] == (len(content), len(content))
     assert seen == sorted(seen)
+    assert len(seen) > 1
 
 
 def test_netrc_and_the_urls_user_never_replace_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +192,7 @@ def test_connections_are_kept_and_cookies_are_not() -> None:
         for _ in range(3):
             http.perform(get(peer), headers={}, deadline=soon())
         assert peer.accepted == 1
+    assert not http._session.cookies, "nor are they remembered"
     http.close()
     http.close()
 

@@ -95,7 +95,7 @@ def hello(conn: Conn) -> None:
 
 
 @pytest.mark.parametrize("user", ["", "me:p@ss/w:rd é"])
-def test_plain_and_secure_over_both(tmp_path: Path, user: str) -> None:
+def test_plain_and_secure_over_both(tmp_path: Path, user: str, recwarn: pytest.WarningsRecorder) -> None:
     authority = Authority(tmp_path)
     seen: list[str] = []
     credentials = "me:p%40ss%2Fw%3Ard%20%C3%A9@" if user else ""
@@ -119,6 +119,28 @@ def test_plain_and_secure_over_both(tmp_path: Path, user: str) -> None:
         f"CONNECT {HOST}:443 HTTP/1.1",
         f"CONNECT {HOST}:443 HTTP/1.1",
     ]
+    assert not recwarn.list, "urllib3 takes the connection for unverified"
+
+
+@pytest.mark.skipif(not sockets.has_ipv6, reason="no IPv6 here")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_at_an_ipv6_address(scheme: str) -> None:
+    try:
+        listener = sockets.create_server(("::1", 0), family=sockets.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 loopback here")
+
+    def refuse() -> None:
+        with listener.accept()[0] as sock:
+            Conn(sock, threading.Event()).head().send(answer(407))
+
+    with listener:
+        place = f"[::1]:{listener.getsockname()[1]}"
+        threading.Thread(target=refuse, daemon=True).start()
+        with pytest.raises(NetworkError) as caught:
+            get(Network(ca=None, environ={"ALL_PROXY": f"http://{place}"}, cleartext=True), f"{scheme}://{HOST}/")
+    port = 443 if scheme == "https" else 80
+    assert caught.value.message == f"the proxy {place} refused the way to {HOST}:{port}: HTTP 407"
 
 
 #: What else a forwarding proxy answers cannot be told from the service's own answers.
