@@ -390,6 +390,18 @@ def test_a_place_of_any_depth_is_made(tmp_path: Path, files: Files) -> None:
     note(files.open(), "a")
 
 
+def test_two_commands_make_the_directory_at_once(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Path.mkdir
+
+    def late(path: Path, *words: Any, **more: Any) -> None:
+        make(path, *words, **more)
+        if path == files.path:
+            raise FileExistsError
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    note(files.open(), "a")
+
+
 def test_a_name_no_address_has_is_only_a_name(tmp_path: Path, files: Files) -> None:
     files.path = tmp_path / "a?mode=memory#b%20c"
     note(files.open(), "a")
