@@ -235,7 +235,7 @@ def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> S
         passing = isinstance(error, OSError) and error.errno == socket.EAI_AGAIN
         message = f"{subject}: the name does not resolve ({why(error)})"
         raise NetworkError(message, code=code or "network.dns", transient=passing) from error
-    last: OSError = OSError("no address")
+    last = OSError(errno.EADDRNOTAVAIL, "no address")
     with _hurried(limit):
         for tried, address in enumerate(addresses):
             try:

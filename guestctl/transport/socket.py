@@ -207,12 +207,13 @@ class Socket:
         return Frame(heard, self._arrived)
 
     def _read(self, deadline: Deadline) -> None:
-        """Take what the stream has, waiting for it if need be; nothing if nothing comes in time."""
+        """Take what the stream has, or else wait until it has something."""
         try:
-            while (data := self._stream.take(_CHUNK)) is None:
-                left = deadline.remaining()
-                if not left or not self._stream.wait(left):
-                    return
+            data = self._stream.take(_CHUNK)
+            if data is None:
+                if left := deadline.remaining():
+                    self._stream.wait(left)
+                return
         except OSError as error:
             raise self._over(self._broken(why(error))) from error
         if not data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import selectors
 import socket as sockets
 import threading
 
@@ -34,7 +35,32 @@ def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, limit: Limit) -
         stream = dial("two.example", port, limit)
         assert stream.getpeername()[1] == port
         assert limit.sent == 0
+        assert stream.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
+        assert stream.getsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE)
         stream.close()
+
+
+@pytest.mark.parametrize(("seconds", "shares"), [(60, [10 / 3, 5, 10]), (6, [2, 3, 6])])
+def test_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch, seconds: int, shares: list[float]) -> None:
+    class Stopped(SystemClock):
+        def monotonic(self) -> float:
+            return 0.0
+
+    waits: list[float] = []
+
+    def wait(_: Stream, most: float, event: int) -> bool:
+        assert event == selectors.EVENT_WRITE
+        waits.append(most)
+        return False
+
+    monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: [info("127.0.0.1", 1)] * 3)
+    monkeypatch.setattr(Stream, "connect_ex", lambda *_: errno.EINPROGRESS)
+    monkeypatch.setattr(Stream, "wait", wait)
+    limit = Limit(Deadline.after(Stopped(), seconds))
+    with pytest.raises(NetworkError, match=r"^three\.example:1: timed out$"):
+        dial("three.example", 1, limit)
+    assert limit.remaining() == seconds
+    assert waits == pytest.approx(shares)
 
 
 def test_an_address_that_cannot_even_be_tried(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:
@@ -43,6 +69,8 @@ def test_an_address_that_cannot_even_be_tried(monkeypatch: pytest.MonkeyPatch, l
         with pytest.raises(NetworkError) as caught:
             dial("odd.example", 1, limit)
         assert caught.value.code == "network.connect"
+        if not found:
+            assert caught.value.message == "odd.example:1: no address"
 
 
 def test_an_address_that_fails_at_once(monkeypatch: pytest.MonkeyPatch, limit: Limit) -> None:
@@ -112,7 +140,10 @@ def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Prox
     monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: release.wait(60) and [])
     with pytest.raises(NetworkError) as caught:
         dial("slow.example", 80, Limit(Deadline.after(SystemClock(), 0.05)), proxy=proxy)
+    (asking,) = (one for one in threading.enumerate() if one.name == "resolver")
+    assert asking.daemon, "nobody's exit waits for a resolver"
     release.set()
+    asking.join()
     subject, code = ("the proxy slow.example:3128", "network.proxy") if proxy else ("slow.example:80", "network.dns")
     assert caught.value.message == f"{subject}: the name was not resolved in time"
     assert (caught.value.code, caught.value.transient, caught.value.written) == (code, True, False)
