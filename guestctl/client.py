@@ -133,6 +133,8 @@ class Client:
         self._networked = network
         self._session_name = session
         self._exchange: Exchange | None = None
+        #: Secrets that were stored when they were asked for first, and of sessions left since.
+        self._met: list[Secret] | None = None
         #: What its session was called when it was asked for: another command may have renamed it since.
         self._asked_for = ""
 
@@ -209,7 +211,15 @@ class Client:
         return [session for _, session in self.state.sessions(self.scope, tell=True)]
 
     def secrets(self) -> Iterator[Secret]:
-        """Every token this client holds, for whoever must keep them from being shown."""
+        """Every token this client holds, for whoever must keep them from being shown. What was stored is read
+        once: there may be a thousand sessions, and this is asked for each line that is told."""
+        if self._met is None:
+            self._met = list(self._stored_secrets())
+        yield from self._met
+        if self._exchange is not None:
+            yield from self._exchange.secrets()
+
+    def _stored_secrets(self) -> Iterator[Secret]:
         stored = self.state.get_credential(self.scope, "oauth")
         if stored is not None:
             yield stored.secret
@@ -218,8 +228,13 @@ class Client:
                 yield held.secret
                 if held.refresh is not None:
                     yield held.refresh
-        if self._exchange is not None:
-            yield from self._exchange.secrets()
+
+    def _leave_exchange(self) -> None:
+        """Hang up, and keep in mind what must not be shown of it."""
+        self._hang_up()
+        if self._exchange is not None and self._met is not None:
+            self._met += self._exchange.secrets()
+        self._exchange = None
 
     def use(self, name: str) -> Session:
         """Make a stored session the one commands work on."""
@@ -236,8 +251,7 @@ class Client:
         except UsageError:
             found = None
         if self._exchange is not None and self._exchange.session.name == name:
-            self._hang_up()
-            self._exchange = None
+            self._leave_exchange()
         self.state.forget(self.scope, name)
         return found
 
@@ -733,8 +747,7 @@ class Client:
         known_as = set() if known is None else {known.session.name, self._asked_for}
         if known is not None and session.name in known_as and session.state != "draft":
             if known.session.created_at != session.created_at:
-                self._hang_up()
-                self._exchange = None
+                self._leave_exchange()
                 raise replaced(known.session)
             # Tokens that are never stored (store_tokens: memory) are only here.
             session = replace(session, credentials={**known.session.credentials, **session.credentials})
@@ -743,7 +756,7 @@ class Client:
         useless = session.state not in {"draft", *OVER} and session.credential("guest") is None
         if useless and self.dialect.refreshable(session) != "guest":
             raise not_stored(session)
-        self._hang_up()
+        self._leave_exchange()
         exchange = Exchange(
             dialect=self.dialect,
             connector=self._connector,

@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 
+from guestctl.client import Client
 from guestctl.clock import epoch_of, rfc3339
+from guestctl.model import Opening, Session
 from guestctl.sandbox.faces.web_messaging.face import WebMessaging
 from guestctl.sandbox.faces.web_messaging.frames import GuestError
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.schema import SCHEMAS
+from guestctl.state import State
 from tests.cli.conftest import Front, Result
 from tests.fakes import FakeClock
 from tests.unit.test_records import faults
@@ -135,6 +138,33 @@ def test_a_session_whose_time_is_over_is_said_to_have_expired(front: Front) -> N
     shown = card(later("session", "show", tty=True, NO_COLOR="1", GUESTCTL_API="webmessaging-conversations"))
     assert "(expired 4 d" in shown["token_expires_at"]
     assert shown["credentials"].startswith("guest expired 2")
+
+
+def test_stored_sessions_are_read_once_however_much_is_told(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their tokens must not be shown; there may be a thousand sessions, and a line a second."""
+    front("ask", "hi")
+    read: list[str | None] = []
+    sessions = State.sessions
+
+    def counted(state: State, scope: str | None = None, **more: Any) -> list[tuple[str, Session]]:
+        read.append(scope)
+        return sessions(state, scope, **more)
+
+    monkeypatch.setattr(State, "sessions", counted)
+    front("sandbox", "fault", "drop:times=2")
+    told = front("listen", "--replay", "2", "--max", "2", tty=True, NO_COLOR="1")
+    assert told.code == 0
+    assert told.err.count("trying again") > 1
+    assert len(read) == 1
+
+
+def test_a_token_that_came_after_they_were_read_is_known(front: Front) -> None:
+    with Client("sandbox", environ=front.environ) as guest:
+        assert list(guest.secrets()) == []
+        tokens = {guest.create(Opening(name=name)).token() for name in ("one", "two")}
+        assert tokens <= {secret.reveal() for secret in guest.secrets()}
+        guest.forget("two")
+        assert tokens <= {secret.reveal() for secret in guest.secrets()}
 
 
 @pytest.fixture
