@@ -25,6 +25,7 @@ import typer
 
 from guestctl.cli.invocation import Invocation, World
 from guestctl.cli.options import command
+from guestctl.cli.signals import give
 from guestctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Keyboard:
         def interrupt(event: Any) -> None:
             if self._armed:
                 self._leave(_Stop())
-                _interrupt_main()
+                give(signal.SIGINT)  # what a terminal does at Ctrl-C while it is not in raw mode
             else:
                 event.current_buffer.reset()
                 self._armed = True
@@ -289,12 +290,3 @@ class PlainKeyboard:
 
     def remember(self, text: str) -> None:
         """There is no history."""
-
-
-def _interrupt_main() -> None:
-    """What a terminal does at Ctrl-C while it is not in raw mode; reaches a main thread that waits, too."""
-    main = threading.main_thread().ident
-    if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, signal.SIGINT)
-    else:
-        signal.raise_signal(signal.SIGINT)

@@ -113,7 +113,7 @@ def check(
 
 def _cause(error: BaseException) -> type[Interrupted]:
     from guestctl.checking.runner import Interrupted, Terminated
-    from guestctl.cli.main import Terminated as Sigterm
+    from guestctl.cli.signals import Terminated as Sigterm
 
     return Terminated if isinstance(error, Sigterm) else Interrupted
 

@@ -6,27 +6,20 @@ for the exit code and stderr. Must not know: what any command does.
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from guestctl.cli import help as help_text
 from guestctl.cli import registry
 from guestctl.cli.invocation import Invocation, World
+from guestctl.cli.signals import Signals, Terminated
 from guestctl.errors import NEXT_STEPS, Exit, Failure, UsageError, bug
 from guestctl.output import MODES, ClosedPipe, Mode, Output
 from guestctl.terminal import Terminal
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Common, Leaf
-
-
-class Terminated(BaseException):
-    """SIGTERM came; unwinds like Ctrl-C."""
 
 
 def run(argv: Sequence[str], world: World | None = None) -> int:
@@ -44,12 +37,13 @@ class _Run:
         self.entry = registry.COMMANDS.get(self.parsed.words)
         self.debug = "--debug" in self.parsed.rest
         self.invocation: Invocation | None = None
+        self.signals = Signals(lambda: self.out.interrupted())
         # Until the options are parsed: an error in them is told in the format they ask for.
         self.out = self._output(_glimpsed(argv) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
 
     def code(self) -> int:
         try:
-            with _signals(lambda: self.out.interrupted()):
+            with self.signals.handled():
                 try:
                     code = self._go() or Exit.DONE
                     self.out.release()
@@ -70,7 +64,8 @@ class _Run:
         except ClosedPipe:
             return Exit.BROKEN_PIPE
         except Exception as error:
-            return self._told(bug(error))
+            # Python turns what a signal raises into something else where it makes classes.
+            return self.signals.exit or self._told(bug(error))
 
     def _go(self) -> int | None:
         words, rest, unknown, topic = self.parsed
@@ -238,30 +233,3 @@ def _glimpsed(rest: Sequence[str]) -> str | None:
 
 def _mode(text: str) -> Mode:
     return text if text in MODES else "auto"
-
-
-@contextmanager
-def _signals(interrupted: Callable[[], None]) -> Iterator[None]:
-    """SIGTERM unwinds the stack instead of ending the process in the middle of a write. Ctrl-C does so
-    anyway; it is answered first, because ending well may take a second. A SIGINT that whoever started us
-    ignores, or that somebody else handles, stays so."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        interrupted()
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {signal.SIGTERM: end}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        handlers[signal.SIGINT] = stop
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

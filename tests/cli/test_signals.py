@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from guestctl.cli.signals import Signals, Terminated
+from guestctl.client import Client
 from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
@@ -270,3 +272,84 @@ def test_sandbox_serve_tells_its_address_and_stops(alone: Front) -> None:
 def test_sandbox_exec_passes_the_code_through(alone: Front) -> None:
     with started(alone, "sandbox", "exec", "--", "sh", "-c", "exit 7") as process:
         assert process.wait(10) == 7
+
+
+# --- where Python loses what a handler raises ---
+
+
+class Callback:
+    """Something that a signal reaches while Python lets no exception out."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_that_python_lost_is_given_again(number: int, raised: type[BaseException]) -> None:
+    answered: list[bool] = []
+    with pytest.raises(raised), Signals(lambda: answered.append(True)).handled():
+        until(lambda: Callback(number) is None)
+    assert answered == [True] * (number == signal.SIGINT)
+
+
+def test_what_python_loses_otherwise_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_type))
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with Signals(lambda: None).handled():
+        Broken()
+    Broken()
+    assert told == [ValueError, ValueError]
+
+
+def test_a_signal_that_python_made_something_else_of_is_no_bug(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does in the middle of making a class, before 3.12."""
+
+    def history(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    front("session", "create")
+    monkeypatch.setattr(Client, "history", history)
+    done = front("history")
+    assert (done.code, done.out, done.err) == (143, "", "")
+
+
+def test_an_end_that_never_ends_is_given_up() -> None:
+    """A signal in the middle of somebody else's lock: unwinding waits for what nobody will unlock."""
+    program = """if True:
+        import threading, time
+        from guestctl.cli import signals
+        signals.GRACE, lock = 0.2, threading.Lock()
+        with signals.Signals(lambda: None).handled():
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            finally:
+                lock.acquire()
+                lock.acquire()
+    """
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.wait(30) == 143
+
+
+def test_an_end_that_takes_its_time_within_reason_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestctl.cli.signals.GRACE", 0.05)
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    with pytest.raises(Terminated), Signals(lambda: None).handled():
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert ended == []
