@@ -60,9 +60,9 @@ class Signals:
 
         def lost(found: UnraisableHookArgs) -> None:
             if found.exc_type is KeyboardInterrupt:
-                _thread.start_new_thread(_again, (signal.SIGINT,))
+                _thread.start_new_thread(self._give_again, (signal.SIGINT,))
             elif found.exc_type is Terminated:
-                _thread.start_new_thread(_again, (signal.SIGTERM,))
+                _thread.start_new_thread(self._give_again, (signal.SIGTERM,))
             else:
                 unraisable(found)
 
@@ -85,6 +85,11 @@ class Signals:
         self.exit = Exit.INTERRUPTED if interrupted else Exit.TERMINATED
         raise KeyboardInterrupt if interrupted else Terminated
 
+    def _give_again(self, number: int) -> None:
+        time.sleep(_AGAIN)
+        if not self._over:
+            give(number)
+
     def _end(self, number: int) -> None:
         time.sleep(GRACE)
         if not self._over:
@@ -98,8 +103,3 @@ def give(number: int) -> None:
         signal.pthread_kill(main, number)
     else:
         signal.raise_signal(number)
-
-
-def _again(number: int) -> None:
-    time.sleep(_AGAIN)
-    give(number)

@@ -290,8 +290,13 @@ class Callback:
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_a_signal_that_python_lost_is_given_again(number: int, raised: type[BaseException]) -> None:
     answered: list[bool] = []
+
+    def wait() -> bool:
+        time.sleep(10)
+        return True
+
     with pytest.raises(raised), Signals(lambda: answered.append(True)).handled():
-        until(lambda: Callback(number) is None)
+        until(lambda: Callback(number) is not None and wait())
     assert answered == [True] * (number == signal.SIGINT)
 
 
