@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guestctl.errors import UsageError
-from guestctl.strict_yaml import MAX_BYTES, MAX_DEPTH, parse, read
+from guestctl.strict_yaml import MAX_BYTES, MAX_DEPTH, Located, parse, read
 
 
 def refused(text: str) -> str:
@@ -63,6 +63,11 @@ def test_a_scalar_is_also_kept_as_written() -> None:
     assert isinstance(root.value, dict)
     assert root.value["id"].text == "1e5"
     assert root.value["id"].value == 100000.0
+
+
+@pytest.mark.parametrize("text", ["", "# about\n", "\n\n"])
+def test_an_empty_document_is_null(text: str) -> None:
+    assert parse(text, "f.yaml") == Located(None, 1, "")
 
 
 def test_lines_are_those_of_the_keys() -> None:
