@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sqlite3
@@ -18,7 +19,7 @@ import pytest
 
 from guestctl import database as module
 from guestctl.clock import Deadline, rfc3339
-from guestctl.database import FILE, Database, until_free
+from guestctl.database import FILE, Database, grab_path, until_free
 from guestctl.errors import Failure, UsageError
 from guestctl.state import Cursor, LedgerEntry, State
 from tests.fakes import FakeClock
@@ -190,6 +191,22 @@ def test_a_lock_outlives_another_try_for_it(files: Files) -> None:
     assert "database is locked" in other()
     release()
     assert other() == ""
+
+
+def test_a_file_anywhere_can_be_a_lock(tmp_path: Path) -> None:
+    release = grab_path(tmp_path / "any.lock")
+    assert release is not None
+    assert grab_path(tmp_path / "any.lock") is None
+    release()
+
+
+def test_what_cannot_be_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("not a database, but rather a long text " * 100)
+    for name, why in (("folder", "unable to open database file"), ("text", "file is not a database")):
+        with pytest.raises(OSError, match=why) as caught:
+            grab_path(tmp_path / name)
+        assert caught.value.errno == errno.EIO
 
 
 def test_a_name_that_is_no_text_can_be_locked(database: Database) -> None:
