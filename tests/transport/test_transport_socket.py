@@ -245,6 +245,7 @@ def test_a_refusal_whose_body_never_comes() -> None:
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", ""),
         (b"HTTP/1.1 nonsense\r\n\r\n", ""),
         (b"\x00\xff\r\n\r\n", ""),
+        (b"\r\n\r\n", ""),
     ],
 )
 def test_an_answer_that_is_no_handshake(reply: bytes, what: str) -> None:
@@ -324,9 +325,9 @@ def test_a_header_that_cannot_be_sent_is_not_shown() -> None:
 
 
 def test_frames_glued_to_the_upgrade() -> None:
-    with serving(lambda conn: conn.upgrade(text("one") + text("two")).goodbye()) as peer:
+    with serving(lambda conn: conn.upgrade(text("one") + text("t\r\n\r\nwo")).goodbye()) as peer:
         socket = connect(peer)
-        assert [hear(socket), hear(socket)] == ["one", "two"]
+        assert [hear(socket), hear(socket)] == ["one", "t\r\n\r\nwo"], "the head ends with its first empty line"
         assert socket.receive(0) is None
         socket.close()
 
@@ -883,7 +884,7 @@ def test_abort_wakes_the_reader() -> None:
 
 def test_what_the_observer_is_told() -> None:
     def script(conn: Conn) -> None:
-        conn.upgrade(frame(PING))
+        conn.upgrade(frame(PING), extra=b"X-Where: here: there\r\n")
         conn.frame()
         conn.frame()
         conn.send(text("in") + frame(PONG) + close(4001, b"bye"))
@@ -903,7 +904,7 @@ def test_what_the_observer_is_told() -> None:
         "url": peer.ws,
         "request_headers": {"User-Agent": "guestctl/test", **TOKEN},
         "status": 101,
-        "headers": {"upgrade": "websocket", "connection": "Upgrade"},
+        "headers": {"upgrade": "websocket", "connection": "Upgrade", "x-where": "here: there"},
         "body": "",
     }
     assert told == [
