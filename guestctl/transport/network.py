@@ -320,7 +320,7 @@ def _tunnel(stream: Stream, proxy: Proxy, place: str) -> None:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     try:
         stream.sendall("\r\n".join([*lines, "", ""]).encode())
-        answer = http.client.HTTPResponse(stream, method="CONNECT")
+        answer = http.client.HTTPResponse(stream)
         try:
             answer.begin()
         finally:

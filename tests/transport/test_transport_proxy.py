@@ -191,6 +191,18 @@ def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
         assert caught.value.message == f"the proxy {place}" + SAID[how].format(aim)
 
 
+def test_a_way_is_asked_for_in_so_many_bytes() -> None:
+    def script(conn: Conn) -> None:
+        assert conn.head().request == b"CONNECT %b:80 HTTP/1.1\r\nHost: %b:80\r\n\r\n" % ((HOST.encode(),) * 2)
+        conn.send(b"HTTP/1.1 200 x\r\n\r\n").upgrade()
+        assert conn.request.startswith(b"GET / HTTP/1.1\r\n"), "something came before"
+        conn.goodbye()
+
+    with serving(script) as proxy:
+        environ = {"http_proxy": f"127.0.0.1:{proxy.port}"}
+        connect(Network(ca=None, environ=environ, cleartext=True), f"ws://{HOST}/").close()
+
+
 def test_a_tunnel_that_drops_is_a_lost_connection() -> None:
     def script(conn: Conn) -> None:
         conn.head().send(b"HTTP/1.1 200 x\r\n\r\n").head()

@@ -199,6 +199,7 @@ def test_headers() -> None:
         with pytest.raises(UsageError) as caught:
             checked({"X": value})
         assert caught.value.code == "usage"
+        assert caught.value.message == "the X header would have characters that a header cannot carry"
         with pytest.raises(UsageError) as caught:
             checked({"authorization": value})
         assert caught.value.code == "auth.secret"
