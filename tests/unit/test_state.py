@@ -607,6 +607,16 @@ def test_where_state_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert State.directory({}).name == "guestctl"
 
 
+def test_a_damaged_file_is_told_of_and_everything_works(tmp_path: Path, clock: FakeClock) -> None:
+    State.open(tmp_path / "s", clock).close()
+    (tmp_path / "s" / database.FILE).write_bytes(b"not a database, but rather a long text " * 100)
+    notices: list[str] = []
+    with State.open(tmp_path / "s", clock, notice=notices.append) as state:
+        stored = fill(state, "a")
+        assert traces(state, "a", stored) == [True, True, 1, True, True, 1]
+    assert [notice.partition(":")[0] for notice in notices] == ["the state database was damaged"]
+
+
 def test_what_must_last_is_synced_and_the_rest_is_not(tmp_path: Path, clock: FakeClock) -> None:
     lasting: list[Callable[[State], object]] = [
         lambda state: state.put(SCOPE, DEFAULT),
