@@ -27,6 +27,7 @@ def proxy(url: str, environ: Mapping[str, str]) -> str | None:
         ("wss://a.example/", {"HTTPS_PROXY": "http://p:1"}, "p:1"),
         ("https://a.example/", {"https_proxy": "http://low:1", "HTTPS_PROXY": "http://up:1"}, "low:1"),
         ("https://a.example/", {"ALL_PROXY": "http://p:1"}, "p:1"),
+        ("https://a.example/", {"all_proxy": "http://p:1"}, "p:1"),
         ("wss://a.example/", {"all_proxy": "http://p:1", "HTTPS_PROXY": "http://q:2"}, "q:2"),
         ("https://a.example/", {"HTTPS_PROXY": "p.example:3128"}, "p.example:3128"),
         ("https://a.example/", {"HTTPS_PROXY": "http://p.example"}, "p.example:80"),
