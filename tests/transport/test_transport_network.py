@@ -12,7 +12,7 @@ import pytest
 from guestctl.clock import Deadline, SystemClock
 from guestctl.errors import NetworkError
 from guestctl.model import Secret
-from guestctl.transport.network import Network, Proxy, dial
+from guestctl.transport.network import Network, Proxy, dial, resolve
 from guestctl.transport.stream import Limit, Stream, TlsStream
 
 
@@ -38,6 +38,20 @@ def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, limit: Limit) -
         assert stream.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
         assert stream.getsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE)
         stream.close()
+
+
+def test_what_the_resolver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = resolve("127.0.0.2", 5, 0)
+    assert (found[1], found[4]) == (sockets.SOCK_STREAM, ("127.0.0.2", 5)), "an address takes no time"
+    asked: list[object] = []
+
+    def ask(*args: object, **more: object) -> list[object]:
+        asked.append((args, more))
+        return []
+
+    monkeypatch.setattr(sockets, "getaddrinfo", ask)
+    assert resolve("two.example", 443, None) == []
+    assert asked == [(("two.example", 443), {"type": sockets.SOCK_STREAM})]
 
 
 @pytest.mark.parametrize(("seconds", "shares"), [(60, [10 / 3, 5, 10]), (6, [2, 3, 6])])
