@@ -76,6 +76,10 @@ class Broken:
     error: BaseException
 
 
+class Hurried(BaseException):
+    """The person has left while nothing but a connection was waited for, which need not come any more."""
+
+
 Input: TypeAlias = "Typed | Pressed | Left | Broken"
 
 
@@ -90,6 +94,9 @@ class Desk(Protocol):
 
     def prompt(self, text: str) -> None:
         """What stands before it."""
+
+    def waiting(self, yes: bool) -> None:
+        """Whether nothing but a connection is waited for: until that ends, leaving raises `Hurried`."""
 
     def remember(self, text: str) -> None:
         """Something the guest said before, for the arrow keys."""
@@ -182,6 +189,17 @@ class Chat:
 
     def run(self) -> None:
         """Until the person leaves or ends the conversation. Raises the Failure that ended it otherwise."""
+        try:
+            self._desk.waiting(True)
+            try:
+                self._converse()
+            finally:
+                self._desk.waiting(False)
+        except Hurried:
+            self._serve()
+
+    def _converse(self) -> None:
+        self._show_status()
         self._tells_typing = self._tells_typing and self._client.deployment().guest_typing
         replay = self._replay if Ability.HISTORY in self._client.dialect.abilities else 0
         with closing(self._client.listen(replay=replay, wake=lambda: TICK)) as events:
@@ -232,8 +250,10 @@ class Chat:
                 more = f", {event.recovered} recovered" if event.recovered else ""
                 self._told.say(f"connected again{more}")
             self._live = self._was_live = True
+            self._desk.waiting(False)
         elif event.state == "lost" and self._live:
             self._live = False
+            self._desk.waiting(True)
             self._told.say(f"the connection is lost ({event.detail or 'no reason given'}); reconnecting")
         if event.state == "retrying":
             self._connecting = f"reconnecting, attempt {event.attempt}"

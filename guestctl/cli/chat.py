@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -71,7 +72,9 @@ class _Stop(Exception):
 def _seated(world: World) -> Iterator[tuple[Desk, Any]]:
     """A keyboard that is being read, and a screen; the terminal is as it was afterwards."""
     if world.environ.get("TERM", "dumb") in {"dumb", "unknown"} and os.name == "posix":
-        yield PlainKeyboard(world), world.stdout
+        plain = PlainKeyboard(world)
+        with plain.patience.heeded():
+            yield plain, world.stdout
         return
     from prompt_toolkit.application import create_app_session
     from prompt_toolkit.input import create_input
@@ -85,9 +88,56 @@ def _seated(world: World) -> Iterator[tuple[Desk, Any]]:
         keyboard = Keyboard(output)
         keyboard.begin()
         try:
-            yield keyboard, keyboard
+            with keyboard.patience.heeded():
+                yield keyboard, keyboard
         finally:
             keyboard.stop()
+
+
+class Patience:
+    """The main thread's wait for a connection, which whoever leaves cuts short. Connecting blocks, as long as
+    --timeout allows: a signal is what reaches it."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._waiting = self._left = self._cut = False
+
+    def waiting(self, yes: bool) -> None:
+        from guestctl.chat import Hurried
+
+        # With the lock: a signal was either sent before, and arrives here at the latest, or is not sent.
+        with self._turn:
+            self._waiting = yes
+        if yes and self._left:
+            raise Hurried
+
+    def end(self) -> None:
+        """In the keyboard's thread: the person has left."""
+        with self._turn:
+            self._left = True
+            if self._waiting:
+                self._cut = True
+                give(signal.SIGINT)
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Tell our signal from a Ctrl-C, which means what it meant."""
+        from guestctl.chat import Hurried
+
+        before = signal.getsignal(signal.SIGINT)
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            if self._cut:
+                self._cut = self._waiting = False
+                raise Hurried
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(signal.SIGINT, heard)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 class Keyboard:
@@ -107,6 +157,8 @@ class Keyboard:
         self._above = ""
         self._before = PROMPT
         self._armed = False
+        self.patience = Patience()
+        self.waiting = self.patience.waiting
         self._history = InMemoryHistory()
         self._prompt: PromptSession[str] = PromptSession(
             self._message,
@@ -188,6 +240,7 @@ class Keyboard:
             self._prompt.prompt(pre_run=self._ready.set)
         except EOFError:
             self._typed.put(Left())
+            self.patience.end()
         except _Stop:
             pass
         except BaseException as error:
@@ -259,6 +312,8 @@ class PlainKeyboard:
     def __init__(self, world: World) -> None:
         self._world = world
         self._typed: SimpleQueue[Input] = SimpleQueue()
+        self.patience = Patience()
+        self.waiting = self.patience.waiting
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -268,6 +323,7 @@ class PlainKeyboard:
             while line := self._world.stdin.readline():
                 self._typed.put(Typed(line.rstrip("\r\n")))
             self._typed.put(Left())
+            self.patience.end()
         except (OSError, ValueError) as error:
             self._typed.put(Broken(error))
 

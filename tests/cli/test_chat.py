@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -39,6 +41,9 @@ from guestctl.model import (
     Typing,
 )
 from guestctl.records import Record
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
 from guestctl.saying import Sent
 from tests.cli.conftest import Front
 from tests.fakes import FakeClock
@@ -134,6 +139,9 @@ class Desk:
 
     def prompt(self, text: str) -> None:
         self.prompts.append(text)
+
+    def waiting(self, yes: bool) -> None:
+        """Nobody waits here."""
 
     def remember(self, text: str) -> None:
         self.remembered.append(text)
@@ -526,6 +534,44 @@ def test_signals_leave_the_terminal_as_it_was(front: Front, number: int, code: i
         assert terminal.ended() == code
         assert termios.tcgetattr(terminal._near)[3] & termios.ICANON
     assert front("ask", "still there?").out == "echo: still there?\n"
+
+
+@pytest.fixture
+def unanswered(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Front]:
+    """A session at an address where by now somebody takes the call and says nothing."""
+    with running(SandboxOptions(fast=True)) as sandbox:
+        front, port = sandboxed(sandbox), urlsplit(sandbox.url).port
+        assert front("session", "create").code == 0
+    with socket.create_server(("127.0.0.1", port)):
+        yield front
+
+
+@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
+@pytest.mark.parametrize("replay", ["0", "10"])
+def test_leaving_does_not_wait_for_a_connection(unanswered: Front, term: str, replay: str) -> None:
+    with chatting(unanswered, "--timeout", "10m", "--replay", replay, term=term) as terminal:
+        if term != "dumb":
+            terminal.until("connecting …")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+        assert "interrupted" not in plain(terminal.seen)
+
+
+def test_leaving_says_what_waited_for_a_connection(unanswered: Front) -> None:
+    with chatting(unanswered, "--timeout", "10m") as terminal:
+        terminal.until("connecting …")
+        terminal.type("never sent\r\x04")
+        assert terminal.ended() == 8
+        assert "1 not sent" in plain(terminal.seen)
+
+
+def test_ctrl_c_does_not_wait_for_a_connection(unanswered: Front) -> None:
+    with chatting(unanswered, "--timeout", "10m") as terminal:
+        terminal.until("connecting …")
+        terminal.type("\x03")
+        terminal.until("Ctrl-C again leaves")
+        terminal.type("\x03")
+        assert terminal.ended() == 130
 
 
 def test_hostile_text_steers_nothing(front: Front) -> None:
