@@ -199,6 +199,8 @@ def _follow(run: Invocation, events: Generator[Event | None, None, None], shown:
                     run.out.remark(record)
                 if isinstance(event, Connection):
                     live = live or event.state == "live"
+                    if event.state == "live" or event.failure is not None:
+                        shown.rules.tried(live=event.state == "live")
                     # An attempt that our own end cuts short says less than the one before it.
                     if event.failure is not None and (lost is None or not isinstance(event.failure, TimedOut)):
                         lost = event.failure

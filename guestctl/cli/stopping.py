@@ -11,7 +11,7 @@ from guestctl.clock import Clock
 @dataclass
 class StopRules:
     """`most` printed messages, a text that matches `until`, `longest` seconds in all, `idle` seconds
-    without a printed line. None: no such rule."""
+    without a printed line, which count from when something can be heard. None: no such rule."""
 
     clock: Clock
     most: int | None = None
@@ -21,14 +21,20 @@ class StopRules:
     matched: bool = field(default=False, init=False)
     _counted: int = field(default=0, init=False)
     _begun: float = field(init=False)
-    _printed_at: float = field(init=False)
+    _silent_since: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._begun = self._printed_at = self.clock.monotonic()
+        self._begun = self.clock.monotonic()
+
+    def tried(self, *, live: bool) -> None:
+        """An attempt to connect has ended. Silence counts from here: from every success, and from the first
+        failure, so that a service that stays away is not waited for."""
+        if live or self._silent_since is None:
+            self._silent_since = self.clock.monotonic()
 
     def printed(self, *, counts: bool, text: str | None) -> None:
         """A line was printed; `counts` when it is one that --max counts, `text` what --until looks at."""
-        self._printed_at = self.clock.monotonic()
+        self._silent_since = self.clock.monotonic()
         self._counted += counts
         if self.until is not None and text is not None and self.until.search(text):
             self.matched = True
@@ -44,5 +50,6 @@ class StopRules:
         """Seconds until a rule about time ends it; None when there is none."""
         now = self.clock.monotonic()
         ends = [self._begun + self.longest] if self.longest is not None else []
-        ends += [self._printed_at + self.idle] if self.idle is not None else []
+        if self.idle is not None and self._silent_since is not None:
+            ends.append(self._silent_since + self.idle)
         return max(0.0, min(ends) - now) if ends else None

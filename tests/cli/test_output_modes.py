@@ -179,6 +179,12 @@ def test_a_cursor_goes_on_after_the_last_line(front: Front, tmp_path: Path) -> N
     assert [r["text"] for r in front("listen", "--cursor", cursor, "--idle", "300ms").records] == ["two", "echo: two"]
 
 
+def test_silence_is_none_before_it_can_be_heard(front: Front) -> None:
+    front("ask", "one")
+    front("sandbox", "fault", "delay:ms=600,times=1")
+    assert [r["text"] for r in front("listen", "--replay", "2", "--idle", "300ms").records] == ["one", "echo: one"]
+
+
 def test_history_as_a_document(front: Front) -> None:
     front("session", "create")
     front("send", "-", stdin="<b>*not*</b> & [x](http://evil)", tty=False)

@@ -46,8 +46,25 @@ def test_for_is_from_the_start_and_idle_from_the_last_line() -> None:
     assert rules.over()
 
 
-def test_idle_alone() -> None:
+def test_idle_counts_from_when_something_can_be_heard() -> None:
     clock = FakeClock()
     rules = StopRules(clock, idle=4)
-    clock.advance(4)
+    clock.advance(100)
+    assert (rules.left(), rules.over()) == (None, False)
+    rules.tried(live=True)
+    assert rules.left() == 4
+    clock.advance(3)
+    rules.tried(live=True)
+    clock.advance(3.5)
+    assert rules.left() == 0.5
+    clock.advance(0.5)
+    assert rules.over()
+
+
+def test_idle_ends_while_nothing_is_reached() -> None:
+    clock = FakeClock()
+    rules = StopRules(clock, idle=4)
+    for _ in range(2):
+        rules.tried(live=False)
+        clock.advance(2)
     assert rules.over()
