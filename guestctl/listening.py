@@ -187,9 +187,11 @@ class Listener:
             elif self._hasty and merge.waiting(now()):
                 self._hasty = False
                 yield from self._look(early=True)
-            elif (merge.missing and merge.wait(now()) == 0.0) or (self._look_at is not None and self._look_at <= now()):
+            # One moment for both: what waits for the look has no turn before it, however long another took.
+            at = now()
+            if (merge.missing and merge.wait(at) == 0.0) or (self._look_at is not None and self._look_at <= at):
                 yield from self._look()
-            ready = merge.ready(now())
+            ready = merge.ready(at)
             yield from self._emit(ready)
             if not taken and not ready:
                 self._flush()

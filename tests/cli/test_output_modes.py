@@ -165,9 +165,9 @@ def test_listen_stops_and_says_why(front: Front) -> None:
     assert unmatched.error["code"] == "timeout"
     assert front("listen", "--idle", "200ms").code == 0
     assert front("listen", "--for", "100ms").out == ""
-    kinds = [record["kind"] for record in front("listen", "--only", "connection", "--for", "200ms").records]
+    kinds = [record["kind"] for record in front("listen", "--only", "connection", "--idle", "200ms").records]
     assert kinds == ["connection", "connection"]
-    assert "* live" in front("listen", "--for", "100ms", tty=True, NO_COLOR="1").err
+    assert "* live" in front("listen", "--idle", "100ms", tty=True, NO_COLOR="1").err
 
 
 def test_a_cursor_goes_on_after_the_last_line(front: Front, tmp_path: Path) -> None:

@@ -187,6 +187,8 @@ class Service:
         self.alters: Callable[[str], str] = lambda text: text
         self.bot: Callable[[str], str | None] = lambda text: None
         self.hidden = 0
+        #: Seconds until a read that fails does.
+        self.silence = 0.0
         self.new_session = False
 
     # --- the truth ---
@@ -282,6 +284,7 @@ class Service:
             return outcome
         fault = self.reads.popleft() if self.reads else None
         if fault is not None:
+            self.clock.advance(self.silence)
             raise fault
         return self._reply(self._page(request.query))
 

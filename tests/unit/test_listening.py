@@ -878,6 +878,17 @@ def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
     assert heard.run(SECOND_LOOK * 8).texts == ["meanwhile"]
 
 
+def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain: World) -> None:
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    plain.service.store("garbled")
+    plain.service.reads.append(NetworkError("no whole answer in time"))
+    plain.service.silence = SECOND_LOOK + 1.0
+    plain.service.push("after")
+    plain.service.tell({"kind": "unreadable"})
+    assert heard.run(SECOND_LOOK * 4).texts == ["garbled", "after"]
+
+
 def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_reconnect(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
