@@ -882,7 +882,7 @@ def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain:
     plain.service.store("old")
     heard = Heard(plain).live()
     plain.service.store("garbled")
-    plain.service.reads.append(NetworkError("no whole answer in time"))
+    plain.service.reads.append(Unreadable("nonsense"))
     plain.service.silence = SECOND_LOOK + 1.0
     plain.service.push("after")
     plain.service.tell({"kind": "unreadable"})
