@@ -20,6 +20,8 @@ from guestctl.records import Record, error_record
 from guestctl.terminal import Terminal, visible
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+
     from guestctl.views import View
 
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
@@ -74,6 +76,8 @@ class Output:
         self._drawing = False
         #: Somebody else draws the terminal.
         self._drawn = False
+        #: A pager has it, until whoever reads there leaves.
+        self.paging = False
         self._quiet = quiet
         self._now = now
         self._environ = environ or {}
@@ -188,15 +192,13 @@ class Output:
             process = subprocess.Popen(words, stdin=subprocess.PIPE, env={**self._environ, "LESSSECURE": "1"})
         except (OSError, ValueError, IndexError) as error:
             raise UsageError(f"GUESTCTL_PAGER={command}: {error}") from error
-        self._pager = process.stdin
+        self._pager, self.paging = process.stdin, True
         try:
             yield
         finally:
             self._pager = None
-            if process.stdin is not None:
-                with _ignored(OSError):
-                    process.stdin.close()
-            process.wait()
+            _read_out(process)
+            self.paging = False
 
     def abandoned(self) -> bool:
         """Whether whoever read our stdout has gone, so that a silent stream can end too."""
@@ -244,7 +246,7 @@ class Output:
 
     def interrupted(self) -> None:
         """A sign to whoever is at the terminal that Ctrl-C was seen. Runs inside a signal handler: it only writes."""
-        if self.terminal.stderr and not (self._quiet or self._drawn):
+        if self.terminal.stderr and not (self._quiet or self._drawn or self.paging):
             self._talk("\rstopping")  # over the ^C that the terminal shows
 
     def progress(self, doing: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
@@ -390,8 +392,18 @@ class Output:
         return getattr(stream, "encoding", None) or "utf-8"
 
 
+def _read_out(pager: Popen[bytes]) -> None:
+    """Wait until the pager has gone. Ctrl-C at its terminal reaches us, too, and is meant for it."""
+    while pager.returncode is None:
+        with _ignored(KeyboardInterrupt):
+            if pager.stdin is not None:
+                with _ignored(OSError):
+                    pager.stdin.close()
+            pager.wait()
+
+
 @contextmanager
-def _ignored(*kinds: type[Exception]) -> Iterator[None]:
+def _ignored(*kinds: type[BaseException]) -> Iterator[None]:
     try:
         yield
     except kinds:

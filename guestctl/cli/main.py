@@ -37,7 +37,7 @@ class _Run:
         self.entry = registry.COMMANDS.get(self.parsed.words)
         self.debug = "--debug" in self.parsed.rest
         self.invocation: Invocation | None = None
-        self.signals = Signals(lambda: self.out.interrupted())
+        self.signals = Signals(lambda: self.out.interrupted(), lambda: self.out.paging)
         # Until the options are parsed: an error in them is told in the format they ask for.
         self.out = self._output(_glimpsed(argv) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
 

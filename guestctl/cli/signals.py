@@ -37,12 +37,14 @@ class Terminated(BaseException):
 
 
 class Signals:
-    """The signals of one command. `answered` is called at the first Ctrl-C, inside the handler."""
+    """The signals of one command. `answered` is called at the first Ctrl-C, inside the handler; `read`, whether
+    a person still reads what was shown, which is nothing that hangs."""
 
-    def __init__(self, answered: Callable[[], None]) -> None:
+    def __init__(self, answered: Callable[[], None], read: Callable[[], bool] = lambda: False) -> None:
         #: What the command ends with; None: no signal came.
         self.exit: Exit | None = None
         self._answered = answered
+        self._read = read
         self._over = False
 
     @contextmanager
@@ -91,7 +93,10 @@ class Signals:
             give(number)
 
     def _end(self, number: int) -> None:
-        time.sleep(GRACE)
+        read = True
+        while read and not self._over:
+            read = number == signal.SIGINT and self._read()
+            time.sleep(GRACE)
         if not self._over:
             os._exit(128 + number)
 

@@ -22,15 +22,18 @@ class StopRules:
     _counted: int = field(default=0, init=False)
     _begun: float = field(init=False)
     _silent_since: float | None = field(default=None, init=False)
+    _heard: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._begun = self.clock.monotonic()
 
     def tried(self, *, live: bool) -> None:
-        """An attempt to connect has ended. Silence counts from here: from every success, and from the first
-        failure, so that a service that stays away is not waited for."""
-        if live or self._silent_since is None:
+        """An attempt to connect has ended. Silence counts from the first success; until there is one, from the
+        first failure, so that a service that stays away is not waited for. A reconnect has been silent only
+        if nothing was missed before it: that would have been printed."""
+        if self._silent_since is None or (live and not self._heard):
             self._silent_since = self.clock.monotonic()
+        self._heard = self._heard or live
 
     def printed(self, *, counts: bool, text: str | None) -> None:
         """A line was printed; `counts` when it is one that --max counts, `text` what --until looks at."""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,45 @@ def test_sandbox_exec_passes_the_code_through(alone: Front) -> None:
 
 
 # --- where Python loses what a handler raises ---
+
+
+def test_ctrl_c_in_a_pager_is_the_pagers(front: Front, tmp_path: Path) -> None:
+    """Two that read one terminal: a shell must not have it back before its reader has left the pager."""
+    front("session", "create")
+    front("send", "to be read")
+    hurried = "from guestctl.cli import signals; signals.GRACE = 1; from guestctl.__main__ import command; command()"
+    pager, left = tmp_path / "pager.py", tmp_path / "left"
+    pager.write_text(
+        "import os, signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"print(sys.stdin.read(), 'all', flush=True)\nwhile not os.path.exists({str(left)!r}): time.sleep(0.02)\n"
+    )
+    paging = replace(front, environ={**front.environ, "GUESTCTL_PAGER": f"{sys.executable} {pager}"})
+    near, far = pty.openpty()
+    terminal = {"stdin": far, "stdout": far, "stderr": far}
+    with started(paging, "history", program=[sys.executable, "-c", hurried], **terminal) as process:
+        os.close(far)
+        seen = b""
+        while not seen.endswith(b"all\r\n"):
+            seen += os.read(near, 4096)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.75)
+        left.touch()
+        assert process.wait(10) == 0
+    assert b"to be read" in seen
+    assert shown(near) == b""
+
+
+def test_a_reader_in_a_pager_is_no_end_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestctl.cli.signals.GRACE", 0.05)
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    with Signals(lambda: None, lambda: True).handled():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert ended == []
 
 
 class Callback:

@@ -51,13 +51,24 @@ def test_idle_counts_from_when_something_can_be_heard() -> None:
     rules = StopRules(clock, idle=4)
     clock.advance(100)
     assert (rules.left(), rules.over()) == (None, False)
-    rules.tried(live=True)
-    assert rules.left() == 4
+    rules.tried(live=False)
     clock.advance(3)
     rules.tried(live=True)
+    assert rules.left() == 4
     clock.advance(3.5)
     assert rules.left() == 0.5
     clock.advance(0.5)
+    assert rules.over()
+
+
+def test_idle_does_not_begin_again_with_a_connection() -> None:
+    """One that breaks more often than that would never let it end; what was missed is printed before it is live."""
+    clock = FakeClock()
+    rules = StopRules(clock, idle=4)
+    for _ in range(2):
+        rules.tried(live=True)
+        clock.advance(2)
+        rules.tried(live=False)
     assert rules.over()
 
 
