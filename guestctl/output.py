@@ -189,7 +189,9 @@ class Output:
 
         try:
             words = shlex.split(command)
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, env={**self._environ, "LESSSECURE": "1"})
+            process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, env={"LESS": "-R", **self._environ, "LESSSECURE": "1"}
+            )
         except (OSError, ValueError, IndexError) as error:
             raise UsageError(f"GUESTCTL_PAGER={command}: {error}") from error
         self._pager, self.paging = process.stdin, True
@@ -197,8 +199,10 @@ class Output:
             yield
         finally:
             self._pager = None
-            _read_out(process)
-            self.paging = False
+            try:
+                _read_out(process)
+            finally:
+                self.paging = False
 
     def abandoned(self) -> bool:
         """Whether whoever read our stdout has gone, so that a silent stream can end too."""

@@ -286,7 +286,8 @@ def test_ctrl_c_in_a_pager_is_the_pagers(front: Front, tmp_path: Path) -> None:
     pager, left = tmp_path / "pager.py", tmp_path / "left"
     pager.write_text(
         "import os, signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        f"print(sys.stdin.read(), 'all', flush=True)\nwhile not os.path.exists({str(left)!r}): time.sleep(0.02)\n"
+        "print(sys.stdin.read(), os.environ['LESS'], 'all', flush=True)\n"
+        f"while not os.path.exists({str(left)!r}): time.sleep(0.02)\n"
     )
     paging = replace(front, environ={**front.environ, "GUESTCTL_PAGER": f"{sys.executable} {pager}"})
     near, far = pty.openpty()
@@ -303,6 +304,7 @@ def test_ctrl_c_in_a_pager_is_the_pagers(front: Front, tmp_path: Path) -> None:
         left.touch()
         assert process.wait(10) == 0
     assert b"to be read" in seen
+    assert b" -R all" in seen  # or `less` shows our colours as they are written
     assert shown(near) == b""
 
 
