@@ -7,6 +7,7 @@ effect (`profiles`).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -105,9 +106,11 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
     from guestctl.database import BUSY, until_free
 
     with _TURN:
-        target = path.resolve()  # a link to a file kept elsewhere stays a link
+        target = Path(os.path.realpath(path))  # a link to a file kept elsewhere stays a link
         lock = target.with_name(f".{target.name}.lock")
         try:
+            if target.is_symlink():
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             release = until_free(lambda: _grabbed(lock), Deadline.after(clock, BUSY))
         except OSError as error:

@@ -143,6 +143,14 @@ def test_a_linked_file_stays_linked(tmp_path: Path) -> None:
     assert load(real).names == ("staging", "live")
 
 
+def test_a_link_that_leads_to_itself_is_no_file(tmp_path: Path) -> None:
+    link = tmp_path / "profiles.yaml"
+    link.symlink_to(link)
+    with pytest.raises(UsageError, match="Too many levels of symbolic links"):
+        add(link, "live", {})
+    assert link.is_symlink()
+
+
 def test_data_reaches_the_disk_before_the_name_and_the_name_before_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
