@@ -152,9 +152,12 @@ class Merge:
         )
 
     @property
-    def missing(self) -> bool:
-        """Whether the next held message shows that a number before it never came."""
-        return bool(self._held) and self._skips(self._held[0][3])
+    def missing(self) -> str | None:
+        """The id of the next held message, when its number shows that one before it never came."""
+        for _, _, _, event in self._held[:1]:
+            if isinstance(event, Message) and self._skips(event):
+                return event.id
+        return None
 
     def _left(self, event: Event, arrived: float, now: float) -> float:
         """Seconds until its turn; what is less than a clock can tell is nothing."""

@@ -405,9 +405,7 @@ class Listener:
                 return
             self._looks += 1
             if self._looks < FILL_TRIES:
-                self._look_at = self._clock.monotonic() + SECOND_LOOK
-                if self._settling:
-                    self.merge.unsettled(self._look_at)
+                self._wait_for_look(hold=self._settling or self.merge.missing is not None)
             elif self._settling:
                 self._settling, self._doubt = False, None
                 yield Gap(self._last_id, None, failure.message)
@@ -419,11 +417,27 @@ class Listener:
             yield from self._emit(self.merge.replay(items, lags=True))
             self.merge.unsettled(self._look_at or 0.0)
         elif proved:
+            if self._behind(items):
+                self._looks += 1
+                yield from self._emit(self.merge.replay(items, lags=True))
+                if self.merge.missing is not None and self._looks < FILL_TRIES:
+                    self._wait_for_look(hold=True)
+                    return
             self._look_at, self._looks, self._settling, self._hasty, self._doubt = None, 0, False, False, None
             yield from self._emit(self.merge.replay(items))
         else:
             self._settling = False
             yield from self._doubted()
+
+    def _wait_for_look(self, *, hold: bool) -> None:
+        self._look_at = self._clock.monotonic() + SECOND_LOOK
+        if hold:
+            self.merge.unsettled(self._look_at)
+
+    def _behind(self, items: Sequence[Item]) -> bool:
+        """Whether history does not even show the message that a number is missing before."""
+        missing = self.merge.missing
+        return missing is not None and all(item.id != missing for item in items)
 
     def _look_last(self, line: Line) -> Iterator[Event | None]:
         """The session has ended: what a frame that could not be read, or a history that was behind, may hide."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from guestctl.clock import Deadline
+from guestctl.continuity import MISSING_WINDOW
 from guestctl.dialects.base import Position
 from guestctl.dialects.declared import Paging
 from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
@@ -453,10 +454,52 @@ def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None
     numbered.service.store("left out")
     numbered.service.push("shown")
     numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
-    heard.run(5.0)
+    heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
     assert heard.texts == ["shown"]
     assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
     assert len(numbered.service.sockets) == 1
+
+
+def test_history_that_fails_once_does_not_cost_the_order(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    numbered.service.store("left out")
+    numbered.service.push("shown")
+    numbered.service.reads.append(Unreadable("nonsense"))
+    assert heard.run(5.0).texts == ["left out", "shown"]
+    assert heard.gaps == []
+
+
+def test_history_that_does_not_show_what_came_either_is_read_again(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    numbered.service.store("left out")
+    numbered.service.push("shown")
+    numbered.service.hidden = 2
+    numbered.service.after(MISSING_WINDOW + 0.5, lambda: setattr(numbered.service, "hidden", 0))
+    assert heard.run(5.0).texts == ["left out", "shown"]
+    assert heard.gaps == []
+
+
+def test_a_history_that_stays_behind_is_not_waited_for_for_ever(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    numbered.service.store("left out")
+    numbered.service.push("shown")
+    numbered.service.hidden = 2
+    heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    assert heard.texts == ["shown"]
+    assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
+
+
+def test_a_frame_that_comes_late_after_all_has_its_place(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    late, early = numbered.service.store("late"), numbered.service.store("early")
+    numbered.service.hidden = 2
+    numbered.service.tell(early)
+    numbered.service.after(MISSING_WINDOW + 0.5, lambda: numbered.service.tell(late))
+    assert heard.run(5.0).texts == ["late", "early"]
 
 
 def test_what_is_held_is_shown_when_it_ends(numbered: World) -> None:
