@@ -76,7 +76,7 @@ class Broken:
     error: BaseException
 
 
-class Hurried(BaseException):
+class Hurried(KeyboardInterrupt):
     """The person has left while nothing but a connection was waited for, which need not come any more."""
 
 

@@ -298,8 +298,7 @@ class Client:
             self._began(exchange, opening, deadline)
         except SessionOver:
             self._session_name, current = before
-            if current is not None:
-                self.state.use(self.scope, current)
+            self.state.use(self.scope, current)
             raise
         return exchange.session
 

@@ -406,7 +406,9 @@ class Listener:
             self._looks += 1
             if self._looks < FILL_TRIES:
                 self._wait_for_look(hold=self._settling or self.merge.missing is not None)
-            elif self._settling:
+                return
+            self._looks = 0
+            if self._settling:
                 self._settling, self._doubt = False, None
                 yield Gap(self._last_id, None, failure.message)
             return

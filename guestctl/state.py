@@ -196,9 +196,12 @@ class State:
             return str(name)
         return None
 
-    def use(self, scope: str, name: str) -> None:
+    def use(self, scope: str, name: str | None) -> None:
+        """Make it the current session; None: there is none."""
         with self._transaction(durable=True) as run:
-            run("INSERT OR REPLACE INTO current (scope, name) VALUES (?, ?)", (scope, name))
+            run("DELETE FROM current WHERE scope = ?", (scope,))
+            if name is not None:
+                run("INSERT INTO current (scope, name) VALUES (?, ?)", (scope, name))
 
     def forget(self, scope: str, name: str) -> bool:
         """Remove a session and everything recorded of it. Says whether there was one."""

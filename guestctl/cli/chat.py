@@ -115,7 +115,7 @@ class Patience:
         """In the keyboard's thread: the person has left."""
         with self._turn:
             self._left = True
-            if self._waiting:
+            if self._waiting and not self._cut:
                 self._cut = True
                 give(signal.SIGINT)
 
@@ -128,7 +128,6 @@ class Patience:
 
         def heard(number: int, frame: FrameType | None) -> None:
             if self._cut:
-                self._cut = self._waiting = False
                 raise Hurried
             if callable(before):
                 before(number, frame)

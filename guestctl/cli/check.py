@@ -57,6 +57,8 @@ def check(
     tested. --timeout is what one step may take.
     """
     if show_keys:
+        if run.options.output is not None:
+            raise UsageError("--keys is an output of its own: drop --output")
         from guestctl.checking.keys import table
 
         run.out.verbatim(table())

@@ -61,7 +61,7 @@ class Signals:
         unraisable = sys.unraisablehook
 
         def lost(found: UnraisableHookArgs) -> None:
-            if found.exc_type is KeyboardInterrupt:
+            if issubclass(found.exc_type, KeyboardInterrupt):
                 _thread.start_new_thread(self._give_again, (signal.SIGINT,))
             elif found.exc_type is Terminated:
                 _thread.start_new_thread(self._give_again, (signal.SIGTERM,))

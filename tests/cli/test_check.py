@@ -442,6 +442,7 @@ def test_the_keys_are_listed(checks: Front) -> None:
     result = checks("check", "--keys")
     assert result.code == 0
     assert "| `waitForReplyContaining` |" in result.out
+    assert "drop --output" in checks("check", "--keys", "-o", "json").err
 
 
 @pytest.fixture

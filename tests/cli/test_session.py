@@ -63,11 +63,14 @@ def test_of_one_name_it_is_the_new_one_and_not_the_one_set_aside(joining: Front)
 def test_one_that_is_over_before_its_guest_has_joined_takes_nothing_s_place(
     joining: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert joining("session", "create", "--as", "old").code == 0
-
     def gone(*_: Any) -> None:
         raise GuestError(4006, "the session has expired")
 
+    with monkeypatch.context() as patched:
+        patched.setattr(WebMessaging, "_writable", gone)
+        assert joining("session", "create", "--as", "first").code == 10
+        assert "there is no session" in joining("send", "hi").error["message"]
+    assert joining("session", "create", "--as", "old").code == 0
     with monkeypatch.context() as patched:
         patched.setattr(WebMessaging, "_writable", gone)
         assert joining("session", "create", "--as", "new").code == 10

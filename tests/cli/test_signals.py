@@ -342,6 +342,23 @@ def test_a_signal_that_python_lost_is_given_again(number: int, raised: type[Base
     assert answered == [True] * (number == signal.SIGINT)
 
 
+def test_what_another_handler_of_ctrl_c_raises_is_not_lost_either() -> None:
+    class Left(KeyboardInterrupt):
+        pass
+
+    def leave(number: int, frame: object) -> None:
+        raise Left
+
+    def wait() -> bool:
+        signal.signal(signal.SIGINT, leave)
+        Callback(signal.SIGINT)
+        time.sleep(10)
+        return True
+
+    with pytest.raises(Left), Signals(lambda: None).handled():
+        until(wait)
+
+
 def test_what_python_loses_otherwise_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_type))

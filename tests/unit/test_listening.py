@@ -460,6 +460,18 @@ def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None
     assert len(numbered.service.sockets) == 1
 
 
+def test_the_next_missing_number_has_as_many_looks(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    for n in range(2):
+        numbered.service.store(f"left out {n}")
+        numbered.service.push(f"shown {n}")
+        numbered.service.reads.extend([Unreadable("nonsense")] * (4, 3)[n])
+        heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    assert heard.texts == ["shown 0", "left out 0", "left out 1", "shown 1"]
+    assert len(heard.gaps) == 1
+
+
 def test_history_that_fails_once_does_not_cost_the_order(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
