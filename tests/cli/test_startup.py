@@ -54,7 +54,7 @@ def test_a_commands_help_builds_only_that_command(argv: tuple[str, ...]) -> None
     modules = loaded(*argv)
     assert among(modules, (*HEAVY, "guestctl.client", "guestctl.transport", "guestctl.sandbox")) == []
     built = {module for module in modules if module.startswith("guestctl.cli.")}
-    common = ("main", "registry", "help", "invocation", "options", "stopping", "dry_run")
+    common = ("main", "registry", "help", "invocation", "options", "stopping", "dry_run", "signals")
     shared = {f"guestctl.cli.{name}" for name in common}
     assert len(built - shared) == 1
 

@@ -140,6 +140,9 @@ def test_the_current_session(state: State) -> None:
     state.use(SCOPE, "b")
     assert state.current(SCOPE) == "b"
     assert state.current("elsewhere") is None
+    state.use("elsewhere", "c")
+    state.use(SCOPE, None)
+    assert (state.current(SCOPE), state.current("elsewhere")) == (None, "c")
 
 
 def fill(state: State, name: str) -> Session:
