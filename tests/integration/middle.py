@@ -116,7 +116,7 @@ class Middle(_Listening):
         head, _, rest = data.partition(b"\r\n\r\n")
         asked = Asked(head)
         while len(rest) < asked.length:
-            rest += connection.recv(65536)
+            rest += more(connection)
         self.asked.append(asked)
         own = self.rule(asked)
         if own is not None:
@@ -155,3 +155,11 @@ def _splice(one: socket.socket, other: socket.socket) -> None:
             if not data:
                 return
             (other if sock is one else one).sendall(data)
+
+
+def more(connection: socket.socket) -> bytes:
+    """What comes next. Raises OSError where the other side has hung up instead."""
+    piece = connection.recv(65536)
+    if not piece:
+        raise ConnectionResetError
+    return piece

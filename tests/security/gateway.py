@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from tests.integration.middle import Asked, _Listening, answer
+from tests.integration.middle import Asked, _Listening, answer, more
 from tests.security.canaries import Canaries
 
 Trick: TypeAlias = Callable[["Teller", Asked, bytes], bytes | None]
@@ -53,7 +53,7 @@ class Teller(_Listening):
         asked = Asked(head)
         length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
         while length and len(rest) < int(length[1]):
-            rest += connection.recv(65536)
+            rest += more(connection)
         self._hear(head + b"\r\n" + rest)
         if not asked.upgrade:
             head = b"\r\n".join(x for x in head.split(b"\r\n") if not x.lower().startswith(b"connection:"))
@@ -73,7 +73,7 @@ class Teller(_Listening):
     def _upgraded(self, connection: socket.socket, service: socket.socket, asked: Asked) -> None:
         reply = b""
         while b"\r\n\r\n" not in reply:
-            reply += service.recv(65536)
+            reply += more(service)
         told = self.trick(self, asked, reply) if self.trick else None
         if told is not None:
             connection.sendall(told)
