@@ -300,6 +300,12 @@ class Output:
             what += f" (again in {failure.retry_after:g} s)"
         self._talk(f"guestctl: {what}; {visible(failure.hint)}" if failure.hint else f"guestctl: {what}")
 
+    def traceback(self, error: BaseException, masked: Callable[[str], str]) -> None:
+        """Where it happened, for --debug: never with values of variables, and secrets in messages `masked`."""
+        import traceback
+
+        self.trouble(masked("".join(traceback.format_exception(error)).rstrip("\n")))
+
     def trouble(self, text: str) -> None:
         """Talk that --quiet does not drop and that is ours (a traceback without locals)."""
         self._talk(visible(text, lines=True))

@@ -207,13 +207,10 @@ def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcom
 
 def _trace_bugs(run: Invocation, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
     """Where scenarios died of a bug of ours, as --debug shows it for any command."""
-    import traceback
-
     for job, outcome in zip(jobs, outcomes, strict=False):
         failure = outcome.trouble and outcome.trouble.failure
         if failure and failure.code == "bug" and failure.__cause__ is not None:
-            told = "".join(traceback.format_exception(failure.__cause__)).rstrip("\n")
-            run.out.trouble(job.service.redactor().text(told))
+            run.out.traceback(failure.__cause__, job.service.redactor().text)
 
 
 def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> None:

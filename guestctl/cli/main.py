@@ -159,14 +159,11 @@ class _Run:
         return failure.exit
 
     def _traceback(self, failure: Failure) -> None:
-        """Where it happened, never with values of variables; secrets in messages are masked."""
-        import traceback
-
         from guestctl.redact import Redactor
 
         error = failure.__cause__ if type(failure) is Failure and failure.__cause__ else failure
         redactor = self.invocation.redactor if self.invocation is not None else Redactor()
-        self.out.trouble(redactor.text("".join(traceback.format_exception(error)).rstrip("\n")))
+        self.out.traceback(error, redactor.text)
 
 
 def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | None) -> tuple[Common, dict[str, Any]]:
