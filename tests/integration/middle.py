@@ -107,13 +107,7 @@ class Middle(_Listening):
         super().__init__()
 
     def serve(self, connection: socket.socket) -> None:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            piece = connection.recv(65536)
-            if not piece:
-                return
-            data += piece
-        head, _, rest = data.partition(b"\r\n\r\n")
+        head, rest = head_of(connection)
         asked = Asked(head)
         while len(rest) < asked.length:
             rest += more(connection)
@@ -155,6 +149,15 @@ def _splice(one: socket.socket, other: socket.socket) -> None:
             if not data:
                 return
             (other if sock is one else one).sendall(data)
+
+
+def head_of(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The head of a message, and what came behind it. Raises OSError where the other side hangs up before."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += more(connection)
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
 
 
 def more(connection: socket.socket) -> bytes:

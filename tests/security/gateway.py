@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from tests.integration.middle import Asked, _Listening, answer, more
+from tests.integration.middle import Asked, _Listening, answer, head_of, more
 from tests.security.canaries import Canaries
 
 Trick: TypeAlias = Callable[["Teller", Asked, bytes], bytes | None]
@@ -43,13 +43,7 @@ class Teller(_Listening):
         self.told = self.canaries.overhear(data) or self.told
 
     def serve(self, connection: socket.socket) -> None:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            piece = connection.recv(65536)
-            if not piece:
-                return
-            data += piece
-        head, _, rest = data.partition(b"\r\n\r\n")
+        head, rest = head_of(connection)
         asked = Asked(head)
         length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
         while length and len(rest) < int(length[1]):
