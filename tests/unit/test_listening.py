@@ -416,6 +416,15 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+def one_left_out(numbered: World) -> Heard:
+    """A listener to whose stream one message did not come, and the next one did."""
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    numbered.service.store("left out")
+    numbered.service.push("shown")
+    return heard
+
+
 def test_a_number_the_stream_left_out_is_read_from_history_in_its_place(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
@@ -449,10 +458,7 @@ def test_a_number_is_looked_for_on_a_busy_stream_too(numbered: World) -> None:
 
 
 def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None:
-    numbered.service.store("old")
-    heard = Heard(numbered).live()
-    numbered.service.store("left out")
-    numbered.service.push("shown")
+    heard = one_left_out(numbered)
     numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
     heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
     assert heard.texts == ["shown"]
@@ -473,20 +479,14 @@ def test_the_next_missing_number_has_as_many_looks(numbered: World) -> None:
 
 
 def test_history_that_fails_once_does_not_cost_the_order(numbered: World) -> None:
-    numbered.service.store("old")
-    heard = Heard(numbered).live()
-    numbered.service.store("left out")
-    numbered.service.push("shown")
+    heard = one_left_out(numbered)
     numbered.service.reads.append(Unreadable("nonsense"))
     assert heard.run(5.0).texts == ["left out", "shown"]
     assert heard.gaps == []
 
 
 def test_history_that_does_not_show_what_came_either_is_read_again(numbered: World) -> None:
-    numbered.service.store("old")
-    heard = Heard(numbered).live()
-    numbered.service.store("left out")
-    numbered.service.push("shown")
+    heard = one_left_out(numbered)
     numbered.service.hidden = 2
     numbered.service.after(MISSING_WINDOW + 0.5, lambda: setattr(numbered.service, "hidden", 0))
     assert heard.run(5.0).texts == ["left out", "shown"]
@@ -494,10 +494,7 @@ def test_history_that_does_not_show_what_came_either_is_read_again(numbered: Wor
 
 
 def test_a_history_that_stays_behind_is_not_waited_for_for_ever(numbered: World) -> None:
-    numbered.service.store("old")
-    heard = Heard(numbered).live()
-    numbered.service.store("left out")
-    numbered.service.push("shown")
+    heard = one_left_out(numbered)
     numbered.service.hidden = 2
     heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
     assert heard.texts == ["shown"]
@@ -515,10 +512,7 @@ def test_a_frame_that_comes_late_after_all_has_its_place(numbered: World) -> Non
 
 
 def test_what_is_held_is_shown_when_it_ends(numbered: World) -> None:
-    numbered.service.store("old")
-    heard = Heard(numbered).live()
-    numbered.service.store("left out")
-    numbered.service.push("shown")
+    heard = one_left_out(numbered)
     numbered.service.tell({"kind": "event", "change": "expired"})
     heard.run(5.0)
     assert heard.texts == ["shown"]
