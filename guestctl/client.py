@@ -283,7 +283,7 @@ class Client:
         # Who signs in is another guest than the one that stands there, and gets a token of their own.
         if standing is not None and credential is None and goes_on(self.dialect, standing, new=new):
             exchange = self._exchange_for(standing)
-            exchange.line = open_line(exchange, deadline, start_new=True)
+            exchange.line = open_line(exchange, deadline, start_new=opening)
             # What was recorded belongs to the conversation left behind, and goes with it.
             begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())
             exchange.session = replace(begun, state="draft")  # nothing is stored of it yet

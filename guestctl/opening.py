@@ -14,14 +14,14 @@ from guestctl.clock import Deadline
 from guestctl.errors import Failure, NetworkError, SessionOver, Unauthorised, Unsupported
 from guestctl.exchange import USER_AGENT, Attempts, Exchange
 from guestctl.line import Line
-from guestctl.model import OVER, Session
+from guestctl.model import OVER, Opening, Session
 from guestctl.wire import Reply, Request
 
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
 
-def open_line(exchange: Exchange, deadline: Deadline, *, start_new: bool = False) -> Line:
+def open_line(exchange: Exchange, deadline: Deadline, *, start_new: Opening | None = None) -> Line:
     """An attached line for the exchange's session, which is updated and stored.
 
     Raises Forbidden (final), Unauthorised, SessionOver when the session has gone or had expired,
@@ -31,7 +31,7 @@ def open_line(exchange: Exchange, deadline: Deadline, *, start_new: bool = False
     return attempts.run(lambda: open_once(exchange, deadline, start_new=start_new))
 
 
-def open_once(exchange: Exchange, deadline: Deadline, *, start_new: bool = False) -> Line:
+def open_once(exchange: Exchange, deadline: Deadline, *, start_new: Opening | None = None) -> Line:
     """As `open_line`, one try; only a refused token is renewed and tried again."""
     dialect = exchange.dialect
     stale = exchange.session.credential("guest")
@@ -51,7 +51,7 @@ def open_once(exchange: Exchange, deadline: Deadline, *, start_new: bool = False
         return _open(exchange, deadline, start_new)
 
 
-def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
+def _open(exchange: Exchange, deadline: Deadline, start_new: Opening | None) -> Line:
     dialect = exchange.dialect
     before = exchange.session
     _refuse_over(before)
@@ -67,7 +67,7 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: bool) -> Line:
         if token is not None and dialect.spoilt_by_close:
             exchange.keep(replace(exchange.session, used_token=token.secret.placeholder))
         attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
-        if before.state != "draft" and attached.new_session and not start_new and _has_messages(exchange):
+        if before.state != "draft" and attached.new_session and start_new is None and _has_messages(exchange):
             exchange.keep(replace(before, state="expired"))
             raise SessionOver(
                 f"session {before.name!r} had expired: the service answered with a new one, nothing was sent",

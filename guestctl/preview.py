@@ -94,7 +94,7 @@ class Plan:
             self._session = stand_in(self._dialect, created)
             if sign_in is not None:
                 self._session = self._session.having(Credential("sign-in", Secret(VARIABLES["sign-in"])))
-            self._connect(start_new=again)
+            self._connect(start_new=opening if again else None)
 
     def ask(self, message: Outgoing, *, new: bool = False) -> None:
         """A message, in a new session when there is none or another is wanted."""
@@ -200,7 +200,7 @@ class Plan:
         self._authorised.add(kind)
         self._follow(self._dialect.oauth() if kind == "oauth" else self._dialect.obtain(kind, self._session))
 
-    def _connect(self, *, start_new: bool = False) -> None:
+    def _connect(self, *, start_new: Opening | None = None) -> None:
         """The socket, and the first words on it."""
         if self._connected:
             return
@@ -216,7 +216,9 @@ class Plan:
         if self._dialect.traceparent:
             headers["traceparent"] = self._dialect.traceparent
         self.steps.append(Planned("connect", _named(door.url), headers=headers))
-        self._follow(self._dialect.attach(self._session, start_new=start_new))
+        attached = self._follow(self._dialect.attach(self._session, start_new=start_new))
+        if start_new is not None and attached is not None:
+            self._session = attached
 
     def _say(self, turn: Turn) -> None:
         if turn.say is not None:

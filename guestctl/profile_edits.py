@@ -22,7 +22,7 @@ from guestctl.clock import Clock, Deadline, SystemClock
 from guestctl.errors import UsageError
 from guestctl.profile_keys import GROUPS, KEYS, read_value, unknown_key
 from guestctl.profiles import SANDBOX, VARIABLE, bad_name, load, validated
-from guestctl.strict_yaml import MAX_BYTES, parse
+from guestctl.strict_yaml import MAX_BYTES, PERMISSIONS, parse
 
 #: One thread of this process at a time. Closing any descriptor of the lock file would drop the others' locks.
 _TURN = threading.Lock()
@@ -100,6 +100,10 @@ def _rewrite(path: Path, check: Callable[[], None], change: Change, clock: Clock
         _replace(path, _changed(path, change))
 
 
+def _cannot(path: Path, why: str, hint: str) -> UsageError:
+    return UsageError(f"{path}: {why}", code="config.file", hint=hint)
+
+
 @contextmanager
 def _alone(path: Path, clock: Clock) -> Iterator[None]:
     """While the file is read, changed and replaced: two that do so at once would lose what one of them adds."""
@@ -114,9 +118,11 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             release = until_free(lambda: _grabbed(lock), Deadline.after(clock, BUSY))
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror} ({lock})", code="config.file") from error
+            raise _cannot(path, f"{error.strerror} ({lock})", PERMISSIONS) from error
         if release is None:
-            raise UsageError(f"{path}: another guestctl process is still changing it", code="config.file")
+            raise _cannot(
+                path, "another guestctl process is still changing it", "Run this again when that one has ended."
+            )
         try:
             yield
         finally:
@@ -252,4 +258,4 @@ def _replace(path: Path, text: str) -> None:
             finally:
                 os.close(directory)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", code="config.file") from error
+        raise _cannot(path, str(error.strerror), PERMISSIONS) from error

@@ -22,6 +22,8 @@ from guestctl.values import immutable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+#: What to do where the system does not let a file be read or changed.
+PERMISSIONS = "Check the file's name and permissions."
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _WORDS: Mapping[str, bool | None] = {"": None, "null": None, "~": None, "true": True, "false": False}
@@ -56,7 +58,7 @@ def read(path: Path) -> Located:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{path}: {why}", code="config.file", hint="Check the file's name and permissions.") from error
+        raise UsageError(f"{path}: {why}", code="config.file", hint=PERMISSIONS) from error
     if len(content) > MAX_BYTES:
         raise _wrong(str(path), 1, f"larger than {MAX_BYTES // 1024} KiB")
     try:

@@ -94,9 +94,9 @@ class Runner:
         self._environ = environ
         self._progress = progress
         self._stopping = threading.Event()
-        #: Outcomes that wait for their turn, and scenarios being played, by number.
+        #: By number: outcomes that wait for their turn, and scenarios being tried, for which time and how.
         self._done: dict[int, Outcome | BaseException] = {}
-        self._playing: dict[int, Play] = {}
+        self._tried: dict[int, tuple[int, Play | None]] = {}
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """The outcomes in the order of the jobs, each as soon as it and those before it are there.
@@ -123,7 +123,7 @@ class Runner:
                     result = error
                 with change:
                     done[number] = result
-                    self._playing.pop(number, None)
+                    self._tried.pop(number, None)
                     change.notify_all()
 
         # Daemons: whatever one of them waits for, an interrupted run does not wait for it.
@@ -148,12 +148,18 @@ class Runner:
         return [self._left(number, jobs[number], cause) for number in range(given, len(jobs))]
 
     def _left(self, number: int, job: Job, cause: type[Interrupted]) -> Outcome:
-        done, playing = self._done.get(number), self._playing.get(number)
+        tried = self._tried.get(number)  # asked first: what is done is not among them any more
+        done = self._done.get(number)
         if isinstance(done, Outcome):
             return done
-        if playing is not None:
-            return playing.cut_off(cause("interrupted while it ran"))
+        if tried is not None:
+            return self._cut_off(job, tried, cause("interrupted while it ran"))
         return replace(self._not_run(job, cause("interrupted before it began")), attempts=0)
+
+    def _cut_off(self, job: Job, tried: tuple[int, Play | None], failure: Failure) -> Outcome:
+        attempt, play = tried
+        outcome = self._not_run(job, failure) if play is None else play.cut_off(failure)
+        return replace(outcome, attempts=attempt)
 
     def _one_or_bug(self, job: Job, number: int) -> Outcome:
         try:
@@ -161,8 +167,7 @@ class Runner:
         except Stopped:
             raise
         except Exception as error:
-            playing, failure = self._playing.get(number), bug(error)
-            outcome = self._not_run(job, failure) if playing is None else playing.cut_off(failure)
+            outcome = self._cut_off(job, self._tried[number], bug(error))
             self._progress(Progress(number, outcome=outcome))
             return outcome
 
@@ -180,6 +185,7 @@ class Runner:
 
     def _try(self, job: Job, number: int, attempt: int) -> Outcome:
         service, scenario = job.service, job.scenario
+        self._tried[number] = attempt, None
         if service.closed is not None:
             return self._not_run(job, service.closed, "not run: ")
         try:
@@ -205,7 +211,7 @@ class Runner:
             doing=lambda step: self._progress(Progress(number, step, attempt)),
         )
         self._progress(Progress(number, "connecting", attempt))
-        self._playing[number] = play
+        self._tried[number] = attempt, play
         try:
             outcome = play.run()
         finally:

@@ -27,9 +27,10 @@ def replay(
 ) -> int:
     """Serve a recorded exchange back as a sandbox, until Ctrl-C; one line says when it is ready.
 
-    `-p sandbox`, or GUESTCTL_SANDBOX_URL, leads guestctl there; choose the recorded API with --api. What
-    the guest does is matched with what was done, in order: a request by method and path, a frame by what
-    it does. Texts, hosts and ids are not compared; steps may be left out, and all of it may be run again.
+    `-p sandbox` leads guestctl there, and speaks the recorded API; so does GUESTCTL_SANDBOX_URL, with --api
+    to choose it. What the guest does is matched with what was done, in order: a request by method and
+    path, a frame by what it does. Texts, hosts and ids are not compared; steps may be left out, and
+    all of it may be run again.
     """
     from guestctl.replay import apis_of, faces, load
     from guestctl.sandbox.options import SandboxOptions
@@ -40,7 +41,7 @@ def replay(
     registered: list[str] = []
 
     def ready(found: Any) -> None:
-        run.state.put_sandbox(dict(found))
+        run.state.put_sandbox({**found, "api": spoken[0]} if len(spoken) == 1 else found)
         registered.append(found["url"])
         run.out.say(f"{len(recording.acts)} acts of a guest, recorded on {' or '.join(spoken) or 'an unknown API'}")
 

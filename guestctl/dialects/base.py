@@ -142,8 +142,9 @@ class Dialect(Refusals, ABC):
         """The socket of this session; None: there is none and listening polls history."""
         return None
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
-        """First words on a fresh socket, until the service confirms. Returns the session as told."""
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
+        """First words on a fresh socket, until the service confirms. Returns the session as told; with
+        `start_new`, on an API that `restarts`, of another conversation, opened with that."""
         raise self.unsupported(Ability.LISTEN)
 
     def reattach(self, session: Session) -> Flow[Session]:

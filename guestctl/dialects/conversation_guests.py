@@ -118,7 +118,7 @@ class ConversationGuests(Dialect):
     def _guests(self) -> str:
         return self.rest("/api/v2/conversations/webmessaging/guests")
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
         frame = {
             "type": "CONNECT",
             "conversationId": session.ids["conversation"],

@@ -126,7 +126,7 @@ class Declared:
     sockets_per_session: ClassVar[int] = 3
     #: Reconnect attempts unless the profile says otherwise.
     attempts: ClassVar[int] = 10
-    #: `attach(start_new=True)` begins another conversation for the same guest.
+    #: `attach` with an opening begins another conversation for the same guest.
     restarts: ClassVar[bool] = False
     #: A renewed token is announced on the open socket by `reattach`.
     reattaches: ClassVar[bool] = False

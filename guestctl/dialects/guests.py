@@ -117,7 +117,7 @@ class Guests(Dialect):
         ids = {**session.ids, "session": _session_id(reply.object())}
         return replace(session, ids=ids).having(guest_token(reply, "guestToken"))
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
         frame = {"type": "handshake", "token": session.token()}
         if self.traceparent:
             frame["traceparent"] = self.traceparent

@@ -132,7 +132,7 @@ class MessagingConversations(Dialect):
         reply = yield from call(Request("POST", url, "refresh", credential="guest", idempotent=True))
         return session.having(_token(reply))
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
         frame = {
             "type": "register",
             "conversationId": session.ids["conversation"],

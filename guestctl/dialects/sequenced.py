@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
 from guestctl.dialects.pages import LIMIT, from_start, read_message, read_sender, read_time
 from guestctl.errors import Failure, Unauthorised, Unreadable
-from guestctl.model import Json, Message, Outgoing, Sender, Session, SessionEvent, Source, Typing, Unknown
+from guestctl.model import Json, Message, Opening, Outgoing, Sender, Session, SessionEvent, Source, Typing, Unknown
 from guestctl.wire import Door, Flow, Frame, Heard, Opened, Request, answered, call, take, turn
 
 
@@ -47,7 +47,7 @@ class Sequenced(Dialect):
         url = self.socket("/v2/guest/webmessaging/events")
         return Door(f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self.watched(session))}", credential="guest")
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
         """The guest has nothing to say first: the upgrade carried the token."""
         yield from answered(turn(None, lambda heard: isinstance(heard, Opened), "socket"))
         return replace(session, new_session=False)

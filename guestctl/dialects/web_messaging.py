@@ -150,22 +150,21 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
 
     def create(self, opening: Opening) -> Flow[Session]:
         """Nothing goes over the wire yet: the guest makes the token, the first configure confirms it."""
-        return done(
-            Session(
-                api=self.name,
-                profile=self.profile.name,
-                name=opening.name,
-                ids={"conversation": None, "guest": None},
-                credentials={"guest": Credential("guest", Secret(self.new_id()))},
-                notes={PENDING: dict(opening.attributes)} if opening.attributes else {},
-            )
+        fresh = Session(
+            api=self.name,
+            profile=self.profile.name,
+            name=opening.name,
+            ids={"conversation": None, "guest": None},
+            credentials={"guest": Credential("guest", Secret(self.new_id()))},
         )
+        return done(self._opened_with(opening, fresh))
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
-        if start_new:
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
+        if start_new is not None:
+            _check_size(session, start_new.attributes)  # before the old conversation is left
             yield from self._close_session(session)
         frame = self._request("configureSession", session)
-        frame.update(deploymentId=self.need("deployment_id"), startNew=start_new)
+        frame.update(deploymentId=self.need("deployment_id"), startNew=start_new is not None)
         signed_in = session.credential("sign-in")
         if signed_in is not None:
             frame.update(action="configureAuthenticatedSession", data={"code": signed_in.secret.reveal()})
@@ -175,7 +174,17 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
             frame["traceparent"] = self.traceparent
         heard = yield from answered(turn(frame, _answer_to(frame, Opened, strict=False), "create"))
         assert isinstance(heard, Opened)
-        return self._configured(session, heard.body)
+        configured = self._configured(session, heard.body)
+        if start_new is not None:
+            return self._opened_with(start_new, configured)
+        if session.state == "draft":  # the limit is known from here on, and nothing could be said above it
+            _check_size(configured, _pending(configured))
+        return configured
+
+    def _opened_with(self, opening: Opening, session: Session) -> Session:
+        """What it says waits for the first message (§5.4, §10.11)."""
+        others = self.accepted(session).notes
+        return replace(session, notes={**others, PENDING: dict(opening.attributes)} if opening.attributes else others)
 
     def _close_session(self, session: Session) -> Flow[None]:
         """Start new chat, on the same socket (§10.6): configure, closeSession, then configure again."""
@@ -298,15 +307,7 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
     # --- messages (§5.4, §5.5) ---
 
     def check(self, session: Session, message: Outgoing) -> None:
-        limit = session.limits.attribute_bytes or ATTRIBUTE_BYTES
-        size = sum(len(k.encode()) + len(v.encode()) for k, v in _attributes(session, message).items())
-        if size > limit:
-            raise Refused(
-                f"attributes take {size} bytes, the limit is {limit}",
-                code="service.attributes",
-                api=self.name,
-                service_code=4013,
-            )
+        _check_size(session, _attributes(session, message))
         if len(json.dumps(self._on_message(session, message), ensure_ascii=False).encode()) > FRAME_BYTES:
             raise Refused(
                 f"the message is larger than the {FRAME_BYTES // 1024} KiB a frame may hold",
@@ -631,8 +632,24 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
 
 def _attributes(session: Session, message: Outgoing) -> dict[str, str]:
     """The message's own, and those the session was opened with while nothing has carried them."""
+    return {**_pending(session), **message.attributes}
+
+
+def _pending(session: Session) -> dict[str, str]:
     pending = session.notes.get(PENDING)
-    return {**pending, **message.attributes} if isinstance(pending, dict) else dict(message.attributes)
+    return dict(pending) if isinstance(pending, dict) else {}
+
+
+def _check_size(session: Session, attributes: Mapping[str, str]) -> None:
+    limit = session.limits.attribute_bytes or ATTRIBUTE_BYTES
+    size = sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items())
+    if size > limit:
+        raise Refused(
+            f"attributes take {size} bytes, the limit is {limit}",
+            code="service.attributes",
+            api=session.api,
+            service_code=4013,
+        )
 
 
 _CONTENT = WebContent()

@@ -15,6 +15,8 @@ from junitparser import JUnitXml
 from guestctl.checking.results import Trouble
 from guestctl.checking.scenario import Play
 from guestctl.checking.script import Step
+from guestctl.checking.service import Service
+from guestctl.client import Client
 from guestctl.dialects import NAMES
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
@@ -474,6 +476,20 @@ def test_a_scenario_that_dies_of_a_bug_says_so_and_stops_no_other(buggy: Front, 
     [error] = next(case for case in suite if case.name == "Leaves the survey").result
     assert (error.type, error.message.partition(" at ")[0]) == ("bug", "this is a bug: ZeroDivisionError")
     assert "s3cr3t" not in result.out + result.err + (tmp_path / "out.xml").read_text()
+
+
+def test_a_bug_is_told_of_the_try_that_met_it(checks: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.yaml").write_text("scenarios:\n  one:\n  - say: hello\n  - waitForReplyContaining: never said\n")
+    let_in, guests = Service.guest, []
+
+    def second_meets_a_bug(service: Service, wait: float) -> Client:
+        guests.append(wait)
+        return let_in(service, wait if len(guests) == 1 else 1 / 0)
+
+    monkeypatch.setattr(Service, "guest", second_meets_a_bug)
+    [found] = checks("check", "one.yaml", "--timeout", "300ms", "--retries", "1", "-o", "json").record["scenarios"]
+    assert found["trouble"]["error"]["code"] == "bug"
+    assert (found["attempts"], found["transcript"]) == (2, []), "nothing of the first is told as of the second"
 
 
 def test_a_bug_is_told_in_every_report(buggy: Front) -> None:

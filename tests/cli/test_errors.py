@@ -173,6 +173,19 @@ def test_attributes_too_large(front: Front) -> None:
     check(refused, 3, "service.attributes")
 
 
+@pytest.mark.parametrize("how", [("--as", "cart"), ("--new",), ("--as", "cart", "--new")], ids=" ".join)
+def test_no_session_is_left_that_nothing_could_be_said_in(front: Front, how: tuple[str, ...]) -> None:
+    front("session", "create")
+    front("send", "hi")
+    check(front("session", "create", *how, "--attr", "note=" + "x" * 3000), 3, "service.attributes", "3004 bytes")
+    assert [record["name"] for record in front("session", "list").records] == ["default"]
+    assert front("send", "and again").code == 0
+    assert [record["text"] for record in front("history").records if record["direction"] == "inbound"] == [
+        "hi",
+        "and again",
+    ]
+
+
 def test_text_too_long(front: Front) -> None:
     front("session", "create")
     check(front("send", "-", stdin="x" * 5000), 3, "service.too_long")

@@ -13,7 +13,7 @@ import pytest
 
 from guestctl.dialects import NAMES
 from guestctl.preview import Planned, shell
-from guestctl.sandbox import CLIENT_SECRET
+from guestctl.sandbox import CLIENT_SECRET, DEPLOYMENT_ID
 from tests.cli.conftest import Front
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -169,6 +169,18 @@ def test_files_and_new_conversations(front: Front) -> None:
     again = front("session", "create", "--new", "--print-frames")
     actions = [record["body"]["action"] for record in again.records if record["body"]]
     assert actions == ["configureSession", "closeSession", "configureSession"]
+
+
+def test_what_a_profile_says_of_the_guest_goes_with_the_next_conversation_too(front: Front) -> None:
+    place = front.environ["GUESTCTL_SANDBOX_URL"]
+    where = f"base_url: {place}, config_url: {place}, socket_url: {place.replace('http', 'ws')}"
+    what = f"deployment_id: {DEPLOYMENT_ID}, origin: http://localhost, attributes: {{k: v}}"
+    (front.cwd / "p.yaml").write_text(f"profiles: {{only: {{{where}, {what}}}}}\n")
+    guest = Front({**front.environ, "GUESTCTL_PROFILE": "only", "GUESTCTL_PROFILES": "p.yaml"}, front.cwd)
+    assert guest("session", "create").code == 0
+    steps = planned(guest, "ask", "hi", "--new")
+    assert steps[-1][3]["message"]["channel"] == {"metadata": {"customAttributes": {"k": "v"}}}
+    assert steps == sent(guest, "ask", "hi", "--new")
 
 
 def test_several_lines(front: Front) -> None:

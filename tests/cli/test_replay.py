@@ -178,8 +178,9 @@ def test_pauses_are_kept_when_asked(front: Front, replayed: Any) -> None:
     assert answered[-1] - sent[0] > 0.3
 
 
-def test_served_as_a_program(front: Front, tmp_path: Path) -> None:
-    path = recorded(front, "ask", "hello")
+@pytest.mark.parametrize("api", ["web-messaging", "guest-sessions"])
+def test_served_as_a_program(front: Front, tmp_path: Path, api: str) -> None:
+    path = recorded(front, "ask", "hello", GUESTCTL_API=api)
     environ = {**os.environ, "GUESTCTL_STATE": str(tmp_path / "served")}
     command = [sys.executable, "-m", "guestctl", "replay", str(path), "-o", "json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, text=True) as server:

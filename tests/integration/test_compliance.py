@@ -107,6 +107,17 @@ def test_attributes_of_a_session(guest: Guest, room: Room) -> None:
         check(guest("session", "create", "--attr", "plan=gold"), 2, "usage.option")
 
 
+def test_attributes_of_the_next_conversation(guest: Guest, room: Room) -> None:
+    if "attr" not in guest.dialect.fields:
+        pytest.skip("no attributes")
+    guest.ok("session", "create", "--attr", "plan=free")
+    guest.ok("session", "create", "--new", "--attr", "tier=gold")
+    guest.ok("send", "hi")
+    (written,) = [one for one in room.sessions() if one["messages"]]
+    assert written["attributes"]["tier"] == "gold"
+    assert "plan" not in written["attributes"], "those of the conversation left behind were never said"
+
+
 def test_attributes_of_a_message(talking: Guest, room: Room) -> None:
     before = room.requests
     result = talking("send", "hi", "--attr", "plan=gold")

@@ -87,7 +87,7 @@ class Toy(Dialect):
     def door(self, session: Session) -> Door | None:
         return Door("wss://toy.example.test/") if self.socketed else None
 
-    def attach(self, session: Session, *, start_new: bool = False) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
         heard = yield from answered(
             turn({"do": "attach", "token": session.token()}, lambda h: isinstance(h, (Opened, Rejection)), "create")
         )

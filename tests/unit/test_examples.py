@@ -178,6 +178,8 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
         return asked
     if verb == "sign_out":
         return part(dialect.signing_in).sign_out(session)
+    if verb == "attach" and "start_new" in given:
+        given["start_new"] = Opening(**given["start_new"])
     if verb in ("attach", "reattach", "typing", "end", "clear", "sync"):
         flow: Flow[Any] = getattr(dialect, verb)(session, **given)
         return flow

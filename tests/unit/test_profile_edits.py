@@ -146,8 +146,9 @@ def test_a_linked_file_stays_linked(tmp_path: Path) -> None:
 def test_a_link_that_leads_to_itself_is_no_file(tmp_path: Path) -> None:
     link = tmp_path / "profiles.yaml"
     link.symlink_to(link)
-    with pytest.raises(UsageError, match="Too many levels of symbolic links"):
+    with pytest.raises(UsageError, match="Too many levels of symbolic links") as refused:
         add(link, "live", {})
+    assert refused.value.hint == "Check the file's name and permissions."
     assert link.is_symlink()
 
 
