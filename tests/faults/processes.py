@@ -107,4 +107,4 @@ def records(text: str) -> list[Record]:
 
 def traced(err: str) -> bool:
     """Whether a traceback of ours was shown; a signal may also strike while Python itself is starting."""
-    return "Traceback" in err and "guestctl" in err
+    return f'File "{ROOT / "guestctl"}{os.sep}' in err
