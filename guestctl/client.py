@@ -17,6 +17,7 @@ import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
@@ -29,7 +30,7 @@ from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect, Page, Position
 from guestctl.dialects.declared import Ability
 from guestctl.dialects.parts import Files, SigningIn
-from guestctl.errors import Conflict, Failure, Refused, SessionOver, Unsupported, UsageError
+from guestctl.errors import Conflict, Failure, NetworkError, Refused, SessionOver, Unauthorised, Unsupported, UsageError
 from guestctl.exchange import Connector, Exchange, not_stored
 from guestctl.files import looked_at
 from guestctl.line import Line
@@ -55,7 +56,7 @@ from guestctl.saying import Answer, Awaited, Sent, check_said, goes_on, needs_an
 from guestctl.sending import settle_open
 from guestctl.state import Activity, LedgerEntry, State, replaced
 from guestctl.values import immutable
-from guestctl.wire import Flow, Request
+from guestctl.wire import Flow, Request, done
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
@@ -64,6 +65,8 @@ T = TypeVar("T")
 
 #: Seconds a deployment's configuration is remembered.
 CONFIGURATION_AGE = 3600.0
+#: Seconds for the words that greet a guest who has just joined, where a question follows at once.
+GREETING = 2.0
 #: Seconds between two typing indicators (web-messaging-v1.md §9).
 TYPING_EVERY = 5.0
 #: Version ff is forbidden, ids of zeros alone are invalid.
@@ -260,7 +263,7 @@ class Client:
         session = self.session()
         log = tuple(self.state.activity(self.scope, session))
         ended = [line.at for line in log if line.event == "session_terminated"]
-        end = ended[-1] if ended and session.state in OVER else self.clock.now()
+        end = ended[0] if ended and session.state in OVER else self.clock.now()
         return Report(session, round((end - session.created_at) * 1000), log)
 
     # --- opening ---
@@ -273,23 +276,23 @@ class Client:
         A live session of the same name is kept under another name. With `new` it is replaced: on an
         API that can, the same guest starts a new conversation and the old one is no longer reachable.
         """
-        deadline = self._deadline()
-        opening = self.completed(opening or Opening(name=self._session_name or "default"))
+        opening = opening or Opening(name=self._session_name or "default")
+        credential = None if sign_in is None else self._signing_in().sign_in(sign_in)
+        return self._create(opening, self._deadline(), new=new, credential=credential)
+
+    def _create(
+        self, opening: Opening, deadline: Deadline, *, new: bool = False, credential: Flow[Credential] | None = None
+    ) -> Session:
+        opening = self.completed(opening)
         self._need(Ability.CREATE)
         self._hang_up()
         standing = self.state.get(self.scope, opening.name)
         alive = standing is not None and standing.state not in OVER
-        credential = None if sign_in is None else self._signing_in().sign_in(sign_in)
+        exchange = None
         # Who signs in is another guest than the one that stands there, and gets a token of their own.
         if standing is not None and credential is None and goes_on(self.dialect, standing, new=new):
-            exchange = self._exchange_for(standing)
-            exchange.line = open_line(exchange, deadline, start_new=opening)
-            # What was recorded belongs to the conversation left behind, and goes with it.
-            begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())
-            exchange.session = replace(begun, state="draft")  # nothing is stored of it yet
-            root = standing.created_at if standing.root is None else standing.root
-            exchange.keep(replace(begun, root=root, offer=None))
-        else:
+            exchange = self._restarted(standing, opening, deadline)
+        if exchange is None:
             exchange = self._create_beside(opening, standing, deadline, credential, keep=alive and not new)
         before = self._session_name, self.state.current(self.scope)
         self.state.use(self.scope, exchange.session.name)
@@ -301,6 +304,21 @@ class Client:
             self.state.use(self.scope, current)
             raise
         return exchange.session
+
+    def _restarted(self, standing: Session, opening: Opening, deadline: Deadline) -> Exchange | None:
+        """The same guest's next conversation; None when the service does not let that guest in any more."""
+        exchange = self._exchange_for(standing)
+        try:
+            exchange.line = open_line(exchange, deadline, start_new=opening)
+        except Unauthorised as refused:
+            self.notice(f"{refused.message}; another guest takes the place of session {standing.name!r}")
+            return None
+        # What was recorded belongs to the conversation left behind, and goes with it.
+        begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())
+        exchange.session = replace(begun, state="draft")  # nothing is stored of it yet
+        root = standing.created_at if standing.root is None else standing.root
+        exchange.keep(replace(begun, root=root, offer=None))
+        return exchange
 
     def _create_beside(
         self,
@@ -341,9 +359,14 @@ class Client:
         deadline = self._deadline()
         flow = self._signing_in().sign_in(proof)
         exchange = self._exchange_for(self.session())
-        exchange.attached(deadline)
+        if exchange.session.credential("sign-in") is None:
+            exchange.attached(deadline)  # a step up: as whoever the guest has been (§10.9)
         signed_in = exchange.session.having(exchange.perform(flow, deadline))
-        exchange.keep(exchange.perform(self.dialect.attach(signed_in), deadline))
+        if exchange.line is None:
+            exchange.keep(signed_in)
+            exchange.attached(deadline)
+        else:
+            exchange.keep(exchange.perform(self.dialect.attach(signed_in), deadline))
         exchange.log("signed_in")
         return exchange.session
 
@@ -354,9 +377,13 @@ class Client:
         exchange = self._exchange_for(self.session())
         if exchange.session.credential("sign-in") is None:
             raise UsageError(f"session {exchange.session.name!r} is not signed in")
-        exchange.keep(exchange.perform(signing_in.sign_out(exchange.session), deadline))
+        try:
+            signed_out = exchange.perform(signing_in.sign_out(exchange.session), deadline)
+        except Unauthorised as refused:  # it is good for nothing any more: there is nothing left to revoke (§7.2)
+            self.notice(f"{refused.message}: the sign-in was over already")
+            signed_out = replace(exchange.session, state="ended").without("sign-in").without("history")
+        exchange.keep(signed_out)
         self._hang_up()
-        exchange.log("session_terminated", state="signed out")
         return exchange.session
 
     def _signing_in(self) -> SigningIn:
@@ -448,7 +475,7 @@ class Client:
         except Conflict:
             if on_conflict != "new":
                 raise
-            self.create(Opening(name=exchange.session.name), new=True)
+            self._create(Opening(name=exchange.session.name), deadline, new=True)
             return Resumed(self._any_exchange().session, ())
         exchange.keep(replace(exchange.session, new_session=False))
         exchange.log("session_resumed", missed=len(missed))
@@ -517,30 +544,54 @@ class Client:
             new_id=self._new_id,
             answer=answer,
             files=[looked_at(path) for path in files],
-            awaited=Awaited(pattern) if wait or expect else None,
+            awaited=Awaited(pattern) if wait or expect is not None else None,
             progress=progress,
         )
 
     def ask(self, text: str, *, new: bool = False, opening: Opening | None = None) -> Message:
         """Create or resume, send, and return the first complete reply. Raises TimedOut without one, or what kept us
-        from hearing it."""
+        from hearing it. Who was signed in is so in a session that takes the place of an expired one, too."""
+        deadline = self._deadline()
+        question = Outgoing(key=self._new_id(), text=text)
+        check_said(question, more=False)
+        self._need(Ability.SEND)
         opening = opening or Opening(name=self.session_name)
         self._session_name = opening.name
         stored = self.state.get(self.scope, opening.name)
         if needs_another(stored, new=new):
             if not new and stored is not None:
                 self.notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
-            self.create(opening, new=new)
+            self._begin(opening, deadline, None if new else stored, new=new)
         try:
-            sent = self.send(text, wait=True)
+            sent = self._ask(question, deadline)
         except SessionOver as over:
             if over.code in {"session.evicted", "session.replaced"} or over.delivery == "accepted":
                 raise
             self.notice(f"{over.message}; starting another session under the same name")
-            self.create(opening)
-            sent = self.send(text, wait=True)
+            self._begin(opening, deadline, self.state.get(self.scope, opening.name))
+            sent = self._ask(replace(question, key=self._new_id()), deadline)
         assert sent.reply is not None
         return sent.reply
+
+    def _ask(self, question: Outgoing, deadline: Deadline) -> Sent:
+        return say(self._exchange_for(self.session()), question, deadline, new_id=self._new_id, awaited=Awaited(None))
+
+    def _begin(self, opening: Opening, deadline: Deadline, instead_of: Session | None, *, new: bool = False) -> None:
+        """A session to ask something in. What greets whoever joins is no answer, and is waited for a moment."""
+        expired = instead_of is not None and instead_of.state == "expired"
+        signed_in = instead_of.credential("sign-in") if instead_of is not None and expired else None
+        self._create(opening, deadline, new=new, credential=None if signed_in is None else done(signed_in))
+        exchange = self._any_exchange()
+        if not self.dialect.spoken_in(exchange.session):
+            return
+        left = deadline.remaining()
+        within = deadline.sooner(GREETING if left is None else min(GREETING, left / 3))
+        listener = Listener(exchange, baseline=False, record=False, step=within.remaining(), left=within.remaining)
+        listener.attach(within)
+        with suppress(NetworkError), closing(listener.events()) as events:
+            for event in events:
+                if within.expired or (isinstance(event, Message) and event.direction == "outbound"):
+                    return
 
     def typing(self) -> None:
         """Say that the guest is typing; at most once in five seconds for one session."""
@@ -568,7 +619,6 @@ class Client:
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
         exchange.keep(exchange.perform(flow(exchange.session), deadline))
         self._hang_up(self.dialect.farewell)
-        exchange.log("session_terminated", state=exchange.session.state)
         return exchange.session
 
     # --- hearing ---
@@ -590,7 +640,7 @@ class Client:
         """
         self._need(Ability.HISTORY)
         exchange = self._exchange_for(self.session())
-        fetch = self._fetch(exchange, None, waiting)
+        fetch = self._fetch(exchange, waiting)
         paging, size = self.dialect.paging, self.dialect.page_size
         window = Window(since, until)
 
@@ -637,7 +687,7 @@ class Client:
         self._need(Ability.LISTEN)
         exchange = self._exchange_for(self.session())
         if replay > 0:
-            fetch = self._fetch(exchange, None)
+            fetch = self._fetch(exchange, left=left)
             before = newest(fetch, self.dialect.paging, replay + 1, lambda item: isinstance(item, Message))
             if len(before) > replay:
                 first = before[0]
@@ -676,8 +726,8 @@ class Client:
         held = exchange.session.credential(kind)
         if if_expiring is not None and held is not None:
             # As the user says: not bounded by the token's life, as renewing ahead of use is.
-            expiring = held.expires_at is not None and held.expires_at - self.clock.now() <= if_expiring
-            if not expiring:
+            expires_at = _expiry(held, self.clock.now())
+            if expires_at is None or expires_at - self.clock.now() > if_expiring:
                 return exchange.session
         exchange.renew(kind, deadline, stale=held)
         return exchange.session
@@ -778,11 +828,14 @@ class Client:
         return self._exchange or self._exchange_for(Session(api=self.dialect.name, profile=self.profile.name))
 
     def _fetch(
-        self, exchange: Exchange, deadline: Deadline | None, waiting: Callable[[], None] = lambda: None
+        self,
+        exchange: Exchange,
+        waiting: Callable[[], None] = lambda: None,
+        left: Callable[[], float | None] = lambda: None,
     ) -> Callable[[Position | None, str | None], Page]:
         def fetch(after: Position | None, cursor: str | None) -> Page:
             waiting()
-            return exchange.page(after, cursor, deadline or self._deadline())
+            return exchange.page(after, cursor, self._deadline().sooner(left()))
 
         return fetch
 
@@ -808,6 +861,18 @@ def scope_of(profile: Profile, dialect: Dialect) -> str:
     """What a stored session belongs to: profile, API, deployment and every address (contract.md §2)."""
     parts = (profile.name, dialect.name, profile.deployment_id or "", *dialect.addresses())
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _expiry(held: Credential, now: float) -> float | None:
+    """When it expires, as the service has told or the token says itself."""
+    from guestctl.jwt_claims import inspect
+
+    if held.expires_at is not None:
+        return held.expires_at
+    try:
+        return inspect(held.secret, now).expires_at
+    except Unauthorised:  # not a token one could read
+        return None
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

@@ -33,9 +33,9 @@ from guestctl.errors import (
     UsageError,
 )
 from guestctl.line import Line
-from guestctl.model import OVER, Credential, CredentialKind, Message, Secret, Session
+from guestctl.model import OVER, Credential, CredentialKind, Json, Message, Secret, Session
 from guestctl.state import State, owner_of
-from guestctl.wire import Call, Flow, Frame, Reply, Request, Turn
+from guestctl.wire import Call, Flow, Frame, Heard, Rejection, Reply, Request, Turn
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -130,8 +130,24 @@ class Exchange:
     def _step(self, step: Call | Turn, deadline: Deadline, line: Line | None) -> object:
         if isinstance(step, Call):
             return self.call(step.request, deadline)
-        used = line or self.attached(deadline)
-        return used.ask(step, deadline)
+        if line is not None:
+            return line.ask(step, deadline)
+        return self._told(step, deadline)
+
+    def _told(self, step: Turn, deadline: Deadline) -> Heard | None:
+        """Said on the session's own socket; again, if nothing but the rate was wrong with it. A message is
+        repeated by whoever knows what becomes of messages."""
+        limited = 0
+        while True:
+            heard = self.attached(deadline).ask(step, deadline)
+            if step.message or not isinstance(heard, Rejection) or not isinstance(heard.failure, RateLimited):
+                return heard
+            limited += 1
+            wait, left = heard.failure.retry_after or 1.0, deadline.remaining()
+            if limited > LIMIT_RETRIES or (left is not None and wait > left):
+                return heard
+            self.again(step.route, wait, heard.failure)
+            self.clock.sleep(wait)
 
     def attached(self, deadline: Deadline) -> Line:
         """The session's socket, opened and attached if it is not."""
@@ -325,6 +341,8 @@ class Exchange:
             try:
                 if kind == "oauth":
                     return self._grant(deadline)
+                if kind == "history":
+                    self.attached(deadline)  # it is asked for there; what opening it tells of the session stands
                 self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
             finally:
                 self._renewing.discard(kind)
@@ -377,6 +395,8 @@ class Exchange:
             self.state.put(self.scope, kept(session))
         elif not self.state.amend(self.scope, session, lambda stored: kept(_merged(session, stored, before))):
             self.session = session
+        if self.session.state in OVER and before.state not in OVER:
+            self.log("session_terminated", state=self.session.state)
 
     def again(self, route: str, wait: float, why: BaseException | None) -> None:
         """Tell whoever watches the exchange that something is tried again, in how many seconds and why."""
@@ -420,9 +440,17 @@ def not_stored(session: Session) -> SessionOver:
     )
 
 
+#: What the service tells of a session, or what is remembered of it, each by itself.
+_TOLD = ("state", "new_session", "expires_at", "limits", "used_token", "offer")
+
+
 def _merged(session: Session, stored: Session, before: Session) -> Session:
-    """Ours, but for what another process has written of it meanwhile; `before`: what we knew till now."""
-    session = replace(session, name=stored.name)
+    """What we change, in what is stored: another process may have changed the rest meanwhile. `before`: what
+    we knew till now."""
+    theirs_still = {
+        field: getattr(stored, field) for field in _TOLD if getattr(session, field) == getattr(before, field)
+    }
+    session = replace(session, name=stored.name, notes=_merged_notes(session, stored, before), **theirs_still)
     for kind, theirs in stored.credentials.items():
         ours = session.credentials.get(kind)
         if ours is not None and _newer(theirs, ours):
@@ -433,6 +461,12 @@ def _merged(session: Session, stored: Session, before: Session) -> Session:
         left = {kind: held for kind, held in session.credentials.items() if kind in stored.credentials}
         session = replace(session, credentials=left, state=session.state if session.state in OVER else stored.state)
     return session
+
+
+def _merged_notes(session: Session, stored: Session, before: Session) -> dict[str, Json]:
+    ours = {key for key in (*session.notes, *before.notes) if session.notes.get(key) != before.notes.get(key)}
+    kept = {key: value for key, value in stored.notes.items() if key not in ours}
+    return kept | {key: value for key, value in session.notes.items() if key in ours}
 
 
 def _newer(theirs: Credential, ours: Credential) -> bool:

@@ -570,10 +570,10 @@ def _first_id(events: Sequence[Event]) -> str | None:
 
 
 def _older(heard: Heard, position: Position) -> bool:
-    """Whether it is a message from before the position."""
-    if not isinstance(heard, Message):
+    """Whether it is something of the conversation from before the position."""
+    if not isinstance(heard, (Message, Presence)):
         return False
-    if heard.sequence is not None and position.sequence is not None:
+    if isinstance(heard, Message) and heard.sequence is not None and position.sequence is not None:
         return heard.sequence < position.sequence
     return heard.time is not None and position.time is not None and heard.time < position.time
 

@@ -67,7 +67,8 @@ def _open(exchange: Exchange, deadline: Deadline, start_new: Opening | None) -> 
         if token is not None and dialect.spoilt_by_close:
             exchange.keep(replace(exchange.session, used_token=token.secret.placeholder))
         attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
-        if before.state != "draft" and attached.new_session and start_new is None and _has_messages(exchange):
+        begun = before.state != "draft" and (dialect.spoken_in(before) or _has_messages(exchange))
+        if begun and attached.new_session and start_new is None:
             exchange.keep(replace(before, state="expired"))
             raise SessionOver(
                 f"session {before.name!r} had expired: the service answered with a new one, nothing was sent",
@@ -116,9 +117,7 @@ def _connect(exchange: Exchange, deadline: Deadline) -> Socket:
 def _refuse_over(session: Session) -> None:
     if session.state in OVER:
         raise SessionOver(
-            f"session {session.name!r} is over: {session.state}",
-            code="session.expired" if session.state == "expired" else "session.gone",
-            api=session.api,
+            f"session {session.name!r} is over: {session.state}", code=f"session.{session.state}", api=session.api
         )
 
 

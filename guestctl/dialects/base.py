@@ -175,6 +175,10 @@ class Dialect(Refusals, ABC):
         """The session, once the service has accepted a message of it."""
         return session
 
+    def spoken_in(self, session: Session) -> bool:
+        """Whether something else than messages was said in it, so that one which begins anew is another one."""
+        return False
+
     @abstractmethod
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
         """One page. FORWARD: what follows `after`, or leads on from `cursor`. NUMBERED: page `cursor` (1 = newest)."""

@@ -75,6 +75,8 @@ HEALTH_CHECK = "SGVhbHRoQ2hlY2tNZXNzYWdlSWQ="
 ATTRIBUTE_BYTES = 2048
 #: Under which name the session notes the attributes it was opened with: its first message carries them (§5.4).
 PENDING = "pending_attributes"
+#: That it began with Presence Join (§5.4): another session under the same token would lack it.
+JOINED = "joined"
 #: A client message larger than this is closed with 1009 (§2.5).
 FRAME_BYTES = 128 * 1024
 
@@ -182,9 +184,8 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
         return configured
 
     def _opened_with(self, opening: Opening, session: Session) -> Session:
-        """What it says waits for the first message (§5.4, §10.11)."""
-        others = self.accepted(session).notes
-        return replace(session, notes={**others, PENDING: dict(opening.attributes)} if opening.attributes else others)
+        """What it says waits for the first message (§5.4, §10.11); nothing has been said in it."""
+        return replace(session, notes={PENDING: dict(opening.attributes)} if opening.attributes else {})
 
     def _close_session(self, session: Session) -> Flow[None]:
         """Start new chat, on the same socket (§10.6): configure, closeSession, then configure again."""
@@ -327,6 +328,9 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
             return session
         return replace(session, notes={k: v for k, v in session.notes.items() if k != PENDING})
 
+    def spoken_in(self, session: Session) -> bool:
+        return JOINED in session.notes
+
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         def answers(heard: Heard) -> bool:
             if isinstance(heard, Message):
@@ -462,7 +466,8 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
         yield from answered(
             turn(frame, lambda h: (isinstance(h, Presence) and h.presence == "Join") or _rejects(h, key), "create")
         )
-        return self.accepted(session)
+        begun = self.accepted(session)
+        return replace(begun, notes={**begun.notes, JOINED: True})
 
     # --- reading (§4.2, §6, §8) ---
 

@@ -137,7 +137,7 @@ def test_end(talking: Guest, room: Room) -> None:
         check_lacking(result, Ability.END)
         return
     assert result.record["state"] in {"ended", "cleared"}
-    check(talking("send", "more"), 10, "session.gone")
+    check(talking("send", "more"), 10, f"session.{result.record['state']}")
     assert talking.ok("session", "report").record["activity"][-1]["event"] == "session_terminated"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -452,6 +453,36 @@ def test_what_another_process_has_ended_stays_over(world: World) -> None:
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.state == listening.session.state == "ended"
+
+
+def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
+    """`listen` loaded the session before its first message took along what it was opened with."""
+    world.exchange.keep(replace(world.exchange.session, notes={"pending": {"plan": "gold"}, "kept": 1}))
+    listening, other = world.exchange, world.another()
+    other.keep(replace(other.session, notes={"kept": 1}))
+    listening.keep(replace(listening.session, notes={**listening.session.notes, "heard": 2}))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.notes == listening.session.notes == {"kept": 1, "heard": 2}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [{"state": "read_only"}, {"offer": {"text": "pick"}}, {"new_session": True}, {"expires_at": 9.0}],
+    ids=lambda theirs: next(iter(theirs)),
+)
+def test_what_another_process_was_told_stands_where_we_were_told_nothing(world: World, theirs: dict[str, Any]) -> None:
+    ours, other = world.exchange, world.another()
+    other.keep(replace(other.session, **theirs))
+    ours.keep(replace(ours.session, used_token="spoilt"))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.used_token == "spoilt"
+    assert {name: getattr(stored, name) for name in theirs} == theirs
+    ours.keep(replace(ours.session, state="active", offer=None, new_session=False, expires_at=None))
+    stored = world.state.get(SCOPE, "default")
+    assert stored is not None
+    assert (stored.state, stored.offer, stored.new_session, stored.expires_at) == ("active", None, False, None)
 
 
 def test_what_was_forgotten_stays_forgotten(world: World) -> None:
