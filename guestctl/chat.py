@@ -298,7 +298,7 @@ class Chat:
             self._confirming = False
             self._desk.prompt(PROMPT)
             if text.strip().lower() in {"y", "yes"}:
-                return self._end()
+                return self._do(self._end)
             self._told.say("not ended")
             return False
         command, _, rest = text.strip().partition(" ")
@@ -317,11 +317,15 @@ class Chat:
         if do is None:
             self._told.say(f"there is no {command}; /help lists what there is, /say {command} would send it")
             return False
+        return self._do(lambda: do(self, rest.strip()))
+
+    def _do(self, what: Callable[[], bool | None]) -> bool:
+        """Do it; whether it ends the chat. One that fails does not, unless the session is over."""
         try:
-            return bool(do(self, rest.strip()))
+            return bool(what())
+        except SessionOver:
+            raise
         except Failure as failure:
-            if isinstance(failure, SessionOver):
-                raise
             self._fail(failure)
             return False
 

@@ -498,6 +498,18 @@ def test_a_conversation_in_a_plain_terminal(front: Front, term: str) -> None:
     assert [m["text"] for m in front("history").records] == ["hello", "echo: hello"]
 
 
+def test_an_end_that_is_refused_is_told_and_the_chat_goes_on(sandboxed: Callable[[Sandbox], Front]) -> None:
+    with running(SandboxOptions(fast=True, clear=False)) as sandbox:
+        front = sandboxed(sandbox)
+        front("session", "create")
+        with chatting(front) as terminal:
+            terminal.type("/end\ry\rhello\r")
+            terminal.until("Conversation Clear are not supported")
+            terminal.until("echo: hello")
+            terminal.type("\x04")
+            assert terminal.ended() == 0
+
+
 def test_what_was_said_is_shown_first(front: Front) -> None:
     front("ask", "from before")
     with chatting(front) as terminal:
