@@ -367,10 +367,13 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
 
     def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
         frame = self._request("onAttachment", session)
-        attachment_id = self.new_id()
-        frame.update(attachmentId=attachment_id, fileName=name, fileType=mime, fileSize=len(content), errorsAsJson=True)
-        presigned = yield from answered(turn(frame, _answer_to(frame, Noted), "upload"))
+        proposed = self.new_id()
+        frame.update(attachmentId=proposed, fileName=name, fileType=mime, fileSize=len(content), errorsAsJson=True)
+        presigns = _answer_to(frame, Noted)
+        # A GenerateUrlError without a tracingId says which attachment it is about (§6.6).
+        presigned = yield from answered(turn(frame, lambda h: presigns(h) or _rejects(h, proposed), "upload"))
         assert isinstance(presigned, Noted)
+        attachment_id = take(presigned.body, "attachmentId", str, "PresignedUrlResponse")
         headers = give(presigned.body, "headers", dict, {}) or {}
         yield from call(
             Request(
@@ -494,7 +497,6 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
 
     def _answer(self, kind: str, code: int, body: Json, reply_to: str | None, raw: Json) -> Heard:
         detail: Mapping[str, Json] = body if isinstance(body, dict) else {}
-        attachment = detail.get("attachmentId")
         if kind == "SessionResponse":
             return Opened(detail, reply_to)
         if kind == "JwtResponse":
@@ -508,7 +510,9 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
             words = str(detail.get("errorMessage") or detail.get("message") or kind)
             number = detail.get("errorCode")
             failure = self.service_failure(number if isinstance(number, int) else 4003, words)
-            return Rejection(failure, reply_to or (str(attachment) if attachment else None))
+            if kind == "UploadFailureEvent":  # as its success: of the attachment, whatever request it may name
+                return Rejection(failure, take(detail, "attachmentId", str, kind))
+            return Rejection(failure, reply_to or give(detail, "attachmentId", str))
         if kind == "TooManyRequestsErrorMessage":
             wait, number = detail.get("retryAfter"), detail.get("errorCode")
             return Rejection(
