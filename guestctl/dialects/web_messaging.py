@@ -410,18 +410,22 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
     # --- history (§7.1) ---
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
-        reply = yield from call(
-            Request(
-                "GET",
-                self.rest("/api/v2/webmessaging/messages"),
-                "history",
-                query={"pageNumber": cursor or "1", "pageSize": str(limit)},
-                headers=self._origin(),
-                credential="history",
-                idempotent=True,
-            )
+        request = Request(
+            "GET",
+            self.rest("/api/v2/webmessaging/messages"),
+            "history",
+            query={"pageNumber": cursor or "1", "pageSize": str(limit)},
+            headers=self._origin(),
+            credential="history",
+            idempotent=True,
         )
-        page = reply.object()
+        try:
+            page = (yield from call(request)).object()
+        except Refused as failure:
+            # "Nothing for this guest" (§7.1), if the service says so, whose errors have a code: others prove nothing.
+            if failure.http_status != 404 or failure.service_code is None:
+                raise
+            return Page((), total=0)
         entities = take(page, "entities", list, "history page")
         number = int(cursor or "1")
         return Page(
@@ -627,6 +631,12 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
                 http_status=403,
             )
         return super().refusal(request, reply)
+
+    def status_failure(
+        self, status: int, service_code: str | int | None, request: Request
+    ) -> tuple[type[Failure], str]:
+        """No address of this API names a session, so that 404 does not speak of one (§7)."""
+        return _CODES[404] if status == 404 else super().status_failure(status, service_code, request)
 
     def service_failure(self, code: int, words: str, *, retry_after: float | None = None) -> Failure:
         """A frame code of §8 as the failure it means."""

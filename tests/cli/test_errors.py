@@ -102,6 +102,14 @@ def test_expired_session(front: Front) -> None:
     assert "starting another" in again.err
 
 
+def test_nothing_for_this_guest_is_an_empty_history(own: Callable[[SandboxOptions], Front]) -> None:
+    front = own(SandboxOptions(fast=True))
+    assert front("session", "create").code == 0
+    front("sandbox", "fault", "http:status=404,on=history")
+    told = front("history")
+    assert (told.code, told.out) == (0, ""), told.err
+
+
 def test_read_only_conversation(own: Callable[[SandboxOptions], Front]) -> None:
     front = own(SandboxOptions(fast=True, script=_bot()))
     front("session", "create")

@@ -167,6 +167,12 @@ def test_a_refused_code(guest: Front) -> None:
     assert guest("send", "hello").code == 0
 
 
+def test_a_deployment_nobody_knows(guest: Front) -> None:
+    told = guest("session", "create", *CODE, GUESTCTL_DEPLOYMENT_ID="no-such-deployment")
+    assert (told.code, told.error["code"]) == (3, "service.not_found")
+    assert "The deployment was not found" in told.error["message"]
+
+
 def test_where_sign_in_is_off(own: Callable[..., Front]) -> None:
     front = own(sign_in=False)
     assert front("session", "create", *CODE).code == 5

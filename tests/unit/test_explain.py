@@ -132,6 +132,7 @@ def test_a_number_may_mean_several_things_and_be_narrowed() -> None:
         "session.gone",
         "service.not_found",
     }
+    assert {entry.failure for entry in explain("http 404", api="web-messaging")} == {"service.not_found", None}
     assert explain("http 307")[0].code == "3xx"
     assert explain("exit 403") == []
 
