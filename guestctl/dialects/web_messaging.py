@@ -276,7 +276,7 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
         """The old refresh token is kept; the new JWT is good for 15 minutes at most."""
         held = session.credential("sign-in")
         if held is None or held.refresh is None:
-            raise Unauthorised("the sign-in has expired and cannot be refreshed", api=self.name)
+            raise Unauthorised("the sign-in cannot be renewed: it has no refresh token", api=self.name)
         reply = yield from call(
             Request(
                 "POST",

@@ -90,6 +90,12 @@ def test_signed_in_with_an_id_token(guest: Front) -> None:
     assert other.code == 0, other.err
 
 
+def test_one_that_cannot_be_renewed_is_not_said_to_have_expired(guest: Front) -> None:
+    assert guest("session", "create", "--id-token", "-", stdin="bob:idtoken").code == 0
+    told = guest("refresh-token")
+    assert (told.code, told.error["message"]) == (4, "the sign-in cannot be renewed: it has no refresh token")
+
+
 def test_stepping_up(guest: Front) -> None:
     assert guest("session", "create").code == 0
     assert guest("send", "still anonymous").code == 0
