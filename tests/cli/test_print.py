@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,6 +15,9 @@ import pytest
 from guestctl.dialects import NAMES
 from guestctl.preview import Planned, shell
 from guestctl.sandbox import CLIENT_SECRET, DEPLOYMENT_ID
+from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Front
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -32,10 +36,10 @@ def plain(value: Any) -> Any:
     return json.loads(UUID.sub("ID", NAMED.sub("ID", SECRET.sub("SECRET", json.dumps(value)))))
 
 
-def sent(front: Front, *argv: str) -> list[Any]:
+def sent(front: Front, *argv: str, stdin: str = "") -> list[Any]:
     """What a command really sends, from its trace."""
     path = front.cwd / "sent.trace"
-    told = front(*argv, "--trace", str(path))
+    told = front(*argv, "--trace", str(path), stdin=stdin)
     assert told.code == 0, told.err
     found: list[Any] = []
     for entry in map(json.loads, path.read_text().splitlines()):
@@ -48,8 +52,8 @@ def sent(front: Front, *argv: str) -> list[Any]:
     return [plain(step) for step in found]
 
 
-def planned(front: Front, *argv: str) -> list[Any]:
-    told = front(*argv, "--print-frames")
+def planned(front: Front, *argv: str, stdin: str = "") -> list[Any]:
+    told = front(*argv, "--print-frames", stdin=stdin)
     assert (told.code, told.err) == (0, "")
     return [plain([r["step"], r["url"], headers(r["headers"]), body(r["body"])]) for r in told.records]
 
@@ -189,6 +193,23 @@ def test_several_lines(front: Front) -> None:
         "one",
         "two",
     ]
+
+
+def test_what_a_session_was_opened_with_goes_with_the_first_message_only(front: Front) -> None:
+    assert front("session", "create", "--attr", "k=v").code == 0
+    (front.cwd / "a.png").write_bytes(b"png")
+    files = [step[3] for step in planned(front, "send", "--file", "a.png", "--file", "a.png") if step[3]]
+    assert ["channel" in said["message"] for said in files if said["action"] == "onMessage"] == [True, False]
+    lines = ("send", "-", "--lines")
+    assert planned(front, *lines, stdin="one\ntwo\n") == sent(front, *lines, stdin="one\ntwo\n")
+
+
+def test_who_signs_in_is_another_guest(sandboxed: Callable[[Sandbox], Front]) -> None:
+    with running(SandboxOptions(fast=True, sign_in=True)) as sandbox:
+        front = sandboxed(sandbox)
+        assert front("session", "create").code == 0
+        asked = ("session", "create", "--new", "--id-token", "-")
+        assert planned(front, *asked, stdin="ann:1") == sent(front, *asked, stdin="ann:1")
 
 
 def test_what_cannot_be_shown(front: Front) -> None:
