@@ -18,10 +18,10 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from guestctl import __version__
@@ -31,7 +31,7 @@ from guestctl.dialects.base import Dialect, Page, Position
 from guestctl.dialects.declared import Ability
 from guestctl.dialects.parts import Files, SigningIn
 from guestctl.errors import Conflict, Failure, NetworkError, Refused, SessionOver, Unauthorised, Unsupported, UsageError
-from guestctl.exchange import Connector, Exchange, not_stored
+from guestctl.exchange import Connector, Exchange, not_stored, oauth_scope
 from guestctl.files import looked_at
 from guestctl.line import Line
 from guestctl.listening import Listener
@@ -50,7 +50,7 @@ from guestctl.model import (
     Session,
     SignIn,
 )
-from guestctl.opening import open_line
+from guestctl.opening import open_line, refuse_over
 from guestctl.paging import Window, current, following, newest, no_message, whole
 from guestctl.saying import Answer, Awaited, Sent, check_said, goes_on, needs_another, recent, say
 from guestctl.sending import settle_open
@@ -223,7 +223,7 @@ class Client:
             yield from self._exchange.secrets()
 
     def _stored_secrets(self) -> Iterator[Secret]:
-        stored = self.state.get_credential(self.scope, "oauth")
+        stored = self.state.get_credential(oauth_scope(self.scope, self.profile), "oauth")
         if stored is not None:
             yield stored.secret
         for _, session in self.state.sessions(self.scope):
@@ -283,7 +283,7 @@ class Client:
     def _create(
         self, opening: Opening, deadline: Deadline, *, new: bool = False, credential: Flow[Credential] | None = None
     ) -> Session:
-        opening = self.completed(opening)
+        said, opening = opening, self.completed(opening)
         self._need(Ability.CREATE)
         self._hang_up()
         standing = self.state.get(self.scope, opening.name)
@@ -298,7 +298,7 @@ class Client:
         self.state.use(self.scope, exchange.session.name)
         self._session_name = exchange.session.name
         try:
-            self._began(exchange, opening, deadline)
+            self._began(exchange, said, opening, deadline)
         except SessionOver:
             self._session_name, current = before
             self.state.use(self.scope, current)
@@ -395,9 +395,9 @@ class Client:
         self.state.rename(self.scope, standing.name, f"{standing.name}-{number}")
         return f"{standing.name}-{number}"
 
-    def _began(self, exchange: Exchange, opening: Opening, deadline: Deadline) -> None:
+    def _began(self, exchange: Exchange, said: Opening, opening: Opening, deadline: Deadline) -> None:
         """What follows a confirmed new session: its log begins, and a guest joins where that is expected."""
-        exchange.keep(replace(exchange.session, new_session=True))
+        exchange.keep(replace(exchange.session, new_session=True, opening=_dump(said)))
         exchange.log("session_started", api=self.dialect.name)
         deployment = self.deployment(deadline)
         if not deployment.active:
@@ -468,17 +468,28 @@ class Client:
         """
         deadline = self._deadline()
         self._need(Ability.RESUME)
-        exchange = self._exchange_for(self.session())
+        session = self.session()
+        if session.state in OVER and on_conflict == "new":
+            return self._anew(session, deadline)
+        refuse_over(session)
+        exchange = self._exchange_for(session)
         exchange.lock_patience = 0.0 if on_conflict == "fail" else exchange.lock_patience
         try:
             missed = self._reattach(exchange, deadline)
         except Conflict:
             if on_conflict != "new":
                 raise
-            self._create(Opening(name=exchange.session.name), deadline, new=True)
-            return Resumed(self._any_exchange().session, ())
+            return self._anew(exchange.session, deadline)
         exchange.keep(replace(exchange.session, new_session=False))
         exchange.log("session_resumed", missed=len(missed))
+        return Resumed(exchange.session, tuple(missed))
+
+    def _anew(self, session: Session, deadline: Deadline) -> Resumed:
+        """Another in its place, and what is said in it already."""
+        self._create(_opened_with(session), deadline, new=True)
+        exchange = self._any_exchange()
+        missed = self._reattach(exchange, deadline)
+        exchange.keep(replace(exchange.session, new_session=True))
         return Resumed(exchange.session, tuple(missed))
 
     def _reattach(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
@@ -555,17 +566,20 @@ class Client:
         question = Outgoing(key=self._new_id(), text=text)
         check_said(question, more=False)
         self._need(Ability.SEND)
-        opening = opening or Opening(name=self.session_name)
-        self._session_name = opening.name
-        stored = self.state.get(self.scope, opening.name)
+        name = self.session_name if opening is None else opening.name
+        self._session_name = name
+        stored = self.state.get(self.scope, name)
+        if opening is None:
+            opening = Opening(name=name) if new or stored is None else _opened_with(stored)
         if needs_another(stored, new=new):
             if not new and stored is not None:
                 self.notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
             self._begin(opening, deadline, None if new else stored, new=new)
         try:
             sent = self._ask(question, deadline)
-        except SessionOver as over:
-            if over.code in {"session.evicted", "session.replaced"} or over.delivery == "accepted":
+        except (SessionOver, Conflict) as over:
+            there = over.code in {"session.evicted", "session.replaced"}
+            if there or over.delivery == "accepted" or (isinstance(over, Conflict) and over.code != "conflict.ended"):
                 raise
             self.notice(f"{over.message}; starting another session under the same name")
             self._begin(opening, deadline, self.state.get(self.scope, opening.name))
@@ -861,6 +875,18 @@ def scope_of(profile: Profile, dialect: Dialect) -> str:
     """What a stored session belongs to: profile, API, deployment and every address (contract.md §2)."""
     parts = (profile.name, dialect.name, profile.deployment_id or "", *dialect.addresses())
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _dump(opening: Opening) -> dict[str, Json] | None:
+    """What was said of a session when it was opened; None: nothing."""
+    said = {field: value for field, value in asdict(opening).items() if value and field != "name"}
+    return said or None
+
+
+def _opened_with(session: Session) -> Opening:
+    """What was said when it was opened, for the one that takes its place."""
+    said: Any = session.opening
+    return Opening(**{**(said if isinstance(said, dict) else {}), "name": session.name})
 
 
 def _expiry(held: Credential, now: float) -> float | None:

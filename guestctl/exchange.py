@@ -10,6 +10,7 @@ because full jitter, `Retry-After` and the deadline must agree (reliability.md Â
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -33,7 +34,7 @@ from guestctl.errors import (
     UsageError,
 )
 from guestctl.line import Line
-from guestctl.model import OVER, Credential, CredentialKind, Json, Message, Secret, Session
+from guestctl.model import OVER, Credential, CredentialKind, Json, Message, Profile, Secret, Session, SessionState
 from guestctl.state import State, owner_of
 from guestctl.wire import Call, Flow, Frame, Heard, Rejection, Reply, Request, Turn
 
@@ -107,13 +108,16 @@ class Exchange:
     #: How often the service was asked for a new one.
     _renewals: int = 0
     _oauth: Credential | None = None
+    #: A new one with which no socket has been opened yet: another would do no better.
+    unproved: Credential | None = None
     #: When a renewal ahead of time may be tried again, in monotonic seconds.
     _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
 
     # --- flows ---
 
     def perform(self, flow: Flow[T], deadline: Deadline, *, line: Line | None = None) -> T:
-        """Run a flow to its result. `line` is used for its turns instead of the session's own."""
+        """Run a flow to its result. `line` is used for its turns instead of the session's own. A failure that
+        says what has become of the session is noted."""
         answer: Any = None
         try:
             step = next(flow)
@@ -126,6 +130,15 @@ class Exchange:
                     step = flow.send(answer)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+        except Failure as failure:
+            self.heard_of(failure)
+            raise
+
+    def heard_of(self, failure: Failure) -> None:
+        """Note what a failure says of the session as a whole."""
+        state = _SAYS.get(failure.code)
+        if state is not None and self.session.state not in {"draft", *OVER}:
+            self.keep(replace(self.session, state=state))
 
     def _step(self, step: Call | Turn, deadline: Deadline, line: Line | None) -> object:
         if isinstance(step, Call):
@@ -275,7 +288,7 @@ class Exchange:
 
     def _held(self, kind: CredentialKind) -> Credential | None:
         if kind == "oauth":
-            return self._oauth or self.state.get_credential(self.scope, "oauth")
+            return self._oauth or self.state.get_credential(oauth_scope(self.scope, self.dialect.profile), "oauth")
         return self.session.credential(kind)
 
     def ahead(self, kind: CredentialKind, deadline: Deadline, held: Credential) -> Credential | None:
@@ -329,12 +342,12 @@ class Exchange:
                 )
                 failure.retried = True  # this was the wait
                 raise failure from busy
-            found = self._stored(kind)
+            found, used = self._stored(kind)
             if found is not None and found != stale and found.fresh_at(self.clock.now(), 0.0):
                 if kind == "oauth":
                     self._oauth = found
                 else:
-                    self.session = self.session.having(found)
+                    self.session = replace(self.session.having(found), used_token=used)
                 return found
             self._renewing.add(kind)
             self._renewals += 1
@@ -357,19 +370,20 @@ class Exchange:
         """The profile's OAuth client, exchanged; shared by every session of the scope."""
         self._oauth = self.perform(self.dialect.oauth(), deadline)
         if self.dialect.profile.store_tokens != "memory":
-            self.state.put_credential(self.scope, self._oauth)
+            self.state.put_credential(oauth_scope(self.scope, self.dialect.profile), self._oauth)
         return self._oauth
 
-    def _stored(self, kind: CredentialKind) -> Credential | None:
+    def _stored(self, kind: CredentialKind) -> tuple[Credential | None, str | None]:
+        """As another process may have left it; and which token it opened a socket with."""
         if kind == "oauth":
-            return self.state.get_credential(self.scope, "oauth")
+            return self.state.get_credential(oauth_scope(self.scope, self.dialect.profile), "oauth"), None
         stored = self.state.find(self.scope, self.session)
         if stored is None:
-            return None
+            return None, self.session.used_token
         held = stored.credential(kind)
         if held is not None and stored.ids != self.session.ids:
             self.session = stored
-        return held
+        return held, stored.used_token
 
     # --- memory ---
 
@@ -431,6 +445,12 @@ class Exchange:
         self.state.log(self.scope, self.session, event, details)
 
 
+def oauth_scope(scope: str, profile: Profile) -> str:
+    """Under what the grant of a profile's OAuth client is stored: with another client it is another grant."""
+    client = [profile.client_id or "", profile.client_secret.reveal() if profile.client_secret else ""]
+    return f"{scope}/{hashlib.sha256(json.dumps(client).encode()).hexdigest()[:16]}"
+
+
 def not_stored(session: Session) -> SessionOver:
     """Why a session without its token is of no use."""
     return SessionOver(
@@ -440,6 +460,14 @@ def not_stored(session: Session) -> SessionOver:
     )
 
 
+#: Codes of failures that say what has become of the session.
+_SAYS: dict[str, SessionState] = {
+    "conflict.ended": "ended",
+    "conflict.read_only": "read_only",
+    "session.expired": "expired",
+    "session.cleared": "cleared",
+    "session.logged_out": "ended",
+}
 #: What the service tells of a session, or what is remembered of it, each by itself.
 _TOLD = ("state", "new_session", "expires_at", "limits", "used_token", "offer")
 

@@ -174,7 +174,7 @@ class Listener:
                 for one in heard:
                     over = over or self._take(one, at)
                 taken += len(heard)
-                heard = hear(0.0) if taken < BATCH else []
+                heard = hear(0.0) if over is None and taken < BATCH else []
             if over is not None:
                 yield from self._look_last(line)
                 raise over

@@ -193,6 +193,8 @@ class Session:
     used_token: str | None = None
     #: The last message that offered something which history leaves out, as it came: it may yet be answered.
     offer: Json = None
+    #: What it was opened with, as `Opening` has it but for the name: the one that takes its place is, too.
+    opening: Json = None
     #: Of a session begun on the connection of another (`--new` on an API that restarts): when the first of
     #: them was created. At the service they are one: its sockets, its turns and its limits.
     root: float | None = None

@@ -38,6 +38,7 @@ def open_once(exchange: Exchange, deadline: Deadline, *, start_new: Opening | No
     try:
         return _open(exchange, deadline, start_new)
     except Failure as failure:
+        exchange.heard_of(failure)
         refused = isinstance(failure, Unauthorised) or (
             isinstance(failure, NetworkError)
             and failure.written
@@ -47,17 +48,23 @@ def open_once(exchange: Exchange, deadline: Deadline, *, start_new: Opening | No
         if not refused or kind is None or kind == "history":
             raise
         stale = exchange.session.credential(kind) if kind != "guest" else stale
-        exchange.replacement(kind, deadline, stale=stale)
-        return _open(exchange, deadline, start_new)
+        if stale is not None and stale == exchange.unproved and stale.fresh_at(exchange.clock.now(), 0.0):
+            raise
+        exchange.unproved = exchange.replacement(kind, deadline, stale=stale)
+        line = _open(exchange, deadline, start_new)
+        exchange.unproved = None
+        return line
 
 
 def _open(exchange: Exchange, deadline: Deadline, start_new: Opening | None) -> Line:
     dialect = exchange.dialect
     before = exchange.session
-    _refuse_over(before)
+    refuse_over(before)
     token = exchange.credential("guest", deadline)
     before = exchange.session
-    if dialect.spoilt(before):
+    for _ in range(2):  # what another process was given meanwhile, it may have spoilt, too
+        if not dialect.spoilt(exchange.session):
+            break
         token = exchange.replacement("guest", deadline, stale=token)
     with ExitStack() as held:
         held.enter_context(exchange.state.slot(exchange.scope, before, dialect.sockets_per_session, deadline))
@@ -114,7 +121,8 @@ def _connect(exchange: Exchange, deadline: Deadline) -> Socket:
         raise failure from None
 
 
-def _refuse_over(session: Session) -> None:
+def refuse_over(session: Session) -> None:
+    """Raises SessionOver for one that is known to be."""
     if session.state in OVER:
         raise SessionOver(
             f"session {session.name!r} is over: {session.state}", code=f"session.{session.state}", api=session.api

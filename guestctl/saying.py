@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TypeAlias, cast
 
 from guestctl.clock import Deadline
 from guestctl.dialects.base import Dialect, Page, Position
 from guestctl.dialects.declared import Ability
-from guestctl.errors import CheckFailed, Failure, TimedOut, Unsupported, UsageError
+from guestctl.errors import CheckFailed, Conflict, Failure, SessionOver, TimedOut, Unsupported, UsageError
 from guestctl.exchange import Exchange
 from guestctl.files import LocalFile, check_file
 from guestctl.listening import Listener
@@ -37,6 +37,8 @@ from guestctl.values import immutable
 
 #: How many of the newest messages are searched for something to pick.
 PICK_AMONG = 50
+#: Codes that say, once a message was accepted, that its conversation is over.
+_ENDED = frozenset({"conflict.ended", "session.ended", "session.cleared", "session.gone"})
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told (bytes done, bytes in all)."""
@@ -160,7 +162,7 @@ def _reply(exchange: Exchange, listener: Listener, sent: Message, awaited: Await
     pattern = awaited.pattern
     closest: str | None = None
     lost: Exception | None = None
-    with closing(listener.events()) as events:
+    with _until_it_ends(exchange), closing(listener.events()) as events:
         for event in events:
             if isinstance(event, Message) and event.direction == "outbound":
                 if pattern is None or pattern.search(event.text):
@@ -169,11 +171,7 @@ def _reply(exchange: Exchange, listener: Listener, sent: Message, awaited: Await
             if isinstance(event, Connection):
                 lost = None if event.state == "live" else _worse(event.failure, lost)
             if _ends_conversation(event):
-                raise CheckFailed(
-                    "the conversation ended before the awaited reply",
-                    code="conversation.ended",
-                    api=exchange.dialect.name,
-                )
+                raise _ended(exchange)
             if deadline.expired:
                 break
     if lost is not None:
@@ -181,6 +179,23 @@ def _reply(exchange: Exchange, listener: Listener, sent: Message, awaited: Await
     said = f"; the last reply was {closest!r}" if closest is not None else ""
     missing = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
     raise TimedOut(missing + said, api=exchange.dialect.name)
+
+
+@contextmanager
+def _until_it_ends(exchange: Exchange) -> Iterator[None]:
+    """However the service says, once our message was accepted, that nobody will answer it."""
+    try:
+        yield
+    except (SessionOver, Conflict) as over:
+        if over.code not in _ENDED:
+            raise
+        raise _ended(exchange) from over
+
+
+def _ended(exchange: Exchange) -> CheckFailed:
+    return CheckFailed(
+        "the conversation ended before the awaited reply", code="conversation.ended", api=exchange.dialect.name
+    )
 
 
 def _worse(failure: Exception | None, known: Exception | None) -> Exception | None:

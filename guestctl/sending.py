@@ -29,20 +29,12 @@ from guestctl.errors import (
     Unreadable,
 )
 from guestctl.exchange import LIMIT_RETRIES, Exchange
-from guestctl.model import OVER, Message, Option, Outgoing, Sender, SessionState
+from guestctl.model import Message, Option, Outgoing, Sender
 from guestctl.paging import following
 from guestctl.state import OutboxRow, SendState
 
 #: Endings heard instead of an answer, which leave open whether the message was taken before them.
 _CUT_SHORT = frozenset({"session.evicted", "session.ended"})
-#: What a refusal says of the session as a whole.
-_STATES: dict[str, SessionState] = {
-    "conflict.ended": "ended",
-    "conflict.read_only": "read_only",
-    "session.expired": "expired",
-    "session.cleared": "cleared",
-    "session.logged_out": "ended",
-}
 #: Seconds kept back from a send's deadline for settling it; and between two looks that find nothing.
 SETTLING = 5.0
 GRACE = 1.0
@@ -160,8 +152,6 @@ class _Send:
 
     def _refused(self, failure: Failure, delivery: SendState) -> Message:
         """Raise it; unless an earlier attempt may have arrived, for which history has the last word."""
-        if failure.code in _STATES and self.exchange.session.state not in OVER:
-            self.exchange.keep(replace(self.exchange.session, state=_STATES[failure.code]))
         if self.doubtful:
             return self._last_look(failure)
         if failure.delivery == "not_sent":  # it failed before the request, for want of a token

@@ -534,7 +534,7 @@ def _trim(run: Run, table: str, session: int) -> None:
 
 #: What is not a dialect's own stands among its notes in the record, where it always has: an older guestctl
 #: reads what a newer one has written, and the other way round.
-_AMONG_NOTES = ("used_token", "offer", "root")
+_AMONG_NOTES = ("used_token", "offer", "opening", "root")
 
 
 def _dump_session(session: Session) -> str:

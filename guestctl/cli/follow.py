@@ -174,7 +174,8 @@ def resume(
     for message in resumed.missed:
         run.out.event(message_record(message, resumed.session.name, raw=raw))
     if listen:
-        events = run.client.listen(after=run.client.seen_up_to())
+        seen = run.client.seen_up_to()
+        events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session)
         _follow(run, events, Shown(USUAL_KINDS, StopRules(run.clock), raw))
     elif not resumed.missed:
         run.out.say("nothing was missed")

@@ -845,3 +845,31 @@ def test_everything_is_one_sandbox(sandbox: Sandbox, enter: Enter, room: Room) -
     assert [session["api"] for session in room.sessions()] == list(NAMES)
     for name in NAMES:
         assert texts(enter(sandbox, name).ok("history")) == ["who are you?", "echo: who are you?"]
+
+
+def test_whoever_takes_the_place_of_an_ended_session_is_opened_as_it_was(serve: Serve, enter: Enter, api: str) -> None:
+    sandbox = serve()
+    guest, room = enter(sandbox, api), Room(sandbox)
+    fields = {"attr": "plan=gold", "queue": "q-7", "email": "ann@shop.example", "name": "Ann"}
+    given = [word for field, value in fields.items() if field in guest.dialect.fields for word in (f"--{field}", value)]
+    guest.ok("session", "create", *given)
+    guest.ok("send", "hi")
+    room.expire() if api == "web-messaging" else room.end()  # an end that is none, there
+    guest.ok("ask", "are you there?")
+    first, *_, second = room.sessions()
+    assert second["attributes"] == first["attributes"]
+    assert len(second["messages"]) == 2
+    sessions = {record["name"]: record["state"] for record in guest.ok("session", "list").records}
+    assert sessions["default"] == "active"
+
+
+def test_an_end_that_comes_before_the_reply(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
+    script = tmp_path / "bot.yaml"
+    script.write_text("rules: [{equals: quit, replies: [], disconnect: true}]\notherwise: yes?\n")
+    guest = enter(serve(script=script), api)
+    guest.ok("session", "create")
+    result = guest("send", "quit", "--wait", "--timeout", "2")
+    if api == "webmessaging-conversations":  # whoever polls its history is not told
+        check(result, 9, "timeout")
+    else:
+        check(result, 1, "conversation.ended")

@@ -15,11 +15,14 @@ from uuid import uuid4
 import jwt
 import pytest
 
+from guestctl.client import Client
 from guestctl.clock import SystemClock, epoch_of
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.declared import Rate
+from guestctl.model import Connection
 from guestctl.sandbox import CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
+from guestctl.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Record, Room, check, listen, messages, texts
 from tests.sandbox.bare import ConversationGuest, Line
@@ -102,15 +105,66 @@ def test_resume_on_conflict(talking: Guest, room: Room, time: Hurried) -> None:
     assert time.sleeps == []
     talking.ok("resume", "--on-conflict", "wait")
     room.end()
+    error = check(talking("resume", "--on-conflict", "wait"), 6, "conflict.ended")
+    assert error["service_code"] == "session.invalid"
     for action in ("wait", "fail"):
-        error = check(talking("resume", "--on-conflict", action), 6, "conflict.ended")
-        assert error["service_code"] == "session.invalid"
-        assert len(room.sessions()) == 1
+        check(talking("resume", "--on-conflict", action), 10, "session.ended")
+    assert len(room.sessions()) == 1
     record = talking.ok("resume", "--on-conflict", "new").record
     assert (record["new_session"], record["missed"]) == (True, [])
     assert record["ids"]["session"] == room.sessions()[1]["id"]
     talking.ok("send", "hello again")
     assert [len(session["messages"]) for session in room.sessions()] == [0, 2]
+
+
+@of("guest-sessions")
+def test_what_a_new_session_is_greeted_with(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
+    script = tmp_path / "bot.yaml"
+    script.write_text("greeting: Hello!\n")
+    sandbox = serve(script=script)
+    guest, room = enter(sandbox, api), Room(sandbox)
+    guest.ok("session", "create")
+    room.end()
+    record = guest.ok("resume", "--on-conflict", "new").record
+    assert (record["new_session"], [m["text"] for m in record["missed"]]) == (True, ["Hello!"])
+
+
+@of("conversation-guests")
+def test_no_socket_is_opened_with_a_token_that_another_process_has_spoilt(talking: Guest, room: Room) -> None:
+    """The first has learnt of the other's token only when it opens its second socket."""
+    frames: list[str] = []
+
+    def watch(kind: str, told: Mapping[str, Any]) -> None:
+        if kind == "frame_in":
+            frames.append(str(told["text"]))
+
+    with (
+        State.open(Path(talking.environ["GUESTCTL_STATE"]), talking.clock) as state,
+        Client("sandbox", state=state, clock=talking.clock, environ=talking.environ, observer=watch) as client,
+    ):
+        events = client.listen()
+        states = (event.state for event in events if isinstance(event, Connection))
+        assert "live" in states
+        talking.ok("send", "one")
+        room.disconnect(1006)
+        assert "live" in states
+        client.send("two")
+        events.close()
+    assert frames
+    assert frames
+    assert not any("403" in frame for frame in frames)
+
+
+@of("guests")
+def test_a_new_token_that_does_not_help_is_not_replaced_again(talking: Guest, room: Room) -> None:
+    room.faults("drop:code=1006,times=50")
+    talking("send", "hi", "--timeout", "8")
+    assert room.requests.get("refresh", 0) == 1
+
+
+@of("guests")
+def test_another_oauth_client_has_another_grant(talking: Guest, room: Room) -> None:
+    check(talking("session", "create", "--as", "two", GUESTCTL_OAUTH_CLIENT_SECRET="another"), 4, "auth.oauth")
 
 
 @of("guest-sessions")

@@ -24,7 +24,16 @@ from guestctl.errors import (
     Unauthorised,
     Unsupported,
 )
-from guestctl.exchange import AHEAD, AHEAD_AGAIN, LIMIT_RETRIES, LOCK_PATIENCE, TRIES, Exchange, jittered
+from guestctl.exchange import (
+    AHEAD,
+    AHEAD_AGAIN,
+    LIMIT_RETRIES,
+    LOCK_PATIENCE,
+    TRIES,
+    Exchange,
+    jittered,
+    oauth_scope,
+)
 from guestctl.model import Credential, Secret, Session
 from guestctl.wire import Flow, Reply, Request, call, turn
 from tests.unit.doubles import SCOPE, World
@@ -387,7 +396,7 @@ def test_a_grant_another_process_was_given_replaces_ours(world: World) -> None:
     answers = Answers(world, ours, said(200), said(401), said(200))
     request = replace(GET, credential="oauth")
     world.exchange.call(request, world.deadline())
-    world.state.put_credential(SCOPE, theirs)
+    world.state.put_credential(oauth_scope(SCOPE, world.dialect.profile), theirs)
     world.exchange.call(request, world.deadline())
     world.exchange.call(request, world.deadline())
     sent = [headers.get("Authorization") for headers in answers.headers]

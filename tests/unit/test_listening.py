@@ -531,6 +531,15 @@ def test_a_frame_that_cannot_be_read_right_before_the_end_is_looked_for(world: W
     assert heard.gaps == []
 
 
+def test_an_end_is_not_forgotten_over_the_close_that_comes_with_it(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.tell({"kind": "event", "change": "ended"})
+    world.service.break_all()
+    heard.run(5.0)
+    assert isinstance(heard.failure, SessionOver)
+    assert not any(isinstance(event, Connection) and event.state == "lost" for event in heard.events)
+
+
 def test_where_history_cannot_be_read_after_the_end_either_a_gap_is_admitted(world: World) -> None:
     heard = Heard(world).live()
     world.service.push("before")
