@@ -6,7 +6,7 @@ Knows: where the words come from and what is shown of the outcome. Must not know
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,7 +103,7 @@ def send(
         printed(run, print_frames, print_curl, lambda plan: plan.send(outgoing, files, awaited=awaited))
         return
 
-    def one(words: str) -> list[Record]:
+    def one(words: str, tell: Callable[[list[Record]], None]) -> None:
         try:
             sent = run.client.send(
                 words,
@@ -120,32 +120,31 @@ def send(
             became = getattr(failure, "sent", None)
             if became is not None:
                 # Its `delivery` is the outcome; a reply that did not come is null.
-                _tell(run, _records(run, became, awaited=awaited, raw=raw), several=len(files) > 1)
+                tell(_records(run, became, awaited=awaited, raw=raw))
             raise
-        return _records(run, sent, awaited=awaited, raw=raw)
+        tell(_records(run, sent, awaited=awaited, raw=raw))
 
-    if lines:
-        with run.out.listing(chat=True) as add:
-            for line in _each_line(run):
-                records = one(line)
-                with _settled(records[-1]):
-                    for record in records:
-                        for shown in _shown(run, record):
-                            add(shown)
+    if not lines and len(files) < 2:
+        one(_words(run, text or []), lambda records: _tell(run, records[-1]))
         return
-    _tell(run, one(_words(run, text or [])), several=len(files) > 1)
+    # The record of a text that fails is added like the others, before the list is closed: it stays valid.
+    with run.out.listing(chat=True) as add:
+        for words in _each_line(run) if lines else [_words(run, text or [])]:
+            one(words, lambda records: _add(run, records, add))
 
 
-def _tell(run: Invocation, records: list[Record], *, several: bool) -> None:
-    """A single result, or the list of them that several files make."""
+def _tell(run: Invocation, record: Record) -> None:
+    """A single result."""
+    with _settled(record):
+        run.out.spoken(_shown(run, record), record)
+
+
+def _add(run: Invocation, records: list[Record], add: Callable[[Record], None]) -> None:
+    """What became of one more text of a list: several records where it came with several files."""
     with _settled(records[-1]):
-        if not several:
-            run.out.spoken(_shown(run, records[-1]), records[-1])
-            return
-        with run.out.listing(chat=True) as add:
-            for record in records:
-                for shown in _shown(run, record):
-                    add(shown)
+        for record in records:
+            for shown in _shown(run, record):
+                add(shown)
 
 
 @contextmanager

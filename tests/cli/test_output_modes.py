@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -140,6 +141,16 @@ def test_lines_are_sent_one_by_one(front: Front) -> None:
     assert {record["delivery"] for record in sent.records} == {"accepted"}
     assert [r["text"] for r in json.loads(front("send", "-", "--lines", "-o", "json", stdin="x\n").out)] == ["x"]
     assert front("send", "-", stdin="a\nb\n").record["text"] == "a\nb"
+
+
+@pytest.mark.parametrize(("mode", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+@pytest.mark.parametrize(("wanted", "told"), [("echo: one", ["one", "two"]), ("echo: two", ["one"])])
+def test_the_list_is_valid_when_a_line_fails(front: Front, mode: str, read: Any, wanted: str, told: list[str]) -> None:
+    front("session", "create")
+    sent = front("send", "-", "--lines", "--expect", wanted, "--timeout", "1", "-o", mode, stdin="one\ntwo\n")
+    assert sent.code == 9
+    assert [record["text"] for record in read(sent.out)] == told
+    assert read(sent.out)[-1]["reply"] is None
 
 
 def test_text_that_begins_with_a_dash(front: Front) -> None:
