@@ -8,7 +8,7 @@ is its place in the record's `options`, whatever the content says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -37,9 +37,10 @@ _WEB = frozenset({"http", "https", "mailto", "tel"})
 _FIELDS = {"input": "text", "datePicker": "a date", "listPicker": "a choice", "wheelPicker": "one of"}
 
 
-def lines(record: Record) -> list[Line]:
-    """Everything but the text and the files, in the order of the content; options left over come last."""
-    page = _Page(record)
+def lines(record: Record, zone: tzinfo | None = None) -> list[Line]:
+    """Everything but the text and the files, in the order of the content; options left over come last.
+    Times are local, or of the zone given, which is then named."""
+    page = _Page(record, zone)
     for item in read(record.get("content")):
         page.item(item)
     while page.left:
@@ -61,22 +62,23 @@ def address(url: str) -> str:
     return f"<{visible(url)}>"
 
 
-def moment(time: str, seconds: Any = None) -> str:
-    """A time in local time, and its end when it lasts; what is no time as it is."""
+def moment(time: str, seconds: Any = None, zone: tzinfo | None = None) -> str:
+    """A time in local time, or in a zone that is named, and its end when it lasts; what is no time as it is."""
     try:
-        start = datetime.fromtimestamp(epoch_of(time))
+        start = datetime.fromtimestamp(epoch_of(time), zone)
         end = start + timedelta(seconds=seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None
     except (ValueError, OverflowError, OSError):
         return visible(time)
-    begin = f"{start:%a %Y-%m-%d %H:%M}"
-    if end is None:
-        return begin
-    return f"{begin}–{end:%H:%M}" if end.date() == start.date() else f"{begin} to {end:%a %Y-%m-%d %H:%M}"
+    span = f"{start:%a %Y-%m-%d %H:%M}"
+    if end is not None:
+        span += f"–{end:%H:%M}" if end.date() == start.date() else f" to {end:%a %Y-%m-%d %H:%M}"
+    return span if zone is None else f"{span} {zone}"
 
 
 class _Page:
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, zone: tzinfo | None) -> None:
         self.lines: list[Line] = []
+        self._zone = zone
         self.left: list[Mapping[str, Any]] = list(record["options"])
         self._count = 0
         self._spoken = bool(record["text"])
@@ -94,6 +96,9 @@ class _Page:
         self._count += 1
         link = f" {address(found['url'])}" if found["url"] else ""
         self.say(level, f"[{self._count}] {found['text'] if text is None else text}{link}", more)
+
+    def _moment(self, time: str, seconds: Any = None) -> str:
+        return moment(time, seconds, self._zone)
 
     def item(self, item: Item) -> None:
         match item:
@@ -135,7 +140,7 @@ class _Page:
         self.say(0, picker.title, picker.subtitle)
         slots = [seconds for time, seconds in picker.slots if time]
         for seconds in slots:
-            self.option(1, text=moment(self.left[0]["payload"], seconds) if self.left else None)
+            self.option(1, text=self._moment(self.left[0]["payload"], seconds) if self.left else None)
         if not slots:
             self.say(1, f"({_any_date(picker)})")
 
@@ -165,7 +170,7 @@ class _Page:
         wanted = _FIELDS[field.kind] + (", needed" if field.required else "")
         match field.picker:
             case DatePicker() as picker:
-                slots = [moment(time) for time, _ in picker.slots]
+                slots = [self._moment(time) for time, _ in picker.slots]
                 wanted = f"one of: {', '.join(slots)}" if slots else _any_date(picker)
             case ListPicker() as picker:
                 title = title or picker.title

@@ -1,15 +1,17 @@
 """A conversation as a document: Markdown, HTML or plain text, written message by message.
 
 Knows: the message and presence records. Must not know: streams, where records come from. Remote
-text is escaped for the format it goes into; nothing of it is ever markup.
+text is escaped for the format it goes into; nothing of it is ever markup. Times are UTC.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from datetime import timezone
 from typing import Literal, TypeAlias
 
+from guestctl import offering
 from guestctl.records import Record
 from guestctl.terminal import visible
 from guestctl.views import size_of
@@ -45,6 +47,10 @@ def _who(record: Record) -> str:
     return str(name)
 
 
+def _offered(record: Record) -> list[offering.Line]:
+    return offering.lines(record, timezone.utc)
+
+
 def _files(record: Record) -> list[str]:
     return [f"{file['name'] or file['mime'] or 'unnamed'} ({size_of(file['size'])})" for file in record["attachments"]]
 
@@ -65,15 +71,15 @@ def _message_md(record: Record) -> str:
     parts = [f"**{_md(_who(record))}** · {record['time'] or 'time unknown'}", ""]
     if record["text"]:
         parts += [_md(record["text"]), ""]
-    parts += [f"- {_md(option['text'])}" for option in record["options"]]
+    parts += [f"{'  ' * level}- {_md(text)}" for level, text in _offered(record)]
     parts += [f"- file: {_md(file)}" for file in _files(record)]
     return "\n".join(parts).rstrip("\n") + "\n\n"
 
 
 def _message_html(record: Record) -> str:
-    items = [_html(option["text"]) for option in record["options"]]
-    items += [f"file: {_html(file)}" for file in _files(record)]
-    listed = "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else ""
+    items = [f'<li style="margin-left:{level}em">{_html(text)}</li>' for level, text in _offered(record)]
+    items += [f"<li>file: {_html(file)}</li>" for file in _files(record)]
+    listed = "<ul>" + "".join(items) + "</ul>" if items else ""
     return (
         f'<article class="{record["direction"]}"><header>{_html(_who(record))} '
         f"<time>{_html(record['time'] or '')}</time></header><p>{_html(record['text'])}</p>{listed}</article>\n"
@@ -82,7 +88,7 @@ def _message_html(record: Record) -> str:
 
 def _message_txt(record: Record) -> str:
     lines = visible(record["text"], lines=True).split("\n")
-    lines += [f"[{n}] {visible(option['text'])}" for n, option in enumerate(record["options"], 1)]
+    lines += ["  " * level + text for level, text in _offered(record)]
     lines += [f"(file) {visible(file)}" for file in _files(record)]
     head = f"{record['time'] or 'time unknown'} {visible(_who(record))}: "
     return head + "\n    ".join(lines) + "\n"

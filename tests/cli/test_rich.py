@@ -164,6 +164,35 @@ def test_a_card(talk: Talk) -> None:
     assert talk.answered("--pick", "Track it")[0] == "Track it|cmd:track"
 
 
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        (
+            "txt",
+            [
+                "    Parcel 7 – On its way",
+                "      (image) parcel.png <https://cdn.example/parcel.png>",
+                "      [1] Track it",
+                "      [2] Details <https://shop.example/7>",
+            ],
+        ),
+        ("md", [r"- Parcel 7 – On its way", r"  - \[1\] Track it", r"  - \[2\] Details \<https\://shop\.example/7\>"]),
+        ("html", ["Parcel 7 – On its way</li>", ">[1] Track it</li>", "&lt;https://shop.example/7&gt;</li>"]),
+    ],
+)
+def test_a_card_in_a_document(talk: Talk, form: str, lines: list[str]) -> None:
+    talk.offered("card")
+    page = talk.front("history", "--format", form).out
+    assert [line for line in lines if line not in page] == []
+
+
+def test_times_to_pick_from_are_utc_in_a_document(talk: Talk) -> None:
+    talk.offered("slots")
+    page = talk.front("history", "--format", "txt").out
+    assert "      [1] Mon 2026-03-09 08:00–09:00 UTC\n" in page
+    assert "      [2] Tue 2026-03-10 10:00–12:00 UTC\n" in page
+
+
 def test_a_link_is_not_sent(talk: Talk) -> None:
     talk.offered("card")
     assert "opened in a browser" in talk.refused("--pick", "2")
