@@ -92,7 +92,7 @@ def send(
     if id_ is not None:
         id_ = _uuid(id_)
 
-    awaited = bool(wait or expect)
+    awaited = wait or expect is not None
     files = [run.world.cwd / path for path in file or ()]
     if print_frames or print_curl:
         if pick or answers is not None:

@@ -207,6 +207,7 @@ def test_no_reply_in_time(own: Callable[[SandboxOptions], Front]) -> None:
     check(unmatched, 9, "timeout", "goodbye")
     assert unmatched.record["delivery"] == "accepted"
     assert unmatched.record["reply"] is None
+    check(front("send", "hi", "--expect", "", "--timeout", "1"), 9, "timeout")
 
 
 def test_malformed_answer(front: Front) -> None:
