@@ -21,8 +21,11 @@ PrintFrames = Annotated[
 PrintCurl = Annotated[bool, typer.Option("--print-curl", help="the same as commands for curl and websocat")]
 
 
-def printed(run: Invocation, frames: bool, curl: bool, plan: Callable[[Plan], object]) -> bool:
-    """Whether the command was only to be shown; if so, that is done. Nothing is sent and nothing stored."""
+def printed(
+    run: Invocation, frames: bool, curl: bool, plan: Callable[[Plan], object], *, session: str | None = None
+) -> bool:
+    """Whether the command was only to be shown; if so, that is done. Nothing is sent and nothing stored.
+    `session`: the one it is about, where it is not the one that commands work on."""
     if not frames and not curl:
         return False
     if frames and curl:
@@ -34,7 +37,7 @@ def printed(run: Invocation, frames: bool, curl: bool, plan: Callable[[Plan], ob
     dialect = dialect_class(client.profile.api)(
         without_secrets(client.profile), new_id=lambda: str(uuid.uuid4()), traceparent=client.dialect.traceparent
     )
-    stored = run.state.get(client.scope, client.session_name)
+    stored = run.state.get(client.scope, session or client.session_name)
     planned = Plan(dialect, stored, client.completed)
     plan(planned)
     if curl:

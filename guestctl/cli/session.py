@@ -71,7 +71,7 @@ def create(
     def plan(planned: Plan) -> None:
         planned.create(run.client.completed(opening), new=new, sign_in=sign_in)
 
-    if printed(run, print_frames, print_curl, plan):
+    if printed(run, print_frames, print_curl, plan, session=name):
         return
     run.out.one(session_record(run.client.create(opening, new=new, sign_in=sign_in)))
 

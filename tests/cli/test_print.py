@@ -175,6 +175,16 @@ def test_files_and_new_conversations(front: Front) -> None:
     assert actions == ["configureSession", "closeSession", "configureSession"]
 
 
+def test_a_session_to_be_created_is_planned_on_its_own_name(front: Front) -> None:
+    assert front("session", "create", "--as", "cart").code == 0
+    for argv in (("session", "create", "--as", "other", "--new"), ("session", "create", "--new")):
+        assert planned(front, *argv) == sent(front, *argv)[:2]
+        assert front("session", "use", "cart").code == 0
+    steps = planned(front, "session", "create", "--as", "cart", "--new")
+    assert steps == sent(front, "session", "create", "--as", "cart", "--new")
+    assert len(steps) > 2
+
+
 def test_what_a_profile_says_of_the_guest_goes_with_the_next_conversation_too(front: Front) -> None:
     place = front.environ["GUESTCTL_SANDBOX_URL"]
     where = f"base_url: {place}, config_url: {place}, socket_url: {place.replace('http', 'ws')}"
