@@ -125,7 +125,8 @@ class _Reader:
         self._path = path
         self._given = variables
         self._environ = environ
-        self._known: set[str] = set()
+        #: What a `${name}` may mean before any scenario runs; the script's own variables join it one by one.
+        self._values = {**environ, **variables}
 
     # --- the file ---
 
@@ -133,8 +134,7 @@ class _Reader:
         if root.value is None:
             raise self._wrong(root, "the script is empty; it needs `scenarios`")
         top = self._mapping(root, keys.SCRIPT, "the script")
-        variables = {**self._texts(top.get("variables"), "variables", names=True), **self._given}
-        self._known = {*variables, *self._environ}
+        variables = self._variables(top.get("variables"))
         config = self._config(top.get("config"))
         attributes = self._texts(top.get("attributes"), "attributes")
         self._check(top.get("attributes"), attributes.values(), set())
@@ -174,10 +174,20 @@ class _Reader:
             raise self._wrong(members["api"], f"{problem}; it is one of {', '.join(NAMES)}")
         return config
 
+    def _variables(self, found: Located | None) -> dict[str, str]:
+        """The script's own, each made of those above it and what was given; one given for this run wins."""
+        own: dict[str, str] = {}
+        for name, value in ({} if found is None else self._members(found, "variables")).items():
+            self._variable(value, name, "variables")
+            text = self._text(value, f"variables.{name}")
+            if name not in self._given:
+                self._values[name] = own[name] = self._filled(value, text)
+        return {**own, **self._given}
+
     def _filled(self, where: Located, text: str) -> str:
         """A text that is needed before any scenario runs."""
         self._check(where, [text], set())
-        return filled(text, {**self._environ, **self._given})
+        return filled(text, self._values)
 
     # --- scenarios ---
 
@@ -223,8 +233,10 @@ class _Reader:
             golden=self._truth(own["golden"], "golden") if "golden" in own else common.golden,
         )
         for row in rows:
+            # Told as it was written: the same whatever the variables are, and no secret of theirs.
             label = ", ".join(f"{key}={value}" for key, value in row.items())
-            yield replace(scenario, name=f"{name} [{label}]", values=row) if row else scenario
+            values = {key: filled(value, self._values) for key, value in row.items()}
+            yield replace(scenario, name=f"{name} [{label}]", values=values) if row else scenario
 
     def _check_sent(self, steps: Sequence[Step], found: Located, where: str) -> None:
         """Attributes for the next message need one."""
@@ -246,9 +258,12 @@ class _Reader:
             for key, values in found.value.items():
                 self._variable(values, key, where)
                 lists[key] = [self._text(value, f"{where}.{key}") for value in self._items(values, f"{where}.{key}")]
+                self._check(values, lists[key], set())
             rows = [dict(zip(lists, row, strict=True)) for row in product(*lists.values())] if lists else []
         else:
             rows = [self._texts(row, where, names=True) for row in self._items(found, where)]
+            for row in rows:
+                self._check(found, row.values(), set())
             if any(row.keys() != rows[0].keys() for row in rows):
                 raise self._wrong(found, f"{where}: every row needs the same names")
         if not rows or not rows[0]:
@@ -552,9 +567,9 @@ class _Reader:
                 assert found is not None
                 raise self._wrong(found, f"${{{slip} is not closed: write ${{{slip}}}; a literal is `$${{`")
             for name in needed(text):
-                if name not in self._known and name not in captured:
-                    near = _near(name, [*sorted(captured), *sorted(self._known - set(self._environ))])
-                    hint = "give it with --var, `variables:`, `saveAs` or the environment; a literal is `$${`"
+                if name not in self._values and name not in captured:
+                    near = _near(name, [*sorted(captured), *sorted(self._values.keys() - self._environ.keys())])
+                    hint = "give it first: with --var, `variables:`, `saveAs` or the environment; a literal is `$${`"
                     assert found is not None
                     raise self._wrong(found, f"${{{name}}} has no value{near}; {hint}")
 

@@ -50,6 +50,7 @@ GOOD_LINES = (
     "ok    good.yaml: Takes the survey\nok    good.yaml: Leaves the survey\nok    good.yaml: Is not understood\n"
     "3 passed, 0 failed, 0 errors\n"
 )
+TWO_PASSED = "2 passed, 0 failed, 0 errors\n"
 
 
 def test_what_passes(checks: Front) -> None:
@@ -108,6 +109,22 @@ def test_tags_and_variables(checks: Front, tmp_path: Path) -> None:
     assert (result.code, result.out) == (0, "ok    s.yaml: a\n1 passed, 0 failed, 0 errors\n")
     assert "ok    s.yaml: b" in checks("check", "s.yaml", "--tag=-x", "--var", "word=no").out
     assert checks("check", "s.yaml", "--tag", "z", "--var", "word=no").code == 2
+
+
+def test_variables_are_made_of_others(checks: Front, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "variables: {start: 'he${tail}', greet: '${start}', home: '${home:-hello}', literal: '$${greet}'}\n"
+        "setup: [{say: '${greet}'}, {expect: question}, {say: '${home}'}, {expect: question}]\n"
+        "scenarios:\n  a: {matrix: {word: ['n${letter}']}, steps: [{say: '${word}'}, {expect: Goodbye}]}\n"
+        "  b: {matrix: [{word: 'y${rest:-es}'}], steps: [{say: '${word}'}, {expect: Thanks}]}\n"
+    )
+    result = checks("check", "s.yaml", "--var", "letter=o", tail="llo")
+    assert result.out == "ok    s.yaml: a [word=n${letter}]\nok    s.yaml: b [word=y${rest:-es}]\n" + TWO_PASSED
+    refused = checks("check", "s.yaml", "--var", "letter=o")
+    assert (refused.code, refused.out) == (2, "")
+    assert "s.yaml:1: ${tail} has no value" in refused.err
+    assert "s.yaml:4: ${letter} has no value" in checks("check", "s.yaml", tail="llo").err
+    assert checks("check", "s.yaml", "--var", "letter=o", "--var", "start=hello").code == 0
 
 
 def test_blessing(checks: Front, tmp_path: Path) -> None:
@@ -429,6 +446,12 @@ def test_an_api_nobody_knows_is_a_mistake_in_the_script(rude: Callable[..., Resu
 def test_a_script_says_where(alone: Front, survey: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(
         f"config: {{deploymentId: {survey.deployment_id}, region: eu-central-1}}\nscenarios: {{a: [{{say: hello}}]}}\n"
+    )
+    result = alone("check", "own.yaml", "--base-url", survey.url)
+    assert (result.code, result.out) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
+    (tmp_path / "own.yaml").write_text(
+        f"variables: {{where: {survey.deployment_id}, family: guest-sessions}}\n"
+        "config: {deploymentId: '${where}', region: eu-central-1, api: '${family}'}\nscenarios: {a: [{say: hello}]}\n"
     )
     result = alone("check", "own.yaml", "--base-url", survey.url)
     assert (result.code, result.out) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
