@@ -275,10 +275,12 @@ def resolve(
     cwd: Path,
     profiles_option: str | None,
     sandbox: Callable[[], Mapping[str, Json] | None],
+    as_written: bool = False,
 ) -> Resolved:
     """One profile's values: option > environment > profile > default (contract.md §3).
 
     `options` by dotted key. `sandbox` tells of the sandbox started last; asked only when needed.
+    `as_written`: nothing is stronger than the file's own values.
     Raises UsageError: `config.profile`, `config.file`, `config.key` or `sandbox.absent`.
     """
     chosen = name or environ.get("GUESTCTL_PROFILE") or None
@@ -293,7 +295,7 @@ def resolve(
     if file is None or chosen == SANDBOX:
         return _sandbox(options, environ, cwd, sandbox)
 
-    values, origins = _stronger(options, environ, cwd)
+    values, origins = ({}, {}) if as_written else _stronger(options, environ, cwd)
     path = file.path
     for key, found in file.values(chosen).items():
         if key in values:

@@ -125,10 +125,11 @@ def check(run: Invocation) -> None:
         found = profiles.resolve(
             name,
             options={},
-            environ={key: value for key, value in run.world.environ.items() if key != "GUESTCTL_PROFILE"},
+            environ=run.world.environ,
             cwd=run.world.cwd,
             profiles_option=str(file.path),
             sandbox=lambda: None,
+            as_written=True,
         )
         dialect_class(found.profile.api)(found.profile, new_id=str).check_profile()
         warnings += found.warnings

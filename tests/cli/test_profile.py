@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE, Popen
 
@@ -104,3 +105,18 @@ def test_a_line_ends_only_where_a_file_s_line_ends(alone: Front, mark: str, endi
     after = file.read_bytes().decode()
     assert after.startswith(before)
     assert "b.example" in after.removeprefix(before)
+
+
+def test_the_file_is_checked_and_not_what_variables_make_of_it(alone: Front) -> None:
+    """GUESTCTL_API is set by every `sandbox exec`."""
+    file = alone.cwd / "profiles.yaml"
+    file.write_text("profiles:\n  a: {api: guests, deployment_id: d, region: mypurecloud.de}\n")
+    stronger = {"GUESTCTL_API": "web-messaging", "GUESTCTL_ORG": "org", "GUESTCTL_PROFILE": "b"}
+    under_exec = replace(alone, environ={**alone.environ, **stronger})
+    for front in (alone, under_exec):
+        found = front("profile", "check")
+        assert (found.code, found.error["code"]) == (2, "config.key")
+        assert "the guests API needs `org`" in found.error["message"]
+    file.write_text("profiles:\n  a: {api: guests, deployment_id: d, region: mypurecloud.de, org: '${GUESTCTL_ORG}'}\n")
+    assert alone("profile", "check").code == 2
+    assert under_exec("profile", "check").code == 0
