@@ -11,6 +11,7 @@ hand in a test. Use `call` and `turn` with `yield from`: they keep the types.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import field
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 #: A decoded answer may nest this deep before it is refused (hostile input).
 MAX_DEPTH = 100
+
+#: Version ff is forbidden, ids of zeros alone are invalid (W3C Trace Context §3.2).
+_TRACE_CONTEXT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 Route: TypeAlias = Literal[
     "create",
@@ -39,6 +43,11 @@ Route: TypeAlias = Literal[
     "sign-in",
 ]
 """What a request is for; named in traces and errors."""
+
+
+def is_trace_context(text: str) -> bool:
+    """Whether it can be sent as `traceparent`."""
+    return _TRACE_CONTEXT.fullmatch(text) is not None
 
 
 @immutable

@@ -143,9 +143,11 @@ class _Patient:
     @cached_property
     def _dialect(self) -> Dialect:
         from guestctl.dialects import dialect_class
+        from guestctl.wire import is_trace_context
 
         profile = self._run.resolved.profile
-        traceparent = self._run.options.traceparent
+        given = self._run.options.traceparent or self._run.world.environ.get("TRACEPARENT", "")
+        traceparent = given if is_trace_context(given) else None
         return dialect_class(profile.api)(profile, new_id=lambda: str(uuid.uuid4()), traceparent=traceparent)
 
     def _opened(self) -> tuple[State, str]:

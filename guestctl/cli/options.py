@@ -227,7 +227,7 @@ def pattern(option: str, text: str | None) -> Any:
 
 
 def _check_traceparent(text: str) -> None:
-    import re
+    from guestctl.wire import is_trace_context
 
-    if not re.fullmatch(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", text):
+    if not is_trace_context(text):
         raise UsageError(f"--traceparent {text!r}: expected 00-<32 hex>-<16 hex>-<2 hex> (W3C Trace Context)")

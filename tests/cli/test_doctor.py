@@ -366,3 +366,17 @@ def _answering(status: int, body: bytes) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_the_trace_context_of_the_environment_goes_along(front: Front, tmp_path: Path) -> None:
+    front("session", "create")
+    context = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    def sent(*argv: str, variable: str = "") -> int:
+        assert front("doctor", "--trace", str(tmp_path / "trace"), *argv, TRACEPARENT=variable).code == 0
+        told = (tmp_path / "trace").read_text()
+        (tmp_path / "trace").unlink()
+        return told.count(context)
+
+    assert sent(variable=context) == sent("--traceparent", context) > 0
+    assert sent(variable=context.replace("00", "ff", 1)) == 0

@@ -254,6 +254,7 @@ def test_unknown_profile(alone: Front) -> None:
         (("send", "hi", "--id", "x"), "not a UUID"),
         (("send", "hi", "--lines"), "--lines reads stdin"),
         (("send", "hi", "--traceparent", "00-xx"), "--traceparent"),
+        (("send", "hi", "--traceparent", f"ff-{'a' * 32}-{'b' * 16}-01"), "--traceparent"),
         (("listen", "--only", "mesages"), "mesages"),
         (("listen", "--until", "["), "not a regular expression"),
         (("listen", "--max", "0"), "--max"),
