@@ -140,6 +140,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("guest_timeout", "seconds a step of them may take", default=str(TIMEOUT))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A wrong setting is told once, and not by every test."""
+    _wait(config)
+
+
+def _wait(config: pytest.Config) -> float:
+    """What one step may take."""
+    given = config.getini("guest_timeout")
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 1e9:
+        raise pytest.UsageError(f"guest_timeout {given!r}: expected seconds, more than 0")
+    return seconds
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> GuestFile | None:
     if file_path.name.endswith(SUFFIX):
         return GuestFile.from_parent(parent, path=file_path)
@@ -196,7 +213,9 @@ class GuestFile(pytest.File):
         named = self._profile() or environ.get("GUESTCTL_PROFILE")
         if bot.is_file() or (named == "sandbox" and not environ.get("GUESTCTL_SANDBOX_URL")):
             sandbox = self._stack.enter_context(_sandbox(bot if bot.is_file() else None))
-            return {**environ, "GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url}
+            # What else is set is meant for a real service, whose deployment this one would refuse.
+            kept = {k: v for k, v in environ.items() if k == "GUESTCTL_API" or not k.startswith("GUESTCTL_")}
+            return {**kept, "GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url}
         if named is not None:
             environ["GUESTCTL_PROFILE"] = named
         return environ
@@ -217,7 +236,7 @@ class GuestItem(pytest.Item):
     def runtest(self) -> None:
         from guestctl.checking.runner import Rules, Runner
 
-        outcome = Runner(Rules(wait=self._wait()), os.environ).one(self._job())
+        outcome = Runner(Rules(wait=_wait(self.config)), os.environ).one(self._job())
         for number, line in enumerate(outcome.remarks):
             self.add_report_section("call", f"remark {number}", line)
         if outcome.verdict != "passed":
@@ -229,12 +248,6 @@ class GuestItem(pytest.Item):
         parent = self.parent
         assert isinstance(parent, GuestFile)
         return Job(parent.script, self.scenario, parent.service, parent.transcripts.get(self.scenario.name))
-
-    def _wait(self) -> float:
-        try:
-            return float(self.config.getini("guest_timeout"))
-        except ValueError:
-            raise pytest.UsageError("guest_timeout: expected seconds") from None
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """What was expected, what came, and the conversation; anything else is a bug and shown as one."""

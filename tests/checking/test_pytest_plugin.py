@@ -104,6 +104,23 @@ def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest
     )
 
 
+def test_what_is_meant_for_a_real_service_does_not_reach_a_fresh_one(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.path / "survey.guest.yaml").write_text(scripts.PASSING)
+    (project.path / "survey.bot.yaml").write_text(scripts.BOT)
+    monkeypatch.setenv("GUESTCTL_DEPLOYMENT_ID", "11111111-1111-4111-8111-111111111111")
+    monkeypatch.setenv("GUESTCTL_API", "guest-sessions")
+    run(project).assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("wait", ["2s", "-1", "0", "nan"])
+def test_a_wrong_time_is_told_once(project: pytest.Pytester, wait: str) -> None:
+    result = run(project, "-o", f"guest_timeout={wait}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: guest_timeout '{wait}': expected seconds, more than 0"])
+
+
 def test_tags_are_keywords(project: pytest.Pytester) -> None:
     (project.path / "s.guest.yaml").write_text(
         "scenarios:\n  a: {tags: [smoke], steps: [{say: x}, {expect: x}]}\n  b: [{say: x}, {expect: x}]\n"
