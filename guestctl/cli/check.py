@@ -73,6 +73,10 @@ def check(
             code="output.failed",
             hint="Make it first: mkdir -p " + shlex.quote(str(junit.parent)),
         )
+    if junit is not None and junit.is_dir():
+        raise UsageError(
+            f"--junit {junit}: it is a directory", code="output.failed", hint=f"Name a file: {junit / 'report.xml'}"
+        )
 
     from guestctl.checking import junit as junit_report
     from guestctl.checking.results import exit_code
@@ -97,8 +101,12 @@ def check(
             except BaseException as error:
                 cut_off = error
                 outcomes += runner.left(jobs, len(outcomes), _cause(error))
+        unwritten: UsageError | None = None
         if junit is not None:
-            junit_report.write(junit, outcomes)
+            try:
+                junit_report.write(junit, outcomes)
+            except UsageError as failure:
+                unwritten = failure  # told last: what is printed is the only report now
         if run.options.debug:
             _trace_bugs(run, jobs, outcomes)
         if cut_off is not None:
@@ -110,6 +118,8 @@ def check(
             _bless(run, scripts, outcomes)
         report.end(outcomes, run.clock.monotonic() - begun)
         _annotate(run, outcomes, tap=tap)
+        if unwritten is not None:
+            raise unwritten
         return exit_code(outcomes) or None
 
 

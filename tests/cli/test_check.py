@@ -69,6 +69,14 @@ def test_what_fails(checks: Front, tmp_path: Path) -> None:
     assert [(suite.name, suite.tests, suite.failures) for suite in report] == [("good.yaml", 3, 0), ("bad.yaml", 2, 2)]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_report_that_cannot_be_written_takes_no_other_with_it(checks: Front) -> None:
+    told = checks("check", "good.yaml", "--junit", "/dev/full")
+    assert (told.code, told.out) == (2, GOOD_LINES)
+    assert told.err.startswith("guestctl: /dev/full: ")
+    assert checks("check", "good.yaml", "--junit", "/dev/full", "-o", "json").record["passed"] == 3
+
+
 def test_quietly_only_what_fails_is_told(checks: Front) -> None:
     assert checks("check", "good.yaml", "-q").out == ""
     told = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "300ms").out
@@ -149,6 +157,7 @@ def test_blessing(checks: Front, tmp_path: Path) -> None:
         (["absent.yaml"], "absent.yaml: No such file"),
         (["wrong.yaml"], "wrong.yaml:1: scenario 'a', step 1: unknown key 'sya'; did you mean 'say'?"),
         (["good.yaml", "--junit", "absent/x.xml"], "there is no directory"),
+        (["good.yaml", "--junit", "."], "--junit .: it is a directory"),
         (["indented.yaml"], "then run `guestctl check indented.yaml` again."),
         (["tabbed.yaml"], "tabbed.yaml:3: a tab; YAML is indented with spaces"),
         (["good.yaml", "--tap", "-o", "json"], "--tap is an output of its own"),
