@@ -92,6 +92,8 @@ def listen(
     if replay and cursor is not None:
         raise UsageError("--replay and --cursor each say where to begin: give one of them")
     shown = Shown(_kinds(only, typing=typing), rules, raw)
+    if until is not None and "message" not in shown.kinds:
+        raise UsageError("--until looks at messages, which --only leaves out", hint="Add message to --only.")
     after: Position | None = None
     from_start = False
     if cursor is not None:
