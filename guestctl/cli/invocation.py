@@ -46,13 +46,15 @@ class World:
         return "".join(self.lines())
 
     def lines(self) -> Iterator[str]:
-        """The lines of stdin as they come, line ends included. Raises UsageError when one is not UTF-8."""
+        """The lines of stdin as they come, line ends included, without the mark that some editors begin a
+        file with. Raises UsageError when one is not UTF-8."""
         raw = getattr(self.stdin, "buffer", None)
         for number, line in enumerate(self.stdin if raw is None else raw, 1):
             try:
-                yield line if isinstance(line, str) else line.decode("utf-8")
+                text = line if isinstance(line, str) else line.decode("utf-8")
             except UnicodeDecodeError:
                 raise UsageError(f"stdin, line {number}: not UTF-8", hint="Convert it first: iconv -t utf-8.") from None
+            yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _here() -> Path:

@@ -216,7 +216,8 @@ def _form_file(path: Path) -> Iterator[tuple[str, str]]:
 
 def _words(run: Invocation, text: list[str]) -> str:
     if text == ["-"]:
-        return run.world.read().removesuffix("\n")
+        words = run.world.read()
+        return words.removesuffix("\r\n" if words.endswith("\r\n") else "\n")
     return " ".join(text)
 
 

@@ -143,6 +143,12 @@ def test_lines_are_sent_one_by_one(front: Front) -> None:
     assert front("send", "-", stdin="a\nb\n").record["text"] == "a\nb"
 
 
+@pytest.mark.parametrize("more", [(), ("--lines",)])
+def test_stdin_as_windows_writes_it(front: Front, more: tuple[str, ...]) -> None:
+    front("session", "create")
+    assert front("send", "-", *more, stdin=b"\xef\xbb\xbfhello\r\n").record["text"] == "hello"
+
+
 @pytest.mark.parametrize(("mode", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
 @pytest.mark.parametrize(("wanted", "told"), [("echo: one", ["one", "two"]), ("echo: two", ["one"])])
 def test_the_list_is_valid_when_a_line_fails(front: Front, mode: str, read: Any, wanted: str, told: list[str]) -> None:
