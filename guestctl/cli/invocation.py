@@ -138,8 +138,14 @@ class Invocation:
 
     @property
     def session_name(self) -> str | None:
-        """The session asked for: -s, else GUESTCTL_SESSION; None: the current one."""
-        return self.options.session or self.world.environ.get("GUESTCTL_SESSION") or None
+        """The session asked for: -s, else GUESTCTL_SESSION; None: the current one. Raises UsageError for what
+        cannot be a session's name; a variable that is empty is none."""
+        from guestctl.cli.options import session_name
+
+        if self.options.session is not None:
+            return session_name("--session", self.options.session)
+        named = self.world.environ.get("GUESTCTL_SESSION")
+        return session_name("GUESTCTL_SESSION", named) if named else None
 
     @cached_property
     def client(self) -> Client:

@@ -21,6 +21,7 @@ from guestctl.values import immutable
 PANEL = "common"
 DEFAULT_TIMEOUT = 30.0
 
+_LONGEST_NAME = 100
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 #: What a command needs of a profile: nothing, its values, or its values and a stored session.
@@ -203,6 +204,13 @@ def duration(option: str, text: str, *, zero: bool = True) -> float:
     if not (0 < seconds < 1e9 or (zero and seconds == 0)):
         raise UsageError(f"{option} {text!r}: not a duration; give seconds, 500ms or 2m")
     return seconds
+
+
+def session_name(option: str, name: str) -> str:
+    """A name that a session can have. Raises UsageError naming the option, or the variable."""
+    if not name.strip() or name.startswith("-") or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise UsageError(f"{option} {name!r}: a session's name is printable, short and does not begin with a dash")
+    return name
 
 
 def pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:

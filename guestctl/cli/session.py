@@ -11,7 +11,7 @@ import typer
 
 from guestctl.cli.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import Completes, command, pairs
+from guestctl.cli.options import Completes, command, pairs, session_name
 from guestctl.cli.proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, proof
 from guestctl.clock import rfc3339
 from guestctl.dialects.declared import Ability
@@ -21,8 +21,6 @@ from guestctl.records import report_record, session_record, unreadable_record
 
 if TYPE_CHECKING:
     from guestctl.preview import Plan
-
-_LONGEST_NAME = 100
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a stored session"), Completes("session")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
@@ -54,7 +52,7 @@ def create(
     """
     if as_ is not None and run.options.session not in {None, as_}:
         raise UsageError("--as and --session name two different sessions: give one of them")
-    name = _checked(as_ or run.session_name or "default")
+    name = run.session_name or "default" if as_ is None else session_name("--as", as_)
     opening = Opening(
         name=name,
         attributes=pairs("--attr", attr),
@@ -171,12 +169,6 @@ def forget(run: Invocation, name: Name) -> None:
     session = run.client.forget(name)
     profile = run.client.profile
     run.out.one(session_record(session) if session is not None else unreadable_record(name, profile.api, profile.name))
-
-
-def _checked(name: str) -> str:
-    if not name.strip() or name.startswith("-") or not name.isprintable() or len(name) > _LONGEST_NAME:
-        raise UsageError(f"--as {name!r}: a session's name is printable, short and does not begin with a dash")
-    return name
 
 
 def _details(session: Session, now: float) -> dict[str, Any]:

@@ -201,3 +201,21 @@ def test_a_person_s_times_are_local_and_a_machine_s_are_utc(front: Front) -> Non
     ):
         assert "+05:30" not in front(*argv).out
     assert record["created_at"].endswith("Z")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "-x", "x" * 101])
+@pytest.mark.parametrize("given", ["ask hi --session", "session create --as", "session create --session"])
+def test_a_name_that_no_session_can_have_is_refused(front: Front, given: str, name: str) -> None:
+    front("session", "create")
+    *words, option = given.split()
+    refused = front(*words, f"{option}={name}", "-o", "json")
+    assert (refused.code, refused.error["code"]) == (2, "usage")
+    assert f"{name!r}: a session's name is" in refused.error["message"]
+    assert [record["name"] for record in front("session", "list").records] == ["default"]
+
+
+def test_the_variable_names_a_session_by_the_same_rule(front: Front) -> None:
+    assert front("ask", "hi", GUESTCTL_SESSION="").code == 0
+    refused = front("ask", "hi", GUESTCTL_SESSION="a\tb")
+    assert refused.code == 2
+    assert refused.err.startswith("guestctl: GUESTCTL_SESSION 'a\\tb': ")
