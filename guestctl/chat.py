@@ -109,6 +109,9 @@ class Told(Protocol):
 
     def say(self, text: str) -> None: ...
 
+    def answer(self, text: str) -> None:
+        """What the person asked for."""
+
     def failure(self, failure: Failure) -> None: ...
 
 
@@ -299,7 +302,7 @@ class Chat:
             self._desk.prompt(PROMPT)
             if text.strip().lower() in {"y", "yes"}:
                 return self._do(self._end)
-            self._told.say("not ended")
+            self._told.answer("not ended")
             return False
         command, _, rest = text.strip().partition(" ")
         if self._form is not None and command != "/cancel":
@@ -315,7 +318,7 @@ class Chat:
             return False
         do = _COMMANDS.get(command)
         if do is None:
-            self._told.say(f"there is no {command}; /help lists what there is, /say {command} would send it")
+            self._told.answer(f"there is no {command}; /help lists what there is, /say {command} would send it")
             return False
         return self._do(lambda: do(self, rest.strip()))
 
@@ -382,7 +385,7 @@ class Chat:
 
     def _help(self, rest: str) -> None:
         for line in HELP.splitlines():
-            self._told.say(line)
+            self._told.answer(line)
 
     def _pick_command(self, rest: str) -> None:
         words = rest.replace(",", " ").split()
@@ -419,7 +422,7 @@ class Chat:
             raise UsageError("there is no form to fill in")
         message = self._form_offer
         self._form = Form(message, self._rich.form_fields(message))
-        self._told.say("an empty line leaves a field out; /cancel leaves the form")
+        self._told.answer("an empty line leaves a field out; /cancel leaves the form")
         self._ask_field()
 
     def _cancel(self, rest: str) -> None:
@@ -446,7 +449,7 @@ class Chat:
     def _ask_field(self) -> None:
         assert self._form is not None
         for line in self._form.offers():
-            self._told.say(line)
+            self._told.answer(line)
         self._desk.prompt(self._form.prompt())
 
     def _fill_in(self, text: str) -> None:
@@ -457,7 +460,7 @@ class Chat:
         try:
             rich.answer(Outgoing("-"), form.message, (), form.with_(values))
         except UsageError as wrong:
-            self._told.say(wrong.message)
+            self._told.answer(wrong.message)
             self._ask_field()
             return
         form.accept(values)

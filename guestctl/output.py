@@ -237,6 +237,10 @@ class Output:
         else:
             self._talk(visible(text))
 
+    def answer(self, text: str) -> None:
+        """What a person at a prompt asked for; --quiet does not drop it."""
+        self._talk(visible(text))
+
     def release(self) -> None:
         """Let go of the remarks that waited: the command went well so far."""
         held, self._held = self._held, []

@@ -55,7 +55,7 @@ def chat(
         )
     if run.options.output not in {None, "auto", "table"}:
         raise UsageError("chat is for people, it has no other output", hint="`guestctl listen -o jsonl` has.")
-    run.out.mode = "table"
+    run.out.mode, run.out.json_errors = "table", False
     run.client.session()
     from guestctl.chat import Chat
 

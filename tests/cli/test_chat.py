@@ -158,6 +158,8 @@ class Told:
     def say(self, text: str) -> None:
         self.lines.append(f"* {text}")
 
+    answer = say
+
     def failure(self, failure: Failure) -> None:
         self.lines.append(f"! {failure.message}")
         self.hints.append(failure.hint)
@@ -480,7 +482,8 @@ def plain(text: str) -> str:
 def chatting(front: Front, *argv: str, term: str = "xterm-256color") -> Iterator[Terminal]:
     terminal = Terminal(front, "chat", *argv, term=term)
     try:
-        terminal.until("/help lists the commands")
+        if "-q" not in argv:
+            terminal.until("/help lists the commands")
         yield terminal
     finally:
         terminal.close()
@@ -508,6 +511,19 @@ def test_an_end_that_is_refused_is_told_and_the_chat_goes_on(sandboxed: Callable
             terminal.until("echo: hello")
             terminal.type("\x04")
             assert terminal.ended() == 0
+
+
+def test_what_was_asked_for_is_told_quietly_too_and_to_a_person(front: Front) -> None:
+    front("session", "create")
+    with chatting(Front({**front.environ, "GUESTCTL_OUTPUT": "json"}, front.cwd), "-q", term="dumb") as terminal:
+        terminal.type("/help\r")
+        terminal.until("/pick N")
+        terminal.type("/pick 1\r")
+        terminal.until("guestctl: ")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+    assert "lists the commands" not in terminal.seen
+    assert '"error"' not in terminal.seen
 
 
 def test_what_was_said_is_shown_first(front: Front) -> None:
