@@ -78,7 +78,7 @@ class Leaf:
         """What Typer fills in: it returns the common options and the function's own arguments."""
         own = inspect.signature(self.function, eval_str=True)
         parameters = list(own.parameters.values())[1:]
-        shared = [*_common(self.needs), self._help(width)]
+        shared = [*_common(self.needs, self.timeout), self._help(width)]
 
         def parsed(**values: Any) -> tuple[Common, dict[str, Any]]:
             mine = {name: value for name, value in values.items() if name in own.parameters}
@@ -152,17 +152,16 @@ _OVERRIDES: dict[str, tuple[str, str, str]] = {
 }
 
 
-def _common(needs: Needs) -> list[inspect.Parameter]:
+def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
     text = str | None
+    times = f"seconds, 500ms or 2m (default {'none' if timeout is None else f'{timeout:g}'})"
     found = [
         _parameter(
             "output",
             _option(text, "-o", "--output", metavar="MODE", help="auto, table, json, jsonl or yaml [GUESTCTL_OUTPUT]"),
             None,
         ),
-        _parameter(
-            "timeout", _option(text, "--timeout", metavar="TIME", help="seconds, 500ms or 2m (default 30)"), None
-        ),
+        _parameter("timeout", _option(text, "--timeout", metavar="TIME", help=times), None),
         _parameter(
             "profile", _option(text, "-p", "--profile", metavar="NAME", help="profile [GUESTCTL_PROFILE]"), None
         ),
