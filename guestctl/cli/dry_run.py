@@ -30,6 +30,8 @@ def printed(
         return False
     if frames and curl:
         raise UsageError("--print-frames and --print-curl show the same: give one of them")
+    if curl and run.options.output is not None:
+        raise UsageError("--print-curl is an output of its own: drop --output", hint="--print-frames prints records.")
     from guestctl.dialects import dialect_class
     from guestctl.preview import Plan, shell, without_secrets
 

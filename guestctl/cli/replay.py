@@ -50,7 +50,7 @@ def replay(
             return serve(
                 SandboxOptions(port=port, host=host, fast=True, idle_timeout=0, socket_life=0),
                 out=run.world.stdout,
-                ready_json=run.out.mode in {"json", "jsonl"},
+                ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
                 talk=run.world.stderr,
                 on_ready=ready,
                 clock=run.clock,

@@ -97,7 +97,7 @@ def serve(
             return serve_until_stopped(
                 options,
                 out=run.world.stdout,
-                ready_json=run.out.mode in {"json", "jsonl"},
+                ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
                 talk=run.world.stderr,
                 typed=run.world.stdin if agent else None,
                 on_ready=ready,

@@ -230,6 +230,14 @@ def test_what_cannot_be_shown(front: Front) -> None:
     assert front("refresh-token", "--print-curl", GUESTCTL_API="guest-sessions").code == 12
 
 
+def test_commands_for_curl_have_no_other_form(front: Front) -> None:
+    front("session", "create")
+    refused = front("typing", "--print-curl", "-o", "json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--print-curl is an output of its own" in refused.error["message"]
+    assert front("typing", "--print-curl", GUESTCTL_OUTPUT="json").code == 0
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_command_for_curl_runs(front: Front) -> None:
     guest = of(front, "guest-sessions")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from guestctl.cli.signals import Signals, Terminated
 from guestctl.client import Client
@@ -268,6 +269,17 @@ def test_sandbox_serve_tells_its_address_and_stops(alone: Front) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
     assert alone("-p", "sandbox", "ask", "hi").code == 2
+
+
+@pytest.mark.parametrize("command", ["sandbox serve", "replay recorded.trace"])
+def test_a_service_tells_its_address_as_yaml_too(front: Front, command: str) -> None:
+    front("session", "create", "--trace", str(front.cwd / "recorded.trace"))
+    with started(front, *command.split(), "-o", "yaml") as process:
+        assert process.stdout is not None
+        told = yaml.safe_load(process.stdout.readline())
+        assert told["url"].startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
 
 
 def test_sandbox_exec_passes_the_code_through(alone: Front) -> None:
