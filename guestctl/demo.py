@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guestctl.client import Client
 from guestctl.clock import Clock
@@ -21,6 +22,9 @@ from guestctl.sandbox_admin import SandboxAdmin
 from guestctl.state import State
 from guestctl.views import span
 
+if TYPE_CHECKING:
+    from guestctl.transport.network import Observer
+
 _ASKED = ("Where is my parcel?", "Are you still there?")
 #: The acknowledgement of the next message never arrives: the connection breaks instead.
 _BREAK = "drop:code=1006,after=1,on=send"
@@ -32,8 +36,11 @@ NEXT = (
 )
 
 
-def tour(clock: Clock, environ: Mapping[str, str], notices: list[str]) -> Iterator[str]:
-    """The lines of the tour, each as it happens. What the client says on the way goes to `notices`.
+def tour(
+    clock: Clock, environ: Mapping[str, str], notices: list[str], observer: Observer | None = None
+) -> Iterator[str]:
+    """The lines of the tour, each as it happens. What the client says on the way goes to `notices`, what it
+    exchanges to `observer`.
 
     Raises CheckFailed when anything was lost or doubled, and whatever the client raises.
     """
@@ -49,7 +56,9 @@ def tour(clock: Clock, environ: Mapping[str, str], notices: list[str]) -> Iterat
             sandbox=lambda: None,
         ).profile
         admin = SandboxAdmin(sandbox.url, Secret(sandbox.admin_key))
-        with Client(profile, state=state, clock=clock, notice=notices.append, environ=environ) as guest:
+        with Client(
+            profile, state=state, clock=clock, notice=notices.append, observer=observer, environ=environ
+        ) as guest:
             session = guest.create(Opening(name="demo"))
             minutes = None if session.expires_at is None else round((session.expires_at - clock.now()) / 60)
             left = "" if minutes is None else f", good for {span(60 * minutes)}"

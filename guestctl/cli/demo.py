@@ -16,7 +16,7 @@ def demo(run: Invocation) -> None:
     from guestctl.demo import NEXT, tour
 
     notices: list[str] = []
-    lines = tour(run.clock, run.world.environ, notices)
+    lines = tour(run.clock, run.world.environ, notices, run.watcher)
     if run.out.mode not in {"auto", "table"}:
         with run.out.listing() as add:
             for line in lines:

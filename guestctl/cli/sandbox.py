@@ -138,6 +138,9 @@ def exec_(
     """
     from guestctl.sandbox.serve import run_under
 
+    if run.options.trace is not None:
+        hint = "`guestctl sandbox exec -- guestctl ask hi --trace FILE`"
+        raise UsageError("--trace goes behind the command whose exchange it is", hint=hint)
     options = _options(
         port=port,
         api=api,

@@ -314,6 +314,18 @@ def test_demo_counts_nothing_lost(alone: Front) -> None:
     assert "  2 sent, 2 received, 0 lost, 0 duplicated\nNext:\n" in told.out
 
 
+def test_the_trace_of_the_tour_is_that_of_its_guest(alone: Front, tmp_path: Path) -> None:
+    assert alone("demo", "--trace", str(tmp_path / "tour.trace")).code == 0
+    seen = [json.loads(line) for line in (tmp_path / "tour.trace").read_text().splitlines()]
+    assert {"upgrade", "frame_out", "frame_in", "close"} <= {line["kind"] for line in seen}
+
+
+def test_the_trace_of_a_command_under_exec_is_its_own(alone: Front, tmp_path: Path) -> None:
+    refused = alone("sandbox", "exec", "--trace", str(tmp_path / "trace"), "--", "true")
+    assert refused.code == 2
+    assert "--trace goes behind the command" in refused.err
+
+
 def _id(front: Front) -> str:
     sessions = front("sandbox", "sessions").records
     return str(sessions[-1]["id"])
