@@ -122,9 +122,9 @@ def history(
     print_curl: PrintCurl = False,
 ) -> None:
     """Print the current conversation's messages in order, page by page as they come."""
+    chosen = _format(run, format_)
     if printed(run, print_frames, print_curl, lambda plan: plan.history()):
         return
-    chosen = _format(run, format_)
     with run.out.paged(), run.out.gathered() as hand_on:
         items = run.client.history(last=last, since=since, until=until, all=all_, waiting=hand_on)
         records = _records(run, items, raw=raw)

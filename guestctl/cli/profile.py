@@ -76,7 +76,10 @@ def add(
     ] = None,
 ) -> None:
     """Add a profile to the file. Comments and order of what is there survive."""
-    values = {**run.options.overrides, **pairs("--set", set_)}
+    others = pairs("--set", set_)
+    for key in run.options.overrides.keys() & others.keys():
+        raise UsageError(f"{key} is given twice: as an option, and with --set")
+    values = {**run.options.overrides, **others}
     if not values:
         hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`."
         raise UsageError(f"nothing was said about {name}: it could not be used", hint=hint)
@@ -120,6 +123,10 @@ def check(run: Invocation) -> None:
     from guestctl.dialects import dialect_class
 
     file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
+    if not file.path.exists():
+        looked = f"./{profiles.FILE} and {file.path}"
+        hint = "Add a profile with `guestctl profile add`, or name a file with --profiles."
+        raise UsageError(f"there is no profile file (looked for {looked})", code="config.file", hint=hint)
     warnings: list[str] = []
     for name in file.names:
         found = profiles.resolve(

@@ -30,9 +30,9 @@ def refresh(
 
     One process refreshes; others that ask at the same time wait for it and use the same.
     """
+    margin = None if if_expiring is None else duration("--if-expiring", if_expiring)
     if printed(run, print_frames, print_curl, lambda plan: plan.refresh()):
         return
-    margin = None if if_expiring is None else duration("--if-expiring", if_expiring)
     run.out.one(session_record(run.client.refresh_token(if_expiring=margin)))
 
 

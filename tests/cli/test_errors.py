@@ -253,6 +253,7 @@ def test_unknown_profile(alone: Front) -> None:
         (("send", "hi", "--expect", "("), "not a regular expression"),
         (("send", "hi", "--id", "x"), "not a UUID"),
         (("send", "hi", "--lines"), "--lines reads stdin"),
+        (("refresh-token", "--print-frames", "--if-expiring", "soon"), "--if-expiring"),
         (("listen", "--only", "presence", "--until", "bye"), "--until looks at messages"),
         (("send", "hi", "--traceparent", "00-xx"), "--traceparent"),
         (("send", "hi", "--traceparent", f"ff-{'a' * 32}-{'b' * 16}-01"), "--traceparent"),

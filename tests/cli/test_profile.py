@@ -120,3 +120,19 @@ def test_the_file_is_checked_and_not_what_variables_make_of_it(alone: Front) -> 
     file.write_text("profiles:\n  a: {api: guests, deployment_id: d, region: mypurecloud.de, org: '${GUESTCTL_ORG}'}\n")
     assert alone("profile", "check").code == 2
     assert under_exec("profile", "check").code == 0
+
+
+def test_without_a_file_nothing_is_in_order(alone: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(alone.cwd / "config"))
+    told = alone("profile", "check", "-o", "json")
+    assert (told.code, told.out, told.error["code"]) == (2, "", "config.file")
+    assert "there is no profile file" in told.error["message"]
+
+
+def test_a_key_is_given_once(alone: Front) -> None:
+    file = alone.cwd / "p.yaml"
+    twice = ("--region", "a.example", "--set", "region=b.example")
+    refused = alone("profile", "add", "x", "--profiles", str(file), *twice)
+    assert (refused.code, refused.error["code"]) == (2, "usage")
+    assert "region is given twice" in refused.error["message"]
+    assert not file.exists()
