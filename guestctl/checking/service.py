@@ -288,5 +288,5 @@ class Service:
             secret = Secret(token)
             expires = body.get("expires_in")
             life = {"expiresIn": expires} if isinstance(expires, (int, float)) else {}
-            self._oauth = Credential("oauth", secret, expiry(life, secret, reply.at))
+            self._oauth = Credential("oauth", secret, expiry(life, secret, reply))
             return secret

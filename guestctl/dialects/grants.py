@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from guestctl.dialects.refusals import http_date
 from guestctl.errors import Unauthorised, Unreadable, UsageError
 from guestctl.model import Credential, Json, Profile, Secret
 from guestctl.wire import Flow, Reply, Request, call, take
@@ -20,33 +21,48 @@ def guest_token(reply: Reply, member: str) -> Credential:
     """The guest's token in an answer. Raises Unreadable when there is none."""
     body = reply.object()
     secret = Secret(take(body, member, str, "token"))
-    until = expiry(body, secret, reply.at)
+    until = expiry(body, secret, reply)
     return Credential("guest", secret, until, life=None if until is None else until - reply.at)
 
 
-def expiry(body: Mapping[str, Json], token: Secret, at: float) -> float | None:
-    """When it expires, epoch seconds: as `expiresIn` (seconds from `at`), which no wrong clock can
-    spoil, else `expiresAt` (RFC 3339), else the token's own `exp`; None when nothing says it."""
+def expiry(body: Mapping[str, Json], token: Secret, reply: Reply) -> float | None:
+    """When what an answer grants expires, epoch seconds by our own clock: as `expiresIn` (seconds), else
+    `expiresAt` (RFC 3339), else the token's own `exp`; None when nothing says it.
+
+    A moment is told by the service's clock, and ours may be wrong (reliability.md A16): what counts is how far
+    off it is from `iat` or the answer's `Date`. What would be over already is no expiry, but a wrong clock.
+    """
     lasts = body.get("expiresIn")
     if isinstance(lasts, (int, float)) and not isinstance(lasts, bool) and 0 < lasts < _LONGEST:
-        return at + lasts
-    until = body.get("expiresAt")
+        return reply.at + lasts
+    until, issued = _span(body.get("expiresAt"), token, reply.at)
+    if until is None:
+        return None
+    if issued is None:
+        issued = http_date(reply.headers.get("date", ""))
+    left = until - (reply.at if issued is None else issued)
+    return reply.at + left if left > 0 else None
+
+
+def _span(until: Json, token: Secret, now: float) -> tuple[float | None, float | None]:
+    """The moment of expiry, and the one it was granted at where the token tells both."""
     if isinstance(until, str):
         from guestctl.clock import epoch_of
 
         try:
-            return epoch_of(until)
+            return epoch_of(until), None
         except (ValueError, OverflowError):
-            return None
+            return None, None
     if token.reveal().count(".") != 2:
-        return None
+        return None, None
     from guestctl.jwt_claims import inspect
 
     try:
-        return inspect(token, at).expires_at
+        claims = inspect(token, now)
     except Unauthorised:
         # What the service hands out need not be a JWT; it alone judges its tokens.
-        return None
+        return None, None
+    return claims.expires_at, claims.issued_at
 
 
 def client_credentials(profile: Profile, url: str, scope: str) -> Flow[Credential]:

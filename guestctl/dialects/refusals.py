@@ -149,10 +149,15 @@ def retry_after(reply: Reply) -> float | None:
         return None
     if value.isascii() and value.isdigit():
         return float(value[:9])
+    moment = http_date(value)
+    return None if moment is None else max(0.0, moment - reply.at)
+
+
+def http_date(value: str) -> float | None:
+    """An HTTP date (RFC 9110 §5.6.7) in epoch seconds; None for what is none."""
     from email.utils import parsedate_to_datetime
 
     try:
-        moment = parsedate_to_datetime(value).timestamp()
+        return parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, moment - reply.at)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -583,6 +584,23 @@ def test_tokens_of_every_length_are_read(guest: Guest) -> None:
         lengths.add(len(guest.token().split(".")[1]) % 4)
         guest.ok("token", "inspect")
     assert len(lengths) > 1
+
+
+@of("guests")
+@pytest.mark.parametrize("ahead", [-86_400, 3600, 86_400])
+def test_a_token_lasts_by_a_wrong_clock(guest: Guest, room: Room, ahead: int) -> None:
+    """reliability.md A16: to a clock that ran ahead, each new token was one that had expired."""
+
+    class Wrong(Hurried):
+        def now(self) -> float:
+            return super().now() + ahead
+
+    wrong = replace(guest, clock=Wrong())
+    wrong.ok("session", "create")
+    wrong.ok("send", "hi")
+    assert texts(listen(wrong, "--max", "1", lives=[lambda: room.push("hello")])) == ["hello"]
+    assert room.requests["socket"] == 2
+    assert "refresh" not in room.requests
 
 
 def sync(guest: Guest, **attributes: str) -> Any:

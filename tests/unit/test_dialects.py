@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guestctl.clock import rfc3339
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect, Page, Position
 from guestctl.dialects.declared import Ability
@@ -688,7 +690,9 @@ def test_a_token_is_taken_to_live_half_an_hour_unless_it_ends_sooner() -> None:
         ({"expiresIn": True}, "t", None),
         ({"expiresIn": -5}, "t", None),
         ({"expiresIn": float("1e30")}, "t", None),
+        ({"expiresAt": "2026-03-04T09:00:00Z"}, "t", None),
         ({}, jwt_of({"exp": 1772616600}), 1772616600.0),
+        ({}, jwt_of({"exp": 5}), None),
         ({}, jwt_of({}), None),
         ({}, jwt_of({"exp": "never"}), None),
         ({}, "a.b.c", None),
@@ -700,6 +704,24 @@ def test_when_a_token_ends(more: dict[str, Any], token: str, expected: float | N
     answer = reply({"conversationId": "c", "guestId": "g", "sessionToken": token, **more})
     made, _ = run(spoken, spoken.create(Opening()), answer)
     assert made.credential("guest").expires_at == expected
+
+
+@pytest.mark.parametrize("ahead", [-86_400, 3600, 86_400])
+def test_a_token_lasts_as_long_by_a_wrong_clock_of_ours(ahead: int) -> None:
+    """reliability.md A16: told by the service's clock alone, whatever ours says."""
+    spoken = dialect("webmessaging-conversations")
+    there = AT - ahead
+    token = jwt_of({"iat": int(there), "exp": int(there) + 1800})
+    date = formatdate(there, usegmt=True)
+    for more, dated in (
+        ({"sessionToken": token}, False),
+        ({"sessionToken": "t", "expiresAt": rfc3339(there + 1800)}, True),
+        ({"sessionToken": jwt_of({"exp": int(there) + 1800})}, True),
+    ):
+        answer = reply({"conversationId": "c", "guestId": "g", **more}, 201, date=date if dated else "")
+        made, _ = run(spoken, spoken.create(Opening()), answer)
+        held = made.credential("guest")
+        assert (held.expires_at, held.life) == (AT + 1800, 1800)
 
 
 OAUTH = tuple(name for name in FAMILIES if dialect_class(name).uses_oauth)
