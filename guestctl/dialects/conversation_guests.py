@@ -8,20 +8,21 @@ it. Must not know: HTTP or WebSocket libraries, when to reconnect.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
 from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.pages import fixed_history, read_message, read_time
-from guestctl.errors import Failure, UsageError
+from guestctl.errors import Conflict, Failure, UsageError
 from guestctl.model import (
     CredentialKind,
     Json,
     Message,
     Opening,
     Outgoing,
+    Profile,
     Sender,
     Session,
     SessionEvent,
@@ -74,18 +75,23 @@ class ConversationGuests(Dialect):
     )
     sends_on_socket = True
 
+    def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
+        super().__init__(profile, new_id=new_id, traceparent=traceparent)
+        self._socket_path = profile.socket_path or SOCKET_PATH
+        self.shared_socket = "{" not in self._socket_path
+
     # --- addresses ---
 
     def default_rest(self) -> str:
         return f"https://api.{self.need('region')}"
 
     def default_socket(self) -> str:
-        if (self.profile.socket_path or SOCKET_PATH) == SOCKET_PATH:
+        if self._socket_path == SOCKET_PATH:
             return f"wss://webchat-{self.need('aws_region')}.platform.genesys.cloud"
         return f"wss://api.{self.need('region')}"
 
     def door(self, session: Session) -> Door:
-        path = self.profile.socket_path or SOCKET_PATH
+        path = self._socket_path
         for name, known in (("{guestId}", "guest"), ("{conversationId}", "conversation")):
             path = path.replace(name, id_in_path(session, known))
         unknown = re.search(r"\{[^}]*\}", path)
@@ -156,6 +162,14 @@ class ConversationGuests(Dialect):
         """The trap: 403 inside the stream means a spoilt token (HTTP's own 403 does not)."""
         in_stream = failure.http_status is None
         return (in_stream and failure.code == "forbidden") or super().healed_by_renewal(failure)
+
+    def status_failure(
+        self, status: int, service_code: str | int | None, request: Request
+    ) -> tuple[type[Failure], str]:
+        """An ERROR, which answers what is said in the stream, has no code: the one 409 there is the end."""
+        if status == 409 and request.route == "send":
+            return Conflict, "conflict.ended"
+        return super().status_failure(status, service_code, request)
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
         url = f"{self._guests()}/{id_in_path(session, 'guest')}/messages"

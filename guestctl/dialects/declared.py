@@ -120,8 +120,9 @@ class Declared:
 
     #: Without a socket, listening polls history.
     has_socket: ClassVar[bool] = True
-    #: Every session's socket has the same address, so that 404 there does not speak of the session.
-    shared_socket: ClassVar[bool] = False
+    #: Every session's socket has the same address, so that 404 there does not speak of the session. Where a
+    #: profile may choose among published addresses, that decides.
+    shared_socket: bool = False
     #: Simultaneous sockets of one session before the service evicts the oldest.
     sockets_per_session: ClassVar[int] = 3
     #: Reconnect attempts unless the profile says otherwise.

@@ -282,6 +282,17 @@ def test_three_socket_paths(talking: Guest, room: Room, path: str) -> None:
 
 
 @of("conversation-guests")
+def test_a_socket_address_nobody_serves_is_no_end_of_the_session(talking: Guest, room: Room) -> None:
+    """Its address is every session's: `ask` gave up a live session over it, and met the same again."""
+    room.faults("refuse:status=404")
+    for words in (("send", "a"), ("ask", "b")):
+        check(talking(*words, "-o", "json"), 3, "service.not_found")
+    room.clear()
+    talking.ok("send", "c")
+    assert room.texts("inbound") == ["c"]
+
+
+@of("conversation-guests")
 def test_a_403_in_the_stream(talking: Guest, room: Room, sandbox: Sandbox) -> None:
     """A token that some other socket has spoilt connects, yet may not send: re-attached, the message goes out once."""
     stranger = ConversationGuest.__new__(ConversationGuest)
