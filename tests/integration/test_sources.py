@@ -406,6 +406,16 @@ def test_a_close_that_refuses_the_token(talking: Guest, room: Room, code: int) -
 
 
 @of("messaging-conversations")
+def test_a_forbidden_message_is_rejected_once(talking: Guest, room: Room) -> None:
+    """The socket stays: only a token's trouble closes it, and another token would not help."""
+    room.faults("http:status=403,on=send")
+    result = talking("send", "hi")
+    check(result, 5, "forbidden")
+    assert result.record["delivery"] == "rejected"
+    assert (room.requests["send"], room.requests["socket"]) == (1, 1)
+
+
+@of("messaging-conversations")
 def test_1006_backs_off(talking: Guest, room: Room) -> None:
     def fail() -> None:
         room.faults("refuse:status=503,times=3")

@@ -99,9 +99,7 @@ class MessagingConversations(Family):
                 raise Wrong(400, "type is neither register nor send")
         except Wrong as problem:
             if problem.status == 401:
-                peer.close(REFUSED_TOKEN, problem.message)
-            elif problem.status == 403:
-                peer.close(NOT_ALLOWED, problem.message)
+                peer.close(NOT_ALLOWED if problem.code == "bad.token" else REFUSED_TOKEN, problem.message)
             else:
                 answer = as_frame(type="error", code=problem.code, message=problem.message, correlationId=key)
                 peer.send(answer, "send" if key is not None else None)
@@ -112,7 +110,7 @@ class MessagingConversations(Family):
         tokens = self._world.tokens
         grant = tokens.find(token, GUEST)
         if grant is None or grant.conversation != identifier:
-            raise Wrong(403, "This guestToken is none of this conversation")
+            raise Wrong(401, "This guestToken is none of this conversation", "bad.token")
         if tokens.expired(grant):
             raise Wrong(401, "The guestToken has expired")
         self.lively(conversation)
@@ -128,7 +126,7 @@ class MessagingConversations(Family):
         text = demands.text(message, "text", "message.")
         key = demands.text(demands.part(message, "attributes", "message."), "correlationId", "message.attributes.")
         if seat.conversation is None:
-            raise Wrong(403, "Nothing is registered on this socket")
+            raise Wrong(401, "Nothing is registered on this socket", "bad.token")
         stored, new = self.take(seat.conversation, text, key, cause=seat.peer)
         if not new:
             seat.peer.send(self.frame(seat.conversation, stored), "send")
