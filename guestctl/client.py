@@ -791,13 +791,14 @@ class Client:
                         return Request("GET", found.url.reveal(), "download", idempotent=True), found.name
             raise refusal
 
-    def sync(self, attributes: Mapping[str, Json]) -> None:
-        """Merge attributes into the guest's profile."""
+    def sync(self, attributes: Mapping[str, Json]) -> Mapping[str, Json]:
+        """Merge attributes into the guest's profile; returns them with what the API adds."""
         deadline = self._deadline()
         self._need(Ability.SYNC)
         exchange = self._exchange_for(self.session())
-        exchange.perform(self.dialect.sync(exchange.session, attributes), deadline)
+        merged = exchange.perform(self.dialect.sync(exchange.session, attributes), deadline)
         exchange.log("profile_synced")
+        return merged
 
     # --- inside ---
 

@@ -58,11 +58,10 @@ def sync(
     attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="one more attribute")] = None,
 ) -> None:
     """Merge attributes into the guest's profile, where the API has one."""
-    attributes = {
-        "external_provider_id": provider,
-        "external_email": email,
-        "synced_at": run.now(),
-        **pairs("--attr", attr),
-    }
-    run.client.sync(attributes)
-    run.out.one({"kind": "guest", "session": run.client.session_name, "attributes": attributes})
+    own = {"external_provider_id": provider, "external_email": email, "synced_at": run.now()}
+    more = pairs("--attr", attr)
+    for key in more:
+        if key in own:
+            raise UsageError(f"--attr {key}: `guest sync` says that itself", code="usage.option")
+    merged = run.client.sync({**own, **more})
+    run.out.one({"kind": "guest", "session": run.client.session_name, "attributes": merged})

@@ -197,8 +197,9 @@ class Dialect(Refusals, ABC):
         """Clear the conversation: the transcript goes with it."""
         raise self.unsupported(Ability.CLEAR)
 
-    def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[None]:
-        """Merge attributes into the guest's profile."""
+    def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[Mapping[str, Json]]:
+        """Merge attributes into the guest's profile; returns them with what the API adds. Raises UsageError for
+        one that is the API's own."""
         raise self.unsupported(Ability.SYNC)
 
     @property

@@ -15,7 +15,7 @@ from guestctl.dialects.declared import Ability, Rate, Standing
 from guestctl.dialects.grants import client_credentials, guest_token
 from guestctl.dialects.pages import as_object, fixed_history, read_message
 from guestctl.dialects.refusals import CloseAction
-from guestctl.errors import Refused, SessionOver, Unauthorised, Unreadable
+from guestctl.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
 from guestctl.model import (
     Credential,
     CredentialKind,
@@ -45,6 +45,7 @@ from guestctl.wire import (
 SCOPE = "guest:create guest:read webchat:send"
 #: Bytes of compact UTF-8 JSON a guest's attributes may take.
 ATTRIBUTE_BYTES = 10 * 1024
+_VERIFIED = "delegation_verified"
 
 
 class Guests(Dialect):
@@ -128,8 +129,10 @@ class Guests(Dialect):
         """The close says it (`farewell`)."""
         return done(replace(session, state="ended"))
 
-    def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[None]:
-        merged = {**attributes, "delegation_verified": True}
+    def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[Mapping[str, Json]]:
+        if _VERIFIED in attributes:
+            raise UsageError(f"{_VERIFIED} is not to be chosen: every sync says true", code="usage.option")
+        merged = {**attributes, _VERIFIED: True}
         self._check_size(merged)
         url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}")
         request = Request("PUT", url, "sync", json={"attributes": merged}, credential="oauth", idempotent=True)
@@ -143,6 +146,7 @@ class Guests(Dialect):
                 service_code=gone.service_code,
                 body=gone.body,
             ) from gone
+        return merged
 
     def _check_size(self, attributes: Mapping[str, Json]) -> None:
         size = len(json.dumps(attributes, ensure_ascii=False, separators=(",", ":")).encode())

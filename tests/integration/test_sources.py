@@ -660,6 +660,17 @@ def test_guest_sync(talking: Guest, room: Room, time: Hurried) -> None:
 
 
 @of("guests")
+def test_guest_sync_tells_what_it_sent(talking: Guest, room: Room) -> None:
+    told = sync(talking, tier="gold").record["attributes"]
+    assert told == {**room.session["attributes"], "delegation_verified": True}
+    before = room.session["attributes"]
+    for key in ("external_provider_id", "external_email", "synced_at", "delegation_verified"):
+        check(sync(talking, **{key: "no"}), 2, "usage.option", key)
+    assert room.session["attributes"] == before
+    assert room.requests["sync"] == 1
+
+
+@of("guests")
 def test_the_report_of_a_resumed_session(talking: Guest, room: Room, time: Hurried) -> None:
     """Duration counts from the first start, whatever was resumed and refreshed since."""
     talking.ok("send", "hi", "--wait")
