@@ -52,6 +52,8 @@ TRIES = 4
 LIMIT_RETRIES = 3
 #: Seconds to go on asking a session that another connection has locked (dialects.md, guest-sessions).
 LOCK_PATIENCE = 5.0
+#: Seconds to go on reading a history that lags behind what the service has told, and between two reads.
+LAG_PATIENCE, LAG_PAUSE = 5.0, 0.25
 #: A renewal ahead of time gets at most so many seconds, and at most this part of what the command has left;
 #: one that failed is tried again so many seconds later.
 AHEAD, AHEAD_PART, AHEAD_AGAIN = 5.0, 0.25, 15.0
@@ -112,6 +114,9 @@ class Exchange:
     unproved: Credential | None = None
     #: When a renewal ahead of time may be tried again, in monotonic seconds.
     _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
+    #: Until when (monotonic) the present reading of history waits for what lags; the number last waited for in vain.
+    _patient_until: float | None = None
+    _given_up: int = 0
 
     # --- flows ---
 
@@ -170,10 +175,28 @@ class Exchange:
             self.line = self.open_line(deadline)
         return self.line
 
-    def page(self, after: Position | None, cursor: str | None, deadline: Deadline) -> Page:
-        """One page of the session's history (see `Dialect.history`)."""
+    def page(self, after: Position | None, cursor: str | None, deadline: Deadline, *, known: int = 0) -> Page:
+        """One page of the session's history (see `Dialect.history`).
+
+        One that is short of what the service tells of is read again, all in all for a bounded time from a reading's
+        first page (which has no cursor) to its last, unless the number is `known`. What has not come by then is
+        told, and not waited for again.
+        """
         size = self.dialect.page_size
-        return self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=size), deadline)
+        if cursor is None:
+            self._patient_until = None
+        while True:
+            page = self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=size), deadline)
+            if page.short_of is None or page.short_of <= max(known, self._given_up):
+                return page
+            now, left = self.clock.monotonic(), deadline.remaining()
+            if self._patient_until is None:
+                self._patient_until = now + LAG_PATIENCE
+            if now >= self._patient_until or (left is not None and left <= LAG_PAUSE):
+                self._given_up = page.short_of
+                self.notice(f"history does not show all there is yet: the service tells of number {page.short_of}")
+                return page
+            self.clock.sleep(LAG_PAUSE)
 
     # --- requests ---
 

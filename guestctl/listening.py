@@ -16,7 +16,7 @@ from guestctl.clock import Deadline
 from guestctl.continuity import Merge
 from guestctl.dialects.base import Position
 from guestctl.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
-from guestctl.exchange import Exchange, jittered
+from guestctl.exchange import LAG_PATIENCE, LAG_PAUSE, Exchange, jittered
 from guestctl.line import Line, ending
 from guestctl.model import Connection, Event, Gap, Message, Presence, Session, SessionEvent, SessionState
 from guestctl.opening import open_once
@@ -34,9 +34,8 @@ TICK = 0.5
 BATCH = 256
 #: Seconds between polls of an API without a socket: the least, the most, the growth.
 POLL_LEAST, POLL_MOST, POLL_GROWTH = 0.5, 5.0, 1.5
-#: Tries at filling a gap before it is declared, and seconds to wait for ids the service acknowledged.
+#: Tries at filling a gap before it is declared.
 FILL_TRIES = 4
-LAG_PATIENCE = 5.0
 #: Seconds after a reconnect at which history is read once more, for what it did not show yet.
 SECOND_LOOK = 2.0
 
@@ -349,10 +348,10 @@ class Listener:
 
         Where history lags it is read again, for a bounded time, until every acknowledged id is there.
         """
+        until = self._clock.monotonic() + LAG_PATIENCE
         found = self._following(position)
         if not self.exchange.dialect.history_lags:
             return found
-        until = self._clock.monotonic() + LAG_PATIENCE
         while True:
             there = {item.id for item in found[0]}
             absent = [i for i in self._acknowledged() if i not in there and not self.merge.known(i)]
@@ -363,7 +362,7 @@ class Listener:
                     f"history still lacks {len(absent)} acknowledged message(s) after {LAG_PATIENCE:g} s"
                 )
                 return found
-            self._clock.sleep(0.25)
+            self._clock.sleep(LAG_PAUSE)
             found = self._following(position)
 
     def _following(self, position: Position | None) -> tuple[list[Item], bool]:
@@ -381,7 +380,8 @@ class Listener:
         return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
     def _history(self, read: Callable[[Fetch], T]) -> T:
-        return read(lambda after, cursor: self.exchange.page(after, cursor, self._deadline()))
+        known = (self.merge.position.sequence if self.merge.position else None) or 0
+        return read(lambda after, cursor: self.exchange.page(after, cursor, self._deadline(), known=known))
 
     def _look_again(self) -> None:
         """History may not show yet what came last: until a second look, nothing live is put before it."""

@@ -53,12 +53,14 @@ class Page:
     """One page of history, always ascending within itself. `total` where the service counts.
     An entry that is not for the guest stays in its place as `Unknown`, so that positions can be counted.
     `anchored` is False on a FORWARD page that was asked for with a position history does not
-    have (yet, or any more): what is missing before its first item cannot be told."""
+    have (yet, or any more): what is missing before its first item cannot be told.
+    `short_of`: nothing more is shown, though the service tells of messages up to this number."""
 
     items: tuple[Message | Presence | Unknown, ...]
     next: str | None = None
     total: int | None = None
     anchored: bool = True
+    short_of: int | None = None
 
 
 class Dialect(Refusals, ABC):

@@ -77,11 +77,12 @@ class Sequenced(Dialect):
             body = (yield from call(request)).object()
             items = tuple(_read(item, "history", "history") for item in take(body, "messages", list, "history"))
             highest = take(body, "lastSequenceNumber", int, "history")
+            before = int(last or 0)
             if not items:
-                return Page(()), highest
+                return Page((), short_of=highest if highest > before else None), highest
             reached = items[-1].sequence or 0
-            if reached <= int(last or 0):
-                raise Unreadable(f"history does not advance beyond number {last or 0}")
+            if reached <= before:
+                raise Unreadable(f"history does not advance beyond number {before}")
             return Page(items, next=str(reached) if reached < highest else None), highest
 
         def page(last: str | None) -> Flow[Page]:

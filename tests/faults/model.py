@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
-from guestctl import continuity, listening, opening, sending
+from guestctl import continuity, exchange, listening, opening, sending
 from guestctl.cli.cursor import CursorFile
 from guestctl.client import Client
 from guestctl.clock import Clock, SystemClock
@@ -78,6 +78,7 @@ def hurried() -> Iterator[None]:
             (opening, "Line", partial(Line, ping_every=0.25)),
             (listening, "TICK", 0.05),
             (listening, "SECOND_LOOK", 0.3),
+            (exchange, "LAG_PATIENCE", 0.6),
             (listening, "LAG_PATIENCE", 0.6),
             (listening, "POLL_LEAST", 0.05),
             (listening, "POLL_MOST", 0.2),

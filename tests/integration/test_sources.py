@@ -185,6 +185,67 @@ def test_history_that_lags(talking: Guest, room: Room, time: Hurried) -> None:
     assert [m["text"] for m in talking.ok("resume").record["missed"]] == ["echo: two"]
 
 
+@pytest.fixture
+def behind(talking: Guest, room: Room, time: Hurried) -> Room:
+    """History shows only what is older than two seconds, and the last thing said is newer."""
+    room.say("one", "two")
+    time.advance(10)
+    room.faults("lag:ms=2000")
+    room.say("late")
+    time.sleeps.clear()
+    return room
+
+
+@of("guest-sessions")
+@pytest.mark.parametrize("command", ["history", "resume", "history --last 1"])
+def test_history_is_read_until_it_shows_the_last_number(
+    talking: Guest, behind: Room, time: Hurried, command: str
+) -> None:
+    """The service tells of a third message: what it does not show of that yet is waited for."""
+    found = talking.ok(*command.split())
+    shown = found.record["missed"] if command == "resume" else messages(found)
+    assert shown[-1]["text"] == "late"
+    assert 2 <= sum(time.sleeps) < 3
+    assert found.err == ""
+
+
+@of("guest-sessions")
+def test_a_reconnect_reads_until_it_has_the_last_number(talking: Guest, room: Room, time: Hurried) -> None:
+    """Said while the socket was away, not shown by history yet, and followed by nothing."""
+    room.say("one")
+    time.advance(10)
+
+    def lose() -> None:
+        room.faults("lag:ms=4000")
+        room.disconnect(1001)
+        room.say("late")
+
+    assert texts(listen(talking, "--max", "1", "--for", "7s", lives=[lose])) == ["late"]
+
+
+@of("guest-sessions")
+@pytest.mark.parametrize("command", ["history", "resume", "listen --replay 1 --for 8s"])
+def test_a_number_that_never_comes_is_waited_for_once_and_told(
+    talking: Guest, behind: Room, time: Hurried, command: str
+) -> None:
+    behind.clear()
+    behind.faults("lag:ms=3600000")
+    found = talking.ok(*command.split())
+    assert "number 3" in found.err
+    assert found.err.count("number 3") == 1
+    assert "late" not in found.out
+    assert sum(time.sleeps) < 6
+
+
+@of("guest-sessions")
+def test_a_history_that_is_not_behind_is_read_once(talking: Guest, room: Room, time: Hurried) -> None:
+    talking.ok("send", "one", "--wait")
+    time.sleeps.clear()
+    talking.ok("history")
+    assert room.requests["history"] == 1
+    assert time.sleeps == []
+
+
 @of("guest-sessions")
 def test_the_socket_lives_as_long_as_the_token(serve: Serve, enter: Enter, api: str) -> None:
     guest = enter(serve(token_life=0.6), api)

@@ -332,8 +332,12 @@ def test_numbers_that_skip_are_not_anchored_and_must_advance(name: str) -> None:
         pages(spoken, Position("m-3", 3), page_of(name, range(2, 4), 5))
     # Lag: the number is known, its message is not there yet.
     _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 4))
-    assert (found[0].items, found[0].next) == ((), None)
+    assert (found[0].items, found[0].next, found[0].short_of) == ((), None, 4)
     assert found[0].anchored
+    _, found = pages(spoken, None, page_of(name, range(1, 4), 5), page_of(name, range(0), 5))
+    assert (ids(found), found[-1].short_of) == (["m-1", "m-2", "m-3"], 5)
+    _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 3))
+    assert found[0].short_of is None
     # Worse: history has not even come to the message we have seen.
     _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 2))
     assert not found[0].anchored

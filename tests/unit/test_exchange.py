@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from guestctl.clock import Deadline
+from guestctl.dialects.base import Page
 from guestctl.dialects.declared import Backoff, Rate
 from guestctl.errors import (
     Conflict,
@@ -27,6 +28,7 @@ from guestctl.errors import (
 from guestctl.exchange import (
     AHEAD,
     AHEAD_AGAIN,
+    LAG_PATIENCE,
     LIMIT_RETRIES,
     LOCK_PATIENCE,
     TRIES,
@@ -35,7 +37,7 @@ from guestctl.exchange import (
     oauth_scope,
 )
 from guestctl.model import Credential, Secret, Session
-from guestctl.wire import Flow, Reply, Request, call, turn
+from guestctl.wire import Flow, Reply, Request, call, done, turn
 from tests.unit.doubles import SCOPE, World
 
 GET = Request("GET", "https://toy.example.test/x", "history", idempotent=True)
@@ -572,3 +574,53 @@ def test_a_token_that_was_never_written_down(world: World) -> None:
     world.exchange.session = replace(world.exchange.session, credentials={})
     with pytest.raises(SessionOver):
         world.exchange.credential("guest", world.deadline())
+
+
+# --- a history that is behind itself ---
+
+
+class Short:
+    """A history that tells of one more message each time, and shows none."""
+
+    def __init__(self, world: World) -> None:
+        self.number = self.growth = 0
+        self.world = world
+        world.dialect.history = self.page  # type: ignore[method-assign]
+
+    def page(self, *_: object, **__: object) -> Flow[Page]:
+        self.number += self.growth
+        return done(Page((), short_of=self.number or None))
+
+    def read(self, *, cursor: str | None = None, within: float | None = 30.0, known: int = 0) -> float:
+        """How long one page took."""
+        begun = self.world.clock.monotonic()
+        self.world.exchange.page(None, cursor, self.world.deadline(within), known=known)
+        return self.world.clock.monotonic() - begun
+
+
+def test_a_reading_waits_once_for_what_it_is_short_of(world: World) -> None:
+    short = Short(world)
+    assert short.read() == 0.0
+    short.growth = 1
+    assert short.read() == LAG_PATIENCE
+    assert short.read(cursor="more of it") == 0.0
+    assert len(world.notices) == 2
+    assert short.read() == LAG_PATIENCE
+
+
+def test_a_number_that_was_waited_for_in_vain_or_is_known_is_not_waited_for(world: World) -> None:
+    short = Short(world)
+    short.number = 5
+    assert short.read(known=5) == 0.0
+    assert world.notices == []
+    assert short.read() == LAG_PATIENCE
+    assert short.read() == 0.0
+    assert len(world.notices) == 1
+    assert "number 5" in world.notices[0]
+
+
+def test_a_deadline_ends_the_wait_before_it_ends_the_reading(world: World) -> None:
+    short = Short(world)
+    short.number = 5
+    assert 0.5 <= short.read(within=1.0) < 1.0
+    assert len(world.notices) == 1

@@ -89,11 +89,11 @@ def after(
 def by_number(world: World, request: HttpRequest, conversation: Conversation) -> HttpReply:
     """`?lastSequenceNumber={n}&limit={k}`: what follows message number n, ascending. Raises Wrong.
 
-    A history that lags is a whole older view: its highest number is that of its last message.
+    What lags are the messages; the highest number is the conversation's all the same.
     """
     limit = demands.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
     start = demands.number(request, "lastSequenceNumber", 0, least=0)
     visible = world.history(conversation, request.lag)
     page = visible[start : start + limit]
-    highest = visible[-1].sequence if visible else 0
+    highest = conversation.messages[-1].sequence if conversation.messages else 0
     return HttpReply.json(200, {"messages": [numbered(m) for m in page], "lastSequenceNumber": highest})
