@@ -32,8 +32,9 @@ STABLE = 10.0
 TICK = 0.5
 #: Frames taken from a busy socket before what is ready is handed on; ledger rows per commit.
 BATCH = 256
-#: Seconds between polls of an API without a socket: the least, the most, the growth.
-POLL_LEAST, POLL_MOST, POLL_GROWTH = 0.5, 5.0, 1.5
+#: Seconds between polls of an API without a socket: the least, the most, the growth; the longest wait as a
+#: multiple of the shortest, either of which may come next.
+POLL_LEAST, POLL_MOST, POLL_GROWTH, POLL_JITTER = 0.5, 5.0, 1.5, 1.25
 #: Tries at filling a gap before it is declared.
 FILL_TRIES = 4
 #: Seconds after a reconnect at which history is read once more, for what it did not show yet.
@@ -509,10 +510,10 @@ class Listener:
             if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
             failures, live, replaying = 0, True, False
-            interval = POLL_LEAST if fresh else min(POLL_MOST, interval * POLL_GROWTH)
+            interval = POLL_LEAST if fresh else min(POLL_MOST / POLL_JITTER, interval * POLL_GROWTH)
             yield from self._emit(fresh)
             self._flush()
-            yield from self._pause(self.exchange.random.uniform(interval * 0.8, interval))
+            yield from self._pause(self.exchange.random.uniform(interval, interval * POLL_JITTER))
 
     # --- handing on ---
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -719,6 +721,27 @@ def test_polling_from_a_position(polled: World) -> None:
     heard.run(10.0)
     assert heard.texts == ["text 1", "text 2", "text 3", "text 4", "new"]
     assert heard.sources == ["replayed"] * 4 + ["live"]
+
+
+def test_polls_come_half_a_second_to_five_apart(polled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dialects.md, webmessaging-conversations: adaptive 0.5-5 s, jittered."""
+    asked: list[float] = []
+    perform = polled.service.perform
+
+    def noting(*args: Any, **more: Any) -> Any:
+        asked.append(polled.clock.monotonic())
+        return perform(*args, **more)
+
+    monkeypatch.setattr(polled.service, "perform", noting)
+    heard = Heard(polled).live()
+    for n in range(200):
+        polled.service.store(f"text {n}")
+        heard.run(0.3)
+    heard.run(300.0)
+    waits = [b - a for a, b in pairwise(asked[2:])]  # the first two tell where to begin
+    assert 0.5 <= min(waits) < 0.55
+    assert 4.9 < max(waits) <= 5.0
+    assert len(set(waits)) > 100
 
 
 def test_polling_survives_a_bad_start_and_a_bad_middle(polled: World) -> None:
