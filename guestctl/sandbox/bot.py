@@ -35,7 +35,7 @@ class BotAction:
 class Bot(Protocol):
     """Something that answers. It keeps nothing itself: `memory` is its only state."""
 
-    def greeting(self) -> list[BotAction]:
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
         """What it says first, when a conversation starts by itself."""
 
     def reply_to(
@@ -50,7 +50,7 @@ class EchoBot:
     def __init__(self, delay: float = DEFAULT_DELAY) -> None:
         self._delay = delay
 
-    def greeting(self) -> list[BotAction]:
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
         return []
 
     def reply_to(
@@ -63,7 +63,7 @@ class EchoBot:
 class QuietBot:
     """Never answers: a person does."""
 
-    def greeting(self) -> list[BotAction]:
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
         return []
 
     def reply_to(
@@ -264,8 +264,8 @@ class ScriptedBot:
         self._otherwise = otherwise
         self._name = name
 
-    def greeting(self) -> list[BotAction]:
-        return self._act(self._greeting, {"0": "", "text": "", "payload": "", "count": "0"}, {}, {})
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
+        return self._act(self._greeting, {"0": "", "text": "", "payload": "", "count": "0"}, attributes, {})
 
     def reply_to(
         self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory

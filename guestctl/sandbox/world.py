@@ -344,7 +344,7 @@ class World:
 
     def greet(self, conversation: Conversation) -> None:
         """The bot speaks first."""
-        self._perform(conversation, self.bot.greeting())
+        self._perform(conversation, self.bot.greeting(conversation.attributes))
 
     def say(
         self,

@@ -51,12 +51,12 @@ def test_the_echo_bot_says_it_back_after_a_moment() -> None:
     assert talk.texts("", "billing") == ["echo: billing"]
     assert talk.texts("Billing", "billing") == ["echo: Billing"]
     assert talk.say("") == []
-    assert EchoBot().greeting() == []
+    assert EchoBot().greeting({}) == []
 
 
 def test_the_quiet_bot_leaves_it_to_a_person() -> None:
     assert Talk(QuietBot()).say("hi") == []
-    assert QuietBot().greeting() == []
+    assert QuietBot().greeting({}) == []
 
 
 def test_the_first_rule_that_fits_answers() -> None:
@@ -139,9 +139,9 @@ def test_delays_are_the_replys_the_scripts_or_the_callers() -> None:
 
 
 def test_a_greeting_may_be_a_text_a_list_or_a_mapping() -> None:
-    assert [action.text for action in script("greeting: Hello").greeting()] == ["Hello"]
-    assert [action.text for action in script("greeting: [Hello, you]").greeting()] == ["Hello", "you"]
-    (action,) = script("greeting: {reply: Pick, quickReplies: [A]}").greeting()
+    assert [action.text for action in script("greeting: Hello").greeting({})] == ["Hello"]
+    assert [action.text for action in script("greeting: [Hello, you]").greeting({})] == ["Hello", "you"]
+    (action,) = script("greeting: {reply: Pick, quickReplies: [A]}").greeting({})
     assert (action.text, len(action.content)) == ("Pick", 1)
 
 
@@ -641,7 +641,7 @@ VALUES = st.recursive(
 def test_whatever_the_script_only_a_script_error_escapes(text: str | bytes) -> None:
     with suppress(ScriptError):
         talk = Talk(load(text, "bot.yaml"))
-        talk.bot.greeting()
+        talk.bot.greeting({})
         assert isinstance(talk.say("hello", "p"), list)
 
 

@@ -15,7 +15,8 @@ import requests
 import websocket
 
 from guestctl.sandbox import DEPLOYMENT_ID
-from guestctl.sandbox.bot import BotAction, EchoBot
+from guestctl.sandbox.bot import BotAction, EchoBot, ScriptedBot
+from guestctl.sandbox.script import load
 from guestctl.sandbox.server import Sandbox
 from tests.sandbox.conftest import Make
 from tests.sandbox.published import check_error, check_frame
@@ -30,7 +31,7 @@ class Greeter(EchoBot):
     def __init__(self) -> None:
         super().__init__(0.0)
 
-    def greeting(self) -> list[BotAction]:
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
         return [BotAction("typing", name="Helper"), BotAction("message", text="Hello!", name="Helper")]
 
     def reply_to(
@@ -39,6 +40,10 @@ class Greeter(EchoBot):
         if text == "bye":
             return [BotAction("message", text="So long"), BotAction("disconnect")]
         return super().reply_to(text, payload=payload, attributes=attributes, count=count, memory=memory)
+
+
+def scripted(text: str) -> ScriptedBot:
+    return load(text, "bot.yaml", delay=0.0)
 
 
 def event_of(frame: Any) -> str:
@@ -1185,6 +1190,16 @@ def test_join_greets_once(make: Make, join: Join) -> None:
     guest.event("Presence", "Join")
     guest.expect("StructuredMessage")
     guest.expect_nothing()
+
+
+def test_a_scripted_greeting_knows_the_attributes(make: Make, join: Join) -> None:
+    guest = join(make(fast=True, bot=scripted("greeting: Hello ${attr.plan}!"), auto_start=True))
+    guest.configure()
+    channel = {"metadata": {"customAttributes": {"plan": "gold"}}}
+    events = [{"eventType": "Presence", "presence": {"type": "Join"}}]
+    guest.send("onMessage", message={"type": "Event", "events": events, "channel": channel})
+    guest.expect("StructuredMessage")
+    assert guest.expect("StructuredMessage")["body"]["text"] == "Hello gold!"
 
 
 def test_guest_disconnects(sandbox: Sandbox, join: Join) -> None:

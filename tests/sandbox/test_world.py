@@ -80,7 +80,7 @@ class Script(EchoBot):
         self.actions = list(actions)
         self.asked: list[Any] = []
 
-    def greeting(self) -> list[BotAction]:
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
         return self.actions
 
     def reply_to(
