@@ -123,7 +123,7 @@ class Files:
 
     def _put(self, request: HttpRequest) -> HttpReply:
         found = self._files.get(request.params["id"])
-        if found is None or not hmac.compare_digest(found[1].key, request.query.get("signature", "")):
+        if found is None or not _signed(request, found[1].key):
             return error(403, "The address is not one we signed.")
         conversation, attachment, peer = found
         request.conversation = conversation
@@ -165,7 +165,7 @@ class Files:
 
     def _download(self, request: HttpRequest) -> HttpReply:
         identifier, until = request.params["id"], request.query.get("expires", "")
-        genuine = hmac.compare_digest(self._signature(identifier, until), request.query.get("signature", ""))
+        genuine = _signed(request, self._signature(identifier, until))
         found = self._files.get(identifier)
         if not genuine or int(until) < self._world.clock.now() or found is None or found[1].state == "failed":
             return error(404, "The requested resource was not found.", "resource.not.found")
@@ -177,6 +177,10 @@ class Files:
             "Content-Security-Policy": "sandbox",
         }
         return HttpReply(200, found[1].data, headers)
+
+
+def _signed(request: HttpRequest, signature: str) -> bool:
+    return hmac.compare_digest(signature.encode(), request.query.get("signature", "").encode())
 
 
 def _matches(type: str, pattern: str) -> bool:
