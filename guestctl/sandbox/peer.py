@@ -2,13 +2,17 @@
 
 Knows: text frames (RFC 6455 §5.2), gathering, holding back, every fault that concerns frames. Must
 not know: the server library (a `Line` stands for it), any dialect.
+
+A close, ours or the answer to the guest's, follows what is held: no frame is lost before it. A break
+follows nothing, nor does the end of the sandbox.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from guestctl.clock import Clock
@@ -59,17 +63,17 @@ class Exchange:
 
 
 class _Held:
-    """Texts that wait, with those behind them."""
+    """Something that waits, with what is behind it."""
 
-    __slots__ = ("ready", "texts")
+    __slots__ = ("perform", "ready")
 
-    def __init__(self, texts: list[str]) -> None:
-        self.texts = texts
+    def __init__(self, perform: Callable[[], object]) -> None:
+        self.perform = perform
         self.ready = False
 
 
 class SocketPeer:
-    """The `surface.Peer` of the faces. `clean` is true once our close frame has gone out."""
+    """The `surface.Peer` of the faces. `clean` is true once a close frame has gone either way."""
 
     def __init__(
         self, line: Line, request: HttpRequest, faults: Faults, clock: Clock, later: Later, exchange: Exchange
@@ -84,40 +88,43 @@ class SocketPeer:
         self._later = later
         self._exchange = exchange
         self._held: deque[_Held] = deque()
-        self._swapped: list[str] | None = None
+        self._swapped: Sequence[str] | None = None
+        self._closing = False  # the last thing to be said is under way
         self._unsent: list[bytes] = []
 
     @property
     def open(self) -> bool:
-        return not self._line.is_closing()
+        return not (self._closing or self._line.is_closing())
 
     def send(self, text: str, route: str | None = None) -> None:
-        if self._line.is_closing():
+        if self._closing or self._line.is_closing():
             return
         self.active_at = self._clock.monotonic()
         fired = self._faults.frame(route)
-        silence = self._faults.silence()
-        if not (fired or silence or self._held or self._swapped):
+        if not (fired or self._held or self._swapped or self._faults.silence()):
             self._write(text)
         else:
-            self._send_faulty(text, {fault.kind: fault for fault in fired}, silence)
+            self._send_faulty(text, {fault.kind: fault for fault in fired})
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        if self._unsent:
-            self.flush()
         if code == 1006:
+            self.flush()
             self.abort()
-            return
-        self.clean = True
-        self._line.close(None if code == 1005 else code, reason or None)
+        elif not self._closing:
+            self._end(partial(self._close, code, reason))
 
     def abort(self) -> None:
         self._line.reset()
 
     def hang_up(self) -> None:
         """The service goes away: say so and wait for nothing."""
-        self.close(1001, "Going away")
+        self._close(1001, "Going away")
         self._line.drop()
+
+    def goodbye(self, answer: Callable[[], object]) -> None:
+        """The guest has sent its close frame; `answer` sends ours."""
+        self.clean = True
+        self._end(answer)
 
     def heard(self) -> None:
         """The guest has said something."""
@@ -129,7 +136,19 @@ class SocketPeer:
         if data:
             self._line.write(data)
 
-    def _send_faulty(self, text: str, fired: Mapping[str, Fault], wait: float) -> None:
+    def _close(self, code: int, reason: str) -> None:
+        self.flush()
+        self.clean = True
+        self._line.close(None if code == 1005 else code, reason or None)
+
+    def _end(self, last: Callable[[], object]) -> None:
+        """Do the last thing on this socket, after all that is held. What comes later is not said."""
+        self._closing = True
+        if self._swapped is not None:
+            self._release(self._swapped)
+        self._hold(last, 0.0)
+
+    def _send_faulty(self, text: str, fired: Mapping[str, Fault]) -> None:
         if "drop" in fired:
             self.close(fired["drop"].code)
             return
@@ -137,34 +156,36 @@ class SocketPeer:
             text = text[: len(text) // 2]
         if "garbage" in fired:
             text = GARBAGE
-        texts = [text, text] if "duplicate" in fired else [text]
-        if "delay" in fired:
-            wait = max(wait, fired["delay"].seconds)
+        texts: Sequence[str] = (text, text) if "duplicate" in fired else (text,)
         if "swap" in fired and self._swapped is None:
             self._swapped = texts
             self._later(SWAP_PATIENCE, lambda: self._release(texts))
             return
         if self._swapped is not None:
-            texts, self._swapped = texts + self._swapped, None
-        self._hold(texts, wait)
+            texts, self._swapped = (*texts, *self._swapped), None
+        self._hold(partial(self._say, texts), fired["delay"].seconds if "delay" in fired else 0.0)
 
-    def _release(self, texts: list[str]) -> None:
+    def _release(self, texts: Sequence[str]) -> None:
         if self._swapped is texts:
             self._swapped = None
-            self._hold(texts, 0.0)
+            self._hold(partial(self._say, texts), 0.0)
 
-    def _hold(self, texts: list[str], wait: float) -> None:
-        """Send after `wait` seconds, and never before what is held already."""
-        held = _Held(texts)
+    def _say(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            if not self._line.is_closing():
+                self._write(text)
+
+    def _hold(self, perform: Callable[[], object], wait: float) -> None:
+        """Do it after `wait` seconds, and never in a silence or before what is held already."""
+        held = _Held(perform)
         self._held.append(held)
 
         def due() -> None:
             held.ready = True
             while self._held and self._held[0].ready:
-                for text in self._held.popleft().texts:
-                    if self.open:
-                        self._write(text)
+                self._held.popleft().perform()
 
+        wait = max(wait, self._faults.silence())
         if wait > 0:
             self._later(wait, due)
         else:

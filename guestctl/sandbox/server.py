@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from ssl import SSLContext
 from typing import Any, TypeVar
@@ -299,6 +300,7 @@ class _Protocol(WebSocketProtocol13):
     frame_limit = 0
     message_limit = 0
     silence: Callable[[], float]
+    goodbye: Callable[[Callable[[], object]], None]
 
     def _read_bytes(self, n: int) -> Coroutine[Any, Any, bytes]:
         held = self._fragmented_message_buffer
@@ -318,9 +320,12 @@ class _Protocol(WebSocketProtocol13):
         """Refuse what the library lets pass: frames without a mask, closes nobody may send (RFC 6455 §5.1, §7.4)."""
         masked, self._frame_mask = self._frame_mask, None
         code = 1002 if masked is None else _broken(data) if opcode == _CLOSE else None
-        if code is None:
+        if code is None and opcode != _CLOSE:
             return super()._handle_message(opcode, data)
-        self._fail(code)
+        if code is None:
+            self.goodbye(partial(super()._handle_message, opcode, data))
+        else:
+            self._fail(code)
         return None
 
     def _abort(self) -> None:
@@ -545,6 +550,7 @@ class Guest(WebSocketHandler):
         protocol.stream.max_write_buffer_size = _UNSENT_LIMIT
         sandbox = self.sandbox
         self.peer = SocketPeer(protocol, self._asked, sandbox.faults, sandbox.clock, sandbox.later, sandbox.exchange)
+        protocol.goodbye = self.peer.goodbye
         sandbox.peers.add(self.peer)
         self._face.opened(self.peer)
 

@@ -24,6 +24,7 @@ from guestctl.sandbox.bot import EchoBot
 from guestctl.sandbox.faults import FaultError
 from guestctl.sandbox.store import StoreError
 from guestctl.sandbox.tls import certificates
+from tests.sandbox.bare import gone
 from tests.sandbox.conftest import Make
 from tests.sandbox.published import check_error
 from tests.sandbox.stranger import PATIENCE, Control, HandClock, Join, Stranger, history
@@ -228,6 +229,15 @@ def test_our_close_is_answered(sandbox: Sandbox, join: Join) -> None:
     assert guest.expect_close() == 1000
 
 
+def test_an_answered_close_ends_the_connection(sandbox: Sandbox, join: Join) -> None:
+    guest = join(sandbox)
+    guest.configure()
+    Control(sandbox)("POST", "/disconnect", code=4001)
+    assert guest.expect_close() == 4001  # and is answered
+    guest.socket.sock.settimeout(PATIENCE / 2)  # less than the library waits for an answer
+    assert guest.socket.sock.recv(1) == b""
+
+
 def test_idle_and_old_sockets_are_closed(make: Make, join: Join, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, fast=True)
     idle, busy = join(sandbox, "A"), join(sandbox, "B")
@@ -354,6 +364,78 @@ def test_silence_holds_pongs_too(faulty: Any, join: Join) -> None:
     assert [guest.receive()["body"]["text"] for _ in range(2)] == ["held", "echo: held"]
     seen = [other.socket.recv_data(control_frame=True)[0] for _ in range(3)]
     assert sorted(seen) == [websocket.ABNF.OPCODE_TEXT] * 2 + [websocket.ABNF.OPCODE_PONG]
+
+
+@pytest.mark.parametrize(
+    ("specs", "heard"),
+    [
+        (("delay:ms=200", "drop:code=4001,after=3"), ["one", "echo: one"]),
+        (("silence:for=400ms",), ["one", "echo: one", "two", "echo: two"]),
+        (("silence:for=400ms", "swap:after=4"), ["one", "echo: one", "two", "echo: two"]),
+        (("delay:ms=60000,after=3,times=2", "drop:code=1006,after=4"), ["one", "echo: one"]),
+    ],
+)
+def test_a_close_follows_what_is_held_and_a_break_does_not(faulty: Any, specs: Any, heard: list[str]) -> None:
+    guest, arm, sandbox = faulty
+    arm(*specs)
+    guest.message("one")
+    guest.message("two")
+    code = 1006 if "code=1006" in specs[-1] else 4001
+    if code == 4001:
+        waited_for(sandbox, 4)
+        Control(sandbox)("POST", "/disconnect", code=code)
+        assert Control(sandbox)("POST", "/disconnect", code=1000) == {"disconnected": 0}, "it is closing"
+        guest.message("too late")
+    assert [guest.receive()["body"]["text"] for _ in heard] == heard
+    assert guest.expect_close() == code
+    assert len(Control(sandbox).sessions()[0]["messages"]) == 4
+
+
+def waited_for(sandbox: Sandbox, messages: int) -> None:
+    """Until so many messages are stored."""
+    deadline = time.monotonic() + PATIENCE
+    while len(Control(sandbox).sessions()[0]["messages"]) < messages:
+        assert time.monotonic() < deadline
+
+
+def test_a_frame_that_waits_for_the_next_goes_before_a_close(faulty: Any) -> None:
+    guest, arm, sandbox = faulty
+    arm("swap:times=1")
+    guest.send("getJwt")
+    guest.socket.ping("x")
+    assert guest.socket.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_PONG
+    Control(sandbox)("POST", "/disconnect", code=4001)
+    guest.expect("JwtResponse")
+    assert guest.expect_close() == 4001
+
+
+def test_the_guests_close_is_answered_after_a_silence(faulty: Any) -> None:
+    guest, arm, _ = faulty
+    arm("silence:for=400ms")
+    guest.message("held")
+    guest.socket.send_close(1000, b"bye")
+    guest.expect_nothing()
+    assert [guest.receive()["body"]["text"] for _ in range(2)] == ["held", "echo: held"]
+    assert guest.expect_close() == 1000
+
+
+def test_a_guest_that_is_closed_in_a_silence_can_leave_before_its_end(faulty: Any) -> None:
+    guest, arm, sandbox = faulty
+    arm("silence:for=60s")
+    guest.message("held")
+    guest.socket.send_close(1000, b"bye")
+    guest.leave()
+    gone(sandbox)
+
+
+def test_a_stop_waits_for_nothing_held(faulty: Any) -> None:
+    guest, arm, sandbox = faulty
+    arm("silence:for=60s")
+    guest.message("held")
+    waited_for(sandbox, 2)
+    Control(sandbox)("POST", "/disconnect", code=4001)
+    sandbox.stop()
+    assert guest.expect_close() == 1001
 
 
 def test_refuse(faulty: Any, join: Join) -> None:

@@ -432,6 +432,16 @@ def test_fourth_socket_evicts_the_oldest(sandbox: Sandbox, join: Join) -> None:
     assert Control(sandbox).sessions()[0]["sockets"] == 3
 
 
+def test_a_delayed_eviction_is_told_before_the_close(sandbox: Sandbox, join: Join) -> None:
+    guests = [join(sandbox) for _ in range(3)]
+    for guest in guests:
+        guest.configure()
+    Control(sandbox)("POST", "/faults", specs=["delay:ms=1200,times=1"])
+    join(sandbox).configure()
+    guests[0].expect("ConnectionClosedEvent")
+    assert guests[0].expect_close() == 1000
+
+
 # -- §4, §11.1: what cannot be understood
 
 
