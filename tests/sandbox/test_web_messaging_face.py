@@ -1083,9 +1083,8 @@ def test_exchange(make: Make) -> None:
     exchange(sandbox, status=400, oauth={"code": "ada"})  # no redirectUri
     exchange(sandbox, status=400, oauth={"nonce": "n"})
     exchange(make(), status=403)
+    assert refreshed(sandbox, tokens)
     refresh = sandbox.url + "/api/v2/webdeployments/token/refresh"
-    again = requests.post(refresh, json={"refreshToken": tokens["refreshToken"]}, timeout=5)
-    assert set(again.json()) == {"jwt"}
     for wrong in ("nope", tokens["jwt"], 5, None):
         assert requests.post(refresh, json={"refreshToken": wrong}, timeout=5).status_code == 401
     assert requests.post(refresh, data=b"{", timeout=5).status_code == 400
@@ -1113,6 +1112,36 @@ def test_signed_in_session(make: Make, join: Join, hand_clock: HandClock) -> Non
     down.expect_error(401)
     sign_in(down, exchange(sandbox, "ada:2")["jwt"])
     assert down.expect("SessionResponse")["body"]["newSession"] is False
+
+
+def test_history_with_a_sign_in_jwt_is_that_of_the_sign_in(make: Make, join: Join) -> None:
+    """Whichever JWT of it opened the session (§11.6); what `startNew` left behind is hidden (§12 #26)."""
+    sandbox = make(deployment=SIGN_IN, fast=True)
+    tokens = exchange(sandbox)
+    jwts = [tokens["jwt"], refreshed(sandbox, tokens), refreshed(sandbox, tokens)]
+    guest = join(sandbox)
+    sign_in(guest, jwts[0])
+    guest.expect("SessionResponse")
+    for text, jwt in (("one", jwts[1]), ("two", jwts[0]), ("three", jwts[2])):
+        sign_in(guest, jwt, startNew=True)
+        guest.expect("SessionResponse")
+        guest.message(text)
+        guest.expect("StructuredMessage")
+        guest.expect("StructuredMessage")
+        assert [guest.texts(one) for one in jwts] == [[f"echo: {text}", text]] * 3
+        Control(sandbox)("POST", "/end")
+        guest.expect("StructuredMessage")
+    guest.event("Presence", "Clear")
+    guest.expect("StructuredMessage")
+    guest.expect("SessionClearedEvent")
+    for jwt in (*jwts, refreshed(sandbox, tokens)):
+        history(sandbox, jwt, 404)
+
+
+def refreshed(sandbox: Sandbox, tokens: Any) -> str:
+    body = {"refreshToken": tokens["refreshToken"]}
+    answer = requests.post(sandbox.url + "/api/v2/webdeployments/token/refresh", json=body, timeout=5)
+    return str(answer.json()["jwt"])
 
 
 def test_sign_in_errors(make: Make, join: Join) -> None:

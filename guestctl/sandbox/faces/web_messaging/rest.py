@@ -16,6 +16,7 @@ from guestctl.sandbox.tokens import Grant
 from guestctl.sandbox.world import Conversation, Deployment, Message, World
 
 PAGE_LIMIT = 1000
+_HIDDEN = ("cleared", "ended")
 #: what history can hold (§7.1)
 _HISTORIC = {
     "Attachment", "QuickReply", "ButtonResponse", "GenericTemplate", "Card", "Carousel", "DatePicker", "ListPicker",
@@ -115,12 +116,14 @@ class Rest:
         grant = self._world.tokens.live(request.bearer, "history", "sign-in")
         if grant is None:
             raise Refused(error(401))
-        found = self._world.conversations.get(grant.conversation or "")
-        if found is None and "login" in grant.facts:
-            found = next((c for c in self._signed_in(grant)), None)
-            if found is None:
+        if grant.kind == "sign-in":
+            reachable = [c for c in self._signed_in(grant) if c.state not in _HIDDEN]
+            if not reachable:
                 raise Refused(error(404, "There is no session for this guest."))
-        if found is None or found.state in ("cleared", "ended"):
+            # Of several the one this JWT opened, else the youngest.
+            return max(reachable, key=lambda c: (c.id == grant.conversation, c.created))
+        found = self._world.conversations.get(grant.conversation or "")
+        if found is None or found.state in _HIDDEN:
             raise Refused(error(401))
         return found
 
