@@ -356,6 +356,7 @@ class World:
         content: Sequence[Item] = (),
         message_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        time: str | None = None,
         tell: bool = True,
     ) -> Message:
         """Something said to the guest: stored, and told to whoever is connected unless `tell` is false."""
@@ -369,6 +370,7 @@ class World:
             content=content,
             metadata=metadata or {},
             message_id=message_id,
+            time=time,
             tell=tell,
         )
 
@@ -385,17 +387,21 @@ class World:
         events: Sequence[Item] = (),
         metadata: Mapping[str, str] | None = None,
         message_id: str | None = None,
+        time: str | None = None,
         cause: Any = None,
         tell: bool = True,
     ) -> Message:
-        """Append to the transcript, then tell the face. The only place where messages are made."""
+        """Append to the transcript, then tell the face. The only place where messages are made.
+
+        A `time` that is given is only shown: the order is that of arrival.
+        """
         millis = self.stamp(conversation)
         conversation.last_activity = max(millis / 1000, conversation.last_activity)
         message = Message(
             id=message_id or self._new_id(),
             sequence=len(conversation.messages) + 1,
             millis=millis,
-            time=self.written(millis),
+            time=time or self.written(millis),
             direction="inbound" if role == "guest" else "outbound",
             role=role,
             kind=kind,

@@ -157,6 +157,27 @@ def test_push_raw_frames(sandbox: Sandbox, join: Join) -> None:
     assert (entity["id"], entity["text"], entity["originatingEntity"]) == ("a" * 32, "kept", "Bot")
 
 
+def test_a_frame_pushed_twice_is_one_message_and_history_shows_it_alike(sandbox: Sandbox, join: Join) -> None:
+    """Its id, time and sender are those of the frame (web-messaging-v1.md §11.5)."""
+    control = Control(sandbox)
+    guest = join(sandbox)
+    guest.configure()
+    channel = {"time": "2026-03-04T09:15:31.020Z", "type": "Private", "from": {"nickname": "Mina"}, "to": {}}
+    said = {"id": "ab" * 16, "type": "Text", "direction": "Outbound", "originatingEntity": "Human", "text": "once"}
+    body = {**said, "channel": channel, "metadata": {"m": "1"}}
+    for _ in range(2):
+        control("POST", "/push", frame={"type": "message", "class": "StructuredMessage", "code": 200, "body": body})
+        assert guest.expect("StructuredMessage")["body"] == body
+    (entity,) = guest.history()["entities"]
+    assert said.items() <= entity.items()
+    assert (entity["channel"], entity["metadata"]["m"]) == (channel, "1")
+    for spoilt in ({"time": "noon"}, {"time": 5}, {"from": "Mina"}, {"from": {"nickname": 5}}):
+        wrong = {**body, "id": "cd" * 16, "channel": {**channel, **spoilt}}
+        control("POST", "/push", frame={"type": "message", "class": "StructuredMessage", "code": 200, "body": wrong})
+        guest.socket.recv()
+    assert guest.history()["total"] == 1, "that is no message of this dialect"
+
+
 def test_end(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.configure()

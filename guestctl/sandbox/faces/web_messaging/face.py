@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from guestctl.clock import rfc3339
+from guestctl.clock import epoch_of, rfc3339
 from guestctl.sandbox.bot import payload_of, wrong_answers
 from guestctl.sandbox.faces.web_messaging.files import Files
 from guestctl.sandbox.faces.web_messaging.frames import (
@@ -593,7 +593,9 @@ class WebMessaging:
         """Nothing is said: the next use of the JWT is refused."""
 
     def pushed(self, conversation: Conversation, frame: str) -> None:
-        """Deliver as it is. What is a well-formed message to the guest also enters the history."""
+        """Deliver as it is. What is a well-formed message to the guest also enters the history, once and as it is
+        (§11.5); where it has no time, with ours.
+        """
         try:
             pushed = decode(frame)
         except ValueError:
@@ -601,14 +603,19 @@ class WebMessaging:
         body = pushed.get("body") if isinstance(pushed, dict) else None
         if _keepable(body):
             assert isinstance(body, dict)
-            self._world.say(
-                conversation,
-                body.get("text"),
-                role="bot" if body.get("originatingEntity") == "Bot" else "agent",
-                content=body.get("content", ()),
-                message_id=body["id"],
-                tell=False,
-            )
+            heading = body.get("channel", {})
+            if all(message.id != body["id"] for message in conversation.messages):
+                self._world.say(
+                    conversation,
+                    body.get("text"),
+                    role="bot" if body.get("originatingEntity") == "Bot" else "agent",
+                    name=heading.get("from", {}).get("nickname"),
+                    content=body.get("content", ()),
+                    message_id=body["id"],
+                    metadata=body.get("metadata"),
+                    time=heading.get("time"),
+                    tell=False,
+                )
         conversation.broadcast(frame)
 
     def _body(self, conversation: Conversation, message: Message, base: str) -> dict[str, Any]:
@@ -671,14 +678,27 @@ def _keepable(body: Any) -> bool:
         or body.get("type") not in ("Text", "Structured")
     ):
         return False
-    content = body.get("content", [])
+    content, metadata, heading = body.get("content", []), body.get("metadata", {}), body.get("channel", {})
+    sender = heading.get("from", {}) if isinstance(heading, dict) else None
     return (
         isinstance(body.get("id"), str)
         and isinstance(body.get("text", ""), str)
+        and isinstance(sender, dict)
+        and isinstance(sender.get("nickname", ""), str)
+        and ("time" not in heading or _is_time(heading["time"]))
+        and isinstance(metadata, dict)
+        and all(isinstance(value, str) for value in metadata.values())
         and isinstance(content, list)
         and all(isinstance(item, dict) and isinstance(item.get("contentType"), str) for item in content)
         and all(isinstance(item.get("attachment", {}), dict) for item in content)
     )
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and epoch_of(value) > 0
+    except (ValueError, OverflowError):
+        return False
 
 
 def _complain(conversation: Conversation, text: str) -> None:
