@@ -469,6 +469,12 @@ class World:
         conversation.state = state
         self.keep(conversation)
 
+    def forget(self, conversation: Conversation) -> None:
+        """The bot remembers nothing of it, and answers again."""
+        conversation.memory.clear()
+        conversation.handed_over = False
+        self.keep(conversation)
+
     def sweep(self) -> None:
         """Expire what somebody watches; the rest expires when it is next asked for."""
         for conversation in tuple(self.conversations.values()):

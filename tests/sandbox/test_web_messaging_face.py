@@ -382,6 +382,32 @@ def test_end_of_a_conversation(make: Make, join: Join, policy: str, marked: bool
         assert guest.expect("StructuredMessage")["body"]["text"] == "more"
 
 
+@pytest.mark.parametrize("agent", [False, True])
+@pytest.mark.parametrize("policy", ["Send", "off"])
+def test_who_writes_on_begins_anew(make: Make, join: Join, policy: str, agent: bool) -> None:
+    """§10.6: what is written after the end belongs to a new conversation, of which the bot knows nothing yet."""
+    bot = scripted(
+        "rules: [{equals: bye, disconnect: true}, {equals: hi, times: 1, reply: Hello}, "
+        "{equals: human, reply: Wait, handover: {name: Mina}}]\notherwise: Enough"
+    )
+    sandbox = make(fast=True, deployment={"disconnect": policy}, bot=bot, agent=agent)
+    guest = join(sandbox)
+    guest.configure()
+    for _ in range(2):
+        for text, answer in (("hi", "Hello"), ("hi", "Enough"), ("human", "Wait")):
+            guest.message(text)
+            guest.expect("StructuredMessage")
+            body = guest.expect("StructuredMessage")["body"]
+            assert (body["text"], body["originatingEntity"]) == (answer, "Bot")
+        if agent:
+            Control(sandbox)("POST", "/end")
+        else:
+            guest.message("bye")
+            guest.expect("StructuredMessage")
+        if policy == "Send":
+            assert event_of(guest.expect("StructuredMessage")) == "Disconnect"
+
+
 def test_the_end_is_not_shown_when_disconnecting_is_off(make: Make, join: Join) -> None:
     guest = join(make(fast=True, deployment={"disconnect": "off"}, bot=Greeter()))
     guest.configure()

@@ -578,13 +578,16 @@ class WebMessaging:
         self.said(conversation, passing, None)
 
     def ended(self, conversation: Conversation, role: Role) -> None:
-        policy = conversation.deployment.disconnect
-        if policy == "off" or conversation.state != "active":
+        if conversation.state != "active":
             return
+        policy = conversation.deployment.disconnect
         if policy == "ReadOnly":
             self._world.close(conversation, "read-only")
-        metadata = {"readOnly": "true"} if policy == "ReadOnly" else {}
-        self._presence(conversation, role, "Disconnect", metadata=self._metadata(conversation, metadata))
+        else:  # the guest may write on, in a new conversation under the same session (§10.6)
+            self._world.forget(conversation)
+        if policy != "off":
+            metadata = {"readOnly": "true"} if policy == "ReadOnly" else {}
+            self._presence(conversation, role, "Disconnect", metadata=self._metadata(conversation, metadata))
 
     def expired(self, conversation: Conversation) -> None:
         conversation.broadcast(envelope("SessionExpiredEvent", {}, type="message"))
