@@ -292,13 +292,13 @@ class ScriptedBot:
         name = memory.get("agent", self._name)
         actions: list[BotAction] = []
         for reply in answer.replies:
+            speaks = reply.text is not None or bool(reply.content)
             if reply.typing:
-                actions.append(BotAction("typing", 0.0, role=role, name=name))
-            if reply.text is None and not reply.content:
-                continue
-            text = None if reply.text is None else _fill(reply.text, known, attributes)
-            content = tuple(_filled(item, known, attributes) for item in reply.content)
-            actions.append(BotAction("message", reply.delay, text, content, role, name))
+                actions.append(BotAction("typing", 0.0 if speaks else reply.delay, role=role, name=name))
+            if speaks:
+                text = None if reply.text is None else _fill(reply.text, known, attributes)
+                content = tuple(_filled(item, known, attributes) for item in reply.content)
+                actions.append(BotAction("message", reply.delay, text, content, role, name))
         if answer.handover is not None:
             memory["agent"] = name = answer.handover
             role = "agent"

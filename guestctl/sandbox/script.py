@@ -302,7 +302,8 @@ class _Script:
         content = self._content(rich[0], keys[rich[0]]) if rich else ()
         self._check_references(node, content)
         text = self._template(keys["text"]) if "text" in keys else None
-        return Reply(self._seconds(keys["delay"]) if "delay" in keys else self._delay, typing, text, content)
+        usual = self._delay if rich or text is not None else 0.0  # typing alone comes at once
+        return Reply(self._seconds(keys["delay"]) if "delay" in keys else usual, typing, text, content)
 
     # The short forms. Each gives the wire's items with every field §6.4 marks * or †.
 

@@ -132,6 +132,15 @@ def test_typing_comes_at_once_and_the_text_after_its_delay_and_disconnect_last()
     ]
 
 
+def test_a_reply_that_only_shows_typing_waits_as_it_says() -> None:
+    talk = Talk(script("delay: 50ms\notherwise: [{typing: true, delay: 1s}, {typing: true}, {text: after, delay: 2s}]"))
+    assert [(action.kind, action.delay) for action in talk.say("x")] == [
+        ("typing", 1.0),
+        ("typing", 0.0),
+        ("message", 2.0),
+    ]
+
+
 def test_delays_are_the_replys_the_scripts_or_the_callers() -> None:
     replies = "otherwise: [one, {text: two, delay: 2}, {typing: true}]"
     assert [action.delay for action in Talk(load(replies, "b", delay=0.0)).say("x")] == [0.0, 2.0, 0.0]
