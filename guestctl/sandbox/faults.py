@@ -133,6 +133,8 @@ class Kind:
 
 _REQUESTS = tuple(what for what in ON if what != "socket")
 _NO_REQUEST = "{kind} concerns requests; use refuse for upgrades, drop for sockets"
+_FRAMES = tuple(what for what in ON if what != "history")
+_NO_FRAME = "{kind} concerns frames and history comes over HTTP; use http, delay, lag, truncate or garbage"
 
 KINDS: dict[str, Kind] = {
     "drop": Kind(
@@ -140,6 +142,8 @@ KINDS: dict[str, Kind] = {
         "close the socket instead of sending; 1006 breaks it without a close frame",
         hits=("frame",),
         keys={"code": ("code", _between(1, 65535))},
+        on=_FRAMES,
+        elsewhere=_NO_FRAME,
     ),
     "refuse": Kind(
         "refuse:status=403",
@@ -198,8 +202,14 @@ KINDS: dict[str, Kind] = {
         defaults={"seconds": 0.2},
         rank=2,
     ),
-    "duplicate": Kind("duplicate", "send a frame twice", hits=("frame",)),
-    "swap": Kind("swap", "send a frame after the next one", hits=("frame",)),  # or alone when none follows soon
+    "duplicate": Kind("duplicate", "send a frame twice", hits=("frame",), on=_FRAMES, elsewhere=_NO_FRAME),
+    "swap": Kind(
+        "swap",  # or alone when none follows soon
+        "send a frame after the next one",
+        hits=("frame",),
+        on=_FRAMES,
+        elsewhere=_NO_FRAME,
+    ),
     "silence": Kind(
         "silence:for=5s",  # a network that stalls: TCP loses nothing in mid-stream, what was held follows in order
         "send nothing for a while, pongs included",

@@ -106,6 +106,9 @@ def test_specs_are_read_as_the_contract_writes_them(spec: str, wanted: dict[str,
         ("lag:on=send", "history only"),
         ("refuse:on=send", "upgrades only"),
         ("unauthorized:on=socket", "use refuse for upgrades"),
+        ("drop:on=history", "history comes over HTTP"),
+        ("duplicate:on=history", "history comes over HTTP"),
+        ("swap:on=history", "history comes over HTTP"),
     ],
 )
 def test_a_wrong_spec_is_told_in_one_line_that_helps(spec: str, words: str) -> None:

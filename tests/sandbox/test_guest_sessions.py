@@ -134,6 +134,9 @@ def test_typing_both_ways(make: Make, tmp_path: Any) -> None:
     assert frames[1] == {"type": "typing"}
     (session,) = Control(guest.sandbox).sessions()
     assert session["requests"]["typing"] == 1
+    Control(guest.sandbox)("POST", "/faults", specs=["duplicate:on=typing,times=1"])
+    guest.send("again")
+    assert [line.hear()["type"] for _ in range(4)] == ["message", "typing", "typing", "message"]
 
 
 def test_traces_on_the_upgrade_and_after(sandbox: Sandbox) -> None:

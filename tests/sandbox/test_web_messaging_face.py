@@ -301,6 +301,15 @@ def test_typing_is_answered_by_nothing(sandbox: Sandbox, join: Join) -> None:
     assert first.history()["total"] == 0
 
 
+def test_the_bots_typing_is_typing_to_a_fault(make: Make, join: Join) -> None:
+    sandbox = make(fast=True, bot=scripted("otherwise: {typing: true, reply: Hi}"))
+    guest = join(sandbox)
+    guest.configure()
+    Control(sandbox)("POST", "/faults", specs=["duplicate:on=typing"])
+    guest.message("hello")
+    assert [guest.expect("StructuredMessage")["body"]["type"] for _ in range(4)] == ["Text", "Event", "Event", "Text"]
+
+
 def test_typing_when_it_is_off(make: Make, join: Join) -> None:
     guest = join(make(typing=False))
     guest.configure()

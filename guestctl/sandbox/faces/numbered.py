@@ -64,4 +64,4 @@ class Numbered(Family):
         return pages.told(message, "messageId")
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None:
-        conversation.broadcast(as_frame(type="typing"))
+        conversation.broadcast(as_frame(type="typing"), "typing")

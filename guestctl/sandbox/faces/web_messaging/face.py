@@ -575,7 +575,8 @@ class WebMessaging:
         passing = Message(
             self._world.new_id(), 0, stamp, rfc3339(stamp / 1000), "outbound", role, "event", name, events=(event,)
         )
-        self.said(conversation, passing, None)
+        frame = envelope("StructuredMessage", self._body(conversation, passing, ""), type="message")
+        conversation.broadcast(frame, "typing")
 
     def ended(self, conversation: Conversation, role: Role) -> None:
         if conversation.state != "active":
