@@ -160,7 +160,8 @@ class WebMessaging:
             fault = self._faults.action(route)
             self._world.count(None if route == "create" else seat.conversation, route or str(action))
             if fault is not None and fault.kind == "ratelimit":
-                self._too_many(seat, "Fault on demand", tracing, route, wait=fault.retry_after or 1)
+                wait = 1 if fault.retry_after is None else fault.retry_after  # a frame has no form for dates
+                self._too_many(seat, "Fault on demand", tracing, route, wait=wait)
             elif fault is not None:
                 raise GuestError(fault.status, f"Fault on demand: {fault.spec}")
             else:
