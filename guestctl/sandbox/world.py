@@ -174,7 +174,7 @@ class Attachment:
     type: str
     size: int
     key: str = field(repr=False)
-    state: Literal["presigned", "stored", "uploaded", "failed", "sent"] = "presigned"
+    state: Literal["presigned", "stored", "uploaded", "failed", "sent", "deleted"] = "presigned"
     data: bytes = field(default=b"", repr=False)
 
 

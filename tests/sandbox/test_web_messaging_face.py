@@ -5,8 +5,12 @@ Sections are those of web-messaging-v1.md.
 
 from __future__ import annotations
 
+import gc
 import json
+import time
+import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jwt as pyjwt
@@ -18,9 +22,10 @@ from guestctl.sandbox import DEPLOYMENT_ID
 from guestctl.sandbox.bot import BotAction, EchoBot, ScriptedBot
 from guestctl.sandbox.script import load
 from guestctl.sandbox.server import Sandbox
+from tests.sandbox.bare import gone
 from tests.sandbox.conftest import Make
 from tests.sandbox.published import check_error, check_frame
-from tests.sandbox.stranger import Control, HandClock, Join, Stranger, history
+from tests.sandbox.stranger import PATIENCE, Control, HandClock, Join, Stranger, history
 
 OTHER = "11111111-2222-4333-8444-555555555555"
 
@@ -1022,6 +1027,33 @@ def test_upload_failures(sandbox: Sandbox, join: Join) -> None:
     guest.expect_error(4010)
 
 
+def test_who_has_gone_is_told_of_an_upload_on_the_sockets_it_has_now(make: Make, join: Join, tmp_path: Path) -> None:
+    """Its own socket hears of it while there is one (§12 #27); nobody keeps the socket for it."""
+    sandbox = make(fast=True, state=tmp_path / "state.db")
+    guest = join(sandbox)
+    guest.configure()
+    before, later = announce(guest), announce(guest)
+    (peer,) = sandbox.call(lambda: [weakref.ref(peer) for peer in sandbox.peers])
+    guest.leave()
+    gone(sandbox)
+    deadline = time.monotonic() + PATIENCE
+    while peer() is not None:
+        assert time.monotonic() < deadline, "a closed socket is kept"
+        gc.collect()
+    back = [join(sandbox), join(sandbox)]
+    for guest in back:
+        guest.configure()
+    put(before)
+    for guest in back:
+        assert guest.expect("UploadSuccessEvent")["body"]["attachmentId"] == before["attachmentId"]
+    sandbox.stop()
+    second = make(fast=True, state=tmp_path / "state.db")
+    guest = join(second)
+    guest.configure()
+    put({**later, "url": later["url"].replace(sandbox.url, second.url)})
+    assert guest.expect("UploadSuccessEvent")["body"]["attachmentId"] == later["attachmentId"]
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize(
     ("fields", "code"),
@@ -1080,7 +1112,9 @@ def test_attachment_references(sandbox: Sandbox, join: Join) -> None:
     deleted = guest.expect("AttachmentDeletedResponse")
     assert (deleted["type"], deleted["tracingId"]) == ("message", "d")
     guest.message("x", content=items[:1])
-    guest.expect_error(4010)
+    guest.expect_error(4009)
+    guest.send("getAttachment", attachmentId=items[0]["attachment"]["id"])
+    guest.expect_error(4009)
     guest.message("x", content=items[1:])
     guest.expect("StructuredMessage")
     guest.expect("StructuredMessage")

@@ -2,13 +2,17 @@
 
 Knows: §5.6 and §7.3 of web-messaging-v1.md. Must not know: sessions and their states, the server
 library. No path of a request reaches the file system: files live in the world.
+
+The verdict on an upload goes to the socket that announced it (§12 #27); where that has gone, to all
+the session has then.
 """
 
 from __future__ import annotations
 
 import hmac
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 from guestctl.clock import rfc3339
@@ -19,6 +23,8 @@ from guestctl.sandbox.world import Attachment, Conversation, Item, World
 DOWNLOAD_LIFE = 600
 NAME_LIMIT = 255
 SCAN = 0.02  # seconds the virus scanner takes
+#: The socket that announced a file, if this run knows it; held weakly, as it may go long before the file does.
+_Announcer: TypeAlias = weakref.ref[Peer] | None
 _TAGGING = "organizationId=sandbox&originPlatform=PureCloud&role=guest&owner=sandbox"
 
 
@@ -27,7 +33,7 @@ class Files:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._files: dict[str, tuple[Conversation, Attachment, Peer | None]] = {}
+        self._files: dict[str, tuple[Conversation, Attachment, _Announcer]] = {}
 
     def adopt(self, conversation: Conversation) -> None:
         """Take in what was kept from an earlier run."""
@@ -43,7 +49,7 @@ class Files:
     def announce(self, conversation: Conversation, peer: Peer, frame: Frame) -> Attachment:
         """Accept the announcement of a file. Raises GuestError."""
         attachment = self._announced(conversation, frame)
-        self._files[attachment.id] = (conversation, attachment, peer)
+        self._files[attachment.id] = (conversation, attachment, weakref.ref(peer))
         self._world.attach(conversation, attachment)
         return attachment
 
@@ -60,7 +66,7 @@ class Files:
         """Forget one that has not been sent. Raises GuestError."""
         if attachment.state == "sent":
             raise GuestError(400, "Attachment has been sent and cannot be deleted")
-        attachment.state, attachment.data = "failed", b""
+        attachment.state, attachment.data = "deleted", b""
         self._world.attach(conversation, attachment)
 
     def send(self, conversation: Conversation, identifier: str) -> None:
@@ -72,7 +78,7 @@ class Files:
     def usable(self, conversation: Conversation, identifier: Any) -> Attachment:
         """An attachment that is there and was accepted. Raises GuestError."""
         attachment = conversation.attached.get(identifier) if isinstance(identifier, str) else None
-        if attachment is None:
+        if attachment is None or attachment.state == "deleted":
             raise GuestError(4009, "Attachment not found")
         if attachment.state not in ("uploaded", "sent"):
             raise GuestError(4010, "Attachment was not successfully uploaded")
@@ -125,7 +131,7 @@ class Files:
         found = self._files.get(request.params["id"])
         if found is None or not _signed(request, found[1].key):
             return error(403, "The address is not one we signed.")
-        conversation, attachment, peer = found
+        conversation, attachment, announcer = found
         request.conversation = conversation
         if attachment.state != "presigned":
             return error(403, "The address has been used.")
@@ -133,10 +139,10 @@ class Files:
             return error(403, "The signed headers are missing or changed.")
         attachment.state, attachment.data = "stored", request.body
         self._world.attach(conversation, attachment)
-        self._world.later(SCAN, lambda: self._scanned(conversation, attachment, peer, request.base))
+        self._world.later(SCAN, lambda: self._scanned(conversation, attachment, announcer, request.base))
         return HttpReply(200)
 
-    def _scanned(self, conversation: Conversation, attachment: Attachment, peer: Peer | None, base: str) -> None:
+    def _scanned(self, conversation: Conversation, attachment: Attachment, announcer: _Announcer, base: str) -> None:
         """The verdict on a stored file. One named `eicar` is infected, so that tests can have a bad one."""
         verdict: tuple[int, str] | None = None
         if len(attachment.data) != attachment.size:
@@ -146,14 +152,17 @@ class Files:
         stamp = {"attachmentId": attachment.id, "timestamp": rfc3339(self._world.clock.now())}
         attachment.state = "uploaded" if verdict is None else "failed"
         self._world.attach(conversation, attachment)
-        if peer is None:
-            return
         if verdict is None:
             body = {**stamp, "downloadUrl": self._link(attachment, base)}
-            peer.send(envelope("UploadSuccessEvent", body, type="message"), "upload")
+            told = envelope("UploadSuccessEvent", body, type="message")
         else:
             body = {**stamp, "errorCode": verdict[0], "errorMessage": verdict[1]}  # type: ignore[dict-item]
-            peer.send(envelope("UploadFailureEvent", body, type="message"), "upload")
+            told = envelope("UploadFailureEvent", body, type="message")
+        peer = announcer() if announcer is not None else None
+        if peer is not None and peer.open:
+            peer.send(told, "upload")
+        else:
+            conversation.broadcast(told, "upload")
 
     def _link(self, attachment: Attachment, base: str) -> str:
         until = int(self._world.clock.now()) + DOWNLOAD_LIFE
@@ -167,7 +176,12 @@ class Files:
         identifier, until = request.params["id"], request.query.get("expires", "")
         genuine = _signed(request, self._signature(identifier, until))
         found = self._files.get(identifier)
-        if not genuine or int(until) < self._world.clock.now() or found is None or found[1].state == "failed":
+        if (
+            not genuine
+            or int(until) < self._world.clock.now()
+            or found is None
+            or found[1].state in ("failed", "deleted")
+        ):
             return error(404, "The requested resource was not found.", "resource.not.found")
         request.conversation = found[0]
         headers = {
