@@ -200,8 +200,9 @@ def test_start_new_table(make: Make, join: Join, state: str, start_new: bool | N
     assert answer["newSession"] is not resumed
     assert answer["readOnly"] is (state == "read-only" and resumed)
     guest.expect_nothing()  # no replay of old messages (§11.3)
+    kept = resumed or (state == "expired" and not start_new)
     texts = guest.texts()
-    assert texts == ([] if not resumed else ["echo: before", "before"]) or ("before" in texts and resumed)
+    assert "before" in texts if kept else texts == []
     if start_new and state in ("active", "read-only"):
         assert len({session["id"] for session in control.sessions()}) == 2
 
@@ -900,6 +901,45 @@ def test_history_is_checked_against_the_origin(make: Make, join: Join) -> None:
     assert history(sandbox, jwt, origin="https://www.shop.example")["total"] == 0
     history(sandbox, jwt, 403, origin="https://evil.example")
     history(sandbox, jwt, 403)
+
+
+def test_history_goes_on_after_an_expiry_until_all_begins_anew(sandbox: Sandbox, join: Join) -> None:
+    """§7.1, Scope."""
+    guest = join(sandbox)
+    guest.configure()
+    put(announce(guest))
+    identifier = guest.expect("UploadSuccessEvent")["body"]["attachmentId"]
+    guest.message("one", content=[{"contentType": "Attachment", "attachment": {"id": identifier}}])
+    guest.expect("StructuredMessage")
+    guest.expect("StructuredMessage")
+    for text in ("two", "three"):
+        Control(sandbox)("POST", "/expire")
+        guest.expect("SessionExpiredEvent")
+        assert guest.configure()["newSession"]
+        guest.message(text)
+        guest.expect("StructuredMessage")
+        guest.expect("StructuredMessage")
+    assert guest.texts() == ["echo: three", "three", "echo: two", "two", "echo: one", "one"]
+    page = guest.history(pageNumber=3, pageSize=2)
+    assert (page["total"], page["pageCount"], page["entities"][1]["text"]) == (6, 3, "one")
+    assert requests.get(page["entities"][1]["content"][0]["attachment"]["url"], timeout=5).content == PNG
+    guest.configure(startNew=True)
+    assert guest.texts() == []
+
+
+def test_another_person_does_not_inherit_the_history_of_a_token(make: Make, join: Join) -> None:
+    sandbox = make(deployment=SIGN_IN, fast=True)
+    guest = join(sandbox)
+    guest.configure()
+    for person, texts in (("ada", ["echo: a guest", "a guest"]), ("eve", [])):
+        guest.message("a guest")
+        guest.expect("StructuredMessage")
+        guest.expect("StructuredMessage")
+        Control(sandbox)("POST", "/expire")
+        guest.expect("SessionExpiredEvent")
+        sign_in(guest, exchange(sandbox, f"{person}:1")["jwt"])
+        guest.expect("SessionResponse")
+        assert guest.texts() == texts
 
 
 # -- §3: public configuration

@@ -267,7 +267,8 @@ class WebMessaging:
         old = token.conversation
         if old is not None and "person" in old.notes and not person:
             raise GuestError(4017, "Cannot downgrade an authenticated session to an unauthenticated one")
-        notes = {"token": frame["token"], **person}
+        earlier = [] if frame.get("startNew") else _earlier(old, person)
+        notes = {"token": frame["token"], "earlier": earlier, **person}
         new = token.conversation = self._world.open(API, seat.deployment, notes=notes)
         if old is not None:
             new.last_millis = old.last_millis  # times stay unique for the token (§11.5)
@@ -673,6 +674,13 @@ class WebMessaging:
     def _log_out(self, conversation: Conversation) -> None:
         for observer in tuple(conversation.observers):
             self._dismiss(observer, {}, "LogoutEvent")
+
+
+def _earlier(old: Conversation | None, person: Mapping[str, str]) -> list[str]:
+    """The conversations that history shows before the next one (§7.1); nobody inherits another person's."""
+    if old is None or old.state != "expired" or old.notes.get("person") not in (None, person.get("person")):
+        return []
+    return [*old.notes.get("earlier", ()), old.id]
 
 
 def _keepable(body: Any) -> bool:

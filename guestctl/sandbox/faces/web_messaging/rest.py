@@ -99,12 +99,13 @@ class Rest:
         number, size = _number(request, "pageNumber", 1), _number(request, "pageSize", 25)
         if size > PAGE_LIMIT:
             return error(400, f"pageSize is above {PAGE_LIMIT}")
-        messages = self._world.history(conversation, request.lag)
+        thread = [self._world.conversations[id] for id in conversation.notes.get("earlier", ())]
+        messages = [(c, message) for c in (*thread, conversation) for message in self._world.history(c, request.lag)]
         total = len(messages)
         newest = max(0, total - (number - 1) * size)
         page = messages[max(0, newest - size) : newest]
         body = {
-            "entities": [self._entity(conversation, message, request.base) for message in reversed(page)],
+            "entities": [self._entity(*one, request.base) for one in reversed(page)],
             "pageSize": size,
             "pageNumber": number,
             "total": total,
