@@ -1,7 +1,8 @@
 """A world kept in one SQLite file, so that a sandbox survives its own restart (`--state`).
 
 Knows: how conversations, messages, grants and files are written down. Must not know: any dialect.
-Rows are JSON: the file is the sandbox's own, and nobody queries it.
+Rows are JSON: the file is the sandbox's own, and nobody queries it. All that is reported of a session is
+kept; what is counted over all sessions is counted anew by each run.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS grants (token TEXT PRIMARY KEY, record TEXT NOT NULL)
 CREATE TABLE IF NOT EXISTS attachments (id TEXT PRIMARY KEY, conversation TEXT, record TEXT NOT NULL, data BLOB);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+#: What an older file may lack is what a new conversation has.
 _CONVERSATION = (
     "id",
     "api",
@@ -36,6 +38,8 @@ _CONVERSATION = (
     "notes",
     "memory",
     "handed_over",
+    "complaints",
+    "traces",
 )
 
 

@@ -152,13 +152,6 @@ class Conversation:
     def expires_at(self) -> float:
         return self.last_activity + self.deployment.session_life
 
-    def book(self, route: str, trace: str | None = None) -> None:
-        """Count one request for the admin report, with the trace context it carried."""
-        self.requests[route] += 1
-        if trace is not None:
-            self.traces.pop(route, None)
-            self.traces[route] = trace
-
     def broadcast(self, text: str, route: str | None = None) -> None:
         """The same frame to every socket of the conversation."""
         for observer in tuple(self.observers):
@@ -301,7 +294,15 @@ class World:
         """Book one guest request for the admin report."""
         self.requests[route] += 1
         if conversation is not None:
-            conversation.book(route, trace)
+            self.book(conversation, route, trace)
+
+    def book(self, conversation: Conversation, route: str, trace: str | None = None) -> None:
+        """Count one request of a conversation, with the trace context it carried."""
+        conversation.requests[route] += 1
+        if trace is not None:
+            conversation.traces.pop(route, None)
+            conversation.traces[route] = trace
+        self.keep(conversation)
 
     def guest_says(
         self,
@@ -330,16 +331,16 @@ class World:
             cause=cause,
         )
         if not conversation.handed_over:
-            self._perform(
-                conversation,
-                self.bot.reply_to(
-                    (text or "") if prompt is None else prompt,
-                    payload=payload,
-                    attributes=conversation.attributes,
-                    count=conversation.inbound,
-                    memory=conversation.memory,
-                ),
+            actions = self.bot.reply_to(
+                (text or "") if prompt is None else prompt,
+                payload=payload,
+                attributes=conversation.attributes,
+                count=conversation.inbound,
+                memory=conversation.memory,
             )
+            if conversation.memory:
+                self.keep(conversation)
+            self._perform(conversation, actions)
         return message
 
     def greet(self, conversation: Conversation) -> None:

@@ -22,9 +22,10 @@ from guestctl.clock import SystemClock
 from guestctl.sandbox import DEPLOYMENT_ID, Sandbox
 from guestctl.sandbox.bot import EchoBot
 from guestctl.sandbox.faults import FaultError
+from guestctl.sandbox.script import load
 from guestctl.sandbox.store import StoreError
 from guestctl.sandbox.tls import certificates
-from tests.sandbox.bare import gone
+from tests.sandbox.bare import GuestSession, gone
 from tests.sandbox.conftest import Make
 from tests.sandbox.published import check_error
 from tests.sandbox.stranger import PATIENCE, Control, HandClock, Join, Stranger, history
@@ -636,6 +637,37 @@ def test_a_restart_with_state(make: Make, join: Join, tmp_path: Path) -> None:
     guest = join(third)
     assert guest.configure()["newSession"] is False
     assert guest.texts() == [], "the newer conversation of the token is the one that is resumed"
+
+
+def test_a_restart_keeps_what_was_counted_remarked_and_remembered(make: Make, join: Join, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"fast": True, "state": tmp_path / "state.db"}
+    settings["bot"] = load("rules: [{equals: psst, times: 1, replies: []}]\notherwise: What?", "bot.yaml", delay=0.0)
+    first = make(**settings)
+    quiet, guest = join(first, "Q"), join(first)
+    quiet.configure()
+    quiet.jwt()
+    quiet.message("x" * 5000)
+    quiet.expect_error(4011)
+    guest.configure()
+    guest.message("psst", tracing="p")
+    guest.expect("StructuredMessage")
+    legacy = {"metadata": {"customAttributes": {"note": "x" * 3000}}}
+    guest.send("onMessage", message={"type": "Text", "text": "y"}, channel=legacy)
+    guest.expect_error(4013)
+    numbered = GuestSession(first)
+    numbered.ask("GET", numbered.messages, headers={"traceparent": f"00-{'4bf9' * 8}-{'00f0' * 4}-01"})
+    numbered.listen()
+    before = Control(first).sessions()
+    assert before[1]["complaints"]
+    assert before[2]["traceparents"]
+    first.stop()
+    second = make(**settings)
+    assert [session | {"sockets": 0} for session in before] == Control(second).sessions()
+    guest = join(second)
+    guest.configure()
+    guest.message("psst")
+    guest.expect("StructuredMessage")
+    assert guest.expect("StructuredMessage")["body"]["text"] == "What?"
 
 
 def test_tls(make: Make) -> None:

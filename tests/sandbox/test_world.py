@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import count
@@ -347,6 +348,26 @@ def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> 
 def _plain(message: Message) -> Any:
     """As JSON sees it."""
     return json.loads(json.dumps(asdict(message)))
+
+
+def test_a_file_of_an_older_sandbox_is_read(hand_clock: HandClock, tmp_path: Path) -> None:
+    """What it does not tell is empty."""
+    path = tmp_path / "state.db"
+    store = Store(path)
+    build(hand_clock, shelf=store)[0].open("x", notes={"token": "T"})
+    store.close()
+    older = sqlite3.connect(path)
+    ((record,),) = older.execute("SELECT record FROM conversations")
+    kept = {name: value for name, value in json.loads(record).items() if name not in ("complaints", "traces")}
+    older.execute("UPDATE conversations SET record=?", (json.dumps(kept),))
+    older.commit()
+    older.close()
+    store = Store(path)
+    world, _, _ = build(hand_clock)
+    store.load(world, world.tokens)
+    store.close()
+    (conversation,) = world.conversations.values()
+    assert (conversation.notes, conversation.complaints, conversation.traces) == ({"token": "T"}, [], {})
 
 
 def test_a_file_that_is_not_ours(tmp_path: Path, hand_clock: HandClock) -> None:

@@ -164,7 +164,7 @@ class Family:
     def booked(self, conversation: Conversation, opening: Members) -> None:
         """A socket found its conversation: books it there, with the trace its opening carries."""
         trace = opening.get("traceparent")
-        conversation.book("socket", trace if isinstance(trace, str) else None)
+        self._world.book(conversation, "socket", trace if isinstance(trace, str) else None)
 
     def asked(self, seat: Seat, route: str) -> Fault | None:
         """Books what a frame asks for; returns the fault that refuses it."""

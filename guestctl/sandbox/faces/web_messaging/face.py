@@ -323,7 +323,8 @@ class WebMessaging:
         self, seat: _Seat, conversation: Conversation, tracing: str | None, *, new: bool, dropped: bool = False,
         connected: bool = True,
     ) -> None:  # fmt: skip
-        conversation.requests["create"] += connected
+        if connected:
+            self._world.book(conversation, "create")
         body = {
             "connected": connected,
             "newSession": new,
@@ -466,7 +467,7 @@ class WebMessaging:
         """Custom attributes of both places; the legacy one is remarked on, or ignored when strict."""
         inner, legacy = custom_attributes(message), custom_attributes(frame)
         if legacy:
-            _complain(conversation, "customAttributes in the deprecated place (channel beside message)")
+            self._complain(conversation, "customAttributes in the deprecated place (channel beside message)")
         attributes = inner if conversation.deployment.strict_attributes else {**legacy, **inner}
         limit = conversation.deployment.attributes_limit
         if attributes_size(attributes) > limit:
@@ -503,7 +504,12 @@ class WebMessaging:
     def _check_answers(self, conversation: Conversation, content: Sequence[Item]) -> None:
         offered = [(m.id, m.content) for m in conversation.messages[-200:] if m.content and m.direction == "outbound"]
         for problem in wrong_answers(content, offered):
-            _complain(conversation, problem)
+            self._complain(conversation, problem)
+
+    def _complain(self, conversation: Conversation, text: str) -> None:
+        if text not in conversation.complaints:
+            conversation.complaints.append(text)
+            self._world.keep(conversation)
 
     def _event(
         self, seat: _Seat, conversation: Conversation, frame: Frame, message: Frame, tracing: str | None
@@ -712,8 +718,3 @@ def _is_time(value: Any) -> bool:
         return isinstance(value, str) and epoch_of(value) > 0
     except (ValueError, OverflowError):
         return False
-
-
-def _complain(conversation: Conversation, text: str) -> None:
-    if text not in conversation.complaints:
-        conversation.complaints.append(text)
