@@ -422,7 +422,8 @@ class Guest(WebSocketHandler):
         host = raw.headers.get("Host", "")
         secure = self.sandbox.scheme == "https"
         return HttpRequest(
-            method=raw.method or "GET",
+            # The answer to HEAD is that to GET; the library keeps its body to itself.
+            method="GET" if raw.method in (None, "HEAD") else raw.method,
             path=raw.path,
             query={name: values[-1].decode("utf-8", "replace") for name, values in raw.query_arguments.items()},
             headers={name.lower(): value for name, value in raw.headers.items()},
@@ -470,11 +471,13 @@ class Guest(WebSocketHandler):
     async def _guest(self, request: HttpRequest) -> HttpReply:
         sandbox = self.sandbox
         found = sandbox.table.route(request.method, request.path)
+        cors = self._cors(request, found[0] if found else None)
         if found is None:
             methods = sandbox.table.methods(request.path)
-            return error(405, Allow=", ".join(methods)) if methods else error(404, f"No such path: {request.path}")
+            reply = error(405, Allow=", ".join(methods)) if methods else error(404, f"No such path: {request.path}")
+            reply.headers.update(cors)
+            return reply
         route, _, request.params = found
-        cors = self._cors(request, route)
         if request.origin is not None and not cors:
             return error(403, "The origin is not allowed by the deployment.", "origin.not.allowed")
         if len(request.body) > (_FILE_LIMIT if route.large else _BODY_LIMIT):

@@ -90,11 +90,23 @@ def test_cors(make: Make) -> None:
     assert (refused.status_code, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
     refused = requests.get(sandbox.url + MESSAGES, headers={"Origin": "https://evil.example"}, timeout=5)
     check_error(refused.json(), 403)
+    for method, path, status in (("GET", "/nothing", 404), ("POST", MESSAGES, 405)):
+        answer = requests.request(method, sandbox.url + path, headers={"Origin": "https://shop.example"}, timeout=5)
+        check_error(answer.json(), status)
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
     private = {"Origin": "https://any.example", "Access-Control-Request-Private-Network": "true"}
     answer = requests.options(sandbox.url + CONFIG, headers=private, timeout=5)
     assert answer.headers["Access-Control-Allow-Private-Network"] == "true"
     put = requests.options(sandbox.url + "/uploads/x", headers={"Origin": "https://any.example"}, timeout=5)
     assert put.headers["Access-Control-Allow-Methods"] == "PUT"
+
+
+def test_head_is_get_without_the_body(sandbox: Sandbox) -> None:
+    """RFC 9110 §9.3.2."""
+    for path, status in ((CONFIG, 200), (MESSAGES, 401), ("/nothing", 404)):
+        asked, answer = (requests.request(method, sandbox.url + path, timeout=5) for method in ("HEAD", "GET"))
+        assert (asked.status_code, asked.content) == (status, b"")
+        assert asked.headers["Content-Length"] == answer.headers["Content-Length"]
 
 
 def test_a_browsers_upgrade(sandbox: Sandbox, join: Join) -> None:
@@ -109,7 +121,6 @@ def test_unknown_paths_and_methods(sandbox: Sandbox) -> None:
     check_error(answer.json(), 405)
     assert answer.headers["Allow"] == "GET"
     assert requests.options(sandbox.url + "/nothing", timeout=5).status_code == 404
-    assert requests.head(sandbox.url + MESSAGES, timeout=5).status_code == 405
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         websocket.create_connection(f"ws://127.0.0.1:{sandbox.port}/nothing")
     assert refused.value.status_code == 404
