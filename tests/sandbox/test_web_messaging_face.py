@@ -379,6 +379,19 @@ def test_close_session_and_start_a_new_chat_on_the_same_socket(make: Make, join:
     assert [answer[key] for key in ("connected", "readOnly", "newSession")] == [True, False, True]
 
 
+def test_a_socket_that_was_given_up_configures_no_more(sandbox: Sandbox, join: Join) -> None:
+    first, second = join(sandbox), join(sandbox)
+    first.configure()
+    second.configure()
+    first.send("closeSession", closeAllConnections=True)
+    first.expect("SessionResponse")
+    second.expect("ConnectionClosedEvent")
+    second.send("configureSession", deploymentId=DEPLOYMENT_ID)
+    second.expect_error(4007, "given up")
+    assert second.expect_close() == 1000
+    assert first.configure()["connected"]
+
+
 @pytest.mark.parametrize(("policy", "marked"), [("ReadOnly", True), ("Send", False)])
 def test_end_of_a_conversation(make: Make, join: Join, policy: str, marked: bool) -> None:
     guest = join(make(fast=True, disconnect=policy, bot=Greeter()))
@@ -532,7 +545,8 @@ def test_a_delayed_eviction_is_told_before_the_close(sandbox: Sandbox, join: Joi
         ('{"action":"onMessage","token":"T","message":{"type":"Text","text":"x","channel":[]}}', 400),
         ('{"action":"onMessage","token":"T","message":{"type":"Text","text":"x","channel":{"metadata":"x"}}}', 400),
         ('{"action":"echo","token":"T"}', 4020),
-        ('{"action":"getConfiguration","token":"T"}', 403),
+        ('{"action":"getConfiguration","token":"T"}', 4020),
+        ('{"action":"getConfiguration","token":"T","deploymentId":"D"}', 403),
         ('{"action":"getConfiguration","deploymentId":"D"}', 4020),
     ],
 )
@@ -1320,8 +1334,9 @@ def test_revoke_logs_every_socket_out(make: Make, join: Join) -> None:
     for guest in guests:
         guest.expect("LogoutEvent")
     history(sandbox, tokens["jwt"], 401)
-    sign_in(guests[0], tokens["jwt"])
-    guests[0].expect_error(401)
+    back = join(sandbox)
+    sign_in(back, tokens["jwt"])
+    back.expect_error(401)
     refreshed = requests.post(
         sandbox.url + "/api/v2/webdeployments/token/refresh", json={"refreshToken": tokens["refreshToken"]}, timeout=5
     )

@@ -2,6 +2,9 @@
 
 Knows: sessions, sockets and messages of web-messaging-v1.md, whose section numbers it cites. Must
 not know: the server library, how faults are inflicted, REST.
+
+Chosen, where the document is silent: a socket that was given up (ConnectionClosedEvent, LogoutEvent)
+configures no more until it is closed; anew the guest comes on another.
 """
 
 from __future__ import annotations
@@ -77,13 +80,14 @@ class _Token:
 class _Seat:
     """What one socket is: whose deployment, whose session."""
 
-    __slots__ = ("conversation", "deployment", "echoes", "peer", "token")
+    __slots__ = ("conversation", "deployment", "echoes", "given_up", "peer", "token")
 
     def __init__(self, peer: Peer, deployment: Deployment, world: World) -> None:
         self.peer = peer
         self.deployment = deployment
         self.conversation: Conversation | None = None
         self.token = ""
+        self.given_up = False
         self.echoes = Bucket(world.clock, 2, 60.0)
 
 
@@ -241,13 +245,11 @@ class WebMessaging:
 
     def _opening(self, seat: _Seat, frame: Frame, tracing: str | None) -> _Token:
         """The checks both kinds of configure share."""
-        for name in ("deploymentId", "token"):
-            if not isinstance(frame.get(name), str) or not frame[name]:
-                raise GuestError(4020, f"{name} is missing")
+        self._check_address(seat, frame)
+        if seat.given_up:
+            raise GuestError(4007, "Session not found: this connection has been given up")
         if len(frame["token"]) > TOKEN_LENGTH:
             raise GuestError(400, f"token is longer than {TOKEN_LENGTH} characters")
-        if frame["deploymentId"] != seat.deployment.id:
-            raise GuestError(403, "deploymentId is not the one of this connection")
         if not isinstance(frame.get("startNew", False), bool):
             raise GuestError(400, "startNew is not a boolean")
         token = self._of(seat.deployment, frame["token"])
@@ -255,6 +257,13 @@ class WebMessaging:
             self._too_many(seat, "ConfigureSession rate too high for this session", tracing, "create", number=429)
             raise _Answered
         return token
+
+    def _check_address(self, seat: _Seat, frame: Frame) -> None:
+        for name in ("deploymentId", "token"):
+            if not isinstance(frame.get(name), str) or not frame[name]:
+                raise GuestError(4020, f"{name} is missing")
+        if frame["deploymentId"] != seat.deployment.id:
+            raise GuestError(403, "deploymentId is not the one of this connection")
 
     def _resumable(self, token: _Token, frame: Frame) -> Conversation | None:
         known = token.conversation
@@ -295,6 +304,7 @@ class WebMessaging:
     def _dismiss(self, observer: Any, body: Any, name: str = "ConnectionClosedEvent") -> None:
         """Give a socket up: tell it why, close it when it has not closed itself."""
         observer.send(envelope(name, body, type="message"))
+        observer.note.given_up = True
         self._leave(observer.note)
         self._world.later(GRACE, lambda: observer.close(1000))
 
@@ -359,10 +369,7 @@ class WebMessaging:
         self._leave(seat)
 
     def _get_configuration(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        if not isinstance(frame.get("token"), str) or not frame["token"]:
-            raise GuestError(4020, "token is missing")
-        if frame.get("deploymentId") != seat.deployment.id:
-            raise GuestError(403, "deploymentId is not the one of this connection")
+        self._check_address(seat, frame)
         body = {
             **limits(seat.deployment),
             "messageRoutingEnabled": True,
