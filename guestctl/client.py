@@ -30,7 +30,17 @@ from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect, Page, Position
 from guestctl.dialects.declared import Ability
 from guestctl.dialects.parts import Files, SigningIn
-from guestctl.errors import Conflict, Failure, NetworkError, Refused, SessionOver, Unauthorised, Unsupported, UsageError
+from guestctl.errors import (
+    NEXT_STEPS,
+    Conflict,
+    Failure,
+    NetworkError,
+    Refused,
+    SessionOver,
+    Unauthorised,
+    Unsupported,
+    UsageError,
+)
 from guestctl.exchange import Connector, Exchange, not_stored, oauth_scope
 from guestctl.files import looked_at
 from guestctl.line import Line
@@ -56,7 +66,7 @@ from guestctl.saying import Answer, Awaited, Sent, check_said, goes_on, needs_an
 from guestctl.sending import settle_open
 from guestctl.state import Activity, LedgerEntry, State, replaced
 from guestctl.values import immutable
-from guestctl.wire import Flow, Request, done
+from guestctl.wire import Flow, Request, done, is_trace_context
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
@@ -69,8 +79,6 @@ CONFIGURATION_AGE = 3600.0
 GREETING = 2.0
 #: Seconds between two typing indicators (web-messaging-v1.md §9).
 TYPING_EVERY = 5.0
-#: Version ff is forbidden, ids of zeros alone are invalid.
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 #: Bytes a download may have.
 DOWNLOAD_LIMIT = 64 * 1024 * 1024
 
@@ -159,7 +167,7 @@ class Client:
     def _traced(self) -> str | None:
         """The trace context this process was started in (W3C Trace Context §3.2), if TRACEPARENT holds one."""
         given = self._environ.get("TRACEPARENT")
-        if given and not _TRACEPARENT.fullmatch(given):
+        if given and not is_trace_context(given):
             self.notice("TRACEPARENT holds no W3C trace context and is not passed on")
             return None
         return given or None
@@ -736,7 +744,7 @@ class Client:
         exchange = self._exchange_for(self.session())
         kind = self.dialect.refreshable(exchange.session)
         if kind is None:
-            raise self._unsupported(Ability.REFRESH)
+            raise self._unsupported(Ability.REFRESH, hint=NEXT_STEPS["auth.no_refresh"])
         held = exchange.session.credential(kind)
         if if_expiring is not None and held is not None:
             # As the user says: not bounded by the token's life, as renewing ahead of use is.
@@ -864,11 +872,12 @@ class Client:
             raise self._unsupported(ability)
         return part
 
-    def _unsupported(self, ability: Ability) -> Unsupported:
+    def _unsupported(self, ability: Ability, hint: str | None = None) -> Unsupported:
         able = [name for name in NAMES if ability in dialect_class(name).abilities]
         return Unsupported(
             f"the {self.dialect.name} API has no `{ability.value}`; these have it: {', '.join(able) or 'none'}",
             api=self.dialect.name,
+            hint=hint,
         )
 
 

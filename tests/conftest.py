@@ -44,6 +44,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith("GUESTCTL_") or name.upper() in _PROXIES or name in _TERMINAL:
             monkeypatch.delenv(name)
     monkeypatch.setenv("GUESTCTL_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # nor are the profiles of whoever runs this
 
 
 @pytest.fixture(autouse=True)
