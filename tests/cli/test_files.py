@@ -141,7 +141,7 @@ def test_an_upload_is_deleted_when_its_message_is_refused(guest: Front, tmp_path
     assert (told.code, told.error["code"]) == (3, "service.too_long")
     assert told.record["delivery"] == "rejected"
     (file,) = attached(sandbox, guest)
-    assert (file.state, file.data) == ("failed", b"")
+    assert (file.state, file.data) == ("deleted", b"")
 
 
 def test_sent_again_under_the_same_id_nothing_is_uploaded(guest: Front, tmp_path: Path, sandbox: Sandbox) -> None:
