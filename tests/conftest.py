@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ _TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT"}
 # A slow machine is no failure: nothing here is judged by the time it took.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in whatever a shell has put into the background: the programs that tests start would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SocketUsed(AssertionError):
