@@ -254,9 +254,11 @@ def test_a_replay_takes_no_longer_than_it_is_listened(
 ) -> None:
     page, within = Exchange.page, []
 
-    def watched(exchange: Exchange, after: Position | None, cursor: str | None, deadline: Deadline) -> Page:
+    def watched(
+        exchange: Exchange, after: Position | None, cursor: str | None, deadline: Deadline, **more: int
+    ) -> Page:
         within.append(deadline.remaining())
-        return page(exchange, after, cursor, deadline)
+        return page(exchange, after, cursor, deadline, **more)
 
     monkeypatch.setattr(Exchange, "page", watched)
     events = library(talking).listen(replay=2, left=lambda: 0.3)
