@@ -31,7 +31,6 @@ from guestctl.dialects.base import Dialect, Page, Position
 from guestctl.dialects.declared import Ability
 from guestctl.dialects.parts import Files, SigningIn
 from guestctl.errors import (
-    NEXT_STEPS,
     Conflict,
     Failure,
     NetworkError,
@@ -744,7 +743,7 @@ class Client:
         exchange = self._exchange_for(self.session())
         kind = self.dialect.refreshable(exchange.session)
         if kind is None:
-            raise self._unsupported(Ability.REFRESH, hint=NEXT_STEPS["auth.no_refresh"])
+            raise self._unsupported(Ability.REFRESH)
         held = exchange.session.credential(kind)
         if if_expiring is not None and held is not None:
             # As the user says: not bounded by the token's life, as renewing ahead of use is.
@@ -872,12 +871,11 @@ class Client:
             raise self._unsupported(ability)
         return part
 
-    def _unsupported(self, ability: Ability, hint: str | None = None) -> Unsupported:
+    def _unsupported(self, ability: Ability) -> Unsupported:
         able = [name for name in NAMES if ability in dialect_class(name).abilities]
         return Unsupported(
             f"the {self.dialect.name} API has no `{ability.value}`; these have it: {', '.join(able) or 'none'}",
             api=self.dialect.name,
-            hint=hint,
         )
 
 

@@ -34,9 +34,10 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As in whatever a shell has put into the background: the programs that tests start would ignore it, too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell has put into the background may ignore them, and so would the programs that tests start.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 class SocketUsed(AssertionError):

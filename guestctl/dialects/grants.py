@@ -15,6 +15,8 @@ from guestctl.wire import Flow, Reply, Request, call, take
 
 #: Seconds (a century) beyond which a life is no life but a mistake.
 _LONGEST = 100 * 366 * 86_400.0
+#: Seconds by which a clock that is right may differ from an answer's `Date`: its own, and those of the way.
+_AGREES = 2.0
 
 
 def guest_token(reply: Reply, member: str) -> Credential:
@@ -39,7 +41,9 @@ def expiry(body: Mapping[str, Json], token: Secret, reply: Reply) -> float | Non
     if until is None:
         return None
     if issued is None:
-        issued = http_date(reply.headers.get("date", ""))
+        date = http_date(reply.headers.get("date", ""))
+        # A Date is of whole seconds: as long as ours agrees with it, ours is the more exact.
+        issued = date if date is not None and abs(date - reply.at) > _AGREES else None
     left = until - (reply.at if issued is None else issued)
     return reply.at + left if left > 0 else None
 

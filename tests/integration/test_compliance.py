@@ -603,7 +603,6 @@ def test_refresh_token(talking: Guest, room: Room) -> None:
     if not talking.can(Ability.REFRESH):
         check_lacking(talking("refresh-token"), Ability.REFRESH)
         check_lacking(talking("refresh-token", "--if-expiring", "60"), Ability.REFRESH)
-        assert "session create" in talking("refresh-token").error["hint"]
         return
     before, count = talking.token(), room.session["refreshes"]
     record = talking.ok("refresh-token").record

@@ -728,6 +728,13 @@ def test_a_token_lasts_as_long_by_a_wrong_clock_of_ours(ahead: int) -> None:
         assert (held.expires_at, held.life) == (AT + 1800, 1800)
 
 
+def test_a_date_of_whole_seconds_makes_no_life_longer() -> None:
+    spoken = dialect("webmessaging-conversations")
+    given = {"conversationId": "c", "guestId": "g", "sessionToken": "t", "expiresAt": rfc3339(AT + 0.5)}
+    made, _ = run(spoken, spoken.create(Opening()), reply(given, 201, date=formatdate(AT - 0.9, usegmt=True)))
+    assert made.credential("guest").expires_at == AT + 0.5
+
+
 OAUTH = tuple(name for name in FAMILIES if dialect_class(name).uses_oauth)
 
 
