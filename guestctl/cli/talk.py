@@ -35,8 +35,9 @@ def ask(
 ) -> None:
     """Send a question and print only the reply's text.
 
-    The stored session is resumed; one is created when there is none, or always with --new. Text that
-    begins with a dash goes behind `--`.
+    The stored session is resumed; one is created when there is none, or always with --new. What greets
+    a guest who has just joined is no reply: it is waited for, two seconds at most. Text that begins
+    with a dash goes behind `--`.
     """
     words = _words(run, text)
     if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), words), new=new)):
