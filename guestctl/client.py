@@ -296,8 +296,7 @@ class Client:
         standing = self.state.get(self.scope, opening.name)
         alive = standing is not None and standing.state not in OVER
         exchange = None
-        # Who signs in is another guest than the one that stands there, and gets a token of their own.
-        if standing is not None and credential is None and goes_on(self.dialect, standing, new=new):
+        if standing is not None and goes_on(self.dialect, standing, new=new, signs_in=credential is not None):
             exchange = self._restarted(standing, opening, deadline)
         if exchange is None:
             exchange = self._create_beside(opening, standing, deadline, credential, keep=alive and not new)

@@ -81,8 +81,8 @@ class Plan:
     # --- verbs ---
 
     def create(self, opening: Opening, *, new: bool = False, sign_in: SignIn | None = None) -> None:
-        """A new session; with `new` on an API that can, the stored guest's next conversation unless one signs in."""
-        again = sign_in is None and goes_on(self._dialect, self._stored, new=new)
+        """A new session; with `new` on an API that can, the stored guest's next conversation."""
+        again = goes_on(self._dialect, self._stored, new=new, signs_in=sign_in is not None)
         created = self._session if again else self._follow(self._dialect.create(opening))
         if sign_in is not None:
             signing_in = self._part(self._dialect.signing_in, Ability.SIGN_IN)

@@ -81,9 +81,10 @@ def needs_another(stored: Session | None, *, new: bool) -> bool:
     return new or stored is None or stored.state in OVER
 
 
-def goes_on(dialect: Dialect, stored: Session | None, *, new: bool) -> bool:
-    """Whether a `new` session is the stored guest's next conversation, begun on the stored session's socket."""
-    return new and stored is not None and stored.state not in OVER and dialect.restarts
+def goes_on(dialect: Dialect, stored: Session | None, *, new: bool, signs_in: bool) -> bool:
+    """Whether a `new` session is the stored guest's next conversation, begun on the stored session's socket. Who
+    signs in is another guest, and gets a token of their own."""
+    return new and not signs_in and stored is not None and stored.state not in OVER and dialect.restarts
 
 
 def socket_first(dialect: Dialect, session: Session, *, awaited: bool, files: bool) -> bool:
