@@ -110,8 +110,8 @@ class Exchange:
     #: How often the service was asked for a new one.
     _renewals: int = 0
     _oauth: Credential | None = None
-    #: A new one with which no socket has been opened yet: another would do no better.
-    unproved: Credential | None = None
+    #: When (monotonic) a new token was had with which no socket has been opened yet.
+    in_vain_since: float | None = None
     #: When a renewal ahead of time may be tried again, in monotonic seconds.
     _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
     #: Until when (monotonic) the present reading of history waits for what lags; the number last waited for in vain.
@@ -342,6 +342,15 @@ class Exchange:
         half a new token would be of no use, and so that whoever waits for us gets a try too."""
         left = deadline.remaining()
         return self.renew(kind, deadline.sooner(RENEWAL if left is None else left / 2), stale=stale)
+
+    def worth_renewing(self, kind: CredentialKind, stale: Credential | None) -> bool:
+        """Whether another token may open a socket where this one did not: one that another process was given
+        may, and one asked for now, unless the last one asked for did not help either and that is not long ago."""
+        since = self.in_vain_since
+        if since is None or self.clock.monotonic() - since >= AHEAD_AGAIN:
+            return True
+        found, _ = self._stored(kind)
+        return found is not None and found != stale
 
     def renew(
         self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None, wait: bool = True

@@ -48,11 +48,12 @@ def open_once(exchange: Exchange, deadline: Deadline, *, start_new: Opening | No
         if not refused or kind is None or kind == "history":
             raise
         stale = exchange.session.credential(kind) if kind != "guest" else stale
-        if stale is not None and stale == exchange.unproved and stale.fresh_at(exchange.clock.now(), 0.0):
+        if not exchange.worth_renewing(kind, stale):
             raise
-        exchange.unproved = exchange.replacement(kind, deadline, stale=stale)
+        exchange.replacement(kind, deadline, stale=stale)
+        exchange.in_vain_since = exchange.clock.monotonic()
         line = _open(exchange, deadline, start_new)
-        exchange.unproved = None
+        exchange.in_vain_since = None
         return line
 
 

@@ -466,6 +466,20 @@ def test_what_another_process_has_ended_stays_over(world: World) -> None:
     assert stored.state == listening.session.state == "ended"
 
 
+def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(world: World) -> None:
+    """But one that another process was given is taken, and after a while one is asked for again."""
+    ours, other = world.exchange, world.another()
+    held = ours.session.credential("guest")
+    assert ours.worth_renewing("guest", held)
+    ours.in_vain_since = world.clock.monotonic()
+    assert not ours.worth_renewing("guest", held)
+    other.keep(other.session.having(Credential("guest", Secret("given elsewhere"), world.clock.now() + 1000)))
+    assert ours.worth_renewing("guest", held)
+    assert not ours.worth_renewing("guest", other.session.credential("guest"))
+    world.clock.advance(AHEAD_AGAIN)
+    assert ours.worth_renewing("guest", other.session.credential("guest"))
+
+
 def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
     """`listen` loaded the session before its first message took along what it was opened with."""
     world.exchange.keep(replace(world.exchange.session, notes={"pending": {"plan": "gold"}, "kept": 1}))
