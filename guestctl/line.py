@@ -7,8 +7,8 @@ everything. Must not know: any dialect's frames, reconnecting, history, the stat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from guestctl.clock import Clock, Deadline
@@ -161,12 +161,14 @@ class Line:
                 raise NetworkError("the connection is dead: nothing answers our pings", written=True, close_code=1006)
             self._silent += 1
             self._pinged_at = now
-            self.socket.ping()
+            with _of_the_line():
+                self.socket.ping()
         if now - self._beat_at >= HEARTBEAT_EVERY:
             beat = self._dialect.heartbeat(self.session)
             self._beat_at = now
             if beat is not None and beat.say is not None:
-                self.socket.send(beat.say, deadline=Deadline.after(self._clock, 10.0))
+                with _of_the_line():
+                    self.socket.send(beat.say, deadline=Deadline.after(self._clock, 10.0))
 
     def close(self, words: tuple[int, str] | None = None) -> list[Heard]:
         """Close with this code and reason, else as this API's guests do; returns what was still heard,
@@ -183,3 +185,13 @@ class Line:
         with self.held:
             self.socket.abort()
             self.socket.close(*self._dialect.goodbye)
+
+
+@contextmanager
+def _of_the_line() -> Iterator[None]:
+    """That a ping has not left proves nothing of what was said before it, and an answer may be awaited to that."""
+    try:
+        yield
+    except NetworkError as failure:
+        failure.written = True
+        raise

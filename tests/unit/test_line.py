@@ -162,6 +162,35 @@ def test_the_application_is_asked_too(world: World, line: Line, monkeypatch: pyt
     assert len(socket_of(line).said) - before == 2
 
 
+@pytest.mark.parametrize("heartbeat", [False, True], ids=["ping", "heartbeat"])
+def test_a_beat_that_cannot_leave_proves_nothing_of_the_message_before_it(
+    world: World, line: Line, monkeypatch: pytest.MonkeyPatch, heartbeat: bool
+) -> None:
+    """Else a message that was written would be told as not sent, or said again without a look."""
+    socket = socket_of(line)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise lost(written=False)
+
+    if heartbeat:
+        monkeypatch.setattr(world.dialect, "heartbeat", lambda session: Turn('{"do":"attach"}', None, "socket"))
+        monkeypatch.setattr("guestctl.line.HEARTBEAT_EVERY", 1.0)
+        send = socket.send
+        said: list[str] = []
+
+        def once(text: str, *, deadline: Deadline) -> None:
+            said.append(text)
+            send(text, deadline=deadline) if len(said) == 1 else refuse()
+
+        monkeypatch.setattr(socket, "send", once)
+    else:
+        monkeypatch.setattr(socket, "ping", refuse)
+    message = Turn('{"do":"attach"}', lambda heard: False, "send", message=True)
+    with pytest.raises(NetworkError) as caught:
+        line.ask(message, world.deadline())
+    assert caught.value.written
+
+
 # --- ending ---
 
 
