@@ -311,7 +311,7 @@ class Exchange:
 
     def _held(self, kind: CredentialKind) -> Credential | None:
         if kind == "oauth":
-            return self._oauth or self.state.get_credential(oauth_scope(self.scope, self.dialect.profile), "oauth")
+            return self._oauth or self.state.get_credential(self._oauth_scope, "oauth")
         return self.session.credential(kind)
 
     def ahead(self, kind: CredentialKind, deadline: Deadline, held: Credential) -> Credential | None:
@@ -398,17 +398,21 @@ class Exchange:
             self.log("token_refreshed", kind=kind)
         return renewed
 
+    @property
+    def _oauth_scope(self) -> str:
+        return oauth_scope(self.scope, self.dialect.profile)
+
     def _grant(self, deadline: Deadline) -> Credential:
         """The profile's OAuth client, exchanged; shared by every session of the scope."""
         self._oauth = self.perform(self.dialect.oauth(), deadline)
         if self.dialect.profile.store_tokens != "memory":
-            self.state.put_credential(oauth_scope(self.scope, self.dialect.profile), self._oauth)
+            self.state.put_credential(self._oauth_scope, self._oauth)
         return self._oauth
 
     def _stored(self, kind: CredentialKind) -> tuple[Credential | None, str | None]:
         """As another process may have left it; and which token it opened a socket with."""
         if kind == "oauth":
-            return self.state.get_credential(oauth_scope(self.scope, self.dialect.profile), "oauth"), None
+            return self.state.get_credential(self._oauth_scope, "oauth"), None
         stored = self.state.find(self.scope, self.session)
         if stored is None:
             return None, self.session.used_token

@@ -106,7 +106,6 @@ class WebMessaging(Dialect, Files, SigningIn, Published):
     #: Nobody outside knows whether the service de-duplicates by tracingId (reliability.md §10): assume not.
     deduplicates = False
     sends_on_socket = True
-    shared_socket = True
     restarts = True
     returns_key = False
     send_rate = Rate(2, 1.0)
