@@ -250,6 +250,12 @@ class Theatre(Scene):
     def down(self, seconds: float) -> None:
         self.proxy.down(seconds)
 
+    def heal(self) -> None:
+        """No more faults, nor those that waited for a message which only the next run says again."""
+        self.sandbox.call(self._hooks.clear)
+        self.proxy.heal()
+        self.sandbox.call(self.sandbox.faults.clear)
+
     def _stored(self, conversation: Conversation, message: Stored) -> None:
         """In the sandbox's thread, before anybody is told."""
         if message.direction != "inbound":
@@ -516,8 +522,7 @@ def carry_out(schedule: Schedule) -> Run:
                 speaker.do(step)
             run.struck.update(theatre.fired())
             speaker.restart() if schedule.seed % 2 else speaker.close()
-            theatre.proxy.heal()
-            theatre.sandbox.call(theatre.sandbox.faults.clear)
+            theatre.heal()
             speaker.settle()
             speaker.read()
             run.log = theatre.log()
