@@ -161,6 +161,7 @@ def everything() -> list[Example]:
     return [example for folder in sorted(WIRE.iterdir()) if folder.is_dir() for example in load(folder.name).values()]
 
 
+@cache
 def numbered(dialect: str) -> bool:
     """Whether the service numbers this API's messages: what is heard of one has a `sequence`."""
     return any(

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tests.examples import numbered
 from tests.faults.model import TIMEOUT, Record, Run, Said
-from tests.faults.schedules import NUMBERED
 
 #: Seconds by which a verb may overrun its deadline: closing sockets takes one or two, the rest is for a machine
 #: that is busy with other things. On counted time (`machine`) it is two in all.
@@ -146,8 +146,7 @@ def _heard(run: Run, broken: Broken) -> None:
         seen.add(identity)
         last = max(last, place[identity])
     # Without numbers the service's own order of delivery stands: a swap it was told to make is its doing.
-    excused = 0 if run.schedule.api in NUMBERED else run.schedule.swaps
-    if inversions > excused:
+    if inversions and (numbered(run.schedule.api) or inversions > run.schedule.swaps):
         broken("O3 out of order", f"shown {_texts(run.heard)}, stored {_texts(run.log)}")
 
 

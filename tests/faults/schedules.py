@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.model import Profile, Session
-from tests.examples import numbered
 from tests.faults.proxy import ACTIONS, Action, Direction, Kind, Rule
 
 #: The trace ids by which the proxy knows who opened a connection.
@@ -24,8 +23,6 @@ APIS = NAMES
 #: Families whose messages go over REST; one has no socket at all.
 OVER_REST = frozenset(api for api in APIS if not dialect_class(api).sends_on_socket)
 WITHOUT_SOCKET = frozenset(api for api in APIS if not dialect_class(api).has_socket)
-#: Families that number their messages.
-NUMBERED = frozenset(api for api in APIS if numbered(api))
 
 
 def _gives_a_successor(api: str) -> bool:

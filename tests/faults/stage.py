@@ -34,9 +34,10 @@ from guestctl.transport.http import _body
 from guestctl.transport.network import Observer
 from guestctl.transport.socket import Refusal
 from guestctl.wire import Frame, Reply, Request
+from tests.examples import numbered
 from tests.fakes import START
 from tests.faults.model import Run, Scene
-from tests.faults.schedules import NUMBERED, Schedule
+from tests.faults.schedules import Schedule
 
 #: Seconds a frame or a request is under way; after which the service knows that a guest is gone whom
 #: nothing reaches; after which an answer that never comes is given up where there is no deadline.
@@ -142,7 +143,7 @@ class Stage(Scene):
             ids=lambda: f"{named.getrandbits(128):032x}",
             deployment={"return_message_id": schedule.keys_return},
             # Where a token has no successor, its end is the session's, and no fault.
-            token_life=FOR_EVER if schedule.api in NUMBERED else None,
+            token_life=FOR_EVER if numbered(schedule.api) else None,
         )
         self.time = time
         super().__init__(schedule, run, directory, sandbox, time)

@@ -75,7 +75,7 @@ def test_a_seed_is_a_schedule() -> None:
 
 def test_every_mutant_is_caught() -> None:
     """By the oracle that is for it: a run may also break promises because the machine is slow."""
-    assert [(mutant.name, found) for mutant, found in mutants(4) if mutant.caught_by not in found] == []
+    assert [(mutant.name, found) for mutant, found in mutants(8) if mutant.caught_by not in found] == []
 
 
 def test_what_catches_a_mutant_is_the_mutant() -> None:
