@@ -50,11 +50,10 @@ def test_fixed_seeds(api: str) -> None:
     judged([make(seed, api) for seed in SEEDS])
 
 
-def test_every_action_everywhere() -> None:
+@pytest.mark.parametrize("api", APIS)
+def test_every_action_everywhere(api: str) -> None:
     """`--enumerated` is this at every position."""
-    plan = [schedule for api in APIS for schedule in chosen(api)]
-    assert len(plan) >= 400
-    assert set(judged(plan).faults) >= set(ACTIONS)
+    assert set(judged(list(chosen(api))).faults) >= set(ACTIONS)
 
 
 def test_seeds_that_once_failed() -> None:
