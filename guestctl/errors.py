@@ -103,6 +103,7 @@ NEXT_STEPS: dict[str, str] = {
     "timeout": "Raise --timeout, or look at `guestctl history` for what did arrive.",
     "timeout.busy": "Stop the other command (`guestctl listen` or `chat`?), or give this one more --timeout.",
     "session.none": "Create one with `guestctl session create`.",
+    "session.no_token": "It lasts as long as its command, `guestctl ask` or `chat`; else set `store_tokens: database`.",
     "session.gone": "The service no longer knows this session; `guestctl session create` starts another.",
     "session.expired": "Start another with `guestctl session create`; `guestctl ask` does so by itself.",
     "session.cleared": "Start another with `guestctl session create`.",

@@ -491,7 +491,7 @@ def not_stored(session: Session) -> SessionOver:
     """Why a session without its token is of no use."""
     return SessionOver(
         f"the token of session {session.name!r} was not stored (store_tokens: memory)",
-        code="session.none",
+        code="session.no_token",
         api=session.api,
     )
 

@@ -125,6 +125,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "timeout": (Exit.TIMED_OUT, "the awaited thing did not come in time", "the service was reached, but nobody answered", "leaves the session as it is"),
     "timeout.busy": (Exit.TIMED_OUT, "other guestctl processes hold what this one needs", "three sockets of one session, a send in flight, or a refresh under way", "waits for its turn, within --timeout"),
     "session.none": (Exit.SESSION_OVER, "there is no stored session", "none was created under this profile, API and address, or it was forgotten", "creates none silently"),
+    "session.no_token": (Exit.SESSION_OVER, "the session's token was never stored", "`store_tokens: memory`, and another command made the session", "sends nothing; where the API gives another token, asks for that instead"),
     "session.gone": (Exit.SESSION_OVER, "the service does not know the session any more", "expired, cleared, or made by another deployment", "sends nothing more"),
     "session.expired": (Exit.SESSION_OVER, "the session expired", "no activity for the session's duration", "marks it over; `ask` starts another"),
     "session.cleared": (Exit.SESSION_OVER, "the conversation was cleared", "by the guest, here or on another device", "marks it over"),

@@ -38,7 +38,7 @@ _ENDS = frozenset({"read_only", "ended", "expired", "cleared", "logged_out"})
 
 
 #: Codes of a session that is over though nobody ended the conversation.
-_NOT_THE_END = frozenset({"session.evicted", "session.none"})
+_NOT_THE_END = frozenset({"session.evicted", "session.no_token", "session.none"})
 _ENDED = frozenset({"conflict.read_only", "conflict.ended"})
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("✓", "service"), "warning": ("!", "warn"), "failed": ("✗", "bad"), "skipped": ("–", "dim")}
 
 
-@command("guestctl -p staging doctor", "guestctl doctor wss://webmessaging.mypurecloud.de/v1", timeout=60.0)
+@command("guestctl -p staging doctor", "guestctl doctor wss://webmessaging.mypurecloud.de/v1")
 def doctor(
     run: Invocation,
     urls: Annotated[

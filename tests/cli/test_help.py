@@ -152,7 +152,7 @@ def test_what_is_no_command(argv: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("words", "default"),
-    [("send", "30"), ("doctor", "60"), ("sandbox serve", "none"), ("sandbox exec", "none"), ("replay", "none")],
+    [("send", "30"), ("doctor", "30"), ("sandbox serve", "none"), ("sandbox exec", "none"), ("replay", "none")],
 )
 def test_the_timeout_told_is_the_commands_own(alone: Front, words: str, default: str) -> None:
     assert f"seconds, 500ms or 2m (default {default})" in alone(*words.split(), "--help").out

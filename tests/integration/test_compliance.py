@@ -681,8 +681,9 @@ def test_tokens_kept_in_memory(guest: Guest, room: Room, sandbox: Sandbox) -> No
     guest.ok("session", "create", **memory)
     sent = guest("send", "hi", **memory)
     if sent.code != 0:
-        error = check(sent, 10, "session.none", "was not stored")
-        assert "session create" in error["hint"]
+        error = check(sent, 10, "session.no_token", "was not stored")
+        assert "guestctl ask" in error["hint"]
+        assert "store_tokens" in error["hint"]
         assert sent.out == "" or sent.record["delivery"] == "not_sent"
         assert room.texts() == []
     else:
