@@ -503,16 +503,21 @@ CHECKS = ("profile", "state", *_AFTER_PROFILE)
 
 def _red(check: str, failure: Failure, *, target: str | None = None, seconds: float | None = None) -> Finding:
     said = failure.message.removeprefix(f"{target}: ")
-    return Finding(check, "failed", said, target, failure.code, failure.hint, seconds)
+    return Finding(check, "failed", said, target, failure.code, _fix(failure.hint), seconds)
+
+
+def _fix(hint: str | None) -> str | None:
+    """A next step without its last clause, where that sends to the doctor."""
+    return hint and re.sub(r"; `guestctl doctor` [^;]*$", ".", hint)
 
 
 def _wrong(check: str, found: str, code: str, *, target: str | None = None) -> Finding:
-    return Finding(check, "failed", found, target, code, NEXT_STEPS[code])
+    return Finding(check, "failed", found, target, code, _fix(NEXT_STEPS[code]))
 
 
 def _advised(check: str, found: str, code: str, *, target: str) -> Finding:
     """Nothing wrong between here and a conversation, but the next command will say no."""
-    return Finding(check, "warning", found, target, fix=NEXT_STEPS[code])
+    return Finding(check, "warning", found, target, fix=_fix(NEXT_STEPS[code]))
 
 
 def _skipped(check: str, why: str, target: str | None = None) -> Finding:

@@ -214,8 +214,8 @@ def test_malformed_answer(front: Front) -> None:
     front("session", "create")
     front("sandbox", "fault", "garbage:on=socket")
     try:
-        broken = front("listen", "--for", "2", "--timeout", "2")
-        refused = front("session", "create", "--as", "other", "--timeout", "2")
+        broken = front("listen", "--for", "2", "--timeout", "10")
+        refused = front("session", "create", "--as", "other", "--timeout", "10")
     finally:
         front("sandbox", "fault", "--clear")
     assert {broken.code, refused.code} <= {0, 11}

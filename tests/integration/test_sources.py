@@ -521,7 +521,7 @@ def test_at_most_three_retries(talking: Guest, room: Room, time: Hurried, route:
 
 
 @of("messaging-conversations")
-@pytest.mark.parametrize("command", [("send", "hi"), ("listen", "--for", "100ms"), ("resume",)])
+@pytest.mark.parametrize("command", [("send", "hi"), ("listen", "--for", "1s"), ("resume",)])
 def test_a_graceful_close(talking: Guest, command: tuple[str, ...]) -> None:
     _, trace = talking.traced(*command)
     assert goodbyes(trace) == [(1000, "Client shutting down")]
