@@ -56,6 +56,10 @@ def test_every_action_everywhere(api: str) -> None:
     assert set(judged(list(chosen(api))).faults) >= set(ACTIONS)
 
 
+def test_there_are_enough_of_them() -> None:
+    assert sum(len(list(chosen(api))) for api in APIS) >= 400
+
+
 def test_seeds_that_once_failed() -> None:
     judged([make(seed, api) for api, seed in TELLING])
 

@@ -35,6 +35,7 @@ from guestctl.errors import (
 )
 from guestctl.model import Credential, Deployment, Profile, Secret, Session
 from tests.fakes import FakeClock
+from tests.next_steps import fix_of
 
 NOW = 1_770_000_000.0
 GOOD = Deployment(attachments=True, disconnect="ReadOnly")
@@ -144,12 +145,6 @@ def told(probes: Hand) -> dict[str, Finding]:
         else:
             assert finding.fix == (fix_of(finding.failure) if finding.failure else None), finding
     return {finding.check: finding for finding in found}
-
-
-def fix_of(code: str) -> str:
-    """The next step, but for a clause that sends to the doctor: it is the doctor who says it."""
-    step, to_the_doctor, _ = NEXT_STEPS[code].partition("; `guestctl doctor`")
-    return f"{step}." if to_the_doctor else step
 
 
 def reds(probes: Hand) -> dict[str, str | None]:
