@@ -24,10 +24,9 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from guestctl import __version__
 from guestctl.clock import Clock, Deadline, SystemClock
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.base import Dialect, Page
 from guestctl.dialects.declared import Ability
 from guestctl.dialects.parts import Files, SigningIn
 from guestctl.errors import (
@@ -42,6 +41,7 @@ from guestctl.errors import (
 )
 from guestctl.exchange import Connector, Exchange, not_stored, oauth_scope
 from guestctl.files import looked_at
+from guestctl.jwt_claims import expiry_of
 from guestctl.line import Line
 from guestctl.listening import Listener
 from guestctl.model import (
@@ -49,10 +49,10 @@ from guestctl.model import (
     Credential,
     Deployment,
     Event,
-    Json,
     Message,
     Opening,
     Outgoing,
+    Position,
     Presence,
     Profile,
     Secret,
@@ -61,10 +61,12 @@ from guestctl.model import (
 )
 from guestctl.opening import open_line, refuse_over
 from guestctl.paging import Window, current, following, newest, no_message, whole
-from guestctl.saying import Answer, Awaited, Sent, check_said, goes_on, needs_another, recent, say
+from guestctl.results import Report, Resumed, Sent
+from guestctl.saying import Answer, Awaited, check_said, goes_on, needs_another, recent, say
 from guestctl.sending import settle_open
-from guestctl.state import Activity, LedgerEntry, State, replaced
-from guestctl.values import immutable
+from guestctl.state import LedgerEntry, State, replaced
+from guestctl.values import Json
+from guestctl.version import __version__
 from guestctl.wire import Flow, Request, done, is_trace_context
 
 if TYPE_CHECKING:
@@ -80,23 +82,6 @@ GREETING = 2.0
 TYPING_EVERY = 5.0
 #: Bytes a download may have.
 DOWNLOAD_LIMIT = 64 * 1024 * 1024
-
-
-@immutable
-class Resumed:
-    """A re-attached session and what was said since the last line seen."""
-
-    session: Session
-    missed: tuple[Message, ...]
-
-
-@immutable
-class Report:
-    """A session's duration in milliseconds and its activity log."""
-
-    session: Session
-    duration_ms: int
-    log: tuple[Activity, ...]
 
 
 class Client:
@@ -746,7 +731,7 @@ class Client:
         held = exchange.session.credential(kind)
         if if_expiring is not None and held is not None:
             # As the user says: not bounded by the token's life, as renewing ahead of use is.
-            expires_at = _expiry(held, self.clock.now())
+            expires_at = expiry_of(held, self.clock.now())
             if expires_at is None or expires_at - self.clock.now() > if_expiring:
                 return exchange.session
         exchange.renew(kind, deadline, stale=held)
@@ -894,18 +879,6 @@ def _opened_with(session: Session) -> Opening:
     """What was said when it was opened, for the one that takes its place."""
     said: Any = session.opening
     return Opening(**{**(said if isinstance(said, dict) else {}), "name": session.name})
-
-
-def _expiry(held: Credential, now: float) -> float | None:
-    """When it expires, as the service has told or the token says itself."""
-    from guestctl.jwt_claims import inspect
-
-    if held.expires_at is not None:
-        return held.expires_at
-    try:
-        return inspect(held.secret, now).expires_at
-    except Unauthorised:  # not a token one could read
-        return None
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

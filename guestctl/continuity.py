@@ -17,8 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from guestctl.dialects.base import Position
-from guestctl.model import Event, Gap, Message, Presence
+from guestctl.model import Event, Gap, Message, Position, Presence
 
 #: Ids remembered for dropping doubles; a window of this many messages cannot repeat unnoticed.
 REMEMBERED = 10_000

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from guestctl.client import Client
 from guestctl.clock import Clock
 from guestctl.errors import CheckFailed
+from guestctl.humanize import span
 from guestctl.model import Message, Opening, Secret
 from guestctl.profiles import SANDBOX, resolve
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox_admin import SandboxAdmin
 from guestctl.state import State
-from guestctl.views import span
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Observer

@@ -16,11 +16,11 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from guestctl.clock import Clock, rfc3339
-from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.addresses import nearest_addresses, place_of, places_of
 from guestctl.dialects.base import Dialect
 from guestctl.errors import NEXT_STEPS, Failure, Forbidden, NetworkError, Refused
+from guestctl.humanize import span
 from guestctl.model import Credential, Deployment, Session
-from guestctl.views import span
 
 T = TypeVar("T")
 
@@ -575,52 +575,13 @@ def _judge_sign_in(found: Deployment) -> Finding:
 # --- addresses ---
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A published address that fits: of which API, what for, and whether the host fits too."""
-
-    api: str
-    purpose: str
-    pattern: str
-    host_fits: bool
-    socket: bool
-
-
-def place_of(url: str) -> str:
-    """host:port of an address. A port of the scheme's own is written too."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme in {"https", "wss"} else 80)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def places_of(url: str) -> list[Place]:
-    """Every published address this one may be; those whose host fits alone, when there are any."""
-    parts = urlsplit(url)
-    path = parts.path.rstrip("/")
-    found: list[Place] = []
-    for name in NAMES:
-        for purpose, pattern in dialect_class(name).places:
-            published = urlsplit(pattern)
-            host_fits = re.fullmatch(_compiled(published.netloc, r"[^/]+?"), parts.hostname or "") is not None
-            if path:
-                fits = re.fullmatch(_compiled(published.path, "[^/]+"), path) is not None
-            else:
-                fits, purpose = host_fits, "base address"
-            place = Place(name, purpose, pattern, host_fits, published.scheme == "wss")
-            if fits and place not in found:
-                found.append(place)
-    exact = [place for place in found if place.host_fits]
-    return exact or found
-
-
 def judge_address(url: str, api: str | None) -> Finding:
     """Which API an address belongs to. Red when it belongs to none, or not to the profile's."""
     parts = urlsplit(url)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     found = places_of(url)
     if not found:
-        near = " or ".join(_nearest(parts.path)) or "nothing like it is published"
+        near = " or ".join(nearest_addresses(parts.path)) or "nothing like it is published"
         return _wrong("url", f"no API of guestctl's has this address; nearest: {near}", "doctor.url", target=shown)
     said = ", ".join(dict.fromkeys(f"{place.api} ({place.purpose})" for place in found))
     if api is not None and api not in {place.api for place in found}:
@@ -630,18 +591,3 @@ def judge_address(url: str, api: str | None) -> Finding:
         right = "wss" if not is_socket else "https"
         return Finding("url", "warning", f"{said}; it is asked with {right}://, not {parts.scheme}://", shown)
     return Finding("url", "ok", said, shown)
-
-
-def _compiled(pattern: str, part: str) -> str:
-    return re.sub(r"\\{\w+\\}", lambda _: part, re.escape(pattern))
-
-
-def _nearest(path: str) -> list[str]:
-    """Up to two published paths that look like this one, with their API."""
-    from difflib import get_close_matches
-
-    known: dict[str, str] = {}
-    for name in NAMES:
-        for _, pattern in dialect_class(name).places:
-            known.setdefault(urlsplit(pattern).path, name)
-    return [f"{found} ({known[found]})" for found in get_close_matches(path, known, 2, 0.6)]

@@ -18,9 +18,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from guestctl import __version__
 from guestctl.clock import Clock, Deadline
-from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.base import Dialect, Page
 from guestctl.dialects.declared import Backoff
 from guestctl.errors import (
     Conflict,
@@ -34,8 +33,10 @@ from guestctl.errors import (
     UsageError,
 )
 from guestctl.line import Line
-from guestctl.model import OVER, Credential, CredentialKind, Json, Message, Profile, Secret, Session, SessionState
+from guestctl.model import OVER, Credential, CredentialKind, Message, Position, Profile, Secret, Session, SessionState
 from guestctl.state import State, owner_of
+from guestctl.values import Json
+from guestctl.version import __version__
 from guestctl.wire import Call, Flow, Frame, Heard, Rejection, Reply, Request, Turn
 
 if TYPE_CHECKING:

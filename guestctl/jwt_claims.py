@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from guestctl.clock import rfc3339
 from guestctl.errors import Unauthorised
-from guestctl.model import Json, Secret
+from guestctl.model import Credential, Secret
 from guestctl.redact import Redactor
+from guestctl.values import Json
 
 #: What a bearer token may consist of (RFC 6750 §2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}", re.ASCII)
@@ -107,3 +108,15 @@ def _moment(claims: dict[str, Json], name: str) -> float | None:
 
 def _expiry_problem(expires_at: float | None, now: float) -> tuple[str, ...]:
     return (f"expired {rfc3339(expires_at)}",) if expires_at is not None and expires_at <= now else ()
+
+
+def expiry_of(held: Credential, now: float) -> float | None:
+    """When it expires, as the service has told or the token says itself."""
+    from guestctl.jwt_claims import inspect
+
+    if held.expires_at is not None:
+        return held.expires_at
+    try:
+        return inspect(held.secret, now).expires_at
+    except Unauthorised:  # not a token one could read
+        return None

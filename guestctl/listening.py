@@ -14,11 +14,10 @@ from typing import TypeVar
 
 from guestctl.clock import Deadline
 from guestctl.continuity import Merge
-from guestctl.dialects.base import Position
 from guestctl.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
 from guestctl.exchange import LAG_PATIENCE, LAG_PAUSE, Exchange, jittered
 from guestctl.line import Line, ending
-from guestctl.model import Connection, Event, Gap, Message, Presence, Session, SessionEvent, SessionState
+from guestctl.model import Connection, Event, Gap, Message, Position, Presence, Session, SessionEvent, SessionState
 from guestctl.opening import open_once
 from guestctl.paging import Fetch, Item, following, latest
 from guestctl.state import LedgerEntry

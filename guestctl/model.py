@@ -10,12 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from guestctl.values import immutable
-
-Json: TypeAlias = Any
-"""A decoded JSON value; what it holds is checked where it is read."""
+from guestctl.values import Json, immutable
 
 Role: TypeAlias = Literal["guest", "bot", "agent", "system"]
 Direction: TypeAlias = Literal["inbound", "outbound"]
@@ -404,3 +401,12 @@ class Unknown:
 
 Event: TypeAlias = Message | Typing | Presence | SessionEvent | Connection | Gap | Unknown
 """What a listener sees."""
+
+
+@immutable
+class Position:
+    """A place in a conversation: everything after this message is wanted."""
+
+    id: str
+    sequence: int | None = None
+    time: str | None = None

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from guestctl.clock import epoch_of
-from guestctl.dialects.base import Page, Position
+from guestctl.dialects.base import Page
 from guestctl.dialects.declared import Paging
 from guestctl.errors import Unreadable, UsageError
-from guestctl.model import Message, Presence, Unknown
+from guestctl.model import Message, Position, Presence, Unknown
 from guestctl.values import immutable
 
 Item: TypeAlias = Message | Presence

@@ -21,8 +21,9 @@ from guestctl.dialects.base import Dialect
 from guestctl.dialects.declared import Ability
 from guestctl.errors import Failure
 from guestctl.files import LocalFile, looked_at
-from guestctl.model import Credential, CredentialKind, Json, Opening, Outgoing, Profile, Secret, Session, SignIn
+from guestctl.model import Credential, CredentialKind, Opening, Outgoing, Profile, Secret, Session, SignIn
 from guestctl.saying import check_said, each_message, goes_on, needs_another, socket_first
+from guestctl.values import Json
 from guestctl.wire import Call, Flow, Granted, Heard, Opened, Request, Step, Turn
 
 T = TypeVar("T")

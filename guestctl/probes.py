@@ -299,7 +299,7 @@ class RealProbes:
 
 
 def _left(seconds: float) -> str:
-    from guestctl.views import span
+    from guestctl.humanize import span
 
     return f"{span(seconds)} left" if seconds > 0 else "expired"
 

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from guestctl.errors import UsageError
-from guestctl.model import Json, Secret
+from guestctl.model import Secret
 from guestctl.regions import domain_of
-from guestctl.values import immutable
+from guestctl.values import Json, immutable
 
 #: Half a character: what Python makes of bytes in the environment that are not UTF-8.
 SURROGATE = re.compile("[\ud800-\udfff]")

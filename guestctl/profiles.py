@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from guestctl.errors import UsageError
-from guestctl.model import Json, Profile, Retry
+from guestctl.model import Profile, Retry
 from guestctl.profile_keys import GROUPS, KEYS, SURROGATE, read_value, suggest, unknown_key, variable
 from guestctl.regions import REGIONS
 from guestctl.strict_yaml import Located, read
-from guestctl.values import immutable
+from guestctl.values import Json, immutable
 
 FILE = "profiles.yaml"
 FOUND_HERE = "working directory"

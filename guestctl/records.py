@@ -16,7 +16,6 @@ from guestctl.model import (
     Delivery,
     Event,
     Gap,
-    Json,
     Message,
     Option,
     Presence,
@@ -26,10 +25,11 @@ from guestctl.model import (
     Typing,
     Unknown,
 )
+from guestctl.values import Json
 
 if TYPE_CHECKING:
-    from guestctl.client import Report
     from guestctl.errors import Failure
+    from guestctl.results import Report
 
 Record: TypeAlias = dict[str, Any]
 

@@ -16,7 +16,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
-from guestctl.model import Json, Secret
+from guestctl.model import Secret
+from guestctl.values import Json
 
 #: A member whose name, folded to letters only, ends like this holds a secret.
 _SECRET_ENDINGS = ("token", "jwt", "secret", "password", "authorization", "cookie", "codeverifier", "adminkey")

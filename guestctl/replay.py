@@ -381,7 +381,7 @@ def faces(recording: Recording, *, pace: bool = False) -> Callable[[World, Fault
 def apis_of(recording: Recording) -> list[str]:
     """The APIs that could have spoken this: each has every address of it."""
     from guestctl.dialects import NAMES
-    from guestctl.doctor import places_of
+    from guestctl.dialects.addresses import places_of
 
     common: set[str] = set(NAMES)
     for act in recording.acts:

@@ -21,7 +21,8 @@ from guestctl.errors import (
     Unreadable,
     UsageError,
 )
-from guestctl.model import Json, Secret
+from guestctl.model import Secret
+from guestctl.values import Json
 
 _PATH = "/sandbox/admin"
 _BODY_LIMIT = 64 * 1024 * 1024  # the report of a long-lived sandbox is long

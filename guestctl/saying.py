@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeAlias, cast
 
 from guestctl.clock import Deadline
-from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.base import Dialect, Page
 from guestctl.dialects.declared import Ability
 from guestctl.errors import CheckFailed, Conflict, Failure, SessionOver, TimedOut, Unsupported, UsageError
 from guestctl.exchange import Exchange
@@ -24,16 +24,17 @@ from guestctl.model import (
     Connection,
     Delivery,
     Event,
-    Json,
     Message,
     Outgoing,
+    Position,
     Presence,
     Session,
     SessionEvent,
 )
 from guestctl.paging import messages, newest
+from guestctl.results import Sent
 from guestctl.sending import deliver
-from guestctl.values import immutable
+from guestctl.values import Json, immutable
 
 #: How many of the newest messages are searched for something to pick.
 PICK_AMONG = 50
@@ -42,19 +43,6 @@ _ENDED = frozenset({"conflict.ended", "session.ended", "session.cleared", "sessi
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told (bytes done, bytes in all)."""
-
-
-@immutable
-class Sent:
-    """What became of a send. `message` is the service's copy, None when there is none; `earlier`: those
-    accepted before it, when several files made several messages."""
-
-    key: str
-    delivery: Delivery
-    text: str = ""
-    message: Message | None = None
-    reply: Message | None = None
-    earlier: tuple[Message, ...] = ()
 
 
 @immutable

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from guestctl.clock import Deadline
-from guestctl.dialects.base import Page, Position
+from guestctl.dialects.base import Page
 from guestctl.dialects.declared import Paging
 from guestctl.errors import (
     Failure,
@@ -29,7 +29,7 @@ from guestctl.errors import (
     Unreadable,
 )
 from guestctl.exchange import LIMIT_RETRIES, Exchange
-from guestctl.model import Message, Option, Outgoing, Sender
+from guestctl.model import Message, Option, Outgoing, Position, Sender
 from guestctl.paging import following
 from guestctl.state import OutboxRow, SendState
 

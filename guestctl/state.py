@@ -27,8 +27,9 @@ from typing import Any, Literal, TypeAlias
 from guestctl.clock import Clock, Deadline
 from guestctl.database import Database, Run, until_free
 from guestctl.errors import SessionOver, TimedOut, UsageError
-from guestctl.model import Credential, CredentialKind, Json, Limits, Secret, Session
-from guestctl.values import immutable
+from guestctl.model import Credential, CredentialKind, Limits, Secret, Session
+from guestctl.results import Activity
+from guestctl.values import Json, immutable
 
 KEPT = 10_000
 """Ledger entries, settled sends and activity lines kept for one session."""
@@ -78,15 +79,6 @@ class Cursor:
     id: str | None
     sequence: int | None = None
     time: str | None = None
-
-
-@immutable
-class Activity:
-    """One line of a session's activity log; `at` in epoch seconds."""
-
-    at: float
-    event: str
-    details: Mapping[str, Json]
 
 
 class State:

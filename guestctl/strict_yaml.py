@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from guestctl.errors import UsageError
-from guestctl.model import Json
-from guestctl.values import immutable
+from guestctl.values import Json, immutable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20

@@ -12,9 +12,9 @@ from datetime import timezone
 from typing import Literal, TypeAlias
 
 from guestctl import offering
+from guestctl.humanize import size_of
 from guestctl.records import Record
 from guestctl.terminal import visible
-from guestctl.views import size_of
 
 Format: TypeAlias = Literal["md", "html", "txt"]
 FORMATS: tuple[Format, ...] = ("md", "html", "txt")

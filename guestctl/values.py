@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+Json: TypeAlias = Any
+"""A decoded JSON value; what it holds is checked where it is read."""
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform

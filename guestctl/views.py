@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from guestctl.clock import epoch_of
+from guestctl.humanize import size_of, span
 from guestctl.model import OVER
 from guestctl.offering import lines as offered
 from guestctl.records import Record
@@ -240,26 +241,6 @@ def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Term
     with console.capture() as drawn:
         console.print(table)
     return "\n".join(line.rstrip() for line in drawn.get().rstrip("\n").split("\n"))
-
-
-def span(seconds: float) -> str:
-    """A duration in its two largest units: `1 h 12 min`, `45 s`."""
-    left = int(seconds)
-    found = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if left >= size:
-            found.append(f"{left // size} {unit}")
-            left %= size
-    return " ".join(found[:2]) or "0 s"
-
-
-def size_of(count: int | None) -> str:
-    """A size in bytes, for reading."""
-    if count is None:
-        return "size unknown"
-    if count < 1000:
-        return f"{count} B"
-    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
 def when(time: str) -> str:

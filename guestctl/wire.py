@@ -17,8 +17,8 @@ from dataclasses import field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from guestctl.errors import Failure, Unreadable
-from guestctl.model import CredentialKind, Event, Json, Secret
-from guestctl.values import immutable
+from guestctl.model import CredentialKind, Event, Secret
+from guestctl.values import Json, immutable
 
 T = TypeVar("T")
 

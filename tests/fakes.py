@@ -16,7 +16,7 @@ import pytest
 
 from guestctl.clock import Deadline
 from guestctl.errors import Failure, NetworkError
-from guestctl.model import Json
+from guestctl.values import Json
 from guestctl.wire import Call, Flow, Frame, Heard, Reply, Request, Turn
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from pathlib import Path
 import typer
 from typer.main import get_command
 
-from guestctl import __version__
 from guestctl.cli.help import sections, usage
 from guestctl.cli.options import PANEL, Leaf
 from guestctl.cli.registry import COMMANDS, TOPICS
 from guestctl.explain import everything
+from guestctl.version import __version__
 from tests.readme import spoken
 
 MANUAL = Path(__file__).parent.parent / "docs" / "guestctl.1"

@@ -22,7 +22,7 @@ from guestctl.client import Client
 from guestctl.errors import Conflict, Failure, InDoubt, NetworkError, SessionOver
 from guestctl.model import Connection, Event, Gap, Message, Opening, Presence, SessionEvent
 from guestctl.redact import Redactor
-from guestctl.saying import Sent
+from guestctl.results import Sent
 
 T = TypeVar("T")
 

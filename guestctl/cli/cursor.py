@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from guestctl.continuity import position_of
-from guestctl.dialects.base import Position
 from guestctl.errors import UsageError
-from guestctl.model import Message, Session
+from guestctl.model import Message, Position, Session
 from guestctl.state import Cursor, State
 
 

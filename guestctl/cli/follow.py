@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from guestctl.cli.cursor import CursorFile
-    from guestctl.dialects.base import Position
+    from guestctl.model import Position
     from guestctl.transcript import Format
 
 Raw = Annotated[bool, typer.Option("--raw", help="the service's own object too")]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from guestctl.clock import Clock, SystemClock, rfc3339
 from guestctl.errors import Failure, UsageError
-from guestctl.model import Json
 from guestctl.output import Output
+from guestctl.values import Json
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Common

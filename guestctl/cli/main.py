@@ -78,7 +78,7 @@ class _Run:
 
             self.out.verbatim(page(topic, self.terminal.width))
         elif "--version" in rest:
-            from guestctl import __version__
+            from guestctl.version import __version__
 
             self.out.verbatim(f"guestctl {__version__}\n")
         elif words:

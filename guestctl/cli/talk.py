@@ -21,7 +21,7 @@ from guestctl.model import Outgoing
 from guestctl.records import Record, message_record, sent_record
 
 if TYPE_CHECKING:
-    from guestctl.saying import Sent
+    from guestctl.results import Sent
 
 
 @command('guestctl ask "opening hours?"', 'guestctl ask --new "hello" --timeout 5')

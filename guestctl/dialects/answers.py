@@ -15,7 +15,8 @@ from guestctl.clock import epoch_of, rfc3339
 from guestctl.dialects.content import date_slots, list_items, objects, text_of
 from guestctl.dialects.parts import RichContent
 from guestctl.errors import UsageError
-from guestctl.model import FormField, Json, Message, Option, Outgoing
+from guestctl.model import FormField, Message, Option, Outgoing
+from guestctl.values import Json
 
 
 class WebContent(RichContent):

@@ -26,26 +26,17 @@ from guestctl.errors import Unreadable, Unsupported, UsageError
 from guestctl.model import (
     Credential,
     CredentialKind,
-    Json,
     Message,
     Opening,
     Outgoing,
+    Position,
     Presence,
     Profile,
     Session,
     Unknown,
 )
-from guestctl.values import immutable
+from guestctl.values import Json, immutable
 from guestctl.wire import Door, Flow, Frame, Heard, Turn, done, load_json
-
-
-@immutable
-class Position:
-    """A place in a conversation: everything after this message is wanted."""
-
-    id: str
-    sequence: int | None = None
-    time: str | None = None
 
 
 @immutable

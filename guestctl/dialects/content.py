@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from guestctl.model import Attachment, Json, Option, Outgoing, Secret
+from guestctl.model import Attachment, Option, Outgoing, Secret
+from guestctl.values import Json
 
 
 def objects(value: Json) -> Iterator[dict[str, Json]]:

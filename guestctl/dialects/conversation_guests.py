@@ -11,23 +11,24 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
 from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.pages import fixed_history, read_message, read_time
 from guestctl.errors import Conflict, Failure, UsageError
 from guestctl.model import (
     CredentialKind,
-    Json,
     Message,
     Opening,
     Outgoing,
+    Position,
     Profile,
     Sender,
     Session,
     SessionEvent,
     Unknown,
 )
+from guestctl.values import Json
 from guestctl.wire import (
     Accepted,
     Door,

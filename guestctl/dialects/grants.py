@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from guestctl.dialects.refusals import http_date
 from guestctl.errors import Unauthorised, Unreadable, UsageError
-from guestctl.model import Credential, Json, Profile, Secret
+from guestctl.model import Credential, Profile, Secret
+from guestctl.values import Json
 from guestctl.wire import Flow, Reply, Request, call, take
 
 #: Seconds (a century) beyond which a life is no life but a mistake.

@@ -10,7 +10,8 @@ from guestctl.dialects.base import id_in_path
 from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.sequenced import Sequenced
-from guestctl.model import Json, Opening, Session
+from guestctl.model import Opening, Session
+from guestctl.values import Json
 from guestctl.wire import Flow, Request, call, take
 
 

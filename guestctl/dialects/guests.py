@@ -10,22 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
 from guestctl.dialects.declared import Ability, Rate, Standing
 from guestctl.dialects.grants import client_credentials, guest_token
 from guestctl.dialects.pages import as_object, fixed_history, read_message
 from guestctl.dialects.refusals import CloseAction
 from guestctl.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
-from guestctl.model import (
-    Credential,
-    CredentialKind,
-    Json,
-    Message,
-    Opening,
-    Outgoing,
-    Session,
-    Unknown,
-)
+from guestctl.model import Credential, CredentialKind, Message, Opening, Outgoing, Position, Session, Unknown
+from guestctl.values import Json
 from guestctl.wire import (
     Door,
     Flow,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
 from guestctl.dialects.declared import Ability, Standing
 from guestctl.dialects.grants import guest_token
 from guestctl.dialects.pages import as_object, from_start, read_time
@@ -19,10 +19,10 @@ from guestctl.errors import Failure, UsageError
 from guestctl.model import (
     Credential,
     CredentialKind,
-    Json,
     Message,
     Opening,
     Outgoing,
+    Position,
     Role,
     Sender,
     Session,
@@ -30,6 +30,7 @@ from guestctl.model import (
     Source,
     Unknown,
 )
+from guestctl.values import Json
 from guestctl.wire import (
     Door,
     Flow,

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import cast
 
-from guestctl.dialects.base import Page, Position, normalised_time
+from guestctl.dialects.base import Page, normalised_time
 from guestctl.errors import SessionOver, Unreadable
-from guestctl.model import Direction, Json, Message, Presence, Role, Sender, Source, Unknown
+from guestctl.model import Direction, Message, Position, Presence, Role, Sender, Source, Unknown
+from guestctl.values import Json
 from guestctl.wire import Flow, Request, call, give, take
 
 #: The most one page may be asked for.

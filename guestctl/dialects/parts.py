@@ -9,7 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from guestctl.model import Credential, Deployment, FormField, Json, Message, Opening, Outgoing, Session, SignIn
+from guestctl.model import Credential, Deployment, FormField, Message, Opening, Outgoing, Session, SignIn
+from guestctl.values import Json
 from guestctl.wire import Flow, Request
 
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urlencode, urlsplit
 
-from guestctl.dialects.base import Dialect, Page, Position, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
 from guestctl.dialects.pages import LIMIT, from_start, read_message, read_sender, read_time
 from guestctl.errors import Failure, Unauthorised, Unreadable
-from guestctl.model import Json, Message, Opening, Outgoing, Sender, Session, SessionEvent, Source, Typing, Unknown
+from guestctl.model import Message, Opening, Outgoing, Position, Sender, Session, SessionEvent, Source, Typing, Unknown
+from guestctl.values import Json
 from guestctl.wire import Door, Flow, Frame, Heard, Opened, Request, answered, call, take, turn
 
 

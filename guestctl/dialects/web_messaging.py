@@ -12,7 +12,7 @@ from dataclasses import replace
 from urllib.parse import urlencode, urlsplit
 
 from guestctl.dialects.answers import WebContent
-from guestctl.dialects.base import Dialect, Page, Position, normalised_time
+from guestctl.dialects.base import Dialect, Page, normalised_time
 from guestctl.dialects.content import read_attachments, read_options, write_message
 from guestctl.dialects.declared import Ability, Paging, Rate, Standing
 from guestctl.dialects.parts import Files, Published, RichContent, SigningIn
@@ -32,11 +32,11 @@ from guestctl.model import (
     Credential,
     CredentialKind,
     Deployment,
-    Json,
     Limits,
     Message,
     Opening,
     Outgoing,
+    Position,
     Presence,
     Secret,
     Sender,
@@ -47,6 +47,7 @@ from guestctl.model import (
     Typing,
     Unknown,
 )
+from guestctl.values import Json
 from guestctl.wire import (
     Alive,
     Door,

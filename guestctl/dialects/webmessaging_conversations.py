@@ -6,12 +6,13 @@ libraries, what time it is, who refreshes when. No socket is published: listenin
 
 from __future__ import annotations
 
-from guestctl.dialects.base import Dialect, Page, Position, id_in_path
+from guestctl.dialects.base import Dialect, Page, id_in_path
 from guestctl.dialects.declared import Ability, Backoff, Standing
 from guestctl.dialects.grants import client_credentials, guest_token
 from guestctl.dialects.pages import fixed_history, read_time
 from guestctl.errors import Refused, SessionOver
-from guestctl.model import Credential, CredentialKind, Json, Message, Opening, Outgoing, Sender, Session
+from guestctl.model import Credential, CredentialKind, Message, Opening, Outgoing, Position, Sender, Session
+from guestctl.values import Json
 from guestctl.wire import Flow, Request, call, take
 
 SCOPE = "webmessaging:conversation:write"

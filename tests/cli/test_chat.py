@@ -41,10 +41,10 @@ from guestctl.model import (
     Typing,
 )
 from guestctl.records import Record
+from guestctl.results import Sent
 from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
-from guestctl.saying import Sent
 from tests.cli.conftest import Front
 from tests.fakes import FakeClock
 from tests.unit.test_answers import FORM

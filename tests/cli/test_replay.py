@@ -18,7 +18,7 @@ import pytest
 
 from guestctl.clock import epoch_of
 from guestctl.dialects import NAMES
-from guestctl.doctor import places_of
+from guestctl.dialects.addresses import places_of
 from guestctl.errors import UsageError
 from guestctl.replay import Act, Recording, Script, Word, apis_of, faces, kind_of, load, pattern_of
 from guestctl.sandbox.options import SandboxOptions

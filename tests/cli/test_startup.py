@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl import __version__
+from guestctl.version import __version__
 from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,7 @@ import pytest
 
 from guestctl.cli.cursor import CursorFile
 from guestctl.clock import SystemClock
-from guestctl.dialects.base import Position
-from guestctl.model import Message, Session
+from guestctl.model import Message, Position, Session
 from guestctl.state import State
 from tests.faults.conftest import Enter
 from tests.faults.processes import Shell, records, stop, traced

@@ -11,9 +11,9 @@ import pytest
 
 from guestctl.client import Client
 from guestctl.clock import Deadline, SystemClock
-from guestctl.dialects.base import Page, Position
+from guestctl.dialects.base import Page
 from guestctl.exchange import Exchange
-from guestctl.model import Connection
+from guestctl.model import Connection, Position
 from guestctl.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Room, check

@@ -24,10 +24,10 @@ from guestctl import jwt_claims
 from guestctl.checking import script as check_script
 from guestctl.cli.cursor import CursorFile
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Dialect, Position
+from guestctl.dialects.base import Dialect
 from guestctl.dialects.refusals import retry_after
 from guestctl.errors import Failure, TimedOut
-from guestctl.model import Opening, Profile, Secret, Session
+from guestctl.model import Opening, Position, Profile, Secret, Session
 from guestctl.output import Output
 from guestctl.profiles import load
 from guestctl.records import event_record

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from guestctl.clock import Deadline, rfc3339
-from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.base import Dialect, Page
 from guestctl.dialects.declared import Ability, Paging, Standing
 from guestctl.errors import Failure, NetworkError, Unreadable
 from guestctl.exchange import Connector, Exchange
@@ -25,10 +25,10 @@ from guestctl.model import (
     Credential,
     CredentialKind,
     Event,
-    Json,
     Message,
     Opening,
     Outgoing,
+    Position,
     Profile,
     Secret,
     Session,
@@ -39,6 +39,7 @@ from guestctl.model import (
 from guestctl.model import Sender as From
 from guestctl.opening import open_line
 from guestctl.state import State
+from guestctl.values import Json
 from guestctl.wire import (
     Door,
     Flow,

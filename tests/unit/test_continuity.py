@@ -7,8 +7,7 @@ from hypothesis import strategies as some
 
 from guestctl.clock import rfc3339
 from guestctl.continuity import CALM_AFTER, MISSING_WINDOW, OVERLAP, QUIET_WINDOW, Merge, position_of
-from guestctl.dialects.base import Position
-from guestctl.model import Event, Gap, Message, Presence, Sender, Typing
+from guestctl.model import Event, Gap, Message, Position, Presence, Sender, Typing
 from tests.fakes import START
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from guestctl.clock import rfc3339
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Dialect, Page, Position
+from guestctl.dialects.base import Dialect, Page
 from guestctl.dialects.declared import Ability
 from guestctl.errors import (
     Conflict,
@@ -40,6 +40,7 @@ from guestctl.model import (
     Message,
     Opening,
     Outgoing,
+    Position,
     Profile,
     Secret,
     Sender,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.addresses import places_of
 from guestctl.dialects.base import Dialect
 from guestctl.doctor import (
     CHECKS,
@@ -21,7 +22,6 @@ from guestctl.doctor import (
     examine,
     examine_address,
     judge_address,
-    places_of,
 )
 from guestctl.errors import (
     NEXT_STEPS,

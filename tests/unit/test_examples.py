@@ -16,17 +16,17 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from guestctl.dialects import dialect_class
-from guestctl.dialects.base import Dialect, Position
+from guestctl.dialects.base import Dialect
 from guestctl.errors import Failure, NetworkError, Unreadable
 from guestctl.model import (
     Attachment,
     Credential,
     Deployment,
-    Json,
     Limits,
     Opening,
     Option,
     Outgoing,
+    Position,
     Profile,
     Secret,
     Sender,
@@ -34,6 +34,7 @@ from guestctl.model import (
     SignIn,
     Unknown,
 )
+from guestctl.values import Json
 from guestctl.wire import Call, Door, Flow, Frame, Heard, Request, Turn
 from tests.examples import Answer, Example, ExampleError, enriched, everything, fill, match, parse, shown, spoilt
 from tests.fakes import START, Hand, ids, reply

@@ -10,8 +10,9 @@ import pytest
 from guestctl.client import Client
 from guestctl.clock import Deadline
 from guestctl.errors import NetworkError, Unauthorised
-from guestctl.model import Json, Profile
+from guestctl.model import Profile
 from guestctl.state import State
+from guestctl.values import Json
 from guestctl.wire import Flow, Frame, Heard, Request, call, turn
 from tests.conftest import SocketUsed
 from tests.fakes import FakeClock, Hand, ScriptedTransport, ids, reply

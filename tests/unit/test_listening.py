@@ -13,12 +13,23 @@ from hypothesis import strategies as some
 
 from guestctl.clock import Deadline
 from guestctl.continuity import MISSING_WINDOW
-from guestctl.dialects.base import Position
 from guestctl.dialects.declared import Paging
 from guestctl.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
 from guestctl.exchange import AHEAD_AGAIN
 from guestctl.listening import SECOND_LOOK, STABLE, Listener
-from guestctl.model import Connection, Event, Gap, Message, Outgoing, Secret, Session, SessionEvent, Typing, Unknown
+from guestctl.model import (
+    Connection,
+    Event,
+    Gap,
+    Message,
+    Outgoing,
+    Position,
+    Secret,
+    Session,
+    SessionEvent,
+    Typing,
+    Unknown,
+)
 from guestctl.sending import deliver
 from guestctl.wire import Flow, Reply
 from tests.unit.doubles import SCOPE, World, lost

@@ -10,10 +10,10 @@ from hypothesis import strategies as some
 
 from guestctl import paging
 from guestctl.clock import rfc3339
-from guestctl.dialects.base import Page, Position
+from guestctl.dialects.base import Page
 from guestctl.dialects.declared import Paging
 from guestctl.errors import Unreadable, UsageError
-from guestctl.model import Message, Presence, Unknown
+from guestctl.model import Message, Position, Presence, Unknown
 from guestctl.paging import Fetch, Item, Window, current, following, latest, messages, newest, whole
 from tests.fakes import START
 

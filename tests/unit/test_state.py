@@ -20,7 +20,8 @@ from guestctl import state as module
 from guestctl.clock import Deadline
 from guestctl.errors import SessionOver, TimedOut, UsageError
 from guestctl.model import Credential, Limits, Secret, Session
-from guestctl.state import Activity, Cursor, LedgerEntry, State, owner_of
+from guestctl.results import Activity
+from guestctl.state import Cursor, LedgerEntry, State, owner_of
 from tests.fakes import FakeClock
 
 SCOPE = "staging web-messaging https://api.example"

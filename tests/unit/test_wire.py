@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from guestctl.errors import Refused, Unreadable
-from guestctl.model import Credential, Json, Message, Secret, Session
+from guestctl.model import Credential, Message, Secret, Session
+from guestctl.values import Json
 from guestctl.wire import (
     MAX_DEPTH,
     Flow,

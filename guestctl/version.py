@@ -1,0 +1,3 @@
+"""The version of guestctl. Knows: nothing else."""
+
+__version__ = "0.1.0"
