@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from guestctl.version import __version__
+from guestctl.core.version import __version__
 
 __all__ = ["Client", "Failure", "__version__"]
 
 if TYPE_CHECKING:
     from guestctl.client import Client
-    from guestctl.errors import Failure
+    from guestctl.core.errors import Failure
 
 
 def __getattr__(name: str) -> Any:
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return Client
     if name == "Failure":
-        from guestctl.errors import Failure
+        from guestctl.core.errors import Failure
 
         return Failure
     raise AttributeError(f"module 'guestctl' has no attribute {name!r}")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from guestctl.version import __version__
+from guestctl.core.version import __version__
 
 #: Objects between two searches for garbage. What is loaded at the start is none, and it is much: the
 #: interpreter's 700 make a hundred fruitless searches of it, a tenth of a short command.

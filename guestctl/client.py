@@ -24,12 +24,8 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from guestctl.clock import Clock, Deadline, SystemClock
-from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Dialect, Page
-from guestctl.dialects.declared import Ability
-from guestctl.dialects.parts import Files, SigningIn
-from guestctl.errors import (
+from guestctl.core.clock import Clock, Deadline, SystemClock
+from guestctl.core.errors import (
     Conflict,
     Failure,
     NetworkError,
@@ -39,18 +35,14 @@ from guestctl.errors import (
     Unsupported,
     UsageError,
 )
-from guestctl.exchange import Connector, Exchange, not_stored, oauth_scope
-from guestctl.files import looked_at
-from guestctl.jwt_claims import expiry_of
-from guestctl.line import Line
-from guestctl.listening import Listener
-from guestctl.model import (
+from guestctl.core.jwt_claims import expiry_of
+from guestctl.core.model import (
     OVER,
     Credential,
     Deployment,
     Event,
     Message,
-    Opening,
+    NewSession,
     Outgoing,
     Position,
     Presence,
@@ -59,15 +51,23 @@ from guestctl.model import (
     Session,
     SignIn,
 )
-from guestctl.opening import open_line, refuse_over
-from guestctl.paging import Window, current, following, newest, no_message, whole
-from guestctl.results import Report, Resumed, Sent
-from guestctl.saying import Answer, Awaited, check_said, goes_on, needs_another, recent, say
-from guestctl.sending import settle_open
-from guestctl.state import LedgerEntry, State, replaced
-from guestctl.values import Json
-from guestctl.version import __version__
-from guestctl.wire import Flow, Request, done, is_trace_context
+from guestctl.core.results import Report, Resumed, Sent
+from guestctl.core.values import Json
+from guestctl.core.version import __version__
+from guestctl.core.wire import Flow, Request, done, is_trace_context
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.base import Dialect, HistoryPage
+from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.features import FileTransfer, SigningIn
+from guestctl.engine.connect import open_line, refuse_over
+from guestctl.engine.delivery import settle_open
+from guestctl.engine.exchange import Connector, SessionEngine, not_stored, oauth_scope
+from guestctl.engine.history import Window, current, following, newest, no_message, whole
+from guestctl.engine.listener import Listener
+from guestctl.engine.local_files import looked_at
+from guestctl.engine.send import Answer, Awaited, check_said, goes_on, needs_another, recent, say
+from guestctl.engine.session_socket import SessionSocket
+from guestctl.storage.state import LedgerEntry, State, replaced
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
@@ -78,7 +78,7 @@ T = TypeVar("T")
 CONFIGURATION_AGE = 3600.0
 #: Seconds for the words that greet a guest who has just joined, where a question follows at once.
 GREETING = 2.0
-#: Seconds between two typing indicators (web-messaging-v1.md §9).
+#: Seconds between two typing indicators (web-messaging.md §9).
 TYPING_EVERY = 5.0
 #: Bytes a download may have.
 DOWNLOAD_LIMIT = 64 * 1024 * 1024
@@ -127,14 +127,14 @@ class Client:
         self._connector = Connector(self._network, self.clock, observer)
         self._networked = network
         self._session_name = session
-        self._exchange: Exchange | None = None
+        self._exchange: SessionEngine | None = None
         #: Secrets that were stored when they were asked for first, and of sessions left since.
         self._met: list[Secret] | None = None
         #: What its session was called when it was asked for: another command may have renamed it since.
         self._asked_for = ""
 
     def _resolved(self, name: str | None) -> Profile:
-        from guestctl.profiles import resolve
+        from guestctl.config.profiles import resolve
 
         found = resolve(
             name,
@@ -260,7 +260,7 @@ class Client:
 
     # --- opening ---
 
-    def create(self, opening: Opening | None = None, *, new: bool = False, sign_in: SignIn | None = None) -> Session:
+    def create(self, opening: NewSession | None = None, *, new: bool = False, sign_in: SignIn | None = None) -> Session:
         """Open a session and store it; returns it once the service has confirmed it. From then on it is the
         current one, also when what follows (joining, where the deployment says so) fails; but for one that
         turns out to be over already.
@@ -268,12 +268,12 @@ class Client:
         A live session of the same name is kept under another name. With `new` it is replaced: on an
         API that can, the same guest starts a new conversation and the old one is no longer reachable.
         """
-        opening = opening or Opening(name=self._session_name or "default")
+        opening = opening or NewSession(name=self._session_name or "default")
         credential = None if sign_in is None else self._signing_in().sign_in(sign_in)
         return self._create(opening, self._deadline(), new=new, credential=credential)
 
     def _create(
-        self, opening: Opening, deadline: Deadline, *, new: bool = False, credential: Flow[Credential] | None = None
+        self, opening: NewSession, deadline: Deadline, *, new: bool = False, credential: Flow[Credential] | None = None
     ) -> Session:
         said, opening = opening, self.completed(opening)
         self._need(Ability.CREATE)
@@ -296,7 +296,7 @@ class Client:
             raise
         return exchange.session
 
-    def _restarted(self, standing: Session, opening: Opening, deadline: Deadline) -> Exchange | None:
+    def _restarted(self, standing: Session, opening: NewSession, deadline: Deadline) -> SessionEngine | None:
         """The same guest's next conversation; None when the service does not let that guest in any more."""
         exchange = self._exchange_for(standing)
         try:
@@ -313,13 +313,13 @@ class Client:
 
     def _create_beside(
         self,
-        opening: Opening,
+        opening: NewSession,
         standing: Session | None,
         deadline: Deadline,
         credential: Flow[Credential] | None,
         *,
         keep: bool,
-    ) -> Exchange:
+    ) -> SessionEngine:
         """A new session, given the `credential` its guest signs in for; the one of that name is out of the way
         until the new one is confirmed, and `keep` says whether it stays then."""
         draft = Session(api=self.dialect.name, profile=self.profile.name, name=opening.name)
@@ -386,7 +386,7 @@ class Client:
         self.state.rename(self.scope, standing.name, f"{standing.name}-{number}")
         return f"{standing.name}-{number}"
 
-    def _began(self, exchange: Exchange, said: Opening, opening: Opening, deadline: Deadline) -> None:
+    def _began(self, exchange: SessionEngine, said: NewSession, opening: NewSession, deadline: Deadline) -> None:
         """What follows a confirmed new session: its log begins, and a guest joins where that is expected."""
         exchange.keep(replace(exchange.session, new_session=True, opening=_dump(said)))
         exchange.log("session_started", api=self.dialect.name)
@@ -399,7 +399,7 @@ class Client:
             begun = self.dialect.published.begin(exchange.session, deployment, opening)
             exchange.keep(exchange.perform(begun, deadline))
 
-    def completed(self, opening: Opening) -> Opening:
+    def completed(self, opening: NewSession) -> NewSession:
         """Profile values where none was given. Raises UsageError for a field this API does not have."""
         profile = self.profile
         fields = self.dialect.fields
@@ -414,7 +414,7 @@ class Client:
             guest_name=opening.guest_name or (profile.guest_name if "name" in fields else None),
         )
 
-    def _check_fields(self, opening: Opening) -> None:
+    def _check_fields(self, opening: NewSession) -> None:
         given = {
             "attr": opening.attributes,
             "queue": opening.queue,
@@ -483,7 +483,7 @@ class Client:
         exchange.keep(replace(exchange.session, new_session=True))
         return Resumed(exchange.session, tuple(missed))
 
-    def _reattach(self, exchange: Exchange, deadline: Deadline) -> list[Message]:
+    def _reattach(self, exchange: SessionEngine, deadline: Deadline) -> list[Message]:
         if self.dialect.has_socket:
             exchange.attached(deadline)
         with exchange.turn("send", deadline):
@@ -550,7 +550,7 @@ class Client:
             progress=progress,
         )
 
-    def ask(self, text: str, *, new: bool = False, opening: Opening | None = None) -> Message:
+    def ask(self, text: str, *, new: bool = False, opening: NewSession | None = None) -> Message:
         """Create or resume, send, and return the first complete reply. Raises TimedOut without one, or what kept us
         from hearing it. Who was signed in is so in a session that takes the place of an expired one, too."""
         deadline = self._deadline()
@@ -561,7 +561,7 @@ class Client:
         self._session_name = name
         stored = self.state.get(self.scope, name)
         if opening is None:
-            opening = Opening(name=name) if new or stored is None else _opened_with(stored)
+            opening = NewSession(name=name) if new or stored is None else _opened_with(stored)
         if needs_another(stored, new=new):
             if not new and stored is not None:
                 self.notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
@@ -581,7 +581,7 @@ class Client:
     def _ask(self, question: Outgoing, deadline: Deadline) -> Sent:
         return say(self._exchange_for(self.session()), question, deadline, new_id=self._new_id, awaited=Awaited(None))
 
-    def _begin(self, opening: Opening, deadline: Deadline, instead_of: Session | None, *, new: bool = False) -> None:
+    def _begin(self, opening: NewSession, deadline: Deadline, instead_of: Session | None, *, new: bool = False) -> None:
         """A session to ask something in. What greets whoever joins is no answer, and is waited for a moment."""
         expired = instead_of is not None and instead_of.state == "expired"
         signed_in = instead_of.credential("sign-in") if instead_of is not None and expired else None
@@ -743,7 +743,7 @@ class Client:
         The service is asked for an address that is good now; one that has gone stale meanwhile is asked
         for once more. A file the service gives no address of is fetched from where history shows it.
         """
-        from guestctl.downloads import Stale, save
+        from guestctl.engine.downloads import Stale, save
         from guestctl.transport.network import is_loopback
 
         deadline = self._deadline()
@@ -770,7 +770,7 @@ class Client:
             return fetched()
 
     def _located(
-        self, exchange: Exchange, files: Files, attachment_id: str, deadline: Deadline
+        self, exchange: SessionEngine, files: FileTransfer, attachment_id: str, deadline: Deadline
     ) -> tuple[Request, str | None]:
         """The request that fetches an attachment, and the name offered for it."""
         try:
@@ -796,7 +796,7 @@ class Client:
     def _deadline(self) -> Deadline:
         return Deadline.after(self.clock, self.timeout)
 
-    def _exchange_for(self, session: Session) -> Exchange:
+    def _exchange_for(self, session: Session) -> SessionEngine:
         """The exchange of this session, with its open socket if it has one."""
         known = self._exchange
         known_as = set() if known is None else {known.session.name, self._asked_for}
@@ -812,7 +812,7 @@ class Client:
         if useless and self.dialect.refreshable(session) != "guest":
             raise not_stored(session)
         self._leave_exchange()
-        exchange = Exchange(
+        exchange = SessionEngine(
             dialect=self.dialect,
             connector=self._connector,
             state=self.state,
@@ -823,23 +823,23 @@ class Client:
             session=session,
         )
 
-        def attach(deadline: Deadline) -> Line:
+        def attach(deadline: Deadline) -> SessionSocket:
             return open_line(exchange, deadline)
 
         exchange.open_line = attach
         self._exchange, self._asked_for = exchange, session.name
         return exchange
 
-    def _any_exchange(self) -> Exchange:
+    def _any_exchange(self) -> SessionEngine:
         return self._exchange or self._exchange_for(Session(api=self.dialect.name, profile=self.profile.name))
 
     def _fetch(
         self,
-        exchange: Exchange,
+        exchange: SessionEngine,
         waiting: Callable[[], None] = lambda: None,
         left: Callable[[], float | None] = lambda: None,
-    ) -> Callable[[Position | None, str | None], Page]:
-        def fetch(after: Position | None, cursor: str | None) -> Page:
+    ) -> Callable[[Position | None, str | None], HistoryPage]:
+        def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
             waiting()
             return exchange.page(after, cursor, self._deadline().sooner(left()))
 
@@ -869,16 +869,16 @@ def scope_of(profile: Profile, dialect: Dialect) -> str:
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _dump(opening: Opening) -> dict[str, Json] | None:
+def _dump(opening: NewSession) -> dict[str, Json] | None:
     """What was said of a session when it was opened; None: nothing."""
     said = {field: value for field, value in asdict(opening).items() if value and field != "name"}
     return said or None
 
 
-def _opened_with(session: Session) -> Opening:
+def _opened_with(session: Session) -> NewSession:
     """What was said when it was opened, for the one that takes its place."""
     said: Any = session.opening
-    return Opening(**{**(said if isinstance(said, dict) else {}), "name": session.name})
+    return NewSession(**{**(said if isinstance(said, dict) else {}), "name": session.name})
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:

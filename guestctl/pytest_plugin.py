@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from guestctl.checking.results import Outcome
-    from guestctl.checking.runner import Job
-    from guestctl.checking.script import Scenario, Script
-    from guestctl.checking.service import Service
+    from guestctl.checks.outcomes import Outcome
+    from guestctl.checks.runner import Job
+    from guestctl.checks.script import Scenario, Script
+    from guestctl.checks.service import ServiceUnderTest
     from guestctl.client import Client
-    from guestctl.profiles import Resolved
-    from guestctl.sandbox.bot import Bot
+    from guestctl.config.profiles import Resolved
+    from guestctl.sandbox.bot.bots import Bot
     from guestctl.sandbox.server import Sandbox
 
 SUFFIX = ".guest.yaml"
@@ -68,8 +68,8 @@ def guest_sandbox(guest_script: str | Path | None) -> Iterator[Sandbox]:
 def guest(guest_sandbox: Sandbox, guest_api: str) -> Iterator[Client]:
     """A client on it, whose state is in memory. `guest.ask("hi")` creates the session by itself."""
     from guestctl.client import Client
-    from guestctl.clock import SystemClock
-    from guestctl.state import State
+    from guestctl.core.clock import SystemClock
+    from guestctl.storage.state import State
 
     profile = _resolved("sandbox", {"GUESTCTL_SANDBOX_URL": guest_sandbox.url, "GUESTCTL_API": guest_api}).profile
     with State.open(None, SystemClock()) as state, Client(profile, state=state, timeout=TIMEOUT) as client:
@@ -83,8 +83,8 @@ class _sandbox:
         self._script = script
 
     def __enter__(self) -> Sandbox:
-        from guestctl.sandbox.options import SandboxOptions
         from guestctl.sandbox.server import Sandbox
+        from guestctl.sandbox.settings import SandboxOptions
 
         self._sandbox = Sandbox(SandboxOptions(fast=True), bot=self._bot())
         return self._sandbox.start()
@@ -95,7 +95,7 @@ class _sandbox:
     def _bot(self) -> Bot | None:
         if self._script is None:
             return None
-        from guestctl.sandbox.script import ScriptError, load
+        from guestctl.sandbox.bot.bot_script import ScriptError, load
 
         try:
             if isinstance(self._script, Path):
@@ -110,7 +110,7 @@ def _failed(reason: str) -> BaseException:
 
 
 def _resolved(name: str | None, environ: Mapping[str, str]) -> Resolved:
-    from guestctl.profiles import resolve
+    from guestctl.config.profiles import resolve
 
     return resolve(name, options={}, environ=environ, cwd=Path.cwd(), profiles_option=None, sandbox=lambda: None)
 
@@ -123,7 +123,7 @@ _NEXT = {"session.none": "guest.create() begins a session; guest.ask(text) does 
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """The next step of a failure of ours stands below its traceback."""
     made = yield
-    errors = sys.modules.get("guestctl.errors")
+    errors = sys.modules.get("guestctl.core.errors")
     if errors is not None and call.excinfo is not None and isinstance(call.excinfo.value, errors.Failure):
         failure = call.excinfo.value
         made.get_result().sections.append(("guestctl: next", _NEXT.get(failure.code, failure.hint)))
@@ -167,12 +167,12 @@ class GuestFile(pytest.File):
     """One check script; its scenarios are the tests."""
 
     script: Script
-    service: Service
+    service: ServiceUnderTest
 
     def collect(self) -> Iterator[GuestItem]:
-        from guestctl.checking import golden
-        from guestctl.checking.script import load
-        from guestctl.errors import UsageError
+        from guestctl.checks import golden
+        from guestctl.checks.script import load
+        from guestctl.core.errors import UsageError
 
         try:
             self.script = load(self._shown_path(), {}, os.environ)
@@ -184,9 +184,9 @@ class GuestFile(pytest.File):
 
     def setup(self) -> None:
         """Whatever the scenarios of this file are run against."""
-        from guestctl.checking.service import Service, check_abilities, profile_for
-        from guestctl.clock import SystemClock
-        from guestctl.errors import UsageError
+        from guestctl.checks.service import ServiceUnderTest, check_abilities, profile_for
+        from guestctl.core.clock import SystemClock
+        from guestctl.core.errors import UsageError
 
         self._stack = ExitStack()
         try:
@@ -197,7 +197,7 @@ class GuestFile(pytest.File):
         except UsageError as error:
             self._stack.close()
             raise _failed(f"{error.message}; {error.hint}") from None
-        self.service = Service(profile, clock=SystemClock(), environ=environ)
+        self.service = ServiceUnderTest(profile, clock=SystemClock(), environ=environ)
         self._stack.callback(self.service.close)
 
     def teardown(self) -> None:
@@ -234,7 +234,7 @@ class GuestItem(pytest.Item):
         self.extra_keyword_matches.update(scenario.tags)
 
     def runtest(self) -> None:
-        from guestctl.checking.runner import Rules, Runner
+        from guestctl.checks.runner import Rules, Runner
 
         outcome = Runner(Rules(wait=_wait(self.config)), os.environ).one(self._job())
         for number, line in enumerate(outcome.remarks):
@@ -243,7 +243,7 @@ class GuestItem(pytest.Item):
             raise GuestCheckFailed(outcome)
 
     def _job(self) -> Job:
-        from guestctl.checking.runner import Job
+        from guestctl.checks.runner import Job
 
         parent = self.parent
         assert isinstance(parent, GuestFile)
@@ -263,7 +263,7 @@ class GuestCheckFailed(Exception):
     """A scenario did not pass; its text is the whole report, whose first line pytest's summary repeats."""
 
     def __init__(self, outcome: Outcome) -> None:
-        from guestctl.checking.lines import explanation, reason
+        from guestctl.checks.reports.console import explanation, reason
 
         super().__init__("\n".join([reason(outcome), *(f"  {line}" for line in explanation(outcome))]))
         self.outcome = outcome

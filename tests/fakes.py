@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from guestctl.clock import Deadline
-from guestctl.errors import Failure, NetworkError
-from guestctl.values import Json
-from guestctl.wire import Call, Flow, Frame, Heard, Reply, Request, Turn
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import Failure, NetworkError
+from guestctl.core.values import Json
+from guestctl.core.wire import Flow, Frame, FrameRequest, HttpRequest, HttpResponse, Incoming, Request
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def ids(prefix: int = 0) -> Callable[[], str]:
 
 def reply(
     status: int = 200, body: Json = None, headers: Mapping[str, str] | None = None, *, at: float = START
-) -> Reply:
+) -> HttpResponse:
     """An HTTP answer. A `str` or `bytes` body is sent as it is, None as nothing, the rest as JSON."""
     if isinstance(body, str):
         raw = body.encode()
@@ -76,7 +76,7 @@ def reply(
         raw = body or b""
     else:
         raw = json.dumps(body).encode()
-    return Reply(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, at)
+    return HttpResponse(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, at)
 
 
 class Hand(Generic[T]):
@@ -87,7 +87,7 @@ class Hand(Generic[T]):
 
     def __init__(self, flow: Flow[T]) -> None:
         self._flow = flow
-        self.step: Call | Turn | None = None
+        self.step: HttpRequest | FrameRequest | None = None
         self.result: T | None = None
         self.failure: Failure | None = None
         self._go(lambda: next(flow))
@@ -95,16 +95,16 @@ class Hand(Generic[T]):
     @property
     def request(self) -> Request:
         """The HTTP request it wants performed."""
-        assert isinstance(self.step, Call), f"the flow wants {self.step}, not a request"
+        assert isinstance(self.step, HttpRequest), f"the flow wants {self.step}, not a request"
         return self.step.request
 
     @property
     def said(self) -> Json:
         """The JSON object it wants said on the socket; None when it only listens."""
-        assert isinstance(self.step, Turn), f"the flow wants {self.step}, not the socket"
+        assert isinstance(self.step, FrameRequest), f"the flow wants {self.step}, not the socket"
         return None if self.step.say is None else json.loads(self.step.say)
 
-    def answer(self, answer: Reply | Heard | None) -> None:
+    def answer(self, answer: HttpResponse | Incoming | None) -> None:
         """Give it what it waits for."""
         assert self.step is not None, "the flow has ended"
         self._go(lambda: self._flow.send(answer))
@@ -114,9 +114,9 @@ class Hand(Generic[T]):
         assert self.step is not None, "the flow has ended"
         self._go(lambda: self._flow.throw(failure))
 
-    def hear(self, heard: Sequence[Heard]) -> bool:
+    def hear(self, heard: Sequence[Incoming]) -> bool:
         """Let it hear things; the first it awaits is its answer. Says whether there was one."""
-        assert isinstance(self.step, Turn), f"the flow wants {self.step}, not the socket"
+        assert isinstance(self.step, FrameRequest), f"the flow wants {self.step}, not the socket"
         accepts = self.step.answers
         if accepts is None:
             return False
@@ -128,7 +128,7 @@ class Hand(Generic[T]):
 
     def give_up_waiting(self) -> None:
         """Its patience runs out, or it awaited nothing."""
-        assert isinstance(self.step, Turn)
+        assert isinstance(self.step, FrameRequest)
         assert self.step.answers is None or self.step.patience is not None, "it waits until it is answered"
         self.answer(None)
 
@@ -139,7 +139,7 @@ class Hand(Generic[T]):
             raise self.failure
         return self.result  # type: ignore[return-value]
 
-    def _go(self, resume: Callable[[], Call | Turn]) -> None:
+    def _go(self, resume: Callable[[], HttpRequest | FrameRequest]) -> None:
         try:
             self.step = resume()
         except StopIteration as stop:
@@ -152,7 +152,7 @@ class Hand(Generic[T]):
 class _Expected:
     method: str
     url: str
-    outcome: Reply | Failure
+    outcome: HttpResponse | Failure
     headers: Mapping[str, str]
     json: Json
 
@@ -194,7 +194,7 @@ class ScriptedTransport:
         self,
         method: str,
         url: str,
-        outcome: Reply | Failure,
+        outcome: HttpResponse | Failure,
         *,
         headers: Mapping[str, str] | None = None,
         json: Json = None,
@@ -227,7 +227,7 @@ class ScriptedTransport:
 
     def perform(
         self, request: Request, *, headers: Mapping[str, str], deadline: Deadline, progress: object = None
-    ) -> Reply:
+    ) -> HttpResponse:
         sent = {**request.headers, **headers}
         self.requests.append((request, sent))
         assert self._expected, f"unexpected request: {request.method} {request.url}"
@@ -250,7 +250,7 @@ class ScriptedTransport:
         write: Callable[[bytes], object],
         limit: int,
         progress: object = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         answer = self.perform(request, headers=headers, deadline=deadline)
         if answer.ok:
             assert len(answer.body) <= limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guestctl.errors import NEXT_STEPS
+from guestctl.core.errors import NEXT_STEPS
 
 
 def fix_of(code: str) -> str:

@@ -14,6 +14,6 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.timeout(600)
 def test_each_module_is_covered_by_its_own_tests() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.coverage"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tools.coverage"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from guestctl.cli.registry import COMMANDS, TOPICS
-from tests.manpage import MANUAL, manual
-from tests.picture import PICTURE, drawn, words
-from tests.readme import PAGES, README, ROOT, parts
+from tools.manpage import MANUAL, manual
+from tools.picture import PICTURE, drawn, words
+from tools.readme import PAGES, README, ROOT, parts
 
 _PARTS = [pytest.param(page, name, id=name) for page, made in PAGES.items() for name in made]
 TEXT = README.read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ SH = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 @pytest.mark.parametrize(("page", "name"), _PARTS)
 def test_a_generated_part_is_current(page: Path, name: str) -> None:
     _, part, _ = parts(page.read_text(encoding="utf-8"), name)
-    assert PAGES[page][name]() == part, "run: python -m tests.readme"
+    assert PAGES[page][name]() == part, "run: python -m tools.readme"
 
 
 def test_the_first_transcript_has_eight_lines() -> None:
@@ -35,7 +35,7 @@ def test_the_first_transcript_has_eight_lines() -> None:
 def test_the_picture_shows_what_is_printed_today() -> None:
     """The words of it: how they are drawn is rich's business."""
     assert "docs/terminal.svg" in TEXT
-    assert words(drawn()) == words(PICTURE.read_text(encoding="utf-8")), "run: python -m tests.picture"
+    assert words(drawn()) == words(PICTURE.read_text(encoding="utf-8")), "run: python -m tools.picture"
 
 
 def test_every_page_that_is_linked_is_there() -> None:
@@ -71,7 +71,7 @@ def test_every_command_is_documented() -> None:
 
 def test_the_manual_page_is_current_and_valid() -> None:
     text = manual()
-    assert MANUAL.read_text(encoding="utf-8") == text, "run: python -m tests.manpage"
+    assert MANUAL.read_text(encoding="utf-8") == text, "run: python -m tools.manpage"
     for called, entry in COMMANDS.items():
         assert entry.hidden or f".SS guestctl {' '.join(called)} ".replace("-", "\\-") in text
     formatter = shutil.which("groff")

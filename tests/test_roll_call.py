@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from guestctl.cli.commands.explanations import CLOSES, everything
+from guestctl.core.model import Profile
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.declared import Ability
-from guestctl.explain import CLOSES, everything
-from guestctl.model import Profile
-from guestctl.sandbox.faces import FACES
+from guestctl.dialects.capabilities import Ability
+from guestctl.sandbox.apis import APIS
 from tests.examples import WIRE, Example, Json, Step, broken_frames, frame_name
 from tests.examples import load as examples
 from tests.sandbox.bare import EVERYBODY
@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def lacking(api: str) -> Iterator[str]:
-    if api not in {face.api for face in FACES}:
-        yield "a face in guestctl/sandbox/faces/, and its line in FACES"
+    if api not in {face.api for face in APIS}:
+        yield "a face in guestctl/sandbox/apis/, and its line in APIS"
     if api not in {profile.get("api", NAMES[0]) for profile in _example_profiles()}:
         yield "a profile in profiles.example.yaml"
     if api != NAMES[0] and api not in {kind.api for kind in EVERYBODY}:
@@ -87,7 +87,7 @@ def _unexplained_frames(api: str) -> Iterator[str]:
         if not (isinstance(heard.means, dict) and "Unknown" in heard.means)
     }
     for frame in sorted(name for name in heard - told if name is not None):
-        yield f"a row for the frame {frame!r} in guestctl/explain.py"
+        yield f"a row for the frame {frame!r} in guestctl/cli/commands/explanations.py"
 
 
 def _unexplained_closes(api: str) -> Iterator[str]:
@@ -95,7 +95,8 @@ def _unexplained_closes(api: str) -> Iterator[str]:
     for code in sorted({int(row[0]) for row in CLOSES} - {1015}) if dialect.has_socket else ():
         rows = {row[3] for row in CLOSES if int(row[0]) == code and (not row[6] or api in row[6])}
         if rows != {dialect.on_close(code)}:
-            yield f"a row of its own in CLOSES of guestctl/explain.py: close {code} is {dialect.on_close(code)!r}"
+            where = "CLOSES of guestctl/cli/commands/explanations.py"
+            yield f"a row of its own in {where}: close {code} is {dialect.on_close(code)!r}"
 
 
 def _unguarded_tokens(api: str) -> Iterator[str]:

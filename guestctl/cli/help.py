@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, Entry, members
+from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, CommandEntry, members
 
 if TYPE_CHECKING:
     import typer
@@ -29,7 +29,7 @@ def program(width: int | None) -> str:
         "Usage: guestctl COMMAND [OPTIONS] [ARGS]\n\n"
         "  Play the guest of a Genesys Cloud web-messaging conversation from a shell.\n"
     ]
-    single: dict[tuple[str, ...], Entry] = {words: entry for words, entry in COMMANDS.items() if len(words) == 1}
+    single: dict[tuple[str, ...], CommandEntry] = {words: entry for words, entry in COMMANDS.items() if len(words) == 1}
     sections.append("Commands:\n" + _listed(single, width))
     for group, what in GROUPS.items():
         sections.append(f"{group.capitalize()} ({what}):\n" + _listed(members(group), width))
@@ -102,7 +102,7 @@ def columns(rows: Iterable[tuple[str, str]], width: int | None) -> str:
     return text
 
 
-def _listed(entries: Mapping[tuple[str, ...], Entry], width: int | None) -> str:
+def _listed(entries: Mapping[tuple[str, ...], CommandEntry], width: int | None) -> str:
     return columns(((" ".join(words), entry.summary) for words, entry in entries.items() if not entry.hidden), width)
 
 

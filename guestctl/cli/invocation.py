@@ -16,22 +16,22 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from guestctl.clock import Clock, SystemClock, rfc3339
-from guestctl.errors import Failure, UsageError
-from guestctl.output import Output
-from guestctl.values import Json
+from guestctl.core.clock import Clock, SystemClock, rfc3339
+from guestctl.core.errors import Failure, UsageError
+from guestctl.core.values import Json
+from guestctl.output.writer import Output
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Common
     from guestctl.client import Client
-    from guestctl.profiles import Resolved
-    from guestctl.redact import Redactor
-    from guestctl.state import State
-    from guestctl.trace import Watcher
+    from guestctl.config.profiles import Resolved
+    from guestctl.core.redact import Redactor
+    from guestctl.storage.state import State
+    from guestctl.transport.trace import Watcher
 
 
 @dataclass(frozen=True)
-class World:
+class Environment:
     """The process's surroundings."""
 
     stdin: TextIO = field(default_factory=lambda: sys.stdin or io.StringIO())  # None: the descriptor was closed
@@ -67,7 +67,7 @@ def _here() -> Path:
 class Invocation:
     """One command being run."""
 
-    def __init__(self, options: Common, world: World, out: Output) -> None:
+    def __init__(self, options: Common, world: Environment, out: Output) -> None:
         self.options = options
         self.world = world
         self.out = out
@@ -87,7 +87,7 @@ class Invocation:
         """Whoever watches the exchange: the trace file, -v, or both. None when nobody does."""
         if self.options.trace is None and not self.out.verbose:
             return None
-        from guestctl.trace import TraceFile, Watcher
+        from guestctl.transport.trace import TraceFile, Watcher
 
         file = self._stack.enter_context(TraceFile(self.options.trace)) if self.options.trace else None
         return Watcher(self.clock, self.redactor, file, self.out.detail if self.out.verbose else None)
@@ -99,7 +99,7 @@ class Invocation:
     @cached_property
     def redactor(self) -> Redactor:
         """Knows every secret this command has met."""
-        from guestctl.redact import Redactor
+        from guestctl.core.redact import Redactor
 
         redactor = Redactor()
         redactor.add_proxies(self.world.environ)
@@ -108,7 +108,7 @@ class Invocation:
     @cached_property
     def state(self) -> State:
         """The state database, or one in memory with --no-state."""
-        from guestctl.state import State
+        from guestctl.storage.state import State
 
         directory = None if self.options.no_state else State.directory(self.world.environ)
         return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.say))
@@ -121,7 +121,7 @@ class Invocation:
     @cached_property
     def resolved(self) -> Resolved:
         """The profile as it takes effect, with where each value came from."""
-        from guestctl import profiles
+        from guestctl.config import profiles
 
         found = profiles.resolve(
             self.chosen_profile,

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from guestctl.cli import help as help_text
 from guestctl.cli import registry
-from guestctl.cli.invocation import Invocation, World
+from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.signals import Signals, Terminated
-from guestctl.errors import NEXT_STEPS, Exit, Failure, UsageError, bug
-from guestctl.output import MODES, ClosedPipe, Mode, Output
-from guestctl.terminal import Terminal
+from guestctl.core.errors import NEXT_STEPS, Exit, Failure, UsageError, bug
+from guestctl.output.terminal import Terminal
+from guestctl.output.writer import MODES, ClosedPipe, Mode, Output
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Common, Leaf
 
 
-def run(argv: Sequence[str], world: World | None = None) -> int:
+def run(argv: Sequence[str], world: Environment | None = None) -> int:
     """Run one command and return its exit code, whatever happens."""
-    return _Run(argv, world or World()).code()
+    return _Run(argv, world or Environment()).code()
 
 
 class _Run:
     """One run: what is known so far decides how a failure is told."""
 
-    def __init__(self, argv: Sequence[str], world: World) -> None:
+    def __init__(self, argv: Sequence[str], world: Environment) -> None:
         self.world = world
         self.terminal = Terminal.of(world.stdin, world.stdout, world.stderr, world.environ)
         self.parsed = registry.split(argv)
@@ -78,7 +78,7 @@ class _Run:
 
             self.out.verbatim(page(topic, self.terminal.width))
         elif "--version" in rest:
-            from guestctl.version import __version__
+            from guestctl.core.version import __version__
 
             self.out.verbatim(f"guestctl {__version__}\n")
         elif words:
@@ -91,7 +91,7 @@ class _Run:
             self.out.verbatim(help_text.program(self.terminal.width))
         return None
 
-    def _command(self, entry: registry.Entry, words: tuple[str, ...], rest: list[str]) -> int | None:
+    def _command(self, entry: registry.CommandEntry, words: tuple[str, ...], rest: list[str]) -> int | None:
         from guestctl.cli.options import HelpWanted
 
         module, _, name = entry.target.partition(":")
@@ -131,13 +131,13 @@ class _Run:
 
     def _greet(self) -> None:
         """A bare `guestctl` at a terminal: where things stand, and what can be done next."""
-        from guestctl.profiles import locate
+        from guestctl.config.profiles import locate
 
         path, _ = locate(None, self.world.environ, self.world.cwd)
         if not path.exists() and not self.world.environ.get("GUESTCTL_PROFILE"):
             self.out.verbatim(help_text.next_commands())
             return
-        from guestctl.cli.about import standing
+        from guestctl.cli.commands.about import standing
         from guestctl.cli.options import Common
 
         self.invocation = Invocation(Common(), self.world, self.out)
@@ -159,7 +159,7 @@ class _Run:
         return failure.exit
 
     def _traceback(self, failure: Failure) -> None:
-        from guestctl.redact import Redactor
+        from guestctl.core.redact import Redactor
 
         error = failure.__cause__ if type(failure) is Failure and failure.__cause__ else failure
         redactor = self.invocation.redactor if self.invocation is not None else Redactor()

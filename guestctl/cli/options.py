@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from guestctl.errors import UsageError
-from guestctl.values import immutable
+from guestctl.core.errors import UsageError
+from guestctl.core.values import immutable
 
 PANEL = "common"
 DEFAULT_TIMEOUT = 30.0
@@ -234,7 +234,7 @@ def pattern(option: str, text: str | None) -> Any:
 
 
 def _check_traceparent(text: str) -> None:
-    from guestctl.wire import is_trace_context
+    from guestctl.core.wire import is_trace_context
 
     if not is_trace_context(text):
         raise UsageError(f"--traceparent {text!r}: expected 00-<32 hex>-<16 hex>-<2 hex> (W3C Trace Context)")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """Where a command lives (module under `guestctl.cli` and attribute), and what it does in one line.
 
     `data`: in a pipe its stdout is JSON, so its errors are too.
@@ -30,50 +30,58 @@ GROUPS: dict[str, str] = {
     "sandbox": "the embedded service",
 }
 
-COMMANDS: dict[tuple[str, ...], Entry] = {
-    ("ask",): Entry("talk:ask", "send a question and print only the reply", data=False),
-    ("send",): Entry("talk:send", "send one message; done when the service has accepted it"),
-    ("listen",): Entry("follow:listen", "live messages and events, one line each"),
-    ("history",): Entry("follow:history", "the conversation so far, in order"),
-    ("resume",): Entry("follow:resume", "re-attach to the stored session and say what was missed"),
-    ("chat",): Entry("chat:chat", "an interactive conversation in the terminal", data=False),
-    ("session", "create"): Entry("session:create", "open a guest session and store it"),
-    ("session", "sign-in"): Entry("session:sign_in", "sign in the guest of a session (step-up)"),
-    ("session", "sign-out"): Entry("session:sign_out", "sign the guest out; the session is over with it"),
-    ("session", "list"): Entry("session:list_", "the stored sessions of the profile"),
-    ("session", "show"): Entry("session:show", "one session in full, with the time left"),
-    ("session", "use"): Entry("session:use", "make a stored session the default one"),
-    ("session", "report"): Entry("session:report", "duration and activity log"),
-    ("session", "end"): Entry("session:end", "end the conversation as the guest"),
-    ("session", "clear"): Entry("session:clear", "clear the conversation"),
-    ("session", "forget"): Entry("session:forget", "delete the local record only"),
-    ("refresh-token",): Entry("token:refresh", "get a new credential for the session"),
-    ("token", "inspect"): Entry("token:inspect", "what the session's token says, unverified"),
-    ("typing",): Entry("guest:typing", "show that the guest is typing"),
-    ("download",): Entry("guest:download", "fetch an attachment", data=True),
-    ("guest", "sync"): Entry("guest:sync", "merge attributes into the guest's profile"),
-    ("profile", "list"): Entry("profile:list_", "the profiles there are"),
-    ("profile", "show"): Entry("profile:show", "each value and where it came from"),
-    ("profile", "add"): Entry("profile:add", "add a profile to the file"),
-    ("profile", "use"): Entry("profile:use", "make a profile the default one"),
-    ("profile", "path"): Entry("profile:path", "where the file is, and why there", data=False),
-    ("profile", "check"): Entry("profile:check", "is the file in order"),
-    ("check",): Entry("check:check", "scripted conversations with expectations, for CI", data=False),
-    ("replay",): Entry("replay:replay", "serve a recorded exchange back as a sandbox", data=False),
-    ("doctor",): Entry("doctor:doctor", "what is wrong between here and a conversation, line by line"),
-    ("explain",): Entry("explain:explain", "what a status, close code, failure or message means"),
-    ("apis",): Entry("about:apis", "the API families and what each can do"),
-    ("schema",): Entry("about:schema", "JSON Schema of the records"),
-    ("sandbox", "serve"): Entry("sandbox:serve", "run the embedded service", data=False),
-    ("sandbox", "exec"): Entry("sandbox:exec_", "run a command against a fresh one", data=False),
-    ("sandbox", "push"): Entry("sandbox:push", "let the agent say something"),
-    ("sandbox", "fault"): Entry("sandbox:fault", "make it misbehave on purpose"),
-    ("sandbox", "sessions"): Entry("sandbox:sessions", "what it has seen"),
-    ("sandbox", "disconnect"): Entry("sandbox:disconnect", "let the agent end the conversation"),
-    ("sandbox", "expire"): Entry("sandbox:expire", "let sessions or tokens expire"),
-    ("demo",): Entry("demo:demo", "a tour that really runs, without account or network", data=False),
-    ("completion",): Entry("completion:completion", "shell completion script: bash, zsh or fish", data=False),
-    ("__complete",): Entry("completion:complete", "candidates for the word being typed", data=False, hidden=True),
+COMMANDS: dict[tuple[str, ...], CommandEntry] = {
+    ("ask",): CommandEntry("commands.send_ask:ask", "send a question and print only the reply", data=False),
+    ("send",): CommandEntry("commands.send_ask:send", "send one message; done when the service has accepted it"),
+    ("listen",): CommandEntry("commands.listen_history:listen", "live messages and events, one line each"),
+    ("history",): CommandEntry("commands.listen_history:history", "the conversation so far, in order"),
+    ("resume",): CommandEntry(
+        "commands.listen_history:resume", "re-attach to the stored session and say what was missed"
+    ),
+    ("chat",): CommandEntry("chat.prompt:chat", "an interactive conversation in the terminal", data=False),
+    ("session", "create"): CommandEntry("commands.session:create", "open a guest session and store it"),
+    ("session", "sign-in"): CommandEntry("commands.session:sign_in", "sign in the guest of a session (step-up)"),
+    ("session", "sign-out"): CommandEntry(
+        "commands.session:sign_out", "sign the guest out; the session is over with it"
+    ),
+    ("session", "list"): CommandEntry("commands.session:list_", "the stored sessions of the profile"),
+    ("session", "show"): CommandEntry("commands.session:show", "one session in full, with the time left"),
+    ("session", "use"): CommandEntry("commands.session:use", "make a stored session the default one"),
+    ("session", "report"): CommandEntry("commands.session:report", "duration and activity log"),
+    ("session", "end"): CommandEntry("commands.session:end", "end the conversation as the guest"),
+    ("session", "clear"): CommandEntry("commands.session:clear", "clear the conversation"),
+    ("session", "forget"): CommandEntry("commands.session:forget", "delete the local record only"),
+    ("refresh-token",): CommandEntry("commands.token:refresh", "get a new credential for the session"),
+    ("token", "inspect"): CommandEntry("commands.token:inspect", "what the session's token says, unverified"),
+    ("typing",): CommandEntry("commands.guest:typing", "show that the guest is typing"),
+    ("download",): CommandEntry("commands.guest:download", "fetch an attachment", data=True),
+    ("guest", "sync"): CommandEntry("commands.guest:sync", "merge attributes into the guest's profile"),
+    ("profile", "list"): CommandEntry("commands.profile:list_", "the profiles there are"),
+    ("profile", "show"): CommandEntry("commands.profile:show", "each value and where it came from"),
+    ("profile", "add"): CommandEntry("commands.profile:add", "add a profile to the file"),
+    ("profile", "use"): CommandEntry("commands.profile:use", "make a profile the default one"),
+    ("profile", "path"): CommandEntry("commands.profile:path", "where the file is, and why there", data=False),
+    ("profile", "check"): CommandEntry("commands.profile:check", "is the file in order"),
+    ("check",): CommandEntry("commands.check:check", "scripted conversations with expectations, for CI", data=False),
+    ("replay",): CommandEntry("commands.replay:replay", "serve a recorded exchange back as a sandbox", data=False),
+    ("doctor",): CommandEntry("commands.doctor:doctor", "what is wrong between here and a conversation, line by line"),
+    ("explain",): CommandEntry("commands.explain:explain", "what a status, close code, failure or message means"),
+    ("apis",): CommandEntry("commands.about:apis", "the API families and what each can do"),
+    ("schema",): CommandEntry("commands.about:schema", "JSON Schema of the records"),
+    ("sandbox", "serve"): CommandEntry("commands.sandbox:serve", "run the embedded service", data=False),
+    ("sandbox", "exec"): CommandEntry("commands.sandbox:exec_", "run a command against a fresh one", data=False),
+    ("sandbox", "push"): CommandEntry("commands.sandbox:push", "let the agent say something"),
+    ("sandbox", "fault"): CommandEntry("commands.sandbox:fault", "make it misbehave on purpose"),
+    ("sandbox", "sessions"): CommandEntry("commands.sandbox:sessions", "what it has seen"),
+    ("sandbox", "disconnect"): CommandEntry("commands.sandbox:disconnect", "let the agent end the conversation"),
+    ("sandbox", "expire"): CommandEntry("commands.sandbox:expire", "let sessions or tokens expire"),
+    ("demo",): CommandEntry("commands.demo:demo", "a tour that really runs, without account or network", data=False),
+    ("completion",): CommandEntry(
+        "commands.completion:completion", "shell completion script: bash, zsh or fish", data=False
+    ),
+    ("__complete",): CommandEntry(
+        "commands.completion:complete", "candidates for the word being typed", data=False, hidden=True
+    ),
 }
 
 #: Topics of `guestctl help TOPIC`; their pages are in `cli/topics.py`.
@@ -165,7 +173,7 @@ def _leads(word: str) -> bool:
     return not word.startswith("--") and bool(LEADING.get(word[:2])) and len(word) > 2
 
 
-def members(group: str) -> dict[tuple[str, ...], Entry]:
+def members(group: str) -> dict[tuple[str, ...], CommandEntry]:
     """The commands of one group, in order."""
     return {words: entry for words, entry in COMMANDS.items() if words[0] == group and len(words) > 1}
 

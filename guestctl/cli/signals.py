@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from guestctl.errors import Exit
+from guestctl.core.errors import Exit
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs

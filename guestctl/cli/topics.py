@@ -133,7 +133,7 @@ def page(topic: str, width: int | None) -> str:
 
 
 def _environment(width: int | None) -> Iterator[str]:
-    from guestctl import profile_keys
+    from guestctl.config import profile_keys
 
     yield paragraphs(
         "A value comes from an option, else the environment, else the profile, else it is the default.", width
@@ -163,7 +163,7 @@ def _bots(width: int | None) -> Iterator[str]:
 
 
 def _checks(width: int | None) -> Iterator[str]:
-    from guestctl.checking import keys
+    from guestctl.checks import script_keys
 
     yield paragraphs(
         "A YAML file of conversations that should go as written, for `guestctl check`: `scenarios` is a mapping of "
@@ -171,7 +171,7 @@ def _checks(width: int | None) -> Iterator[str]:
         width,
     )
     yield CHECK
-    for title, table in keys.PARTS:
+    for title, table in script_keys.PARTS:
         rows = (
             (name, key.meaning if key.value == "–" else f"{key.value}: {key.meaning}") for name, key in table.items()
         )
@@ -194,7 +194,7 @@ def _faults(width: int | None) -> Iterator[str]:
 
 
 def _exit_codes(width: int | None) -> Iterator[str]:
-    from guestctl.explain import everything
+    from guestctl.cli.commands.explanations import everything
 
     yield columns(((entry.code, entry.meaning) for entry in everything() if entry.kind == "exit code"), width)
     yield paragraphs(
@@ -206,7 +206,7 @@ def _exit_codes(width: int | None) -> Iterator[str]:
 
 
 def _output(width: int | None) -> Iterator[str]:
-    from guestctl.schema import SCHEMAS
+    from guestctl.output.schema import SCHEMAS
 
     modes = {
         "auto": "table on a terminal; in a pipe one JSON object, or one a line for lists and streams",
@@ -227,7 +227,7 @@ def _output(width: int | None) -> Iterator[str]:
 
 
 def _profiles(width: int | None) -> Iterator[str]:
-    from guestctl.regions import REGIONS
+    from guestctl.config.regions import REGIONS
 
     yield paragraphs(
         "A profile says where to talk, and as whom. The file is the first of --profiles, GUESTCTL_PROFILES, "

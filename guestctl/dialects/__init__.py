@@ -8,11 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import cast
 
+from guestctl.core.errors import UsageError
 from guestctl.dialects.base import Dialect
-from guestctl.errors import UsageError
 
 _MODULES = {
-    "web-messaging": "web_messaging:WebMessaging",
+    "web-messaging": "web_messaging.dialect:WebMessaging",
     "guest-sessions": "guest_sessions:GuestSessions",
     "external-contacts": "external_contacts:ExternalContacts",
     "conversation-guests": "conversation_guests:ConversationGuests",

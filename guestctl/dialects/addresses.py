@@ -13,7 +13,7 @@ from guestctl.dialects import NAMES, dialect_class
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ApiAddress:
     """A published address that fits: of which API, what for, and whether the host fits too."""
 
     api: str
@@ -31,11 +31,11 @@ def place_of(url: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def places_of(url: str) -> list[Place]:
+def places_of(url: str) -> list[ApiAddress]:
     """Every published address this one may be; those whose host fits alone, when there are any."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
-    found: list[Place] = []
+    found: list[ApiAddress] = []
     for name in NAMES:
         for purpose, pattern in dialect_class(name).places:
             published = urlsplit(pattern)
@@ -44,7 +44,7 @@ def places_of(url: str) -> list[Place]:
                 fits = re.fullmatch(_compiled(published.path, "[^/]+"), path) is not None
             else:
                 fits, purpose = host_fits, "base address"
-            place = Place(name, purpose, pattern, host_fits, published.scheme == "wss")
+            place = ApiAddress(name, purpose, pattern, host_fits, published.scheme == "wss")
             if fits and place not in found:
                 found.append(place)
     exact = [place for place in found if place.host_fits]

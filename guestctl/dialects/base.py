@@ -19,15 +19,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from guestctl.dialects.declared import Ability
-from guestctl.dialects.parts import Files, Published, RichContent, SigningIn
-from guestctl.dialects.refusals import Refusals
-from guestctl.errors import Unreadable, Unsupported, UsageError
-from guestctl.model import (
+from guestctl.core.errors import Unreadable, Unsupported, UsageError
+from guestctl.core.model import (
     Credential,
     CredentialKind,
     Message,
-    Opening,
+    NewSession,
     Outgoing,
     Position,
     Presence,
@@ -35,12 +32,15 @@ from guestctl.model import (
     Session,
     Unknown,
 )
-from guestctl.values import Json, immutable
-from guestctl.wire import Door, Flow, Frame, Heard, Turn, done, load_json
+from guestctl.core.values import Json, immutable
+from guestctl.core.wire import Flow, Frame, FrameRequest, Incoming, SocketAddress, done, load_json
+from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.features import FileTransfer, Published, RichContent, SigningIn
+from guestctl.dialects.refusals import Refusals
 
 
 @immutable
-class Page:
+class HistoryPage:
     """One page of history, always ascending within itself. `total` where the service counts.
     An entry that is not for the guest stays in its place as `Unknown`, so that positions can be counted.
     `anchored` is False on a FORWARD page that was asked for with a position history does not
@@ -109,7 +109,7 @@ class Dialect(Refusals, ABC):
     # --- a session ---
 
     @abstractmethod
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         """Open a session. A session returned as `draft` is confirmed by the first `attach`."""
 
     def refreshable(self, session: Session) -> CredentialKind | None:
@@ -131,11 +131,11 @@ class Dialect(Refusals, ABC):
 
     # --- its socket ---
 
-    def door(self, session: Session) -> Door | None:
+    def door(self, session: Session) -> SocketAddress | None:
         """The socket of this session; None: there is none and listening polls history."""
         return None
 
-    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         """First words on a fresh socket, until the service confirms. Returns the session as told; with
         `start_new`, on an API that `restarts`, of another conversation, opened with that."""
         raise self.unsupported(Ability.LISTEN)
@@ -144,11 +144,11 @@ class Dialect(Refusals, ABC):
         """Announce a renewed token on the open socket (only where `reattaches`)."""
         return done(session)
 
-    def heartbeat(self, session: Session) -> Turn | None:
+    def heartbeat(self, session: Session) -> FrameRequest | None:
         """An application-level question that proves the service is there; None: protocol pings only."""
         return None
 
-    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+    def decode(self, frame: Frame, session: Session) -> Sequence[Incoming]:
         """What one frame says. Total for well-formed JSON objects: what is not known is `Unknown`.
         Raises Unreadable when it is not JSON, or a known frame lacks what it must have."""
         return ()
@@ -173,8 +173,10 @@ class Dialect(Refusals, ABC):
         return False
 
     @abstractmethod
-    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
-        """One page. FORWARD: what follows `after`, or leads on from `cursor`. NUMBERED: page `cursor` (1 = newest)."""
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
+        """One page. FORWARD: what follows `after`, or leads on from `cursor`.
+
+        BY_PAGE_NUMBER: page `cursor` (1 = newest)."""
 
     # --- what a family may be able to do, as its abilities say ---
 
@@ -200,7 +202,7 @@ class Dialect(Refusals, ABC):
         return None
 
     @property
-    def files(self) -> Files | None:
+    def files(self) -> FileTransfer | None:
         return None
 
     @property
@@ -245,7 +247,7 @@ def normalised_time(value: object) -> str | None:
         return None
     if len(value) == 24 and value[10] == "T" and value[19] == "." and value[23] == "Z":
         return value
-    from guestctl.clock import epoch_of, rfc3339
+    from guestctl.core.clock import epoch_of, rfc3339
 
     try:
         return rfc3339(epoch_of(value))

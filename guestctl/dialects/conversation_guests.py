@@ -1,4 +1,4 @@
-"""`conversation-guests`: everything but create goes over the socket (dialects.md, source 001).
+"""`conversation-guests`: everything but create goes over the socket (other-apis.md, source 001).
 
 Knows: the frames of this family, its three published socket addresses and its trap: a token that was
 used on a socket that closed is accepted by the next CONNECT, and refused by every SEND_MESSAGE after
@@ -11,15 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
-from guestctl.dialects.declared import Ability, Standing
-from guestctl.dialects.grants import guest_token
-from guestctl.dialects.pages import fixed_history, read_message, read_time
-from guestctl.errors import Conflict, Failure, UsageError
-from guestctl.model import (
+from guestctl.core.errors import Conflict, Failure, UsageError
+from guestctl.core.model import (
     CredentialKind,
     Message,
-    Opening,
+    NewSession,
     Outgoing,
     Position,
     Profile,
@@ -28,23 +24,27 @@ from guestctl.model import (
     SessionEvent,
     Unknown,
 )
-from guestctl.values import Json
-from guestctl.wire import (
+from guestctl.core.values import Json
+from guestctl.core.wire import (
     Accepted,
-    Door,
     Flow,
     Frame,
-    Heard,
+    HttpResponse,
+    Incoming,
     Opened,
     Rejection,
-    Reply,
     Request,
+    SocketAddress,
     answered,
-    call,
-    give,
-    take,
-    turn,
+    frame_request,
+    http_request,
+    optional,
+    required,
 )
+from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.dialects.history_pages import fixed_history, read_message, read_time
+from guestctl.dialects.tokens import guest_token
 
 #: [q]'s address, which has a host of its own; [a2] and [a4] name the guest or the conversation in theirs.
 SOCKET_PATH = "/api/v2/conversations/webmessaging/websocket"
@@ -55,12 +55,12 @@ class ConversationGuests(Dialect):
     name = "conversation-guests"
     summary = "REST create, messages over the socket, re-attach before each reconnect"
     abilities = {
-        Ability.CREATE: Standing.PUBLISHED,
-        Ability.SEND: Standing.PUBLISHED,
-        Ability.HISTORY: Standing.FIXED,
-        Ability.LISTEN: Standing.PUBLISHED,
-        Ability.RESUME: Standing.FIXED,
-        Ability.REFRESH: Standing.FIXED,
+        Ability.CREATE: Standing.DOCUMENTED,
+        Ability.SEND: Standing.DOCUMENTED,
+        Ability.HISTORY: Standing.ASSUMED,
+        Ability.LISTEN: Standing.DOCUMENTED,
+        Ability.RESUME: Standing.ASSUMED,
+        Ability.REFRESH: Standing.ASSUMED,
     }
     fields = frozenset({"attr"})
     required = (("region", "base_url"),)
@@ -91,7 +91,7 @@ class ConversationGuests(Dialect):
             return f"wss://webchat-{self.need('aws_region')}.platform.genesys.cloud"
         return f"wss://api.{self.need('region')}"
 
-    def door(self, session: Session) -> Door:
+    def door(self, session: Session) -> SocketAddress:
         path = self._socket_path
         for name, known in (("{guestId}", "guest"), ("{conversationId}", "conversation")):
             path = path.replace(name, id_in_path(session, known))
@@ -102,17 +102,17 @@ class ConversationGuests(Dialect):
                 "it may hold {guestId} and {conversationId}",
                 code="config.key",
             )
-        return Door(self.socket(path))
+        return SocketAddress(self.socket(path))
 
     # --- session ---
 
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         body: dict[str, Json] = {}
         if self.profile.deployment_id:
             body["deploymentId"] = self.profile.deployment_id
         if opening.attributes:
             body["attributes"] = dict(opening.attributes)
-        reply = yield from call(Request("POST", self._guests(), "create", json=body))
+        reply = yield from http_request(Request("POST", self._guests(), "create", json=body))
         session = Session(api=self.name, profile=self.profile.name, name=opening.name, state="active")
         return _granted(session, reply)
 
@@ -120,12 +120,12 @@ class ConversationGuests(Dialect):
         """Re-attach: the same conversation and guest, a token that no socket has spoilt."""
         body = {"conversationId": session.ids["conversation"], "guestId": session.ids["guest"]}
         request = Request("POST", self._guests(), "refresh", json=body, credential="guest", idempotent=True)
-        return _granted(session, (yield from call(request)))
+        return _granted(session, (yield from http_request(request)))
 
     def _guests(self) -> str:
         return self.rest("/api/v2/conversations/webmessaging/guests")
 
-    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         frame = {
             "type": "CONNECT",
             "conversationId": session.ids["conversation"],
@@ -134,7 +134,7 @@ class ConversationGuests(Dialect):
         }
         if self.traceparent:
             frame["traceparent"] = self.traceparent
-        yield from answered(turn(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        yield from answered(frame_request(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     # --- messages ---
@@ -147,13 +147,13 @@ class ConversationGuests(Dialect):
             "text": message.text,
         }
 
-        def answers(heard: Heard) -> bool:
+        def answers(heard: Incoming) -> bool:
             if isinstance(heard, Rejection):
                 return heard.reply_to in (message.key, None)
             # The push of the stored message proves as much as its acceptance does.
             return isinstance(heard, (Accepted, Message)) and heard.key == message.key
 
-        heard = yield from answered(turn(frame, answers, "send", message=True))
+        heard = yield from answered(frame_request(frame, answers, "send", message=True))
         if isinstance(heard, Message):
             return heard
         assert isinstance(heard, Accepted)
@@ -172,37 +172,37 @@ class ConversationGuests(Dialect):
             return Conflict, "conflict.ended"
         return super().status_failure(status, service_code, request)
 
-    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         url = f"{self._guests()}/{id_in_path(session, 'guest')}/messages"
         return fixed_history(url, after=after, cursor=cursor, limit=limit)
 
     # --- reading ---
 
-    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+    def decode(self, frame: Frame, session: Session) -> Sequence[Incoming]:
         value = frame_object(frame)
         kind = value.get("type")
         if kind == "MESSAGE_RECEIVED":
-            return (read_message(take(value, "message", dict, "MESSAGE_RECEIVED"), "MESSAGE_RECEIVED"),)
+            return (read_message(required(value, "message", dict, "MESSAGE_RECEIVED"), "MESSAGE_RECEIVED"),)
         if kind == "MESSAGE_ACCEPTED":
-            key, identity = take(value, "messageId", str, kind), take(value, "id", str, kind)
+            key, identity = required(value, "messageId", str, kind), required(value, "id", str, kind)
             return (Accepted(key, identity, read_time(value, kind)),)
         if kind == "CONVERSATION_UPDATED":
-            state = give(value, "state", str, "")
+            state = optional(value, "state", str, "")
             if state == "connected":
                 return (Opened(value),)
             return (SessionEvent("ended", state) if state in _ENDED else Unknown(kind, value),)
         if kind == "ERROR":
-            status = take(value, "status", int, kind)
-            failure = self.stream_failure(status, give(value, "message", str) or "no explanation")
-            return (Rejection(failure, give(value, "messageId", str)),)
+            status = required(value, "status", int, kind)
+            failure = self.stream_failure(status, optional(value, "message", str) or "no explanation")
+            return (Rejection(failure, optional(value, "messageId", str)),)
         return (Unknown(str(kind), value),)
 
 
-def _granted(session: Session, reply: Reply) -> Session:
+def _granted(session: Session, reply: HttpResponse) -> Session:
     """The session with the ids and the token of an answer."""
     answer = reply.object()
     ids = {
-        "conversation": take(answer, "conversationId", str, "guest"),
-        "guest": take(answer, "guestId", str, "guest"),
+        "conversation": required(answer, "conversationId", str, "guest"),
+        "guest": required(answer, "guestId", str, "guest"),
     }
     return replace(session, ids=ids).having(guest_token(reply, "token"))

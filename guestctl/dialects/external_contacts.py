@@ -1,4 +1,4 @@
-"""`external-contacts`: a guest known by an e-mail address (dialects.md, source 000 [a1]).
+"""`external-contacts`: a guest known by an e-mail address (other-apis.md, source 000 [a1]).
 
 Knows: how an address becomes a guest and where the guest's messages live. Must not know: HTTP or
 WebSocket libraries.
@@ -6,25 +6,25 @@ WebSocket libraries.
 
 from __future__ import annotations
 
+from guestctl.core.errors import UsageError
+from guestctl.core.model import NewSession, Session
+from guestctl.core.wire import Flow, Request, http_request, required
 from guestctl.dialects.base import id_in_path
-from guestctl.dialects.declared import Ability, Standing
-from guestctl.dialects.grants import guest_token
-from guestctl.dialects.sequenced import Sequenced
-from guestctl.errors import UsageError
-from guestctl.model import Opening, Session
-from guestctl.wire import Flow, Request, call, take
+from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.dialects.numbered import Sequenced
+from guestctl.dialects.tokens import guest_token
 
 
 class ExternalContacts(Sequenced):
     name = "external-contacts"
     summary = "guests by e-mail address, numbered messages, an events socket"
     abilities = {
-        Ability.CREATE: Standing.PUBLISHED,
-        Ability.SEND: Standing.FIXED,
-        Ability.HISTORY: Standing.PUBLISHED,
-        Ability.LISTEN: Standing.FIXED,
-        Ability.RESUME: Standing.PUBLISHED,
-        Ability.TYPING: Standing.PUBLISHED,
+        Ability.CREATE: Standing.DOCUMENTED,
+        Ability.SEND: Standing.ASSUMED,
+        Ability.HISTORY: Standing.DOCUMENTED,
+        Ability.LISTEN: Standing.ASSUMED,
+        Ability.RESUME: Standing.DOCUMENTED,
+        Ability.TYPING: Standing.DOCUMENTED,
     }
     fields = frozenset({"email"})
     places = (
@@ -33,7 +33,7 @@ class ExternalContacts(Sequenced):
         *Sequenced.places,
     )
 
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         if not opening.email:
             raise UsageError(
                 f"profile {self.profile.name!r}: the {self.name} API needs the guest's `email`",
@@ -41,8 +41,8 @@ class ExternalContacts(Sequenced):
                 hint="Give --email, or set `email` in the profile.",
             )
         url = self.rest("/api/v2/conversations/messaging/addresses")
-        reply = yield from call(Request("POST", url, "create", json={"address": f"email:{opening.email}"}))
-        ids = {"conversation": None, "guest": take(reply.object(), "guestId", str, "address")}
+        reply = yield from http_request(Request("POST", url, "create", json={"address": f"email:{opening.email}"}))
+        ids = {"conversation": None, "guest": required(reply.object(), "guestId", str, "address")}
         session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
 

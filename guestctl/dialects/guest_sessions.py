@@ -1,4 +1,4 @@
-"""`guest-sessions`: REST session, numbered messages, one events socket (dialects.md, source 000 [q]).
+"""`guest-sessions`: REST session, numbered messages, one events socket (other-apis.md, source 000 [q]).
 
 Knows: how a session is opened and where its messages live. Must not know: HTTP or WebSocket libraries.
 A session's socket lives as long as its token, and nothing renews that: then it is over.
@@ -6,25 +6,25 @@ A session's socket lives as long as its token, and nothing renews that: then it 
 
 from __future__ import annotations
 
+from guestctl.core.model import NewSession, Session
+from guestctl.core.values import Json
+from guestctl.core.wire import Flow, Request, http_request, required
 from guestctl.dialects.base import id_in_path
-from guestctl.dialects.declared import Ability, Standing
-from guestctl.dialects.grants import guest_token
-from guestctl.dialects.sequenced import Sequenced
-from guestctl.model import Opening, Session
-from guestctl.values import Json
-from guestctl.wire import Flow, Request, call, take
+from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.dialects.numbered import Sequenced
+from guestctl.dialects.tokens import guest_token
 
 
 class GuestSessions(Sequenced):
     name = "guest-sessions"
     summary = "REST sessions, numbered messages, an events socket"
     abilities = {
-        Ability.CREATE: Standing.PUBLISHED,
-        Ability.SEND: Standing.PUBLISHED,
-        Ability.HISTORY: Standing.PUBLISHED,
-        Ability.LISTEN: Standing.PUBLISHED,
-        Ability.RESUME: Standing.PUBLISHED,
-        Ability.TYPING: Standing.PUBLISHED,
+        Ability.CREATE: Standing.DOCUMENTED,
+        Ability.SEND: Standing.DOCUMENTED,
+        Ability.HISTORY: Standing.DOCUMENTED,
+        Ability.LISTEN: Standing.DOCUMENTED,
+        Ability.RESUME: Standing.DOCUMENTED,
+        Ability.TYPING: Standing.DOCUMENTED,
     }
     fields = frozenset({"attr"})
     places = (
@@ -33,18 +33,20 @@ class GuestSessions(Sequenced):
         *Sequenced.places,
     )
 
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         body: dict[str, Json] = {}
         if self.profile.deployment_id:
             body["deploymentId"] = self.profile.deployment_id
         if opening.attributes:
             body["customAttributes"] = dict(opening.attributes)
-        reply = yield from call(Request("POST", self.rest("/api/v2/guest/webmessaging/sessions"), "create", json=body))
+        reply = yield from http_request(
+            Request("POST", self.rest("/api/v2/guest/webmessaging/sessions"), "create", json=body)
+        )
         answer = reply.object()
         ids = {
             "conversation": None,
-            "guest": take(answer, "guestId", str, "session"),
-            "session": take(answer, "webMessagingSessionId", str, "session"),
+            "guest": required(answer, "guestId", str, "session"),
+            "session": required(answer, "webMessagingSessionId", str, "session"),
         }
         session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))

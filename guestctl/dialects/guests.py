@@ -1,4 +1,4 @@
-"""`guests`: an OAuth client creates the guest, a socket carries the messages (dialects.md, source 003).
+"""`guests`: an OAuth client creates the guest, a socket carries the messages (other-apis.md, source 003).
 
 Knows: the requests and frames of this family, and the size its attributes may have. Must not know:
 HTTP or WebSocket libraries, what time it is. A refresh opens a new session of the *same* guest.
@@ -10,29 +10,29 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
-from guestctl.dialects.declared import Ability, Rate, Standing
-from guestctl.dialects.grants import client_credentials, guest_token
-from guestctl.dialects.pages import as_object, fixed_history, read_message
-from guestctl.dialects.refusals import CloseAction
-from guestctl.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
-from guestctl.model import Credential, CredentialKind, Message, Opening, Outgoing, Position, Session, Unknown
-from guestctl.values import Json
-from guestctl.wire import (
-    Door,
+from guestctl.core.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
+from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Session, Unknown
+from guestctl.core.values import Json
+from guestctl.core.wire import (
     Flow,
     Frame,
-    Heard,
+    Incoming,
     Opened,
     Rejection,
     Request,
+    SocketAddress,
     answered,
-    call,
     done,
-    give,
-    take,
-    turn,
+    frame_request,
+    http_request,
+    optional,
+    required,
 )
+from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.capabilities import Ability, Rate, Standing
+from guestctl.dialects.history_pages import as_object, fixed_history, read_message
+from guestctl.dialects.refusals import CloseAction
+from guestctl.dialects.tokens import client_credentials, guest_token
 
 SCOPE = "guest:create guest:read webchat:send"
 #: Bytes of compact UTF-8 JSON a guest's attributes may take.
@@ -44,14 +44,14 @@ class Guests(Dialect):
     name = "guests"
     summary = "OAuth create with routing, a socket with a handshake, profile sync"
     abilities = {
-        Ability.CREATE: Standing.PUBLISHED,
-        Ability.SEND: Standing.FIXED,
-        Ability.HISTORY: Standing.FIXED,
-        Ability.LISTEN: Standing.PUBLISHED,
-        Ability.RESUME: Standing.PUBLISHED,
-        Ability.REFRESH: Standing.FIXED,
-        Ability.END: Standing.PUBLISHED,
-        Ability.SYNC: Standing.PUBLISHED,
+        Ability.CREATE: Standing.DOCUMENTED,
+        Ability.SEND: Standing.ASSUMED,
+        Ability.HISTORY: Standing.ASSUMED,
+        Ability.LISTEN: Standing.DOCUMENTED,
+        Ability.RESUME: Standing.DOCUMENTED,
+        Ability.REFRESH: Standing.ASSUMED,
+        Ability.END: Standing.DOCUMENTED,
+        Ability.SYNC: Standing.DOCUMENTED,
     }
     fields = frozenset({"attr", "queue", "skill", "language", "name"})
     required = (("org", "base_url"),)
@@ -78,16 +78,16 @@ class Guests(Dialect):
     def default_socket(self) -> str:
         return f"wss://{self.need('org')}.mypurecloud.com"
 
-    def door(self, session: Session) -> Door:
+    def door(self, session: Session) -> SocketAddress:
         guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
-        return Door(self.socket(f"/api/v2/guests/{guest}/sessions/{current}/ws"))
+        return SocketAddress(self.socket(f"/api/v2/guests/{guest}/sessions/{current}/ws"))
 
     # --- session ---
 
     def oauth(self) -> Flow[Credential]:
         return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
 
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         self._check_size(opening.attributes)
         routing: dict[str, Json] = {}
         if opening.queue:
@@ -97,24 +97,26 @@ class Guests(Dialect):
         if opening.language:
             routing["language"] = opening.language
         body = {"name": opening.guest_name or "Guest", "attributes": dict(opening.attributes), "routing": routing}
-        reply = yield from call(Request("POST", self.rest("/api/v2/guests"), "create", json=body, credential="oauth"))
+        reply = yield from http_request(
+            Request("POST", self.rest("/api/v2/guests"), "create", json=body, credential="oauth")
+        )
         answer = reply.object()
-        ids = {"conversation": None, "guest": take(answer, "id", str, "guest"), "session": _session_id(answer)}
+        ids = {"conversation": None, "guest": required(answer, "id", str, "guest"), "session": _session_id(answer)}
         session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
         return session.having(guest_token(reply, "guestToken"))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
         """A new session of the same guest, whose transcript goes on."""
         url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}/sessions")
-        reply = yield from call(Request("POST", url, "refresh", credential="oauth", idempotent=True))
+        reply = yield from http_request(Request("POST", url, "refresh", credential="oauth", idempotent=True))
         ids = {**session.ids, "session": _session_id(reply.object())}
         return replace(session, ids=ids).having(guest_token(reply, "guestToken"))
 
-    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         frame = {"type": "handshake", "token": session.token()}
         if self.traceparent:
             frame["traceparent"] = self.traceparent
-        yield from answered(turn(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        yield from answered(frame_request(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     def end(self, session: Session) -> Flow[Session]:
@@ -129,7 +131,7 @@ class Guests(Dialect):
         url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}")
         request = Request("PUT", url, "sync", json={"attributes": merged}, credential="oauth", idempotent=True)
         try:
-            yield from call(request)
+            yield from http_request(request)
         except SessionOver as gone:
             raise SessionOver(
                 "Guest not found. Session may have expired.",
@@ -154,31 +156,31 @@ class Guests(Dialect):
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         frame = {"type": "message", "payload": {"text": message.text, "correlationId": message.key}}
 
-        def answers(heard: Heard) -> bool:
+        def answers(heard: Incoming) -> bool:
             return isinstance(heard, Message) and heard.key == message.key
 
-        heard = yield from answered(turn(frame, answers, "send", message=True))
+        heard = yield from answered(frame_request(frame, answers, "send", message=True))
         assert isinstance(heard, Message)
         return heard
 
-    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
         url = self.rest(f"/api/v2/guests/{guest}/sessions/{current}/messages")
         return fixed_history(url, after=after, cursor=cursor, limit=limit, key="correlationId")
 
     # --- reading ---
 
-    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+    def decode(self, frame: Frame, session: Session) -> Sequence[Incoming]:
         value = frame_object(frame)
         kind = value.get("type")
         if kind == "message":
-            return (read_message(take(value, "payload", dict, kind), kind, key="correlationId"),)
+            return (read_message(required(value, "payload", dict, kind), kind, key="correlationId"),)
         if kind == "handshake":
-            payload = take(value, "payload", dict, kind)
-            status = take(payload, "status", str, kind)
+            payload = required(value, "payload", dict, kind)
+            status = required(payload, "status", str, kind)
             if status == "ok":
                 return (Opened(payload),)
-            words = give(payload, "message", str) or f"the handshake was answered {status[:80]!r}"
+            words = optional(payload, "message", str) or f"the handshake was answered {status[:80]!r}"
             return (Rejection(Unauthorised(words, api=self.name)),)
         return (Unknown(str(kind), value),)
 
@@ -188,7 +190,7 @@ class Guests(Dialect):
 
 
 def _session_id(answer: Mapping[str, Json]) -> str:
-    sessions = take(answer, "sessions", list, "guest")
+    sessions = required(answer, "sessions", list, "guest")
     if not sessions:
         raise Unreadable("guest: `sessions` holds no session")
-    return take(as_object(sessions[0], "guest: session"), "id", str, "guest: session")
+    return required(as_object(sessions[0], "guest: session"), "id", str, "guest: session")

@@ -1,4 +1,4 @@
-"""`messaging-conversations`: public create, a socket one registers on (dialects.md, source 002).
+"""`messaging-conversations`: public create, a socket one registers on (other-apis.md, source 002).
 
 Knows: the frames, the paging by token and the refresh of this family. Must not know: HTTP or
 WebSocket libraries, when to reconnect, what time it is.
@@ -10,17 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from guestctl.dialects.base import Dialect, Page, frame_object, id_in_path
-from guestctl.dialects.declared import Ability, Standing
-from guestctl.dialects.grants import guest_token
-from guestctl.dialects.pages import as_object, from_start, read_time
-from guestctl.dialects.refusals import CloseAction
-from guestctl.errors import Failure, UsageError
-from guestctl.model import (
+from guestctl.core.errors import Failure, UsageError
+from guestctl.core.model import (
     Credential,
     CredentialKind,
     Message,
-    Opening,
+    NewSession,
     Outgoing,
     Position,
     Role,
@@ -30,22 +25,27 @@ from guestctl.model import (
     Source,
     Unknown,
 )
-from guestctl.values import Json
-from guestctl.wire import (
-    Door,
+from guestctl.core.values import Json
+from guestctl.core.wire import (
     Flow,
     Frame,
-    Heard,
+    HttpResponse,
+    Incoming,
     Opened,
     Rejection,
-    Reply,
     Request,
+    SocketAddress,
     answered,
-    call,
-    give,
-    take,
-    turn,
+    frame_request,
+    http_request,
+    optional,
+    required,
 )
+from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.dialects.history_pages import as_object, from_start, read_time
+from guestctl.dialects.refusals import CloseAction
+from guestctl.dialects.tokens import guest_token
 
 #: Tokens live 30 to 60 minutes: the shortest life is assumed, and renewed 5 minutes ahead of its end.
 LIFE, AHEAD = 30 * 60.0, 5 * 60.0
@@ -73,12 +73,12 @@ class MessagingConversations(Dialect):
     name = "messaging-conversations"
     summary = "public create, a socket to register on, history by page token"
     abilities = {
-        Ability.CREATE: Standing.PUBLISHED,
-        Ability.SEND: Standing.PUBLISHED,
-        Ability.HISTORY: Standing.PUBLISHED,
-        Ability.LISTEN: Standing.PUBLISHED,
-        Ability.RESUME: Standing.PUBLISHED,
-        Ability.REFRESH: Standing.PUBLISHED,
+        Ability.CREATE: Standing.DOCUMENTED,
+        Ability.SEND: Standing.DOCUMENTED,
+        Ability.HISTORY: Standing.DOCUMENTED,
+        Ability.LISTEN: Standing.DOCUMENTED,
+        Ability.RESUME: Standing.DOCUMENTED,
+        Ability.REFRESH: Standing.DOCUMENTED,
     }
     fields = frozenset({"attr", "queue", "name"})
     required = (("environment", "base_url"),)
@@ -102,15 +102,15 @@ class MessagingConversations(Dialect):
     def default_socket(self) -> str:
         return f"wss://{self.need('environment')}.mygen.com"
 
-    def door(self, session: Session) -> Door:
-        return Door(self.socket("/ws"))
+    def door(self, session: Session) -> SocketAddress:
+        return SocketAddress(self.socket("/ws"))
 
     def _conversation(self, session: Session) -> str:
         return self.rest(f"/api/v2/messaging/conversations/{id_in_path(session, 'conversation')}")
 
     # --- session ---
 
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         if not opening.queue:
             raise UsageError(
                 f"profile {self.profile.name!r}: the {self.name} API needs the `queue` to route to",
@@ -122,18 +122,20 @@ class MessagingConversations(Dialect):
             "routing": {"selectedQueueId": opening.queue},
             "attributes": {"custom": {"source": "guestctl", **opening.attributes}},
         }
-        reply = yield from call(Request("POST", self.rest("/api/v2/messaging/conversations"), "create", json=body))
+        reply = yield from http_request(
+            Request("POST", self.rest("/api/v2/messaging/conversations"), "create", json=body)
+        )
         answer = reply.object()
-        ids = {"conversation": take(answer, "id", str, "conversation"), "guest": give(answer, "guestId", str)}
+        ids = {"conversation": required(answer, "id", str, "conversation"), "guest": optional(answer, "guestId", str)}
         session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
         return session.having(_token(reply))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
         url = f"{self._conversation(session)}/guest-tokens"
-        reply = yield from call(Request("POST", url, "refresh", credential="guest", idempotent=True))
+        reply = yield from http_request(Request("POST", url, "refresh", credential="guest", idempotent=True))
         return session.having(_token(reply))
 
-    def attach(self, session: Session, *, start_new: Opening | None = None) -> Flow[Session]:
+    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         frame = {
             "type": "register",
             "conversationId": session.ids["conversation"],
@@ -141,7 +143,7 @@ class MessagingConversations(Dialect):
         }
         if self.traceparent:
             frame["traceparent"] = self.traceparent
-        yield from answered(turn(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        yield from answered(frame_request(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     def reattach(self, session: Session) -> Flow[Session]:
@@ -155,45 +157,47 @@ class MessagingConversations(Dialect):
             "message": {"text": message.text, "attributes": {"correlationId": message.key}},
         }
 
-        def answers(heard: Heard) -> bool:
+        def answers(heard: Incoming) -> bool:
             if isinstance(heard, Rejection):
                 return heard.reply_to in (message.key, None)
             return isinstance(heard, Message) and heard.key == message.key
 
-        heard = yield from answered(turn(frame, answers, "send", message=True))
+        heard = yield from answered(frame_request(frame, answers, "send", message=True))
         assert isinstance(heard, Message)
         return heard
 
-    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         """No page can begin behind a message: to get there, the pages before it are read."""
 
-        def page(token: str | None) -> Flow[Page]:
+        def page(token: str | None) -> Flow[HistoryPage]:
             query = {"limit": str(limit), "conversationId": str(session.ids["conversation"])}
             if token:
                 query["nextPageToken"] = token
             url = f"{self._conversation(session)}/messages"
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
-            body = (yield from call(request)).object()
-            items = [_message(item, session, "history", "history") for item in take(body, "messages", list, "history")]
+            body = (yield from http_request(request)).object()
+            items = [
+                _message(item, session, "history", "history") for item in required(body, "messages", list, "history")
+            ]
             items.sort(key=lambda item: item.time or "")
-            return Page(tuple(items), next=give(body, "nextPageToken", str) or None)
+            return HistoryPage(tuple(items), next=optional(body, "nextPageToken", str) or None)
 
         return page(cursor) if after is None or cursor is not None else from_start(page, after)
 
     # --- reading ---
 
-    def decode(self, frame: Frame, session: Session) -> Sequence[Heard]:
+    def decode(self, frame: Frame, session: Session) -> Sequence[Incoming]:
         value = frame_object(frame)
         kind = value.get("type")
         if kind == "message":
-            return (_message(take(value, "message", dict, "message frame"), session, "message frame"),)
+            return (_message(required(value, "message", dict, "message frame"), session, "message frame"),)
         if kind == "registered":
             return (Opened(value),)
         if kind == "error":
-            key = give(value, "correlationId", str)
+            key = optional(value, "correlationId", str)
             refused = Rejection(self._error(value), key)
             if key is None and value.get("code") == _ENDED:
-                return (refused, SessionEvent("ended", give(value, "message", str)))
+                return (refused, SessionEvent("ended", optional(value, "message", str)))
             return (refused,)
         return (Unknown(str(kind), value),)
 
@@ -202,7 +206,9 @@ class MessagingConversations(Dialect):
         word = re.sub(r"[-_ ]+", ".", str(code).lower())
         status = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else _WORDS.get(word, 400)
         return self.stream_failure(
-            status, give(value, "message", str) or "no explanation", service_code=code if code is None else str(code)
+            status,
+            optional(value, "message", str) or "no explanation",
+            service_code=code if code is None else str(code),
         )
 
     def on_close(self, code: int) -> CloseAction:
@@ -210,7 +216,7 @@ class MessagingConversations(Dialect):
         return "renew" if code == 1009 else super().on_close(code)
 
 
-def _token(reply: Reply) -> Credential:
+def _token(reply: HttpResponse) -> Credential:
     """The token, taken to live as long as the shortest-lived does, unless it says that it ends sooner."""
     token = guest_token(reply, "guestToken")
     life = LIFE if token.life is None else min(token.life, LIFE)
@@ -220,20 +226,20 @@ def _token(reply: Reply) -> Credential:
 def _message(value: Json, session: Session, what: str, source: Source = "live") -> Message:
     """`{id, type, from: {id, name}, to, text, timestamp, attributes}`; inbound is what the guest's id sent."""
     value = as_object(value, what)
-    origin = take(value, "from", dict, what)
-    sender = take(origin, "id", str, f"{what}: from")
-    key = give(give(value, "attributes", dict) or {}, "correlationId", str)
+    origin = required(value, "from", dict, what)
+    sender = required(origin, "id", str, f"{what}: from")
+    key = optional(optional(value, "attributes", dict) or {}, "correlationId", str)
     guest = session.ids.get("guest")
     # A service that never told the guest's id leaves only the mark that guests alone set.
     inbound = sender == guest if guest else key is not None
     role: Role = "guest" if inbound else "bot" if sender == "bot" else "agent"
     return Message(
-        id=take(value, "id", str, what),
+        id=required(value, "id", str, what),
         direction="inbound" if inbound else "outbound",
-        text=take(value, "text", str, what),
+        text=required(value, "text", str, what),
         time=read_time(value, what),
         key=key if inbound else None,
-        sender=Sender(role, give(origin, "name", str)),
+        sender=Sender(role, optional(origin, "name", str)),
         source=source,
         raw=value,
     )

@@ -1,6 +1,6 @@
 """What it means when a service says no: statuses, words and close codes, as failures and next moves.
 
-Knows: the rules all families share (dialects.md, "Shared rules"). Must not know: any family, which says
+Knows: the rules all families share (other-apis.md, "Shared rules"). Must not know: any family, which says
 where it differs by overriding one of these; who tries again, and when.
 """
 
@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from guestctl.dialects.declared import Declared
-from guestctl.errors import (
+from guestctl.core.errors import (
     Conflict,
     Failure,
     Forbidden,
@@ -23,7 +22,8 @@ from guestctl.errors import (
     Unauthorised,
     Unreadable,
 )
-from guestctl.wire import Reply, Request
+from guestctl.core.wire import HttpResponse, Request
+from guestctl.dialects.capabilities import Declared
 
 #: Characters of an answer without a message of its own that are shown.
 TEXT_PLAIN_LIMIT = 500
@@ -37,7 +37,7 @@ class Refusals(Declared):
     """How one API's refusals read."""
 
     def on_close(self, code: int) -> CloseAction:
-        """What a close code means (dialects.md, "Shared rules")."""
+        """What a close code means (other-apis.md, "Shared rules")."""
         if code == 1000:
             return "done"
         if code in {1001, 1005, 1006, 1011, 1012, 1013, 1014}:
@@ -49,7 +49,7 @@ class Refusals(Declared):
         here is tried once: when the new token fares no better, it was not the token."""
         return self.on_close(code)
 
-    def refusal(self, request: Request, reply: Reply) -> Failure:
+    def refusal(self, request: Request, reply: HttpResponse) -> Failure:
         """A non-2xx answer as the failure it means, with the service's own words."""
         body = reply.text()[:2000]
         said = self._said(body)
@@ -71,7 +71,7 @@ class Refusals(Declared):
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
     ) -> tuple[type[Failure], str]:
-        """Failure class and stable code of an HTTP status (dialects.md, "Shared rules")."""
+        """Failure class and stable code of an HTTP status (other-apis.md, "Shared rules")."""
         if status < 400:
             # A socket's upgrade answered 200 is no refusal: what answers is not this service.
             return Unreadable, "answer.redirect" if status >= 300 else "answer.unreadable"
@@ -141,7 +141,7 @@ def _plain_words(body: str) -> str:
     return " ".join(body.split())[:TEXT_PLAIN_LIMIT]
 
 
-def retry_after(reply: Reply) -> float | None:
+def retry_after(reply: HttpResponse) -> float | None:
     """`Retry-After` in seconds from the reply's arrival: seconds or an HTTP date (RFC 9110 §10.2.3).
     None when absent or malformed; a date in the past is 0."""
     value = reply.headers.get("retry-after", "").strip()

@@ -1,4 +1,4 @@
-"""`webmessaging-conversations`: REST alone, with a short-lived session token (dialects.md, source 004).
+"""`webmessaging-conversations`: REST alone, with a short-lived session token (other-apis.md, source 004).
 
 Knows: the requests of this family and its two published ways to refresh. Must not know: HTTP
 libraries, what time it is, who refreshes when. No socket is published: listening polls history.
@@ -6,14 +6,14 @@ libraries, what time it is, who refreshes when. No socket is published: listenin
 
 from __future__ import annotations
 
-from guestctl.dialects.base import Dialect, Page, id_in_path
-from guestctl.dialects.declared import Ability, Backoff, Standing
-from guestctl.dialects.grants import client_credentials, guest_token
-from guestctl.dialects.pages import fixed_history, read_time
-from guestctl.errors import Refused, SessionOver
-from guestctl.model import Credential, CredentialKind, Message, Opening, Outgoing, Position, Sender, Session
-from guestctl.values import Json
-from guestctl.wire import Flow, Request, call, take
+from guestctl.core.errors import Refused, SessionOver
+from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Sender, Session
+from guestctl.core.values import Json
+from guestctl.core.wire import Flow, Request, http_request, required
+from guestctl.dialects.base import Dialect, HistoryPage, id_in_path
+from guestctl.dialects.capabilities import Ability, Backoff, Standing
+from guestctl.dialects.history_pages import fixed_history, read_time
+from guestctl.dialects.tokens import client_credentials, guest_token
 
 SCOPE = "webmessaging:conversation:write"
 #: `refresh_style`: [a1]'s form, the default, and [a3]'s.
@@ -24,12 +24,12 @@ class WebmessagingConversations(Dialect):
     name = "webmessaging-conversations"
     summary = "REST alone, a token of 15 minutes, listening by polling"
     abilities = {
-        Ability.CREATE: Standing.PUBLISHED,
-        Ability.SEND: Standing.PUBLISHED,
-        Ability.HISTORY: Standing.FIXED,
-        Ability.LISTEN: Standing.FIXED,
-        Ability.RESUME: Standing.FIXED,
-        Ability.REFRESH: Standing.PUBLISHED,
+        Ability.CREATE: Standing.DOCUMENTED,
+        Ability.SEND: Standing.DOCUMENTED,
+        Ability.HISTORY: Standing.ASSUMED,
+        Ability.LISTEN: Standing.ASSUMED,
+        Ability.RESUME: Standing.ASSUMED,
+        Ability.REFRESH: Standing.DOCUMENTED,
     }
     required = (("region", "base_url"),)
     margins = {"guest": 60.0, "oauth": 5.0}
@@ -63,15 +63,15 @@ class WebmessagingConversations(Dialect):
     def oauth(self) -> Flow[Credential]:
         return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
 
-    def create(self, opening: Opening) -> Flow[Session]:
+    def create(self, opening: NewSession) -> Flow[Session]:
         body = {"deploymentId": self.profile.deployment_id} if self.profile.deployment_id else {}
-        reply = yield from call(Request("POST", self._conversations(), "create", json=body, credential="oauth"))
+        reply = yield from http_request(Request("POST", self._conversations(), "create", json=body, credential="oauth"))
         answer = reply.object()
         # [q] spells it conversationsId; the rest of the thread does not.
         spelt = "conversationsId" if "conversationsId" in answer else "conversationId"
         ids = {
-            "conversation": take(answer, spelt, str, "conversation"),
-            "guest": take(answer, "guestId", str, "conversation"),
+            "conversation": required(answer, spelt, str, "conversation"),
+            "guest": required(answer, "guestId", str, "conversation"),
         }
         session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
@@ -79,7 +79,7 @@ class WebmessagingConversations(Dialect):
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
         style = self.profile.refresh_style or STYLES[0]
         try:
-            reply = yield from call(self._refresh(style, session))
+            reply = yield from http_request(self._refresh(style, session))
         except SessionOver as failure:
             if failure.http_status != 404:
                 raise
@@ -109,9 +109,9 @@ class WebmessagingConversations(Dialect):
         body = {"type": "text", "text": message.text, "guestId": session.ids["guest"], "messageId": message.key}
         url = f"{self._conversation(session)}/messages"
         request = Request("POST", url, "send", json=body, credential="guest", idempotent=True)
-        stored = (yield from call(request)).object()
+        stored = (yield from http_request(request)).object()
         return Message(
-            id=take(stored, "id", str, "accepted message"),
+            id=required(stored, "id", str, "accepted message"),
             direction="inbound",
             text=message.text,
             time=read_time(stored, "accepted message"),
@@ -120,5 +120,5 @@ class WebmessagingConversations(Dialect):
             raw=stored,
         )
 
-    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[Page]:
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         return fixed_history(f"{self._conversation(session)}/messages", after=after, cursor=cursor, limit=limit)

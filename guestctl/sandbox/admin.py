@@ -10,10 +10,10 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
-from guestctl.clock import rfc3339
+from guestctl.core.clock import rfc3339
 from guestctl.sandbox.faults import FaultError, Faults, parse
-from guestctl.sandbox.surface import HttpReply, HttpRequest, Refused
-from guestctl.sandbox.world import Conversation, World, dumps
+from guestctl.sandbox.interfaces import RequestRefused, ServerReply, ServerRequest
+from guestctl.sandbox.world import Conversation, Service, dumps
 
 PATH = "/sandbox/admin"
 _OVER = ("ended", "cleared", "expired", "read-only")
@@ -22,7 +22,7 @@ _OVER = ("ended", "cleared", "expired", "read-only")
 class Admin:
     """Answers requests under `PATH`; each needs `Authorization: Bearer KEY`."""
 
-    def __init__(self, world: World, faults: Faults, key: str) -> None:
+    def __init__(self, world: Service, faults: Faults, key: str) -> None:
         self._world = world
         self._faults = faults
         self._key = key.encode()
@@ -38,7 +38,7 @@ class Admin:
             ("POST", "/expire"): self._expire,
         }
 
-    def handle(self, request: HttpRequest) -> HttpReply:
+    def handle(self, request: ServerRequest) -> ServerReply:
         if not hmac.compare_digest((request.bearer or "").encode(), self._key):
             return _problem(401, "the admin key is missing or wrong")
         path = request.path.removeprefix(PATH)
@@ -47,8 +47,8 @@ class Admin:
             known = [method for method, name in self._operations if name == path]
             return _problem(405, f"use {' or '.join(known)}") if known else _problem(404, "no such admin operation")
         try:
-            return HttpReply.json(200, operation(request))
-        except Refused as refused:
+            return ServerReply.json(200, operation(request))
+        except RequestRefused as refused:
             return refused.reply
 
     def sessions(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Admin:
                 self._world.say(conversation, text, role="agent", name=name)
         return len(targets)
 
-    def _push(self, request: HttpRequest) -> dict[str, Any]:
+    def _push(self, request: ServerRequest) -> dict[str, Any]:
         body = _body(request, "text", "frame", "to", "name")
         text, frame = body.get("text"), body.get("frame")
         if (text is None) == (frame is None):
@@ -80,14 +80,14 @@ class Admin:
         raw = frame if frame is None or isinstance(frame, str) else dumps(frame)
         return {"pushed": self.push(text, frame=raw, to=_name(body, "to"), name=_name(body, "name"))}
 
-    def _end(self, request: HttpRequest) -> dict[str, Any]:
+    def _end(self, request: ServerRequest) -> dict[str, Any]:
         """The agent ends the conversation."""
         targets = self._targets(_name(_body(request, "to"), "to"))
         for conversation in targets:
             self._world.faces[conversation.api].ended(conversation, "agent")
         return {"ended": len(targets)}
 
-    def _disconnect(self, request: HttpRequest) -> dict[str, Any]:
+    def _disconnect(self, request: ServerRequest) -> dict[str, Any]:
         """Close sockets: with `code` (default 1001), or break them with 1006."""
         body = _body(request, "to", "code")
         code = body.get("code", 1001)
@@ -100,7 +100,7 @@ class Admin:
             socket.close(code)
         return {"disconnected": len(sockets)}
 
-    def _expire(self, request: HttpRequest) -> dict[str, Any]:
+    def _expire(self, request: ServerRequest) -> dict[str, Any]:
         body = _body(request, "to", "token")
         only_token = body.get("token", False)
         if not isinstance(only_token, bool):
@@ -113,7 +113,7 @@ class Admin:
                 self._world.expire(conversation)
         return {"expired": len(targets)}
 
-    def _add_faults(self, request: HttpRequest) -> dict[str, Any]:
+    def _add_faults(self, request: ServerRequest) -> dict[str, Any]:
         specs = _body(request, "specs").get("specs")
         if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
             raise _refused(400, "specs is a list of strings")
@@ -126,7 +126,7 @@ class Admin:
             raise _refused(400, str(problem)) from None
         return {"specs": list(self._faults.list())}
 
-    def _clear_faults(self, request: HttpRequest) -> dict[str, Any]:
+    def _clear_faults(self, request: ServerRequest) -> dict[str, Any]:
         self._faults.clear()
         return {"specs": []}
 
@@ -177,7 +177,7 @@ def _report(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def _body(request: HttpRequest, *keys: str) -> Mapping[str, Any]:
+def _body(request: ServerRequest, *keys: str) -> Mapping[str, Any]:
     try:
         body = request.json() if request.body else {}
     except ValueError:
@@ -197,9 +197,9 @@ def _name(body: Mapping[str, Any], key: str) -> str | None:
     raise _refused(400, f"{key} is no name")
 
 
-def _problem(status: int, message: str) -> HttpReply:
-    return HttpReply.json(status, {"message": message})
+def _problem(status: int, message: str) -> ServerReply:
+    return ServerReply.json(status, {"message": message})
 
 
-def _refused(status: int, message: str) -> Refused:
-    return Refused(_problem(status, message))
+def _refused(status: int, message: str) -> RequestRefused:
+    return RequestRefused(_problem(status, message))

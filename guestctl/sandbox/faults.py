@@ -35,7 +35,7 @@ from email.utils import formatdate
 from math import ceil
 from typing import Any, Literal, TypeAlias
 
-from guestctl.clock import Clock
+from guestctl.core.clock import Clock
 
 ON = ("create", "send", "history", "socket", "refresh", "typing", "upload")
 _LONGEST = 86_400.0

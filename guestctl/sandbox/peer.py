@@ -1,7 +1,7 @@
 """One guest socket: what is said to it, and the faults inflicted on the way.
 
 Knows: text frames (RFC 6455 §5.2), gathering, holding back, every fault that concerns frames. Must
-not know: the server library (a `Line` stands for it), any dialect.
+not know: the server library (a `RawConnection` stands for it), any dialect.
 
 A close, ours or the answer to the guest's, follows what is held: no frame is lost before it. A break
 follows nothing, nor does the end of the sandbox.
@@ -15,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from guestctl.clock import Clock
+from guestctl.core.clock import Clock
 from guestctl.sandbox.faults import Fault, Faults
-from guestctl.sandbox.surface import HttpRequest
+from guestctl.sandbox.interfaces import ServerRequest
 from guestctl.sandbox.world import Later
 
 GARBAGE = "\u2620 <<< this is not JSON"
 SWAP_PATIENCE = 0.5  # seconds a swapped frame waits for the next
 
 
-class Line(Protocol):
+class RawConnection(Protocol):
     """The connection under a socket."""
 
     def is_closing(self) -> bool: ...
@@ -42,7 +42,7 @@ class Line(Protocol):
         """Close the connection, waiting for nothing."""
 
 
-class Exchange:
+class WriteBatch:
     """One guest's frame and all that is said in answer, by whomever.
 
     What is said meanwhile leaves as one packet per socket: with a bot that answers at once that halves the
@@ -76,7 +76,13 @@ class SocketPeer:
     """The `surface.Peer` of the faces. `clean` is true once a close frame has gone either way."""
 
     def __init__(
-        self, line: Line, request: HttpRequest, faults: Faults, clock: Clock, later: Later, exchange: Exchange
+        self,
+        line: RawConnection,
+        request: ServerRequest,
+        faults: Faults,
+        clock: Clock,
+        later: Later,
+        exchange: WriteBatch,
     ) -> None:
         self.note: Any = None
         self.request = request

@@ -21,14 +21,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from guestctl.clock import Clock, SystemClock
+from guestctl.core.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
-    from guestctl.sandbox.options import SandboxOptions
+    from guestctl.sandbox.interfaces import Api
     from guestctl.sandbox.server import Sandbox
-    from guestctl.sandbox.surface import Face
-    from guestctl.sandbox.world import Conversation, Message, World
+    from guestctl.sandbox.settings import SandboxOptions
+    from guestctl.sandbox.world import Conversation, Service, StoredMessage
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what shells answer
 GRACE = 2.0  # seconds between asking what a command left running to end, and ending it
@@ -53,12 +53,12 @@ def running(
     options: SandboxOptions,
     *,
     clock: Clock | None = None,
-    watch: Callable[[Conversation, Message], None] | None = None,
-    faces: Callable[[World, Faults, SandboxOptions], Sequence[Face]] | None = None,
+    watch: Callable[[Conversation, StoredMessage], None] | None = None,
+    faces: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> Iterator[Sandbox]:
     """A started sandbox, with its certificates when asked for; all of it is gone afterwards. Raises CannotServe."""
+    from guestctl.sandbox.bot.bot_script import ScriptError
     from guestctl.sandbox.faults import FaultError
-    from guestctl.sandbox.script import ScriptError
     from guestctl.sandbox.server import Sandbox
     from guestctl.sandbox.store import StoreError
     from guestctl.sandbox.tls import NAMES, TlsUnavailable, certificates
@@ -95,7 +95,7 @@ def serve(
     typed: TextIO | None = None,
     on_ready: Callable[[Mapping[str, str]], object] = lambda found: None,
     clock: Clock | None = None,
-    faces: Callable[[World, Faults, SandboxOptions], Sequence[Face]] | None = None,
+    faces: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP; returns 128 plus its number. Main thread only.
 
@@ -191,7 +191,7 @@ class Agent:
         self._sandbox = sandbox
         self._write("You are the agent. A line goes to the newest conversation; /to ID, /typing, /end")
 
-    def saw(self, conversation: Conversation, message: Message) -> None:
+    def saw(self, conversation: Conversation, message: StoredMessage) -> None:
         """Shows a message of the guest or the bot; called in the sandbox's thread."""
         if message.role in ("guest", "bot") and message.kind != "event":
             kinds = [str(item.get("contentType", "?")) for item in message.content]

@@ -26,19 +26,19 @@ from tornado.iostream import StreamBufferFullError, StreamClosedError
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
-from guestctl.clock import Clock, SystemClock
+from guestctl.core.clock import Clock, SystemClock
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET, DEPLOYMENT_ID
 from guestctl.sandbox.admin import PATH as ADMIN_PATH
 from guestctl.sandbox.admin import Admin
-from guestctl.sandbox.bot import Bot
-from guestctl.sandbox.faces import build
+from guestctl.sandbox.apis import build
+from guestctl.sandbox.bot.bots import Bot
 from guestctl.sandbox.faults import ON, Fault, Faults
-from guestctl.sandbox.options import SandboxOptions
-from guestctl.sandbox.peer import GARBAGE, Exchange, SocketPeer
+from guestctl.sandbox.interfaces import Api, RequestRefused, Route, ServerReply, ServerRequest, Table, error
+from guestctl.sandbox.issued_tokens import Tokens
+from guestctl.sandbox.peer import GARBAGE, SocketPeer, WriteBatch
+from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.store import Store
-from guestctl.sandbox.surface import Face, HttpReply, HttpRequest, Refused, Route, Table, error
-from guestctl.sandbox.tokens import Tokens
-from guestctl.sandbox.world import Conversation, Deployment, Message, World, dumps, random_hex
+from guestctl.sandbox.world import Conversation, SandboxDeployment, Service, StoredMessage, dumps, random_hex
 
 T = TypeVar("T")
 LOG = logging.getLogger("guestctl.sandbox")
@@ -57,7 +57,7 @@ class Sandbox:
     """A guest messaging service in a thread of its own.
 
     Settings are those of `SandboxOptions`, given as one value or as keywords; `deployment` overlays
-    fields of the default `Deployment`. `also_hosts` are `host:port` names a proxy in front may use.
+    fields of the default `SandboxDeployment`. `also_hosts` are `host:port` names a proxy in front may use.
     `watch` is told of every stored message, in the sandbox's thread. `faces` makes what is spoken.
     """
 
@@ -74,8 +74,8 @@ class Sandbox:
         deployment: Mapping[str, Any] | None = None,
         ids: Callable[[], str] = random_hex,
         also_hosts: Sequence[str] = (),
-        watch: Callable[[Conversation, Message], None] | None = None,
-        faces: Callable[[World, Faults, SandboxOptions], Sequence[Face]] = build,
+        watch: Callable[[Conversation, StoredMessage], None] | None = None,
+        faces: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] = build,
         tls: SSLContext | None = None,
         ca: str | None = None,
         **settings: Any,
@@ -85,12 +85,12 @@ class Sandbox:
         self.admin_key = secrets.token_urlsafe(24)
         self.ca = ca
         self.port = 0
-        self.world: World
+        self.world: Service
         self.faults: Faults
         self.admin: Admin
         self.table: Table
         self.peers: set[SocketPeer] = set()
-        self.exchange = Exchange()
+        self.exchange = WriteBatch()
         self.hosts: frozenset[str] = frozenset()
         self._bot = bot
         self._deployment = deployment or {}
@@ -211,7 +211,7 @@ class Sandbox:
 
     def _furnish(self, store: Store | None) -> None:
         options = self.options
-        deployment = Deployment(
+        deployment = SandboxDeployment(
             origins=options.origins,
             auto_start=options.auto_start,
             typing=options.typing,
@@ -227,7 +227,7 @@ class Sandbox:
         key = store.key() if store else None
         tokens = Tokens(self.clock, life=options.token_life, key=key, keeper=store)
         self.faults = options.make_faults(self.clock)
-        self.world = World(
+        self.world = Service(
             clock=self.clock,
             later=self.later,
             bot=self._bot or options.make_bot(),
@@ -410,18 +410,18 @@ class Guest(WebSocketHandler):
 
     head = post = put = patch = delete = options = _answer
 
-    def _write_reply(self, reply: HttpReply) -> None:
+    def _write_reply(self, reply: ServerReply) -> None:
         self.set_status(reply.status, None if reply.status < 600 else "Unknown")
         self.clear_header("Content-Type")
         for name, value in reply.headers.items():
             self.set_header(name, value)
         self.finish(reply.body if reply.status not in (204, 304) else None)
 
-    def _request(self) -> HttpRequest:
+    def _request(self) -> ServerRequest:
         raw = self.request
         host = raw.headers.get("Host", "")
         secure = self.sandbox.scheme == "https"
-        return HttpRequest(
+        return ServerRequest(
             # The answer to HEAD is that to GET; the library keeps its body to itself.
             method="GET" if raw.method in (None, "HEAD") else raw.method,
             path=raw.path,
@@ -432,19 +432,19 @@ class Guest(WebSocketHandler):
             socket_base=f"{'wss' if secure else 'ws'}://{host}",
         )
 
-    def _refuse_host(self, request: HttpRequest) -> HttpReply | None:
+    def _refuse_host(self, request: ServerRequest) -> ServerReply | None:
         if self.sandbox.is_ours(request.headers.get("host", "")):
             return None
         return error(421, "This Host is not served here: use localhost or 127.0.0.1 with the sandbox's port.")
 
-    def _admin(self, request: HttpRequest) -> HttpReply:
+    def _admin(self, request: ServerRequest) -> ServerReply:
         if request.origin is not None and request.origin != request.base:
             return error(403, "The admin endpoint takes no request from a web page.")
         if len(request.body) > _BODY_LIMIT:
             return error(413)
         return self.sandbox.admin.handle(request)
 
-    def _preflight(self, request: HttpRequest) -> HttpReply:
+    def _preflight(self, request: ServerRequest) -> ServerReply:
         methods = self.sandbox.table.methods(request.path)
         if not methods:
             return error(404)
@@ -457,9 +457,9 @@ class Guest(WebSocketHandler):
             headers["Access-Control-Allow-Headers"] = wanted
             if "access-control-request-private-network" in request.headers:
                 headers["Access-Control-Allow-Private-Network"] = "true"
-        return HttpReply(204 if headers or request.origin is None else 403, b"", headers)
+        return ServerReply(204 if headers or request.origin is None else 403, b"", headers)
 
-    def _cors(self, request: HttpRequest, route: Route | None) -> dict[str, str]:
+    def _cors(self, request: ServerRequest, route: Route | None) -> dict[str, str]:
         if request.origin is None or not ((route and route.any_origin) or self.sandbox.world.allows(request.origin)):
             return {}
         return {
@@ -468,7 +468,7 @@ class Guest(WebSocketHandler):
             "Vary": "Origin",
         }
 
-    async def _guest(self, request: HttpRequest) -> HttpReply:
+    async def _guest(self, request: ServerRequest) -> ServerReply:
         sandbox = self.sandbox
         found = sandbox.table.route(request.method, request.path)
         cors = self._cors(request, found[0] if found else None)
@@ -494,7 +494,7 @@ class Guest(WebSocketHandler):
         reply.headers.update(cors)
         return reply
 
-    async def _perform(self, route: Route, request: HttpRequest, fault: Fault | None) -> HttpReply:
+    async def _perform(self, route: Route, request: ServerRequest, fault: Fault | None) -> ServerReply:
         if fault is not None and fault.status:
             headers = {}
             if fault.kind == "ratelimit":
@@ -502,7 +502,7 @@ class Guest(WebSocketHandler):
             return error(fault.status, f"Fault on demand: {fault.spec}", **headers)
         try:
             reply = route.handle(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             reply = refused.reply
         if fault is not None:
             if fault.kind in ("delay", "silence"):

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guestctl.sandbox.tokens import Grant, Tokens
-from guestctl.sandbox.world import Attachment, Conversation, Message, World
+from guestctl.sandbox.issued_tokens import Grant, Tokens
+from guestctl.sandbox.world import Conversation, Service, StoredAttachment, StoredMessage
 
 VERSION = 1
 _TABLES = """
@@ -86,7 +86,7 @@ class Store:
         record |= {"deployment": conversation.deployment.id, "requests": dict(conversation.requests)}
         self._put("conversations", (conversation.id, json.dumps(record)))
 
-    def keep_message(self, conversation: Conversation, message: Message) -> None:
+    def keep_message(self, conversation: Conversation, message: StoredMessage) -> None:
         self._put("messages", (conversation.id, message.sequence, json.dumps(asdict(message))))
 
     def keep_grant(self, grant: Grant) -> None:
@@ -95,22 +95,22 @@ class Store:
     def drop_grant(self, token: str) -> None:
         self._db.execute("DELETE FROM grants WHERE token=?", (token,))
 
-    def keep_attachment(self, conversation: Conversation, attachment: Attachment) -> None:
+    def keep_attachment(self, conversation: Conversation, attachment: StoredAttachment) -> None:
         record = asdict(attachment)
         data = record.pop("data")
         self._put("attachments", (attachment.id, conversation.id, json.dumps(record), data))
 
-    def load(self, world: World, tokens: Tokens) -> None:
+    def load(self, world: Service, tokens: Tokens) -> None:
         """Put everything back. Raises StoreError for a file that is not ours."""
         try:
             for (text,) in self._db.execute("SELECT record FROM conversations ORDER BY rowid"):
                 world.adopt(_conversation(json.loads(text), world))
             for owner, text in self._db.execute("SELECT conversation, record FROM messages ORDER BY 1, sequence"):
-                _append(world.conversations[owner], Message(**json.loads(text)))
+                _append(world.conversations[owner], StoredMessage(**json.loads(text)))
             for (text,) in self._db.execute("SELECT record FROM grants ORDER BY rowid"):
                 tokens.restore(Grant(**json.loads(text)))
             for owner, text, data in self._db.execute("SELECT conversation, record, data FROM attachments"):
-                attachment = Attachment(**json.loads(text), data=data)
+                attachment = StoredAttachment(**json.loads(text), data=data)
                 world.conversations[owner].attached[attachment.id] = attachment
         except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
             raise StoreError(f"the state file cannot be read: {error}") from error
@@ -125,7 +125,7 @@ class Store:
         )
 
 
-def _conversation(record: dict[str, Any], world: World) -> Conversation:
+def _conversation(record: dict[str, Any], world: Service) -> Conversation:
     deployments = world.deployments
     deployment = deployments.get(record.pop("deployment")) or next(iter(deployments.values()))
     requests = record.pop("requests")
@@ -134,7 +134,7 @@ def _conversation(record: dict[str, Any], world: World) -> Conversation:
     return conversation
 
 
-def _append(conversation: Conversation, message: Message) -> None:
+def _append(conversation: Conversation, message: StoredMessage) -> None:
     conversation.messages.append(message)
     conversation.last_millis = message.millis
     conversation.inbound += message.role == "guest" and message.kind != "event"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from guestctl.clock import Clock
+    from guestctl.core.clock import Clock
 
 DAYS = 30  # long enough for a long-lived sandbox, short enough that a forgotten copy dies
 NAMES = ("localhost", "127.0.0.1", "::1")

@@ -15,19 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
-from guestctl.clock import Clock, rfc3339
+from guestctl.core.clock import Clock, rfc3339
 from guestctl.sandbox import DEPLOYMENT_ID
-from guestctl.sandbox.tokens import Tokens
+from guestctl.sandbox.issued_tokens import Tokens
 
 if TYPE_CHECKING:
-    from guestctl.sandbox.bot import Bot, BotAction
+    from guestctl.sandbox.bot.bots import Bot, BotAction
 
 Role: TypeAlias = Literal["guest", "bot", "agent", "system"]
 State: TypeAlias = Literal["active", "read-only", "expired", "cleared", "ended"]
 Kind: TypeAlias = Literal["text", "structured", "event"]
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
 Item: TypeAlias = Mapping[str, Any]
-"""One web-messaging content or event item (web-messaging-v1.md §6.4, §6.5): the richest form there is."""
+"""One web-messaging content or event item (web-messaging.md §6.4, §6.5): the richest form there is."""
 
 BLOCKED = (
     ".ade", ".adp", ".app", ".bat", ".chm", ".cmd", ".com", ".cpl", ".exe", ".hta", ".jar", ".js", ".lnk", ".msi",
@@ -36,8 +36,8 @@ BLOCKED = (
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """How one deployment is set up (web-messaging-v1.md §3.2, §9). Sizes in bytes unless named; times in seconds."""
+class SandboxDeployment:
+    """How one deployment is set up (web-messaging.md §3.2, §9). Sizes in bytes unless named; times in seconds."""
 
     id: str = DEPLOYMENT_ID
     origins: tuple[str, ...] = ()  # allowed domains; empty: all of them
@@ -76,7 +76,7 @@ def origin_host(origin: str | None) -> str:
 
 
 @dataclass(slots=True)
-class Message:
+class StoredMessage:
     """One stored message or event. `millis` is epoch milliseconds, unique and rising in its conversation."""
 
     id: str
@@ -108,7 +108,7 @@ class Observer(Protocol):
 class Teller(Protocol):
     """What a face is told. `cause` is whatever the face itself handed in with the request."""
 
-    def said(self, conversation: Conversation, message: Message, cause: Any) -> None: ...
+    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None: ...
 
@@ -129,23 +129,23 @@ class Conversation:
 
     id: str
     api: str
-    deployment: Deployment
+    deployment: SandboxDeployment
     guest_id: str
     created: float
     last_activity: float
     state: State = "active"
-    messages: list[Message] = field(default_factory=list)
+    messages: list[StoredMessage] = field(default_factory=list)
     attributes: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     observers: list[Observer] = field(default_factory=list)
-    by_key: dict[str, Message] = field(default_factory=dict)
+    by_key: dict[str, StoredMessage] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     traces: dict[str, str] = field(default_factory=dict)  # route -> its last traceparent, the latest at the end
     last_millis: int = 0
     inbound: int = 0
     memory: dict[str, Any] = field(default_factory=dict)  # the bot's
     handed_over: bool = False  # to a person; the bot is silent
-    attached: dict[str, Attachment] = field(default_factory=dict)
+    attached: dict[str, StoredAttachment] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)  # what a test should hear of this guest's wire
 
     @property
@@ -159,7 +159,7 @@ class Conversation:
 
 
 @dataclass
-class Attachment:
+class StoredAttachment:
     """A file of a guest. `key` opens its upload address, never its message."""
 
     id: str
@@ -202,9 +202,9 @@ class Shelf(Protocol):
 
     def keep_conversation(self, conversation: Conversation) -> None: ...
 
-    def keep_message(self, conversation: Conversation, message: Message) -> None: ...
+    def keep_message(self, conversation: Conversation, message: StoredMessage) -> None: ...
 
-    def keep_attachment(self, conversation: Conversation, attachment: Attachment) -> None: ...
+    def keep_attachment(self, conversation: Conversation, attachment: StoredAttachment) -> None: ...
 
 
 def random_hex() -> str:
@@ -212,7 +212,7 @@ def random_hex() -> str:
     return secrets.token_hex(16)
 
 
-class World:
+class Service:
     """All conversations of one sandbox, whatever dialect they speak."""
 
     def __init__(
@@ -221,13 +221,13 @@ class World:
         clock: Clock,
         later: Later,
         bot: Bot,
-        deployments: Iterable[Deployment] = (Deployment(),),
+        deployments: Iterable[SandboxDeployment] = (SandboxDeployment(),),
         tokens: Tokens | None = None,
         ids: Callable[[], str] = random_hex,
         shelf: Shelf | None = None,
         fast: bool = False,
         agent: bool = False,
-        watch: Callable[[Conversation, Message], None] | None = None,
+        watch: Callable[[Conversation, StoredMessage], None] | None = None,
     ) -> None:
         self.clock = clock
         self.later = later
@@ -260,7 +260,7 @@ class World:
     def open(
         self,
         api: str,
-        deployment: Deployment | None = None,
+        deployment: SandboxDeployment | None = None,
         *,
         attributes: Mapping[str, str] | None = None,
         notes: Mapping[str, Any] | None = None,
@@ -317,7 +317,7 @@ class World:
         payload: str | None = None,
         message_id: str | None = None,
         cause: Any = None,
-    ) -> Message:
+    ) -> StoredMessage:
         """Store what the guest said, tell the face, ask the bot. `prompt` is what the bot is asked, if not the text."""
         message = self.record(
             conversation,
@@ -359,7 +359,7 @@ class World:
         metadata: Mapping[str, str] | None = None,
         time: str | None = None,
         tell: bool = True,
-    ) -> Message:
+    ) -> StoredMessage:
         """Something said to the guest: stored, and told to whoever is connected unless `tell` is false."""
         files_only = all(item.get("contentType") == "Attachment" for item in content)
         return self.record(
@@ -391,14 +391,14 @@ class World:
         time: str | None = None,
         cause: Any = None,
         tell: bool = True,
-    ) -> Message:
+    ) -> StoredMessage:
         """Append to the transcript, then tell the face. The only place where messages are made.
 
         A `time` that is given is only shown: the order is that of arrival.
         """
         millis = self.stamp(conversation)
         conversation.last_activity = max(millis / 1000, conversation.last_activity)
-        message = Message(
+        message = StoredMessage(
             id=message_id or self._new_id(),
             sequence=len(conversation.messages) + 1,
             millis=millis,
@@ -438,7 +438,7 @@ class World:
             self._second = (second, rfc3339(second)[:-4])
         return f"{self._second[1]}{rest:03d}Z"
 
-    def history(self, conversation: Conversation, lag: float = 0.0) -> Sequence[Message]:
+    def history(self, conversation: Conversation, lag: float = 0.0) -> Sequence[StoredMessage]:
         """The transcript in order, without the last `lag` seconds of it. Events included."""
         messages = conversation.messages
         if not lag:
@@ -482,7 +482,7 @@ class World:
             if conversation.observers:
                 self.live(conversation)
 
-    def attach(self, conversation: Conversation, attachment: Attachment) -> None:
+    def attach(self, conversation: Conversation, attachment: StoredAttachment) -> None:
         """A file was announced, stored, accepted or sent."""
         conversation.attached[attachment.id] = attachment
         if self._shelf is not None:

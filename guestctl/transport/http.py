@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from guestctl.clock import Clock, Deadline
-from guestctl.errors import Failure, NetworkError, Unreadable, UsageError
+from guestctl.core.clock import Clock, Deadline
+from guestctl.core.errors import Failure, NetworkError, Unreadable, UsageError
+from guestctl.core.wire import HttpResponse, Request
 from guestctl.transport.network import Network, Observer, authority, checked, target, why
 from guestctl.transport.stream import Limit
-from guestctl.wire import Reply, Request
 
 if TYPE_CHECKING:
     import requests
@@ -50,7 +50,7 @@ class Http:
         headers: Mapping[str, str],
         deadline: Deadline,
         progress: Progress | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Send the request and read the answer whole. `headers` win over the request's own.
 
         Raises NetworkError (`written` False: not a byte of the request reached the service),
@@ -70,7 +70,7 @@ class Http:
         write: Callable[[bytes], object],
         limit: int,
         progress: Progress | None = None,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Stream a 2xx answer into `write`; the reply's body is empty then. Raises as `perform`.
 
         More than `limit` bytes is Unreadable: at once when announced, else when they have come.
@@ -177,11 +177,11 @@ class Http:
             self._observer("lost", {"route": request.route, "method": request.method, "why": failure.message})
         return failure
 
-    def _reply(self, request: Request, response: requests.Response, body: bytes) -> Reply:
+    def _reply(self, request: Request, response: requests.Response, body: bytes) -> HttpResponse:
         # The query of a presigned URL is a secret and belongs in no reply.
         url = request.url.partition("#")[0].partition("?")[0]
         headers = {name.lower(): value for name, value in response.headers.items()}
-        reply = Reply(response.status_code, headers, body, self._clock.now(), url)
+        reply = HttpResponse(response.status_code, headers, body, self._clock.now(), url)
         if self._observer is not None:
             told = {"route": request.route, "method": request.method, "url": url}
             self._observer("response", {**told, "status": reply.status, "headers": headers, "body": body})

@@ -21,10 +21,10 @@ from functools import cached_property
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from guestctl.errors import NetworkError, UsageError
-from guestctl.model import Secret
+from guestctl.core.errors import NetworkError, UsageError
+from guestctl.core.model import Secret
+from guestctl.core.values import immutable
 from guestctl.transport.stream import Limit, Stream, TlsStream
-from guestctl.values import immutable
 
 Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 """Told what passes over the wire, for traces. It gets secrets as they are and must redact them.

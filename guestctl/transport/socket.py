@@ -17,16 +17,16 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from guestctl.clock import Clock, Deadline
-from guestctl.errors import Failure, NetworkError, Unreadable, UsageError
+from guestctl.core.clock import Clock, Deadline
+from guestctl.core.errors import Failure, NetworkError, Unreadable, UsageError
+from guestctl.core.wire import Frame
 from guestctl.transport.network import CONNECT_PATIENCE, Network, Observer, authority, checked, target, why
 from guestctl.transport.stream import Limit, Stream, TlsStream
-from guestctl.wire import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from guestctl.transport.frames import Close, Ping, Pong, Violation
+    from guestctl.transport.frame_reader import Close, Ping, Pong, Violation
 
 #: Seconds for a pong, a ping or a close frame to leave, and for the peer's close to come.
 CONTROL_PATIENCE = 1.0
@@ -67,7 +67,7 @@ class Socket:
         # Loaded with the first connection: websocket-client is no cheap import.
         from websocket import ABNF
 
-        from guestctl.transport.frames import Close, Frames, Ping, Violation
+        from guestctl.transport.frame_reader import Close, Frames, Ping, Violation
 
         self._abnf = ABNF
         self._violation, self._ping, self._close = Violation, Ping, Close

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from guestctl.clock import Deadline
+from guestctl.core.clock import Deadline
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import websocket
 
-from guestctl.clock import SystemClock
-from guestctl.state import State
+from guestctl.core.clock import SystemClock
+from guestctl.storage.state import State
 from tests.bench.figures import Figure, Scale, side_by_side
 from tests.bench.processes import bare, environment, guestctl, module, peak, run, serving, wall
 

@@ -6,12 +6,12 @@ import sys
 import time
 
 from guestctl import Client
-from guestctl.clock import SystemClock
-from guestctl.model import Message
-from guestctl.output import Output
-from guestctl.records import message_record
-from guestctl.state import State
-from guestctl.terminal import Terminal
+from guestctl.core.clock import SystemClock
+from guestctl.core.model import Message
+from guestctl.output.records import message_record
+from guestctl.output.terminal import Terminal
+from guestctl.output.writer import Output
+from guestctl.storage.state import State
 
 
 def main() -> None:

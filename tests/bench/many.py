@@ -13,8 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from guestctl import Client
-from guestctl.clock import SystemClock
-from guestctl.state import State
+from guestctl.core.clock import SystemClock
+from guestctl.storage.state import State
 
 THREADS = 20
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from guestctl import dialects
-from guestctl.clock import SystemClock
-from guestctl.model import Session
-from guestctl.state import State
+from guestctl.core.clock import SystemClock
+from guestctl.core.model import Session
+from guestctl.storage.state import State
 from tests.bench.figures import Figure, Scale, side_by_side
 from tests.bench.processes import bare, environment, guestctl, run, sandbox, wall
 from tests.examples import Json, fill, load, match

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from guestctl.clock import SystemClock
-from guestctl.state import LedgerEntry, State
+from guestctl.core.clock import SystemClock
+from guestctl.storage.state import LedgerEntry, State
 from tests.bench.figures import Figure, Scale, side_by_side
 from tests.bench.processes import environment, guestctl, run, sandbox, wall
 from tests.bench.startup import NAMES, turns

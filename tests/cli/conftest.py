@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from guestctl.cli.invocation import World
+from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
-from guestctl.clock import Clock, SystemClock
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.clock import Clock, SystemClock
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 
 
 class Stream(io.TextIOWrapper):
@@ -74,7 +74,7 @@ class Front:
         content = stdin.encode() if isinstance(stdin, str) else stdin
         given, out, err = Stream(content, terminal=tty), Stream(terminal=tty), Stream(terminal=tty)
         environ = {**self.environ, **more}
-        world = World(given, out, err, environ, self.cwd, self.clock)
+        world = Environment(given, out, err, environ, self.cwd, self.clock)
         return Result(int(run(argv, world)), out.text(), err.text())
 
 

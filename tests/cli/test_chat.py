@@ -22,12 +22,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from guestctl.chat import Broken, Chat, Form, Input, Left, Pressed, Typed, is_command
+from guestctl.cli.chat.loop import Broken, Chat, FormPrompt, Input, Left, Pressed, Typed, is_command
 from guestctl.client import Client
-from guestctl.dialects.answers import WebContent
-from guestctl.dialects.declared import Ability
-from guestctl.errors import Failure, Forbidden, NetworkError, Refused, SessionOver
-from guestctl.model import (
+from guestctl.core.errors import Failure, Forbidden, NetworkError, Refused, SessionOver
+from guestctl.core.model import (
     Connection,
     Deployment,
     Event,
@@ -40,11 +38,13 @@ from guestctl.model import (
     SessionEvent,
     Typing,
 )
-from guestctl.records import Record
-from guestctl.results import Sent
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.results import Sent
+from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.web_messaging.answers import WebContent
+from guestctl.output.records import Record
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 from tests.fakes import FakeClock
 from tests.unit.test_answers import FORM
@@ -308,7 +308,7 @@ def test_a_form_can_be_left() -> None:
 
 
 def test_the_prompts_of_a_form() -> None:
-    form = Form(FORM, [FormField("a", "", "list", items=(("x", "1"), ("y", "2")), several=True)])
+    form = FormPrompt(FORM, [FormField("a", "", "list", items=(("x", "1"), ("y", "2")), several=True)])
     assert form.prompt() == "a (several with commas): "
     assert form.offers() == ["[1] x", "[2] y"]
     assert form.values(" 1, 2 ,") == ["1", "2"]

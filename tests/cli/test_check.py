@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from junitparser import JUnitXml
 
-from guestctl.checking.results import Trouble
-from guestctl.checking.scenario import Play
-from guestctl.checking.script import Step
-from guestctl.checking.service import Service
+from guestctl.checks.outcomes import Trouble
+from guestctl.checks.scenario import Play
+from guestctl.checks.script import Step
+from guestctl.checks.service import ServiceUnderTest
 from guestctl.client import Client
 from guestctl.dialects import NAMES
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
-from tests.checking import scripts
+from guestctl.sandbox.settings import SandboxOptions
+from tests.checks import scripts
 from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import started, until
 
@@ -512,13 +512,13 @@ def test_a_scenario_that_dies_of_a_bug_says_so_and_stops_no_other(buggy: Front, 
 
 def test_a_bug_is_told_of_the_try_that_met_it(checks: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "one.yaml").write_text("scenarios:\n  one:\n  - say: hello\n  - waitForReplyContaining: never said\n")
-    let_in, guests = Service.guest, []
+    let_in, guests = ServiceUnderTest.guest, []
 
-    def second_meets_a_bug(service: Service, wait: float) -> Client:
+    def second_meets_a_bug(service: ServiceUnderTest, wait: float) -> Client:
         guests.append(wait)
         return let_in(service, wait if len(guests) == 1 else 1 / 0)
 
-    monkeypatch.setattr(Service, "guest", second_meets_a_bug)
+    monkeypatch.setattr(ServiceUnderTest, "guest", second_meets_a_bug)
     [found] = checks("check", "one.yaml", "--timeout", "300ms", "--retries", "1", "-o", "json").record["scenarios"]
     assert found["trouble"]["error"]["code"] == "bug"
     assert (found["attempts"], found["transcript"]) == (2, []), "nothing of the first is told as of the second"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.cli.completion import _CHOICES
+from guestctl.cli.commands.completion import _CHOICES
 from guestctl.cli.registry import COMMANDS, TOPICS
 from tests.cli.conftest import Front
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from guestctl.cli.invocation import World
+from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
-from guestctl.clock import SystemClock
+from guestctl.core.clock import SystemClock
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.doctor import CHECKS
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.doctor.checks import CHECKS
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front, Result, Stream
 from tests.next_steps import fix_of
 
@@ -187,7 +187,7 @@ def test_clock(front: Front) -> None:
             return super().now() + 3600
 
     out = Stream()
-    world = World(Stream(), out, Stream(), front.environ, front.cwd, Ahead())
+    world = Environment(Stream(), out, Stream(), front.environ, front.cwd, Ahead())
     assert run(["doctor"], world) == 1
     found = findings(Result(1, out.text(), ""))
     assert found["clock"]["failure"] == "doctor.clock"

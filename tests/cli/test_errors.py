@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NEXT_STEPS
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NEXT_STEPS
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
-from guestctl.state import State
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.storage.state import State
 from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import started
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from guestctl.errors import NEXT_STEPS
-from guestctl.explain import everything
+from guestctl.cli.commands.explanations import everything
+from guestctl.core.errors import NEXT_STEPS
 from tests.cli.conftest import Front
 
 

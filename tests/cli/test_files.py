@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
-from guestctl.sandbox.world import Attachment
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox.world import StoredAttachment
 from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def mine(front: Front) -> dict[str, Any]:
     return front("sandbox", "sessions").records[-1]
 
 
-def attached(sandbox: Sandbox, front: Front) -> list[Attachment]:
+def attached(sandbox: Sandbox, front: Front) -> list[StoredAttachment]:
     return list(sandbox.world.conversations[mine(front)["id"]].attached.values())
 
 

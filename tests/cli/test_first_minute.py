@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from guestctl.cli.registry import COMMANDS, GROUPS, LEADING, split
-from guestctl.errors import NEXT_STEPS
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.errors import NEXT_STEPS
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 from tests.cli.shell import Shell
-from tests.readme import BOT
+from tools.readme import BOT
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -22,10 +22,10 @@ import pytest
 
 from guestctl.cli.options import Leaf
 from guestctl.cli.registry import COMMANDS, split
-from guestctl.errors import Exit
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.errors import Exit
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 from tests.cli.shell import Shell
 

@@ -289,10 +289,10 @@ def test_profiles_through_the_front_door(alone: Front, tmp_path: Path) -> None:
 def test_apis_and_schema(alone: Front) -> None:
     apis = json.loads(alone("apis", "-o", "json").out)
     assert apis[0]["name"] == "web-messaging"
-    assert apis[0]["operations"]["send"] == "published"
+    assert apis[0]["operations"]["send"] == "documented"
     table = alone("apis", "-o", "table").out
     assert table.splitlines()[0].startswith("OPERATION")
-    assert re.search(r"^send +published", table, re.MULTILINE)
+    assert re.search(r"^send +documented", table, re.MULTILINE)
     assert alone("schema", "message").record["properties"]["kind"] == {"const": "message"}
     assert "session" in alone("schema").record["$defs"]
     assert alone("schema", "nonsense").code == 2

@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl
 import pytest
 
 from guestctl.dialects import NAMES
-from guestctl.preview import Planned, shell
+from guestctl.engine.preview import Planned, shell
 from guestctl.sandbox import CLIENT_SECRET, DEPLOYMENT_ID
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -16,14 +16,24 @@ from typing import Any
 
 import pytest
 
-from guestctl.clock import epoch_of
+from guestctl.core.clock import epoch_of
+from guestctl.core.errors import UsageError
 from guestctl.dialects import NAMES
 from guestctl.dialects.addresses import places_of
-from guestctl.errors import UsageError
-from guestctl.replay import Act, Recording, Script, Word, apis_of, faces, kind_of, load, pattern_of
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox_tools.replay import (
+    Act,
+    RecordedConversation,
+    Recording,
+    Word,
+    apis_of,
+    faces,
+    kind_of,
+    load,
+    pattern_of,
+)
 from tests.cli.conftest import Front
 
 API = {"GUESTCTL_API": "web-messaging"}
@@ -213,9 +223,9 @@ def test_nothing_to_replay(alone: Front) -> None:
 # --- the rules ---
 
 
-def script(*events: Act | Word) -> Script:
+def script(*events: Act | Word) -> RecordedConversation:
     recording = Recording(list(events), began=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
-    return Script(recording, lambda: 1500.0)
+    return RecordedConversation(recording, lambda: 1500.0)
 
 
 def test_an_act_is_matched_forward_and_else_from_the_start() -> None:

@@ -1,5 +1,5 @@
 """Rich content through the front door: every kind a bot can send is shown, normalised, and answered as the
-service wants it (web-messaging-v1.md §5.4, §6.4)."""
+service wants it (web-messaging.md §5.4, §6.4)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front, Result
 
 BOT = """

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from guestctl.client import Client
-from guestctl.clock import epoch_of, rfc3339
-from guestctl.model import Opening, Session
-from guestctl.sandbox.faces.web_messaging.face import WebMessaging
-from guestctl.sandbox.faces.web_messaging.frames import GuestError
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.clock import epoch_of, rfc3339
+from guestctl.core.model import NewSession, Session
+from guestctl.output.schema import SCHEMAS
+from guestctl.sandbox.apis.web_messaging.api import WebMessaging
+from guestctl.sandbox.apis.web_messaging.frames import GuestError
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
-from guestctl.schema import SCHEMAS
-from guestctl.state import State
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.storage.state import State
 from tests.cli.conftest import Front, Result
 from tests.fakes import FakeClock
 from tests.unit.test_records import faults
@@ -164,7 +164,7 @@ def test_stored_sessions_are_read_once_however_much_is_told(front: Front, monkey
 def test_a_token_that_came_after_they_were_read_is_known(front: Front) -> None:
     with Client("sandbox", environ=front.environ) as guest:
         assert list(guest.secrets()) == []
-        tokens = {guest.create(Opening(name=name)).token() for name in ("one", "two")}
+        tokens = {guest.create(NewSession(name=name)).token() for name in ("one", "two")}
         assert tokens <= {secret.reveal() for secret in guest.secrets()}
         guest.forget("two")
         assert tokens <= {secret.reveal() for secret in guest.secrets()}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import started
 
@@ -240,8 +240,8 @@ def test_the_sandbox_takes_it_as_an_option(guest: Front) -> None:
 
 def _forget_sign_in(front: Front) -> None:
     """As a session that was copied without it would be."""
-    from guestctl.clock import SystemClock
-    from guestctl.state import State
+    from guestctl.core.clock import SystemClock
+    from guestctl.storage.state import State
 
     with State.open(State.directory(front.environ), SystemClock()) as state:
         for scope, session in state.sessions():

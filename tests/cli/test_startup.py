@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.version import __version__
+from guestctl.core.version import __version__
 from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("requests", "urllib3", "websocket", "yaml", "ruamel", "rich", "tornado", "asyncio", "jwt", "tenacity")
-OURS = ("guestctl.client", "guestctl.transport", "guestctl.sandbox", "guestctl.state", "guestctl.dialects")
+OURS = ("guestctl.client", "guestctl.transport", "guestctl.sandbox", "guestctl.storage", "guestctl.dialects")
 
 _PROBE = """
 import sys
@@ -53,14 +53,19 @@ def test_help_and_version_load_nothing_heavy(argv: tuple[str, ...]) -> None:
 def test_a_commands_help_builds_only_that_command(argv: tuple[str, ...]) -> None:
     modules = loaded(*argv)
     assert among(modules, (*HEAVY, "guestctl.client", "guestctl.transport", "guestctl.sandbox")) == []
-    built = {module for module in modules if module.startswith("guestctl.cli.")}
-    common = ("main", "registry", "help", "invocation", "options", "stopping", "dry_run", "signals")
+    built = {module for module in modules if module.startswith("guestctl.cli.")} - {"guestctl.cli.commands"}
+    common = (
+        *("main", "registry", "help", "invocation", "options", "signals"),
+        *("commands.stopping", "commands.dry_run"),
+    )
     shared = {f"guestctl.cli.{name}" for name in common}
     assert len(built - shared) == 1
 
 
 def test_version_loads_almost_nothing_of_ours() -> None:
-    assert {m for m in loaded("--version") if m.startswith("guestctl")} <= {"guestctl", "guestctl.__main__"}
+    assert {m for m in loaded("--version") if m.startswith("guestctl")} <= {
+        *("guestctl", "guestctl.__main__", "guestctl.core", "guestctl.core.version")
+    }
 
 
 def test_ask_and_send_load_what_they_need(front: Front) -> None:

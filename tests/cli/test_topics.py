@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from guestctl import profile_keys
-from guestctl.checking import keys
+from guestctl.checks import script_keys
 from guestctl.cli import topics
 from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, split
-from guestctl.errors import Exit
-from guestctl.output import MODES
-from guestctl.regions import REGIONS
-from guestctl.sandbox import faults, script
-from guestctl.schema import SCHEMAS
+from guestctl.config import profile_keys
+from guestctl.config.regions import REGIONS
+from guestctl.core.errors import Exit
+from guestctl.output.schema import SCHEMAS
+from guestctl.output.writer import MODES
+from guestctl.sandbox import faults
+from guestctl.sandbox.bot import bot_script
 from tests.cli.conftest import Front
 
 PACKAGE = Path(__file__).parents[2] / "guestctl"
@@ -55,18 +56,18 @@ def test_profiles(alone: Front) -> None:
 
 def test_bots(alone: Front) -> None:
     """Every key the sandbox reads has a line, and the script works as it is printed."""
-    read = {"name", "delay", "greeting", "rules", "otherwise", *script._TRIGGERS, "times", "after_handover"}
-    assert set(topics.BOT_KEYS) == read | set(script._ANSWER)
-    for key, parts in script.PARTS.items():
+    read = {"name", "delay", "greeting", "rules", "otherwise", *bot_script._TRIGGERS, "times", "after_handover"}
+    assert set(topics.BOT_KEYS) == read | set(bot_script._ANSWER)
+    for key, parts in bot_script.PARTS.items():
         assert set(sum(parts, ())) <= set(re.findall(r"\w+", topics.BOT_KEYS[key])), key
     page = alone("help", "bots").out
     assert topics.BOT in page
-    script.load(topics.BOT, "bot.yaml")  # raises ScriptError for what it does not understand
+    bot_script.load(topics.BOT, "bot.yaml")  # raises ScriptError for what it does not understand
 
 
 def test_checks(alone: Front) -> None:
     page = alone("help", "checks").out
-    for _, table in keys.PARTS:
+    for _, table in script_keys.PARTS:
         for name in table:
             assert re.search(rf"^  {name} ", page, re.MULTILINE), name
     assert topics.CHECK in page
@@ -91,11 +92,11 @@ def test_faults(alone: Front) -> None:
 def test_environment(alone: Front) -> None:
     """Every variable the source names is documented, and every documented one is in the source."""
     page = alone("help", "environment").out
-    keys = {profile_keys.variable(key) for key, rule in profile_keys.KEYS.items() if not rule.file_only}
-    assert all(f"  {name} " in page for name in keys | set(topics.OURS))
+    script_keys = {profile_keys.variable(key) for key, rule in profile_keys.KEYS.items() if not rule.file_only}
+    assert all(f"  {name} " in page for name in script_keys | set(topics.OURS))
     sources = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "topics.py")
     named = set(re.findall(r"GUESTCTL_[A-Z_]+[A-Z]\b", sources))
-    assert named - keys == set(topics.OURS)
+    assert named - script_keys == set(topics.OURS)
     for names in topics.COMMON:
         for name in names.split(", "):
             assert name.startswith("XDG_") or re.search(name.lower(), sources, re.IGNORECASE), name

@@ -12,14 +12,14 @@ from typing import Any
 from tornado.web import Application
 from tornado.websocket import WebSocketProtocol13
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NetworkError, Unreadable
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NetworkError, Unreadable
+from guestctl.core.wire import Frame
+from guestctl.sandbox.interfaces import Peer, Route, SocketRoute
 from guestctl.sandbox.server import Guest, Sandbox
-from guestctl.sandbox.surface import Door, Peer, Route
-from guestctl.transport.frames import Frames
+from guestctl.transport.frame_reader import Frames
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
-from guestctl.wire import Frame
 
 #: More than the suite's largest message, and its most fragments.
 LARGE = 1 << 26
@@ -117,8 +117,8 @@ class _Echo:
     def routes(self) -> Sequence[Route]:
         return ()
 
-    def doors(self) -> Sequence[Door]:
-        return (Door("/", lambda request: None),)
+    def doors(self) -> Sequence[SocketRoute]:
+        return (SocketRoute("/", lambda request: None),)
 
     def opened(self, peer: Peer) -> None:
         pass

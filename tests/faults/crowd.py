@@ -14,11 +14,11 @@ from random import Random
 
 import pytest
 
-from guestctl.errors import NetworkError
-from guestctl.listening import Listener
-from guestctl.model import Connection
+from guestctl.core.errors import NetworkError
+from guestctl.core.model import Connection
+from guestctl.engine.listener import Listener
 from tests.fakes import FakeClock
-from tests.unit.doubles import FakeSocket, World
+from tests.unit.engine_fakes import FakeSocket, World
 
 #: Clients; seconds the service is away; how many it then lets in per second.
 CLIENTS, AWAY, PER_SECOND = 1000, 20.0, 100

@@ -26,21 +26,21 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
-from guestctl import continuity, exchange, listening, opening, sending
-from guestctl.cli.cursor import CursorFile
+from guestctl.cli.commands.cursor import CursorFile
 from guestctl.client import Client
-from guestctl.clock import Clock, SystemClock
+from guestctl.config.profiles import resolve
+from guestctl.core.clock import Clock, SystemClock
+from guestctl.core.errors import Failure
+from guestctl.core.model import Connection, Gap, Message, Profile, Retry, Session
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.declared import Rate
-from guestctl.errors import Failure
-from guestctl.line import Line
-from guestctl.model import Connection, Gap, Message, Profile, Retry, Session
-from guestctl.profiles import resolve
-from guestctl.sandbox.faces import guest_sessions
+from guestctl.dialects.capabilities import Rate
+from guestctl.engine import connect, delivery, exchange, listener, merge
+from guestctl.engine.session_socket import SessionSocket
+from guestctl.sandbox.apis import guest_sessions
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.world import Conversation
-from guestctl.sandbox.world import Message as Stored
-from guestctl.state import OutboxRow, State
+from guestctl.sandbox.world import StoredMessage as Stored
+from guestctl.storage.state import OutboxRow, State
 from tests.faults.proxy import Proxy
 from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step
 
@@ -75,16 +75,16 @@ def hurried() -> Iterator[None]:
     """The client's own waits, and the service's one, shortened in proportion. Concerns the whole process."""
     with ExitStack() as patches:
         for where, name, value in (
-            (opening, "Line", partial(Line, ping_every=0.25)),
-            (listening, "TICK", 0.05),
-            (listening, "SECOND_LOOK", 0.3),
+            (connect, "SessionSocket", partial(SessionSocket, ping_every=0.25)),
+            (listener, "TICK", 0.05),
+            (listener, "SECOND_LOOK", 0.3),
             (exchange, "LAG_PATIENCE", 0.6),
-            (listening, "LAG_PATIENCE", 0.6),
-            (listening, "POLL_LEAST", 0.05),
-            (listening, "POLL_MOST", 0.2),
-            (listening, "STABLE", 1.0),
-            (continuity, "MISSING_WINDOW", 0.2),
-            (sending, "GRACE", 0.25),
+            (listener, "LAG_PATIENCE", 0.6),
+            (listener, "POLL_LEAST", 0.05),
+            (listener, "POLL_MOST", 0.2),
+            (listener, "STABLE", 1.0),
+            (merge, "MISSING_WINDOW", 0.2),
+            (delivery, "GRACE", 0.25),
             (guest_sessions, "LOCK", 0.2),
             # Small pages, so that these few messages fill several.
             *((dialect_class(name), "page_size", 5) for name in NAMES),

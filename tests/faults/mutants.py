@@ -13,19 +13,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from guestctl import client, opening, paging, sending
-from guestctl.cli import cursor
-from guestctl.cli.cursor import CursorFile
-from guestctl.clock import Deadline
-from guestctl.continuity import Merge
-from guestctl.errors import Failure, Unreadable
-from guestctl.exchange import Exchange
-from guestctl.line import Line
-from guestctl.listening import Listener
-from guestctl.model import Message, Opening
-from guestctl.sending import _Send
-from guestctl.state import State
-from guestctl.wire import Turn
+from guestctl import client
+from guestctl.cli.commands import cursor
+from guestctl.cli.commands.cursor import CursorFile
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import Failure, Unreadable
+from guestctl.core.model import Message, NewSession
+from guestctl.core.wire import FrameRequest
+from guestctl.engine import connect, delivery, history
+from guestctl.engine.delivery import _Send
+from guestctl.engine.exchange import SessionEngine
+from guestctl.engine.listener import Listener
+from guestctl.engine.merge import Merge
+from guestctl.engine.session_socket import SessionSocket
+from guestctl.storage.state import State
 from tests.faults.model import TIMEOUT
 from tests.faults.oracles import SLACK
 from tests.faults.proxy import Rule
@@ -69,28 +70,28 @@ def _assume_not_sent(send: _Send, failure: Failure) -> Message:
     return send._refused(failure, "not_sent")
 
 
-def _forget(exchange: Exchange, deadline: Deadline) -> list[Message]:
+def _forget(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
     for row in exchange.state.outbox(exchange.scope, exchange.session, "queued", "writing", "in_doubt"):
         exchange.state.mark(exchange.scope, exchange.session, row.key, "not_sent")
     return []
 
 
-_ask = Line.ask
+_ask = SessionSocket.ask
 
 
-def _take_the_first(line: Line, turn: Turn, deadline: Deadline) -> Any:
+def _take_the_first(line: SessionSocket, turn: FrameRequest, deadline: Deadline) -> Any:
     own = turn.answers
     if turn.message and own is not None:
         turn = replace(turn, answers=lambda heard: isinstance(heard, Message) or own(heard))
     return _ask(line, turn, deadline)
 
 
-_open_line = opening.open_line
+_open_line = connect.open_line
 
 
-def _start_afresh(exchange: Exchange, deadline: Deadline, **options: Any) -> Line:
+def _start_afresh(exchange: SessionEngine, deadline: Deadline, **options: Any) -> SessionSocket:
     if exchange.session.state != "draft":
-        asked = Opening(name=exchange.session.name, queue="q", email="guest@example.test", guest_name="guest")
+        asked = NewSession(name=exchange.session.name, queue="q", email="guest@example.test", guest_name="guest")
         fresh = exchange.perform(exchange.dialect.create(asked), deadline)
         exchange.session = replace(fresh, name=exchange.session.name, created_at=exchange.session.created_at)
     return _open_line(exchange, deadline, **options)
@@ -126,14 +127,14 @@ def _no_look(listener: Listener, **options: Any) -> Iterator[None]:
     yield None
 
 
-def _burst(line: Line, frame: Any) -> Any:
+def _burst(line: SessionSocket, frame: Any) -> Any:
     try:
         return list(line._dialect.decode(frame, line.session))
     except Unreadable as error:
         raise ValueError(error.message) from error
 
 
-def _take_for_a_message(line: Line, frame: Any) -> Any:
+def _take_for_a_message(line: SessionSocket, frame: Any) -> Any:
     try:
         return list(line._dialect.decode(frame, line.session))
     except Unreadable:
@@ -177,10 +178,10 @@ def _one_page(fetch: Any, after: Any) -> Iterator[Any]:
     yield from fetch(after, None).items
 
 
-_call = Exchange.call
+_call = SessionEngine.call
 
 
-def _tell_all(exchange: Exchange, request: Any, deadline: Deadline) -> Any:
+def _tell_all(exchange: SessionEngine, request: Any, deadline: Deadline) -> Any:
     try:
         return _call(exchange, request, deadline)
     except Failure as failure:
@@ -225,13 +226,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "forgets what is in doubt",
         "O1 settling",
         Schedule(0, "guests", (Step("send", "guest 0"), Step("kill", "guest 1", count=2))),
-        [(sending, "settle_open", _forget), (client, "settle_open", _forget)],
+        [(delivery, "settle_open", _forget), (client, "settle_open", _forget)],
     ),
     Mutant(
         "takes the first message it hears for its own",
         "O1 outcome",
         scripted("messaging-conversations", *_GUESTS, faults=("swap:on=send",)),
-        [(Line, "ask", _take_the_first)],
+        [(SessionSocket, "ask", _take_the_first)],
     ),
     Mutant(
         "starts another session when the line breaks",
@@ -279,13 +280,13 @@ MUTANTS: tuple[Mutant, ...] = (
             (Step("attend"), Step("pause", seconds=0.6), Step("send", "guest 0"), Step("push", "agent 0")),
             hooks=(Hook(1, "hole", LISTENER, "socket"),),
         ),
-        [(Line, "keep_alive", _nothing)],
+        [(SessionSocket, "keep_alive", _nothing)],
     ),
     Mutant(
         "lets a library's exception out",
         "O9 traceback",
         scripted("conversation-guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
-        [(Line, "_decode", _burst)],
+        [(SessionSocket, "_decode", _burst)],
     ),
     Mutant(
         "moves the cursor before the line",
@@ -303,19 +304,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "reads the first page only",
         "O4 history",
         scripted("guests", *_GUESTS, "history"),
-        [(paging, "_forward", _one_page)],
+        [(history, "_forward", _one_page)],
     ),
     Mutant(
         "shows a token",
         "O9 secret",
         scripted("web-messaging", "guest 0", "history", faults=("http:status=500,on=history,times=4",)),
-        [(Exchange, "call", _tell_all)],
+        [(SessionEngine, "call", _tell_all)],
     ),
     Mutant(
         "takes what it cannot read for a message",
         "O3 phantom",
         scripted("guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
-        [(Line, "_decode", _take_for_a_message)],
+        [(SessionSocket, "_decode", _take_for_a_message)],
     ),
     Mutant(
         "shows another text",

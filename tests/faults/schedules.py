@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal, TypeAlias
 
+from guestctl.core.model import Profile, Session
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.model import Profile, Session
 from tests.faults.proxy import ACTIONS, Action, Direction, Kind, Rule
 
 #: The trace ids by which the proxy knows who opened a connection.

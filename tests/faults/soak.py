@@ -21,7 +21,7 @@ from statistics import linear_regression
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
-from guestctl.continuity import REMEMBERED
+from guestctl.engine.merge import REMEMBERED
 from guestctl.sandbox.server import Sandbox
 from tests.faults.processes import STUCK, Record, Shell, records, traced
 from tests.faults.proxy import Action, Proxy

@@ -23,17 +23,17 @@ from typing import Any, Literal, TypeAlias
 from unittest.mock import patch
 from urllib.parse import parse_qsl, urlsplit
 
-from guestctl.clock import Deadline
-from guestctl.errors import NetworkError
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import NetworkError
+from guestctl.core.wire import Frame, HttpResponse, Request
+from guestctl.sandbox.interfaces import Api, ServerReply, ServerRequest, error
 from guestctl.sandbox.peer import SocketPeer
 from guestctl.sandbox.server import Guest, Sandbox
-from guestctl.sandbox.surface import Face, HttpReply, HttpRequest, error
-from guestctl.sandbox.world import Conversation, Message
-from guestctl.transport.frames import Close, Frames
+from guestctl.sandbox.world import Conversation, StoredMessage
+from guestctl.transport.frame_reader import Close, Frames
 from guestctl.transport.http import _body
 from guestctl.transport.network import Observer
 from guestctl.transport.socket import Refusal
-from guestctl.wire import Frame, Reply, Request
 from tests.examples import numbered
 from tests.fakes import START
 from tests.faults.model import Run, Scene
@@ -194,7 +194,7 @@ class Stage(Scene):
     def is_down(self) -> bool:
         return self.time.monotonic() < self._down_until
 
-    def _stored(self, conversation: Conversation, message: Message) -> None:
+    def _stored(self, conversation: Conversation, message: StoredMessage) -> None:
         if message.direction == "inbound" and self.when_stored:
             self.when_stored.popleft()()
 
@@ -239,7 +239,7 @@ class StageHttp:
 
     def perform(
         self, request: Request, *, headers: Mapping[str, str], deadline: Deadline, progress: object = None
-    ) -> Reply:
+    ) -> HttpResponse:
         stage, time = self._stage, self._stage.time
         sent = {**request.headers, **headers}
         kind, body = _body(request)
@@ -279,19 +279,21 @@ class StageHttp:
         if request.route == "history" and stage.on_history:
             stage.on_history.popleft()()
         names = {name.lower(): value for name, value in reply.headers.items()}
-        return Reply(reply.status, names, reply.body, time.now(), urlsplit(request.url)._replace(query="").geturl())
+        return HttpResponse(
+            reply.status, names, reply.body, time.now(), urlsplit(request.url)._replace(query="").geturl()
+        )
 
     def close(self) -> None:
         """There is nothing to close."""
 
-    def _silent(self, limit: float) -> Reply:
+    def _silent(self, limit: float) -> HttpResponse:
         self._stage.time.until(limit)
         raise NetworkError("no whole answer in time", written=True)
 
-    def _arrives_late(self, asked: HttpRequest) -> None:
+    def _arrives_late(self, asked: ServerRequest) -> None:
         self._handled(asked, lambda wait: None)
 
-    def _handled(self, asked: HttpRequest, wait: Callable[[float], object]) -> HttpReply:
+    def _handled(self, asked: ServerRequest, wait: Callable[[float], object]) -> ServerReply:
         """What the sandbox's server makes of a request; `wait` is told of each pause it makes in it."""
         guest = Guest.__new__(Guest)
         guest.sandbox = self._stage.sandbox
@@ -301,7 +303,7 @@ class StageHttp:
                 while True:
                     wait(handling.send(None))
             except StopIteration as stop:
-                reply: HttpReply = stop.value
+                reply: ServerReply = stop.value
         return reply
 
 
@@ -337,7 +339,7 @@ class StageSocket:
     `forsaken`: the guest is gone; `left`: and the service knows it.
     """
 
-    def __init__(self, stage: Stage, who: str, request: HttpRequest, face: Face, observer: Observer | None) -> None:
+    def __init__(self, stage: Stage, who: str, request: ServerRequest, face: Api, observer: Observer | None) -> None:
         self.who = who
         self.left = self.forsaken = False
         self._stage, self._time, self._observer = stage, stage.time, observer
@@ -476,10 +478,10 @@ def _who(headers: Mapping[str, str]) -> str:
 
 def _request(
     method: str, url: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, str] | None = None
-) -> HttpRequest:
+) -> ServerRequest:
     parts = urlsplit(url)
     names = {name.lower(): value for name, value in headers.items()}
-    return HttpRequest(
+    return ServerRequest(
         method=method,
         path=parts.path,
         query={**dict(parse_qsl(parts.query)), **(query or {})},

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from guestctl import listening
+from guestctl.engine import listener
 from tests.faults.crowd import CLIENTS, crowd
 
 
@@ -21,7 +21,7 @@ def test_waits_without_jitter_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> 
     def wait(random: Random, attempt: int, *, base: float, cap: float) -> float:
         return min(cap, base * 2.0**attempt)
 
-    monkeypatch.setattr(listening, "jittered", wait)
+    monkeypatch.setattr(listener, "jittered", wait)
     found = crowd(0)
     assert found.last > 60.0
     assert found.worst > 150

@@ -17,10 +17,10 @@ from random import Random
 
 import pytest
 
-from guestctl.cli.cursor import CursorFile
-from guestctl.clock import SystemClock
-from guestctl.model import Message, Position, Session
-from guestctl.state import State
+from guestctl.cli.commands.cursor import CursorFile
+from guestctl.core.clock import SystemClock
+from guestctl.core.model import Message, Position, Session
+from guestctl.storage.state import State
 from tests.faults.conftest import Enter
 from tests.faults.processes import Shell, records, stop, traced
 

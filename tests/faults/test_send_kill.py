@@ -15,8 +15,8 @@ from random import Random
 
 import pytest
 
-from guestctl.clock import SystemClock
-from guestctl.state import State
+from guestctl.core.clock import SystemClock
+from guestctl.storage.state import State
 from tests.faults.conftest import Enter
 from tests.faults.processes import Shell, stop, traced
 

@@ -13,7 +13,7 @@ from tests.faults.conftest import Enter
 from tests.faults.processes import Shell, records
 
 SENDING, READING = 8, 12
-#: Sockets one session may have (web-messaging-v1.md §2.5).
+#: Sockets one session may have (web-messaging.md §2.5).
 MOST = 3
 
 pytestmark = pytest.mark.timeout(180)

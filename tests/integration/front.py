@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from guestctl.cli.invocation import World
+from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect
-from guestctl.dialects.declared import Ability
+from guestctl.dialects.capabilities import Ability
 from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Result, Stream
 from tests.sandbox.stranger import Control
@@ -109,7 +109,7 @@ class Guest:
         """`on` hears of each record as soon as it is printed, in this thread; of what is no JSON, of its `line`."""
         out = Stream() if on is None else _Tap(on)
         err = Stream()
-        world = World(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock)
+        world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock)
         return Result(int(run(argv, world)), out.text(), err.text())
 
     def ok(self, *argv: str, **more: Any) -> Result:

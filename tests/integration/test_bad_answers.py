@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from guestctl.dialects.declared import Ability
+from guestctl.dialects.capabilities import Ability
 from tests.examples import broken_frames
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Room, check, listen, texts

@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import pytest
 
-from guestctl.clock import epoch_of, rfc3339
+from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.declared import Ability
+from guestctl.dialects.capabilities import Ability
 from guestctl.sandbox.server import Sandbox
-from guestctl.sandbox.world import Message as Stored
+from guestctl.sandbox.world import StoredMessage as Stored
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Record, Room, able, check, check_lacking, listen, messages, texts
 
@@ -839,7 +839,7 @@ def test_the_table_of_apis_is_the_registry(guest: Guest) -> None:
     mine = next(row for row in rows if row["name"] == guest.api)
     for ability in Ability:
         assert (mine["operations"][ability.value] is not None) == (guest.api in able(ability))
-    assert set(mine["operations"].values()) <= {"published", "fixed by us", None}
+    assert set(mine["operations"].values()) <= {"documented", "assumed", None}
 
 
 def test_everything_is_one_sandbox(sandbox: Sandbox, enter: Enter, room: Room) -> None:

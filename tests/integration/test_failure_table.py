@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from guestctl.errors import NEXT_STEPS
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.errors import NEXT_STEPS
 from guestctl.sandbox.serve import running
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Result
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Room

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from guestctl.client import Client
-from guestctl.clock import SystemClock
-from guestctl.errors import SessionOver
-from guestctl.model import Connection, Message, Session
-from guestctl.state import State
+from guestctl.core.clock import SystemClock
+from guestctl.core.errors import SessionOver
+from guestctl.core.model import Connection, Message, Session
+from guestctl.storage.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Room, check, listen, texts
 
@@ -83,7 +83,7 @@ def test_a_conversation_begun_anew_has_no_records_of_the_old_one(guest: Guest, r
     assert records(guest, "default")["sent"] == ["accepted"]
 
 
-#: What `listen` stores, so that it can be answered (web-messaging-v1.md §7.1).
+#: What `listen` stores, so that it can be answered (web-messaging.md §7.1).
 OFFER = {
     "type": "message",
     "class": "StructuredMessage",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.clock import SystemClock
+from guestctl.core.clock import SystemClock
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Room
 

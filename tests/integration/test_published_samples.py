@@ -1,4 +1,4 @@
-"""The two published programs, followed step by step in their own order by strangers of ours (dialects.md,
+"""The two published programs, followed step by step in their own order by strangers of ours (other-apis.md,
 sources 002 and 003), against the sandbox with only the address changed.
 
 Knows: what those programs send, in which order, with which headers, and their faults. Must not know: the client.
@@ -251,7 +251,7 @@ def test_source_003(sandbox: Sandbox, room: Room) -> None:
             claims = manager.validate()
             break
         except ValueError:
-            continue  # its decoder's fault, which dialects.md notes: it discards the session and starts over
+            continue  # its decoder's fault, which other-apis.md notes: it discards the session and starts over
     assert claims is not None, "no token in sixty had a length this decoder can read"
     assert claims["routing_hints"] == {"queue": "q", "skill": "s", "language": "en-US"}
     assert claims["sub"] == manager.guest

@@ -6,11 +6,11 @@ from contextlib import closing
 from functools import partial
 
 from guestctl.client import Client
-from guestctl.clock import SystemClock
-from guestctl.model import Message, Profile
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.core.clock import SystemClock
+from guestctl.core.model import Message, Profile
 from guestctl.sandbox.serve import running
-from guestctl.state import State
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.storage.state import State
 
 
 def test_what_the_open_socket_heard_before_the_replay_is_not_shown_after_it() -> None:

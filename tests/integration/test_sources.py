@@ -1,4 +1,4 @@
-"""What each published source adds, one behaviour at a time through the front door (dialects.md)."""
+"""What each published source adds, one behaviour at a time through the front door (other-apis.md)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import jwt
 import pytest
 
 from guestctl.client import Client
-from guestctl.clock import SystemClock, epoch_of
+from guestctl.core.clock import SystemClock, epoch_of
+from guestctl.core.model import Connection
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.declared import Rate
-from guestctl.model import Connection
+from guestctl.dialects.capabilities import Rate
 from guestctl.sandbox import CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
-from guestctl.state import State
+from guestctl.storage.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Record, Room, check, listen, messages, texts
 from tests.sandbox.bare import ConversationGuest, Line

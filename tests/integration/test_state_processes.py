@@ -22,10 +22,10 @@ from textwrap import indent
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.database import FILE
-from guestctl.model import Credential, Secret, Session
-from guestctl.state import LedgerEntry, State
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.model import Credential, Secret, Session
+from guestctl.storage.database import FILE
+from guestctl.storage.state import LedgerEntry, State
 
 ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "200"))
 PROCESSES = int(os.environ.get("GUESTCTL_STATE_PROCESSES", "10"))
@@ -43,9 +43,9 @@ HEAD = """
 import os, sys
 from dataclasses import replace
 from pathlib import Path
-from guestctl.clock import Deadline, SystemClock
-from guestctl.model import Credential, Secret, Session
-from guestctl.state import LedgerEntry, State
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.model import Credential, Secret, Session
+from guestctl.storage.state import LedgerEntry, State
 clock = SystemClock()
 directory = Path(sys.argv[1])
 me = os.getpid()
@@ -239,7 +239,7 @@ def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
         directory = tmp_path / f"s{round_}"
         # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
         body = f"""
-import guestctl.database as module, signal
+import guestctl.storage.database as module, signal
 connect, left = module._connect, {chance.randrange(0, 40)}
 def traced(path):
     connection = connect(path)
@@ -287,7 +287,7 @@ def test_a_second_connection_in_the_process_does_not_drop_its_locks(tmp_path: Pa
     directory = tmp_path / "s"
     clock = SystemClock()
     probe = """
-from guestctl.errors import TimedOut
+from guestctl.core.errors import TimedOut
 with State.open(directory, clock) as state:
     try:
         with state.lock("held", Deadline.after(clock, 0)):
@@ -310,7 +310,7 @@ def test_a_full_disk_for_real(tmp_path: Path) -> None:
     directory = tmp_path / "s"
     body = """
 import resource, signal, json
-from guestctl.errors import UsageError
+from guestctl.core.errors import UsageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with State.open(directory, clock) as state:
     state.put("scope", DEFAULT)

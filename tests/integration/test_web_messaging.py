@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from guestctl.client import Client
-from guestctl.clock import Deadline, SystemClock
-from guestctl.dialects.base import Page
-from guestctl.exchange import Exchange
-from guestctl.model import Connection, Position
-from guestctl.state import State
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.model import Connection, Position
+from guestctl.dialects.base import HistoryPage
+from guestctl.engine.exchange import SessionEngine
+from guestctl.storage.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Room, check
 
@@ -252,15 +252,15 @@ def test_what_was_expected_of_a_reply_may_be_nothing(talking: Guest, library: Ca
 def test_a_replay_takes_no_longer_than_it_is_listened(
     talking: Guest, library: Callable[[Guest], Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, within = Exchange.page, []
+    page, within = SessionEngine.page, []
 
     def watched(
-        exchange: Exchange, after: Position | None, cursor: str | None, deadline: Deadline, **more: int
-    ) -> Page:
+        exchange: SessionEngine, after: Position | None, cursor: str | None, deadline: Deadline, **more: int
+    ) -> HistoryPage:
         within.append(deadline.remaining())
         return page(exchange, after, cursor, deadline, **more)
 
-    monkeypatch.setattr(Exchange, "page", watched)
+    monkeypatch.setattr(SessionEngine, "page", watched)
     events = library(talking).listen(replay=2, left=lambda: 0.3)
     next(events)
     events.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.version import __version__
+from guestctl.core.version import __version__
 
 ROOT = Path(__file__).parents[2]
 _SOURCE = (

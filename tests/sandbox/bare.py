@@ -1,6 +1,6 @@
-"""Strangers of the families of dialects.md: bare requests, bare websocket-client, literal paths and frames.
+"""Strangers of the families of other-apis.md: bare requests, bare websocket-client, literal paths and frames.
 
-Knows: the tables of dialects.md, restated by hand. Must not know: the client, how the sandbox works.
+Knows: the tables of other-apis.md, restated by hand. Must not know: the client, how the sandbox works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The published shape of every web-messaging answer, restated by hand from web-messaging-v1.md §4.2, §6 and §7.1.
+"""The published shape of every web-messaging answer, restated by hand from web-messaging.md §4.2, §6 and §7.1.
 
 Knows: required keys and enums, those of the schema and those other clients insist on. Must not
 know: the sandbox, the client. Strict where the documents are; unknown keys are nobody's business.

@@ -158,7 +158,7 @@ def test_push_raw_frames(sandbox: Sandbox, join: Join) -> None:
 
 
 def test_a_frame_pushed_twice_is_one_message_and_history_shows_it_alike(sandbox: Sandbox, join: Join) -> None:
-    """Its id, time and sender are those of the frame (web-messaging-v1.md §11.5)."""
+    """Its id, time and sender are those of the frame (web-messaging.md §11.5)."""
     control = Control(sandbox)
     guest = join(sandbox)
     guest.configure()

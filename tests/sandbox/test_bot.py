@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestctl.sandbox import script as script_module
-from guestctl.sandbox.bot import Bot, BotAction, EchoBot, QuietBot, ScriptedBot, payload_of, wrong_answers
-from guestctl.sandbox.options import OptionError, SandboxOptions
-from guestctl.sandbox.script import ScriptError, load
+from guestctl.sandbox.bot import bot_script as script_module
+from guestctl.sandbox.bot.bot_script import ScriptError, load
+from guestctl.sandbox.bot.bots import Bot, BotAction, EchoBot, QuietBot, ScriptedBot, payload_of, wrong_answers
+from guestctl.sandbox.settings import OptionError, SandboxOptions
 
 
 class Talk:
@@ -154,7 +154,7 @@ def test_a_greeting_may_be_a_text_a_list_or_a_mapping() -> None:
     assert (action.text, len(action.content)) == ("Pick", 1)
 
 
-# The wire forms below are those of web-messaging-v1.md §6.4, with its required and † fields.
+# The wire forms below are those of web-messaging.md §6.4, with its required and † fields.
 
 
 def test_quick_replies_on_the_wire() -> None:

@@ -1,4 +1,4 @@
-"""`conversation-guests`, met by a stranger: dialects.md, literally."""
+"""`conversation-guests`, met by a stranger: other-apis.md, literally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`external-contacts`, met by a stranger: dialects.md, literally."""
+"""`external-contacts`, met by a stranger: other-apis.md, literally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`guest-sessions`, met by a stranger: dialects.md, literally."""
+"""`guest-sessions`, met by a stranger: other-apis.md, literally."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guestctl.clock import epoch_of
+from guestctl.core.clock import epoch_of
 from guestctl.sandbox import DEPLOYMENT_ID
 from guestctl.sandbox.server import Sandbox
 from tests.sandbox.bare import GuestSession, Line, gone, refused

@@ -1,4 +1,4 @@
-"""`guests`, met by a stranger: dialects.md, literally."""
+"""`guests`, met by a stranger: other-apis.md, literally."""
 
 from __future__ import annotations
 

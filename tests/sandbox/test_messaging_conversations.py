@@ -1,4 +1,4 @@
-"""`messaging-conversations`, met by a stranger: dialects.md, literally."""
+"""`messaging-conversations`, met by a stranger: other-apis.md, literally."""
 
 from __future__ import annotations
 

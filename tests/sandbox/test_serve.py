@@ -19,18 +19,18 @@ import pytest
 import requests
 import websocket
 
-from guestctl.errors import Conflict, Failure, NetworkError, Refused, Unauthorised, Unreadable, UsageError
-from guestctl.model import Secret
+from guestctl.core.errors import Conflict, Failure, NetworkError, Refused, Unauthorised, Unreadable, UsageError
+from guestctl.core.model import Secret
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET, DEPLOYMENT_ID
-from guestctl.sandbox.options import SandboxOptions
 from guestctl.sandbox.serve import CannotServe, running
-from guestctl.sandbox_admin import SandboxAdmin
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox_tools.admin_client import SandboxAdmin
 
 PATIENCE = 30.0
 
 SERVE = """
 import sys
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.serve import serve
 found = []
 options = SandboxOptions(**eval(sys.argv[1]))
@@ -40,7 +40,7 @@ sys.exit(code)
 """
 EXEC = """
 import os, sys
-from guestctl.sandbox.options import SandboxOptions
+from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.serve import run_under
 sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ, err=sys.stderr))
 """

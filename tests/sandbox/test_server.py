@@ -18,11 +18,11 @@ import pytest
 import requests
 import websocket
 
-from guestctl.clock import SystemClock
+from guestctl.core.clock import SystemClock
 from guestctl.sandbox import DEPLOYMENT_ID, Sandbox
-from guestctl.sandbox.bot import EchoBot
+from guestctl.sandbox.bot.bot_script import load
+from guestctl.sandbox.bot.bots import EchoBot
 from guestctl.sandbox.faults import FaultError
-from guestctl.sandbox.script import load
 from guestctl.sandbox.store import StoreError
 from guestctl.sandbox.tls import certificates
 from tests.sandbox.bare import GuestSession, gone

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from guestctl.clock import SystemClock
+from guestctl.core.clock import SystemClock
 from guestctl.sandbox.tls import Certificates, TlsUnavailable, certificates
 
 

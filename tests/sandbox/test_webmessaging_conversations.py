@@ -1,4 +1,4 @@
-"""`webmessaging-conversations`, met by a stranger: dialects.md, literally."""
+"""`webmessaging-conversations`, met by a stranger: other-apis.md, literally."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from guestctl.transport.frames import Close, Frames, Ping, Pong, Violation
+from guestctl.transport.frame_reader import Close, Frames, Ping, Pong, Violation
 from tests.security.memory import peak
 from tests.transport.peers import BINARY, CLOSE, PING, PONG, TEXT, close, frame, text
 

@@ -20,25 +20,25 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from guestctl import jwt_claims
-from guestctl.checking import script as check_script
-from guestctl.cli.cursor import CursorFile
+from guestctl.checks import script as check_script
+from guestctl.cli.commands.cursor import CursorFile
+from guestctl.config.profiles import load
+from guestctl.core import jwt_claims
+from guestctl.core.errors import Failure, TimedOut
+from guestctl.core.model import NewSession, Position, Profile, Secret, Session
+from guestctl.core.redact import Redactor
+from guestctl.core.wire import Frame, FrameRequest, HttpRequest, HttpResponse, done, load_json
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.refusals import retry_after
-from guestctl.errors import Failure, TimedOut
-from guestctl.model import Opening, Position, Profile, Secret, Session
-from guestctl.output import Output
-from guestctl.profiles import load
-from guestctl.records import event_record
-from guestctl.redact import Redactor
-from guestctl.replay import load as load_trace
+from guestctl.output.records import event_record
+from guestctl.output.terminal import Terminal
+from guestctl.output.writer import Output
+from guestctl.sandbox.bot.bot_script import ScriptError
+from guestctl.sandbox.bot.bot_script import load as load_bot
 from guestctl.sandbox.faults import KINDS, FaultError
 from guestctl.sandbox.faults import parse as parse_fault
-from guestctl.sandbox.script import ScriptError
-from guestctl.sandbox.script import load as load_bot
-from guestctl.terminal import Terminal
-from guestctl.wire import Call, Frame, Reply, Turn, done, load_json
+from guestctl.sandbox_tools.replay import load as load_trace
 from tests.cli.conftest import Stream
 from tests.fakes import FakeClock
 from tests.security import strange
@@ -69,7 +69,7 @@ def _dialect(name: str) -> Dialect:
 
 
 def _session(dialect: Dialect) -> Session:
-    from guestctl.model import Credential
+    from guestctl.core.model import Credential
 
     held = {kind: Credential(kind, Secret("tttttttt")) for kind in ("guest", "history", "oauth")}
     names = {*IDS, *(getattr(dialect, "id_names", ()))}
@@ -109,12 +109,12 @@ def _flows(name: str) -> Callable[[tuple[list[str], int]], None]:
                 flow = make(dialect, session)
                 step = next(flow)
                 for text in texts:
-                    if isinstance(step, Call):
-                        reply = Reply(
+                    if isinstance(step, HttpRequest):
+                        reply = HttpResponse(
                             status, {"retry-after": text[:30]}, text.encode("utf-8", "replace"), 0.0, "http://x/"
                         )
                         step = flow.send(reply) if reply.ok else flow.throw(dialect.refusal(step.request, reply))
-                    elif isinstance(step, Turn):
+                    elif isinstance(step, FrameRequest):
                         heard = [h for h in dialect.decode(Frame(text, 0.0), session) if _claims(step, h)]
                         if heard or step.answers is None:
                             step = flow.send(heard[0] if heard else None)
@@ -127,7 +127,7 @@ def _flows(name: str) -> Callable[[tuple[list[str], int]], None]:
     return read
 
 
-def _claims(step: Turn, heard: Any) -> bool:
+def _claims(step: FrameRequest, heard: Any) -> bool:
     return step.answers is not None and step.answers(heard)
 
 
@@ -137,7 +137,7 @@ def _missing_id(error: KeyError) -> bool:
 
 
 _FLOWS: tuple[Callable[[Dialect, Session], Any], ...] = (
-    lambda dialect, session: dialect.create(Opening(name="s")),
+    lambda dialect, session: dialect.create(NewSession(name="s")),
     lambda dialect, session: dialect.attach(session),
     lambda dialect, session: dialect.history(session, after=None, cursor=None, limit=10),
     lambda dialect, session: dialect.history(session, after=Position("m"), cursor="2", limit=10),
@@ -214,7 +214,7 @@ def _written(read: Callable[[Path], object], *expected: type[Exception]) -> Call
 
 
 def _cursor(content: bytes) -> None:
-    from guestctl.state import State
+    from guestctl.storage.state import State
 
     with tempfile.TemporaryDirectory() as room, State.open(None, CLOCK) as state:
         path = Path(room) / "cursor"
@@ -230,7 +230,7 @@ def _faults(text: str) -> None:
 
 
 def _retry(text: str) -> None:
-    found = retry_after(Reply(429, {"retry-after": text}, b"", 1_772_615_727.0, "http://x/"))
+    found = retry_after(HttpResponse(429, {"retry-after": text}, b"", 1_772_615_727.0, "http://x/"))
     assert found is None or 0 <= found < 1e12
 
 

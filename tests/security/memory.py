@@ -10,12 +10,12 @@ import re
 import sys
 from pathlib import Path
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NetworkError, Unreadable
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NetworkError, Unreadable
+from guestctl.core.wire import Request
 from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
-from guestctl.wire import Request
 
 PATIENCE = 60.0
 AGENT = "guestctl/test"

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from tests.checking.scripts import BOT, PASSING
+from tests.checks.scripts import BOT, PASSING
 
 ROOT = Path(__file__).parent.parent.parent
 #: Names that mean something somewhere, so that random objects get past the first look.

@@ -14,16 +14,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from guestctl.cli.invocation import World
+from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
 from guestctl.client import Client
+from guestctl.core.errors import Failure
+from guestctl.core.model import Secret, SignIn
 from guestctl.dialects import NAMES
-from guestctl.dialects.declared import Ability
-from guestctl.errors import Failure
-from guestctl.model import Secret, SignIn
+from guestctl.dialects.capabilities import Ability
 from guestctl.sandbox import CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
-from guestctl.state import State
+from guestctl.storage.state import State
 from tests.cli.conftest import Stream
 from tests.integration.front import Guest, Hurried
 from tests.security.canaries import Canaries
@@ -156,7 +156,7 @@ class Sweep:
         self.clock.advance(PAUSE)
         self.teller.told = None
         out, err = Stream(terminal=terminal), Stream(terminal=terminal)
-        world = World(Stream(b"", terminal=False), out, err, self.environ, self.room, self.clock)
+        world = Environment(Stream(b"", terminal=False), out, err, self.environ, self.room, self.clock)
         code = int(run(words, world))
         self.runs += 1
         self.codes.add(code)
@@ -191,7 +191,7 @@ class Sweep:
         code, verifier = "sign-in-code-canary-31337", "verifier-canary-4711-4711-4711-4711-4711-4711-47"
         self.canaries.add("sign-in code", code)
         self.canaries.add("code verifier", verifier)
-        from guestctl import profiles
+        from guestctl.config import profiles
 
         profile = profiles.resolve(
             None, options={}, environ=self.environ, cwd=self.room, profiles_option=None, sandbox=lambda: None

@@ -20,15 +20,15 @@ import jwt
 import pytest
 import requests
 
-from guestctl.clock import Deadline
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import UsageError
+from guestctl.core.wire import Request
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.errors import UsageError
 from guestctl.sandbox import CLIENT_ID, DEPLOYMENT_ID
 from guestctl.sandbox.server import Sandbox
 from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.stream import Limit
-from guestctl.wire import Request
 from tests.cli.conftest import Front
 from tests.integration.front import Guest, Hurried
 from tests.integration.middle import answer
@@ -52,7 +52,7 @@ def test_nothing_turns_verification_off() -> None:
             if isinstance(node, ast.Attribute) and node.attr in {"create_default_context", "SSLContext"}:
                 makers.add(path.relative_to(PACKAGE).as_posix())
     # The control room's own, for loopback; the sandbox's, for serving; a type where the network names it.
-    assert makers <= {"transport/network.py", "sandbox_admin.py", "sandbox/serve.py"}, makers
+    assert makers <= {"transport/network.py", "sandbox_tools/admin_client.py", "sandbox/serve.py"}, makers
 
 
 def profile(folder: Path, **values: object) -> None:
@@ -185,7 +185,7 @@ def test_no_path_of_a_request_reaches_the_disk(sandbox: Sandbox) -> None:
             assert reply.status >= 400, (method, path)
             assert b"root:" not in reply.read()
             connection.close()
-    tree = [ast.parse(path.read_text()) for path in (PACKAGE / "sandbox" / "faces").rglob("*.py")]
+    tree = [ast.parse(path.read_text()) for path in (PACKAGE / "sandbox" / "apis").rglob("*.py")]
     opened = [
         node for each in tree for node in ast.walk(each) if isinstance(node, ast.Name) and node.id in {"open", "Path"}
     ]

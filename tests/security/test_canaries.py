@@ -14,8 +14,8 @@ import pytest
 
 from guestctl.cli.registry import COMMANDS as REGISTERED
 from guestctl.cli.registry import split
+from guestctl.core.redact import Redactor
 from guestctl.dialects import NAMES
-from guestctl.redact import Redactor
 from guestctl.sandbox.server import Sandbox
 from tests.security.canaries import Canaries, disguises
 from tests.security.gateway import TRICKS

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.dialects.pages import read_sender
-from guestctl.dialects.web_messaging import WebMessaging
-from guestctl.errors import UsageError
-from guestctl.model import Secret, Sender, Session
-from guestctl.redact import Redactor
-from guestctl.replay import load
-from guestctl.strict_yaml import parse
-from guestctl.wire import Frame
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Secret, Sender, Session
+from guestctl.core.redact import Redactor
+from guestctl.core.strict_yaml import parse
+from guestctl.core.wire import Frame
+from guestctl.dialects.history_pages import read_sender
+from guestctl.dialects.web_messaging.dialect import WebMessaging
+from guestctl.sandbox_tools.replay import load
 from tests.security import fuzz, strange
 from tests.security.fuzz import PROFILE, TARGETS
 

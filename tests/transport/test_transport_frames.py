@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestctl.transport.frames import MAX_FRAGMENTS, MAX_MESSAGE, Close, Frames, Ping, Pong, Violation
+from guestctl.transport.frame_reader import MAX_FRAGMENTS, MAX_MESSAGE, Close, Frames, Ping, Pong, Violation
 from tests.transport.peers import BINARY, CLOSE, PING, PONG, TEXT, close, frame, text
 
 HEARD = str | bytes | Ping | Pong | Close

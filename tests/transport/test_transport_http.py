@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NetworkError, Unreadable, UsageError
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NetworkError, Unreadable, UsageError
+from guestctl.core.wire import HttpResponse, Request
 from guestctl.transport.http import MAX_BODY, Http
 from guestctl.transport.network import Network
 from guestctl.transport.stream import Limit, Stream
-from guestctl.wire import Reply, Request
 from tests.transport.authorities import Authority
 from tests.transport.peers import Conn, Peer, Script, answer, header, serving
 
@@ -41,7 +41,7 @@ def get(peer: Peer, path: str = "/", **more: Any) -> Request:
     return Request("GET", peer.http + path, "history", **more)
 
 
-def once(script: Script, request: Mapping[str, Any] | None = None, *, seconds: float = PATIENCE) -> Reply:
+def once(script: Script, request: Mapping[str, Any] | None = None, *, seconds: float = PATIENCE) -> HttpResponse:
     """One GET (or the request described) to a peer that plays the script."""
     http = client()
     try:

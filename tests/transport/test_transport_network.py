@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NetworkError
-from guestctl.model import Secret
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NetworkError
+from guestctl.core.model import Secret
 from guestctl.transport.network import Network, Proxy, dial, resolve
 from guestctl.transport.stream import Limit, Stream, TlsStream
 

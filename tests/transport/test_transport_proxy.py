@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NetworkError
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NetworkError
+from guestctl.core.wire import HttpResponse, Request
 from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
-from guestctl.wire import Reply, Request
 from tests.transport.authorities import Authority
 from tests.transport.peers import Conn, Script, answer, header, serving, text
 
@@ -64,7 +64,7 @@ def relay(source: sockets.socket, sink: sockets.socket) -> None:
             pass
 
 
-def get(network: Network, url: str, seconds: float = PATIENCE) -> Reply:
+def get(network: Network, url: str, seconds: float = PATIENCE) -> HttpResponse:
     http = Http(network, CLOCK, user_agent="guestctl/test")
     try:
         return http.perform(

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import Exit, NetworkError, Unreadable, UsageError
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import Exit, NetworkError, Unreadable, UsageError
+from guestctl.core.wire import Frame
 from guestctl.transport.network import CONNECT_PATIENCE, Network
 from guestctl.transport.socket import CONTROL_PATIENCE, MAX_HEAD, Refusal, Socket
 from guestctl.transport.stream import Limit, Stream, TlsStream
-from guestctl.wire import Frame
 from tests.transport.peers import (
     BINARY,
     CLOSE,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
+from guestctl.core.clock import Deadline, SystemClock
 from guestctl.transport.network import Network
 from guestctl.transport.stream import Limit, Stream, TlsStream
 from tests.transport.authorities import Authority

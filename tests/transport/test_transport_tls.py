@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 import pytest
 
-from guestctl.clock import Deadline, SystemClock
-from guestctl.errors import NetworkError, UsageError
+from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.errors import NetworkError, UsageError
+from guestctl.core.wire import Request
 from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
-from guestctl.wire import Request
 from tests.transport.authorities import Authority
 from tests.transport.peers import TEXT, Conn, Peer, answer, serving, text
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from guestctl.clock import rfc3339
-from guestctl.dialects.answers import answer, form_fields, picked
-from guestctl.dialects.content import read_options, write_message
-from guestctl.errors import UsageError
-from guestctl.model import Message, Option, Outgoing
+from guestctl.core.clock import rfc3339
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Message, Option, Outgoing
+from guestctl.dialects.web_messaging.answers import answer, form_fields, picked
+from guestctl.dialects.web_messaging.content import read_options, write_message
 
 OPTIONS = (
     Option("Yes", "yes-payload", "QuickReply"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from guestctl.client import scope_of
+from guestctl.core.model import Profile
 from guestctl.dialects import dialect_class
-from guestctl.model import Profile
 
 
 def test_a_scope_is_profile_api_deployment_and_addresses() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from guestctl.clock import Deadline, SystemClock, epoch_of, rfc3339
+from guestctl.core.clock import Deadline, SystemClock, epoch_of, rfc3339
 from tests.fakes import FakeClock
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from guestctl import database as module
-from guestctl.clock import Deadline, rfc3339
-from guestctl.database import FILE, Database, grab_path, until_free
-from guestctl.errors import Failure, UsageError
-from guestctl.state import Cursor, LedgerEntry, State
+from guestctl.core.clock import Deadline, rfc3339
+from guestctl.core.errors import Failure, UsageError
+from guestctl.storage import database as module
+from guestctl.storage.database import FILE, Database, grab_path, until_free
+from guestctl.storage.state import Cursor, LedgerEntry, State
 from tests.fakes import FakeClock
 
 

@@ -1,4 +1,4 @@
-"""The families of dialects.md where no single example can say it: hosts, pages, damage, noise, declarations.
+"""The families of other-apis.md where no single example can say it: hosts, pages, damage, noise, declarations.
 
 Knows: the rules they share, and of single families what only they have. What a request, an answer or a
 frame looks like is taken from `tests/wire`, so that another family is tested here by its examples.
@@ -18,11 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestctl.clock import rfc3339
-from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.base import Dialect, Page
-from guestctl.dialects.declared import Ability
-from guestctl.errors import (
+from guestctl.core.clock import rfc3339
+from guestctl.core.errors import (
     Conflict,
     Exit,
     Failure,
@@ -35,10 +32,10 @@ from guestctl.errors import (
     Unreadable,
     UsageError,
 )
-from guestctl.model import (
+from guestctl.core.model import (
     Credential,
     Message,
-    Opening,
+    NewSession,
     Outgoing,
     Position,
     Profile,
@@ -48,7 +45,20 @@ from guestctl.model import (
     SessionEvent,
     Unknown,
 )
-from guestctl.wire import Accepted, Call, Flow, Frame, Opened, Rejection, Reply, Request, Turn
+from guestctl.core.wire import (
+    Accepted,
+    Flow,
+    Frame,
+    FrameRequest,
+    HttpRequest,
+    HttpResponse,
+    Opened,
+    Rejection,
+    Request,
+)
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.base import Dialect, HistoryPage
+from guestctl.dialects.capabilities import Ability
 from tests.examples import Step, fill, load, numbered
 from tests.fakes import Hand
 from tests.unit.test_examples import performed
@@ -71,7 +81,7 @@ PROFILE = Profile(
     client_secret=Secret("hush"),
 )
 OUT = Outgoing(key="k-1", text="Hello")
-OPENING = Opening(
+OPENING = NewSession(
     attributes={"plan": "gold"}, queue="q", skill="s", language="de", email="a@example.org", guest_name="Ada"
 )
 
@@ -86,9 +96,9 @@ def session(name: str, *, token: str = "t-0", **notes: Any) -> Session:
     return made.having(Credential("guest", Secret(token)))
 
 
-def reply(body: object, status: int = 200, **headers: str) -> Reply:
+def reply(body: object, status: int = 200, **headers: str) -> HttpResponse:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Reply(status, headers, content, AT)
+    return HttpResponse(status, headers, content, AT)
 
 
 class Drive:
@@ -98,7 +108,7 @@ class Drive:
     def __init__(self, spoken: Dialect, *answers: object) -> None:
         self.dialect, self.session, self.answers = spoken, session(spoken.name), list(answers)
         self.asked: list[Request] = []
-        self.said: list[Turn] = []
+        self.said: list[FrameRequest] = []
 
     def run(self, flow: Flow[Any]) -> Any:
         try:
@@ -106,8 +116,8 @@ class Drive:
             while True:
                 assert self.answers, f"nothing prepared for {step}"
                 answer = self.answers.pop(0)
-                if isinstance(step, Call):
-                    assert isinstance(answer, Reply)
+                if isinstance(step, HttpRequest):
+                    assert isinstance(answer, HttpResponse)
                     self.asked.append(step.request)
                     step = flow.send(answer) if answer.ok else flow.throw(self.dialect.refusal(step.request, answer))
                 else:
@@ -116,7 +126,7 @@ class Drive:
         except StopIteration as stop:
             return stop.value
 
-    def _heard(self, turn: Turn, frames: object) -> object:
+    def _heard(self, turn: FrameRequest, frames: object) -> object:
         assert isinstance(frames, list)
         assert turn.answers is not None
         for frame in frames:
@@ -196,7 +206,7 @@ def item(name: str, number: int) -> dict[str, Any]:
     return {**made, **({"sequenceNumber": number} if "sequenceNumber" in made else {})}
 
 
-def page_of(name: str, numbers: range, total: int) -> Reply:
+def page_of(name: str, numbers: range, total: int) -> HttpResponse:
     """The page with these messages, of a conversation with messages 1 to `total`."""
     step = read(name)
     assert step.reply is not None
@@ -247,11 +257,11 @@ def test_what_a_request_is_called_and_whether_it_may_be_repeated(name: str) -> N
             assert request.idempotent is (verb not in {"create", "typing"}), verb
 
 
-def pages(spoken: Dialect, after: Position | None, *answers: Reply) -> tuple[Drive, list[Page]]:
+def pages(spoken: Dialect, after: Position | None, *answers: HttpResponse) -> tuple[Drive, list[HistoryPage]]:
     """Every page that follows, as `paging` reads them."""
     drive = Drive(spoken, *answers)
     cursor: str | None = None
-    found: list[Page] = []
+    found: list[HistoryPage] = []
     while not found or cursor is not None:
         flow = spoken.history(drive.session, after=after if cursor is None else None, cursor=cursor, limit=50)
         found.append(drive.run(flow))
@@ -259,7 +269,7 @@ def pages(spoken: Dialect, after: Position | None, *answers: Reply) -> tuple[Dri
     return drive, found
 
 
-def ids(found: list[Page]) -> list[str | None]:
+def ids(found: list[HistoryPage]) -> list[str | None]:
     return [message.id for page in found for message in page.items if not isinstance(message, Unknown)]
 
 
@@ -370,7 +380,7 @@ def test_what_is_heard_of_another_message_is_not_our_answer(name: str) -> None:
     spoken = dialect(name)
     step = next(steps(name, "send"))
     hand = Hand(spoken.send(session(name), OUT))
-    assert isinstance(hand.step, Turn)
+    assert isinstance(hand.step, FrameRequest)
     assert hand.step.message
     for heard in step.hears:
         assert not hand.hear(decode(spoken, fill(heard.body, names(name, key=OTHER)))), heard
@@ -707,7 +717,7 @@ def test_a_token_is_taken_to_live_half_an_hour_unless_it_ends_sooner() -> None:
 def test_when_a_token_ends(more: dict[str, Any], token: str, expected: float | None) -> None:
     spoken = dialect("webmessaging-conversations")
     answer = reply({"conversationId": "c", "guestId": "g", "sessionToken": token, **more})
-    made, _ = run(spoken, spoken.create(Opening()), answer)
+    made, _ = run(spoken, spoken.create(NewSession()), answer)
     assert made.credential("guest").expires_at == expected
 
 
@@ -724,7 +734,7 @@ def test_a_token_lasts_as_long_by_a_wrong_clock_of_ours(ahead: int) -> None:
         ({"sessionToken": jwt_of({"exp": int(there) + 1800})}, True),
     ):
         answer = reply({"conversationId": "c", "guestId": "g", **more}, 201, date=date if dated else "")
-        made, _ = run(spoken, spoken.create(Opening()), answer)
+        made, _ = run(spoken, spoken.create(NewSession()), answer)
         held = made.credential("guest")
         assert (held.expires_at, held.life) == (AT + 1800, 1800)
 
@@ -732,7 +742,7 @@ def test_a_token_lasts_as_long_by_a_wrong_clock_of_ours(ahead: int) -> None:
 def test_a_date_of_whole_seconds_makes_no_life_longer() -> None:
     spoken = dialect("webmessaging-conversations")
     given = {"conversationId": "c", "guestId": "g", "sessionToken": "t", "expiresAt": rfc3339(AT + 0.5)}
-    made, _ = run(spoken, spoken.create(Opening()), reply(given, 201, date=formatdate(AT - 0.9, usegmt=True)))
+    made, _ = run(spoken, spoken.create(NewSession()), reply(given, 201, date=formatdate(AT - 0.9, usegmt=True)))
     assert made.credential("guest").expires_at == AT + 0.5
 
 
@@ -775,7 +785,7 @@ def test_attributes_of_more_than_10_kb_are_refused_before_anything_is_sent() -> 
     run(spoken, spoken.sync(session("guests"), fits), reply({}))
     for flow in (
         spoken.sync(session("guests"), {"a": fits["a"] + "x"}),
-        spoken.create(Opening(attributes={"a": "x" * 10_240})),
+        spoken.create(NewSession(attributes={"a": "x" * 10_240})),
     ):
         with pytest.raises(Refused) as caught:
             run(spoken, flow)
@@ -804,13 +814,13 @@ def test_what_a_create_cannot_do_without() -> None:
     for name, option in (("external-contacts", "--email"), ("messaging-conversations", "--queue")):
         spoken = dialect(name)
         with pytest.raises(UsageError) as caught:
-            run(spoken, spoken.create(Opening()))
+            run(spoken, spoken.create(NewSession()))
         assert option in caught.value.hint
 
 
 def test_guests_without_routing_or_name() -> None:
     spoken = dialect("guests")
-    assert Hand(spoken.create(Opening())).request.json == {"name": "Guest", "attributes": {}, "routing": {}}
+    assert Hand(spoken.create(NewSession())).request.json == {"name": "Guest", "attributes": {}, "routing": {}}
 
 
 # --- declarations ---

@@ -8,22 +8,7 @@ from typing import Any
 
 import pytest
 
-from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.addresses import places_of
-from guestctl.dialects.base import Dialect
-from guestctl.doctor import (
-    CHECKS,
-    WRONG_ORIGIN,
-    Answer,
-    Certificate,
-    Claims,
-    Facts,
-    Finding,
-    examine,
-    examine_address,
-    judge_address,
-)
-from guestctl.errors import (
+from guestctl.core.errors import (
     NEXT_STEPS,
     Failure,
     Forbidden,
@@ -33,13 +18,28 @@ from guestctl.errors import (
     Unauthorised,
     UsageError,
 )
-from guestctl.model import Credential, Deployment, Profile, Secret, Session
+from guestctl.core.model import Credential, Deployment, Profile, Secret, Session
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.addresses import places_of
+from guestctl.dialects.base import Dialect
+from guestctl.doctor.checks import (
+    CHECKS,
+    WRONG_ORIGIN,
+    Certificate,
+    Claims,
+    Facts,
+    Finding,
+    ProbeAnswer,
+    examine,
+    examine_address,
+    judge_address,
+)
 from tests.fakes import FakeClock
 from tests.next_steps import fix_of
 
 NOW = 1_770_000_000.0
 GOOD = Deployment(attachments=True, disconnect="ReadOnly")
-REFUSED = Answer(403, '{"message":"explicit deny"}', Forbidden("refused", code="forbidden.upgrade"))
+REFUSED = ProbeAnswer(403, '{"message":"explicit deny"}', Forbidden("refused", code="forbidden.upgrade"))
 
 
 @dataclass
@@ -107,8 +107,8 @@ class Hand:
         found: Credential | None = self._give("grant", None)
         return found
 
-    def knock(self, origin: str | None) -> Answer | None:
-        found = self.doors.get(origin, REFUSED if origin == WRONG_ORIGIN else Answer(101))
+    def knock(self, origin: str | None) -> ProbeAnswer | None:
+        found = self.doors.get(origin, REFUSED if origin == WRONG_ORIGIN else ProbeAnswer(101))
         if isinstance(found, Failure):
             raise found
         return found  # type: ignore[no-any-return]
@@ -234,7 +234,7 @@ def test_origins() -> None:
     found = told(probes)
     assert found["without origin"].result == "ok"
     assert "wants an Origin" in found["without origin"].found
-    probes.doors = {WRONG_ORIGIN: Answer(101)}
+    probes.doors = {WRONG_ORIGIN: ProbeAnswer(101)}
     assert told(probes)["wrong origin"].result == "warning"
     probes.doors = {ours: REFUSED}
     assert reds(probes) == {"origin": "doctor.origin"}

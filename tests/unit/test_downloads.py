@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from guestctl.clock import Deadline
-from guestctl.downloads import NAME_BYTES, Stale, allowed, safe_name, save
-from guestctl.errors import Failure, NetworkError, Refused, Unreadable, UsageError
-from guestctl.wire import Reply, Request
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import Failure, NetworkError, Refused, Unreadable, UsageError
+from guestctl.core.wire import HttpResponse, Request
+from guestctl.engine.downloads import NAME_BYTES, Stale, allowed, safe_name, save
 from tests.fakes import FakeClock
 
 URL = "https://files.example.test/a?Signature=s3cr3t"
@@ -122,13 +122,13 @@ class Files:
         self.pieces, self.status, self.failure = pieces, status, failure
         self.asked: dict[str, Any] = {}
 
-    def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> Reply:
+    def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> HttpResponse:
         self.asked = {"request": request, **how}
         for piece in self.pieces:
             write(piece)
         if self.failure is not None:
             raise self.failure
-        return Reply(self.status, {}, b"", 0.0)
+        return HttpResponse(self.status, {}, b"", 0.0)
 
 
 DEADLINE = Deadline.after(FakeClock(), 5.0)
@@ -226,7 +226,7 @@ def test_no_part_is_left_behind_by_an_interrupt(tmp_path: Path) -> None:
 
 def test_a_part_somebody_else_took_away_is_no_failure_of_its_own(tmp_path: Path) -> None:
     class Taken(Files):
-        def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> Reply:
+        def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> HttpResponse:
             (tmp_path / "a.txt").unlink()
             raise NetworkError("lost")
 

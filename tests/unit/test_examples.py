@@ -15,15 +15,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from guestctl.dialects import dialect_class
-from guestctl.dialects.base import Dialect
-from guestctl.errors import Failure, NetworkError, Unreadable
-from guestctl.model import (
+from guestctl.core.errors import Failure, NetworkError, Unreadable
+from guestctl.core.model import (
     Attachment,
     Credential,
     Deployment,
     Limits,
-    Opening,
+    NewSession,
     Option,
     Outgoing,
     Position,
@@ -34,8 +32,10 @@ from guestctl.model import (
     SignIn,
     Unknown,
 )
-from guestctl.values import Json
-from guestctl.wire import Call, Door, Flow, Frame, Heard, Request, Turn
+from guestctl.core.values import Json
+from guestctl.core.wire import Flow, Frame, FrameRequest, HttpRequest, Incoming, Request, SocketAddress
+from guestctl.dialects import dialect_class
+from guestctl.dialects.base import Dialect
 from tests.examples import Answer, Example, ExampleError, enriched, everything, fill, match, parse, shown, spoilt
 from tests.fakes import START, Hand, ids, reply
 
@@ -151,7 +151,7 @@ def part(one: T | None) -> T:
 def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json]) -> Flow[Any]:
     """The flow of a verb, with the example's arguments made into ours."""
     if verb == "create":
-        return dialect.create(Opening(**given))
+        return dialect.create(NewSession(**given))
     if verb == "send":
         picks = tuple(Option(**pick) for pick in given.pop("picks", ()))
         return dialect.send(session, Outgoing(**given, picks=picks))
@@ -160,7 +160,7 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
         position = Position(**after) if after else None
         return dialect.history(session, **{"after": position, "cursor": None, "limit": dialect.page_size, **given})
     if verb == "begin":
-        return part(dialect.published).begin(session, Deployment(**given.pop("deployment")), Opening(**given))
+        return part(dialect.published).begin(session, Deployment(**given.pop("deployment")), NewSession(**given))
     if verb == "obtain":
         return dialect.obtain(given["kind"], session)
     if verb == "upload":
@@ -180,7 +180,7 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
     if verb == "sign_out":
         return part(dialect.signing_in).sign_out(session)
     if verb == "attach" and "start_new" in given:
-        given["start_new"] = Opening(**given["start_new"])
+        given["start_new"] = NewSession(**given["start_new"])
     if verb in ("attach", "reattach", "typing", "end", "clear", "sync"):
         flow: Flow[Any] = getattr(dialect, verb)(session, **given)
         return flow
@@ -192,9 +192,9 @@ def _understood(dialect: Dialect) -> Flow[Deployment]:
     return published.deployment((yield from published.configuration()))
 
 
-def _one_turn(turn: Turn | None) -> Flow[Heard]:
+def _one_turn(turn: FrameRequest | None) -> Flow[Incoming]:
     assert turn is not None, "this API has no heartbeat"
-    heard: Heard = yield turn
+    heard: Incoming = yield turn
     return heard
 
 
@@ -300,7 +300,7 @@ class Performance:
         step, hand = self._step, self._hand
         assert step.request is not None
         assert step.reply is not None
-        if hand is None or not isinstance(hand.step, Call):
+        if hand is None or not isinstance(hand.step, HttpRequest):
             self._wrong(self.asked, f"the client wants {_wanted(hand)}, not a request")
             return
         self.requests.append((self._verb, hand.request))
@@ -346,7 +346,7 @@ class Performance:
         assert step.request is not None
         assert step.reply is not None
         door = self._dialect.door(self._session)
-        assert isinstance(door, Door)
+        assert isinstance(door, SocketAddress)
         parts = urlsplit(door.url)
         headers = dict(door.headers)
         if door.credential is not None:
@@ -370,7 +370,7 @@ class Performance:
 
     def _turn(self) -> None:
         step, hand = self._step, self._hand
-        waiting = hand if hand is not None and isinstance(hand.step, Turn) else None
+        waiting = hand if hand is not None and isinstance(hand.step, FrameRequest) else None
         if step.frame is not None:
             if waiting is None:
                 self._wrong(self.asked, f"the client wants {_wanted(hand)}, not to say a frame")
@@ -392,14 +392,14 @@ class Performance:
                 raise Spoilt(f"read as {written(heard)}")
         if waiting is not None and not answered:
             turn = waiting.step
-            assert isinstance(turn, Turn)
+            assert isinstance(turn, FrameRequest)
             if turn.answers is not None and turn.patience is None:
                 self._wrong(self.read, "nothing heard was taken for the answer")
                 self._hand = None
             else:
                 waiting.give_up_waiting()
 
-    def _decode(self, index: int, answer: Answer) -> list[Heard]:
+    def _decode(self, index: int, answer: Answer) -> list[Incoming]:
         frame = self._altered(index, answer, fill(answer.body, self.names))
         text = frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False)
         spoilt_here = self._spoilt_at == (self._number, index)
@@ -514,12 +514,12 @@ def test_an_example_without_a_source_fails() -> None:
         ("examples: []", "no examples"),
         ("examples: [{name: x, sauce: y, steps: [{do: create}]}]", "unknown key 'sauce'"),
         ("examples: [{name: x, source: hearsay, steps: [{do: create}]}]", "source"),
-        ("source: 'dialects.md, x'\nexamples: [{name: x, steps: []}]", "no steps"),
-        ("source: 'dialects.md, x'\nexamples: [{name: x, steps: [{frame: {a: 1}}]}]", "silent"),
-        ("source: 'dialects.md, x'\nexamples: [{name: x, steps: [{request: {method: GET}}]}]", "together"),
-        ("source: 'dialects.md, x'\nsamples: {y: 1}\nexamples: [{name: x, steps: [{do: create}]}]", "never used"),
-        ("source: 'dialects.md, x'\nsource: 'dialects.md, y'\nexamples: []", "twice"),
-        ("source: &a 'dialects.md, x'\nexamples: [*a]", "anchors"),
+        ("source: 'other-apis.md, x'\nexamples: [{name: x, steps: []}]", "no steps"),
+        ("source: 'other-apis.md, x'\nexamples: [{name: x, steps: [{frame: {a: 1}}]}]", "silent"),
+        ("source: 'other-apis.md, x'\nexamples: [{name: x, steps: [{request: {method: GET}}]}]", "together"),
+        ("source: 'other-apis.md, x'\nsamples: {y: 1}\nexamples: [{name: x, steps: [{do: create}]}]", "never used"),
+        ("source: 'other-apis.md, x'\nsource: 'other-apis.md, y'\nexamples: []", "twice"),
+        ("source: &a 'other-apis.md, x'\nexamples: [*a]", "anchors"),
     ],
 )
 def test_a_sloppy_example_fails(text: str, complaint: str) -> None:

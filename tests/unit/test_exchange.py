@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from guestctl.clock import Deadline
-from guestctl.dialects.base import Page
-from guestctl.dialects.declared import Backoff, Rate
-from guestctl.errors import (
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import (
     Conflict,
     Failure,
     Forbidden,
@@ -25,20 +23,22 @@ from guestctl.errors import (
     Unauthorised,
     Unsupported,
 )
-from guestctl.exchange import (
+from guestctl.core.model import Credential, Secret, Session
+from guestctl.core.wire import Flow, HttpResponse, Request, done, frame_request, http_request
+from guestctl.dialects.base import HistoryPage
+from guestctl.dialects.capabilities import Backoff, Rate
+from guestctl.engine.exchange import (
     AHEAD,
     AHEAD_AGAIN,
     LAG_PATIENCE,
     LIMIT_RETRIES,
     LOCK_PATIENCE,
     TRIES,
-    Exchange,
+    SessionEngine,
     jittered,
     oauth_scope,
 )
-from guestctl.model import Credential, Secret, Session
-from guestctl.wire import Flow, Reply, Request, call, done, turn
-from tests.unit.doubles import SCOPE, World
+from tests.unit.engine_fakes import SCOPE, World
 
 GET = Request("GET", "https://toy.example.test/x", "history", idempotent=True)
 POST = Request("POST", "https://toy.example.test/x", "create")
@@ -52,20 +52,20 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 class Answers:
     """Stands in for the transport: answers or fails in order, the last for ever; remembers the headers sent."""
 
-    def __init__(self, world: World, *outcomes: Reply | Failure | Callable[[], Reply]) -> None:
+    def __init__(self, world: World, *outcomes: HttpResponse | Failure | Callable[[], HttpResponse]) -> None:
         self.outcomes = list(outcomes)
         self.headers: list[dict[str, str]] = []
         self.asked: list[Request] = []
         world.service.perform = self.perform  # type: ignore[method-assign, assignment]
 
-    def perform(self, request: Request, *, headers: dict[str, str], **_: object) -> Reply:
+    def perform(self, request: Request, *, headers: dict[str, str], **_: object) -> HttpResponse:
         self.asked.append(request)
         self.headers.append(headers)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Failure):
             # A fresh one each time, as a transport would make it.
             raise _again(outcome)
-        return outcome if isinstance(outcome, Reply) else outcome()
+        return outcome if isinstance(outcome, HttpResponse) else outcome()
 
 
 def _again(failure: Failure) -> Failure:
@@ -74,8 +74,8 @@ def _again(failure: Failure) -> Failure:
     return fresh
 
 
-def said(status: int, body: bytes = b"{}", **headers: str) -> Reply:
-    return Reply(status, headers, body, 0.0)
+def said(status: int, body: bytes = b"{}", **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, body, 0.0)
 
 
 DOWN = NetworkError("down", written=True)
@@ -289,10 +289,10 @@ def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def silent(world: World, seconds: float) -> Callable[[], Reply]:
+def silent(world: World, seconds: float) -> Callable[[], HttpResponse]:
     """The service takes a renewal and says nothing, which takes the time there is."""
 
-    def nothing() -> Reply:
+    def nothing() -> HttpResponse:
         world.clock.advance(seconds)
         raise NetworkError("no whole answer in time", written=True)
 
@@ -309,7 +309,7 @@ def test_nobody_waits_for_a_renewal_ahead_of_time(ageing: World) -> None:
 
 @pytest.mark.parametrize("outcome", ["silence", "refused", "nonsense"])
 def test_a_renewal_ahead_of_time_that_fails_fails_nothing(ageing: World, outcome: str) -> None:
-    fails: dict[str, Reply | Callable[[], Reply]] = {
+    fails: dict[str, HttpResponse | Callable[[], HttpResponse]] = {
         "silence": silent(ageing, AHEAD),
         "refused": said(401),
         "nonsense": said(200, b"<html>"),
@@ -332,7 +332,7 @@ def test_a_renewal_ahead_of_time_has_a_share_of_the_deadline(
 ) -> None:
     given: list[float | None] = []
 
-    def perform(request: Request, *, deadline: Deadline, **_: object) -> Reply:
+    def perform(request: Request, *, deadline: Deadline, **_: object) -> HttpResponse:
         given.append(deadline.remaining())
         return said(200, b'{"token": "fresh"}')
 
@@ -390,7 +390,7 @@ def test_a_grant_another_process_was_given_replaces_ours(world: World) -> None:
     """Our own is not tried again before each request."""
 
     def granted() -> Flow[Credential]:
-        reply = yield from call(Request("POST", "https://toy.example.test/oauth", "oauth"))
+        reply = yield from http_request(Request("POST", "https://toy.example.test/oauth", "oauth"))
         return Credential("oauth", Secret(str(reply.object()["token"])), world.clock.now() + 1000)
 
     world.dialect.oauth = granted  # type: ignore[method-assign]
@@ -559,9 +559,9 @@ def test_tokens_can_be_kept_out_of_the_database(world: World) -> None:
 def test_a_flow_may_catch_what_fails(world: World) -> None:
     def flow() -> Flow[str]:
         try:
-            yield from call(GET)
+            yield from http_request(GET)
         except Forbidden:
-            reply = yield from call(replace(GET, route="configuration"))
+            reply = yield from http_request(replace(GET, route="configuration"))
             return str(reply.status)
         return "not reached"
 
@@ -570,14 +570,14 @@ def test_a_flow_may_catch_what_fails(world: World) -> None:
 
 
 def test_a_turn_opens_the_socket(world: World) -> None:
-    world.exchange.perform(turn({"do": "attach"}, None, "typing"), world.deadline())
+    world.exchange.perform(frame_request({"do": "attach"}, None, "typing"), world.deadline())
     assert len(world.service.sockets) == 1
-    world.exchange.perform(turn({"do": "attach"}, None, "typing"), world.deadline())
+    world.exchange.perform(frame_request({"do": "attach"}, None, "typing"), world.deadline())
     assert len(world.service.sockets) == 1
 
 
 def test_no_socket_is_unsupported(world: World) -> None:
-    exchange: Exchange = world.exchange
+    exchange: SessionEngine = world.exchange
     exchange.open_line = None
     with pytest.raises(Unsupported):
         exchange.attached(world.deadline())
@@ -601,9 +601,9 @@ class Short:
         self.world = world
         world.dialect.history = self.page  # type: ignore[method-assign]
 
-    def page(self, *_: object, **__: object) -> Flow[Page]:
+    def page(self, *_: object, **__: object) -> Flow[HistoryPage]:
         self.number += self.growth
-        return done(Page((), short_of=self.number or None))
+        return done(HistoryPage((), short_of=self.number or None))
 
     def read(self, *, cursor: str | None = None, within: float | None = 30.0, known: int = 0) -> float:
         """How long one page took."""

@@ -8,12 +8,12 @@ import socket
 import pytest
 
 from guestctl.client import Client
-from guestctl.clock import Deadline
-from guestctl.errors import NetworkError, Unauthorised
-from guestctl.model import Profile
-from guestctl.state import State
-from guestctl.values import Json
-from guestctl.wire import Flow, Frame, Heard, Request, call, turn
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import NetworkError, Unauthorised
+from guestctl.core.model import Profile
+from guestctl.core.values import Json
+from guestctl.core.wire import Flow, Frame, Incoming, Request, frame_request, http_request
+from guestctl.storage.state import State
 from tests.conftest import SocketUsed
 from tests.fakes import FakeClock, Hand, ScriptedTransport, ids, reply
 
@@ -42,8 +42,8 @@ def test_the_same_ids_in_every_run() -> None:
 
 
 def _asks_twice() -> Flow[str]:
-    first = yield from call(Request("GET", URL, "history"))
-    heard = yield from turn({"say": first.text()}, lambda h: h == "yes", "send", patience=1.0)  # type: ignore[comparison-overlap]
+    first = yield from http_request(Request("GET", URL, "history"))
+    heard = yield from frame_request({"say": first.text()}, lambda h: h == "yes", "send", patience=1.0)  # type: ignore[comparison-overlap]
     return str(heard)
 
 
@@ -52,7 +52,7 @@ def test_a_flow_driven_by_hand() -> None:
     assert hand.request.url == URL
     hand.answer(reply(200, "hi"))
     assert hand.said == {"say": "hi"}
-    awaited: list[Heard] = ["no", "yes"]  # type: ignore[list-item]
+    awaited: list[Incoming] = ["no", "yes"]  # type: ignore[list-item]
     assert hand.hear(awaited)
     assert hand.done() == "yes"
 

@@ -1,4 +1,4 @@
-"""Reading tokens without believing them (dialects.md, `guests`, token check)."""
+"""Reading tokens without believing them (other-apis.md, `guests`, token check)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestctl.errors import Unauthorised
-from guestctl.jwt_claims import inspect
-from guestctl.model import Secret
+from guestctl.core.errors import Unauthorised
+from guestctl.core.jwt_claims import inspect
+from guestctl.core.model import Secret
 
 NOW = 1_772_615_727.0
 KEY = "k" * 32

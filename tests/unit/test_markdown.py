@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from guestctl.markdown import spans
-from guestctl.model import Message, Sender
-from guestctl.records import message_record
-from guestctl.terminal import Terminal, cells
-from guestctl.views import View
+from guestctl.core.model import Message, Sender
+from guestctl.output.markdown import spans
+from guestctl.output.records import message_record
+from guestctl.output.terminal import Terminal, cells
+from guestctl.output.views import View
 
 AT = "2026-03-04T09:15:27.412Z"
 

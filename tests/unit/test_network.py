@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from guestctl.errors import UsageError
+from guestctl.core.errors import UsageError
 from guestctl.transport.network import Network, Proxy, authority, checked, is_loopback, target, why
 
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestctl import dialects, profiles
-from guestctl.errors import UsageError
-from guestctl.model import Profile, Retry, Secret
-from guestctl.profile_keys import KEYS, seconds
-from guestctl.profiles import Resolved, find, load, locate, resolve
+from guestctl import dialects
+from guestctl.config import profiles
+from guestctl.config.profile_keys import KEYS, seconds
+from guestctl.config.profiles import Resolved, find, load, locate, resolve
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Profile, Retry, Secret
 
 CONTRACT = """\
 default: staging

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from guestctl.errors import NEXT_STEPS, Failure, InDoubt, RateLimited
-from guestctl.model import (
+from guestctl.core.errors import NEXT_STEPS, Failure, InDoubt, RateLimited
+from guestctl.core.model import (
     Attachment,
     Connection,
     Credential,
@@ -24,8 +24,15 @@ from guestctl.model import (
     Typing,
     Unknown,
 )
-from guestctl.records import error_record, event_record, message_record, resumed_record, sent_record, session_record
-from guestctl.schema import SCHEMAS
+from guestctl.output.records import (
+    error_record,
+    event_record,
+    message_record,
+    resumed_record,
+    sent_record,
+    session_record,
+)
+from guestctl.output.schema import SCHEMAS
 
 AT = "2026-03-04T09:15:27.412Z"
 MESSAGE = Message(

@@ -10,8 +10,8 @@ from typing import Any
 import jwt
 import pytest
 
-from guestctl.model import Secret
-from guestctl.redact import Redactor
+from guestctl.core.model import Secret
+from guestctl.core.redact import Redactor
 
 TOKEN = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"
 #: What stands for it.

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guestctl.errors import UsageError
-from guestctl.regions import REGIONS, domain_of
+from guestctl.config.regions import REGIONS, domain_of
+from guestctl.core.errors import UsageError
 
 
 def test_the_table_is_the_references() -> None:
-    # web-messaging-v1.md §1.2: eighteen rows.
+    # web-messaging.md §1.2: eighteen rows.
     assert len(REGIONS) == 18
     assert {region.aws: region.domain for region in REGIONS} == {
         "us-east-1": "mypurecloud.com",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.records import EVENT_KINDS
-from guestctl.schema import DIALECT, SCHEMAS, document, documents
+from guestctl.output.records import EVENT_KINDS
+from guestctl.output.schema import DIALECT, SCHEMAS, document, documents
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestctl import database
-from guestctl import state as module
-from guestctl.clock import Deadline
-from guestctl.errors import SessionOver, TimedOut, UsageError
-from guestctl.model import Credential, Limits, Secret, Session
-from guestctl.results import Activity
-from guestctl.state import Cursor, LedgerEntry, State, owner_of
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import SessionOver, TimedOut, UsageError
+from guestctl.core.model import Credential, Limits, Secret, Session
+from guestctl.core.results import Activity
+from guestctl.storage import database
+from guestctl.storage import state as module
+from guestctl.storage.state import Cursor, LedgerEntry, State, owner_of
 from tests.fakes import FakeClock
 
 SCOPE = "staging web-messaging https://api.example"
@@ -572,7 +572,7 @@ def test_a_forgotten_session_leaves_no_lock_behind(tmp_path: Path, clock: FakeCl
 
 
 def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
-    from guestctl.clock import SystemClock
+    from guestctl.core.clock import SystemClock
 
     clock = SystemClock()
     inside, most = 0, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from guestctl.cli.stopping import StopRules
+from guestctl.cli.commands.stopping import StopRules
 from tests.fakes import FakeClock
 
 

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guestctl.errors import UsageError
-from guestctl.strict_yaml import MAX_BYTES, MAX_DEPTH, Located, parse, read
+from guestctl.core.errors import UsageError
+from guestctl.core.strict_yaml import MAX_BYTES, MAX_DEPTH, Located, parse, read
 
 
 def refused(text: str) -> str:

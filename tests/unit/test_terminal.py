@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcwidth
 
-from guestctl.terminal import Terminal, block, cells, fold, visible
+from guestctl.output.terminal import Terminal, block, cells, fold, visible
 
 
 class Screen(io.StringIO):

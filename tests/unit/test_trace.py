@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.errors import UsageError
-from guestctl.redact import Redactor
-from guestctl.trace import TraceFile, Watcher
+from guestctl.core.errors import UsageError
+from guestctl.core.redact import Redactor
+from guestctl.transport.trace import TraceFile, Watcher
 from tests.fakes import FakeClock
 
 TOKEN = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wcwidth import wcwidth
 
-from guestctl.clock import epoch_of
-from guestctl.humanize import size_of, span
-from guestctl.model import Attachment, Connection, Gap, Message, Option, Sender
-from guestctl.records import event_record, message_record
-from guestctl.terminal import Terminal, cells
-from guestctl.transcript import document
-from guestctl.views import View
+from guestctl.core.clock import epoch_of
+from guestctl.core.humanize import size_of, span
+from guestctl.core.model import Attachment, Connection, Gap, Message, Option, Sender
+from guestctl.output.records import event_record, message_record
+from guestctl.output.terminal import Terminal, cells
+from guestctl.output.transcript import document
+from guestctl.output.views import View
 
 AT = "2026-03-04T09:15:27.412Z"
 NARROW = Terminal(stdout=True, width=40)

@@ -8,24 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from guestctl.errors import Refused, Unreadable
-from guestctl.model import Credential, Message, Secret, Session
-from guestctl.values import Json
-from guestctl.wire import (
+from guestctl.core.errors import Refused, Unreadable
+from guestctl.core.model import Credential, Message, Secret, Session
+from guestctl.core.values import Json
+from guestctl.core.wire import (
     MAX_DEPTH,
     Flow,
+    FrameRequest,
+    HttpResponse,
     Noted,
     Rejection,
-    Reply,
     Request,
-    Turn,
     answered,
-    call,
     done,
-    give,
+    frame_request,
+    http_request,
     load_json,
-    take,
-    turn,
+    optional,
+    required,
 )
 from tests.fakes import Hand, reply
 
@@ -84,24 +84,24 @@ def test_a_reply() -> None:
     assert reply(200, {"a": 1}).object() == {"a": 1}
     for bad in (b"[1]", b"\xff\xfe", b"<html>", b""):
         with pytest.raises(Unreadable):
-            Reply(200, {}, bad, 0.0).object()
-    assert Reply(200, {}, b"\xff", 0.0).text() == "\ufffd"
+            HttpResponse(200, {}, bad, 0.0).object()
+    assert HttpResponse(200, {}, b"\xff", 0.0).text() == "\ufffd"
 
 
 @pytest.mark.parametrize(("value", "kind"), [(None, str), (1, str), (True, int), ("1", int), ([], dict)])
 def test_a_member_of_the_wrong_type(value: Json, kind: type) -> None:
     with pytest.raises(Unreadable, match="member"):
-        take({"member": value}, "member", kind, "it")
-    assert give({"member": value}, "member", kind, None) is None
+        required({"member": value}, "member", kind, "it")
+    assert optional({"member": value}, "member", kind, None) is None
 
 
 def test_a_member_that_is_there() -> None:
-    assert take({"a": 0}, "a", int, "it") == 0
-    assert take({"a": False}, "a", bool, "it") is False
-    assert give({"a": ""}, "a", str, "other") == ""
-    assert give({}, "a", str, "other") == "other"
+    assert required({"a": 0}, "a", int, "it") == 0
+    assert required({"a": False}, "a", bool, "it") is False
+    assert optional({"a": ""}, "a", str, "other") == ""
+    assert optional({}, "a", str, "other") == "other"
     with pytest.raises(Unreadable, match="`b` is missing"):
-        take({"a": 0}, "b", int, "it")
+        required({"a": 0}, "b", int, "it")
 
 
 # --- flows ---
@@ -113,7 +113,7 @@ def test_nothing_to_say() -> None:
 
 def test_a_call() -> None:
     def flow() -> Flow[int]:
-        return (yield from call(Request("GET", "https://x.test/", "history"))).status
+        return (yield from http_request(Request("GET", "https://x.test/", "history"))).status
 
     hand = Hand(flow())
     assert hand.request.url == "https://x.test/"
@@ -122,23 +122,23 @@ def test_a_call() -> None:
 
 
 def test_a_turn_is_one_compact_json_object() -> None:
-    hand = Hand(turn({"text": "Grüße"}, lambda heard: True, "send", patience=2.0, message=True))
+    hand = Hand(frame_request({"text": "Grüße"}, lambda heard: True, "send", patience=2.0, message=True))
     assert hand.step is not None
-    assert isinstance(hand.step, Turn)
+    assert isinstance(hand.step, FrameRequest)
     assert hand.step.say == '{"text":"Grüße"}'
     assert (hand.step.patience, hand.step.message) == (2.0, True)
     hand.answer(None)
     assert hand.done() is None
-    assert Hand(turn(None, None, "send")).said is None
+    assert Hand(frame_request(None, None, "send")).said is None
 
 
 def test_a_rejection_is_raised_in_the_flow() -> None:
     refusal = Refused("no")
-    hand = Hand(answered(turn({}, lambda heard: True, "send")))
+    hand = Hand(answered(frame_request({}, lambda heard: True, "send")))
     hand.answer(Rejection(refusal))
     with pytest.raises(Refused):
         hand.done()
-    hand = Hand(answered(turn({}, lambda heard: True, "send")))
+    hand = Hand(answered(frame_request({}, lambda heard: True, "send")))
     noted = Noted("label", {})
     hand.answer(noted)
     assert hand.done() is noted

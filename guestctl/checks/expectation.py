@@ -1,0 +1,173 @@
+"""When a reply is the awaited one.
+
+Knows: the conditions a script may set and how each is tested on a message. Must not know: YAML,
+time, order (`timeline`), where messages come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+from guestctl.checks.variables import filled
+from guestctl.core.model import Message, Role
+from guestctl.core.rich_content import Card, read
+
+T = TypeVar("T")
+
+#: Characters of a reply that patterns see: a pattern that backtracks must not meet a text without end.
+LOOKED_AT = 10_000
+#: Any card, any file: no text is asked of it.
+ANY = ""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one reply must be; None and empty ask nothing. Texts may hold `${name}` until `bound`."""
+
+    contains: str | None = None
+    matches: str | None = None
+    equals: str | None = None
+    role: Role | None = None
+    options: tuple[str, ...] = ()
+    card: str | None = None
+    attachment: str | None = None
+    unless: tuple[Conditions, ...] = ()
+
+    def bound(self, values: Mapping[str, str]) -> Conditions:
+        """With every reference filled in; in a pattern a value stands for itself."""
+
+        def text(given: str | None) -> str | None:
+            return None if given is None else filled(given, values)
+
+        return replace(
+            self,
+            contains=text(self.contains),
+            matches=None if self.matches is None else filled(self.matches, values, re.escape),
+            equals=text(self.equals),
+            options=tuple(filled(option, values) for option in self.options),
+            card=text(self.card),
+            attachment=text(self.attachment),
+            unless=tuple(other.bound(values) for other in self.unless),
+        )
+
+    def met_by(self, message: Message) -> bool:
+        """Whether this message meets every condition."""
+        return (
+            (self.contains is None or _within(self.contains, message.text))
+            and (self.equals is None or self.equals.strip() == message.text.strip())
+            and (self._pattern is None or self._pattern.search(message.text[:LOOKED_AT]) is not None)
+            and (self.role is None or self.role == message.sender.role)
+            and all(_offered(option, message) for option in self.options)
+            and (self.card is None or any(_within(self.card, words) for words in _cards(message)))
+            and (self.attachment is None or any(_within(self.attachment, words) for words in _files(message)))
+            and not any(other.met_by(message) for other in self.unless)
+        )
+
+    def captured(self, message: Message, name: str | None) -> dict[str, str]:
+        """What a reply that met them gives to later steps: named groups, and under `name` the first
+        group of the pattern, all it matched, or the reply's whole text."""
+        found = self._pattern.search(message.text[:LOOKED_AT]) if self._pattern is not None else None
+        groups = {} if found is None else {k: v for k, v in found.groupdict().items() if v is not None}
+        if name is None:
+            return groups
+        if found is None:
+            return {name: message.text}
+        whole = next((group for group in found.groups() if group is not None), found[0])
+        return {**groups, name: whole}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        return None if self.matches is None else compiled(self.matches)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.contains is not None:
+            parts.append(f"containing {self.contains!r}")
+        if self.matches is not None:
+            parts.append(f"matching /{self.matches}/")
+        if self.equals is not None:
+            parts.append(f"that is {self.equals!r}")
+        if self.role is not None:
+            parts.append(f"from {'an' if self.role == 'agent' else 'a'} {self.role}")
+        if self.options:
+            parts.append(f"that offers {', '.join(map(repr, self.options))}")
+        if self.card is not None:
+            parts.append("with a card" + (f" {self.card!r}" if self.card else ""))
+        if self.attachment is not None:
+            parts.append("with a file" + (f" {self.attachment!r}" if self.attachment else ""))
+        parts += [f"and not {' '.join(str(other).split()[2:]) or 'any'}" for other in self.unless]
+        return " ".join(["a reply", *parts])
+
+
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A script's pattern, as the peer's JavaScript reads it: any case, `^` and `$` at every line,
+    `(?<name>…)`. Raises re.error."""
+    python = re.sub(r"(?<!\\)\(\?<(?![=!])", "(?P<", pattern)
+    return re.compile(re.sub(r"\\k<(\w+)>", r"(?P=\1)", python), re.IGNORECASE | re.MULTILINE)
+
+
+def assigned(
+    wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]], *, in_order: bool
+) -> list[T] | None:
+    """One candidate for each of `wanted`, or None while there is none for some. `in_order`: in the
+    order given; else in any."""
+    return _in_order(wanted, candidates) if in_order else _in_any_order(wanted, candidates)
+
+
+def _in_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
+    left: Iterator[tuple[T, Message]] = iter(candidates)
+    found = []
+    for conditions in wanted:
+        match = next((item for item, message in left if conditions.met_by(message)), None)
+        if match is None:
+            return None
+        found.append(match)
+    return found
+
+
+def _in_any_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
+    """A maximum matching by augmenting paths: a reply that fits two is not wasted on the wrong one."""
+    fits = [[n for n, (_, message) in enumerate(candidates) if one.met_by(message)] for one in wanted]
+    taken: dict[int, int] = {}
+
+    def place(one: int, tried: set[int]) -> bool:
+        for n in fits[one]:
+            if n not in tried:
+                tried.add(n)
+                if n not in taken or place(taken[n], tried):
+                    taken[n] = one
+                    return True
+        return False
+
+    if not all(place(one, set()) for one in range(len(wanted))):
+        return None
+    return [candidates[n][0] for n, _ in sorted(taken.items(), key=lambda pair: pair[1])]
+
+
+def offer(message: Message, wanted: str) -> bool:
+    """Whether a message offers what `pick` names: a number from 1, a label or a payload."""
+    if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:6]) <= len(message.options):
+        return True
+    return _offered(wanted, message)
+
+
+def _offered(wanted: str, message: Message) -> bool:
+    folded = wanted.strip().casefold()
+    return any(folded in (option.text.strip().casefold(), option.payload.casefold()) for option in message.options)
+
+
+def _within(wanted: str, text: str) -> bool:
+    return wanted.casefold() in text.casefold()
+
+
+def _cards(message: Message) -> Iterator[str]:
+    """The words of every card, those of a carousel included."""
+    return (f"{card.title}\n{card.description}" for card in read(message.content) if isinstance(card, Card))
+
+
+def _files(message: Message) -> Iterator[str]:
+    return (f"{file.name or ''}\n{file.mime or ''}" for file in message.attachments)

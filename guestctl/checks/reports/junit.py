@@ -1,0 +1,93 @@
+"""Outcomes as JUnit XML: what CI servers read.
+
+Knows: the elements and attributes consumers agree on (there is no official schema). Must not know:
+how anything ran. `failure` is an expectation that was not met, `error` everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree as Tree
+
+from guestctl.checks.outcomes import Outcome
+from guestctl.checks.reports.console import explanation, transcript
+from guestctl.core.errors import UsageError
+from guestctl.output.terminal import visible
+
+
+def document(outcomes: Sequence[Outcome]) -> bytes:
+    """One `testsuite` for each script file, one `testcase` for each scenario."""
+    scripts: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        scripts.setdefault(outcome.script, []).append(outcome)
+    root = Tree.Element("testsuites", {"name": "guestctl check", **_counts(outcomes)})
+    for script, found in scripts.items():
+        suite = Tree.SubElement(root, "testsuite", {"name": _xml(script), **_counts(found)})
+        for outcome in found:
+            suite.append(_case(outcome))
+    Tree.indent(root)
+    text: bytes = Tree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def promise(path: Path, unfinished: Sequence[Outcome]) -> None:
+    """Write the file before anything is run: who is killed cannot write one, and yesterday's would be green.
+    Only where it can be written again. Raises UsageError `output.failed`."""
+    if path.is_file() or not path.exists():
+        write(path, unfinished)
+
+
+def write(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the file. Raises UsageError `output.failed`."""
+    try:
+        path.write_bytes(document(outcomes))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}", code="output.failed") from error
+
+
+def _counts(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    return {
+        "tests": str(len(outcomes)),
+        "failures": str(sum(outcome.verdict == "failed" for outcome in outcomes)),
+        "errors": str(sum(outcome.verdict == "error" for outcome in outcomes)),
+        "skipped": "0",
+        "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
+    }
+
+
+def _case(outcome: Outcome) -> Tree.Element:
+    case = Tree.Element(
+        "testcase",
+        {
+            "name": _xml(outcome.name),
+            "classname": _xml(Path(outcome.script).stem),
+            "file": _xml(outcome.script),
+            "line": str(outcome.line),
+            "time": f"{outcome.seconds:.3f}",
+        },
+    )
+    named = {**{f"id.{name}": value for name, value in outcome.ids.items() if value}}
+    if outcome.attempts > 1:
+        named["attempts"] = str(outcome.attempts)
+    if outcome.tags:
+        named["tags"] = ",".join(outcome.tags)
+    if named:
+        properties = Tree.SubElement(case, "properties")
+        for name, value in named.items():
+            Tree.SubElement(properties, "property", {"name": _xml(name), "value": _xml(value)})
+    trouble = outcome.trouble
+    if trouble is not None:
+        failure = trouble.failure
+        kind = "failure" if failure is None else "error"
+        code = "check.failed" if failure is None else failure.code
+        element = Tree.SubElement(case, kind, {"message": _xml(trouble.short), "type": code})
+        element.text = _xml("\n".join(explanation(outcome)))
+    if outcome.transcript:
+        Tree.SubElement(case, "system-out").text = _xml("\n".join(transcript(outcome.transcript)))
+    return case
+
+
+def _xml(text: str) -> str:
+    """Text that XML 1.0 can carry: what it forbids is written out."""
+    return visible(text, lines=True)

@@ -1,0 +1,292 @@
+"""The service under test: where it is, and what its guests share.
+
+Knows: how a script's `config` meets the profile, one network and one state in memory for all guests
+of a run. Must not know: scenarios, reports. Guests share what belongs to the profile (the
+deployment's configuration, an OAuth token, the budget of requests) and nothing that is a guest's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from guestctl.checks.script import Script
+from guestctl.client import Client
+from guestctl.config.profiles import Resolved
+from guestctl.core.clock import Clock, Deadline
+from guestctl.core.errors import Failure, UsageError
+from guestctl.core.model import Credential, Profile, Secret
+from guestctl.core.redact import Redactor
+from guestctl.core.wire import Request
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.storage.state import State
+
+if TYPE_CHECKING:
+    from guestctl.transport.http import Http
+    from guestctl.transport.network import Network, Observer
+
+#: Seconds to find out which conversation a message belongs to; and between two looks, since it is
+#: stored a moment after it was sent.
+_LOOKUP = 5.0
+_LOOK_AGAIN = 0.5
+
+
+#: Key of a script's `config` -> key of a profile.
+CONFIG: Mapping[str, str] = {"deploymentId": "deployment_id", "region": "region", "origin": "origin", "api": "api"}
+
+
+def profile_for(
+    script: Script, resolve: Callable[[], Resolved], options: Mapping[str, str], environ: Mapping[str, str]
+) -> Profile:
+    """The profile a script is run with: option > environment > the script's `config` > profile.
+
+    `resolve` gives the profile asked for; without any, a `config` that says where to talk will do.
+    `options` by profile key. The built-in sandbox has one deployment at one address, which no
+    `config` can change; and there a `config` is stronger than GUESTCTL_API, which `sandbox exec` sets
+    for every command.
+    """
+    stronger = _stronger(options, environ)
+
+    def config() -> dict[str, str]:
+        return {key: value for key, value in script.config.items() if CONFIG[key] not in stronger}
+
+    try:
+        profile = resolve().profile
+    except UsageError as error:
+        if error.code != "config.profile" or "deploymentId" not in script.config:
+            raise
+        profile = Profile(name=script.path.stem)
+        return replace(profile, **_configured(script, config()), **_given(stronger))
+    if profile.sandbox:
+        stronger = {**stronger, "deployment_id": "", "region": ""}
+        if "api" not in options:
+            stronger.pop("api", None)
+    profile = replace(profile, **_configured(script, config()))
+    if "region" in config():
+        _keep_secret(script, profile)
+        # A region says where everything is; the profile's addresses are of another one.
+        cleared: dict[str, Any] = dict.fromkeys({"base_url", "socket_url", "config_url"} - stronger.keys())
+        profile = replace(profile, **cleared)
+    return profile
+
+
+def _keep_secret(script: Script, profile: Profile) -> None:
+    """A script may have come with whatever is in this directory: it must not lead the profile's OAuth client away."""
+    from guestctl.config.profiles import elsewhere
+
+    if profile.client_secret is not None and (host := elsewhere("region", profile.region)):
+        raise UsageError(
+            f"{script.path}:{script.lines.get('region', 1)}: config.region leads the OAuth client of profile "
+            f"{profile.name!r} to {host}",
+            code="config.file",
+            hint="If that is meant, say it yourself: `guestctl check --region` is stronger than a script.",
+        )
+
+
+def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Profile values given for this run alone, as text by key."""
+    from guestctl.config.profile_keys import KEYS
+
+    named = (key for key, rule in KEYS.items() if not rule.file_only)
+    variables = {key: environ.get("GUESTCTL_" + key.replace(".", "_").upper()) for key in named}
+    return {**{key: value for key, value in variables.items() if value}, **options}
+
+
+def _configured(script: Script, config: Mapping[str, str]) -> dict[str, Any]:
+    """A script's `config` as fields of a profile. Raises UsageError for a value that makes no sense."""
+    fields: dict[str, Any] = {}
+    for key, text in config.items():
+        where = f"{script.path}:{script.lines.get(key, 1)}: config.{key}"
+        fields |= _field(
+            CONFIG[key], text, where, "config.file", "`guestctl check --keys` lists every key of a script."
+        )
+    return fields
+
+
+def _given(values: Mapping[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, text in values.items():
+        fields |= _field(key, text, key, "config.key", "Correct the option or the GUESTCTL_* variable.")
+    return fields
+
+
+def _field(key: str, text: str, where: str, code: str, hint: str) -> dict[str, Any]:
+    """A text as a field of a profile."""
+    from guestctl.config.profile_keys import KEYS
+
+    try:
+        value = KEYS[key].read(text)
+    except ValueError as error:
+        raise UsageError(f"{where} {text!r}: {error}", code=code, hint=hint) from error
+    return {} if KEYS[key].field is None else {str(KEYS[key].field): value}
+
+
+def check_abilities(script: Script, profile: Profile) -> None:
+    """Refuse, before anything is sent, what this API has no operation or field for. Raises UsageError."""
+    dialect = dialect_class(profile.api)
+    for scenario in script.scenarios:
+        for ability, line in scenario.needs():
+            if ability not in dialect.abilities:
+                able = [name for name in NAMES if ability in dialect_class(name).abilities]
+                raise _lacking(script, line, f"the {profile.api} API has no `{ability.value}`", able)
+        where = scenario.gives_attributes()
+        if where is not None and "attr" not in dialect.send_fields:
+            able = [name for name in NAMES if "attr" in dialect_class(name).send_fields]
+            raise _lacking(script, where, f"a message of the {profile.api} API has no attributes", able)
+        if scenario.attributes and "attr" not in dialect.fields:
+            able = [name for name in NAMES if "attr" in dialect_class(name).fields]
+            raise _lacking(script, scenario.line, f"a session of the {profile.api} API has no attributes", able)
+
+
+def _lacking(script: Script, line: int, what: str, able: list[str]) -> UsageError:
+    return UsageError(f"{script.path}:{line}: {what}; these have: {', '.join(able) or 'none'}", code="usage.option")
+
+
+class ServiceUnderTest:
+    """Makes the guests of one profile. `network` and `state` are shared; nothing is written to disk."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        clock: Clock,
+        environ: Mapping[str, str],
+        observer: Observer | None = None,
+        traceparent: str | None = None,
+        notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        from guestctl.transport.network import Network
+
+        self.profile = profile
+        self.clock = clock
+        self._environ = environ
+        self._observer = observer
+        self._traceparent = traceparent
+        self._notice = notice
+        self._network: Network = Network(ca=profile.ca, environ=environ, cleartext=profile.cleartext)
+        self._state = State.open(None, clock)
+        self._first = threading.Lock()
+        self._configured = False
+        self._numbers = count(1)
+        self._telling = threading.Lock()
+        self._told: set[str] = set()
+        self._oauth: Credential | None = None
+        #: What keeps everybody out, once it is known that nobody got in.
+        self.closed: Failure | None = None
+        self.reached = False
+
+    def guest(self, timeout: float) -> Client:
+        """A new guest's client, under a name no other had.
+
+        Raises UsageError when the profile cannot be used.
+        """
+        with self._first:
+            name = f"check-{next(self._numbers)}"
+        client = Client(
+            self.profile,
+            session=name,
+            state=self._state,
+            timeout=timeout,
+            notice=self._tell_once,
+            observer=self._observer,
+            traceparent=self._traceparent,
+            clock=self.clock,
+            environ=self._environ,
+            network=self._network,
+        )
+        with self._first:
+            # The others find the deployment's configuration in the state.
+            if not self._configured:
+                self._configured = True
+                client.deployment()
+        return client
+
+    def done(self, client: Client) -> None:
+        """Hang up, and forget the guest, so that memory does not grow with their number."""
+        try:
+            client.close()
+        finally:
+            self._state.forget(client.scope, client.session_name)
+
+    def redactor(self) -> Redactor:
+        """Knows the profile's secrets."""
+        redactor = Redactor()
+        redactor.add_pair(self.profile.client_id, self.profile.client_secret)
+        redactor.add_proxies(self._environ)
+        return redactor
+
+    def close(self) -> None:
+        self._state.close()
+
+    def _tell_once(self, text: str) -> None:
+        """Two hundred guests of one deployment need no two hundred warnings about it."""
+        with self._telling:
+            if text not in self._told:
+                self._told.add(text)
+                self._notice(text)
+
+    # --- the platform's side ---
+
+    def conversation_of(self, message_id: str) -> str | None:
+        """The id under which an administrator finds the conversation of a guest's message, asked of the
+        platform with the profile's OAuth client (web-messaging.md §7.5). None when it cannot be told."""
+        if not (self.profile.client_id and self.profile.client_secret) or not message_id:
+            return None
+        from urllib.parse import quote
+
+        from guestctl.engine.exchange import USER_AGENT
+        from guestctl.transport.http import Http
+
+        http = Http(self._network, self.clock, observer=self._observer, user_agent=USER_AGENT)
+        deadline = Deadline.after(self.clock, _LOOKUP)
+        dialect = dialect_class(self.profile.api)(self.profile, new_id=str)
+        url = dialect.rest(f"/api/v2/conversations/messages/{quote(message_id, safe='')}/details")
+        try:
+            headers = {"Authorization": f"Bearer {self._token(http, deadline).reveal()}"}
+            request = Request("GET", url, "history", idempotent=True)
+            while True:
+                reply = http.perform(request, headers=headers, deadline=deadline)
+                if reply.status != 404 or self.profile.sandbox or deadline.expired:
+                    break
+                self.clock.sleep(deadline.bound(_LOOK_AGAIN))
+            found = reply.object().get("conversationId") if reply.ok else None
+        except Failure as failure:
+            if not self.profile.sandbox:  # it has no administrators
+                self._tell_once(f"the conversation id cannot be looked up: {failure.message}")
+            return None
+        finally:
+            http.close()
+        return found if isinstance(found, str) and found else None
+
+    def _token(self, http: Http, deadline: Deadline) -> Secret:
+        """An access token of the profile's OAuth client. Raises what the platform says against it."""
+        import base64
+
+        from guestctl.dialects.tokens import expiry
+
+        profile = self.profile
+        with self._first:
+            if self._oauth is not None and self._oauth.fresh_at(self.clock.now(), 30.0):
+                return self._oauth.secret
+            assert profile.client_id is not None
+            assert profile.client_secret is not None
+            pair = base64.b64encode(f"{profile.client_id}:{profile.client_secret.reveal()}".encode()).decode()
+            base = profile.base_url.rstrip("/") if profile.base_url else f"https://login.{profile.region}"
+            request = Request(
+                "POST", f"{base}/oauth/token", "oauth", form={"grant_type": "client_credentials"}, idempotent=True
+            )
+            reply = http.perform(request, headers={"Authorization": f"Basic {pair}"}, deadline=deadline)
+            body = reply.object() if reply.ok else {}
+            token = body.get("access_token")
+            if not isinstance(token, str):
+                from guestctl.core.errors import Unauthorised
+
+                raise Unauthorised(f"the OAuth client is refused (HTTP {reply.status})", code="auth.oauth")
+            secret = Secret(token)
+            expires = body.get("expires_in")
+            life = {"expiresIn": expires} if isinstance(expires, (int, float)) else {}
+            self._oauth = Credential("oauth", secret, expiry(life, secret, reply))
+            return secret

@@ -1,0 +1,163 @@
+"""`listen --cursor FILE`: each message is written once, whatever kills the command.
+
+Knows: the cursor file, and how to find out whether a line reached stdout. Must not know: events,
+formats. A line and the note that it was written cannot be one step, so an intent is committed first:
+which file, from which byte to which, which message. At the next start that file's size tells whether
+the line is there, torn, or was never written, even where stdout is another file by now. That needs
+a regular file, which can still be found under its name; into a pipe a kill between line and note
+repeats the line rather than losing it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Message, Position, Session
+from guestctl.engine.merge import position_of
+from guestctl.storage.state import Cursor, State
+
+
+class CursorFile:
+    """The position in one cursor file, for one session's listener.
+
+    `after` is the last message written, None: from the start of the conversation. Its number and time are
+    noted too: history that does not show it (yet, or any more) can still be told apart into before and after.
+    Raises UsageError when the file is no cursor or cannot be written.
+    """
+
+    def __init__(self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any]) -> None:
+        self._path = path.absolute()
+        self._note: Callable[[Cursor], None] = lambda cursor: state.set_cursor(scope, session, str(self._path), cursor)
+        self._stdout = _regular(stdout)
+        self.after = self._read()
+        intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
+        last = self.after.id if self.after else None
+        if intent is not None and intent.id is not None and intent.id != last and self._reached(intent):
+            self.after = Position(intent.id, intent.sequence, intent.time)
+        self._write(self.after)
+
+    def writing(self, message: Message, size: int) -> None:
+        """A line of `size` bytes for this message is about to be written."""
+        if self._stdout is not None:
+            found = os.fstat(self._stdout)
+            begin = _offset(self._stdout)
+            identity = f"{found.st_dev}:{found.st_ino}:{begin}:{_name(self._stdout)}"
+            self._note(Cursor(identity, begin + size, message.id, message.sequence, message.time))
+
+    def written(self, message: Message) -> None:
+        """The line is out."""
+        self.after = position_of(message)
+        self._write(self.after)
+
+    def _reached(self, intent: Cursor) -> bool:
+        """Whether the line of an earlier run is in the file it was meant for. A torn one is removed."""
+        device, inode, begin, path = [*intent.identity.split(":", 3), ""][:4]
+        same = (int(device), int(inode))
+        if self._stdout is not None and _identity(self._stdout) == same:
+            return _holds(self._stdout, intent.position, int(begin))
+        try:
+            # Whatever else may be there by now: no link is followed, and no pipe waited for.
+            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(path, os.O_WRONLY | flags)
+        except (OSError, ValueError):
+            return False
+        try:
+            return _identity(descriptor) == same and _holds(descriptor, intent.position, int(begin))
+        finally:
+            os.close(descriptor)
+
+    def _read(self) -> Position | None:
+        try:
+            text = self._path.read_text("utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise self._bad(getattr(error, "strerror", None) or "not text") from error
+        try:
+            value = json.loads(text)
+            after, sequence, time = value["after"], value.get("sequence"), value.get("time")
+            known = isinstance(sequence, int | None) and isinstance(time, str | None)
+            if after is None:
+                return None
+            if isinstance(after, str) and known:
+                return Position(after, sequence, time)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        raise self._bad("not a cursor file")
+
+    def _write(self, after: Position | None) -> None:
+        """Replace the file as a whole, so that no kill leaves half of it."""
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".guestctl-cursor-")
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(json.dumps(_noted(after)) + "\n")
+                os.replace(name, self._path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise self._bad(error.strerror or str(error)) from error
+
+    def _bad(self, why: str) -> UsageError:
+        return UsageError(f"--cursor {self._path}: {why}", hint="Name a file that listen itself wrote, or a new one.")
+
+
+def _noted(after: Position | None) -> dict[str, str | int | None]:
+    """What the file holds; what an API has not is left out."""
+    if after is None:
+        return {"after": None}
+    place = {"sequence": after.sequence, "time": after.time}
+    return {"after": after.id, **{name: value for name, value in place.items() if value is not None}}
+
+
+def _regular(stdout: IO[Any]) -> int | None:
+    """The descriptor of stdout when it is a regular file."""
+    try:
+        descriptor = stdout.fileno()
+        return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _holds(descriptor: int, end: int, begin: int) -> bool:
+    """Whether a file reaches to `end`; what there is of it from `begin` on is removed if not."""
+    size = os.fstat(descriptor).st_size
+    if begin < size < end:
+        os.ftruncate(descriptor, begin)
+    return size >= end
+
+
+def _name(descriptor: int) -> str:
+    """Where the file of an open descriptor is; empty where the system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        pass
+    try:
+        import fcntl
+
+        found: bytes = fcntl.fcntl(descriptor, getattr(fcntl, "F_GETPATH"), bytes(1024))  # noqa: B009 (macOS)
+    except (ImportError, AttributeError, OSError):
+        return ""
+    return os.fsdecode(found.rstrip(b"\0"))
+
+
+def _offset(descriptor: int) -> int:
+    """Where the next write goes."""
+    import fcntl
+
+    appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+    return os.fstat(descriptor).st_size if appends else os.lseek(descriptor, 0, os.SEEK_CUR)

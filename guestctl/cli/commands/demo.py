@@ -1,0 +1,30 @@
+"""`demo`. Knows: how the tour is told. Must not know: what happens in it."""
+
+from __future__ import annotations
+
+from guestctl.cli.help import columns
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command
+
+
+@command("guestctl demo", "guestctl demo -v", needs="nothing")
+def demo(run: Invocation) -> None:
+    """Take a tour that really runs: no account, no network, a few seconds.
+
+    It starts a sandbox, holds a conversation, breaks the connection on purpose, and counts.
+    """
+    from guestctl.sandbox_tools.demo import NEXT, tour
+
+    notices: list[str] = []
+    lines = tour(run.clock, run.world.environ, notices, run.watcher)
+    if run.out.mode not in {"auto", "table"}:
+        with run.out.listing() as add:
+            for line in lines:
+                add({"kind": "demo", "text": line})
+        return
+    for line in lines:
+        run.out.text(f"  {line}")
+        while notices:
+            run.out.detail(notices.pop(0))
+    run.out.text("Next:")
+    run.out.verbatim(columns(NEXT, run.out.terminal.width))

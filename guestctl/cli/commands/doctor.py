@@ -1,0 +1,222 @@
+"""`doctor`: one line for each thing that can be wrong. Knows: how findings are told. Must not know: how
+anything is checked."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command
+from guestctl.core.errors import Exit, Failure, UsageError
+from guestctl.output.records import Record
+
+if TYPE_CHECKING:
+    from guestctl.core.model import Session
+    from guestctl.core.redact import Redactor
+    from guestctl.dialects.base import Dialect
+    from guestctl.doctor.checks import Facts, Finding, Result
+    from guestctl.doctor.probes import RealProbes
+    from guestctl.storage.state import State
+    from guestctl.transport.network import Network
+
+#: What a line begins with, and in which style.
+_MARKS = {"ok": ("✓", "service"), "warning": ("!", "warn"), "failed": ("✗", "bad"), "skipped": ("–", "dim")}
+
+
+@command("guestctl -p staging doctor", "guestctl doctor wss://webmessaging.mypurecloud.de/v1")
+def doctor(
+    run: Invocation,
+    urls: Annotated[
+        list[str] | None, typer.Argument(metavar="[URL...]", help="addresses to place instead of checking the profile")
+    ] = None,
+) -> int:
+    """Check everything between here and a conversation: one line each, with the fix where it is red.
+
+    ✓ good, ! worth a look, ✗ wrong, – does not apply. Exits 1 when anything is wrong. Nothing is begun
+    that others would see: where a first configure begins no conversation it goes out under a throw-away
+    token; the stored session's history is read. With a URL: which API it belongs to, and is it reached.
+    """
+    counts: Counter[Result] = Counter()
+
+    def counted() -> Iterator[Finding]:
+        for finding in _findings(run, urls or []):
+            counts[finding.result] += 1
+            yield finding
+
+    if not run.out.human:
+        with run.out.listing() as add:
+            for finding in counted():
+                add(_record(finding))
+    else:
+        for finding in _gathered(counted()):
+            _show(run, finding)
+        run.out.say(f"{counts['ok']} good, {counts['warning']} worth a look, {counts['failed']} wrong")
+    return Exit.NO if counts["failed"] else Exit.DONE
+
+
+def _findings(run: Invocation, urls: list[str]) -> Iterator[Finding]:
+    from guestctl.doctor.checks import examine, examine_address
+
+    patient = _Patient(run)
+    probes = patient.probes
+    try:
+        if not urls:
+            yield from _masked(examine(probes, run.clock), probes, run.redactor)
+        for url in urls:
+            yield from _masked(examine_address(_checked(url), probes, run.clock, api=patient.api), probes, run.redactor)
+    finally:
+        probes.close()
+
+
+def _masked(findings: Iterator[Finding], probes: RealProbes, redactor: Redactor) -> Iterator[Finding]:
+    """They tell the service's own words, which may hold what we told it."""
+    for finding in findings:
+        for secret in probes.secrets():
+            redactor.add(secret)
+        fix = None if finding.fix is None else redactor.text(finding.fix)
+        yield replace(finding, found=redactor.text(finding.found), fix=fix)
+
+
+class _Patient:
+    """The command's profile, state and stored session, each made when first asked for: one that cannot be
+    made is that check's finding, and no other's."""
+
+    def __init__(self, run: Invocation) -> None:
+        self._run = run
+
+    @cached_property
+    def probes(self) -> RealProbes:
+        from guestctl.core.clock import Deadline
+        from guestctl.doctor.probes import RealProbes
+
+        return RealProbes(
+            facts=self._facts,
+            opened=self._opened,
+            made=lambda: self._dialect,
+            stored=self._stored,
+            network=lambda: self._network,
+            clock=self._run.clock,
+            deadline=Deadline.after(self._run.clock, self._run.options.timeout),
+            observer=self._run.watcher,
+        )
+
+    @property
+    def api(self) -> str | None:
+        """The profile's API, when there is a profile."""
+        try:
+            return self._run.resolved.profile.api
+        except Failure:
+            if self._run.options.profile or self._run.options.overrides:
+                raise
+            return None
+
+    @cached_property
+    def _network(self) -> Network:
+        from guestctl.transport.network import Network
+
+        ca, cleartext = None, False
+        with suppress(Failure):
+            ca, cleartext = self._run.resolved.profile.ca, self._run.resolved.profile.cleartext
+        return Network(ca=ca, environ=self._run.world.environ, cleartext=cleartext)
+
+    def _facts(self) -> Facts:
+        from guestctl.core.model import Secret
+        from guestctl.doctor.checks import Facts
+
+        found = self._run.resolved
+        values = {
+            key: (value.placeholder if isinstance(value, Secret) else value, found.origins[key])
+            for key, value in found.values.items()
+        }
+        self._dialect.check_profile()
+        return Facts(found.profile.name, values, tuple(found.warnings))
+
+    @cached_property
+    def _dialect(self) -> Dialect:
+        from guestctl.core.wire import is_trace_context
+        from guestctl.dialects import dialect_class
+
+        profile = self._run.resolved.profile
+        given = self._run.options.traceparent or self._run.world.environ.get("TRACEPARENT", "")
+        traceparent = given if is_trace_context(given) else None
+        return dialect_class(profile.api)(profile, new_id=lambda: str(uuid.uuid4()), traceparent=traceparent)
+
+    def _opened(self) -> tuple[State, str]:
+        state = self._run.state
+        if self._run.options.no_state:
+            return state, "in memory (--no-state)"
+        return state, str(state.directory(self._run.world.environ))
+
+    def _stored(self) -> tuple[str, Session | None]:
+        from guestctl.client import scope_of
+
+        state, scope = self._opened()[0], scope_of(self._run.resolved.profile, self._dialect)
+        name = self._run.session_name or state.current(scope) or "default"
+        session = state.get(scope, name)
+        for credential in session.credentials.values() if session else ():
+            self._run.redactor.add(credential.secret)
+            self._run.redactor.add(credential.refresh)
+        return scope, session
+
+
+def _checked(url: str) -> str:
+    from guestctl.transport.network import target
+
+    try:
+        target(url)
+    except UsageError as error:
+        raise UsageError(f"{url.partition('?')[0]!r}: not an address of http, https, ws or wss") from error
+    return url
+
+
+def _gathered(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Checks that follow each other and are skipped for the same reason, as one; at the end, which there are
+    only on other APIs."""
+    elsewhere: list[Finding] = []
+
+    def applying() -> Iterator[Finding]:
+        for finding in findings:
+            if finding.applies:
+                yield finding
+            else:
+                elsewhere.append(finding)
+
+    for _, alike in groupby(
+        applying(), lambda found: (found.found, found.target) if found.result == "skipped" else found
+    ):
+        first, *others = alike
+        yield replace(first, check=f"{first.check} … {others[-1].check}") if others else first
+    if elsewhere:
+        yield replace(elsewhere[0], check="not on this API", found=", ".join(found.check for found in elsewhere))
+
+
+def _show(run: Invocation, finding: Finding) -> None:
+    took = f" ({finding.seconds * 1000:.0f} ms)" if finding.seconds is not None else ""
+    target = f"{finding.target}: " if finding.target else ""
+    mark, style = _MARKS[finding.result]
+    run.out.labelled(f"{mark} {finding.check:<20} ", f"{target}{finding.found}{took}", style)
+    if finding.fix:
+        run.out.labelled(f"{'':<23}→ ", finding.fix)
+
+
+def _record(finding: Finding) -> Record:
+    return {
+        "kind": "doctor",
+        "check": finding.check,
+        "target": finding.target,
+        "result": finding.result,
+        "found": finding.found,
+        "failure": finding.failure,
+        "fix": finding.fix,
+        "took_ms": None if finding.seconds is None else round(finding.seconds * 1000, 3),
+        "details": dict(finding.details),
+    }

@@ -1,0 +1,155 @@
+"""`profile …`: the YAML profile store, for people.
+
+Knows: which profile is meant and what is shown of it. Must not know: how the file is read or written.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import Completes, command, pairs
+from guestctl.config import edits, profiles
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Secret
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="the profile"), Completes("profile")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="the profile")]
+
+
+@command("guestctl profile list", "guestctl profile list -o json", needs="nothing")
+def list_(run: Invocation) -> None:
+    """List the profiles of the file, and the built-in one."""
+    file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
+    with run.out.listing() as add:
+        for name in file.names:
+            values = {key: found.text for key, found in file.values(name).items()}
+            address = values.get("base_url") or values.get("region") or values.get("environment") or values.get("org")
+            add(_listed(name, name == file.default, values.get("api") or "web-messaging", address))
+        if profiles.SANDBOX not in file.names:
+            add(_listed(profiles.SANDBOX, file.default == profiles.SANDBOX, "web-messaging", "built in"))
+
+
+def _listed(name: str, default: bool, api: str, address: str | None) -> dict[str, Any]:
+    return {"kind": "profile", "name": name, "default": default, "api": api, "address": address}
+
+
+@command("guestctl profile show staging", "guestctl profile show -o json | jq .values.region", needs="profile")
+def show(
+    run: Invocation,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="the profile"), Completes("profile")] = None,
+) -> None:
+    """Show each value of a profile as it takes effect, and where it came from."""
+    if name is not None:
+        run.chosen_profile = name
+    found = run.resolved
+    values = {key: _shown(value) for key, value in found.values.items()}
+    if run.out.human:
+        rows = [
+            [key, "-" if value is None else str(value), found.origins[key]]
+            for key, value in values.items()
+            if value is not None or found.origins[key] != "default"
+        ]
+        run.out.grid(["KEY", "VALUE", "FROM"], [["profile", found.profile.name, str(found.path or "built in")], *rows])
+        return
+    run.out.one(
+        {
+            "kind": "profile",
+            "name": found.profile.name,
+            "values": {key: {"value": value, "origin": found.origins[key]} for key, value in values.items()},
+        }
+    )
+
+
+@command(
+    "guestctl profile add staging --region mypurecloud.de --deployment-id ID",
+    "guestctl profile add staging --region eu-central-1 --set oauth.client_secret='${GUEST_SECRET}'",
+    needs="profile",
+)
+def add(
+    run: Invocation,
+    name: NewName,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any other key, nested ones dotted")
+    ] = None,
+) -> None:
+    """Add a profile to the file. Comments and order of what is there survive."""
+    others = pairs("--set", set_)
+    for key in run.options.overrides.keys() & others.keys():
+        raise UsageError(f"{key} is given twice: as an option, and with --set")
+    values = {**run.options.overrides, **others}
+    if not values:
+        hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`."
+        raise UsageError(f"nothing was said about {name}: it could not be used", hint=hint)
+    path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
+    edits.add(path, name, values, run.clock)
+    _done(run, "added", name, str(path))
+
+
+@command("guestctl profile use staging", "guestctl profile use sandbox", needs="nothing")
+def use(run: Invocation, name: Name) -> None:
+    """Make a profile the file's default."""
+    path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
+    edits.use(path, name, run.clock)
+    _done(run, "default", name, str(path))
+
+
+def _done(run: Invocation, what: str, name: str, path: str) -> None:
+    if run.out.human:
+        run.out.say(f"{name}: {what} in {path}")
+    else:
+        run.out.one({"kind": "profile", "name": name, "change": what, "path": path})
+
+
+@command("guestctl profile path", '$EDITOR "$(guestctl profile path)"', needs="nothing")
+def path(run: Invocation) -> None:
+    """Print where the profile file is, and on stderr why there."""
+    found, why = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
+    if run.out.mode in {"auto", "table"}:
+        run.out.text(str(found))
+        run.out.say(f"{why}{'' if found.exists() else '; it does not exist yet'}")
+    else:
+        run.out.one({"kind": "profile-path", "path": str(found), "origin": why, "exists": found.exists()})
+
+
+@command("guestctl profile check", "guestctl profile check --profiles team.yaml", needs="nothing")
+def check(run: Invocation) -> None:
+    """Check the whole file: keys, values, variables, and that each profile has what its API needs.
+
+    Exits 2 naming what is wrong: file, line and key.
+    """
+    from guestctl.dialects import dialect_class
+
+    file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
+    if not file.path.exists():
+        looked = f"./{profiles.FILE} and {file.path}"
+        hint = "Add a profile with `guestctl profile add`, or name a file with --profiles."
+        raise UsageError(f"there is no profile file (looked for {looked})", code="config.file", hint=hint)
+    warnings: list[str] = []
+    for name in file.names:
+        found = profiles.resolve(
+            name,
+            options={},
+            environ=run.world.environ,
+            cwd=run.world.cwd,
+            profiles_option=str(file.path),
+            sandbox=lambda: None,
+            as_written=True,
+        )
+        dialect_class(found.profile.api)(found.profile, new_id=str).check_profile()
+        warnings += found.warnings
+    if run.options.profile is not None and run.options.profile not in {*file.names, profiles.SANDBOX}:
+        raise UsageError(f"no profile {run.options.profile!r} in {file.path}", code="config.profile")
+    for warning in warnings:
+        run.out.say(warning)
+    record = {"kind": "profile-check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
+    if run.out.human:
+        run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all in order")
+    else:
+        run.out.one(record)
+
+
+def _shown(value: Any) -> Any:
+    return value.placeholder if isinstance(value, Secret) else value

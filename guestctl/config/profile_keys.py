@@ -1,0 +1,197 @@
+"""The keys of a profile: what each is called, where it goes, and how its text is read.
+
+Knows: one value at a time. Must not know: files, lines, the environment, which of two values counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import urlsplit
+
+from guestctl.config.regions import domain_of
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Secret
+from guestctl.core.values import Json, immutable
+
+#: Half a character: what Python makes of bytes in the environment that are not UTF-8.
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def seconds(text: str) -> float:
+    """A duration: a number of seconds, or one with ms, s, m or h. Raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)", text.strip(), re.ASCII)
+    if found is None:
+        raise ValueError("expected a duration such as 30, 500ms, 30s or 2m")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}[found[2]]
+
+
+def _text(text: str) -> str:
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text):
+        raise ValueError("control characters (a line break?) are not allowed")
+    if SURROGATE.search(text):
+        raise ValueError("it is not valid UTF-8")
+    return text
+
+
+def _word(text: str) -> str:
+    if not _text(text).strip() or any(character.isspace() for character in text):
+        raise ValueError("expected one word without spaces")
+    return text
+
+
+def _label(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?", text, re.ASCII):
+        raise ValueError("it becomes part of a host name: only letters, digits, dots and hyphens")
+    return text
+
+
+def _email(text: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", _text(text)):
+        raise ValueError("expected an e-mail address")
+    return text
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(text)
+
+
+def _path(text: str) -> str:
+    if not _word(text).startswith("/"):
+        raise ValueError("expected a path that begins with /")
+    return text
+
+
+def _secret(text: str) -> Secret:
+    return Secret(_word(text))
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def checked(text: str) -> str:
+        parts = urlsplit(_word(text))
+        _ = parts.port  # raises ValueError when it is none
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"expected an address that begins with {' or '.join(s + '://' for s in schemes)}")
+        if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
+            raise ValueError("an address here has no credentials, query or fragment")
+        return text
+
+    return checked
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def checked(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"it is one of {', '.join(choices)}{suggest(text, choices)}")
+        return text
+
+    return checked
+
+
+def _api(text: str) -> str:
+    from guestctl.dialects import NAMES
+
+    return _one_of(*NAMES)(text)
+
+
+def _region(text: str) -> str:
+    try:
+        return domain_of(text)
+    except UsageError as error:
+        raise ValueError(error.message) from error
+
+
+def _object(text: str) -> dict[str, Json]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("expected a JSON object") from error
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")
+    return value
+
+
+def _texts(text: str) -> dict[str, str]:
+    found = _object(text)
+    if not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("expected a JSON object whose values are all text")
+    return found
+
+
+def _yes_or_no(text: str) -> bool:
+    return _one_of("true", "false")(text) == "true"
+
+
+@immutable
+class ProfileKey:
+    """One profile key: its field in `model.Profile` (None: part of `retry`) and how its text is read.
+
+    `read` raises ValueError saying what was expected. `tree`: a mapping in the file, JSON elsewhere.
+    `file_only`: neither an option nor a variable sets it.
+    """
+
+    field: str | None
+    read: Callable[[str], Any]
+    tree: bool = False
+    file_only: bool = False
+
+
+#: Every key, nested ones dotted, in the order they are shown.
+KEYS: Mapping[str, ProfileKey] = {
+    "api": ProfileKey("api", _api),
+    "region": ProfileKey("region", _region),
+    "base_url": ProfileKey("base_url", _url("https", "http")),
+    "socket_url": ProfileKey("socket_url", _url("wss", "ws")),
+    "config_url": ProfileKey("config_url", _url("https", "http")),
+    "deployment_id": ProfileKey("deployment_id", _word),
+    "origin": ProfileKey("origin", _word),
+    "attributes": ProfileKey("attributes", _texts, tree=True),
+    "tls.ca": ProfileKey("ca", _text),
+    "tls.cleartext": ProfileKey("cleartext", _yes_or_no, file_only=True),
+    "retry.attempts": ProfileKey(None, _count),
+    "retry.base": ProfileKey(None, seconds),
+    "retry.cap": ProfileKey(None, seconds),
+    "name": ProfileKey("guest_name", _text),
+    "email": ProfileKey("email", _email),
+    "queue": ProfileKey("queue", _text),
+    "skill": ProfileKey("skill", _text),
+    "language": ProfileKey("language", _text),
+    "environment": ProfileKey("environment", _label),
+    "org": ProfileKey("org", _label),
+    "aws_region": ProfileKey("aws_region", _label),
+    "socket_path": ProfileKey("socket_path", _path),
+    "refresh_style": ProfileKey("refresh_style", _one_of("guest-refresh", "guest-token")),
+    "store_tokens": ProfileKey("store_tokens", _one_of("database", "memory")),
+    "journey_context": ProfileKey("journey_context", _object, tree=True),
+    "application": ProfileKey("application", _text),
+    "oauth.client_id": ProfileKey("client_id", _word),
+    "oauth.client_secret": ProfileKey("client_secret", _secret),
+}
+GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
+
+
+def variable(key: str) -> str:
+    """The environment variable that sets a key."""
+    return f"GUESTCTL_{key.replace('.', '_').upper()}"
+
+
+def suggest(word: str, choices: Iterator[str] | tuple[str, ...] | list[str]) -> str:
+    near = get_close_matches(word[:100], list(choices), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown_key(key: str) -> str:
+    inside = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2] and name != key]
+    return f"unknown key {key!r}" + (f"; did you mean {inside[0]!r}?" if inside else suggest(key, list(KEYS)))
+
+
+def read_value(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:
+    try:
+        return KEYS[key].read(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}", code=code, hint=hint) from error

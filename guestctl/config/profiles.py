@@ -1,0 +1,502 @@
+"""Profiles: the YAML file people edit, and how its values meet options and the environment.
+
+Knows: where the file is, `${VAR}`, precedence, and the built-in `sandbox` profile (contract.md §3).
+Must not know: how one value is read; what any dialect does with it; the sandbox's code (its
+published deployment and OAuth client are written here again on purpose).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from guestctl.config.profile_keys import GROUPS, KEYS, SURROGATE, read_value, suggest, unknown_key, variable
+from guestctl.config.regions import REGIONS
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Profile, Retry
+from guestctl.core.strict_yaml import Located, read
+from guestctl.core.values import Json, immutable
+
+FILE = "profiles.yaml"
+FOUND_HERE = "working directory"
+SANDBOX = "sandbox"
+#: The profile that options and variables make by themselves, where there is no file; and the keys that do.
+UNNAMED = "default"
+_WHERE = frozenset({"region", "base_url", "org", "environment", "aws_region"})
+
+#: What every sandbox answers to (contract.md §7) and a value for whatever a dialect may need. The
+#: domain can never resolve: should an address ever be derived from it, nobody is reached.
+_SANDBOX_VALUES: Mapping[str, str] = {
+    "region": "sandbox.invalid",
+    "deployment_id": "5a4db0c5-0000-4000-8000-677565737463",
+    "origin": "http://localhost",
+    "name": "Sandbox Guest",
+    "email": "guest@sandbox.invalid",
+    "queue": "sandbox-queue",
+    "skill": "sandbox-skill",
+    "language": "en-US",
+    "environment": "sandbox",
+    "org": "sandbox",
+    "aws_region": "us-east-1",
+    "oauth.client_id": "sandbox-client",
+    "oauth.client_secret": "sandbox-secret",
+}
+#: The sandbox says where it is; variables meant for a real service must not lead its token away.
+_SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
+
+
+# --- the file ---
+
+
+@immutable
+class ProfileFile:
+    """A profiles file, valid as a whole. `profiles`: name -> dotted key -> value as written."""
+
+    path: Path
+    default: str | None
+    profiles: Mapping[str, Mapping[str, Located]]
+    exposed: bool = False
+    """Others on this machine can read the file."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.profiles)
+
+    def values(self, name: str) -> Mapping[str, Located]:
+        """One profile's values by dotted key. Raises UsageError `config.profile` when there is none."""
+        if name not in self.profiles:
+            known = ", ".join((*self.names, SANDBOX))
+            raise UsageError(
+                f"no profile {name!r} in {self.path}{suggest(name, [*self.names, SANDBOX])}; there are: {known}",
+                code="config.profile",
+            )
+        return self.profiles[name]
+
+    def warnings(self, name: str) -> tuple[str, ...]:
+        """What the owner of the file should know about one profile."""
+        secret = self.profiles.get(name, {}).get("oauth.client_secret")
+        if secret is None or not self.exposed or "${" in (secret.text or ""):
+            return ()
+        return (
+            f"{self.path}:{secret.line}: oauth.client_secret stands in a file that others can read; "
+            f"write ${{VARIABLE}} instead, or: chmod 600 {self.path}",
+        )
+
+
+def locate(option: str | None, environ: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
+    """Which profiles file counts, and why. It need not exist."""
+    if option:
+        return _under(cwd, option), "option --profiles"
+    if named := environ.get("GUESTCTL_PROFILES"):
+        return _under(cwd, named), "environment GUESTCTL_PROFILES"
+    if os.path.exists(cwd / FILE):
+        return cwd / FILE, FOUND_HERE
+    from platformdirs import user_config_path
+
+    return user_config_path("guestctl", appauthor=False) / FILE, "user configuration directory"
+
+
+def _under(directory: Path, name: str) -> Path:
+    return directory / os.path.expanduser(name)
+
+
+def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFile:
+    """The profiles file that counts, read; without profiles when nobody named one and there is none.
+    Raises UsageError `config.file`."""
+    path, why = locate(option, environ, cwd)
+    if why == "user configuration directory" and not os.path.exists(path):
+        return ProfileFile(path, None, {})
+    return load(path)
+
+
+def load(path: Path) -> ProfileFile:
+    """Read and validate a whole file, every profile in it. Raises UsageError `config.file` with file,
+    line and key. Values with `${…}` are checked when their profile is used."""
+    root = read(path)
+    exposed = os.name == "posix" and bool(path.stat().st_mode & 0o044)
+    return validated(root, path, exposed=exposed)
+
+
+def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
+    members = {} if root.value is None else _mapping(root, path, "the file", "`default` and `profiles`")
+    for key, found in members.items():
+        if key not in {"default", "profiles"}:
+            raise _wrong(path, found, f"unknown key {key!r}{suggest(key, ['default', 'profiles'])}")
+    profiles: dict[str, Mapping[str, Located]] = {}
+    if (listed := members.get("profiles")) is not None and listed.value is not None:
+        for name, profile in _mapping(listed, path, "profiles", "one profile by name each").items():
+            if why := bad_name(name):
+                raise _wrong(path, profile, why)
+            profiles[name] = dict(_flat(profile, path, name))
+    default = members.get("default")
+    if default is not None and default.text not in {*profiles, SANDBOX}:
+        known = [*profiles, SANDBOX]
+        given = repr(default.text) if default.text is not None else "that"
+        raise _wrong(
+            path,
+            default,
+            f"default: no profile {given}{suggest(default.text or '', known)}; there are: {', '.join(known)}",
+        )
+    return ProfileFile(path, None if default is None else default.text, profiles, exposed)
+
+
+def bad_name(name: str) -> str | None:
+    if name == SANDBOX:
+        return f"the profile {SANDBOX!r} is built in; choose another name"
+    if not name or name != name.strip() or not name.isprintable():
+        return f"{name!r} cannot be the name of a profile"
+    return None
+
+
+def _flat(profile: Located, path: Path, name: str) -> Iterator[tuple[str, Located]]:
+    """The values of one profile by dotted key, each checked as far as it can be."""
+    if profile.value is None:
+        return
+    for key, found in _mapping(profile, path, name, "keys such as `region` and `deployment_id`").items():
+        if "." in key:  # our own spelling of nested keys, for messages and options only
+            raise _wrong(path, found, unknown_key(key))
+        if key in GROUPS:
+            inside = [k.partition(".")[2] for k in KEYS if k.startswith(key + ".")]
+            for inner, value in _mapping(found, path, key, ", ".join(inside)).items():
+                yield _checked(f"{key}.{inner}", value, path)
+        else:
+            yield _checked(key, found, path)
+
+
+def _checked(key: str, found: Located, path: Path) -> tuple[str, Located]:
+    if key not in KEYS:
+        raise _wrong(path, found, unknown_key(key))
+    if KEYS[key].tree:
+        for inner, value in _mapping(found, path, key, "keys and values").items():
+            if key == "attributes" and (value.text is None or value.value is None):
+                raise _wrong(path, value, f"attributes.{inner}: expected text")
+        _check_variables(found, path, key)
+    elif found.text is None:
+        raise _wrong(path, found, f"{key}: expected one value, not a list or mapping")
+    elif found.value is None:
+        raise _wrong(path, found, f"{key}: has no value; give it one or remove the line")
+    elif "${" in found.text:
+        _check_variables(found, path, key)
+    elif found.text:
+        read_value(key, found.text, f"{path}:{found.line}: {key}", code="config.file")
+    return key, found
+
+
+def _mapping(found: Located, path: Path, what: str, expected: str) -> Mapping[str, Located]:
+    if not isinstance(found.value, Mapping):
+        raise _wrong(path, found, f"{what}: expected a mapping with {expected}")
+    return found.value
+
+
+def _wrong(path: Path, found: Located, problem: str) -> UsageError:
+    return UsageError(f"{path}:{found.line}: {problem}", code="config.file")
+
+
+# --- variables ---
+
+VARIABLE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\})?", re.ASCII)
+
+
+def _leaves(found: Located) -> Iterator[Located]:
+    if isinstance(found.value, Mapping):
+        for member in found.value.values():
+            yield from _leaves(member)
+    elif isinstance(found.value, list):
+        for item in found.value:
+            yield from _leaves(item)
+    else:
+        yield found
+
+
+def _check_variables(found: Located, path: Path, key: str) -> None:
+    for leaf in _leaves(found):
+        for match in VARIABLE.finditer(leaf.text or ""):
+            if match[1] is None:
+                raise _wrong(path, leaf, f"{key}: expected ${{NAME}} or ${{NAME:-default}}")
+
+
+def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> str:
+    """The text with its variables filled in; as in a shell, `:-` also serves one that is empty."""
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        found = environ.get(name) or default if default is not None else environ.get(name)
+        if found is None:
+            raise UsageError(
+                f"{path}:{leaf.line}: {key}: the environment variable {name} is not set",
+                code="config.key",
+                hint=f"Set {name}, or write ${{{name}:-default}} in the profile.",
+            )
+        if SURROGATE.search(found):
+            raise UsageError(
+                f"{path}:{leaf.line}: {key}: the environment variable {name} is not valid UTF-8", code="config.key"
+            )
+        return found
+
+    return VARIABLE.sub(value, leaf.text or "")
+
+
+def _tree(found: Located, environ: Mapping[str, str], path: Path, key: str) -> Json:
+    if isinstance(found.value, Mapping):
+        return {name: _tree(member, environ, path, f"{key}.{name}") for name, member in found.value.items()}
+    if isinstance(found.value, list):
+        return [_tree(item, environ, path, key) for item in found.value]
+    return _expand(found, environ, path, key) if isinstance(found.value, str) else found.value
+
+
+# --- resolving ---
+
+
+@immutable
+class Resolved:
+    """A profile ready for use; per dotted key its value (None: not set) and where it came from.
+
+    `warnings` are for the caller to show. `path` is the file, None for the built-in sandbox.
+    """
+
+    profile: Profile
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    path: Path | None = None
+
+
+def resolve(
+    name: str | None,
+    *,
+    options: Mapping[str, str],
+    environ: Mapping[str, str],
+    cwd: Path,
+    profiles_option: str | None,
+    sandbox: Callable[[], Mapping[str, Json] | None],
+    as_written: bool = False,
+) -> Resolved:
+    """One profile's values: option > environment > profile > default (contract.md §3).
+
+    `options` by dotted key. `sandbox` tells of the sandbox started last; asked only when needed.
+    `as_written`: nothing is stronger than the file's own values.
+    Raises UsageError: `config.profile`, `config.file`, `config.key` or `sandbox.absent`.
+    """
+    chosen = name or environ.get("GUESTCTL_PROFILE") or None
+    file: ProfileFile | None = None
+    if chosen != SANDBOX:
+        file = find(profiles_option, environ, cwd)
+        if chosen is None and not file.names:
+            values, origins = _stronger(options, environ, cwd)
+            if values.keys() & _WHERE:  # all that is needed is said: no file is missed
+                return _resolved(UNNAMED, values, origins)
+        chosen = chosen or _only(file)
+    if file is None or chosen == SANDBOX:
+        return _sandbox(options, environ, cwd, sandbox)
+
+    values, origins = ({}, {}) if as_written else _stronger(options, environ, cwd)
+    path = file.path
+    for key, found in file.values(chosen).items():
+        if key in values:
+            continue
+        value: Any
+        if key == "attributes":  # text, whatever it looks like
+            members = _mapping(found, path, key, "keys and values")
+            value = {inner: _expand(leaf, environ, path, f"{key}.{inner}") for inner, leaf in members.items()}
+        elif KEYS[key].tree:
+            value = _tree(found, environ, path, key)
+        else:
+            text = _expand(found, environ, path, key)
+            if not text:
+                continue  # an empty variable is as good as none
+            value = read_value(key, text, f"{path}:{found.line}: {key}", code="config.file")
+            if key == "tls.ca":
+                value = str(_under(path.parent, value))
+        values[key], origins[key] = value, f"{path.name}:{found.line}"
+    warnings = (*file.warnings(chosen), *_led_away(chosen, values, origins))
+    if locate(profiles_option, environ, cwd)[1] == FOUND_HERE:
+        warnings += tuple(_found_here(file, chosen, values, origins, environ))
+    return _resolved(chosen, values, origins, warnings=warnings, path=path)
+
+
+def _only(file: ProfileFile) -> str:
+    """The profile to use when none was named."""
+    if file.default is not None:
+        return file.default
+    if len(file.names) == 1:
+        return file.names[0]
+    if file.names:
+        raise UsageError(
+            f"{file.path} has several profiles and no `default`: {', '.join(file.names)}",
+            code="config.profile",
+            hint="Choose one with -p, or for good with `guestctl profile use NAME`.",
+        )
+    raise UsageError(
+        f"there is no profile yet (looked for ./{FILE} and {file.path})",
+        code="config.profile",
+        hint="Add one with `guestctl profile add NAME --region REGION --deployment-id ID`, or use -p sandbox.",
+    )
+
+
+def _stronger(
+    options: Mapping[str, str], environ: Mapping[str, str], cwd: Path, without: frozenset[str] = frozenset()
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What options and environment say, and where."""
+    for key in options:
+        if key not in KEYS or KEYS[key].file_only:
+            raise UsageError(unknown_key(key), code="usage.option")
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key in KEYS:
+        if key in without or KEYS[key].file_only:
+            continue
+        option = "--" + key.replace(".", "-").replace("_", "-")
+        named = variable(key)
+        if key in options:
+            text, origin, hint = options[key], f"option {option}", f"Correct {option}."
+        elif environ.get(named):
+            text, origin, hint = environ[named], f"environment {named}", f"Correct {named}, or unset it."
+        else:
+            continue
+        values[key] = read_value(key, text, origin, code="config.key", hint=hint)
+        if key == "tls.ca":
+            values[key] = str(_under(cwd, values[key]))
+        origins[key] = origin
+    return values, origins
+
+
+def _sandbox(
+    options: Mapping[str, str],
+    environ: Mapping[str, str],
+    cwd: Path,
+    registered: Callable[[], Mapping[str, Json] | None],
+) -> Resolved:
+    """The built-in profile: any sandbox's constants at the address of this one."""
+    for key in sorted(_SANDBOX_FIXED & options.keys()):
+        raise UsageError(
+            f"--{key.replace('_', '-')}: the built-in profile {SANDBOX!r} has the address of the sandbox that runs",
+            code="usage.option",
+            hint=f"Leave the option away, or take another profile than {SANDBOX!r}: `guestctl profile list`.",
+        )
+    values, origins = _stronger(options, environ, cwd, _SANDBOX_FIXED)
+    ca: str | None
+    if url := environ.get("GUESTCTL_SANDBOX_URL"):
+        origin, ca = "environment GUESTCTL_SANDBOX_URL", environ.get("GUESTCTL_SANDBOX_CA") or None
+    elif running := registered():
+        url, origin, ca = str(running["url"]), "sandbox started last", running.get("ca")
+        if "api" in running and "api" not in values:
+            values["api"], origins["api"] = running["api"], origin
+    else:
+        raise UsageError("no sandbox is running here", code="sandbox.absent")
+    url = read_value("base_url", url.rstrip("/"), origin, code="config.key", hint="Correct the sandbox's address.")
+    parts = urlsplit(url)
+    socket = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "", "", ""))
+    place = {"base_url": url, "config_url": url, "socket_url": socket}
+    if ca is not None:
+        place["tls.ca"] = str(_under(cwd, ca))
+    for key, value in place.items():
+        values[key], origins[key] = value, origin
+    for key, text in _SANDBOX_VALUES.items():
+        if key not in values:
+            values[key], origins[key] = KEYS[key].read(text), "built-in sandbox"
+    return _resolved(SANDBOX, values, origins, sandbox=True)
+
+
+def _resolved(
+    name: str,
+    values: Mapping[str, Any],
+    origins: Mapping[str, str],
+    *,
+    sandbox: bool = False,
+    warnings: tuple[str, ...] = (),
+    path: Path | None = None,
+) -> Resolved:
+    fields = {str(KEYS[key].field): value for key, value in values.items() if KEYS[key].field is not None}
+    retry = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("retry.")}
+    profile = Profile(name=name, sandbox=sandbox, retry=Retry(**retry), **fields)
+    shown = {
+        key: values[key] if key in values else getattr(profile.retry if not rule.field else profile, _attribute(key))
+        for key, rule in KEYS.items()
+    }
+    warnings += tuple(_in_the_clear(values, origins))
+    return Resolved(profile, shown, {key: origins.get(key, "default") for key in KEYS}, warnings, path)
+
+
+_ADDRESSES = ("base_url", "socket_url", "config_url")
+
+
+def _open(url: str) -> bool:
+    """Whether anybody on the way could read what goes there: no TLS, and not this machine."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme not in {"http", "ws"} or host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return True
+
+
+def _in_the_clear(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """A warning for each address without TLS that the profile allows itself. Raises UsageError
+    `config.cleartext` for any other: a variable must not lead its tokens into the open."""
+    for key in _ADDRESSES:
+        url = str(values.get(key, ""))
+        if not _open(url):
+            continue
+        said = f"{key} {url} is not encrypted: whoever is on the way can read the tokens"
+        if not values.get("tls.cleartext") or origins[key].startswith("environment "):
+            raise UsageError(f"{origins[key]}: {said}", code="config.cleartext")
+        yield f"{said} (tls.cleartext)"
+
+
+# --- whose file and whose variables these are ---
+
+#: Where profiles without an address of their own lead: the regions' domains, and what dialects derive hosts from.
+_VENDOR = (*(region.domain for region in REGIONS), "pure.cloud", "genesys.cloud", "mygen.com")
+
+
+def elsewhere(key: str, value: object) -> str | None:
+    """The host a value leads to, when it is neither the vendor's nor this machine."""
+    host = str(value) if key == "region" else (urlsplit(str(value)).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return None
+    with suppress(ValueError):
+        return None if ip_address(host).is_loopback else host
+    return None if any(host == domain or host.endswith(f".{domain}") for domain in _VENDOR) else host
+
+
+def _found_here(
+    file: ProfileFile, name: str, values: Mapping[str, Any], origins: Mapping[str, str], environ: Mapping[str, str]
+) -> Iterator[str]:
+    """What a file nobody named may do: it came with whatever is in this directory."""
+    written = {key: values[key] for key in file.profiles[name] if origins.get(key, "").startswith(f"{file.path.name}:")}
+    hosts = [elsewhere(key, written[key]) for key in ("region", *_ADDRESSES) if key in written]
+    does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
+    if "tls.ca" in written:
+        does.append(f"trusts the authorities in {written['tls.ca']}")
+    if not does:
+        return
+    leaves = (leaf for found in file.profiles[name].values() for leaf in _leaves(found))
+    used = {match[1] for leaf in leaves for match in VARIABLE.finditer(leaf.text or "")}
+    given = sorted(f"${variable}" for variable in used if variable in environ)
+    with_ = f" with {', '.join(given)}" if given else ""
+    yield (
+        f"./{FILE} was found in this directory: profile {name!r} {' and '.join(does)}{with_}; "
+        f"if that is yours, name it: GUESTCTL_PROFILES=./{FILE}"
+    )
+
+
+def _led_away(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """That a variable sends the secret of a profile to another address than the profile's own."""
+    key = "base_url" if "base_url" in values else "region"
+    origin = origins.get(key, "")
+    if "oauth.client_secret" not in values or origins["oauth.client_secret"].startswith("environment "):
+        return
+    if origin.startswith("environment ") and (host := elsewhere(key, values[key])):
+        yield f"{origin} sends the OAuth client of profile {name!r} to {host}"
+
+
+def _attribute(key: str) -> str:
+    return KEYS[key].field or key.partition(".")[2]

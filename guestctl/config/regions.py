@@ -1,0 +1,64 @@
+"""The regions of the service and their domains (web-messaging.md §1.2).
+
+Knows: names, places and domains. Must not know: which hosts a dialect derives from a domain.
+The table is convenience: any domain is accepted, since new regions appear before new releases.
+"""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+
+from guestctl.core.errors import UsageError
+from guestctl.core.values import immutable
+
+
+@immutable
+class Region:
+    """One region; `aws` is how the vendor's documentation names it."""
+
+    aws: str
+    place: str
+    domain: str
+
+
+REGIONS: tuple[Region, ...] = (
+    Region("us-east-1", "Americas (US East)", "mypurecloud.com"),
+    Region("us-west-2", "Americas (US West)", "usw2.pure.cloud"),
+    Region("us-east-2", "US FedRAMP", "use2.us-gov-pure.cloud"),
+    Region("ca-central-1", "Canada", "cac1.pure.cloud"),
+    Region("mx-central-1", "Mexico", "mxc1.pure.cloud"),
+    Region("sa-east-1", "São Paulo", "sae1.pure.cloud"),
+    Region("eu-west-1", "Dublin", "mypurecloud.ie"),
+    Region("eu-west-2", "London", "euw2.pure.cloud"),
+    Region("eu-central-1", "Frankfurt", "mypurecloud.de"),
+    Region("eu-central-2", "Zurich", "euc2.pure.cloud"),
+    Region("me-central-1", "UAE", "mec1.pure.cloud"),
+    Region("ap-south-1", "Mumbai", "aps1.pure.cloud"),
+    Region("ap-northeast-1", "Tokyo", "mypurecloud.jp"),
+    Region("ap-northeast-2", "Seoul", "apne2.pure.cloud"),
+    Region("ap-northeast-3", "Osaka", "apne3.pure.cloud"),
+    Region("ap-southeast-1", "Singapore", "apse1.pure.cloud"),
+    Region("ap-southeast-2", "Sydney", "mypurecloud.com.au"),
+    Region("eusc-edee1", "EU Sovereign (pre-release name)", "edee1.eusc-pure.cloud"),
+)
+
+_DOMAINS = {region.aws: region.domain for region in REGIONS}
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+#: Two labels at least, the last not a number: an IP address is an address, not a region.
+_DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+$){_LABEL}", re.ASCII)
+
+
+def domain_of(region: str) -> str:
+    """The domain of a region given by its AWS name or by its domain, in any case.
+    Raises UsageError `config.file` with the nearest names when it is neither."""
+    text = region.strip().lower()
+    if text in _DOMAINS:
+        return _DOMAINS[text]
+    if len(text) <= 240 and _DOMAIN.fullmatch(text):
+        return text
+    near = get_close_matches(text[:240], [*_DOMAINS, *_DOMAINS.values()], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"AWS names: {', '.join(_DOMAINS)}"
+    raise UsageError(
+        f"{region!r} is neither a region (eu-central-1) nor a domain (mypurecloud.de); {hint}", code="config.file"
+    )

@@ -1,0 +1,122 @@
+"""What a token says of itself. Nothing here verifies anything, and every answer says so.
+
+Knows: PyJWT's unverified decoding, expiry, which claims a caller requires. Must not know: which API
+a token belongs to, where it came from. The claims are for display and timing only (reliability.md §8.9).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from guestctl.core.clock import rfc3339
+from guestctl.core.errors import Unauthorised
+from guestctl.core.model import Credential, Secret
+from guestctl.core.redact import Redactor
+from guestctl.core.values import Json
+
+#: What a bearer token may consist of (RFC 6750 §2.1).
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}", re.ASCII)
+#: Seconds since 1970 beyond which a date cannot be told.
+_LATEST = 253_402_300_799
+
+
+@dataclass(frozen=True)
+class UnverifiedClaims:
+    """A token looked at, never checked. Times in epoch seconds, None where it does not say."""
+
+    form: Literal["jwt", "opaque"]
+    header: dict[str, Json] = field(default_factory=dict)
+    claims: dict[str, Json] = field(default_factory=dict)
+    issued_at: float | None = None
+    expires_at: float | None = None
+    problems: tuple[str, ...] = ()
+
+    def record(self, now: float) -> dict[str, Any]:
+        """The stable shape; secrets among the claims are masked."""
+        left = None if self.expires_at is None else math.floor(self.expires_at - now)
+        return {
+            "kind": "token",
+            "form": self.form,
+            "verified": False,
+            "header": Redactor().value(self.header),
+            "claims": Redactor().value(self.claims),
+            "issued_at": None if self.issued_at is None else rfc3339(self.issued_at),
+            "expires_at": None if self.expires_at is None else rfc3339(self.expires_at),
+            "seconds_left": left,
+            "expired": None if left is None else left <= 0,
+            "problems": list(self.problems),
+        }
+
+
+def inspect(
+    token: Secret, now: float, *, required: Sequence[str] = (), known_expiry: float | None = None
+) -> UnverifiedClaims:
+    """Read a token without verifying it.
+
+    `required`: claims that must not be empty (other-apis.md, `guests`, token check). `known_expiry`: what
+    the service said, for a token that does not say it itself. Raises Unauthorised `auth.secret` for
+    what is not a token, or a JWT that is malformed.
+    """
+    text = token.reveal().strip()
+    if text[:7].lower() == "bearer ":
+        text = text[7:].strip()
+    if not _TOKEN.fullmatch(text):
+        raise Unauthorised("not a token: empty, too short, or characters no token has", code="auth.secret")
+    if "." not in text and not text.startswith("eyJ"):
+        if required:
+            raise Unauthorised("not a token: a JWT of three parts is expected here", code="auth.secret")
+        return UnverifiedClaims("opaque", expires_at=known_expiry, problems=_expiry_problem(known_expiry, now))
+    header, claims = _decoded(text)
+    expires_at, issued_at = _moment(claims, "exp"), _moment(claims, "iat")
+    if expires_at is None:
+        expires_at = known_expiry
+    problems = _expiry_problem(expires_at, now)
+    if required and expires_at is None:
+        problems += ("exp missing",)
+    problems += tuple(f"{name.replace('_', ' ')} missing" for name in required if not claims.get(name))
+    return UnverifiedClaims("jwt", header, claims, issued_at, expires_at, problems)
+
+
+def _decoded(text: str) -> tuple[dict[str, Json], dict[str, Json]]:
+    import jwt
+
+    parts = text.count(".") + 1
+    if parts != 3:
+        raise Unauthorised(f"malformed: a JWT has three parts, this has {parts}", code="auth.secret")
+    try:
+        whole = jwt.decode_complete(text, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        # The library's text may quote the token.
+        raise Unauthorised(f"malformed: not base64url of JSON ({type(error).__name__})", code="auth.secret") from None
+    return dict(whole["header"]), dict(whole["payload"])
+
+
+def _moment(claims: dict[str, Json], name: str) -> float | None:
+    """A NumericDate claim. Raises Unauthorised when it is there and is none."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LATEST
+    if not usable:
+        raise Unauthorised(f"malformed: `{name}` is not a time", code="auth.secret")
+    return float(value)
+
+
+def _expiry_problem(expires_at: float | None, now: float) -> tuple[str, ...]:
+    return (f"expired {rfc3339(expires_at)}",) if expires_at is not None and expires_at <= now else ()
+
+
+def expiry_of(held: Credential, now: float) -> float | None:
+    """When it expires, as the service has told or the token says itself."""
+    from guestctl.core.jwt_claims import inspect
+
+    if held.expires_at is not None:
+        return held.expires_at
+    try:
+        return inspect(held.secret, now).expires_at
+    except Unauthorised:  # not a token one could read
+        return None

@@ -1,0 +1,158 @@
+"""What must never be shown, and what stands in its place.
+
+Knows: the names under which secrets travel, what a signed address and a JWT look like, and the
+literal secrets it was told. Must not know: where the result goes. Used by traces, `raw` records
+and error bodies; our own values are wrapped in `model.Secret` and need none of this.
+
+The placeholder is `***` and a digest, the same for the same secret, so that a reader can still
+see that two frames carried one token.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+from guestctl.core.model import Secret
+from guestctl.core.values import Json
+
+#: A member whose name, folded to letters only, ends like this holds a secret.
+_SECRET_ENDINGS = ("token", "jwt", "secret", "password", "authorization", "cookie", "codeverifier", "adminkey")
+#: A query parameter whose name holds one of these signs or opens the address.
+_SIGNING = ("signature", "token", "credential", "jwt", "secret", "keyid", "password")
+_URL = re.compile(r"\b(?:https?|wss?)://[^\s\"'<>\\]+\?[^\s\"'<>\\]+")
+_JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
+_BEARER = re.compile(r"\b(Bearer|Basic)\s+([^\s\"',]+)", re.IGNORECASE)
+#: JSON that was cut off, or stands inside other text, is no JSON to parse: its secret members are found by their
+#: names, in whatever depth of escaping, up to the closing quote or the end.
+_MEMBER = re.compile(
+    r"""(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
+    r"""admin[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)""",
+    re.IGNORECASE | re.DOTALL,
+)
+#: The same in a form or a query, also of an address too damaged to be taken for one.
+_PAIR = re.compile(
+    r"""(?:token|jwt|secret|password|signature|credential|keyid|code_verifier)=(?P<value>[^&\s"'<>\\]+)""",
+    re.IGNORECASE,
+)
+#: A shorter literal would be found inside innocent words.
+_SHORTEST = 6
+
+
+class Redactor:
+    """Replaces secrets in text and JSON values. It learns literal ones from `add`, and from every
+    member whose name says what it is, so that the same value is masked wherever it turns up later."""
+
+    def __init__(self) -> None:
+        self._literals: dict[str, str] = {}
+
+    def add(self, secret: Secret | str | None) -> None:
+        """Never show this value, wherever it turns up."""
+        value = secret.reveal() if isinstance(secret, Secret) else secret
+        if value and len(value) >= _SHORTEST:
+            self._literals[value] = _mask(value)
+            for written in (json.dumps(value)[1:-1], quote(value, safe="", errors="surrogatepass")):
+                self._literals.setdefault(written, _mask(value))
+
+    def add_pair(self, name: str | None, secret: Secret | None) -> None:
+        """Nor this one, nor what HTTP's Basic scheme makes of the two (RFC 7617)."""
+        self.add(secret)
+        if secret:
+            self.add(base64.b64encode(f"{name or ''}:{secret.reveal()}".encode()).decode("ascii"))
+
+    def add_proxies(self, environ: Mapping[str, str]) -> None:
+        """Nor the passwords that stand in the addresses of proxies."""
+        for name, address in environ.items():
+            if name.lower() in {"http_proxy", "https_proxy", "all_proxy"} and "@" in address:
+                user, _, password = address.rpartition("@")[0].rpartition("//")[2].partition(":")
+                self.add(password)
+                self.add_pair(unquote(user), Secret(unquote(password)))
+
+    def text(self, text: str) -> str:
+        """Free text or JSON text without its secrets."""
+        if text.startswith(("{", "[")):
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError):
+                pass
+            else:
+                return json.dumps(self.value(value), ensure_ascii=False, separators=(",", ":"))
+        return self._plain(text)
+
+    def value(self, value: Json) -> Json:
+        """A JSON-like value (bytes are read as UTF-8) without its secrets; the original is not touched."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Secret):
+            return value.placeholder
+        if isinstance(value, (bytes, bytearray)):
+            return self.text(bytes(value).decode("utf-8", errors="replace"))
+        if isinstance(value, Mapping):
+            signs_in = "code" in value and not {"redirectUri", "codeVerifier"}.isdisjoint(value)
+            return {
+                str(key): self._hide(member)
+                if _names_secret(str(key)) or (signs_in and key == "code")
+                else self.value(member)
+                for key, member in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.value(item) for item in value]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self._plain(str(value))
+
+    def _hide(self, value: Json) -> Json:
+        if isinstance(value, str):
+            scheme = _BEARER.fullmatch(value)
+            secret = scheme[2] if scheme else value
+            self.add(secret)
+            return f"{scheme[1]} {_mask(secret)}" if scheme else _mask(secret) if secret else value
+        if isinstance(value, Mapping):
+            return {str(key): self._hide(member) for key, member in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._hide(item) for item in value]
+        return self.value(value)
+
+    def _plain(self, text: str) -> str:
+        for literal, mask in self._literals.items():
+            if literal in text:
+                text = text.replace(literal, mask)
+        if "://" in text:
+            text = _URL.sub(lambda found: _unsigned(found[0]), text)
+        text = _MEMBER.sub(self._hidden, text)
+        if "=" in text:
+            text = _PAIR.sub(self._hidden, text)
+        if "eyJ" in text:
+            text = _JWT.sub(lambda found: _mask(found[0]), text)
+        return _BEARER.sub(lambda found: f"{found[1]} {_masked_once(found[2])}", text)
+
+    def _hidden(self, found: re.Match[str]) -> str:
+        value = found["value"]
+        shown = self._hide(value) if value and not value.startswith("***") else value
+        return found[0][: found.start("value") - found.start()] + str(shown)
+
+
+def _mask(value: str) -> str:
+    return Secret(value).placeholder
+
+
+def _masked_once(value: str) -> str:
+    return value if value.startswith("***") else _mask(value)
+
+
+def _names_secret(key: str) -> bool:
+    return "".join(filter(str.isalpha, key)).lower().endswith(_SECRET_ENDINGS)
+
+
+def _unsigned(url: str) -> str:
+    """The address with its whole query masked when anything in it signs or opens it."""
+    parts = urlsplit(url)
+    names = [
+        name.lower().replace("-", "").replace("_", "") for name, _ in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    if not any(name == "sig" or any(word in name for word in _SIGNING) for name in names):
+        return url
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, _masked_once(parts.query), ""))

@@ -1,0 +1,184 @@
+"""A small, strict YAML: plain values with line numbers, nothing that can surprise or explode.
+
+Knows: which YAML guestctl reads (reliability.md §8.8). Must not know: what the values mean.
+
+Refused: anchors, aliases, merge keys, tags, duplicate keys, keys that are not scalars, several
+documents, more than 20 levels, more than 256 KiB. Scalars follow the JSON schema: unquoted
+`null`, `true`, `false` and JSON numbers are what they look like, everything else is text, so that
+`no`, `0123`, `12:30` and `2026-03-04` stay what the person wrote.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from guestctl.core.errors import UsageError
+from guestctl.core.values import Json, immutable
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+#: What to do where the system does not let a file be read or changed.
+PERMISSIONS = "Check the file's name and permissions."
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
+_WORDS: Mapping[str, bool | None] = {"": None, "null": None, "~": None, "true": True, "false": False}
+
+Value: TypeAlias = "str | int | float | bool | Sequence[Located] | Mapping[str, Located] | None"
+
+
+@immutable
+class Located:
+    """A value and the line a person finds it on (from 1): for a member of a mapping, its key's line.
+
+    `text` is a scalar as written, whatever it was taken for; None for lists and mappings.
+    """
+
+    value: Value
+    line: int
+    text: str | None = None
+
+    def plain(self) -> Json:
+        """The value without line numbers."""
+        if isinstance(self.value, Mapping):
+            return {key: member.plain() for key, member in self.value.items()}
+        if self.text is None and isinstance(self.value, Sequence):
+            return [item.plain() for item in self.value if isinstance(item, Located)]
+        return self.value
+
+
+def read(path: Path) -> Located:
+    """The document in a file. Raises UsageError `config.file` for whatever is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path}: {why}", code="config.file", hint=PERMISSIONS) from error
+    if len(content) > MAX_BYTES:
+        raise _wrong(str(path), 1, f"larger than {MAX_BYTES // 1024} KiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _wrong(str(path), content.count(b"\n", 0, error.start) + 1, "not UTF-8") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Located:
+    """The one document in `text`; an empty one is null. `name` stands before the line in errors.
+    Raises UsageError `config.file`."""
+    if len(text) > MAX_BYTES:
+        raise _wrong(name, 1, f"larger than {MAX_BYTES // 1024} KiB")
+    return _Reader(text, name).document()
+
+
+def _wrong(name: str, line: int, problem: str) -> UsageError:
+    return UsageError(f"{name}:{line}: {problem}", code="config.file")
+
+
+class _Reader:
+    """Turns the parser's events into values. Events carry no types, so nothing is ever constructed."""
+
+    def __init__(self, text: str, name: str) -> None:
+        import yaml
+
+        self._yaml = yaml
+        self._name = name
+        self._text = text
+        self._line = 1
+        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            self._events = loader(text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def document(self) -> Located:
+        events = self._yaml.events
+        self._next()  # stream start
+        if isinstance(self._next(), events.StreamEndEvent):
+            return Located(None, 1, "")
+        root = self._node(self._next(), 1, None)
+        self._next()  # document end
+        if not isinstance(self._next(), events.StreamEndEvent):
+            raise self._error("a second document begins here; one is allowed")
+        return root
+
+    def _next(self) -> Any:
+        try:
+            event = self._events.get_event()
+        except (self._yaml.YAMLError, ValueError, ArithmeticError, LookupError) as error:
+            # Beside its own errors the parser lets out what chr() and decode() say of bad escapes.
+            raise self._unreadable(error) from error
+        self._line = event.start_mark.line + 1
+        return event
+
+    def _node(self, event: Any, depth: int, key_line: int | None) -> Located:
+        events = self._yaml.events
+        if isinstance(event, events.AliasEvent):
+            raise self._error(f"alias *{event.anchor}; write the value out")
+        if getattr(event, "anchor", None) is not None:
+            raise self._error(f"anchor &{event.anchor}; anchors are not used here")
+        if getattr(event, "tag", None) is not None:
+            raise self._error(f"tag {event.tag}; quote the value instead if it is text")
+        line = key_line or self._line
+        if isinstance(event, events.ScalarEvent):
+            return Located(self._scalar(event), line, event.value)
+        if depth > MAX_DEPTH:
+            raise self._error(f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, events.SequenceStartEvent):
+            items = []
+            while not isinstance(event := self._next(), events.SequenceEndEvent):
+                items.append(self._node(event, depth + 1, None))
+            return Located(items, line)
+        return Located(self._members(depth), line)
+
+    def _members(self, depth: int) -> dict[str, Located]:
+        events = self._yaml.events
+        members: dict[str, Located] = {}
+        while not isinstance(event := self._next(), events.MappingEndEvent):
+            line = self._line
+            if isinstance(event, events.ScalarEvent) and event.value == "<<" and not event.style:
+                raise self._error("merge key <<; write the members out")
+            key = self._node(event, depth + 1, None).text
+            if key is None:
+                raise UsageError(f"{self._name}:{line}: a key must be plain text", code="config.file")
+            if key in members:
+                raise self._error(f"key {key!r} is already there in line {members[key].line}")
+            members[key] = self._node(self._next(), depth + 1, line)
+        return members
+
+    def _scalar(self, event: Any) -> str | int | float | bool | None:
+        text: str = event.value
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise self._error("an escape gives half of a surrogate pair, which is no character")
+        if event.style:  # quoted or a block: text, whatever it looks like
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        number = _NUMBER.fullmatch(text)
+        if number is None:
+            return text
+        if number.group(1) is None and number.group(2) is None:
+            if len(text) > 100:
+                raise self._error("a number of more than 100 digits; quote it if it is text")
+            return int(text)
+        if not math.isfinite(value := float(text)):
+            raise self._error(f"{text} is too large for a number; quote it if it is text")
+        return value
+
+    def _unreadable(self, error: Exception) -> UsageError:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        if mark is not None:
+            self._line = mark.line + 1
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+        # YAML ends a line at more than "\n", so there may be fewer here than it counts.
+        line = "".join(self._text.split("\n")[mark.line :][:1]) if mark is not None else ""
+        if mark is not None and line[mark.column : mark.column + 1] == "\t":
+            problem = "a tab; YAML is indented with spaces"
+        return self._error(str(problem))
+
+    def _error(self, problem: str) -> UsageError:
+        return _wrong(self._name, self._line, problem)

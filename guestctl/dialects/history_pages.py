@@ -1,0 +1,125 @@
+"""Messages and history in the form several families share (other-apis.md, "History page", "Pushes").
+
+Knows: how one message object reads, how an ascending page is asked for, and what to do when history
+does not know the place asked for. Must not know: any one family's paths, sockets, paging policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import cast
+
+from guestctl.core.errors import SessionOver, Unreadable
+from guestctl.core.model import Direction, Message, Position, Presence, Role, Sender, Source, Unknown
+from guestctl.core.values import Json
+from guestctl.core.wire import Flow, Request, http_request, optional, required
+from guestctl.dialects.base import HistoryPage, normalised_time
+
+#: The most one page may be asked for.
+LIMIT = 100
+_ROLES = frozenset({"guest", "bot", "agent", "system"})
+
+
+def read_message(
+    value: Json,
+    what: str,
+    *,
+    id: str = "id",
+    key: str = "messageId",
+    sequence: str = "",
+    source: Source = "live",
+) -> Message:
+    """A message object. `id`, `key` and `sequence` are what the family calls the service's id, the
+    guest's own one, and the number (empty: it has none). Raises Unreadable."""
+    value = as_object(value, what)
+    direction = required(value, "direction", str, what)
+    if direction not in {"inbound", "outbound"}:
+        raise Unreadable(f"{what}: `direction` is {direction[:40]!r}, neither inbound nor outbound")
+    return Message(
+        id=required(value, id, str, what),
+        direction=cast("Direction", direction),
+        text=required(value, "text", str, what),
+        time=read_time(value, what),
+        key=optional(value, key, str) if direction == "inbound" else None,
+        sender=read_sender(value.get("from"), "guest" if direction == "inbound" else None),
+        sequence=required(value, sequence, int, what) if sequence else None,
+        source=source,
+        raw=value,
+    )
+
+
+def as_object(value: Json, what: str) -> dict[str, Json]:
+    """The value, which must be a JSON object. Raises Unreadable."""
+    if not isinstance(value, dict):
+        raise Unreadable(f"{what}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def read_time(value: Mapping[str, Json], what: str) -> str:
+    """Its `timestamp`, RFC 3339 UTC with milliseconds. Raises Unreadable."""
+    time = normalised_time(required(value, "timestamp", str, what))
+    if time is None:
+        raise Unreadable(f"{what}: `timestamp` is not a time")
+    return time
+
+
+def read_sender(value: Json, role: Role | None = None) -> Sender:
+    """`{role, name?}`; `role` is what is known without it."""
+    if not isinstance(value, dict):
+        return Sender(role)
+    said = optional(value, "role", str)
+    return Sender(cast("Role", said) if said in _ROLES else role, optional(value, "name", str))
+
+
+def fixed_history(
+    url: str, *, after: Position | None, cursor: str | None, limit: int, key: str = "messageId"
+) -> Flow[HistoryPage]:
+    """One page of `{"messages", "more"}` after an id. The cursor is the last id read."""
+
+    def page(last: str | None) -> Flow[HistoryPage]:
+        query = {"limit": str(min(limit, LIMIT)), **({"after": last} if last else {})}
+        request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
+        body = (yield from http_request(request)).object()
+        found = required(body, "messages", list, "history")
+        items = [read_message(item, "history", key=key, source="history") for item in found]
+        more = required(body, "more", bool, "history")
+        if more and not items:
+            raise Unreadable("history: a page without messages says that there are more")
+        return HistoryPage(tuple(items), next=items[-1].id if more else None)
+
+    if after is None or cursor is not None:
+        return (yield from page(cursor))
+    try:
+        return (yield from page(after.id))
+    except SessionOver as failure:
+        if failure.http_status != 404:
+            raise
+    # It is the message, not the conversation, that the service does not know; or the next page says so too.
+    return (yield from from_start(page, after))
+
+
+def from_start(page: Callable[[str | None], Flow[HistoryPage]], after: Position) -> Flow[HistoryPage]:
+    """The page on which `after` stands, without what comes before it, read from the beginning.
+
+    Not anchored where history lacks that message: then what is younger than it, or all of it when
+    its time is not known either.
+    """
+    passed: list[Message | Presence | Unknown] = []
+    cursor: str | None = None
+    while True:
+        read = yield from page(cursor)
+        for index, item in enumerate(read.items):
+            if isinstance(item, Unknown):
+                continue
+            if item.id == after.id:
+                return replace(read, items=read.items[index + 1 :])
+            if after.time is not None and item.time is not None and item.time > after.time:
+                return replace(read, items=read.items[index:], anchored=False)
+        if after.time is None:
+            passed.extend(read.items)
+        if read.next is None:
+            return replace(read, items=tuple(passed), anchored=False)
+        if read.next == cursor:
+            raise Unreadable(f"history does not advance beyond {cursor[:80]!r}")
+        cursor = read.next

@@ -1,0 +1,153 @@
+"""What `guest-sessions` and `external-contacts` have in common: numbered messages and one events socket.
+
+Knows: the message objects, the frames and the 409s of source 000 (other-apis.md, `guest-sessions`).
+Must not know: how either opens a session, where its messages live.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+from urllib.parse import urlencode, urlsplit
+
+from guestctl.core.errors import Failure, Unauthorised, Unreadable
+from guestctl.core.model import (
+    Message,
+    NewSession,
+    Outgoing,
+    Position,
+    Sender,
+    Session,
+    SessionEvent,
+    Source,
+    Typing,
+    Unknown,
+)
+from guestctl.core.values import Json
+from guestctl.core.wire import (
+    Flow,
+    Frame,
+    Incoming,
+    Opened,
+    Request,
+    SocketAddress,
+    answered,
+    frame_request,
+    http_request,
+    required,
+)
+from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.history_pages import LIMIT, from_start, read_message, read_sender, read_time
+
+
+class Sequenced(Dialect):
+    """Messages are numbered from 1 in their conversation and identified by `messageId`."""
+
+    required = (("region", "base_url"),)
+    history_lags = True
+    places: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("socket", "wss://api.{region}/v2/guest/webmessaging/events"),
+        ("typing", "https://api.{region}/api/v2/conversations/messaging/external-contacts/{guest}/typing"),
+    )
+
+    def default_rest(self) -> str:
+        return f"https://api.{self.need('region')}"
+
+    def default_socket(self) -> str:
+        return f"wss://api.{self.need('region')}"
+
+    @abstractmethod
+    def messages(self, session: Session) -> str:
+        """The address of this session's messages."""
+
+    @abstractmethod
+    def watched(self, session: Session) -> dict[str, str]:
+        """What the events socket is asked to show."""
+
+    def door(self, session: Session) -> SocketAddress:
+        url = self.socket("/v2/guest/webmessaging/events")
+        return SocketAddress(
+            f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self.watched(session))}", credential="guest"
+        )
+
+    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+        """The guest has nothing to say first: the upgrade carried the token."""
+        yield from answered(frame_request(None, lambda heard: isinstance(heard, Opened), "socket"))
+        return replace(session, new_session=False)
+
+    def send(self, session: Session, message: Outgoing) -> Flow[Message]:
+        body = {"text": message.text, "messageId": message.key}
+        request = Request("POST", self.messages(session), "send", json=body, credential="guest", idempotent=True)
+        stored = (yield from http_request(request)).object()
+        what = "accepted message"
+        return Message(
+            id=required(stored, "messageId", str, what),
+            direction="inbound",
+            text=message.text,
+            time=read_time(stored, what),
+            key=message.key,
+            sender=Sender("guest"),
+            sequence=required(stored, "sequenceNumber", int, what),
+            raw=stored,
+        )
+
+    def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
+        def read(last: str | None) -> Flow[tuple[HistoryPage, int]]:
+            """What follows a number, and the highest number there is."""
+            query = {"lastSequenceNumber": last or "0", "limit": str(min(limit, LIMIT))}
+            url = self.messages(session)
+            request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
+            body = (yield from http_request(request)).object()
+            items = tuple(_read(item, "history", "history") for item in required(body, "messages", list, "history"))
+            highest = required(body, "lastSequenceNumber", int, "history")
+            before = int(last or 0)
+            if not items:
+                return HistoryPage((), short_of=highest if highest > before else None), highest
+            reached = items[-1].sequence or 0
+            if reached <= before:
+                raise Unreadable(f"history does not advance beyond number {before}")
+            return HistoryPage(items, next=str(reached) if reached < highest else None), highest
+
+        def page(last: str | None) -> Flow[HistoryPage]:
+            found, _ = yield from read(last)
+            return found
+
+        if cursor is not None or after is None:
+            return (yield from page(cursor))
+        if after.sequence is None:
+            return (yield from from_start(page, after))
+        found, highest = yield from read(str(after.sequence))
+        first = found.items[0] if found.items else None
+        skips = isinstance(first, Message) and first.sequence != after.sequence + 1
+        return replace(found, anchored=not (skips or highest < after.sequence))
+
+    def typing(self, session: Session) -> Flow[None]:
+        path = f"/api/v2/conversations/messaging/external-contacts/{id_in_path(session, 'guest')}/typing"
+        yield from http_request(Request("POST", self.rest(path), "typing", credential="guest"))
+
+    def decode(self, frame: Frame, session: Session) -> Sequence[Incoming]:
+        value = frame_object(frame)
+        kind = value.get("type")
+        if kind == "message":
+            return (_read(required(value, "message", dict, "message frame"), "message frame"),)
+        if kind == "connected":
+            return (Opened(value),)
+        if kind == "typing":
+            return (Typing(read_sender(value.get("from"))),)
+        if kind == "tokenExpired":
+            return (SessionEvent("token_expired"),)
+        return (Unknown(str(kind), value),)
+
+    def status_failure(
+        self, status: int, service_code: str | int | None, request: Request
+    ) -> tuple[type[Failure], str]:
+        """A refused token is the end here: nothing can renew it."""
+        if status == 401 and request.route != "create":
+            return Unauthorised, "auth.no_refresh"
+        return super().status_failure(status, service_code, request)
+
+
+def _read(value: Json, what: str, source: Source = "live") -> Message:
+    return read_message(value, what, id="messageId", key="messageId", sequence="sequenceNumber", source=source)

@@ -1,0 +1,641 @@
+"""Performing a dialect's flows: requests, turns, credentials, and when to try again.
+
+Knows: the order of things around one exchange: authorise, ask, on 401 renew once, on 429 wait as
+told, on a passing fault try again, all under one deadline. Must not know: any dialect's wire, what
+an answer means, listening, sending policy.
+
+Retries run on tenacity, loaded when the first failure makes it necessary; the waits are ours,
+because full jitter, `Retry-After` and the deadline must agree (reliability.md §2.5, §6.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from guestctl.core.clock import Clock, Deadline
+from guestctl.core.errors import (
+    Conflict,
+    Failure,
+    NetworkError,
+    RateLimited,
+    SessionOver,
+    TimedOut,
+    Unauthorised,
+    Unsupported,
+    UsageError,
+)
+from guestctl.core.model import (
+    OVER,
+    Credential,
+    CredentialKind,
+    Message,
+    Position,
+    Profile,
+    Secret,
+    Session,
+    SessionState,
+)
+from guestctl.core.values import Json
+from guestctl.core.version import __version__
+from guestctl.core.wire import Flow, Frame, FrameRequest, HttpRequest, HttpResponse, Incoming, Rejection, Request
+from guestctl.dialects.base import Dialect, HistoryPage
+from guestctl.dialects.capabilities import Backoff
+from guestctl.engine.session_socket import SessionSocket
+from guestctl.storage.state import State, owner_of
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from guestctl.transport.http import Http
+    from guestctl.transport.network import Network, Observer
+
+T = TypeVar("T")
+
+USER_AGENT = f"guestctl/{__version__}"
+#: Tries of one request whose failure may pass; retries after 429 (other-apis.md, "Shared rules").
+TRIES = 4
+LIMIT_RETRIES = 3
+#: Seconds to go on asking a session that another connection has locked (other-apis.md, guest-sessions).
+LOCK_PATIENCE = 5.0
+#: Seconds to go on reading a history that lags behind what the service has told, and between two reads.
+LAG_PATIENCE, LAG_PAUSE = 5.0, 0.25
+#: A renewal ahead of time gets at most so many seconds, and at most this part of what the command has left;
+#: one that failed is tried again so many seconds later.
+AHEAD, AHEAD_PART, AHEAD_AGAIN = 5.0, 0.25, 15.0
+#: Seconds for a renewal that something waits for, where there is no deadline to halve.
+RENEWAL = 15.0
+#: How long a message that is kept to be answered may be, as JSON.
+OFFER_LENGTH = 64 * 1024
+
+
+@dataclass
+class Connector:
+    """Opens connections: one network, one HTTP session, made on first use."""
+
+    network: Callable[[], Network]
+    clock: Clock
+    observer: Observer | None = None
+    _http: Http | None = None
+
+    @property
+    def http(self) -> Http:
+        if self._http is None:
+            from guestctl.transport.http import Http
+
+            self._http = Http(self.network(), self.clock, observer=self.observer, user_agent=USER_AGENT)
+        return self._http
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+
+
+@dataclass
+class SessionEngine:
+    """Performs flows for one session under one name. Keeps `session` current and stored.
+
+    `line` is the attached socket, when there is one; `open_line` makes one when a turn needs it.
+    """
+
+    dialect: Dialect
+    connector: Connector
+    state: State
+    scope: str
+    clock: Clock
+    random: Random
+    notice: Callable[[str], None]
+    session: Session
+    line: SessionSocket | None = None
+    open_line: Callable[[Deadline], SessionSocket] | None = None
+    lock_patience: float = LOCK_PATIENCE
+    #: Told (bytes done, bytes in all) while a body is sent.
+    progress: Callable[[int, int], None] | None = None
+    #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
+    _renewing: set[CredentialKind] = field(default_factory=set)
+    #: How often the service was asked for a new one.
+    _renewals: int = 0
+    _oauth: Credential | None = None
+    #: When (monotonic) a new token was had with which no socket has been opened yet.
+    in_vain_since: float | None = None
+    #: When a renewal ahead of time may be tried again, in monotonic seconds.
+    _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
+    #: Until when (monotonic) the present reading of history waits for what lags; the number last waited for in vain.
+    _patient_until: float | None = None
+    _given_up: int = 0
+
+    # --- flows ---
+
+    def perform(self, flow: Flow[T], deadline: Deadline, *, line: SessionSocket | None = None) -> T:
+        """Run a flow to its result. `line` is used for its turns instead of the session's own. A failure that
+        says what has become of the session is noted."""
+        answer: Any = None
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    answer = self._step(step, deadline, line)
+                except Failure as failure:
+                    step = flow.throw(failure)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        except Failure as failure:
+            self.heard_of(failure)
+            raise
+
+    def heard_of(self, failure: Failure) -> None:
+        """Note what a failure says of the session as a whole."""
+        state = _SAYS.get(failure.code)
+        if state is not None and self.session.state not in {"draft", *OVER}:
+            self.keep(replace(self.session, state=state))
+
+    def _step(self, step: HttpRequest | FrameRequest, deadline: Deadline, line: SessionSocket | None) -> object:
+        if isinstance(step, HttpRequest):
+            return self.call(step.request, deadline)
+        if line is not None:
+            return line.ask(step, deadline)
+        return self._told(step, deadline)
+
+    def _told(self, step: FrameRequest, deadline: Deadline) -> Incoming | None:
+        """Said on the session's own socket; again, if nothing but the rate was wrong with it. A message is
+        repeated by whoever knows what becomes of messages."""
+        limited = 0
+        while True:
+            heard = self.attached(deadline).ask(step, deadline)
+            if step.message or not isinstance(heard, Rejection) or not isinstance(heard.failure, RateLimited):
+                return heard
+            limited += 1
+            wait, left = heard.failure.retry_after or 1.0, deadline.remaining()
+            if limited > LIMIT_RETRIES or (left is not None and wait > left):
+                return heard
+            self.again(step.route, wait, heard.failure)
+            self.clock.sleep(wait)
+
+    def attached(self, deadline: Deadline) -> SessionSocket:
+        """The session's socket, opened and attached if it is not."""
+        if self.line is None:
+            if self.open_line is None:
+                raise Unsupported(f"the {self.dialect.name} API has no socket", api=self.dialect.name)
+            self.line = self.open_line(deadline)
+        return self.line
+
+    def page(self, after: Position | None, cursor: str | None, deadline: Deadline, *, known: int = 0) -> HistoryPage:
+        """One page of the session's history (see `Dialect.history`).
+
+        One that is short of what the service tells of is read again, all in all for a bounded time from a reading's
+        first page (which has no cursor) to its last, unless the number is `known`. What has not come by then is
+        told, and not waited for again.
+        """
+        size = self.dialect.page_size
+        if cursor is None:
+            self._patient_until = None
+        while True:
+            page = self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=size), deadline)
+            if page.short_of is None or page.short_of <= max(known, self._given_up):
+                return page
+            now, left = self.clock.monotonic(), deadline.remaining()
+            if self._patient_until is None:
+                self._patient_until = now + LAG_PATIENCE
+            if now >= self._patient_until or (left is not None and left <= LAG_PAUSE):
+                self._given_up = page.short_of
+                self.notice(f"history does not show all there is yet: the service tells of number {page.short_of}")
+                return page
+            self.clock.sleep(LAG_PAUSE)
+
+    # --- requests ---
+
+    def call(self, request: Request, deadline: Deadline) -> HttpResponse:
+        """One request, retried where that can help. Raises what the service or the network said."""
+        attempts = Attempts(self, request, deadline)
+        try:
+            return attempts.run(lambda: self._authorised(request, deadline))
+        except Failure as failure:
+            # A refresh inside another request has had its tries: that request does not multiply them.
+            failure.retried = True
+            failure.doubtful = attempts.doubtful
+            raise
+
+    def _authorised(self, request: Request, deadline: Deadline) -> HttpResponse:
+        kind = request.credential
+        try:
+            credential = self.credential(kind, deadline) if kind else None
+        except Failure as failure:
+            # Of this request, nothing has left.
+            if isinstance(failure, NetworkError):
+                failure.written = False
+            if request.route == "send":
+                failure.delivery = "not_sent"
+            raise
+        reply = self._ask(request, credential, deadline)
+        asked = self._renewals
+        # One new token is asked for. What another process has been given is tried first, and may be dead, too.
+        while reply.status == 401 and kind and credential and kind not in self._renewing and self._renewals == asked:
+            refusal = self.dialect.refusal(request, reply)
+            try:
+                credential = self.replacement(kind, deadline, stale=credential)
+            except Unsupported:
+                raise refusal from None
+            except NetworkError as failure:
+                failure.written = False  # the service has refused what it got
+                raise
+            backoff = self.dialect.renewal
+            if backoff is not None and kind == "guest":
+                self.clock.sleep(deadline.bound(jittered(self.random, 0, base=backoff.base, cap=backoff.cap)))
+            reply = self._ask(request, credential, deadline)
+        if reply.ok:
+            return reply
+        raise self.dialect.refusal(request, reply)
+
+    def _ask(self, request: Request, credential: Credential | None, deadline: Deadline) -> HttpResponse:
+        self._pace(deadline)
+        headers = dict(request.headers)
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
+        if self.dialect.traceparent:
+            headers["traceparent"] = self.dialect.traceparent
+        return self.connector.http.perform(request, headers=headers, deadline=deadline, progress=self.progress)
+
+    def _pace(self, deadline: Deadline) -> None:
+        """Take a place in the profile's shared request budget, where the API declares one."""
+        rate = self.dialect.request_rate
+        if rate is not None:
+            self._book(f"{self.scope}/requests", rate.count, rate.period, deadline)
+
+    def wait_for_place(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
+        """Book one place of the session's budget of this name. Raises RateLimited when it cannot fit."""
+        self._book(f"{owner_of(self.scope, self.session)}/{budget}", count, period, deadline)
+
+    def _book(self, bucket: str, count: int, period: float, deadline: Deadline) -> None:
+        """Book one place of a budget shared by all processes."""
+        while True:
+            wait = self.state.take(bucket, count, period)
+            if wait <= 0:
+                return
+            left = deadline.remaining()
+            if left is not None and wait > left:
+                raise RateLimited(
+                    f"the limit of {count} in {period:g} s leaves no room before the deadline",
+                    api=self.dialect.name,
+                    retry_after=round(wait, 3),
+                )
+            self.clock.sleep(wait)
+
+    def wait_to_send(self, deadline: Deadline) -> None:
+        """Take a place in the session's message budget, where the API declares one."""
+        rate = self.dialect.send_rate
+        if rate is not None:
+            self.wait_for_place("sends", rate.count, rate.period, deadline)
+
+    def turn(self, what: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """The session's lock of this name, among all processes, whatever the session is called by then."""
+        return self.state.lock(what, deadline, owner=owner_of(self.scope, self.session))
+
+    # --- credentials ---
+
+    def credential(self, kind: CredentialKind, deadline: Deadline) -> Credential | None:
+        """A credential that is good now, renewed ahead of its expiry. While one is being renewed, the old
+        one (or none) authorises that. Raises SessionOver when the session's token was never written
+        down (`store_tokens: memory`) and this API gives no other."""
+        held = self._held(kind)
+        margin = self.dialect.margins.get(kind, 0.0)
+        renewing = kind in self._renewing
+        if held is None and kind == "guest" and (renewing or self.dialect.refreshable(self.session) != "guest"):
+            raise not_stored(self.session)
+        if renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
+            return held
+        try:
+            if held is not None and held.fresh_at(self.clock.now(), 0.0):
+                renewed = self.ahead(kind, deadline, held)
+                if renewed is not None or held.fresh_at(self.clock.now(), 0.0):
+                    return renewed or held
+            return self.replacement(kind, deadline, stale=held)
+        except Unsupported:
+            # An API without refresh: let the service say what it thinks of the old one.
+            return held
+
+    def _held(self, kind: CredentialKind) -> Credential | None:
+        if kind == "oauth":
+            return self._oauth or self.state.get_credential(self._oauth_scope, "oauth")
+        return self.session.credential(kind)
+
+    def ahead(self, kind: CredentialKind, deadline: Deadline, held: Credential) -> Credential | None:
+        """`held` renewed before its time, where that is soon done. None: go on with it, and ask again later.
+
+        Nothing waits for another process here, and little for the service: what is still good will do.
+        Raises what ends a renewal for good, once the old one has expired too.
+        """
+        if self.clock.monotonic() < self._ahead_at.get(kind, 0.0):
+            return None
+        left = deadline.remaining()
+        within = deadline.sooner(AHEAD if left is None else min(AHEAD, left * AHEAD_PART))
+        try:
+            return self.renew(kind, within, stale=held, wait=False)
+        except (UsageError, Unsupported):
+            raise
+        except Failure as failure:
+            passing = isinstance(failure, (NetworkError, TimedOut, RateLimited))
+            if not passing and not held.fresh_at(self.clock.now(), 0.0):
+                raise
+            if failure.code != "timeout.busy":
+                self.notice(f"the {kind} token could not be renewed yet: {failure.message}")
+                self._ahead_at[kind] = self.clock.monotonic() + AHEAD_AGAIN
+            return None
+
+    def replacement(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
+        """As `renew`, for something that waits for it: in half of the time left, since without the other
+        half a new token would be of no use, and so that whoever waits for us gets a try too."""
+        left = deadline.remaining()
+        return self.renew(kind, deadline.sooner(RENEWAL if left is None else left / 2), stale=stale)
+
+    def worth_renewing(self, kind: CredentialKind, stale: Credential | None) -> bool:
+        """Whether another token may open a socket where this one did not: one that another process was given
+        may, and one asked for now, unless the last one asked for did not help either and that is not long ago."""
+        since = self.in_vain_since
+        if since is None or self.clock.monotonic() - since >= AHEAD_AGAIN:
+            return True
+        found, _ = self._stored(kind)
+        return found is not None and found != stale
+
+    def renew(
+        self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None, wait: bool = True
+    ) -> Credential:
+        """A credential other than `stale`. One process asks the service; the others take its result.
+
+        Raises NetworkError when another one asks and has no answer by the deadline; without `wait`,
+        TimedOut `timeout.busy` at once.
+        """
+        owner = self.scope if kind == "oauth" else owner_of(self.scope, self.session)
+        with ExitStack() as held:
+            try:
+                turn = self.state.lock(f"renew {kind}", deadline if wait else deadline.sooner(0.0), owner=owner)
+                held.enter_context(turn)
+            except TimedOut as busy:
+                if not wait:
+                    raise
+                failure = NetworkError(
+                    f"another guestctl process asks for a new {kind} token and has had no answer yet",
+                    api=self.dialect.name,
+                )
+                failure.retried = True  # this was the wait
+                raise failure from busy
+            found, used = self._stored(kind)
+            if found is not None and found != stale and found.fresh_at(self.clock.now(), 0.0):
+                if kind == "oauth":
+                    self._oauth = found
+                else:
+                    self.session = replace(self.session.having(found), used_token=used)
+                return found
+            self._renewing.add(kind)
+            self._renewals += 1
+            try:
+                if kind == "oauth":
+                    return self._grant(deadline)
+                if kind == "history":
+                    self.attached(deadline)  # it is asked for there; what opening it tells of the session stands
+                self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
+            finally:
+                self._renewing.discard(kind)
+        renewed = self.session.credential(kind)
+        if renewed is None:
+            raise Unauthorised(f"the service gave no new {kind} token", api=self.dialect.name)
+        if kind == self.dialect.refreshable(self.session):
+            self.log("token_refreshed", kind=kind)
+        return renewed
+
+    @property
+    def _oauth_scope(self) -> str:
+        return oauth_scope(self.scope, self.dialect.profile)
+
+    def _grant(self, deadline: Deadline) -> Credential:
+        """The profile's OAuth client, exchanged; shared by every session of the scope."""
+        self._oauth = self.perform(self.dialect.oauth(), deadline)
+        if self.dialect.profile.store_tokens != "memory":
+            self.state.put_credential(self._oauth_scope, self._oauth)
+        return self._oauth
+
+    def _stored(self, kind: CredentialKind) -> tuple[Credential | None, str | None]:
+        """As another process may have left it; and which token it opened a socket with."""
+        if kind == "oauth":
+            return self.state.get_credential(self._oauth_scope, "oauth"), None
+        stored = self.state.find(self.scope, self.session)
+        if stored is None:
+            return None, self.session.used_token
+        held = stored.credential(kind)
+        if held is not None and stored.ids != self.session.ids:
+            self.session = stored
+        return held, stored.used_token
+
+    # --- memory ---
+
+    def keep(self, session: Session) -> None:
+        """Make this the session, and store it (without its tokens, where the profile says so).
+
+        A token that another process has renewed or got meanwhile is not overwritten; a session that it has
+        ended stays over, and what was revoked with that does not come back. A session that was renamed
+        meanwhile is followed; one that was forgotten stays so, and whichever has taken its name is left alone.
+        Of one that turns out to have expired, now is the latest that can be said for when.
+        """
+        before = self.session
+        if session.state == "expired" != before.state:
+            now = self.clock.now()
+            session = replace(session, expires_at=now if session.expires_at is None else min(now, session.expires_at))
+        in_memory = self.dialect.profile.store_tokens == "memory"
+
+        def kept(session: Session) -> Session:
+            self.session = session
+            return replace(session, credentials={}) if in_memory else session
+
+        if self.session.state == "draft":
+            self.state.put(self.scope, kept(session))
+        elif not self.state.amend(self.scope, session, lambda stored: kept(_merged(session, stored, before))):
+            self.session = session
+        if self.session.state in OVER and before.state not in OVER:
+            self.log("session_terminated", state=self.session.state)
+
+    def again(self, route: str, wait: float, why: BaseException | None) -> None:
+        """Tell whoever watches the exchange that something is tried again, in how many seconds and why."""
+        if self.connector.observer is not None:
+            cause = why.message if isinstance(why, Failure) else None
+            code = why.code if isinstance(why, Failure) else None
+            told = {"route": route, "wait": round(wait, 3), "why": cause, "code": code}
+            self.connector.observer("retry", told)
+
+    def secrets(self) -> Iterator[Secret]:
+        """All that authorises here, stored or not, for whoever must keep it from being shown."""
+        for credential in (*self.session.credentials.values(), self._oauth):
+            if credential is not None:
+                yield credential.secret
+                if credential.refresh is not None:
+                    yield credential.refresh
+
+    def remember(self, message: Message) -> None:
+        """Keep what a message offers where history will not show it, so that a later command can answer it."""
+        rich = self.dialect.rich
+        if rich is not None and rich.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
+            self.keep(replace(self.session, offer=message.raw))
+
+    def remembered(self) -> Message | None:
+        """The message last remembered."""
+        if self.session.offer is None:
+            return None
+        heard = self.dialect.decode(Frame(json.dumps(self.session.offer), self.clock.now()), self.session)
+        return next((one for one in heard if isinstance(one, Message)), None)
+
+    def log(self, event: str, **details: object) -> None:
+        self.state.log(self.scope, self.session, event, details)
+
+
+def oauth_scope(scope: str, profile: Profile) -> str:
+    """Under what the grant of a profile's OAuth client is stored: with another client it is another grant."""
+    client = [profile.client_id or "", profile.client_secret.reveal() if profile.client_secret else ""]
+    return f"{scope}/{hashlib.sha256(json.dumps(client).encode()).hexdigest()[:16]}"
+
+
+def not_stored(session: Session) -> SessionOver:
+    """Why a session without its token is of no use."""
+    return SessionOver(
+        f"the token of session {session.name!r} was not stored (store_tokens: memory)",
+        code="session.no_token",
+        api=session.api,
+    )
+
+
+#: Codes of failures that say what has become of the session.
+_SAYS: dict[str, SessionState] = {
+    "conflict.ended": "ended",
+    "conflict.read_only": "read_only",
+    "session.expired": "expired",
+    "session.cleared": "cleared",
+    "session.logged_out": "ended",
+}
+#: What the service tells of a session, or what is remembered of it, each by itself.
+_TOLD = ("state", "new_session", "expires_at", "limits", "used_token", "offer")
+
+
+def _merged(session: Session, stored: Session, before: Session) -> Session:
+    """What we change, in what is stored: another process may have changed the rest meanwhile. `before`: what
+    we knew till now."""
+    theirs_still = {
+        field: getattr(stored, field) for field in _TOLD if getattr(session, field) == getattr(before, field)
+    }
+    session = replace(session, name=stored.name, notes=_merged_notes(session, stored, before), **theirs_still)
+    for kind, theirs in stored.credentials.items():
+        ours = session.credentials.get(kind)
+        if ours is not None and _newer(theirs, ours):
+            session = replace(session.having(theirs), ids=stored.ids)
+        elif ours == before.credentials.get(kind) and session.state not in OVER:  # it is not ours that is new
+            session = session.having(theirs)
+    if stored.state in OVER:
+        left = {kind: held for kind, held in session.credentials.items() if kind in stored.credentials}
+        session = replace(session, credentials=left, state=session.state if session.state in OVER else stored.state)
+    return session
+
+
+def _merged_notes(session: Session, stored: Session, before: Session) -> dict[str, Json]:
+    ours = {key for key in (*session.notes, *before.notes) if session.notes.get(key) != before.notes.get(key)}
+    kept = {key: value for key, value in stored.notes.items() if key not in ours}
+    return kept | {key: value for key, value in session.notes.items() if key in ours}
+
+
+def _newer(theirs: Credential, ours: Credential) -> bool:
+    return theirs.expires_at is not None and ours.expires_at is not None and theirs.expires_at > ours.expires_at
+
+
+@dataclass
+class Attempts:
+    """The tries of one request or upgrade: which failures are worth another, and how long to wait before it."""
+
+    exchange: SessionEngine
+    request: Request
+    deadline: Deadline
+    limited: int = 0
+    failed: int = 0
+    locked_since: float | None = None
+    #: A try left, and nobody knows what became of it.
+    doubtful: bool = False
+
+    def run(self, once: Callable[[], T]) -> T:
+        try:
+            return once()
+        except Failure as first:
+            if not self.worth_another(first):
+                raise
+            failures = [first]
+
+        from tenacity import Retrying, retry_if_exception
+
+        def again() -> T:
+            if failures:
+                raise failures.pop()
+            return once()
+
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Failure) and self.worth_another(error)),
+            wait=self._wait,
+            stop=self._hopeless,
+            sleep=self.exchange.clock.sleep,
+            reraise=True,
+        )
+        return retrying(again)
+
+    @property
+    def _renewal(self) -> Backoff | None:
+        """The API's own pace of a refresh, when this is one."""
+        return self.exchange.dialect.renewal if self.request.route == "refresh" else None
+
+    def worth_another(self, failure: Failure) -> bool:
+        self.doubtful |= isinstance(failure, NetworkError) and failure.written
+        if failure.retried:
+            return False
+        backoff = self._renewal
+        if isinstance(failure, RateLimited):
+            return self.limited < (LIMIT_RETRIES if backoff is None else backoff.tries - 1)
+        if isinstance(failure, Conflict) and failure.code == "conflict.locked":
+            since = self.locked_since
+            if self.exchange.lock_patience <= 0:
+                return False
+            return since is None or self.exchange.clock.monotonic() - since < self.exchange.lock_patience
+        if isinstance(failure, NetworkError) and failure.transient:
+            tries = TRIES if backoff is None else backoff.tries
+            return self.failed < tries - 1 and (self.request.idempotent or not failure.written)
+        return False
+
+    def _wait(self, state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        exchange = self.exchange
+        backoff, asked = self._renewal, failure.retry_after if isinstance(failure, Failure) else None
+        if isinstance(failure, RateLimited):
+            self.limited += 1
+            if backoff is None:
+                return 1.0 if asked is None else asked
+            return max(asked or 0.0, jittered(exchange.random, self.limited, base=backoff.base, cap=backoff.cap))
+        if isinstance(failure, Conflict):
+            if self.locked_since is None:
+                self.locked_since = exchange.clock.monotonic()
+            return exchange.random.uniform(0.2, 0.5)
+        self.failed += 1
+        base, cap = (0.5, exchange.dialect.profile.retry.cap) if backoff is None else (backoff.base, backoff.cap)
+        return max(asked or 0.0, jittered(exchange.random, self.failed - 1, base=base, cap=cap))
+
+    def _hopeless(self, state: RetryCallState) -> bool:
+        """A wait that does not fit before the deadline ends the command now, with the last failure."""
+        left = self.deadline.remaining()
+        wait = state.upcoming_sleep
+        if left is not None and wait > left:
+            return True
+        failure = state.outcome.exception() if state.outcome else None
+        self.exchange.again(self.request.route, wait, failure)
+        self.exchange.notice(f"{self.request.route}: trying again in {wait:.1f} s")
+        return False
+
+
+def jittered(random: Random, attempt: int, *, base: float, cap: float) -> float:
+    """Full jitter: uniform(0, min(cap, base·2^attempt)) seconds; attempts count from 0."""
+    return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt, 30)))

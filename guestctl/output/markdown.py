@@ -1,0 +1,114 @@
+"""Markdown of a bot or an agent as styled lines, for a terminal with colour.
+
+Knows: which Markdown a terminal can show, and that nothing of it may steer the terminal: every
+piece is made visible after parsing, so that no entity smuggles anything in. Must not know: widths,
+streams, whether the deployment has Markdown. Parsing is markdown-it-py's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+from guestctl.output.rich_content_lines import address
+from guestctl.output.terminal import visible
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
+
+#: Visible text, and its SGR codes ("" for none).
+Span: TypeAlias = tuple[str, str]
+
+#: Without any of this a text is the same with Markdown and without.
+_MARKED = re.compile(r"[*_`\[~#>\\&<]|^\s*(?:[-+]|\d+[.)])\s|^\s*[-=]{2,}\s*$", re.MULTILINE)
+#: A longer text is shown as it is.
+_LONGEST = 20_000
+_CODES = {"strong": "1", "em": "3", "s": "9", "link": "4"}
+
+
+def spans(text: str) -> list[list[Span]] | None:
+    """The lines of a text, each in styled pieces; None when there is no Markdown in it."""
+    if len(text) > _LONGEST or not _MARKED.search(text):
+        return None
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("strikethrough")
+    writer = _Writer(text)
+    for token in parser.parse(text):
+        writer.block(token)
+    return writer.lines
+
+
+class _Writer:
+    def __init__(self, text: str) -> None:
+        self.lines: list[list[Span]] = []
+        self._source = text.split("\n")
+        #: What stands before each line, and what instead before the next one (a list's marker).
+        self._margins: list[str] = []
+        self._marker: str | None = None
+        self._heading = False
+
+    def block(self, token: Token) -> None:
+        kind = token.type
+        if token.map and kind != "inline" and self.lines and self.lines[-1]:
+            # The blank lines of the source, but never two together.
+            self.lines += [] if self._source[token.map[0] - 1].strip() else [[]]
+        if kind == "list_item_open":
+            self._marker = f"{token.info}. " if token.info else "- "
+            self._margins.append(" " * len(self._marker))
+        elif kind == "blockquote_open":
+            self._margins.append("| ")
+        elif kind in {"list_item_close", "blockquote_close"}:
+            self._margins.pop()
+            self._marker = None
+        elif kind in {"heading_open", "heading_close"}:
+            self._heading = kind == "heading_open"
+        elif kind in {"fence", "code_block"}:
+            for code in token.content.rstrip("\n").split("\n"):
+                self._line([(visible(code, lines=True), "")])
+        elif kind == "hr":
+            self._line([("----", "")])
+        elif kind == "inline":
+            for line in _inline(token.children or [], "1" if self._heading else ""):
+                self._line(line)
+
+    def _line(self, pieces: list[Span]) -> None:
+        margins = self._margins
+        if self._marker is not None:
+            margins, self._marker = [*margins[:-1], self._marker], None
+        margin = "".join(margins)
+        self.lines.append([(margin, ""), *pieces] if margin else pieces)
+
+
+def _inline(tokens: list[Token], base: str) -> list[list[Span]]:
+    lines: list[list[Span]] = [[]]
+    on: list[str] = [base] if base else []
+    links: list[tuple[str, int, int]] = []
+
+    def put(text: str) -> None:
+        if text:
+            lines[-1].append((visible(text), ";".join(dict.fromkeys(on))))
+
+    for token in tokens:
+        name = token.type.removesuffix("_open").removesuffix("_close")
+        if token.type in {"softbreak", "hardbreak"}:
+            lines.append([])
+        elif token.type == "code_inline":
+            put(f"`{token.content}`")
+        elif token.type == "image":
+            put(f"(image) {token.content} ".replace("  ", " "))
+            lines[-1].append((address(str(token.attrGet("src") or "")), ""))
+        elif name in _CODES and token.nesting == 1:
+            on.append(_CODES[name])
+            if name == "link":
+                links.append((str(token.attrGet("href") or ""), len(lines) - 1, len(lines[-1])))
+        elif name in _CODES and token.nesting == -1:
+            on.remove(_CODES[name])
+            if name == "link" and links:
+                href, line, piece = links.pop()
+                words = "".join(text for text, _ in lines[line][piece:]) if line == len(lines) - 1 else ""
+                if words != visible(href):
+                    lines[-1].append((f" {address(href)}", ""))
+        else:
+            put(token.content)
+    return lines

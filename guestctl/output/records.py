@@ -1,0 +1,268 @@
+"""The stable shapes: every value guestctl shows, as a JSON-able dict (contract.md §4).
+
+Knows: field names and their order. Must not know: formats, streams, terminals, colour. The
+shapes are a promise; `schema` describes them and `tests/unit/test_records.py` pins them by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from guestctl.core.clock import rfc3339
+from guestctl.core.model import (
+    Attachment,
+    Connection,
+    Delivery,
+    Event,
+    Gap,
+    Message,
+    Option,
+    Presence,
+    Sender,
+    Session,
+    SessionEvent,
+    Typing,
+    Unknown,
+)
+from guestctl.core.values import Json
+
+if TYPE_CHECKING:
+    from guestctl.core.errors import Failure
+    from guestctl.core.results import Report
+
+Record: TypeAlias = dict[str, Any]
+
+#: What `listen --only` may name.
+EVENT_KINDS = ("message", "typing", "presence", "connection", "session", "gap", "unknown")
+#: What `listen` prints unless told otherwise.
+USUAL_KINDS = frozenset({"message", "presence", "session", "gap", "unknown"})
+
+
+def session_record(session: Session, *, show_token: bool = False) -> Record:
+    """A session; `token` only when asked for by name."""
+    guest = session.credential("guest")
+    ids = {"conversation": None, "guest": None, **session.ids}
+    record: Record = {
+        "kind": "session",
+        "name": session.name,
+        "api": session.api,
+        "profile": session.profile,
+        "ids": ids,
+        "state": session.state,
+        "new_session": session.new_session,
+        "read_only": session.read_only,
+        "created_at": _moment(session.created_at),
+        "expires_at": _moment(session.expires_at),
+        "token_expires_at": _moment(guest.expires_at if guest else None),
+    }
+    if show_token:
+        record["token"] = guest.secret.reveal() if guest else None
+    return record
+
+
+def unreadable_record(name: str, api: str, profile: str) -> Record:
+    """A stored session of which no more than this can be told: its record cannot be read."""
+    nothing = session_record(Session(api=api, profile=profile, name=name, new_session=False))
+    return {**nothing, "state": "unreadable", "created_at": None}
+
+
+def resumed_record(session: Session, missed: Iterable[Message], *, raw: bool = False) -> Record:
+    """What `resume` found: the session, and what was missed since the last line seen."""
+    return {**session_record(session), "missed": [message_record(m, session.name, raw=raw) for m in missed]}
+
+
+def message_record(message: Message, session: str, *, raw: bool = False) -> Record:
+    """A message. `raw` adds the service's own object, its secrets masked."""
+    record: Record = {
+        "kind": "message",
+        "id": message.id,
+        "key": message.key,
+        "session": session,
+        "direction": message.direction,
+        "from": _sender(message.sender),
+        "text": message.text,
+        "time": message.time,
+        "source": message.source,
+        "content": _masked(message.content),
+        "options": [_option(option) for option in message.options],
+        "attachments": [_attachment(attachment) for attachment in message.attachments],
+    }
+    if raw:
+        record["raw"] = _masked(message.raw)
+    return record
+
+
+def sent_record(
+    message: Message | None,
+    *,
+    session: str,
+    key: str,
+    text: str,
+    delivery: Delivery,
+    reply: Message | None = None,
+    awaited: bool = False,
+    raw: bool = False,
+) -> Record:
+    """What became of a send. A message that was not accepted has no id; `reply` only when one was awaited."""
+    if message is None:
+        message = Message(id="", direction="inbound", text=text, time=None, key=key, sender=Sender("guest"))
+    record = message_record(message, session, raw=raw)
+    record["id"] = record["id"] or None
+    record["key"] = record["key"] or key
+    record["delivery"] = delivery
+    if awaited:
+        record["reply"] = None if reply is None else message_record(reply, session, raw=raw)
+    return record
+
+
+def event_record(event: Event, session: str, *, at: str, raw: bool = False) -> Record:
+    """Anything a listener sees. `at` stands in where the event carries no time of its own."""
+    record = _EVENTS[type(event)](event, session, at)
+    if raw:
+        record["raw"] = _masked(getattr(event, "raw", None))
+    return record
+
+
+def report_record(report: Report) -> Record:
+    """How long a session has lasted, and what happened in it."""
+    return {
+        "kind": "report",
+        "session": report.session.name,
+        "api": report.session.api,
+        "state": report.session.state,
+        "duration_ms": report.duration_ms,
+        "activity": [
+            {"timestamp": rfc3339(line.at), "event": line.event, "details": dict(line.details)} for line in report.log
+        ],
+    }
+
+
+def error_record(failure: Failure) -> Record:
+    """A failure, as the one JSON object on stderr (contract.md §5)."""
+    return {
+        "error": {
+            "code": failure.code,
+            "exit": int(failure.exit),
+            "message": failure.message,
+            "hint": failure.hint,
+            "api": failure.api,
+            "http_status": failure.http_status,
+            "service_code": failure.service_code,
+            "retry_after": failure.retry_after,
+            "body": failure.body,
+        }
+    }
+
+
+def _message_event(message: Message, session: str, at: str) -> Record:
+    return message_record(message, session)
+
+
+def _typing(event: Typing, session: str, at: str) -> Record:
+    return {
+        "kind": "typing",
+        "session": session,
+        "from": _sender(event.sender),
+        "duration_ms": event.duration,
+        "time": event.time or at,
+    }
+
+
+def _presence(event: Presence, session: str, at: str) -> Record:
+    return {
+        "kind": "presence",
+        "id": event.id,
+        "key": event.key,
+        "session": session,
+        "direction": event.direction,
+        "from": _sender(event.sender),
+        "presence": event.presence,
+        "read_only": event.read_only,
+        "time": event.time or at,
+        "source": event.source,
+    }
+
+
+def _session_event(event: SessionEvent, session: str, at: str) -> Record:
+    return {"kind": "session", "session": session, "change": event.change, "reason": event.reason, "time": at}
+
+
+def _connection(event: Connection, session: str, at: str) -> Record:
+    return {
+        "kind": "connection",
+        "session": session,
+        "state": event.state,
+        "detail": event.detail,
+        "attempt": event.attempt,
+        "delay": event.delay,
+        "close_code": event.close_code,
+        "recovered": event.recovered,
+        "time": at,
+    }
+
+
+def _gap(event: Gap, session: str, at: str) -> Record:
+    return {
+        "kind": "gap",
+        "session": session,
+        "after": event.after,
+        "before": event.before,
+        "reason": event.reason,
+        "time": at,
+    }
+
+
+def _unknown(event: Unknown, session: str, at: str) -> Record:
+    return {"kind": "unknown", "session": session, "label": event.label, "time": at}
+
+
+_EVENTS = cast(
+    "Mapping[type[Event], Callable[[Event, str, str], Record]]",
+    {
+        Message: _message_event,
+        Typing: _typing,
+        Presence: _presence,
+        SessionEvent: _session_event,
+        Connection: _connection,
+        Gap: _gap,
+        Unknown: _unknown,
+    },
+)
+
+
+def _sender(sender: Sender) -> Record:
+    return {"role": sender.role, "name": sender.name}
+
+
+def _option(option: Option) -> Record:
+    return {
+        "text": option.text,
+        "payload": option.payload,
+        "kind": option.kind,
+        "url": option.url,
+        "group": option.group,
+    }
+
+
+def _attachment(attachment: Attachment) -> Record:
+    """The address is left out: it may be a presigned secret. `guestctl download ID` fetches it."""
+    return {
+        "id": attachment.id,
+        "name": attachment.name,
+        "mime": attachment.mime,
+        "size": attachment.size,
+        "media_type": attachment.media_type,
+    }
+
+
+def _moment(epoch: float | None) -> str | None:
+    return None if not epoch else rfc3339(epoch)
+
+
+def _masked(value: Json) -> Json:
+    if not value:
+        return list(value) if isinstance(value, tuple) else value
+    from guestctl.core.redact import Redactor
+
+    return Redactor().value(value)

@@ -1,0 +1,341 @@
+"""How records look to a person: chat lines, cards and tables.
+
+Knows: the record shapes and one terminal's facts; that a person's times are local, of the day in a chat, with
+their offset from UTC elsewhere. Must not know: streams, machine formats, where records come from.
+
+Every string of a record is treated as hostile (reliability.md §8.3, §8.4): it is made visible, folded by us
+and never read as markup, so that no message can pose as another record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from guestctl.core.clock import epoch_of
+from guestctl.core.humanize import size_of, span
+from guestctl.core.model import OVER
+from guestctl.output.records import Record
+from guestctl.output.rich_content_lines import lines as offered
+from guestctl.output.terminal import Terminal, block, fold, visible
+
+_LONGEST_NAME = 40
+_STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33", "bad": "31"}
+
+#: Columns of a list, by record kind: header and path of members.
+_COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "session": (
+        ("NAME", "name"),
+        ("IN USE", "current"),
+        ("STATE", "state"),
+        ("API", "api"),
+        ("PROFILE", "profile"),
+        ("CREATED", "created_at"),
+        ("EXPIRES", "expires_at"),
+    ),
+    "profile": (("NAME", "name"), ("DEFAULT", "default"), ("API", "api"), ("ADDRESS", "address")),
+    "sandbox-session": (
+        ("ID", "id"),
+        ("API", "api"),
+        ("STATE", "state"),
+        ("MESSAGES", "messages"),
+        ("SOCKETS", "sockets"),
+        ("REFRESHES", "refreshes"),
+    ),
+    "explanation": (("CODE", "code"), ("WHAT", "type"), ("MEANING", "meaning"), ("EXIT", "exit"), ("API", "apis")),
+    "schema": (("KIND", "name"), ("DESCRIBES", "title")),
+}
+
+
+class View:
+    """Renders records for one terminal. `now` is epoch seconds, for dates and time left.
+
+    `markdown` says whether the service's people and bots write it; asked when a text may hold some.
+    Without colour Markdown is shown as it was written, which is what it was made for.
+    """
+
+    def __init__(
+        self, terminal: Terminal, now: Callable[[], float], markdown: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._terminal = terminal
+        self._now = now
+        self._markdown = markdown
+
+    # --- streams ---
+
+    def line(self, record: Record) -> str:
+        """One record of a stream: a message as a chat line, anything else as a remark."""
+        if record.get("kind") == "message":
+            return self._chat(record)
+        return self._remark(record)
+
+    def _chat(self, record: Record) -> str:
+        guest = record["direction"] == "inbound"
+        stamp, name = self._stamp(record["time"]), _speaker(record)
+        indent = len(stamp) + 3
+        head = f"{self._paint(stamp, 'dim')} {'>' if guest else '<'} "
+        style = "guest" if guest else "service"
+        body = None if guest else self._marked_up(name, record["text"], indent, style)
+        if body is None:
+            body = block(f"{name}: {record['text']}", indent, self._terminal.width)
+            # The name is painted after folding: style codes have no width and must not be folded. One that was folded
+            # itself stays as it is.
+            if body.startswith(f"{name}:"):
+                body = self._paint(f"{name}:", style) + body.removeprefix(f"{name}:")
+        lines = [head + body]
+        lines += [self._indented(text, indent + 2 * level) for level, text in offered(record)]
+        lines += [self._indented(_file(attachment), indent) for attachment in record["attachments"]]
+        if record.get("delivery", "accepted") != "accepted":
+            lines.append(" " * indent + f"({record['delivery'].replace('_', ' ')})")
+        return "\n".join(lines)
+
+    def _indented(self, text: str, indent: int) -> str:
+        """A line of its own, and its further rows further in."""
+        width = self._terminal.width
+        indent = indent if width is None else min(indent, width // 2)
+        return " " * indent + self._folded(text, indent, further=4)
+
+    def _marked_up(self, name: str, text: str, indent: int, style: str) -> str | None:
+        """Markdown as styled lines; None where there is none, or nobody wants it."""
+        if not self._terminal.colour:
+            return None
+        from guestctl.output.markdown import spans
+
+        lines = spans(text)
+        if not lines or not self._markdown():
+            return None
+        lines[0].insert(0, (" ", ""))
+        lines[0].insert(0, (f"{name}:", _STYLES[style]))
+        width = self._terminal.width
+        room = None if width is None else max(10, width - indent)
+        rows = [row for line in lines for row in _fold_spans(line, room)]
+        return ("\n" + " " * indent).join(
+            "".join(f"\x1b[{codes}m{piece}\x1b[0m" if codes else piece for piece, codes in row) for row in rows
+        )
+
+    def _remark(self, record: Record) -> str:
+        words = _REMARKS.get(str(record.get("kind")), _plain)(record)
+        stamp = self._stamp(record.get("time"))
+        mark = "!" if record.get("kind") == "gap" else "*"
+        style = "warn" if mark == "!" else "dim"
+        return self._paint(f"{stamp} {mark} {self._folded(words, len(stamp) + 3)}", style)
+
+    # --- single results ---
+
+    def card(self, record: Record, more: Mapping[str, Any] | None = None) -> str:
+        """One result, a member a line; times with how far off they are."""
+        rows = [(name, value) for name, value in _flat({**record, **(more or {})}) if name != "kind"]
+        over = record.get("kind") == "session" and record.get("state") in OVER
+        widest = max((len(name) for name, _ in rows), default=0)
+        return "\n".join(
+            f"{self._paint(name.ljust(widest), 'dim')}  "
+            + block(self._member(name, value, over), widest + 2, self._terminal.width)
+            for name, value in rows
+        )
+
+    def _member(self, name: str, value: Any, over: bool) -> str:
+        if value is None or value in ("", [], {}):
+            return "-"
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, (list, tuple)):
+            return "\n".join(self._entry(item) for item in value)
+        if name.endswith("_at") and isinstance(value, str):
+            return f"{when(value)}{self._distance(value, ends=name.endswith('expires_at'), over=over)}"
+        return str(value)
+
+    def _entry(self, item: Any) -> str:
+        if isinstance(item, Mapping):
+            return self._chat(dict(item)) if item.get("kind") == "message" else _plain(item)
+        return str(item)
+
+    def labelled(self, label: str, text: str, style: str | None = None) -> str:
+        """A label of ours, and text whose further lines stand under its first."""
+        shown = self._paint(label, style) if style else label
+        return shown + block(text, len(label), self._terminal.width)
+
+    # --- lists ---
+
+    def table(self, records: Sequence[Record]) -> str:
+        """A list as aligned columns. Folded on a terminal, never cut; one row a line elsewhere."""
+        if not records:
+            return ""
+        columns = _COLUMNS.get(str(records[0].get("kind"))) or tuple(
+            (key.upper().replace("_", " "), key) for key in records[0] if key != "kind"
+        )
+        rows = [[_cell(record.get(path), path) for _, path in columns] for record in records]
+        return layout([header for header, _ in columns], rows, self._terminal)
+
+    # --- pieces ---
+
+    def _folded(self, text: str, indent: int, further: int = 0) -> str:
+        width = self._terminal.width
+        room = None if width is None else max(10, width - indent - further)
+        return ("\n" + " " * (indent + further)).join(fold(text, room))
+
+    def _paint(self, text: str, style: str) -> str:
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._terminal.colour else text
+
+    def _stamp(self, time: str | None) -> str:
+        """Local time of day; with the date when that is not today."""
+        moment = _local(time)
+        if moment is None:
+            return "--:--:--"
+        today = datetime.fromtimestamp(self._now()).date()
+        return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+    def _distance(self, time: str, *, ends: bool, over: bool) -> str:
+        """How far off it is, in brackets; of what `ends` then: whether it has. What is over has no time left."""
+        try:
+            seconds = epoch_of(time) - self._now()
+        except (ValueError, OverflowError):
+            return " (?)"
+        if seconds > 0:
+            return "" if ends and over else f" (in {span(seconds)})"
+        return f" ({'expired ' if ends else ''}{span(-seconds)} ago)"
+
+
+def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list[tuple[str, str]]]:
+    """Styled pieces in rows of at most `room` columns."""
+    rows: list[list[tuple[str, str]]] = []
+    left = list(spans)
+    for row in fold("".join(text for text, _ in spans), room):
+        rows.append([])
+        length = len(row)
+        while left and length >= len(left[0][0]):
+            length -= len(left[0][0])
+            rows[-1].append(left.pop(0))
+        if length:
+            text, codes = left[0]
+            rows[-1].append((text[:length], codes))
+            left[0] = (text[length:], codes)
+    return rows
+
+
+def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> str:
+    """Aligned columns of text that is already visible."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold" if terminal.colour else "", padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(Text(header), overflow="fold", no_wrap=terminal.width is None)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    widest = sum(max(2 * len(cell) for cell in column) + 2 for column in zip(headers, *rows, strict=True))
+    console = Console(
+        file=StringIO(),
+        width=terminal.width or widest,
+        force_terminal=terminal.colour,
+        color_system="standard" if terminal.colour else None,
+        no_color=not terminal.colour,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        legacy_windows=False,
+    )
+    with console.capture() as drawn:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in drawn.get().rstrip("\n").split("\n"))
+
+
+def when(time: str) -> str:
+    """A moment as a person reads it: local time, and how far that is from UTC; what is no time as it is."""
+    moment = _local(time)
+    return visible(time) if moment is None else moment.astimezone().isoformat(" ", "seconds")
+
+
+def _local(time: str | None) -> datetime | None:
+    try:
+        return None if time is None else datetime.fromtimestamp(epoch_of(time))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _speaker(record: Mapping[str, Any]) -> str:
+    sender = record["from"]
+    fallback = "guest" if record.get("direction") == "inbound" else "service"
+    return visible(sender["name"] or sender["role"] or fallback)[:_LONGEST_NAME]
+
+
+def _file(attachment: Mapping[str, Any]) -> str:
+    parts = [attachment["name"] or attachment["mime"] or "unnamed", size_of(attachment["size"])]
+    kind = {"Image": "image", "Video": "video", "Audio": "audio"}.get(attachment["media_type"] or "", "file")
+    named = [*parts, *([attachment["id"]] if attachment["id"] else [])]
+    return f"({kind}) " + ", ".join(visible(part) for part in named)
+
+
+def _typing(record: Mapping[str, Any]) -> str:
+    return f"{_speaker(record)} is typing"
+
+
+def _presence(record: Mapping[str, Any]) -> str:
+    ended = "; the conversation is read-only" if record["read_only"] else ""
+    return f"presence: {visible(record['presence'])}{ended}"
+
+
+def _session(record: Mapping[str, Any]) -> str:
+    reason = f": {visible(record['reason'])}" if record.get("reason") else ""
+    return f"session {record['change'].replace('_', ' ')}{reason}" if "change" in record else _plain(record)
+
+
+def _connection(record: Mapping[str, Any]) -> str:
+    words = record["state"].replace("_", " ")
+    if record["state"] == "retrying" and record["delay"] is not None:
+        words += f" in {record['delay']:.1f} s (attempt {record['attempt']})"
+    if record["close_code"] is not None:
+        words += f" (close {record['close_code']})"
+    if record["recovered"]:
+        words += f", {record['recovered']} recovered"
+    return f"{words}: {visible(record['detail'])}" if record["detail"] else words
+
+
+def _gap(record: Mapping[str, Any]) -> str:
+    ends = (visible(record[end] or "?") for end in ("after", "before"))
+    return f"gap between {' and '.join(ends)}: {visible(record['reason'])}"
+
+
+def _unknown(record: Mapping[str, Any]) -> str:
+    return f"unknown: {visible(record['label'])}"
+
+
+_REMARKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "typing": _typing,
+    "presence": _presence,
+    "session": _session,
+    "connection": _connection,
+    "gap": _gap,
+    "unknown": _unknown,
+}
+
+
+def _plain(record: Mapping[str, Any]) -> str:
+    return "  ".join(_cell(value, name) for name, value in record.items() if name != "kind")
+
+
+def _cell(value: Any, name: str = "") -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, str) and (name.endswith("_at") or name == "timestamp"):
+        return when(value)
+    if isinstance(value, bool):
+        return "*" if value else ""
+    if isinstance(value, Mapping):
+        return " ".join(f"{visible(str(name))}={_cell(member)}" for name, member in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return str(len(value)) if any(isinstance(item, Mapping) for item in value) else ",".join(map(_cell, value))
+    return visible(str(value))
+
+
+def _flat(record: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping) and value:
+            found += _flat(value, f"{above}{name}.")
+        else:
+            found.append((f"{above}{name}", value))
+    return found

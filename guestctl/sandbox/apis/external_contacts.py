@@ -1,0 +1,46 @@
+"""The face of `external-contacts`: guests known by an e-mail address.
+
+Knows: that family's table in other-apis.md. Must not know: the server library, the client's dialect of
+the same name. Typing and the socket are those of `guest_sessions`, where these guests are let in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from guestctl.sandbox.apis import validate
+from guestctl.sandbox.apis.numbered import Numbered
+from guestctl.sandbox.apis.validate import Wrong
+from guestctl.sandbox.interfaces import Route, ServerReply, ServerRequest
+from guestctl.sandbox.world import Conversation
+
+MESSAGING = "/api/v2/conversations/messaging"
+MESSAGES = MESSAGING + "/external-contacts/{guestId}/messages"
+_ADDRESS = re.compile(r"email:[^@\s]+@[^@\s]+")
+
+
+class ExternalContacts(Numbered):
+    """An address is no proof of who writes: each create makes a guest of its own."""
+
+    api = "external-contacts"
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("POST", MESSAGING + "/addresses", "create", self._create),
+            Route("POST", MESSAGES, "send", self.send),
+            Route("GET", MESSAGES, "history", self.history),
+        )
+
+    def _create(self, request: ServerRequest) -> ServerReply:
+        body = validate.body_of(request)
+        address = validate.text(body, "address")
+        if not _ADDRESS.fullmatch(address):
+            raise Wrong(400, "address is not email: and an e-mail address")
+        conversation = self.start(request, {}, {}, {"address": address})
+        answer = {"guestId": conversation.guest_id, "sessionToken": self.grant(conversation).token}
+        self._world.greet(conversation)
+        return ServerReply.json(201, answer)
+
+    def place(self, request: ServerRequest) -> Conversation:
+        return self.known(request, self._world.by_guest(request.params["guestId"]), "guest")

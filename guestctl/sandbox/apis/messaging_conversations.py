@@ -1,0 +1,192 @@
+"""The face of `messaging-conversations`: a public create, `register` on a socket, pages by token.
+
+Knows: that family's table and rules in other-apis.md. Must not know: the server library, the client's
+dialect of the same name.
+
+Trouble with a token closes the socket: 4001 when it has expired (in a register, or while registered),
+1008 when it is none of this conversation or nothing has been registered. Everything else is an `error`
+frame, and the socket stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from guestctl.sandbox.apis import validate
+from guestctl.sandbox.apis.base import GUEST, NOT_ALLOWED, REFUSED_TOKEN, Family, Seat, as_frame
+from guestctl.sandbox.apis.history_pages import ShownMessage
+from guestctl.sandbox.apis.validate import Members, Wrong
+from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute
+from guestctl.sandbox.world import Conversation, StoredMessage
+
+CONVERSATIONS = "/api/v2/messaging/conversations"
+ONE = CONVERSATIONS + "/{id}"
+LIMIT, DEFAULT_LIMIT = 100, 50
+_PAGE = "page-"  # a page token: this, and the number of the last message seen
+_NAMES = {"guest": "Guest", "bot": "Bot", "agent": "Agent", "system": "System"}
+
+
+class MessagingConversations(Family):
+    """A registration lasts as long as its own token: after a refresh, register again."""
+
+    api = "messaging-conversations"
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("POST", CONVERSATIONS, "create", self._create),
+            Route("GET", ONE + "/messages", "history", self._history),
+            Route("POST", ONE + "/guest-tokens", "refresh", self._refresh),
+        )
+
+    def doors(self) -> Sequence[SocketRoute]:
+        return (self.door("/ws", lambda request: None),)
+
+    # -- REST
+
+    def _create(self, request: ServerRequest) -> ServerReply:
+        """Public: an Authorization header is not looked at."""
+        body = validate.body_of(request)
+        name = validate.text(body, "conversationName")
+        queue = validate.text(validate.part(body, "routing"), "selectedQueueId", "routing.")
+        custom = validate.part(validate.part(body, "attributes"), "custom", "attributes.")
+        conversation = self.start(request, {}, custom, {"name": name, "queue": queue})
+        answer = {
+            "id": conversation.id,
+            "guestId": conversation.guest_id,
+            "guestToken": self.grant(conversation).token,
+            "routing": {"selectedQueueId": queue},
+        }
+        self._world.greet(conversation)
+        return ServerReply.json(201, answer)
+
+    def _place(self, request: ServerRequest, *, lapsed: bool = False) -> Conversation:
+        conversation = self.known(request, self._world.conversations.get(request.params["id"]))
+        self.authorised(request, conversation, lapsed=lapsed)
+        return conversation
+
+    def _history(self, request: ServerRequest) -> ServerReply:
+        conversation = self._place(request)
+        if request.query.get("conversationId", conversation.id) != conversation.id:
+            raise Wrong(400, "conversationId is not that of the path")
+        limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
+        start = _number(request.query.get("nextPageToken"), len(conversation.messages))
+        visible = self._world.history(conversation, request.lag)
+        answer: dict[str, Any] = {"messages": [shown(conversation, m) for m in visible[start : start + limit]]}
+        if len(visible) > start + limit:
+            answer["nextPageToken"] = f"{_PAGE}{start + limit}"
+        return ServerReply.json(200, answer)
+
+    def _refresh(self, request: ServerRequest) -> ServerReply:
+        conversation = self._place(request, lapsed=True)
+        self.lively(conversation)
+        return ServerReply.json(200, {"guestToken": self.grant(conversation).token})
+
+    # -- the socket
+
+    def heard(self, peer: Peer, text: str) -> None:
+        seat: Seat = peer.note
+        key = None
+        try:
+            frame = validate.members(text)
+            kind = frame.get("type")
+            if kind == "register":
+                self._register(seat, frame)
+            elif kind == "send":
+                key = _key(frame)
+                self._send(seat, frame)
+            else:
+                raise Wrong(400, "type is neither register nor send")
+        except Wrong as problem:
+            if problem.status == 401:
+                peer.close(NOT_ALLOWED if problem.code == "bad.token" else REFUSED_TOKEN, problem.message)
+            else:
+                answer = as_frame(type="error", code=problem.code, message=problem.message, correlationId=key)
+                peer.send(answer, "send" if key is not None else None)
+
+    def _register(self, seat: Seat, frame: Members) -> None:
+        identifier, token = validate.text(frame, "conversationId"), validate.text(frame, "guestToken")
+        conversation = self.known(seat.peer.request, self._world.conversations.get(identifier))
+        tokens = self._world.tokens
+        grant = tokens.find(token, GUEST)
+        if grant is None or grant.conversation != identifier:
+            raise Wrong(401, "This guestToken is none of this conversation", "bad.token")
+        if tokens.expired(grant):
+            raise Wrong(401, "The guestToken has expired")
+        self.lively(conversation)
+        self.booked(conversation, frame)
+        seat.peer.send(as_frame(type="registered"))
+        self.sit(seat, conversation, grant)
+
+    def _send(self, seat: Seat, frame: Members) -> None:
+        fault = self.asked(seat, "send")
+        if fault is not None:
+            raise Wrong(fault.status, f"Fault on demand: {fault.spec}")
+        message = validate.part(frame, "message")
+        text = validate.text(message, "text", "message.")
+        key = validate.text(validate.part(message, "attributes", "message."), "correlationId", "message.attributes.")
+        if seat.conversation is None:
+            raise Wrong(401, "Nothing is registered on this socket", "bad.token")
+        stored, new = self.take(seat.conversation, text, key, cause=seat.peer)
+        if not new:
+            seat.peer.send(self.frame(seat.conversation, stored), "send")
+
+    def serves(self, seat: Seat) -> float:
+        return (seat.grant and seat.grant.expires_at) or 0.0
+
+    # -- what is said
+
+    def frame(self, conversation: Conversation, message: StoredMessage) -> str:
+        return as_frame(type="message", message=shown(conversation, message))
+
+    def told(self, conversation: Conversation, frame: Members) -> ShownMessage:
+        message = validate.part_of(frame, "message", "message")
+        by = validate.part(message, "from", "message.")
+        if validate.text(by, "id", "message.from.") == conversation.guest_id:
+            raise Wrong(400, "message.from.id is the guest's own")
+        validate.text(message, "timestamp", "message.")
+        identifier, text = validate.text(message, "id", "message."), validate.text(message, "text", "message.")
+        return ShownMessage(
+            identifier, text, "bot" if by["id"] == "bot" else "agent", validate.text_or_none(by, "name")
+        )
+
+    def farewell(self, conversation: Conversation) -> None:
+        over = validate.ended()
+        conversation.broadcast(as_frame(type="error", code=over.code, message=over.message))
+        super().farewell(conversation)
+
+
+def shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
+    """A message as frames and history have it: whose it is, is said by `from.id`."""
+    guest = {"id": conversation.guest_id, "name": _NAMES["guest"]}
+    other = {"id": message.role, "name": message.name or _NAMES[message.role]}
+    inbound = message.direction == "inbound"
+    if inbound:
+        other = {"id": "bot", "name": _NAMES["bot"]}
+    return {
+        "id": message.id,
+        "type": "text",
+        "from": guest if inbound else other,
+        "to": other if inbound else guest,
+        "text": message.text or "",
+        "timestamp": message.time,
+        **({} if message.key is None else {"attributes": {"correlationId": message.key}}),
+    }
+
+
+def _key(frame: Members) -> str | None:
+    """The id an error can name, however wrong the rest is."""
+    message = frame.get("message")
+    attributes = message.get("attributes") if isinstance(message, dict) else None
+    key = attributes.get("correlationId") if isinstance(attributes, dict) else None
+    return key if isinstance(key, str) else None
+
+
+def _number(token: str | None, most: int) -> int:
+    """Where a page token goes on. Raises Wrong."""
+    if token is None:
+        return 0
+    digits = token.removeprefix(_PAGE)
+    if digits == token or not (digits.isascii() and digits.isdigit()) or len(digits) > 9 or int(digits) > most:
+        raise Wrong(400, "nextPageToken is none of ours")
+    return int(digits)

@@ -1,0 +1,207 @@
+"""Files of guests: announced, stored, scanned, fetched.
+
+Knows: §5.6 and §7.3 of web-messaging.md. Must not know: sessions and their states, the server
+library. No path of a request reaches the file system: files live in the world.
+
+The verdict on an upload goes to the socket that announced it (§12 #27); where that has gone, to all
+the session has then.
+"""
+
+from __future__ import annotations
+
+import hmac
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import quote, urlencode
+
+from guestctl.core.clock import rfc3339
+from guestctl.sandbox.apis.web_messaging.frames import Frame, GuestError, envelope
+from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, error
+from guestctl.sandbox.world import Conversation, Item, Service, StoredAttachment
+
+DOWNLOAD_LIFE = 600
+NAME_LIMIT = 255
+SCAN = 0.02  # seconds the virus scanner takes
+#: The socket that announced a file, if this run knows it; held weakly, as it may go long before the file does.
+_Announcer: TypeAlias = weakref.ref[Peer] | None
+_TAGGING = "organizationId=sandbox&originPlatform=PureCloud&role=guest&owner=sandbox"
+
+
+class FileStore:
+    """The attachments of every session of this face."""
+
+    def __init__(self, world: Service) -> None:
+        self._world = world
+        self._files: dict[str, tuple[Conversation, StoredAttachment, _Announcer]] = {}
+
+    def adopt(self, conversation: Conversation) -> None:
+        """Take in what was kept from an earlier run."""
+        for attachment in conversation.attached.values():
+            self._files[attachment.id] = (conversation, attachment, None)
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("PUT", "/uploads/{id}", "upload", self._put, any_origin=True, large=True),
+            Route("GET", "/api/v2/downloads/{id}", "download", self._download, any_origin=True),
+        )
+
+    def announce(self, conversation: Conversation, peer: Peer, frame: Frame) -> StoredAttachment:
+        """Accept the announcement of a file. Raises GuestError."""
+        attachment = self._announced(conversation, frame)
+        self._files[attachment.id] = (conversation, attachment, weakref.ref(peer))
+        self._world.attach(conversation, attachment)
+        return attachment
+
+    def presigned(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
+        """Where to put it. Without a header some clients take it for a download (§11.4)."""
+        url = f"{base}/uploads/{quote(attachment.id)}?{urlencode({'signature': attachment.key})}"
+        return self._described(attachment, url, {"x-amz-tagging": _TAGGING})
+
+    def refreshed(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
+        """Where to get it."""
+        return self._described(attachment, self._link(attachment, base), {})
+
+    def delete(self, attachment: StoredAttachment, conversation: Conversation) -> None:
+        """Forget one that has not been sent. Raises GuestError."""
+        if attachment.state == "sent":
+            raise GuestError(400, "Attachment has been sent and cannot be deleted")
+        attachment.state, attachment.data = "deleted", b""
+        self._world.attach(conversation, attachment)
+
+    def send(self, conversation: Conversation, identifier: str) -> None:
+        """One goes out with a message."""
+        attachment = conversation.attached[identifier]
+        attachment.state = "sent"
+        self._world.attach(conversation, attachment)
+
+    def usable(self, conversation: Conversation, identifier: Any) -> StoredAttachment:
+        """An attachment that is there and was accepted. Raises GuestError."""
+        attachment = conversation.attached.get(identifier) if isinstance(identifier, str) else None
+        if attachment is None or attachment.state == "deleted":
+            raise GuestError(4009, "Attachment not found")
+        if attachment.state not in ("uploaded", "sent"):
+            raise GuestError(4010, "Attachment was not successfully uploaded")
+        return attachment
+
+    def shown(self, conversation: Conversation, item: Item, base: str) -> Item:
+        """An attachment of ours gets a fresh address each time it is shown."""
+        mine = conversation.attached.get(item["attachment"].get("id")) if "attachment" in item else None
+        return item if mine is None else {**item, "attachment": {**item["attachment"], "url": self._link(mine, base)}}
+
+    def _described(self, attachment: StoredAttachment, url: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
+        return {
+            "attachmentId": attachment.id,
+            "headers": headers,
+            "url": url,
+            "fileName": attachment.name,
+            "fileSize": attachment.size,
+            "fileType": attachment.type,
+        }
+
+    def _announced(self, conversation: Conversation, frame: Frame) -> StoredAttachment:
+        deployment = conversation.deployment
+        name, type, size = frame.get("fileName"), frame.get("fileType"), frame.get("fileSize")
+        identifier = frame.get("attachmentId", self._world.new_uuid())
+        if not deployment.attachments:
+            raise GuestError(4000, "Attachments are not available in this deployment")
+        if (
+            not isinstance(name, str)
+            or not isinstance(type, str)
+            or not isinstance(size, int)
+            or isinstance(size, bool)
+        ):
+            raise GuestError(4020, "fileName, fileType and fileSize are required")
+        if not isinstance(identifier, str) or not identifier or "/" in identifier or identifier in self._files:
+            raise GuestError(400, "attachmentId is unusable or taken")
+        if len(name) > NAME_LIMIT:
+            raise GuestError(4005, f"File name is longer than {NAME_LIMIT} characters")
+        if not name.strip() or any(c in '\\/{}^%`[]">~<#|' or ord(c) < 32 for c in name):
+            raise GuestError(4004, "File name holds characters that are not allowed")
+        if size <= 0:
+            raise GuestError(4102, "File size is zero")
+        if size // 1000 > deployment.max_file_kb:
+            raise GuestError(4002, f"File is larger than {deployment.max_file_kb} KB")
+        blocked = name.lower().endswith(tuple(deployment.blocked_extensions))
+        if blocked or not any(_matches(type, pattern) for pattern in deployment.file_types):
+            raise GuestError(4001, "File type is not allowed")
+        return StoredAttachment(identifier, name, type, size, key=self._world.new_id())
+
+    def _put(self, request: ServerRequest) -> ServerReply:
+        found = self._files.get(request.params["id"])
+        if found is None or not _signed(request, found[1].key):
+            return error(403, "The address is not one we signed.")
+        conversation, attachment, announcer = found
+        request.conversation = conversation
+        if attachment.state != "presigned":
+            return error(403, "The address has been used.")
+        if request.headers.get("x-amz-tagging") != _TAGGING:
+            return error(403, "The signed headers are missing or changed.")
+        attachment.state, attachment.data = "stored", request.body
+        self._world.attach(conversation, attachment)
+        self._world.later(SCAN, lambda: self._scanned(conversation, attachment, announcer, request.base))
+        return ServerReply(200)
+
+    def _scanned(
+        self, conversation: Conversation, attachment: StoredAttachment, announcer: _Announcer, base: str
+    ) -> None:
+        """The verdict on a stored file. One named `eicar` is infected, so that tests can have a bad one."""
+        verdict: tuple[int, str] | None = None
+        if len(attachment.data) != attachment.size:
+            verdict = (4002, "File size is not the announced one")
+        elif attachment.name.lower().startswith("eicar"):
+            verdict = (4003, "File content is not allowed")
+        stamp = {"attachmentId": attachment.id, "timestamp": rfc3339(self._world.clock.now())}
+        attachment.state = "uploaded" if verdict is None else "failed"
+        self._world.attach(conversation, attachment)
+        if verdict is None:
+            body = {**stamp, "downloadUrl": self._link(attachment, base)}
+            told = envelope("UploadSuccessEvent", body, type="message")
+        else:
+            body = {**stamp, "errorCode": verdict[0], "errorMessage": verdict[1]}  # type: ignore[dict-item]
+            told = envelope("UploadFailureEvent", body, type="message")
+        peer = announcer() if announcer is not None else None
+        if peer is not None and peer.open:
+            peer.send(told, "upload")
+        else:
+            conversation.broadcast(told, "upload")
+
+    def _link(self, attachment: StoredAttachment, base: str) -> str:
+        until = int(self._world.clock.now()) + DOWNLOAD_LIFE
+        signature = self._signature(attachment.id, str(until))
+        return f"{base}/api/v2/downloads/{quote(attachment.id)}?{urlencode({'expires': until, 'signature': signature})}"
+
+    def _signature(self, identifier: str, until: str) -> str:
+        return hmac.new(self._world.tokens.key.encode(), f"{identifier} {until}".encode(), "sha256").hexdigest()
+
+    def _download(self, request: ServerRequest) -> ServerReply:
+        identifier, until = request.params["id"], request.query.get("expires", "")
+        genuine = _signed(request, self._signature(identifier, until))
+        found = self._files.get(identifier)
+        if (
+            not genuine
+            or int(until) < self._world.clock.now()
+            or found is None
+            or found[1].state in ("failed", "deleted")
+        ):
+            return error(404, "The requested resource was not found.", "resource.not.found")
+        request.conversation = found[0]
+        headers = {
+            "Content-Type": found[1].type if _clean_header(found[1].type) else "application/octet-stream",
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found[1].name)}",
+            "X-Content-Type-Options": "nosniff",
+            "Content-Security-Policy": "sandbox",
+        }
+        return ServerReply(200, found[1].data, headers)
+
+
+def _signed(request: ServerRequest, signature: str) -> bool:
+    return hmac.compare_digest(signature.encode(), request.query.get("signature", "").encode())
+
+
+def _matches(type: str, pattern: str) -> bool:
+    return pattern == "*/*" or type == pattern or (pattern.endswith("/*") and type.startswith(pattern[:-1]))
+
+
+def _clean_header(text: str) -> bool:
+    return text.isascii() and text.isprintable()

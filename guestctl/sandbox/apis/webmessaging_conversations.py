@@ -1,0 +1,121 @@
+"""The face of `webmessaging-conversations`: everything over REST, tokens of fifteen minutes, no socket.
+
+Knows: that family's table and the order of its refusals in other-apis.md. Must not know: the server
+library, the client's dialect of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guestctl.sandbox.apis import history_pages, validate
+from guestctl.sandbox.apis.base import Family
+from guestctl.sandbox.apis.oauth import OAuth
+from guestctl.sandbox.apis.validate import Members, Wrong
+from guestctl.sandbox.faults import Faults
+from guestctl.sandbox.interfaces import Route, ServerReply, ServerRequest
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox.world import Conversation, Service, StoredMessage, dumps
+
+CONVERSATIONS = "/api/v2/webmessaging/conversations"
+ONE = CONVERSATIONS + "/{conversationId}"
+SCOPE = "webmessaging:conversation:write"
+_INVALID = "Session token is invalid or expired"
+
+
+class WebmessagingConversations(Family):
+    """A frame pushed by a test is a message as history shows it."""
+
+    api = "webmessaging-conversations"
+    token_life = 900.0
+
+    def __init__(self, world: Service, faults: Faults, options: SandboxOptions) -> None:
+        super().__init__(world, faults, options)
+        self._oauth = OAuth(world)
+
+    def routes(self) -> Sequence[Route]:
+        refreshes = {
+            "guest-refresh": Route("POST", ONE + "/guests/{guestId}/refresh", "refresh", self._guest_refresh),
+            "guest-token": Route("POST", ONE + "/guest-token", "refresh", self._guest_token),
+        }
+        only = self._options.refresh_style
+        return (
+            Route("POST", CONVERSATIONS, "create", self._create),
+            Route("POST", ONE + "/messages", "send", self._send),
+            Route("GET", ONE + "/messages", "history", self._history),
+            *(refreshes.values() if only is None else [refreshes[only]]),
+        )
+
+    def _create(self, request: ServerRequest) -> ServerReply:
+        self._oauth.check(request, SCOPE)
+        conversation = self.start(request, validate.body_of(request, may_be_empty=True), {})
+        answer = {
+            "conversationId": conversation.id,
+            "guestId": conversation.guest_id,
+            **self._credential(conversation),
+        }
+        self._world.greet(conversation)
+        return ServerReply.json(201, answer)
+
+    def _credential(self, conversation: Conversation) -> dict[str, object]:
+        life = self._world.tokens.life(self.token_life)
+        return {"sessionToken": self.grant(conversation).token, "expiresIn": int(life) if life % 1 == 0 else life}
+
+    def _place(self, request: ServerRequest) -> Conversation:
+        return self.known(request, self._world.conversations.get(request.params["conversationId"]))
+
+    def _send(self, request: ServerRequest) -> ServerReply:
+        conversation = self._place(request)
+        if request.headers.get("content-type", "").strip().lower() != "application/json":
+            raise Wrong(415, "Content-Type is not application/json")
+        self._bearer(request, conversation)
+        body = validate.body_of(request)
+        if validate.text(body, "type") != "text":
+            raise Wrong(400, 'type is not "text"')
+        if body.get("guestId") != conversation.guest_id:
+            raise Wrong(401, _INVALID)
+        text, key = validate.text(body, "text"), validate.text_or_none(body, "messageId")
+        # The published bodies have no messageId: such a message is taken, and is never a repeat.
+        stored, _ = self.take(conversation, text, key or self._world.new_uuid())
+        return ServerReply.json(200, {"id": stored.id, "messageId": stored.key, "timestamp": stored.time})
+
+    def _bearer(self, request: ServerRequest, conversation: Conversation, *, lapsed: bool = False) -> None:
+        try:
+            self.authorised(request, conversation, lapsed=lapsed)
+        except Wrong:
+            raise Wrong(401, _INVALID) from None
+
+    def _history(self, request: ServerRequest) -> ServerReply:
+        conversation = self._place(request)
+        self._bearer(request, conversation)
+        return history_pages.after(self._world, request, conversation)
+
+    # -- the two published forms of refresh
+
+    def _guest_refresh(self, request: ServerRequest) -> ServerReply:
+        self._oauth.check(request, SCOPE)
+        conversation = self._place(request)
+        if request.params["guestId"] != conversation.guest_id:
+            raise Wrong(404, "There is no such guest.")
+        return self._fresh(request, conversation, "guestId")
+
+    def _guest_token(self, request: ServerRequest) -> ServerReply:
+        conversation = self._place(request)
+        self._bearer(request, conversation, lapsed=True)
+        return self._fresh(request, conversation, "conversationId", "guestId")
+
+    def _fresh(self, request: ServerRequest, conversation: Conversation, *needed: str) -> ServerReply:
+        body = validate.body_of(request)
+        ids = {"conversationId": conversation.id, "guestId": conversation.guest_id}
+        for name in needed:
+            if validate.text(body, name) != ids[name]:
+                raise Wrong(400, f"{name} is not that of this conversation")
+        self.lively(conversation)
+        return ServerReply.json(200, self._credential(conversation))
+
+    def frame(self, conversation: Conversation, message: StoredMessage) -> str:
+        """Nobody is connected; this is what a test's frame looks like."""
+        return dumps(history_pages.shown(message))
+
+    def told(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
+        return history_pages.told(frame)

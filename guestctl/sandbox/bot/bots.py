@@ -1,0 +1,331 @@
+"""Who answers the guest: the echo bot, the silent one, and the one that follows rules.
+
+Knows: what a bot can do, and which answers fit what it offered. Must not know: YAML (`script.py`),
+frames, sockets, sessions, the clock; it does no I/O. What it must remember between two messages is
+in the `memory` dict it is handed, one per conversation, JSON-able.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+DEFAULT_DELAY = 0.03  # some tens of milliseconds lie between echo and answer (§11.3)
+TYPING_SHOWN = 5000  # milliseconds, the wire's default (§6.5)
+
+Content = tuple[dict[str, Any], ...]
+Memory = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BotAction:
+    """One thing the bot does, `delay` seconds after the one before it (or after the guest's message)."""
+
+    kind: Literal["message", "typing", "disconnect", "handover"]
+    delay: float = 0.0
+    text: str | None = None
+    content: Content = ()  # web-messaging content items
+    role: Literal["bot", "agent"] = "bot"
+    name: str | None = None  # who speaks; of a handover: the agent
+    duration: int = TYPING_SHOWN  # of typing, in milliseconds as on the wire
+
+
+class Bot(Protocol):
+    """Something that answers. It keeps nothing itself: `memory` is its only state."""
+
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
+        """What it says first, when a conversation starts by itself."""
+
+    def reply_to(
+        self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
+    ) -> list[BotAction]:
+        """What it does about one message; `payload` is that of a button, `count` the message's number from 1."""
+
+
+class EchoBot:
+    """Answers every text with `echo: TEXT`; to a button without text, with its payload."""
+
+    def __init__(self, delay: float = DEFAULT_DELAY) -> None:
+        self._delay = delay
+
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
+        return []
+
+    def reply_to(
+        self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
+    ) -> list[BotAction]:
+        said = text or payload
+        return [BotAction("message", self._delay, f"echo: {said}")] if said else []
+
+
+class QuietBot:
+    """Never answers: a person does."""
+
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
+        return []
+
+    def reply_to(
+        self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
+    ) -> list[BotAction]:
+        return []
+
+
+def payload_of(content: Iterable[Mapping[str, Any]]) -> str | None:
+    """What the buttons or the form of an answer say, joined by commas; None for an answer without any."""
+    payloads = [str(response.get("payload", "")) for response in _responses(content)]
+    return ",".join(payloads) if payloads else None
+
+
+def wrong_answers(
+    answer: Iterable[Mapping[str, Any]], offered: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]
+) -> list[str]:
+    """Why this answer's buttons, dates, items or form fields are none of those offered, or not so many, or
+    too few; empty when all is well.
+
+    `offered` holds the id and content of each message to the guest; an answer that names its
+    `originatingMessageId` is held against that message only (web-messaging.md §5.4).
+    """
+    answer, offered = list(answer), list(offered)
+    shelf = [(identifier, _offers(content)) for identifier, content in offered]
+    problems: list[str] = []
+    for item in answer:
+        kind = item.get("contentType")
+        if kind not in ("ButtonResponse", "Form"):
+            continue
+        body = item.get("buttonResponse" if kind == "ButtonResponse" else "form")
+        if not isinstance(body, Mapping):
+            problems.append(f"{kind} without its object")
+            continue
+        origin = body.get("originatingMessageId")
+        offers = [offer for identifier, found in shelf for offer in found if origin in (None, identifier)]
+        if kind == "Form":
+            wanted = [("Form", body.get("cannedResponseId"))]
+            parts = body.get("response")
+            parts = parts if isinstance(parts, list) else []
+            wanted += [("Field", part.get("id")) for part in parts if isinstance(part, Mapping)]
+        else:
+            wanted = [(str(body.get("type")), body.get("payload"))]
+        for pair in wanted:
+            # A date picker without fixed times takes any date, which its offer writes as None.
+            if pair not in offers and not (pair[0] == "DatePicker" and ("DatePicker", None) in offers):
+                where = f" in message {origin}" if origin is not None else ""
+                problems.append(f"{pair[0]} {pair[1]!r} was not offered{where}")
+    if problems:
+        return problems
+    bodies = [body for item in answer for body in (item.get("buttonResponse"), item.get("form"))]
+    named = [body.get("originatingMessageId") for body in bodies if isinstance(body, Mapping)]
+    origins = {origin for origin in named if isinstance(origin, str)}
+    items = [item for identifier, content in offered if not origins or identifier in origins for item in content]
+    return [*_too_many(answer, items), *_ill_filled(answer, items)]
+
+
+def _too_many(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lists of which more was picked than goes."""
+    picked = [response.get("payload") for response in _responses(answer) if response.get("type") == "ListPicker"]
+    return [
+        f"only one item of {section.get('title')!r} can be picked"
+        for item in offered
+        if item.get("contentType") == "ListPicker"
+        for section in item["listPicker"].get("sections", ())
+        if section.get("multipleSelection") is not True
+        and len([entry for entry in section.get("items", ()) if entry.get("id") in picked]) > 1
+    ]
+
+
+def _ill_filled(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Fields of a submitted form that are missing, or hold what their list does not offer."""
+    problems: list[str] = []
+    forms = {
+        item["form"].get("cannedResponseId"): item["form"] for item in offered if item.get("contentType") == "Form"
+    }
+    for item in answer:
+        form = item.get("form") if item.get("contentType") == "Form" else None
+        if not isinstance(form, Mapping) or form.get("cannedResponseId") not in forms:
+            continue
+        wanted = forms[form.get("cannedResponseId")]
+        given: dict[str, list[Any]] = {}
+        parts = form.get("response")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, Mapping):
+                payloads = [response.get("payload") for response in _responses([{"form": {"response": [part]}}])]
+                given.setdefault(str(part.get("id")), []).extend(payloads)
+        for page in wanted.get("formPages", ()):
+            for component in page.get("pageComponents", ()):
+                problems += _ill_field(component, given)
+    return problems
+
+
+def _ill_field(component: Mapping[str, Any], given: Mapping[str, Sequence[Any]]) -> list[str]:
+    match component:
+        case {"input": {"id": identifier, "isRequired": True}}:
+            return [] if any(given.get(identifier, ())) else [f"Field {identifier!r} is required"]
+        case {"wheelPicker": {"id": identifier, "items": [*items]}}:
+            ids = [entry.get("id") for entry in items]
+        case {"listPicker": {"id": identifier, "sections": [*sections]}}:
+            ids = [entry.get("id") for section in sections for entry in section.get("items", ())]
+        case _:
+            return []
+    return [f"Field {identifier!r}: {one!r} was not offered" for one in given.get(identifier, ()) if one not in ids]
+
+
+def _responses(content: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    for item in content:
+        response = item.get("buttonResponse")
+        if isinstance(response, Mapping):
+            yield response
+        form = item.get("form")
+        parts = form.get("response") if isinstance(form, Mapping) else None
+        for part in parts if isinstance(parts, list) else ():
+            component = part.get("component") if isinstance(part, Mapping) else None
+            if isinstance(component, Mapping):
+                yield from _responses([component])
+
+
+def _offers(content: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    """(buttonResponse.type, payload) of everything these items let the guest choose."""
+    found: list[tuple[str, Any]] = []
+    for item in content:
+        match item:
+            case {"contentType": "QuickReply", "quickReply": {"payload": payload}}:
+                found.append(("QuickReply", payload))
+            case {"contentType": "QuickReplyV2", "quickReplyV2": {"actions": [*actions]}}:
+                found += [("QuickReply", action.get("payload")) for action in actions]
+            case {"contentType": "Card", "card": card}:
+                found += _card_offers(card)
+            case {"contentType": "Carousel", "carousel": {"cards": [*cards]}}:
+                found += [offer for card in cards for offer in _card_offers(card)]
+            case {"contentType": "DatePicker", "datePicker": picker}:
+                times = picker.get("availableTimes") or [{"dateTime": None}]
+                found += [("DatePicker", time.get("dateTime")) for time in times]
+            case {"contentType": "ListPicker", "listPicker": {"sections": [*sections]}}:
+                found += [("ListPicker", entry.get("id")) for section in sections for entry in section.get("items", ())]
+            case {"contentType": "Form", "form": form}:
+                found.append(("Form", form.get("cannedResponseId")))
+                for page in form.get("formPages", ()):
+                    for component in page.get("pageComponents", ()):
+                        found += [("Field", part.get("id")) for part in component.values() if isinstance(part, dict)]
+    return found
+
+
+def _card_offers(card: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    actions = [*card.get("actions", ()), *([card["defaultAction"]] if "defaultAction" in card else [])]
+    return [("Button", action.get("payload")) for action in actions if action.get("type") == "Postback"]
+
+
+@dataclass(frozen=True)
+class BotReply:
+    delay: float
+    typing: bool
+    text: str | None
+    content: Content
+
+
+@dataclass(frozen=True)
+class BotAnswer:
+    replies: tuple[BotReply, ...] = ()
+    handover: str | None = None
+    disconnect: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    number: int
+    trigger: str
+    wanted: str
+    pattern: re.Pattern[str] | None
+    answer: BotAnswer
+    times: int | None
+    after_handover: bool | None
+
+    def captures(self, text: str, payload: str | None) -> dict[str, str] | None:
+        """What the rule caught, or None when it does not fit."""
+        if self.pattern is not None:
+            found = self.pattern.search(text)
+            if found is None:
+                return None
+            groups = [found[0], *found.groups(default="")]
+            return {str(n): group for n, group in enumerate(groups)} | found.groupdict(default="")
+        fits = {
+            "contains": self.wanted.casefold() in text.casefold(),
+            "equals": self.wanted.strip().casefold() == text.strip().casefold(),
+            "payload": self.wanted == payload,
+        }[self.trigger]
+        return {"0": text} if fits else None
+
+
+class ScriptedBot:
+    """A bot that follows rules (script.py reads them from YAML)."""
+
+    def __init__(self, greeting: BotAnswer, rules: Sequence[Rule], otherwise: BotAnswer, name: str | None) -> None:
+        self._greeting = greeting
+        self._rules = rules
+        self._otherwise = otherwise
+        self._name = name
+
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
+        return self._act(self._greeting, {"0": "", "text": "", "payload": "", "count": "0"}, attributes, {})
+
+    def reply_to(
+        self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
+    ) -> list[BotAction]:
+        known = {"0": text, "text": text, "payload": payload or "", "count": str(count)}
+        used = memory.setdefault("used", {})
+        for rule in self._rules:
+            number = str(rule.number)  # a string, so that memory is the same after a journey through JSON
+            if rule.times is not None and used.get(number, 0) >= rule.times:
+                continue
+            if rule.after_handover is not None and rule.after_handover != ("agent" in memory):
+                continue
+            caught = rule.captures(text, payload)
+            if caught is not None:
+                if rule.times is not None:
+                    used[number] = used.get(number, 0) + 1
+                return self._act(rule.answer, known | caught, attributes, memory)
+        return self._act(self._otherwise, known, attributes, memory)
+
+    def _act(
+        self, answer: BotAnswer, known: Mapping[str, str], attributes: Mapping[str, str], memory: Memory
+    ) -> list[BotAction]:
+        role: Literal["bot", "agent"] = "agent" if "agent" in memory else "bot"
+        name = memory.get("agent", self._name)
+        actions: list[BotAction] = []
+        for reply in answer.replies:
+            speaks = reply.text is not None or bool(reply.content)
+            if reply.typing:
+                actions.append(BotAction("typing", 0.0 if speaks else reply.delay, role=role, name=name))
+            if speaks:
+                text = None if reply.text is None else _fill(reply.text, known, attributes)
+                content = tuple(_filled(item, known, attributes) for item in reply.content)
+                actions.append(BotAction("message", reply.delay, text, content, role, name))
+        if answer.handover is not None:
+            memory["agent"] = name = answer.handover
+            role = "agent"
+            actions.append(BotAction("handover", role=role, name=name))
+        if answer.disconnect:
+            actions.append(BotAction("disconnect", role=role, name=name))
+        return actions
+
+
+REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
+
+
+def _fill(template: str, known: Mapping[str, str], attributes: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found[1]:
+            return found[0][1:]
+        name = found[2]
+        return attributes.get(name[5:], "") if name.startswith("attr.") else known.get(name, "")
+
+    return REFERENCE.sub(value, template)
+
+
+def _filled(value: Any, known: Mapping[str, str], attributes: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return _fill(value, known, attributes)
+    if isinstance(value, list):
+        return [_filled(entry, known, attributes) for entry in value]
+    if isinstance(value, dict):
+        return {key: _filled(entry, known, attributes) for key, entry in value.items()}
+    return value

@@ -1,9 +1,0 @@
-"""The documented guest API, seen from the service: web-messaging-v1.md §11.
-
-Knows: nothing itself; the modules beside it each carry out a part of that document, whose section
-numbers they cite. Must not know: the server library, the client's dialect of the same name.
-"""
-
-from guestctl.sandbox.faces.web_messaging.face import WebMessaging
-
-__all__ = ["WebMessaging"]

@@ -1,0 +1,124 @@
+"""What a sandbox can be asked to be.
+
+Knows: every setting, its default, its bounds, and which bot and faults the settings call for. Must
+not know: sockets, conversations, any dialect's wire.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guestctl.core.clock import Clock
+    from guestctl.sandbox.bot.bots import Bot
+    from guestctl.sandbox.faults import Faults
+
+REFRESH_STYLES = ("guest-refresh", "guest-token")
+
+
+class OptionError(ValueError):
+    """A setting that makes no sense, told in one line."""
+
+
+#: The APIs of the sandbox, in the order in which it offers them. `apis.APIS` implements them.
+API_NAMES = (
+    "web-messaging",
+    "guest-sessions",
+    "external-contacts",
+    "conversation-guests",
+    "messaging-conversations",
+    "guests",
+    "webmessaging-conversations",
+)
+
+
+@dataclass(frozen=True)
+class SandboxOptions:
+    """Settings of one sandbox (contract.md §7). Raises OptionError for a value that makes no sense.
+
+    Every time is in seconds. `api` is the one `-p sandbox` speaks: all are always served.
+    """
+
+    port: int = 0  # 0: the system chooses a free one
+    host: str = "127.0.0.1"
+    api: str = "web-messaging"
+    script: Path | None = None  # YAML of the scripted bot; None: the echo bot
+    agent: bool = False  # a person answers: without a script no bot does
+    faults: tuple[str, ...] = ()  # specs as contract.md §7 writes them
+    state: Path | None = None  # SQLite file that outlives the process; None: in memory
+    tls: bool = False
+    fast: bool = False  # no rate limit is enforced, and the bot answers at once but for delays its script spells out
+    token_life: float | None = None  # None: each dialect's own default
+    refresh_style: str | None = None  # None: both are served
+    origins: tuple[str, ...] = ()  # allowed domains; empty: all of them
+    strict_attributes: bool = False  # ignore customAttributes in the legacy place (web-messaging.md §5.5)
+    bot_delay: float = 0.03  # between a message's echo and the bot's answer, where a script gives no other
+
+    auto_start: bool = False
+    typing: bool = True
+    clear: bool = True
+    sign_in: bool = False  # guests may sign in, from the start or later (§7.2, §10.9)
+    disconnect: str = "ReadOnly"  # or Send: what an ended conversation still allows (§10.6)
+    session_life: float = 259_200.0
+    idle_timeout: float = 600.0  # sockets; 0: never (§2.5)
+    socket_life: float = 7_200.0  # 0: for ever
+    frame_limit: int = 32 * 1024  # bytes of one frame from a guest
+    message_limit: int = 128 * 1024
+    text_limit: int = 4096  # characters (§9)
+    attributes_limit: int = 2048  # bytes of keys and values (§5.5)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"port {self.port} is not between 0 and 65535")
+        _one_of("api", self.api, API_NAMES)
+        if self.refresh_style is not None:
+            _one_of("refresh style", self.refresh_style, REFRESH_STYLES)
+        _one_of("disconnect", self.disconnect, ("Send", "ReadOnly"))
+        if self.token_life is not None and not (math.isfinite(self.token_life) and self.token_life > 0):
+            raise OptionError(f"token life {self.token_life:g} s is not above 0")
+        if not (math.isfinite(self.session_life) and self.session_life > 0):
+            raise OptionError(f"session life {self.session_life:g} s is not above 0")
+        for name in ("bot_delay", "idle_timeout", "socket_life"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise OptionError(f"{name.replace('_', ' ')} {value:g} s is below 0")
+
+    def make_bot(self) -> Bot:
+        """The bot these settings ask for. Raises script.ScriptError for a script that is wrong or cannot be read."""
+        from guestctl.sandbox.bot.bot_script import SCRIPT_LIMIT, ScriptError, load
+        from guestctl.sandbox.bot.bots import EchoBot, QuietBot
+
+        delay = 0.0 if self.fast else self.bot_delay
+        if self.script is not None:
+            try:
+                # Who opens a pipe waits for its writer, and no signal ends that.
+                if not stat.S_ISREG(self.script.stat().st_mode):
+                    raise ScriptError(f"{self.script}: not a regular file")
+                with self.script.open("rb") as file:
+                    script = file.read(SCRIPT_LIMIT + 1)
+            except OSError as error:
+                raise ScriptError(f"{self.script}: cannot be read: {error.strerror}") from None
+            return load(script, str(self.script), delay=delay)
+        return QuietBot() if self.agent else EchoBot(delay)
+
+    def make_faults(self, clock: Clock) -> Faults:
+        """The fault desk with these settings' faults armed. Raises faults.FaultError."""
+        from guestctl.sandbox.faults import Faults
+
+        desk = Faults(clock)
+        for spec in self.faults:
+            desk.add(spec)
+        return desk
+
+
+def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value in choices:
+        return
+    near = get_close_matches(value, choices, 1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    raise OptionError(f"{what} {value!r} is unknown: it is one of {', '.join(choices)}{guess}")

@@ -1,0 +1,105 @@
+"""A narrated tour that really runs: a sandbox, a session, a broken connection, nothing lost.
+
+Knows: the client's verbs and a sandbox's control room. Must not know: streams, argv, colours. Every
+number it tells is measured: what was sent and received is compared with what the sandbox accepted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guestctl.client import Client
+from guestctl.config.profiles import SANDBOX, resolve
+from guestctl.core.clock import Clock
+from guestctl.core.errors import CheckFailed
+from guestctl.core.humanize import span
+from guestctl.core.model import Message, NewSession, Secret
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox_tools.admin_client import SandboxAdmin
+from guestctl.storage.state import State
+
+if TYPE_CHECKING:
+    from guestctl.transport.network import Observer
+
+_ASKED = ("Where is my parcel?", "Are you still there?")
+#: The acknowledgement of the next message never arrives: the connection breaks instead.
+_BREAK = "drop:code=1006,after=1,on=send"
+
+NEXT = (
+    ("guestctl sandbox serve", "keep a service running to try things on (-p sandbox)"),
+    ("guestctl profile add NAME --region REGION --deployment-id ID", "talk to your own deployment"),
+    ("guestctl --help", "every command"),
+)
+
+
+def tour(
+    clock: Clock, environ: Mapping[str, str], notices: list[str], observer: Observer | None = None
+) -> Iterator[str]:
+    """The lines of the tour, each as it happens. What the client says on the way goes to `notices`, what it
+    exchanges to `observer`.
+
+    Raises CheckFailed when anything was lost or doubled, and whatever the client raises.
+    """
+    begun = clock.monotonic()
+    with running(SandboxOptions(), clock=clock) as sandbox, State.open(None, clock) as state:
+        yield f"sandbox on {sandbox.url.partition('//')[2]}, ready in {clock.monotonic() - begun:.1f} s"
+        profile = resolve(
+            SANDBOX,
+            options={},
+            environ={"GUESTCTL_SANDBOX_URL": sandbox.url},
+            cwd=Path.cwd(),
+            profiles_option=None,
+            sandbox=lambda: None,
+        ).profile
+        admin = SandboxAdmin(sandbox.url, Secret(sandbox.admin_key))
+        with Client(
+            profile, state=state, clock=clock, notice=notices.append, observer=observer, environ=environ
+        ) as guest:
+            session = guest.create(NewSession(name="demo"))
+            minutes = None if session.expires_at is None else round((session.expires_at - clock.now()) / 60)
+            left = "" if minutes is None else f", good for {span(60 * minutes)}"
+            yield f"session {session.name} created{left}"
+            first, second = _ASKED
+            received = [guest.ask(first)]
+            yield from (_said(">", first), _said("<", received[0].text))
+            admin.add_faults([_BREAK])
+            yield "(dropping the connection on purpose, before the next message is acknowledged)"
+            opened, broken = _configured(admin), clock.monotonic()
+            sent = guest.send(second, wait=True)
+            assert sent.reply is not None
+            received.append(sent.reply)
+            if _configured(admin) == opened:
+                raise CheckFailed("the connection was meant to break and did not")
+            yield f"reconnected and settled in {clock.monotonic() - broken:.1f} s: {sent.delivery}, sent once"
+            yield from (_said(">", second), _said("<", sent.reply.text))
+            history = [item for item in guest.history() if isinstance(item, Message)]
+            yield f"history: {len(history)} messages, in order"
+            guest.refresh_token()
+            yield "token refreshed"
+        lost, doubled = _compared(admin, history, received)
+        yield f"{len(_ASKED)} sent, {len(received)} received, {lost} lost, {doubled} duplicated"
+        if lost or doubled:
+            raise CheckFailed("the sandbox and the client disagree about what was said")
+
+
+def _said(mark: str, text: str) -> str:
+    return f"{mark} {text}"
+
+
+def _configured(admin: SandboxAdmin) -> int:
+    """How often a socket has introduced itself."""
+    return sum(int(session["configures"]) for session in admin.sessions())
+
+
+def _compared(admin: SandboxAdmin, history: list[Message], received: list[Message]) -> tuple[int, int]:
+    """Messages the sandbox has and we have not, and messages that anybody has more often than once."""
+    accepted = [message for session in admin.sessions() for message in session["messages"]]
+    ours = {message.id for message in history} | {message.id for message in received}
+    asked = Counter(message["text"] for message in accepted if message["direction"] == "inbound")
+    lost = sum(message["id"] not in ours for message in accepted) + sum(text not in asked for text in _ASKED)
+    twice = [Counter(message.id for message in history), Counter(message.id for message in received), asked]
+    return lost, sum(count - 1 for counter in twice for count in counter.values())

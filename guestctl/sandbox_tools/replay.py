@@ -1,0 +1,401 @@
+"""A trace served back: a service that does again what a recorded one did.
+
+Knows: what a trace holds, how a guest's acts are matched with the recorded ones, and the sandbox's
+surface. Must not know: any API's wire, the server library, the command line.
+
+The rules:
+
+- What the guest does (a request, an upgrade, a frame) is an *act*; what the service said is what
+  follows it. A request fits one of the same method and path, an upgrade one of the same path, a
+  frame one whose `action` or `type` is the same, with the same kind of event in it. Hosts, ports,
+  queries, headers, texts and ids are not compared.
+- An act is matched with the first that fits behind the place reached, else the first that fits at
+  all; the place is then behind that one. What the service said up to there, and from there to the
+  next act, is said. So steps may be left out, and the whole may be run again.
+- Ids and masked secrets that the guest made itself come back as *this* guest makes them. All else is
+  said as recorded, but for the service's own address and for moments of expiry, which are as far off
+  as they were.
+- What fits nothing is answered with 404 over HTTP, and not at all on a socket.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from guestctl.core.clock import epoch_of, rfc3339
+from guestctl.core.errors import UsageError
+from guestctl.sandbox.interfaces import Api, Peer, Route, ServerReply, ServerRequest, SocketRoute, error
+
+if TYPE_CHECKING:
+    from guestctl.sandbox.faults import Faults
+    from guestctl.sandbox.settings import SandboxOptions
+    from guestctl.sandbox.world import Conversation, Service, StoredMessage
+
+ActKind = Literal["request", "upgrade", "frame"]
+
+_ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
+_MADE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+#: Members that hold a moment of expiry: epoch seconds, or RFC 3339.
+_ENDS = frozenset({"exp", "expirationDate", "expiresAt"})
+#: Headers of a recorded answer that are said again.
+_HEADERS = ("content-type", "retry-after", "location", "www-authenticate")
+
+
+@dataclass(slots=True)
+class Act:
+    """Something the guest did. `socket` counts the trace's sockets; `status` is the answer's, when there was one."""
+
+    kind: ActKind
+    what: str
+    seconds: float
+    said: Any = None
+    path: str = ""
+    socket: int = 0
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Something the service said on a socket by itself: a frame, or with `code` a close."""
+
+    socket: int
+    seconds: float
+    text: str
+    code: int | None = None
+
+
+@dataclass(slots=True)
+class Recording:
+    """A trace, read. `began` in epoch seconds; `bases` are the addresses the service had."""
+
+    events: list[Act | Word] = field(default_factory=list)
+    began: float = 0.0
+    bases: set[str] = field(default_factory=set)
+
+    @property
+    def acts(self) -> list[Act]:
+        return [event for event in self.events if isinstance(event, Act)]
+
+
+def load(paths: Sequence[Path]) -> Recording:
+    """Traces, one after the other. Raises UsageError naming file and line of what is no trace."""
+    found, sockets = Recording(), 0
+    for path in paths:
+        sockets = _read(path, found, sockets)
+    if not found.acts:
+        raise UsageError(f"{', '.join(map(str, paths))}: nothing was exchanged in it")
+    return found
+
+
+def _read(path: Path, into: Recording, sockets: int) -> int:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise UsageError(f"{path}: {getattr(failure, 'strerror', None) or 'not UTF-8'}") from failure
+    offset = into.events[-1].seconds if into.events else 0.0
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            sockets = _take(entry, float(entry["seconds"]) + offset, into, sockets)
+            into.began = into.began or epoch_of(entry["time"])
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
+            raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure
+    return sockets
+
+
+def _take(entry: Mapping[str, Any], seconds: float, into: Recording, sockets: int) -> int:
+    kind = entry["kind"]
+    if kind == "request" and entry.get("route") != "admin":
+        parts = urlsplit(entry["url"])
+        into.bases.add(f"{parts.scheme}://{parts.netloc}")
+        what = f"{entry['method']} {pattern_of(parts.path)}"
+        into.events.append(Act("request", what, seconds, _json(entry.get("body")), parts.path))
+    elif kind == "response" and entry.get("route") != "admin":
+        what = f"{entry['method']} {pattern_of(urlsplit(entry['url']).path)}"
+        for act in into.acts:
+            if act.kind == "request" and act.what == what and act.status is None:
+                act.status, act.headers, act.body = int(entry["status"]), entry["headers"], entry["body"] or ""
+                break
+    elif kind == "connect":
+        sockets += 1
+        parts = urlsplit(entry["url"])
+        into.bases.add(f"{parts.scheme}://{parts.netloc}")
+        into.events.append(Act("upgrade", pattern_of(parts.path), seconds, path=parts.path, socket=sockets))
+    elif kind == "upgrade":
+        (upgrade,) = [act for act in into.acts if act.kind == "upgrade"][-1:]
+        upgrade.status, upgrade.headers, upgrade.body = int(entry["status"]), entry["headers"], entry["body"] or ""
+    elif kind == "frame_out":
+        said = _json(entry["text"])
+        into.events.append(Act("frame", kind_of(said), seconds, said, socket=sockets))
+    elif kind == "frame_in":
+        into.events.append(Word(sockets, seconds, str(entry["text"])))
+    elif kind == "close" and entry.get("direction") == "in":
+        into.events.append(Word(sockets, seconds, str(entry.get("reason") or ""), int(entry.get("code") or 1005)))
+    return sockets
+
+
+def pattern_of(path: str) -> str:
+    """A path whose ids are placeholders: `/guests/{1}/messages`."""
+    parts = path.split("/")
+    return "/".join(f"{{p{n}}}" if _ID.fullmatch(part) else part for n, part in enumerate(parts))
+
+
+def kind_of(said: Any) -> str:
+    """What a guest's frame does: its action or type, and the kind of event in it."""
+    if not isinstance(said, dict):
+        return "?"
+    message = said.get("message")
+    inner = message if isinstance(message, dict) else {}
+    events = inner.get("events")
+    event = events[0] if isinstance(events, list) and events and isinstance(events[0], dict) else {}
+    presence = event.get("presence")
+    named = (
+        said.get("action") or said.get("type"),
+        inner.get("type"),
+        event.get("eventType"),
+        presence.get("type") if isinstance(presence, dict) else None,
+    )
+    return "/".join(str(name) for name in named if isinstance(name, str))
+
+
+class RecordedConversation:
+    """The place reached in a recording, and what this guest calls what that one made."""
+
+    def __init__(self, recording: Recording, now: Callable[[], float]) -> None:
+        self._recording = recording
+        self._now = now
+        self._at = 0
+        self._names: dict[str, str] = {}
+        self._shift = now() - recording.began
+
+    def match(self, kind: ActKind, what: str) -> tuple[Act, list[Word]] | None:
+        """The recorded act this one is, and what the service said between the place reached and it."""
+        events = self._recording.events
+        for begin in (self._at, 0):
+            for index in range(begin, len(events)):
+                event = events[index]
+                if isinstance(event, Act) and event.kind == kind and event.what == what:
+                    skipped = [e for e in events[self._at : index] if isinstance(e, Word)] if begin == self._at else []
+                    self._at = index + 1
+                    return event, skipped
+        return None
+
+    def follows(self) -> Iterator[Word]:
+        """What the service said from the place reached to the next act; the place moves along."""
+        events = self._recording.events
+        while self._at < len(events):
+            event = events[self._at]
+            if isinstance(event, Act):
+                return
+            self._at += 1
+            yield event
+
+    def learn(self, recorded: Any, actual: Any) -> None:
+        """Pair what the recorded guest made (ids, masked secrets) with what this one sends in its place."""
+        if isinstance(recorded, dict) and isinstance(actual, dict):
+            for key in recorded.keys() & actual.keys():
+                self.learn(recorded[key], actual[key])
+        elif isinstance(recorded, list) and isinstance(actual, list):
+            for one, other in zip(recorded, actual, strict=False):
+                self.learn(one, other)
+        elif isinstance(recorded, str) and isinstance(actual, str) and recorded != actual and _MADE.fullmatch(recorded):
+            self._names[recorded] = actual
+
+    def learn_path(self, recorded: str, actual: str) -> None:
+        for one, other in zip(recorded.split("/"), actual.split("/"), strict=False):
+            if one != other and _ID.fullmatch(one):
+                self._names[one] = other
+
+    def spoken(self, text: str, base: str, socket_base: str) -> str:
+        """A recorded body or frame as it is said to this guest, by the service at these addresses."""
+        value = _json(text)
+        if value is None or isinstance(value, (str, int, float)):
+            return self._renamed(text, base, socket_base)
+        said = self._say(value, base, socket_base)
+        return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+
+    def _say(self, value: Any, base: str, socket_base: str, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: self._say(member, base, socket_base, name) for name, member in value.items()}
+        if isinstance(value, list):
+            return [self._say(item, base, socket_base) for item in value]
+        if key in _ENDS:
+            return self._later(value)
+        return self._renamed(value, base, socket_base) if isinstance(value, str) else value
+
+    def _renamed(self, text: str, base: str, socket_base: str) -> str:
+        if text in self._names:
+            return self._names[text]
+        for known in self._recording.bases:
+            ours = socket_base if known.startswith("ws") else base
+            text = text.replace(known, ours)
+        return text
+
+    def _later(self, value: Any) -> Any:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            milliseconds = value > 1e11
+            return type(value)(value + self._shift * (1000 if milliseconds else 1))
+        try:
+            return rfc3339(epoch_of(value) + self._shift)
+        except (TypeError, ValueError, OverflowError):
+            return value
+
+
+@dataclass(slots=True)
+class _Seat:
+    """What an open socket replays: the recorded socket, and the addresses its guest used."""
+
+    socket: int
+    base: str
+    socket_base: str
+
+
+class ReplayFace:
+    """The recording as a face of a sandbox: it serves the recorded addresses and nothing else.
+
+    `pace`: keep the pauses as they were; else what follows an act is said at once.
+    """
+
+    api = "replay"
+
+    def __init__(self, recording: Recording, world: Service, *, pace: bool = False) -> None:
+        self._recording = recording
+        self._world = world
+        self._pace = pace
+        self._script = RecordedConversation(recording, world.clock.now)
+        self._peers: dict[int, Peer] = {}
+        self._admitted: _Seat | None = None
+
+    # --- what is served ---
+
+    def routes(self) -> Sequence[Route]:
+        found = dict.fromkeys(act.what for act in self._recording.acts if act.kind == "request")
+        pairs = [what.split(" ", 1) for what in found]
+        return [Route(method, path, None, self._answer, any_origin=True, large=True) for method, path in pairs]
+
+    def doors(self) -> Sequence[SocketRoute]:
+        found = dict.fromkeys(act.what for act in self._recording.acts if act.kind == "upgrade")
+        return [SocketRoute(pattern, self._admit) for pattern in found]
+
+    # --- requests ---
+
+    def _answer(self, request: ServerRequest) -> ServerReply:
+        found = self._script.match("request", f"{request.method} {pattern_of(request.path)}")
+        if found is None:
+            return error(404, "the trace has no such request")
+        act, skipped = found
+        self._script.learn_path(act.path, request.path)
+        self._script.learn(act.said, _json(request.body))
+        self._utter(skipped, act.seconds)
+        self._world.later(0.0, lambda: self._utter(self._script.follows(), act.seconds))
+        if act.status is None:
+            return error(504, "the trace has no answer to this request: the connection broke")
+        headers = {name.title(): act.headers[name] for name in _HEADERS if name in act.headers}
+        return ServerReply(
+            act.status, self._script.spoken(act.body, request.base, request.socket_base).encode(), headers
+        )
+
+    # --- sockets ---
+
+    def _admit(self, request: ServerRequest) -> ServerReply | None:
+        found = self._script.match("upgrade", pattern_of(request.path))
+        if found is None:
+            return error(404, "the trace has no such socket")
+        act, skipped = found
+        self._script.learn_path(act.path, request.path)
+        self._utter(skipped, act.seconds)
+        self._admitted = _Seat(act.socket, request.base, request.socket_base)
+        if act.status == 101:
+            return None
+        if act.status is None:
+            return error(504, "the trace has no answer to this upgrade: the connection broke")
+        headers = {name.title(): act.headers[name] for name in _HEADERS if name in act.headers}
+        return ServerReply(act.status, act.body.encode(), headers)
+
+    def opened(self, peer: Peer) -> None:
+        assert self._admitted is not None
+        peer.note, self._admitted = self._admitted, None
+        self._peers[peer.note.socket] = peer
+        self._utter(self._script.follows())
+
+    def heard(self, peer: Peer, text: str) -> None:
+        said = _json(text)
+        found = self._script.match("frame", kind_of(said))
+        if found is None:
+            return
+        act, skipped = found
+        # A socket goes on as the recorded one it has come to be.
+        self._peers[act.socket] = peer
+        self._script.learn(act.said, said)
+        self._utter(skipped, act.seconds)
+        self._utter(self._script.follows(), act.seconds)
+
+    def closed(self, peer: Peer, clean: bool) -> None:
+        self._peers = {socket: other for socket, other in self._peers.items() if other is not peer}
+
+    def _utter(self, words: Iterable[Word], since: float | None = None) -> None:
+        for word in list(words):
+            since = word.seconds if since is None else since
+            wait = max(0.0, word.seconds - since) if self._pace else 0.0
+            if wait > 0:
+                self._world.later(wait, lambda word=word: self._say(word))  # type: ignore[misc]
+            else:
+                self._say(word)
+
+    def _say(self, word: Word) -> None:
+        peer = self._peers.get(word.socket)
+        if peer is None or not peer.open:
+            return
+        if word.code is not None:
+            peer.close(word.code, word.text if word.code not in {1005, 1006} else "")
+            return
+        seat: _Seat = peer.note
+        peer.send(self._script.spoken(word.text, seat.base, seat.socket_base))
+
+    # --- what a sandbox's own control room asks of a face: there is no conversation to ask it for ---
+
+    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
+
+    def typing(self, conversation: Conversation, role: Any, name: str | None, millis: int) -> None: ...
+
+    def ended(self, conversation: Conversation, role: Any) -> None: ...
+
+    def expired(self, conversation: Conversation) -> None: ...
+
+    def token_expired(self, conversation: Conversation) -> None: ...
+
+    def pushed(self, conversation: Conversation, frame: str) -> None: ...
+
+
+def faces(recording: Recording, *, pace: bool = False) -> Callable[[Service, Faults, SandboxOptions], list[Api]]:
+    """What a sandbox builds instead of the APIs."""
+    return lambda world, faults, options: [ReplayFace(recording, world, pace=pace)]
+
+
+def apis_of(recording: Recording) -> list[str]:
+    """The APIs that could have spoken this: each has every address of it."""
+    from guestctl.dialects import NAMES
+    from guestctl.dialects.addresses import places_of
+
+    common: set[str] = set(NAMES)
+    for act in recording.acts:
+        if act.kind != "frame":
+            fitting = {place.api for place in places_of(f"http://replay{act.path}")}
+            common &= fitting or common
+    return [name for name in NAMES if name in common]
+
+
+def _json(text: Any) -> Any:
+    """The JSON an act or answer holds; None for anything else."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None

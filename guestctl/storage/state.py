@@ -1,0 +1,596 @@
+"""What guestctl remembers between commands, and how its processes take turns.
+
+Knows: the records, what each is for and how long it is kept (contract.md §6, reliability.md §7). Must not
+know: any dialect, the wire, profiles, how a scope is made, files (`database`).
+
+Sessions, credentials, the outbox and cursors survive power loss. The ledger, budgets, the activity log and
+caches survive kill -9, and whatever a power cut takes from their tail is read again from history.
+
+Records belong to a session, not to its name: a session is known by when it was created, so that a
+process left over from one that was renamed, replaced or forgotten neither writes among its successor's
+records nor reads them. What such a process records of a session that is gone is dropped, and `notice` told.
+
+Secrets are plain text in this database, which only its owner can read (file 0600, directory 0700);
+`secure_delete` overwrites what is removed. Retention: per session the newest 10,000 ledger entries,
+10,000 settled sends and 10,000 activity lines; an unsettled send is never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from guestctl.core.clock import Clock, Deadline
+from guestctl.core.errors import SessionOver, TimedOut, UsageError
+from guestctl.core.model import Credential, CredentialKind, Limits, Secret, Session
+from guestctl.core.results import Activity
+from guestctl.core.values import Json, immutable
+from guestctl.storage.database import Database, Run, until_free
+
+KEPT = 10_000
+"""Ledger entries, settled sends and activity lines kept for one session."""
+
+DAY = 86_400.0
+"""Seconds after which no budget asks for a booking any more."""
+
+PATIENCE = 1.0
+"""Seconds a turn is waited for before that is told."""
+
+SendState: TypeAlias = Literal["queued", "writing", "accepted", "rejected", "not_sent", "in_doubt"]
+
+#: The row of a session: scope, birth, name. Of several born in one instant, the one called so.
+_SESSION = "(SELECT n FROM session WHERE scope = ? AND birth = ? ORDER BY name <> ? LIMIT 1)"
+
+
+@immutable
+class OutboxRow:
+    """One send. Times are epoch seconds, except `time`, the service's own timestamp of the message."""
+
+    key: str
+    text: str
+    state: SendState
+    message_id: str | None
+    time: str | None
+    begun_at: float
+    written_at: float | None
+
+
+@immutable
+class LedgerEntry:
+    """One message this session has seen: the service's id, the guest's key, number and time if any."""
+
+    id: str
+    key: str | None = None
+    sequence: int | None = None
+    time: str | None = None
+
+
+@immutable
+class Cursor:
+    """What `listen --cursor` is about to write: which file (device and inode, say), the offset it will then reach,
+    and which message: its id, number and time, if any."""
+
+    identity: str
+    position: int
+    id: str | None
+    sequence: int | None = None
+    time: str | None = None
+
+
+class State:
+    """The state database. Any number of processes, and threads of this one, may use it at once.
+
+    Every method raises UsageError `state.unusable` when the database cannot be read or written.
+    """
+
+    def __init__(self, database: Database, clock: Clock, notice: Callable[[str], None]) -> None:
+        self._database = database
+        self._rows = database.rows
+        self._clock = clock
+        self._notice = notice
+        self._missed: set[float] = set()
+        self._untold: list[str] = []
+
+    # --- opening ---
+
+    @staticmethod
+    def directory(environ: Mapping[str, str]) -> Path:
+        """Where state lives: `GUESTCTL_STATE`, else the platform's user state directory."""
+        if named := environ.get("GUESTCTL_STATE"):
+            return Path(named).expanduser()
+        from platformdirs import user_state_path
+
+        return user_state_path("guestctl", appauthor=False)
+
+    @classmethod
+    def open(cls, directory: Path | None, clock: Clock, *, notice: Callable[[str], None] = lambda text: None) -> State:
+        """Open the database, making what is missing; None keeps everything in memory (`--no-state`).
+
+        A damaged file is set aside and `notice` is told its new name. Raises UsageError
+        `state.unusable` (unsafe or unwritable place) or `state.version` (written by a newer guestctl).
+        """
+        return cls(Database.open(directory, clock, notice), clock, notice)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- sessions ---
+
+    def put(self, scope: str, session: Session) -> None:
+        """Store a session under its name, credentials included. Another one of that name is forgotten first."""
+        with self._transaction(durable=True) as run:
+            run(
+                "DELETE FROM session WHERE scope = ? AND name = ? AND birth IS NOT ?",
+                (scope, session.name, session.created_at),
+            )
+            run(
+                "INSERT INTO session (scope, name, birth, body) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (scope, name) DO UPDATE SET body = excluded.body",
+                (scope, session.name, session.created_at, _dump_session(session)),
+            )
+            run("DELETE FROM budget WHERE at < ?", (self._clock.now() - DAY,))
+
+    def amend(self, scope: str, session: Session, change: Callable[[Session], Session]) -> bool:
+        """Replace what is stored of a session, under whatever name that is now, by what `change` makes of it;
+        no other process writes between. Says whether it was there."""
+        with self._transaction(durable=True) as run:
+            number = self._place(run, scope, session)
+            for name, body in run("SELECT name, body FROM session WHERE n = ?", (number,)).fetchall():
+                changed = change(_load_session(name, body))
+                run("UPDATE session SET body = ? WHERE n = ?", (_dump_session(changed), number))
+        return number is not None
+
+    def get(self, scope: str, name: str) -> Session | None:
+        """The session that has this name now."""
+        for (body,) in self._rows("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)):
+            return _load_session(name, body)
+        return None
+
+    def find(self, scope: str, session: Session) -> Session | None:
+        """A session as it is stored now, under whatever name; None when it was forgotten or replaced."""
+        for name, body in self._rows(f"SELECT name, body FROM session WHERE n = {_SESSION}", _known_by(scope, session)):
+            return _load_session(name, body)
+        return None
+
+    def sessions(self, scope: str | None = None, *, tell: bool = False) -> list[tuple[str, Session]]:
+        """Every stored session with its scope, in the order they were first stored. One whose record
+        cannot be read hides no other; with `tell`, `notice` hears of it."""
+        rows = self._rows(
+            "SELECT scope, name, body FROM session WHERE ? IS NULL OR scope = ? ORDER BY n",
+            (scope, scope),
+        )
+        found = []
+        for where, name, body in rows:
+            try:
+                found.append((where, _load_session(name, body)))
+            except UsageError as error:
+                if tell:
+                    self._notice(f"{error.message}. {error.hint}")
+        return found
+
+    def names(self, scope: str) -> set[str]:
+        """Every name that is taken, also by a record that cannot be read."""
+        return {str(name) for (name,) in self._rows("SELECT name FROM session WHERE scope = ?", (scope,))}
+
+    def current(self, scope: str) -> str | None:
+        """The name commands use when none is given."""
+        for (name,) in self._rows("SELECT name FROM current WHERE scope = ?", (scope,)):
+            return str(name)
+        return None
+
+    def use(self, scope: str, name: str | None) -> None:
+        """Make it the current session; None: there is none."""
+        with self._transaction(durable=True) as run:
+            run("DELETE FROM current WHERE scope = ?", (scope,))
+            if name is not None:
+                run("INSERT INTO current (scope, name) VALUES (?, ?)", (scope, name))
+
+    def forget(self, scope: str, name: str) -> bool:
+        """Remove a session and everything recorded of it. Says whether there was one."""
+        with self._transaction(durable=True) as run:
+            found = run("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)).fetchone()
+            run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, name))
+            run("DELETE FROM current WHERE scope = ? AND name = ?", (scope, name))
+        if found is not None:
+            # The token is also in the write-ahead log until that is reused; other readers may prevent this.
+            self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+            # Nobody else comes to take turns on it: whoever still does is told that it is gone.
+            with suppress(UsageError):
+                self._database.drop_locks(owner_of(scope, _load_session(name, *found)))
+        return found is not None
+
+    def rename(self, scope: str, old: str, new: str) -> None:
+        """Give a session and all its records another name; one already called `new` is forgotten first.
+        Nothing happens when there is no `old`, or it is called that already."""
+        with self._transaction(durable=True) as run:
+            row = run("SELECT n FROM session WHERE scope = ? AND name = ?", (scope, old)).fetchone()
+            if row is None or old == new:
+                return
+            run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, new))
+            run("UPDATE session SET name = ? WHERE n = ?", (new, *row))
+            run("UPDATE current SET name = ? WHERE scope = ? AND name = ?", (new, scope, old))
+
+    def put_credential(self, scope: str, credential: Credential) -> None:
+        """Store a credential that the sessions of a scope share (OAuth)."""
+        with self._transaction(durable=True) as run:
+            run(
+                "INSERT OR REPLACE INTO credential (scope, kind, body) VALUES (?, ?, ?)",
+                (scope, credential.kind, json.dumps(_credential_out(credential))),
+            )
+
+    def get_credential(self, scope: str, kind: CredentialKind) -> Credential | None:
+        for (body,) in self._rows("SELECT body FROM credential WHERE scope = ? AND kind = ?", (scope, kind)):
+            return _credential_in(json.loads(body))
+        return None
+
+    # --- outbox ---
+
+    def begin(self, scope: str, session: Session, key: str, text: str) -> OutboxRow:
+        """Enter a send as `queued`, before a byte of it leaves, and return its row.
+
+        A key that was rejected, or never left, starts over; one that is being written, in doubt or
+        accepted is returned as it stands, for the caller to settle or to leave. Raises SessionOver
+        `session.replaced` when the session is not there any more.
+        """
+        with self._transaction(durable=True) as run:
+            number = _number(run, scope, session)
+            if number is None:
+                raise replaced(session)
+            run(
+                "INSERT INTO outbox (session, n, key, text, state, begun_at)"
+                " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM outbox WHERE session = ?1), ?2, ?3, 'queued', ?4)"
+                " ON CONFLICT (session, key) DO UPDATE SET state = 'queued', text = excluded.text,"
+                " begun_at = excluded.begun_at, written_at = NULL, message_id = NULL, time = NULL"
+                " WHERE state IN ('queued', 'rejected', 'not_sent')",
+                (number, key, text, self._clock.now()),
+            )
+            run(
+                "DELETE FROM outbox WHERE session = ?1 AND n <= (SELECT max(n) - ?2 FROM outbox WHERE session = ?1)"
+                " AND state IN ('accepted', 'rejected', 'not_sent')",
+                (number, KEPT),
+            )
+            row = run(_OUTBOX + "AND o.key = ?", (*_known_by(scope, session), key)).fetchone()
+        return OutboxRow(*row)
+
+    def mark(
+        self,
+        scope: str,
+        session: Session,
+        key: str,
+        state: SendState,
+        message_id: str | None = None,
+        time: str | None = None,
+    ) -> None:
+        """Move a send on. `writing` must be marked before its first byte leaves; raises SessionOver
+        `session.replaced` when the session is not there any more, and so nothing may."""
+        with self._transaction(durable=True) as run:
+            number = self._place(run, scope, session)
+            if number is None and state == "writing":
+                raise replaced(session)
+            run(
+                "UPDATE outbox SET state = ?, message_id = coalesce(?, message_id), time = coalesce(?, time),"
+                " written_at = CASE WHEN ? = 'writing' THEN ? ELSE written_at END WHERE session = ? AND key = ?",
+                (state, message_id, time, state, self._clock.now(), number, key),
+            )
+
+    def outbox(self, scope: str, session: Session, *states: SendState) -> list[OutboxRow]:
+        """The session's sends in the order they were begun; only those in `states`, when given."""
+        wanted = f"AND o.state IN ({', '.join('?' * len(states))}) " if states else ""
+        rows = self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (*_known_by(scope, session), *states))
+        return [OutboxRow(*row) for row in rows]
+
+    def sent(self, scope: str, session: Session, key: str) -> OutboxRow | None:
+        """The send with this key, whatever became of it."""
+        for row in self._rows(_OUTBOX + "AND o.key = ?", (*_known_by(scope, session), key)):
+            return OutboxRow(*row)
+        return None
+
+    # --- ledger ---
+
+    def record(self, scope: str, session: Session, entries: Sequence[LedgerEntry]) -> None:
+        """Add messages in the order they were seen, in one commit. An id already there keeps its place;
+        what is newly known of it (key, sequence, time) is added."""
+        if not entries:
+            return
+        with self._transaction(durable=False) as run:
+            number = self._place(run, scope, session)
+            if number is None:
+                return
+            self._database.connection.executemany(
+                "INSERT INTO ledger (session, n, id, key, sequence, time)"
+                " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE session = ?1), ?2, ?3, ?4, ?5)"
+                " ON CONFLICT (session, id) DO UPDATE SET key = coalesce(key, excluded.key),"
+                " sequence = coalesce(sequence, excluded.sequence), time = coalesce(time, excluded.time)",
+                [(number, entry.id, entry.key, entry.sequence, entry.time) for entry in entries],
+            )
+            _trim(run, "ledger", number)
+
+    def seen(self, scope: str, session: Session, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that are in the ledger."""
+        found: set[str] = set()
+        for start in range(0, len(ids), 500):
+            some = ids[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            rows = self._rows(
+                f"SELECT id FROM ledger WHERE session = {_SESSION} AND id IN ({marks})",
+                (*_known_by(scope, session), *some),
+            )
+            found.update(id_ for (id_,) in rows)
+        return found
+
+    def last_position(self, scope: str, session: Session) -> LedgerEntry | None:
+        """The message recorded last."""
+        for row in self._rows(
+            f"SELECT id, key, sequence, time FROM ledger WHERE session = {_SESSION} ORDER BY n DESC LIMIT 1",
+            _known_by(scope, session),
+        ):
+            return LedgerEntry(*row)
+        return None
+
+    def cursor(self, scope: str, session: Session, path: str) -> Cursor | None:
+        """What was last about to be written to this cursor file."""
+        for row in self._rows(
+            f"SELECT identity, position, id, sequence, time FROM cursor WHERE session = {_SESSION} AND path = ?",
+            (*_known_by(scope, session), path),
+        ):
+            return Cursor(*row)
+        return None
+
+    def set_cursor(self, scope: str, session: Session, path: str, cursor: Cursor) -> None:
+        with self._transaction(durable=True) as run:
+            number = self._place(run, scope, session)
+            if number is not None:
+                run(
+                    "INSERT OR REPLACE INTO cursor (session, path, identity, position, id, sequence, time)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (number, path, cursor.identity, cursor.position, cursor.id, cursor.sequence, cursor.time),
+                )
+
+    # --- taking turns ---
+
+    @contextmanager
+    def lock(self, name: str, deadline: Deadline, *, owner: str = "") -> Iterator[None]:
+        """Hold `name` among all processes of this directory, across network calls if need be.
+
+        `owner`: whose lock it is (`owner_of` a session); it goes when that is forgotten. The kernel gives
+        it back when the holder dies. Not re-entrant. Raises TimedOut when it did not come free in time.
+        """
+        with self._one_of(owner, [name], deadline, f"another guestctl process still holds the lock {name!r}"):
+            yield
+
+    @contextmanager
+    def slot(self, scope: str, session: Session, limit: int, deadline: Deadline) -> Iterator[None]:
+        """Hold one of the `limit` socket places of a session; otherwise as `lock`."""
+        places = [f"slot {number}" for number in range(limit)]
+        what = f"other guestctl processes hold all {limit} connections of session {session.name!r}"
+        with self._one_of(owner_of(scope, session), places, deadline, what):
+            yield
+
+    @contextmanager
+    def _one_of(self, owner: str, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
+        release = until_free(lambda: self._grab_first(owner, names), deadline.sooner(PATIENCE))
+        if release is None and not deadline.expired:
+            self._notice(f"{refusal}: waiting")
+            release = until_free(lambda: self._grab_first(owner, names), deadline)
+        if release is None:
+            raise TimedOut(refusal, code="timeout.busy")
+        try:
+            yield
+        finally:
+            release()
+
+    def _grab_first(self, owner: str, names: Sequence[str]) -> Callable[[], None] | None:
+        for name in names:
+            if (release := self._database.grab(owner, name)) is not None:
+                return release
+        return None
+
+    def take(self, bucket: str, count: int, period: float) -> float:
+        """Book one of `count` turns in any `period` seconds, shared by all processes.
+
+        0.0: booked, go. Else nothing is booked, and the seconds to wait before asking again.
+        """
+        with self._transaction(durable=False) as run:
+            now = self._clock.now()
+            # A booking in the future means the clock was set back: it was made now at the latest.
+            run("UPDATE budget SET at = ?1 WHERE bucket = ?2 AND at > ?1", (now, bucket))
+            run("DELETE FROM budget WHERE bucket = ? AND at <= ?", (bucket, now - period))
+            row = run(
+                "SELECT at FROM budget WHERE bucket = ? ORDER BY at DESC LIMIT 1 OFFSET ?", (bucket, count - 1)
+            ).fetchone()
+            if row is None:
+                run("INSERT INTO budget (bucket, at) VALUES (?, ?)", (bucket, now))
+                return 0.0
+            # Rounding must not make it 0.0, which would read as booked.
+            return max(0.001, min(period, float(row[0]) + period - now))
+
+    # --- activity, caches, sandbox ---
+
+    def log(self, scope: str, session: Session, event: str, details: Mapping[str, Json]) -> None:
+        """Add a line to the session's activity log, at the present time. `details` holds no secret."""
+        with self._transaction(durable=False) as run:
+            number = self._place(run, scope, session)
+            if number is None:
+                return
+            run(
+                "INSERT INTO activity (session, n, at, event, details)"
+                " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM activity WHERE session = ?1), ?2, ?3, ?4)",
+                (number, self._clock.now(), event, json.dumps(dict(details))),
+            )
+            _trim(run, "activity", number)
+
+    def activity(self, scope: str, session: Session) -> list[Activity]:
+        rows = self._rows(
+            f"SELECT at, event, details FROM activity WHERE session = {_SESSION} ORDER BY n", _known_by(scope, session)
+        )
+        return [Activity(at, event, json.loads(details)) for at, event, details in rows]
+
+    def put_deployment(self, scope: str, body: str) -> None:
+        """Keep a deployment's configuration (JSON text) for later commands."""
+        with self._transaction(durable=False) as run:
+            run(
+                "INSERT OR REPLACE INTO deployment (scope, at, body) VALUES (?, ?, ?)", (scope, self._clock.now(), body)
+            )
+
+    def deployment(self, scope: str, max_age: float) -> str | None:
+        """The configuration kept, if at most `max_age` seconds old."""
+        now = self._clock.now()
+        for at, body in self._rows("SELECT at, body FROM deployment WHERE scope = ?", (scope,)):
+            if now - max_age <= at <= now:
+                return str(body)
+        return None
+
+    def put_sandbox(self, running: Mapping[str, Json]) -> None:
+        """Register a running sandbox, known by its `url`; it becomes the one used by default."""
+        with self._transaction(durable=True) as run:
+            run("INSERT OR REPLACE INTO sandbox (url, body) VALUES (?, ?)", (running["url"], json.dumps(dict(running))))
+
+    def sandbox(self) -> Json | None:
+        """The sandbox registered last and not yet forgotten."""
+        for (body,) in self._rows("SELECT body FROM sandbox ORDER BY n DESC LIMIT 1"):
+            return json.loads(body)
+        return None
+
+    def forget_sandbox(self, url: str) -> None:
+        with self._transaction(durable=True) as run:
+            run("DELETE FROM sandbox WHERE url = ?", (url,))
+
+    # --- inside ---
+
+    def _place(self, run: Run, scope: str, session: Session) -> int | None:
+        """The row number records of a session go under; None when it is gone, which is told once."""
+        number = _number(run, scope, session)
+        if number is None and session.created_at not in self._missed:
+            self._missed.add(session.created_at)
+            self._untold.append(f"{_gone(session)}: nothing more is recorded of it")
+        return number
+
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[Run]:
+        with self._database.transaction(durable=durable) as run:
+            yield run
+        while self._untold:  # not before: nobody waits for the database while somebody reads
+            self._notice(self._untold.pop())
+
+
+_OUTBOX = (
+    "SELECT o.key, o.text, o.state, o.message_id, o.time, o.begun_at, o.written_at"
+    f" FROM outbox o WHERE o.session = {_SESSION} "
+)
+
+
+def _known_by(scope: str, session: Session) -> tuple[str, float, str]:
+    """What `_SESSION` asks for."""
+    return scope, session.created_at, session.name
+
+
+def _number(run: Run, scope: str, session: Session) -> int | None:
+    number: int | None = run(f"SELECT {_SESSION}", _known_by(scope, session)).fetchone()[0]
+    return number
+
+
+def owner_of(scope: str, session: Session) -> str:
+    """Whose turns and limits a session's are, whatever it is called meanwhile."""
+    return f"{scope} {session.created_at if session.root is None else session.root!r}"
+
+
+def _gone(session: Session) -> str:
+    return f"session {session.name!r} was forgotten or replaced by another command"
+
+
+def replaced(session: Session) -> SessionOver:
+    """Why nothing is done any more for a session that is not stored."""
+    return SessionOver(_gone(session), code="session.replaced", api=session.api)
+
+
+def _trim(run: Run, table: str, session: int) -> None:
+    """Keep the newest. `n` is dense within a session, so this costs what it deletes and no more."""
+    run(
+        f"DELETE FROM {table} WHERE session = ?1 AND n <= (SELECT max(n) - ?2 FROM {table} WHERE session = ?1)",
+        (session, KEPT),
+    )
+
+
+# --- sessions as text ---
+
+
+#: What is not a dialect's own stands among its notes in the record, where it always has: an older guestctl
+#: reads what a newer one has written, and the other way round.
+_AMONG_NOTES = ("used_token", "offer", "opening", "root")
+
+
+def _dump_session(session: Session) -> str:
+    return json.dumps(
+        {
+            "api": session.api,
+            "profile": session.profile,
+            "name": session.name,
+            "ids": dict(session.ids),
+            "state": session.state,
+            "new_session": session.new_session,
+            "created_at": session.created_at,
+            "expires_at": session.expires_at,
+            "credentials": {key: _credential_out(held) for key, held in session.credentials.items()},
+            "limits": {field: getattr(session.limits, field) for field in Limits.__dataclass_fields__},
+            "notes": {**session.notes, **_kept(session)},
+        }
+    )
+
+
+def _kept(session: Session) -> dict[str, Json]:
+    return {field: kept for field in _AMONG_NOTES if (kept := getattr(session, field)) is not None}
+
+
+def _load_session(name: str, body: str) -> Session:
+    try:
+        values = json.loads(body)
+        limits: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["limits"].items()}
+        notes = dict(values["notes"])
+        kept = {field: notes.pop(field, None) for field in _AMONG_NOTES}
+        return Session(
+            **{
+                **values,
+                **kept,
+                "name": name,
+                "notes": notes,
+                "credentials": {key: _credential_in(held) for key, held in values["credentials"].items()},
+                "limits": Limits(**limits),
+            }
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"the stored record of session {name!r} cannot be read",
+            code="state.unusable",
+            hint=f"Remove the record: guestctl session forget {shlex.quote(name)}",
+        ) from error
+
+
+def _credential_out(credential: Credential) -> dict[str, Json]:
+    return {
+        "kind": credential.kind,
+        "secret": credential.secret.reveal(),
+        "expires_at": credential.expires_at,
+        "refresh": None if credential.refresh is None else credential.refresh.reveal(),
+        "life": credential.life,
+    }
+
+
+def _credential_in(values: Mapping[str, Json]) -> Credential:
+    refresh = values["refresh"]
+    return Credential(
+        kind=values["kind"],
+        secret=Secret(values["secret"]),
+        expires_at=values["expires_at"],
+        refresh=None if refresh is None else Secret(refresh),
+        life=values.get("life"),
+    )

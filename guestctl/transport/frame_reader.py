@@ -1,0 +1,189 @@
+"""Whole messages and control frames out of bytes, strictly by RFC 6455.
+
+Knows: websocket-client's frame classes and what they let pass (reliability.md §2.3, §3). Must not
+know: sockets, time, what a message says. Parsing and masking are the library's; this adds the
+checks it lacks, at the moment a header is read rather than after the payload is. Only the usual
+frame, a short text in one piece that is here whole, is read at once: a third of a listener's time
+went into its steps.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from websocket import ABNF, WebSocketProtocolException, frame_buffer
+
+from guestctl.core.values import immutable
+
+#: Largest message taken, in bytes, and the most fragments it may come in.
+MAX_MESSAGE = 1 << 20
+MAX_FRAGMENTS = 1024
+
+_CONTROL = 0x8
+#: First byte of a text in one piece; second byte when two more hold the length (RFC 6455 §5.2).
+_WHOLE_TEXT = 0x81
+_LENGTH_FOLLOWS = 126
+_MAX_CONTROL = 125
+
+
+class Violation(Exception):
+    """The peer broke the protocol; `code` is the close code that says so."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Short(Exception):
+    """Not enough bytes yet."""
+
+
+@immutable
+class Ping:
+    payload: bytes
+
+
+@immutable
+class Pong:
+    payload: bytes
+
+
+@immutable
+class Close:
+    """`code` is 1005 when the frame had none."""
+
+    code: int
+    reason: str
+
+
+class Frames(frame_buffer):
+    """Feed bytes in any slices, take what is complete. After a Violation it is of no more use.
+
+    Binary messages are refused (1003) unless `binary`: the API has none. `max_message` is no less
+    than the 64 KiB that are read at once.
+    """
+
+    def __init__(
+        self, *, binary: bool = False, max_message: int = MAX_MESSAGE, max_fragments: int = MAX_FRAGMENTS
+    ) -> None:
+        super().__init__(self.recv_strict, skip_utf8_validation=True)
+        self._binary = binary
+        self._max_message = max_message
+        self._max_fragments = max_fragments
+        self._data = bytearray()
+        self._at = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._texts: list[str] = []
+        self._blob: bytearray | None = None
+        self._size = 0
+        self._fragments = 0
+
+    def feed(self, data: bytes) -> None:
+        """More bytes from the peer."""
+        del self._data[: self._at]
+        self._at = 0
+        self._data += data
+
+    def next(self) -> str | bytes | Ping | Pong | Close | None:
+        """The next whole message (text as str) or control frame; None: feed more. Raises Violation."""
+        try:
+            if (usual := self._usual()) is not None:
+                return usual
+            while True:
+                frame = self.recv_frame()
+                opcode, payload = frame.opcode, frame.data
+                assert isinstance(payload, bytes)
+                if opcode >= _CONTROL:
+                    return _control(opcode, payload)
+                if (message := self._joined(opcode, payload, bool(frame.fin))) is not None:
+                    return message
+        except _Short:
+            return None
+        except UnicodeDecodeError as error:
+            raise Violation(1007, "text that is not UTF-8") from error
+        except WebSocketProtocolException as error:  # what ABNF.validate finds
+            raise Violation(1002, str(error)) from error
+
+    def _joined(self, opcode: int, payload: bytes, fin: bool) -> str | bytes | None:
+        """The message that this frame completes."""
+        if opcode == ABNF.OPCODE_BINARY:
+            self._blob = bytearray()
+        if self._blob is None:
+            self._texts.append(self._decoder.decode(payload, final=fin))
+        else:
+            self._blob += payload
+        if not fin:
+            self._fragments += 1
+            self._size += len(payload)
+            return None
+        message = "".join(self._texts) if self._blob is None else bytes(self._blob)
+        self._texts.clear()
+        self._blob = None
+        self._fragments = self._size = 0
+        return message
+
+    def _usual(self) -> str | None:
+        """An unfragmented text of less than 64 KiB that is here whole; None for whatever else there is."""
+        data, at = self._data, self._at
+        if self.header is not None or self._fragments or len(data) < at + 4 or data[at] != _WHOLE_TEXT:
+            return None
+        size, begin = data[at + 1], at + 2
+        if size == _LENGTH_FOLLOWS:
+            size, begin = data[at + 2] << 8 | data[at + 3], at + 4
+        elif size > _LENGTH_FOLLOWS:
+            return None
+        end = begin + size
+        if end > len(data):
+            return None
+        self._at = end
+        return data[begin:end].decode()
+
+    def recv_strict(self, bufsize: int) -> bytes:
+        end = self._at + bufsize
+        if end > len(self._data):
+            raise _Short
+        part = bytes(self._data[self._at : end])  # the library's checks want bytes
+        self._at = end
+        return part
+
+    def recv_header(self) -> None:
+        super().recv_header()
+        assert self.header is not None
+        fin, rsv1, rsv2, rsv3, opcode, masked, length = self.header
+        if rsv1 or rsv2 or rsv3:
+            raise Violation(1002, "a reserved bit is set")
+        if masked:
+            raise Violation(1002, "a masked frame from the server")
+        if opcode >= _CONTROL:
+            if opcode not in ABNF.OPCODES:
+                raise Violation(1002, f"reserved opcode {opcode}")
+            if not fin:
+                raise Violation(1002, "a fragmented control frame")
+            if length > _MAX_CONTROL:
+                raise Violation(1002, "a control frame over 125 bytes")
+        elif opcode == ABNF.OPCODE_BINARY and not self._binary:
+            raise Violation(1003, "a binary message")
+        elif opcode not in ABNF.OPCODES:
+            raise Violation(1002, f"reserved opcode {opcode}")
+        elif (opcode == ABNF.OPCODE_CONT) != bool(self._fragments):
+            raise Violation(1002, "a fragment out of place")
+        elif self._fragments >= self._max_fragments:
+            raise Violation(1009, f"a message in more than {self._max_fragments} fragments")
+
+    def recv_length(self) -> None:
+        super().recv_length()
+        assert self.header is not None
+        assert self.length is not None
+        # Control frames between fragments are short; only data counts towards the message.
+        if self.header[4] < _CONTROL and self._size + self.length > self._max_message:
+            raise Violation(1009, f"a message over {self._max_message} bytes")
+
+
+def _control(opcode: int, payload: bytes) -> Ping | Pong | Close:
+    if opcode == ABNF.OPCODE_PING:
+        return Ping(payload)
+    if opcode == ABNF.OPCODE_PONG:
+        return Pong(payload)
+    if not payload:
+        return Close(1005, "")
+    return Close(int.from_bytes(payload[:2], "big"), payload[2:].decode())

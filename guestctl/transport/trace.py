@@ -1,0 +1,118 @@
+"""The exchange as it happened: every request, response, frame, close and retry, with times.
+
+Knows: a trace file of JSON Lines (mode 0600) and the one-line form of `-v`. Must not know: any
+dialect, the client. Nothing leaves here before `redact` has replaced its secrets.
+
+One line: {"time","seconds","kind",…}; `seconds` since the trace began. `replay` serves it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from guestctl.core.clock import Clock, rfc3339
+from guestctl.core.errors import UsageError
+from guestctl.core.redact import Redactor
+
+_FRAMES = frozenset({"frame_in", "frame_out", "ping", "pong"})
+
+
+class TraceFile:
+    """A file only its owner can read, one JSON object a line; what was in it before is gone."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+        try:
+            self._descriptor = os.open(path, flags, 0o600)
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                os.fchmod(self._descriptor, 0o600)
+                os.ftruncate(self._descriptor, 0)
+        except OSError as error:
+            raise UsageError(f"--trace {path}: {error.strerror or error}", code="output.failed") from error
+        self._path = path
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one line. Raises UsageError when it cannot be written."""
+        line = json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str) + "\n"
+        try:
+            os.write(self._descriptor, line.encode())
+        except OSError as error:
+            raise UsageError(f"--trace {self._path}: {error.strerror or error}", code="output.failed") from error
+
+    def __enter__(self) -> TraceFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+class Watcher:
+    """The observer handed to the client: tells the trace file and, in short, whoever asked with `-v`.
+
+    `tell(text, level)`: level 1 for requests and connections, 2 for frames.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        redactor: Redactor,
+        file: TraceFile | None,
+        tell: Callable[[str, int], None] | None,
+    ) -> None:
+        self._clock = clock
+        self._redactor = redactor
+        self._file = file
+        self._tell = tell
+        self._begun = clock.monotonic()
+
+    def __call__(self, kind: str, data: Mapping[str, Any]) -> None:
+        shown = self._redactor.value(dict(data))
+        if self._file is not None:
+            seconds = round(self._clock.monotonic() - self._begun, 6)
+            self._file.write({"time": rfc3339(self._clock.now()), "seconds": seconds, "kind": kind, **shown})
+        if self._tell is not None:
+            self._tell(_line(kind, shown), 2 if kind in _FRAMES else 1)
+
+
+def _line(kind: str, data: Mapping[str, Any]) -> str:
+    if kind == "request":
+        return f"> {data.get('method')} {_place(data)} ({data.get('route')})"
+    if kind == "response":
+        return f"< {data.get('status')} {_place(data)}"
+    if kind == "connect":
+        proxy = f" through {data['proxy']}" if data.get("proxy") else ""
+        return f"> connect {_place(data)}{proxy}"
+    if kind == "upgrade":
+        said = f": {' '.join(str(data.get('body') or '').split())}" if data.get("status") != 101 else ""
+        return f"< upgrade {data.get('status')} {_asked(data)}{said}"
+    if kind in {"frame_in", "frame_out"}:
+        return f"{'<' if kind == 'frame_in' else '>'} frame {data.get('text')}"
+    if kind in {"ping", "pong", "close"}:
+        code = f" {data['code']} {data.get('reason') or ''}".rstrip() if data.get("code") is not None else ""
+        return f"{'<' if data.get('direction') == 'in' else '>'} {kind}{code}"
+    if kind == "retry":
+        return f"* {data.get('route')} again in {data.get('wait')} s: {data.get('why')}"
+    if kind == "lost":
+        return f"< nothing: {data.get('why')}"
+    return f"* {kind} " + json.dumps(data, ensure_ascii=False, default=str)
+
+
+def _asked(data: Mapping[str, Any]) -> str:
+    """The address with its query, and the Origin sent, which decide about an upgrade."""
+    query = urlsplit(str(data.get("url", ""))).query
+    origin = next((v for k, v in (data.get("request_headers") or {}).items() if k.lower() == "origin"), None)
+    return f"{_place(data)}{'?' + query if query else ''} ({'Origin ' + str(origin) if origin else 'no Origin'})"
+
+
+def _place(data: Mapping[str, Any]) -> str:
+    parts = urlsplit(str(data.get("url", "")))
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"

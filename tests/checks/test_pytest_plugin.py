@@ -1,0 +1,142 @@
+"""The plugin, as somebody's own tests use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.checks import scripts
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    for name in ("GUESTCTL_PROFILE", "GUESTCTL_SANDBOX_URL", "GUESTCTL_PROFILES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(pytester.path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    return pytester
+
+
+def run(project: pytest.Pytester, *more: str) -> pytest.RunResult:
+    # In a process of its own: in this one it would import everything a second time.
+    return project.runpytest_subprocess("-p", "guestctl.pytest_plugin", "-p", "no:cacheprovider", *more)
+
+
+def test_fixtures(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def guest_script():
+            return "rules: [{contains: hours, reply: Nine to five}]"
+
+        def test_hours(guest, guest_sandbox):
+            assert "Nine" in guest.ask("opening hours?").text
+            assert guest.profile.base_url == guest_sandbox.url
+
+        class TestEcho:
+            @pytest.fixture
+            def guest_script(self):
+                return None
+
+            def test_each_test_has_its_own(self, guest):
+                assert guest.sessions() == []
+                assert guest.ask("hi").text == "echo: hi"
+        """
+    )
+    run(project).assert_outcomes(passed=2)
+
+
+def test_a_failure_says_what_to_do_next(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        def test_said_too_early(guest):
+            guest.send("x")
+
+        def test_not_ours(guest):
+            assert not "ours"
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        ["*guestctl: next*", "guest.create() begins a session; guest.ask(text) does so by itself."]
+    )
+    assert result.stdout.str().count("guestctl: next") == 1
+
+
+def test_a_wrong_bot_script_is_told(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def guest_script():
+            return "rulez: []"
+
+        def test_x(guest): pass
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*guest_script:1: *unknown key*"])
+    result.stdout.no_fnmatch_line("During handling*")
+
+
+def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest.Pytester) -> None:
+    (project.path / "survey.guest.yaml").write_text(scripts.PASSING)
+    (project.path / "survey.bot.yaml").write_text(scripts.BOT)
+    (project.path / "wrong.guest.yaml").write_text(scripts.FAILING)
+    (project.path / "wrong.bot.yaml").write_text(scripts.BOT)
+    result = run(project, "-v", "-o", "guest_timeout=1")
+    result.assert_outcomes(passed=3, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "survey.guest.yaml::Takes the survey PASSED*",
+            "*expected: a reply containing 'nothing of the kind', within 1 s*",
+            "*came: * < bot: May we ask a question?*",
+            "FAILED wrong.guest.yaml::* - expected a reply containing*",
+        ]
+    )
+
+
+def test_what_is_meant_for_a_real_service_does_not_reach_a_fresh_one(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.path / "survey.guest.yaml").write_text(scripts.PASSING)
+    (project.path / "survey.bot.yaml").write_text(scripts.BOT)
+    monkeypatch.setenv("GUESTCTL_DEPLOYMENT_ID", "11111111-1111-4111-8111-111111111111")
+    monkeypatch.setenv("GUESTCTL_API", "guest-sessions")
+    run(project).assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("wait", ["2s", "-1", "0", "nan"])
+def test_a_wrong_time_is_told_once(project: pytest.Pytester, wait: str) -> None:
+    result = run(project, "-o", f"guest_timeout={wait}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: guest_timeout '{wait}': expected seconds, more than 0"])
+
+
+def test_tags_are_keywords(project: pytest.Pytester) -> None:
+    (project.path / "s.guest.yaml").write_text(
+        "scenarios:\n  a: {tags: [smoke], steps: [{say: x}, {expect: x}]}\n  b: [{say: x}, {expect: x}]\n"
+    )
+    run(project, "--guest-profile", "sandbox", "-k", "smoke").assert_outcomes(passed=1, deselected=1)
+
+
+def test_a_wrong_script_is_told_at_collection(project: pytest.Pytester) -> None:
+    (project.path / "s.guest.yaml").write_text("scenarios: {a: [{sya: x}]}")
+    result = run(project)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*s.guest.yaml:1: *unknown key 'sya'; did you mean 'say'?*"])
+
+
+def test_without_a_profile_the_reason_is_told(project: pytest.Pytester) -> None:
+    (project.path / "s.guest.yaml").write_text("scenarios: {a: [{say: x}]}")
+    result = run(project)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*there is no profile yet*"])

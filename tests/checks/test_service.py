@@ -1,0 +1,138 @@
+"""Which service a script runs against, and what is asked of the platform about it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from guestctl.checks.script import Script, load
+from guestctl.checks.service import ServiceUnderTest, check_abilities, profile_for
+from guestctl.config.profiles import Resolved
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Profile, Secret
+from tests.fakes import FakeClock, ScriptedTransport, reply
+
+STAGING = Profile(
+    name="staging",
+    region="mypurecloud.ie",
+    deployment_id="profile-id",
+    origin="https://profile.test",
+    base_url="https://gateway.test",
+)
+HERE = "{deploymentId: d, region: eu-central-1}"
+
+
+def script(tmp_path: Path, config: str = "{}", steps: str = "[{say: x}]") -> Script:
+    path = tmp_path / "s.yaml"
+    path.write_text(f"config: {config}\nscenarios: {{a: {steps}}}\n")
+    return load(path, {}, {})
+
+
+def resolved(profile: Profile) -> Resolved:
+    return Resolved(profile, {}, {})
+
+
+def absent() -> Resolved:
+    raise UsageError("there is no profile yet", code="config.profile")
+
+
+def test_without_a_config_the_profile_is_used(tmp_path: Path) -> None:
+    assert profile_for(script(tmp_path), lambda: resolved(STAGING), {}, {}) == STAGING
+
+
+def test_a_config_is_stronger_than_the_profile(tmp_path: Path) -> None:
+    found = profile_for(
+        script(tmp_path, "{deploymentId: d, region: eu-central-1, origin: https://o.test}"),
+        lambda: resolved(STAGING),
+        {},
+        {},
+    )
+    assert (found.deployment_id, found.region, found.origin) == ("d", "mypurecloud.de", "https://o.test")
+    assert found.base_url is None
+
+
+def test_a_script_does_not_lead_the_profiles_oauth_client_away(tmp_path: Path) -> None:
+    guests = replace(STAGING, client_id="c", client_secret=Secret("hidden"))
+    away = script(tmp_path, "{deploymentId: d, region: evil.example}")
+    with pytest.raises(UsageError, match=r"s.yaml:1: config.region leads .* to evil.example"):
+        profile_for(away, lambda: resolved(guests), {}, {})
+    assert profile_for(away, lambda: resolved(guests), {"region": "mypurecloud.ie"}, {}).region == "mypurecloud.ie"
+    assert profile_for(away, lambda: resolved(STAGING), {}, {}).region == "evil.example"
+    assert profile_for(script(tmp_path, HERE), lambda: resolved(guests), {}, {}).region == "mypurecloud.de"
+
+
+def test_options_and_environment_are_stronger_than_a_config(tmp_path: Path) -> None:
+    found = profile_for(
+        script(tmp_path, "{deploymentId: d, region: eu-central-1}"),
+        lambda: resolved(STAGING),
+        {"region": "mypurecloud.ie"},
+        {"GUESTCTL_BASE_URL": "https://gateway.test"},
+    )
+    assert (found.deployment_id, found.region, found.base_url) == ("d", "mypurecloud.ie", "https://gateway.test")
+
+
+def test_a_config_needs_no_profile(tmp_path: Path) -> None:
+    found = profile_for(
+        script(tmp_path, "{deploymentId: d, region: eu-central-1}"), absent, {"origin": "https://o.test"}, {}
+    )
+    assert (found.api, found.deployment_id, found.region, found.origin) == (
+        "web-messaging",
+        "d",
+        "mypurecloud.de",
+        "https://o.test",
+    )
+    with pytest.raises(UsageError, match="no profile"):
+        profile_for(script(tmp_path), absent, {}, {})
+
+
+def test_the_sandbox_has_one_deployment(tmp_path: Path) -> None:
+    sandbox = Profile(
+        name="sandbox", deployment_id="s", region="sandbox.invalid", base_url="http://127.0.0.1:1", sandbox=True
+    )
+    assert (
+        profile_for(script(tmp_path, "{deploymentId: d, region: eu-central-1}"), lambda: resolved(sandbox), {}, {})
+        == sandbox
+    )
+
+
+def test_a_config_that_makes_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"s\.yaml:1: config\.region 'nowhere'"):
+        profile_for(script(tmp_path, "{deploymentId: d, region: nowhere}"), absent, {}, {})
+
+
+def test_what_an_api_cannot_do_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+    wanting = script(tmp_path, steps="[{say: x}, {pick: 1}]")
+    with pytest.raises(UsageError, match=r"s\.yaml:2: the guests API has no `pick`; these have: .*web-messaging"):
+        check_abilities(wanting, Profile(name="p", api="guests"))
+    check_abilities(wanting, Profile(name="p"))
+
+
+def test_the_conversation_is_asked_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    profile = Profile(name="p", region="mypurecloud.de", client_id="c", client_secret=Secret("s3cret"))
+    service = ServiceUnderTest(profile, clock=clock, environ={})
+    basic = "Basic " + base64.b64encode(b"c:s3cret").decode()
+    details = "https://api.mypurecloud.de/api/v2/conversations/messages/m%2F1/details"
+    with ScriptedTransport(clock) as transport:
+        transport.install(monkeypatch)
+        transport.expect(
+            "POST",
+            "https://login.mypurecloud.de/oauth/token",
+            reply(200, {"access_token": "t", "token_type": "bearer", "expires_in": 3600}),
+            headers={"Authorization": basic},
+        )
+        transport.expect("GET", details, reply(404, {"code": "not.found"}), headers={"Authorization": "Bearer t"})
+        transport.expect("GET", details, reply(200, {"conversationId": "c-9"}))
+        transport.expect("GET", details, reply(403, {"code": "missing.any.permissions"}))
+        assert service.conversation_of("m/1") == "c-9"
+        assert service.conversation_of("m/1") is None
+    service.close()
+
+
+def test_without_a_client_nothing_is_asked() -> None:
+    service = ServiceUnderTest(Profile(name="p", region="mypurecloud.de"), clock=FakeClock(), environ={})
+    assert service.conversation_of("m") is None
+    service.close()

@@ -1,0 +1,381 @@
+"""The world alone: no sockets, no threads, time by hand."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import jwt as pyjwt
+import pytest
+
+from guestctl.core.clock import epoch_of
+from guestctl.sandbox.bot.bots import BotAction, EchoBot
+from guestctl.sandbox.issued_tokens import Tokens
+from guestctl.sandbox.store import Store, StoreError
+from guestctl.sandbox.world import (
+    Bucket,
+    Conversation,
+    SandboxDeployment,
+    Service,
+    StoredAttachment,
+    StoredMessage,
+    attributes_size,
+    origin_host,
+)
+from tests.sandbox.stranger import HandClock
+
+
+class Timers:
+    """A scheduler whose time is the clock's."""
+
+    def __init__(self, clock: HandClock) -> None:
+        self.clock = clock
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()
+
+    def __call__(self, seconds: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (self.clock.at + seconds, next(self._number), what))
+
+    def advance(self, seconds: float) -> None:
+        until = self.clock.at + seconds
+        while self._due and self._due[0][0] <= until:
+            self.clock.at, _, what = heapq.heappop(self._due)
+            what()
+        self.clock.at = until
+
+
+class Notebook:
+    """A face that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
+        self.heard.append((message.role, message.text, cause))
+
+    def typing(self, conversation: Conversation, role: str, name: str | None, millis: int) -> None:
+        self.heard.append(("typing", role, name, millis))
+
+    def ended(self, conversation: Conversation, role: str) -> None:
+        self.heard.append(("ended", role))
+
+    def expired(self, conversation: Conversation) -> None:
+        self.heard.append("expired")
+
+    def token_expired(self, conversation: Conversation) -> None:
+        self.heard.append("token expired")
+
+    def pushed(self, conversation: Conversation, frame: str) -> None:
+        self.heard.append(frame)
+
+
+class Script(EchoBot):
+    def __init__(self, *actions: BotAction) -> None:
+        super().__init__(0.0)
+        self.actions = list(actions)
+        self.asked: list[Any] = []
+
+    def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
+        return self.actions
+
+    def reply_to(
+        self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: dict[str, Any]
+    ) -> list[BotAction]:
+        self.asked.append((text, payload, dict(attributes), count))
+        return self.actions
+
+
+def build(clock: HandClock, bot: Any = None, **settings: Any) -> tuple[Service, Notebook, Timers]:
+    timers, notebook = Timers(clock), Notebook()
+    settings = {"tokens": Tokens(clock), **settings}
+    world = Service(clock=clock, later=timers, bot=bot or EchoBot(0.03), **settings)
+    world.faces["x"] = notebook
+    return world, notebook, timers
+
+
+def test_a_message_is_stored_then_told_then_answered(hand_clock: HandClock) -> None:
+    world, notebook, timers = build(hand_clock)
+    conversation = world.open("x")
+    message = world.guest_says(conversation, "hi", key="k", cause="why")
+    assert notebook.heard == [("guest", "hi", "why")]
+    timers.advance(0.02)
+    assert len(conversation.messages) == 1
+    timers.advance(0.01)
+    assert notebook.heard[1:] == [("bot", "echo: hi", None)]
+    assert conversation.messages[0] is message is conversation.by_key["k"]
+    assert [m.sequence for m in conversation.messages] == [1, 2]
+    assert [m.direction for m in conversation.messages] == ["inbound", "outbound"]
+    assert all(len(m.id) == 32 and int(m.id, 16) >= 0 for m in conversation.messages)
+
+
+def test_times_rise_while_the_clock_stands_or_jumps_back(hand_clock: HandClock) -> None:
+    world, _, _ = build(hand_clock)
+    conversation = world.open("x")
+    for number in range(1500):
+        world.say(conversation, str(number))
+        if number == 700:
+            hand_clock.advance(-10)
+    millis = [m.millis for m in conversation.messages]
+    assert millis == sorted(set(millis))
+    for message in conversation.messages[::97]:
+        assert round(epoch_of(message.time) * 1000) == message.millis
+
+
+def test_bot_actions_follow_one_another(hand_clock: HandClock) -> None:
+    bot = Script(
+        BotAction("typing", name="Mina", role="agent", duration=2000),
+        BotAction("message", 1.0, "one", role="agent", name="Mina"),
+        BotAction("message", 0.5, "two"),
+        BotAction("disconnect", 0.5),
+    )
+    world, notebook, timers = build(hand_clock, bot)
+    conversation = world.open("x", attributes={"plan": "gold"})
+    world.guest_says(conversation, "", prompt="Label", payload="pay")
+    assert bot.asked == [("Label", "pay", {"plan": "gold"}, 1)]
+    assert notebook.heard[1:] == [("typing", "agent", "Mina", 2000)]
+    timers.advance(1.0)
+    assert notebook.heard[2:] == [("agent", "one", None)]
+    timers.advance(1.0)
+    assert notebook.heard[3:] == [("bot", "two", None), ("ended", "bot")]
+
+
+def test_the_bot_stops_when_the_conversation_does(hand_clock: HandClock) -> None:
+    world, notebook, timers = build(hand_clock, Script(BotAction("message", 1.0, "late")))
+    conversation = world.open("x")
+    world.greet(conversation)
+    world.close(conversation, "ended")
+    timers.advance(2)
+    assert notebook.heard == []
+
+
+def test_hand_over_to_a_person_silences_the_bot_only_when_there_is_one(hand_clock: HandClock) -> None:
+    for agent in (False, True):
+        bot = Script(BotAction("handover", name="Mina"))
+        world, _, _ = build(hand_clock, bot, agent=agent)
+        conversation = world.open("x")
+        world.guest_says(conversation, "human")
+        world.guest_says(conversation, "hello?")
+        assert len(bot.asked) == (1 if agent else 2)
+
+
+def test_expiry_counts_from_the_last_activity(hand_clock: HandClock) -> None:
+    world, notebook, timers = build(hand_clock, Script(), deployments=[SandboxDeployment(session_life=100)])
+    conversation = world.open("x")
+    timers.advance(60)
+    world.guest_says(conversation, "hi")
+    timers.advance(99)
+    world.sweep()
+    assert world.live(conversation)
+    timers.advance(1)
+    world.sweep()
+    assert conversation.state == "active", "nobody watches: found out when next asked for"
+    assert not world.live(conversation)
+    assert notebook.heard[-1] == "expired"
+    world.expire(conversation)
+    assert notebook.heard.count("expired") == 1
+
+
+def test_lag_hides_the_newest(hand_clock: HandClock) -> None:
+    world, _, timers = build(hand_clock, Script())
+    conversation = world.open("x")
+    for text in "abc":
+        world.say(conversation, text)
+        timers.advance(1)
+    assert [m.text for m in world.history(conversation)] == ["a", "b", "c"]
+    assert [m.text for m in world.history(conversation, 1.5)] == ["a", "b"]
+    assert world.history(conversation, 60) == []
+
+
+def test_attached_files_alone_are_no_structured_message(hand_clock: HandClock) -> None:
+    world, _, _ = build(hand_clock)
+    conversation = world.open("x")
+    assert world.say(conversation, "t").kind == "text"
+    assert world.say(conversation, "t", content=[{"contentType": "Attachment"}]).kind == "text"
+    assert world.say(conversation, "t", content=[{"contentType": "Card"}]).kind == "structured"
+
+
+def test_new_ids(hand_clock: HandClock) -> None:
+    world, _, _ = build(hand_clock, ids=lambda: "f" * 32)
+    assert world.new_uuid() == "ffffffff-ffff-4fff-bfff-ffffffffffff"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://Shop.Example:8443/path", "shop.example"),
+        ("shop.example", "shop.example"),
+        ("shop.example:1", "shop.example"),
+        ("http://[::1]:80", "::1"),
+        ("null", "null"),
+        ("", ""),
+        (None, ""),
+        ("http://[", ""),
+    ],
+)
+def test_origin_host(origin: str | None, host: str) -> None:
+    assert origin_host(origin) == host
+
+
+def test_allowed_domains() -> None:
+    deployment = SandboxDeployment(origins=("Shop.Example", "https://other.example"))
+    for origin in ("https://shop.example", "http://a.b.SHOP.example:1", "other.example"):
+        assert deployment.allows(origin)
+    for foreign in (None, "", "null", "https://shop.example.evil", "https://evilshop.example", "https://example"):
+        assert not deployment.allows(foreign)
+    assert SandboxDeployment().allows(None)
+
+
+def test_attributes_are_counted_in_bytes() -> None:
+    assert attributes_size({"é": "👋", "ab": ""}) == 2 + 4 + 2
+
+
+def test_bucket(hand_clock: HandClock) -> None:
+    bucket = Bucket(hand_clock, 2, 1.0)
+    assert [bucket.take() for _ in range(4)] == [True, True, False, False]
+    hand_clock.advance(0.5)
+    assert [bucket.take() for _ in range(2)] == [True, False]
+    hand_clock.advance(100)
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
+
+
+def test_bucket_forgives_who_paces_exactly_on_another_clock(hand_clock: HandClock) -> None:
+    bucket = Bucket(hand_clock, 2, 1.0)
+    for early in (0.09, -0.09) * 20:
+        assert bucket.take()
+        assert bucket.take()
+        hand_clock.advance(1.0 - early)
+
+
+def test_grants_live_expire_and_stay_genuine(hand_clock: HandClock) -> None:
+    tokens = Tokens(hand_clock)
+    grant = tokens.opaque("session", life=10, conversation="c", spoilt=False)
+    assert grant.token.startswith("sandbox-")
+    assert grant.token not in repr(grant)
+    assert tokens.live(grant.token, "session") is grant
+    assert tokens.live(grant.token, "history") is None
+    assert tokens.live(None, "session") is None
+    hand_clock.advance(10)
+    assert tokens.live(grant.token, "session") is None
+    assert tokens.find(grant.token, "session") is grant
+    tokens.revoke(grant)
+    assert tokens.find(grant.token, "session") is None
+
+
+def test_expire_all_credentials_of_one_conversation(hand_clock: HandClock) -> None:
+    tokens = Tokens(hand_clock)
+    mine = [tokens.opaque("session", life=None, conversation="c"), tokens.opaque("history", life=9, conversation="c")]
+    other = tokens.opaque("session", life=9, conversation="d")
+    assert tokens.expire("c") == 2
+    assert all(tokens.expired(grant) for grant in mine)
+    assert not tokens.expired(other)
+    assert tokens.expire("c") == 0
+
+
+def test_jwt_claims(hand_clock: HandClock) -> None:
+    tokens = Tokens(hand_clock, life=5, key="k" * 64)
+    assert tokens.life(60) == 5
+    grant = tokens.jwt("history", life=tokens.life(60), claims={"sub": "guest"}, conversation="c")
+    options = {"verify_exp": False, "verify_iat": False}
+    claims = pyjwt.decode(grant.token, "k" * 64, algorithms=["HS256"], options=options)  # type: ignore[arg-type]
+    assert (claims["iss"], claims["sub"], claims["exp"] - claims["iat"]) == ("sandbox", "guest", 5)
+    assert grant.exp == claims["exp"]
+
+
+def test_stale_short_lived_grants_are_forgotten(hand_clock: HandClock) -> None:
+    tokens = Tokens(hand_clock)
+    old = tokens.opaque("history", life=1, conversation="c")
+    kept = tokens.opaque("session", life=1, conversation="c")
+    hand_clock.advance(1000)
+    for _ in range(600):
+        tokens.opaque("history", life=1)
+    assert tokens.find(old.token, "history") is None
+    assert tokens.find(kept.token, "session") is kept
+
+
+# -- kept in a file
+
+
+def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+
+    def start() -> tuple[Service, Store]:
+        store = Store(path)
+        tokens = Tokens(hand_clock, key=store.key(), keeper=store)
+        store.keep_key(tokens.key)
+        world, _, _ = build(hand_clock, Script(), tokens=tokens, shelf=store)
+        store.load(world, tokens)
+        return world, store
+
+    world, store = start()
+    assert path.stat().st_mode & 0o777 == 0o600
+    conversation = world.open("x", attributes={"plan": "gold"}, notes={"token": "T"})
+    world.guest_says(conversation, "hi", key="k", content=[{"contentType": "Card"}], metadata={"a": "b"})
+    conversation.memory["agent"] = "Mina"
+    grant = world.tokens.opaque("session", life=10, conversation=conversation.id, spoilt=True)
+    gone = world.tokens.opaque("session", life=10, conversation=conversation.id)
+    world.tokens.revoke(gone)
+    world.attach(conversation, StoredAttachment("a1", "x.png", "image/png", 3, "key", "uploaded", b"abc"))
+    second = world.open("x")
+    world.guest_says(conversation, "again")
+    world.close(second, "cleared")
+    key = world.tokens.key
+    with pytest.raises(StoreError):
+        Store(path)  # one sandbox at a time
+    store.close()
+
+    again, store = start()
+    assert list(again.conversations) == [conversation.id, second.id]
+    back = again.conversations[conversation.id]
+    assert [_plain(message) for message in back.messages] == [_plain(message) for message in conversation.messages]
+    assert (back.attributes, back.notes, back.memory) == ({"plan": "gold"}, {"token": "T"}, {"agent": "Mina"})
+    assert (back.inbound, back.last_millis, back.by_key["k"].text) == (2, conversation.last_millis, "hi")
+    assert back.attached["a1"].data == b"abc"
+    assert again.conversations[second.id].state == "cleared"
+    assert again.tokens.key == key
+    assert again.tokens.live(grant.token, "session") == grant
+    assert again.tokens.find(gone.token, "session") is None
+    assert again.by_guest(back.guest_id) is back
+    assert again.guest_says(back, "more").millis > conversation.last_millis
+    store.close()
+
+
+def _plain(message: StoredMessage) -> Any:
+    """As JSON sees it."""
+    return json.loads(json.dumps(asdict(message)))
+
+
+def test_a_file_of_an_older_sandbox_is_read(hand_clock: HandClock, tmp_path: Path) -> None:
+    """What it does not tell is empty."""
+    path = tmp_path / "state.db"
+    store = Store(path)
+    build(hand_clock, shelf=store)[0].open("x", notes={"token": "T"})
+    store.close()
+    older = sqlite3.connect(path)
+    ((record,),) = older.execute("SELECT record FROM conversations")
+    kept = {name: value for name, value in json.loads(record).items() if name not in ("complaints", "traces")}
+    older.execute("UPDATE conversations SET record=?", (json.dumps(kept),))
+    older.commit()
+    older.close()
+    store = Store(path)
+    world, _, _ = build(hand_clock)
+    store.load(world, world.tokens)
+    store.close()
+    (conversation,) = world.conversations.values()
+    assert (conversation.notes, conversation.complaints, conversation.traces) == ({"token": "T"}, [], {})
+
+
+def test_a_file_that_is_not_ours(tmp_path: Path, hand_clock: HandClock) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StoreError):
+        Store(path)
+    with pytest.raises(StoreError):
+        Store(tmp_path)
+    with pytest.raises(StoreError):
+        Store(tmp_path / "absent" / "state.db")

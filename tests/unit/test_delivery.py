@@ -1,0 +1,586 @@
+"""`deliver` against a service that fails at exact points: the outcome claimed is compared with what was stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from guestctl.core.errors import (
+    Conflict,
+    Failure,
+    Forbidden,
+    InDoubt,
+    NetworkError,
+    RateLimited,
+    Refused,
+    SessionOver,
+    TimedOut,
+    Unauthorised,
+    Unreadable,
+    UsageError,
+)
+from guestctl.core.model import Option, Outgoing, Session
+from guestctl.core.wire import HttpResponse
+from guestctl.dialects.capabilities import Paging, Rate
+from guestctl.engine.delivery import deliver, settle_open
+from tests.unit.engine_fakes import SCOPE, World, lost
+
+KEYED = {"deduplicates": True, "returns_key": True}
+PLAIN = {"deduplicates": False, "returns_key": False, "paging": Paging.BY_PAGE_NUMBER}
+
+
+@pytest.fixture
+def keyed(monkeypatch: pytest.MonkeyPatch) -> World:
+    """An API that drops repeated keys and returns them."""
+    return World(monkeypatch, **KEYED)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> World:
+    """An API that does neither."""
+    world = World(monkeypatch, **PLAIN)
+    world.service.keeps_keys = False
+    return world
+
+
+@pytest.fixture
+def rest(monkeypatch: pytest.MonkeyPatch) -> World:
+    """An API whose messages go over REST, and which drops repeated keys."""
+    return World(monkeypatch, sends_on_socket=False, **KEYED)
+
+
+def say(world: World, text: str = "hello", key: str = "k1", *, seconds: float | None = 30.0) -> str:
+    """Send, and say what the client claims: its delivery, or the failure's."""
+    claim: str | None = "accepted"
+    try:
+        deliver(world.exchange, Outgoing(key, text), world.deadline(seconds))
+    except Failure as failure:
+        claim = failure.delivery
+    assert claim is not None, "a send that fails must say what became of the message"
+    row = world.state.sent(SCOPE, world.exchange.session, key)
+    assert row is None or row.state == claim
+    return claim
+
+
+def state_of(world: World, key: str = "k1") -> str | None:
+    row = world.state.sent(SCOPE, world.exchange.session, key)
+    return None if row is None else row.state
+
+
+# --- the plain course ---
+
+
+def test_accepted_once_and_remembered(keyed: World) -> None:
+    message = deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
+    assert (message.id, message.key, message.text) == ("m1", "k1", "hello")
+    again = deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
+    assert (again.id, again.key, again.text) == ("m1", "k1", "hello")
+    assert keyed.service.texts() == ["hello"]
+
+
+def test_a_key_sent_before_needs_no_network(keyed: World) -> None:
+    assert say(keyed) == "accepted"
+    keyed.exchange.line = None
+    keyed.service.doors.append(NetworkError("down", transient=False))
+    assert say(keyed) == "accepted"
+
+
+def test_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, send_rate=Rate(2, 1.0), **KEYED)
+    begun = world.clock.monotonic()
+    for n in range(5):
+        assert say(world, f"text {n}", f"k{n}") == "accepted"
+    assert world.service.texts() == [f"text {n}" for n in range(5)]
+    assert 2.0 <= world.clock.monotonic() - begun < 2.1
+
+
+def test_no_room_before_the_deadline_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, send_rate=Rate(1, 60.0), **KEYED)
+    assert say(world) == "accepted"
+    assert say(world, key="k2", seconds=5.0) == "not_sent"
+    assert world.service.texts() == ["hello"]
+
+
+# --- breaks ---
+
+
+@pytest.mark.parametrize("world_name", ["keyed", "plain", "rest"])
+@pytest.mark.parametrize("fault", ["echo_lost", "frame_lost", "stored_silent", "silent"])
+def test_one_break_ends_accepted_and_stored_once(world_name: str, fault: str, request: pytest.FixtureRequest) -> None:
+    world: World = request.getfixturevalue(world_name)
+    world.service.sends.append(fault)
+    assert say(world) == "accepted"
+    assert world.service.texts() == ["hello"]
+    assert state_of(world) == "accepted"
+
+
+@pytest.mark.parametrize("world_name", ["keyed", "plain"])
+def test_nothing_left_is_tried_again(world_name: str, request: pytest.FixtureRequest) -> None:
+    world: World = request.getfixturevalue(world_name)
+    world.service.sends.append(lost(None, written=False))
+    assert say(world) == "accepted"
+    assert world.service.texts() == ["hello"]
+
+
+def test_a_break_without_a_byte_does_not_use_up_the_one_repeat(plain: World) -> None:
+    plain.service.sends.extend([lost(None, written=False), "frame_lost"])
+    assert say(plain) == "accepted"
+    assert plain.service.texts() == ["hello"]
+
+
+def test_repeated_once_only(plain: World) -> None:
+    plain.service.sends.extend(["frame_lost", "frame_lost", "ok"])
+    assert say(plain) == "in_doubt"
+    assert plain.service.texts() == []
+
+
+def test_unreachable_from_the_start_is_not_sent(keyed: World) -> None:
+    keyed.service.doors.extend([NetworkError("refused", code="network.connect")] * 20)
+    assert say(keyed) == "not_sent"
+    assert keyed.service.texts() == []
+
+
+def test_a_bad_certificate_is_not_tried_again(keyed: World) -> None:
+    keyed.service.doors.append(NetworkError("bad certificate", code="network.tls", transient=False))
+    assert say(keyed) == "not_sent"
+    assert len(keyed.service.sockets) == 0
+    assert keyed.clock.sleeps == []
+
+
+@pytest.mark.parametrize("fault", ["echo_lost", "frame_lost"])
+@pytest.mark.parametrize("world_name", ["keyed", "plain"])
+def test_written_and_then_everything_down_is_in_doubt(
+    world_name: str, fault: str, request: pytest.FixtureRequest
+) -> None:
+    """A later attempt that never leaves does not make the first one `not_sent`."""
+    world: World = request.getfixturevalue(world_name)
+    world.service.sends.append(fault)
+    world.service.reads.extend([NetworkError("down")] * 200)
+    world.service.doors.append(None)
+    world.service.doors.extend([NetworkError("down")] * 200)
+    assert say(world) == "in_doubt"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [Refused("no"), Forbidden("no"), Conflict("over"), SessionOver("gone"), RateLimited("slow", retry_after=99)],
+)
+def test_a_refused_repeat_does_not_make_the_first_one_rejected(keyed: World, refusal: Failure) -> None:
+    """The first attempt was stored; history lags, so the repeat goes out and is refused."""
+    keyed.service.sends.extend(["echo_lost", refusal])
+    keyed.service.hidden = 1
+    assert say(keyed) == "in_doubt"
+    assert keyed.service.texts() == ["hello"]
+
+
+@pytest.mark.parametrize("last", [Conflict("locked"), RateLimited("slow", retry_after=99), lost(None, written=False)])
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_refusal_after_a_try_of_the_same_request_that_may_have_arrived(
+    keyed: World, last: Failure, arrived: bool
+) -> None:
+    """The request was repeated below: its last failure says nothing of its first try."""
+    last.doubtful = True
+    keyed.service.sends.extend([last] * 20)
+    if arrived:
+        keyed.service.store("hello", "inbound", "k1")
+    assert say(keyed) == ("accepted" if arrived else "in_doubt")
+
+
+def test_a_refused_repeat_is_accepted_when_history_has_caught_up(keyed: World) -> None:
+    keyed.service.sends.extend(["echo_lost", Refused("no")])
+    keyed.service.reads.append(NetworkError("down", transient=False))
+    assert say(keyed) == "accepted"
+    assert keyed.service.texts() == ["hello"]
+
+
+def test_history_that_fails_at_the_second_look_is_in_doubt(keyed: World) -> None:
+    keyed.service.sends.extend(["frame_lost", "echo_lost"])
+    keyed.service.reads.extend([None, *[Unauthorised("no")] * 9])
+    assert say(keyed) == "in_doubt"
+
+
+def test_an_answer_nobody_can_read_is_no_refusal(rest: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, spoilt = rest.service.perform, [True]
+
+    def perform(request: object, **options: object) -> HttpResponse:
+        reply = real(request, **options)  # type: ignore[arg-type]
+        if getattr(request, "route", "") == "send" and spoilt:
+            spoilt.clear()
+            return HttpResponse(200, {}, b"<html>OK</html>", reply.at)
+        return reply
+
+    monkeypatch.setattr(rest.service, "perform", perform)
+    assert say(rest) == "accepted"
+    assert rest.service.texts() == ["hello"]
+
+
+def test_a_peer_that_breaks_the_protocol_leaves_a_doubt_to_settle(keyed: World) -> None:
+    keyed.exchange.attached(keyed.deadline())
+    socket = keyed.service.sockets[0]
+    keyed.service.sends.append("stored_silent")
+    keyed.service.after(0.1, lambda: socket.queue.append(Unreadable("bad frame", code="answer.frame")))
+    assert say(keyed) == "accepted"
+    assert keyed.service.texts() == ["hello"]
+
+
+def test_too_big_is_rejected(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed.dialect, "on_close", lambda code: "too_big" if code == 1009 else "reconnect")
+    keyed.service.sends.append(lost(1009))
+    assert say(keyed) == "rejected"
+
+
+def test_evicted_while_waiting_is_settled(keyed: World) -> None:
+    keyed.service.sends.append("stored_silent")
+    keyed.service.after(0.2, lambda: keyed.service.tell({"kind": "event", "change": "evicted"}))
+    assert say(keyed) == "accepted"
+    assert keyed.service.texts() == ["hello"]
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize("refusal", [Refused("no"), Forbidden("no"), Conflict("read-only")])
+@pytest.mark.parametrize("world_name", ["keyed", "plain", "rest"])
+def test_refused(world_name: str, refusal: Failure, request: pytest.FixtureRequest) -> None:
+    world: World = request.getfixturevalue(world_name)
+    world.service.sends.append(refusal)
+    assert say(world) == "rejected"
+    assert world.service.texts() == []
+
+
+def test_limited_waits_as_told_and_gives_up_after_three(keyed: World) -> None:
+    keyed.service.sends.extend([RateLimited("slow", retry_after=2.0)] * 4)
+    begun = keyed.clock.monotonic()
+    assert say(keyed) == "rejected"
+    assert keyed.clock.monotonic() - begun == pytest.approx(6.0)
+
+
+def test_limited_then_accepted(keyed: World) -> None:
+    keyed.service.sends.extend([RateLimited("slow", retry_after=2.0)] * 2)
+    assert say(keyed) == "accepted"
+    assert keyed.service.texts() == ["hello"]
+
+
+def test_a_spoilt_token_is_renewed_once(keyed: World) -> None:
+    keyed.service.sends.append(Unauthorised("spoilt"))
+    keyed.service.refreshes.append(HttpResponse(200, {}, b'{"token": "fresh-token"}', 0.0))
+    assert say(keyed) == "accepted"
+    assert keyed.service.sockets[-1].said[0]["token"] == "fresh-token"
+
+
+@pytest.mark.parametrize(
+    "failure", [NetworkError("down", written=True, transient=False), Unauthorised("no"), TimedOut("no")]
+)
+def test_a_renewal_that_fails_leaves_the_message_rejected(keyed: World, failure: Failure) -> None:
+    keyed.service.sends.append(Unauthorised("spoilt"))
+    keyed.service.refreshes.append(failure)
+    assert say(keyed) == "rejected"
+
+
+def test_checked_before_anything_is_sent(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(*_: object) -> None:
+        raise Refused("too long")
+
+    monkeypatch.setattr(keyed.dialect, "check", check)
+    assert say(keyed) == "not_sent"
+    assert keyed.service.sockets == []
+
+
+# --- our own side ---
+
+
+def test_waiting_for_another_send_in_vain_is_not_sent(keyed: World) -> None:
+    with keyed.exchange.turn("send", keyed.deadline()):
+        assert say(keyed, seconds=1.0) == "not_sent"
+
+
+def test_a_full_disk_stops_it_before_the_network(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed.exchange.attached(keyed.deadline())
+
+    def full(*_: object, **__: object) -> None:
+        raise UsageError("disk full", code="state.unusable")
+
+    monkeypatch.setattr(keyed.state, "begin", full)
+    with pytest.raises(UsageError) as caught:
+        deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
+    assert caught.value.delivery == "not_sent"
+    assert keyed.service.texts() == []
+
+
+@pytest.mark.parametrize(("at", "claimed"), [("writing", "not_sent"), ("accepted", "accepted")])
+def test_a_disk_that_fills_up_on_the_way(keyed: World, monkeypatch: pytest.MonkeyPatch, at: str, claimed: str) -> None:
+    real = keyed.state.mark
+
+    def mark(scope: str, name: str, key: str, state: str, *rest: object) -> None:
+        if state == at or at == "writing":
+            raise UsageError("disk full", code="state.unusable")
+        real(scope, name, key, state, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(keyed.state, "mark", mark)
+    with pytest.raises(UsageError) as caught:
+        deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
+    assert caught.value.delivery == claimed
+    assert keyed.service.texts() == ([] if claimed == "not_sent" else ["hello"])
+
+
+def test_the_socket_comes_before_the_lock(keyed: World) -> None:
+    """Everybody takes a socket's place first and the send lock second; otherwise they wait for each other."""
+    keyed.service.doors.append(NetworkError("down", transient=False))
+    with keyed.exchange.turn("send", keyed.deadline()):
+        begun = keyed.clock.monotonic()
+        assert say(keyed) == "not_sent"
+        assert keyed.clock.monotonic() == begun
+
+
+# --- settling what an earlier run left ---
+
+
+def leave(world: World, key: str, text: str, state: str = "writing", **more: object) -> None:
+    """A send of a process that died."""
+    from guestctl.engine.delivery import _dump
+
+    world.state.begin(SCOPE, world.exchange.session, key, _dump(replace(Outgoing(key, text), **more)))  # type: ignore[arg-type]
+    world.state.mark(SCOPE, world.exchange.session, key, state)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("world_name", ["keyed", "plain"])
+def test_settled_as_accepted_when_history_has_it(world_name: str, request: pytest.FixtureRequest) -> None:
+    world: World = request.getfixturevalue(world_name)
+    leave(world, "old", "from before")
+    world.service.store("from before", "inbound", "old" if world_name == "keyed" else None)
+    assert say(world) == "accepted"
+    assert world.service.texts() == ["from before", "hello"]
+    assert state_of(world, "old") == "accepted"
+
+
+@pytest.mark.parametrize("world_name", ["keyed", "plain"])
+def test_sent_again_first_when_it_is_absent(world_name: str, request: pytest.FixtureRequest) -> None:
+    world: World = request.getfixturevalue(world_name)
+    leave(world, "old", "from before")
+    assert say(world) == "accepted"
+    assert world.service.texts() == ["from before", "hello"]
+
+
+def test_queued_and_never_written_is_not_sent(keyed: World) -> None:
+    leave(keyed, "old", "from before", "queued")
+    assert say(keyed) == "accepted"
+    assert keyed.service.texts() == ["hello"]
+    assert state_of(keyed, "old") == "not_sent"
+
+
+def test_a_doubt_that_cannot_be_settled_does_not_stop_the_next_message(plain: World) -> None:
+    """And the next message is not said to be in doubt: it was sent."""
+    leave(plain, "old", "twice")
+    plain.service.store("twice", "inbound")
+    plain.service.store("twice", "inbound")
+    assert say(plain) == "accepted"
+    assert plain.service.texts() == ["twice", "twice", "hello"]
+    assert state_of(plain, "old") == "in_doubt"
+    assert any("old" in notice for notice in plain.notices)
+
+
+def test_an_earlier_message_refused_now_is_not_the_next_ones_refusal(keyed: World) -> None:
+    leave(keyed, "old", "from before")
+    keyed.service.sends.append(Refused("no"))
+    assert say(keyed) == "accepted"
+    assert keyed.service.texts() == ["hello"]
+    assert state_of(keyed, "old") == "in_doubt"
+
+
+def test_the_same_key_in_doubt_is_not_sent_again(plain: World) -> None:
+    leave(plain, "k1", "twice", "in_doubt")
+    plain.service.store("twice", "inbound")
+    plain.service.store("twice", "inbound")
+    with pytest.raises(InDoubt) as caught:
+        deliver(plain.exchange, Outgoing("k1", "twice"), plain.deadline())
+    assert caught.value.key == "k1"
+    assert plain.service.texts() == ["twice", "twice"]
+
+
+@pytest.mark.parametrize("skew", [-86_400.0, -300.0, 300.0, 86_400.0])
+def test_a_wrong_clock_never_sends_twice(plain: World, skew: float) -> None:
+    assert say(plain, "first", "k0") == "accepted"
+    plain.clock.jump(skew)
+    plain.service.sends.append("echo_lost")
+    assert say(plain, "second", "k1") == "accepted"
+    assert plain.service.texts() == ["first", "second"]
+
+
+def test_more_talk_than_was_searched_is_no_proof_of_absence(plain: World) -> None:
+    leave(plain, "old", "needle")
+    plain.service.store("needle", "inbound")
+    for n in range(600):
+        plain.service.store(f"chatter {n}")
+    assert [m.id for m in settle_open(plain.exchange, plain.deadline())] == ["m1"]
+    assert plain.service.texts() == ["needle"]
+
+
+def test_an_altered_text_is_not_taken_for_absent(plain: World) -> None:
+    plain.service.alters = lambda text: text.strip()
+    plain.service.sends.append("echo_lost")
+    assert say(plain, "  hello ") == "accepted"
+    assert plain.service.texts() == ["hello"]
+
+
+def test_a_masked_text_stays_in_doubt(plain: World) -> None:
+    plain.service.alters = lambda text: "card ****"
+    plain.service.sends.append("echo_lost")
+    assert say(plain, "card 4111 1111") == "in_doubt"
+    assert plain.service.texts() == ["card ****"]
+
+
+def test_a_pick_is_not_looked_for_by_its_empty_text(plain: World) -> None:
+    leave(plain, "old", "", picks=(Option("Yes", "yes", "QuickReply"),))
+    plain.service.store("Yes", "inbound")
+    assert settle_open(plain.exchange, plain.deadline())[0].id == "m1"
+    assert plain.service.texts() == ["Yes"]
+
+
+def test_what_was_accepted_before_is_nobody_elses(plain: World) -> None:
+    assert say(plain, "hi", "k1") == "accepted"
+    plain.service.sends.append("echo_lost")
+    assert say(plain, "hi", "k2") == "accepted"
+    assert plain.service.texts() == ["hi", "hi"]
+    assert {row.message_id for row in plain.state.outbox(SCOPE, plain.exchange.session)} == {"m1", "m2"}
+    plain.service.sends.append("frame_lost")
+    assert say(plain, "hi", "k3") == "accepted"
+    assert plain.service.texts() == ["hi", "hi", "hi"]
+
+
+# --- any course of faults ---
+
+SENDS = some.sampled_from(
+    ["ok", "ok", "echo_lost", "frame_lost", "silent", "stored_silent", "unwritten", "refused", "limited"]
+)
+READS = some.sampled_from([None, None, "down", "gone"])
+DOORS = some.sampled_from([None, None, "down"])
+FAILURES: dict[str | None, Failure | None] = {
+    None: None,
+    "unwritten": lost(None, written=False),
+    "refused": Refused("no"),
+    "limited": RateLimited("slow", retry_after=1.0),
+    "down": NetworkError("down"),
+    "gone": SessionOver("gone"),
+}
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    declared=some.sampled_from([KEYED, PLAIN, {**KEYED, "sends_on_socket": False}]),
+    sends=some.lists(SENDS, max_size=8),
+    reads=some.lists(READS, max_size=8),
+    doors=some.lists(DOORS, max_size=8),
+    seconds=some.sampled_from([1.0, 10.0, 30.0, None]),
+)
+def test_what_is_claimed_is_so(
+    monkeypatch: pytest.MonkeyPatch,
+    declared: dict[str, object],
+    sends: list[str],
+    reads: list[str | None],
+    doors: list[str | None],
+    seconds: float | None,
+) -> None:
+    """Three messages, then a run without faults: nothing twice, and no claim that the log contradicts."""
+    world = World(monkeypatch, **declared)
+    world.service.keeps_keys = bool(declared["returns_key"])
+    world.service.sends.extend(FAILURES.get(what) or what for what in sends)
+    world.service.reads.extend(FAILURES[what] for what in reads)
+    world.service.doors.extend(FAILURES[what] for what in doors)
+
+    def compare(claims: dict[str, str]) -> None:
+        log = world.service.texts()
+        for text, claim in claims.items():
+            copies = log.count(text)
+            assert copies <= 1, f"{text} is there {copies} times"
+            if claim == "accepted":
+                assert copies == 1
+            if claim in {"rejected", "not_sent"}:
+                assert copies == 0
+
+    claims = {}
+    for n in range(3):
+        world.clock.advance(0.01)
+        claims[f"text {n}"] = say(world, f"text {n}", f"k{n}", seconds=seconds)
+        compare(claims)
+    for script in (world.service.sends, world.service.reads, world.service.doors):
+        script.clear()
+    assert say(world, "the last", "k9") == "accepted"
+    for n in range(3):
+        claims[f"text {n}"] = state_of(world, f"k{n}") or claims[f"text {n}"]
+        assert claims[f"text {n}"] != "in_doubt", "a run without faults settles it"
+    compare(claims)
+
+
+# --- a session that is replaced meanwhile ---
+
+
+def successor(world: World) -> Session:
+    """Another command has begun a session of the same name."""
+    world.clock.advance(1.0)
+    begun = replace(world.exchange.session, created_at=world.clock.now())
+    world.state.put(SCOPE, begun)
+    return begun
+
+
+def test_a_send_under_way_is_settled_under_its_own_session(keyed: World) -> None:
+    """It was set aside under another name while the service was silent."""
+    old = keyed.exchange.session
+    keyed.service.sends.append("stored_silent")
+    begun: list[Session] = []
+
+    def set_aside() -> None:
+        keyed.state.rename(SCOPE, "default", "default-1")
+        begun.append(successor(keyed))
+
+    keyed.service.after(1.0, set_aside)
+    assert say(keyed) == "accepted"
+    assert [row.state for row in keyed.state.outbox(SCOPE, old)] == ["accepted"]
+    assert keyed.state.outbox(SCOPE, begun[0]) == []
+    assert keyed.service.texts() == ["hello"]
+
+
+def test_turns_are_taken_with_those_who_know_the_session_by_its_old_name(keyed: World) -> None:
+    """Else what the other is writing now would pass for a dead process's."""
+    late = keyed.another()
+    keyed.state.rename(SCOPE, "default", "default-1")
+    keyed.exchange.keep(keyed.exchange.session)
+    assert keyed.exchange.session.name == "default-1"
+    with late.turn("send", keyed.deadline()), pytest.raises(TimedOut):
+        deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline(2.0))
+
+
+def test_nothing_leaves_for_a_session_that_was_replaced(keyed: World) -> None:
+    begun = successor(keyed)
+    with pytest.raises(SessionOver) as caught:
+        deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
+    assert (caught.value.code, caught.value.delivery) == ("session.replaced", "not_sent")
+    assert keyed.service.texts() == []
+    assert keyed.state.outbox(SCOPE, begun) == []
+
+
+def test_replaced_between_the_row_and_the_first_byte_nothing_leaves(
+    rest: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest.exchange, "wait_to_send", lambda deadline: successor(rest))
+    with pytest.raises(SessionOver) as caught:
+        deliver(rest.exchange, Outgoing("k1", "hello"), rest.deadline())
+    assert (caught.value.code, caught.value.delivery) == ("session.replaced", "not_sent")
+    assert rest.service.texts() == []
+
+
+def test_an_outcome_that_cannot_be_recorded_any_more_is_told(rest: World) -> None:
+    send = rest.service._send
+
+    def replaced_meanwhile(*args: Any) -> Any:
+        successor(rest)
+        return send(*args)
+
+    rest.service._send = replaced_meanwhile  # type: ignore[method-assign, assignment]
+    assert deliver(rest.exchange, Outgoing("k1", "hello"), rest.deadline()).id == "m1"
+    assert rest.notices == [
+        "session 'default' was forgotten or replaced by another command: nothing more is recorded of it"
+    ]

@@ -1,0 +1,20 @@
+"""What only some APIs have: the part and the ability that people are told of are one thing."""
+
+from __future__ import annotations
+
+import pytest
+
+from guestctl.core.model import Profile
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.capabilities import Ability
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_a_part_is_there_where_its_ability_is(api: str) -> None:
+    dialect = dialect_class(api)(
+        Profile("p", api=api, region="r.test", environment="e", org="o", aws_region="a", deployment_id="d"),
+        new_id=lambda: "id",
+    )
+    parts = {Ability.PICK: dialect.rich, Ability.FILES: dialect.files, Ability.SIGN_IN: dialect.signing_in}
+    assert {ability for ability, part in parts.items() if part is not None} == dialect.abilities.keys() & parts.keys()
+    assert (dialect.hosts() != dialect.addresses()) == (dialect.published is not None)

@@ -1,0 +1,1028 @@
+"""Listening through breaks: what is shown is compared with what the service stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from guestctl.core.clock import Deadline
+from guestctl.core.errors import Conflict, Failure, Forbidden, NetworkError, SessionOver, Unauthorised, Unreadable
+from guestctl.core.model import (
+    Connection,
+    Event,
+    Gap,
+    Message,
+    Outgoing,
+    Position,
+    Secret,
+    Session,
+    SessionEvent,
+    Typing,
+    Unknown,
+)
+from guestctl.core.wire import Flow, HttpResponse
+from guestctl.dialects.capabilities import Paging
+from guestctl.engine.delivery import deliver
+from guestctl.engine.exchange import AHEAD_AGAIN
+from guestctl.engine.listener import SECOND_LOOK, STABLE, Listener
+from guestctl.engine.merge import MISSING_WINDOW
+from tests.unit.engine_fakes import SCOPE, World, lost
+
+
+@pytest.fixture(params=["forward", "numbered pages", "sequence numbers"])
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER if request.param == "numbered pages" else Paging.FORWARD)
+    world.service.numbered = request.param == "sequence numbers"
+    return world
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+class Heard:
+    """Runs a listener until the service has been quiet for a while, or it ends."""
+
+    def __init__(self, world: World, **options: object) -> None:
+        self.world = world
+        self.listener = Listener(world.exchange, **options)  # type: ignore[arg-type]
+        self.stream = self.listener.events()
+        self.events: list[Event] = []
+        self.failure: Failure | None = None
+
+    def run(self, seconds: float) -> Heard:
+        """Listen until so many seconds have passed."""
+        until = self.world.clock.monotonic() + seconds
+        while self.failure is None and self.world.clock.monotonic() < until:
+            self.step()
+        return self
+
+    def step(self) -> None:
+        try:
+            event = next(self.stream)
+        except Failure as failure:
+            self.failure = failure
+        else:
+            if event is not None:
+                self.events.append(event)
+
+    def until(self, awaited: Callable[[Event], bool]) -> Heard:
+        while self.failure is None and not any(awaited(event) for event in self.events):
+            self.step()
+        return self
+
+    def live(self) -> Heard:
+        return self.until(lambda event: isinstance(event, Connection) and event.state == "live")
+
+    @property
+    def texts(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, Message)]
+
+    @property
+    def sources(self) -> list[str]:
+        return [event.source for event in self.events if isinstance(event, Message)]
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [event for event in self.events if isinstance(event, Gap)]
+
+    def states(self) -> list[str]:
+        return [event.state for event in self.events if isinstance(event, Connection)]
+
+
+def texts(world: World) -> list[str]:
+    return [str(entry["text"]) for entry in world.service.stored]
+
+
+# --- where it starts ---
+
+
+def test_only_what_arrives_from_now_on(world: World) -> None:
+    for n in range(7):
+        world.service.store(f"old {n}")
+    heard = Heard(world).live()
+    world.service.push("new")
+    assert heard.run(2.0).texts == ["new"]
+    assert heard.sources == ["live"]
+
+
+def test_what_arrives_between_the_socket_and_the_first_look_is_shown(world: World) -> None:
+    """History already has it when the starting point is taken, and its push is still on its way."""
+    world.service.store("old")
+    real = world.service.connect
+
+    def connect(url: str, **options: object) -> object:
+        socket = real(url, **options)
+        world.service.push("one")
+        world.service.push("two")
+        return socket
+
+    world.service.connect = connect  # type: ignore[method-assign, assignment]
+    import guestctl.transport.socket as transport
+
+    transport.Socket.connect = connect  # type: ignore[method-assign, assignment]
+    assert Heard(world).run(2.0).texts == ["one", "two"]
+
+
+def test_from_a_position(world: World) -> None:
+    first, *_ = [world.service.store(f"text {n}") for n in range(8)]
+    heard = Heard(world, position=Position(first["id"], first["sequence"], first["time"])).run(1.0)
+    assert heard.texts == [f"text {n}" for n in range(1, 8)]
+    assert set(heard.sources) == {"replayed"}
+
+
+@pytest.mark.parametrize("told", ["all", "time", "id"])
+@pytest.mark.parametrize("socketed", [True, False])
+def test_history_that_is_behind_the_position_shows_nothing_again(world: World, told: str, socketed: bool) -> None:
+    """It does not show the position's own message yet: what it shows is older, and was shown."""
+    world.dialect.socketed = socketed
+    entries = [world.service.store(f"text {n}") for n in range(6)]
+    last = entries[4]
+    places = {
+        "all": Position(last["id"], last["sequence"], last["time"]),
+        "time": Position(last["id"], None, last["time"]),
+        "id": Position(last["id"]),
+    }
+    world.service.hidden = 3
+    heard = Heard(world, position=places[told]).live()
+    world.service.hidden = 2
+    heard.run(0.5)
+    assert heard.texts == []
+    world.service.hidden = 0
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["text 5"]
+    assert heard.gaps == []
+
+
+@pytest.mark.parametrize("socketed", [True, False])
+def test_a_position_that_can_no_longer_be_placed_is_a_gap_and_the_stream_goes_on(world: World, socketed: bool) -> None:
+    world.dialect.socketed = socketed
+    for n in range(6):
+        world.service.store(f"text {n}")
+    heard = Heard(world, position=Position("gone")).run(SECOND_LOOK + 5.0)
+    assert heard.texts == []
+    assert [gap.after for gap in heard.gaps] == ["gone"]
+    world.service.push("new")
+    assert heard.run(6.0).texts == ["new"]
+
+
+def test_from_the_start(world: World) -> None:
+    for n in range(8):
+        world.service.store(f"text {n}")
+    assert Heard(world, from_start=True).run(1.0).texts == texts(world)
+
+
+def test_a_first_look_that_fails_is_taken_again(plain: World) -> None:
+    plain.service.store("old")
+    plain.service.reads.extend([NetworkError("down", transient=True)] * 5)
+    heard = Heard(plain).run(60.0)
+    plain.service.push("new")
+    plain.service.break_all()
+    assert heard.run(5.0).texts == ["new"], "the whole conversation was replayed"
+
+
+# --- breaks ---
+
+
+def test_the_first_outage_loses_nothing(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.push("before")
+    heard.run(1.0)
+    world.service.break_all()
+    world.service.after(0.0, lambda: None)
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    world.service.store("meanwhile")
+    heard.run(2.0)
+    world.service.push("after")
+    heard.run(2.0)
+    assert heard.texts == ["before", "meanwhile", "after"]
+    assert heard.sources == ["live", "replayed", "live"]
+    assert heard.gaps == []
+
+
+def test_an_outage_before_anything_was_said(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    world.service.store("meanwhile")
+    assert heard.run(2.0).texts == ["meanwhile"]
+
+
+def test_overtaken_before_a_break(world: World) -> None:
+    """The second of two swapped frames never comes: history has it."""
+    world.service.store("old")
+    heard = Heard(world).live()
+    world.service.store("first")
+    second = world.service.store("second")
+    world.service.tell(second)
+    heard.run(0.3)
+    world.service.break_all()
+    heard.run(5.0)
+    assert sorted(heard.texts) == ["first", "second"]
+    if world.service.numbered:
+        assert heard.texts == ["first", "second"]
+
+
+def test_history_that_lags_behind_a_reconnect_is_read_again(world: World) -> None:
+    world.service.store("old")
+    heard = Heard(world).live()
+    world.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    world.service.store("meanwhile")
+    world.service.hidden = 1
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "live" and event.recovered == 0)
+    world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["meanwhile"]
+
+
+def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: World) -> None:
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    heard.events.clear()
+    plain.service.break_all()
+    heard.live()
+    plain.service.push("at once")
+    assert heard.run(SECOND_LOOK / 4).texts == ["at once"]
+
+
+def test_what_history_shows_of_what_is_missing_is_not_taken_for_all_of_it(plain: World) -> None:
+    """It catches up while live messages wait: what is later than it shows goes on waiting."""
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    plain.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    for n in range(3):
+        plain.service.store(f"missed {n}")
+    plain.service.hidden = 3
+    heard.events.clear()
+    heard.live()
+    plain.service.push("live")
+    plain.service.hidden = 3
+    heard.run(0.5)
+    assert heard.texts == ["missed 0"]
+    plain.service.hidden = 0
+    assert heard.run(SECOND_LOOK + 1.0).texts == ["missed 0", "missed 1", "missed 2", "live"]
+    assert heard.gaps == []
+
+
+def test_a_message_kept_from_the_last_socket_does_not_prove_that_nothing_is_missing(plain: World) -> None:
+    heard = Heard(plain, from_start=True).live()
+    plain.service.push("kept")
+    plain.service.hidden = 1
+    plain.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    plain.service.store("missed")
+    plain.service.hidden = 2
+    plain.service.after(0.5, lambda: setattr(plain.service, "hidden", 1))
+    plain.service.after(0.6, lambda: plain.service.push("live"))
+    plain.service.after(0.6, lambda: setattr(plain.service, "hidden", 2))
+    heard.run(1.0)
+    plain.service.hidden = 0
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["kept", "missed", "live"]
+
+
+@pytest.mark.parametrize("left", [None, 4.0])
+def test_a_tick_does_not_cut_connecting_short_and_the_end_does(plain: World, left: float | None) -> None:
+    real, given = plain.service.connect, []
+
+    def connect(url: str, *, deadline: Deadline, **options: object) -> object:
+        given.append(deadline.remaining())
+        return real(url, **options)
+
+    import guestctl.transport.socket as transport
+
+    transport.Socket.connect = connect  # type: ignore[method-assign, assignment]
+    Heard(plain, wake=lambda: 0.1, left=lambda: left).live()
+    assert given == [left or 30.0]
+
+
+def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.push("before")
+    heard.run(1.0)
+    plain.service.break_all()
+    plain.service.reads.extend([NetworkError("down", transient=True)] * 16)
+    heard.run(60.0)
+    [gap] = heard.gaps
+    assert gap.after == "m1"
+
+
+def test_a_gap_is_admitted_where_the_last_message_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER)
+    entry = world.service.store("old")
+    heard = Heard(world, position=Position("gone", None, entry["time"])).run(SECOND_LOOK + 1.0)
+    assert [gap.after for gap in heard.gaps] == ["gone"]
+
+
+def test_a_socket_that_breaks_while_history_is_read_is_no_gap(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.push("before")
+    heard.run(1.0)
+    plain.service.break_all()
+    plain.service.reads.append(lost(1006))
+    plain.service.store("meanwhile")
+    heard.run(5.0)
+    assert heard.texts == ["before", "meanwhile"]
+    assert heard.gaps == []
+
+
+def test_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.break_all()
+    plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
+    heard.run(3600.0)
+    assert heard.failure is not None
+    assert heard.failure.code == "network.gave_up"
+    assert heard.states().count("retrying") == plain.dialect.attempts
+    assert heard.states()[-1] == "gave_up"
+    assert len(plain.service.doors) == 50 - plain.dialect.attempts
+
+
+def test_forever_means_forever(plain: World) -> None:
+    heard = Heard(plain, forever=True).live()
+    plain.service.break_all()
+    plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
+    heard.run(3600.0)
+    assert heard.failure is None
+    assert heard.states()[-1] == "live"
+
+
+def test_mere_connections_do_not_reset_the_count(plain: World) -> None:
+    """Flapping: up for less than it takes to count as stable, then down again."""
+    heard = Heard(plain).live()
+    for _ in range(60):
+        plain.service.break_all()
+        heard.run(STABLE / 4)
+        if heard.failure is not None:
+            break
+    assert heard.failure is not None
+    assert heard.states().count("live") <= plain.dialect.attempts + 1
+
+
+def test_stable_connections_do(plain: World) -> None:
+    heard = Heard(plain).live()
+    for _ in range(plain.dialect.attempts * 2):
+        heard.run(STABLE + 5.0)
+        plain.service.break_all()
+    heard.run(STABLE)
+    assert heard.failure is None
+
+
+def test_waits_stay_inside_the_jitter_envelope(plain: World) -> None:
+    heard = Heard(plain, forever=True).live()
+    plain.service.break_all()
+    plain.service.doors.extend([NetworkError("refused")] * 12)
+    heard.run(600.0)
+    delays = [event.delay for event in heard.events if isinstance(event, Connection) and event.state == "retrying"]
+    for attempt, delay in enumerate(delays):
+        assert delay is not None
+        assert 0 <= delay <= min(30.0, 2.0**attempt)
+    assert len(set(delays)) == len(delays)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Forbidden("no"),
+        Unauthorised("no"),
+        SessionOver("gone"),
+        Conflict("ended", code="conflict.ended"),
+        NetworkError("bad certificate", code="network.tls", transient=False),
+    ],
+)
+def test_what_no_reconnect_can_heal(plain: World, failure: Failure) -> None:
+    plain.dialect.refreshes = None
+    heard = Heard(plain).live()
+    plain.service.break_all()
+    plain.service.doors.append(failure)
+    heard.run(60.0)
+    assert heard.failure is failure
+
+
+def test_somebody_who_sends_meanwhile_does_not_cost_a_second_reconnect(plain: World) -> None:
+    heard = Heard(plain).live()
+    old = plain.exchange.line
+    assert old is not None
+    plain.exchange.line = None
+    old.abort()
+    plain.exchange.attached(plain.deadline())
+    plain.service.push("hello")
+    heard.run(5.0)
+    assert heard.texts == ["hello"]
+    assert len(plain.service.sockets) == 2
+    assert not plain.service.sockets[1].gone
+
+
+# --- numbers ---
+
+
+@pytest.fixture
+def numbered(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(monkeypatch)
+    world.service.numbered = True
+    return world
+
+
+def one_left_out(numbered: World) -> Heard:
+    """A listener to whose stream one message did not come, and the next one did."""
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    numbered.service.store("left out")
+    numbered.service.push("shown")
+    return heard
+
+
+def test_a_number_the_stream_left_out_is_read_from_history_in_its_place(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    entries = [numbered.service.store(f"text {n}") for n in range(5)]
+    numbered.service.tell(*(entries[n] for n in (0, 2, 4)))
+    heard.run(5.0)
+    assert heard.texts == [f"text {n}" for n in range(5)]
+    assert heard.gaps == []
+
+
+def test_a_break_with_a_number_missing(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    entries = [numbered.service.store(f"text {n}") for n in range(3)]
+    numbered.service.tell(entries[0], entries[2])
+    heard.run(0.1)
+    numbered.service.break_all()
+    heard.run(5.0)
+    assert heard.texts == ["text 0", "text 1", "text 2"]
+
+
+def test_a_number_is_looked_for_on_a_busy_stream_too(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    numbered.service.store("left out")
+    for n in range(40):
+        numbered.service.after(n * 0.1, lambda n=n: numbered.service.push(f"text {n}"))  # type: ignore[misc]
+    heard.run(8.0)
+    assert heard.texts == ["left out", *(f"text {n}" for n in range(40))]
+    assert heard.gaps == []
+
+
+def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None:
+    heard = one_left_out(numbered)
+    numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
+    heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    assert heard.texts == ["shown"]
+    assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
+    assert len(numbered.service.sockets) == 1
+
+
+def test_the_next_missing_number_has_as_many_looks(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    for n in range(2):
+        numbered.service.store(f"left out {n}")
+        numbered.service.push(f"shown {n}")
+        numbered.service.reads.extend([Unreadable("nonsense")] * (4, 3)[n])
+        heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    assert heard.texts == ["shown 0", "left out 0", "left out 1", "shown 1"]
+    assert len(heard.gaps) == 1
+
+
+def test_history_that_fails_once_does_not_cost_the_order(numbered: World) -> None:
+    heard = one_left_out(numbered)
+    numbered.service.reads.append(Unreadable("nonsense"))
+    assert heard.run(5.0).texts == ["left out", "shown"]
+    assert heard.gaps == []
+
+
+def test_history_that_does_not_show_what_came_either_is_read_again(numbered: World) -> None:
+    heard = one_left_out(numbered)
+    numbered.service.hidden = 2
+    numbered.service.after(MISSING_WINDOW + 0.5, lambda: setattr(numbered.service, "hidden", 0))
+    assert heard.run(5.0).texts == ["left out", "shown"]
+    assert heard.gaps == []
+
+
+def test_a_history_that_stays_behind_is_not_waited_for_for_ever(numbered: World) -> None:
+    heard = one_left_out(numbered)
+    numbered.service.hidden = 2
+    heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    assert heard.texts == ["shown"]
+    assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
+
+
+def test_a_frame_that_comes_late_after_all_has_its_place(numbered: World) -> None:
+    numbered.service.store("old")
+    heard = Heard(numbered).live()
+    late, early = numbered.service.store("late"), numbered.service.store("early")
+    numbered.service.hidden = 2
+    numbered.service.tell(early)
+    numbered.service.after(MISSING_WINDOW + 0.5, lambda: numbered.service.tell(late))
+    assert heard.run(5.0).texts == ["late", "early"]
+
+
+def test_what_is_held_is_shown_when_it_ends(numbered: World) -> None:
+    heard = one_left_out(numbered)
+    numbered.service.tell({"kind": "event", "change": "expired"})
+    heard.run(5.0)
+    assert heard.texts == ["shown"]
+    assert len(heard.gaps) == 1
+    assert isinstance(heard.failure, SessionOver)
+
+
+def test_a_frame_that_cannot_be_read_right_before_the_end_is_looked_for(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.store("garbled")
+    world.service.tell({"kind": "unreadable"})
+    world.service.push("after")
+    world.service.tell({"kind": "event", "change": "ended"})
+    assert heard.run(SECOND_LOOK + 5.0).texts == ["garbled", "after"]
+    assert isinstance(heard.failure, SessionOver)
+    assert heard.gaps == []
+
+
+def test_an_end_is_not_forgotten_over_the_close_that_comes_with_it(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.tell({"kind": "event", "change": "ended"})
+    world.service.break_all()
+    heard.run(5.0)
+    assert isinstance(heard.failure, SessionOver)
+    assert not any(isinstance(event, Connection) and event.state == "lost" for event in heard.events)
+
+
+def test_where_history_cannot_be_read_after_the_end_either_a_gap_is_admitted(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.push("before")
+    heard.run(1.0)
+    world.service.store("garbled")
+    world.service.tell({"kind": "unreadable"}, {"kind": "event", "change": "ended"})
+    world.service.reads.append(SessionOver("gone"))
+    heard.run(SECOND_LOOK + 5.0)
+    assert isinstance(heard.failure, SessionOver)
+    assert [gap.after for gap in heard.gaps] == ["m1"]
+
+
+def test_an_end_before_the_second_look_waits_for_it(world: World) -> None:
+    world.service.store("old")
+    heard = Heard(world).live()
+    world.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    world.service.store("missed")
+    world.service.hidden = 1
+    heard.events.clear()
+    heard.live()
+    world.service.tell({"kind": "event", "change": "ended"})
+    heard.run(0.1)
+    world.service.hidden = 0
+    heard.run(SECOND_LOOK + 5.0)
+    assert heard.texts == ["missed"]
+    assert isinstance(heard.failure, SessionOver)
+
+
+# --- frames that are no messages ---
+
+
+def test_unknown_and_typing_pass(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.tell({"kind": "novelty"}, {"kind": "typing"}, {"kind": "event", "change": "read_only"})
+    heard.run(1.0)
+    assert [type(event) for event in heard.events[-3:]] == [Unknown, Typing, SessionEvent]
+    stored = plain.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.state == "read_only"
+
+
+def test_a_message_in_an_unreadable_frame_is_taken_from_history(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.store("mangled")
+    plain.service.tell("{ not json")
+    assert heard.run(2.0).texts == ["mangled"]
+
+
+def test_a_peer_that_breaks_the_protocol_is_left_and_found_again(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.sockets[0].queue.append(Unreadable("bad frame", code="answer.frame"))
+    plain.service.store("meanwhile")
+    assert heard.run(5.0).texts == ["meanwhile"]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "state"),
+    [
+        ("expired", SessionOver, "expired"),
+        ("cleared", SessionOver, "cleared"),
+        ("logged_out", SessionOver, "ended"),
+        ("evicted", SessionOver, "active"),
+    ],
+)
+def test_an_end_is_shown_raised_and_stored(plain: World, change: str, kind: type[Failure], state: str) -> None:
+    heard = Heard(plain).live()
+    plain.service.tell({"kind": "event", "change": change})
+    heard.run(1.0)
+    assert isinstance(heard.failure, kind)
+    assert isinstance(heard.events[-1], SessionEvent)
+    stored = plain.state.get(SCOPE, "default")
+    assert stored is not None
+    assert stored.state == state
+
+
+# --- the token ---
+
+
+def expiring(world: World, seconds: float) -> None:
+    held = world.exchange.session.credential("guest")
+    assert held is not None
+    world.exchange.keep(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
+
+
+def granted(world: World, token: str, life: float) -> HttpResponse:
+    body = f'{{"token": "{token}", "expires_at": {world.clock.now() + life}}}'
+    return HttpResponse(200, {}, body.encode(), world.clock.now())
+
+
+@pytest.fixture
+def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(monkeypatch, margins={"guest": 60.0}, reattaches=True)
+
+    def reattach(session: Session) -> Flow[Session]:
+        return session
+        yield
+
+    monkeypatch.setattr(world.dialect, "reattach", reattach)
+    expiring(world, 120.0)
+    return world
+
+
+def test_renewed_ahead_on_the_open_socket(ageing: World) -> None:
+    heard = Heard(ageing).live()
+    ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
+    heard.run(90.0)
+    held = ageing.exchange.session.credential("guest")
+    assert held is not None
+    assert held.secret == Secret("second-token")
+    assert len(ageing.service.sockets) == 1
+
+
+def test_renewed_ahead_on_a_busy_stream(ageing: World) -> None:
+    heard = Heard(ageing).live()
+    ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
+    for n in range(900):
+        ageing.service.after(n * 0.1, lambda n=n: ageing.service.push(f"text {n}"))  # type: ignore[misc]
+    heard.run(91.0)
+    assert len(heard.texts) == 900
+    assert not ageing.service.refreshes
+
+
+def test_a_renewal_that_fails_for_now_keeps_the_socket_and_is_tried_again(ageing: World) -> None:
+    heard = Heard(ageing).live()
+    ageing.service.refreshes.extend([NetworkError("down", written=True)] * 2)
+    ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
+    heard.run(60.0 + 3 * AHEAD_AGAIN + 1)
+    assert heard.failure is None
+    assert len(ageing.service.sockets) == 1
+    assert not ageing.service.refreshes
+
+
+def test_a_fresh_socket_for_a_fresh_token_loses_nothing(ageing: World) -> None:
+    ageing.dialect.reattaches = False  # type: ignore[misc]
+    heard = Heard(ageing).live()
+    ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
+    heard.run(59.0)
+    socket = ageing.service.sockets[0]
+    close = socket.close
+
+    def closing(code: int = 1000, reason: str = "") -> object:
+        if not socket.gone:
+            ageing.service.push("in the last moment")
+            ageing.service.tell({"kind": "typing"})
+        return close(code, reason)
+
+    socket.close = closing  # type: ignore[method-assign, assignment]
+    heard.run(10.0)
+    assert heard.texts == ["in the last moment"]
+    assert any(isinstance(event, Typing) for event in heard.events)
+    assert len(ageing.service.sockets) == 2
+
+
+# --- without a socket ---
+
+
+@pytest.fixture
+def polled(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch, socketed=False)
+
+
+def test_polling_starts_at_the_newest(polled: World) -> None:
+    for n in range(5):
+        polled.service.store(f"old {n}")
+    heard = Heard(polled).live()
+    polled.service.store("new")
+    heard.run(10.0)
+    assert heard.texts == ["new"]
+    assert heard.sources == ["live"]
+
+
+def test_polling_from_a_position(polled: World) -> None:
+    first, *_ = [polled.service.store(f"text {n}") for n in range(5)]
+    heard = Heard(polled, position=Position(first["id"])).run(1.0)
+    polled.service.store("new")
+    heard.run(10.0)
+    assert heard.texts == ["text 1", "text 2", "text 3", "text 4", "new"]
+    assert heard.sources == ["replayed"] * 4 + ["live"]
+
+
+def test_polls_come_half_a_second_to_five_apart(polled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """other-apis.md, webmessaging-conversations: adaptive 0.5-5 s, jittered."""
+    asked: list[float] = []
+    perform = polled.service.perform
+
+    def noting(*args: Any, **more: Any) -> Any:
+        asked.append(polled.clock.monotonic())
+        return perform(*args, **more)
+
+    monkeypatch.setattr(polled.service, "perform", noting)
+    heard = Heard(polled).live()
+    for n in range(200):
+        polled.service.store(f"text {n}")
+        heard.run(0.3)
+    heard.run(300.0)
+    waits = [b - a for a, b in pairwise(asked[2:])]  # the first two tell where to begin
+    assert 0.5 <= min(waits) < 0.55
+    assert 4.9 < max(waits) <= 5.0
+    assert len(set(waits)) > 100
+
+
+def test_polling_survives_a_bad_start_and_a_bad_middle(polled: World) -> None:
+    polled.service.store("old")
+    polled.service.reads.extend([NetworkError("down", transient=False, written=True)] * 1)
+    heard = Heard(polled)
+    heard.run(5.0)
+    assert isinstance(heard.failure, NetworkError), "what cannot heal is final"
+    polled.service.reads.extend([NetworkError("down")] * 4)
+    heard = Heard(polled).run(60.0)
+    polled.service.reads.extend([NetworkError("down")] * 4)
+    polled.service.store("new")
+    heard.run(60.0)
+    assert heard.failure is None
+    assert heard.texts == ["new"]
+
+
+# --- an awaited reply ---
+
+
+def test_a_reply_is_heard_on_the_socket_that_was_open(plain: World) -> None:
+    listener = Heard(plain, baseline=False)
+    listener.listener.attach(plain.deadline())
+    message = deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
+    sent = {"id": str(message.id), "time": str(message.time)}
+    plain.service.push("answer")
+    listener.listener.contiguous_from(Position(sent["id"], None, sent["time"]))
+    before = len(plain.service.requests)
+    assert listener.run(1.0).texts == ["answer"]
+    assert len(plain.service.requests) == before, "history was read for nothing"
+
+
+def test_a_question_accepted_long_ago_has_its_answer_in_history(plain: World) -> None:
+    deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
+    plain.service.push("answer")
+    again = Heard(plain, baseline=False)
+    again.listener.exchange = plain.another()
+    again.listener.attach(plain.deadline())
+    message = deliver(again.listener.exchange, Outgoing("k1", "question"), plain.deadline())
+    again.listener.contiguous_from(Position(message.id, None, message.time))
+    assert again.run(1.0).texts == ["answer"]
+
+
+def test_what_was_said_before_the_question_is_no_answer(world: World) -> None:
+    heard = Heard(world, baseline=False)
+    heard.listener.attach(world.deadline())
+    world.service.push("late answer to something else")
+    sent = world.service.push("question", "inbound")
+    world.service.push("answer")
+    heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
+    assert heard.run(1.0).texts == ["answer"]
+
+
+def test_an_answer_that_overtook_the_echo_is_one(world: World) -> None:
+    heard = Heard(world, baseline=False)
+    heard.listener.attach(world.deadline())
+    sent = world.service.store("question", "inbound")
+    answer = world.service.store("answer")
+    world.service.tell(answer, sent)
+    heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
+    assert heard.run(1.0).texts == ["answer"]
+
+
+def test_a_reply_that_fell_into_a_break_is_in_history(world: World) -> None:
+    heard = Heard(world, baseline=False)
+    heard.listener.attach(world.deadline())
+    sent = world.service.push("question", "inbound")
+    world.service.push("answer")
+    line, world.exchange.line = world.exchange.line, None
+    assert line is not None
+    line.abort()
+    heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
+    assert heard.run(1.0).texts == ["answer"]
+
+
+# --- memory ---
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_was_shown_is_remembered_and_nothing_else(plain: World, shown: bool) -> None:
+    """Stopping at an event means it was shown; what kept it from being shown is thrown in."""
+    heard = Heard(plain).live()
+    for text in ("one", "two", "three"):
+        plain.service.push(text)
+    heard.until(lambda event: isinstance(event, Message) and event.text == "two")
+    if shown:
+        heard.stream.close()
+    else:
+        with pytest.raises(BrokenPipeError):
+            heard.stream.throw(BrokenPipeError())
+    assert plain.state.seen(SCOPE, plain.exchange.session, ["m1", "m2", "m3"]) == ({"m1", "m2"} if shown else {"m1"})
+    last = plain.state.last_position(SCOPE, plain.exchange.session)
+    assert last is not None
+    assert last.id == ("m2" if shown else "m1")
+
+
+def test_the_caller_gets_control_when_it_asked_for_it(plain: World) -> None:
+    begun = plain.clock.monotonic()
+    heard = Heard(plain, wake=lambda: max(0.0, begun + 0.2 - plain.clock.monotonic())).live()
+    assert next(heard.stream) is None
+    assert plain.clock.monotonic() - begun == pytest.approx(0.2)
+
+
+def test_lagging_history_is_waited_for_until_it_has_what_was_acknowledged(plain: World) -> None:
+    plain.dialect.history_lags = True  # type: ignore[misc]
+    entry = plain.service.store("mine", "inbound", "k1")
+    plain.state.begin(SCOPE, plain.exchange.session, "k1", "{}")
+    plain.state.mark(SCOPE, plain.exchange.session, "k1", "accepted", entry["id"], entry["time"])
+    plain.service.hidden = 1
+    real = plain.clock.sleep
+
+    def sleep(seconds: float) -> None:
+        real(seconds)
+        if plain.clock.monotonic() > 1.0:
+            plain.service.hidden = 0
+
+    plain.clock.sleep = sleep  # type: ignore[method-assign]
+    listener = Listener(plain.exchange, from_start=True)
+    items, proved = listener.after(None)
+    assert [item.id for item in items] == ["m1"]
+    assert proved
+    assert 1.0 < plain.clock.monotonic() < 2.0
+
+
+# --- any course of faults ---
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=some.sampled_from(["forward", "numbered pages", "sequence numbers"]),
+    course=some.lists(
+        some.tuples(
+            some.sampled_from(["push", "push", "push", "miss", "double", "swap", "break", "garbage"]),
+            some.floats(0.0, 3.0),
+        ),
+        max_size=25,
+    ),
+)
+def test_every_message_once_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, kind: str, course: list[tuple[str, float]]
+) -> None:
+    """`miss`: stored, not pushed, and the connection breaks within a moment, as after a half-open socket."""
+    world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER if kind == "numbered pages" else Paging.FORWARD)
+    service = world.service
+    service.numbered = kind == "sequence numbers"
+    heard = Heard(world, forever=True).live()
+    for n, (what, seconds) in enumerate(course):
+        if what == "push":
+            service.push(f"text {n}")
+        elif what == "double":
+            service.tell(service.push(f"text {n}"))
+        elif what == "miss":
+            service.store(f"text {n}")
+            service.break_all()
+        elif what == "swap":
+            first, second = service.store(f"first {n}"), service.store(f"second {n}")
+            service.tell(second, first)
+        elif what == "break":
+            service.break_all()
+        else:
+            service.tell("{ garbage")
+        heard.run(seconds)
+    heard.run(60.0)
+    assert heard.failure is None
+    assert len(heard.texts) == len(set(heard.texts)), "something was shown twice"
+    assert set(heard.texts) == set(texts(world)), "something was lost"
+    assert heard.gaps == []
+    if service.numbered:
+        assert heard.texts == texts(world), "out of order"
+
+
+def test_history_that_lags_at_the_very_start(world: World) -> None:
+    """Said before the socket was there, and not in history yet: found at the second look, and in its place."""
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 2
+    world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
+
+
+def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) -> None:
+    world.service.store("old")
+    heard = Heard(world).live()
+    world.service.store("garbled")
+    world.service.hidden = 1
+    world.service.tell({"kind": "unreadable"})
+    heard.run(0.1)
+    world.service.push("after")
+    world.service.hidden = 2
+    world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["garbled", "after"]
+
+
+def test_what_follows_an_unreadable_frame_on_a_socket_that_breaks_waits_for_history(world: World) -> None:
+    heard = Heard(world).live()
+    world.service.store("garbled")
+    world.service.tell({"kind": "unreadable"})
+    world.service.push("after")
+    world.service.break_all()
+    assert heard.run(5.0).texts == ["garbled", "after"]
+
+
+def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    plain.service.break_all()
+    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    plain.service.store("meanwhile")
+    plain.service.hidden = 1
+    heard.until(lambda event: isinstance(event, Connection) and event.recovered == 0)
+    plain.service.hidden = 0
+    plain.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
+    assert heard.run(SECOND_LOOK * 8).texts == ["meanwhile"]
+
+
+def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain: World) -> None:
+    plain.service.store("old")
+    heard = Heard(plain).live()
+    plain.service.store("garbled")
+    plain.service.reads.append(Unreadable("nonsense"))
+    plain.service.silence = SECOND_LOOK + 1.0
+    plain.service.push("after")
+    plain.service.tell({"kind": "unreadable"})
+    assert heard.run(SECOND_LOOK * 4).texts == ["garbled", "after"]
+
+
+def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_reconnect(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 2
+    heard.run(0.1)
+    world.service.doors.extend([NetworkError("down", transient=True)] * 6)
+    world.service.break_all()
+    world.service.after(SECOND_LOOK + 1.0, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(120.0).texts == ["first", "second"]
+
+
+def test_a_reconnect_while_history_still_lags_settles_nothing(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 2
+    heard.run(0.1)
+    world.service.break_all()
+    world.service.after(1.5, lambda: setattr(world.service, "hidden", 0))
+    assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
+
+
+def test_what_is_live_waits_for_a_second_look_that_succeeds(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 0
+    world.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
+    assert heard.run(SECOND_LOOK * 4).texts == ["first", "second"]
+
+
+def test_where_no_second_look_succeeds_a_gap_is_admitted_and_the_stream_goes_on(world: World) -> None:
+    world.service.store("first")
+    world.service.hidden = 1
+    heard = Heard(world, from_start=True).live()
+    world.service.push("second")
+    world.service.hidden = 0
+    world.service.reads.extend([Unreadable("nonsense")] * 40)
+    heard.run(SECOND_LOOK * 8)
+    assert heard.texts == ["second"]
+    assert heard.gaps

@@ -1,0 +1,213 @@
+"""The only writer: formats, exactness, closed pipes, errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from guestctl.core.errors import Refused, UsageError
+from guestctl.output.terminal import Terminal
+from guestctl.output.writer import ClosedPipe, Mode, Output
+
+PIPE = Terminal()
+SCREEN = Terminal(stdin=True, stdout=True, stderr=True, width=80)
+RECORD = {"kind": "gap", "session": "d", "after": "é\x1b[2J\u202e", "before": None, "reason": "why", "time": None}
+
+
+class Kept(io.TextIOWrapper):
+    def __init__(self) -> None:
+        self.kept = io.BytesIO()
+        super().__init__(self.kept, encoding="utf-8")
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation
+
+    def text(self) -> str:
+        return self.kept.getvalue().decode()
+
+
+def output(terminal: Terminal = PIPE, mode: Mode = "auto", **more: Any) -> tuple[Output, Kept, Kept]:
+    out, err = Kept(), Kept()
+    return Output(out, err, terminal, mode=mode, now=lambda: 0.0, **more), out, err
+
+
+def test_json_is_exact_in_a_pipe_and_escaped_on_a_terminal() -> None:
+    out, stdout, _ = output()
+    out.one(RECORD)
+    assert "é" in stdout.text()
+    assert json.loads(stdout.text()) == RECORD
+    out, stdout, _ = output(SCREEN, "json")
+    out.one(RECORD)
+    assert stdout.text().isascii()
+    assert json.loads(stdout.text()) == RECORD
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=[])))
+def test_any_text_survives_json_on_one_line(text: str) -> None:
+    for terminal in (PIPE, SCREEN):
+        out, stdout, _ = output(terminal, "jsonl")
+        out.event({"kind": "message", "text": text})
+        written = stdout.text()
+        assert json.loads(written) == {"kind": "message", "text": text}
+        assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize("records", [[], [{"a": 1}], [{"a": 1}, {"a": None}]])
+def test_lists(records: list[dict[str, Any]]) -> None:
+    for mode, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        out, stdout, _ = output(mode=mode)  # type: ignore[arg-type]
+        with out.listing() as add:
+            for record in records:
+                add(record)
+        assert read(stdout.text()) == records
+    out, stdout, _ = output()
+    with out.listing() as add:
+        for record in records:
+            add(record)
+    assert [json.loads(line) for line in stdout.text().splitlines()] == records
+
+
+def test_a_broken_list_is_closed_all_the_same() -> None:
+    out, stdout, _ = output(mode="json")
+
+    def broken() -> None:
+        with out.listing() as add:
+            add({"a": 1})
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
+    assert json.loads(stdout.text()) == [{"a": 1}]
+
+
+def test_yaml_streams_are_documents() -> None:
+    out, stdout, _ = output(mode="yaml")
+    out.event({"a": "b: c"})
+    out.event({"a": "no"})
+    assert list(yaml.safe_load_all(stdout.text())) == [{"a": "b: c"}, {"a": "no"}]
+
+
+def test_every_line_is_out_before_the_next() -> None:
+    with pipe() as (read, write):
+        stdout = os.fdopen(write, "w", closefd=False)
+        out = Output(stdout, Kept(), PIPE, now=lambda: 0.0)
+        out.event({"n": 1})
+        assert os.read(read, 100) == b'{"n":1}\n'
+
+
+def test_a_closed_pipe_is_not_a_failure_of_ours() -> None:
+    with pipe() as (read, write):
+        out = Output(os.fdopen(write, "w", closefd=False), Kept(), PIPE, now=lambda: 0.0)
+        assert not out.abandoned()
+        os.close(read)
+        assert out.abandoned()
+        with pytest.raises(ClosedPipe):
+            out.event({"n": 1})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        out = Output(full, Kept(), PIPE, now=lambda: 0.0)
+        with pytest.raises(UsageError) as told:
+            out.event({"n": 1})
+    assert told.value.code == "output.failed"
+
+
+def test_size_is_what_will_be_written() -> None:
+    for terminal in (PIPE, SCREEN):
+        out, stdout, _ = output(terminal)
+        assert out.size(RECORD) == out.event(RECORD) == len(stdout.kept.getvalue())
+
+
+def test_an_error_is_one_line_or_one_object() -> None:
+    failure = Refused("no\nsuch \x1b[31m thing.", body="{}")
+    out, _, stderr = output()
+    out.failure(failure)
+    assert stderr.text() == f"guestctl: no\\nsuch \\x1b[31m thing; {failure.hint}\n"
+    out, _, stderr = output(json_errors=True)
+    out.failure(failure)
+    assert stderr.text().count("\n") == 1
+    assert json.loads(stderr.text())["error"]["message"] == "no\nsuch \x1b[31m thing."
+
+
+def test_quiet_drops_talk_and_keeps_errors() -> None:
+    out, _, stderr = output(SCREEN, quiet=True)
+    out.say("hello")
+    out.remark(RECORD)
+    assert stderr.text() == ""
+    out.failure(Refused("no"))
+    assert stderr.text()
+
+
+def test_remarks_wait_where_an_error_would_be_json() -> None:
+    out, _, stderr = output(json_errors=True)
+    out.say("trying again")
+    assert stderr.text() == ""
+    out.event(RECORD)
+    assert stderr.text() == "trying again\n"
+    out.say("trying again")
+    out.failure(Refused("no"))
+    assert [line[:1] for line in stderr.text().splitlines()] == ["t", "{"]
+    out.say("done")
+    out.release()
+    assert stderr.text().endswith("done\n")
+
+
+def test_a_stream_that_was_closed_before_we_began() -> None:
+    out = Output(None, None, PIPE, now=lambda: 0.0)
+    out.say("hello")
+    with pytest.raises(UsageError):
+        out.event(RECORD)
+
+
+def test_talk_that_nobody_hears_is_lost_in_silence() -> None:
+    stderr = Kept()
+    stderr.close()
+    Output(Kept(), stderr, PIPE, now=lambda: 0.0).say("hello")
+
+
+def test_progress_only_for_lasting_work_on_a_terminal() -> None:
+    now = [0.0]
+    assert output()[0].progress("uploading", lambda: now[0]) is None
+    out, stdout, stderr = output(SCREEN)
+    draw = out.progress("uploading", lambda: now[0])
+    assert draw is not None
+    draw(1, 10)
+    assert stderr.text() == ""
+    now[0] = 2.0
+    draw(5, 10)
+    bar = "\ruploading [###############---------------]  50 %"
+    assert stderr.text() == bar
+    out.say("the line broke")
+    assert stderr.text() == bar + "\nthe line broke\n"
+    draw(2, 10)  # another try: nothing to see until it has lasted, too
+    draw(10, 10)
+    assert stderr.text() == bar + "\nthe line broke\n"
+    draw(1, 10)
+    now[0] = 4.0
+    draw(10, 10)
+    assert stderr.text().endswith("broke\n\ruploading [##############################] 100 %\n")
+    assert stdout.text() == ""
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    try:
+        yield read, write
+    finally:
+        for descriptor in (read, write):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass

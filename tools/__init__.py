@@ -1,0 +1,1 @@
+"""Programs for maintainers: generated pages, coverage and mutation runs."""

@@ -1,0 +1,93 @@
+"""Draws docs/terminal.svg, `python -m tools.picture`: a terminal with a conversation that was really held.
+
+Knows: which commands are typed, and how their output becomes a picture. Must not know: what they print.
+`tests/test_readme.py` compares the words in the picture with what the commands print today.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.settings import SandboxOptions
+from tests.cli.conftest import Front
+
+PICTURE = Path(__file__).parent.parent / "docs" / "terminal.svg"
+WIDTH = 100
+_BOT = """
+rules:
+  - contains: parcel
+    reply: It is on its way and comes today.
+    quickReplies: [Track it, Send it back]
+  - equals: Track it
+    reply: "**Out for delivery**, three stops before you."
+"""
+#: What stands in the picture for the days of the run, on which it begins and a session expires, and for its hours.
+_DAYS = ("2026-03-04", "2026-03-07")
+_CLOCK = "09:15:27"
+
+
+def lines() -> Iterator[str]:
+    """The terminal's lines, with their colours."""
+    with tempfile.TemporaryDirectory() as place:
+        bot = Path(place) / "bot.yaml"
+        bot.write_text(_BOT, encoding="utf-8")
+        with running(SandboxOptions(fast=True, script=bot)) as sandbox:
+            environ = {"GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url, "TZ": "UTC"}
+            environ |= {"GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key, "GUESTCTL_STATE": f"{place}/state"}
+            guest = Front({**environ, "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}, Path(place))
+            yield from _typed(guest, "ask", "Where is my parcel?")
+            yield from _typed(guest, "send", "--pick", "1", "--wait")
+            yield from _typed(guest, "session", "list")
+            agent = threading.Thread(target=_push, args=[guest, "Mina here: it has just arrived."])
+            agent.start()
+            yield from _typed(guest, "listen", "--replay", "2", "--max", "3")
+            agent.join()
+
+
+def _typed(guest: Front, *argv: str) -> Iterator[str]:
+    typed = " ".join(f'"{word}"' if " " in word else word for word in argv)
+    yield f"\x1b[1m$ guestctl {typed}\x1b[0m"
+    told = guest(*argv, tty=True)
+    assert told.code == 0, told.err
+    days = cycle(_DAYS)
+    text = re.sub(r"(?<!\d)\d{4}-\d\d-\d\d(?!\d)", lambda _: next(days), told.out)
+    yield from re.sub(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)", _CLOCK, text).rstrip("\n").split("\n")
+
+
+def _push(guest: Front, text: str) -> None:
+    """As the agent, once somebody listens."""
+    for _ in range(400):
+        if any(session["sockets"] for session in guest("sandbox", "sessions").records):
+            break
+        time.sleep(0.02)
+    guest("sandbox", "push", text)
+
+
+def drawn() -> str:
+    """The picture. Without rich's web fonts: a picture asks nobody for anything."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="standard")
+    for line in lines():
+        console.print(Text.from_ansi(line), soft_wrap=True)
+    svg = console.export_svg(title="guestctl", unique_id="guestctl")
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+
+
+def words(svg: str) -> list[str]:
+    """What can be read in a picture, row by row."""
+    return [html.unescape(text).replace("\xa0", " ").rstrip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(drawn(), encoding="utf-8")
