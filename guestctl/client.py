@@ -54,11 +54,12 @@ from guestctl.core.model import (
 from guestctl.core.results import Report, Resumed, Sent
 from guestctl.core.values import Json
 from guestctl.core.version import __version__
-from guestctl.core.wire import Flow, Request, done, is_trace_context
+from guestctl.core.wire import Request, is_trace_context
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import FileTransfer, SigningIn
+from guestctl.dialects.flows import Flow, done
 from guestctl.engine.connect import open_line, refuse_over
 from guestctl.engine.delivery import settle_open
 from guestctl.engine.exchange import Connector, SessionEngine, not_stored, oauth_scope

@@ -17,7 +17,8 @@ import pytest
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, NetworkError
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, Frame, FrameRequest, HttpRequest, HttpResponse, Incoming, Request
+from guestctl.core.wire import Frame, HttpResponse, Request
+from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ class Hand(Generic[T]):
     def said(self) -> Json:
         """The JSON object it wants said on the socket; None when it only listens."""
         assert isinstance(self.step, FrameRequest), f"the flow wants {self.step}, not the socket"
-        return None if self.step.say is None else json.loads(self.step.say)
+        return None if self.step.text is None else json.loads(self.step.text)
 
     def answer(self, answer: HttpResponse | Incoming | None) -> None:
         """Give it what it waits for."""
@@ -129,7 +130,7 @@ class Hand(Generic[T]):
     def give_up_waiting(self) -> None:
         """Its patience runs out, or it awaited nothing."""
         assert isinstance(self.step, FrameRequest)
-        assert self.step.answers is None or self.step.patience is not None, "it waits until it is answered"
+        assert self.step.answers is None or self.step.timeout is not None, "it waits until it is answered"
         self.answer(None)
 
     def done(self) -> T:

@@ -1,31 +1,27 @@
-"""The shape of an exchange between guest and service, without any library.
+"""HTTP requests and responses, WebSocket frames, and the reading of JSON from the service.
 
-Knows: what a request, a reply, a frame and a door are, and what a dialect may ask of whoever
-performs its flows. Must not know: requests, websocket-client, any dialect, the profile.
-
-A *flow* is a generator: a dialect yields what it wants done (`HttpRequest` over HTTP, `FrameRequest` over the
-open socket) and is given the answer. It performs nothing itself, so every flow can be driven by
-hand in a test. Use `call` and `turn` with `yield from`: they keep the types.
+Knows: what a request, a response, a frame and a socket address consist of. Must not know: requests,
+websocket-client, any dialect, the profile.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
-from guestctl.core.errors import Failure, Unreadable
-from guestctl.core.model import CredentialKind, Event, Secret
+from guestctl.core.errors import Unreadable
+from guestctl.core.model import CredentialKind
 from guestctl.core.values import Json, immutable
 
 T = TypeVar("T")
 
-#: A decoded answer may nest this deep before it is refused (hostile input).
+#: Maximum depth of nesting in JSON from the service. Deeper input is hostile and is refused.
 MAX_DEPTH = 100
 
-#: Version ff is forbidden, ids of zeros alone are invalid (W3C Trace Context §3.2).
+#: Version ff is forbidden, and ids that consist of zeros are invalid (W3C Trace Context §3.2).
 _TRACE_CONTEXT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 Route: TypeAlias = Literal[
@@ -42,20 +38,21 @@ Route: TypeAlias = Literal[
     "sync",
     "sign-in",
 ]
-"""What a request is for; named in traces and errors."""
+"""The purpose of a request, as named in traces and errors."""
 
 
 def is_trace_context(text: str) -> bool:
-    """Whether it can be sent as `traceparent`."""
+    """Return whether the text is valid as a `traceparent` header."""
     return _TRACE_CONTEXT.fullmatch(text) is not None
 
 
 @immutable
 class Request:
-    """One HTTP request. `credential` names what authorises it; the performer adds the header.
+    """One HTTP request.
 
-    `body` is JSON (a dict), a form (when `form` is set) or raw bytes. `idempotent` says whether
-    repeating it can do harm; a GET cannot. `public` marks one that must carry no credential.
+    The body is `json`, `form` or `content` (raw bytes); at most one of them is set. `credential` is the kind of
+    credential that authorises the request; the engine adds the header. `idempotent` is True if repeating
+    the request does no harm.
     """
 
     method: str
@@ -72,7 +69,7 @@ class Request:
 
 @immutable
 class HttpResponse:
-    """An HTTP answer, read whole. Header names are lower case; `at` is epoch seconds on arrival."""
+    """An HTTP response with its complete body. Header names are lower case. `at` is the arrival in epoch seconds."""
 
     status: int
     headers: Mapping[str, str]
@@ -88,7 +85,7 @@ class HttpResponse:
         return self.body.decode("utf-8", errors="replace")
 
     def json(self) -> Json:
-        """The body as JSON. Raises Unreadable for anything else (HTML, truncated, too deep)."""
+        """Return the body as JSON. Raises Unreadable for anything else (HTML, truncated or too deeply nested JSON)."""
         try:
             text = self.body.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -96,7 +93,7 @@ class HttpResponse:
         return load_json(text, f"HTTP {self.status} body", status=self.status)
 
     def object(self) -> dict[str, Json]:
-        """The body as a JSON object. Raises Unreadable."""
+        """Return the body as a JSON object. Raises Unreadable for anything else."""
         value = self.json()
         if not isinstance(value, dict):
             raise Unreadable(
@@ -108,14 +105,14 @@ class HttpResponse:
 
 
 def load_json(text: str, what: str, *, status: int | None = None) -> Json:
-    """Parse remote JSON. Raises Unreadable, whatever is wrong with it (web: reliability.md §2.5)."""
+    """Parse JSON from the service; `what` names it. Raises Unreadable for anything else (reliability.md §2.5)."""
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise Unreadable(
             f"{what} is not JSON ({error.__class__.__name__})", http_status=status, body=text[:500]
         ) from error
-    # Only what has more brackets than that can nest deeper; most answers have not.
+    # JSON with at most that many brackets cannot nest deeper. This test spares most answers the walk.
     if text.count("{") + text.count("[") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
         raise Unreadable(f"{what} nests deeper than {MAX_DEPTH} levels", http_status=status, body=text[:500])
     return value
@@ -124,7 +121,7 @@ def load_json(text: str, what: str, *, status: int | None = None) -> Json:
 def _deeper(value: Json, depth: int) -> bool:
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(depth):
-        # Spelled out, without a call for each member: a page of history has thousands.
+        # One expression, without a function call for each member: a page of history has thousands of members.
         level = [
             inner
             for one in level
@@ -140,7 +137,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-#: Made once: `json.loads` would make one for every frame.
+#: One decoder for all frames: with `parse_constant`, `json.loads` would create one per call.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
@@ -148,7 +145,7 @@ _MISSING = object()
 
 
 def required(source: Mapping[str, Json], key: str, kind: type[T] | tuple[type[T], ...], what: str) -> T:
-    """A required member of an answer, type-checked. Raises Unreadable naming what is wrong."""
+    """Return a member of an answer. Raises Unreadable if it is missing or has another type; `what` names the answer."""
     value = source.get(key, _MISSING)
     if value is _MISSING or value is None:
         raise Unreadable(f"{what}: `{key}` is missing", body=json.dumps(source, default=str)[:500])
@@ -158,7 +155,7 @@ def required(source: Mapping[str, Json], key: str, kind: type[T] | tuple[type[T]
 
 
 def optional(source: Mapping[str, Json], key: str, kind: type[T], default: T | None = None) -> T | None:
-    """An optional member of an answer; one of the wrong type counts as absent."""
+    """Return a member of an answer, or `default` if it is missing or has another type."""
     value = source.get(key)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         return default
@@ -167,7 +164,7 @@ def optional(source: Mapping[str, Json], key: str, kind: type[T], default: T | N
 
 @immutable
 class Frame:
-    """One text message from the socket, and when it arrived (epoch seconds)."""
+    """One text frame from the socket. `at` is its arrival in epoch seconds."""
 
     text: str
     at: float
@@ -175,136 +172,8 @@ class Frame:
 
 @immutable
 class SocketAddress:
-    """A socket to open: where, with which headers, and which credential goes into `Authorization`."""
+    """Where to open a socket: URL, headers, and the kind of credential to send as `Authorization`."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     credential: CredentialKind | None = None
-
-
-# --- what a dialect hears on the socket, beyond the events a listener sees ---
-
-
-@immutable
-class Opened:
-    """The service confirmed our first frame. `body` is the dialect's to read."""
-
-    body: Mapping[str, Json] = field(default_factory=dict)
-    reply_to: str | None = None
-
-
-@immutable
-class Granted:
-    """A credential came over the socket. `expires_at` in epoch seconds."""
-
-    kind: CredentialKind
-    secret: Secret
-    expires_at: float | None
-    reply_to: str | None = None
-
-
-@immutable
-class Accepted:
-    """The service accepted the message with our `key`, as its own `id`."""
-
-    key: str
-    id: str
-    time: str | None = None
-    sequence: int | None = None
-
-
-@immutable
-class Alive:
-    """An application heartbeat was answered. `expires_at`: the session's end, if told."""
-
-    reply_to: str | None = None
-    expires_at: float | None = None
-
-
-@immutable
-class Rejection:
-    """The service said no inside the stream. `reply_to` names the request, when it said which."""
-
-    failure: Failure
-    reply_to: str | None = None
-
-
-@immutable
-class Noted:
-    """An answer only the flow that asked understands (a presigned URL, an upload verdict)."""
-
-    label: str
-    body: Mapping[str, Json]
-    reply_to: str | None = None
-
-
-Signal: TypeAlias = Opened | Granted | Accepted | Alive | Rejection | Noted
-Incoming: TypeAlias = Event | Signal
-"""One decoded thing from the socket."""
-
-
-# --- what a flow may ask for ---
-
-
-@immutable
-class HttpRequest:
-    """Ask over HTTP; the answer is a Reply with a 2xx status (anything else is raised)."""
-
-    request: Request
-
-
-@immutable
-class FrameRequest:
-    """Say something on the open socket (None: say nothing) and hear until `answers` accepts.
-
-    `answers` sees each decoded thing and returns True for the one awaited; a `Rejection` it does
-    not claim passes by. Everything heard also reaches the listener. `patience` in seconds bounds
-    the wait below the command's deadline. `message` marks a turn whose frame is a guest message,
-    so that a break after the write is *in doubt*. With `answers` None nothing is awaited.
-    """
-
-    say: str | None
-    answers: Callable[[Incoming], bool] | None
-    route: Route
-    patience: float | None = None
-    message: bool = False
-
-
-Step: TypeAlias = HttpRequest | FrameRequest
-Flow: TypeAlias = Generator[Step, Any, T]
-
-
-def http_request(request: Request) -> Flow[HttpResponse]:
-    """Perform one request and return its reply."""
-    reply = yield HttpRequest(request)
-    assert isinstance(reply, HttpResponse)
-    return reply
-
-
-def done(value: T) -> Flow[T]:
-    """Say nothing: the flow of what is known already."""
-    return value
-    yield
-
-
-def frame_request(
-    say: Json | None,
-    answers: Callable[[Incoming], bool] | None,
-    route: Route,
-    *,
-    patience: float | None = None,
-    message: bool = False,
-) -> Flow[Incoming | None]:
-    """Say one JSON object on the socket and return the answering thing."""
-    text = None if say is None else json.dumps(say, ensure_ascii=False, separators=(",", ":"))
-    heard = yield FrameRequest(text, answers, route, patience, message)
-    return heard  # type: ignore[no-any-return]
-
-
-def answered(flow: Flow[Incoming | None]) -> Flow[Incoming]:
-    """As `turn`, for one that always awaits: raises the failure when the answer is a Rejection."""
-    heard = yield from flow
-    assert heard is not None
-    if isinstance(heard, Rejection):
-        raise heard.failure
-    return heard

@@ -33,9 +33,10 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json, immutable
-from guestctl.core.wire import Flow, Frame, FrameRequest, Incoming, SocketAddress, done, load_json
+from guestctl.core.wire import Frame, SocketAddress, load_json
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import FileTransfer, Published, RichContent, SigningIn
+from guestctl.dialects.flows import Flow, FrameRequest, Incoming, done
 from guestctl.dialects.refusals import Refusals
 
 

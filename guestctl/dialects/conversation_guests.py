@@ -25,24 +25,10 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import (
-    Accepted,
-    Flow,
-    Frame,
-    HttpResponse,
-    Incoming,
-    Opened,
-    Rejection,
-    Request,
-    SocketAddress,
-    answered,
-    frame_request,
-    http_request,
-    optional,
-    required,
-)
+from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.dialects.flows import Accepted, Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.dialects.history_pages import fixed_history, read_message, read_time
 from guestctl.dialects.tokens import guest_token
 

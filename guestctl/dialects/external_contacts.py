@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from guestctl.core.errors import UsageError
 from guestctl.core.model import NewSession, Session
-from guestctl.core.wire import Flow, Request, http_request, required
+from guestctl.core.wire import Request, required
 from guestctl.dialects.base import id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.dialects.flows import Flow, http_request
 from guestctl.dialects.numbered import Sequenced
 from guestctl.dialects.tokens import guest_token
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from guestctl.core.model import Credential, Deployment, FormField, Message, NewSession, Outgoing, Session, SignIn
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, Request
+from guestctl.core.wire import Request
+from guestctl.dialects.flows import Flow
 
 
 class RichContent(ABC):

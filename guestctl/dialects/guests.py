@@ -13,23 +13,10 @@ from dataclasses import replace
 from guestctl.core.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
 from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Session, Unknown
 from guestctl.core.values import Json
-from guestctl.core.wire import (
-    Flow,
-    Frame,
-    Incoming,
-    Opened,
-    Rejection,
-    Request,
-    SocketAddress,
-    answered,
-    done,
-    frame_request,
-    http_request,
-    optional,
-    required,
-)
+from guestctl.core.wire import Frame, Request, SocketAddress, optional, required
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.capabilities import Ability, Rate, Standing
+from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, done, frame_request, http_request
 from guestctl.dialects.history_pages import as_object, fixed_history, read_message
 from guestctl.dialects.refusals import CloseAction
 from guestctl.dialects.tokens import client_credentials, guest_token

@@ -13,8 +13,9 @@ from typing import cast
 from guestctl.core.errors import SessionOver, Unreadable
 from guestctl.core.model import Direction, Message, Position, Presence, Role, Sender, Source, Unknown
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, Request, http_request, optional, required
+from guestctl.core.wire import Request, optional, required
 from guestctl.dialects.base import HistoryPage, normalised_time
+from guestctl.dialects.flows import Flow, http_request
 
 #: The most one page may be asked for.
 LIMIT = 100

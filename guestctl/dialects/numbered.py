@@ -26,19 +26,9 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import (
-    Flow,
-    Frame,
-    Incoming,
-    Opened,
-    Request,
-    SocketAddress,
-    answered,
-    frame_request,
-    http_request,
-    required,
-)
+from guestctl.core.wire import Frame, Request, SocketAddress, required
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.flows import Flow, Incoming, Opened, answered, frame_request, http_request
 from guestctl.dialects.history_pages import LIMIT, from_start, read_message, read_sender, read_time
 
 

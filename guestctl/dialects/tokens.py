@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from guestctl.core.errors import Unauthorised, Unreadable, UsageError
 from guestctl.core.model import Credential, Profile, Secret
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, HttpResponse, Request, http_request, required
+from guestctl.core.wire import HttpResponse, Request, required
+from guestctl.dialects.flows import Flow, http_request
 from guestctl.dialects.refusals import http_date
 
 #: Seconds (a century) beyond which a life is no life but a mistake.

@@ -9,9 +9,10 @@ from __future__ import annotations
 from guestctl.core.errors import Refused, SessionOver
 from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Sender, Session
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, Request, http_request, required
+from guestctl.core.wire import Request, required
 from guestctl.dialects.base import Dialect, HistoryPage, id_in_path
 from guestctl.dialects.capabilities import Ability, Backoff, Standing
+from guestctl.dialects.flows import Flow, http_request
 from guestctl.dialects.history_pages import fixed_history, read_time
 from guestctl.dialects.tokens import client_credentials, guest_token
 

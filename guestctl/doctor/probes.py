@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, UsageError
 from guestctl.core.model import Credential, Deployment, NewSession, Secret, Session
-from guestctl.core.wire import Flow, HttpRequest, HttpResponse, Request, SocketAddress
+from guestctl.core.wire import HttpResponse, Request, SocketAddress
 from guestctl.dialects.base import Dialect
+from guestctl.dialects.flows import Flow, HttpRequest
 from guestctl.doctor.checks import PATIENCE, Certificate, Claims, Facts, ProbeAnswer
 from guestctl.engine.connect import open_once
 from guestctl.engine.exchange import USER_AGENT, Connector, SessionEngine

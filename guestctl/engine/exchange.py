@@ -43,9 +43,10 @@ from guestctl.core.model import (
 )
 from guestctl.core.values import Json
 from guestctl.core.version import __version__
-from guestctl.core.wire import Flow, Frame, FrameRequest, HttpRequest, HttpResponse, Incoming, Rejection, Request
+from guestctl.core.wire import Frame, HttpResponse, Request
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Backoff
+from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State, owner_of
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
 from guestctl.core.model import Connection, Event, Gap, Message, Position, Presence, Session, SessionEvent, SessionState
-from guestctl.core.wire import Accepted, Alive, Granted, Incoming, Noted, Opened, Rejection
+from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.engine.connect import open_once
 from guestctl.engine.exchange import LAG_PATIENCE, LAG_PAUSE, SessionEngine, jittered
 from guestctl.engine.history import Fetch, Item, following, latest
@@ -199,7 +199,7 @@ class Listener:
 
     def _take(self, heard: Incoming, now: float) -> Failure | None:
         """Feed one heard thing to the merge; returns the failure when it ends the stream."""
-        if isinstance(heard, (Opened, Granted, Accepted, Alive, Noted)):
+        if isinstance(heard, (Opened, Granted, Accepted, Alive, FlowAnswer)):
             return None
         if isinstance(heard, Rejection):
             self.exchange.notice(f"the service says: {heard.failure.message}")

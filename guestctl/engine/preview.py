@@ -20,9 +20,10 @@ from urllib.parse import quote, urlencode
 from guestctl.core.errors import Failure
 from guestctl.core.model import Credential, CredentialKind, NewSession, Outgoing, Profile, Secret, Session, SignIn
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, FrameRequest, Granted, HttpRequest, Incoming, Opened, Request, Step
+from guestctl.core.wire import Request
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.flows import Flow, FrameRequest, Granted, HttpRequest, Incoming, Opened, Step
 from guestctl.engine.local_files import LocalFile, looked_at
 from guestctl.engine.send import check_said, each_message, goes_on, needs_another, socket_first
 
@@ -223,8 +224,8 @@ class Plan:
             self._session = attached
 
     def _say(self, turn: FrameRequest) -> None:
-        if turn.say is not None:
-            self.steps.append(Planned("frame", body=json.loads(turn.say)))
+        if turn.text is not None:
+            self.steps.append(Planned("frame", body=json.loads(turn.text)))
 
 
 def _likely(turn: FrameRequest) -> Incoming | None:

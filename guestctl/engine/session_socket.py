@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
 from guestctl.core.model import Session, SessionEvent, Unknown
-from guestctl.core.wire import Frame, FrameRequest, Incoming, Rejection
+from guestctl.core.wire import Frame
 from guestctl.dialects.base import Dialect
+from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
 
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
@@ -80,12 +81,12 @@ class SessionSocket:
         None when nothing was awaited or the turn's patience ran out. Raises TimedOut at the
         deadline, NetworkError when the socket breaks, SessionOver when the session ends meanwhile.
         """
-        if turn.say is not None:
+        if turn.text is not None:
             self._hear_first(deadline)
-            self.socket.send(turn.say, deadline=deadline)
+            self.socket.send(turn.text, deadline=deadline)
         if turn.answers is None:
             return None
-        patience = deadline.sooner(turn.patience)
+        patience = deadline.sooner(turn.timeout)
         unreadable = self.unreadable
         while True:
             answer = None
@@ -106,7 +107,7 @@ class SessionSocket:
             ):
                 raise self.unreadable
             if patience.expired:
-                if deadline.expired or turn.patience is None:
+                if deadline.expired or turn.timeout is None:
                     raise TimedOut(f"{turn.route}: the service did not answer in time")
                 return None
             self.keep_alive()
@@ -166,9 +167,9 @@ class SessionSocket:
         if now - self._beat_at >= HEARTBEAT_EVERY:
             beat = self._dialect.heartbeat(self.session)
             self._beat_at = now
-            if beat is not None and beat.say is not None:
+            if beat is not None and beat.text is not None:
                 with _of_the_line():
-                    self.socket.send(beat.say, deadline=Deadline.after(self._clock, 10.0))
+                    self.socket.send(beat.text, deadline=Deadline.after(self._clock, 10.0))
 
     def close(self, words: tuple[int, str] | None = None) -> list[Incoming]:
         """Close with this code and reason, else as this API's guests do; returns what was still heard,

@@ -19,7 +19,7 @@ from guestctl.cli.commands.cursor import CursorFile
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, Unreadable
 from guestctl.core.model import Message, NewSession
-from guestctl.core.wire import FrameRequest
+from guestctl.dialects.flows import FrameRequest
 from guestctl.engine import connect, delivery, history
 from guestctl.engine.delivery import _Send
 from guestctl.engine.exchange import SessionEngine

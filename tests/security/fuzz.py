@@ -27,9 +27,10 @@ from guestctl.core import jwt_claims
 from guestctl.core.errors import Failure, TimedOut
 from guestctl.core.model import NewSession, Position, Profile, Secret, Session
 from guestctl.core.redact import Redactor
-from guestctl.core.wire import Frame, FrameRequest, HttpRequest, HttpResponse, done, load_json
+from guestctl.core.wire import Frame, HttpResponse, load_json
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect
+from guestctl.dialects.flows import FrameRequest, HttpRequest, done
 from guestctl.dialects.refusals import retry_after
 from guestctl.output.records import event_record
 from guestctl.output.terminal import Terminal

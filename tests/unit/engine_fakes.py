@@ -34,22 +34,10 @@ from guestctl.core.model import (
 )
 from guestctl.core.model import Sender as From
 from guestctl.core.values import Json
-from guestctl.core.wire import (
-    Flow,
-    Frame,
-    HttpResponse,
-    Incoming,
-    Opened,
-    Rejection,
-    Request,
-    SocketAddress,
-    answered,
-    frame_request,
-    http_request,
-    load_json,
-)
+from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, load_json
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability, Paging, Standing
+from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.engine.connect import open_line
 from guestctl.engine.exchange import Connector, SessionEngine
 from guestctl.engine.session_socket import SessionSocket

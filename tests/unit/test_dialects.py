@@ -45,20 +45,11 @@ from guestctl.core.model import (
     SessionEvent,
     Unknown,
 )
-from guestctl.core.wire import (
-    Accepted,
-    Flow,
-    Frame,
-    FrameRequest,
-    HttpRequest,
-    HttpResponse,
-    Opened,
-    Rejection,
-    Request,
-)
+from guestctl.core.wire import Frame, HttpResponse, Request
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.flows import Accepted, Flow, FrameRequest, HttpRequest, Opened, Rejection
 from tests.examples import Step, fill, load, numbered
 from tests.fakes import Hand
 from tests.unit.test_examples import performed
@@ -133,7 +124,7 @@ class Drive:
             for heard in decode(self.dialect, frame, self.session):
                 if turn.answers(heard):
                     return heard
-        raise AssertionError(f"none of {frames} answers {turn.say}")
+        raise AssertionError(f"none of {frames} answers {turn.text}")
 
 
 def decode(spoken: Dialect, frame: object, held: Session | None = None) -> list[Any]:

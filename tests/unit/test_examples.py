@@ -33,9 +33,10 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, Frame, FrameRequest, HttpRequest, Incoming, Request, SocketAddress
+from guestctl.core.wire import Frame, Request, SocketAddress
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect
+from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming
 from tests.examples import Answer, Example, ExampleError, enriched, everything, fill, match, parse, shown, spoilt
 from tests.fakes import START, Hand, ids, reply
 
@@ -393,7 +394,7 @@ class Performance:
         if waiting is not None and not answered:
             turn = waiting.step
             assert isinstance(turn, FrameRequest)
-            if turn.answers is not None and turn.patience is None:
+            if turn.answers is not None and turn.timeout is None:
                 self._wrong(self.read, "nothing heard was taken for the answer")
                 self._hand = None
             else:

@@ -24,9 +24,10 @@ from guestctl.core.errors import (
     Unsupported,
 )
 from guestctl.core.model import Credential, Secret, Session
-from guestctl.core.wire import Flow, HttpResponse, Request, done, frame_request, http_request
+from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Backoff, Rate
+from guestctl.dialects.flows import Flow, done, frame_request, http_request
 from guestctl.engine.exchange import (
     AHEAD,
     AHEAD_AGAIN,

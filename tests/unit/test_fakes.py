@@ -12,7 +12,8 @@ from guestctl.core.clock import Deadline
 from guestctl.core.errors import NetworkError, Unauthorised
 from guestctl.core.model import Profile
 from guestctl.core.values import Json
-from guestctl.core.wire import Flow, Frame, Incoming, Request, frame_request, http_request
+from guestctl.core.wire import Frame, Request
+from guestctl.dialects.flows import Flow, Incoming, frame_request, http_request
 from guestctl.storage.state import State
 from tests.conftest import SocketUsed
 from tests.fakes import FakeClock, Hand, ScriptedTransport, ids, reply
@@ -43,7 +44,7 @@ def test_the_same_ids_in_every_run() -> None:
 
 def _asks_twice() -> Flow[str]:
     first = yield from http_request(Request("GET", URL, "history"))
-    heard = yield from frame_request({"say": first.text()}, lambda h: h == "yes", "send", patience=1.0)  # type: ignore[comparison-overlap]
+    heard = yield from frame_request({"say": first.text()}, lambda h: h == "yes", "send", timeout=1.0)  # type: ignore[comparison-overlap]
     return str(heard)
 
 

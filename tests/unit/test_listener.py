@@ -26,8 +26,9 @@ from guestctl.core.model import (
     Typing,
     Unknown,
 )
-from guestctl.core.wire import Flow, HttpResponse
+from guestctl.core.wire import HttpResponse
 from guestctl.dialects.capabilities import Paging
+from guestctl.dialects.flows import Flow
 from guestctl.engine.delivery import deliver
 from guestctl.engine.exchange import AHEAD_AGAIN
 from guestctl.engine.listener import SECOND_LOOK, STABLE, Listener

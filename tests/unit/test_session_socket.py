@@ -7,7 +7,7 @@ import pytest
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
 from guestctl.core.model import Message, SessionEvent, Typing, Unknown
-from guestctl.core.wire import FrameRequest, Incoming
+from guestctl.dialects.flows import FrameRequest, Incoming
 from guestctl.engine.session_socket import BEATS, HEARTBEAT_EVERY, PING_EVERY, SessionSocket, ending
 from tests.unit.engine_fakes import FakeSocket, World, lost
 
@@ -49,14 +49,14 @@ def test_what_is_here_already_is_heard_even_at_the_deadline(world: World, line: 
     assert line.ask(awaits("answer"), Deadline.after(world.clock, 0.0)) is not None
 
 
-def test_no_answer_is_a_timeout_and_patience_is_none(world: World, line: SessionSocket) -> None:
+def test_a_missing_answer_raises_unless_the_step_has_its_own_timeout(world: World, line: SessionSocket) -> None:
     begun = world.clock.monotonic()
     with pytest.raises(TimedOut):
         line.ask(awaits("never"), world.deadline(3.0))
     assert world.clock.monotonic() - begun == pytest.approx(3.0)
-    assert line.ask(awaits("never", patience=0.2), world.deadline(3.0)) is None
+    assert line.ask(awaits("never", timeout=0.2), world.deadline(3.0)) is None
     with pytest.raises(TimedOut):
-        line.ask(awaits("never", patience=9.0), world.deadline(3.0))
+        line.ask(awaits("never", timeout=9.0), world.deadline(3.0))
 
 
 def test_nothing_awaited_returns_at_once(world: World, line: SessionSocket) -> None:

@@ -11,21 +11,16 @@ from hypothesis import strategies as some
 from guestctl.core.errors import Refused, Unreadable
 from guestctl.core.model import Credential, Message, Secret, Session
 from guestctl.core.values import Json
-from guestctl.core.wire import (
-    MAX_DEPTH,
+from guestctl.core.wire import MAX_DEPTH, HttpResponse, Request, load_json, optional, required
+from guestctl.dialects.flows import (
     Flow,
+    FlowAnswer,
     FrameRequest,
-    HttpResponse,
-    Noted,
     Rejection,
-    Request,
     answered,
     done,
     frame_request,
     http_request,
-    load_json,
-    optional,
-    required,
 )
 from tests.fakes import Hand, reply
 
@@ -122,11 +117,11 @@ def test_a_call() -> None:
 
 
 def test_a_turn_is_one_compact_json_object() -> None:
-    hand = Hand(frame_request({"text": "Grüße"}, lambda heard: True, "send", patience=2.0, message=True))
+    hand = Hand(frame_request({"text": "Grüße"}, lambda heard: True, "send", timeout=2.0, message=True))
     assert hand.step is not None
     assert isinstance(hand.step, FrameRequest)
-    assert hand.step.say == '{"text":"Grüße"}'
-    assert (hand.step.patience, hand.step.message) == (2.0, True)
+    assert hand.step.text == '{"text":"Grüße"}'
+    assert (hand.step.timeout, hand.step.message) == (2.0, True)
     hand.answer(None)
     assert hand.done() is None
     assert Hand(frame_request(None, None, "send")).said is None
@@ -139,7 +134,7 @@ def test_a_rejection_is_raised_in_the_flow() -> None:
     with pytest.raises(Refused):
         hand.done()
     hand = Hand(answered(frame_request({}, lambda heard: True, "send")))
-    noted = Noted("label", {})
+    noted = FlowAnswer("label", {})
     hand.answer(noted)
     assert hand.done() is noted
 

@@ -42,30 +42,24 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import (
+from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, load_json, optional, required
+from guestctl.dialects.base import Dialect, HistoryPage, normalised_time
+from guestctl.dialects.capabilities import Ability, Paging, Rate, Standing
+from guestctl.dialects.features import FileTransfer, Published, RichContent, SigningIn
+from guestctl.dialects.flows import (
     Alive,
     Flow,
-    Frame,
+    FlowAnswer,
     FrameRequest,
     Granted,
-    HttpResponse,
     Incoming,
-    Noted,
     Opened,
     Rejection,
-    Request,
-    SocketAddress,
     answered,
     done,
     frame_request,
     http_request,
-    load_json,
-    optional,
-    required,
 )
-from guestctl.dialects.base import Dialect, HistoryPage, normalised_time
-from guestctl.dialects.capabilities import Ability, Paging, Rate, Standing
-from guestctl.dialects.features import FileTransfer, Published, RichContent, SigningIn
 from guestctl.dialects.refusals import CloseAction, was_written
 from guestctl.dialects.web_messaging.answers import WebContent
 from guestctl.dialects.web_messaging.content import read_attachments, read_options, write_message
@@ -346,7 +340,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         frame = self._request("onMessage", session)
         frame["message"] = {"type": "Event", "events": [{"eventType": "Typing", "typing": {"type": "On"}}]}
         key = frame["tracingId"]
-        heard = yield from frame_request(frame, lambda h: _rejects(h, key), "typing", patience=0.2)
+        heard = yield from frame_request(frame, lambda h: _rejects(h, key), "typing", timeout=0.2)
         if isinstance(heard, Rejection):
             raise heard.failure
 
@@ -369,10 +363,10 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         frame = self._request("onAttachment", session)
         proposed = self.new_id()
         frame.update(attachmentId=proposed, fileName=name, fileType=mime, fileSize=len(content), errorsAsJson=True)
-        presigns = _answer_to(frame, Noted)
+        presigns = _answer_to(frame, FlowAnswer)
         # A GenerateUrlError without a tracingId says which attachment it is about (§6.6).
         presigned = yield from answered(frame_request(frame, lambda h: presigns(h) or _rejects(h, proposed), "upload"))
-        assert isinstance(presigned, Noted)
+        assert isinstance(presigned, FlowAnswer)
         attachment_id = required(presigned.body, "attachmentId", str, "PresignedUrlResponse")
         headers = optional(presigned.body, "headers", dict, {}) or {}
         yield from http_request(
@@ -387,23 +381,23 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         verdict = yield from answered(
             frame_request(
                 None,
-                lambda h: isinstance(h, (Noted, Rejection)) and h.reply_to == attachment_id,
+                lambda h: isinstance(h, (FlowAnswer, Rejection)) and h.reply_to == attachment_id,
                 "upload",
             )
         )
-        assert isinstance(verdict, Noted)
+        assert isinstance(verdict, FlowAnswer)
         return attachment_id
 
     def discard(self, session: Session, attachment_id: str) -> Flow[None]:
         frame = self._request("deleteAttachment", session)
         frame["attachmentId"] = attachment_id
-        yield from answered(frame_request(frame, _answer_to(frame, Noted), "upload"))
+        yield from answered(frame_request(frame, _answer_to(frame, FlowAnswer), "upload"))
 
     def download(self, session: Session, attachment_id: str) -> Flow[tuple[Request, str | None]]:
         frame = self._request("getAttachment", session)
         frame["attachmentId"] = attachment_id
-        heard = yield from answered(frame_request(frame, _answer_to(frame, Noted), "download"))
-        assert isinstance(heard, Noted)
+        heard = yield from answered(frame_request(frame, _answer_to(frame, FlowAnswer), "download"))
+        assert isinstance(heard, FlowAnswer)
         url = required(heard.body, "url", str, "PresignedUrlResponse")
         return Request("GET", url, "download", idempotent=True), optional(heard.body, "fileName", str)
 
@@ -509,9 +503,9 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
             jwt = required(detail, "jwt", str, kind)
             return Granted("history", Secret(jwt), _epoch(required(detail, "exp", (int, float), kind)), reply_to)
         if kind == "PresignedUrlResponse" or kind == "AttachmentDeletedResponse":
-            return Noted(kind, detail, reply_to)
+            return FlowAnswer(kind, detail, reply_to)
         if kind == "UploadSuccessEvent":
-            return Noted(kind, detail, required(detail, "attachmentId", str, kind))
+            return FlowAnswer(kind, detail, required(detail, "attachmentId", str, kind))
         if kind in {"UploadFailureEvent", "GenerateUrlError"}:
             words = str(detail.get("errorMessage") or detail.get("message") or kind)
             number = detail.get("errorCode")
