@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fakes import FakeClock
+from tests.suites import SLOW
 
 if TYPE_CHECKING:
     from guestctl.sandbox.server import Sandbox
@@ -38,6 +39,16 @@ settings.load_profile("house")
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `tests/suites.py` lists as slow."""
+    for item in items:
+        if UNIT.parent not in item.path.parents:
+            continue
+        file = item.path.relative_to(UNIT.parent).as_posix()
+        if file in SLOW or f"{file}::{getattr(item, 'originalname', item.name)}" in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 class SocketUsed(AssertionError):

@@ -22,7 +22,7 @@ Names: TypeAlias = "dict[str, Json]"
 
 WIRE = Path(__file__).parent / "wire"
 #: Where an example may come from: a protocol document and its section, or a recording.
-SOURCE = re.compile(r"(web-messaging-v1|dialects)\.md, \S.*|captured, redacted, \d{4}-\d\d-\d\d")
+SOURCE = re.compile(r"(web-messaging|other-apis)\.md, \S.*|captured, redacted, \d{4}-\d\d-\d\d")
 #: Names whose values each run knows from the start.
 GIVEN = frozenset({"rest", "socket", "deployment"})
 

@@ -1,0 +1,50 @@
+"""Which tests are slow. The default run leaves them out; `pytest -m slow` runs them and nothing else.
+
+A path marks a whole file; a path and a name mark one test of it. `tests/test_suites.py` checks that each still exists.
+"""
+
+from __future__ import annotations
+
+#: Long fault schedules, kills, soaks and mutants.
+_FAULTS = {
+    "faults/test_crowd.py",
+    "faults/test_cursor.py",
+    "faults/test_machine.py",
+    "faults/test_send_kill.py",
+    "faults/test_soak.py",
+    "faults/test_sockets_shared.py",
+    "faults/test_short.py::test_every_action_everywhere",
+    "faults/test_short.py::test_every_mutant_is_caught",
+    "faults/test_short.py::test_fixed_seeds",
+    "faults/test_short.py::test_seeds_that_once_failed",
+    "faults/test_short.py::test_what_catches_a_mutant_is_the_mutant",
+}
+
+#: Fuzzing, sweeps for secrets, memory.
+_SECURITY = {
+    "security/test_canaries.py",
+    "security/test_fuzz.py",
+    "security/test_hostile_text.py",
+    "security/test_memory.py",
+}
+
+#: Many processes, real shells, pseudo-terminals and signals.
+_PROCESSES = {
+    "checks/test_pytest_plugin.py",
+    "cli/test_completion.py::test_in_a_real_shell",
+    "cli/test_first_minute.py::test_the_workflow_runs",
+    "cli/test_signals.py",
+    "integration/test_leftovers.py",
+    "integration/test_processes.py",
+    "integration/test_state_processes.py",
+}
+
+#: Gates: coverage, style, packaging, every row of the bench.
+_GATES = {
+    "bench/test_smoke.py",
+    "packaging/test_package.py",
+    "test_coverage.py",
+    "test_style.py",
+}
+
+SLOW = frozenset(_FAULTS | _SECURITY | _PROCESSES | _GATES)
