@@ -92,8 +92,8 @@ def _unexplained_frames(api: str) -> Iterator[str]:
 
 def _unexplained_closes(api: str) -> Iterator[str]:
     dialect = dialect_class(api)(Profile("p", api=api), new_id=str)
-    for code in sorted({int(row[0]) for row in CLOSES} - {1015}) if dialect.has_socket else ():
-        rows = {row[3] for row in CLOSES if int(row[0]) == code and (not row[6] or api in row[6])}
+    for code in sorted({int(row.code) for row in CLOSES} - {1015}) if dialect.has_socket else ():
+        rows = {row.handling.action for row in CLOSES if int(row.code) == code and (not row.apis or api in row.apis)}
         if rows != {dialect.on_close(code)}:
             where = "CLOSES of guestctl/cli/commands/explanations.py"
             yield f"a row of its own in {where}: close {code} is {dialect.on_close(code)!r}"

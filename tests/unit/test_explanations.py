@@ -1,4 +1,4 @@
-"""The table of explanations: complete, in step with what is raised, and the only copy of its next steps."""
+"""The table of explanations: complete, consistent with the failures in the code, and free of contradictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.cli.commands.explanations import CLOSES, EXITS_OF, KINDS, everything, explain, nearest
+from guestctl.cli.commands.explanations import (
+    CLOSES,
+    EXITS_OF,
+    KINDS,
+    CloseCode,
+    Explanation,
+    everything,
+    explain,
+    nearest,
+)
 from guestctl.core import errors
 from guestctl.core.errors import NEXT_STEPS, Exit, Failure
 from guestctl.core.model import Profile
@@ -32,13 +41,13 @@ def named(node: ast.expr) -> str:
 
 
 def texts(node: ast.expr) -> list[str]:
-    """The string constants an expression may be."""
+    """Return the string constants that an expression may evaluate to."""
     branches = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
     return [b.value for b in branches if isinstance(b, ast.Constant) and isinstance(b.value, str)]
 
 
 def raised() -> Iterator[tuple[str, str, str]]:
-    """Where, failure class and code of everything that names a code in the source."""
+    """Yield place, failure class and code for each failure code in the source."""
     for where, tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and named(node.func) in CLASSES:
@@ -53,7 +62,7 @@ def raised() -> Iterator[tuple[str, str, str]]:
                     yield f"{where}:{node.lineno}", named(node.elts[0]), code
 
 
-def test_every_code_that_is_raised_is_explained_with_its_exit() -> None:
+def test_every_raised_failure_code_has_an_entry_with_its_exit_code() -> None:
     found = list(raised())
     assert len(found) > 100
     for where, kind, code in found:
@@ -62,7 +71,7 @@ def test_every_code_that_is_raised_is_explained_with_its_exit() -> None:
             assert EXITS_OF[code] == CLASSES[kind].exit, f"{where}: {kind} with {code}"
 
 
-def test_every_next_step_is_explained_and_nothing_else() -> None:
+def test_failure_entries_and_next_steps_have_the_same_codes() -> None:
     assert set(EXITS_OF) == set(NEXT_STEPS)
     for code, step in NEXT_STEPS.items():
         [entry] = [found for found in explain(code) if found.kind == "failure"]
@@ -73,38 +82,60 @@ def test_every_next_step_is_explained_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES.values(), ids=lambda kind: kind.__name__)
-def test_every_failure_carries_the_tables_own_text(kind: type[Failure]) -> None:
+def test_every_failure_class_takes_its_hint_from_the_table(kind: type[Failure]) -> None:
     failure = kind("what", key="k") if kind is errors.InDoubt else kind("what")
     assert failure.hint == NEXT_STEPS[failure.code]
 
 
-def test_only_usage_errors_may_say_more_exactly_what_to_type() -> None:
+def test_only_usage_errors_have_hints_of_their_own() -> None:
     for where, tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and named(node.func) in CLASSES:
                 hints = [word.value for word in node.keywords if word.arg == "hint"]
                 if hints and named(node.func) != "UsageError":
-                    pytest.fail(f"{where}:{node.lineno}: {named(node.func)} has a next step of its own")
+                    pytest.fail(f"{where}:{node.lineno}: {named(node.func)} has its own hint")
 
 
-def test_every_exit_code_is_there() -> None:
+def test_every_exit_code_has_an_entry() -> None:
     codes = [entry.exit for entry in everything() if entry.kind == "exit code"]
     assert codes == list(Exit)
     assert "session.none" in explain("exit 10")[0].next_step
 
 
 @pytest.mark.parametrize("api", NAMES)
-def test_closes_are_explained_as_each_dialect_takes_them(api: str) -> None:
+def test_close_codes_are_explained_as_each_dialect_handles_them(api: str) -> None:
     dialect = dialect_class(api)(Profile("p", api=api), new_id=str)
     if not dialect.has_socket:
         return
-    for code in {int(row[0]) for row in CLOSES} - {1015}:
-        actions = {row[3] for row in CLOSES if int(row[0]) == code and (not row[6] or api in row[6])}
+    for code in {int(row.code) for row in CLOSES} - {1015}:
+        actions = {row.handling.action for row in CLOSES if int(row.code) == code and (not row.apis or api in row.apis)}
         assert actions == {dialect.on_close(code)}, f"{api}: close {code}"
         assert explain(f"close {code}", api=api)
 
 
-def test_every_service_code_is_explained_with_the_failure_it_becomes() -> None:
+#: Phrases with which an entry states that the command may be repeated as it is.
+REPEAT = ("repeat the command", "raise --timeout", "try again later", "repeat it later")
+#: Phrases with which an entry states that repeating does not help.
+NO_REPEAT = ("cannot help", "never retries", "never repeats", "cannot renew")
+
+
+@pytest.mark.parametrize("entry", list(everything()), ids=lambda entry: f"{entry.kind} {entry.code}")
+def test_what_guestctl_does_and_the_next_step_agree(entry: Explanation) -> None:
+    if any(phrase in entry.does for phrase in NO_REPEAT):
+        step = entry.next_step.lower()
+        assert not [phrase for phrase in (*REPEAT, "refresh-token") if phrase in step]
+
+
+@pytest.mark.parametrize("close", CLOSES, ids=lambda close: f"{close.code}-{'-'.join(close.apis) or 'all'}")
+def test_each_close_code_gives_the_advice_of_its_action(close: CloseCode) -> None:
+    [entry] = [e for e in explain(f"close {close.code}") if (e.cause, e.apis) == (close.cause, close.apis)]
+    advises_repeat = any(phrase in entry.next_step.lower() for phrase in REPEAT)
+    assert advises_repeat == (close.handling.action == "reconnect")
+    assert ("cannot help" in entry.does) == (close.handling.failure == "network.lost" and not advises_repeat)
+    assert bool(entry.next_step) == (entry.failure is not None)
+
+
+def test_every_service_code_has_the_failure_that_the_dialect_raises() -> None:
     for number, (kind, code) in _CODES.items():
         if number < 1000:
             continue
@@ -114,7 +145,7 @@ def test_every_service_code_is_explained_with_the_failure_it_becomes() -> None:
         assert explain(str(name))[0].kind == "frame class"
 
 
-def test_apis_and_failures_that_are_named_exist() -> None:
+def test_entries_name_existing_apis_and_failures() -> None:
     for entry in everything():
         assert set(entry.apis) <= set(NAMES), entry
         assert entry.failure is None or entry.failure in NEXT_STEPS, entry
@@ -123,7 +154,7 @@ def test_apis_and_failures_that_are_named_exist() -> None:
         assert entry.kind in KINDS.values()
 
 
-def test_a_number_may_mean_several_things_and_be_narrowed() -> None:
+def test_a_kind_narrows_a_number_with_several_meanings() -> None:
     assert {entry.kind for entry in explain("4001")} == {"close code", "service code"}
     assert {entry.kind for entry in explain("code 4001")} == {"service code"}
     assert [entry.failure for entry in explain("close 1009", api="web-messaging")] == ["service.too_long"]
@@ -137,7 +168,7 @@ def test_a_number_may_mean_several_things_and_be_narrowed() -> None:
     assert explain("exit 403") == []
 
 
-def test_names_and_pasted_words_are_found() -> None:
+def test_names_and_pasted_error_texts_are_found() -> None:
     assert explain("SESSIONHASEXPIRED")[0].code == "4006"
     assert explain("read-only, no new")[0].failure == "conflict.read_only"
     line = "socket: HTTP 403: User is not authorized to access this resource with an explicit deny"
@@ -146,7 +177,7 @@ def test_names_and_pasted_words_are_found() -> None:
     assert explain("") == []
 
 
-def test_what_nobody_knows_is_near_to_something() -> None:
+def test_nearest_suggests_similar_codes() -> None:
     assert nearest("sesion.gone")[0] == "session.gone"
     assert nearest("SesionHasExpired")[0] == "4006"
     assert nearest("zzzz") == []

@@ -1,4 +1,4 @@
-"""`explain`: what a code or a message means. Knows: how it is asked and shown. Must not know: any meaning."""
+"""The `explain` command. Knows: its arguments and output. Must not know: what any code means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from guestctl.cli.commands.explanations import KINDS, Explanation, everything, nearest
-from guestctl.cli.commands.explanations import explain as meanings
+from guestctl.cli.commands.explanations import explain as explanations_of
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.core.errors import UsageError
@@ -21,11 +21,12 @@ def explain(
         list[str] | None,
         typer.Argument(metavar="[CODE...]", help="a status, close code, service code, failure, frame class or message"),
     ] = None,
-    api: Annotated[str | None, typer.Option("--api", metavar="NAME", help="only what concerns this API")] = None,
+    api: Annotated[str | None, typer.Option("--api", metavar="NAME", help="only entries of this API")] = None,
 ) -> None:
-    """Explain a code offline: meaning, cause, what guestctl does, next step, and where it is stated.
+    """Explain a code offline: its meaning, its cause, what guestctl does, the next step and the source.
 
-    `exit 4`, `http 403`, `close 1006`, `code 4001` name one kind of number. Without a code, lists all.
+    A number may have several meanings: `exit 4`, `http 403`, `close 1006` and `code 4001` select one kind.
+    Without a code, explain lists all entries.
     """
     if api is not None:
         from guestctl.dialects import dialect_class
@@ -37,7 +38,7 @@ def explain(
             for entry in found:
                 add(_record(entry))
         return
-    found = [entry for code in _asked(codes) for entry in _known(code, api)]
+    found = [entry for code in _queries(codes) for entry in _entries(code, api)]
     if run.out.human:
         for number, entry in enumerate(found):
             run.out.verbatim("\n" if number else "")
@@ -48,30 +49,32 @@ def explain(
             add(_record(entry))
 
 
-def _asked(codes: list[str]) -> list[str]:
-    """What is asked for, one by one. Words that mean something together are one; a kind's name belongs to
-    the word after it."""
-    if meanings(" ".join(codes)):
+def _queries(codes: list[str]) -> list[str]:
+    """Return the arguments as separate queries. Words that have an entry together are one query, and the name
+    of a kind belongs to the word after it."""
+    if explanations_of(" ".join(codes)):
         return [" ".join(codes)]
-    asked: list[str] = []
+    queries: list[str] = []
     for code in codes:
-        if asked and asked[-1].lower() in KINDS:
-            asked[-1] += f" {code}"
+        if queries and queries[-1].lower() in KINDS:
+            queries[-1] += f" {code}"
         else:
-            asked.append(code)
-    return asked
+            queries.append(code)
+    return queries
 
 
-def _known(code: str, api: str | None) -> list[Explanation]:
-    found = meanings(code, api=api)
+def _entries(code: str, api: str | None) -> list[Explanation]:
+    found = explanations_of(code, api=api)
     if found:
         return found
-    if api is not None and meanings(code):
-        having = sorted({name for entry in meanings(code) for name in entry.apis})
-        raise UsageError(f"{code!r} means nothing on {api}; it does on {', '.join(having)}", hint="Leave out --api.")
+    if api is not None and explanations_of(code):
+        others = sorted({name for entry in explanations_of(code) for name in entry.apis})
+        raise UsageError(
+            f'"{code}" has no meaning on {api}', hint=f"leave out --api: it belongs to {', '.join(others)}"
+        )
     alike = "`, `guestctl explain ".join(nearest(code))
-    hint = f"Did you mean `guestctl explain {alike}`?" if alike else "`guestctl explain` lists all there is."
-    raise UsageError(f"nothing is known of {code!r}", hint=hint)
+    hint = f"did you mean `guestctl explain {alike}`?" if alike else "`guestctl explain` lists all entries"
+    raise UsageError(f'no explanation for "{code}"', hint=hint)
 
 
 def _record(entry: Explanation) -> Record:
