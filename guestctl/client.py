@@ -52,6 +52,7 @@ from guestctl.core.model import (
     SignIn,
 )
 from guestctl.core.results import Report, Resumed, Sent
+from guestctl.core.timings import Timings
 from guestctl.core.values import Json
 from guestctl.core.version import __version__
 from guestctl.core.wire import Request, is_trace_context
@@ -90,7 +91,7 @@ class Client:
 
     `timeout` in seconds bounds each verb as a whole. `notice` hears what happens on the way
     (reconnects, retries). `environ` is the process's own unless given. `network` is shared by clients
-    of one process that would make equal ones.
+    of one process that would make equal ones. `timings` replaces the client's own waits (tests).
     Raises UsageError when the profile cannot be used.
     """
 
@@ -109,11 +110,13 @@ class Client:
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         environ: Mapping[str, str] | None = None,
         network: Network | None = None,
+        timings: Timings | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.random = random or SystemRandom()
         self.notice = notice
         self.timeout = timeout
+        self._timings = timings or Timings()
         self._environ = environ = os.environ if environ is None else environ
         self._own_state = state is None
         self.state = state or State.open(State.directory(environ), self.clock, notice=notice)
@@ -465,7 +468,8 @@ class Client:
             return self._anew(session, deadline)
         refuse_over(session)
         exchange = self._exchange_for(session)
-        exchange.lock_patience = 0.0 if on_conflict == "fail" else exchange.lock_patience
+        if on_conflict == "fail":
+            exchange.timings = replace(exchange.timings, lock_patience=0.0)
         try:
             missed = self._reattach(exchange, deadline)
         except Conflict:
@@ -822,6 +826,7 @@ class Client:
             random=self.random,
             notice=self.notice,
             session=session,
+            timings=self._timings,
         )
 
         def attach(deadline: Deadline) -> SessionSocket:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guestctl.client import Client
     from guestctl.config.profiles import Resolved
     from guestctl.core.redact import Redactor
+    from guestctl.core.timings import Timings
     from guestctl.storage.state import State
     from guestctl.transport.trace import Watcher
 
@@ -40,6 +41,7 @@ class Environment:
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     cwd: Path = field(default_factory=lambda: _here())
     clock: Clock = field(default_factory=SystemClock)
+    timings: Timings | None = None
 
     def read(self) -> str:
         """All of stdin as text. Raises UsageError when it is not UTF-8."""
@@ -162,6 +164,7 @@ class Invocation:
             traceparent=self.options.traceparent,
             clock=self.clock,
             environ=self.world.environ,
+            timings=self.world.timings,
         )
         if self.watcher is not None:
             # Elsewhere it is soon enough when there is something to mask: a thousand stored sessions take time.

@@ -69,7 +69,7 @@ def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | N
         token = exchange.replacement("guest", deadline, stale=token)
     with ExitStack() as held:
         held.enter_context(exchange.state.slot(exchange.scope, before, dialect.sockets_per_session, deadline))
-        line = SessionSocket(_connect(exchange, deadline), dialect, exchange.session, exchange.clock)
+        line = SessionSocket(_connect(exchange, deadline), dialect, exchange.session, exchange.clock, exchange.timings)
         line.held = held.pop_all()
         held.callback(line.abort)
         if token is not None and dialect.spoilt_by_close:

@@ -35,9 +35,6 @@ from guestctl.storage.state import OutboxRow, SendState
 
 #: Endings heard instead of an answer, which leave open whether the message was taken before them.
 _CUT_SHORT = frozenset({"session.evicted", "session.ended"})
-#: Seconds kept back from a send's deadline for settling it; and between two looks that find nothing.
-SETTLING = 5.0
-GRACE = 1.0
 
 
 def deliver(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
@@ -217,7 +214,7 @@ class _Send:
             found = self._look()
             if found is None and not repeatable:
                 # What was written may still be on its way: look again after a moment.
-                if not self._sleep(GRACE):
+                if not self._sleep(self.exchange.timings.settling_pause):
                     raise self.in_doubt(why)
                 found = self._look()
         except Failure:
@@ -272,7 +269,7 @@ class _Send:
         left = self.deadline.remaining()
         if left is None:
             return Deadline.after(self.exchange.clock, 30.0)
-        return Deadline.after(self.exchange.clock, left - min(SETTLING, left / 3))
+        return Deadline.after(self.exchange.clock, left - min(self.exchange.timings.settling_reserve, left / 3))
 
     def _attempts(self) -> int:
         return self.exchange.dialect.profile.retry.attempts or self.exchange.dialect.attempts

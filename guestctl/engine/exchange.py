@@ -41,6 +41,7 @@ from guestctl.core.model import (
     Session,
     SessionState,
 )
+from guestctl.core.timings import Timings
 from guestctl.core.values import Json
 from guestctl.core.version import __version__
 from guestctl.core.wire import Frame, HttpResponse, Request
@@ -62,15 +63,6 @@ USER_AGENT = f"guestctl/{__version__}"
 #: Tries of one request whose failure may pass; retries after 429 (other-apis.md, "Shared rules").
 TRIES = 4
 LIMIT_RETRIES = 3
-#: Seconds to go on asking a session that another connection has locked (other-apis.md, guest-sessions).
-LOCK_PATIENCE = 5.0
-#: Seconds to go on reading a history that lags behind what the service has told, and between two reads.
-LAG_PATIENCE, LAG_PAUSE = 5.0, 0.25
-#: A renewal ahead of time gets at most so many seconds, and at most this part of what the command has left;
-#: one that failed is tried again so many seconds later.
-AHEAD, AHEAD_PART, AHEAD_AGAIN = 5.0, 0.25, 15.0
-#: Seconds for a renewal that something waits for, where there is no deadline to halve.
-RENEWAL = 15.0
 #: How long a message that is kept to be answered may be, as JSON.
 OFFER_LENGTH = 64 * 1024
 
@@ -114,7 +106,7 @@ class SessionEngine:
     session: Session
     line: SessionSocket | None = None
     open_line: Callable[[Deadline], SessionSocket] | None = None
-    lock_patience: float = LOCK_PATIENCE
+    timings: Timings = field(default_factory=Timings)
     #: Told (bytes done, bytes in all) while a body is sent.
     progress: Callable[[int, int], None] | None = None
     #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
@@ -203,12 +195,12 @@ class SessionEngine:
                 return page
             now, left = self.clock.monotonic(), deadline.remaining()
             if self._patient_until is None:
-                self._patient_until = now + LAG_PATIENCE
-            if now >= self._patient_until or (left is not None and left <= LAG_PAUSE):
+                self._patient_until = now + self.timings.lag_patience
+            if now >= self._patient_until or (left is not None and left <= self.timings.lag_pause):
                 self._given_up = page.short_of
                 self.notice(f"history does not show all there is yet: the service tells of number {page.short_of}")
                 return page
-            self.clock.sleep(LAG_PAUSE)
+            self.clock.sleep(self.timings.lag_pause)
 
     # --- requests ---
 
@@ -335,7 +327,8 @@ class SessionEngine:
         if self.clock.monotonic() < self._ahead_at.get(kind, 0.0):
             return None
         left = deadline.remaining()
-        within = deadline.sooner(AHEAD if left is None else min(AHEAD, left * AHEAD_PART))
+        limit = self.timings.early_renewal
+        within = deadline.sooner(limit if left is None else min(limit, left * self.timings.early_renewal_share))
         try:
             return self.renew(kind, within, stale=held, wait=False)
         except (UsageError, Unsupported):
@@ -346,20 +339,20 @@ class SessionEngine:
                 raise
             if failure.code != "timeout.busy":
                 self.notice(f"the {kind} token could not be renewed yet: {failure.message}")
-                self._ahead_at[kind] = self.clock.monotonic() + AHEAD_AGAIN
+                self._ahead_at[kind] = self.clock.monotonic() + self.timings.early_renewal_pause
             return None
 
     def replacement(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
         """As `renew`, for something that waits for it: in half of the time left, since without the other
         half a new token would be of no use, and so that whoever waits for us gets a try too."""
         left = deadline.remaining()
-        return self.renew(kind, deadline.sooner(RENEWAL if left is None else left / 2), stale=stale)
+        return self.renew(kind, deadline.sooner(self.timings.renewal if left is None else left / 2), stale=stale)
 
     def worth_renewing(self, kind: CredentialKind, stale: Credential | None) -> bool:
         """Whether another token may open a socket where this one did not: one that another process was given
         may, and one asked for now, unless the last one asked for did not help either and that is not long ago."""
         since = self.in_vain_since
-        if since is None or self.clock.monotonic() - since >= AHEAD_AGAIN:
+        if since is None or self.clock.monotonic() - since >= self.timings.early_renewal_pause:
             return True
         found, _ = self._stored(kind)
         return found is not None and found != stale
@@ -600,9 +593,9 @@ class Attempts:
             return self.limited < (LIMIT_RETRIES if backoff is None else backoff.tries - 1)
         if isinstance(failure, Conflict) and failure.code == "conflict.locked":
             since = self.locked_since
-            if self.exchange.lock_patience <= 0:
+            if self.exchange.timings.lock_patience <= 0:
                 return False
-            return since is None or self.exchange.clock.monotonic() - since < self.exchange.lock_patience
+            return since is None or self.exchange.clock.monotonic() - since < self.exchange.timings.lock_patience
         if isinstance(failure, NetworkError) and failure.transient:
             tries = TRIES if backoff is None else backoff.tries
             return self.failed < tries - 1 and (self.request.idempotent or not failure.written)

@@ -17,7 +17,7 @@ from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, T
 from guestctl.core.model import Connection, Event, Gap, Message, Position, Presence, Session, SessionEvent, SessionState
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.engine.connect import open_once
-from guestctl.engine.exchange import LAG_PATIENCE, LAG_PAUSE, SessionEngine, jittered
+from guestctl.engine.exchange import SessionEngine, jittered
 from guestctl.engine.history import Fetch, Item, following, latest
 from guestctl.engine.merge import Merge
 from guestctl.engine.session_socket import SessionSocket, ending
@@ -25,19 +25,12 @@ from guestctl.storage.state import LedgerEntry
 
 T = TypeVar("T")
 
-#: Seconds a connection must last before the attempt counter is reset.
-STABLE = 10.0
-#: The caller gets control at least this often, in seconds.
-TICK = 0.5
 #: Frames taken from a busy socket before what is ready is handed on; ledger rows per commit.
 BATCH = 256
-#: Seconds between polls of an API without a socket: the least, the most, the growth; the longest wait as a
-#: multiple of the shortest, either of which may come next.
-POLL_LEAST, POLL_MOST, POLL_GROWTH, POLL_JITTER = 0.5, 5.0, 1.5, 1.25
+#: Growth of the interval between two polls that find nothing; the longest wait as a multiple of the shortest.
+POLL_GROWTH, POLL_JITTER = 1.5, 1.25
 #: Tries at filling a gap before it is declared.
 FILL_TRIES = 4
-#: Seconds after a reconnect at which history is read once more, for what it did not show yet.
-SECOND_LOOK = 2.0
 
 _GONE = "the last message shown is not in history any more"
 _AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended", "ended": "ended"}
@@ -67,7 +60,8 @@ class Listener:
         left: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.exchange = exchange
-        self.merge = Merge(position, begins=from_start)
+        self._timings = exchange.timings
+        self.merge = Merge(position, begins=from_start, timings=self._timings)
         self._filled = position is None and not from_start
         self._baseline = baseline and position is None and not from_start
         self._forever = forever
@@ -93,7 +87,7 @@ class Listener:
         """Everything after `position` is heard on the socket opened by `attach`, while that one is open.
         What is heard and older is not shown. A message that this socket would have confirmed and has not
         was accepted before it was opened: what followed is in history."""
-        self.merge = Merge(position)
+        self.merge = Merge(position, timings=self._timings)
         self._floor = position
         line = self.exchange.line
         self._filled = (
@@ -157,7 +151,7 @@ class Listener:
                 self._filled = False
                 if line is not None and self.exchange.line not in (None, line):
                     continue  # whoever sent something meanwhile has opened another socket
-                if live_since is not None and self._clock.monotonic() - live_since >= STABLE:
+                if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
                     attempt = 0
                 attempt += 1
                 yield from self._lost(failure, attempt)
@@ -292,7 +286,7 @@ class Listener:
     def _pause(self, seconds: float) -> Iterator[None]:
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0:
-            self._clock.sleep(min(left, self._tick(TICK)))
+            self._clock.sleep(min(left, self._tick(self._timings.tick)))
             yield None
 
     # --- history ---
@@ -336,10 +330,10 @@ class Listener:
         was attached, and still be on its way to us."""
         newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
         if newest is None:
-            self.merge = Merge(begins=True)
+            self.merge = Merge(begins=True, timings=self._timings)
         elif newest.id is not None:
             sequence = newest.sequence if isinstance(newest, Message) else None
-            self.merge = Merge(Position(newest.id, sequence, newest.time), shown=False)
+            self.merge = Merge(Position(newest.id, sequence, newest.time), shown=False, timings=self._timings)
         self._baseline = self._filled = False
 
     def after(self, position: Position | None) -> tuple[list[Item], bool]:
@@ -348,7 +342,7 @@ class Listener:
 
         Where history lags it is read again, for a bounded time, until every acknowledged id is there.
         """
-        until = self._clock.monotonic() + LAG_PATIENCE
+        until = self._clock.monotonic() + self._timings.lag_patience
         found = self._following(position)
         if not self.exchange.dialect.history_lags:
             return found
@@ -359,10 +353,10 @@ class Listener:
                 return found
             if self._clock.monotonic() >= until:
                 self.exchange.notice(
-                    f"history still lacks {len(absent)} acknowledged message(s) after {LAG_PATIENCE:g} s"
+                    f"history still lacks {len(absent)} acknowledged message(s) after {self._timings.lag_patience:g} s"
                 )
                 return found
-            self._clock.sleep(LAG_PAUSE)
+            self._clock.sleep(self._timings.lag_pause)
             found = self._following(position)
 
     def _following(self, position: Position | None) -> tuple[list[Item], bool]:
@@ -385,7 +379,7 @@ class Listener:
 
     def _look_again(self) -> None:
         """History may not show yet what came last: until a second look, nothing live is put before it."""
-        self._look_at = self._clock.monotonic() + SECOND_LOOK
+        self._look_at = self._clock.monotonic() + self._timings.second_look
         self._looks, self._settling, self._hasty = 0, True, True
         self._fresh = set()
         self.merge.unsettled(self._look_at)
@@ -432,7 +426,7 @@ class Listener:
             yield from self._doubted()
 
     def _wait_for_look(self, *, hold: bool) -> None:
-        self._look_at = self._clock.monotonic() + SECOND_LOOK
+        self._look_at = self._clock.monotonic() + self._timings.second_look
         if hold:
             self.merge.unsettled(self._look_at)
 
@@ -476,7 +470,7 @@ class Listener:
 
     def _poll(self) -> Iterator[Event | None]:
         """Poll history: often while something happens, rarely while nothing does."""
-        interval, failures = POLL_LEAST, 0
+        interval, failures = self._timings.poll_min, 0
         replaying = not self._filled
         live = False
         doubted_at: float | None = None
@@ -501,7 +495,7 @@ class Listener:
             fresh = self.merge.replay(items)
             if proved:
                 self._doubt = None
-            elif fresh or now - (doubted_at or 0.0) >= SECOND_LOOK:
+            elif fresh or now - (doubted_at or 0.0) >= self._timings.second_look:
                 # Not merely behind. A place that cannot be told from history's times is given up.
                 if self.merge.position is not None and self.merge.position.time is None:
                     self._begin_at_newest()
@@ -509,7 +503,9 @@ class Listener:
             if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
             failures, live, replaying = 0, True, False
-            interval = POLL_LEAST if fresh else min(POLL_MOST / POLL_JITTER, interval * POLL_GROWTH)
+            interval = (
+                self._timings.poll_min if fresh else min(self._timings.poll_max / POLL_JITTER, interval * POLL_GROWTH)
+            )
             yield from self._emit(fresh)
             self._flush()
             yield from self._pause(self.exchange.random.uniform(interval, interval * POLL_JITTER))
@@ -542,7 +538,7 @@ class Listener:
 
     def _patience(self) -> float:
         held = self.merge.wait(self._clock.monotonic())
-        return self._tick(TICK if held is None else min(TICK, held))
+        return self._tick(self._timings.tick if held is None else min(self._timings.tick, held))
 
     def _tick(self, seconds: float) -> float:
         for asked in (self._wake(), self._left()):

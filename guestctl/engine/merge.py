@@ -6,7 +6,7 @@ what may be shown now.
 
 Order is by sequence number where the API has one, else by service time. A frame that is next in
 sequence passes at once. Otherwise it is held for a window: a millisecond or so while the stream
-behaves, twice the observed lateness (up to `MAX_WINDOW`) for a while after a late frame was met.
+behaves, twice the observed lateness (up to `Timings.late_window`) for a while after a late frame was met.
 A number that never comes, and that history does not explain, is passed over with a `Gap`.
 """
 
@@ -18,13 +18,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from guestctl.core.model import Event, Gap, Message, Position, Presence
+from guestctl.core.timings import Timings
 
 #: Ids remembered for dropping doubles; a window of this many messages cannot repeat unnoticed.
 REMEMBERED = 10_000
-#: Seconds a frame is held while the stream is in order, at most, and while a number is missing.
-QUIET_WINDOW = 0.001
-MAX_WINDOW = 2.0
-MISSING_WINDOW = 1.0
 #: Messages in order after which a widened window shrinks again.
 CALM_AFTER = 20
 #: Messages before the last one from which history is read again, for what the stream overtook.
@@ -48,7 +45,7 @@ class Merge:
         *,
         shown: bool = True,
         begins: bool = False,
-        window: float = QUIET_WINDOW,
+        timings: Timings | None = None,
     ) -> None:
         self.position = position
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -62,8 +59,8 @@ class Merge:
         self._before = 0 if begins else None
         #: Until then (monotonic) history may still show what belongs before a live message.
         self._settled_at = 0.0
-        self._window = window
-        self._quiet = window
+        self._timings = timings or Timings()
+        self._window = self._timings.quiet_window
         self._calm = 0
         if position is not None and shown:
             self._seen[position.id] = None
@@ -167,7 +164,7 @@ class Merge:
 
     def _patience(self, event: Event) -> float:
         if self._last is not None and isinstance(event, Message) and event.sequence is not None:
-            return MISSING_WINDOW if self._skips(event) else 0.0
+            return self._timings.missing_window if self._skips(event) else 0.0
         return self._window if isinstance(event, (Message, Presence)) else 0.0
 
     @property
@@ -211,10 +208,10 @@ class Merge:
         if last is None or last.time is None or event.time is None or event.time >= last.time:
             self._calm += 1
             if self._calm >= CALM_AFTER:
-                self._window = self._quiet
+                self._window = self._timings.quiet_window
             return
         self._calm = 0
-        self._window = min(MAX_WINDOW, max(0.25, self._window * 2))
+        self._window = min(self._timings.late_window, max(0.25, self._window * 2))
 
     def _advance(self, item: Message | Presence) -> None:
         if item.id is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
 from guestctl.core.model import Session, SessionEvent, Unknown
+from guestctl.core.timings import Timings
 from guestctl.core.wire import Frame
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
@@ -21,9 +22,6 @@ from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
-#: Seconds between protocol pings, and between application heartbeats, on a quiet socket.
-PING_EVERY = 9.5
-HEARTBEAT_EVERY = 240.0
 #: Beats without an answer after which the peer counts as dead (reliability.md §6.3).
 BEATS = 2
 
@@ -57,8 +55,7 @@ class SessionSocket:
         dialect: Dialect,
         session: Session,
         clock: Clock,
-        *,
-        ping_every: float = PING_EVERY,
+        timings: Timings,
     ) -> None:
         self.socket = socket
         self.session = session
@@ -68,7 +65,7 @@ class SessionSocket:
         self.held = ExitStack()
         self._dialect = dialect
         self._clock = clock
-        self._ping_every = ping_every
+        self._timings = timings
         self._pinged_at = clock.monotonic()
         #: Our pings since anything was heard.
         self._silent = 0
@@ -156,7 +153,7 @@ class SessionSocket:
         now = self._clock.monotonic()
         if self.socket.heard_at >= self._pinged_at:
             self._silent = 0
-        if now - max(self.socket.heard_at, self._pinged_at) >= self._ping_every:
+        if now - max(self.socket.heard_at, self._pinged_at) >= self._timings.ping_interval:
             if self._silent >= BEATS:
                 self.socket.abort()
                 raise NetworkError("the connection is dead: nothing answers our pings", written=True, close_code=1006)
@@ -164,7 +161,7 @@ class SessionSocket:
             self._pinged_at = now
             with _of_the_line():
                 self.socket.ping()
-        if now - self._beat_at >= HEARTBEAT_EVERY:
+        if now - self._beat_at >= self._timings.heartbeat_interval:
             beat = self._dialect.heartbeat(self.session)
             self._beat_at = now
             if beat is not None and beat.text is not None:

@@ -4,7 +4,7 @@ Knows: the client's verbs, the sandbox, the proxy. Must not know: what is right 
 The truth is what the sandbox stored; the journal is what the clients said of it, at the time.
 
 Time is real: the faults are of real connections. What the client waits for by design (heartbeats,
-second looks, jitter) is shortened by `hurried`, all in proportion, so that a run takes a second or two.
+second looks, jitter) is shortened by `SHORT` and `hurried`, all in proportion, so that a run takes a second or two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -32,10 +31,9 @@ from guestctl.config.profiles import resolve
 from guestctl.core.clock import Clock, SystemClock
 from guestctl.core.errors import Failure
 from guestctl.core.model import Connection, Gap, Message, Profile, Retry, Session
+from guestctl.core.timings import Timings
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.capabilities import Rate
-from guestctl.engine import connect, delivery, exchange, listener, merge
-from guestctl.engine.session_socket import SessionSocket
 from guestctl.sandbox.apis import guest_sessions
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.world import Conversation
@@ -63,6 +61,20 @@ class Killed(BaseException):
     """The process is no more: nothing of it may run on."""
 
 
+#: The client's own waits, shortened in proportion, for runs on real sockets.
+SHORT = Timings(
+    ping_interval=0.25,
+    tick=0.05,
+    second_look=0.3,
+    lag_patience=0.6,
+    poll_min=0.05,
+    poll_max=0.2,
+    stable_connection=1.0,
+    missing_window=0.2,
+    settling_pause=0.25,
+)
+
+
 class Brisk(Random):
     """Jitter, a twentieth as long."""
 
@@ -72,19 +84,9 @@ class Brisk(Random):
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """The client's own waits, and the service's one, shortened in proportion. Concerns the whole process."""
+    """Shorten the service's one wait, and the pages and rates of each API. Concerns the whole process."""
     with ExitStack() as patches:
         for where, name, value in (
-            (connect, "SessionSocket", partial(SessionSocket, ping_every=0.25)),
-            (listener, "TICK", 0.05),
-            (listener, "SECOND_LOOK", 0.3),
-            (exchange, "LAG_PATIENCE", 0.6),
-            (listener, "LAG_PATIENCE", 0.6),
-            (listener, "POLL_LEAST", 0.05),
-            (listener, "POLL_MOST", 0.2),
-            (listener, "STABLE", 1.0),
-            (merge, "MISSING_WINDOW", 0.2),
-            (delivery, "GRACE", 0.25),
             (guest_sessions, "LOCK", 0.2),
             # Small pages, so that these few messages fill several.
             *((dialect_class(name), "page_size", 5) for name in NAMES),
@@ -146,6 +148,7 @@ class Scene:
     """A sandbox, a clock and a state directory; the actors' clients are made here."""
 
     url = "http://127.0.0.1:1"
+    timings = Timings()
 
     def __init__(self, schedule: Schedule, run: Run, directory: Path, sandbox: Sandbox, clock: Clock) -> None:
         self.schedule, self.run = schedule, run
@@ -181,6 +184,7 @@ class Scene:
             random=self.random(),
             new_id=lambda: self.new_id(who),
             environ={},
+            timings=self.timings,
         )
 
     def random(self) -> Random:
@@ -224,6 +228,8 @@ class Scene:
 
 class Theatre(Scene):
     """A scene on real sockets, with a proxy before the sandbox; what the schedule asks for is armed."""
+
+    timings = SHORT
 
     def __init__(self, schedule: Schedule, stack: ExitStack, run: Run) -> None:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="guestctl-faults-")))

@@ -17,12 +17,6 @@ Serve: TypeAlias = Callable[..., Sandbox]
 Enter: TypeAlias = Callable[..., Guest]
 
 
-@pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait on an open socket is the one that cannot be hurried: it is made short."""
-    monkeypatch.setattr("guestctl.engine.listener.SECOND_LOOK", 0.2)
-
-
 @pytest.fixture
 def time() -> Hurried:
     return Hurried()

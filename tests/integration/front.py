@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
+from guestctl.core.timings import Timings
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability
@@ -27,6 +28,9 @@ from tests.sandbox.stranger import Control
 
 Record: TypeAlias = dict[str, Any]
 OnRecord: TypeAlias = Callable[[Record], object]
+
+#: The wait on an open socket takes real time, so it is short.
+TIMINGS = Timings(second_look=0.2)
 
 
 class Hurried:
@@ -109,7 +113,7 @@ class Guest:
         """`on` hears of each record as soon as it is printed, in this thread; of what is no JSON, of its `line`."""
         out = Stream() if on is None else _Tap(on)
         err = Stream()
-        world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock)
+        world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock, TIMINGS)
         return Result(int(run(argv, world)), out.text(), err.text())
 
     def ok(self, *argv: str, **more: Any) -> Result:

@@ -24,22 +24,21 @@ from guestctl.core.errors import (
     Unsupported,
 )
 from guestctl.core.model import Credential, Secret, Session
+from guestctl.core.timings import Timings
 from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Backoff, Rate
 from guestctl.dialects.flows import Flow, done, frame_request, http_request
 from guestctl.engine.exchange import (
-    AHEAD,
-    AHEAD_AGAIN,
-    LAG_PATIENCE,
     LIMIT_RETRIES,
-    LOCK_PATIENCE,
     TRIES,
     SessionEngine,
     jittered,
     oauth_scope,
 )
 from tests.unit.engine_fakes import SCOPE, World
+
+TIMINGS = Timings()
 
 GET = Request("GET", "https://toy.example.test/x", "history", idempotent=True)
 POST = Request("POST", "https://toy.example.test/x", "create")
@@ -138,9 +137,9 @@ def test_a_locked_session_is_asked_again_for_a_while(world: World) -> None:
     Answers(world, Conflict("locked", code="conflict.locked"))
     with pytest.raises(Conflict):
         world.exchange.call(POST, world.deadline())
-    assert LOCK_PATIENCE <= world.clock.monotonic() <= LOCK_PATIENCE + 0.5
+    assert TIMINGS.lock_patience <= world.clock.monotonic() <= TIMINGS.lock_patience + 0.5
     assert all(0.2 <= wait <= 0.5 for wait in world.clock.sleeps)
-    world.exchange.lock_patience = 0.0
+    world.exchange.timings = Timings(lock_patience=0.0)
     world.clock.sleeps.clear()
     with pytest.raises(Conflict):
         world.exchange.call(POST, world.deadline())
@@ -311,7 +310,7 @@ def test_nobody_waits_for_a_renewal_ahead_of_time(ageing: World) -> None:
 @pytest.mark.parametrize("outcome", ["silence", "refused", "nonsense"])
 def test_a_renewal_ahead_of_time_that_fails_fails_nothing(ageing: World, outcome: str) -> None:
     fails: dict[str, HttpResponse | Callable[[], HttpResponse]] = {
-        "silence": silent(ageing, AHEAD),
+        "silence": silent(ageing, TIMINGS.early_renewal),
         "refused": said(401),
         "nonsense": said(200, b"<html>"),
     }
@@ -321,13 +320,13 @@ def test_a_renewal_ahead_of_time_that_fails_fails_nothing(ageing: World, outcome
     assert [one.route for one in answers.asked] == ["refresh", "history", "history"]
     assert answers.headers[2]["Authorization"] == "Bearer token-of-the-guest"
     assert "could not be renewed yet" in ageing.notices[0]
-    ageing.clock.advance(AHEAD_AGAIN)
+    ageing.clock.advance(TIMINGS.early_renewal_pause)
     ageing.exchange.call(BEARER, ageing.deadline())
     assert [one.route for one in answers.asked[3:]] == ["refresh", "history"]
     assert answers.headers[4]["Authorization"] == "Bearer fresh"
 
 
-@pytest.mark.parametrize(("left", "share"), [(30.0, AHEAD), (8.0, 2.0), (None, AHEAD)])
+@pytest.mark.parametrize(("left", "share"), [(30.0, TIMINGS.early_renewal), (8.0, 2.0), (None, TIMINGS.early_renewal)])
 def test_a_renewal_ahead_of_time_has_a_share_of_the_deadline(
     ageing: World, monkeypatch: pytest.MonkeyPatch, left: float | None, share: float
 ) -> None:
@@ -343,8 +342,8 @@ def test_a_renewal_ahead_of_time_has_a_share_of_the_deadline(
 
 
 def test_a_token_that_expires_while_it_is_renewed_ahead_is_renewed_for_good(ageing: World) -> None:
-    ageing.clock.advance(51.0 - AHEAD)
-    answers = Answers(ageing, silent(ageing, AHEAD), said(200, b'{"token": "fresh"}'), said(200))
+    ageing.clock.advance(51.0 - TIMINGS.early_renewal)
+    answers = Answers(ageing, silent(ageing, TIMINGS.early_renewal), said(200, b'{"token": "fresh"}'), said(200))
     ageing.exchange.call(BEARER, ageing.deadline())
     assert [one.route for one in answers.asked] == ["refresh", "refresh", "history"]
 
@@ -477,7 +476,7 @@ def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(worl
     other.keep(other.session.having(Credential("guest", Secret("given elsewhere"), world.clock.now() + 1000)))
     assert ours.worth_renewing("guest", held)
     assert not ours.worth_renewing("guest", other.session.credential("guest"))
-    world.clock.advance(AHEAD_AGAIN)
+    world.clock.advance(TIMINGS.early_renewal_pause)
     assert ours.worth_renewing("guest", other.session.credential("guest"))
 
 
@@ -617,10 +616,10 @@ def test_a_reading_waits_once_for_what_it_is_short_of(world: World) -> None:
     short = Short(world)
     assert short.read() == 0.0
     short.growth = 1
-    assert short.read() == LAG_PATIENCE
+    assert short.read() == TIMINGS.lag_patience
     assert short.read(cursor="more of it") == 0.0
     assert len(world.notices) == 2
-    assert short.read() == LAG_PATIENCE
+    assert short.read() == TIMINGS.lag_patience
 
 
 def test_a_number_that_was_waited_for_in_vain_or_is_known_is_not_waited_for(world: World) -> None:
@@ -628,7 +627,7 @@ def test_a_number_that_was_waited_for_in_vain_or_is_known_is_not_waited_for(worl
     short.number = 5
     assert short.read(known=5) == 0.0
     assert world.notices == []
-    assert short.read() == LAG_PATIENCE
+    assert short.read() == TIMINGS.lag_patience
     assert short.read() == 0.0
     assert len(world.notices) == 1
     assert "number 5" in world.notices[0]

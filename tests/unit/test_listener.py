@@ -26,14 +26,15 @@ from guestctl.core.model import (
     Typing,
     Unknown,
 )
+from guestctl.core.timings import Timings
 from guestctl.core.wire import HttpResponse
 from guestctl.dialects.capabilities import Paging
 from guestctl.dialects.flows import Flow
 from guestctl.engine.delivery import deliver
-from guestctl.engine.exchange import AHEAD_AGAIN
-from guestctl.engine.listener import SECOND_LOOK, STABLE, Listener
-from guestctl.engine.merge import MISSING_WINDOW
+from guestctl.engine.listener import Listener
 from tests.unit.engine_fakes import SCOPE, World, lost
+
+TIMINGS = Timings()
 
 
 @pytest.fixture(params=["forward", "numbered pages", "sequence numbers"])
@@ -157,7 +158,7 @@ def test_history_that_is_behind_the_position_shows_nothing_again(world: World, t
     heard.run(0.5)
     assert heard.texts == []
     world.service.hidden = 0
-    assert heard.run(SECOND_LOOK + 2.0).texts == ["text 5"]
+    assert heard.run(TIMINGS.second_look + 2.0).texts == ["text 5"]
     assert heard.gaps == []
 
 
@@ -166,7 +167,7 @@ def test_a_position_that_can_no_longer_be_placed_is_a_gap_and_the_stream_goes_on
     world.dialect.socketed = socketed
     for n in range(6):
         world.service.store(f"text {n}")
-    heard = Heard(world, position=Position("gone")).run(SECOND_LOOK + 5.0)
+    heard = Heard(world, position=Position("gone")).run(TIMINGS.second_look + 5.0)
     assert heard.texts == []
     assert [gap.after for gap in heard.gaps] == ["gone"]
     world.service.push("new")
@@ -239,7 +240,7 @@ def test_history_that_lags_behind_a_reconnect_is_read_again(world: World) -> Non
     world.service.hidden = 1
     heard.until(lambda event: isinstance(event, Connection) and event.state == "live" and event.recovered == 0)
     world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(SECOND_LOOK + 2.0).texts == ["meanwhile"]
+    assert heard.run(TIMINGS.second_look + 2.0).texts == ["meanwhile"]
 
 
 def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: World) -> None:
@@ -249,7 +250,7 @@ def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: Wor
     plain.service.break_all()
     heard.live()
     plain.service.push("at once")
-    assert heard.run(SECOND_LOOK / 4).texts == ["at once"]
+    assert heard.run(TIMINGS.second_look / 4).texts == ["at once"]
 
 
 def test_what_history_shows_of_what_is_missing_is_not_taken_for_all_of_it(plain: World) -> None:
@@ -268,7 +269,7 @@ def test_what_history_shows_of_what_is_missing_is_not_taken_for_all_of_it(plain:
     heard.run(0.5)
     assert heard.texts == ["missed 0"]
     plain.service.hidden = 0
-    assert heard.run(SECOND_LOOK + 1.0).texts == ["missed 0", "missed 1", "missed 2", "live"]
+    assert heard.run(TIMINGS.second_look + 1.0).texts == ["missed 0", "missed 1", "missed 2", "live"]
     assert heard.gaps == []
 
 
@@ -285,7 +286,7 @@ def test_a_message_kept_from_the_last_socket_does_not_prove_that_nothing_is_miss
     plain.service.after(0.6, lambda: setattr(plain.service, "hidden", 2))
     heard.run(1.0)
     plain.service.hidden = 0
-    assert heard.run(SECOND_LOOK + 2.0).texts == ["kept", "missed", "live"]
+    assert heard.run(TIMINGS.second_look + 2.0).texts == ["kept", "missed", "live"]
 
 
 @pytest.mark.parametrize("left", [None, 4.0])
@@ -317,7 +318,7 @@ def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
 def test_a_gap_is_admitted_where_the_last_message_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER)
     entry = world.service.store("old")
-    heard = Heard(world, position=Position("gone", None, entry["time"])).run(SECOND_LOOK + 1.0)
+    heard = Heard(world, position=Position("gone", None, entry["time"])).run(TIMINGS.second_look + 1.0)
     assert [gap.after for gap in heard.gaps] == ["gone"]
 
 
@@ -359,7 +360,7 @@ def test_mere_connections_do_not_reset_the_count(plain: World) -> None:
     heard = Heard(plain).live()
     for _ in range(60):
         plain.service.break_all()
-        heard.run(STABLE / 4)
+        heard.run(TIMINGS.stable_connection / 4)
         if heard.failure is not None:
             break
     assert heard.failure is not None
@@ -369,9 +370,9 @@ def test_mere_connections_do_not_reset_the_count(plain: World) -> None:
 def test_stable_connections_do(plain: World) -> None:
     heard = Heard(plain).live()
     for _ in range(plain.dialect.attempts * 2):
-        heard.run(STABLE + 5.0)
+        heard.run(TIMINGS.stable_connection + 5.0)
         plain.service.break_all()
-    heard.run(STABLE)
+    heard.run(TIMINGS.stable_connection)
     assert heard.failure is None
 
 
@@ -474,7 +475,7 @@ def test_a_number_is_looked_for_on_a_busy_stream_too(numbered: World) -> None:
 def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
-    heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
     assert heard.texts == ["shown"]
     assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
     assert len(numbered.service.sockets) == 1
@@ -487,7 +488,7 @@ def test_the_next_missing_number_has_as_many_looks(numbered: World) -> None:
         numbered.service.store(f"left out {n}")
         numbered.service.push(f"shown {n}")
         numbered.service.reads.extend([Unreadable("nonsense")] * (4, 3)[n])
-        heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+        heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
     assert heard.texts == ["shown 0", "left out 0", "left out 1", "shown 1"]
     assert len(heard.gaps) == 1
 
@@ -502,7 +503,7 @@ def test_history_that_fails_once_does_not_cost_the_order(numbered: World) -> Non
 def test_history_that_does_not_show_what_came_either_is_read_again(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.hidden = 2
-    numbered.service.after(MISSING_WINDOW + 0.5, lambda: setattr(numbered.service, "hidden", 0))
+    numbered.service.after(TIMINGS.missing_window + 0.5, lambda: setattr(numbered.service, "hidden", 0))
     assert heard.run(5.0).texts == ["left out", "shown"]
     assert heard.gaps == []
 
@@ -510,7 +511,7 @@ def test_history_that_does_not_show_what_came_either_is_read_again(numbered: Wor
 def test_a_history_that_stays_behind_is_not_waited_for_for_ever(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.hidden = 2
-    heard.run(MISSING_WINDOW + 3.5 * SECOND_LOOK)
+    heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
     assert heard.texts == ["shown"]
     assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
 
@@ -521,7 +522,7 @@ def test_a_frame_that_comes_late_after_all_has_its_place(numbered: World) -> Non
     late, early = numbered.service.store("late"), numbered.service.store("early")
     numbered.service.hidden = 2
     numbered.service.tell(early)
-    numbered.service.after(MISSING_WINDOW + 0.5, lambda: numbered.service.tell(late))
+    numbered.service.after(TIMINGS.missing_window + 0.5, lambda: numbered.service.tell(late))
     assert heard.run(5.0).texts == ["late", "early"]
 
 
@@ -540,7 +541,7 @@ def test_a_frame_that_cannot_be_read_right_before_the_end_is_looked_for(world: W
     world.service.tell({"kind": "unreadable"})
     world.service.push("after")
     world.service.tell({"kind": "event", "change": "ended"})
-    assert heard.run(SECOND_LOOK + 5.0).texts == ["garbled", "after"]
+    assert heard.run(TIMINGS.second_look + 5.0).texts == ["garbled", "after"]
     assert isinstance(heard.failure, SessionOver)
     assert heard.gaps == []
 
@@ -561,7 +562,7 @@ def test_where_history_cannot_be_read_after_the_end_either_a_gap_is_admitted(wor
     world.service.store("garbled")
     world.service.tell({"kind": "unreadable"}, {"kind": "event", "change": "ended"})
     world.service.reads.append(SessionOver("gone"))
-    heard.run(SECOND_LOOK + 5.0)
+    heard.run(TIMINGS.second_look + 5.0)
     assert isinstance(heard.failure, SessionOver)
     assert [gap.after for gap in heard.gaps] == ["m1"]
 
@@ -578,7 +579,7 @@ def test_an_end_before_the_second_look_waits_for_it(world: World) -> None:
     world.service.tell({"kind": "event", "change": "ended"})
     heard.run(0.1)
     world.service.hidden = 0
-    heard.run(SECOND_LOOK + 5.0)
+    heard.run(TIMINGS.second_look + 5.0)
     assert heard.texts == ["missed"]
     assert isinstance(heard.failure, SessionOver)
 
@@ -681,7 +682,7 @@ def test_a_renewal_that_fails_for_now_keeps_the_socket_and_is_tried_again(ageing
     heard = Heard(ageing).live()
     ageing.service.refreshes.extend([NetworkError("down", written=True)] * 2)
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
-    heard.run(60.0 + 3 * AHEAD_AGAIN + 1)
+    heard.run(60.0 + 3 * TIMINGS.early_renewal_pause + 1)
     assert heard.failure is None
     assert len(ageing.service.sockets) == 1
     assert not ageing.service.refreshes
@@ -933,7 +934,7 @@ def test_history_that_lags_at_the_very_start(world: World) -> None:
     world.service.push("second")
     world.service.hidden = 2
     world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
+    assert heard.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
 
 
 def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) -> None:
@@ -946,7 +947,7 @@ def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) ->
     world.service.push("after")
     world.service.hidden = 2
     world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(SECOND_LOOK + 2.0).texts == ["garbled", "after"]
+    assert heard.run(TIMINGS.second_look + 2.0).texts == ["garbled", "after"]
 
 
 def test_what_follows_an_unreadable_frame_on_a_socket_that_breaks_waits_for_history(world: World) -> None:
@@ -968,7 +969,7 @@ def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
     heard.until(lambda event: isinstance(event, Connection) and event.recovered == 0)
     plain.service.hidden = 0
     plain.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
-    assert heard.run(SECOND_LOOK * 8).texts == ["meanwhile"]
+    assert heard.run(TIMINGS.second_look * 8).texts == ["meanwhile"]
 
 
 def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain: World) -> None:
@@ -976,10 +977,10 @@ def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain:
     heard = Heard(plain).live()
     plain.service.store("garbled")
     plain.service.reads.append(Unreadable("nonsense"))
-    plain.service.silence = SECOND_LOOK + 1.0
+    plain.service.silence = TIMINGS.second_look + 1.0
     plain.service.push("after")
     plain.service.tell({"kind": "unreadable"})
-    assert heard.run(SECOND_LOOK * 4).texts == ["garbled", "after"]
+    assert heard.run(TIMINGS.second_look * 4).texts == ["garbled", "after"]
 
 
 def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_reconnect(world: World) -> None:
@@ -991,7 +992,7 @@ def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_r
     heard.run(0.1)
     world.service.doors.extend([NetworkError("down", transient=True)] * 6)
     world.service.break_all()
-    world.service.after(SECOND_LOOK + 1.0, lambda: setattr(world.service, "hidden", 0))
+    world.service.after(TIMINGS.second_look + 1.0, lambda: setattr(world.service, "hidden", 0))
     assert heard.run(120.0).texts == ["first", "second"]
 
 
@@ -1004,7 +1005,7 @@ def test_a_reconnect_while_history_still_lags_settles_nothing(world: World) -> N
     heard.run(0.1)
     world.service.break_all()
     world.service.after(1.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(SECOND_LOOK + 2.0).texts == ["first", "second"]
+    assert heard.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
 
 
 def test_what_is_live_waits_for_a_second_look_that_succeeds(world: World) -> None:
@@ -1014,7 +1015,7 @@ def test_what_is_live_waits_for_a_second_look_that_succeeds(world: World) -> Non
     world.service.push("second")
     world.service.hidden = 0
     world.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
-    assert heard.run(SECOND_LOOK * 4).texts == ["first", "second"]
+    assert heard.run(TIMINGS.second_look * 4).texts == ["first", "second"]
 
 
 def test_where_no_second_look_succeeds_a_gap_is_admitted_and_the_stream_goes_on(world: World) -> None:
@@ -1024,6 +1025,6 @@ def test_where_no_second_look_succeeds_a_gap_is_admitted_and_the_stream_goes_on(
     world.service.push("second")
     world.service.hidden = 0
     world.service.reads.extend([Unreadable("nonsense")] * 40)
-    heard.run(SECOND_LOOK * 8)
+    heard.run(TIMINGS.second_look * 8)
     assert heard.texts == ["second"]
     assert heard.gaps

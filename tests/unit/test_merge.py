@@ -7,8 +7,11 @@ from hypothesis import strategies as some
 
 from guestctl.core.clock import rfc3339
 from guestctl.core.model import Event, Gap, Message, Position, Presence, Sender, Typing
-from guestctl.engine.merge import CALM_AFTER, MISSING_WINDOW, OVERLAP, QUIET_WINDOW, Merge, position_of
+from guestctl.core.timings import Timings
+from guestctl.engine.merge import CALM_AFTER, OVERLAP, Merge, position_of
 from tests.fakes import START
+
+TIMINGS = Timings()
 
 
 def message(n: int, *, numbered: bool = True, timed: bool = True) -> Message:
@@ -65,7 +68,7 @@ def test_numbered_each_once_and_in_order(course: list[tuple[int, int | None]]) -
 @settings(max_examples=400)
 @given(ARRIVALS)
 def test_timed_each_once_and_in_order_inside_the_window(course: list[tuple[int, int | None]]) -> None:
-    merge = Merge(ORIGIN_TIMED, window=0.5)
+    merge = Merge(ORIGIN_TIMED, timings=Timings(quiet_window=0.5))
     shown: list[Event] = []
     for at, one in arrivals(course, numbered=False):
         shown += merge.ready(at)
@@ -131,8 +134,8 @@ def test_a_missing_number_is_waited_for_and_then_admitted() -> None:
     merge.feed(message(2), 0.0)
     assert merge.ready(0.0) == []
     assert merge.missing
-    assert merge.wait(0.25) == MISSING_WINDOW - 0.25
-    gap, event = merge.ready(MISSING_WINDOW)
+    assert merge.wait(0.25) == TIMINGS.missing_window - 0.25
+    gap, event = merge.ready(TIMINGS.missing_window)
     assert isinstance(gap, Gap)
     assert (gap.after, gap.before) == ("m0", "m2")
     assert isinstance(event, Message)
@@ -194,7 +197,7 @@ def test_the_first_two_of_a_conversation_swapped() -> None:
     merge.feed(message(2), 0.0)
     assert merge.ready(0.0) == []
     merge.feed(message(1), 0.0)
-    assert numbers(merge.ready(QUIET_WINDOW * 2)) == [1, 2]
+    assert numbers(merge.ready(TIMINGS.quiet_window * 2)) == [1, 2]
 
 
 def test_the_window_widens_after_a_late_frame_and_shrinks_again() -> None:
@@ -213,7 +216,7 @@ def test_the_window_widens_after_a_late_frame_and_shrinks_again() -> None:
     merge.feed(message(99, numbered=False), 4.0)
     wait = merge.wait(4.0)
     assert wait is not None
-    assert wait < 2 * QUIET_WINDOW
+    assert wait < 2 * TIMINGS.quiet_window
 
 
 def test_what_has_neither_time_nor_number_keeps_its_place() -> None:
@@ -244,13 +247,13 @@ def test_an_enormous_number_is_a_number() -> None:
     huge = Message("mx", "outbound", "x", None, sequence=10**400)
     merge.feed(huge, 0.0)
     assert numbers(merge.ready(0.0)) == [1]
-    assert merge.ready(MISSING_WINDOW)[-1] == huge
+    assert merge.ready(TIMINGS.missing_window)[-1] == huge
 
 
 def test_a_wait_too_short_to_tell_is_over() -> None:
     merge = Merge(ORIGIN)
     merge.feed(message(2), 0.1)
-    now = 0.1 + MISSING_WINDOW - 1e-9
+    now = 0.1 + TIMINGS.missing_window - 1e-9
     assert merge.wait(now) == 0.0
     assert numbers(merge.ready(now)) == [2]
 

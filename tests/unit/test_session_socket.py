@@ -7,9 +7,12 @@ import pytest
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
 from guestctl.core.model import Message, SessionEvent, Typing, Unknown
+from guestctl.core.timings import Timings
 from guestctl.dialects.flows import FrameRequest, Incoming
-from guestctl.engine.session_socket import BEATS, HEARTBEAT_EVERY, PING_EVERY, SessionSocket, ending
+from guestctl.engine.session_socket import BEATS, SessionSocket, ending
 from tests.unit.engine_fakes import FakeSocket, World, lost
+
+TIMINGS = Timings()
 
 
 @pytest.fixture
@@ -137,7 +140,7 @@ def test_dead_within_two_unanswered_pings(world: World, line: SessionSocket) -> 
     begun = world.clock.monotonic()
     with pytest.raises(NetworkError) as caught:
         line.ask(awaits("never"), world.deadline(None))
-    assert world.clock.monotonic() - begun <= PING_EVERY * (BEATS + 1) + 0.5
+    assert world.clock.monotonic() - begun <= TIMINGS.ping_interval * (BEATS + 1) + 0.5
     assert caught.value.close_code == 1006
     assert socket.gone
 
@@ -157,7 +160,7 @@ def test_the_application_is_asked_too(world: World, line: SessionSocket, monkeyp
     beat = FrameRequest('{"do":"attach"}', None, "socket")
     monkeypatch.setattr(world.dialect, "heartbeat", lambda session: beat)
     before = len(socket_of(line).said)
-    while world.clock.monotonic() < HEARTBEAT_EVERY * 2 + 1:
+    while world.clock.monotonic() < TIMINGS.heartbeat_interval * 2 + 1:
         line.hear(5.0)
     assert len(socket_of(line).said) - before == 2
 
@@ -174,7 +177,7 @@ def test_a_beat_that_cannot_leave_proves_nothing_of_the_message_before_it(
 
     if heartbeat:
         monkeypatch.setattr(world.dialect, "heartbeat", lambda session: FrameRequest('{"do":"attach"}', None, "socket"))
-        monkeypatch.setattr("guestctl.engine.session_socket.HEARTBEAT_EVERY", 1.0)
+        line._timings = Timings(heartbeat_interval=1.0)
         send = socket.send
         said: list[str] = []
 
