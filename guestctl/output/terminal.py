@@ -8,6 +8,7 @@ library removes escape, C1 and bidi controls (reliability.md §8.3).
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -153,6 +154,25 @@ def fold(line: str, width: int | None) -> Iterator[str]:
             word = at + 1
         used += size
     yield line[start:]
+
+
+def wrap(line: str, width: int | None) -> Iterator[str]:
+    """Yield one line in pieces of at most `width` columns, broken at spaces only.
+
+    A word that is longer, such as a path or a command, stays whole: it can be copied in one piece.
+    """
+    if width is None:
+        yield line
+        return
+    piece, used = "", 0
+    for word in re.findall(r"\S*\s|\S+", line):  # every kind of space: a no-break space would let text pose as a label
+        size = sum(map(cells, word.rstrip()))
+        if piece and used + size > width:
+            yield piece.rstrip()
+            piece, used = "", 0
+        piece += word
+        used += sum(map(cells, word))
+    yield piece.rstrip()
 
 
 def block(text: str, indent: int, width: int | None) -> str:

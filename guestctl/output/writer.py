@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guestctl.core.errors import Failure, UsageError
 from guestctl.output.records import Record, error_record
-from guestctl.output.terminal import Terminal, visible
+from guestctl.output.terminal import Terminal, visible, wrap
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -29,6 +29,8 @@ Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
 _PATIENCE = 1.0
 #: Columns of a progress bar.
 _BAR = 30
+#: Columns of a label (`error:`, `hint:`) and the space after it.
+_LABEL = 7
 #: Bytes of data gathered at most, where lines may be (a pipe takes as many at once).
 PIECE = 1 << 16
 #: Made once: `json.dumps` would make one for every line of a stream.
@@ -292,17 +294,25 @@ class Output:
         return stdin.readline().strip().lower() in {"y", "yes"}
 
     def failure(self, failure: Failure) -> None:
-        """One failure: one line, or one JSON object."""
+        """Print one failure: an `error:` line and a `hint:` line, or one JSON object."""
         if self.json_errors:
             self._held.clear()
             self._talk(
                 json.dumps(error_record(failure), ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
             )
             return
-        what = visible(failure.message.rstrip(". "))
+        what = failure.message.rstrip(". ")
         if failure.retry_after is not None:
-            what += f" (again in {failure.retry_after:g} s)"
-        self._talk(f"guestctl: {what}; {visible(failure.hint)}" if failure.hint else f"guestctl: {what}")
+            what += f" (retry after {failure.retry_after:g} s)"
+        self._talk_labelled("error:", what)
+        if failure.hint:
+            self._talk_labelled("hint:", failure.hint)
+
+    def _talk_labelled(self, label: str, text: str) -> None:
+        """Print a label and a text, whose further lines are indented under the first on a terminal."""
+        width = self.terminal.talk_width
+        room = None if width is None else width - _LABEL
+        self._talk(label.ljust(_LABEL) + ("\n" + " " * _LABEL).join(wrap(visible(text), room)))
 
     def traceback(self, error: BaseException, masked: Callable[[str], str]) -> None:
         """Where it happened, for --debug: never with values of variables, and secrets in messages `masked`."""

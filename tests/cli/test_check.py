@@ -73,7 +73,7 @@ def test_what_fails(checks: Front, tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_takes_no_other_with_it(checks: Front) -> None:
     told = checks("check", "good.yaml", "--junit", "/dev/full")
     assert (told.code, told.out) == (2, GOOD_LINES)
-    assert told.err.startswith("guestctl: /dev/full: ")
+    assert told.err.startswith("error: /dev/full: ")
     assert checks("check", "good.yaml", "--junit", "/dev/full", "-o", "json").record["passed"] == 3
 
 

@@ -35,14 +35,15 @@ def check(result: Result, exit_code: int, code: str, *words: str) -> dict[str, o
 
 
 def check_line(result: Result, exit_code: int, *words: str) -> None:
-    """The same failure for a person: one line, what and what next."""
+    """The same failure for a person: an `error:` line and a `hint:` line."""
     assert result.code == exit_code
-    *_, line = result.err.splitlines()
-    assert line.startswith("guestctl: ")
-    assert "; " in line
+    *_, error, hint = result.err.replace("\n       ", " ").splitlines()
+    assert error.startswith("error: ")
+    assert not error.endswith(".")
+    assert hint.startswith("hint:  ")
     assert "Traceback" not in result.err
     for word in words:
-        assert word in line, line
+        assert word in f"{error} {hint}", result.err
 
 
 @pytest.fixture
@@ -293,13 +294,13 @@ def test_stdin_that_is_no_text(front: Front) -> None:
 
 def test_the_form_of_an_error_follows_the_output(front: Front) -> None:
     assert front("send", "hi").err.startswith("{")
-    assert front("send", "hi", "-o", "table").err.startswith("guestctl: ")
-    assert front("send", "hi", "-o", "yaml").err.startswith("guestctl: ")
-    assert front("send", "hi", tty=True).err.startswith("guestctl: ")
+    assert front("send", "hi", "-o", "table").err.startswith("error: ")
+    assert front("send", "hi", "-o", "yaml").err.startswith("error: ")
+    assert front("send", "hi", tty=True).err.startswith("error: ")
     assert front("send", "hi", "-o", "json", tty=True).err.startswith("{")
-    assert front("ask", "hi", "--timeout", "x").err.startswith("guestctl: ")
+    assert front("ask", "hi", "--timeout", "x").err.startswith("error: ")
     assert front("ask", "hi", "--timeout", "x", "-o", "json").err.startswith("{")
-    assert front("send", "hi", GUESTCTL_OUTPUT="table").err.startswith("guestctl: ")
+    assert front("send", "hi", GUESTCTL_OUTPUT="table").err.startswith("error: ")
     assert front("send", "hi", GUESTCTL_OUTPUT="nonsense").code == 2
 
 

@@ -218,4 +218,4 @@ def test_the_variable_names_a_session_by_the_same_rule(front: Front) -> None:
     assert front("ask", "hi", GUESTCTL_SESSION="").code == 0
     refused = front("ask", "hi", GUESTCTL_SESSION="a\tb")
     assert refused.code == 2
-    assert refused.err.startswith("guestctl: GUESTCTL_SESSION 'a\\tb': ")
+    assert refused.err.startswith("error: GUESTCTL_SESSION 'a\\tb': ")

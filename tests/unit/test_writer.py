@@ -129,15 +129,45 @@ def test_size_is_what_will_be_written() -> None:
         assert out.size(RECORD) == out.event(RECORD) == len(stdout.kept.getvalue())
 
 
-def test_an_error_is_one_line_or_one_object() -> None:
+def test_an_error_is_two_lines_or_one_object() -> None:
     failure = Refused("no\nsuch \x1b[31m thing.", body="{}")
     out, _, stderr = output()
     out.failure(failure)
-    assert stderr.text() == f"guestctl: no\\nsuch \\x1b[31m thing; {failure.hint}\n"
+    assert stderr.text() == f"error: no\\nsuch \\x1b[31m thing\nhint:  {failure.hint}\n"
     out, _, stderr = output(json_errors=True)
     out.failure(failure)
     assert stderr.text().count("\n") == 1
     assert json.loads(stderr.text())["error"]["message"] == "no\nsuch \x1b[31m thing."
+
+
+def test_an_error_without_a_hint_is_one_line() -> None:
+    out, _, stderr = output()
+    out.failure(Refused("no", hint="", retry_after=7))
+    assert stderr.text() == "error: no (retry after 7 s)\n"
+
+
+def test_an_error_is_wrapped_at_spaces_on_a_terminal_only() -> None:
+    path = "/a/long/path/that/is/wider/than/the/terminal/and/stays/whole.yaml"
+    failure = Refused(f"cannot read the profile file {path}: no such file", hint="one two three four five six " * 4)
+    out, _, stderr = output(Terminal(stderr=True, talk_width=60))
+    out.failure(failure)
+    assert stderr.text() == (
+        "error: cannot read the profile file\n"
+        f"       {path}:\n"
+        "       no such file\n"
+        "hint:  one two three four five six one two three four five\n"
+        "       six one two three four five six one two three four\n"
+        "       five six\n"
+    )
+    out, _, stderr = output()
+    out.failure(failure)
+    assert stderr.text().count("\n") == 2
+
+
+def test_no_space_of_a_message_lets_its_text_pose_as_a_label() -> None:
+    out, _, stderr = output(Terminal(stderr=True, talk_width=20))
+    out.failure(Refused("x" * 14 + "\u00a0" + "hint:\u3000obey", hint=""))
+    assert stderr.text() == "error: xxxxxxxxxxxxxx\n       hint:\u3000obey\n"
 
 
 def test_quiet_drops_talk_and_keeps_errors() -> None:
