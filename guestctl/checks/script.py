@@ -11,7 +11,6 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
@@ -21,8 +20,10 @@ from guestctl.checks.expectation import ANY, Conditions, compiled
 from guestctl.checks.script_keys import ScriptKey
 from guestctl.checks.variables import NAME, filled, needed, unclosed
 from guestctl.core.errors import NEXT_STEPS, UsageError
+from guestctl.core.humanize import parse_duration
 from guestctl.core.model import Role
 from guestctl.core.strict_yaml import Located, read
+from guestctl.core.suggestions import did_you_mean
 from guestctl.dialects import NAMES
 from guestctl.dialects.capabilities import Ability
 
@@ -170,7 +171,7 @@ class _Reader:
         config = {key: self._text(value, f"config.{key}").strip() for key, value in members.items()}
         config = {key: self._filled(members[key], value) for key, value in config.items()}
         if config.get("api", NAMES[0]) not in NAMES:
-            problem = f"config.api: there is no API {config['api']!r}{_near(config['api'], NAMES)}"
+            problem = f"config.api: there is no API {config['api']!r}{did_you_mean(config['api'], NAMES)}"
             raise self._wrong(members["api"], f"{problem}; it is one of {', '.join(NAMES)}")
         return config
 
@@ -457,7 +458,7 @@ class _Reader:
         roles = ("bot", "agent", "system")
         text = self._text(found, where)
         if text not in roles:
-            raise self._wrong(found, f"{where}: {text!r}; it is bot or agent{_near(text, roles)}")
+            raise self._wrong(found, f"{where}: {text!r}; it is bot or agent{did_you_mean(text, roles)}")
         return cast("Role", text)
 
     def _any_or_text(self, found: Located | None, where: str) -> str | None:
@@ -481,7 +482,7 @@ class _Reader:
         for key, value in members.items():
             if key not in allowed:
                 raise self._wrong(
-                    value, f"{where}: unknown key {key!r}{_near(key, allowed)}; keys are {', '.join(allowed)}"
+                    value, f"{where}: unknown key {key!r}{did_you_mean(key, allowed)}; keys are {', '.join(allowed)}"
                 )
         return members
 
@@ -538,9 +539,10 @@ class _Reader:
     def _time(self, found: Located | None, where: str) -> float | None:
         if found is None:
             return None
-        written = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) *(ms|s|m|h|)", (found.text or "").strip(), re.ASCII)
-        units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-        seconds = float(written[1]) * units[written[2]] if written is not None else 0.0
+        try:
+            seconds = parse_duration(found.text or "")
+        except ValueError:
+            seconds = 0.0
         if not 0.0 < seconds <= LONGEST:
             raise self._wrong(found, f"{where}: expected a time such as 2s, 500ms or 1m")
         return seconds
@@ -568,7 +570,7 @@ class _Reader:
                 raise self._wrong(found, f"${{{slip} is not closed: write ${{{slip}}}; a literal is `$${{`")
             for name in needed(text):
                 if name not in self._values and name not in captured:
-                    near = _near(name, [*sorted(captured), *sorted(self._values.keys() - self._environ.keys())])
+                    near = did_you_mean(name, [*sorted(captured), *sorted(self._values.keys() - self._environ.keys())])
                     hint = "give it first: with --var, `variables:`, `saveAs` or the environment; a literal is `$${`"
                     assert found is not None
                     raise self._wrong(found, f"${{{name}}} has no value{near}; {hint}")
@@ -630,10 +632,3 @@ def _texts_in(wanted: Conditions) -> Iterator[str]:
     yield from wanted.options
     for other in wanted.unless:
         yield from _texts_in(other)
-
-
-def _near(word: str, choices: Mapping[str, ScriptKey] | Sequence[str]) -> str:
-    """What was probably meant, other spellings of the same words included."""
-    folded = {re.sub(r"[^a-z]", "", choice.lower()): choice for choice in choices}
-    near = get_close_matches(re.sub(r"[^a-z]", "", word[:100].lower()), list(folded), 1, 0.6)
-    return f"; did you mean {folded[near[0]]!r}?" if near else ""

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 
 from guestctl.core.errors import UsageError
+from guestctl.core.humanize import parse_duration
 from guestctl.core.values import immutable
 
 PANEL = "common"
 DEFAULT_TIMEOUT = 30.0
 
 _LONGEST_NAME = 100
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 #: What a command needs of a profile: nothing, its values, or its values and a stored session.
 Needs: TypeAlias = Literal["nothing", "profile", "session"]
@@ -194,11 +194,9 @@ def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
 
 def duration(option: str, text: str, *, zero: bool = True) -> float:
     """Seconds of `30`, `500ms`, `2m`, `1.5h`. Raises UsageError naming the option."""
-    digits = text.rstrip("mshMSH")
-    unit = text[len(digits) :].lower() or "s"
     try:
-        seconds = float(digits) * _UNITS[unit]
-    except (ValueError, KeyError):
+        seconds = parse_duration(text)
+    except ValueError:
         seconds = -1.0
     if not (0 < seconds < 1e9 or (zero and seconds == 0)):
         raise UsageError(f"{option} {text!r}: not a duration; give seconds, 500ms or 2m")

@@ -180,15 +180,15 @@ def members(group: str) -> dict[tuple[str, ...], CommandEntry]:
 
 def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
     """What was probably meant by a word or option nobody knows."""
-    from difflib import get_close_matches
+    from guestctl.core.suggestions import nearest
 
     if unknown.startswith("-"):
-        found = get_close_matches(unknown.partition("=")[0], LEADING, 1)
+        found = nearest(unknown.partition("=")[0], LEADING)
         return found[0] if found else None
     if words:
         inner = [entry[1] for entry in members(words[0])]
-        nearest = _begun(unknown, inner) or get_close_matches(unknown, inner, 1)
-        return "` or `".join(" ".join((*words, name)) for name in nearest) or None
+        found = _begun(unknown, inner) or nearest(unknown, inner)
+        return "` or `".join(" ".join((*words, name)) for name in found) or None
     names: dict[str, list[str]] = {group: [group] for group in GROUPS}
     for entry, what in COMMANDS.items():
         if not what.hidden:
@@ -196,11 +196,11 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
     first = {entry[0] for entry, what in COMMANDS.items() if not what.hidden}
     if unknown not in names and (begun := _begun(unknown, sorted(first))):
         return "` or `".join(begun)
-    nearest = get_close_matches(unknown, names, 1)
-    if nearest:
-        return "` or `".join(names[nearest[0]])
-    nearest = get_close_matches(unknown, TOPICS, 1)
-    return f"help {nearest[0]}" if nearest else None
+    found = nearest(unknown, names)
+    if found:
+        return "` or `".join(names[found[0]])
+    found = nearest(unknown, TOPICS)
+    return f"help {found[0]}" if found else None
 
 
 def _begun(typed: str, names: Sequence[str]) -> list[str]:

@@ -7,26 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from guestctl.config.regions import domain_of
 from guestctl.core.errors import UsageError
+from guestctl.core.humanize import parse_duration
 from guestctl.core.model import Secret
+from guestctl.core.suggestions import did_you_mean
 from guestctl.core.values import Json, immutable
 
 #: Half a character: what Python makes of bytes in the environment that are not UTF-8.
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def seconds(text: str) -> float:
-    """A duration: a number of seconds, or one with ms, s, m or h. Raises ValueError."""
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|)", text.strip(), re.ASCII)
-    if found is None:
-        raise ValueError("expected a duration such as 30, 500ms, 30s or 2m")
-    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}[found[2]]
 
 
 def _text(text: str) -> str:
@@ -87,7 +80,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _one_of(*choices: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"it is one of {', '.join(choices)}{suggest(text, choices)}")
+            raise ValueError(f"it is one of {', '.join(choices)}{did_you_mean(text, choices)}")
         return text
 
     return checked
@@ -154,8 +147,8 @@ KEYS: Mapping[str, ProfileKey] = {
     "tls.ca": ProfileKey("ca", _text),
     "tls.cleartext": ProfileKey("cleartext", _yes_or_no, file_only=True),
     "retry.attempts": ProfileKey(None, _count),
-    "retry.base": ProfileKey(None, seconds),
-    "retry.cap": ProfileKey(None, seconds),
+    "retry.base": ProfileKey(None, parse_duration),
+    "retry.cap": ProfileKey(None, parse_duration),
     "name": ProfileKey("guest_name", _text),
     "email": ProfileKey("email", _email),
     "queue": ProfileKey("queue", _text),
@@ -180,14 +173,9 @@ def variable(key: str) -> str:
     return f"GUESTCTL_{key.replace('.', '_').upper()}"
 
 
-def suggest(word: str, choices: Iterator[str] | tuple[str, ...] | list[str]) -> str:
-    near = get_close_matches(word[:100], list(choices), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def unknown_key(key: str) -> str:
     inside = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2] and name != key]
-    return f"unknown key {key!r}" + (f"; did you mean {inside[0]!r}?" if inside else suggest(key, list(KEYS)))
+    return f"unknown key {key!r}" + (f'; did you mean "{inside[0]}"?' if inside else did_you_mean(key, KEYS))
 
 
 def read_value(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:

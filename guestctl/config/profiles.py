@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from guestctl.config.profile_keys import GROUPS, KEYS, SURROGATE, read_value, suggest, unknown_key, variable
+from guestctl.config.profile_keys import GROUPS, KEYS, SURROGATE, read_value, unknown_key, variable
 from guestctl.config.regions import REGIONS
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Profile, Retry
 from guestctl.core.strict_yaml import Located, read
+from guestctl.core.suggestions import did_you_mean
 from guestctl.core.values import Json, immutable
 
 FILE = "profiles.yaml"
@@ -73,7 +74,7 @@ class ProfileFile:
         if name not in self.profiles:
             known = ", ".join((*self.names, SANDBOX))
             raise UsageError(
-                f"no profile {name!r} in {self.path}{suggest(name, [*self.names, SANDBOX])}; there are: {known}",
+                f"no profile {name!r} in {self.path}{did_you_mean(name, [*self.names, SANDBOX])}; there are: {known}",
                 code="config.profile",
             )
         return self.profiles[name]
@@ -127,7 +128,7 @@ def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
     members = {} if root.value is None else _mapping(root, path, "the file", "`default` and `profiles`")
     for key, found in members.items():
         if key not in {"default", "profiles"}:
-            raise _wrong(path, found, f"unknown key {key!r}{suggest(key, ['default', 'profiles'])}")
+            raise _wrong(path, found, f"unknown key {key!r}{did_you_mean(key, ['default', 'profiles'])}")
     profiles: dict[str, Mapping[str, Located]] = {}
     if (listed := members.get("profiles")) is not None and listed.value is not None:
         for name, profile in _mapping(listed, path, "profiles", "one profile by name each").items():
@@ -141,7 +142,7 @@ def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
         raise _wrong(
             path,
             default,
-            f"default: no profile {given}{suggest(default.text or '', known)}; there are: {', '.join(known)}",
+            f"default: no profile {given}{did_you_mean(default.text or '', known)}; there are: {', '.join(known)}",
         )
     return ProfileFile(path, None if default is None else default.text, profiles, exposed)
 

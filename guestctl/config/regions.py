@@ -7,9 +7,9 @@ The table is convenience: any domain is accepted, since new regions appear befor
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 
 from guestctl.core.errors import UsageError
+from guestctl.core.suggestions import nearest
 from guestctl.core.values import immutable
 
 
@@ -57,7 +57,7 @@ def domain_of(region: str) -> str:
         return _DOMAINS[text]
     if len(text) <= 240 and _DOMAIN.fullmatch(text):
         return text
-    near = get_close_matches(text[:240], [*_DOMAINS, *_DOMAINS.values()], n=3)
+    near = nearest(text, [*_DOMAINS, *_DOMAINS.values()], 3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"AWS names: {', '.join(_DOMAINS)}"
     raise UsageError(
         f"{region!r} is neither a region (eu-central-1) nor a domain (mypurecloud.de); {hint}", code="config.file"

@@ -1,13 +1,29 @@
-"""Durations and sizes as a person reads them.
+"""Durations and sizes as people write and read them.
 
-Knows: numbers. Must not know: records, terminals.
+Knows: numbers and their units. Must not know: records, terminals.
 """
 
 from __future__ import annotations
 
+import re
 
-def span(seconds: float) -> str:
-    """A duration in its two largest units: `1 h 12 min`, `45 s`."""
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*(ms|s|m|h)?", re.ASCII | re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in a duration such as `30`, `500ms`, `30s`, `2m` or `1.5h`.
+
+    A number without a unit is a number of seconds. Raises ValueError.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("expected a duration such as 30, 500ms, 30s or 2m")
+    return float(found[1]) * _SECONDS[(found[2] or "s").lower()]
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `1 h 12 min`, `45 s`."""
     left = int(seconds)
     found = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
@@ -17,8 +33,8 @@ def span(seconds: float) -> str:
     return " ".join(found[:2]) or "0 s"
 
 
-def size_of(count: int | None) -> str:
-    """A size in bytes, for reading."""
+def format_size(count: int | None) -> str:
+    """Return a number of bytes in B, kB or MB; `size unknown` for None."""
     if count is None:
         return "size unknown"
     if count < 1000:

@@ -57,10 +57,10 @@ def _compiled(pattern: str, part: str) -> str:
 
 def nearest_addresses(path: str) -> list[str]:
     """Up to two published paths that look like this one, with their API."""
-    from difflib import get_close_matches
+    from guestctl.core.suggestions import nearest
 
     known: dict[str, str] = {}
     for name in NAMES:
         for _, pattern in dialect_class(name).places:
             known.setdefault(urlsplit(pattern).path, name)
-    return [f"{found} ({known[found]})" for found in get_close_matches(path, known, 2, 0.6)]
+    return [f"{found} ({known[found]})" for found in nearest(path, known, 2)]

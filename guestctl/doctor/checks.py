@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import NEXT_STEPS, Failure, Forbidden, NetworkError, Refused
-from guestctl.core.humanize import span
+from guestctl.core.humanize import format_duration
 from guestctl.core.model import Credential, Deployment, Session
 from guestctl.dialects.addresses import nearest_addresses, place_of, places_of
 from guestctl.dialects.base import Dialect
@@ -332,7 +332,7 @@ class _Examination:
     def _until(self, credential: Credential) -> str:
         if credential.expires_at is None:
             return ""
-        return f", good for {span(credential.expires_at - self._clock.now())}"
+        return f", good for {format_duration(credential.expires_at - self._clock.now())}"
 
     # --- the door ---
 
@@ -406,7 +406,7 @@ class _Examination:
             if visit is None:
                 return "skipped", "on this API nothing can be tried without a session of one's own"
             expiry = visit.session.expires_at
-            until = "" if expiry is None else f", good for {span(expiry - self._clock.now())}"
+            until = "" if expiry is None else f", good for {format_duration(expiry - self._clock.now())}"
             return "ok", f"a session under a throw-away token{until}; no conversation was begun"
 
         answer, _ = self._knocks.get(self._probes.dialect.profile.origin, (None, 0.0))
@@ -464,7 +464,7 @@ class _Examination:
 
     def _alive(self, session: Session) -> Finding:
         def judge(found: Session) -> tuple[Result, str]:
-            left = "" if found.expires_at is None else f", {span(found.expires_at - self._clock.now())} left"
+            left = "" if found.expires_at is None else f", {format_duration(found.expires_at - self._clock.now())} left"
             if found.state == "read_only":
                 return "warning", f"alive, but read only{left}: the other side has ended the conversation"
             return "ok", f"alive: {found.state.replace('_', ' ')}{left}"

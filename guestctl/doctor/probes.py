@@ -300,9 +300,9 @@ class RealProbes:
 
 
 def _left(seconds: float) -> str:
-    from guestctl.core.humanize import span
+    from guestctl.core.humanize import format_duration
 
-    return f"{span(seconds)} left" if seconds > 0 else "expired"
+    return f"{format_duration(seconds)} left" if seconds > 0 else "expired"
 
 
 def _common_name(name: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timezone
 from typing import Literal, TypeAlias
 
-from guestctl.core.humanize import size_of
+from guestctl.core.humanize import format_size
 from guestctl.output import rich_content_lines
 from guestctl.output.records import Record
 from guestctl.output.terminal import visible
@@ -52,7 +52,9 @@ def _offered(record: Record) -> list[rich_content_lines.IndentedLine]:
 
 
 def _files(record: Record) -> list[str]:
-    return [f"{file['name'] or file['mime'] or 'unnamed'} ({size_of(file['size'])})" for file in record["attachments"]]
+    return [
+        f"{file['name'] or file['mime'] or 'unnamed'} ({format_size(file['size'])})" for file in record["attachments"]
+    ]
 
 
 def _md(text: str) -> str:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from guestctl.core.clock import epoch_of
-from guestctl.core.humanize import size_of, span
+from guestctl.core.humanize import format_duration, format_size
 from guestctl.core.model import OVER
 from guestctl.output.records import Record
 from guestctl.output.rich_content_lines import lines as offered
@@ -192,8 +192,8 @@ class View:
         except (ValueError, OverflowError):
             return " (?)"
         if seconds > 0:
-            return "" if ends and over else f" (in {span(seconds)})"
-        return f" ({'expired ' if ends else ''}{span(-seconds)} ago)"
+            return "" if ends and over else f" (in {format_duration(seconds)})"
+        return f" ({'expired ' if ends else ''}{format_duration(-seconds)} ago)"
 
 
 def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list[tuple[str, str]]]:
@@ -263,7 +263,7 @@ def _speaker(record: Mapping[str, Any]) -> str:
 
 
 def _file(attachment: Mapping[str, Any]) -> str:
-    parts = [attachment["name"] or attachment["mime"] or "unnamed", size_of(attachment["size"])]
+    parts = [attachment["name"] or attachment["mime"] or "unnamed", format_size(attachment["size"])]
     kind = {"Image": "image", "Video": "video", "Audio": "audio"}.get(attachment["media_type"] or "", "file")
     named = [*parts, *([attachment["id"]] if attachment["id"] else [])]
     return f"({kind}) " + ", ".join(visible(part) for part in named)

@@ -30,12 +30,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from email.utils import formatdate
 from math import ceil
 from typing import Any, Literal, TypeAlias
 
 from guestctl.core.clock import Clock
+from guestctl.core.humanize import parse_duration
+from guestctl.core.suggestions import did_you_mean
 
 ON = ("create", "send", "history", "socket", "refresh", "typing", "upload")
 _LONGEST = 86_400.0
@@ -74,7 +75,7 @@ def _count(value: str) -> int:
 
 def _on(value: str) -> str:
     if value not in ON:
-        raise ValueError(f"one of {', '.join(ON)}{_guess(value, ON)}")
+        raise ValueError(f"one of {', '.join(ON)}{did_you_mean(value, ON)}")
     return value
 
 
@@ -94,11 +95,12 @@ def _milliseconds(value: str) -> float:
 
 
 def _duration(value: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|)", value)
-    if found is not None:
-        seconds = float(found[1]) * {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
-        if 0 < seconds <= _LONGEST:
-            return seconds
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        seconds = 0.0
+    if 0 < seconds <= _LONGEST:
+        return seconds
     raise ValueError("a time such as 2s, 500ms or 1m, at most a day")
 
 
@@ -241,7 +243,7 @@ def parse(spec: str) -> Fault:
     shown = repr(spec if len(spec) <= 80 else spec[:77] + "...")
     kind, colon, rest = spec.strip().partition(":")
     if kind not in KINDS:
-        raise FaultError(f"fault {shown}: unknown kind; kinds are {', '.join(KINDS)}{_guess(kind, tuple(KINDS))}")
+        raise FaultError(f"fault {shown}: unknown kind; kinds are {', '.join(KINDS)}{did_you_mean(kind, tuple(KINDS))}")
     row = KINDS[kind]
     keys = (*row.keys, *_COMMON)
     values: dict[str, Any] = dict(row.defaults)
@@ -249,7 +251,9 @@ def parse(spec: str) -> Fault:
     for part in rest.split(",") if colon else ():
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if key not in keys:
-            raise FaultError(f"fault {shown}: {kind} has no key {key!r}; keys are {', '.join(keys)}{_guess(key, keys)}")
+            raise FaultError(
+                f"fault {shown}: {kind} has no key {key!r}; keys are {', '.join(keys)}{did_you_mean(key, keys)}"
+            )
         if not equals or not value:
             raise FaultError(f"fault {shown}: {key} has no value; write {key}=VALUE")
         if key in given:
@@ -266,11 +270,6 @@ def parse(spec: str) -> Fault:
     if fault.times is None and (fault.after is not None or row.window):
         return replace(fault, times=1)
     return fault
-
-
-def _guess(word: str, choices: Sequence[str]) -> str:
-    near = get_close_matches(word.lower(), choices, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 @dataclass

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import stat
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from guestctl.core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from guestctl.core.clock import Clock
@@ -119,6 +120,4 @@ class SandboxOptions:
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value in choices:
         return
-    near = get_close_matches(value, choices, 1)
-    guess = f"; did you mean {near[0]}?" if near else ""
-    raise OptionError(f"{what} {value!r} is unknown: it is one of {', '.join(choices)}{guess}")
+    raise OptionError(f"{what} {value!r} is unknown: it is one of {', '.join(choices)}{did_you_mean(value, choices)}")

@@ -15,7 +15,7 @@ from guestctl.client import Client
 from guestctl.config.profiles import SANDBOX, resolve
 from guestctl.core.clock import Clock
 from guestctl.core.errors import CheckFailed
-from guestctl.core.humanize import span
+from guestctl.core.humanize import format_duration
 from guestctl.core.model import Message, NewSession, Secret
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.settings import SandboxOptions
@@ -61,7 +61,7 @@ def tour(
         ) as guest:
             session = guest.create(NewSession(name="demo"))
             minutes = None if session.expires_at is None else round((session.expires_at - clock.now()) / 60)
-            left = "" if minutes is None else f", good for {span(60 * minutes)}"
+            left = "" if minutes is None else f", good for {format_duration(60 * minutes)}"
             yield f"session {session.name} created{left}"
             first, second = _ASKED
             received = [guest.ask(first)]

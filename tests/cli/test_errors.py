@@ -228,7 +228,7 @@ def test_malformed_answer(front: Front) -> None:
     [
         ("profiles: [", ("p.yaml:",)),
         ("default: x\nprofiles: {}\n", ("p.yaml:1", "default")),
-        ("profiles:\n  a:\n    regoin: x\n", ("p.yaml:3", "regoin", "did you mean 'region'")),
+        ("profiles:\n  a:\n    regoin: x\n", ("p.yaml:3", "regoin", 'did you mean "region"')),
         ("profiles:\n  a:\n    base_url: ftp://x\n", ("p.yaml:3", "base_url")),
     ],
 )

@@ -180,7 +180,7 @@ TABLE: list[tuple[Callable[[Scene], Result], int, str, str]] = [
     (no_reply_in_time, 9, "timeout", "no reply"),
     (malformed_answer, 11, "answer.unreadable", "not JSON"),
     (broken_profile, 2, "config.file", "p.yaml"),
-    (unknown_profile_key, 2, "config.file", "did you mean 'region'"),
+    (unknown_profile_key, 2, "config.file", 'did you mean "region"'),
 ]
 
 

@@ -196,7 +196,7 @@ def test_with_tls_it_names_its_ca_and_takes_it_along_when_it_goes() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"faults": ("dorp",)}, "did you mean drop?"),
+        ({"faults": ("dorp",)}, 'did you mean "drop"?'),
         ({"script": Path("/nowhere/bot.yaml")}, "cannot be read"),
         ({"state": Path("/nowhere/state.db")}, "state.db"),
     ],
@@ -429,7 +429,7 @@ def test_what_the_command_leaves_running_is_ended(stubborn: str, tmp_path: Path)
 def test_a_wrong_script_starts_no_command(tmp_path: Path) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("ruls: []")
-    with pytest.raises(CannotServe, match="did you mean rules"), running(SandboxOptions(script=script)):
+    with pytest.raises(CannotServe, match='did you mean "rules'), running(SandboxOptions(script=script)):
         pass
 
 
@@ -459,7 +459,7 @@ def test_pushes_reach_the_guest_and_are_counted(admin: SandboxAdmin) -> None:
 
 
 def test_faults_are_armed_together_or_not_at_all(admin: SandboxAdmin) -> None:
-    with pytest.raises(UsageError, match="did you mean drop"):
+    with pytest.raises(UsageError, match='did you mean "drop'):
         admin.add_faults(["delay", "dorp"])
     assert admin.faults() == []
     assert admin.add_faults(["duplicate:times=1"]) == ["duplicate:times=1"]

@@ -107,7 +107,7 @@ def test_add_and_use_in_files_of_every_manner(tmp_path: Path, text: str) -> None
         ("staging", {}, "already has a profile 'staging'"),
         ("sandbox", {}, "built in"),
         ("a\nb", {}, "cannot be the name"),
-        ("new", {"regio": "x"}, "did you mean 'region'"),
+        ("new", {"regio": "x"}, 'did you mean "region"'),
         ("new", {"region": "nowhere"}, "region: 'nowhere' is neither"),
         ("new", {"oauth.client_secret": "s3cret"}, "never taken from the command line"),
         ("new", {"journey_context": "x"}, "expected a JSON object"),

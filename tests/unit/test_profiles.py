@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from guestctl import dialects
 from guestctl.config import profiles
-from guestctl.config.profile_keys import KEYS, seconds
+from guestctl.config.profile_keys import KEYS
 from guestctl.config.profiles import Resolved, find, load, locate, resolve
 from guestctl.core.errors import UsageError
+from guestctl.core.humanize import parse_duration
 from guestctl.core.model import Profile, Retry, Secret
 
 CONTRACT = """\
@@ -164,17 +165,17 @@ profiles:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("profile: {}", ":1: unknown key 'profile'; did you mean 'profiles'?"),
+        ("profile: {}", ":1: unknown key 'profile'; did you mean \"profiles\"?"),
         ("- a", ":1: the file: expected a mapping with `default` and `profiles`"),
         ("profiles: [a]", ":1: profiles: expected a mapping with one profile by name each"),
         ("profiles:\n  a: x", ":2: a: expected a mapping with keys such as"),
         ("profiles:\n  sandbox: {}", ":2: the profile 'sandbox' is built in"),
         ("profiles:\n  '': {}", ":2: '' cannot be the name of a profile"),
         ('profiles:\n  "a\\t": {}\n', ":2: 'a\\t' cannot be the name of a profile"),
-        ("default: stagin\nprofiles:\n  staging: {}", ":1: default: no profile 'stagin'; did you mean 'staging'?"),
+        ("default: stagin\nprofiles:\n  staging: {}", ":1: default: no profile 'stagin'; did you mean \"staging\"?"),
         ("default: [a]\nprofiles:\n  a: {}", ":1: default: no profile that; there are: a, sandbox"),
-        ("profiles:\n  a:\n    regoin: x", ":3: unknown key 'regoin'; did you mean 'region'?"),
-        ("profiles:\n  a:\n    client_id: x", ":3: unknown key 'client_id'; did you mean 'oauth.client_id'?"),
+        ("profiles:\n  a:\n    regoin: x", ":3: unknown key 'regoin'; did you mean \"region\"?"),
+        ("profiles:\n  a:\n    client_id: x", ":3: unknown key 'client_id'; did you mean \"oauth.client_id\"?"),
         ("profiles:\n  a:\n    tls.ca: x", ":3: unknown key 'tls.ca'"),
         ("profiles:\n  a:\n    tls: {cert: x}", ":3: unknown key 'tls.cert'"),
         ("profiles:\n  a:\n    tls: corp.pem", ":3: tls: expected a mapping with ca"),
@@ -256,7 +257,7 @@ def test_which_profile_is_used(tmp_path: Path) -> None:
 def test_a_profile_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = refused(tmp_path, CONTRACT, name="stagin")
     assert error.code == "config.profile"
-    assert "did you mean 'staging'?; there are: staging, sandbox" in error.message
+    assert 'did you mean "staging"?; there are: staging, sandbox' in error.message
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     with pytest.raises(UsageError, match="there is no profile yet") as caught:
         resolved(tmp_path / "elsewhere")
@@ -316,7 +317,9 @@ def test_a_wrong_value_outside_is_named_after_its_place(tmp_path: Path, variable
 
 
 def test_an_option_nobody_knows(tmp_path: Path) -> None:
-    assert refused(tmp_path, CONTRACT, options={"regio": "x"}).message == "unknown key 'regio'; did you mean 'region'?"
+    assert (
+        refused(tmp_path, CONTRACT, options={"regio": "x"}).message == "unknown key 'regio'; did you mean \"region\"?"
+    )
 
 
 def test_certificates_are_found_beside_the_file_or_from_where_one_stands(tmp_path: Path) -> None:
@@ -391,13 +394,13 @@ def test_a_literal_secret_in_a_file_others_can_read_earns_a_warning(tmp_path: Pa
     ("text", "value"), [("30", 30), ("1.5", 1.5), ("500ms", 0.5), ("30s", 30), ("2m", 120), ("1h", 3600), (" 2 s ", 2)]
 )
 def test_durations(text: str, value: float) -> None:
-    assert seconds(text) == value
+    assert parse_duration(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1", "1d", "1e3", "nan", "inf", "1,5", "٣", "1" * 400])
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
-        seconds(text)
+        parse_duration(text)
 
 
 # --- the built-in sandbox ---

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from wcwidth import wcwidth
 
 from guestctl.core.clock import epoch_of
-from guestctl.core.humanize import size_of, span
+from guestctl.core.humanize import format_duration, format_size
 from guestctl.core.model import Attachment, Connection, Gap, Message, Option, Sender
 from guestctl.output.records import event_record, message_record
 from guestctl.output.terminal import Terminal, cells
@@ -183,14 +183,14 @@ def test_tables_never_read_markup() -> None:
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0 s"), (59.9, "59 s"), (3600, "1 h"), (90061, "1 d 1 h")])
 def test_spans(seconds: float, words: str) -> None:
-    assert span(seconds) == words
+    assert format_duration(seconds) == words
 
 
 @pytest.mark.parametrize(
     ("count", "words"), [(None, "size unknown"), (999, "999 B"), (1500, "1.5 kB"), (2e6, "2.0 MB")]
 )
 def test_sizes(count: int | None, words: str) -> None:
-    assert size_of(count) == words
+    assert format_size(count) == words
 
 
 @given(st.text())

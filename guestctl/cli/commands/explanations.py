@@ -442,8 +442,8 @@ def _belongs_to(entry: Explanation, api: str | None) -> bool:
 
 def nearest(unknown: str) -> Sequence[str]:
     """Return up to three codes that look like an unknown one."""
-    from difflib import get_close_matches
+    from guestctl.core import suggestions
 
     names = {name.casefold(): entry.code for entry in everything() for name in (entry.code, entry.meaning)}
-    found = [names[name] for name in get_close_matches(unknown.strip().casefold(), names, 6, 0.6)]
+    found = [names[name] for name in suggestions.nearest(unknown.strip().casefold(), names, 6)]
     return list(dict.fromkeys(found))[:3]

@@ -38,11 +38,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from guestctl.core.clock import epoch_of, rfc3339
+from guestctl.core.humanize import parse_duration
+from guestctl.core.suggestions import did_you_mean
 from guestctl.sandbox.bot.bots import DEFAULT_DELAY, REFERENCE, BotAnswer, BotReply, Content, Rule, ScriptedBot
 
 SCRIPT_LIMIT = 256 * 1024  # bytes
@@ -530,7 +531,7 @@ class _Script:
         for key, entry in node.value.items():
             if key not in allowed:
                 line = node.key_lines.get(key, entry.line)
-                near = _near(key, allowed)
+                near = did_you_mean(key, allowed)
                 raise ScriptError(
                     f"{self._file}:{line}: {entry.where}: unknown key; known are {', '.join(allowed)}{near}"
                 )
@@ -584,7 +585,7 @@ class _Script:
                 if not found[1] and not (name.startswith("attr.") and len(name) > 5) and name not in self._captures:
                     known = ", ".join((*self._captures, "attr.KEY"))
                     raise self._error(
-                        node, f"${{{name}}} is unknown here; known are {known}{_near(name, self._captures)}"
+                        node, f"${{{name}}} is unknown here; known are {known}{did_you_mean(name, self._captures)}"
                     )
 
     def _truth(self, node: _Node) -> bool:
@@ -600,8 +601,10 @@ class _Script:
     def _seconds(self, node: _Node, longest: float = _LONGEST) -> float:
         value = node.value
         if isinstance(value, str):
-            found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h)", value)
-            value = float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]] if found else None
+            try:
+                value = parse_duration(value)
+            except ValueError:
+                value = None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= longest:
             raise self._error(node, f"must be a time such as 1s, 500ms or 2m, at most {longest:g} s")
         return float(value)
@@ -617,19 +620,11 @@ class _Script:
     def _choice(self, node: _Node, choices: Sequence[str]) -> str:
         text = self._text(node)
         if text not in choices:
-            raise self._error(node, f"{text!r} is not one of {', '.join(choices)}{_near(text, choices)}")
+            raise self._error(node, f"{text!r} is not one of {', '.join(choices)}{did_you_mean(text, choices)}")
         return text
 
     def _error(self, node: _Node, problem: str) -> ScriptError:
         return ScriptError(f"{self._file}:{node.line}: {node.where + ': ' if node.where else ''}{problem}")
-
-
-def _near(word: str, choices: Sequence[str]) -> str:
-    near = get_close_matches(word, choices, 1, 0.6) or get_close_matches(
-        word.lower().replace("_", ""), [choice.lower() for choice in choices], 1, 0.6
-    )
-    exact = next((choice for choice in choices if near and choice.lower() == near[0].lower()), None)
-    return f"; did you mean {exact}?" if exact else ""
 
 
 def _slug(title: str) -> str:
