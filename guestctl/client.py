@@ -63,13 +63,14 @@ from guestctl.dialects.features import FileTransfer, SigningIn
 from guestctl.dialects.flows import Flow, done
 from guestctl.engine.connect import open_line, refuse_over
 from guestctl.engine.delivery import settle_open
-from guestctl.engine.exchange import Connector, SessionEngine, not_stored, oauth_scope
+from guestctl.engine.exchange import SessionEngine, not_stored, oauth_scope
 from guestctl.engine.history import Window, current, following, newest, no_message, whole
 from guestctl.engine.listener import Listener
 from guestctl.engine.local_files import looked_at
 from guestctl.engine.send import Answer, Awaited, check_said, goes_on, needs_another, recent, say
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import LedgerEntry, State, replaced
+from guestctl.transport.connector import Connector
 
 if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer

@@ -237,7 +237,7 @@ class ServiceUnderTest:
             return None
         from urllib.parse import quote
 
-        from guestctl.engine.exchange import USER_AGENT
+        from guestctl.transport.connector import USER_AGENT
         from guestctl.transport.http import Http
 
         http = Http(self._network, self.clock, observer=self._observer, user_agent=USER_AGENT)

@@ -22,9 +22,10 @@ from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import Flow, HttpRequest
 from guestctl.doctor.checks import PATIENCE, Certificate, Claims, Facts, ProbeAnswer
 from guestctl.engine.connect import open_once
-from guestctl.engine.exchange import USER_AGENT, Connector, SessionEngine
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
+from guestctl.transport.connector import USER_AGENT, Connector
 from guestctl.transport.network import Network, Observer, dial, is_loopback, resolve, target
 from guestctl.transport.socket import Refusal, Socket
 from guestctl.transport.stream import Limit, TlsStream

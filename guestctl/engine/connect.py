@@ -14,8 +14,9 @@ from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, Unauthorised, Unsupported
 from guestctl.core.model import OVER, NewSession, Session
 from guestctl.core.wire import HttpResponse, Request
-from guestctl.engine.exchange import USER_AGENT, Attempts, SessionEngine
+from guestctl.engine.exchange import Attempts, SessionEngine
 from guestctl.engine.session_socket import SessionSocket
+from guestctl.transport.connector import USER_AGENT
 
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket

@@ -43,50 +43,24 @@ from guestctl.core.model import (
 )
 from guestctl.core.timings import Timings
 from guestctl.core.values import Json
-from guestctl.core.version import __version__
 from guestctl.core.wire import Frame, HttpResponse, Request
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Backoff
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State, owner_of
+from guestctl.transport.connector import Connector
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from guestctl.transport.http import Http
-    from guestctl.transport.network import Network, Observer
-
 T = TypeVar("T")
 
-USER_AGENT = f"guestctl/{__version__}"
 #: Tries of one request whose failure may pass; retries after 429 (other-apis.md, "Shared rules").
 TRIES = 4
 LIMIT_RETRIES = 3
 #: How long a message that is kept to be answered may be, as JSON.
 OFFER_LENGTH = 64 * 1024
-
-
-@dataclass
-class Connector:
-    """Opens connections: one network, one HTTP session, made on first use."""
-
-    network: Callable[[], Network]
-    clock: Clock
-    observer: Observer | None = None
-    _http: Http | None = None
-
-    @property
-    def http(self) -> Http:
-        if self._http is None:
-            from guestctl.transport.http import Http
-
-            self._http = Http(self.network(), self.clock, observer=self.observer, user_agent=USER_AGENT)
-        return self._http
-
-    def close(self) -> None:
-        if self._http is not None:
-            self._http.close()
 
 
 @dataclass

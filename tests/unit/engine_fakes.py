@@ -39,9 +39,10 @@ from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability, Paging, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.engine.connect import open_line
-from guestctl.engine.exchange import Connector, SessionEngine
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
+from guestctl.transport.connector import Connector
 from tests.fakes import START, FakeClock
 
 SCOPE = "scope"
