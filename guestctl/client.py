@@ -470,7 +470,7 @@ class Client:
         refuse_over(session)
         exchange = self._exchange_for(session)
         if on_conflict == "fail":
-            exchange.timings = replace(exchange.timings, lock_patience=0.0)
+            exchange.retry.lock_patience = 0.0
         try:
             missed = self._reattach(exchange, deadline)
         except Conflict:

@@ -32,7 +32,6 @@ OWNERS = {
     "tornado": {"sandbox"},
     "sqlite3": {"storage", "sandbox.store"},
     "jwt": {"core.jwt_claims", "sandbox"},
-    "tenacity": {"engine"},
 }
 
 #: Modules of `dialects/` that serve every API. All others are reached by the API's name.

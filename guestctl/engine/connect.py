@@ -14,7 +14,7 @@ from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, Unauthorised, Unsupported
 from guestctl.core.model import OVER, NewSession, Session
 from guestctl.core.wire import HttpResponse, Request
-from guestctl.engine.exchange import Attempts, SessionEngine
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.transport.connector import USER_AGENT
 
@@ -28,7 +28,7 @@ def open_line(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSess
     Raises Forbidden (final), Unauthorised, SessionOver when the session has gone or had expired,
     NetworkError when the service cannot be reached.
     """
-    attempts = Attempts(exchange, Request("GET", "", "socket", idempotent=True), deadline)
+    attempts = exchange.retry.attempts(Request("GET", "", "socket", idempotent=True), deadline)
     return attempts.run(lambda: open_once(exchange, deadline, start_new=start_new))
 
 

@@ -29,8 +29,9 @@ from guestctl.core.errors import (
 from guestctl.core.model import Message, Option, Outgoing, Position, Sender
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Paging
-from guestctl.engine.exchange import LIMIT_RETRIES, SessionEngine
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import following
+from guestctl.engine.retry import LIMIT_RETRIES
 from guestctl.storage.state import OutboxRow, SendState
 
 #: Endings heard instead of an answer, which leave open whether the message was taken before them.
@@ -294,7 +295,7 @@ class _Send:
     def _pause(self, failure: RateLimited) -> bool:
         """Wait as long as the service asks before sending again; says whether there is time."""
         wait = failure.retry_after or 1.0
-        self.exchange.again("send", wait, failure)
+        self.exchange.retry.report("send", wait, failure)
         return self._sleep(wait)
 
     def _sleep(self, seconds: float) -> bool:

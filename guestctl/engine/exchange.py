@@ -3,9 +3,6 @@
 Knows: the order of things around one exchange: authorise, ask, on 401 renew once, on 429 wait as
 told, on a passing fault try again, all under one deadline. Must not know: any dialect's wire, what
 an answer means, listening, sending policy.
-
-Retries run on tenacity, loaded when the first failure makes it necessary; the waits are ours,
-because full jitter, `Retry-After` and the deadline must agree (reliability.md §2.5, §6.1).
 """
 
 from __future__ import annotations
@@ -16,11 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import (
-    Conflict,
     Failure,
     NetworkError,
     RateLimited,
@@ -45,20 +41,14 @@ from guestctl.core.timings import Timings
 from guestctl.core.values import Json
 from guestctl.core.wire import Frame, HttpResponse, Request
 from guestctl.dialects.base import Dialect, HistoryPage
-from guestctl.dialects.capabilities import Backoff
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
+from guestctl.engine.retry import LIMIT_RETRIES, RetryPolicy, jittered
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State, owner_of
 from guestctl.transport.connector import Connector
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
-
 T = TypeVar("T")
 
-#: Tries of one request whose failure may pass; retries after 429 (other-apis.md, "Shared rules").
-TRIES = 4
-LIMIT_RETRIES = 3
 #: How long a message that is kept to be answered may be, as JSON.
 OFFER_LENGTH = 64 * 1024
 
@@ -95,6 +85,16 @@ class SessionEngine:
     #: Until when (monotonic) the present reading of history waits for what lags; the number last waited for in vain.
     _patient_until: float | None = None
     _given_up: int = 0
+
+    def __post_init__(self) -> None:
+        self.retry = RetryPolicy(
+            self.dialect,
+            self.clock,
+            self.random,
+            self.notice,
+            observer=self.connector.observer,
+            lock_patience=self.timings.lock_patience,
+        )
 
     # --- flows ---
 
@@ -142,7 +142,7 @@ class SessionEngine:
             wait, left = heard.failure.retry_after or 1.0, deadline.remaining()
             if limited > LIMIT_RETRIES or (left is not None and wait > left):
                 return heard
-            self.again(step.route, wait, heard.failure)
+            self.retry.report(step.route, wait, heard.failure)
             self.clock.sleep(wait)
 
     def attached(self, deadline: Deadline) -> SessionSocket:
@@ -180,7 +180,7 @@ class SessionEngine:
 
     def call(self, request: Request, deadline: Deadline) -> HttpResponse:
         """One request, retried where that can help. Raises what the service or the network said."""
-        attempts = Attempts(self, request, deadline)
+        attempts = self.retry.attempts(request, deadline)
         try:
             return attempts.run(lambda: self._authorised(request, deadline))
         except Failure as failure:
@@ -427,14 +427,6 @@ class SessionEngine:
         if self.session.state in OVER and before.state not in OVER:
             self.log("session_terminated", state=self.session.state)
 
-    def again(self, route: str, wait: float, why: BaseException | None) -> None:
-        """Tell whoever watches the exchange that something is tried again, in how many seconds and why."""
-        if self.connector.observer is not None:
-            cause = why.message if isinstance(why, Failure) else None
-            code = why.code if isinstance(why, Failure) else None
-            told = {"route": route, "wait": round(wait, 3), "why": cause, "code": code}
-            self.connector.observer("retry", told)
-
     def secrets(self) -> Iterator[Secret]:
         """All that authorises here, stored or not, for whoever must keep it from being shown."""
         for credential in (*self.session.credentials.values(), self._oauth):
@@ -514,96 +506,3 @@ def _merged_notes(session: Session, stored: Session, before: Session) -> dict[st
 
 def _newer(theirs: Credential, ours: Credential) -> bool:
     return theirs.expires_at is not None and ours.expires_at is not None and theirs.expires_at > ours.expires_at
-
-
-@dataclass
-class Attempts:
-    """The tries of one request or upgrade: which failures are worth another, and how long to wait before it."""
-
-    exchange: SessionEngine
-    request: Request
-    deadline: Deadline
-    limited: int = 0
-    failed: int = 0
-    locked_since: float | None = None
-    #: A try left, and nobody knows what became of it.
-    doubtful: bool = False
-
-    def run(self, once: Callable[[], T]) -> T:
-        try:
-            return once()
-        except Failure as first:
-            if not self.worth_another(first):
-                raise
-            failures = [first]
-
-        from tenacity import Retrying, retry_if_exception
-
-        def again() -> T:
-            if failures:
-                raise failures.pop()
-            return once()
-
-        retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, Failure) and self.worth_another(error)),
-            wait=self._wait,
-            stop=self._hopeless,
-            sleep=self.exchange.clock.sleep,
-            reraise=True,
-        )
-        return retrying(again)
-
-    @property
-    def _renewal(self) -> Backoff | None:
-        """The API's own pace of a refresh, when this is one."""
-        return self.exchange.dialect.renewal if self.request.route == "refresh" else None
-
-    def worth_another(self, failure: Failure) -> bool:
-        self.doubtful |= isinstance(failure, NetworkError) and failure.written
-        if failure.retried:
-            return False
-        backoff = self._renewal
-        if isinstance(failure, RateLimited):
-            return self.limited < (LIMIT_RETRIES if backoff is None else backoff.tries - 1)
-        if isinstance(failure, Conflict) and failure.code == "conflict.locked":
-            since = self.locked_since
-            if self.exchange.timings.lock_patience <= 0:
-                return False
-            return since is None or self.exchange.clock.monotonic() - since < self.exchange.timings.lock_patience
-        if isinstance(failure, NetworkError) and failure.transient:
-            tries = TRIES if backoff is None else backoff.tries
-            return self.failed < tries - 1 and (self.request.idempotent or not failure.written)
-        return False
-
-    def _wait(self, state: RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome else None
-        exchange = self.exchange
-        backoff, asked = self._renewal, failure.retry_after if isinstance(failure, Failure) else None
-        if isinstance(failure, RateLimited):
-            self.limited += 1
-            if backoff is None:
-                return 1.0 if asked is None else asked
-            return max(asked or 0.0, jittered(exchange.random, self.limited, base=backoff.base, cap=backoff.cap))
-        if isinstance(failure, Conflict):
-            if self.locked_since is None:
-                self.locked_since = exchange.clock.monotonic()
-            return exchange.random.uniform(0.2, 0.5)
-        self.failed += 1
-        base, cap = (0.5, exchange.dialect.profile.retry.cap) if backoff is None else (backoff.base, backoff.cap)
-        return max(asked or 0.0, jittered(exchange.random, self.failed - 1, base=base, cap=cap))
-
-    def _hopeless(self, state: RetryCallState) -> bool:
-        """A wait that does not fit before the deadline ends the command now, with the last failure."""
-        left = self.deadline.remaining()
-        wait = state.upcoming_sleep
-        if left is not None and wait > left:
-            return True
-        failure = state.outcome.exception() if state.outcome else None
-        self.exchange.again(self.request.route, wait, failure)
-        self.exchange.notice(f"{self.request.route}: trying again in {wait:.1f} s")
-        return False
-
-
-def jittered(random: Random, attempt: int, *, base: float, cap: float) -> float:
-    """Full jitter: uniform(0, min(cap, base·2^attempt)) seconds; attempts count from 0."""
-    return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt, 30)))

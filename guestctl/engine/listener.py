@@ -17,9 +17,10 @@ from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, T
 from guestctl.core.model import Connection, Event, Gap, Message, Position, Presence, Session, SessionEvent, SessionState
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.engine.connect import open_once
-from guestctl.engine.exchange import SessionEngine, jittered
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, Item, following, latest
 from guestctl.engine.merge import Merge
+from guestctl.engine.retry import jittered
 from guestctl.engine.session_socket import SessionSocket, ending
 from guestctl.storage.state import LedgerEntry
 
@@ -267,7 +268,7 @@ class Listener:
         asked = failure.retry_after
         if asked is not None:
             delay = max(delay, asked)
-        self.exchange.again("socket" if dialect.has_socket else "history", delay, failure)
+        self.exchange.retry.report("socket" if dialect.has_socket else "history", delay, failure)
         yield Connection("retrying", attempt=attempt, delay=round(delay, 3), close_code=code)
         yield from self._pause(delay)
 

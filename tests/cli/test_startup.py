@@ -13,7 +13,7 @@ from guestctl.core.version import __version__
 from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("requests", "urllib3", "websocket", "yaml", "ruamel", "rich", "tornado", "asyncio", "jwt", "tenacity")
+HEAVY = ("requests", "urllib3", "websocket", "yaml", "ruamel", "rich", "tornado", "asyncio", "jwt")
 OURS = ("guestctl.client", "guestctl.transport", "guestctl.sandbox", "guestctl.storage", "guestctl.dialects")
 
 _PROBE = """

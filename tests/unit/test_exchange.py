@@ -30,12 +30,10 @@ from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Backoff, Rate
 from guestctl.dialects.flows import Flow, done, frame_request, http_request
 from guestctl.engine.exchange import (
-    LIMIT_RETRIES,
-    TRIES,
     SessionEngine,
-    jittered,
     oauth_scope,
 )
+from guestctl.engine.retry import LIMIT_RETRIES, TRIES, jittered
 from tests.unit.engine_fakes import SCOPE, World
 
 TIMINGS = Timings()
@@ -139,7 +137,7 @@ def test_a_locked_session_is_asked_again_for_a_while(world: World) -> None:
         world.exchange.call(POST, world.deadline())
     assert TIMINGS.lock_patience <= world.clock.monotonic() <= TIMINGS.lock_patience + 0.5
     assert all(0.2 <= wait <= 0.5 for wait in world.clock.sleeps)
-    world.exchange.timings = Timings(lock_patience=0.0)
+    world.exchange.retry.lock_patience = 0.0
     world.clock.sleeps.clear()
     with pytest.raises(Conflict):
         world.exchange.call(POST, world.deadline())
