@@ -1,4 +1,4 @@
-"""Finds out why a command cannot work, one finding for each cause.
+"""Finds out why a command cannot work, with one finding for each cause.
 
-Knows: probes and how to judge them. Must not know: argv, printing.
+Knows: the probes and how to judge their answers. Must not know: the command line, printing.
 """

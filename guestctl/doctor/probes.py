@@ -1,7 +1,7 @@
-"""The doctor's hands: real connections, requests and upgrades, each bounded by `doctor.PATIENCE`.
+"""The doctor's probes: real connections, requests and upgrades, each limited to `findings.CHECK_TIMEOUT`.
 
-Knows: transport, flows and the state database. Must not know: what an answer means for a patient,
-the command line. Nothing here is retried: a check shows what happened.
+Knows: transport, flows and the state database. Must not know: what an answer means for a check, the
+command line. Nothing is retried here, so that a check shows what happened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from guestctl.core.model import Credential, Deployment, NewSession, Secret, Sess
 from guestctl.core.wire import HttpResponse, Request, SocketAddress
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import Flow, HttpRequest
-from guestctl.doctor.checks import PATIENCE, Certificate, Claims, Facts, ProbeAnswer
+from guestctl.doctor.findings import CHECK_TIMEOUT, Certificate, EffectiveProfile, TokenSummary, UpgradeAnswer
 from guestctl.engine.connect import open_once
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
@@ -31,8 +31,8 @@ from guestctl.transport.socket import Refusal, Socket
 from guestctl.transport.stream import Limit, TlsStream
 
 
-class ThrowAway:
-    """A session under a token nobody else knows, kept in memory only."""
+class ThrowAwaySession:
+    """A session with a new random token, stored in memory only."""
 
     def __init__(self, exchange: SessionEngine, line: SessionSocket, deadline: Callable[[], Deadline]) -> None:
         self.session = exchange.session
@@ -60,54 +60,57 @@ class ThrowAway:
 
 
 class RealProbes:
-    """Probes of one profile. `facts` resolves it, `opened` opens the state and says where, `made` makes the
-    dialect, `stored` finds the scope and the stored session; each may raise Failure, which is then what the
-    check shows. `deadline` is the whole command's."""
+    """Probes of one profile.
+
+    `profile` resolves it, `open_state` opens the state and names its place, `make_dialect` makes the dialect,
+    `find_session` finds the scope and the stored session. Each may raise Failure, which the check then
+    reports. `deadline` is the deadline of the whole command.
+    """
 
     def __init__(
         self,
         *,
-        facts: Callable[[], Facts],
-        opened: Callable[[], tuple[State, str]],
-        made: Callable[[], Dialect],
-        stored: Callable[[], tuple[str, Session | None]],
+        profile: Callable[[], EffectiveProfile],
+        open_state: Callable[[], tuple[State, str]],
+        make_dialect: Callable[[], Dialect],
+        find_session: Callable[[], tuple[str, Session | None]],
         network: Callable[[], Network],
         clock: Clock,
         deadline: Deadline,
         observer: Observer | None = None,
     ) -> None:
-        self.profile = facts
-        self._opened = opened
-        self._made = made
-        self._stored = stored
+        self.profile = profile
+        self._open_state = open_state
+        self._make_dialect = make_dialect
+        self._find_session = find_session
         self._network = network
         self._clock = clock
-        self._whole = deadline
+        self._command_deadline = deadline
         self._connector = Connector(network, clock, observer)
         self._exchanges: list[SessionEngine] = []
-        self._granted: Credential | None = None
+        self._oauth_credential: Credential | None = None
 
     def close(self) -> None:
         self._connector.close()
 
     def secrets(self) -> Iterator[Secret]:
-        """What the service has given a probe, for whoever must keep it from being shown."""
+        """Yield the secrets that the service has given a probe, for the caller to mask."""
         for exchange in self._exchanges:
             yield from exchange.secrets()
-        if self._granted is not None:
-            yield self._granted.secret
+        if self._oauth_credential is not None:
+            yield self._oauth_credential.secret
 
     def state(self) -> str:
-        return self._opened()[1]
+        return self._open_state()[1]
 
     @property
     def dialect(self) -> Dialect:
-        return self._made()
+        return self._make_dialect()
 
     def _deadline(self) -> Deadline:
-        return self._whole.sooner(PATIENCE)
+        return self._command_deadline.sooner(CHECK_TIMEOUT)
 
-    # --- the way there ---
+    # --- network path ---
 
     def proxy(self, url: str) -> str | None:
         return str(self._network().proxy_for(url) or "") or None
@@ -123,17 +126,17 @@ class RealProbes:
         try:
             found = resolve(host, port, self._deadline().remaining())
         except TimeoutError:
-            raise NetworkError(f"{host}: the name was not resolved in time", code="network.dns") from None
+            raise NetworkError(f"{host}: timed out resolving the host name", code="network.dns") from None
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
-            raise NetworkError(f"{host}: the name does not resolve ({why})", code="network.dns") from None
+            raise NetworkError(f"{host}: the host name does not resolve ({why})", code="network.dns") from None
         return list(dict.fromkeys(str(address[4][0]) for address in found))
 
-    def reach(self, url: str) -> None:
+    def connect(self, url: str) -> None:
         host, port = self._next_hop(url)
         dial(host, port, Limit(self._deadline()), proxy=self._network().proxy_for(url)).close()
 
-    def secure(self, url: str) -> Certificate:
+    def certificate(self, url: str) -> Certificate:
         network = self._network()
         stream = network.open(url, Limit(self._deadline()))
         with closing(stream):
@@ -150,27 +153,27 @@ class RealProbes:
             f"{origin} ({path})" if path else "the system's authorities",
         )
 
-    def skew(self, url: str) -> float | None:
+    def clock_skew(self, url: str) -> float | None:
         from email.utils import parsedate_to_datetime
 
         parts = urlsplit(url)
         scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-        asked = self._clock.now()
+        sent_at = self._clock.now()
         reply = self._ask(Request("GET", f"{scheme}://{parts.netloc}/", "configuration", idempotent=True))
         try:
             moment = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
         except (TypeError, ValueError, OverflowError):
             return None
-        # The header is cut to whole seconds; half the way there and back is the best guess of when.
-        return (asked + reply.at) / 2 - (moment + 0.5)
+        # The header has whole seconds only. The middle of the round trip is the best estimate of its time.
+        return (sent_at + reply.at) / 2 - (moment + 0.5)
 
     def _ask(self, request: Request) -> HttpResponse:
         return self._connector.http.perform(request, headers=request.headers, deadline=self._deadline())
 
-    # --- the deployment ---
+    # --- deployment ---
 
     def _perform(self, flow: Flow[Any]) -> Any:
-        """Run a flow that only asks over HTTP, without any credential, once."""
+        """Run a flow once that uses HTTP only and no credential."""
         dialect = self.dialect
         try:
             step = next(flow)
@@ -185,40 +188,40 @@ class RealProbes:
         published = self.dialect.published
         return None if published is None else published.deployment(self._perform(published.configuration()))
 
-    def grant(self) -> Credential | None:
+    def oauth_credential(self) -> Credential | None:
         if not self.dialect.uses_oauth:
             return None
         granted = self._perform(self.dialect.oauth())
         assert isinstance(granted, Credential)
-        self._granted = granted
+        self._oauth_credential = granted
         return granted
 
-    # --- the door ---
+    # --- upgrade ---
 
-    def knock(self, origin: str | None) -> ProbeAnswer | None:
+    def upgrade(self, origin: str | None) -> UpgradeAnswer | None:
         dialect = self.dialect
-        spoken = type(dialect)(replace(dialect.profile, origin=origin), new_id=dialect.new_id)
+        with_origin = type(dialect)(replace(dialect.profile, origin=origin), new_id=dialect.new_id)
         try:
-            session = self.stored()
-        except Failure:  # told where it belongs
+            session = self.stored_session()
+        except Failure:  # the session check reports it
             session = None
         session = session or Session(api=dialect.name, profile=dialect.profile.name)
         try:
-            door = spoken.door(session)
-        except KeyError:  # an id only a session has
+            address = with_origin.door(session)
+        except KeyError:  # the address contains an id that only a session has
             return None
-        return None if door is None else self._upgrade(spoken, door, session)
+        return None if address is None else self._upgrade(with_origin, address, session)
 
-    def _upgrade(self, dialect: Dialect, door: SocketAddress, session: Session) -> ProbeAnswer | None:
-        headers = dict(door.headers)
-        if door.credential is not None:
-            held = session.credential(door.credential)
+    def _upgrade(self, dialect: Dialect, address: SocketAddress, session: Session) -> UpgradeAnswer | None:
+        headers = dict(address.headers)
+        if address.credential is not None:
+            held = session.credential(address.credential)
             if held is None:
                 return None
             headers["Authorization"] = f"Bearer {held.secret.reveal()}"
         try:
             socket = Socket.connect(
-                door.url,
+                address.url,
                 headers=headers,
                 network=self._network(),
                 clock=self._clock,
@@ -227,22 +230,22 @@ class RealProbes:
                 user_agent=USER_AGENT,
             )
         except Refusal as refusal:
-            reply = HttpResponse(refusal.status, refusal.headers, refusal.body.encode(), self._clock.now(), door.url)
-            failure = dialect.refusal(Request("GET", door.url, "socket", idempotent=True), reply)
-            return ProbeAnswer(refusal.status, refusal.body, failure)
+            reply = HttpResponse(refusal.status, refusal.headers, refusal.body.encode(), self._clock.now(), address.url)
+            failure = dialect.refusal(Request("GET", address.url, "socket", idempotent=True), reply)
+            return UpgradeAnswer(refusal.status, refusal.body, failure)
         socket.close(*dialect.goodbye)
-        return ProbeAnswer(101)
+        return UpgradeAnswer(101)
 
     # --- sessions ---
 
-    def visit(self) -> ThrowAway | None:
+    def open_trial_session(self) -> ThrowAwaySession | None:
         dialect = self.dialect
         flow = dialect.create(NewSession(name="doctor"))
         try:
             next(flow)
         except StopIteration as stop:
             draft: Session = stop.value
-        except UsageError:  # a value only a real opening needs
+        except UsageError:  # a value is missing that only a real session needs
             return None
         else:
             flow.close()
@@ -254,7 +257,7 @@ class RealProbes:
         except BaseException:
             state.close()
             raise
-        return ThrowAway(exchange, line, self._deadline)
+        return ThrowAwaySession(exchange, line, self._deadline)
 
     def _exchange(self, session: Session, state: State, scope: str) -> SessionEngine:
         exchange = SessionEngine(
@@ -271,33 +274,33 @@ class RealProbes:
         self._exchanges.append(exchange)
         return exchange
 
-    def stored(self) -> Session | None:
-        return self._stored()[1]
+    def stored_session(self) -> Session | None:
+        return self._find_session()[1]
 
-    def alive(self, session: Session) -> Session:
-        exchange = self._exchange(session, self._opened()[0], self._stored()[0])
+    def verify_session(self, session: Session) -> Session:
+        exchange = self._exchange(session, self._open_state()[0], self._find_session()[0])
         try:
             exchange.perform(self.dialect.history(session, after=None, cursor=None, limit=1), self._deadline())
             if self.dialect.sends_on_socket:
-                exchange.attached(self._deadline())  # history may outlive what messages are taken on
+                exchange.attached(self._deadline())  # history may outlive the session that accepts messages
         finally:
             if exchange.line is not None:
                 exchange.line.close()
         return exchange.session
 
-    def token(self, session: Session) -> Claims:
+    def token_summary(self, session: Session) -> TokenSummary:
         from guestctl.core import jwt_claims
 
         held = session.credential("guest")
         if held is None:
-            return Claims("kept in memory only")
+            return TokenSummary("stored in memory only")
         found = jwt_claims.inspect(
             held.secret, self._clock.now(), required=self.dialect.token_claims, known_expiry=held.expires_at
         )
         names = ", ".join(sorted(found.claims))
         kind = f"a JWT ({names})" if found.form == "jwt" else "opaque"
         left = "" if found.expires_at is None else f", {_left(found.expires_at - self._clock.now())}"
-        return Claims(f"{kind}{left}; not verified", found.problems)
+        return TokenSummary(f"{kind}{left}; not verified", found.problems)
 
 
 def _left(seconds: float) -> str:
@@ -307,7 +310,7 @@ def _left(seconds: float) -> str:
 
 
 def _common_name(name: object) -> str:
-    """The most telling part of a certificate's name, as `getpeercert` gives it."""
+    """Return the most specific part of a certificate's name, as `getpeercert` returns it."""
     found: dict[str, str] = {}
     for part in name if isinstance(name, tuple) else ():
         for key, value in part:

@@ -1,5 +1,4 @@
-"""`doctor`: one line for each thing that can be wrong. Knows: how findings are told. Must not know: how
-anything is checked."""
+"""The `doctor` command. Knows: how findings are printed. Must not know: how anything is checked."""
 
 from __future__ import annotations
 
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
     from guestctl.core.model import Session
     from guestctl.core.redact import Redactor
     from guestctl.dialects.base import Dialect
-    from guestctl.doctor.checks import Facts, Finding, Result
+    from guestctl.doctor.findings import EffectiveProfile, Finding, Result
     from guestctl.doctor.probes import RealProbes
     from guestctl.storage.state import State
     from guestctl.transport.network import Network
 
-#: What a line begins with, and in which style.
+#: Result -> the mark at the start of the line, and its style.
 _MARKS = {"ok": ("✓", "service"), "warning": ("!", "warn"), "failed": ("✗", "bad"), "skipped": ("–", "dim")}
 
 
@@ -36,14 +35,15 @@ _MARKS = {"ok": ("✓", "service"), "warning": ("!", "warn"), "failed": ("✗", 
 def doctor(
     run: Invocation,
     urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL...]", help="addresses to place instead of checking the profile")
+        list[str] | None, typer.Argument(metavar="[URL...]", help="addresses to check instead of the profile")
     ] = None,
 ) -> int:
-    """Check everything between here and a conversation: one line each, with the fix where it is red.
+    """Check everything that a conversation needs, one line for each check.
 
-    ✓ good, ! worth a look, ✗ wrong, – does not apply. Exits 1 when anything is wrong. Nothing is begun
-    that others would see: where a first configure begins no conversation it goes out under a throw-away
-    token; the stored session's history is read. With a URL: which API it belongs to, and is it reached.
+    ✓ passed, ! warning, ✗ failed (with the fix), – skipped. Exits 1 if a check failed. doctor starts no
+    conversation: it configures a session with a throw-away token only where guests and agents cannot see
+    it, and reads the history of the stored session. With a URL, doctor reports which API it belongs to and
+    whether its host can be reached.
     """
     counts: Counter[Result] = Counter()
 
@@ -57,28 +57,28 @@ def doctor(
             for finding in counted():
                 add(_record(finding))
     else:
-        for finding in _gathered(counted()):
+        for finding in _combined(counted()):
             _show(run, finding)
-        run.out.say(f"{counts['ok']} good, {counts['warning']} worth a look, {counts['failed']} wrong")
+        run.out.say(f"{counts['ok']} passed, {_count(counts['warning'], 'warning')}, {counts['failed']} failed")
     return Exit.NO if counts["failed"] else Exit.DONE
 
 
 def _findings(run: Invocation, urls: list[str]) -> Iterator[Finding]:
     from guestctl.doctor.checks import examine, examine_address
 
-    patient = _Patient(run)
-    probes = patient.probes
+    sources = _Sources(run)
+    probes = sources.probes
     try:
         if not urls:
             yield from _masked(examine(probes, run.clock), probes, run.redactor)
         for url in urls:
-            yield from _masked(examine_address(_checked(url), probes, run.clock, api=patient.api), probes, run.redactor)
+            yield from _masked(examine_address(_checked(url), probes, run.clock, api=sources.api), probes, run.redactor)
     finally:
         probes.close()
 
 
 def _masked(findings: Iterator[Finding], probes: RealProbes, redactor: Redactor) -> Iterator[Finding]:
-    """They tell the service's own words, which may hold what we told it."""
+    """Mask secrets: a finding quotes the service, which may quote a token that guestctl sent."""
     for finding in findings:
         for secret in probes.secrets():
             redactor.add(secret)
@@ -86,9 +86,9 @@ def _masked(findings: Iterator[Finding], probes: RealProbes, redactor: Redactor)
         yield replace(finding, found=redactor.text(finding.found), fix=fix)
 
 
-class _Patient:
-    """The command's profile, state and stored session, each made when first asked for: one that cannot be
-    made is that check's finding, and no other's."""
+class _Sources:
+    """The command's profile, state and stored session. Each is made on first use, so that a failure is
+    reported by the check that needs it and by no other."""
 
     def __init__(self, run: Invocation) -> None:
         self._run = run
@@ -99,10 +99,10 @@ class _Patient:
         from guestctl.doctor.probes import RealProbes
 
         return RealProbes(
-            facts=self._facts,
-            opened=self._opened,
-            made=lambda: self._dialect,
-            stored=self._stored,
+            profile=self._profile,
+            open_state=self._open_state,
+            make_dialect=lambda: self._dialect,
+            find_session=self._find_session,
             network=lambda: self._network,
             clock=self._run.clock,
             deadline=Deadline.after(self._run.clock, self._run.options.timeout),
@@ -111,7 +111,7 @@ class _Patient:
 
     @property
     def api(self) -> str | None:
-        """The profile's API, when there is a profile."""
+        """The profile's API, None without a profile."""
         try:
             return self._run.resolved.profile.api
         except Failure:
@@ -128,9 +128,9 @@ class _Patient:
             ca, cleartext = self._run.resolved.profile.ca, self._run.resolved.profile.cleartext
         return Network(ca=ca, environ=self._run.world.environ, cleartext=cleartext)
 
-    def _facts(self) -> Facts:
+    def _profile(self) -> EffectiveProfile:
         from guestctl.core.model import Secret
-        from guestctl.doctor.checks import Facts
+        from guestctl.doctor.findings import EffectiveProfile
 
         found = self._run.resolved
         values = {
@@ -138,7 +138,7 @@ class _Patient:
             for key, value in found.values.items()
         }
         self._dialect.check_profile()
-        return Facts(found.profile.name, values, tuple(found.warnings))
+        return EffectiveProfile(found.profile.name, values, tuple(found.warnings))
 
     @cached_property
     def _dialect(self) -> Dialect:
@@ -150,16 +150,16 @@ class _Patient:
         traceparent = given if is_trace_context(given) else None
         return dialect_class(profile.api)(profile, new_id=lambda: str(uuid.uuid4()), traceparent=traceparent)
 
-    def _opened(self) -> tuple[State, str]:
+    def _open_state(self) -> tuple[State, str]:
         state = self._run.state
         if self._run.options.no_state:
             return state, "in memory (--no-state)"
         return state, str(state.directory(self._run.world.environ))
 
-    def _stored(self) -> tuple[str, Session | None]:
+    def _find_session(self) -> tuple[str, Session | None]:
         from guestctl.client import scope_of
 
-        state, scope = self._opened()[0], scope_of(self._run.resolved.profile, self._dialect)
+        state, scope = self._open_state()[0], scope_of(self._run.resolved.profile, self._dialect)
         name = self._run.session_name or state.current(scope) or "default"
         session = state.get(scope, name)
         for credential in session.credentials.values() if session else ():
@@ -174,13 +174,17 @@ def _checked(url: str) -> str:
     try:
         target(url)
     except UsageError as error:
-        raise UsageError(f"{url.partition('?')[0]!r}: not an address of http, https, ws or wss") from error
+        raise UsageError(
+            f'"{url.partition("?")[0]}" is not a URL', hint="give an address with http://, https://, ws:// or wss://"
+        ) from error
     return url
 
 
-def _gathered(findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Checks that follow each other and are skipped for the same reason, as one; at the end, which there are
-    only on other APIs."""
+def _combined(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Combine successive checks that are skipped for the same reason into one line.
+
+    Checks that do not exist on this API come last, together.
+    """
     elsewhere: list[Finding] = []
 
     def applying() -> Iterator[Finding]:
@@ -206,6 +210,10 @@ def _show(run: Invocation, finding: Finding) -> None:
     run.out.labelled(f"{mark} {finding.check:<20} ", f"{target}{finding.found}{took}", style)
     if finding.fix:
         run.out.labelled(f"{'':<23}→ ", finding.fix)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _record(finding: Finding) -> Record:
