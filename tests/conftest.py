@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fakes import FakeClock
+from tests.ports import lasting_port
 from tests.suites import SLOW
 
 if TYPE_CHECKING:
@@ -89,5 +90,5 @@ def sandbox() -> Iterator[Sandbox]:
     """A fresh sandbox, serving on loopback. Its bot answers at once and no rate is limited."""
     from guestctl.sandbox.server import Sandbox
 
-    with Sandbox(fast=True) as served:
+    with Sandbox(fast=True, port=lasting_port()) as served:
         yield served

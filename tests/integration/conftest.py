@@ -12,6 +12,7 @@ import pytest
 from guestctl.dialects import NAMES
 from guestctl.sandbox.server import Sandbox
 from tests.integration.front import Guest, Hurried, Room
+from tests.ports import lasting_port
 
 Serve: TypeAlias = Callable[..., Sandbox]
 Enter: TypeAlias = Callable[..., Guest]
@@ -26,7 +27,9 @@ def time() -> Hurried:
 def serve(time: Hurried) -> Iterator[Serve]:
     """Starts sandboxes; settings as `Sandbox` takes them. The bot answers at once, no rate is limited."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(Sandbox(**{"fast": True, "clock": time, **settings}))
+        yield lambda **settings: stack.enter_context(
+            Sandbox(**{"fast": True, "clock": time, "port": lasting_port(), **settings})
+        )
 
 
 @pytest.fixture

@@ -68,12 +68,17 @@ class _Tapped(io.BytesIO):
         super().__init__()
         self._tell = on_record
         self._rest = b""
+        #: What the callback raised: the test's own failure, never guestctl's.
+        self.failure: BaseException | None = None
 
     def write(self, data: Any) -> int:
         written = super().write(data)
         *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
         for line in lines:
-            self._tell(json.loads(line) if line.startswith(b"{") else {"line": line.decode()})
+            try:
+                self._tell(json.loads(line) if line.startswith(b"{") else {"line": line.decode()})
+            except Exception as problem:
+                self.failure = self.failure or problem
         return written
 
 
@@ -81,7 +86,8 @@ class _Tap(Stream):
     """A stdout that tells of each record as it is printed."""
 
     def __init__(self, on_record: OnRecord) -> None:
-        self.kept: io.BytesIO = _Tapped(on_record)
+        self.tapped = _Tapped(on_record)
+        self.kept: io.BytesIO = self.tapped
         self._terminal = False
         io.TextIOWrapper.__init__(self, self.kept, encoding="utf-8")
 
@@ -114,7 +120,10 @@ class Guest:
         out = Stream() if on is None else _Tap(on)
         err = Stream()
         world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock, TIMINGS)
-        return Result(int(run(argv, world)), out.text(), err.text())
+        result = Result(int(run(argv, world)), out.text(), err.text())
+        if isinstance(out, _Tap) and out.tapped.failure is not None:
+            raise out.tapped.failure
+        return result
 
     def ok(self, *argv: str, **more: Any) -> Result:
         """A command that must succeed."""

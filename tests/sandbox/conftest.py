@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from guestctl.sandbox.server import Sandbox
+from tests.ports import lasting_port
 from tests.sandbox.bare import Line
 from tests.sandbox.stranger import HandClock, Join, Stranger
 
@@ -24,7 +25,7 @@ def hand_clock() -> HandClock:
 def make() -> Iterator[Make]:
     """Makes started sandboxes; settings as `Sandbox` takes them. The bot answers at once."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(Sandbox(**{"bot_delay": 0.0, **settings}))
+        yield lambda **settings: stack.enter_context(Sandbox(**{"bot_delay": 0.0, "port": lasting_port(), **settings}))
 
 
 @pytest.fixture
