@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def lacking(api: str) -> Iterator[str]:
-    if api not in {face.api for face in APIS}:
-        yield "a face in guestctl/sandbox/apis/, and its line in APIS"
+    if api not in {implemented.name for implemented in APIS}:
+        yield "an API class in guestctl/sandbox/apis/, and its line in APIS"
     if api not in {profile.get("api", NAMES[0]) for profile in _example_profiles()}:
         yield "a profile in profiles.example.yaml"
     if api != NAMES[0] and api not in {kind.api for kind in EVERYBODY}:

@@ -13,7 +13,7 @@ from typing import Any
 from guestctl.core.clock import rfc3339
 from guestctl.sandbox.faults import FaultError, Faults, parse
 from guestctl.sandbox.interfaces import RequestRefused, ServerReply, ServerRequest
-from guestctl.sandbox.world import Conversation, Service, dumps
+from guestctl.sandbox.service_state import Conversation, Service, dumps
 
 PATH = "/sandbox/admin"
 _OVER = ("ended", "cleared", "expired", "read-only")
@@ -22,8 +22,8 @@ _OVER = ("ended", "cleared", "expired", "read-only")
 class Admin:
     """Answers requests under `PATH`; each needs `Authorization: Bearer KEY`."""
 
-    def __init__(self, world: Service, faults: Faults, key: str) -> None:
-        self._world = world
+    def __init__(self, service: Service, faults: Faults, key: str) -> None:
+        self._service = service
         self._faults = faults
         self._key = key.encode()
         self._operations = {
@@ -54,8 +54,8 @@ class Admin:
     def sessions(self) -> dict[str, Any]:
         """Every session, oldest first, with what it accepted in order; and all requests by route."""
         return {
-            "sessions": [_report(conversation) for conversation in self._world.conversations.values()],
-            "requests": dict(self._world.requests),
+            "sessions": [_report(conversation) for conversation in self._service.conversations.values()],
+            "requests": dict(self._service.requests),
         }
 
     def push(
@@ -65,9 +65,9 @@ class Admin:
         targets = self._targets(to)
         for conversation in targets:
             if frame is not None:
-                self._world.faces[conversation.api].pushed(conversation, frame)
+                self._service.apis[conversation.api].pushed(conversation, frame)
             else:
-                self._world.say(conversation, text, role="agent", name=name)
+                self._service.send(conversation, text, role="agent", name=name)
         return len(targets)
 
     def _push(self, request: ServerRequest) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Admin:
         """The agent ends the conversation."""
         targets = self._targets(_name(_body(request, "to"), "to"))
         for conversation in targets:
-            self._world.faces[conversation.api].ended(conversation, "agent")
+            self._service.apis[conversation.api].ended(conversation, "agent")
         return {"ended": len(targets)}
 
     def _disconnect(self, request: ServerRequest) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Admin:
         if not isinstance(code, int) or isinstance(code, bool) or not 1 <= code <= 65535:
             raise _refused(400, "code is no close code")
         to = _name(body, "to")
-        targets = [self._find(to)] if to else list(self._world.conversations.values())
+        targets = [self._find(to)] if to else list(self._service.conversations.values())
         sockets = [observer for conversation in targets for observer in conversation.observers if observer.open]
         for socket in sockets:
             socket.close(code)
@@ -108,9 +108,9 @@ class Admin:
         targets = self._targets(_name(body, "to"))
         for conversation in targets:
             if only_token:
-                self._world.expire_token(conversation)
+                self._service.expire_token(conversation)
             else:
-                self._world.expire(conversation)
+                self._service.expire(conversation)
         return {"expired": len(targets)}
 
     def _add_faults(self, request: ServerRequest) -> dict[str, Any]:
@@ -132,14 +132,14 @@ class Admin:
 
     def _targets(self, to: str | None) -> list[Conversation]:
         if to is None:
-            return [c for c in tuple(self._world.conversations.values()) if self._world.live(c)]
+            return [c for c in tuple(self._service.conversations.values()) if self._service.live(c)]
         found = self._find(to)
         if found.state in _OVER:
             raise _refused(409, f"session {to} is over: {found.state}")
         return [found]
 
     def _find(self, to: str) -> Conversation:
-        found = self._world.conversations.get(to)
+        found = self._service.conversations.get(to)
         if found is None:
             raise _refused(404, "no session has this id; see `sandbox sessions`")
         return found

@@ -1,7 +1,7 @@
-"""What passes between the server and a face: requests, replies, sockets, routes.
+"""What passes between the server and a api: requests, replies, sockets, routes.
 
-Knows: the shape of an HTTP exchange and of a socket, and what a face offers. Must not know: the
-server library, any dialect, what is true in the world.
+Knows: the shape of an HTTP exchange and of a socket, and what a api offers. Must not know: the
+server library, any dialect, what is true in the service.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote
 from uuid import uuid4
 
-from guestctl.sandbox.world import Conversation, Teller, dumps
+from guestctl.sandbox.service_state import ApiCallbacks, Conversation, dumps
 
 Handler: TypeAlias = "Callable[[ServerRequest], ServerReply]"
 
@@ -24,7 +24,7 @@ Handler: TypeAlias = "Callable[[ServerRequest], ServerReply]"
 class ServerRequest:
     """One request of a guest, or the request that asks for an upgrade. Header names are lower case.
 
-    `base` and `socket_base` are our own address as this client wrote it. A face sets `conversation`
+    `base` and `socket_base` are our own address as this client wrote it. A api sets `conversation`
     so that the request is booked to it. `lag` is how many seconds history is behind.
     """
 
@@ -116,9 +116,9 @@ def error(status: int, message: str | None = None, code: str | None = None, **he
 
 
 class Peer(Protocol):
-    """One open socket of a guest. `note` belongs to the face that opened it."""
+    """One open socket of a guest. `note` belongs to the api that opened it."""
 
-    note: Any
+    state: Any
     request: ServerRequest
 
     @property
@@ -164,18 +164,18 @@ class SocketRoute:
     admit: Callable[[ServerRequest], ServerReply | None]
 
 
-class Api(Teller, Protocol):
-    """One dialect over the world."""
+class Api(ApiCallbacks, Protocol):
+    """One dialect over the service."""
 
-    api: str
+    name: str
 
     def routes(self) -> Sequence[Route]: ...
 
-    def doors(self) -> Sequence[SocketRoute]: ...
+    def socket_routes(self) -> Sequence[SocketRoute]: ...
 
     def opened(self, peer: Peer) -> None: ...
 
-    def heard(self, peer: Peer, text: str) -> None: ...
+    def received(self, peer: Peer, text: str) -> None: ...
 
     def closed(self, peer: Peer, clean: bool) -> None:
         """The socket is gone. `clean` is true after a close frame from either side."""
@@ -207,25 +207,25 @@ class Table:
 
     def __init__(self) -> None:
         self._routes: list[tuple[re.Pattern[str], Route, Api]] = []
-        self._doors: list[tuple[re.Pattern[str], SocketRoute, Api]] = []
+        self._socket_routes: list[tuple[re.Pattern[str], SocketRoute, Api]] = []
         self._exact: dict[tuple[str, str], tuple[Route, Api]] = {}
 
-    def add(self, face: Api) -> None:
-        for route in face.routes():
+    def add(self, api: Api) -> None:
+        for route in api.routes():
             if "{" in route.pattern:
-                self._routes.append((_compiled(route.pattern), route, face))
+                self._routes.append((_compiled(route.pattern), route, api))
             else:
-                self._exact.setdefault((route.method, route.pattern), (route, face))
-        for door in face.doors():
-            self._doors.append((_compiled(door.pattern), door, face))
+                self._exact.setdefault((route.method, route.pattern), (route, api))
+        for door in api.socket_routes():
+            self._socket_routes.append((_compiled(door.pattern), door, api))
 
     def route(self, method: str, path: str) -> tuple[Route, Api, Mapping[str, str]] | None:
         exact = self._exact.get((method, path))
         if exact is not None:
             return (*exact, {})
-        for pattern, route, face in self._routes:
+        for pattern, route, api in self._routes:
             if route.method == method and (found := pattern.fullmatch(path)):
-                return route, face, _params(found)
+                return route, api, _params(found)
         return None
 
     def methods(self, path: str) -> list[str]:
@@ -233,10 +233,10 @@ class Table:
         exact = [method for method, known in self._exact if known == path]
         return sorted({*exact, *(route.method for pattern, route, _ in self._routes if pattern.fullmatch(path))})
 
-    def door(self, path: str) -> tuple[SocketRoute, Api, Mapping[str, str]] | None:
-        for pattern, door, face in self._doors:
+    def socket_route(self, path: str) -> tuple[SocketRoute, Api, Mapping[str, str]] | None:
+        for pattern, door, api in self._socket_routes:
             if found := pattern.fullmatch(path):
-                return door, face, _params(found)
+                return door, api, _params(found)
         return None
 
 

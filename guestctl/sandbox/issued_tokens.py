@@ -19,7 +19,7 @@ _SHORT_LIVED = ("history", "oauth")
 
 @dataclass(slots=True)
 class Grant:
-    """One issued token. `expires_at` is epoch seconds (None: never); `facts` is the issuing face's own memory."""
+    """One issued token. `expires_at` is epoch seconds (None: never); `facts` is the issuing api's own memory."""
 
     token: str = field(repr=False)
     kind: str
@@ -33,12 +33,12 @@ class Grant:
         return int(self.expires_at or 0)
 
 
-class Keeper(Protocol):
+class GrantStore(Protocol):
     """Where grants are kept between runs."""
 
-    def keep_grant(self, grant: Grant) -> None: ...
+    def save_grant(self, grant: Grant) -> None: ...
 
-    def drop_grant(self, token: str) -> None: ...
+    def delete_grant(self, token: str) -> None: ...
 
 
 class Tokens:
@@ -53,12 +53,12 @@ class Tokens:
         *,
         life: float | None = None,
         key: str | None = None,
-        keeper: Keeper | None = None,
+        store: GrantStore | None = None,
     ) -> None:
         self._clock = clock
         self._life = life
         self.key = key or secrets.token_hex(32)
-        self._keeper = keeper
+        self._store = store
         self._table: dict[str, Grant] = {}
 
     def life(self, default: float) -> float:
@@ -84,8 +84,8 @@ class Tokens:
         """Remember a grant, new or changed."""
         if len(self._table) % 512 == 511:
             self._forget_stale()
-        if self._keeper is not None:
-            self._keeper.keep_grant(grant)
+        if self._store is not None:
+            self._store.save_grant(grant)
         return self.restore(grant)
 
     def restore(self, grant: Grant) -> Grant:
@@ -110,8 +110,8 @@ class Tokens:
         """Make tokens unknown."""
         for grant in grants:
             self._table.pop(grant.token, None)
-            if self._keeper is not None:
-                self._keeper.drop_grant(grant.token)
+            if self._store is not None:
+                self._store.delete_grant(grant.token)
 
     def revoke_login(self, login: str) -> None:
         """Make every token of one sign-in unknown."""

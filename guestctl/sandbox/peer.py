@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from guestctl.core.clock import Clock
 from guestctl.sandbox.faults import Fault, Faults
 from guestctl.sandbox.interfaces import ServerRequest
-from guestctl.sandbox.world import Later
+from guestctl.sandbox.service_state import Later
 
 GARBAGE = "\u2620 <<< this is not JSON"
 SWAP_PATIENCE = 0.5  # seconds a swapped frame waits for the next
@@ -73,7 +73,7 @@ class _Held:
 
 
 class SocketPeer:
-    """The `surface.Peer` of the faces. `clean` is true once a close frame has gone either way."""
+    """The `surface.Peer` of the apis. `clean` is true once a close frame has gone either way."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class SocketPeer:
         later: Later,
         exchange: WriteBatch,
     ) -> None:
-        self.note: Any = None
+        self.state: Any = None
         self.request = request
         self.opened_at = self.active_at = clock.monotonic()
         self.clean = False
@@ -92,7 +92,7 @@ class SocketPeer:
         self._faults = faults
         self._clock = clock
         self._later = later
-        self._exchange = exchange
+        self._batch = exchange
         self._held: deque[_Held] = deque()
         self._swapped: Sequence[str] | None = None
         self._closing = False  # the last thing to be said is under way
@@ -122,17 +122,17 @@ class SocketPeer:
     def abort(self) -> None:
         self._line.reset()
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """The service goes away: say so and wait for nothing."""
         self._close(1001, "Going away")
         self._line.drop()
 
-    def goodbye(self, answer: Callable[[], object]) -> None:
+    def answer_close(self, answer: Callable[[], object]) -> None:
         """The guest has sent its close frame; `answer` sends ours."""
         self.clean = True
         self._end(answer)
 
-    def heard(self) -> None:
+    def mark_active(self) -> None:
         """The guest has said something."""
         self.active_at = self._clock.monotonic()
 
@@ -208,7 +208,7 @@ class SocketPeer:
         else:
             head = struct.pack("!BBQ", 0x81, 127, size)
         self._unsent.append(head + data)
-        if self._exchange.running:
-            self._exchange.unsent.add(self)
+        if self._batch.running:
+            self._batch.unsent.add(self)
         else:
             self.flush()

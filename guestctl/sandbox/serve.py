@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
     from guestctl.sandbox.interfaces import Api
     from guestctl.sandbox.server import Sandbox
+    from guestctl.sandbox.service_state import Conversation, Service, StoredMessage
     from guestctl.sandbox.settings import SandboxOptions
-    from guestctl.sandbox.world import Conversation, Service, StoredMessage
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what shells answer
 GRACE = 2.0  # seconds between asking what a command left running to end, and ending it
@@ -54,7 +54,7 @@ def running(
     *,
     clock: Clock | None = None,
     watch: Callable[[Conversation, StoredMessage], None] | None = None,
-    faces: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
+    apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> Iterator[Sandbox]:
     """A started sandbox, with its certificates when asked for; all of it is gone afterwards. Raises CannotServe."""
     from guestctl.sandbox.bot.bot_script import ScriptError
@@ -74,7 +74,7 @@ def running(
                 stack.callback(made.remove)
                 context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(made.ca)
                 context.load_cert_chain(made.certificate, made.key)
-            spoken: dict[str, Any] = {} if faces is None else {"faces": faces}
+            spoken: dict[str, Any] = {} if apis is None else {"apis": apis}
             sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, **spoken)
             stack.callback(sandbox.stop)
             sandbox.start()
@@ -91,11 +91,11 @@ def serve(
     *,
     out: TextIO,
     ready_json: bool,
-    talk: TextIO | None = None,
-    typed: TextIO | None = None,
+    agent_out: TextIO | None = None,
+    agent_in: TextIO | None = None,
     on_ready: Callable[[Mapping[str, str]], object] = lambda found: None,
     clock: Clock | None = None,
-    faces: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
+    apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP; returns 128 plus its number. Main thread only.
 
@@ -105,9 +105,9 @@ def serve(
     """
     with ExitStack() as stack:
         stopper = stack.enter_context(_stopper())
-        agent = Agent(talk or out) if options.agent else None
-        watch = agent.saw if agent else None
-        sandbox = stack.enter_context(running(options, clock=clock, watch=watch, faces=faces))
+        agent = Agent(agent_out or out) if options.agent else None
+        watch = agent.show if agent else None
+        sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis))
         found = addresses(sandbox)
         on_ready(found)
         asked = f" --origin https://{options.origins[0]}" if options.origins else ""
@@ -115,8 +115,8 @@ def serve(
         out.write((json.dumps(found) if ready_json else human) + "\n")
         out.flush()
         if agent is not None:
-            agent.sit_down(sandbox)
-        keys = _Keys(typed) if typed is not None and agent is not None else None
+            agent.start(sandbox)
+        keys = _InputLines(agent_in) if agent_in is not None and agent is not None else None
         while True:
             waiting = [stopper.fileno(), *([keys.fileno] if keys is not None else [])]
             readable, _, _ = select.select(waiting, [], [])
@@ -130,11 +130,11 @@ def serve(
                 keys = None  # the agent has left; the sandbox serves on
 
 
-class _Keys:
+class _InputLines:
     """Whole lines from a file that `select` watches; Python's own buffer would hide lines from it."""
 
-    def __init__(self, typed: TextIO) -> None:
-        self.fileno = typed.fileno()
+    def __init__(self, agent_in: TextIO) -> None:
+        self.fileno = agent_in.fileno()
         self.ended = False
         self._rest = b""
 
@@ -181,17 +181,17 @@ class Agent:
     of an id is enough; `/to` alone: the newest again). `/typing` and `/end` do what they say.
     """
 
-    def __init__(self, talk: TextIO) -> None:
-        self._talk = talk
+    def __init__(self, agent_out: TextIO) -> None:
+        self._out = agent_out
         self._lock = threading.Lock()  # the sandbox's thread writes too
         self._sandbox: Sandbox | None = None
         self._chosen: str | None = None
 
-    def sit_down(self, sandbox: Sandbox) -> None:
+    def start(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self._write("You are the agent. A line goes to the newest conversation; /to ID, /typing, /end")
 
-    def saw(self, conversation: Conversation, message: StoredMessage) -> None:
+    def show(self, conversation: Conversation, message: StoredMessage) -> None:
         """Shows a message of the guest or the bot; called in the sandbox's thread."""
         if message.role in ("guest", "bot") and message.kind != "event":
             kinds = [str(item.get("contentType", "?")) for item in message.content]
@@ -213,52 +213,52 @@ class Agent:
                 self._write(f"there is no {command}: /to ID, /typing, /end; a line that starts otherwise is sent")
             else:
                 self._sandbox.call(lambda: self._do(line))
-        except _Nobody as nobody:
-            self._write(str(nobody))
+        except _NoConversation as problem:
+            self._write(str(problem))
 
     def _do(self, what: str) -> None:
         """In the sandbox's thread."""
         assert self._sandbox is not None
-        world, conversation = self._sandbox.world, self._target()
-        face = world.faces[conversation.api]
+        service, conversation = self._sandbox.service, self._target()
+        api = service.apis[conversation.api]
         if what == "/end":
-            face.ended(conversation, "agent")
+            api.ended(conversation, "agent")
         elif what == "/typing":
-            face.typing(conversation, "agent", None, 5000)
+            api.typing(conversation, "agent", None, 5000)
         else:
-            world.say(conversation, what, role="agent")
+            service.send(conversation, what, role="agent")
 
     def _target(self) -> Conversation:
         assert self._sandbox is not None
-        world = self._sandbox.world
-        live = [conversation for conversation in world.conversations.values() if world.live(conversation)]
+        service = self._sandbox.service
+        live = [conversation for conversation in service.conversations.values() if service.live(conversation)]
         if self._chosen is not None:
             live = [conversation for conversation in live if conversation.id == self._chosen]
             if not live:
-                raise _Nobody("that conversation is over; choose another with /to ID, or /to for the newest")
+                raise _NoConversation("that conversation is over; choose another with /to ID, or /to for the newest")
         if not live:
-            raise _Nobody("there is no conversation yet; nothing was sent")
+            raise _NoConversation("there is no conversation yet; nothing was sent")
         return live[-1]
 
     def _choose(self, start: str) -> None:
         assert self._sandbox is not None
-        world = self._sandbox.world
+        service = self._sandbox.service
         if not start:
             self._chosen = None
             return
-        fits = self._sandbox.call(lambda: [found for found in world.conversations if found.startswith(start)])
+        fits = self._sandbox.call(lambda: [found for found in service.conversations if found.startswith(start)])
         if len(fits) != 1:
-            raise _Nobody(f"{len(fits) or 'no'} conversations begin with {start}")
+            raise _NoConversation(f"{len(fits) or 'no'} conversations begin with {start}")
         self._chosen = fits[0]
         self._write(f"lines go to {self._chosen[:8]} now")
 
     def _write(self, text: str) -> None:
         with self._lock, suppress(OSError, ValueError):  # nobody looks any more
-            self._talk.write(_visible(text) + "\n")
-            self._talk.flush()
+            self._out.write(_visible(text) + "\n")
+            self._out.flush()
 
 
-class _Nobody(Exception):
+class _NoConversation(Exception):
     """The line has nobody to go to."""
 
 

@@ -36,9 +36,9 @@ from guestctl.sandbox.faults import ON, Fault, Faults
 from guestctl.sandbox.interfaces import Api, RequestRefused, Route, ServerReply, ServerRequest, Table, error
 from guestctl.sandbox.issued_tokens import Tokens
 from guestctl.sandbox.peer import GARBAGE, SocketPeer, WriteBatch
+from guestctl.sandbox.service_state import Conversation, SandboxDeployment, Service, StoredMessage, dumps, random_hex
 from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.store import Store
-from guestctl.sandbox.world import Conversation, SandboxDeployment, Service, StoredMessage, dumps, random_hex
 
 T = TypeVar("T")
 LOG = logging.getLogger("guestctl.sandbox")
@@ -58,7 +58,7 @@ class Sandbox:
 
     Settings are those of `SandboxOptions`, given as one value or as keywords; `deployment` overlays
     fields of the default `SandboxDeployment`. `also_hosts` are `host:port` names a proxy in front may use.
-    `watch` is told of every stored message, in the sandbox's thread. `faces` makes what is spoken.
+    `watch` is told of every stored message, in the sandbox's thread. `apis` makes what is spoken.
     """
 
     deployment_id = DEPLOYMENT_ID
@@ -75,7 +75,7 @@ class Sandbox:
         ids: Callable[[], str] = random_hex,
         also_hosts: Sequence[str] = (),
         watch: Callable[[Conversation, StoredMessage], None] | None = None,
-        faces: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] = build,
+        apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] = build,
         tls: SSLContext | None = None,
         ca: str | None = None,
         **settings: Any,
@@ -85,19 +85,19 @@ class Sandbox:
         self.admin_key = secrets.token_urlsafe(24)
         self.ca = ca
         self.port = 0
-        self.world: Service
+        self.service: Service
         self.faults: Faults
         self.admin: Admin
         self.table: Table
         self.peers: set[SocketPeer] = set()
-        self.exchange = WriteBatch()
+        self.batch = WriteBatch()
         self.hosts: frozenset[str] = frozenset()
         self._bot = bot
         self._deployment = deployment or {}
         self._ids = ids
         self._also_hosts = also_hosts
         self._watch = watch
-        self._build = faces
+        self._build = apis
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -153,7 +153,7 @@ class Sandbox:
         self.stop()
 
     def call(self, what: Callable[[], T]) -> T:
-        """Run something in the sandbox's thread, where the world may be touched, and give its result."""
+        """Run something in the sandbox's thread, where the service may be touched, and give its result."""
         assert self._loop is not None
         done: Future[T] = Future()
 
@@ -180,7 +180,7 @@ class Sandbox:
         store = Store(self.options.state) if self.options.state else None
         server = None
         try:
-            self._furnish(store)
+            self._build_service(store)
             family = socket.AF_INET6 if ":" in self.options.host else socket.AF_INET
             listening = socket.create_server((self.options.host, self.options.port), family=family, backlog=1024)
             listening.setblocking(False)
@@ -201,7 +201,7 @@ class Sandbox:
             if server is not None:
                 server.stop()
                 for peer in tuple(self.peers):
-                    peer.hang_up()
+                    peer.shut_down()
                 await server.close_all_connections()
             if store is not None:
                 store.close()
@@ -209,7 +209,7 @@ class Sandbox:
     def _application(self) -> Application:
         return Application([(r".*", Guest, {"sandbox": self})], log_function=lambda handler: None)
 
-    def _furnish(self, store: Store | None) -> None:
+    def _build_service(self, store: Store | None) -> None:
         options = self.options
         deployment = SandboxDeployment(
             origins=options.origins,
@@ -225,28 +225,28 @@ class Sandbox:
             strict_attributes=options.strict_attributes,
         )
         key = store.key() if store else None
-        tokens = Tokens(self.clock, life=options.token_life, key=key, keeper=store)
+        tokens = Tokens(self.clock, life=options.token_life, key=key, store=store)
         self.faults = options.make_faults(self.clock)
-        self.world = Service(
+        self.service = Service(
             clock=self.clock,
             later=self.later,
             bot=self._bot or options.make_bot(),
             deployments=[replace(deployment, **self._deployment)],
             tokens=tokens,
             ids=self._ids,
-            shelf=store,
+            store=store,
             fast=options.fast,
             agent=options.agent,
             watch=self._watch,
         )
         if store is not None:
-            store.keep_key(tokens.key)
-            store.load(self.world, tokens)
+            store.save_key(tokens.key)
+            store.load(self.service, tokens)
         self.table = Table()
-        for face in self._build(self.world, self.faults, options):
-            self.world.faces[face.api] = face
-            self.table.add(face)
-        self.admin = Admin(self.world, self.faults, self.admin_key)
+        for api in self._build(self.service, self.faults, options):
+            self.service.apis[api.name] = api
+            self.table.add(api)
+        self.admin = Admin(self.service, self.faults, self.admin_key)
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Do something in the sandbox's thread; asked from that thread."""
@@ -263,7 +263,7 @@ class Sandbox:
         for peer in tuple(self.peers):
             if (idle and now - peer.active_at >= idle) or (life and now - peer.opened_at >= life):
                 peer.close(1001, "Going away")
-        self.world.sweep()
+        self.service.sweep()
         self._loop.call_later(_SWEEP, self._sweep)
 
     def _own_names(self) -> frozenset[str]:
@@ -271,7 +271,7 @@ class Sandbox:
         own = {f"{name}:{self.port}" for name in names} | set(self._also_hosts)
         return frozenset(own | (names if self.port == (443 if self._tls else 80) else set()))
 
-    def is_ours(self, host: str) -> bool:
+    def is_own_host(self, host: str) -> bool:
         """Whether a Host header names us; anything else may be a web page's DNS trick."""
         if host.lower() in self.hosts:
             return True
@@ -300,7 +300,7 @@ class _Protocol(WebSocketProtocol13):
     frame_limit = 0
     message_limit = 0
     silence: Callable[[], float]
-    goodbye: Callable[[Callable[[], object]], None]
+    answer_close: Callable[[Callable[[], object]], None]
 
     def _read_bytes(self, n: int) -> Coroutine[Any, Any, bytes]:
         held = self._fragmented_message_buffer
@@ -312,7 +312,7 @@ class _Protocol(WebSocketProtocol13):
 
     async def _refuse(self, n: int) -> bytes:
         self.close(1009, "Message too big")
-        while n > 0:  # an unread rest would turn our goodbye into a reset
+        while n > 0:  # an unread rest would turn our answer_close into a reset
             n -= len(await self.stream.read_bytes(min(n, 65536), partial=True))
         raise StreamClosedError()
 
@@ -323,7 +323,7 @@ class _Protocol(WebSocketProtocol13):
         if code is None and opcode != _CLOSE:
             return super()._handle_message(opcode, data)
         if code is None:
-            self.goodbye(partial(super()._handle_message, opcode, data))
+            self.answer_close(partial(super()._handle_message, opcode, data))
         else:
             self._fail(code)
         return None
@@ -433,7 +433,7 @@ class Guest(WebSocketHandler):
         )
 
     def _refuse_host(self, request: ServerRequest) -> ServerReply | None:
-        if self.sandbox.is_ours(request.headers.get("host", "")):
+        if self.sandbox.is_own_host(request.headers.get("host", "")):
             return None
         return error(421, "This Host is not served here: use localhost or 127.0.0.1 with the sandbox's port.")
 
@@ -460,7 +460,7 @@ class Guest(WebSocketHandler):
         return ServerReply(204 if headers or request.origin is None else 403, b"", headers)
 
     def _cors(self, request: ServerRequest, route: Route | None) -> dict[str, str]:
-        if request.origin is None or not ((route and route.any_origin) or self.sandbox.world.allows(request.origin)):
+        if request.origin is None or not ((route and route.any_origin) or self.sandbox.service.allows(request.origin)):
             return {}
         return {
             "Access-Control-Allow-Origin": request.origin,
@@ -490,7 +490,7 @@ class Guest(WebSocketHandler):
                 request.lag = sandbox.faults.lag()
         reply = await self._perform(route, request, fault)
         if route.counted:
-            sandbox.world.count(request.conversation, name or "other", request.headers.get("traceparent"))
+            sandbox.service.count(request.conversation, name or "other", request.headers.get("traceparent"))
         reply.headers.update(cors)
         return reply
 
@@ -519,18 +519,18 @@ class Guest(WebSocketHandler):
         sandbox = self.sandbox
         request = self._request()
         reply = self._refuse_host(request)
-        found = sandbox.table.door(request.path)
+        found = sandbox.table.socket_route(request.path)
         if reply is None and found is None:
             reply = error(404, f"No socket at {request.path}")
         if reply is None and found is not None:
             request.params = found[2]
             fault = sandbox.faults.upgrade()
             reply = error(fault.status, f"Fault on demand: {fault.spec}") if fault else found[0].admit(request)
-            sandbox.world.count(None, "socket")
+            sandbox.service.count(None, "socket")
         if reply is not None or found is None:
             self._write_reply(reply or error(404))
             return
-        self._face, self._asked = found[1], request
+        self._api, self._asked = found[1], request
         await super().get()
 
     def check_origin(self, origin: str) -> bool:
@@ -552,16 +552,16 @@ class Guest(WebSocketHandler):
         self.set_nodelay(True)
         protocol.stream.max_write_buffer_size = _UNSENT_LIMIT
         sandbox = self.sandbox
-        self.peer = SocketPeer(protocol, self._asked, sandbox.faults, sandbox.clock, sandbox.later, sandbox.exchange)
-        protocol.goodbye = self.peer.goodbye
+        self.peer = SocketPeer(protocol, self._asked, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch)
+        protocol.answer_close = self.peer.answer_close
         sandbox.peers.add(self.peer)
-        self._face.opened(self.peer)
+        self._api.opened(self.peer)
 
     def on_message(self, message: str | bytes) -> None:
         peer = self.peer
         if peer is None or not peer.open:
             return
-        peer.heard()
+        peer.mark_active()
         if isinstance(message, bytes):
             peer.close(1003, "Text only")
             return
@@ -569,19 +569,19 @@ class Guest(WebSocketHandler):
         if len(message) * 4 > limit and len(message.encode()) > limit:
             peer.close(1009, "Message too big")
             return
-        self.sandbox.exchange.begin()
+        self.sandbox.batch.begin()
         try:
-            self._face.heard(peer, message)
+            self._api.received(peer, message)
         except Exception:
             # What the gateway in front of the real service says when the service fails (§2.5).
             LOG.exception("a frame could not be handled")
             ids = {"connectionId": secrets.token_urlsafe(8), "requestId": secrets.token_urlsafe(8)}
             peer.send(dumps({"message": "Internal server error", **ids}))
         finally:
-            self.sandbox.exchange.end()
+            self.sandbox.batch.end()
 
     def on_close(self) -> None:
         peer, self.peer = self.peer, None
         if peer is not None:
             self.sandbox.peers.discard(peer)
-            self._face.closed(peer, peer.clean or self.close_code is not None)
+            self._api.closed(peer, peer.clean or self.close_code is not None)

@@ -1,4 +1,4 @@
-"""A world kept in one SQLite file, so that a sandbox survives its own restart (`--state`).
+"""A service kept in one SQLite file, so that a sandbox survives its own restart (`--state`).
 
 Knows: how conversations, messages, grants and files are written down. Must not know: any dialect.
 Rows are JSON: the file is the sandbox's own, and nobody queries it. All that is reported of a session is
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from guestctl.sandbox.issued_tokens import Grant, Tokens
-from guestctl.sandbox.world import Conversation, Service, StoredAttachment, StoredMessage
+from guestctl.sandbox.service_state import Conversation, Service, StoredAttachment, StoredMessage
 
 VERSION = 1
 _TABLES = """
@@ -48,7 +48,7 @@ class StoreError(Exception):
 
 
 class Store:
-    """The shelf of one world. Used by one thread; one sandbox at a time may hold a file."""
+    """The shelf of one service. Used by one thread; one sandbox at a time may hold a file."""
 
     def __init__(self, path: Path) -> None:
         """Raises StoreError."""
@@ -78,40 +78,40 @@ class Store:
         row = self._db.execute("SELECT value FROM facts WHERE name='key'").fetchone()
         return str(row[0]) if row else None
 
-    def keep_key(self, key: str) -> None:
+    def save_key(self, key: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('key', ?)", (key,))
 
-    def keep_conversation(self, conversation: Conversation) -> None:
+    def save_conversation(self, conversation: Conversation) -> None:
         record = {name: getattr(conversation, name) for name in _CONVERSATION}
         record |= {"deployment": conversation.deployment.id, "requests": dict(conversation.requests)}
         self._put("conversations", (conversation.id, json.dumps(record)))
 
-    def keep_message(self, conversation: Conversation, message: StoredMessage) -> None:
+    def save_message(self, conversation: Conversation, message: StoredMessage) -> None:
         self._put("messages", (conversation.id, message.sequence, json.dumps(asdict(message))))
 
-    def keep_grant(self, grant: Grant) -> None:
+    def save_grant(self, grant: Grant) -> None:
         self._put("grants", (grant.token, json.dumps(asdict(grant))))
 
-    def drop_grant(self, token: str) -> None:
+    def delete_grant(self, token: str) -> None:
         self._db.execute("DELETE FROM grants WHERE token=?", (token,))
 
-    def keep_attachment(self, conversation: Conversation, attachment: StoredAttachment) -> None:
+    def save_attachment(self, conversation: Conversation, attachment: StoredAttachment) -> None:
         record = asdict(attachment)
         data = record.pop("data")
         self._put("attachments", (attachment.id, conversation.id, json.dumps(record), data))
 
-    def load(self, world: Service, tokens: Tokens) -> None:
+    def load(self, service: Service, tokens: Tokens) -> None:
         """Put everything back. Raises StoreError for a file that is not ours."""
         try:
             for (text,) in self._db.execute("SELECT record FROM conversations ORDER BY rowid"):
-                world.adopt(_conversation(json.loads(text), world))
+                service.add(_conversation(json.loads(text), service))
             for owner, text in self._db.execute("SELECT conversation, record FROM messages ORDER BY 1, sequence"):
-                _append(world.conversations[owner], StoredMessage(**json.loads(text)))
+                _append(service.conversations[owner], StoredMessage(**json.loads(text)))
             for (text,) in self._db.execute("SELECT record FROM grants ORDER BY rowid"):
                 tokens.restore(Grant(**json.loads(text)))
             for owner, text, data in self._db.execute("SELECT conversation, record, data FROM attachments"):
                 attachment = StoredAttachment(**json.loads(text), data=data)
-                world.conversations[owner].attached[attachment.id] = attachment
+                service.conversations[owner].attached[attachment.id] = attachment
         except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
             raise StoreError(f"the state file cannot be read: {error}") from error
 
@@ -125,8 +125,8 @@ class Store:
         )
 
 
-def _conversation(record: dict[str, Any], world: Service) -> Conversation:
-    deployments = world.deployments
+def _conversation(record: dict[str, Any], service: Service) -> Conversation:
+    deployments = service.deployments
     deployment = deployments.get(record.pop("deployment")) or next(iter(deployments.values()))
     requests = record.pop("requests")
     conversation = Conversation(deployment=deployment, **record)

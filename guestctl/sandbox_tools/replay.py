@@ -5,13 +5,13 @@ surface. Must not know: any API's wire, the server library, the command line.
 
 The rules:
 
-- What the guest does (a request, an upgrade, a frame) is an *act*; what the service said is what
+- What the guest does (a request, an upgrade, a frame) is an *action*; what the service said is what
   follows it. A request fits one of the same method and path, an upgrade one of the same path, a
   frame one whose `action` or `type` is the same, with the same kind of event in it. Hosts, ports,
   queries, headers, texts and ids are not compared.
-- An act is matched with the first that fits behind the place reached, else the first that fits at
+- An action is matched with the first that fits behind the place reached, else the first that fits at
   all; the place is then behind that one. What the service said up to there, and from there to the
-  next act, is said. So steps may be left out, and the whole may be run again.
+  next action, is said. So steps may be left out, and the whole may be run again.
 - Ids and masked secrets that the guest made itself come back as *this* guest makes them. All else is
   said as recorded, but for the service's own address and for moments of expiry, which are as far off
   as they were.
@@ -34,10 +34,10 @@ from guestctl.sandbox.interfaces import Api, Peer, Route, ServerReply, ServerReq
 
 if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
+    from guestctl.sandbox.service_state import Conversation, Service, StoredMessage
     from guestctl.sandbox.settings import SandboxOptions
-    from guestctl.sandbox.world import Conversation, Service, StoredMessage
 
-ActKind = Literal["request", "upgrade", "frame"]
+ActionKind = Literal["request", "upgrade", "frame"]
 
 _ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
 _MADE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
@@ -48,10 +48,10 @@ _HEADERS = ("content-type", "retry-after", "location", "www-authenticate")
 
 
 @dataclass(slots=True)
-class Act:
+class GuestAction:
     """Something the guest did. `socket` counts the trace's sockets; `status` is the answer's, when there was one."""
 
-    kind: ActKind
+    kind: ActionKind
     what: str
     seconds: float
     said: Any = None
@@ -63,7 +63,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ServiceFrame:
     """Something the service said on a socket by itself: a frame, or with `code` a close."""
 
     socket: int
@@ -73,29 +73,29 @@ class Word:
 
 
 @dataclass(slots=True)
-class Recording:
+class RecordedTrace:
     """A trace, read. `began` in epoch seconds; `bases` are the addresses the service had."""
 
-    events: list[Act | Word] = field(default_factory=list)
+    events: list[GuestAction | ServiceFrame] = field(default_factory=list)
     began: float = 0.0
     bases: set[str] = field(default_factory=set)
 
     @property
-    def acts(self) -> list[Act]:
-        return [event for event in self.events if isinstance(event, Act)]
+    def actions(self) -> list[GuestAction]:
+        return [event for event in self.events if isinstance(event, GuestAction)]
 
 
-def load(paths: Sequence[Path]) -> Recording:
+def load(paths: Sequence[Path]) -> RecordedTrace:
     """Traces, one after the other. Raises UsageError naming file and line of what is no trace."""
-    found, sockets = Recording(), 0
+    found, sockets = RecordedTrace(), 0
     for path in paths:
         sockets = _read(path, found, sockets)
-    if not found.acts:
+    if not found.actions:
         raise UsageError(f"{', '.join(map(str, paths))}: nothing was exchanged in it")
     return found
 
 
-def _read(path: Path, into: Recording, sockets: int) -> int:
+def _read(path: Path, into: RecordedTrace, sockets: int) -> int:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as failure:
@@ -111,34 +111,36 @@ def _read(path: Path, into: Recording, sockets: int) -> int:
     return sockets
 
 
-def _take(entry: Mapping[str, Any], seconds: float, into: Recording, sockets: int) -> int:
+def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets: int) -> int:
     kind = entry["kind"]
     if kind == "request" and entry.get("route") != "admin":
         parts = urlsplit(entry["url"])
         into.bases.add(f"{parts.scheme}://{parts.netloc}")
         what = f"{entry['method']} {pattern_of(parts.path)}"
-        into.events.append(Act("request", what, seconds, _json(entry.get("body")), parts.path))
+        into.events.append(GuestAction("request", what, seconds, _json(entry.get("body")), parts.path))
     elif kind == "response" and entry.get("route") != "admin":
         what = f"{entry['method']} {pattern_of(urlsplit(entry['url']).path)}"
-        for act in into.acts:
-            if act.kind == "request" and act.what == what and act.status is None:
-                act.status, act.headers, act.body = int(entry["status"]), entry["headers"], entry["body"] or ""
+        for action in into.actions:
+            if action.kind == "request" and action.what == what and action.status is None:
+                action.status, action.headers, action.body = int(entry["status"]), entry["headers"], entry["body"] or ""
                 break
     elif kind == "connect":
         sockets += 1
         parts = urlsplit(entry["url"])
         into.bases.add(f"{parts.scheme}://{parts.netloc}")
-        into.events.append(Act("upgrade", pattern_of(parts.path), seconds, path=parts.path, socket=sockets))
+        into.events.append(GuestAction("upgrade", pattern_of(parts.path), seconds, path=parts.path, socket=sockets))
     elif kind == "upgrade":
-        (upgrade,) = [act for act in into.acts if act.kind == "upgrade"][-1:]
+        (upgrade,) = [action for action in into.actions if action.kind == "upgrade"][-1:]
         upgrade.status, upgrade.headers, upgrade.body = int(entry["status"]), entry["headers"], entry["body"] or ""
     elif kind == "frame_out":
         said = _json(entry["text"])
-        into.events.append(Act("frame", kind_of(said), seconds, said, socket=sockets))
+        into.events.append(GuestAction("frame", kind_of(said), seconds, said, socket=sockets))
     elif kind == "frame_in":
-        into.events.append(Word(sockets, seconds, str(entry["text"])))
+        into.events.append(ServiceFrame(sockets, seconds, str(entry["text"])))
     elif kind == "close" and entry.get("direction") == "in":
-        into.events.append(Word(sockets, seconds, str(entry.get("reason") or ""), int(entry.get("code") or 1005)))
+        into.events.append(
+            ServiceFrame(sockets, seconds, str(entry.get("reason") or ""), int(entry.get("code") or 1005))
+        )
     return sockets
 
 
@@ -166,34 +168,38 @@ def kind_of(said: Any) -> str:
     return "/".join(str(name) for name in named if isinstance(name, str))
 
 
-class RecordedConversation:
-    """The place reached in a recording, and what this guest calls what that one made."""
+class ReplayState:
+    """The place reached in a trace, and what this guest calls what that one made."""
 
-    def __init__(self, recording: Recording, now: Callable[[], float]) -> None:
-        self._recording = recording
+    def __init__(self, trace: RecordedTrace, now: Callable[[], float]) -> None:
+        self._trace = trace
         self._now = now
         self._at = 0
         self._names: dict[str, str] = {}
-        self._shift = now() - recording.began
+        self._shift = now() - trace.began
 
-    def match(self, kind: ActKind, what: str) -> tuple[Act, list[Word]] | None:
-        """The recorded act this one is, and what the service said between the place reached and it."""
-        events = self._recording.events
+    def match(self, kind: ActionKind, what: str) -> tuple[GuestAction, list[ServiceFrame]] | None:
+        """The recorded action this one is, and what the service said between the place reached and it."""
+        events = self._trace.events
         for begin in (self._at, 0):
             for index in range(begin, len(events)):
                 event = events[index]
-                if isinstance(event, Act) and event.kind == kind and event.what == what:
-                    skipped = [e for e in events[self._at : index] if isinstance(e, Word)] if begin == self._at else []
+                if isinstance(event, GuestAction) and event.kind == kind and event.what == what:
+                    skipped = (
+                        [e for e in events[self._at : index] if isinstance(e, ServiceFrame)]
+                        if begin == self._at
+                        else []
+                    )
                     self._at = index + 1
                     return event, skipped
         return None
 
-    def follows(self) -> Iterator[Word]:
-        """What the service said from the place reached to the next act; the place moves along."""
-        events = self._recording.events
+    def next_frames(self) -> Iterator[ServiceFrame]:
+        """What the service said from the place reached to the next action; the place moves along."""
+        events = self._trace.events
         while self._at < len(events):
             event = events[self._at]
-            if isinstance(event, Act):
+            if isinstance(event, GuestAction):
                 return
             self._at += 1
             yield event
@@ -214,7 +220,7 @@ class RecordedConversation:
             if one != other and _ID.fullmatch(one):
                 self._names[one] = other
 
-    def spoken(self, text: str, base: str, socket_base: str) -> str:
+    def rewrite(self, text: str, base: str, socket_base: str) -> str:
         """A recorded body or frame as it is said to this guest, by the service at these addresses."""
         value = _json(text)
         if value is None or isinstance(value, (str, int, float)):
@@ -234,7 +240,7 @@ class RecordedConversation:
     def _renamed(self, text: str, base: str, socket_base: str) -> str:
         if text in self._names:
             return self._names[text]
-        for known in self._recording.bases:
+        for known in self._trace.bases:
             ours = socket_base if known.startswith("ws") else base
             text = text.replace(known, ours)
         return text
@@ -250,7 +256,7 @@ class RecordedConversation:
 
 
 @dataclass(slots=True)
-class _Seat:
+class _ReplaySocket:
     """What an open socket replays: the recorded socket, and the addresses its guest used."""
 
     socket: int
@@ -258,111 +264,111 @@ class _Seat:
     socket_base: str
 
 
-class ReplayFace:
-    """The recording as a face of a sandbox: it serves the recorded addresses and nothing else.
+class ReplayApi:
+    """The trace as a api of a sandbox: it serves the recorded addresses and nothing else.
 
-    `pace`: keep the pauses as they were; else what follows an act is said at once.
+    `pace`: keep the pauses as they were; else what follows an action is said at once.
     """
 
-    api = "replay"
+    name = "replay"
 
-    def __init__(self, recording: Recording, world: Service, *, pace: bool = False) -> None:
-        self._recording = recording
-        self._world = world
+    def __init__(self, trace: RecordedTrace, service: Service, *, pace: bool = False) -> None:
+        self._trace = trace
+        self._service = service
         self._pace = pace
-        self._script = RecordedConversation(recording, world.clock.now)
+        self._state = ReplayState(trace, service.clock.now)
         self._peers: dict[int, Peer] = {}
-        self._admitted: _Seat | None = None
+        self._admitted: _ReplaySocket | None = None
 
     # --- what is served ---
 
     def routes(self) -> Sequence[Route]:
-        found = dict.fromkeys(act.what for act in self._recording.acts if act.kind == "request")
+        found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "request")
         pairs = [what.split(" ", 1) for what in found]
         return [Route(method, path, None, self._answer, any_origin=True, large=True) for method, path in pairs]
 
-    def doors(self) -> Sequence[SocketRoute]:
-        found = dict.fromkeys(act.what for act in self._recording.acts if act.kind == "upgrade")
+    def socket_routes(self) -> Sequence[SocketRoute]:
+        found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "upgrade")
         return [SocketRoute(pattern, self._admit) for pattern in found]
 
     # --- requests ---
 
     def _answer(self, request: ServerRequest) -> ServerReply:
-        found = self._script.match("request", f"{request.method} {pattern_of(request.path)}")
+        found = self._state.match("request", f"{request.method} {pattern_of(request.path)}")
         if found is None:
             return error(404, "the trace has no such request")
-        act, skipped = found
-        self._script.learn_path(act.path, request.path)
-        self._script.learn(act.said, _json(request.body))
-        self._utter(skipped, act.seconds)
-        self._world.later(0.0, lambda: self._utter(self._script.follows(), act.seconds))
-        if act.status is None:
+        action, skipped = found
+        self._state.learn_path(action.path, request.path)
+        self._state.learn(action.said, _json(request.body))
+        self._send_all(skipped, action.seconds)
+        self._service.later(0.0, lambda: self._send_all(self._state.next_frames(), action.seconds))
+        if action.status is None:
             return error(504, "the trace has no answer to this request: the connection broke")
-        headers = {name.title(): act.headers[name] for name in _HEADERS if name in act.headers}
+        headers = {name.title(): action.headers[name] for name in _HEADERS if name in action.headers}
         return ServerReply(
-            act.status, self._script.spoken(act.body, request.base, request.socket_base).encode(), headers
+            action.status, self._state.rewrite(action.body, request.base, request.socket_base).encode(), headers
         )
 
     # --- sockets ---
 
     def _admit(self, request: ServerRequest) -> ServerReply | None:
-        found = self._script.match("upgrade", pattern_of(request.path))
+        found = self._state.match("upgrade", pattern_of(request.path))
         if found is None:
             return error(404, "the trace has no such socket")
-        act, skipped = found
-        self._script.learn_path(act.path, request.path)
-        self._utter(skipped, act.seconds)
-        self._admitted = _Seat(act.socket, request.base, request.socket_base)
-        if act.status == 101:
+        action, skipped = found
+        self._state.learn_path(action.path, request.path)
+        self._send_all(skipped, action.seconds)
+        self._admitted = _ReplaySocket(action.socket, request.base, request.socket_base)
+        if action.status == 101:
             return None
-        if act.status is None:
+        if action.status is None:
             return error(504, "the trace has no answer to this upgrade: the connection broke")
-        headers = {name.title(): act.headers[name] for name in _HEADERS if name in act.headers}
-        return ServerReply(act.status, act.body.encode(), headers)
+        headers = {name.title(): action.headers[name] for name in _HEADERS if name in action.headers}
+        return ServerReply(action.status, action.body.encode(), headers)
 
     def opened(self, peer: Peer) -> None:
         assert self._admitted is not None
-        peer.note, self._admitted = self._admitted, None
-        self._peers[peer.note.socket] = peer
-        self._utter(self._script.follows())
+        peer.state, self._admitted = self._admitted, None
+        self._peers[peer.state.socket] = peer
+        self._send_all(self._state.next_frames())
 
-    def heard(self, peer: Peer, text: str) -> None:
+    def received(self, peer: Peer, text: str) -> None:
         said = _json(text)
-        found = self._script.match("frame", kind_of(said))
+        found = self._state.match("frame", kind_of(said))
         if found is None:
             return
-        act, skipped = found
+        action, skipped = found
         # A socket goes on as the recorded one it has come to be.
-        self._peers[act.socket] = peer
-        self._script.learn(act.said, said)
-        self._utter(skipped, act.seconds)
-        self._utter(self._script.follows(), act.seconds)
+        self._peers[action.socket] = peer
+        self._state.learn(action.said, said)
+        self._send_all(skipped, action.seconds)
+        self._send_all(self._state.next_frames(), action.seconds)
 
     def closed(self, peer: Peer, clean: bool) -> None:
         self._peers = {socket: other for socket, other in self._peers.items() if other is not peer}
 
-    def _utter(self, words: Iterable[Word], since: float | None = None) -> None:
-        for word in list(words):
-            since = word.seconds if since is None else since
-            wait = max(0.0, word.seconds - since) if self._pace else 0.0
+    def _send_all(self, frames: Iterable[ServiceFrame], since: float | None = None) -> None:
+        for frame in list(frames):
+            since = frame.seconds if since is None else since
+            wait = max(0.0, frame.seconds - since) if self._pace else 0.0
             if wait > 0:
-                self._world.later(wait, lambda word=word: self._say(word))  # type: ignore[misc]
+                self._service.later(wait, lambda frame=frame: self._say(frame))  # type: ignore[misc]
             else:
-                self._say(word)
+                self._say(frame)
 
-    def _say(self, word: Word) -> None:
-        peer = self._peers.get(word.socket)
+    def _say(self, frame: ServiceFrame) -> None:
+        peer = self._peers.get(frame.socket)
         if peer is None or not peer.open:
             return
-        if word.code is not None:
-            peer.close(word.code, word.text if word.code not in {1005, 1006} else "")
+        if frame.code is not None:
+            peer.close(frame.code, frame.text if frame.code not in {1005, 1006} else "")
             return
-        seat: _Seat = peer.note
-        peer.send(self._script.spoken(word.text, seat.base, seat.socket_base))
+        socket_state: _ReplaySocket = peer.state
+        peer.send(self._state.rewrite(frame.text, socket_state.base, socket_state.socket_base))
 
-    # --- what a sandbox's own control room asks of a face: there is no conversation to ask it for ---
+    # --- what a sandbox's own control room asks of a api: there is no conversation to ask it for ---
 
-    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
+    def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
 
     def typing(self, conversation: Conversation, role: Any, name: str | None, millis: int) -> None: ...
 
@@ -375,26 +381,26 @@ class ReplayFace:
     def pushed(self, conversation: Conversation, frame: str) -> None: ...
 
 
-def faces(recording: Recording, *, pace: bool = False) -> Callable[[Service, Faults, SandboxOptions], list[Api]]:
+def replay_apis(trace: RecordedTrace, *, pace: bool = False) -> Callable[[Service, Faults, SandboxOptions], list[Api]]:
     """What a sandbox builds instead of the APIs."""
-    return lambda world, faults, options: [ReplayFace(recording, world, pace=pace)]
+    return lambda service, faults, options: [ReplayApi(trace, service, pace=pace)]
 
 
-def apis_of(recording: Recording) -> list[str]:
+def apis_of(trace: RecordedTrace) -> list[str]:
     """The APIs that could have spoken this: each has every address of it."""
     from guestctl.dialects import NAMES
     from guestctl.dialects.addresses import places_of
 
     common: set[str] = set(NAMES)
-    for act in recording.acts:
-        if act.kind != "frame":
-            fitting = {place.api for place in places_of(f"http://replay{act.path}")}
+    for action in trace.actions:
+        if action.kind != "frame":
+            fitting = {place.api for place in places_of(f"http://replay{action.path}")}
             common &= fitting or common
     return [name for name in NAMES if name in common]
 
 
 def _json(text: Any) -> Any:
-    """The JSON an act or answer holds; None for anything else."""
+    """The JSON an action or answer holds; None for anything else."""
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):

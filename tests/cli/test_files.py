@@ -17,8 +17,8 @@ import pytest
 
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.service_state import StoredAttachment
 from guestctl.sandbox.settings import SandboxOptions
-from guestctl.sandbox.world import StoredAttachment
 from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def mine(front: Front) -> dict[str, Any]:
 
 
 def attached(sandbox: Sandbox, front: Front) -> list[StoredAttachment]:
-    return list(sandbox.world.conversations[mine(front)["id"]].attached.values())
+    return list(sandbox.service.conversations[mine(front)["id"]].attached.values())
 
 
 # --- sending ---

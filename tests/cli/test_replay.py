@@ -24,15 +24,15 @@ from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox_tools.replay import (
-    Act,
-    RecordedConversation,
-    Recording,
-    Word,
+    GuestAction,
+    RecordedTrace,
+    ReplayState,
+    ServiceFrame,
     apis_of,
-    faces,
     kind_of,
     load,
     pattern_of,
+    replay_apis,
 )
 from tests.cli.conftest import Front
 
@@ -52,7 +52,7 @@ def replayed(tmp_path: Path) -> Callable[[Path], Any]:
 
     @contextmanager
     def serve(path: Path, *, pace: bool = False) -> Iterator[Front]:
-        with running(SandboxOptions(fast=True), faces=faces(load([path]), pace=pace)) as sandbox:
+        with running(SandboxOptions(fast=True), apis=replay_apis(load([path]), pace=pace)) as sandbox:
             environ = {
                 "GUESTCTL_PROFILE": "sandbox",
                 "GUESTCTL_SANDBOX_URL": sandbox.url,
@@ -223,21 +223,21 @@ def test_nothing_to_replay(alone: Front) -> None:
 # --- the rules ---
 
 
-def script(*events: Act | Word) -> RecordedConversation:
-    recording = Recording(list(events), began=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
-    return RecordedConversation(recording, lambda: 1500.0)
+def script(*events: GuestAction | ServiceFrame) -> ReplayState:
+    recording = RecordedTrace(list(events), began=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
+    return ReplayState(recording, lambda: 1500.0)
 
 
 def test_an_act_is_matched_forward_and_else_from_the_start() -> None:
-    one, two = Act("frame", "a", 0.0), Act("frame", "b", 2.0)
-    found = script(one, Word(1, 1.0, "after a"), two, Word(1, 3.0, "after b"))
+    one, two = GuestAction("frame", "a", 0.0), GuestAction("frame", "b", 2.0)
+    found = script(one, ServiceFrame(1, 1.0, "after a"), two, ServiceFrame(1, 3.0, "after b"))
     assert found.match("frame", "a") == (one, [])
     # b comes: what the service said before it is owed.
-    assert found.match("frame", "b") == (two, [Word(1, 1.0, "after a")])
-    assert [word.text for word in found.follows()] == ["after b"]
+    assert found.match("frame", "b") == (two, [ServiceFrame(1, 1.0, "after a")])
+    assert [frame.text for frame in found.next_frames()] == ["after b"]
     assert found.match("frame", "c") is None
     assert found.match("frame", "a") == (one, [])
-    assert [word.text for word in found.follows()] == ["after a"]
+    assert [frame.text for frame in found.next_frames()] == ["after a"]
 
 
 def test_what_this_guest_made_comes_back_as_its_own() -> None:
@@ -246,14 +246,16 @@ def test_what_this_guest_made_comes_back_as_its_own() -> None:
     found.learn(
         {"tracingId": made, "token": "***0123abcd", "text": "hi"}, {"tracingId": "t", "token": "s", "text": "x"}
     )
-    said = json.loads(found.spoken(json.dumps({"id": made, "of": ["***0123abcd"], "text": "hi"}), "http://h", "ws://h"))
+    said = json.loads(
+        found.rewrite(json.dumps({"id": made, "of": ["***0123abcd"], "text": "hi"}), "http://h", "ws://h")
+    )
     assert said == {"id": "t", "of": ["s"], "text": "hi"}
 
 
 def test_addresses_and_expiry_are_moved() -> None:
     body = {"url": "https://api.x.example/a", "socket": "wss://ws.x.example/v1", "exp": 1060, "time": 1060}
     body |= {"expirationDate": 1060000000000, "expiresAt": "1970-01-01T00:17:40.000Z"}
-    said = json.loads(script().spoken(json.dumps(body), "http://here", "ws://here"))
+    said = json.loads(script().rewrite(json.dumps(body), "http://here", "ws://here"))
     assert (said["url"], said["socket"]) == ("http://here/a", "ws://here/v1")
     assert (said["exp"], said["time"], said["expirationDate"]) == (1560, 1060, 1060000500000)
     assert epoch_of(said["expiresAt"]) == 1560.0

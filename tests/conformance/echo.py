@@ -87,10 +87,10 @@ def converse(url: str, *, echo: bool) -> list[str]:
 
 
 class EchoSandbox(Sandbox):
-    """The sandbox's engine with one face, which says again what it hears."""
+    """The sandbox's engine with one API, which echoes every message."""
 
     def __init__(self) -> None:
-        super().__init__(faces=lambda *_: [_Echo()], frame_limit=LARGE, message_limit=LARGE)
+        super().__init__(apis=lambda *_: [_Echo()], frame_limit=LARGE, message_limit=LARGE)
 
     def _application(self) -> Application:
         return Application([(r".*", _EchoGuest, {"sandbox": self})])
@@ -112,22 +112,22 @@ class _EchoGuest(Guest):
 
 
 class _Echo:
-    api = "echo"
+    name = "echo"
 
     def routes(self) -> Sequence[Route]:
         return ()
 
-    def doors(self) -> Sequence[SocketRoute]:
+    def socket_routes(self) -> Sequence[SocketRoute]:
         return (SocketRoute("/", lambda request: None),)
 
     def opened(self, peer: Peer) -> None:
         pass
 
-    def heard(self, peer: Peer, text: str) -> None:
+    def received(self, peer: Peer, text: str) -> None:
         peer.send(text)
 
     def closed(self, peer: Peer, clean: bool) -> None:
         pass
 
-    def stored(self, *_: Any) -> None:
+    def message_stored(self, *_: Any) -> None:
         raise AssertionError("nothing is stored here")

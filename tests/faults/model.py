@@ -36,8 +36,8 @@ from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.capabilities import Rate
 from guestctl.sandbox.apis import guest_sessions
 from guestctl.sandbox.server import Sandbox
-from guestctl.sandbox.world import Conversation
-from guestctl.sandbox.world import StoredMessage as Stored
+from guestctl.sandbox.service_state import Conversation
+from guestctl.sandbox.service_state import StoredMessage as Stored
 from guestctl.storage.state import OutboxRow, State
 from tests.faults.proxy import Proxy
 from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step
@@ -206,8 +206,8 @@ class Scene:
 
     def expire_token(self) -> None:
         def expire() -> None:
-            for conversation in tuple(self.sandbox.world.conversations.values()):
-                self.sandbox.world.expire_token(conversation)
+            for conversation in tuple(self.sandbox.service.conversations.values()):
+                self.sandbox.service.expire_token(conversation)
 
         self.sandbox.call(expire)
 

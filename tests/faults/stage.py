@@ -29,7 +29,7 @@ from guestctl.core.wire import Frame, HttpResponse, Request
 from guestctl.sandbox.interfaces import Api, ServerReply, ServerRequest, error
 from guestctl.sandbox.peer import SocketPeer
 from guestctl.sandbox.server import Guest, Sandbox
-from guestctl.sandbox.world import Conversation, StoredMessage
+from guestctl.sandbox.service_state import Conversation, StoredMessage
 from guestctl.transport.frame_reader import Close, Frames
 from guestctl.transport.http import _body
 from guestctl.transport.network import Observer
@@ -112,8 +112,8 @@ class _Still(Sandbox):
     def __init__(self, time: Time, **settings: Any) -> None:
         super().__init__(clock=time, **settings)
         self._time = time
-        self.exchange.unsent = _InOrder()
-        self._furnish(None)
+        self.batch.unsent = _InOrder()
+        self._build_service(None)
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         self._time.later(seconds, what)
@@ -213,19 +213,19 @@ class Stage(Scene):
         if self.is_down:
             raise NetworkError("connection refused", code="network.connect")
         request = _request("GET", url, headers, b"")
-        found = self.sandbox.table.door(request.path)
+        found = self.sandbox.table.socket_route(request.path)
         assert found is not None, url
-        door, face, request.params = found
+        door, api, request.params = found
         fault = self.sandbox.faults.upgrade()
         refusal = error(fault.status, f"Fault on demand: {fault.spec}") if fault else door.admit(request)
-        self.sandbox.world.count(None, "socket")
+        self.sandbox.service.count(None, "socket")
         self.time.sleep(LATENCY)
         _tell(observer, "upgrade")
         if refusal is not None:
             self.run.struck["refuse"] += fault is not None
             head = {name.lower(): value for name, value in refusal.headers.items()}
             raise Refusal(refusal.status, head, refusal.body.decode()[:2048])
-        socket = StageSocket(self, who, request, face, observer)
+        socket = StageSocket(self, who, request, api, observer)
         self.sockets.append(socket)
         return socket
 
@@ -339,7 +339,7 @@ class StageSocket:
     `forsaken`: the guest is gone; `left`: and the service knows it.
     """
 
-    def __init__(self, stage: Stage, who: str, request: ServerRequest, face: Api, observer: Observer | None) -> None:
+    def __init__(self, stage: Stage, who: str, request: ServerRequest, api: Api, observer: Observer | None) -> None:
         self.who = who
         self.left = self.forsaken = False
         self._stage, self._time, self._observer = stage, stage.time, observer
@@ -351,13 +351,13 @@ class StageSocket:
         self.heard_at = self._time.monotonic()
         sandbox = stage.sandbox
         guest = Guest.__new__(Guest)
-        guest.sandbox, guest._face, guest.close_code = sandbox, face, None
+        guest.sandbox, guest._api, guest.close_code = sandbox, api, None
         line = _Line(self)
-        self.peer = SocketPeer(line, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.exchange)
+        self.peer = SocketPeer(line, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch)
         guest.peer = self.peer
         self._guest = guest
         sandbox.peers.add(self.peer)
-        face.opened(self.peer)
+        api.opened(self.peer)
 
     # --- the way ---
 

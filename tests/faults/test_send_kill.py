@@ -35,9 +35,9 @@ def interrupted(shell: Shell, random: Random, how: signal.Signals, number: int) 
     key = str(uuid.UUID(int=random.getrandbits(128), version=4))
     process = shell.start("send", f"guest {number}", "--id", key, "-o", "json")
     if random.random() < 0.8:
-        attached, until = shell.sandbox.call(lambda: sum(shell.sandbox.world.requests.values())), time.monotonic() + 5
+        attached, until = shell.sandbox.call(lambda: sum(shell.sandbox.service.requests.values())), time.monotonic() + 5
         while time.monotonic() < until and process.poll() is None:
-            if shell.sandbox.call(lambda: sum(shell.sandbox.world.requests.values())) > attached:
+            if shell.sandbox.call(lambda: sum(shell.sandbox.service.requests.values())) > attached:
                 break
             time.sleep(0.001)
         time.sleep(random.uniform(0.0, 0.08))

@@ -41,7 +41,7 @@ def test_twenty_commands_leave_the_listener_its_place(enter: Enter) -> None:
     shell = enter("web-messaging")
     listener = shell.start("listen", "-o", "jsonl", "--max", str(2 * SENDING))
     until = time.monotonic() + 20
-    while not shell.sandbox.world.requests["history"] and time.monotonic() < until:
+    while not shell.sandbox.service.requests["history"] and time.monotonic() < until:
         time.sleep(0.01)
     with counted(shell) as sockets:
         commands = [

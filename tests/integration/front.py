@@ -192,9 +192,9 @@ class Room:
         """The agent says many things at once, to the only session, of which nobody is told."""
 
         def each() -> None:
-            (conversation,) = self.sandbox.world.conversations.values()
+            (conversation,) = self.sandbox.service.conversations.values()
             for text in texts:
-                self.sandbox.world.say(conversation, text, tell=False)
+                self.sandbox.service.send(conversation, text, notify=False)
 
         self.sandbox.call(each)
 

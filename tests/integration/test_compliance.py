@@ -18,7 +18,7 @@ from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.capabilities import Ability
 from guestctl.sandbox.server import Sandbox
-from guestctl.sandbox.world import StoredMessage as Stored
+from guestctl.sandbox.service_state import StoredMessage as Stored
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, Hurried, Record, Room, able, check, check_lacking, listen, messages, texts
 
@@ -441,7 +441,7 @@ def test_listen_cursor_where_history_is_behind(talking: Guest, room: Room, noted
     listen(talking, "--cursor", str(cursor), "--max", "4")
     if noted != "as it is":
         cursor.write_text(json.dumps({"after": json.loads(cursor.read_text())["after"]}))
-    (conversation,) = room.sandbox.world.conversations.values()
+    (conversation,) = room.sandbox.service.conversations.values()
     room.sandbox.call(lambda: age(conversation.messages, first=2))
     room.faults("lag:ms=60000,times=2")
     assert texts(listen(talking, "--cursor", str(cursor), "--idle", "200ms")) == []
@@ -692,7 +692,7 @@ def test_tokens_kept_in_memory(guest: Guest, room: Room, sandbox: Sandbox) -> No
         assert room.texts("inbound") == ["hi"]
         assert texts(guest.ok("history", **memory)) == ["hi", "echo: hi"]
     assert guest.ok("ask", "still?", **memory).out == "echo: still?\n"
-    issued = [grant.token.encode() for grant in sandbox.world.tokens._table.values()]
+    issued = [grant.token.encode() for grant in sandbox.service.tokens._table.values()]
     state = b"".join(f.read_bytes() for f in Path(guest.environ["GUESTCTL_STATE"]).rglob("*") if f.is_file())
     assert b"sandbox" in state
     assert not [token for token in issued if token in state]

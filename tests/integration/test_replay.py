@@ -21,9 +21,9 @@ def test_what_the_open_socket_heard_before_the_replay_is_not_shown_after_it() ->
         with State.open(None, SystemClock()) as state, Client(profile, state=state) as client:
             client.create()
             client.send("hello", wait=True)
-            (conversation,) = sandbox.world.conversations.values()
+            (conversation,) = sandbox.service.conversations.values()
             for number in range(20):
-                sandbox.call(partial(sandbox.world.say, conversation, f"said {number}"))
+                sandbox.call(partial(sandbox.service.send, conversation, f"said {number}"))
             shown: list[str] = []
             with closing(client.listen(replay=5, wake=lambda: 0.05)) as events:
                 idle = 0

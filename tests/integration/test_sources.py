@@ -270,7 +270,7 @@ def test_catching_up_by_number(talking: Guest, room: Room) -> None:
 @of("external-contacts")
 def test_known_by_an_address(guest: Guest, sandbox: Sandbox) -> None:
     guest.ok("session", "create", "--email", "ann@shop.example")
-    assert [c.notes["address"] for c in sandbox.world.conversations.values()] == ["email:ann@shop.example"]
+    assert [c.notes["address"] for c in sandbox.service.conversations.values()] == ["email:ann@shop.example"]
     check(guest("session", "create", "--email", "nobody"), 3, "service.refused", "e-mail")
 
 
@@ -307,8 +307,8 @@ def test_typing_both_ways(talking: Guest, room: Room, sandbox: Sandbox) -> None:
 
     def agent_types() -> None:
         def types() -> None:
-            (conversation,) = sandbox.world.conversations.values()
-            sandbox.world.faces[conversation.api].typing(conversation, "agent", None, 5000)
+            (conversation,) = sandbox.service.conversations.values()
+            sandbox.service.apis[conversation.api].typing(conversation, "agent", None, 5000)
 
         sandbox.call(types)
         room.push("hello")
@@ -590,7 +590,7 @@ def test_the_client_s_secret_is_never_shown(sandbox: Sandbox, guest: Guest) -> N
         result = guest.ok(*command, **shop)
         everything += result.out + result.err
     everything += trace.read_text()
-    (oauth,) = [g for g in sandbox.world.tokens._table.values() if g.kind == "oauth"]
+    (oauth,) = [g for g in sandbox.service.tokens._table.values() if g.kind == "oauth"]
     for secret in (CLIENT_SECRET, oauth.token, guest.ok("session", "show", "--show-token", **shop).record["token"]):
         assert secret not in everything
     guest.ok("session", "forget", "default", **shop)
@@ -891,7 +891,7 @@ def test_tokens_that_are_never_written(guest: Guest, room: Room, sandbox: Sandbo
     guest.ok("send", "hi", **memory)
     assert texts(guest.ok("history", **memory)) == ["hi", "echo: hi"]
     assert guest.ok("session", "show", "--show-token", **memory).record["token"] is None
-    issued = [grant.token.encode() for grant in sandbox.world.tokens._table.values()]
+    issued = [grant.token.encode() for grant in sandbox.service.tokens._table.values()]
     assert len(issued) >= 4
     written = b"".join(f.read_bytes() for f in Path(guest.environ["GUESTCTL_STATE"]).rglob("*") if f.is_file())
     assert b"default" in written

@@ -200,7 +200,7 @@ def test_no_token(sandbox: Sandbox, kind: Kind) -> None:
 
 @everybody
 def test_nobody_there(sandbox: Sandbox, kind: Kind) -> None:
-    """Also for another family's conversation: faces do not see each other's."""
+    """Also for another family's conversation: apis do not see each other's."""
     guest = kind(sandbox)
     others = [other(sandbox) for other in EVERYBODY if other is not kind]
     for where in ("11111111-2222-4333-8444-555555555555", *(other.id or other.guest for other in others)):

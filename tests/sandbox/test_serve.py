@@ -34,7 +34,7 @@ from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.serve import serve
 found = []
 options = SandboxOptions(**eval(sys.argv[1]))
-code = serve(options, out=sys.stdout, ready_json=True, typed=sys.stdin, on_ready=found.append)
+code = serve(options, out=sys.stdout, ready_json=True, agent_in=sys.stdin, on_ready=found.append)
 assert set(found[0]) >= {"url", "admin_key"}
 sys.exit(code)
 """

@@ -284,9 +284,9 @@ def test_who_does_not_read_is_cut_off(make: Make, join: Join) -> None:
     (session,) = Control(sandbox).sessions()
 
     def shout() -> int:
-        conversation = sandbox.world.conversations[session["id"]]
+        conversation = sandbox.service.conversations[session["id"]]
         for _ in range(80):
-            sandbox.world.say(conversation, "x" * 1_000_000)
+            sandbox.service.send(conversation, "x" * 1_000_000)
         return len(conversation.observers)
 
     sandbox.call(shout)

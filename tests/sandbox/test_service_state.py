@@ -1,4 +1,4 @@
-"""The world alone: no sockets, no threads, time by hand."""
+"""The service alone: no sockets, no threads, time by hand."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import pytest
 from guestctl.core.clock import epoch_of
 from guestctl.sandbox.bot.bots import BotAction, EchoBot
 from guestctl.sandbox.issued_tokens import Tokens
-from guestctl.sandbox.store import Store, StoreError
-from guestctl.sandbox.world import (
+from guestctl.sandbox.service_state import (
     Bucket,
     Conversation,
     SandboxDeployment,
@@ -28,6 +27,7 @@ from guestctl.sandbox.world import (
     attributes_size,
     origin_host,
 )
+from guestctl.sandbox.store import Store, StoreError
 from tests.sandbox.stranger import HandClock
 
 
@@ -51,12 +51,12 @@ class Timers:
 
 
 class Notebook:
-    """A face that writes down what it is told."""
+    """A api that writes down what it is told."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
 
-    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
+    def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
         self.heard.append((message.role, message.text, cause))
 
     def typing(self, conversation: Conversation, role: str, name: str | None, millis: int) -> None:
@@ -94,15 +94,15 @@ class Script(EchoBot):
 def build(clock: HandClock, bot: Any = None, **settings: Any) -> tuple[Service, Notebook, Timers]:
     timers, notebook = Timers(clock), Notebook()
     settings = {"tokens": Tokens(clock), **settings}
-    world = Service(clock=clock, later=timers, bot=bot or EchoBot(0.03), **settings)
-    world.faces["x"] = notebook
-    return world, notebook, timers
+    service = Service(clock=clock, later=timers, bot=bot or EchoBot(0.03), **settings)
+    service.apis["x"] = notebook
+    return service, notebook, timers
 
 
 def test_a_message_is_stored_then_told_then_answered(hand_clock: HandClock) -> None:
-    world, notebook, timers = build(hand_clock)
-    conversation = world.open("x")
-    message = world.guest_says(conversation, "hi", key="k", cause="why")
+    service, notebook, timers = build(hand_clock)
+    conversation = service.open("x")
+    message = service.receive(conversation, "hi", key="k", cause="why")
     assert notebook.heard == [("guest", "hi", "why")]
     timers.advance(0.02)
     assert len(conversation.messages) == 1
@@ -115,10 +115,10 @@ def test_a_message_is_stored_then_told_then_answered(hand_clock: HandClock) -> N
 
 
 def test_times_rise_while_the_clock_stands_or_jumps_back(hand_clock: HandClock) -> None:
-    world, _, _ = build(hand_clock)
-    conversation = world.open("x")
+    service, _, _ = build(hand_clock)
+    conversation = service.open("x")
     for number in range(1500):
-        world.say(conversation, str(number))
+        service.send(conversation, str(number))
         if number == 700:
             hand_clock.advance(-10)
     millis = [m.millis for m in conversation.messages]
@@ -134,9 +134,9 @@ def test_bot_actions_follow_one_another(hand_clock: HandClock) -> None:
         BotAction("message", 0.5, "two"),
         BotAction("disconnect", 0.5),
     )
-    world, notebook, timers = build(hand_clock, bot)
-    conversation = world.open("x", attributes={"plan": "gold"})
-    world.guest_says(conversation, "", prompt="Label", payload="pay")
+    service, notebook, timers = build(hand_clock, bot)
+    conversation = service.open("x", attributes={"plan": "gold"})
+    service.receive(conversation, "", prompt="Label", payload="pay")
     assert bot.asked == [("Label", "pay", {"plan": "gold"}, 1)]
     assert notebook.heard[1:] == [("typing", "agent", "Mina", 2000)]
     timers.advance(1.0)
@@ -146,10 +146,10 @@ def test_bot_actions_follow_one_another(hand_clock: HandClock) -> None:
 
 
 def test_the_bot_stops_when_the_conversation_does(hand_clock: HandClock) -> None:
-    world, notebook, timers = build(hand_clock, Script(BotAction("message", 1.0, "late")))
-    conversation = world.open("x")
-    world.greet(conversation)
-    world.close(conversation, "ended")
+    service, notebook, timers = build(hand_clock, Script(BotAction("message", 1.0, "late")))
+    conversation = service.open("x")
+    service.greet(conversation)
+    service.close(conversation, "ended")
     timers.advance(2)
     assert notebook.heard == []
 
@@ -157,52 +157,52 @@ def test_the_bot_stops_when_the_conversation_does(hand_clock: HandClock) -> None
 def test_hand_over_to_a_person_silences_the_bot_only_when_there_is_one(hand_clock: HandClock) -> None:
     for agent in (False, True):
         bot = Script(BotAction("handover", name="Mina"))
-        world, _, _ = build(hand_clock, bot, agent=agent)
-        conversation = world.open("x")
-        world.guest_says(conversation, "human")
-        world.guest_says(conversation, "hello?")
+        service, _, _ = build(hand_clock, bot, agent=agent)
+        conversation = service.open("x")
+        service.receive(conversation, "human")
+        service.receive(conversation, "hello?")
         assert len(bot.asked) == (1 if agent else 2)
 
 
 def test_expiry_counts_from_the_last_activity(hand_clock: HandClock) -> None:
-    world, notebook, timers = build(hand_clock, Script(), deployments=[SandboxDeployment(session_life=100)])
-    conversation = world.open("x")
+    service, notebook, timers = build(hand_clock, Script(), deployments=[SandboxDeployment(session_life=100)])
+    conversation = service.open("x")
     timers.advance(60)
-    world.guest_says(conversation, "hi")
+    service.receive(conversation, "hi")
     timers.advance(99)
-    world.sweep()
-    assert world.live(conversation)
+    service.sweep()
+    assert service.live(conversation)
     timers.advance(1)
-    world.sweep()
+    service.sweep()
     assert conversation.state == "active", "nobody watches: found out when next asked for"
-    assert not world.live(conversation)
+    assert not service.live(conversation)
     assert notebook.heard[-1] == "expired"
-    world.expire(conversation)
+    service.expire(conversation)
     assert notebook.heard.count("expired") == 1
 
 
 def test_lag_hides_the_newest(hand_clock: HandClock) -> None:
-    world, _, timers = build(hand_clock, Script())
-    conversation = world.open("x")
+    service, _, timers = build(hand_clock, Script())
+    conversation = service.open("x")
     for text in "abc":
-        world.say(conversation, text)
+        service.send(conversation, text)
         timers.advance(1)
-    assert [m.text for m in world.history(conversation)] == ["a", "b", "c"]
-    assert [m.text for m in world.history(conversation, 1.5)] == ["a", "b"]
-    assert world.history(conversation, 60) == []
+    assert [m.text for m in service.history(conversation)] == ["a", "b", "c"]
+    assert [m.text for m in service.history(conversation, 1.5)] == ["a", "b"]
+    assert service.history(conversation, 60) == []
 
 
 def test_attached_files_alone_are_no_structured_message(hand_clock: HandClock) -> None:
-    world, _, _ = build(hand_clock)
-    conversation = world.open("x")
-    assert world.say(conversation, "t").kind == "text"
-    assert world.say(conversation, "t", content=[{"contentType": "Attachment"}]).kind == "text"
-    assert world.say(conversation, "t", content=[{"contentType": "Card"}]).kind == "structured"
+    service, _, _ = build(hand_clock)
+    conversation = service.open("x")
+    assert service.send(conversation, "t").kind == "text"
+    assert service.send(conversation, "t", content=[{"contentType": "Attachment"}]).kind == "text"
+    assert service.send(conversation, "t", content=[{"contentType": "Card"}]).kind == "structured"
 
 
 def test_new_ids(hand_clock: HandClock) -> None:
-    world, _, _ = build(hand_clock, ids=lambda: "f" * 32)
-    assert world.new_uuid() == "ffffffff-ffff-4fff-bfff-ffffffffffff"
+    service, _, _ = build(hand_clock, ids=lambda: "f" * 32)
+    assert service.new_uuid() == "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 @pytest.mark.parametrize(
@@ -306,25 +306,25 @@ def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> 
 
     def start() -> tuple[Service, Store]:
         store = Store(path)
-        tokens = Tokens(hand_clock, key=store.key(), keeper=store)
-        store.keep_key(tokens.key)
-        world, _, _ = build(hand_clock, Script(), tokens=tokens, shelf=store)
-        store.load(world, tokens)
-        return world, store
+        tokens = Tokens(hand_clock, key=store.key(), store=store)
+        store.save_key(tokens.key)
+        service, _, _ = build(hand_clock, Script(), tokens=tokens, store=store)
+        store.load(service, tokens)
+        return service, store
 
-    world, store = start()
+    service, store = start()
     assert path.stat().st_mode & 0o777 == 0o600
-    conversation = world.open("x", attributes={"plan": "gold"}, notes={"token": "T"})
-    world.guest_says(conversation, "hi", key="k", content=[{"contentType": "Card"}], metadata={"a": "b"})
+    conversation = service.open("x", attributes={"plan": "gold"}, notes={"token": "T"})
+    service.receive(conversation, "hi", key="k", content=[{"contentType": "Card"}], metadata={"a": "b"})
     conversation.memory["agent"] = "Mina"
-    grant = world.tokens.opaque("session", life=10, conversation=conversation.id, spoilt=True)
-    gone = world.tokens.opaque("session", life=10, conversation=conversation.id)
-    world.tokens.revoke(gone)
-    world.attach(conversation, StoredAttachment("a1", "x.png", "image/png", 3, "key", "uploaded", b"abc"))
-    second = world.open("x")
-    world.guest_says(conversation, "again")
-    world.close(second, "cleared")
-    key = world.tokens.key
+    grant = service.tokens.opaque("session", life=10, conversation=conversation.id, spoilt=True)
+    gone = service.tokens.opaque("session", life=10, conversation=conversation.id)
+    service.tokens.revoke(gone)
+    service.attach(conversation, StoredAttachment("a1", "x.png", "image/png", 3, "key", "uploaded", b"abc"))
+    second = service.open("x")
+    service.receive(conversation, "again")
+    service.close(second, "cleared")
+    key = service.tokens.key
     with pytest.raises(StoreError):
         Store(path)  # one sandbox at a time
     store.close()
@@ -341,7 +341,7 @@ def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> 
     assert again.tokens.live(grant.token, "session") == grant
     assert again.tokens.find(gone.token, "session") is None
     assert again.by_guest(back.guest_id) is back
-    assert again.guest_says(back, "more").millis > conversation.last_millis
+    assert again.receive(back, "more").millis > conversation.last_millis
     store.close()
 
 
@@ -354,7 +354,7 @@ def test_a_file_of_an_older_sandbox_is_read(hand_clock: HandClock, tmp_path: Pat
     """What it does not tell is empty."""
     path = tmp_path / "state.db"
     store = Store(path)
-    build(hand_clock, shelf=store)[0].open("x", notes={"token": "T"})
+    build(hand_clock, store=store)[0].open("x", notes={"token": "T"})
     store.close()
     older = sqlite3.connect(path)
     ((record,),) = older.execute("SELECT record FROM conversations")
@@ -363,10 +363,10 @@ def test_a_file_of_an_older_sandbox_is_read(hand_clock: HandClock, tmp_path: Pat
     older.commit()
     older.close()
     store = Store(path)
-    world, _, _ = build(hand_clock)
-    store.load(world, world.tokens)
+    service, _, _ = build(hand_clock)
+    store.load(service, service.tokens)
     store.close()
-    (conversation,) = world.conversations.values()
+    (conversation,) = service.conversations.values()
     assert (conversation.notes, conversation.complaints, conversation.traces) == ({"token": "T"}, [], {})
 
 

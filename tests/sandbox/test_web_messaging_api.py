@@ -1,4 +1,4 @@
-"""The web-messaging face, met by a stranger: literal frames in, published frames out.
+"""The web-messaging api, met by a stranger: literal frames in, published frames out.
 
 Sections are those of web-messaging.md.
 """
@@ -31,7 +31,7 @@ OTHER = "11111111-2222-4333-8444-555555555555"
 
 
 class Greeter(EchoBot):
-    """Greets, echoes, and says goodbye to `bye`."""
+    """Greets, echoes, and says answer_close to `bye`."""
 
     def __init__(self) -> None:
         super().__init__(0.0)

@@ -94,4 +94,4 @@ def test_a_listener_after_thousands_of_messages(sandbox: Sandbox, front: Front) 
 
 def _say(sandbox: Sandbox, conversation: str, batch: int) -> None:
     for number in range(50):
-        sandbox.world.say(sandbox.world.conversations[conversation], f"{batch}.{number} " + "x" * 400)
+        sandbox.service.send(sandbox.service.conversations[conversation], f"{batch}.{number} " + "x" * 400)

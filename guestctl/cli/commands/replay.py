@@ -34,7 +34,7 @@ def replay(
     """
     from guestctl.sandbox.serve import serve
     from guestctl.sandbox.settings import SandboxOptions
-    from guestctl.sandbox_tools.replay import apis_of, faces, load
+    from guestctl.sandbox_tools.replay import apis_of, load, replay_apis
 
     recording = load([run.world.cwd / file for file in files])
     spoken = apis_of(recording)
@@ -43,7 +43,7 @@ def replay(
     def ready(found: Any) -> None:
         run.state.put_sandbox({**found, "api": spoken[0]} if len(spoken) == 1 else found)
         registered.append(found["url"])
-        run.out.say(f"{len(recording.acts)} acts of a guest, recorded on {' or '.join(spoken) or 'an unknown API'}")
+        run.out.say(f"{len(recording.actions)} acts of a guest, recorded on {' or '.join(spoken) or 'an unknown API'}")
 
     try:
         with cannot_serve_is_usage():
@@ -51,10 +51,10 @@ def replay(
                 SandboxOptions(port=port, host=host, fast=True, idle_timeout=0, socket_life=0),
                 out=run.world.stdout,
                 ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
-                talk=run.world.stderr,
+                agent_out=run.world.stderr,
                 on_ready=ready,
                 clock=run.clock,
-                faces=faces(recording, pace=pace),
+                apis=replay_apis(recording, pace=pace),
             )
     finally:
         for url in registered:

@@ -98,8 +98,8 @@ def serve(
                 options,
                 out=run.world.stdout,
                 ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
-                talk=run.world.stderr,
-                typed=run.world.stdin if agent else None,
+                agent_out=run.world.stderr,
+                agent_in=run.world.stdin if agent else None,
                 on_ready=ready,
                 clock=run.clock,
             )

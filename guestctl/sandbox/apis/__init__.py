@@ -1,6 +1,6 @@
 """The dialects a sandbox speaks, one module each.
 
-Knows: which faces there are. Must not know: anything about them. The sandbox's own list; the
+Knows: which apis there are. Must not know: anything about them. The sandbox's own list; the
 client's registry is never consulted.
 """
 
@@ -15,8 +15,8 @@ from guestctl.sandbox.apis.web_messaging import WebMessaging
 from guestctl.sandbox.apis.webmessaging_conversations import WebmessagingConversations
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Api
+from guestctl.sandbox.service_state import Service
 from guestctl.sandbox.settings import SandboxOptions
-from guestctl.sandbox.world import Service
 
 APIS = (
     WebMessaging,
@@ -29,6 +29,6 @@ APIS = (
 )
 
 
-def build(world: Service, faults: Faults, options: SandboxOptions) -> list[Api]:
-    """Every face over one world. Where two serve the same path, the first is asked."""
-    return [face(world, faults, options) for face in APIS]
+def build(service: Service, faults: Faults, options: SandboxOptions) -> list[Api]:
+    """Every api over one service. Where two serve the same path, the first is asked."""
+    return [api(service, faults, options) for api in APIS]

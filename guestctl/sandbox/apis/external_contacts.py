@@ -1,4 +1,4 @@
-"""The face of `external-contacts`: guests known by an e-mail address.
+"""The api of `external-contacts`: guests known by an e-mail address.
 
 Knows: that family's table in other-apis.md. Must not know: the server library, the client's dialect of
 the same name. Typing and the socket are those of `guest_sessions`, where these guests are let in.
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from guestctl.sandbox.apis import validate
 from guestctl.sandbox.apis.numbered import Numbered
-from guestctl.sandbox.apis.validate import Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest
 from guestctl.sandbox.interfaces import Route, ServerReply, ServerRequest
-from guestctl.sandbox.world import Conversation
+from guestctl.sandbox.service_state import Conversation
 
 MESSAGING = "/api/v2/conversations/messaging"
 MESSAGES = MESSAGING + "/external-contacts/{guestId}/messages"
@@ -23,7 +23,7 @@ _ADDRESS = re.compile(r"email:[^@\s]+@[^@\s]+")
 class ExternalContacts(Numbered):
     """An address is no proof of who writes: each create makes a guest of its own."""
 
-    api = "external-contacts"
+    name = "external-contacts"
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -36,11 +36,11 @@ class ExternalContacts(Numbered):
         body = validate.body_of(request)
         address = validate.text(body, "address")
         if not _ADDRESS.fullmatch(address):
-            raise Wrong(400, "address is not email: and an e-mail address")
+            raise InvalidRequest(400, "address is not email: and an e-mail address")
         conversation = self.start(request, {}, {}, {"address": address})
         answer = {"guestId": conversation.guest_id, "sessionToken": self.grant(conversation).token}
-        self._world.greet(conversation)
+        self._service.greet(conversation)
         return ServerReply.json(201, answer)
 
-    def place(self, request: ServerRequest) -> Conversation:
-        return self.known(request, self._world.by_guest(request.params["guestId"]), "guest")
+    def find_conversation(self, request: ServerRequest) -> Conversation:
+        return self.require_conversation(request, self._service.by_guest(request.params["guestId"]), "guest")

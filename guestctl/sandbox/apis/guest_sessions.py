@@ -1,4 +1,4 @@
-"""The face of `guest-sessions`: sessions over REST, numbered messages, a socket on a bearer.
+"""The api of `guest-sessions`: sessions over REST, numbered messages, a socket on a bearer.
 
 Knows: that family's table and behaviour in other-apis.md. Must not know: the server library, the
 client's dialect of the same name.
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from guestctl.core.clock import rfc3339
 from guestctl.sandbox.apis import validate
 from guestctl.sandbox.apis.numbered import Numbered
-from guestctl.sandbox.apis.validate import Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute
+from guestctl.sandbox.service_state import Conversation, Service
 from guestctl.sandbox.settings import SandboxOptions
-from guestctl.sandbox.world import Conversation, Service
 
 SESSIONS = "/api/v2/guest/webmessaging/sessions"
 EVENTS = "/v2/guest/webmessaging/events"  # without /api, as published
@@ -26,10 +26,10 @@ LOCK = 2.0  # seconds a session stays locked after its socket broke
 class GuestSessions(Numbered):
     """`external-contacts` has no socket and no typing of its own: its guests come here too."""
 
-    api = "guest-sessions"
+    name = "guest-sessions"
 
-    def __init__(self, world: Service, faults: Faults, options: SandboxOptions) -> None:
-        super().__init__(world, faults, options)
+    def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
+        super().__init__(service, faults, options)
         self._locked: dict[str, float] = {}  # conversation -> monotonic seconds
 
     def routes(self) -> Sequence[Route]:
@@ -40,8 +40,8 @@ class GuestSessions(Numbered):
             Route("POST", TYPING, "typing", self._typing),
         )
 
-    def doors(self) -> Sequence[SocketRoute]:
-        return (self.door(EVENTS, self._admit),)
+    def socket_routes(self) -> Sequence[SocketRoute]:
+        return (self.socket_route(EVENTS, self._admit),)
 
     def _create(self, request: ServerRequest) -> ServerReply:
         body = validate.body_of(request, may_be_empty=True)
@@ -53,58 +53,60 @@ class GuestSessions(Numbered):
             "sessionToken": grant.token,
             "expiresAt": rfc3339(grant.expires_at or 0.0),
         }
-        self._world.greet(conversation)
+        self._service.greet(conversation)
         return ServerReply.json(201, answer)
 
-    def place(self, request: ServerRequest) -> Conversation:
-        return self.known(request, self._world.conversations.get(request.params["sessionId"]), "session")
+    def find_conversation(self, request: ServerRequest) -> Conversation:
+        return self.require_conversation(
+            request, self._service.conversations.get(request.params["sessionId"]), "session"
+        )
 
-    def usable(self, request: ServerRequest) -> Conversation:
-        conversation = super().usable(request)
+    def require_usable(self, request: ServerRequest) -> Conversation:
+        conversation = super().require_usable(request)
         self._unlocked(conversation)
         return conversation
 
     def _unlocked(self, conversation: Conversation) -> None:
-        """Raises Wrong while the service has not yet noticed what became of the last socket."""
+        """Raises InvalidRequest while the service has not yet noticed what became of the last socket."""
         until = self._locked.get(conversation.id)
         if until is None:
             return
-        if self._world.clock.monotonic() < until:
-            raise Wrong(409, "The session is locked: its last socket broke a moment ago.", "session.locked")
+        if self._service.clock.monotonic() < until:
+            raise InvalidRequest(409, "The session is locked: its last socket broke a moment ago.", "session.locked")
         del self._locked[conversation.id]
 
     # -- of both families
 
     def _of_both(self, request: ServerRequest, found: Conversation | None) -> Conversation:
-        if found is None or found.api not in (self.api, "external-contacts"):
-            raise Wrong(404, "There is no such session or guest.")
+        if found is None or found.api not in (self.name, "external-contacts"):
+            raise InvalidRequest(404, "There is no such session or guest.")
         request.conversation = found
-        self.authorised(request, found)
-        self.lively(found)
+        self.authorise(request, found)
+        self.require_live(found)
         return found
 
     def _typing(self, request: ServerRequest) -> ServerReply:
-        self._of_both(request, self._world.by_guest(request.params["guestId"]))
+        self._of_both(request, self._service.by_guest(request.params["guestId"]))
         return ServerReply(204)
 
     def _admit(self, request: ServerRequest) -> None:
         session, guest = request.query.get("sessionId"), request.query.get("guestId")
         if (session is None) == (guest is None):
-            raise Wrong(400, "Either sessionId or guestId is needed")
+            raise InvalidRequest(400, "Either sessionId or guestId is needed")
         if session is not None:
-            found = self._world.conversations.get(session)
-            wanted = self.api
+            found = self._service.conversations.get(session)
+            wanted = self.name
         else:
-            found = self._world.by_guest(guest or "")
+            found = self._service.by_guest(guest or "")
             wanted = "external-contacts"
         self._unlocked(self._of_both(request, found if found is not None and found.api == wanted else None))
 
     def opened(self, peer: Peer) -> None:
         super().opened(peer)
-        self.greeted(peer.note)
+        self.attach_by_upgrade(peer.state)
 
     def closed(self, peer: Peer, clean: bool) -> None:
-        conversation: Conversation | None = peer.note.conversation
+        conversation: Conversation | None = peer.state.conversation
         super().closed(peer, clean)
-        if not clean and conversation is not None and conversation.api == self.api:
-            self._locked[conversation.id] = self._world.clock.monotonic() + LOCK
+        if not clean and conversation is not None and conversation.api == self.name:
+            self._locked[conversation.id] = self._service.clock.monotonic() + LOCK

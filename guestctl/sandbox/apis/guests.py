@@ -1,4 +1,4 @@
-"""The face of `guests`: created by an OAuth client, known by a JWT, one transcript over many sessions.
+"""The api of `guests`: created by an OAuth client, known by a JWT, one transcript over many sessions.
 
 Knows: that family's table in other-apis.md. Must not know: the server library, the client's dialect of
 the same name.
@@ -17,32 +17,32 @@ from functools import partial
 from typing import Any
 
 from guestctl.sandbox.apis import history_pages, validate
-from guestctl.sandbox.apis.base import GUEST, NOT_ALLOWED, REFUSED_TOKEN, Family, Seat, as_frame
+from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, Family, SocketState, as_frame
 from guestctl.sandbox.apis.oauth import OAuth
-from guestctl.sandbox.apis.validate import Members, Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute
 from guestctl.sandbox.issued_tokens import Grant
+from guestctl.sandbox.service_state import Bucket, Conversation, Service, StoredMessage, dumps
 from guestctl.sandbox.settings import SandboxOptions
-from guestctl.sandbox.world import Bucket, Conversation, Service, StoredMessage, dumps
 
 GUESTS = "/api/v2/guests"
 ONE = GUESTS + "/{guestId}"
 SESSION = ONE + "/sessions/{sessionId}"
 ATTRIBUTES_LIMIT = 10_240  # bytes of compact UTF-8 JSON
 GONE = "Guest not found. Session may have expired."
-_CLOSES = {401: REFUSED_TOKEN, 403: NOT_ALLOWED, 429: 1013}
+_CLOSES = {401: TOKEN_EXPIRED, 403: POLICY_VIOLATION, 429: 1013}
 
 
 class Guests(Family):
     """200 requests a minute are served, as published, unless the sandbox is fast."""
 
-    api = "guests"
+    name = "guests"
 
-    def __init__(self, world: Service, faults: Faults, options: SandboxOptions) -> None:
-        super().__init__(world, faults, options)
-        self._oauth = OAuth(world)
-        self._requests = Bucket(world.clock, 200, 60.0)
+    def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
+        super().__init__(service, faults, options)
+        self._oauth = OAuth(service)
+        self._requests = Bucket(service.clock, 200, 60.0)
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -53,13 +53,13 @@ class Guests(Family):
             Route("GET", SESSION + "/messages", "history", self._limited(self._history)),
         )
 
-    def doors(self) -> Sequence[SocketRoute]:
-        return (self.door(SESSION + "/ws", self._session),)
+    def socket_routes(self) -> Sequence[SocketRoute]:
+        return (self.socket_route(SESSION + "/ws", self._session),)
 
     def _limited(self, handle: Callable[[ServerRequest], ServerReply]) -> Callable[[ServerRequest], ServerReply]:
         def limited(request: ServerRequest) -> ServerReply:
-            if not self._world.fast and not self._requests.take():
-                raise Wrong(429, **{"Retry-After": "1"})
+            if not self._service.fast and not self._requests.take():
+                raise InvalidRequest(429, **{"Retry-After": "1"})
             return handle(request)
 
         return limited
@@ -76,18 +76,18 @@ class Guests(Family):
         notes = {"name": name, "hints": hints, "attributes": attributes, "sessions": []}
         conversation = self.start(request, {}, attributes, notes)
         answer = {"id": conversation.guest_id, **self._credential(conversation), "attributes": attributes}
-        self._world.greet(conversation)
+        self._service.greet(conversation)
         return ServerReply.json(201, answer)
 
     def _credential(self, conversation: Conversation) -> dict[str, Any]:
         """A new session of the guest; the earlier ones still lead to the same transcript."""
-        session = self._world.new_uuid()
+        session = self._service.new_uuid()
         conversation.notes["sessions"].append(session)
-        self._world.keep(conversation)
+        self._service.save(conversation)
         return {"guestToken": self.grant(conversation).token, "sessions": [{"id": session}]}
 
     def grant(self, conversation: Conversation) -> Grant:
-        tokens, notes = self._world.tokens, conversation.notes
+        tokens, notes = self._service.tokens, conversation.notes
         return tokens.jwt(
             GUEST,
             life=tokens.life(self.token_life),
@@ -102,10 +102,10 @@ class Guests(Family):
         )
 
     def _guest(self, request: ServerRequest) -> Conversation:
-        found = self._world.by_guest(request.params["guestId"])
-        if found is None or found.api != self.api or not self._world.live(found):
-            raise Wrong(404, GONE)
-        return self.known(request, found)
+        found = self._service.by_guest(request.params["guestId"])
+        if found is None or found.api != self.name or not self._service.live(found):
+            raise InvalidRequest(404, GONE)
+        return self.require_conversation(request, found)
 
     def _sync(self, request: ServerRequest) -> ServerReply:
         self._oauth.check(request, "guest:read")
@@ -114,7 +114,7 @@ class Guests(Family):
         _within_limit(attributes)
         conversation.notes["attributes"] = attributes
         conversation.attributes = validate.as_texts(attributes)
-        self._world.keep(conversation)
+        self._service.save(conversation)
         return ServerReply.json(200, {"id": conversation.guest_id, "attributes": attributes})
 
     def _refresh(self, request: ServerRequest) -> ServerReply:
@@ -122,67 +122,67 @@ class Guests(Family):
         return ServerReply.json(201, self._credential(self._guest(request)))
 
     def _session(self, request: ServerRequest) -> Conversation:
-        conversation = self.known(request, self._world.by_guest(request.params["guestId"]), "guest")
+        conversation = self.require_conversation(request, self._service.by_guest(request.params["guestId"]), "guest")
         if request.params["sessionId"] not in conversation.notes["sessions"]:
-            raise Wrong(404, "There is no such session of this guest.")
+            raise InvalidRequest(404, "There is no such session of this guest.")
         return conversation
 
     def _history(self, request: ServerRequest) -> ServerReply:
         conversation = self._session(request)
-        self.authorised(request, conversation)
-        return history_pages.after(self._world, request, conversation, partial(self._shown, conversation))
+        self.authorise(request, conversation)
+        return history_pages.after(self._service, request, conversation, partial(self._shown, conversation))
 
     # -- the socket
 
-    def heard(self, peer: Peer, text: str) -> None:
-        seat: Seat = peer.note
+    def received(self, peer: Peer, text: str) -> None:
+        socket: SocketState = peer.state
         key = None
         try:
             frame = validate.members(text)
             kind = frame.get("type")
             if kind == "handshake":
-                self._handshake(seat, frame)
+                self._handshake(socket, frame)
             elif kind == "message":
                 payload = validate.part(frame, "payload")
                 key = payload["correlationId"] if isinstance(payload.get("correlationId"), str) else None
-                self._send(seat, payload)
+                self._send(socket, payload)
             else:
-                raise Wrong(400, "type is neither handshake nor message")
-        except Wrong as problem:
+                raise InvalidRequest(400, "type is neither handshake nor message")
+        except InvalidRequest as problem:
             payload = {"status": problem.status, "message": problem.message}
             payload.update({} if key is None else {"correlationId": key})
             peer.send(as_frame(type="error", payload=payload), "send" if key is not None else None)
 
-    def _handshake(self, seat: Seat, frame: Members) -> None:
+    def _handshake(self, socket: SocketState, frame: Members) -> None:
         token = validate.text(frame, "token")
-        conversation = seat.peer.request.conversation
+        conversation = socket.peer.request.conversation
         assert conversation is not None
-        grant = self._world.tokens.live(token, GUEST)
-        if grant is None or grant.conversation != conversation.id or not self._world.live(conversation):
-            seat.peer.abort()
+        grant = self._service.tokens.live(token, GUEST)
+        if grant is None or grant.conversation != conversation.id or not self._service.live(conversation):
+            socket.peer.abort()
             return
-        self.booked(conversation, frame)
-        seat.peer.send(as_frame(type="handshake", payload={"status": "ok"}))
-        self.sit(seat, conversation, grant)
+        self.count_connect(conversation, frame)
+        socket.peer.send(as_frame(type="handshake", payload={"status": "ok"}))
+        self.attach(socket, conversation, grant)
 
-    def _send(self, seat: Seat, payload: Members) -> None:
-        fault = self.asked(seat, "send")
+    def _send(self, socket: SocketState, payload: Members) -> None:
+        fault = self.count_action(socket, "send")
         if fault is not None:
-            seat.peer.close(_CLOSES.get(fault.status, 1011), f"Fault on demand: {fault.spec}"[:120])
+            socket.peer.close(_CLOSES.get(fault.status, 1011), f"Fault on demand: {fault.spec}"[:120])
             return
         text = validate.text(payload, "text", "payload.")
         key = validate.text(payload, "correlationId", "payload.")
-        if seat.conversation is None:
-            raise Wrong(403, "No handshake has been made on this socket")
-        stored, new = self.take(seat.conversation, text, key, cause=seat.peer)
+        if socket.conversation is None:
+            raise InvalidRequest(403, "No handshake has been made on this socket")
+        stored, new = self.accept(socket.conversation, text, key, cause=socket.peer)
         if not new:
-            seat.peer.send(self.frame(seat.conversation, stored), "send")
+            socket.peer.send(self.frame(socket.conversation, stored), "send")
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
         return as_frame(type="message", payload=self._shown(conversation, message))
 
-    def told(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
-        return history_pages.told(validate.part_of(frame, "message", "payload"))
+    def parse_frame(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
+        return history_pages.parse(validate.part_of(frame, "message", "payload"))
 
     @staticmethod
     def _shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class Guests(Family):
 
 
 def _hints(routing: Members) -> dict[str, str]:
-    """Queue, skill and language as they were given. Raises Wrong."""
+    """Queue, skill and language as they were given. Raises InvalidRequest."""
     hints = {}
     for name in ("queue", "skill"):
         if routing.get(name) is not None:
@@ -206,4 +206,4 @@ def _hints(routing: Members) -> dict[str, str]:
 def _within_limit(attributes: Members) -> None:
     size = len(dumps(attributes).encode())
     if size > ATTRIBUTES_LIMIT:
-        raise Wrong(400, f"attributes are {size} bytes of JSON; a guest may have {ATTRIBUTES_LIMIT}")
+        raise InvalidRequest(400, f"attributes are {size} bytes of JSON; a guest may have {ATTRIBUTES_LIMIT}")

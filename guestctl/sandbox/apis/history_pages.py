@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from guestctl.sandbox.apis import validate
-from guestctl.sandbox.apis.validate import Members, Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.interfaces import ServerReply, ServerRequest
-from guestctl.sandbox.world import Conversation, Role, Service, StoredMessage
+from guestctl.sandbox.service_state import Conversation, Role, Service, StoredMessage
 
 LIMIT, DEFAULT_LIMIT = 100, 50
 
@@ -32,10 +32,10 @@ class ShownMessage:
     name: str | None
 
 
-def told(held: Members, id_name: str = "id") -> ShownMessage:
-    """A message to the guest, read as `shown` and `numbered` write it. Raises Wrong."""
+def parse(held: Members, id_name: str = "id") -> ShownMessage:
+    """A message to the guest, read as `shown` and `numbered` write it. Raises InvalidRequest."""
     if held.get("direction") != "outbound":
-        raise Wrong(400, "direction is not outbound")
+        raise InvalidRequest(400, "direction is not outbound")
     validate.text(held, "timestamp")
     by = validate.part(held, "from")
     role: Role = "bot" if by.get("role") == "bot" else "agent"
@@ -69,33 +69,33 @@ def numbered(message: StoredMessage) -> dict[str, Any]:
 
 
 def after(
-    world: Service,
+    service: Service,
     request: ServerRequest,
     conversation: Conversation,
     show: Callable[[StoredMessage], dict[str, Any]] = shown,
 ) -> ServerReply:
-    """`?after={id}&limit={1-100}`: what follows a message, ascending. Raises Wrong."""
+    """`?after={id}&limit={1-100}`: what follows a message, ascending. Raises InvalidRequest."""
     limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
     wanted = request.query.get("after")
     start = 0
     if wanted is not None:
         found = next((m for m in reversed(conversation.messages) if m.id == wanted), None)
         if found is None:
-            raise Wrong(404, "after names no message of this conversation.")
+            raise InvalidRequest(404, "after names no message of this conversation.")
         start = found.sequence
-    visible = world.history(conversation, request.lag)
+    visible = service.history(conversation, request.lag)
     page = visible[start : start + limit]  # the families record nothing but messages: a number is a place
     return ServerReply.json(200, {"messages": [show(m) for m in page], "more": len(visible) > start + limit})
 
 
-def by_number(world: Service, request: ServerRequest, conversation: Conversation) -> ServerReply:
-    """`?lastSequenceNumber={n}&limit={k}`: what follows message number n, ascending. Raises Wrong.
+def by_number(service: Service, request: ServerRequest, conversation: Conversation) -> ServerReply:
+    """`?lastSequenceNumber={n}&limit={k}`: what follows message number n, ascending. Raises InvalidRequest.
 
     What lags are the messages; the highest number is the conversation's all the same.
     """
     limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
     start = validate.number(request, "lastSequenceNumber", 0, least=0)
-    visible = world.history(conversation, request.lag)
+    visible = service.history(conversation, request.lag)
     page = visible[start : start + limit]
     highest = conversation.messages[-1].sequence if conversation.messages else 0
     return ServerReply.json(200, {"messages": [numbered(m) for m in page], "lastSequenceNumber": highest})

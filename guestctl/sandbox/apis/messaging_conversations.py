@@ -1,4 +1,4 @@
-"""The face of `messaging-conversations`: a public create, `register` on a socket, pages by token.
+"""The api of `messaging-conversations`: a public create, `register` on a socket, pages by token.
 
 Knows: that family's table and rules in other-apis.md. Must not know: the server library, the client's
 dialect of the same name.
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from guestctl.sandbox.apis import validate
-from guestctl.sandbox.apis.base import GUEST, NOT_ALLOWED, REFUSED_TOKEN, Family, Seat, as_frame
+from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, Family, SocketState, as_frame
 from guestctl.sandbox.apis.history_pages import ShownMessage
-from guestctl.sandbox.apis.validate import Members, Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute
-from guestctl.sandbox.world import Conversation, StoredMessage
+from guestctl.sandbox.service_state import Conversation, StoredMessage
 
 CONVERSATIONS = "/api/v2/messaging/conversations"
 ONE = CONVERSATIONS + "/{id}"
@@ -30,7 +30,7 @@ _NAMES = {"guest": "Guest", "bot": "Bot", "agent": "Agent", "system": "System"}
 class MessagingConversations(Family):
     """A registration lasts as long as its own token: after a refresh, register again."""
 
-    api = "messaging-conversations"
+    name = "messaging-conversations"
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -39,8 +39,8 @@ class MessagingConversations(Family):
             Route("POST", ONE + "/guest-tokens", "refresh", self._refresh),
         )
 
-    def doors(self) -> Sequence[SocketRoute]:
-        return (self.door("/ws", lambda request: None),)
+    def socket_routes(self) -> Sequence[SocketRoute]:
+        return (self.socket_route("/ws", lambda request: None),)
 
     # -- REST
 
@@ -57,103 +57,103 @@ class MessagingConversations(Family):
             "guestToken": self.grant(conversation).token,
             "routing": {"selectedQueueId": queue},
         }
-        self._world.greet(conversation)
+        self._service.greet(conversation)
         return ServerReply.json(201, answer)
 
-    def _place(self, request: ServerRequest, *, lapsed: bool = False) -> Conversation:
-        conversation = self.known(request, self._world.conversations.get(request.params["id"]))
-        self.authorised(request, conversation, lapsed=lapsed)
+    def _find_conversation(self, request: ServerRequest, *, allow_expired: bool = False) -> Conversation:
+        conversation = self.require_conversation(request, self._service.conversations.get(request.params["id"]))
+        self.authorise(request, conversation, allow_expired=allow_expired)
         return conversation
 
     def _history(self, request: ServerRequest) -> ServerReply:
-        conversation = self._place(request)
+        conversation = self._find_conversation(request)
         if request.query.get("conversationId", conversation.id) != conversation.id:
-            raise Wrong(400, "conversationId is not that of the path")
+            raise InvalidRequest(400, "conversationId is not that of the path")
         limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
         start = _number(request.query.get("nextPageToken"), len(conversation.messages))
-        visible = self._world.history(conversation, request.lag)
+        visible = self._service.history(conversation, request.lag)
         answer: dict[str, Any] = {"messages": [shown(conversation, m) for m in visible[start : start + limit]]}
         if len(visible) > start + limit:
             answer["nextPageToken"] = f"{_PAGE}{start + limit}"
         return ServerReply.json(200, answer)
 
     def _refresh(self, request: ServerRequest) -> ServerReply:
-        conversation = self._place(request, lapsed=True)
-        self.lively(conversation)
+        conversation = self._find_conversation(request, allow_expired=True)
+        self.require_live(conversation)
         return ServerReply.json(200, {"guestToken": self.grant(conversation).token})
 
     # -- the socket
 
-    def heard(self, peer: Peer, text: str) -> None:
-        seat: Seat = peer.note
+    def received(self, peer: Peer, text: str) -> None:
+        socket: SocketState = peer.state
         key = None
         try:
             frame = validate.members(text)
             kind = frame.get("type")
             if kind == "register":
-                self._register(seat, frame)
+                self._register(socket, frame)
             elif kind == "send":
                 key = _key(frame)
-                self._send(seat, frame)
+                self._send(socket, frame)
             else:
-                raise Wrong(400, "type is neither register nor send")
-        except Wrong as problem:
+                raise InvalidRequest(400, "type is neither register nor send")
+        except InvalidRequest as problem:
             if problem.status == 401:
-                peer.close(NOT_ALLOWED if problem.code == "bad.token" else REFUSED_TOKEN, problem.message)
+                peer.close(POLICY_VIOLATION if problem.code == "bad.token" else TOKEN_EXPIRED, problem.message)
             else:
                 answer = as_frame(type="error", code=problem.code, message=problem.message, correlationId=key)
                 peer.send(answer, "send" if key is not None else None)
 
-    def _register(self, seat: Seat, frame: Members) -> None:
+    def _register(self, socket: SocketState, frame: Members) -> None:
         identifier, token = validate.text(frame, "conversationId"), validate.text(frame, "guestToken")
-        conversation = self.known(seat.peer.request, self._world.conversations.get(identifier))
-        tokens = self._world.tokens
+        conversation = self.require_conversation(socket.peer.request, self._service.conversations.get(identifier))
+        tokens = self._service.tokens
         grant = tokens.find(token, GUEST)
         if grant is None or grant.conversation != identifier:
-            raise Wrong(401, "This guestToken is none of this conversation", "bad.token")
+            raise InvalidRequest(401, "This guestToken is none of this conversation", "bad.token")
         if tokens.expired(grant):
-            raise Wrong(401, "The guestToken has expired")
-        self.lively(conversation)
-        self.booked(conversation, frame)
-        seat.peer.send(as_frame(type="registered"))
-        self.sit(seat, conversation, grant)
+            raise InvalidRequest(401, "The guestToken has expired")
+        self.require_live(conversation)
+        self.count_connect(conversation, frame)
+        socket.peer.send(as_frame(type="registered"))
+        self.attach(socket, conversation, grant)
 
-    def _send(self, seat: Seat, frame: Members) -> None:
-        fault = self.asked(seat, "send")
+    def _send(self, socket: SocketState, frame: Members) -> None:
+        fault = self.count_action(socket, "send")
         if fault is not None:
-            raise Wrong(fault.status, f"Fault on demand: {fault.spec}")
+            raise InvalidRequest(fault.status, f"Fault on demand: {fault.spec}")
         message = validate.part(frame, "message")
         text = validate.text(message, "text", "message.")
         key = validate.text(validate.part(message, "attributes", "message."), "correlationId", "message.attributes.")
-        if seat.conversation is None:
-            raise Wrong(401, "Nothing is registered on this socket", "bad.token")
-        stored, new = self.take(seat.conversation, text, key, cause=seat.peer)
+        if socket.conversation is None:
+            raise InvalidRequest(401, "Nothing is registered on this socket", "bad.token")
+        stored, new = self.accept(socket.conversation, text, key, cause=socket.peer)
         if not new:
-            seat.peer.send(self.frame(seat.conversation, stored), "send")
+            socket.peer.send(self.frame(socket.conversation, stored), "send")
 
-    def serves(self, seat: Seat) -> float:
-        return (seat.grant and seat.grant.expires_at) or 0.0
+    def token_valid_until(self, socket: SocketState) -> float:
+        return (socket.grant and socket.grant.expires_at) or 0.0
 
     # -- what is said
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
         return as_frame(type="message", message=shown(conversation, message))
 
-    def told(self, conversation: Conversation, frame: Members) -> ShownMessage:
+    def parse_frame(self, conversation: Conversation, frame: Members) -> ShownMessage:
         message = validate.part_of(frame, "message", "message")
         by = validate.part(message, "from", "message.")
         if validate.text(by, "id", "message.from.") == conversation.guest_id:
-            raise Wrong(400, "message.from.id is the guest's own")
+            raise InvalidRequest(400, "message.from.id is the guest's own")
         validate.text(message, "timestamp", "message.")
         identifier, text = validate.text(message, "id", "message."), validate.text(message, "text", "message.")
         return ShownMessage(
             identifier, text, "bot" if by["id"] == "bot" else "agent", validate.text_or_none(by, "name")
         )
 
-    def farewell(self, conversation: Conversation) -> None:
+    def end_sockets(self, conversation: Conversation) -> None:
         over = validate.ended()
         conversation.broadcast(as_frame(type="error", code=over.code, message=over.message))
-        super().farewell(conversation)
+        super().end_sockets(conversation)
 
 
 def shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
@@ -183,10 +183,10 @@ def _key(frame: Members) -> str | None:
 
 
 def _number(token: str | None, most: int) -> int:
-    """Where a page token goes on. Raises Wrong."""
+    """Where a page token goes on. Raises InvalidRequest."""
     if token is None:
         return 0
     digits = token.removeprefix(_PAGE)
     if digits == token or not (digits.isascii() and digits.isdigit()) or len(digits) > 9 or int(digits) > most:
-        raise Wrong(400, "nextPageToken is none of ours")
+        raise InvalidRequest(400, "nextPageToken is none of ours")
     return int(digits)

@@ -10,9 +10,9 @@ import hmac
 from urllib.parse import parse_qs
 
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET
-from guestctl.sandbox.apis.validate import Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest
 from guestctl.sandbox.interfaces import Route, ServerReply, ServerRequest
-from guestctl.sandbox.world import Service
+from guestctl.sandbox.service_state import Service
 
 LIFE = 3600.0
 SCOPES = frozenset({
@@ -25,19 +25,19 @@ SCOPES = frozenset({
 class OAuth:
     """The one OAuth client of a sandbox."""
 
-    def __init__(self, world: Service) -> None:
-        self._world = world
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     def route(self) -> Route:
         return Route("POST", "/oauth/token", "oauth", self._token)
 
     def check(self, request: ServerRequest, scope: str) -> None:
-        """Raises Wrong unless the bearer is a live access token with this scope."""
-        grant = self._world.tokens.live(request.bearer, "oauth")
+        """Raises InvalidRequest unless the bearer is a live access token with this scope."""
+        grant = self._service.tokens.live(request.bearer, "oauth")
         if grant is None:
-            raise Wrong(401)
+            raise InvalidRequest(401)
         if scope not in grant.facts["scopes"]:
-            raise Wrong(403, f"The access token lacks the scope {scope}.", "missing.scope")
+            raise InvalidRequest(403, f"The access token lacks the scope {scope}.", "missing.scope")
 
     def _token(self, request: ServerRequest) -> ServerReply:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -57,7 +57,7 @@ class OAuth:
         scopes = form.get("scope", [""])[0].split()
         if not scopes or not SCOPES.issuperset(scopes):
             return _refusal(400, "invalid_scope", f"Scopes are {', '.join(sorted(SCOPES))}.")
-        grant = self._world.tokens.opaque("oauth", life=LIFE, scopes=scopes)
+        grant = self._service.tokens.opaque("oauth", life=LIFE, scopes=scopes)
         answer = {
             "access_token": grant.token,
             "token_type": "bearer",

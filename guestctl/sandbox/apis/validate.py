@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from guestctl.sandbox.interfaces import RequestRefused, ServerRequest, decode, error
-from guestctl.sandbox.world import dumps
+from guestctl.sandbox.service_state import dumps
 
 Members: TypeAlias = Mapping[str, Any]
 
 
-class Wrong(RequestRefused):
+class InvalidRequest(RequestRefused):
     """A refusal with its parts, for families that say it in a frame instead of a reply."""
 
     def __init__(self, status: int, message: str | None = None, code: str | None = None, **headers: str) -> None:
@@ -25,32 +25,32 @@ class Wrong(RequestRefused):
         self.code: str = body["code"]
 
 
-def ended() -> Wrong:
+def ended() -> InvalidRequest:
     """The conversation is over; only a new one helps (other-apis.md, `guest-sessions`)."""
-    return Wrong(409, "The session has ended.", "session.invalid")
+    return InvalidRequest(409, "The session has ended.", "session.invalid")
 
 
 def members(value: str | bytes) -> Members:
-    """A JSON object. Raises Wrong."""
+    """A JSON object. Raises InvalidRequest."""
     try:
         found = decode(value)
     except ValueError:
-        raise Wrong(400, "This is not JSON") from None
+        raise InvalidRequest(400, "This is not JSON") from None
     if not isinstance(found, dict):
-        raise Wrong(400, "This is not a JSON object")
+        raise InvalidRequest(400, "This is not a JSON object")
     return found
 
 
 def body_of(request: ServerRequest, *, may_be_empty: bool = False) -> Members:
-    """A request's object; no body is an empty one where the published code sends none. Raises Wrong."""
+    """A request's object; no body is an empty one where the published code sends none. Raises InvalidRequest."""
     return {} if may_be_empty and not request.body else members(request.body)
 
 
 def text(holder: Members, name: str, at: str = "") -> str:
-    """A string that says something. Raises Wrong."""
+    """A string that says something. Raises InvalidRequest."""
     found = holder.get(name)
     if not isinstance(found, str) or not found.strip():
-        raise Wrong(400, f"{at}{name} is not a string, or is missing or empty")
+        raise InvalidRequest(400, f"{at}{name} is not a string, or is missing or empty")
     return found
 
 
@@ -59,17 +59,17 @@ def text_or_none(holder: Members, name: str, at: str = "") -> str | None:
 
 
 def part(holder: Members, name: str, at: str = "") -> Members:
-    """An object within. Raises Wrong."""
+    """An object within. Raises InvalidRequest."""
     found = holder.get(name)
     if not isinstance(found, dict):
-        raise Wrong(400, f"{at}{name} is not an object, or is missing")
+        raise InvalidRequest(400, f"{at}{name} is not an object, or is missing")
     return found
 
 
 def part_of(frame: Members, kind: str, name: str) -> Members:
-    """What a frame of this type carries. Raises Wrong."""
+    """What a frame of this type carries. Raises InvalidRequest."""
     if frame.get("type") != kind:
-        raise Wrong(400, f"type is not {kind}")
+        raise InvalidRequest(400, f"type is not {kind}")
     return part(frame, name)
 
 
@@ -78,10 +78,10 @@ def part_or_empty(holder: Members, name: str, at: str = "") -> Members:
 
 
 def number(request: ServerRequest, name: str, default: int, *, least: int = 1, most: int = 10**9) -> int:
-    """A whole number of the query. Raises Wrong."""
+    """A whole number of the query. Raises InvalidRequest."""
     written = request.query.get(name, str(default))
     if not (written.isascii() and written.isdigit() and len(written) < 11 and least <= int(written) <= most):
-        raise Wrong(400, f"{name} is not a whole number from {least} to {most}")
+        raise InvalidRequest(400, f"{name} is not a whole number from {least} to {most}")
     return int(written)
 
 

@@ -1,4 +1,4 @@
-"""The face of `webmessaging-conversations`: everything over REST, tokens of fifteen minutes, no socket.
+"""The api of `webmessaging-conversations`: everything over REST, tokens of fifteen minutes, no socket.
 
 Knows: that family's table and the order of its refusals in other-apis.md. Must not know: the server
 library, the client's dialect of the same name.
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from guestctl.sandbox.apis import history_pages, validate
 from guestctl.sandbox.apis.base import Family
 from guestctl.sandbox.apis.oauth import OAuth
-from guestctl.sandbox.apis.validate import Members, Wrong
+from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Route, ServerReply, ServerRequest
+from guestctl.sandbox.service_state import Conversation, Service, StoredMessage, dumps
 from guestctl.sandbox.settings import SandboxOptions
-from guestctl.sandbox.world import Conversation, Service, StoredMessage, dumps
 
 CONVERSATIONS = "/api/v2/webmessaging/conversations"
 ONE = CONVERSATIONS + "/{conversationId}"
@@ -26,12 +26,12 @@ _INVALID = "Session token is invalid or expired"
 class WebmessagingConversations(Family):
     """A frame pushed by a test is a message as history shows it."""
 
-    api = "webmessaging-conversations"
+    name = "webmessaging-conversations"
     token_life = 900.0
 
-    def __init__(self, world: Service, faults: Faults, options: SandboxOptions) -> None:
-        super().__init__(world, faults, options)
-        self._oauth = OAuth(world)
+    def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
+        super().__init__(service, faults, options)
+        self._oauth = OAuth(service)
 
     def routes(self) -> Sequence[Route]:
         refreshes = {
@@ -54,54 +54,54 @@ class WebmessagingConversations(Family):
             "guestId": conversation.guest_id,
             **self._credential(conversation),
         }
-        self._world.greet(conversation)
+        self._service.greet(conversation)
         return ServerReply.json(201, answer)
 
     def _credential(self, conversation: Conversation) -> dict[str, object]:
-        life = self._world.tokens.life(self.token_life)
+        life = self._service.tokens.life(self.token_life)
         return {"sessionToken": self.grant(conversation).token, "expiresIn": int(life) if life % 1 == 0 else life}
 
-    def _place(self, request: ServerRequest) -> Conversation:
-        return self.known(request, self._world.conversations.get(request.params["conversationId"]))
+    def _find_conversation(self, request: ServerRequest) -> Conversation:
+        return self.require_conversation(request, self._service.conversations.get(request.params["conversationId"]))
 
     def _send(self, request: ServerRequest) -> ServerReply:
-        conversation = self._place(request)
+        conversation = self._find_conversation(request)
         if request.headers.get("content-type", "").strip().lower() != "application/json":
-            raise Wrong(415, "Content-Type is not application/json")
+            raise InvalidRequest(415, "Content-Type is not application/json")
         self._bearer(request, conversation)
         body = validate.body_of(request)
         if validate.text(body, "type") != "text":
-            raise Wrong(400, 'type is not "text"')
+            raise InvalidRequest(400, 'type is not "text"')
         if body.get("guestId") != conversation.guest_id:
-            raise Wrong(401, _INVALID)
+            raise InvalidRequest(401, _INVALID)
         text, key = validate.text(body, "text"), validate.text_or_none(body, "messageId")
         # The published bodies have no messageId: such a message is taken, and is never a repeat.
-        stored, _ = self.take(conversation, text, key or self._world.new_uuid())
+        stored, _ = self.accept(conversation, text, key or self._service.new_uuid())
         return ServerReply.json(200, {"id": stored.id, "messageId": stored.key, "timestamp": stored.time})
 
-    def _bearer(self, request: ServerRequest, conversation: Conversation, *, lapsed: bool = False) -> None:
+    def _bearer(self, request: ServerRequest, conversation: Conversation, *, allow_expired: bool = False) -> None:
         try:
-            self.authorised(request, conversation, lapsed=lapsed)
-        except Wrong:
-            raise Wrong(401, _INVALID) from None
+            self.authorise(request, conversation, allow_expired=allow_expired)
+        except InvalidRequest:
+            raise InvalidRequest(401, _INVALID) from None
 
     def _history(self, request: ServerRequest) -> ServerReply:
-        conversation = self._place(request)
+        conversation = self._find_conversation(request)
         self._bearer(request, conversation)
-        return history_pages.after(self._world, request, conversation)
+        return history_pages.after(self._service, request, conversation)
 
     # -- the two published forms of refresh
 
     def _guest_refresh(self, request: ServerRequest) -> ServerReply:
         self._oauth.check(request, SCOPE)
-        conversation = self._place(request)
+        conversation = self._find_conversation(request)
         if request.params["guestId"] != conversation.guest_id:
-            raise Wrong(404, "There is no such guest.")
+            raise InvalidRequest(404, "There is no such guest.")
         return self._fresh(request, conversation, "guestId")
 
     def _guest_token(self, request: ServerRequest) -> ServerReply:
-        conversation = self._place(request)
-        self._bearer(request, conversation, lapsed=True)
+        conversation = self._find_conversation(request)
+        self._bearer(request, conversation, allow_expired=True)
         return self._fresh(request, conversation, "conversationId", "guestId")
 
     def _fresh(self, request: ServerRequest, conversation: Conversation, *needed: str) -> ServerReply:
@@ -109,13 +109,13 @@ class WebmessagingConversations(Family):
         ids = {"conversationId": conversation.id, "guestId": conversation.guest_id}
         for name in needed:
             if validate.text(body, name) != ids[name]:
-                raise Wrong(400, f"{name} is not that of this conversation")
-        self.lively(conversation)
+                raise InvalidRequest(400, f"{name} is not that of this conversation")
+        self.require_live(conversation)
         return ServerReply.json(200, self._credential(conversation))
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
         """Nobody is connected; this is what a test's frame looks like."""
         return dumps(history_pages.shown(message))
 
-    def told(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
-        return history_pages.told(frame)
+    def parse_frame(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
+        return history_pages.parse(frame)

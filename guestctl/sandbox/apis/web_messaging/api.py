@@ -40,8 +40,7 @@ from guestctl.sandbox.bot.bots import payload_of, wrong_answers
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute, decode
 from guestctl.sandbox.issued_tokens import Grant
-from guestctl.sandbox.settings import SandboxOptions
-from guestctl.sandbox.world import (
+from guestctl.sandbox.service_state import (
     Bucket,
     Conversation,
     Item,
@@ -51,6 +50,7 @@ from guestctl.sandbox.world import (
     StoredMessage,
     attributes_size,
 )
+from guestctl.sandbox.settings import SandboxOptions
 
 API = "web-messaging"
 SOCKETS = 3  # of one token (§9)
@@ -75,44 +75,44 @@ class _Answered(Exception):
     """The request has been answered already."""
 
 
-class _Token:
+class TokenState:
     """What belongs to (deployment, token) and outlives its conversations."""
 
     __slots__ = ("configures", "conversation", "messages")
 
-    def __init__(self, world: Service) -> None:
+    def __init__(self, service: Service) -> None:
         self.conversation: Conversation | None = None
-        self.messages = Bucket(world.clock, 2, 1.0)
-        self.configures = Bucket(world.clock, 60, 60.0)
+        self.messages = Bucket(service.clock, 2, 1.0)
+        self.configures = Bucket(service.clock, 60, 60.0)
 
 
-class _Seat:
+class SocketState:
     """What one socket is: whose deployment, whose session."""
 
     __slots__ = ("conversation", "deployment", "echoes", "given_up", "peer", "token")
 
-    def __init__(self, peer: Peer, deployment: SandboxDeployment, world: Service) -> None:
+    def __init__(self, peer: Peer, deployment: SandboxDeployment, service: Service) -> None:
         self.peer = peer
         self.deployment = deployment
         self.conversation: Conversation | None = None
         self.token = ""
         self.given_up = False
-        self.echoes = Bucket(world.clock, 2, 60.0)
+        self.echoes = Bucket(service.clock, 2, 60.0)
 
 
 class WebMessaging:
-    """The face of `web-messaging`."""
+    """The api of `web-messaging`."""
 
-    api = API
+    name = API
 
-    def __init__(self, world: Service, faults: Faults, options: SandboxOptions) -> None:
-        self._world = world
+    def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
+        self._service = service
         self._faults = faults
-        self._tokens: dict[tuple[str, str], _Token] = {}
-        self._files = FileStore(world)
-        self._rest = Rest(world, self._files, self._signed_in)
-        self._sign_in = SignInService(world, self._signed_in, self._log_out)
-        self._actions: dict[str, Callable[[_Seat, Frame, str | None], None]] = {
+        self._tokens: dict[tuple[str, str], TokenState] = {}
+        self._files = FileStore(service)
+        self._rest = Rest(service, self._files, self._signed_in)
+        self._sign_in = SignInService(service, self._signed_in, self._log_out)
+        self._actions: dict[str, Callable[[SocketState, Frame, str | None], None]] = {
             "configureSession": self._configure,
             "configureAuthenticatedSession": self._configure_signed_in,
             "getConfiguration": self._get_configuration,
@@ -124,33 +124,33 @@ class WebMessaging:
             "echo": self._echo,
             "closeSession": self._close_session,
         }
-        for conversation in world.conversations.values():
+        for conversation in service.conversations.values():
             if conversation.api == API:
-                self._of(conversation.deployment, conversation.notes["token"]).conversation = conversation
-                self._files.adopt(conversation)
+                self._token_state(conversation.deployment, conversation.notes["token"]).conversation = conversation
+                self._files.add(conversation)
 
     def routes(self) -> Sequence[Route]:
         return (*self._rest.routes(), *self._sign_in.routes(), *self._files.routes())
 
-    def doors(self) -> Sequence[SocketRoute]:
+    def socket_routes(self) -> Sequence[SocketRoute]:
         return (SocketRoute("/v1", self._admit),)
 
     # -- sockets
 
     def _admit(self, request: ServerRequest) -> ServerReply | None:
-        deployment = self._world.deployments.get(request.query.get("deploymentId", ""))
+        deployment = self._service.deployments.get(request.query.get("deploymentId", ""))
         if deployment is None or not deployment.active or not deployment.allows(request.origin):
             return ServerReply.json(403, _DENIED)
         return None
 
     def opened(self, peer: Peer) -> None:
-        peer.note = _Seat(peer, self._world.deployments[peer.request.query["deploymentId"]], self._world)
+        peer.state = SocketState(peer, self._service.deployments[peer.request.query["deploymentId"]], self._service)
 
     def closed(self, peer: Peer, clean: bool) -> None:
-        self._leave(peer.note)
+        self._detach(peer.state)
 
-    def heard(self, peer: Peer, text: str) -> None:
-        seat: _Seat = peer.note
+    def received(self, peer: Peer, text: str) -> None:
+        socket: SocketState = peer.state
         tracing: str | None = None
         route: str | None = None
         try:
@@ -171,27 +171,34 @@ class WebMessaging:
                 )
             route = "typing" if is_typing(frame) else _ROUTES.get(str(action))
             fault = self._faults.action(route)
-            self._world.count(None if route == "create" else seat.conversation, route or str(action))
+            self._service.count(None if route == "create" else socket.conversation, route or str(action))
             if fault is not None and fault.kind == "ratelimit":
                 wait = 1 if fault.retry_after is None else fault.retry_after  # a frame has no form for dates
-                self._too_many(seat, "Fault on demand", tracing, route, wait=wait)
+                self._rate_limited(socket, "Fault on demand", tracing, route, wait=wait)
             elif fault is not None:
                 raise GuestError(fault.status, f"Fault on demand: {fault.spec}")
             else:
-                perform(seat, frame, tracing)
+                perform(socket, frame, tracing)
         except _Answered:
             pass
         except GuestError as problem:
-            self._reply(seat, "string", problem.text, tracing, code=problem.code, route=route)
+            self._reply(socket, "string", problem.text, tracing, code=problem.code, route=route)
 
     def _reply(
-        self, seat: _Seat, name: str, body: Any, tracing: str | None, *, code: int = 200, type: str = "response",
-        route: str | None = None,
+        self, socket: SocketState, name: str, body: Any, tracing: str | None, *, code: int = 200,
+        type: str = "response", route: str | None = None,
     ) -> None:  # fmt: skip
-        seat.peer.send(envelope(name, body, tracing, code=code, type=type), route)
+        socket.peer.send(envelope(name, body, tracing, code=code, type=type), route)
 
-    def _too_many(
-        self, seat: _Seat, text: str, tracing: str | None, route: str | None, *, number: int = 4029, wait: int = 3
+    def _rate_limited(
+        self,
+        socket: SocketState,
+        text: str,
+        tracing: str | None,
+        route: str | None,
+        *,
+        number: int = 4029,
+        wait: int = 3,
     ) -> None:
         body = {
             "retryAfter": wait,
@@ -200,35 +207,35 @@ class WebMessaging:
             "name": "TooManyRequestsError",
             "message": text,
         }
-        self._reply(seat, "TooManyRequestsErrorMessage", body, tracing, code=429, route=route)
+        self._reply(socket, "TooManyRequestsErrorMessage", body, tracing, code=429, route=route)
 
-    def _of(self, deployment: SandboxDeployment, token: str) -> _Token:
+    def _token_state(self, deployment: SandboxDeployment, token: str) -> TokenState:
         key = (deployment.id, token)
         found = self._tokens.get(key)
         if found is None:
-            found = self._tokens[key] = _Token(self._world)
+            found = self._tokens[key] = TokenState(self._service)
         return found
 
     # -- sessions (§5.1, §5.2, §5.9, §10.9)
 
-    def _configure(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        token = self._opening(seat, frame, tracing)
+    def _configure(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        token = self._check_configure(socket, frame, tracing)
         known = self._resumable(token, frame)
         if known is not None and "person" in known.notes:
             raise GuestError(4017, "Cannot downgrade an authenticated session to an unauthenticated one")
-        conversation = known or self._start(seat, token, frame, {})
-        self._sit(seat, conversation, str(frame["token"]))
-        self._session_response(seat, conversation, tracing, new=known is None)
+        conversation = known or self._start(socket, token, frame, {})
+        self._attach(socket, conversation, str(frame["token"]))
+        self._session_response(socket, conversation, tracing, new=known is None)
 
-    def _configure_signed_in(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
+    def _configure_signed_in(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
         data = frame.get("data")
         code = data.get("code") if isinstance(data, dict) else None
         if not isinstance(code, str) or not code:
             raise GuestError(4020, "data.code is missing")
-        token = self._opening(seat, frame, tracing)
-        if not seat.deployment.sign_in:
+        token = self._check_configure(socket, frame, tracing)
+        if not socket.deployment.sign_in:
             raise GuestError(403, FEATURE_OFF)
-        grant = self._world.tokens.live(code, "sign-in")
+        grant = self._service.tokens.live(code, "sign-in")
         if grant is None:
             raise GuestError(401, "Session authentication failed: the JWT is invalid or expired")
         person = {"person": grant.facts["person"], "login": grant.facts["login"]}
@@ -236,93 +243,93 @@ class WebMessaging:
         stepping_up = known is not None and "person" not in known.notes
         if known is not None and known.notes.get("person", person["person"]) != person["person"]:
             raise GuestError(403, SIGN_IN_AGAIN)
-        if stepping_up and (seat.conversation is not known or not seat.deployment.session_upgrade):
+        if stepping_up and (socket.conversation is not known or not socket.deployment.session_upgrade):
             raise GuestError(403, SIGN_IN_AGAIN)
         dropped = stepping_up and self._drop_older(person["person"])
-        conversation = known or self._start(seat, token, frame, person)
+        conversation = known or self._start(socket, token, frame, person)
         conversation.notes.update(person)
         grant.conversation = conversation.id
-        self._world.tokens.put(grant)
-        self._world.keep(conversation)
-        self._sit(seat, conversation, str(frame["token"]))
+        self._service.tokens.put(grant)
+        self._service.save(conversation)
+        self._attach(socket, conversation, str(frame["token"]))
         if stepping_up:
-            self._close_others(seat, conversation, {"reason": "signedIn", "reasonCode": "signedIn"})
-        self._session_response(seat, conversation, tracing, new=known is None, dropped=dropped)
+            self._close_others(socket, conversation, {"reason": "signedIn", "reasonCode": "signedIn"})
+        self._session_response(socket, conversation, tracing, new=known is None, dropped=dropped)
         if stepping_up:
             name = f"{person['person'].title()} Guest"
             self._presence(conversation, "guest", "SignIn", metadata=self._metadata(conversation, {}), name=name)
 
-    def _opening(self, seat: _Seat, frame: Frame, tracing: str | None) -> _Token:
+    def _check_configure(self, socket: SocketState, frame: Frame, tracing: str | None) -> TokenState:
         """The checks both kinds of configure share."""
-        self._check_address(seat, frame)
-        if seat.given_up:
+        self._check_address(socket, frame)
+        if socket.given_up:
             raise GuestError(4007, "Session not found: this connection has been given up")
         if len(frame["token"]) > TOKEN_LENGTH:
             raise GuestError(400, f"token is longer than {TOKEN_LENGTH} characters")
         if not isinstance(frame.get("startNew", False), bool):
             raise GuestError(400, "startNew is not a boolean")
-        token = self._of(seat.deployment, frame["token"])
-        if not self._world.fast and not token.configures.take():
-            self._too_many(seat, "ConfigureSession rate too high for this session", tracing, "create", number=429)
+        token = self._token_state(socket.deployment, frame["token"])
+        if not self._service.fast and not token.configures.take():
+            self._rate_limited(socket, "ConfigureSession rate too high for this session", tracing, "create", number=429)
             raise _Answered
         return token
 
-    def _check_address(self, seat: _Seat, frame: Frame) -> None:
+    def _check_address(self, socket: SocketState, frame: Frame) -> None:
         for name in ("deploymentId", "token"):
             if not isinstance(frame.get(name), str) or not frame[name]:
                 raise GuestError(4020, f"{name} is missing")
-        if frame["deploymentId"] != seat.deployment.id:
+        if frame["deploymentId"] != socket.deployment.id:
             raise GuestError(403, "deploymentId is not the one of this connection")
 
-    def _resumable(self, token: _Token, frame: Frame) -> Conversation | None:
+    def _resumable(self, token: TokenState, frame: Frame) -> Conversation | None:
         known = token.conversation
         if known is None or frame.get("startNew"):
             return None
-        self._world.live(known)
+        self._service.live(known)
         return known if known.state in ("active", "read-only") else None
 
-    def _start(self, seat: _Seat, token: _Token, frame: Frame, person: Mapping[str, str]) -> Conversation:
+    def _start(self, socket: SocketState, token: TokenState, frame: Frame, person: Mapping[str, str]) -> Conversation:
         old = token.conversation
         if old is not None and "person" in old.notes and not person:
             raise GuestError(4017, "Cannot downgrade an authenticated session to an unauthenticated one")
         earlier = [] if frame.get("startNew") else _earlier(old, person)
         notes = {"token": frame["token"], "earlier": earlier, **person}
-        new = token.conversation = self._world.open(API, seat.deployment, notes=notes)
+        new = token.conversation = self._service.open(API, socket.deployment, notes=notes)
         if old is not None:
             new.last_millis = old.last_millis  # times stay unique for the token (§11.5)
-            self._close_others(seat, old)
-            self._leave(seat)
+            self._close_others(socket, old)
+            self._detach(socket)
             if old.state == "active":
-                self._world.close(old, "ended")
-            self._world.tokens.revoke(*[g for g in self._world.tokens.of(old.id) if g.kind == "history"])
+                self._service.close(old, "ended")
+            self._service.tokens.revoke(*[g for g in self._service.tokens.of(old.id) if g.kind == "history"])
         return new
 
-    def _sit(self, seat: _Seat, conversation: Conversation, token: str) -> None:
-        if seat.conversation is not conversation:
-            self._leave(seat)
-            seat.conversation, seat.token = conversation, token
-            conversation.observers.append(seat.peer)
+    def _attach(self, socket: SocketState, conversation: Conversation, token: str) -> None:
+        if socket.conversation is not conversation:
+            self._detach(socket)
+            socket.conversation, socket.token = conversation, token
+            conversation.observers.append(socket.peer)
         if len(conversation.observers) > SOCKETS:
-            self._dismiss(conversation.observers[0], {})
+            self._give_up(conversation.observers[0], {})
 
-    def _leave(self, seat: _Seat) -> None:
-        if seat.conversation is not None and seat.peer in seat.conversation.observers:
-            seat.conversation.observers.remove(seat.peer)
-        seat.conversation = None
+    def _detach(self, socket: SocketState) -> None:
+        if socket.conversation is not None and socket.peer in socket.conversation.observers:
+            socket.conversation.observers.remove(socket.peer)
+        socket.conversation = None
 
-    def _dismiss(self, observer: Any, body: Any, name: str = "ConnectionClosedEvent") -> None:
+    def _give_up(self, observer: Any, body: Any, name: str = "ConnectionClosedEvent") -> None:
         """Give a socket up: tell it why, close it when it has not closed itself."""
         observer.send(envelope(name, body, type="message"))
-        observer.note.given_up = True
-        self._leave(observer.note)
-        self._world.later(GRACE, lambda: observer.close(1000))
+        observer.state.given_up = True
+        self._detach(observer.state)
+        self._service.later(GRACE, lambda: observer.close(1000))
 
     def _close_others(
-        self, seat: _Seat | None, conversation: Conversation, body: Mapping[str, str] | None = None
+        self, socket: SocketState | None, conversation: Conversation, body: Mapping[str, str] | None = None
     ) -> None:
         for observer in tuple(conversation.observers):
-            if seat is None or observer is not seat.peer:
-                self._dismiss(observer, body or {})
+            if socket is None or observer is not socket.peer:
+                self._give_up(observer, body or {})
 
     def _drop_older(self, person: str) -> bool:
         """A person has one signed-in session; the older one ends when a guest session steps up."""
@@ -335,15 +342,15 @@ class WebMessaging:
         ]
         for conversation in older:
             self._close_others(None, conversation, {"reason": "signedIn", "reasonCode": "signedIn"})
-            self._world.close(conversation, "ended")
+            self._service.close(conversation, "ended")
         return bool(older)
 
     def _session_response(
-        self, seat: _Seat, conversation: Conversation, tracing: str | None, *, new: bool, dropped: bool = False,
+        self, socket: SocketState, conversation: Conversation, tracing: str | None, *, new: bool, dropped: bool = False,
         connected: bool = True,
     ) -> None:  # fmt: skip
         if connected:
-            self._world.book(conversation, "create")
+            self._service.count_for(conversation, "create")
         body = {
             "connected": connected,
             "newSession": new,
@@ -353,65 +360,65 @@ class WebMessaging:
             "durationSeconds": int(conversation.deployment.session_life),
             "expirationDate": int(conversation.expires_at),
         }
-        self._reply(seat, "SessionResponse", body, tracing, route="create")
+        self._reply(socket, "SessionResponse", body, tracing, route="create")
 
-    def _session(self, seat: _Seat, frame: Frame, tracing: str | None) -> Conversation:
+    def _session(self, socket: SocketState, frame: Frame, tracing: str | None) -> Conversation:
         """The configured session a request belongs to, alive or read-only."""
         if not isinstance(frame.get("token"), str):
             raise GuestError(4020, "token is missing")
-        conversation = seat.conversation
-        if conversation is None or frame["token"] != seat.token:
+        conversation = socket.conversation
+        if conversation is None or frame["token"] != socket.token:
             raise GuestError(4007, "Session not found: configure it on this connection first")
-        if self._world.live(conversation) or conversation.state == "read-only":
+        if self._service.live(conversation) or conversation.state == "read-only":
             return conversation
         if conversation.state == "expired":
-            self._reply(seat, "SessionExpiredEvent", {}, tracing)
+            self._reply(socket, "SessionExpiredEvent", {}, tracing)
             raise _Answered
         raise GuestError(4007, "Session not found: it has ended")
 
-    def _close_session(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        conversation = self._session(seat, frame, tracing)
+    def _close_session(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        conversation = self._session(socket, frame, tracing)
         if frame.get("closeAllConnections") is not True:
             raise GuestError(4020, "closeAllConnections is missing")
-        self._close_others(seat, conversation)
-        self._session_response(seat, conversation, tracing, new=False, connected=False)
-        self._leave(seat)
+        self._close_others(socket, conversation)
+        self._session_response(socket, conversation, tracing, new=False, connected=False)
+        self._detach(socket)
 
-    def _get_configuration(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        self._check_address(seat, frame)
+    def _get_configuration(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        self._check_address(socket, frame)
         body = {
-            **limits(seat.deployment),
+            **limits(socket.deployment),
             "messageRoutingEnabled": True,
-            "sessionDurationSeconds": int(seat.deployment.session_life),
+            "sessionDurationSeconds": int(socket.deployment.session_life),
         }
-        self._reply(seat, "GetConfigurationResponse", body, tracing)
+        self._reply(socket, "GetConfigurationResponse", body, tracing)
 
-    def _get_jwt(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        conversation = self._session(seat, frame, tracing)
-        tokens = self._world.tokens
+    def _get_jwt(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        conversation = self._session(socket, frame, tracing)
+        tokens = self._service.tokens
         claims = {
             "sub": "guest",
             "deploymentId": conversation.deployment.id,
             "sessionId": conversation.guest_id,
         }
         grant = tokens.jwt("history", life=tokens.life(HISTORY_LIFE), claims=claims, conversation=conversation.id)
-        self._reply(seat, "JwtResponse", {"jwt": grant.token, "exp": grant.exp}, tracing, route="refresh")
+        self._reply(socket, "JwtResponse", {"jwt": grant.token, "exp": grant.exp}, tracing, route="refresh")
 
-    def _echo(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        conversation = self._session(seat, frame, tracing)
-        if not self._world.fast and not seat.echoes.take():
-            self._too_many(seat, "Echo rate too high for this connection", tracing, None)
+    def _echo(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        conversation = self._session(socket, frame, tracing)
+        if not self._service.fast and not socket.echoes.take():
+            self._rate_limited(socket, "Echo rate too high for this connection", tracing, None)
             return
         message = frame.get("message")
         if not isinstance(message, dict) or not isinstance(message.get("text", ""), str):
             raise GuestError(4020, "message is missing")
-        identifier = self._world.new_id()
+        identifier = self._service.new_id()
         body = {
             "id": identifier,
             "type": "Text",
             "text": message.get("text", ""),
             "direction": "Inbound",
-            "channel": channel(rfc3339(self._world.clock.now()), identifier),
+            "channel": channel(rfc3339(self._service.clock.now()), identifier),
             "metadata": {
                 **string_map(message.get("metadata"), "metadata"),
                 "correlationId": dashed(identifier),
@@ -419,26 +426,26 @@ class WebMessaging:
                 "expirationDate": str(int(conversation.expires_at)),
             },
         }
-        self._reply(seat, "StructuredMessage", body, tracing)
+        self._reply(socket, "StructuredMessage", body, tracing)
 
     # -- messages (§5.4, §5.5)
 
-    def _on_message(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        conversation = self._session(seat, frame, tracing)
-        world = self._world
-        if not world.fast and not self._of(seat.deployment, seat.token).messages.take():
-            self._too_many(seat, "Message rate too high for this session", tracing, "send")
+    def _on_message(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        conversation = self._session(socket, frame, tracing)
+        service = self._service
+        if not service.fast and not self._token_state(socket.deployment, socket.token).messages.take():
+            self._rate_limited(socket, "Message rate too high for this session", tracing, "send")
             return
         message = frame.get("message")
         if not isinstance(message, dict):
             raise GuestError(4020, "message is missing")
         kind = message.get("type")
         if kind == "Event" or (kind is None and message.get("events")):
-            self._event(seat, conversation, frame, message, tracing)
+            self._event(socket, conversation, frame, message, tracing)
             return
         if kind not in (None, "Text", "Structured"):
             raise GuestError(400, f"message.type {str(kind)[:40]!r} is not one a guest may send")
-        self._writable(conversation)
+        self._require_writable(conversation)
         text = message.get("text")
         content = message.get("content", [])
         if not isinstance(text, (str, type(None))) or not isinstance(content, list):
@@ -457,7 +464,7 @@ class WebMessaging:
         answers = payload_of(stored) if stored else None
         if answers is not None:
             self._check_answers(conversation, stored)
-        world.guest_says(
+        service.receive(
             conversation,
             text or None,
             key=metadata.get("customMessageId") or tracing,
@@ -466,10 +473,10 @@ class WebMessaging:
             metadata=metadata,
             payload=answers,
             prompt=None if text else label(stored),
-            cause=(tracing, seat.peer.request.base),
+            cause=(tracing, socket.peer.request.base),
         )
 
-    def _writable(self, conversation: Conversation) -> None:
+    def _require_writable(self, conversation: Conversation) -> None:
         if conversation.state == "read-only":
             raise GuestError(409, "Session is read-only, no new messages allowed")
         deployment = conversation.deployment
@@ -525,10 +532,10 @@ class WebMessaging:
     def _complain(self, conversation: Conversation, text: str) -> None:
         if text not in conversation.complaints:
             conversation.complaints.append(text)
-            self._world.keep(conversation)
+            self._service.save(conversation)
 
     def _event(
-        self, seat: _Seat, conversation: Conversation, frame: Frame, message: Frame, tracing: str | None
+        self, socket: SocketState, conversation: Conversation, frame: Frame, message: Frame, tracing: str | None
     ) -> None:
         events = message.get("events")
         if not isinstance(events, list) or len(events) != 1 or not isinstance(events[0], dict):
@@ -537,7 +544,7 @@ class WebMessaging:
         if event.get("eventType") == "Typing":
             if not conversation.deployment.typing:
                 raise GuestError(403, FEATURE_OFF)
-            self._writable(conversation)
+            self._require_writable(conversation)
             if part(event, "typing").get("type") != "On":
                 raise GuestError(400, "typing.type is not On")
             return
@@ -545,22 +552,22 @@ class WebMessaging:
             raise GuestError(403, FEATURE_OFF)
         presence = part(event, "presence").get("type")
         given = self._metadata(conversation, string_map(message.get("metadata"), "message.metadata"))
-        cause = (tracing, seat.peer.request.base)
+        cause = (tracing, socket.peer.request.base)
         if presence == "Clear":
             if not conversation.deployment.clear:
                 raise GuestError(403, "Presence events Conversation Clear are not supported")
             self._presence(conversation, "guest", "Clear", metadata=given, key=tracing, cause=cause)
             self._clear(conversation)
         elif presence == "Join":
-            self._writable(conversation)
+            self._require_writable(conversation)
             self._accept(conversation, self._attributes(conversation, frame, message))
             self._presence(conversation, "guest", "Join", metadata=given, key=tracing, cause=cause)
             if not conversation.notes.get("joined"):
                 conversation.notes["joined"] = True
-                self._world.keep(conversation)
-                self._world.greet(conversation)
+                self._service.save(conversation)
+                self._service.greet(conversation)
         elif presence == "Disconnect":
-            self._writable(conversation)
+            self._require_writable(conversation)
             self._presence(conversation, "guest", "Disconnect", metadata=given, key=tracing, cause=cause)
             self.ended(conversation, "system")
         else:
@@ -571,19 +578,19 @@ class WebMessaging:
         name: str | None = None, key: str | None = None, cause: Any = None,
     ) -> None:  # fmt: skip
         events = [{"eventType": "Presence", "presence": {"type": type}}]
-        self._world.record(
+        self._service.append(
             conversation, role, "event", events=events, metadata=metadata, name=name, key=key, cause=cause
         )
 
     def _clear(self, conversation: Conversation) -> None:
-        self._world.close(conversation, "cleared")
-        self._world.tokens.revoke(*[g for g in self._world.tokens.of(conversation.id) if g.kind == "history"])
+        self._service.close(conversation, "cleared")
+        self._service.tokens.revoke(*[g for g in self._service.tokens.of(conversation.id) if g.kind == "history"])
         conversation.broadcast(envelope("SessionClearedEvent", {}, type="message"))
         self._close_others(None, conversation)
 
-    # -- what the world tells (see world.Teller)
+    # -- what the service tells (see service_state.ApiCallbacks)
 
-    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
+    def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
         if not conversation.observers:
             return
         tracing, base = cause or (None, "")
@@ -595,9 +602,9 @@ class WebMessaging:
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None:
         event = {"eventType": "Typing", "typing": {"type": "On", "duration": millis}}
-        stamp = self._world.stamp(conversation)
+        stamp = self._service.next_millis(conversation)
         passing = StoredMessage(
-            self._world.new_id(), 0, stamp, rfc3339(stamp / 1000), "outbound", role, "event", name, events=(event,)
+            self._service.new_id(), 0, stamp, rfc3339(stamp / 1000), "outbound", role, "event", name, events=(event,)
         )
         frame = envelope("StructuredMessage", self._body(conversation, passing, ""), type="message")
         conversation.broadcast(frame, "typing")
@@ -607,9 +614,9 @@ class WebMessaging:
             return
         policy = conversation.deployment.disconnect
         if policy == "ReadOnly":
-            self._world.close(conversation, "read-only")
+            self._service.close(conversation, "read-only")
         else:  # the guest may write on, in a new conversation under the same session (§10.6)
-            self._world.forget(conversation)
+            self._service.reset_bot(conversation)
         if policy != "off":
             metadata = {"readOnly": "true"} if policy == "ReadOnly" else {}
             self._presence(conversation, role, "Disconnect", metadata=self._metadata(conversation, metadata))
@@ -633,7 +640,7 @@ class WebMessaging:
             assert isinstance(body, dict)
             heading = body.get("channel", {})
             if all(message.id != body["id"] for message in conversation.messages):
-                self._world.say(
+                self._service.send(
                     conversation,
                     body.get("text"),
                     role="bot" if body.get("originatingEntity") == "Bot" else "agent",
@@ -642,7 +649,7 @@ class WebMessaging:
                     message_id=body["id"],
                     metadata=body.get("metadata"),
                     time=heading.get("time"),
-                    tell=False,
+                    notify=False,
                 )
         conversation.broadcast(frame)
 
@@ -651,12 +658,12 @@ class WebMessaging:
 
     # -- attachments (§5.6, §7.3)
 
-    def _on_attachment(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        conversation = self._session(seat, frame, tracing)
-        self._writable(conversation)
+    def _on_attachment(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        conversation = self._session(socket, frame, tracing)
+        self._require_writable(conversation)
         identifier = frame.get("attachmentId")
         try:
-            attachment = self._files.announce(conversation, seat.peer, frame)
+            attachment = self._files.announce(conversation, socket.peer, frame)
         except GuestError as problem:
             if frame.get("errorsAsJson") is not True:
                 raise
@@ -665,25 +672,25 @@ class WebMessaging:
                 "message": problem.text,
                 "errorCode": problem.code,
                 "errorMessage": problem.text,
-                "timestamp": rfc3339(self._world.clock.now()),
+                "timestamp": rfc3339(self._service.clock.now()),
                 **({"attachmentId": identifier} if isinstance(identifier, str) else {}),
             }
-            self._reply(seat, "GenerateUrlError", body, tracing, type="message", route="upload")
+            self._reply(socket, "GenerateUrlError", body, tracing, type="message", route="upload")
             return
-        answer = self._files.presigned(attachment, seat.peer.request.base)
-        self._reply(seat, "PresignedUrlResponse", answer, tracing, route="upload")
+        answer = self._files.presigned(attachment, socket.peer.request.base)
+        self._reply(socket, "PresignedUrlResponse", answer, tracing, route="upload")
 
-    def _get_attachment(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        attachment = self._files.usable(self._session(seat, frame, tracing), frame.get("attachmentId"))
-        answer = self._files.refreshed(attachment, seat.peer.request.base)
-        self._reply(seat, "PresignedUrlResponse", answer, tracing, route="upload")
+    def _get_attachment(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        attachment = self._files.usable(self._session(socket, frame, tracing), frame.get("attachmentId"))
+        answer = self._files.refreshed(attachment, socket.peer.request.base)
+        self._reply(socket, "PresignedUrlResponse", answer, tracing, route="upload")
 
-    def _delete_attachment(self, seat: _Seat, frame: Frame, tracing: str | None) -> None:
-        conversation = self._session(seat, frame, tracing)
+    def _delete_attachment(self, socket: SocketState, frame: Frame, tracing: str | None) -> None:
+        conversation = self._session(socket, frame, tracing)
         attachment = self._files.usable(conversation, frame.get("attachmentId"))
         self._files.delete(attachment, conversation)
         answer = {"attachmentId": attachment.id}
-        self._reply(seat, "AttachmentDeletedResponse", answer, tracing, type="message", route="upload")
+        self._reply(socket, "AttachmentDeletedResponse", answer, tracing, type="message", route="upload")
 
     # -- sign-in
 
@@ -695,7 +702,7 @@ class WebMessaging:
 
     def _log_out(self, conversation: Conversation) -> None:
         for observer in tuple(conversation.observers):
-            self._dismiss(observer, {}, "LogoutEvent")
+            self._give_up(observer, {}, "LogoutEvent")
 
 
 def _earlier(old: Conversation | None, person: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Files of guests: announced, stored, scanned, fetched.
 
 Knows: §5.6 and §7.3 of web-messaging.md. Must not know: sessions and their states, the server
-library. No path of a request reaches the file system: files live in the world.
+library. No path of a request reaches the file system: files live in the service.
 
 The verdict on an upload goes to the socket that announced it (§12 #27); where that has gone, to all
 the session has then.
@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from guestctl.core.clock import rfc3339
 from guestctl.sandbox.apis.web_messaging.frames import Frame, GuestError, envelope
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, error
-from guestctl.sandbox.world import Conversation, Item, Service, StoredAttachment
+from guestctl.sandbox.service_state import Conversation, Item, Service, StoredAttachment
 
 DOWNLOAD_LIFE = 600
 NAME_LIMIT = 255
@@ -29,13 +29,13 @@ _TAGGING = "organizationId=sandbox&originPlatform=PureCloud&role=guest&owner=san
 
 
 class FileStore:
-    """The attachments of every session of this face."""
+    """The attachments of every session of this api."""
 
-    def __init__(self, world: Service) -> None:
-        self._world = world
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._files: dict[str, tuple[Conversation, StoredAttachment, _Announcer]] = {}
 
-    def adopt(self, conversation: Conversation) -> None:
+    def add(self, conversation: Conversation) -> None:
         """Take in what was kept from an earlier run."""
         for attachment in conversation.attached.values():
             self._files[attachment.id] = (conversation, attachment, None)
@@ -50,7 +50,7 @@ class FileStore:
         """Accept the announcement of a file. Raises GuestError."""
         attachment = self._announced(conversation, frame)
         self._files[attachment.id] = (conversation, attachment, weakref.ref(peer))
-        self._world.attach(conversation, attachment)
+        self._service.attach(conversation, attachment)
         return attachment
 
     def presigned(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
@@ -67,13 +67,13 @@ class FileStore:
         if attachment.state == "sent":
             raise GuestError(400, "Attachment has been sent and cannot be deleted")
         attachment.state, attachment.data = "deleted", b""
-        self._world.attach(conversation, attachment)
+        self._service.attach(conversation, attachment)
 
     def send(self, conversation: Conversation, identifier: str) -> None:
         """One goes out with a message."""
         attachment = conversation.attached[identifier]
         attachment.state = "sent"
-        self._world.attach(conversation, attachment)
+        self._service.attach(conversation, attachment)
 
     def usable(self, conversation: Conversation, identifier: Any) -> StoredAttachment:
         """An attachment that is there and was accepted. Raises GuestError."""
@@ -102,7 +102,7 @@ class FileStore:
     def _announced(self, conversation: Conversation, frame: Frame) -> StoredAttachment:
         deployment = conversation.deployment
         name, type, size = frame.get("fileName"), frame.get("fileType"), frame.get("fileSize")
-        identifier = frame.get("attachmentId", self._world.new_uuid())
+        identifier = frame.get("attachmentId", self._service.new_uuid())
         if not deployment.attachments:
             raise GuestError(4000, "Attachments are not available in this deployment")
         if (
@@ -125,7 +125,7 @@ class FileStore:
         blocked = name.lower().endswith(tuple(deployment.blocked_extensions))
         if blocked or not any(_matches(type, pattern) for pattern in deployment.file_types):
             raise GuestError(4001, "File type is not allowed")
-        return StoredAttachment(identifier, name, type, size, key=self._world.new_id())
+        return StoredAttachment(identifier, name, type, size, key=self._service.new_id())
 
     def _put(self, request: ServerRequest) -> ServerReply:
         found = self._files.get(request.params["id"])
@@ -138,8 +138,8 @@ class FileStore:
         if request.headers.get("x-amz-tagging") != _TAGGING:
             return error(403, "The signed headers are missing or changed.")
         attachment.state, attachment.data = "stored", request.body
-        self._world.attach(conversation, attachment)
-        self._world.later(SCAN, lambda: self._scanned(conversation, attachment, announcer, request.base))
+        self._service.attach(conversation, attachment)
+        self._service.later(SCAN, lambda: self._scanned(conversation, attachment, announcer, request.base))
         return ServerReply(200)
 
     def _scanned(
@@ -151,9 +151,9 @@ class FileStore:
             verdict = (4002, "File size is not the announced one")
         elif attachment.name.lower().startswith("eicar"):
             verdict = (4003, "File content is not allowed")
-        stamp = {"attachmentId": attachment.id, "timestamp": rfc3339(self._world.clock.now())}
+        stamp = {"attachmentId": attachment.id, "timestamp": rfc3339(self._service.clock.now())}
         attachment.state = "uploaded" if verdict is None else "failed"
-        self._world.attach(conversation, attachment)
+        self._service.attach(conversation, attachment)
         if verdict is None:
             body = {**stamp, "downloadUrl": self._link(attachment, base)}
             told = envelope("UploadSuccessEvent", body, type="message")
@@ -167,12 +167,12 @@ class FileStore:
             conversation.broadcast(told, "upload")
 
     def _link(self, attachment: StoredAttachment, base: str) -> str:
-        until = int(self._world.clock.now()) + DOWNLOAD_LIFE
+        until = int(self._service.clock.now()) + DOWNLOAD_LIFE
         signature = self._signature(attachment.id, str(until))
         return f"{base}/api/v2/downloads/{quote(attachment.id)}?{urlencode({'expires': until, 'signature': signature})}"
 
     def _signature(self, identifier: str, until: str) -> str:
-        return hmac.new(self._world.tokens.key.encode(), f"{identifier} {until}".encode(), "sha256").hexdigest()
+        return hmac.new(self._service.tokens.key.encode(), f"{identifier} {until}".encode(), "sha256").hexdigest()
 
     def _download(self, request: ServerRequest) -> ServerReply:
         identifier, until = request.params["id"], request.query.get("expires", "")
@@ -180,7 +180,7 @@ class FileStore:
         found = self._files.get(identifier)
         if (
             not genuine
-            or int(until) < self._world.clock.now()
+            or int(until) < self._service.clock.now()
             or found is None
             or found[1].state in ("failed", "deleted")
         ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from guestctl.sandbox.world import Item, SandboxDeployment, StoredMessage, dumps
+from guestctl.sandbox.service_state import Item, SandboxDeployment, StoredMessage, dumps
 
 Frame: TypeAlias = Mapping[str, Any]
 

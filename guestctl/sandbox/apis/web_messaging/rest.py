@@ -13,7 +13,7 @@ from guestctl.sandbox.apis.web_messaging.files import FileStore
 from guestctl.sandbox.apis.web_messaging.frames import body_of, dashed
 from guestctl.sandbox.interfaces import RequestRefused, Route, ServerReply, ServerRequest, error
 from guestctl.sandbox.issued_tokens import Grant
-from guestctl.sandbox.world import Conversation, SandboxDeployment, Service, StoredMessage
+from guestctl.sandbox.service_state import Conversation, SandboxDeployment, Service, StoredMessage
 
 PAGE_LIMIT = 1000
 _HIDDEN = ("cleared", "ended")
@@ -26,8 +26,10 @@ _HISTORIC = {
 class Rest:
     """What a guest reads over REST. `signed_in` finds the sessions of a sign-in grant."""
 
-    def __init__(self, world: Service, files: FileStore, signed_in: Callable[[Grant], Iterable[Conversation]]) -> None:
-        self._world = world
+    def __init__(
+        self, service: Service, files: FileStore, signed_in: Callable[[Grant], Iterable[Conversation]]
+    ) -> None:
+        self._service = service
         self._files = files
         self._signed_in = signed_in
 
@@ -85,7 +87,7 @@ class Rest:
         return ServerReply.json(200, {"allowAllDomains": not domains, "allowedDomains": list(domains)})
 
     def _deployment(self, request: ServerRequest) -> SandboxDeployment:
-        found = self._world.deployments.get(request.params["id"])
+        found = self._service.deployments.get(request.params["id"])
         if found is None:  # an object store's way of not finding something
             body = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
             raise RequestRefused(ServerReply(403, body, {"Content-Type": "application/xml"}))
@@ -99,8 +101,8 @@ class Rest:
         number, size = _number(request, "pageNumber", 1), _number(request, "pageSize", 25)
         if size > PAGE_LIMIT:
             return error(400, f"pageSize is above {PAGE_LIMIT}")
-        thread = [self._world.conversations[id] for id in conversation.notes.get("earlier", ())]
-        messages = [(c, message) for c in (*thread, conversation) for message in self._world.history(c, request.lag)]
+        thread = [self._service.conversations[id] for id in conversation.notes.get("earlier", ())]
+        messages = [(c, message) for c in (*thread, conversation) for message in self._service.history(c, request.lag)]
         total = len(messages)
         newest = max(0, total - (number - 1) * size)
         page = messages[max(0, newest - size) : newest]
@@ -114,7 +116,7 @@ class Rest:
         return ServerReply.json(200, body)
 
     def _reader(self, request: ServerRequest) -> Conversation:
-        grant = self._world.tokens.live(request.bearer, "history", "sign-in")
+        grant = self._service.tokens.live(request.bearer, "history", "sign-in")
         if grant is None:
             raise RequestRefused(error(401))
         if grant.kind == "sign-in":
@@ -123,7 +125,7 @@ class Rest:
                 raise RequestRefused(error(404, "There is no session for this guest."))
             # Of several the one this JWT opened, else the youngest.
             return max(reachable, key=lambda c: (c.id == grant.conversation, c.created))
-        found = self._world.conversations.get(grant.conversation or "")
+        found = self._service.conversations.get(grant.conversation or "")
         if found is None or found.state in _HIDDEN:
             raise RequestRefused(error(401))
         return found

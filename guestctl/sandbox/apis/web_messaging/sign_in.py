@@ -12,7 +12,7 @@ from typing import Any
 from guestctl.sandbox.apis.web_messaging.frames import FEATURE_OFF
 from guestctl.sandbox.interfaces import RequestRefused, Route, ServerReply, ServerRequest, error
 from guestctl.sandbox.issued_tokens import Grant
-from guestctl.sandbox.world import Conversation, Service
+from guestctl.sandbox.service_state import Conversation, Service
 
 SIGN_IN_LIFE = 900.0
 REFRESH_LIFE = 86_400.0
@@ -24,11 +24,11 @@ class SignInService:
 
     def __init__(
         self,
-        world: Service,
+        service: Service,
         signed_in: Callable[[Grant], Iterable[Conversation]],
         log_out: Callable[[Conversation], None],
     ) -> None:
-        self._world = world
+        self._service = service
         self._signed_in = signed_in
         self._log_out = log_out
 
@@ -43,7 +43,7 @@ class SignInService:
     def _exchange(self, request: ServerRequest) -> ServerReply:
         body = _json(request)
         oauth = body.get("oauth")
-        deployment = self._world.deployments.get(str(body.get("deploymentId", "")))
+        deployment = self._service.deployments.get(str(body.get("deploymentId", "")))
         if deployment is None:
             return error(404, "The deployment was not found.", "deployment.not.found")
         if not deployment.allows(request.origin):
@@ -61,33 +61,33 @@ class SignInService:
         proof = str(code if code is not None else implicit)
         if proof in ("", "bad"):
             return error(401, "The identity provider refused the code.", "bad.credentials")
-        person = {"person": proof.partition(":")[0], "login": self._world.new_id(), "deployment": deployment.id}
+        person = {"person": proof.partition(":")[0], "login": self._service.new_id(), "deployment": deployment.id}
         answer = {"jwt": self._sign_in_jwt(person).token}
         if code is not None:
-            answer["refreshToken"] = self._world.tokens.opaque("sign-in-refresh", life=REFRESH_LIFE, **person).token
+            answer["refreshToken"] = self._service.tokens.opaque("sign-in-refresh", life=REFRESH_LIFE, **person).token
         return ServerReply.json(200, answer)
 
     def _sign_in_jwt(self, person: Mapping[str, str]) -> Grant:
         claims = {"sub": person["person"], "deploymentId": person["deployment"]}
-        tokens = self._world.tokens
+        tokens = self._service.tokens
         return tokens.jwt("sign-in", life=tokens.life(SIGN_IN_LIFE), claims=claims, **person)
 
     def _refresh(self, request: ServerRequest) -> ServerReply:
         token = _json(request).get("refreshToken")
-        grant = self._world.tokens.live(token if isinstance(token, str) else None, "sign-in-refresh")
+        grant = self._service.tokens.live(token if isinstance(token, str) else None, "sign-in-refresh")
         if grant is None:
             return error(401)
         request.conversation = next((c for c in self._signed_in(grant)), None)
         return ServerReply.json(200, {"jwt": self._sign_in_jwt(grant.facts).token})
 
     def _revoke(self, request: ServerRequest) -> ServerReply:
-        grant = self._world.tokens.live(request.bearer, "sign-in")
+        grant = self._service.tokens.live(request.bearer, "sign-in")
         if grant is None:
             return error(401)
         for conversation in self._signed_in(grant):
             request.conversation = conversation
             self._log_out(conversation)
-        self._world.tokens.revoke_login(grant.facts["login"])
+        self._service.tokens.revoke_login(grant.facts["login"])
         return ServerReply(204)
 
 

@@ -1,7 +1,7 @@
 """What is true in the sandbox: deployments, conversations, messages, attachments, and who answers.
 
 Knows: how a conversation grows, lives and ends, and how the bot is asked. Must not know: HTTP,
-WebSocket, any dialect's wire. A *face* per dialect is told what happened and says it in its words.
+WebSocket, any dialect's wire. A *api* per dialect is told what happened and says it in its words.
 Clock, scheduler and ids are handed in. Everything runs in one thread.
 """
 
@@ -105,10 +105,10 @@ class Observer(Protocol):
     def close(self, code: int = 1000, reason: str = "") -> None: ...
 
 
-class Teller(Protocol):
-    """What a face is told. `cause` is whatever the face itself handed in with the request."""
+class ApiCallbacks(Protocol):
+    """What a api is told. `cause` is whatever the api itself handed in with the request."""
 
-    def said(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
+    def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None: ...
 
@@ -125,7 +125,7 @@ class Teller(Protocol):
 
 @dataclass
 class Conversation:
-    """One conversation. `id` is never a credential; `notes` is its face's own memory (plain JSON)."""
+    """One conversation. `id` is never a credential; `notes` is its api's own memory (plain JSON)."""
 
     id: str
     api: str
@@ -197,14 +197,14 @@ class Bucket:
         return True
 
 
-class Shelf(Protocol):
-    """Where a world is kept between runs."""
+class MessageStore(Protocol):
+    """Where a service is kept between runs."""
 
-    def keep_conversation(self, conversation: Conversation) -> None: ...
+    def save_conversation(self, conversation: Conversation) -> None: ...
 
-    def keep_message(self, conversation: Conversation, message: StoredMessage) -> None: ...
+    def save_message(self, conversation: Conversation, message: StoredMessage) -> None: ...
 
-    def keep_attachment(self, conversation: Conversation, attachment: StoredAttachment) -> None: ...
+    def save_attachment(self, conversation: Conversation, attachment: StoredAttachment) -> None: ...
 
 
 def random_hex() -> str:
@@ -224,7 +224,7 @@ class Service:
         deployments: Iterable[SandboxDeployment] = (SandboxDeployment(),),
         tokens: Tokens | None = None,
         ids: Callable[[], str] = random_hex,
-        shelf: Shelf | None = None,
+        store: MessageStore | None = None,
         fast: bool = False,
         agent: bool = False,
         watch: Callable[[Conversation, StoredMessage], None] | None = None,
@@ -237,10 +237,10 @@ class Service:
         self.fast = fast
         self._agent = agent  # a person takes over at a hand-over, not the script
         self.conversations: dict[str, Conversation] = {}
-        self.faces: dict[str, Teller] = {}
+        self.apis: dict[str, ApiCallbacks] = {}
         self.requests: Counter[str] = Counter()
         self._new_id = ids
-        self._shelf = shelf
+        self._store = store
         self._watch = watch
         self._guests: dict[str, Conversation] = {}
         self._second = (-1, "")
@@ -272,11 +272,11 @@ class Service:
         conversation = Conversation(self.new_uuid(), api, deployment, guest_id or self.new_uuid(), now, now)
         conversation.attributes.update(attributes or {})
         conversation.notes.update(notes or {})
-        self.adopt(conversation)
-        self.keep(conversation)
+        self.add(conversation)
+        self.save(conversation)
         return conversation
 
-    def adopt(self, conversation: Conversation) -> None:
+    def add(self, conversation: Conversation) -> None:
         """Take in a conversation, new or read back from a file."""
         self.conversations[conversation.id] = conversation
         self._guests[conversation.guest_id] = conversation
@@ -285,26 +285,26 @@ class Service:
         """The latest conversation of a guest."""
         return self._guests.get(guest_id)
 
-    def keep(self, conversation: Conversation) -> None:
+    def save(self, conversation: Conversation) -> None:
         """A conversation's state, notes or attributes changed."""
-        if self._shelf is not None:
-            self._shelf.keep_conversation(conversation)
+        if self._store is not None:
+            self._store.save_conversation(conversation)
 
     def count(self, conversation: Conversation | None, route: str, trace: str | None = None) -> None:
         """Book one guest request for the admin report."""
         self.requests[route] += 1
         if conversation is not None:
-            self.book(conversation, route, trace)
+            self.count_for(conversation, route, trace)
 
-    def book(self, conversation: Conversation, route: str, trace: str | None = None) -> None:
+    def count_for(self, conversation: Conversation, route: str, trace: str | None = None) -> None:
         """Count one request of a conversation, with the trace context it carried."""
         conversation.requests[route] += 1
         if trace is not None:
             conversation.traces.pop(route, None)
             conversation.traces[route] = trace
-        self.keep(conversation)
+        self.save(conversation)
 
-    def guest_says(
+    def receive(
         self,
         conversation: Conversation,
         text: str | None,
@@ -318,8 +318,8 @@ class Service:
         message_id: str | None = None,
         cause: Any = None,
     ) -> StoredMessage:
-        """Store what the guest said, tell the face, ask the bot. `prompt` is what the bot is asked, if not the text."""
-        message = self.record(
+        """Store what the guest said, tell the api, ask the bot. `prompt` is what the bot is asked, if not the text."""
+        message = self.append(
             conversation,
             "guest",
             kind,
@@ -339,7 +339,7 @@ class Service:
                 memory=conversation.memory,
             )
             if conversation.memory:
-                self.keep(conversation)
+                self.save(conversation)
             self._perform(conversation, actions)
         return message
 
@@ -347,7 +347,7 @@ class Service:
         """The bot speaks first."""
         self._perform(conversation, self.bot.greeting(conversation.attributes))
 
-    def say(
+    def send(
         self,
         conversation: Conversation,
         text: str | None,
@@ -358,11 +358,11 @@ class Service:
         message_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         time: str | None = None,
-        tell: bool = True,
+        notify: bool = True,
     ) -> StoredMessage:
         """Something said to the guest: stored, and told to whoever is connected unless `tell` is false."""
         files_only = all(item.get("contentType") == "Attachment" for item in content)
-        return self.record(
+        return self.append(
             conversation,
             role,
             "text" if files_only else "structured",
@@ -372,10 +372,10 @@ class Service:
             metadata=metadata or {},
             message_id=message_id,
             time=time,
-            tell=tell,
+            notify=notify,
         )
 
-    def record(
+    def append(
         self,
         conversation: Conversation,
         role: Role,
@@ -390,19 +390,19 @@ class Service:
         message_id: str | None = None,
         time: str | None = None,
         cause: Any = None,
-        tell: bool = True,
+        notify: bool = True,
     ) -> StoredMessage:
-        """Append to the transcript, then tell the face. The only place where messages are made.
+        """Append to the transcript, then tell the api. The only place where messages are made.
 
         A `time` that is given is only shown: the order is that of arrival.
         """
-        millis = self.stamp(conversation)
+        millis = self.next_millis(conversation)
         conversation.last_activity = max(millis / 1000, conversation.last_activity)
         message = StoredMessage(
             id=message_id or self._new_id(),
             sequence=len(conversation.messages) + 1,
             millis=millis,
-            time=time or self.written(millis),
+            time=time or self.format_time(millis),
             direction="inbound" if role == "guest" else "outbound",
             role=role,
             kind=kind,
@@ -417,21 +417,21 @@ class Service:
         conversation.inbound += role == "guest" and kind != "event"
         if key is not None:
             conversation.by_key.setdefault(key, message)
-        if self._shelf is not None:
-            self._shelf.keep_message(conversation, message)
-            self._shelf.keep_conversation(conversation)
-        if tell:
-            self.faces[conversation.api].said(conversation, message, cause)
+        if self._store is not None:
+            self._store.save_message(conversation, message)
+            self._store.save_conversation(conversation)
+        if notify:
+            self.apis[conversation.api].message_stored(conversation, message, cause)
         if self._watch is not None:
             self._watch(conversation, message)
         return message
 
-    def stamp(self, conversation: Conversation) -> int:
+    def next_millis(self, conversation: Conversation) -> int:
         """Now in epoch milliseconds; later than everything before it in this conversation (§11.5)."""
         conversation.last_millis = max(int(self.clock.now() * 1000), conversation.last_millis + 1)
         return conversation.last_millis
 
-    def written(self, millis: int) -> str:
+    def format_time(self, millis: int) -> str:
         """Epoch milliseconds as RFC 3339. Most messages share their second with the one before."""
         second, rest = divmod(millis, 1000)
         if second != self._second[0]:
@@ -459,22 +459,22 @@ class Service:
         """Its session ends by age, or because a test says so."""
         if conversation.state == "active":
             self.close(conversation, "expired")
-            self.faces[conversation.api].expired(conversation)
+            self.apis[conversation.api].expired(conversation)
 
     def expire_token(self, conversation: Conversation) -> None:
         """Only its credentials end."""
         self.tokens.expire(conversation.id)
-        self.faces[conversation.api].token_expired(conversation)
+        self.apis[conversation.api].token_expired(conversation)
 
     def close(self, conversation: Conversation, state: State) -> None:
         conversation.state = state
-        self.keep(conversation)
+        self.save(conversation)
 
-    def forget(self, conversation: Conversation) -> None:
+    def reset_bot(self, conversation: Conversation) -> None:
         """The bot remembers nothing of it, and answers again."""
         conversation.memory.clear()
         conversation.handed_over = False
-        self.keep(conversation)
+        self.save(conversation)
 
     def sweep(self) -> None:
         """Expire what somebody watches; the rest expires when it is next asked for."""
@@ -485,8 +485,8 @@ class Service:
     def attach(self, conversation: Conversation, attachment: StoredAttachment) -> None:
         """A file was announced, stored, accepted or sent."""
         conversation.attached[attachment.id] = attachment
-        if self._shelf is not None:
-            self._shelf.keep_attachment(conversation, attachment)
+        if self._store is not None:
+            self._store.save_attachment(conversation, attachment)
 
     def _perform(self, conversation: Conversation, actions: Sequence[BotAction]) -> None:
         """One action after the other, each `delay` seconds after the one before."""
@@ -506,14 +506,14 @@ class Service:
     def _act(self, conversation: Conversation, action: BotAction) -> None:
         role: Role = "agent" if action.role == "agent" else "bot"
         if action.kind == "typing":
-            self.faces[conversation.api].typing(conversation, role, action.name, action.duration)
+            self.apis[conversation.api].typing(conversation, role, action.name, action.duration)
         elif action.kind == "disconnect":
-            self.faces[conversation.api].ended(conversation, role)
+            self.apis[conversation.api].ended(conversation, role)
         elif action.kind == "handover":
             conversation.handed_over = self._agent
-            self.keep(conversation)
+            self.save(conversation)
         else:
-            self.say(conversation, action.text, role=role, name=action.name, content=action.content)
+            self.send(conversation, action.text, role=role, name=action.name, content=action.content)
 
 
 def attributes_size(attributes: Mapping[str, str]) -> int:
