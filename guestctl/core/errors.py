@@ -51,74 +51,90 @@ class Exit(IntEnum):
 
 #: Stable failure code -> next step for the user. The only copy: errors and `explain` both read it.
 NEXT_STEPS: dict[str, str] = {
-    "check.failed": "Read what came instead above; `guestctl history` shows the whole conversation.",
-    "doctor.clock": "Set this machine's clock (NTP), tokens are judged by the service's; then `guestctl doctor` again.",
-    "doctor.inactive": "Activate it in the service's administration, or take another one (`guestctl profile show`).",
-    "doctor.messenger": "Switch messaging on in the deployment, or take another one (`guestctl profile show`).",
-    "doctor.deployment": "Check deployment_id, region and config_url: `guestctl profile show` says whence each is.",
-    "doctor.origin": "Set `origin` to an allowed domain (`guestctl profile show`), or have this one allowed.",
-    "doctor.url": "Correct the address, or choose the API it belongs to: `guestctl apis`.",
-    "conversation.ended": "The conversation ended before the awaited message; `guestctl history --all` shows how.",
-    "usage": "`guestctl --help` lists the commands; each shows its options and two examples with --help.",
-    "usage.option": "Drop the option, or use an API that has it: `guestctl apis`.",
-    "config.profile": "List the profiles with `guestctl profile list`; check the file with `guestctl profile check`.",
-    "config.file": "Mend the line named above, then run `guestctl profile check`.",
-    "config.key": "Put the value into the profile (`guestctl help profiles`), an option or a GUESTCTL_* variable.",
-    "config.cleartext": "Use https:// or wss://; `tls: {cleartext: true}` in a profile is for test networks. "
-    "`guestctl explain config.cleartext`",
-    "config.tls": "Point `tls.ca` (or SSL_CERT_FILE) at a PEM file of the issuing CA; `guestctl doctor` tries it.",
-    "state.unusable": "Free some space, set GUESTCTL_STATE to a writable directory, or run with --no-state.",
-    "state.version": "Use the newer guestctl that wrote it, or set GUESTCTL_STATE to another directory.",
-    "sandbox.absent": "Start one with `guestctl sandbox serve`, or run the command under `guestctl sandbox exec --`.",
-    "sandbox.key": "Unset GUESTCTL_SANDBOX_ADMIN_KEY to use the one started last (`guestctl sandbox serve`).",
-    "sandbox.session": "List them with `guestctl sandbox sessions`.",
-    "sandbox.answer": "Unset or correct GUESTCTL_SANDBOX_URL; `guestctl sandbox serve` starts a sandbox.",
-    "service.refused": "The service's own words are above; correct the request and try again.",
-    "service.too_long": "Shorten the text, or split it into lines and pipe them to `guestctl send - --lines`.",
-    "service.attributes": "Shorten or drop attributes: keys and values together are limited (`guestctl session show`).",
-    "service.missing": "The service misses a field: is it this API (`guestctl apis`)? --trace FILE shows the request.",
-    "service.file": "Check the file's type, size and name against `guestctl session show`.",
-    "service.not_found": "The service does not know this id; check where you talk to: `guestctl profile show`.",
-    "service.refresh_style": "If the conversation lives, turn `refresh_style` the other way (`guestctl profile show`).",
-    "auth.refused": "Try `guestctl refresh-token`; if that is refused too, `guestctl session create`.",
-    "auth.no_refresh": "This API has no refresh: start again with `guestctl session create`.",
-    "auth.oauth": "Check oauth.client_id and oauth.client_secret (`guestctl profile show`), and the client's scopes.",
-    "auth.secret": "A token, client id or secret is malformed; take it again from where it was issued.",
-    "auth.downgrade": "This token belongs to a signed-in guest: sign in again, or `guestctl session create`.",
-    "forbidden": "Check deployment_id, scopes, `origin` (allowed domains), features; `guestctl doctor` tries them.",
-    "forbidden.upgrade": "Check deployment_id, region and origin (allowed domains); `guestctl doctor` tries each.",
-    "forbidden.feature": "The feature is off in the deployment; `guestctl doctor` shows which are on.",
-    "conflict.read_only": "Start another conversation with `guestctl session create --new`.",
-    "conflict.locked": "Another connection held the session a moment ago; `guestctl resume` waits, then repeat.",
-    "conflict.ended": "Start another with `guestctl session create`, or `guestctl resume --on-conflict new`.",
-    "conflict": "Something else changed the session; `guestctl resume` shows where it stands.",
-    "rate.limited": "Repeat it later, or with more --timeout: then guestctl waits as asked (`guestctl explain 429`).",
-    "network.dns": "Check region or base_url (`guestctl profile show`), and that this machine resolves names.",
-    "network.connect": "Check host, port, and that it is up; behind a proxy set HTTPS_PROXY; `guestctl doctor` looks.",
-    "network.tls": "Check host name, dates, CA (`tls.ca`): verification is never skipped; `guestctl doctor` tries it.",
-    "network.proxy": "The proxy refused, not the service: check HTTPS_PROXY, its credentials and NO_PROXY.",
-    "network.lost": "Repeat the command, or raise --timeout; `guestctl explain close CODE` has the close codes.",
-    "network.gave_up": "Every reconnect failed, `guestctl listen --forever` goes on; `guestctl doctor` says why.",
-    "service.down": "The service answers with an error of its own; try again later.",
-    "timeout": "Raise --timeout, or look at `guestctl history` for what did arrive.",
-    "timeout.busy": "Stop the other command (`guestctl listen` or `chat`?), or give this one more --timeout.",
-    "session.none": "Create one with `guestctl session create`.",
-    "session.no_token": "It lasts as long as its command, `guestctl ask` or `chat`; else set `store_tokens: database`.",
-    "session.gone": "The service no longer knows this session; `guestctl session create` starts another.",
-    "session.expired": "Start another with `guestctl session create`; `guestctl ask` does so by itself.",
-    "session.cleared": "Start another with `guestctl session create`.",
-    "session.ended": "Start another with `guestctl session create`.",
-    "session.evicted": "Another connection took this session over; stop it, or `guestctl resume`.",
-    "session.replaced": "Another command began or chose something else; `guestctl session list` shows what there is.",
-    "session.logged_out": "The guest was signed out; sign in again or `guestctl session create`.",
-    "answer.unreadable": "Repeat with --trace FILE: is base_url really this API? `guestctl apis` lists them.",
-    "answer.redirect": "It answers with a redirect, which is never followed; correct it: `guestctl profile show`.",
-    "answer.frame": "The peer broke the WebSocket protocol; repeat with --trace FILE.",
-    "api.unsupported": "`guestctl apis` shows which API can do it.",
-    "send.in_doubt": "Do not resend by hand: the next `guestctl send` or `resume` looks in history and settles it.",
-    "output.failed": "Free some space, or give the output another place.",
-    "interrupted": "Nothing acknowledged was lost; `guestctl resume` shows where the session stands.",
-    "bug": "Please report it with the output of the same command under --debug.",
+    "check.failed": "compare the expectation with the messages above; `guestctl history` shows the whole conversation",
+    "doctor.clock": "set this machine's clock (NTP): the service checks tokens against its own clock; "
+    "then run `guestctl doctor` again",
+    "doctor.inactive": "activate the deployment in the service's administration, or use another deployment "
+    "(`guestctl profile show`)",
+    "doctor.messenger": "turn on messaging in the deployment, or use another deployment (`guestctl profile show`)",
+    "doctor.deployment": "check deployment_id, region and config_url: `guestctl profile show` shows where each value "
+    "comes from",
+    "doctor.origin": "set `origin` to an allowed domain (`guestctl profile show`), or allow this domain",
+    "doctor.url": "correct the address, or choose the API that it belongs to: `guestctl apis`",
+    "conversation.ended": "run `guestctl history --all` to see how the conversation ended",
+    "usage": "`guestctl --help` lists the commands; add --help to a command for its options and two examples",
+    "usage.option": "remove the option, or use an API that supports it: `guestctl apis`",
+    "config.profile": "list the profiles with `guestctl profile list`; check the file with `guestctl profile check`",
+    "config.file": "correct the line named above, then run `guestctl profile check`",
+    "config.key": "set the value in the profile (`guestctl help profiles`), with an option or a GUESTCTL_* variable",
+    "config.cleartext": "use https:// or wss://; `tls: {cleartext: true}` in a profile is for test networks only "
+    "(`guestctl explain config.cleartext`)",
+    "config.tls": "set `tls.ca` (or SSL_CERT_FILE) to a PEM file of the issuing CA; `guestctl doctor` tests it",
+    "state.unusable": "free some space, set GUESTCTL_STATE to a writable directory, or add --no-state",
+    "state.version": "use the newer guestctl that wrote it, or set GUESTCTL_STATE to another directory",
+    "sandbox.absent": "start one with `guestctl sandbox serve`, or run the command under `guestctl sandbox exec --`",
+    "sandbox.key": "unset GUESTCTL_SANDBOX_ADMIN_KEY to use the sandbox started last (`guestctl sandbox serve`)",
+    "sandbox.session": "list the sandbox's sessions with `guestctl sandbox sessions`",
+    "sandbox.answer": "unset or correct GUESTCTL_SANDBOX_URL; `guestctl sandbox serve` starts a sandbox",
+    "service.refused": "read the service's reason above, correct the request and try again",
+    "service.too_long": "shorten the text, or split it into lines and pipe them to `guestctl send - --lines`",
+    "service.attributes": "shorten or remove attributes; `guestctl session show` shows the limit",
+    "service.missing": "check that the service speaks this API (`guestctl apis`); --trace FILE shows the request",
+    "service.file": "compare the file's type, size and name with the limits in `guestctl session show`",
+    "service.not_found": "check the address and the deployment with `guestctl profile show`; "
+    "the service does not know this id",
+    "service.refresh_style": "if the conversation is still active, switch `refresh_style` to its other value "
+    "(`guestctl profile show`)",
+    "auth.refused": "renew the token with `guestctl refresh-token`; if that is refused too, "
+    "run `guestctl session create`",
+    "auth.no_refresh": "this API cannot renew a token; start again with `guestctl session create`",
+    "auth.oauth": "check oauth.client_id and oauth.client_secret (`guestctl profile show`), and the client's scopes",
+    "auth.secret": "copy the token, client id or secret again from where it was issued",
+    "auth.downgrade": "sign in again, or run `guestctl session create`; this token belongs to a signed-in guest",
+    "forbidden": "check deployment_id, scopes, `origin` (allowed domains) and features; `guestctl doctor` tests each",
+    "forbidden.upgrade": "check deployment_id, region and `origin` (allowed domains); `guestctl doctor` tests each",
+    "forbidden.feature": "turn on the feature in the deployment; `guestctl doctor` shows which features are on",
+    "conflict.read_only": "start another conversation with `guestctl session create --new`",
+    "conflict.locked": "run `guestctl resume` to wait for the other connection to close, then repeat the command",
+    "conflict.ended": "start another conversation with `guestctl session create` or "
+    "`guestctl resume --on-conflict new`",
+    "conflict": "run `guestctl resume` to see the session's current state; something else changed it",
+    "rate.limited": "repeat the command later, or raise --timeout so that guestctl waits as long as asked "
+    "(`guestctl explain 429`)",
+    "network.dns": "check region or base_url (`guestctl profile show`), and this machine's DNS",
+    "network.connect": "check that the host and port are right and the service is up; behind a proxy, set HTTPS_PROXY; "
+    "`guestctl doctor` tests the connection",
+    "network.tls": "check the host name, the certificate's dates and the CA (`tls.ca`), because verification cannot be "
+    "turned off; `guestctl doctor` tests each",
+    "network.proxy": "check HTTPS_PROXY, its credentials and NO_PROXY; the proxy refused the connection, "
+    "not the service",
+    "network.lost": "repeat the command, or raise --timeout; `guestctl explain close CODE` explains a close code",
+    "network.gave_up": "run `guestctl listen --forever` to reconnect without a limit; "
+    "`guestctl doctor` looks for the cause",
+    "service.down": "try again later; the service reported an error of its own",
+    "timeout": "raise --timeout, or run `guestctl history` to see what did arrive",
+    "timeout.busy": "stop the other command (`guestctl listen` or `guestctl chat`?), or raise --timeout",
+    "session.none": "create one with `guestctl session create`",
+    "session.no_token": "use `guestctl ask` or `guestctl chat`, which keep the token while they run, "
+    "or set `store_tokens: database`",
+    "session.gone": "start another session with `guestctl session create`; the service no longer knows this one",
+    "session.expired": "start another session with `guestctl session create`; `guestctl ask` does so automatically",
+    "session.cleared": "start another session with `guestctl session create`",
+    "session.ended": "start another session with `guestctl session create`",
+    "session.evicted": "stop the other connection, which took over this session, or run `guestctl resume`",
+    "session.replaced": "list the sessions with `guestctl session list`; another command created or chose a "
+    "different one",
+    "session.logged_out": "sign in again, or run `guestctl session create`; the guest was signed out",
+    "answer.unreadable": "repeat the command with --trace FILE, and check that base_url serves this API "
+    "(`guestctl apis`)",
+    "answer.redirect": "correct the address (`guestctl profile show`); guestctl never follows a redirect",
+    "answer.frame": "repeat the command with --trace FILE to see the frame that broke the WebSocket protocol",
+    "api.unsupported": "`guestctl apis` shows which API supports it",
+    "send.in_doubt": "do not send it again by hand: the next `guestctl send` or `guestctl resume` looks in history "
+    "and settles it",
+    "output.failed": "free some space, or write the output somewhere else",
+    "interrupted": "`guestctl resume` shows the session's state; nothing acknowledged was lost",
+    "bug": "please report it with the output of the same command under --debug",
 }
 
 
@@ -274,6 +290,6 @@ def bug(error: Exception) -> Failure:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     place = "" if frame is None else f" at {frame.tb_frame.f_globals.get('__name__')}:{frame.tb_lineno}"
-    failure = Failure(f"this is a bug: {type(error).__name__}{place}")
+    failure = Failure(f"internal error: {type(error).__name__}{place}")
     failure.__cause__ = error
     return failure

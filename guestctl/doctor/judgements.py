@@ -45,7 +45,7 @@ def not_on_this_api(check: str, why: str) -> Finding:
 
 def _fix(hint: str | None) -> str | None:
     """Return a next step without a last clause that refers to `guestctl doctor`: the user is running it."""
-    return hint and re.sub(r"; `guestctl doctor` [^;]*$", ".", hint)
+    return hint and re.sub(r"; `guestctl doctor` [^;]*$", "", hint)
 
 
 def status_of(answer: UpgradeAnswer | Failure | None) -> int | None:

@@ -499,14 +499,14 @@ def test_a_scenario_that_dies_of_a_bug_says_so_and_stops_no_other(buggy: Front, 
     result = buggy("check", "good.yaml", "--junit", "out.xml", "--parallel", parallel, "-o", "table")
     assert result.code == 70
     assert result.out.startswith("ok    good.yaml: Takes the survey\nERROR good.yaml: Leaves the survey\n")
-    assert "this is a bug: ZeroDivisionError at tests.cli.test_check:" in result.out
+    assert "internal error: ZeroDivisionError at tests.cli.test_check:" in result.out
     assert "code: bug (exit 70)" in result.out
     assert "interrupted" not in result.out
     assert result.out.endswith("2 passed, 0 failed, 1 error\n")
     [suite] = JUnitXml.fromfile(str(tmp_path / "out.xml"))
     assert (suite.tests, suite.errors, suite.failures) == (3, 1, 0)
     [error] = next(case for case in suite if case.name == "Leaves the survey").result
-    assert (error.type, error.message.partition(" at ")[0]) == ("bug", "this is a bug: ZeroDivisionError")
+    assert (error.type, error.message.partition(" at ")[0]) == ("bug", "internal error: ZeroDivisionError")
     assert "s3cr3t" not in result.out + result.err + (tmp_path / "out.xml").read_text()
 
 
@@ -532,7 +532,7 @@ def test_a_bug_is_told_in_every_report(buggy: Front) -> None:
     assert "not ok 2 - good.yaml: Leaves the survey" in tap
     assert "Bail out" not in tap
     marked = buggy("check", "good.yaml", GITHUB_ACTIONS="true").out
-    assert "title=Leaves the survey::this is a bug" in marked
+    assert "title=Leaves the survey::internal error" in marked
     debugged = buggy("check", "good.yaml", "--debug").err
     assert "Traceback" in debugged
     assert "secret = " not in debugged

@@ -50,10 +50,10 @@ def test_a_pasted_error_line_finds_its_entry(front: Front) -> None:
     for argv, code in ((unreachable, "network.connect"), (unknown, "forbidden.upgrade"), (("resume",), "session.none")):
         environ = {"GUESTCTL_PROFILE": "", "XDG_CONFIG_HOME": str(front.cwd)} if argv is unreachable else {}
         for tty in (False, True):
-            line = front(*argv, tty=tty, **environ).err.strip().splitlines()[-1]
+            line = front(*argv, tty=tty, **environ).err
             found = front("explain", line).records
             assert any(code in (record["code"], record["failure"]) for record in found), line
-    seen = front("explain", "guestctl: history: HTTP 429: slow down (again in 7 s)").records
+    seen = front("explain", "error: history: HTTP 429: slow down (retry after 7 s)").records
     assert [record["code"] for record in seen] == ["429"]
 
 

@@ -158,7 +158,7 @@ def test_the_workflow_runs(shell: Shell) -> None:
     [
         ("scenarios: {s: [{say: hi}, {expect: questions}]}", 0, "the bot is well\n"),
         ("scenarios: {s: [{say: order}, {expect: {contains: Pizza, within: 100ms}}]}", 1, "something else\n"),
-        ("scenarios: {s: [{sya: hi}]}", 2, "not tested: usage or configuration\n"),
+        ("scenarios: {s: [{sya: hi}]}", 2, "not tested: wrong usage or configuration\n"),
     ],
     ids=["well", "wrong", "not tested"],
 )
@@ -200,8 +200,8 @@ def _named() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(ROOT)), found
 
 
-#: Failures that no command of ours mends, and what does.
-_MENDED_ELSEWHERE = {
+#: Failures that no command fixes, and what does.
+_FIXED_WITHOUT_A_COMMAND = {
     "bug": "a report to us",
     "state.unusable": "space, permissions or another directory",
     "state.version": "the newer program",
@@ -222,7 +222,7 @@ def test_every_next_step_names_the_command_that_helps(code: str) -> None:
         parsed = split(shlex.split(line)[1:])
         assert parsed.unknown is None, line
         assert parsed.words in COMMANDS or parsed.topic or "--help" in parsed.rest, line
-    assert bool(lines) != (code in _MENDED_ELSEWHERE), NEXT_STEPS[code]
+    assert bool(lines) != (code in _FIXED_WITHOUT_A_COMMAND), NEXT_STEPS[code]
 
 
 @pytest.mark.parametrize(("place", "line"), sorted(set(_named())))

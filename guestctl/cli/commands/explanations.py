@@ -409,7 +409,7 @@ def explain(wanted: str, *, api: str | None = None) -> list[Explanation]:
     """
     first, _, rest = wanted.strip().partition(" ")
     kind = KINDS.get(first.lower()) if rest else None
-    sought = (rest if kind else wanted).strip().casefold()
+    sought = " ".join((rest if kind else wanted).split()).casefold()  # a pasted line may be wrapped
     known = [entry for entry in everything() if (kind is None or entry.kind == kind) and _belongs_to(entry, api)]
     exact = [entry for entry in known if entry.code.casefold() == sought]
     if exact or not sought:
