@@ -400,8 +400,8 @@ class Client:
             self.notice("the deployment's configuration says it is inactive")
         if deployment.auto_start:
             exchange.wait_to_send(deadline)
-        if self.dialect.published is not None:
-            begun = self.dialect.published.begin(exchange.session, deployment, opening)
+        if self.dialect.deployment_configuration is not None:
+            begun = self.dialect.deployment_configuration.auto_start(exchange.session, deployment, opening)
             exchange.keep(exchange.perform(begun, deadline))
 
     def completed(self, opening: NewSession) -> NewSession:
@@ -442,7 +442,7 @@ class Client:
 
     def deployment(self, deadline: Deadline | None = None) -> Deployment:
         """The deployment's configuration, remembered for an hour. Without one, what is usual."""
-        published = self.dialect.published
+        published = self.dialect.deployment_configuration
         if published is None:
             return Deployment()
         cached = self.state.deployment(self.scope, CONFIGURATION_AGE)
@@ -544,7 +544,7 @@ class Client:
         if files:
             self._part(self.dialect.files, Ability.FILES)
         if answer is not None:
-            self._part(self.dialect.rich, Ability.PICK)
+            self._part(self.dialect.rich_content, Ability.PICK)
         return say(
             exchange,
             outgoing,
@@ -593,7 +593,7 @@ class Client:
         signed_in = instead_of.credential("sign-in") if instead_of is not None and expired else None
         self._create(opening, deadline, new=new, credential=None if signed_in is None else done(signed_in))
         exchange = self._any_exchange()
-        if not self.dialect.spoken_in(exchange.session):
+        if not self.dialect.began_with_join(exchange.session):
             return
         left = deadline.remaining()
         within = deadline.sooner(GREETING if left is None else min(GREETING, left / 3))
@@ -629,7 +629,7 @@ class Client:
         exchange.wait_to_send(deadline)
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
         exchange.keep(exchange.perform(flow(exchange.session), deadline))
-        self._hang_up(self.dialect.farewell)
+        self._hang_up(self.dialect.end_close_frame)
         return exchange.session
 
     # --- hearing ---

@@ -35,8 +35,8 @@ def lacking(api: str) -> Iterator[str]:
         yield "a stranger in tests/sandbox/bare.py, and its name in EVERYBODY"
     if api != NAMES[0] and api not in HOSTS:
         yield "its hosts in HOSTS of tests/unit/test_dialects.py"
-    if not dialect_class(api).places:
-        yield "`places` in its dialect, without which doctor does not know its addresses"
+    if not dialect_class(api).documented_addresses:
+        yield "`documented_addresses` in its dialect, without which doctor does not know its addresses"
     yield from _unexplained_closes(api)
     if not (WIRE / api).is_dir():
         yield f"examples in tests/wire/{api}/"
@@ -59,7 +59,7 @@ def _steps(api: str) -> Iterator[tuple[Example, Step]]:
 def _unshown(api: str) -> Iterator[str]:
     """Verbs that the API has and no example performs."""
     kind = dialect_class(api)
-    verbs = {"create", "send", "history", *(["door", "attach"] if kind.has_socket else [])}
+    verbs = {"create", "send", "history", *(["connect", "attach"] if kind.has_socket else [])}
     verbs |= {verb for ability, verb in _VERBS.items() if ability in kind.abilities}
     for verb in sorted(verbs - {step.verb for _, step in _steps(api)}):
         yield f"an example of `do: {verb}` in tests/wire/{api}/"

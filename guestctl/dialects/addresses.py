@@ -23,7 +23,7 @@ class ApiAddress:
     socket: bool
 
 
-def place_of(url: str) -> str:
+def host_and_port(url: str) -> str:
     """host:port of an address. A port of the scheme's own is written too."""
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -31,13 +31,13 @@ def place_of(url: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def places_of(url: str) -> list[ApiAddress]:
+def matching_addresses(url: str) -> list[ApiAddress]:
     """Every published address this one may be; those whose host fits alone, when there are any."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     found: list[ApiAddress] = []
     for name in NAMES:
-        for purpose, pattern in dialect_class(name).places:
+        for purpose, pattern in dialect_class(name).documented_addresses:
             published = urlsplit(pattern)
             host_fits = re.fullmatch(_compiled(published.netloc, r"[^/]+?"), parts.hostname or "") is not None
             if path:
@@ -61,6 +61,6 @@ def nearest_addresses(path: str) -> list[str]:
 
     known: dict[str, str] = {}
     for name in NAMES:
-        for _, pattern in dialect_class(name).places:
+        for _, pattern in dialect_class(name).documented_addresses:
             known.setdefault(urlsplit(pattern).path, name)
     return [f"{found} ({known[found]})" for found in nearest(path, known, 2)]

@@ -10,7 +10,7 @@ as a part that some have (`parts`), or answered by a method here, so that nothin
 asks which API it is talking to.
 
 A family writes `default_rest`, `create`, `send` and `history`; with a socket also `default_socket`,
-`door`, `attach` and `decode`; where a token can be renewed, `obtain`. The rest holds unless it says otherwise.
+`socket_address`, `attach` and `decode`; where a token can be renewed, `obtain`. Everything else has a default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from guestctl.core.model import (
 from guestctl.core.values import Json, immutable
 from guestctl.core.wire import Frame, SocketAddress, load_json
 from guestctl.dialects.capabilities import Ability
-from guestctl.dialects.features import FileTransfer, Published, RichContent, SigningIn
+from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
 from guestctl.dialects.flows import Flow, FrameRequest, Incoming, done
 from guestctl.dialects.refusals import Refusals
 
@@ -46,13 +46,13 @@ class HistoryPage:
     An entry that is not for the guest stays in its place as `Unknown`, so that positions can be counted.
     `anchored` is False on a FORWARD page that was asked for with a position history does not
     have (yet, or any more): what is missing before its first item cannot be told.
-    `short_of`: nothing more is shown, though the service tells of messages up to this number."""
+    `announced_up_to`: nothing more is shown, though the service tells of messages up to this number."""
 
     items: tuple[Message | Presence | Unknown, ...]
     next: str | None = None
     total: int | None = None
     anchored: bool = True
-    short_of: int | None = None
+    announced_up_to: int | None = None
 
 
 class Dialect(Refusals, ABC):
@@ -103,14 +103,14 @@ class Dialect(Refusals, ABC):
             found.append(self.socket(""))
         return tuple(found)
 
-    def hosts(self) -> tuple[str, ...]:
+    def all_addresses(self) -> tuple[str, ...]:
         """Every base address that is talked to."""
         return self.addresses()
 
     # --- a session ---
 
     @abstractmethod
-    def create(self, opening: NewSession) -> Flow[Session]:
+    def create(self, new: NewSession) -> Flow[Session]:
         """Open a session. A session returned as `draft` is confirmed by the first `attach`."""
 
     def refreshable(self, session: Session) -> CredentialKind | None:
@@ -125,20 +125,20 @@ class Dialect(Refusals, ABC):
         """The profile's client credentials grant (only where `uses_oauth`)."""
         raise UsageError(f"{self.name} uses no OAuth client", code="config.profile")
 
-    def spoilt(self, session: Session) -> bool:
+    def needs_new_token(self, session: Session) -> bool:
         """Whether the token must be renewed before a socket is opened with it."""
         token = session.credential("guest")
-        return self.spoilt_by_close and token is not None and session.used_token == token.secret.placeholder
+        return self.renews_before_reconnect and token is not None and session.used_token == token.secret.placeholder
 
     # --- its socket ---
 
-    def door(self, session: Session) -> SocketAddress | None:
+    def socket_address(self, session: Session) -> SocketAddress | None:
         """The socket of this session; None: there is none and listening polls history."""
         return None
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         """First words on a fresh socket, until the service confirms. Returns the session as told; with
-        `start_new`, on an API that `restarts`, of another conversation, opened with that."""
+        `start_new`, on an API that `can_start_new`, of another conversation, opened with that."""
         raise self.unsupported(Ability.LISTEN)
 
     def reattach(self, session: Session) -> Flow[Session]:
@@ -156,7 +156,7 @@ class Dialect(Refusals, ABC):
 
     # --- messages ---
 
-    def check(self, session: Session, message: Outgoing) -> None:
+    def check_message(self, session: Session, message: Outgoing) -> None:
         """Refuse what the service is bound to refuse, before anything is sent. Raises Refused or UsageError."""
         if message.attributes and "attr" not in self.send_fields:
             raise UsageError(f"the {self.name} API has no field for a message's attributes", code="usage.option")
@@ -165,11 +165,11 @@ class Dialect(Refusals, ABC):
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         """Send one message; returns it as the service accepted it. Raises what the service refused."""
 
-    def accepted(self, session: Session) -> Session:
+    def after_acceptance(self, session: Session) -> Session:
         """The session, once the service has accepted a message of it."""
         return session
 
-    def spoken_in(self, session: Session) -> bool:
+    def began_with_join(self, session: Session) -> bool:
         """Whether something else than messages was said in it, so that one which begins anew is another one."""
         return False
 
@@ -199,7 +199,7 @@ class Dialect(Refusals, ABC):
         raise self.unsupported(Ability.SYNC)
 
     @property
-    def rich(self) -> RichContent | None:
+    def rich_content(self) -> RichContent | None:
         return None
 
     @property
@@ -211,7 +211,7 @@ class Dialect(Refusals, ABC):
         return None
 
     @property
-    def published(self) -> Published | None:
+    def deployment_configuration(self) -> DeploymentConfiguration | None:
         return None
 
     # --- saying what is missing ---

@@ -65,7 +65,7 @@ class Backoff:
     tries: int
 
 
-class Declared:
+class Capabilities:
     """The declarations of one API family, as class attributes; outside this folder they are only read."""
 
     # --- what it is, and what it takes ---
@@ -80,7 +80,7 @@ class Declared:
     #: Those of `send`: attr.
     send_fields: ClassVar[frozenset[str]] = frozenset()
     #: Every address of the family as its source writes it: what for, and where; `{…}` is one part of it.
-    places: ClassVar[tuple[tuple[str, str], ...]] = ()
+    documented_addresses: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     # --- history ---
 
@@ -96,7 +96,7 @@ class Declared:
     #: The service drops a repeated client id, so that a send may be repeated safely.
     deduplicates: ClassVar[bool] = True
     #: A message's client id comes back in pushes and in history.
-    returns_key: ClassVar[bool] = True
+    returns_client_key: ClassVar[bool] = True
     #: Guest messages a session may send; None: the service's 429 is the only limit.
     send_rate: ClassVar[Rate | None] = None
     #: REST requests one profile may make; shared by its processes.
@@ -105,10 +105,10 @@ class Declared:
     # --- credentials ---
 
     #: Seconds before expiry at which each kind of credential is renewed ahead of use.
-    margins: ClassVar[Mapping[str, float]] = {}
+    renewal_margins: ClassVar[Mapping[str, float]] = {}
     #: The wait between renewing a refused token and repeating the request, growing with each try the
     #: refresh itself needs while it is answered 429 or 5xx; None: at once, and the refresh has the usual tries.
-    renewal: ClassVar[Backoff | None] = None
+    renewal_backoff: ClassVar[Backoff | None] = None
     #: Claims without which a guest's token, a JWT here, is of no use.
     token_claims: ClassVar[tuple[str, ...]] = ()
     #: The profile's OAuth client is exchanged for what authorises some of its requests.
@@ -122,18 +122,18 @@ class Declared:
     has_socket: ClassVar[bool] = True
     #: Every session's socket has the same address, so that 404 there does not speak of the session. Where a
     #: profile may choose among published addresses, that decides.
-    shared_socket: bool = False
+    shared_socket_address: bool = False
     #: Simultaneous sockets of one session before the service evicts the oldest.
     sockets_per_session: ClassVar[int] = 3
     #: Reconnect attempts unless the profile says otherwise.
-    attempts: ClassVar[int] = 10
-    #: `attach` with an opening begins another conversation for the same guest.
-    restarts: ClassVar[bool] = False
+    reconnect_attempts: ClassVar[int] = 10
+    #: `attach` with an new begins another conversation for the same guest.
+    can_start_new: ClassVar[bool] = False
     #: A renewed token is announced on the open socket by `reattach`.
     reattaches: ClassVar[bool] = False
     #: Once a socket that used the token has closed, the token must be renewed before the next CONNECT.
-    spoilt_by_close: ClassVar[bool] = False
+    renews_before_reconnect: ClassVar[bool] = False
     #: A graceful close by the guest, who may come back.
-    goodbye: ClassVar[tuple[int, str]] = (1000, "")
+    close_frame: ClassVar[tuple[int, str]] = (1000, "")
     #: The close that ends the conversation, where that is how `end` is said.
-    farewell: ClassVar[tuple[int, str] | None] = None
+    end_close_frame: ClassVar[tuple[int, str] | None] = None

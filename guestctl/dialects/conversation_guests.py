@@ -29,7 +29,7 @@ from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, opti
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Accepted, Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
-from guestctl.dialects.history_pages import fixed_history, read_message, read_time
+from guestctl.dialects.history_pages import history_after, read_message, read_time
 from guestctl.dialects.tokens import guest_token
 
 #: [q]'s address, which has a host of its own; [a2] and [a4] name the guest or the conversation in theirs.
@@ -50,10 +50,10 @@ class ConversationGuests(Dialect):
     }
     fields = frozenset({"attr"})
     required = (("region", "base_url"),)
-    attempts = 5
-    margins = {"guest": 60.0}
-    spoilt_by_close = True
-    places = (
+    reconnect_attempts = 5
+    renewal_margins = {"guest": 60.0}
+    renews_before_reconnect = True
+    documented_addresses = (
         ("create and refresh", "https://api.{region}/api/v2/conversations/webmessaging/guests"),
         ("history", "https://api.{region}/api/v2/conversations/webmessaging/guests/{guest}/messages"),
         ("socket", "wss://webchat-{aws_region}.platform.genesys.cloud/api/v2/conversations/webmessaging/websocket"),
@@ -65,7 +65,7 @@ class ConversationGuests(Dialect):
     def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
         super().__init__(profile, new_id=new_id, traceparent=traceparent)
         self._socket_path = profile.socket_path or SOCKET_PATH
-        self.shared_socket = "{" not in self._socket_path
+        self.shared_socket_address = "{" not in self._socket_path
 
     # --- addresses ---
 
@@ -77,7 +77,7 @@ class ConversationGuests(Dialect):
             return f"wss://webchat-{self.need('aws_region')}.platform.genesys.cloud"
         return f"wss://api.{self.need('region')}"
 
-    def door(self, session: Session) -> SocketAddress:
+    def socket_address(self, session: Session) -> SocketAddress:
         path = self._socket_path
         for name, known in (("{guestId}", "guest"), ("{conversationId}", "conversation")):
             path = path.replace(name, id_in_path(session, known))
@@ -92,14 +92,14 @@ class ConversationGuests(Dialect):
 
     # --- session ---
 
-    def create(self, opening: NewSession) -> Flow[Session]:
+    def create(self, new: NewSession) -> Flow[Session]:
         body: dict[str, Json] = {}
         if self.profile.deployment_id:
             body["deploymentId"] = self.profile.deployment_id
-        if opening.attributes:
-            body["attributes"] = dict(opening.attributes)
+        if new.attributes:
+            body["attributes"] = dict(new.attributes)
         reply = yield from http_request(Request("POST", self._guests(), "create", json=body))
-        session = Session(api=self.name, profile=self.profile.name, name=opening.name, state="active")
+        session = Session(api=self.name, profile=self.profile.name, name=new.name, state="active")
         return _granted(session, reply)
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
@@ -145,10 +145,10 @@ class ConversationGuests(Dialect):
         assert isinstance(heard, Accepted)
         return Message(heard.id, "inbound", message.text, heard.time, key=message.key, sender=Sender("guest"))
 
-    def healed_by_renewal(self, failure: Failure) -> bool:
+    def renewal_may_help(self, failure: Failure) -> bool:
         """The trap: 403 inside the stream means a spoilt token (HTTP's own 403 does not)."""
         in_stream = failure.http_status is None
-        return (in_stream and failure.code == "forbidden") or super().healed_by_renewal(failure)
+        return (in_stream and failure.code == "forbidden") or super().renewal_may_help(failure)
 
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
@@ -160,7 +160,7 @@ class ConversationGuests(Dialect):
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         url = f"{self._guests()}/{id_in_path(session, 'guest')}/messages"
-        return fixed_history(url, after=after, cursor=cursor, limit=limit)
+        return history_after(url, after=after, cursor=cursor, limit=limit)
 
     # --- reading ---
 

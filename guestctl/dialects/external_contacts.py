@@ -12,11 +12,11 @@ from guestctl.core.wire import Request, required
 from guestctl.dialects.base import id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, http_request
-from guestctl.dialects.numbered import Sequenced
+from guestctl.dialects.numbered import NumberedDialect
 from guestctl.dialects.tokens import guest_token
 
 
-class ExternalContacts(Sequenced):
+class ExternalContacts(NumberedDialect):
     name = "external-contacts"
     summary = "guests by e-mail address, numbered messages, an events socket"
     abilities = {
@@ -28,28 +28,28 @@ class ExternalContacts(Sequenced):
         Ability.TYPING: Standing.DOCUMENTED,
     }
     fields = frozenset({"email"})
-    places = (
+    documented_addresses = (
         ("create", "https://api.{region}/api/v2/conversations/messaging/addresses"),
         ("send and history", "https://api.{region}/api/v2/conversations/messaging/external-contacts/{guest}/messages"),
-        *Sequenced.places,
+        *NumberedDialect.documented_addresses,
     )
 
-    def create(self, opening: NewSession) -> Flow[Session]:
-        if not opening.email:
+    def create(self, new: NewSession) -> Flow[Session]:
+        if not new.email:
             raise UsageError(
                 f"profile {self.profile.name!r}: the {self.name} API needs the guest's `email`",
                 code="config.key",
                 hint="Give --email, or set `email` in the profile.",
             )
         url = self.rest("/api/v2/conversations/messaging/addresses")
-        reply = yield from http_request(Request("POST", url, "create", json={"address": f"email:{opening.email}"}))
+        reply = yield from http_request(Request("POST", url, "create", json={"address": f"email:{new.email}"}))
         ids = {"conversation": None, "guest": required(reply.object(), "guestId", str, "address")}
-        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
 
     def messages(self, session: Session) -> str:
         path = f"/api/v2/conversations/messaging/external-contacts/{id_in_path(session, 'guest')}/messages"
         return self.rest(path)
 
-    def watched(self, session: Session) -> dict[str, str]:
+    def socket_query(self, session: Session) -> dict[str, str]:
         return {"guestId": str(session.ids["guest"])}

@@ -63,7 +63,7 @@ class SigningIn(ABC):
         """Revoke the sign-in; the service then logs every socket of the session out."""
 
 
-class Published(ABC):
+class DeploymentConfiguration(ABC):
     """A deployment whose configuration anybody may read, and which a new session goes by."""
 
     @abstractmethod
@@ -75,5 +75,5 @@ class Published(ABC):
         """What it says of messaging."""
 
     @abstractmethod
-    def begin(self, session: Session, deployment: Deployment, opening: NewSession) -> Flow[Session]:
+    def auto_start(self, session: Session, deployment: Deployment, new: NewSession) -> Flow[Session]:
         """What a guest says right after a *new* session was confirmed (auto-start)."""

@@ -12,11 +12,11 @@ from guestctl.core.wire import Request, required
 from guestctl.dialects.base import id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, http_request
-from guestctl.dialects.numbered import Sequenced
+from guestctl.dialects.numbered import NumberedDialect
 from guestctl.dialects.tokens import guest_token
 
 
-class GuestSessions(Sequenced):
+class GuestSessions(NumberedDialect):
     name = "guest-sessions"
     summary = "REST sessions, numbered messages, an events socket"
     abilities = {
@@ -28,18 +28,18 @@ class GuestSessions(Sequenced):
         Ability.TYPING: Standing.DOCUMENTED,
     }
     fields = frozenset({"attr"})
-    places = (
+    documented_addresses = (
         ("create", "https://api.{region}/api/v2/guest/webmessaging/sessions"),
         ("send and history", "https://api.{region}/api/v2/guest/webmessaging/sessions/{session}/messages"),
-        *Sequenced.places,
+        *NumberedDialect.documented_addresses,
     )
 
-    def create(self, opening: NewSession) -> Flow[Session]:
+    def create(self, new: NewSession) -> Flow[Session]:
         body: dict[str, Json] = {}
         if self.profile.deployment_id:
             body["deploymentId"] = self.profile.deployment_id
-        if opening.attributes:
-            body["customAttributes"] = dict(opening.attributes)
+        if new.attributes:
+            body["customAttributes"] = dict(new.attributes)
         reply = yield from http_request(
             Request("POST", self.rest("/api/v2/guest/webmessaging/sessions"), "create", json=body)
         )
@@ -49,11 +49,11 @@ class GuestSessions(Sequenced):
             "guest": required(answer, "guestId", str, "session"),
             "session": required(answer, "webMessagingSessionId", str, "session"),
         }
-        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
 
     def messages(self, session: Session) -> str:
         return self.rest(f"/api/v2/guest/webmessaging/sessions/{id_in_path(session, 'session')}/messages")
 
-    def watched(self, session: Session) -> dict[str, str]:
+    def socket_query(self, session: Session) -> dict[str, str]:
         return {"sessionId": str(session.ids["session"])}

@@ -17,7 +17,7 @@ from guestctl.core.wire import Frame, Request, SocketAddress, optional, required
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.capabilities import Ability, Rate, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, done, frame_request, http_request
-from guestctl.dialects.history_pages import as_object, fixed_history, read_message
+from guestctl.dialects.history_pages import as_object, history_after, read_message
 from guestctl.dialects.refusals import CloseAction
 from guestctl.dialects.tokens import client_credentials, guest_token
 
@@ -44,11 +44,11 @@ class Guests(Dialect):
     required = (("org", "base_url"),)
     token_claims = ("routing_hints",)
     request_rate = Rate(200, 60.0)
-    margins = {"guest": 300.0, "oauth": 5.0}
+    renewal_margins = {"guest": 300.0, "oauth": 5.0}
     sends_on_socket = True
-    farewell = (1000, "Widget disconnect")
+    end_close_frame = (1000, "Widget disconnect")
     uses_oauth = True
-    places = (
+    documented_addresses = (
         ("OAuth", "https://{org}.mypurecloud.com/oauth/token"),
         ("create", "https://{org}.mypurecloud.com/api/v2/guests"),
         ("profile sync", "https://{org}.mypurecloud.com/api/v2/guests/{guest}"),
@@ -65,7 +65,7 @@ class Guests(Dialect):
     def default_socket(self) -> str:
         return f"wss://{self.need('org')}.mypurecloud.com"
 
-    def door(self, session: Session) -> SocketAddress:
+    def socket_address(self, session: Session) -> SocketAddress:
         guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
         return SocketAddress(self.socket(f"/api/v2/guests/{guest}/sessions/{current}/ws"))
 
@@ -74,22 +74,22 @@ class Guests(Dialect):
     def oauth(self) -> Flow[Credential]:
         return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
 
-    def create(self, opening: NewSession) -> Flow[Session]:
-        self._check_size(opening.attributes)
+    def create(self, new: NewSession) -> Flow[Session]:
+        self._check_size(new.attributes)
         routing: dict[str, Json] = {}
-        if opening.queue:
-            routing["queue"] = {"id": opening.queue}
-        if opening.skill:
-            routing["skill"] = {"id": opening.skill}
-        if opening.language:
-            routing["language"] = opening.language
-        body = {"name": opening.guest_name or "Guest", "attributes": dict(opening.attributes), "routing": routing}
+        if new.queue:
+            routing["queue"] = {"id": new.queue}
+        if new.skill:
+            routing["skill"] = {"id": new.skill}
+        if new.language:
+            routing["language"] = new.language
+        body = {"name": new.guest_name or "Guest", "attributes": dict(new.attributes), "routing": routing}
         reply = yield from http_request(
             Request("POST", self.rest("/api/v2/guests"), "create", json=body, credential="oauth")
         )
         answer = reply.object()
         ids = {"conversation": None, "guest": required(answer, "id", str, "guest"), "session": _session_id(answer)}
-        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "guestToken"))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
@@ -107,7 +107,7 @@ class Guests(Dialect):
         return replace(session, new_session=False)
 
     def end(self, session: Session) -> Flow[Session]:
-        """The close says it (`farewell`)."""
+        """The close says it (`end_close_frame`)."""
         return done(replace(session, state="ended"))
 
     def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[Mapping[str, Json]]:
@@ -153,7 +153,7 @@ class Guests(Dialect):
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
         url = self.rest(f"/api/v2/guests/{guest}/sessions/{current}/messages")
-        return fixed_history(url, after=after, cursor=cursor, limit=limit, key="correlationId")
+        return history_after(url, after=after, cursor=cursor, limit=limit, key="correlationId")
 
     # --- reading ---
 

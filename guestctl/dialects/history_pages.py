@@ -73,7 +73,7 @@ def read_sender(value: Json, role: Role | None = None) -> Sender:
     return Sender(cast("Role", said) if said in _ROLES else role, optional(value, "name", str))
 
 
-def fixed_history(
+def history_after(
     url: str, *, after: Position | None, cursor: str | None, limit: int, key: str = "messageId"
 ) -> Flow[HistoryPage]:
     """One page of `{"messages", "more"}` after an id. The cursor is the last id read."""
@@ -97,10 +97,10 @@ def fixed_history(
         if failure.http_status != 404:
             raise
     # It is the message, not the conversation, that the service does not know; or the next page says so too.
-    return (yield from from_start(page, after))
+    return (yield from history_from_start(page, after))
 
 
-def from_start(page: Callable[[str | None], Flow[HistoryPage]], after: Position) -> Flow[HistoryPage]:
+def history_from_start(page: Callable[[str | None], Flow[HistoryPage]], after: Position) -> Flow[HistoryPage]:
     """The page on which `after` stands, without what comes before it, read from the beginning.
 
     Not anchored where history lacks that message: then what is younger than it, or all of it when

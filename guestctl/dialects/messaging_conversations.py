@@ -30,7 +30,7 @@ from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, opti
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
-from guestctl.dialects.history_pages import as_object, from_start, read_time
+from guestctl.dialects.history_pages import as_object, history_from_start, read_time
 from guestctl.dialects.refusals import CloseAction
 from guestctl.dialects.tokens import guest_token
 
@@ -69,12 +69,12 @@ class MessagingConversations(Dialect):
     }
     fields = frozenset({"attr", "queue", "name"})
     required = (("environment", "base_url"),)
-    margins = {"guest": AHEAD}
+    renewal_margins = {"guest": AHEAD}
     reattaches = True
     sends_on_socket = True
-    shared_socket = True
-    goodbye = (1000, "Client shutting down")
-    places = (
+    shared_socket_address = True
+    close_frame = (1000, "Client shutting down")
+    documented_addresses = (
         ("create", "https://{environment}.mygen.com/api/v2/messaging/conversations"),
         ("history", "https://{environment}.mygen.com/api/v2/messaging/conversations/{conversation}/messages"),
         ("refresh", "https://{environment}.mygen.com/api/v2/messaging/conversations/{conversation}/guest-tokens"),
@@ -89,7 +89,7 @@ class MessagingConversations(Dialect):
     def default_socket(self) -> str:
         return f"wss://{self.need('environment')}.mygen.com"
 
-    def door(self, session: Session) -> SocketAddress:
+    def socket_address(self, session: Session) -> SocketAddress:
         return SocketAddress(self.socket("/ws"))
 
     def _conversation(self, session: Session) -> str:
@@ -97,24 +97,24 @@ class MessagingConversations(Dialect):
 
     # --- session ---
 
-    def create(self, opening: NewSession) -> Flow[Session]:
-        if not opening.queue:
+    def create(self, new: NewSession) -> Flow[Session]:
+        if not new.queue:
             raise UsageError(
                 f"profile {self.profile.name!r}: the {self.name} API needs the `queue` to route to",
                 code="config.key",
                 hint="Give --queue, or set `queue` in the profile.",
             )
         body = {
-            "conversationName": opening.guest_name or "guestctl",
-            "routing": {"selectedQueueId": opening.queue},
-            "attributes": {"custom": {"source": "guestctl", **opening.attributes}},
+            "conversationName": new.guest_name or "guestctl",
+            "routing": {"selectedQueueId": new.queue},
+            "attributes": {"custom": {"source": "guestctl", **new.attributes}},
         }
         reply = yield from http_request(
             Request("POST", self.rest("/api/v2/messaging/conversations"), "create", json=body)
         )
         answer = reply.object()
         ids = {"conversation": required(answer, "id", str, "conversation"), "guest": optional(answer, "guestId", str)}
-        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(_token(reply))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
@@ -169,7 +169,7 @@ class MessagingConversations(Dialect):
             items.sort(key=lambda item: item.time or "")
             return HistoryPage(tuple(items), next=optional(body, "nextPageToken", str) or None)
 
-        return page(cursor) if after is None or cursor is not None else from_start(page, after)
+        return page(cursor) if after is None or cursor is not None else history_from_start(page, after)
 
     # --- reading ---
 

@@ -29,15 +29,15 @@ from guestctl.core.values import Json
 from guestctl.core.wire import Frame, Request, SocketAddress, required
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.flows import Flow, Incoming, Opened, answered, frame_request, http_request
-from guestctl.dialects.history_pages import LIMIT, from_start, read_message, read_sender, read_time
+from guestctl.dialects.history_pages import LIMIT, history_from_start, read_message, read_sender, read_time
 
 
-class Sequenced(Dialect):
+class NumberedDialect(Dialect):
     """Messages are numbered from 1 in their conversation and identified by `messageId`."""
 
     required = (("region", "base_url"),)
     history_lags = True
-    places: ClassVar[tuple[tuple[str, str], ...]] = (
+    documented_addresses: ClassVar[tuple[tuple[str, str], ...]] = (
         ("socket", "wss://api.{region}/v2/guest/webmessaging/events"),
         ("typing", "https://api.{region}/api/v2/conversations/messaging/external-contacts/{guest}/typing"),
     )
@@ -53,13 +53,13 @@ class Sequenced(Dialect):
         """The address of this session's messages."""
 
     @abstractmethod
-    def watched(self, session: Session) -> dict[str, str]:
+    def socket_query(self, session: Session) -> dict[str, str]:
         """What the events socket is asked to show."""
 
-    def door(self, session: Session) -> SocketAddress:
+    def socket_address(self, session: Session) -> SocketAddress:
         url = self.socket("/v2/guest/webmessaging/events")
         return SocketAddress(
-            f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self.watched(session))}", credential="guest"
+            f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self.socket_query(session))}", credential="guest"
         )
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
@@ -94,7 +94,7 @@ class Sequenced(Dialect):
             highest = required(body, "lastSequenceNumber", int, "history")
             before = int(last or 0)
             if not items:
-                return HistoryPage((), short_of=highest if highest > before else None), highest
+                return HistoryPage((), announced_up_to=highest if highest > before else None), highest
             reached = items[-1].sequence or 0
             if reached <= before:
                 raise Unreadable(f"history does not advance beyond number {before}")
@@ -107,7 +107,7 @@ class Sequenced(Dialect):
         if cursor is not None or after is None:
             return (yield from page(cursor))
         if after.sequence is None:
-            return (yield from from_start(page, after))
+            return (yield from history_from_start(page, after))
         found, highest = yield from read(str(after.sequence))
         first = found.items[0] if found.items else None
         skips = isinstance(first, Message) and first.sequence != after.sequence + 1

@@ -23,7 +23,7 @@ from guestctl.core.errors import (
     Unreadable,
 )
 from guestctl.core.wire import HttpResponse, Request
-from guestctl.dialects.capabilities import Declared
+from guestctl.dialects.capabilities import Capabilities
 
 #: Characters of an answer without a message of its own that are shown.
 TEXT_PLAIN_LIMIT = 500
@@ -33,7 +33,7 @@ CloseAction: TypeAlias = Literal["done", "reconnect", "renew", "final", "too_big
 `too_big`: our last frame was refused for its size, which rejects that send."""
 
 
-class Refusals(Declared):
+class Refusals(Capabilities):
     """How one API's refusals read."""
 
     def on_close(self, code: int) -> CloseAction:
@@ -66,7 +66,7 @@ class Refusals(Declared):
             retry_after=retry_after(reply),
             body=body,
         )
-        return was_written(failure)
+        return mark_written(failure)
 
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
@@ -84,7 +84,7 @@ class Refusals(Declared):
             return Forbidden, "forbidden.upgrade" if request.route == "socket" else "forbidden"
         if status == 404:
             nobody = request.route in {"create", "oauth", "configuration", "download"}
-            if nobody or (request.route == "socket" and self.shared_socket):
+            if nobody or (request.route == "socket" and self.shared_socket_address):
                 return Refused, "service.not_found"
             return SessionOver, "session.gone"
         if status == 409:
@@ -97,7 +97,7 @@ class Refusals(Declared):
         """A refusal in the stream whose code is an HTTP status, as the failure it means."""
         kind, code = self.status_failure(status, service_code, Request("GET", "", "send"))
         what = f"{words} ({status})"
-        return was_written(kind(what, code=code, api=self.name, service_code=service_code or status, body=words))
+        return mark_written(kind(what, code=code, api=self.name, service_code=service_code or status, body=words))
 
     @staticmethod
     def _said(body: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ class Refusals(Declared):
         }
         return {k: str(v) for k, v in said.items() if isinstance(v, (str, int))}
 
-    def healed_by_renewal(self, failure: Failure) -> bool:
+    def renewal_may_help(self, failure: Failure) -> bool:
         """Whether a refusal in the stream means that the token is spoilt: renew, re-attach, send again.
 
         Over REST the request itself has been repeated with a new token by then."""
@@ -126,7 +126,7 @@ _CONFLICTS: Mapping[str | int | None, str] = {
 }
 
 
-def was_written(failure: Failure) -> Failure:
+def mark_written(failure: Failure) -> Failure:
     """What a service said no to had reached it, which of all kinds only `NetworkError` leaves open."""
     if isinstance(failure, NetworkError):
         failure.written = True

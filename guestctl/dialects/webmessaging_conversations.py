@@ -13,7 +13,7 @@ from guestctl.core.wire import Request, required
 from guestctl.dialects.base import Dialect, HistoryPage, id_in_path
 from guestctl.dialects.capabilities import Ability, Backoff, Standing
 from guestctl.dialects.flows import Flow, http_request
-from guestctl.dialects.history_pages import fixed_history, read_time
+from guestctl.dialects.history_pages import history_after, read_time
 from guestctl.dialects.tokens import client_credentials, guest_token
 
 SCOPE = "webmessaging:conversation:write"
@@ -33,11 +33,11 @@ class WebmessagingConversations(Dialect):
         Ability.REFRESH: Standing.DOCUMENTED,
     }
     required = (("region", "base_url"),)
-    margins = {"guest": 60.0, "oauth": 5.0}
-    renewal = Backoff(base=0.1, cap=5.0, tries=3)
+    renewal_margins = {"guest": 60.0, "oauth": 5.0}
+    renewal_backoff = Backoff(base=0.1, cap=5.0, tries=3)
     has_socket = False
     uses_oauth = True
-    places = (
+    documented_addresses = (
         ("OAuth", "https://api.{region}/oauth/token"),
         ("create", "https://api.{region}/api/v2/webmessaging/conversations"),
         ("send and history", "https://api.{region}/api/v2/webmessaging/conversations/{conversation}/messages"),
@@ -64,7 +64,7 @@ class WebmessagingConversations(Dialect):
     def oauth(self) -> Flow[Credential]:
         return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
 
-    def create(self, opening: NewSession) -> Flow[Session]:
+    def create(self, new: NewSession) -> Flow[Session]:
         body = {"deploymentId": self.profile.deployment_id} if self.profile.deployment_id else {}
         reply = yield from http_request(Request("POST", self._conversations(), "create", json=body, credential="oauth"))
         answer = reply.object()
@@ -74,7 +74,7 @@ class WebmessagingConversations(Dialect):
             "conversation": required(answer, spelt, str, "conversation"),
             "guest": required(answer, "guestId", str, "conversation"),
         }
-        session = Session(api=self.name, profile=self.profile.name, name=opening.name, ids=ids, state="active")
+        session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
@@ -122,4 +122,4 @@ class WebmessagingConversations(Dialect):
         )
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
-        return fixed_history(f"{self._conversation(session)}/messages", after=after, cursor=cursor, limit=limit)
+        return history_after(f"{self._conversation(session)}/messages", after=after, cursor=cursor, limit=limit)

@@ -18,7 +18,7 @@ from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import Failure, Forbidden, NetworkError, Refused
 from guestctl.core.humanize import format_duration
 from guestctl.core.model import Credential, Session
-from guestctl.dialects.addresses import place_of
+from guestctl.dialects.addresses import host_and_port
 from guestctl.dialects.base import Dialect
 from guestctl.doctor.findings import Certificate, Finding, Probes, Result, TokenSummary, TrialSession, UpgradeAnswer
 from guestctl.doctor.judgements import (
@@ -102,7 +102,7 @@ class _Examination:
                 yield skipped(check, "fix the profile first")
             return
         dialect = self._probes.dialect
-        yield from self.hosts(dialect.hosts())
+        yield from self.hosts(dialect.all_addresses())
         yield from self._deployment()
         yield self._of_this_api("oauth", self._probes.oauth_credential, self._judge_oauth)
         yield from self._origins(dialect)
@@ -145,7 +145,7 @@ class _Examination:
         try:
             profile = self._probes.profile()
             dialect = self._probes.dialect
-            dialect.hosts()
+            dialect.all_addresses()
         except Failure as failure:
             return from_failure("profile", failure), []
         given = {key: pair for key, pair in profile.values.items() if pair[0] is not None and pair[1] != "default"}
@@ -163,7 +163,7 @@ class _Examination:
         """Check name, connection and TLS of each host, then the clock against the first reachable one."""
         seen: dict[str, str] = {}
         for url in urls:
-            seen.setdefault(place_of(url), url)
+            seen.setdefault(host_and_port(url), url)
         for place, url in seen.items():
             yield from self._host(place, url)
         clocks = [url for place, url in seen.items() if place not in self._unreachable]

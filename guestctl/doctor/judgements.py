@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from guestctl.core.errors import NEXT_STEPS, Failure
 from guestctl.core.model import Deployment
-from guestctl.dialects.addresses import nearest_addresses, places_of
+from guestctl.dialects.addresses import matching_addresses, nearest_addresses
 from guestctl.doctor.findings import Finding, Result, UpgradeAnswer
 
 #: Seconds of clock skew from which a check warns, and from which it fails.
@@ -95,7 +95,7 @@ def judge_address(url: str, api: str | None) -> Finding:
     """Report which API an address belongs to. The check fails if it belongs to none, or not to `api`."""
     parts = urlsplit(url)
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    places = places_of(url)
+    places = matching_addresses(url)
     if not places:
         near = " or ".join(nearest_addresses(parts.path)) or "none is similar"
         return failed("url", f"no API has this address; nearest: {near}", "doctor.url", target=shown)

@@ -185,7 +185,7 @@ class RealProbes:
             return stop.value
 
     def deployment(self) -> Deployment | None:
-        published = self.dialect.published
+        published = self.dialect.deployment_configuration
         return None if published is None else published.deployment(self._perform(published.configuration()))
 
     def oauth_credential(self) -> Credential | None:
@@ -207,7 +207,7 @@ class RealProbes:
             session = None
         session = session or Session(api=dialect.name, profile=dialect.profile.name)
         try:
-            address = with_origin.door(session)
+            address = with_origin.socket_address(session)
         except KeyError:  # the address contains an id that only a session has
             return None
         return None if address is None else self._upgrade(with_origin, address, session)
@@ -233,7 +233,7 @@ class RealProbes:
             reply = HttpResponse(refusal.status, refusal.headers, refusal.body.encode(), self._clock.now(), address.url)
             failure = dialect.refusal(Request("GET", address.url, "socket", idempotent=True), reply)
             return UpgradeAnswer(refusal.status, refusal.body, failure)
-        socket.close(*dialect.goodbye)
+        socket.close(*dialect.close_frame)
         return UpgradeAnswer(101)
 
     # --- sessions ---

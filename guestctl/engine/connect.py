@@ -65,7 +65,7 @@ def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | N
     token = exchange.credential("guest", deadline)
     before = exchange.session
     for _ in range(2):  # what another process was given meanwhile, it may have spoilt, too
-        if not dialect.spoilt(exchange.session):
+        if not dialect.needs_new_token(exchange.session):
             break
         token = exchange.replacement("guest", deadline, stale=token)
     with ExitStack() as held:
@@ -73,10 +73,10 @@ def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | N
         line = SessionSocket(_connect(exchange, deadline), dialect, exchange.session, exchange.clock, exchange.timings)
         line.held = held.pop_all()
         held.callback(line.abort)
-        if token is not None and dialect.spoilt_by_close:
+        if token is not None and dialect.renews_before_reconnect:
             exchange.keep(replace(exchange.session, used_token=token.secret.placeholder))
         attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
-        begun = before.state != "draft" and (dialect.spoken_in(before) or _has_messages(exchange))
+        begun = before.state != "draft" and (dialect.began_with_join(before) or _has_messages(exchange))
         if begun and attached.new_session and start_new is None:
             exchange.keep(replace(before, state="expired"))
             raise SessionOver(
@@ -95,7 +95,7 @@ def _connect(exchange: SessionEngine, deadline: Deadline) -> Socket:
     from guestctl.transport.socket import Refusal, Socket
 
     dialect = exchange.dialect
-    door = dialect.door(exchange.session)
+    door = dialect.socket_address(exchange.session)
     if door is None:
         raise Unsupported(f"the {dialect.name} API has no socket", api=dialect.name)
     headers = dict(door.headers)

@@ -50,7 +50,7 @@ def deliver(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> 
         earlier = exchange.state.sent(exchange.scope, exchange.session, outgoing.key)
         if earlier is not None and earlier.state == "accepted":
             return _remembered(earlier)
-        exchange.dialect.check(exchange.session, outgoing)
+        exchange.dialect.check_message(exchange.session, outgoing)
         if exchange.dialect.sends_on_socket:
             # First a place for the socket, then the turn: in the other order, those who have a
             # place and await their turn would hold up the one whose turn it is.
@@ -124,7 +124,7 @@ class _Send:
                     outcome = self._after_break(failure)
                     if outcome is not None:
                         return outcome
-                elif not healed and self.exchange.dialect.healed_by_renewal(failure) and self._renewed():
+                elif not healed and self.exchange.dialect.renewal_may_help(failure) and self._renewed():
                     healed += 1
                 else:
                     return self._refused(failure, "rejected")
@@ -141,7 +141,7 @@ class _Send:
     def _accepted(self, message: Message) -> Message:
         self._mark("accepted", message)
         session = self.exchange.session
-        known = replace(self.exchange.dialect.accepted(session), new_session=False)
+        known = replace(self.exchange.dialect.after_acceptance(session), new_session=False)
         if known != session:
             self.exchange.keep(known)
         if message.key is None:
@@ -250,7 +250,7 @@ class _Send:
         for message in recent:
             if message.key == key:
                 return message
-        if exchange.dialect.returns_key:
+        if exchange.dialect.returns_client_key:
             return None
         unclaimed = [m for m in recent if m.key is None and m.id not in claimed]
         same = [m for m in unclaimed if m.text.split() == _words(self.outgoing)]
@@ -273,7 +273,7 @@ class _Send:
         return Deadline.after(self.exchange.clock, left - min(self.exchange.timings.settling_reserve, left / 3))
 
     def _attempts(self) -> int:
-        return self.exchange.dialect.profile.retry.attempts or self.exchange.dialect.attempts
+        return self.exchange.dialect.profile.retry.attempts or self.exchange.dialect.reconnect_attempts
 
     def _renewed(self) -> bool:
         kind = self.exchange.dialect.refreshable(self.exchange.session)

@@ -165,14 +165,16 @@ class SessionEngine:
             self._patient_until = None
         while True:
             page = self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=size), deadline)
-            if page.short_of is None or page.short_of <= max(known, self._given_up):
+            if page.announced_up_to is None or page.announced_up_to <= max(known, self._given_up):
                 return page
             now, left = self.clock.monotonic(), deadline.remaining()
             if self._patient_until is None:
                 self._patient_until = now + self.timings.lag_patience
             if now >= self._patient_until or (left is not None and left <= self.timings.lag_pause):
-                self._given_up = page.short_of
-                self.notice(f"history does not show all there is yet: the service tells of number {page.short_of}")
+                self._given_up = page.announced_up_to
+                self.notice(
+                    f"history does not show all there is yet: the service tells of number {page.announced_up_to}"
+                )
                 return page
             self.clock.sleep(self.timings.lag_pause)
 
@@ -212,7 +214,7 @@ class SessionEngine:
             except NetworkError as failure:
                 failure.written = False  # the service has refused what it got
                 raise
-            backoff = self.dialect.renewal
+            backoff = self.dialect.renewal_backoff
             if backoff is not None and kind == "guest":
                 self.clock.sleep(deadline.bound(jittered(self.random, 0, base=backoff.base, cap=backoff.cap)))
             reply = self._ask(request, credential, deadline)
@@ -271,7 +273,7 @@ class SessionEngine:
         one (or none) authorises that. Raises SessionOver when the session's token was never written
         down (`store_tokens: memory`) and this API gives no other."""
         held = self._held(kind)
-        margin = self.dialect.margins.get(kind, 0.0)
+        margin = self.dialect.renewal_margins.get(kind, 0.0)
         renewing = kind in self._renewing
         if held is None and kind == "guest" and (renewing or self.dialect.refreshable(self.session) != "guest"):
             raise not_stored(self.session)
@@ -437,7 +439,7 @@ class SessionEngine:
 
     def remember(self, message: Message) -> None:
         """Keep what a message offers where history will not show it, so that a later command can answer it."""
-        rich = self.dialect.rich
+        rich = self.dialect.rich_content
         if rich is not None and rich.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
             self.keep(replace(self.session, offer=message.raw))
 

@@ -79,7 +79,7 @@ class Listener:
         #: Ids heard on this line since history was read to begin with: whoever shows one lacks nothing from
         #: before the line was there. None: not even that would tell, since something on the line is missing.
         self._fresh: set[str] | None = None
-        #: Declared unless the second look proves that history was only behind.
+        #: Capabilities unless the second look proves that history was only behind.
         self._doubt: Gap | None = None
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
@@ -106,7 +106,7 @@ class Listener:
 
     def attach(self, deadline: Deadline) -> None:
         """Open the socket now, before something is sent whose answers must not be missed."""
-        if self.exchange.dialect.door(self.exchange.session) is not None:
+        if self.exchange.dialect.socket_address(self.exchange.session) is not None:
             self._line = self.exchange.attached(deadline)
 
     def events(self) -> Generator[Event | None, None, None]:
@@ -116,7 +116,7 @@ class Listener:
         Unauthorised, NetworkError when every reconnect failed.
         """
         try:
-            if self.exchange.dialect.door(self.exchange.session) is None:
+            if self.exchange.dialect.socket_address(self.exchange.session) is None:
                 yield from self._poll()
             else:
                 yield from self._stream()
@@ -223,7 +223,7 @@ class Listener:
         held = self.exchange.session.credential("guest")
         if held is None or not self._refreshable():
             return
-        if held.fresh_at(self._clock.now(), dialect.margins.get("guest", 0.0)):
+        if held.fresh_at(self._clock.now(), dialect.renewal_margins.get("guest", 0.0)):
             return
         if self.exchange.ahead("guest", self._deadline(), held) is None:
             return  # the socket is good for a while yet
@@ -255,7 +255,7 @@ class Listener:
         yield Connection("lost", failure.message, attempt=attempt, close_code=code, failure=failure)
         if action == "renew":
             yield from self._renew_refused()
-        limit = retry.attempts or dialect.attempts
+        limit = retry.attempts or dialect.reconnect_attempts
         if not self._forever and attempt > limit:
             yield Connection("gave_up", failure.message, attempt=attempt - 1)
             raise NetworkError(

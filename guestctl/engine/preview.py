@@ -75,7 +75,7 @@ class Plan:
         self.complete = complete
         self._dialect = dialect
         self._stored = stored
-        self._spoilt = stored is not None and dialect.spoilt(stored)
+        self._spoilt = stored is not None and dialect.needs_new_token(stored)
         self._session = stand_in(dialect, stored)
         self._connected = False
         self._authorised: set[CredentialKind] = set()
@@ -118,9 +118,9 @@ class Plan:
                 self._send(message)
 
     def _send(self, message: Outgoing) -> None:
-        self._dialect.check(self._session, message)
+        self._dialect.check_message(self._session, message)
         self._follow(self._dialect.send(self._session, message))
-        self._session = self._dialect.accepted(self._session)
+        self._session = self._dialect.after_acceptance(self._session)
 
     def _upload(self, file: LocalFile) -> None:
         files = self._part(self._dialect.files, Ability.FILES)
@@ -210,7 +210,7 @@ class Plan:
         self._connected = True
         if self._spoilt:
             self._follow(self._dialect.obtain("guest", self._session))
-        door = self._dialect.door(self._session)
+        door = self._dialect.socket_address(self._session)
         if door is None:
             return
         headers = dict(door.headers)

@@ -102,7 +102,7 @@ class Attempts:
     @property
     def _backoff(self) -> Backoff | None:
         """The API's own retry schedule for a token refresh; None for every other request."""
-        return self.policy.dialect.renewal if self.request.route == "refresh" else None
+        return self.policy.dialect.renewal_backoff if self.request.route == "refresh" else None
 
     def may_retry(self, failure: Failure) -> bool:
         """Return whether another try may succeed, and note a try whose outcome is unknown."""

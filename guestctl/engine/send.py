@@ -72,13 +72,13 @@ def needs_another(stored: Session | None, *, new: bool) -> bool:
 def goes_on(dialect: Dialect, stored: Session | None, *, new: bool, signs_in: bool) -> bool:
     """Whether a `new` session is the stored guest's next conversation, begun on the stored session's socket. Who
     signs in is another guest, and gets a token of their own."""
-    return new and not signs_in and stored is not None and stored.state not in OVER and dialect.restarts
+    return new and not signs_in and stored is not None and stored.state not in OVER and dialect.can_start_new
 
 
 def socket_first(dialect: Dialect, session: Session, *, awaited: bool, files: bool) -> bool:
     """Whether the socket is open before the message goes, whatever that goes over: so that no reply is
     missed, and because it tells what a file may be."""
-    return (awaited or files) and dialect.door(session) is not None
+    return (awaited or files) and dialect.socket_address(session) is not None
 
 
 def each_message(
@@ -214,7 +214,7 @@ def recent(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
 
 def _answering(exchange: SessionEngine, outgoing: Outgoing, answer: Answer, deadline: Deadline) -> Outgoing:
     """What is picked or filled in, found among the newest messages that offer something."""
-    rich = exchange.dialect.rich
+    rich = exchange.dialect.rich_content
     if rich is None:
         raise exchange.dialect.unsupported(Ability.PICK)
     among = recent(exchange, deadline) if answer.to is None else [answer.to]

@@ -174,7 +174,7 @@ class SessionSocket:
         heard = list(self.inbox)
         self.inbox.clear()
         with self.held:
-            for frame in self.socket.close(*(words or self._dialect.goodbye)):
+            for frame in self.socket.close(*(words or self._dialect.close_frame)):
                 heard.extend(self._decode(frame))
         return heard
 
@@ -182,7 +182,7 @@ class SessionSocket:
         """Drop the socket without waiting for the peer."""
         with self.held:
             self.socket.abort()
-            self.socket.close(*self._dialect.goodbye)
+            self.socket.close(*self._dialect.close_frame)
 
 
 @contextmanager

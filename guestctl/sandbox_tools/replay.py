@@ -389,12 +389,12 @@ def replay_apis(trace: RecordedTrace, *, pace: bool = False) -> Callable[[Servic
 def apis_of(trace: RecordedTrace) -> list[str]:
     """The APIs that could have spoken this: each has every address of it."""
     from guestctl.dialects import NAMES
-    from guestctl.dialects.addresses import places_of
+    from guestctl.dialects.addresses import matching_addresses
 
     common: set[str] = set(NAMES)
     for action in trace.actions:
         if action.kind != "frame":
-            fitting = {place.api for place in places_of(f"http://replay{action.path}")}
+            fitting = {place.api for place in matching_addresses(f"http://replay{action.path}")}
             common &= fitting or common
     return [name for name in NAMES if name in common]
 

@@ -19,7 +19,7 @@ import pytest
 from guestctl.core.clock import epoch_of
 from guestctl.core.errors import UsageError
 from guestctl.dialects import NAMES
-from guestctl.dialects.addresses import places_of
+from guestctl.dialects.addresses import matching_addresses
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
@@ -78,7 +78,7 @@ def test_every_address_in_a_trace_is_declared_by_its_api(front: Front, api: str)
     urls = [entry["url"] for entry in map(json.loads, path.read_text().splitlines()) if "url" in entry]
     assert urls
     for url in urls:
-        assert api in {place.api for place in places_of(url)}, url
+        assert api in {place.api for place in matching_addresses(url)}, url
 
 
 def test_retries_and_lost_answers_are_in_the_trace(front: Front, sandboxed: Callable[[Sandbox], Front]) -> None:

@@ -113,7 +113,7 @@ class Guest:
         """The kind of credential `refresh-token` renews."""
         if not self.can(Ability.REFRESH):
             return None
-        return "history" if "history" in self.dialect.margins else "guest"
+        return "history" if "history" in self.dialect.renewal_margins else "guest"
 
     def __call__(self, *argv: str, stdin: str = "", on: OnRecord | None = None, **more: Any) -> Result:
         """`on` hears of each record as soon as it is printed, in this thread; of what is no JSON, of its `line`."""

@@ -246,7 +246,7 @@ def test_ask(guest: Guest, room: Room) -> None:
     assert list(reply) == MESSAGE
     assert room.session["configures"] == 1 or not guest.dialect.fields or guest.api == "web-messaging"
     guest.ok("ask", "--new", "elsewhere?")
-    assert len(room.sessions()) == 2 or guest.dialect.restarts
+    assert len(room.sessions()) == 2 or guest.dialect.can_start_new
 
 
 def test_send_wait_and_expect(talking: Guest, time: Hurried) -> None:
@@ -495,9 +495,9 @@ def test_listen_gives_up(talking: Guest, room: Room) -> None:
         break_off(talking, room)
 
     result = listen(talking, lives=[dead])
-    check(result, 8, "network.gave_up", f"after {talking.dialect.attempts} reconnects")
+    check(result, 8, "network.gave_up", f"after {talking.dialect.reconnect_attempts} reconnects")
     retries = [r for r in result.records if r["kind"] == "connection" and r["state"] == "retrying"]
-    assert len(retries) == talking.dialect.attempts
+    assert len(retries) == talking.dialect.reconnect_attempts
     assert all(r["delay"] <= min(30, 2.0**n) for n, r in enumerate(retries))
 
 
@@ -639,7 +639,7 @@ def test_refresh_ahead_of_expiry(talking: Guest, room: Room, time: Hurried) -> N
         else:
             assert (result.code, room.session["refreshes"], room.requests["history"]) == (0, refreshes + 1, asked + 2)
         return
-    margin = talking.dialect.margins[talking.renews]
+    margin = talking.dialect.renewal_margins[talking.renews]
     time.advance(epoch_of(expires) - margin - 10 - time.now())
     talking.ok("history")
     assert room.session["refreshes"] == refreshes
@@ -658,7 +658,7 @@ def test_short_lived_tokens(serve: Serve, enter: Enter, api: str, time: Hurried)
     guest.ok("history")
     before = room.requests
     if guest.renews == "guest":
-        assert room.session["refreshes"] == 0 or guest.dialect.spoilt_by_close
+        assert room.session["refreshes"] == 0 or guest.dialect.renews_before_reconnect
     told = record["token_expires_at"] is not None and epoch_of(record["token_expires_at"]) < time.now() + 60
     if not told or guest.renews is None:
         return

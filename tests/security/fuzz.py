@@ -145,7 +145,9 @@ _FLOWS: tuple[Callable[[Dialect, Session], Any], ...] = (
     lambda dialect, session: dialect.obtain("guest", session),
     lambda dialect, session: dialect.obtain("history", session),
     lambda dialect, session: dialect.oauth(),
-    lambda dialect, session: dialect.published.configuration() if dialect.published else done(None),
+    lambda dialect, session: (
+        dialect.deployment_configuration.configuration() if dialect.deployment_configuration else done(None)
+    ),
     lambda dialect, session: dialect.files.download(session, "a") if dialect.files else done(None),
 )
 

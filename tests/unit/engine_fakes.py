@@ -70,11 +70,11 @@ class Toy(Dialect):
     def default_socket(self) -> str:
         return "wss://toy.example.test"
 
-    def create(self, opening: NewSession) -> Flow[Session]:
+    def create(self, new: NewSession) -> Flow[Session]:
         return Session(api=self.name, profile="p")
         yield
 
-    def door(self, session: Session) -> SocketAddress | None:
+    def socket_address(self, session: Session) -> SocketAddress | None:
         return SocketAddress("wss://toy.example.test/") if self.socketed else None
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:

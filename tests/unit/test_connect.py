@@ -70,7 +70,7 @@ def test_a_close_that_refuses_the_token_before_we_are_attached(world: World) -> 
 
 
 def test_a_spoilt_token_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, spoilt_by_close=True)
+    world = World(monkeypatch, renews_before_reconnect=True)
     first = open_line(world.exchange, world.deadline())
     first.abort()
     assert world.exchange.session.used_token == Secret("token-of-the-guest").placeholder

@@ -29,8 +29,8 @@ from guestctl.dialects.capabilities import Paging, Rate
 from guestctl.engine.delivery import deliver, settle_open
 from tests.unit.engine_fakes import SCOPE, World, lost
 
-KEYED = {"deduplicates": True, "returns_key": True}
-PLAIN = {"deduplicates": False, "returns_key": False, "paging": Paging.BY_PAGE_NUMBER}
+KEYED = {"deduplicates": True, "returns_client_key": True}
+PLAIN = {"deduplicates": False, "returns_client_key": False, "paging": Paging.BY_PAGE_NUMBER}
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ def test_checked_before_anything_is_sent(keyed: World, monkeypatch: pytest.Monke
     def check(*_: object) -> None:
         raise Refused("too long")
 
-    monkeypatch.setattr(keyed.dialect, "check", check)
+    monkeypatch.setattr(keyed.dialect, "check_message", check)
     assert say(keyed) == "not_sent"
     assert keyed.service.sockets == []
 
@@ -486,7 +486,7 @@ def test_what_is_claimed_is_so(
 ) -> None:
     """Three messages, then a run without faults: nothing twice, and no claim that the log contradicts."""
     world = World(monkeypatch, **declared)
-    world.service.keeps_keys = bool(declared["returns_key"])
+    world.service.keeps_keys = bool(declared["returns_client_key"])
     world.service.sends.extend(FAILURES.get(what) or what for what in sends)
     world.service.reads.extend(FAILURES[what] for what in reads)
     world.service.doors.extend(FAILURES[what] for what in doors)

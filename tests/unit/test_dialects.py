@@ -334,12 +334,12 @@ def test_numbers_that_skip_are_not_anchored_and_must_advance(name: str) -> None:
         pages(spoken, Position("m-3", 3), page_of(name, range(2, 4), 5))
     # Lag: the number is known, its message is not there yet.
     _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 4))
-    assert (found[0].items, found[0].next, found[0].short_of) == ((), None, 4)
+    assert (found[0].items, found[0].next, found[0].announced_up_to) == ((), None, 4)
     assert found[0].anchored
     _, found = pages(spoken, None, page_of(name, range(1, 4), 5), page_of(name, range(0), 5))
-    assert (ids(found), found[-1].short_of) == (["m-1", "m-2", "m-3"], 5)
+    assert (ids(found), found[-1].announced_up_to) == (["m-1", "m-2", "m-3"], 5)
     _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 3))
-    assert found[0].short_of is None
+    assert found[0].announced_up_to is None
     # Worse: history has not even come to the message we have seen.
     _, found = pages(spoken, Position("m-3", 3), page_of(name, range(0), 2))
     assert not found[0].anchored
@@ -391,9 +391,9 @@ def test_the_push_of_our_own_message_is_an_acceptance() -> None:
 
 @pytest.mark.parametrize("name", SOCKETS)
 def test_the_door(name: str) -> None:
-    door = dialect(name).door(session(name))
+    door = dialect(name).socket_address(session(name))
     assert door is not None
-    assert door.url == address(name, next(steps(name, "door")), socket=True)
+    assert door.url == address(name, next(steps(name, "connect")), socket=True)
     assert "t-0" not in door.url
 
 
@@ -414,10 +414,10 @@ def test_one_base_url_serves_everything(name: str) -> None:
     """Nothing else of the profile is needed to address the service (contract.md §3)."""
     bare = dialect_class(name)(Profile(name="p", api=name, base_url="http://127.0.0.1:7"), new_id=lambda: "id")
     assert bare.rest("/x") == "http://127.0.0.1:7/x"
-    door = bare.door(session(name))
+    door = bare.socket_address(session(name))
     assert door is None or door.url.startswith("ws://127.0.0.1:7/")
     assert bare.addresses() == ("http://127.0.0.1:7", *(["ws://127.0.0.1:7"] if bare.has_socket else []))
-    own = dialect(name, socket_url="wss://gate.example/own?x=1").door(session(name))
+    own = dialect(name, socket_url="wss://gate.example/own?x=1").socket_address(session(name))
     assert own is None or own.url.startswith("wss://gate.example/own?x=1")
 
 
@@ -446,7 +446,7 @@ def test_an_address_that_cannot_be_derived_names_the_key(name: str) -> None:
 )
 def test_the_other_socket_paths(path: str, url: str) -> None:
     name = "conversation-guests"
-    door = dialect(name, socket_path=path).door(session(name))
+    door = dialect(name, socket_path=path).socket_address(session(name))
     assert door is not None
     assert door.url == url
 
@@ -454,7 +454,7 @@ def test_the_other_socket_paths(path: str, url: str) -> None:
 def test_a_placeholder_nobody_knows() -> None:
     name = "conversation-guests"
     with pytest.raises(UsageError, match=r"\{id\}"):
-        dialect(name, socket_path="/x/{id}").door(session(name))
+        dialect(name, socket_path="/x/{id}").socket_address(session(name))
 
 
 # --- pushes ---
@@ -593,7 +593,7 @@ def test_a_refusal_in_the_stream(name: str) -> None:
         with pytest.raises(Forbidden) as caught:
             run(spoken, spoken.send(session(name), OUT), [frame])
         assert caught.value.code == "forbidden"
-        assert spoken.healed_by_renewal(caught.value) is (name == "conversation-guests")
+        assert spoken.renewal_may_help(caught.value) is (name == "conversation-guests")
 
 
 @pytest.mark.parametrize("name", list(REJECTED))
@@ -608,9 +608,9 @@ def test_a_service_that_is_down_was_asked(name: str) -> None:
 def test_only_the_streams_403_is_healed() -> None:
     spoken = dialect("conversation-guests")
     for request in (Request("GET", "", "socket"), Request("POST", "", "refresh")):
-        assert not spoken.healed_by_renewal(spoken.refusal(request, reply({}, 403)))
-    assert spoken.healed_by_renewal(Unauthorised("x"))
-    assert not dialect("webmessaging-conversations").healed_by_renewal(Unauthorised("x"))
+        assert not spoken.renewal_may_help(spoken.refusal(request, reply({}, 403)))
+    assert spoken.renewal_may_help(Unauthorised("x"))
+    assert not dialect("webmessaging-conversations").renewal_may_help(Unauthorised("x"))
 
 
 @pytest.mark.parametrize(
@@ -684,7 +684,7 @@ def test_a_token_is_taken_to_live_half_an_hour_unless_it_ends_sooner() -> None:
         held = renewed.credential("guest")
         assert held is not None
         assert held.expires_at == expected
-    assert not Credential("guest", Secret("t"), AT + 1800).fresh_at(AT + 25 * 60, spoken.margins["guest"])
+    assert not Credential("guest", Secret("t"), AT + 1800).fresh_at(AT + 25 * 60, spoken.renewal_margins["guest"])
 
 
 @pytest.mark.parametrize(
@@ -797,8 +797,8 @@ def test_only_guests_end_by_a_close() -> None:
     spoken = dialect("guests")
     ended, _ = run(spoken, spoken.end(session("guests")))
     assert ended.state == "ended"
-    assert spoken.farewell == (1000, "Widget disconnect")
-    assert [name for name in FAMILIES if dialect_class(name).farewell] == ["guests"]
+    assert spoken.end_close_frame == (1000, "Widget disconnect")
+    assert [name for name in FAMILIES if dialect_class(name).end_close_frame] == ["guests"]
 
 
 def test_what_a_create_cannot_do_without() -> None:
@@ -820,8 +820,8 @@ def test_guests_without_routing_or_name() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_message_has_no_attributes(name: str) -> None:
     with pytest.raises(UsageError):
-        dialect(name).check(session(name), replace(OUT, attributes={"a": "b"}))
-    dialect(name).check(session(name), OUT)
+        dialect(name).check_message(session(name), replace(OUT, attributes={"a": "b"}))
+    dialect(name).check_message(session(name), OUT)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -832,9 +832,9 @@ def test_declarations_agree(name: str) -> None:
     assert not kind.sends_on_socket or kind.has_socket
     assert kind.fields <= {"attr", "queue", "skill", "language", "email", "name"}
     assert kind.send_fields <= {"attr"}
-    assert kind.attempts == (5 if name == "conversation-guests" else 10)
+    assert kind.reconnect_attempts == (5 if name == "conversation-guests" else 10)
     assert (kind.request_rate is not None) is (name == "guests")
-    assert (kind.renewal is not None) is (name == "webmessaging-conversations")
+    assert (kind.renewal_backoff is not None) is (name == "webmessaging-conversations")
     assert kind.token_claims == (("routing_hints",) if name == "guests" else ())
 
 

@@ -20,7 +20,7 @@ from guestctl.core.errors import (
 )
 from guestctl.core.model import Credential, Deployment, Profile, Secret, Session
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.addresses import places_of
+from guestctl.dialects.addresses import matching_addresses
 from guestctl.dialects.base import Dialect
 from guestctl.doctor.checks import CHECKS, WRONG_ORIGIN, examine, examine_address
 from guestctl.doctor.findings import Certificate, EffectiveProfile, Finding, TokenSummary, UpgradeAnswer
@@ -296,20 +296,20 @@ def test_every_api_gets_every_check(api: str) -> None:
 
 @pytest.mark.parametrize("api", NAMES)
 def test_every_published_address_belongs_to_its_api(api: str) -> None:
-    places = dialect_class(api).places
+    places = dialect_class(api).documented_addresses
     assert places
     for purpose, pattern in places:
         url = pattern.replace("{domain}", "mypurecloud.de").replace("{region}", "mypurecloud.de")
         url = url.replace("{aws_region}", "eu-central-1").replace("{", "x").replace("}", "")
-        assert (api, purpose) in {(place.api, place.purpose) for place in places_of(url)}, url
+        assert (api, purpose) in {(place.api, place.purpose) for place in matching_addresses(url)}, url
         assert judge_address(url, api).result == "ok"
 
 
 def test_the_host_decides_when_apis_share_a_path() -> None:
-    assert {place.api for place in places_of("https://acme.mypurecloud.com/oauth/token")} == {"guests"}
-    both = places_of("http://127.0.0.1:4000/oauth/token?x=1")
+    assert {place.api for place in matching_addresses("https://acme.mypurecloud.com/oauth/token")} == {"guests"}
+    both = matching_addresses("http://127.0.0.1:4000/oauth/token?x=1")
     assert {place.api for place in both} == {"guests", "webmessaging-conversations"}
-    assert places_of("wss://webmessaging.mypurecloud.de")[0].purpose == "base address"
+    assert matching_addresses("wss://webmessaging.mypurecloud.de")[0].purpose == "base address"
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,10 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
         after = given.pop("after", None)
         position = Position(**after) if after else None
         return dialect.history(session, **{"after": position, "cursor": None, "limit": dialect.page_size, **given})
-    if verb == "begin":
-        return part(dialect.published).begin(session, Deployment(**given.pop("deployment")), NewSession(**given))
+    if verb == "auto_start":
+        return part(dialect.deployment_configuration).auto_start(
+            session, Deployment(**given.pop("deployment")), NewSession(**given)
+        )
     if verb == "obtain":
         return dialect.obtain(given["kind"], session)
     if verb == "upload":
@@ -189,7 +191,7 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
 
 
 def _understood(dialect: Dialect) -> Flow[Deployment]:
-    published = part(dialect.published)
+    published = part(dialect.deployment_configuration)
     return published.deployment((yield from published.configuration()))
 
 
@@ -245,7 +247,7 @@ class Performance:
         for number, step in enumerate((*self.example.prelude, *self.example.steps)):
             self._number, self._step = number, step
             own = step.stranger is None
-            if own and step.verb == "door":
+            if own and step.verb == "connect":
                 self._open()
             elif own:
                 self._perform()
@@ -346,7 +348,7 @@ class Performance:
         step = self._step
         assert step.request is not None
         assert step.reply is not None
-        door = self._dialect.door(self._session)
+        door = self._dialect.socket_address(self._session)
         assert isinstance(door, SocketAddress)
         parts = urlsplit(door.url)
         headers = dict(door.headers)

@@ -209,7 +209,7 @@ def test_refused_twice_is_refused(world: World) -> None:
 
 
 def test_a_renewal_authorised_by_the_old_token_does_not_wait_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, margins={"guest": 60.0})
+    world = World(monkeypatch, renewal_margins={"guest": 60.0})
     expiring(world, 10.0)
     answers = Answers(world, said(200, b'{"token": "fresh"}'), said(200))
     begun = world.clock.monotonic()
@@ -260,7 +260,7 @@ def test_an_api_without_refresh_says_what_the_service_said(world: World, monkeyp
 
 
 def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, margins={"guest": 60.0})
+    world = World(monkeypatch, renewal_margins={"guest": 60.0})
     expiring(world, -1.0)
     Answers(world, DOWN)
     with pytest.raises(NetworkError) as caught:
@@ -269,7 +269,7 @@ def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: 
 
 
 def test_tries_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, margins={"guest": 60.0}, renewal=Backoff(0.1, 5.0, 3))
+    world = World(monkeypatch, renewal_margins={"guest": 60.0}, renewal_backoff=Backoff(0.1, 5.0, 3))
     expiring(world, -1.0)
     answers = Answers(world, UNSENT)
     with pytest.raises(NetworkError):
@@ -282,7 +282,7 @@ def test_tries_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World(monkeypatch, margins={"guest": 60.0})
+    world = World(monkeypatch, renewal_margins={"guest": 60.0})
     expiring(world, 50.0)
     return world
 
@@ -601,7 +601,7 @@ class Short:
 
     def page(self, *_: object, **__: object) -> Flow[HistoryPage]:
         self.number += self.growth
-        return done(HistoryPage((), short_of=self.number or None))
+        return done(HistoryPage((), announced_up_to=self.number or None))
 
     def read(self, *, cursor: str | None = None, within: float | None = 30.0, known: int = 0) -> float:
         """How long one page took."""

@@ -15,6 +15,6 @@ def test_a_part_is_there_where_its_ability_is(api: str) -> None:
         Profile("p", api=api, region="r.test", environment="e", org="o", aws_region="a", deployment_id="d"),
         new_id=lambda: "id",
     )
-    parts = {Ability.PICK: dialect.rich, Ability.FILES: dialect.files, Ability.SIGN_IN: dialect.signing_in}
+    parts = {Ability.PICK: dialect.rich_content, Ability.FILES: dialect.files, Ability.SIGN_IN: dialect.signing_in}
     assert {ability for ability, part in parts.items() if part is not None} == dialect.abilities.keys() & parts.keys()
-    assert (dialect.hosts() != dialect.addresses()) == (dialect.published is not None)
+    assert (dialect.all_addresses() != dialect.addresses()) == (dialect.deployment_configuration is not None)

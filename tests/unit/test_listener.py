@@ -341,9 +341,9 @@ def test_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
     heard.run(3600.0)
     assert heard.failure is not None
     assert heard.failure.code == "network.gave_up"
-    assert heard.states().count("retrying") == plain.dialect.attempts
+    assert heard.states().count("retrying") == plain.dialect.reconnect_attempts
     assert heard.states()[-1] == "gave_up"
-    assert len(plain.service.doors) == 50 - plain.dialect.attempts
+    assert len(plain.service.doors) == 50 - plain.dialect.reconnect_attempts
 
 
 def test_forever_means_forever(plain: World) -> None:
@@ -364,12 +364,12 @@ def test_mere_connections_do_not_reset_the_count(plain: World) -> None:
         if heard.failure is not None:
             break
     assert heard.failure is not None
-    assert heard.states().count("live") <= plain.dialect.attempts + 1
+    assert heard.states().count("live") <= plain.dialect.reconnect_attempts + 1
 
 
 def test_stable_connections_do(plain: World) -> None:
     heard = Heard(plain).live()
-    for _ in range(plain.dialect.attempts * 2):
+    for _ in range(plain.dialect.reconnect_attempts * 2):
         heard.run(TIMINGS.stable_connection + 5.0)
         plain.service.break_all()
     heard.run(TIMINGS.stable_connection)
@@ -647,7 +647,7 @@ def granted(world: World, token: str, life: float) -> HttpResponse:
 
 @pytest.fixture
 def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World(monkeypatch, margins={"guest": 60.0}, reattaches=True)
+    world = World(monkeypatch, renewal_margins={"guest": 60.0}, reattaches=True)
 
     def reattach(session: Session) -> Flow[Session]:
         return session

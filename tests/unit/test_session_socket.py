@@ -202,7 +202,7 @@ def test_close_returns_what_was_not_taken_first(world: World, line: SessionSocke
     line.ask(awaits("one"), world.deadline())
     world.service.push("two")
     assert [h.text for h in line.close() if isinstance(h, Message)] == ["one", "two"]
-    assert socket_of(line).closed == world.dialect.goodbye
+    assert socket_of(line).closed == world.dialect.close_frame
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])

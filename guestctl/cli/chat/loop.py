@@ -187,7 +187,7 @@ class Chat:
         self._typing_who = ""
         self._typed_at: float | None = None
         self._tells_typing = Ability.TYPING in client.dialect.abilities
-        self._rich = client.dialect.rich
+        self._rich = client.dialect.rich_content
         self._status = ""
 
     def run(self) -> None:

@@ -45,7 +45,7 @@ from guestctl.core.values import Json
 from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, load_json, optional, required
 from guestctl.dialects.base import Dialect, HistoryPage, normalised_time
 from guestctl.dialects.capabilities import Ability, Paging, Rate, Standing
-from guestctl.dialects.features import FileTransfer, Published, RichContent, SigningIn
+from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
 from guestctl.dialects.flows import (
     Alive,
     Flow,
@@ -60,7 +60,7 @@ from guestctl.dialects.flows import (
     frame_request,
     http_request,
 )
-from guestctl.dialects.refusals import CloseAction, was_written
+from guestctl.dialects.refusals import CloseAction, mark_written
 from guestctl.dialects.web_messaging.answers import WebContent
 from guestctl.dialects.web_messaging.content import read_attachments, read_options, write_message
 
@@ -76,7 +76,7 @@ JOINED = "joined"
 FRAME_BYTES = 128 * 1024
 
 
-class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
+class WebMessaging(Dialect, FileTransfer, SigningIn, DeploymentConfiguration):
     name = "web-messaging"
     summary = "vendor-documented socket wire, history over REST"
     abilities = {
@@ -101,13 +101,13 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
     #: Nobody outside knows whether the service de-duplicates by tracingId (reliability.md §10): assume not.
     deduplicates = False
     sends_on_socket = True
-    restarts = True
-    returns_key = False
+    can_start_new = True
+    returns_client_key = False
     send_rate = Rate(2, 1.0)
-    margins = {"history": 5.0, "sign-in": 5.0}
-    goodbye = (1000, "Guest client disconnect")
+    renewal_margins = {"history": 5.0, "sign-in": 5.0}
+    close_frame = (1000, "Guest client disconnect")
     sends_origin = True
-    places = (
+    documented_addresses = (
         ("socket", "wss://webmessaging.{domain}/v1"),
         ("configuration", "https://api-cdn.{domain}/webdeployments/v1/deployments/{deploymentId}/config.json"),
         ("allowed domains", "https://api-cdn.{domain}/webdeployments/v1/deployments/{deploymentId}/domains.json"),
@@ -129,10 +129,10 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         override = self.profile.config_url or self.profile.base_url
         return (override or f"https://api-cdn.{self.need('region')}").rstrip("/") + path
 
-    def hosts(self) -> tuple[str, ...]:
+    def all_addresses(self) -> tuple[str, ...]:
         return (self.config(""), *self.addresses())
 
-    def door(self, session: Session) -> SocketAddress:
+    def socket_address(self, session: Session) -> SocketAddress:
         query = {"deploymentId": self.need("deployment_id")}
         if self.profile.application:
             query["application"] = self.profile.application
@@ -144,16 +144,16 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
 
     # --- session (§5.1, §6.1) ---
 
-    def create(self, opening: NewSession) -> Flow[Session]:
+    def create(self, new: NewSession) -> Flow[Session]:
         """Nothing goes over the wire yet: the guest makes the token, the first configure confirms it."""
         fresh = Session(
             api=self.name,
             profile=self.profile.name,
-            name=opening.name,
+            name=new.name,
             ids={"conversation": None, "guest": None},
             credentials={"guest": Credential("guest", Secret(self.new_id()))},
         )
-        return done(self._opened_with(opening, fresh))
+        return done(self._opened_with(new, fresh))
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         if start_new is not None:
@@ -177,9 +177,9 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
             _check_size(configured, _pending(configured))
         return configured
 
-    def _opened_with(self, opening: NewSession, session: Session) -> Session:
+    def _opened_with(self, new: NewSession, session: Session) -> Session:
         """What it says waits for the first message (§5.4, §10.11); nothing has been said in it."""
-        return replace(session, notes={PENDING: dict(opening.attributes)} if opening.attributes else {})
+        return replace(session, notes={PENDING: dict(new.attributes)} if new.attributes else {})
 
     def _close_session(self, session: Session) -> Flow[None]:
         """Start new chat, on the same socket (§10.6): configure, closeSession, then configure again."""
@@ -301,7 +301,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
 
     # --- messages (§5.4, §5.5) ---
 
-    def check(self, session: Session, message: Outgoing) -> None:
+    def check_message(self, session: Session, message: Outgoing) -> None:
         _check_size(session, _attributes(session, message))
         if len(json.dumps(self._on_message(session, message), ensure_ascii=False).encode()) > FRAME_BYTES:
             raise Refused(
@@ -316,13 +316,13 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         frame["message"] = write_message(replace(message, attributes=_attributes(session, message)))
         return frame
 
-    def accepted(self, session: Session) -> Session:
+    def after_acceptance(self, session: Session) -> Session:
         """What the session was opened with has been said, with its first message or with Presence Join."""
         if PENDING not in session.notes:
             return session
         return replace(session, notes={k: v for k, v in session.notes.items() if k != PENDING})
 
-    def spoken_in(self, session: Session) -> bool:
+    def began_with_join(self, session: Session) -> bool:
         return JOINED in session.notes
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
@@ -350,7 +350,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         return FrameRequest(json.dumps(frame), lambda h: isinstance(h, Alive), "socket")
 
     @property
-    def rich(self) -> RichContent:
+    def rich_content(self) -> RichContent:
         return _CONTENT
 
     # --- files (§5.6, §7.3) ---
@@ -440,7 +440,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
     # --- the deployment (§3) ---
 
     @property
-    def published(self) -> Published:
+    def deployment_configuration(self) -> DeploymentConfiguration:
         return self
 
     def configuration(self) -> Flow[Json]:
@@ -451,7 +451,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
     def deployment(self, configuration: Json) -> Deployment:
         return read_deployment(configuration) if isinstance(configuration, dict) else Deployment()
 
-    def begin(self, session: Session, deployment: Deployment, opening: NewSession) -> Flow[Session]:
+    def auto_start(self, session: Session, deployment: Deployment, new: NewSession) -> Flow[Session]:
         """Presence Join, only after a new session and only with auto-start (§5.4, §10.11)."""
         if not (deployment.auto_start and session.new_session and not session.read_only):
             return session
@@ -460,8 +460,8 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
             "type": "Event",
             "events": [{"eventType": "Presence", "presence": {"type": "Join"}}],
         }
-        if opening.attributes:
-            message["channel"] = {"metadata": {"customAttributes": dict(opening.attributes)}}
+        if new.attributes:
+            message["channel"] = {"metadata": {"customAttributes": dict(new.attributes)}}
         frame["message"] = message
         key = frame["tracingId"]
         yield from answered(
@@ -469,7 +469,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
                 frame, lambda h: (isinstance(h, Presence) and h.presence == "Join") or _rejects(h, key), "create"
             )
         )
-        begun = self.accepted(session)
+        begun = self.after_acceptance(session)
         return replace(begun, notes={**begun.notes, JOINED: True})
 
     # --- reading (§4.2, §6, §8) ---
@@ -639,7 +639,7 @@ class WebMessaging(Dialect, FileTransfer, SigningIn, Published):
         kind, stable = _failure_of(code, words)
         what = f"{words} (code {code})"
         failure = kind(what, code=stable, api=self.name, service_code=code, retry_after=retry_after, body=words)
-        return was_written(failure)
+        return mark_written(failure)
 
     def _request(self, action: str, session: Session, tracing: str | None = None) -> dict[str, Json]:
         return {"action": action, "token": session.token(), "tracingId": tracing or self.new_id()}
