@@ -1,4 +1,4 @@
-"""What is loaded, by module names and not by time (ecosystem.md §8)."""
+"""What is loaded, by module names and not by time."""
 
 from __future__ import annotations
 
