@@ -497,7 +497,7 @@ class Client:
         entry = self.state.last_position(self.scope, exchange.session)
         position = Position(entry.id, entry.sequence, entry.time) if entry else None
         listener = Listener(exchange, position=position, step=deadline.remaining())
-        found, proved = listener.after(position)
+        found, proved = listener.read_after(position)
         if not proved:
             self.notice("the last message seen is not in history any more: some may be missing")
         ours = {row.message_id for row in self.state.outbox(self.scope, exchange.session, "accepted")}

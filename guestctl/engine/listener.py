@@ -7,18 +7,25 @@ printing, stop rules (the caller's: it gets control at every tick).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
-from math import inf
 from typing import TypeVar
 
 from guestctl.core.clock import Deadline
-from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
-from guestctl.core.model import Connection, Event, Gap, Message, Position, Presence, Session, SessionEvent, SessionState
+from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut
+from guestctl.core.model import Connection, Event, Message, Position, Presence, Session, SessionEvent, SessionState
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
+from guestctl.engine.catch_up import (
+    PASSING_FAILURES,
+    CatchUp,
+    CatchUpState,
+    Continuous,
+    FromNewest,
+    Unread,
+)
 from guestctl.engine.connect import open_once
 from guestctl.engine.exchange import SessionEngine
-from guestctl.engine.history import Fetch, Item, following, latest
+from guestctl.engine.history import Item
 from guestctl.engine.merge import Merge
 from guestctl.engine.retry import jittered
 from guestctl.engine.session_socket import SessionSocket, ending
@@ -30,10 +37,7 @@ T = TypeVar("T")
 BATCH = 256
 #: Growth of the interval between two polls that find nothing; the longest wait as a multiple of the shortest.
 POLL_GROWTH, POLL_JITTER = 1.5, 1.25
-#: Tries at filling a gap before it is declared.
-FILL_TRIES = 4
 
-_GONE = "the last message shown is not in history any more"
 _AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended", "ended": "ended"}
 
 
@@ -62,25 +66,19 @@ class Listener:
     ) -> None:
         self.exchange = exchange
         self._timings = exchange.timings
-        self.merge = Merge(position, begins=from_start, timings=self._timings)
-        self._filled = position is None and not from_start
-        self._baseline = baseline and position is None and not from_start
+        state: CatchUpState
+        if position is not None or from_start:
+            state = Unread()
+        else:
+            state = FromNewest() if baseline else Continuous()
+        merge = Merge(position, begins=from_start, timings=self._timings)
+        self.catch_up = CatchUp(exchange, state, merge, deadline=self._deadline, pause=self._pause)
         self._forever = forever
         self._record = record
         self._step = step
         self._wake, self._left = wake, left
         self._line: SessionSocket | None = None
         self._floor: Position | None = None
-        self._look_at: float | None = None
-        #: Looks that failed in a row; whether live messages wait for one.
-        self._looks, self._settling = 0, False
-        #: The first live message that waits for the second look may bring it forward.
-        self._hasty = False
-        #: Ids heard on this line since history was read to begin with: whoever shows one lacks nothing from
-        #: before the line was there. None: not even that would tell, since something on the line is missing.
-        self._fresh: set[str] | None = None
-        #: Capabilities unless the second look proves that history was only behind.
-        self._doubt: Gap | None = None
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
 
@@ -88,10 +86,9 @@ class Listener:
         """Everything after `position` is heard on the socket opened by `attach`, while that one is open.
         What is heard and older is not shown. A message that this socket would have confirmed and has not
         was accepted before it was opened: what followed is in history."""
-        self.merge = Merge(position, timings=self._timings)
         self._floor = position
         line = self.exchange.line
-        self._filled = (
+        received_all = (
             line is not None
             and line is self._line
             and (
@@ -99,6 +96,11 @@ class Listener:
                 or any(isinstance(heard, (Message, Accepted)) and heard.id == position.id for heard in line.inbox)
             )
         )
+        self.catch_up.start_after(position, missed=not received_all)
+
+    def read_after(self, position: Position | None) -> tuple[list[Item], bool]:
+        """Return history after a position and whether it continues there (see `CatchUp.read_after`)."""
+        return self.catch_up.read_after(position)
 
     def nothing_before(self, position: Position) -> None:
         """What is heard and older is not shown: the socket may have been open when that came."""
@@ -121,8 +123,8 @@ class Listener:
             else:
                 yield from self._stream()
         except Failure:
-            yield from self._doubted()
-            yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
+            yield from self.catch_up.pending_gap()
+            yield from self._show(self.catch_up.merge.ready(self._clock.monotonic(), flush=True))
             raise
         finally:
             self._flush()
@@ -138,18 +140,13 @@ class Listener:
                 if line is None:
                     yield Connection("connecting", attempt=attempt)
                     line = self.exchange.line = open_once(self.exchange, self._deadline())
-                replayed = yield from self._catch_up()
+                replayed = yield from self._emit(self.catch_up.fill())
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
                 yield from self._live(line)
-            except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
-                # What is behind a missing number, behind a frame that could not be read, or not settled yet,
-                # waits until history has been read again.
-                if line is not None and line.unreadable is not None:
-                    self.merge.unsettled(inf)
-                yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False))
-                self.merge.unsettled(inf)
-                self._filled = False
+            except PASSING_FAILURES as failure:
+                unreadable = line is not None and line.unreadable is not None
+                yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
                 if line is not None and self.exchange.line not in (None, line):
                     continue  # whoever sent something meanwhile has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
@@ -159,7 +156,7 @@ class Listener:
 
     def _live(self, line: SessionSocket) -> Iterator[Event | None]:
         """Hand on what arrives until the socket breaks (NetworkError) or the session ends."""
-        hear, merge, now = line.hear, self.merge, self._clock.monotonic
+        hear, catch_up, now = line.hear, self.catch_up, self._clock.monotonic
         while True:
             heard = hear(self._patience())
             taken, over = 0, None
@@ -170,23 +167,21 @@ class Listener:
                 taken += len(heard)
                 heard = hear(0.0) if over is None and taken < BATCH else []
             if over is not None:
-                yield from self._look_last(line)
+                yield from self._emit(catch_up.look_last(unreadable=line.unreadable is not None))
                 raise over
             if line.unreadable is not None:
-                # Whatever that frame said is in history, if it was a message: now, or a little later.
                 line.unreadable = None
-                self._look_again()
-                self._fresh = None
-                yield from self._look(early=True)
-            elif self._hasty and merge.waiting(now()):
-                self._hasty = False
-                yield from self._look(early=True)
-            # One moment for both: what waits for the look has no turn before it, however long another took.
+                catch_up.frame_unreadable()
+                yield from self._emit(catch_up.look_early())
+            elif catch_up.early_look_due():
+                yield from self._emit(catch_up.look_early())
+            # One moment for both: a message that waits for history is not shown before history was read, however
+            # long reading it for another one took.
             at = now()
-            if (merge.missing and merge.wait(at) == 0.0) or (self._look_at is not None and self._look_at <= at):
-                yield from self._look()
-            ready = merge.ready(at)
-            yield from self._emit(ready)
+            if catch_up.look_due(at):
+                yield from self._emit(catch_up.look())
+            ready = catch_up.merge.ready(at)
+            yield from self._show(ready)
             if not taken and not ready:
                 self._flush()
                 yield None
@@ -200,9 +195,9 @@ class Listener:
             self.exchange.notice(f"the service says: {heard.failure.message}")
             return None
         if self._floor is None or not _older(heard, self._floor):
-            if self._settling and self._fresh is not None and isinstance(heard, Message):
-                self._fresh.add(heard.id)
-            self.merge.feed(heard, now)
+            if isinstance(heard, Message):
+                self.catch_up.message_received(heard)
+            self.catch_up.merge.feed(heard, now)
         if not isinstance(heard, SessionEvent):
             return None
         if heard.change == "read_only":
@@ -290,238 +285,62 @@ class Listener:
             self._clock.sleep(min(left, self._tick(self._timings.tick)))
             yield None
 
-    # --- history ---
-
-    def _catch_up(self) -> Generator[Event | None, None, int]:
-        """Join history and the stream; returns how many messages were replayed."""
-        if self._baseline:
-            self._begin_at_newest()
-            self.merge.unsettled(0.0)
-            return 0
-        if self._filled:
-            # The socket that is open now has heard everything since the position.
-            self._filled = False
-            return 0
-        last = self._last_id
-        for attempt in range(FILL_TRIES):
-            try:
-                items, proved = self.after(self.merge.anchor)
-                break
-            except (NetworkError, TimedOut, RateLimited, Unreadable, Conflict) as failure:
-                if isinstance(failure, NetworkError) and failure.close_code is not None:
-                    raise  # the socket itself, over which the history token comes
-                if attempt == FILL_TRIES - 1:
-                    self.exchange.notice(f"history could not be read: {failure.message}")
-                    self._doubt = None
-                    yield Gap(last, None, failure.message)
-                    yield from self._emit(self.merge.ready(self._clock.monotonic(), flush=True))
-                    return 0
-                yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
-        replayed = self.merge.replay(items, lags=True)
-        found = proved or last in {item.id for item in items}
-        self._doubt = None if found else Gap(last, _first_id(replayed), _GONE)
-        if replayed:
-            yield from self._doubted()
-        yield from self._emit(replayed)
-        self._look_again()
-        return sum(isinstance(event, Message) for event in replayed)
-
-    def _begin_at_newest(self) -> None:
-        """Show what arrives from now on. The newest message in history may have arrived after the socket
-        was attached, and still be on its way to us."""
-        newest = self._history(lambda fetch: latest(fetch, self.exchange.dialect.paging))
-        if newest is None:
-            self.merge = Merge(begins=True, timings=self._timings)
-        elif newest.id is not None:
-            sequence = newest.sequence if isinstance(newest, Message) else None
-            self.merge = Merge(Position(newest.id, sequence, newest.time), shown=False, timings=self._timings)
-        self._baseline = self._filled = False
-
-    def after(self, position: Position | None) -> tuple[list[Item], bool]:
-        """History after a position, oldest first, and whether contiguity with it was proved. Without that
-        proof only what is certain to be later: the position may be one that history does not show yet.
-
-        Where history lags it is read again, for a bounded time, until every acknowledged id is there.
-        """
-        until = self._clock.monotonic() + self._timings.lag_patience
-        found = self._following(position)
-        if not self.exchange.dialect.history_lags:
-            return found
-        while True:
-            there = {item.id for item in found[0]}
-            absent = [i for i in self._acknowledged() if i not in there and not self.merge.known(i)]
-            if not absent:
-                return found
-            if self._clock.monotonic() >= until:
-                self.exchange.notice(
-                    f"history still lacks {len(absent)} acknowledged message(s) after {self._timings.lag_patience:g} s"
-                )
-                return found
-            self._clock.sleep(self._timings.lag_pause)
-            found = self._following(position)
-
-    def _following(self, position: Position | None) -> tuple[list[Item], bool]:
-        paging, size = self.exchange.dialect.paging, self.exchange.dialect.page_size
-        items, proved = self._history(lambda fetch: following(fetch, paging, position, size))
-        if not proved:
-            places = [place for place in (position, self.merge.position) if place is not None]
-            items = [item for item in items if any(_later(item, place) for place in places)]
-        return items, proved
-
-    def _acknowledged(self) -> list[str]:
-        """Ids of this session's accepted sends since the position, newest last."""
-        rows = self.exchange.state.outbox(self.exchange.scope, self.exchange.session, "accepted")
-        since = self.merge.position.time if self.merge.position else None
-        return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
-
-    def _history(self, read: Callable[[Fetch], T]) -> T:
-        known = (self.merge.position.sequence if self.merge.position else None) or 0
-        return read(lambda after, cursor: self.exchange.page(after, cursor, self._deadline(), known=known))
-
-    def _look_again(self) -> None:
-        """History may not show yet what came last: until a second look, nothing live is put before it."""
-        self._look_at = self._clock.monotonic() + self._timings.second_look
-        self._looks, self._settling, self._hasty = 0, True, True
-        self._fresh = set()
-        self.merge.unsettled(self._look_at)
-
-    def _look(self, *, early: bool = False) -> Iterator[Event | None]:
-        """Ask history for what the stream should have brought. `early`: finding nothing proves nothing,
-        and the second look is still to come."""
-        if not early:
-            self._look_at = None
-        try:
-            items, proved = self.after(self.merge.anchor)
-        except (NetworkError, TimedOut, RateLimited, Unreadable, Conflict) as failure:
-            if isinstance(failure, NetworkError) and failure.close_code is not None:
-                raise
-            self.exchange.notice(f"history could not be read: {failure.message}")
-            if early:
-                return
-            self._looks += 1
-            if self._looks < FILL_TRIES:
-                self._wait_for_look(hold=self._settling or self.merge.missing is not None)
-                return
-            self._looks = 0
-            if self._settling:
-                self._settling, self._doubt = False, None
-                yield Gap(self._last_id, None, failure.message)
-            return
-        if early and not (proved and self._tells(items)):
-            return
-        if early and not (self._fresh and any(item.id in self._fresh for item in items)):
-            # It shows more, and may be behind still: what is later than all of it goes on waiting.
-            yield from self._emit(self.merge.replay(items, lags=True))
-            self.merge.unsettled(self._look_at or 0.0)
-        elif proved:
-            if self._behind(items):
-                self._looks += 1
-                yield from self._emit(self.merge.replay(items, lags=True))
-                if self.merge.missing is not None and self._looks < FILL_TRIES:
-                    self._wait_for_look(hold=True)
-                    return
-            self._look_at, self._looks, self._settling, self._hasty, self._doubt = None, 0, False, False, None
-            yield from self._emit(self.merge.replay(items))
-        else:
-            self._settling = False
-            yield from self._doubted()
-
-    def _wait_for_look(self, *, hold: bool) -> None:
-        self._look_at = self._clock.monotonic() + self._timings.second_look
-        if hold:
-            self.merge.unsettled(self._look_at)
-
-    def _behind(self, items: Sequence[Item]) -> bool:
-        """Whether history does not even show the message that a number is missing before."""
-        missing = self.merge.missing
-        return missing is not None and all(item.id != missing for item in items)
-
-    def _look_last(self, line: SessionSocket) -> Iterator[Event | None]:
-        """The session has ended: what a frame that could not be read, or a history that was behind, may hide."""
-        if line.unreadable is None and not self._settling:
-            return
-        if line.unreadable is not None:
-            self._look_again()
-        yield from self._pause(max(0.0, (self._look_at or 0.0) - self._clock.monotonic()))
-        try:
-            items, proved = self.after(self.merge.anchor)
-        except Failure as failure:
-            self._doubt = Gap(self._last_id, None, failure.message)
-        else:
-            if proved:
-                self._doubt = None
-                yield from self._emit(self.merge.replay(items))
-
-    def _doubted(self) -> Iterator[Event]:
-        """Declare the gap that nothing has disproved."""
-        doubt, self._doubt = self._doubt, None
-        if doubt is not None:
-            yield doubt
-
-    @property
-    def _last_id(self) -> str | None:
-        return self.merge.position.id if self.merge.position else None
-
-    def _tells(self, items: Sequence[Item]) -> bool:
-        """Whether history has moved on since it was read last: it shows something unknown, or what waits for it."""
-        waiting = self.merge.waiting(self._clock.monotonic())
-        return any(item.id is not None and (item.id in waiting or not self.merge.known(item.id)) for item in items)
-
     # --- without a socket ---
 
     def _poll(self) -> Iterator[Event | None]:
         """Poll history: often while something happens, rarely while nothing does."""
         interval, failures = self._timings.poll_min, 0
-        replaying = not self._filled
+        replaying = isinstance(self.catch_up.state, Unread)
         live = False
-        doubted_at: float | None = None
         yield Connection("connecting")
         while True:
             try:
-                if self._baseline:
-                    self._begin_at_newest()
-                items, proved = self.after(self.merge.position)
-            except (NetworkError, TimedOut, Unreadable, RateLimited, Conflict) as failure:
+                if isinstance(self.catch_up.state, FromNewest):
+                    self.catch_up.begin_at_newest()
+                items, proved = self.catch_up.read_after(self.catch_up.merge.position)
+            except PASSING_FAILURES as failure:
                 failures += 1
                 live = False
                 yield from self._lost(failure, failures)
                 continue
             if not live:
                 yield Connection("live", recovered=len(items) if failures else 0)
-            now = self._clock.monotonic()
-            if proved:
-                doubted_at = None
-            elif doubted_at is None:
-                self._doubt, doubted_at = Gap(self._last_id, _first_id(items), _GONE), now
-            fresh = self.merge.replay(items)
-            if proved:
-                self._doubt = None
-            elif fresh or now - (doubted_at or 0.0) >= self._timings.second_look:
-                # Not merely behind. A place that cannot be told from history's times is given up.
-                if self.merge.position is not None and self.merge.position.time is None:
-                    self._begin_at_newest()
-                yield from self._doubted()
+            gaps, fresh = self.catch_up.join_poll(items, proved)
+            yield from gaps
             if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
             failures, live, replaying = 0, True, False
             interval = (
                 self._timings.poll_min if fresh else min(self._timings.poll_max / POLL_JITTER, interval * POLL_GROWTH)
             )
-            yield from self._emit(fresh)
+            yield from self._show(fresh)
             self._flush()
             yield from self._pause(self.exchange.random.uniform(interval, interval * POLL_JITTER))
 
     # --- handing on ---
 
-    def _emit(self, events: Iterable[Event]) -> Iterator[Event]:
+    def _show(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Yield each event, and record it as shown afterwards."""
         for event in events:
             try:
                 yield event
             except GeneratorExit:
-                # Whoever stops at an event has had it; who failed to show it throws that failure in.
+                # A caller that stops at an event has shown it. One that failed to show it throws that failure in.
                 self._note(event)
                 raise
             self._note(event)
+
+    def _emit(self, events: Generator[Event | None, None, T]) -> Generator[Event | None, None, T]:
+        """Do the same for a generator that also yields None at a tick, and has a result."""
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            if event is None:
+                yield None
+            else:
+                yield from self._show([event])
 
     def _note(self, event: Event) -> None:
         if self._record and isinstance(event, Message):
@@ -538,7 +357,7 @@ class Listener:
             self.exchange.log("ws_message_received", count=len(shown))
 
     def _patience(self) -> float:
-        held = self.merge.wait(self._clock.monotonic())
+        held = self.catch_up.merge.wait(self._clock.monotonic())
         return self._tick(self._timings.tick if held is None else min(self._timings.tick, held))
 
     def _tick(self, seconds: float) -> float:
@@ -559,13 +378,6 @@ def _as_live(event: Event) -> Event:
     return replace(event, source="live") if isinstance(event, (Message, Presence)) else event
 
 
-def _first_id(events: Sequence[Event]) -> str | None:
-    for event in events:
-        if isinstance(event, (Message, Presence)):
-            return event.id
-    return None
-
-
 def _older(heard: Incoming, position: Position) -> bool:
     """Whether it is something of the conversation from before the position."""
     if not isinstance(heard, (Message, Presence)):
@@ -573,11 +385,3 @@ def _older(heard: Incoming, position: Position) -> bool:
     if isinstance(heard, Message) and heard.sequence is not None and position.sequence is not None:
         return heard.sequence < position.sequence
     return heard.time is not None and position.time is not None and heard.time < position.time
-
-
-def _later(item: Item, place: Position) -> bool:
-    """Whether it is certain to have come after a place that history does not show."""
-    sequence = item.sequence if isinstance(item, Message) else None
-    if sequence is not None and place.sequence is not None:
-        return sequence > place.sequence
-    return item.time is not None and place.time is not None and item.time > place.time

@@ -21,9 +21,9 @@ from guestctl.core.errors import Failure, Unreadable
 from guestctl.core.model import Message, NewSession
 from guestctl.dialects.flows import FrameRequest
 from guestctl.engine import connect, delivery, history
+from guestctl.engine.catch_up import CatchUp, Continuous
 from guestctl.engine.delivery import _Send
 from guestctl.engine.exchange import SessionEngine
-from guestctl.engine.listener import Listener
 from guestctl.engine.merge import Merge
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
@@ -117,14 +117,10 @@ def _ready_backwards(merge: Merge, *args: Any, **options: Any) -> Any:
     return _ready(merge, *args, **options)[::-1]
 
 
-def _no_catch_up(listener: Listener) -> Generator[None, None, int]:
+def _fill_nothing(catch_up: CatchUp) -> Generator[None, None, int]:
+    catch_up.state = Continuous()
     yield None
     return 0
-
-
-def _no_look(listener: Listener, **options: Any) -> Iterator[None]:
-    listener._look_at = None
-    yield None
 
 
 def _burst(line: SessionSocket, frame: Any) -> Any:
@@ -195,6 +191,10 @@ def _nothing(*args: Any, **options: Any) -> None:
     return None
 
 
+def _never(*args: Any, **options: Any) -> bool:
+    return False
+
+
 def _yes(merge: Merge, identity: str) -> bool:
     merge._seen[identity] = None
     return True
@@ -256,7 +256,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "fills no gap",
         "O3 lost",
         scripted("messaging-conversations", "agent 0", "agent 1", "agent 2", faults=("drop:code=1006,after=2",)),
-        [(Listener, "_catch_up", _no_catch_up), (Listener, "_look", _no_look)],
+        [(CatchUp, "fill", _fill_nothing), (CatchUp, "look_due", _never)],
     ),
     Mutant(
         "loses one message at a reconnect",

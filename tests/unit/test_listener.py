@@ -790,8 +790,8 @@ def test_a_reply_is_heard_on_the_socket_that_was_open(plain: World) -> None:
 def test_a_question_accepted_long_ago_has_its_answer_in_history(plain: World) -> None:
     deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
     plain.service.push("answer")
+    plain.exchange = plain.another()
     again = Heard(plain, baseline=False)
-    again.listener.exchange = plain.another()
     again.listener.attach(plain.deadline())
     message = deliver(again.listener.exchange, Outgoing("k1", "question"), plain.deadline())
     again.listener.contiguous_from(Position(message.id, None, message.time))
@@ -873,7 +873,7 @@ def test_lagging_history_is_waited_for_until_it_has_what_was_acknowledged(plain:
 
     plain.clock.sleep = sleep  # type: ignore[method-assign]
     listener = Listener(plain.exchange, from_start=True)
-    items, proved = listener.after(None)
+    items, proved = listener.read_after(None)
     assert [item.id for item in items] == ["m1"]
     assert proved
     assert 1.0 < plain.clock.monotonic() < 2.0
