@@ -313,7 +313,7 @@ class Client:
         begun = replace(exchange.session, name=opening.name, created_at=self.clock.now())
         exchange.session = replace(begun, state="draft")  # nothing is stored of it yet
         root = standing.created_at if standing.root is None else standing.root
-        exchange.keep(replace(begun, root=root, offer=None))
+        exchange.record.store(replace(begun, root=root, offer=None))
         return exchange
 
     def _create_beside(
@@ -339,7 +339,7 @@ class Client:
                 exchange.session = created
                 exchange.line = open_line(exchange, deadline)
             else:
-                exchange.keep(created)
+                exchange.record.store(created)
         except BaseException:
             if kept_as is not None:
                 self.state.rename(self.scope, kept_as, opening.name)
@@ -359,11 +359,11 @@ class Client:
             exchange.attached(deadline)  # a step up: as whoever the guest has been (§10.9)
         signed_in = exchange.session.having(exchange.perform(flow, deadline))
         if exchange.line is None:
-            exchange.keep(signed_in)
+            exchange.record.store(signed_in)
             exchange.attached(deadline)
         else:
-            exchange.keep(exchange.perform(self.dialect.attach(signed_in), deadline))
-        exchange.log("signed_in")
+            exchange.record.store(exchange.perform(self.dialect.attach(signed_in), deadline))
+        exchange.record.log("signed_in")
         return exchange.session
 
     def sign_out(self) -> Session:
@@ -378,7 +378,7 @@ class Client:
         except Unauthorised as refused:  # it is good for nothing any more: there is nothing left to revoke (§7.2)
             self.notice(f"{refused.message}: the sign-in was over already")
             signed_out = replace(exchange.session, state="ended").without("sign-in").without("history")
-        exchange.keep(signed_out)
+        exchange.record.store(signed_out)
         self._hang_up()
         return exchange.session
 
@@ -393,8 +393,8 @@ class Client:
 
     def _began(self, exchange: SessionEngine, said: NewSession, opening: NewSession, deadline: Deadline) -> None:
         """What follows a confirmed new session: its log begins, and a guest joins where that is expected."""
-        exchange.keep(replace(exchange.session, new_session=True, opening=_dump(said)))
-        exchange.log("session_started", api=self.dialect.name)
+        exchange.record.store(replace(exchange.session, new_session=True, opening=_dump(said)))
+        exchange.record.log("session_started", api=self.dialect.name)
         deployment = self.deployment(deadline)
         if not deployment.active:
             self.notice("the deployment's configuration says it is inactive")
@@ -402,7 +402,7 @@ class Client:
             exchange.wait_to_send(deadline)
         if self.dialect.deployment_configuration is not None:
             begun = self.dialect.deployment_configuration.auto_start(exchange.session, deployment, opening)
-            exchange.keep(exchange.perform(begun, deadline))
+            exchange.record.store(exchange.perform(begun, deadline))
 
     def completed(self, opening: NewSession) -> NewSession:
         """Profile values where none was given. Raises UsageError for a field this API does not have."""
@@ -477,8 +477,8 @@ class Client:
             if on_conflict != "new":
                 raise
             return self._anew(exchange.session, deadline)
-        exchange.keep(replace(exchange.session, new_session=False))
-        exchange.log("session_resumed", missed=len(missed))
+        exchange.record.store(replace(exchange.session, new_session=False))
+        exchange.record.log("session_resumed", missed=len(missed))
         return Resumed(exchange.session, tuple(missed))
 
     def _anew(self, session: Session, deadline: Deadline) -> Resumed:
@@ -486,13 +486,13 @@ class Client:
         self._create(_opened_with(session), deadline, new=True)
         exchange = self._any_exchange()
         missed = self._reattach(exchange, deadline)
-        exchange.keep(replace(exchange.session, new_session=True))
+        exchange.record.store(replace(exchange.session, new_session=True))
         return Resumed(exchange.session, tuple(missed))
 
     def _reattach(self, exchange: SessionEngine, deadline: Deadline) -> list[Message]:
         if self.dialect.has_socket:
             exchange.attached(deadline)
-        with exchange.turn("send", deadline):
+        with exchange.record.lock("send", deadline):
             settle_open(exchange, deadline)
         entry = self.state.last_position(self.scope, exchange.session)
         position = Position(entry.id, entry.sequence, entry.time) if entry else None
@@ -628,7 +628,7 @@ class Client:
         exchange.attached(deadline)
         exchange.wait_to_send(deadline)
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
-        exchange.keep(exchange.perform(flow(exchange.session), deadline))
+        exchange.record.store(exchange.perform(flow(exchange.session), deadline))
         self._hang_up(self.dialect.end_close_frame)
         return exchange.session
 
@@ -794,7 +794,7 @@ class Client:
         self._need(Ability.SYNC)
         exchange = self._exchange_for(self.session())
         merged = exchange.perform(self.dialect.sync(exchange.session, attributes), deadline)
-        exchange.log("profile_synced")
+        exchange.record.log("profile_synced")
         return merged
 
     # --- inside ---

@@ -39,7 +39,7 @@ def open_once(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSess
     try:
         return _open(exchange, deadline, start_new)
     except Failure as failure:
-        exchange.heard_of(failure)
+        exchange.record.note_failure(failure)
         refused = isinstance(failure, Unauthorised) or (
             isinstance(failure, NetworkError)
             and failure.written
@@ -74,19 +74,19 @@ def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | N
         line.held = held.pop_all()
         held.callback(line.abort)
         if token is not None and dialect.renews_before_reconnect:
-            exchange.keep(replace(exchange.session, used_token=token.secret.placeholder))
+            exchange.record.store(replace(exchange.session, used_token=token.secret.placeholder))
         attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
         begun = before.state != "draft" and (dialect.began_with_join(before) or _has_messages(exchange))
         if begun and attached.new_session and start_new is None:
-            exchange.keep(replace(before, state="expired"))
+            exchange.record.store(replace(before, state="expired"))
             raise SessionOver(
                 f"session {before.name!r} had expired: the service answered with a new one, nothing was sent",
                 code="session.expired",
                 api=dialect.name,
             )
-        exchange.keep(attached)
+        exchange.record.store(attached)
         line.session = exchange.session
-        exchange.log("ws_connected", new_session=attached.new_session)
+        exchange.record.log("ws_connected", new_session=attached.new_session)
         held.pop_all()
     return line
 

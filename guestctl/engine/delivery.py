@@ -55,7 +55,7 @@ def deliver(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> 
             # First a place for the socket, then the turn: in the other order, those who have a
             # place and await their turn would hold up the one whose turn it is.
             exchange.attached(deadline)
-        with exchange.turn("send", deadline):
+        with exchange.record.lock("send", deadline):
             settle_open(exchange, deadline)
             row = exchange.state.begin(exchange.scope, exchange.session, outgoing.key, _dump(outgoing))
             if row.state == "accepted":
@@ -143,7 +143,7 @@ class _Send:
         session = self.exchange.session
         known = replace(self.exchange.dialect.after_acceptance(session), new_session=False)
         if known != session:
-            self.exchange.keep(known)
+            self.exchange.record.store(known)
         if message.key is None:
             message = replace(message, key=self.outgoing.key)
         return message

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from random import Random
 from typing import Any, TypeVar
 
@@ -27,74 +27,88 @@ from guestctl.core.errors import (
     UsageError,
 )
 from guestctl.core.model import (
-    OVER,
     Credential,
     CredentialKind,
-    Message,
     Position,
     Profile,
     Secret,
     Session,
-    SessionState,
 )
 from guestctl.core.timings import Timings
-from guestctl.core.values import Json
-from guestctl.core.wire import Frame, HttpResponse, Request
+from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.retry import LIMIT_RETRIES, RetryPolicy, jittered
+from guestctl.engine.session_record import SessionRecord
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State, owner_of
 from guestctl.transport.connector import Connector
 
 T = TypeVar("T")
 
-#: How long a message that is kept to be answered may be, as JSON.
-OFFER_LENGTH = 64 * 1024
 
-
-@dataclass
 class SessionEngine:
     """Performs flows for one session under one name. Keeps `session` current and stored.
 
     `line` is the attached socket, when there is one; `open_line` makes one when a turn needs it.
     """
 
-    dialect: Dialect
-    connector: Connector
-    state: State
-    scope: str
-    clock: Clock
-    random: Random
-    notice: Callable[[str], None]
-    session: Session
-    line: SessionSocket | None = None
-    open_line: Callable[[Deadline], SessionSocket] | None = None
-    timings: Timings = field(default_factory=Timings)
-    #: Told (bytes done, bytes in all) while a body is sent.
-    progress: Callable[[int, int], None] | None = None
-    #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
-    _renewing: set[CredentialKind] = field(default_factory=set)
-    #: How often the service was asked for a new one.
-    _renewals: int = 0
-    _oauth: Credential | None = None
-    #: When (monotonic) a new token was had with which no socket has been opened yet.
-    in_vain_since: float | None = None
-    #: When a renewal ahead of time may be tried again, in monotonic seconds.
-    _ahead_at: dict[CredentialKind, float] = field(default_factory=dict)
-    #: Until when (monotonic) the present reading of history waits for what lags; the number last waited for in vain.
-    _patient_until: float | None = None
-    _given_up: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        dialect: Dialect,
+        connector: Connector,
+        state: State,
+        scope: str,
+        clock: Clock,
+        random: Random,
+        notice: Callable[[str], None],
+        session: Session,
+        timings: Timings | None = None,
+    ) -> None:
+        self.dialect = dialect
+        self.connector = connector
+        self.state = state
+        self.scope = scope
+        self.clock = clock
+        self.random = random
+        self.notice = notice
+        self.timings = timings or Timings()
+        self.record = SessionRecord(session, dialect, state, scope, clock)
         self.retry = RetryPolicy(
-            self.dialect,
-            self.clock,
-            self.random,
-            self.notice,
-            observer=self.connector.observer,
+            dialect,
+            clock,
+            random,
+            notice,
+            observer=connector.observer,
             lock_patience=self.timings.lock_patience,
         )
+        self.line: SessionSocket | None = None
+        self.open_line: Callable[[Deadline], SessionSocket] | None = None
+        #: Called with (bytes done, bytes in all) while a body is sent.
+        self.progress: Callable[[int, int], None] | None = None
+        #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
+        self._renewing: set[CredentialKind] = set()
+        #: How often the service was asked for a new one.
+        self._renewals = 0
+        self._oauth: Credential | None = None
+        #: When (monotonic) a new token was had with which no socket has been opened yet.
+        self.in_vain_since: float | None = None
+        #: When a renewal ahead of time may be tried again, in monotonic seconds.
+        self._ahead_at: dict[CredentialKind, float] = {}
+        #: Until when (monotonic) the current reading of history waits for missing messages; None: it has not waited.
+        self._patient_until: float | None = None
+        #: The highest message number that was waited for in vain.
+        self._given_up = 0
+
+    @property
+    def session(self) -> Session:
+        """The session as this process knows it now."""
+        return self.record.session
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        self.record.session = session
 
     # --- flows ---
 
@@ -114,14 +128,8 @@ class SessionEngine:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except Failure as failure:
-            self.heard_of(failure)
+            self.record.note_failure(failure)
             raise
-
-    def heard_of(self, failure: Failure) -> None:
-        """Note what a failure says of the session as a whole."""
-        state = _SAYS.get(failure.code)
-        if state is not None and self.session.state not in {"draft", *OVER}:
-            self.keep(replace(self.session, state=state))
 
     def _step(self, step: HttpRequest | FrameRequest, deadline: Deadline, line: SessionSocket | None) -> object:
         if isinstance(step, HttpRequest):
@@ -262,10 +270,6 @@ class SessionEngine:
         if rate is not None:
             self.wait_for_place("sends", rate.count, rate.period, deadline)
 
-    def turn(self, what: str, deadline: Deadline) -> AbstractContextManager[None]:
-        """The session's lock of this name, among all processes, whatever the session is called by then."""
-        return self.state.lock(what, deadline, owner=owner_of(self.scope, self.session))
-
     # --- credentials ---
 
     def credential(self, kind: CredentialKind, deadline: Deadline) -> Credential | None:
@@ -369,14 +373,14 @@ class SessionEngine:
                     return self._grant(deadline)
                 if kind == "history":
                     self.attached(deadline)  # it is asked for there; what opening it tells of the session stands
-                self.keep(self.perform(self.dialect.obtain(kind, self.session), deadline))
+                self.record.store(self.perform(self.dialect.obtain(kind, self.session), deadline))
             finally:
                 self._renewing.discard(kind)
         renewed = self.session.credential(kind)
         if renewed is None:
             raise Unauthorised(f"the service gave no new {kind} token", api=self.dialect.name)
         if kind == self.dialect.refreshable(self.session):
-            self.log("token_refreshed", kind=kind)
+            self.record.log("token_refreshed", kind=kind)
         return renewed
 
     @property
@@ -402,33 +406,6 @@ class SessionEngine:
             self.session = stored
         return held, stored.used_token
 
-    # --- memory ---
-
-    def keep(self, session: Session) -> None:
-        """Make this the session, and store it (without its tokens, where the profile says so).
-
-        A token that another process has renewed or got meanwhile is not overwritten; a session that it has
-        ended stays over, and what was revoked with that does not come back. A session that was renamed
-        meanwhile is followed; one that was forgotten stays so, and whichever has taken its name is left alone.
-        Of one that turns out to have expired, now is the latest that can be said for when.
-        """
-        before = self.session
-        if session.state == "expired" != before.state:
-            now = self.clock.now()
-            session = replace(session, expires_at=now if session.expires_at is None else min(now, session.expires_at))
-        in_memory = self.dialect.profile.store_tokens == "memory"
-
-        def kept(session: Session) -> Session:
-            self.session = session
-            return replace(session, credentials={}) if in_memory else session
-
-        if self.session.state == "draft":
-            self.state.put(self.scope, kept(session))
-        elif not self.state.amend(self.scope, session, lambda stored: kept(_merged(session, stored, before))):
-            self.session = session
-        if self.session.state in OVER and before.state not in OVER:
-            self.log("session_terminated", state=self.session.state)
-
     def secrets(self) -> Iterator[Secret]:
         """All that authorises here, stored or not, for whoever must keep it from being shown."""
         for credential in (*self.session.credentials.values(), self._oauth):
@@ -436,22 +413,6 @@ class SessionEngine:
                 yield credential.secret
                 if credential.refresh is not None:
                     yield credential.refresh
-
-    def remember(self, message: Message) -> None:
-        """Keep what a message offers where history will not show it, so that a later command can answer it."""
-        rich = self.dialect.rich_content
-        if rich is not None and rich.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
-            self.keep(replace(self.session, offer=message.raw))
-
-    def remembered(self) -> Message | None:
-        """The message last remembered."""
-        if self.session.offer is None:
-            return None
-        heard = self.dialect.decode(Frame(json.dumps(self.session.offer), self.clock.now()), self.session)
-        return next((one for one in heard if isinstance(one, Message)), None)
-
-    def log(self, event: str, **details: object) -> None:
-        self.state.log(self.scope, self.session, event, details)
 
 
 def oauth_scope(scope: str, profile: Profile) -> str:
@@ -467,44 +428,3 @@ def not_stored(session: Session) -> SessionOver:
         code="session.no_token",
         api=session.api,
     )
-
-
-#: Codes of failures that say what has become of the session.
-_SAYS: dict[str, SessionState] = {
-    "conflict.ended": "ended",
-    "conflict.read_only": "read_only",
-    "session.expired": "expired",
-    "session.cleared": "cleared",
-    "session.logged_out": "ended",
-}
-#: What the service tells of a session, or what is remembered of it, each by itself.
-_TOLD = ("state", "new_session", "expires_at", "limits", "used_token", "offer")
-
-
-def _merged(session: Session, stored: Session, before: Session) -> Session:
-    """What we change, in what is stored: another process may have changed the rest meanwhile. `before`: what
-    we knew till now."""
-    theirs_still = {
-        field: getattr(stored, field) for field in _TOLD if getattr(session, field) == getattr(before, field)
-    }
-    session = replace(session, name=stored.name, notes=_merged_notes(session, stored, before), **theirs_still)
-    for kind, theirs in stored.credentials.items():
-        ours = session.credentials.get(kind)
-        if ours is not None and _newer(theirs, ours):
-            session = replace(session.having(theirs), ids=stored.ids)
-        elif ours == before.credentials.get(kind) and session.state not in OVER:  # it is not ours that is new
-            session = session.having(theirs)
-    if stored.state in OVER:
-        left = {kind: held for kind, held in session.credentials.items() if kind in stored.credentials}
-        session = replace(session, credentials=left, state=session.state if session.state in OVER else stored.state)
-    return session
-
-
-def _merged_notes(session: Session, stored: Session, before: Session) -> dict[str, Json]:
-    ours = {key for key in (*session.notes, *before.notes) if session.notes.get(key) != before.notes.get(key)}
-    kept = {key: value for key, value in stored.notes.items() if key not in ours}
-    return kept | {key: value for key, value in session.notes.items() if key in ours}
-
-
-def _newer(theirs: Credential, ours: Credential) -> bool:
-    return theirs.expires_at is not None and ours.expires_at is not None and theirs.expires_at > ours.expires_at

@@ -201,12 +201,12 @@ class Listener:
         if not isinstance(heard, SessionEvent):
             return None
         if heard.change == "read_only":
-            self.exchange.keep(_in_state(self.exchange, "read_only"))
+            self.exchange.record.store(_in_state(self.exchange, "read_only"))
         over = ending(heard, self.exchange.dialect.name)
         if over is None or (heard.change == "token_expired" and self._refreshable()):
             return None
         if heard.change in _AFTER:
-            self.exchange.keep(_in_state(self.exchange, _AFTER[heard.change]))
+            self.exchange.record.store(_in_state(self.exchange, _AFTER[heard.change]))
         return over
 
     def _refreshable(self) -> bool:
@@ -223,7 +223,7 @@ class Listener:
         if self.exchange.ahead("guest", self._deadline(), held) is None:
             return  # the socket is good for a while yet
         if dialect.reattaches:
-            self.exchange.keep(
+            self.exchange.record.store(
                 self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), line=line)
             )
         else:
@@ -239,7 +239,7 @@ class Listener:
         line, self.exchange.line = self.exchange.line, None
         if line is not None:
             line.abort()
-            self.exchange.log("ws_disconnected", reason=failure.message)
+            self.exchange.record.log("ws_disconnected", reason=failure.message)
         code = failure.close_code if isinstance(failure, NetworkError) else None
         action = dialect.on_close(code) if code is not None else "reconnect"
         final = isinstance(failure, NetworkError) and not failure.transient
@@ -344,7 +344,7 @@ class Listener:
 
     def _note(self, event: Event) -> None:
         if self._record and isinstance(event, Message):
-            self.exchange.remember(event)
+            self.exchange.record.store_offer(event)
             self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
             if len(self._shown) >= BATCH:
                 self._flush()
@@ -354,7 +354,7 @@ class Listener:
         if self._shown:
             shown, self._shown = self._shown, []
             self.exchange.state.record(self.exchange.scope, self.exchange.session, shown)
-            self.exchange.log("ws_message_received", count=len(shown))
+            self.exchange.record.log("ws_message_received", count=len(shown))
 
     def _patience(self) -> float:
         held = self.catch_up.merge.wait(self._clock.monotonic())

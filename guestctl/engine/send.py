@@ -208,7 +208,7 @@ def recent(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
         return exchange.page(after, cursor, deadline)
 
     found = messages(newest(fetch, exchange.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
-    offer = exchange.remembered()
+    offer = exchange.record.stored_offer()
     return [offer if offer is not None and message.id == offer.id else message for message in found]
 
 

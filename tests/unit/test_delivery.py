@@ -294,7 +294,7 @@ def test_checked_before_anything_is_sent(keyed: World, monkeypatch: pytest.Monke
 
 
 def test_waiting_for_another_send_in_vain_is_not_sent(keyed: World) -> None:
-    with keyed.exchange.turn("send", keyed.deadline()):
+    with keyed.exchange.record.lock("send", keyed.deadline()):
         assert say(keyed, seconds=1.0) == "not_sent"
 
 
@@ -330,7 +330,7 @@ def test_a_disk_that_fills_up_on_the_way(keyed: World, monkeypatch: pytest.Monke
 def test_the_socket_comes_before_the_lock(keyed: World) -> None:
     """Everybody takes a socket's place first and the send lock second; otherwise they wait for each other."""
     keyed.service.doors.append(NetworkError("down", transient=False))
-    with keyed.exchange.turn("send", keyed.deadline()):
+    with keyed.exchange.record.lock("send", keyed.deadline()):
         begun = keyed.clock.monotonic()
         assert say(keyed) == "not_sent"
         assert keyed.clock.monotonic() == begun
@@ -547,9 +547,9 @@ def test_turns_are_taken_with_those_who_know_the_session_by_its_old_name(keyed: 
     """Else what the other is writing now would pass for a dead process's."""
     late = keyed.another()
     keyed.state.rename(SCOPE, "default", "default-1")
-    keyed.exchange.keep(keyed.exchange.session)
+    keyed.exchange.record.store(keyed.exchange.session)
     assert keyed.exchange.session.name == "default-1"
-    with late.turn("send", keyed.deadline()), pytest.raises(TimedOut):
+    with late.record.lock("send", keyed.deadline()), pytest.raises(TimedOut):
         deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline(2.0))
 
 

@@ -181,7 +181,7 @@ BEARER = replace(GET, credential="guest")
 def expiring(world: World, seconds: float) -> None:
     held = world.exchange.session.credential("guest")
     assert held is not None
-    world.exchange.keep(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
+    world.exchange.record.store(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
 
 
 def test_the_token_is_a_header_and_only_where_asked_for(world: World) -> None:
@@ -229,7 +229,7 @@ def test_what_another_process_renewed_is_taken(world: World) -> None:
     other = world.another()
     held = other.session.credential("guest")
     assert held is not None
-    other.keep(other.session.having(replace(held, secret=Secret("from the other"))))
+    other.record.store(other.session.having(replace(held, secret=Secret("from the other"))))
     answers = Answers(world, said(401), said(200))
     world.exchange.call(BEARER, world.deadline())
     assert [one.route for one in answers.asked] == ["history", "history"]
@@ -241,7 +241,7 @@ def test_what_another_process_was_given_may_be_dead_too(world: World) -> None:
     other = world.another()
     held = other.session.credential("guest")
     assert held is not None
-    other.keep(other.session.having(replace(held, secret=Secret("from the other"))))
+    other.record.store(other.session.having(replace(held, secret=Secret("from the other"))))
     answers = Answers(world, said(401), said(401), said(200, b'{"token": "fresh"}'), said(200))
     world.exchange.call(BEARER, world.deadline())
     assert [one.route for one in answers.asked] == ["history", "history", "refresh", "history"]
@@ -299,7 +299,7 @@ def silent(world: World, seconds: float) -> Callable[[], HttpResponse]:
 
 def test_nobody_waits_for_a_renewal_ahead_of_time(ageing: World) -> None:
     answers = Answers(ageing, said(200))
-    with ageing.another().turn("renew guest", ageing.deadline()):
+    with ageing.another().record.lock("renew guest", ageing.deadline()):
         assert ageing.exchange.call(BEARER, ageing.deadline()).ok
     assert (answers.headers[0]["Authorization"], ageing.clock.monotonic()) == ("Bearer token-of-the-guest", 0.0)
     assert ageing.notices == []
@@ -355,7 +355,7 @@ def test_waiting_for_another_renewal_is_bounded_and_ends_as_not_reached(ageing: 
         expiring(ageing, 1000.0)
     begun = ageing.clock.monotonic()
     answers = Answers(ageing, said(401))
-    with ageing.another().turn("renew guest", ageing.deadline()), pytest.raises(NetworkError) as caught:
+    with ageing.another().record.lock("renew guest", ageing.deadline()), pytest.raises(NetworkError) as caught:
         ageing.exchange.call(replace(POST, route="send", credential="guest"), ageing.deadline(20.0))
     assert "another guestctl process" in caught.value.message
     assert not caught.value.written
@@ -369,7 +369,7 @@ def test_who_waited_in_vain_asks_itself_in_what_is_left(ageing: World) -> None:
     begun = ageing.clock.monotonic()
     first, second = ageing.exchange, ageing.another()
     answers = Answers(ageing, said(200, b'{"token": "fresh"}'), said(200))
-    holding = first.turn("renew guest", ageing.deadline())
+    holding = first.record.lock("renew guest", ageing.deadline())
     holding.__enter__()
     sleep = ageing.clock.sleep
 
@@ -409,9 +409,9 @@ def test_a_grant_another_process_was_given_replaces_ours(world: World) -> None:
 def test_a_renewal_elsewhere_is_not_overwritten(world: World) -> None:
     listening, other = world.exchange, world.another()
     now = world.clock.now()
-    listening.keep(listening.session.having(Credential("guest", Secret("old"), now + 10)))
-    other.keep(other.session.having(Credential("guest", Secret("new"), now + 1000)))
-    listening.keep(replace(listening.session, new_session=False))
+    listening.record.store(listening.session.having(Credential("guest", Secret("old"), now + 10)))
+    other.record.store(other.session.having(Credential("guest", Secret("new"), now + 1000)))
+    listening.record.store(replace(listening.session, new_session=False))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.token() == listening.session.token() == "new"
@@ -420,9 +420,9 @@ def test_a_renewal_elsewhere_is_not_overwritten(world: World) -> None:
 def test_what_was_revoked_with_the_end_does_not_come_back(world: World) -> None:
     listening, other = world.exchange, world.another()
     signed_in = listening.session.having(Credential("sign-in", Secret("revoked"), world.clock.now() + 1000))
-    listening.keep(signed_in)
-    other.keep(replace(other.session, state="ended"))  # it never knew of the sign-in: as good as revoked
-    listening.keep(replace(listening.session, state="ended"))
+    listening.record.store(signed_in)
+    other.record.store(replace(other.session, state="ended"))  # it never knew of the sign-in: as good as revoked
+    listening.record.store(replace(listening.session, state="ended"))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.credential("sign-in") is None
@@ -432,12 +432,12 @@ def test_what_was_revoked_with_the_end_does_not_come_back(world: World) -> None:
 def test_what_another_process_signed_in_for_is_not_lost(world: World) -> None:
     """`listen` keeps a message to be answered; it had never heard of the sign-in."""
     listening, other = world.exchange, world.another()
-    other.keep(other.session.having(Credential("sign-in", Secret("given elsewhere"), world.clock.now() + 1000)))
-    listening.keep(replace(listening.session, offer={"text": "pick one"}))
+    other.record.store(other.session.having(Credential("sign-in", Secret("given elsewhere"), world.clock.now() + 1000)))
+    listening.record.store(replace(listening.session, offer={"text": "pick one"}))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.credential("sign-in") == listening.session.credential("sign-in") is not None
-    listening.keep(listening.session.without("sign-in"))
+    listening.record.store(listening.session.without("sign-in"))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.credential("sign-in") is None, "but what we give up ourselves is gone"
@@ -445,9 +445,9 @@ def test_what_another_process_signed_in_for_is_not_lost(world: World) -> None:
 
 def test_a_renewal_elsewhere_is_not_overwritten_where_no_expiry_tells_which_is_newer(world: World) -> None:
     listening, other = world.exchange, world.another()
-    listening.keep(listening.session.having(Credential("sign-in", Secret("old"))))
-    other.keep(other.session.having(Credential("sign-in", Secret("new"))))
-    listening.keep(replace(listening.session, offer={"text": "pick one"}))
+    listening.record.store(listening.session.having(Credential("sign-in", Secret("old"))))
+    other.record.store(other.session.having(Credential("sign-in", Secret("new"))))
+    listening.record.store(replace(listening.session, offer={"text": "pick one"}))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert (
@@ -457,8 +457,8 @@ def test_a_renewal_elsewhere_is_not_overwritten_where_no_expiry_tells_which_is_n
 
 def test_what_another_process_has_ended_stays_over(world: World) -> None:
     listening, other = world.exchange, world.another()
-    other.keep(replace(other.session, state="ended"))
-    listening.keep(replace(listening.session, offer={"text": "pick one"}))
+    other.record.store(replace(other.session, state="ended"))
+    listening.record.store(replace(listening.session, offer={"text": "pick one"}))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.state == listening.session.state == "ended"
@@ -471,7 +471,7 @@ def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(worl
     assert ours.worth_renewing("guest", held)
     ours.in_vain_since = world.clock.monotonic()
     assert not ours.worth_renewing("guest", held)
-    other.keep(other.session.having(Credential("guest", Secret("given elsewhere"), world.clock.now() + 1000)))
+    other.record.store(other.session.having(Credential("guest", Secret("given elsewhere"), world.clock.now() + 1000)))
     assert ours.worth_renewing("guest", held)
     assert not ours.worth_renewing("guest", other.session.credential("guest"))
     world.clock.advance(TIMINGS.early_renewal_pause)
@@ -480,10 +480,10 @@ def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(worl
 
 def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
     """`listen` loaded the session before its first message took along what it was opened with."""
-    world.exchange.keep(replace(world.exchange.session, notes={"pending": {"plan": "gold"}, "kept": 1}))
+    world.exchange.record.store(replace(world.exchange.session, notes={"pending": {"plan": "gold"}, "kept": 1}))
     listening, other = world.exchange, world.another()
-    other.keep(replace(other.session, notes={"kept": 1}))
-    listening.keep(replace(listening.session, notes={**listening.session.notes, "heard": 2}))
+    other.record.store(replace(other.session, notes={"kept": 1}))
+    listening.record.store(replace(listening.session, notes={**listening.session.notes, "heard": 2}))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.notes == listening.session.notes == {"kept": 1, "heard": 2}
@@ -496,13 +496,13 @@ def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
 )
 def test_what_another_process_was_told_stands_where_we_were_told_nothing(world: World, theirs: dict[str, Any]) -> None:
     ours, other = world.exchange, world.another()
-    other.keep(replace(other.session, **theirs))
-    ours.keep(replace(ours.session, used_token="spoilt"))
+    other.record.store(replace(other.session, **theirs))
+    ours.record.store(replace(ours.session, used_token="spoilt"))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.used_token == "spoilt"
     assert {name: getattr(stored, name) for name in theirs} == theirs
-    ours.keep(replace(ours.session, state="active", offer=None, new_session=False, expires_at=None))
+    ours.record.store(replace(ours.session, state="active", offer=None, new_session=False, expires_at=None))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert (stored.state, stored.offer, stored.new_session, stored.expires_at) == ("active", None, False, None)
@@ -510,7 +510,7 @@ def test_what_another_process_was_told_stands_where_we_were_told_nothing(world: 
 
 def test_what_was_forgotten_stays_forgotten(world: World) -> None:
     world.state.forget(SCOPE, "default")
-    world.exchange.keep(replace(world.exchange.session, new_session=False))
+    world.exchange.record.store(replace(world.exchange.session, new_session=False))
     assert world.state.get(SCOPE, "default") is None
     assert any("forgotten" in notice for notice in world.notices)
 
@@ -524,7 +524,7 @@ def test_whoever_has_taken_the_name_keeps_it(world: World) -> None:
         Credential("guest", Secret("token of the new"))
     )
     world.state.put(SCOPE, began)
-    listening.keep(replace(listening.session, new_session=False))
+    listening.record.store(replace(listening.session, new_session=False))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.token() == "token of the new"
@@ -535,8 +535,8 @@ def test_whoever_has_taken_the_name_keeps_it(world: World) -> None:
 def test_a_new_session_is_stored(world: World) -> None:
     world.state.forget(SCOPE, "default")
     world.exchange.session = Session("toy", "p", created_at=world.clock.now())
-    world.exchange.keep(replace(world.exchange.session, state="active"))
-    world.exchange.keep(replace(world.exchange.session, new_session=False))
+    world.exchange.record.store(replace(world.exchange.session, state="active"))
+    world.exchange.record.store(replace(world.exchange.session, new_session=False))
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert (stored.state, stored.new_session) == ("active", False)
@@ -544,7 +544,7 @@ def test_a_new_session_is_stored(world: World) -> None:
 
 def test_tokens_can_be_kept_out_of_the_database(world: World) -> None:
     world.dialect.profile = replace(world.dialect.profile, store_tokens="memory")
-    world.exchange.keep(world.exchange.session)
+    world.exchange.record.store(world.exchange.session)
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.credentials == {}

@@ -637,7 +637,7 @@ def test_an_end_is_shown_raised_and_stored(plain: World, change: str, kind: type
 def expiring(world: World, seconds: float) -> None:
     held = world.exchange.session.credential("guest")
     assert held is not None
-    world.exchange.keep(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
+    world.exchange.record.store(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
 
 
 def granted(world: World, token: str, life: float) -> HttpResponse:
