@@ -62,8 +62,9 @@ from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import FileTransfer, SigningIn
 from guestctl.dialects.flows import Flow, done
 from guestctl.engine.connect import open_line, refuse_over
+from guestctl.engine.credentials import not_stored, oauth_scope
 from guestctl.engine.delivery import settle_open
-from guestctl.engine.exchange import SessionEngine, not_stored, oauth_scope
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Window, current, following, newest, no_message, whole
 from guestctl.engine.listener import Listener
 from guestctl.engine.local_files import looked_at
@@ -217,7 +218,7 @@ class Client:
             self._met = list(self._stored_secrets())
         yield from self._met
         if self._exchange is not None:
-            yield from self._exchange.secrets()
+            yield from self._exchange.credentials.secrets()
 
     def _stored_secrets(self) -> Iterator[Secret]:
         stored = self.state.get_credential(oauth_scope(self.scope, self.profile), "oauth")
@@ -233,7 +234,7 @@ class Client:
         """Hang up, and keep in mind what must not be shown of it."""
         self._hang_up()
         if self._exchange is not None and self._met is not None:
-            self._met += self._exchange.secrets()
+            self._met += self._exchange.credentials.secrets()
         self._exchange = None
 
     def use(self, name: str) -> Session:
@@ -740,7 +741,7 @@ class Client:
             expires_at = expiry_of(held, self.clock.now())
             if expires_at is None or expires_at - self.clock.now() > if_expiring:
                 return exchange.session
-        exchange.renew(kind, deadline, stale=held)
+        exchange.credentials.renew(kind, deadline, stale=held)
         return exchange.session
 
     def download(self, attachment_id: str, to: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:

@@ -96,7 +96,7 @@ class RealProbes:
     def secrets(self) -> Iterator[Secret]:
         """Yield the secrets that the service has given a probe, for the caller to mask."""
         for exchange in self._exchanges:
-            yield from exchange.secrets()
+            yield from exchange.credentials.secrets()
         if self._oauth_credential is not None:
             yield self._oauth_credential.secret
 

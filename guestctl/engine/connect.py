@@ -49,12 +49,12 @@ def open_once(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSess
         if not refused or kind is None or kind == "history":
             raise
         stale = exchange.session.credential(kind) if kind != "guest" else stale
-        if not exchange.worth_renewing(kind, stale):
+        if not exchange.credentials.renewal_may_help(kind, stale):
             raise
-        exchange.replacement(kind, deadline, stale=stale)
-        exchange.in_vain_since = exchange.clock.monotonic()
+        exchange.credentials.renew_for_use(kind, deadline, stale=stale)
+        exchange.credentials.unproven_since = exchange.clock.monotonic()
         line = _open(exchange, deadline, start_new)
-        exchange.in_vain_since = None
+        exchange.credentials.unproven_since = None
         return line
 
 
@@ -62,12 +62,12 @@ def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | N
     dialect = exchange.dialect
     before = exchange.session
     refuse_over(before)
-    token = exchange.credential("guest", deadline)
+    token = exchange.credentials.get("guest", deadline)
     before = exchange.session
     for _ in range(2):  # what another process was given meanwhile, it may have spoilt, too
         if not dialect.needs_new_token(exchange.session):
             break
-        token = exchange.replacement("guest", deadline, stale=token)
+        token = exchange.credentials.renew_for_use("guest", deadline, stale=token)
     with ExitStack() as held:
         held.enter_context(exchange.state.slot(exchange.scope, before, dialect.sockets_per_session, deadline))
         line = SessionSocket(_connect(exchange, deadline), dialect, exchange.session, exchange.clock, exchange.timings)
@@ -100,7 +100,7 @@ def _connect(exchange: SessionEngine, deadline: Deadline) -> Socket:
         raise Unsupported(f"the {dialect.name} API has no socket", api=dialect.name)
     headers = dict(door.headers)
     if door.credential is not None:
-        credential = exchange.credential(door.credential, deadline)
+        credential = exchange.credentials.get(door.credential, deadline)
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
     if dialect.traceparent:

@@ -281,7 +281,7 @@ class _Send:
             return False
         self._drop_line()
         try:
-            self.exchange.replacement(kind, self.deadline, stale=self.exchange.session.credential(kind))
+            self.exchange.credentials.renew_for_use(kind, self.deadline, stale=self.exchange.session.credential(kind))
         except Failure as failure:
             self.exchange.notice(f"the token could not be renewed: {failure.message}")
             return False

@@ -7,11 +7,7 @@ an answer means, listening, sending policy.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
 
@@ -20,28 +16,22 @@ from guestctl.core.errors import (
     Failure,
     NetworkError,
     RateLimited,
-    SessionOver,
-    TimedOut,
-    Unauthorised,
     Unsupported,
-    UsageError,
 )
 from guestctl.core.model import (
     Credential,
-    CredentialKind,
     Position,
-    Profile,
-    Secret,
     Session,
 )
 from guestctl.core.timings import Timings
 from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
+from guestctl.engine.credentials import Credentials
 from guestctl.engine.retry import LIMIT_RETRIES, RetryPolicy, jittered
 from guestctl.engine.session_record import SessionRecord
 from guestctl.engine.session_socket import SessionSocket
-from guestctl.storage.state import State, owner_of
+from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
 T = TypeVar("T")
@@ -83,20 +73,19 @@ class SessionEngine:
             observer=connector.observer,
             lock_patience=self.timings.lock_patience,
         )
+        self.credentials = Credentials(
+            self.record,
+            clock=clock,
+            timings=self.timings,
+            notice=notice,
+            perform=self.perform,
+            attach=self.attached,
+        )
         self.line: SessionSocket | None = None
         self.open_line: Callable[[Deadline], SessionSocket] | None = None
         #: Called with (bytes done, bytes in all) while a body is sent.
         self.progress: Callable[[int, int], None] | None = None
-        #: Kinds being renewed: a renewal that is itself authorised by the old token must not renew it first.
-        self._renewing: set[CredentialKind] = set()
-        #: How often the service was asked for a new one.
-        self._renewals = 0
-        self._oauth: Credential | None = None
-        #: When (monotonic) a new token was had with which no socket has been opened yet.
-        self.in_vain_since: float | None = None
-        #: When a renewal ahead of time may be tried again, in monotonic seconds.
-        self._ahead_at: dict[CredentialKind, float] = {}
-        #: Until when (monotonic) the current reading of history waits for missing messages; None: it has not waited.
+        #: When (monotonic) the current reading of history stops waiting for missing messages; None: not waiting yet.
         self._patient_until: float | None = None
         #: The highest message number that was waited for in vain.
         self._given_up = 0
@@ -202,7 +191,7 @@ class SessionEngine:
     def _authorised(self, request: Request, deadline: Deadline) -> HttpResponse:
         kind = request.credential
         try:
-            credential = self.credential(kind, deadline) if kind else None
+            credential = self.credentials.get(kind, deadline) if kind else None
         except Failure as failure:
             # Of this request, nothing has left.
             if isinstance(failure, NetworkError):
@@ -211,12 +200,15 @@ class SessionEngine:
                 failure.delivery = "not_sent"
             raise
         reply = self._ask(request, credential, deadline)
-        asked = self._renewals
-        # One new token is asked for. What another process has been given is tried first, and may be dead, too.
-        while reply.status == 401 and kind and credential and kind not in self._renewing and self._renewals == asked:
+        renewals = self.credentials.renewals
+        # The service is asked for one new token. A token that another process was given is tried first; it may be
+        # refused too, which is why this is a loop.
+        while reply.status == 401 and kind and credential and not self.credentials.renewing(kind):
+            if self.credentials.renewals != renewals:
+                break
             refusal = self.dialect.refusal(request, reply)
             try:
-                credential = self.replacement(kind, deadline, stale=credential)
+                credential = self.credentials.renew_for_use(kind, deadline, stale=credential)
             except Unsupported:
                 raise refusal from None
             except NetworkError as failure:
@@ -247,7 +239,7 @@ class SessionEngine:
 
     def wait_for_place(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
         """Book one place of the session's budget of this name. Raises RateLimited when it cannot fit."""
-        self._book(f"{owner_of(self.scope, self.session)}/{budget}", count, period, deadline)
+        self._book(f"{self.record.owner}/{budget}", count, period, deadline)
 
     def _book(self, bucket: str, count: int, period: float, deadline: Deadline) -> None:
         """Book one place of a budget shared by all processes."""
@@ -269,162 +261,3 @@ class SessionEngine:
         rate = self.dialect.send_rate
         if rate is not None:
             self.wait_for_place("sends", rate.count, rate.period, deadline)
-
-    # --- credentials ---
-
-    def credential(self, kind: CredentialKind, deadline: Deadline) -> Credential | None:
-        """A credential that is good now, renewed ahead of its expiry. While one is being renewed, the old
-        one (or none) authorises that. Raises SessionOver when the session's token was never written
-        down (`store_tokens: memory`) and this API gives no other."""
-        held = self._held(kind)
-        margin = self.dialect.renewal_margins.get(kind, 0.0)
-        renewing = kind in self._renewing
-        if held is None and kind == "guest" and (renewing or self.dialect.refreshable(self.session) != "guest"):
-            raise not_stored(self.session)
-        if renewing or (held is not None and held.fresh_at(self.clock.now(), margin)):
-            return held
-        try:
-            if held is not None and held.fresh_at(self.clock.now(), 0.0):
-                renewed = self.ahead(kind, deadline, held)
-                if renewed is not None or held.fresh_at(self.clock.now(), 0.0):
-                    return renewed or held
-            return self.replacement(kind, deadline, stale=held)
-        except Unsupported:
-            # An API without refresh: let the service say what it thinks of the old one.
-            return held
-
-    def _held(self, kind: CredentialKind) -> Credential | None:
-        if kind == "oauth":
-            return self._oauth or self.state.get_credential(self._oauth_scope, "oauth")
-        return self.session.credential(kind)
-
-    def ahead(self, kind: CredentialKind, deadline: Deadline, held: Credential) -> Credential | None:
-        """`held` renewed before its time, where that is soon done. None: go on with it, and ask again later.
-
-        Nothing waits for another process here, and little for the service: what is still good will do.
-        Raises what ends a renewal for good, once the old one has expired too.
-        """
-        if self.clock.monotonic() < self._ahead_at.get(kind, 0.0):
-            return None
-        left = deadline.remaining()
-        limit = self.timings.early_renewal
-        within = deadline.sooner(limit if left is None else min(limit, left * self.timings.early_renewal_share))
-        try:
-            return self.renew(kind, within, stale=held, wait=False)
-        except (UsageError, Unsupported):
-            raise
-        except Failure as failure:
-            passing = isinstance(failure, (NetworkError, TimedOut, RateLimited))
-            if not passing and not held.fresh_at(self.clock.now(), 0.0):
-                raise
-            if failure.code != "timeout.busy":
-                self.notice(f"the {kind} token could not be renewed yet: {failure.message}")
-                self._ahead_at[kind] = self.clock.monotonic() + self.timings.early_renewal_pause
-            return None
-
-    def replacement(self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None) -> Credential:
-        """As `renew`, for something that waits for it: in half of the time left, since without the other
-        half a new token would be of no use, and so that whoever waits for us gets a try too."""
-        left = deadline.remaining()
-        return self.renew(kind, deadline.sooner(self.timings.renewal if left is None else left / 2), stale=stale)
-
-    def worth_renewing(self, kind: CredentialKind, stale: Credential | None) -> bool:
-        """Whether another token may open a socket where this one did not: one that another process was given
-        may, and one asked for now, unless the last one asked for did not help either and that is not long ago."""
-        since = self.in_vain_since
-        if since is None or self.clock.monotonic() - since >= self.timings.early_renewal_pause:
-            return True
-        found, _ = self._stored(kind)
-        return found is not None and found != stale
-
-    def renew(
-        self, kind: CredentialKind, deadline: Deadline, *, stale: Credential | None, wait: bool = True
-    ) -> Credential:
-        """A credential other than `stale`. One process asks the service; the others take its result.
-
-        Raises NetworkError when another one asks and has no answer by the deadline; without `wait`,
-        TimedOut `timeout.busy` at once.
-        """
-        owner = self.scope if kind == "oauth" else owner_of(self.scope, self.session)
-        with ExitStack() as held:
-            try:
-                turn = self.state.lock(f"renew {kind}", deadline if wait else deadline.sooner(0.0), owner=owner)
-                held.enter_context(turn)
-            except TimedOut as busy:
-                if not wait:
-                    raise
-                failure = NetworkError(
-                    f"another guestctl process asks for a new {kind} token and has had no answer yet",
-                    api=self.dialect.name,
-                )
-                failure.retried = True  # this was the wait
-                raise failure from busy
-            found, used = self._stored(kind)
-            if found is not None and found != stale and found.fresh_at(self.clock.now(), 0.0):
-                if kind == "oauth":
-                    self._oauth = found
-                else:
-                    self.session = replace(self.session.having(found), used_token=used)
-                return found
-            self._renewing.add(kind)
-            self._renewals += 1
-            try:
-                if kind == "oauth":
-                    return self._grant(deadline)
-                if kind == "history":
-                    self.attached(deadline)  # it is asked for there; what opening it tells of the session stands
-                self.record.store(self.perform(self.dialect.obtain(kind, self.session), deadline))
-            finally:
-                self._renewing.discard(kind)
-        renewed = self.session.credential(kind)
-        if renewed is None:
-            raise Unauthorised(f"the service gave no new {kind} token", api=self.dialect.name)
-        if kind == self.dialect.refreshable(self.session):
-            self.record.log("token_refreshed", kind=kind)
-        return renewed
-
-    @property
-    def _oauth_scope(self) -> str:
-        return oauth_scope(self.scope, self.dialect.profile)
-
-    def _grant(self, deadline: Deadline) -> Credential:
-        """The profile's OAuth client, exchanged; shared by every session of the scope."""
-        self._oauth = self.perform(self.dialect.oauth(), deadline)
-        if self.dialect.profile.store_tokens != "memory":
-            self.state.put_credential(self._oauth_scope, self._oauth)
-        return self._oauth
-
-    def _stored(self, kind: CredentialKind) -> tuple[Credential | None, str | None]:
-        """As another process may have left it; and which token it opened a socket with."""
-        if kind == "oauth":
-            return self.state.get_credential(self._oauth_scope, "oauth"), None
-        stored = self.state.find(self.scope, self.session)
-        if stored is None:
-            return None, self.session.used_token
-        held = stored.credential(kind)
-        if held is not None and stored.ids != self.session.ids:
-            self.session = stored
-        return held, stored.used_token
-
-    def secrets(self) -> Iterator[Secret]:
-        """All that authorises here, stored or not, for whoever must keep it from being shown."""
-        for credential in (*self.session.credentials.values(), self._oauth):
-            if credential is not None:
-                yield credential.secret
-                if credential.refresh is not None:
-                    yield credential.refresh
-
-
-def oauth_scope(scope: str, profile: Profile) -> str:
-    """Under what the grant of a profile's OAuth client is stored: with another client it is another grant."""
-    client = [profile.client_id or "", profile.client_secret.reveal() if profile.client_secret else ""]
-    return f"{scope}/{hashlib.sha256(json.dumps(client).encode()).hexdigest()[:16]}"
-
-
-def not_stored(session: Session) -> SessionOver:
-    """Why a session without its token is of no use."""
-    return SessionOver(
-        f"the token of session {session.name!r} was not stored (store_tokens: memory)",
-        code="session.no_token",
-        api=session.api,
-    )

@@ -220,7 +220,7 @@ class Listener:
             return
         if held.fresh_at(self._clock.now(), dialect.renewal_margins.get("guest", 0.0)):
             return
-        if self.exchange.ahead("guest", self._deadline(), held) is None:
+        if self.exchange.credentials.renew_early("guest", self._deadline(), held) is None:
             return  # the socket is good for a while yet
         if dialect.reattaches:
             self.exchange.record.store(
@@ -275,7 +275,9 @@ class Listener:
             assert over is not None
             raise over
         try:
-            self.exchange.replacement(kind, self._deadline(), stale=self.exchange.session.credential(kind))
+            self.exchange.credentials.renew_for_use(
+                kind, self._deadline(), stale=self.exchange.session.credential(kind)
+            )
         except (NetworkError, TimedOut, RateLimited) as failure:
             yield Connection("lost", f"the token could not be renewed yet: {failure.message}")
 

@@ -29,10 +29,8 @@ from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Backoff, Rate
 from guestctl.dialects.flows import Flow, done, frame_request, http_request
-from guestctl.engine.exchange import (
-    SessionEngine,
-    oauth_scope,
-)
+from guestctl.engine.credentials import oauth_scope
+from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.retry import LIMIT_RETRIES, TRIES, jittered
 from tests.unit.engine_fakes import SCOPE, World
 
@@ -468,14 +466,14 @@ def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(worl
     """But one that another process was given is taken, and after a while one is asked for again."""
     ours, other = world.exchange, world.another()
     held = ours.session.credential("guest")
-    assert ours.worth_renewing("guest", held)
-    ours.in_vain_since = world.clock.monotonic()
-    assert not ours.worth_renewing("guest", held)
+    assert ours.credentials.renewal_may_help("guest", held)
+    ours.credentials.unproven_since = world.clock.monotonic()
+    assert not ours.credentials.renewal_may_help("guest", held)
     other.record.store(other.session.having(Credential("guest", Secret("given elsewhere"), world.clock.now() + 1000)))
-    assert ours.worth_renewing("guest", held)
-    assert not ours.worth_renewing("guest", other.session.credential("guest"))
+    assert ours.credentials.renewal_may_help("guest", held)
+    assert not ours.credentials.renewal_may_help("guest", other.session.credential("guest"))
     world.clock.advance(TIMINGS.early_renewal_pause)
-    assert ours.worth_renewing("guest", other.session.credential("guest"))
+    assert ours.credentials.renewal_may_help("guest", other.session.credential("guest"))
 
 
 def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
@@ -585,7 +583,7 @@ def test_a_token_that_was_never_written_down(world: World) -> None:
     world.dialect.refreshes = None
     world.exchange.session = replace(world.exchange.session, credentials={})
     with pytest.raises(SessionOver):
-        world.exchange.credential("guest", world.deadline())
+        world.exchange.credentials.get("guest", world.deadline())
 
 
 # --- a history that is behind itself ---
