@@ -61,7 +61,7 @@ from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import FileTransfer, SigningIn
 from guestctl.dialects.flows import Flow, done
-from guestctl.engine.connect import open_line, refuse_over
+from guestctl.engine.connect import open_socket, refuse_over
 from guestctl.engine.credentials import not_stored, oauth_scope
 from guestctl.engine.delivery import settle_open
 from guestctl.engine.exchange import SessionEngine
@@ -184,8 +184,8 @@ class Client:
 
     def _hang_up(self, words: tuple[int, str] | None = None) -> None:
         """Close the socket: with these code and reason, else as this API's guests do."""
-        if self._exchange is not None and self._exchange.line is not None:
-            line, self._exchange.line = self._exchange.line, None
+        if self._exchange is not None and self._exchange.socket is not None:
+            line, self._exchange.socket = self._exchange.socket, None
             line.close(words)
 
     # --- stored sessions ---
@@ -306,7 +306,7 @@ class Client:
         """The same guest's next conversation; None when the service does not let that guest in any more."""
         exchange = self._exchange_for(standing)
         try:
-            exchange.line = open_line(exchange, deadline, start_new=opening)
+            exchange.socket = open_socket(exchange, deadline, start_new=opening)
         except Unauthorised as refused:
             self.notice(f"{refused.message}; another guest takes the place of session {standing.name!r}")
             return None
@@ -338,7 +338,7 @@ class Client:
         try:
             if created.state == "draft":
                 exchange.session = created
-                exchange.line = open_line(exchange, deadline)
+                exchange.socket = open_socket(exchange, deadline)
             else:
                 exchange.record.store(created)
         except BaseException:
@@ -359,7 +359,7 @@ class Client:
         if exchange.session.credential("sign-in") is None:
             exchange.attached(deadline)  # a step up: as whoever the guest has been (§10.9)
         signed_in = exchange.session.having(exchange.perform(flow, deadline))
-        if exchange.line is None:
+        if exchange.socket is None:
             exchange.record.store(signed_in)
             exchange.attached(deadline)
         else:
@@ -610,7 +610,7 @@ class Client:
         deadline = self._deadline()
         self._need(Ability.TYPING)
         exchange = self._exchange_for(self.session())
-        exchange.wait_for_place("typing", 1, TYPING_EVERY, deadline)
+        exchange.wait_for_budget("typing", 1, TYPING_EVERY, deadline)
         exchange.wait_to_send(deadline)
         exchange.perform(self.dialect.typing(exchange.session), deadline)
 
@@ -832,9 +832,9 @@ class Client:
         )
 
         def attach(deadline: Deadline) -> SessionSocket:
-            return open_line(exchange, deadline)
+            return open_socket(exchange, deadline)
 
-        exchange.open_line = attach
+        exchange.open_socket = attach
         self._exchange, self._asked_for = exchange, session.name
         return exchange
 

@@ -21,7 +21,7 @@ from guestctl.core.wire import HttpResponse, Request, SocketAddress
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import Flow, HttpRequest
 from guestctl.doctor.findings import CHECK_TIMEOUT, Certificate, EffectiveProfile, TokenSummary, UpgradeAnswer
-from guestctl.engine.connect import open_once
+from guestctl.engine.connect import open_socket_once
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
@@ -51,7 +51,7 @@ class ThrowAwaySession:
         dialect = self._exchange.dialect
         if dialect.refreshable(self.session) != "history":
             return None
-        granted = self._exchange.perform(dialect.obtain("history", self.session), self._deadline(), line=self._line)
+        granted = self._exchange.perform(dialect.obtain("history", self.session), self._deadline(), socket=self._line)
         return granted.credential("history")
 
     def close(self) -> None:
@@ -253,7 +253,7 @@ class RealProbes:
         state = State.open(None, self._clock)
         exchange = self._exchange(draft, state, "doctor")
         try:
-            line = open_once(exchange, self._deadline())
+            line = open_socket_once(exchange, self._deadline())
         except BaseException:
             state.close()
             raise
@@ -270,7 +270,7 @@ class RealProbes:
             notice=lambda text: None,
             session=session,
         )
-        exchange.open_line = lambda deadline: open_once(exchange, deadline)
+        exchange.open_socket = lambda deadline: open_socket_once(exchange, deadline)
         self._exchanges.append(exchange)
         return exchange
 
@@ -284,8 +284,8 @@ class RealProbes:
             if self.dialect.sends_on_socket:
                 exchange.attached(self._deadline())  # history may outlive the session that accepts messages
         finally:
-            if exchange.line is not None:
-                exchange.line.close()
+            if exchange.socket is not None:
+                exchange.socket.close()
         return exchange.session
 
     def token_summary(self, session: Session) -> TokenSummary:

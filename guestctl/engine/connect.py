@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
 
-def open_line(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None) -> SessionSocket:
+def open_socket(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None) -> SessionSocket:
     """An attached line for the exchange's session, which is updated and stored.
 
     Raises Forbidden (final), Unauthorised, SessionOver when the session has gone or had expired,
     NetworkError when the service cannot be reached.
     """
     attempts = exchange.retry.attempts(Request("GET", "", "socket", idempotent=True), deadline)
-    return attempts.run(lambda: open_once(exchange, deadline, start_new=start_new))
+    return attempts.run(lambda: open_socket_once(exchange, deadline, start_new=start_new))
 
 
-def open_once(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None) -> SessionSocket:
-    """As `open_line`, one try; only a refused token is renewed and tried again."""
+def open_socket_once(
+    exchange: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None
+) -> SessionSocket:
+    """Open the socket as `open_socket` does, in one try. Only a refused token is renewed and tried again."""
     dialect = exchange.dialect
     stale = exchange.session.credential("guest")
     try:
@@ -49,7 +51,7 @@ def open_once(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSess
         if not refused or kind is None or kind == "history":
             raise
         stale = exchange.session.credential(kind) if kind != "guest" else stale
-        if not exchange.credentials.renewal_may_help(kind, stale):
+        if not exchange.credentials.new_token_may_help(kind, stale):
             raise
         exchange.credentials.renew_for_use(kind, deadline, stale=stale)
         exchange.credentials.unproven_since = exchange.clock.monotonic()
@@ -75,7 +77,7 @@ def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | N
         held.callback(line.abort)
         if token is not None and dialect.renews_before_reconnect:
             exchange.record.store(replace(exchange.session, used_token=token.secret.placeholder))
-        attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, line=line)
+        attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, socket=line)
         begun = before.state != "draft" and (dialect.began_with_join(before) or _has_messages(exchange))
         if begun and attached.new_session and start_new is None:
             exchange.record.store(replace(before, state="expired"))

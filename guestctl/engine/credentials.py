@@ -194,7 +194,7 @@ class Credentials:
             self._record.log("token_refreshed", kind=kind)
         return renewed
 
-    def renewal_may_help(self, kind: CredentialKind, stale: Credential | None) -> bool:
+    def new_token_may_help(self, kind: CredentialKind, stale: Credential | None) -> bool:
         """Return whether another token may open a socket where `stale` did not.
 
         A token that another process was given may. A token asked for now may, unless the last one asked for did

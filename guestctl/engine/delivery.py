@@ -288,7 +288,7 @@ class _Send:
         return True
 
     def _drop_line(self) -> None:
-        line, self.exchange.line = self.exchange.line, None
+        line, self.exchange.socket = self.exchange.socket, None
         if line is not None:
             line.abort()
 

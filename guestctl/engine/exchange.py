@@ -1,8 +1,8 @@
-"""Performing a dialect's flows: requests, turns, credentials, and when to try again.
+"""`SessionEngine`: performs a dialect's flows for one session, over HTTP and on the session's socket.
 
-Knows: the order of things around one exchange: authorise, ask, on 401 renew once, on 429 wait as
-told, on a passing fault try again, all under one deadline. Must not know: any dialect's wire, what
-an answer means, listening, sending policy.
+Knows: the order of steps around one request: reserve a place in the rate limit, authorise, send, renew the token
+once after a 401, retry, all under one deadline. Must not know: any dialect's wire, what an answer means, how
+`listen` reconnects, what becomes of a message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.credentials import Credentials
-from guestctl.engine.retry import LIMIT_RETRIES, RetryPolicy, jittered
+from guestctl.engine.retry import DEFAULT_RETRY_AFTER, LIMIT_RETRIES, RetryPolicy, jittered
 from guestctl.engine.session_record import SessionRecord
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
@@ -38,9 +38,11 @@ T = TypeVar("T")
 
 
 class SessionEngine:
-    """Performs flows for one session under one name. Keeps `session` current and stored.
+    """Performs flows for one session, and keeps `session` current and stored.
 
-    `line` is the attached socket, when there is one; `open_line` makes one when a turn needs it.
+    `scope` is the profile, API and addresses the session belongs to. `notice` receives one line of text for the user
+    at each retry. `socket` is the attached socket, or None; `open_socket` opens one when a flow needs it, and is
+    None for an API without sockets. `progress` is called with (bytes done, bytes in all) while a body is sent.
     """
 
     def __init__(
@@ -81,9 +83,8 @@ class SessionEngine:
             perform=self.perform,
             attach=self.attached,
         )
-        self.line: SessionSocket | None = None
-        self.open_line: Callable[[Deadline], SessionSocket] | None = None
-        #: Called with (bytes done, bytes in all) while a body is sent.
+        self.socket: SessionSocket | None = None
+        self.open_socket: Callable[[Deadline], SessionSocket] | None = None
         self.progress: Callable[[int, int], None] | None = None
         #: When (monotonic) the current reading of history stops waiting for missing messages; None: not waiting yet.
         self._patient_until: float | None = None
@@ -101,15 +102,17 @@ class SessionEngine:
 
     # --- flows ---
 
-    def perform(self, flow: Flow[T], deadline: Deadline, *, line: SessionSocket | None = None) -> T:
-        """Run a flow to its result. `line` is used for its turns instead of the session's own. A failure that
-        says what has become of the session is noted."""
+    def perform(self, flow: Flow[T], deadline: Deadline, *, socket: SessionSocket | None = None) -> T:
+        """Run a flow and return its result. Its frames go over `socket`, by default over the session's own.
+
+        Raises the flow's failure; if that implies a new state of the session, the state is stored first.
+        """
         answer: Any = None
         try:
             step = next(flow)
             while True:
                 try:
-                    answer = self._step(step, deadline, line)
+                    answer = self._step(step, deadline, socket)
                 except Failure as failure:
                     step = flow.throw(failure)
                 else:
@@ -120,42 +123,47 @@ class SessionEngine:
             self.record.note_failure(failure)
             raise
 
-    def _step(self, step: HttpRequest | FrameRequest, deadline: Deadline, line: SessionSocket | None) -> object:
+    def _step(self, step: HttpRequest | FrameRequest, deadline: Deadline, socket: SessionSocket | None) -> object:
         if isinstance(step, HttpRequest):
             return self.call(step.request, deadline)
-        if line is not None:
-            return line.ask(step, deadline)
-        return self._told(step, deadline)
+        if socket is not None:
+            return socket.ask(step, deadline)
+        return self._ask_on_socket(step, deadline)
 
-    def _told(self, step: FrameRequest, deadline: Deadline) -> Incoming | None:
-        """Said on the session's own socket; again, if nothing but the rate was wrong with it. A message is
-        repeated by whoever knows what becomes of messages."""
+    def _ask_on_socket(self, step: FrameRequest, deadline: Deadline) -> Incoming | None:
+        """Send a frame on the session's own socket and return the answer; retry it when it is rate limited.
+
+        A frame with a guest message is not retried here: `delivery` decides that.
+        """
         limited = 0
         while True:
-            heard = self.attached(deadline).ask(step, deadline)
-            if step.message or not isinstance(heard, Rejection) or not isinstance(heard.failure, RateLimited):
-                return heard
+            answer = self.attached(deadline).ask(step, deadline)
+            if step.message or not isinstance(answer, Rejection) or not isinstance(answer.failure, RateLimited):
+                return answer
             limited += 1
-            wait, left = heard.failure.retry_after or 1.0, deadline.remaining()
+            wait, left = answer.failure.retry_after or DEFAULT_RETRY_AFTER, deadline.remaining()
             if limited > LIMIT_RETRIES or (left is not None and wait > left):
-                return heard
-            self.retry.report(step.route, wait, heard.failure)
+                return answer
+            self.retry.report(step.route, wait, answer.failure)
             self.clock.sleep(wait)
 
     def attached(self, deadline: Deadline) -> SessionSocket:
-        """The session's socket, opened and attached if it is not."""
-        if self.line is None:
-            if self.open_line is None:
+        """Return the session's socket; open it and join the session on it if needed. Raises Unsupported."""
+        if self.socket is None:
+            if self.open_socket is None:
                 raise Unsupported(f"the {self.dialect.name} API has no socket", api=self.dialect.name)
-            self.line = self.open_line(deadline)
-        return self.line
+            self.socket = self.open_socket(deadline)
+        return self.socket
+
+    # --- history ---
 
     def page(self, after: Position | None, cursor: str | None, deadline: Deadline, *, known: int = 0) -> HistoryPage:
-        """One page of the session's history (see `Dialect.history`).
+        """Return one page of the session's history (see `Dialect.history`).
 
-        One that is short of what the service tells of is read again, all in all for a bounded time from a reading's
-        first page (which has no cursor) to its last, unless the number is `known`. What has not come by then is
-        told, and not waited for again.
+        A page may lack messages that the service has already numbered. It is then read again until they appear,
+        for `timings.lag_patience` seconds counted over all pages of one reading (a page without a cursor starts
+        one). After that `notice` reports the missing number, and it is not waited for again. Numbers up to `known`
+        are not waited for.
         """
         size = self.dialect.page_size
         if cursor is None:
@@ -169,21 +177,19 @@ class SessionEngine:
                 self._patient_until = now + self.timings.lag_patience
             if now >= self._patient_until or (left is not None and left <= self.timings.lag_pause):
                 self._given_up = page.announced_up_to
-                self.notice(
-                    f"history does not show all there is yet: the service tells of number {page.announced_up_to}"
-                )
+                self.notice(f"history is incomplete: the service has numbered messages up to {page.announced_up_to}")
                 return page
             self.clock.sleep(self.timings.lag_pause)
 
     # --- requests ---
 
     def call(self, request: Request, deadline: Deadline) -> HttpResponse:
-        """One request, retried where that can help. Raises what the service or the network said."""
+        """Perform one request, retried while that can help. Raises the service's refusal or the network failure."""
         attempts = self.retry.attempts(request, deadline)
         try:
             return attempts.run(lambda: self._authorised(request, deadline))
         except Failure as failure:
-            # A refresh inside another request has had its tries: that request does not multiply them.
+            # A token refresh inside another request has used its own retries; that request must not multiply them.
             failure.retried = True
             failure.doubtful = attempts.doubtful
             raise
@@ -193,13 +199,13 @@ class SessionEngine:
         try:
             credential = self.credentials.get(kind, deadline) if kind else None
         except Failure as failure:
-            # Of this request, nothing has left.
+            # The request itself was never written.
             if isinstance(failure, NetworkError):
                 failure.written = False
             if request.route == "send":
                 failure.delivery = "not_sent"
             raise
-        reply = self._ask(request, credential, deadline)
+        reply = self._send(request, credential, deadline)
         renewals = self.credentials.renewals
         # The service is asked for one new token. A token that another process was given is tried first; it may be
         # refused too, which is why this is a loop.
@@ -212,18 +218,18 @@ class SessionEngine:
             except Unsupported:
                 raise refusal from None
             except NetworkError as failure:
-                failure.written = False  # the service has refused what it got
+                failure.written = False  # the service refused the only copy it received
                 raise
             backoff = self.dialect.renewal_backoff
             if backoff is not None and kind == "guest":
                 self.clock.sleep(deadline.bound(jittered(self.random, 0, base=backoff.base, cap=backoff.cap)))
-            reply = self._ask(request, credential, deadline)
+            reply = self._send(request, credential, deadline)
         if reply.ok:
             return reply
         raise self.dialect.refusal(request, reply)
 
-    def _ask(self, request: Request, credential: Credential | None, deadline: Deadline) -> HttpResponse:
-        self._pace(deadline)
+    def _send(self, request: Request, credential: Credential | None, deadline: Deadline) -> HttpResponse:
+        self._wait_for_request_budget(deadline)
         headers = dict(request.headers)
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
@@ -231,20 +237,31 @@ class SessionEngine:
             headers["traceparent"] = self.dialect.traceparent
         return self.connector.http.perform(request, headers=headers, deadline=deadline, progress=self.progress)
 
-    def _pace(self, deadline: Deadline) -> None:
-        """Take a place in the profile's shared request budget, where the API declares one."""
+    # --- rate limits ---
+
+    def _wait_for_request_budget(self, deadline: Deadline) -> None:
+        """Wait until the profile may make another request, where the API declares a limit."""
         rate = self.dialect.request_rate
         if rate is not None:
-            self._book(f"{self.scope}/requests", rate.count, rate.period, deadline)
+            self._reserve(f"{self.scope}/requests", rate.count, rate.period, deadline)
 
-    def wait_for_place(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
-        """Book one place of the session's budget of this name. Raises RateLimited when it cannot fit."""
-        self._book(f"{self.record.owner}/{budget}", count, period, deadline)
+    def wait_to_send(self, deadline: Deadline) -> None:
+        """Wait until the session may send another message, where the API declares a limit. Raises RateLimited."""
+        rate = self.dialect.send_rate
+        if rate is not None:
+            self.wait_for_budget("sends", rate.count, rate.period, deadline)
 
-    def _book(self, bucket: str, count: int, period: float, deadline: Deadline) -> None:
-        """Book one place of a budget shared by all processes."""
+    def wait_for_budget(self, name: str, count: int, period: float, deadline: Deadline) -> None:
+        """Wait for a place in one of the session's budgets: at most `count` in `period` seconds.
+
+        Raises RateLimited at once when no place becomes free before the deadline.
+        """
+        self._reserve(f"{self.record.owner}/{name}", count, period, deadline)
+
+    def _reserve(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
+        """Reserve a place in a budget that all processes share, waiting until one is free."""
         while True:
-            wait = self.state.take(bucket, count, period)
+            wait = self.state.take(budget, count, period)
             if wait <= 0:
                 return
             left = deadline.remaining()
@@ -255,9 +272,3 @@ class SessionEngine:
                     retry_after=round(wait, 3),
                 )
             self.clock.sleep(wait)
-
-    def wait_to_send(self, deadline: Deadline) -> None:
-        """Take a place in the session's message budget, where the API declares one."""
-        rate = self.dialect.send_rate
-        if rate is not None:
-            self.wait_for_place("sends", rate.count, rate.period, deadline)

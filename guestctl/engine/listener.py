@@ -23,7 +23,7 @@ from guestctl.engine.catch_up import (
     FromNewest,
     Unread,
 )
-from guestctl.engine.connect import open_once
+from guestctl.engine.connect import open_socket_once
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Item
 from guestctl.engine.merge import Merge
@@ -87,7 +87,7 @@ class Listener:
         What is heard and older is not shown. A message that this socket would have confirmed and has not
         was accepted before it was opened: what followed is in history."""
         self._floor = position
-        line = self.exchange.line
+        line = self.exchange.socket
         received_all = (
             line is not None
             and line is self._line
@@ -135,11 +135,11 @@ class Listener:
         attempt = 0
         while True:
             live_since: float | None = None
-            line = self.exchange.line
+            line = self.exchange.socket
             try:
                 if line is None:
                     yield Connection("connecting", attempt=attempt)
-                    line = self.exchange.line = open_once(self.exchange, self._deadline())
+                    line = self.exchange.socket = open_socket_once(self.exchange, self._deadline())
                 replayed = yield from self._emit(self.catch_up.fill())
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
@@ -147,7 +147,7 @@ class Listener:
             except PASSING_FAILURES as failure:
                 unreadable = line is not None and line.unreadable is not None
                 yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
-                if line is not None and self.exchange.line not in (None, line):
+                if line is not None and self.exchange.socket not in (None, line):
                     continue  # whoever sent something meanwhile has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
                     attempt = 0
@@ -224,7 +224,7 @@ class Listener:
             return  # the socket is good for a while yet
         if dialect.reattaches:
             self.exchange.record.store(
-                self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), line=line)
+                self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), socket=line)
             )
         else:
             for heard in line.close():
@@ -236,7 +236,7 @@ class Listener:
     def _lost(self, failure: Failure, attempt: int) -> Iterator[Event | None]:
         """Decide what a broken connection means; wait before the next attempt, or raise."""
         dialect, retry = self.exchange.dialect, self.exchange.dialect.profile.retry
-        line, self.exchange.line = self.exchange.line, None
+        line, self.exchange.socket = self.exchange.socket, None
         if line is not None:
             line.abort()
             self.exchange.record.log("ws_disconnected", reason=failure.message)

@@ -256,7 +256,7 @@ def _deliver_file(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadlin
     try:
         return deliver(exchange, outgoing, deadline)
     except Failure as failure:
-        files, connected = exchange.dialect.files, exchange.line is not None or not exchange.dialect.has_socket
+        files, connected = exchange.dialect.files, exchange.socket is not None or not exchange.dialect.has_socket
         uploaded = outgoing.attachment_id if failure.delivery in {"rejected", "not_sent"} and connected else None
         if files is not None and uploaded is not None:
             try:

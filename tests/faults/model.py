@@ -288,8 +288,8 @@ class Theatre(Scene):
 def die(client: Client) -> None:
     """What the kernel does for a process that was killed: sockets and locks go, nothing is said."""
     exchange = client._exchange
-    if exchange is not None and exchange.line is not None:
-        line, exchange.line = exchange.line, None
+    if exchange is not None and exchange.socket is not None:
+        line, exchange.socket = exchange.socket, None
         with line.held:
             line.socket.abort()
     client._connector.close()

@@ -86,7 +86,7 @@ def _take_the_first(line: SessionSocket, turn: FrameRequest, deadline: Deadline)
     return _ask(line, turn, deadline)
 
 
-_open_line = connect.open_line
+_open_line = connect.open_socket
 
 
 def _start_afresh(exchange: SessionEngine, deadline: Deadline, **options: Any) -> SessionSocket:
@@ -238,7 +238,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "starts another session when the line breaks",
         "O5 identity",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
-        [(client, "open_line", _start_afresh)],
+        [(client, "open_socket", _start_afresh)],
     ),
     Mutant(
         "tells doubles by their time",

@@ -38,7 +38,7 @@ from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, load
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability, Paging, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
-from guestctl.engine.connect import open_line
+from guestctl.engine.connect import open_socket
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
@@ -435,9 +435,9 @@ class World:
         )
 
         def attach(deadline: Deadline) -> SessionSocket:
-            return open_line(exchange, deadline)
+            return open_socket(exchange, deadline)
 
-        exchange.open_line = attach
+        exchange.open_socket = attach
         return exchange
 
     def deadline(self, seconds: float | None = 30.0) -> Deadline:

@@ -9,7 +9,7 @@ import pytest
 from guestctl.core.errors import Forbidden, NetworkError, RateLimited, SessionOver, TimedOut, Unauthorised
 from guestctl.core.model import Secret
 from guestctl.core.wire import HttpResponse
-from guestctl.engine.connect import open_line
+from guestctl.engine.connect import open_socket
 from guestctl.storage.state import LedgerEntry
 from guestctl.transport.socket import Refusal
 from tests.unit.engine_fakes import SCOPE, World, lost
@@ -24,7 +24,7 @@ FRESH = HttpResponse(200, {}, b'{"token": "fresh-token"}', 0.0)
 
 
 def test_attached_stored_and_logged(world: World) -> None:
-    line = open_line(world.exchange, world.deadline())
+    line = open_socket(world.exchange, world.deadline())
     assert line.session is world.exchange.session
     assert [entry.event for entry in world.state.activity(SCOPE, world.exchange.session)] == ["ws_connected"]
 
@@ -32,7 +32,7 @@ def test_attached_stored_and_logged(world: World) -> None:
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_refusal_is_tried_again(world: World, status: int) -> None:
     world.service.doors.append(Refusal(status, {"retry-after": "2"}, '{"message": "later"}'))  # type: ignore[arg-type]
-    open_line(world.exchange, world.deadline())
+    open_socket(world.exchange, world.deadline())
     assert world.clock.monotonic() >= 2.0
 
 
@@ -40,19 +40,19 @@ def test_a_passing_refusal_is_tried_again(world: World, status: int) -> None:
 def test_a_refusal_that_stays(world: World, status: int, kind: type[Exception]) -> None:
     world.service.doors.extend([Refusal(status, {}, "no")] * 9)  # type: ignore[list-item]
     with pytest.raises(kind):
-        open_line(world.exchange, world.deadline())
+        open_socket(world.exchange, world.deadline())
     assert len(world.service.doors) == (5 if status == 429 else 8)
 
 
 def test_a_refused_token_is_renewed_once(world: World) -> None:
     world.service.doors.append(Refusal(401, {}, "no"))  # type: ignore[arg-type]
     world.service.refreshes.append(FRESH)
-    line = open_line(world.exchange, world.deadline())
+    line = open_socket(world.exchange, world.deadline())
     assert line.session.token() == "fresh-token"
     world.service.doors.extend([Refusal(401, {}, "no")] * 2)  # type: ignore[list-item]
     world.service.refreshes.append(FRESH)
     with pytest.raises(Unauthorised):
-        open_line(world.exchange, world.deadline())
+        open_socket(world.exchange, world.deadline())
 
 
 def test_a_close_that_refuses_the_token_before_we_are_attached(world: World) -> None:
@@ -66,16 +66,16 @@ def test_a_close_that_refuses_the_token_before_we_are_attached(world: World) -> 
 
     world.service.heard = heard  # type: ignore[method-assign, assignment]
     world.service.refreshes.append(FRESH)
-    assert open_line(world.exchange, world.deadline()).session.token() == "fresh-token"
+    assert open_socket(world.exchange, world.deadline()).session.token() == "fresh-token"
 
 
 def test_a_spoilt_token_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, renews_before_reconnect=True)
-    first = open_line(world.exchange, world.deadline())
+    first = open_socket(world.exchange, world.deadline())
     first.abort()
     assert world.exchange.session.used_token == Secret("token-of-the-guest").placeholder
     world.service.refreshes.append(FRESH)
-    open_line(world.another(), world.deadline())
+    open_socket(world.another(), world.deadline())
     assert [socket.said[0]["token"] for socket in world.service.sockets] == ["token-of-the-guest", "fresh-token"]
 
 
@@ -83,7 +83,7 @@ def test_a_spoilt_token_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_session_that_is_over_is_not_opened(world: World, state: str) -> None:
     world.exchange.session = replace(world.exchange.session, state=state)  # type: ignore[arg-type]
     with pytest.raises(SessionOver):
-        open_line(world.exchange, world.deadline())
+        open_socket(world.exchange, world.deadline())
     assert world.service.sockets == []
 
 
@@ -97,7 +97,7 @@ def test_a_new_session_in_place_of_one_with_messages_is_over(world: World, known
         world.state.mark(SCOPE, world.exchange.session, "k", "accepted", "m1")
     world.service.new_session = True
     with pytest.raises(SessionOver) as caught:
-        open_line(world.exchange, world.deadline())
+        open_socket(world.exchange, world.deadline())
     assert caught.value.code == "session.expired"
     stored = world.state.get(SCOPE, "default")
     assert stored is not None
@@ -107,7 +107,7 @@ def test_a_new_session_in_place_of_one_with_messages_is_over(world: World, known
 
 def test_a_new_session_in_place_of_an_empty_one_is_fine(world: World) -> None:
     world.service.new_session = True
-    assert open_line(world.exchange, world.deadline()).session.new_session
+    assert open_socket(world.exchange, world.deadline()).session.new_session
 
 
 def test_a_failure_gives_everything_back(world: World) -> None:
@@ -115,23 +115,23 @@ def test_a_failure_gives_everything_back(world: World) -> None:
     world.service.heard = lambda socket, said: None  # type: ignore[method-assign]
     for _ in range(3):
         with pytest.raises(TimedOut) as caught:
-            open_line(world.exchange, world.deadline(2.0))
+            open_socket(world.exchange, world.deadline(2.0))
         assert "answer" in caught.value.message, "the place of the failed one was still taken"
     assert all(socket.gone and socket.closed is not None for socket in world.service.sockets)
 
 
 def test_no_place_left(world: World) -> None:
-    taken = [open_line(world.another(), world.deadline()) for _ in range(3)]
+    taken = [open_socket(world.another(), world.deadline()) for _ in range(3)]
     with pytest.raises(TimedOut) as caught:
-        open_line(world.exchange, world.deadline(5.0))
+        open_socket(world.exchange, world.deadline(5.0))
     assert "--timeout" in caught.value.hint
     assert world.clock.monotonic() == pytest.approx(5.0, abs=0.1)
     taken[0].close()
-    open_line(world.exchange, world.deadline(5.0))
+    open_socket(world.exchange, world.deadline(5.0))
 
 
 def test_unreachable(world: World) -> None:
     world.service.doors.extend([NetworkError("refused", code="network.connect")] * 9)
     with pytest.raises(NetworkError) as caught:
-        open_line(world.exchange, world.deadline())
+        open_socket(world.exchange, world.deadline())
     assert not caught.value.written

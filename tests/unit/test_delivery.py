@@ -84,7 +84,7 @@ def test_accepted_once_and_remembered(keyed: World) -> None:
 
 def test_a_key_sent_before_needs_no_network(keyed: World) -> None:
     assert say(keyed) == "accepted"
-    keyed.exchange.line = None
+    keyed.exchange.socket = None
     keyed.service.doors.append(NetworkError("down", transient=False))
     assert say(keyed) == "accepted"
 

@@ -466,14 +466,14 @@ def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(worl
     """But one that another process was given is taken, and after a while one is asked for again."""
     ours, other = world.exchange, world.another()
     held = ours.session.credential("guest")
-    assert ours.credentials.renewal_may_help("guest", held)
+    assert ours.credentials.new_token_may_help("guest", held)
     ours.credentials.unproven_since = world.clock.monotonic()
-    assert not ours.credentials.renewal_may_help("guest", held)
+    assert not ours.credentials.new_token_may_help("guest", held)
     other.record.store(other.session.having(Credential("guest", Secret("given elsewhere"), world.clock.now() + 1000)))
-    assert ours.credentials.renewal_may_help("guest", held)
-    assert not ours.credentials.renewal_may_help("guest", other.session.credential("guest"))
+    assert ours.credentials.new_token_may_help("guest", held)
+    assert not ours.credentials.new_token_may_help("guest", other.session.credential("guest"))
     world.clock.advance(TIMINGS.early_renewal_pause)
-    assert ours.credentials.renewal_may_help("guest", other.session.credential("guest"))
+    assert ours.credentials.new_token_may_help("guest", other.session.credential("guest"))
 
 
 def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
@@ -574,7 +574,7 @@ def test_a_turn_opens_the_socket(world: World) -> None:
 
 def test_no_socket_is_unsupported(world: World) -> None:
     exchange: SessionEngine = world.exchange
-    exchange.open_line = None
+    exchange.open_socket = None
     with pytest.raises(Unsupported):
         exchange.attached(world.deadline())
 
@@ -626,7 +626,7 @@ def test_a_number_that_was_waited_for_in_vain_or_is_known_is_not_waited_for(worl
     assert short.read() == TIMINGS.lag_patience
     assert short.read() == 0.0
     assert len(world.notices) == 1
-    assert "number 5" in world.notices[0]
+    assert "up to 5" in world.notices[0]
 
 
 def test_a_deadline_ends_the_wait_before_it_ends_the_reading(world: World) -> None:

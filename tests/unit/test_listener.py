@@ -409,9 +409,9 @@ def test_what_no_reconnect_can_heal(plain: World, failure: Failure) -> None:
 
 def test_somebody_who_sends_meanwhile_does_not_cost_a_second_reconnect(plain: World) -> None:
     heard = Heard(plain).live()
-    old = plain.exchange.line
+    old = plain.exchange.socket
     assert old is not None
-    plain.exchange.line = None
+    plain.exchange.socket = None
     old.abort()
     plain.exchange.attached(plain.deadline())
     plain.service.push("hello")
@@ -823,7 +823,7 @@ def test_a_reply_that_fell_into_a_break_is_in_history(world: World) -> None:
     heard.listener.attach(world.deadline())
     sent = world.service.push("question", "inbound")
     world.service.push("answer")
-    line, world.exchange.line = world.exchange.line, None
+    line, world.exchange.socket = world.exchange.socket, None
     assert line is not None
     line.abort()
     heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
