@@ -1,7 +1,7 @@
-"""The stable shapes: every value guestctl shows, as a JSON-able dict (contract.md §4).
+"""Builds the records that guestctl prints from the values of the model (contract.md §4).
 
-Knows: field names and their order. Must not know: formats, streams, terminals, colour. The
-shapes are a promise; `schema` describes them and `tests/unit/test_records.py` pins them by hand.
+Knows: how a value of the model becomes a record. `record_types` defines the members of the records. Must not
+know: formats, streams, terminals, colour. Scripts rely on the members; `tests/unit/test_records.py` pins them.
 """
 
 from __future__ import annotations
@@ -30,25 +30,41 @@ from guestctl.core.values import Json
 if TYPE_CHECKING:
     from guestctl.core.errors import Failure
     from guestctl.core.results import Report
+    from guestctl.output.record_types import (
+        AttachmentRecord,
+        ConnectionRecord,
+        ErrorRecord,
+        GapRecord,
+        MessageRecord,
+        OptionRecord,
+        PresenceRecord,
+        ReportRecord,
+        SenderRecord,
+        SentRecord,
+        SessionEventRecord,
+        SessionRecord,
+        TypingRecord,
+        UnknownRecord,
+    )
 
-Record: TypeAlias = dict[str, Any]
+#: Any record. The types of `record_types` are assignable to it.
+Record: TypeAlias = Mapping[str, Any]
 
-#: What `listen --only` may name.
+#: The kinds that `listen --only` accepts.
 EVENT_KINDS = ("message", "typing", "presence", "connection", "session", "gap", "unknown")
-#: What `listen` prints unless told otherwise.
+#: The kinds that `listen` prints without --only.
 USUAL_KINDS = frozenset({"message", "presence", "session", "gap", "unknown"})
 
 
-def session_record(session: Session, *, show_token: bool = False) -> Record:
-    """A session; `token` only when asked for by name."""
+def session_record(session: Session, *, show_token: bool = False) -> SessionRecord:
+    """Return a session's record; it has the token only with `show_token`."""
     guest = session.credential("guest")
-    ids = {"conversation": None, "guest": None, **session.ids}
-    record: Record = {
+    record: SessionRecord = {
         "kind": "session",
         "name": session.name,
         "api": session.api,
         "profile": session.profile,
-        "ids": ids,
+        "ids": cast("Any", {"conversation": None, "guest": None, **session.ids}),
         "state": session.state,
         "new_session": session.new_session,
         "read_only": session.read_only,
@@ -61,20 +77,20 @@ def session_record(session: Session, *, show_token: bool = False) -> Record:
     return record
 
 
-def unreadable_record(name: str, api: str, profile: str) -> Record:
-    """A stored session of which no more than this can be told: its record cannot be read."""
-    nothing = session_record(Session(api=api, profile=profile, name=name, new_session=False))
-    return {**nothing, "state": "unreadable", "created_at": None}
+def unreadable_record(name: str, api: str, profile: str) -> SessionRecord:
+    """Return the record of a stored session whose stored data cannot be read."""
+    empty = session_record(Session(api=api, profile=profile, name=name, new_session=False))
+    return {**empty, "state": "unreadable", "created_at": None}
 
 
-def resumed_record(session: Session, missed: Iterable[Message], *, raw: bool = False) -> Record:
-    """What `resume` found: the session, and what was missed since the last line seen."""
+def resumed_record(session: Session, missed: Iterable[Message], *, raw: bool = False) -> SessionRecord:
+    """Return the record of `resume`: the session, and the messages since the last one shown."""
     return {**session_record(session), "missed": [message_record(m, session.name, raw=raw) for m in missed]}
 
 
-def message_record(message: Message, session: str, *, raw: bool = False) -> Record:
-    """A message. `raw` adds the service's own object, its secrets masked."""
-    record: Record = {
+def message_record(message: Message, session: str, *, raw: bool = False) -> MessageRecord:
+    """Return a message's record. `raw` adds the service's own object, its secrets masked."""
+    record: MessageRecord = {
         "kind": "message",
         "id": message.id,
         "key": message.key,
@@ -84,7 +100,7 @@ def message_record(message: Message, session: str, *, raw: bool = False) -> Reco
         "text": message.text,
         "time": message.time,
         "source": message.source,
-        "content": _masked(message.content),
+        "content": cast("list[Any]", _masked(message.content)),
         "options": [_option(option) for option in message.options],
         "attachments": [_attachment(attachment) for attachment in message.attachments],
     }
@@ -103,29 +119,29 @@ def sent_record(
     reply: Message | None = None,
     awaited: bool = False,
     raw: bool = False,
-) -> Record:
-    """What became of a send. A message that was not accepted has no id; `reply` only when one was awaited."""
+) -> SentRecord:
+    """Return the record of a send: the message with its delivery.
+
+    A message that was not accepted has no id. The record has a `reply` only if one was awaited.
+    """
     if message is None:
         message = Message(id="", direction="inbound", text=text, time=None, key=key, sender=Sender("guest"))
-    record = message_record(message, session, raw=raw)
+    record = cast("SentRecord", {**message_record(message, session, raw=raw), "delivery": delivery})
     record["id"] = record["id"] or None
     record["key"] = record["key"] or key
-    record["delivery"] = delivery
     if awaited:
         record["reply"] = None if reply is None else message_record(reply, session, raw=raw)
     return record
 
 
 def event_record(event: Event, session: str, *, at: str, raw: bool = False) -> Record:
-    """Anything a listener sees. `at` stands in where the event carries no time of its own."""
+    """Return the record of an event. `at` is the time of an event that carries none of its own."""
     record = _EVENTS[type(event)](event, session, at)
-    if raw:
-        record["raw"] = _masked(getattr(event, "raw", None))
-    return record
+    return {**record, "raw": _masked(getattr(event, "raw", None))} if raw else record
 
 
-def report_record(report: Report) -> Record:
-    """How long a session has lasted, and what happened in it."""
+def report_record(report: Report) -> ReportRecord:
+    """Return the record of `session report`: a session's duration and activity."""
     return {
         "kind": "report",
         "session": report.session.name,
@@ -138,8 +154,8 @@ def report_record(report: Report) -> Record:
     }
 
 
-def error_record(failure: Failure) -> Record:
-    """A failure, as the one JSON object on stderr (contract.md §5)."""
+def error_record(failure: Failure) -> ErrorRecord:
+    """Return a failure as the JSON object on stderr (contract.md §5)."""
     return {
         "error": {
             "code": failure.code,
@@ -155,11 +171,11 @@ def error_record(failure: Failure) -> Record:
     }
 
 
-def _message_event(message: Message, session: str, at: str) -> Record:
+def _message_event(message: Message, session: str, at: str) -> MessageRecord:
     return message_record(message, session)
 
 
-def _typing(event: Typing, session: str, at: str) -> Record:
+def _typing(event: Typing, session: str, at: str) -> TypingRecord:
     return {
         "kind": "typing",
         "session": session,
@@ -169,7 +185,7 @@ def _typing(event: Typing, session: str, at: str) -> Record:
     }
 
 
-def _presence(event: Presence, session: str, at: str) -> Record:
+def _presence(event: Presence, session: str, at: str) -> PresenceRecord:
     return {
         "kind": "presence",
         "id": event.id,
@@ -184,11 +200,11 @@ def _presence(event: Presence, session: str, at: str) -> Record:
     }
 
 
-def _session_event(event: SessionEvent, session: str, at: str) -> Record:
+def _session_event(event: SessionEvent, session: str, at: str) -> SessionEventRecord:
     return {"kind": "session", "session": session, "change": event.change, "reason": event.reason, "time": at}
 
 
-def _connection(event: Connection, session: str, at: str) -> Record:
+def _connection(event: Connection, session: str, at: str) -> ConnectionRecord:
     return {
         "kind": "connection",
         "session": session,
@@ -202,7 +218,7 @@ def _connection(event: Connection, session: str, at: str) -> Record:
     }
 
 
-def _gap(event: Gap, session: str, at: str) -> Record:
+def _gap(event: Gap, session: str, at: str) -> GapRecord:
     return {
         "kind": "gap",
         "session": session,
@@ -213,7 +229,7 @@ def _gap(event: Gap, session: str, at: str) -> Record:
     }
 
 
-def _unknown(event: Unknown, session: str, at: str) -> Record:
+def _unknown(event: Unknown, session: str, at: str) -> UnknownRecord:
     return {"kind": "unknown", "session": session, "label": event.label, "time": at}
 
 
@@ -231,11 +247,11 @@ _EVENTS = cast(
 )
 
 
-def _sender(sender: Sender) -> Record:
+def _sender(sender: Sender) -> SenderRecord:
     return {"role": sender.role, "name": sender.name}
 
 
-def _option(option: Option) -> Record:
+def _option(option: Option) -> OptionRecord:
     return {
         "text": option.text,
         "payload": option.payload,
@@ -245,8 +261,8 @@ def _option(option: Option) -> Record:
     }
 
 
-def _attachment(attachment: Attachment) -> Record:
-    """The address is left out: it may be a presigned secret. `guestctl download ID` fetches it."""
+def _attachment(attachment: Attachment) -> AttachmentRecord:
+    """Leave out the address: it may be a presigned secret. `guestctl download ID` fetches the file."""
     return {
         "id": attachment.id,
         "name": attachment.name,

@@ -35,7 +35,7 @@ def test_an_error_text_needs_no_quotes(alone: Front) -> None:
     assert result.record["failure"] == "conflict.read_only"
 
 
-def test_a_pasted_error_line_finds_its_entry(front: Front) -> None:
+def test_a_pasted_error_finds_its_entry(front: Front) -> None:
     unreachable = (
         "--base-url",
         "http://127.0.0.1:1",

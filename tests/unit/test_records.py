@@ -1,4 +1,4 @@
-"""The stable shapes, restated by hand: names and order are a promise (contract.md §4)."""
+"""The records' members and their order, pinned by hand: scripts rely on them (contract.md §4)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_session() -> None:
     )
 
 
-def test_the_token_only_when_asked_for() -> None:
+def test_the_token_is_shown_only_on_request() -> None:
     shown = session_record(SESSION, show_token=True)
     assert shown["token"] == "very-secret-token"
     assert list(shown)[-1] == "token"
@@ -87,7 +87,7 @@ def test_message() -> None:
     )
 
 
-def test_options_and_attachments_without_addresses() -> None:
+def test_attachments_have_no_addresses() -> None:
     found = message_record(REPLY, "default")
     assert found["options"] == [
         {"text": "Billing", "payload": "billing", "kind": "QuickReply", "url": None, "group": None}
@@ -112,10 +112,11 @@ def test_sent() -> None:
     assert "reply" not in plain
     answered = sent_record(MESSAGE, session="d", key="b9c7", text="x", delivery="accepted", reply=REPLY, awaited=True)
     assert list(answered)[-2:] == ["delivery", "reply"]
+    assert answered["reply"] is not None
     assert answered["reply"]["id"] == "77aa"
     assert sent_record(MESSAGE, session="d", key="k", text="x", delivery="accepted", awaited=True)["reply"] is None
-    doubtful = sent_record(None, session="d", key="k1", text="hello", delivery="in_doubt")
-    assert (doubtful["id"], doubtful["key"], doubtful["text"], doubtful["time"]) == (None, "k1", "hello", None)
+    in_doubt = sent_record(None, session="d", key="k1", text="hello", delivery="in_doubt")
+    assert (in_doubt["id"], in_doubt["key"], in_doubt["text"], in_doubt["time"]) == (None, "k1", "hello", None)
 
 
 def test_resumed() -> None:
@@ -183,7 +184,7 @@ def test_events(event: Event, schema: str, shape: dict[str, Any]) -> None:
     assert not faults(found, SCHEMAS[schema])
 
 
-def test_unknown_keeps_what_came_with_raw() -> None:
+def test_raw_has_the_whole_unknown_event() -> None:
     assert event_record(Unknown("W", {"x": 1}), "d", at=AT, raw=True)["raw"] == {"x": 1}
 
 
@@ -222,15 +223,15 @@ def test_every_record_fits_its_schema() -> None:
         assert not faults(json.loads(json.dumps(record)), SCHEMAS[schema]), schema
 
 
-def test_the_schemas_would_notice() -> None:
-    spoilt = message_record(MESSAGE, "d")
-    del spoilt["key"]
-    assert faults(spoilt, SCHEMAS["message"]) == ["message.key is missing"]
+def test_a_wrong_record_does_not_fit_its_schema() -> None:
+    incomplete = dict(message_record(MESSAGE, "d"))
+    del incomplete["key"]
+    assert faults(incomplete, SCHEMAS["message"]) == ["message.key is missing"]
     assert faults({**message_record(MESSAGE, "d"), "time": "yesterday"}, SCHEMAS["message"])
 
 
 def faults(value: Any, schema: dict[str, Any], where: str = "message") -> list[str]:
-    """What is wrong with a value under the few words of JSON Schema that ours use."""
+    """Return the violations of a schema; knows only the keywords that guestctl's schemas use."""
     import re
 
     if "anyOf" in schema:

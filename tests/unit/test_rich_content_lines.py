@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from guestctl.core.model import Message, Sender
 from guestctl.dialects.web_messaging.content import read_attachments, read_options
-from guestctl.output.records import message_record
+from guestctl.output.records import Record, message_record
 from guestctl.output.rich_content_lines import address, lines, moment
 from guestctl.output.terminal import Terminal, cells
 from guestctl.output.views import View
@@ -34,7 +34,7 @@ def _utc() -> Iterator[None]:
     time.tzset()
 
 
-def record(*content: Any, text: str = "") -> dict[str, Any]:
+def record(*content: Any, text: str = "") -> Record:
     message = Message(
         "m1",
         "outbound",

@@ -17,7 +17,7 @@ from wcwidth import wcwidth
 from guestctl.core.clock import epoch_of
 from guestctl.core.humanize import format_duration, format_size
 from guestctl.core.model import Attachment, Connection, Gap, Message, Option, Sender
-from guestctl.output.records import event_record, message_record
+from guestctl.output.records import Record, event_record, message_record
 from guestctl.output.terminal import Terminal, cells
 from guestctl.output.transcript import document
 from guestctl.output.views import View
@@ -31,7 +31,7 @@ def view(terminal: Terminal = WIDE) -> View:
     return View(terminal, lambda: 1_772_615_727.0)
 
 
-def said(text: str, name: str | None = "Ann", **more: Any) -> dict[str, Any]:
+def said(text: str, name: str | None = "Ann", **more: Any) -> Record:
     return message_record(Message("m1", "outbound", text, AT, sender=Sender("agent", name), **more), "d")
 
 

@@ -165,9 +165,9 @@ def _arguments(run: Invocation, words: tuple[str, ...]) -> Iterable[str]:
     if what == "profile":
         return _profiles(run)
     if what == "record":
-        from guestctl.output.schema import SCHEMAS
+        from guestctl.output.record_types import RECORD_TYPES
 
-        return SCHEMAS
+        return RECORD_TYPES
     if what == "fault":
         from guestctl.sandbox.faults import KINDS
 

@@ -16,7 +16,6 @@ import typer
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.core.errors import Exit, Failure, UsageError
-from guestctl.output.records import Record
 
 if TYPE_CHECKING:
     from guestctl.core.model import Session
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from guestctl.dialects.base import Dialect
     from guestctl.doctor.findings import EffectiveProfile, Finding, Result
     from guestctl.doctor.probes import RealProbes
+    from guestctl.output.record_types import DoctorRecord
     from guestctl.storage.state import State
     from guestctl.transport.network import Network
 
@@ -216,7 +216,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _record(finding: Finding) -> Record:
+def _record(finding: Finding) -> DoctorRecord:
     return {
         "kind": "doctor",
         "check": finding.check,

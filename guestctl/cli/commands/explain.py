@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from guestctl.cli.commands.explanations import explain as explanations_of
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.core.errors import UsageError
-from guestctl.output.records import Record
+
+if TYPE_CHECKING:
+    from guestctl.output.record_types import ExplanationRecord
 
 
 @command("guestctl explain 1009 --api web-messaging", "guestctl explain send.in_doubt 4006 -o json", needs="nothing")
@@ -77,7 +79,7 @@ def _entries(code: str, api: str | None) -> list[Explanation]:
     raise UsageError(f'no explanation for "{code}"', hint=hint)
 
 
-def _record(entry: Explanation) -> Record:
+def _record(entry: Explanation) -> ExplanationRecord:
     return {
         "kind": "explanation",
         "code": entry.code,

@@ -407,9 +407,10 @@ def explain(wanted: str, *, api: str | None = None) -> list[Explanation]:
     `exit 4`, `http 403`, `close 1006` and `code 4001` narrow a number to one kind. The list is empty if
     nothing matches.
     """
-    first, _, rest = wanted.strip().partition(" ")
+    wanted = " ".join(wanted.split())  # a pasted error may be wrapped over several lines
+    first, _, rest = wanted.partition(" ")
     kind = KINDS.get(first.lower()) if rest else None
-    sought = " ".join((rest if kind else wanted).split()).casefold()  # a pasted line may be wrapped
+    sought = (rest if kind else wanted).casefold()
     known = [entry for entry in everything() if (kind is None or entry.kind == kind) and _belongs_to(entry, api)]
     exact = [entry for entry in known if entry.code.casefold() == sought]
     if exact or not sought:

@@ -240,7 +240,7 @@ def _record(run: Invocation, event: Event, session: str, *, raw: bool) -> Record
     # A message has a time of its own: in a stream of them ours would be made for nothing.
     if isinstance(event, Message):
         return event_record(event, session, at="", raw=raw)
-    record = event_record(event, session, at=run.now(), raw=raw)
+    record = dict(event_record(event, session, at=run.now(), raw=raw))
     for told in ("detail", "reason", "label"):  # a service's words may repeat what we told it
         if record.get(told):
             record[told] = run.masked(record[told])

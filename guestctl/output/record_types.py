@@ -1,0 +1,413 @@
+"""The types of the records that guestctl prints: the one definition of their members (contract.md §4).
+
+Knows: names, types, order and descriptions of the members. Must not know: how `records` builds a record, how
+`schema` turns these types into JSON Schema. Only type checkers and `schema` load this module.
+
+`Annotated` adds what a type cannot express: a text is the description, a dict adds JSON Schema keywords.
+Records are open: a later version may add members, so consumers must ignore members that they do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
+
+_MOMENT = {
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$",
+    "description": "RFC 3339 UTC with milliseconds",
+}
+Moment: TypeAlias = Annotated[str, _MOMENT]
+MaybeMoment: TypeAlias = Annotated[str | None, _MOMENT]
+Count: TypeAlias = Annotated[int, {"minimum": 0}]
+#: What the service sent, secrets masked; only with --raw.
+Raw: TypeAlias = Annotated[Any, "the service's own object, secrets masked; only with --raw"]
+Direction: TypeAlias = Literal["inbound", "outbound"]
+Source: TypeAlias = Literal["live", "history", "replayed"]
+
+
+class SenderRecord(TypedDict):
+    role: Literal["guest", "bot", "agent", "system"] | None
+    name: str | None
+
+
+class OptionRecord(TypedDict):
+    text: str
+    payload: str
+    kind: str
+    url: str | None
+    group: str | None
+
+
+class AttachmentRecord(TypedDict):
+    id: str | None
+    name: str | None
+    mime: str | None
+    size: int | None
+    media_type: str | None
+
+
+# A member named `from` cannot be declared in a class body.
+_MessageMembers = TypedDict(
+    "_MessageMembers",
+    {
+        "kind": Literal["message"],
+        "id": Annotated[str | None, "the service's id; null only for a send that was not accepted"],
+        "key": Annotated[str | None, "the client's own id of a guest message"],
+        "session": str,
+        "direction": Annotated[Direction, "as on the wire: a message from the guest is inbound"],
+        "from": SenderRecord,
+        "text": str,
+        "time": MaybeMoment,
+        "source": Source,
+        "content": Annotated[list[Any], "the service's structured parts, as sent"],
+        "options": list[OptionRecord],
+        "attachments": list[AttachmentRecord],
+    },
+)
+
+
+class MessageRecord(_MessageMembers, total=False):
+    raw: Raw
+
+
+class _SentMembers(_MessageMembers):
+    delivery: Literal["accepted", "rejected", "not_sent", "in_doubt"]
+
+
+class SentRecord(_SentMembers, total=False):
+    reply: Annotated[MessageRecord | None, "only with --wait or --expect"]
+    raw: Raw
+
+
+class IdsRecord(TypedDict):
+    conversation: str | None
+    guest: str | None
+
+
+class _SessionMembers(TypedDict):
+    kind: Literal["session"]
+    name: str
+    api: str
+    profile: str
+    ids: Annotated[IdsRecord, {"additionalProperties": {"type": ["string", "null"]}}]
+    state: Annotated[
+        Literal["draft", "active", "read_only", "ended", "expired", "cleared", "evicted", "unreadable"],
+        "unreadable: only of session forget, when the stored record could not be read",
+    ]
+    new_session: bool
+    read_only: bool
+    created_at: MaybeMoment
+    expires_at: MaybeMoment
+    token_expires_at: MaybeMoment
+
+
+class SessionRecord(_SessionMembers, total=False):
+    token: Annotated[str | None, "only with session show --show-token"]
+    missed: Annotated[list[MessageRecord], "only of resume: messages since the last one shown"]
+
+
+_TypingMembers = TypedDict(
+    "_TypingMembers",
+    {
+        "kind": Literal["typing"],
+        "session": str,
+        "from": SenderRecord,
+        "duration_ms": int | None,
+        "time": Moment,
+    },
+)
+
+
+class TypingRecord(_TypingMembers, total=False):
+    raw: Raw
+
+
+_PresenceMembers = TypedDict(
+    "_PresenceMembers",
+    {
+        "kind": Literal["presence"],
+        "id": str | None,
+        "key": str | None,
+        "session": str,
+        "direction": Direction,
+        "from": SenderRecord,
+        "presence": str,
+        "read_only": bool,
+        "time": Moment,
+        "source": Source,
+    },
+)
+
+
+class PresenceRecord(_PresenceMembers, total=False):
+    raw: Raw
+
+
+class _SessionEventMembers(TypedDict):
+    kind: Literal["session"]
+    session: str
+    change: Literal[
+        "read_only",
+        "expired",
+        "cleared",
+        "evicted",
+        "signed_in",
+        "logged_out",
+        "ended",
+        "expiring",
+        "new",
+        "token_expired",
+    ]
+    reason: str | None
+    time: Moment
+
+
+class SessionEventRecord(_SessionEventMembers, total=False):
+    raw: Raw
+
+
+class _ConnectionMembers(TypedDict):
+    kind: Literal["connection"]
+    session: str
+    state: Literal["connecting", "live", "lost", "retrying", "gave_up"]
+    detail: str | None
+    attempt: Count
+    delay: Annotated[float | None, "seconds before the next attempt"]
+    close_code: int | None
+    recovered: Annotated[int | None, "messages fetched from history after a reconnect"]
+    time: Moment
+
+
+class ConnectionRecord(_ConnectionMembers, total=False):
+    raw: Raw
+
+
+class _GapMembers(TypedDict):
+    kind: Literal["gap"]
+    session: str
+    after: str | None
+    before: str | None
+    reason: str
+    time: Moment
+
+
+class GapRecord(_GapMembers, total=False):
+    raw: Raw
+
+
+class _UnknownMembers(TypedDict):
+    kind: Literal["unknown"]
+    session: str
+    label: str
+    time: Moment
+
+
+class UnknownRecord(_UnknownMembers, total=False):
+    raw: Raw
+
+
+class ErrorMembers(TypedDict):
+    code: str
+    exit: int
+    message: str
+    hint: str
+    api: str | None
+    http_status: int | None
+    service_code: str | int | None
+    retry_after: Annotated[float | None, "seconds"]
+    body: str | None
+
+
+class ErrorRecord(TypedDict):
+    error: ErrorMembers
+
+
+class TokenRecord(TypedDict):
+    kind: Literal["token"]
+    form: Literal["jwt", "opaque"]
+    verified: Literal[False]
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    issued_at: MaybeMoment
+    expires_at: MaybeMoment
+    seconds_left: int | None
+    expired: bool | None
+    problems: list[str]
+
+
+class ActivityRecord(TypedDict):
+    timestamp: Moment
+    event: str
+    details: dict[str, Any]
+
+
+class ReportRecord(TypedDict):
+    kind: Literal["report"]
+    session: str
+    api: str
+    state: str
+    duration_ms: Count
+    activity: list[ActivityRecord]
+
+
+class _ProfileMembers(TypedDict):
+    kind: Literal["profile"]
+    name: str
+
+
+class ProfileValueRecord(TypedDict):
+    value: Any
+    origin: str
+
+
+class ProfileRecord(_ProfileMembers, total=False):
+    default: Annotated[bool, "list: whether it is the file's default"]
+    api: Annotated[str, "list"]
+    address: Annotated[str | None, "list"]
+    values: Annotated[dict[str, ProfileValueRecord], "show: each effective value and its source"]
+    change: Annotated[Literal["added", "default"], "add, use"]
+    path: Annotated[str, "add, use: the file that was changed"]
+
+
+class ProfilePathRecord(TypedDict):
+    kind: Literal["profile-path"]
+    path: str
+    origin: str
+    exists: bool
+
+
+class ProfileCheckRecord(TypedDict):
+    kind: Literal["profile-check"]
+    path: str
+    profiles: list[str]
+    warnings: list[str]
+
+
+class DownloadRecord(TypedDict):
+    kind: Literal["download"]
+    id: str
+    path: str
+    size: Count
+
+
+class GuestRecord(TypedDict):
+    kind: Literal["guest"]
+    session: str
+    attributes: dict[str, Any]
+
+
+class _SandboxMembers(TypedDict):
+    kind: Literal["sandbox"]
+
+
+class SandboxRecord(_SandboxMembers, total=False):
+    pushed: Annotated[Count, "push: number of sessions that received it"]
+    specs: Annotated[list[str], "fault: the armed faults"]
+    ended: Annotated[Count, "disconnect: number of conversations"]
+    expired: Annotated[Count, "expire: number of sessions"]
+
+
+class SandboxMessageRecord(TypedDict):
+    id: str
+    key: str | None
+    direction: Direction
+    text: str | None
+    time: str
+
+
+class SandboxSessionRecord(TypedDict):
+    kind: Literal["sandbox-session"]
+    id: str
+    api: str
+    state: str
+    created_at: Moment
+    sockets: Count
+    refreshes: Count
+    configures: Count
+    requests: dict[str, Count]
+    messages: list[SandboxMessageRecord]
+
+
+class DemoRecord(TypedDict):
+    kind: Literal["demo"]
+    text: str
+
+
+class StepRecord(TypedDict):
+    kind: Literal["step"]
+    step: Literal["connect", "frame", "request"]
+    method: str | None
+    url: str | None
+    headers: dict[str, str]
+    body: Annotated[Any, "the frame, or the request's body; null without one"]
+
+
+class DoctorRecord(TypedDict):
+    kind: Literal["doctor"]
+    check: str
+    target: Annotated[str | None, "the host, Origin, session or address that was checked"]
+    result: Literal["ok", "warning", "failed", "skipped"]
+    found: str
+    failure: Annotated[str | None, "the stable failure code, for explain"]
+    fix: str | None
+    took_ms: float | None
+    details: dict[str, Any]
+
+
+class ExplanationRecord(TypedDict):
+    kind: Literal["explanation"]
+    code: str
+    type: Literal["exit code", "failure", "HTTP status", "close code", "service code", "frame class", "message"]
+    meaning: str
+    cause: str | None
+    guestctl: Annotated[str | None, "what guestctl does about it"]
+    next_step: str | None
+    failure: Annotated[str | None, "the stable code of the failure that results"]
+    exit: Annotated[int | None, "the exit code of that failure"]
+    apis: Annotated[list[str], "the APIs that use it; empty: all"]
+    source: str
+
+
+class ApiRecord(TypedDict):
+    kind: Literal["api"]
+    name: str
+    summary: str
+    operations: dict[str, Literal["documented", "assumed"] | None]
+    fields: list[str]
+
+
+#: Name in `guestctl schema` -> the title of its schema, and its type.
+RECORD_TYPES: dict[str, tuple[str, Any]] = {
+    "session": (
+        "A session, of session create, list, show, use, end, clear, forget, resume and refresh-token",
+        SessionRecord,
+    ),
+    "message": ("A message", MessageRecord),
+    "sent": ("The outcome of a send: the message with its delivery", SentRecord),
+    "typing": ("A participant is typing", TypingRecord),
+    "presence": ("Join, Disconnect, SignIn … as the service spells it", PresenceRecord),
+    "session-event": (
+        "A change of the session as a whole (a record of kind session with `change`)",
+        SessionEventRecord,
+    ),
+    "connection": (
+        "The state of guestctl's own connection; in the stream only with --only connection",
+        ConnectionRecord,
+    ),
+    "gap": ("Messages may be missing between two message ids", GapRecord),
+    "unknown": ("A frame or event that guestctl does not know", UnknownRecord),
+    "error": ("A failure, on stderr when the output is JSON", ErrorRecord),
+    "token": ("The contents of a token, of token inspect: not the token itself, and not verified", TokenRecord),
+    "report": ("A session's duration and activity, of session report", ReportRecord),
+    "profile": ("A profile, of profile list, show, add and use", ProfileRecord),
+    "profile-path": ("The path of the profile file, and how it was chosen", ProfilePathRecord),
+    "profile-check": ("A valid profile file, of profile check", ProfileCheckRecord),
+    "download": ("A saved attachment", DownloadRecord),
+    "guest": ("Attributes merged into the guest's profile", GuestRecord),
+    "sandbox": ("The effect of a sandbox command", SandboxRecord),
+    "sandbox-session": ("A session as the sandbox recorded it", SandboxSessionRecord),
+    "demo": ("One line of the demo", DemoRecord),
+    "step": ("A frame or request that a command would send, of --print-frames", StepRecord),
+    "doctor": ("One check of doctor", DoctorRecord),
+    "explanation": ("The meaning of a code or an error text, of explain", ExplanationRecord),
+    "api": ("One API family and the operations of a guest there", ApiRecord),
+}
