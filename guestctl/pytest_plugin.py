@@ -171,7 +171,7 @@ class GuestFile(pytest.File):
 
     def collect(self) -> Iterator[GuestItem]:
         from guestctl.checks import golden
-        from guestctl.checks.script import load
+        from guestctl.checks.reader import load
         from guestctl.core.errors import UsageError
 
         try:

@@ -256,7 +256,7 @@ class Play:
 
     def _say(self, step: Step) -> None:
         files = [self.folder / self._text(step.file)] if step.file is not None else []
-        self._sent(self.client.send(self._text(step.words or ""), attributes=self._attributes(step), files=files))
+        self._sent(self.client.send(self._text(step.message or ""), attributes=self._attributes(step), files=files))
 
     def _sent(self, sent: Sent) -> None:
         """It was accepted; where that goes after an end, too, a conversation goes on."""
@@ -265,7 +265,7 @@ class Play:
             self.timeline.said(sent.message, self._now())
 
     def _pick(self, step: Step) -> None:
-        wanted = self._text(step.words or "")
+        wanted = self._text(step.message or "")
 
         def offered() -> Message | None:
             return next((message for message in self.timeline.offers() if offer(message, wanted)), None)
@@ -295,7 +295,7 @@ class Play:
     # --- what is expected ---
 
     def _expect(self, step: Step) -> None:
-        wanted = [conditions.bound(self._known()) for conditions in step.wanted]
+        wanted = [conditions.bound(self._known()) for conditions in step.expected]
         self.timeline.expecting()
 
         def met() -> list[TimelineEntry] | None:
@@ -315,7 +315,7 @@ class Play:
             self._captured.update(conditions.captured(entry.message, step.save_as))
 
     def _expect_none(self, step: Step) -> None:
-        wanted = [conditions.bound(self._known()) for conditions in step.wanted]
+        wanted = [conditions.bound(self._known()) for conditions in step.expected]
         self.timeline.expecting()
         until = self._bounded(step.seconds)
         while True:

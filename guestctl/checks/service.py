@@ -128,11 +128,11 @@ def check_abilities(script: Script, profile: Profile) -> None:
     """Refuse, before anything is sent, what this API has no operation or field for. Raises UsageError."""
     dialect = dialect_class(profile.api)
     for scenario in script.scenarios:
-        for ability, line in scenario.needs():
+        for ability, line in scenario.required_abilities():
             if ability not in dialect.abilities:
                 able = [name for name in NAMES if ability in dialect_class(name).abilities]
                 raise _lacking(script, line, f"the {profile.api} API has no `{ability.value}`", able)
-        where = scenario.gives_attributes()
+        where = scenario.first_message_attributes()
         if where is not None and "attr" not in dialect.send_fields:
             able = [name for name in NAMES if "attr" in dialect_class(name).send_fields]
             raise _lacking(script, where, f"a message of the {profile.api} API has no attributes", able)

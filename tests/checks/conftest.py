@@ -11,8 +11,8 @@ import pytest
 
 from guestctl.checks import golden
 from guestctl.checks.outcomes import Outcome
+from guestctl.checks.reader import load
 from guestctl.checks.runner import Job, Rules, Runner
-from guestctl.checks.script import load
 from guestctl.checks.service import ServiceUnderTest, profile_for
 from guestctl.config.profiles import Resolved, resolve
 from guestctl.core.clock import SystemClock

@@ -132,7 +132,7 @@ def test_a_wrong_script_is_told_at_collection(project: pytest.Pytester) -> None:
     (project.path / "s.guest.yaml").write_text("scenarios: {a: [{sya: x}]}")
     result = run(project)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*s.guest.yaml:1: *unknown key 'sya'; did you mean \"say\"?*"])
+    result.stdout.fnmatch_lines(['*s.guest.yaml:1: *unknown key "sya"; did you mean "say"?*'])
 
 
 def test_without_a_profile_the_reason_is_told(project: pytest.Pytester) -> None:

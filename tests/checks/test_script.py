@@ -1,4 +1,4 @@
-"""Scripts: the peer's are read unchanged, and whatever is wrong is told before anything is sent."""
+"""Check scripts are read, and errors in them are reported, before anything is sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from guestctl.checks import script_keys
-from guestctl.checks.script import Script, load
+from guestctl.checks.reader import load
+from guestctl.checks.script import Script
 from guestctl.core.errors import UsageError
 from tests.checks import scripts
 
@@ -23,7 +24,7 @@ def steps(tmp_path: Path, text: str) -> Script:
     return read(tmp_path, f"scenarios:\n  a:\n{indented}")
 
 
-def test_the_peers_script_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_script_of_the_web_messaging_tester_is_read_unchanged(tmp_path: Path) -> None:
     script = read(tmp_path, scripts.PASSING)
     assert script.config == {"deploymentId": "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", "region": "xxxx.pure.cloud"}
     assert [scenario.name for scenario in script.scenarios] == [
@@ -33,73 +34,73 @@ def test_the_peers_script_is_read_as_it_is(tmp_path: Path) -> None:
     ]
     first, second = script.scenarios[0].steps, script.scenarios[1].steps
     assert [step.action for step in first] == ["say", "expect", "say", "expect"]
-    assert first[3].wanted[0].matches == r"Thanks! On to question [0-9]+[\.]+"
-    assert second[2].words == "No"
+    assert first[3].expected[0].matches == r"Thanks! On to question [0-9]+[\.]+"
+    assert second[2].message == "No"
     assert script.scenarios[1].line == 10
 
 
 @pytest.mark.parametrize("text", ["No", "007", "12:30", "true", "null", "1e3", "2026-03-04"])
-def test_what_is_said_is_what_was_written(tmp_path: Path, text: str) -> None:
-    assert steps(tmp_path, f"- say: {text}").scenarios[0].steps[0].words == text
+def test_a_message_is_sent_as_written(tmp_path: Path, text: str) -> None:
+    assert steps(tmp_path, f"- say: {text}").scenarios[0].steps[0].message == text
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("", "1: the script is empty"),
-        ("scenario: {}", "1: the script: unknown key 'scenario'; did you mean \"scenarios\"?"),
+        ("scenario: {}", '1: unknown key "scenario"; did you mean "scenarios"?'),
         ("config: {region: x}", "`scenarios` is missing"),
-        ("scenarios: {}", "scenarios: there is none"),
-        ("scenarios:\n  a: []", "2: scenario 'a': the list is empty"),
-        ("scenarios:\n  a:\n    - sya: hi", "3: scenario 'a', step 1: unknown key 'sya'; did you mean \"say\"?"),
-        ("scenarios:\n  a:\n    - say:", "3: scenario 'a', step 1: say: a value is missing"),
-        ("scenarios:\n  a:\n    - say: hi\n      pick: 1", "one thing a step; here are `say` and `pick`"),
+        ("scenarios: {}", "scenarios: there are no scenarios"),
+        ("scenarios:\n  a: []", '2: scenario "a": the list is empty'),
+        ("scenarios:\n  a:\n    - sya: hi", '3: scenario "a", step 1: unknown key "sya"; did you mean "say"?'),
+        ("scenarios:\n  a:\n    - say:", '3: scenario "a", step 1: say: the value is missing'),
+        ("scenarios:\n  a:\n    - say: hi\n      pick: 1", "a step has one action; this one has `say` and `pick`"),
         ("scenarios:\n  a:\n    - hello", "a step is `key: value`"),
-        ("scenarios:\n  a:\n    - timeout: 1s", "it does nothing"),
-        ("scenarios:\n  a:\n    - say: hi\n    - waitForReply: x", "4: scenario 'a', step 2: unknown key"),
+        ("scenarios:\n  a:\n    - timeout: 1s", "a step needs one of say"),
+        ("scenarios:\n  a:\n    - say: hi\n    - waitForReply: x", '4: scenario "a", step 2: unknown key'),
         (
             "scenarios:\n  a:\n    - waitForReplyMatching: '(x'",
-            "3: scenario 'a', step 1: waitForReplyMatching: '(x' is not",
+            '3: scenario "a", step 1: waitForReplyMatching: "(x" is not',
         ),
-        ("scenarios:\n  a:\n    - expect: {contain: x}", "unknown key 'contain'; did you mean \"contains\"?"),
-        ("scenarios:\n  a:\n    - expect: {}", "nothing is expected"),
-        ("scenarios:\n  a:\n    - expect: {within: 2s}", "nothing is expected"),
-        ("scenarios:\n  a:\n    - expect: {contains: x, within: soon}", "expected a time such as 2s"),
+        ("scenarios:\n  a:\n    - expect: {contain: x}", 'unknown key "contain"; did you mean "contains"?'),
+        ("scenarios:\n  a:\n    - expect: {}", "no condition"),
+        ("scenarios:\n  a:\n    - expect: {within: 2s}", "no condition"),
+        ("scenarios:\n  a:\n    - expect: {contains: x, within: soon}", "must be a duration such as 2s"),
         ("scenarios:\n  a:\n    - expect: {contains: x, count: 0}", "a whole number from 1"),
         ("scenarios:\n  a:\n    - expect: {contains: [a, b], equals: [c]}", "only one of contains, equals"),
-        ("scenarios:\n  a:\n    - expect: {contains: [a, b], count: 2}", "a list says itself how many"),
-        ("scenarios:\n  a:\n    - expect: {contains: x, from: human}", "it is bot or agent"),
-        ("scenarios:\n  a:\n    - expect: {contains: x, in_order: perhaps}", "expected true or false"),
+        ("scenarios:\n  a:\n    - expect: {contains: [a, b], count: 2}", "a list of replies already has a count"),
+        ("scenarios:\n  a:\n    - expect: {contains: x, from: human}", '"human" is not one of bot, agent'),
+        ("scenarios:\n  a:\n    - expect: {contains: x, in_order: perhaps}", "must be true or false"),
         ("scenarios:\n  a:\n    - expect: {contains: x, within: 1s}\n      timeout: 2s", "give `timeout` or `within`"),
         ("scenarios:\n  a:\n    - expectNone: {contains: x}", "`for` is missing"),
-        ("scenarios:\n  a:\n    - expectNone: 0s", "expected a time"),
-        ("scenarios:\n  a:\n    - say: hi\n      saveAs: x", "`saveAs` goes with an expectation"),
-        ("scenarios:\n  a:\n    - typing: true\n      attach: x", "`attach` goes with say"),
-        ("scenarios:\n  a:\n    - attach: absent.png", "there is no file 'absent.png' beside the script"),
-        ("scenarios:\n  a:\n    - say: ${nmae}", "3: ${nmae} has no value"),
+        ("scenarios:\n  a:\n    - expectNone: 0s", "must be a duration"),
+        ("scenarios:\n  a:\n    - say: hi\n      saveAs: x", "`saveAs` may accompany an expectation"),
+        ("scenarios:\n  a:\n    - typing: true\n      attach: x", "`attach` may accompany say"),
+        ("scenarios:\n  a:\n    - attach: absent.png", 'no file "absent.png" in the directory of the script'),
+        ("scenarios:\n  a:\n    - say: ${nmae}", "step 1: ${nmae} has no value"),
         ("variables: {name: x}\nscenarios:\n  a:\n    - say: ${nmae}", 'did you mean "name"?'),
-        ("scenarios:\n  a:\n    - say: ${x}\n    - expect: {contains: y, saveAs: x}", "3: ${x} has no value"),
+        ("scenarios:\n  a:\n    - say: ${x}\n    - expect: {contains: y, saveAs: x}", "step 1: ${x} has no value"),
         ("scenarios:\n  a: {steps: [{say: x}], matrix: {c: []}}", "the list is empty"),
         ("scenarios:\n  a: {steps: [{say: x}], matrix: [{a: 1}, {b: 2}]}", "every row needs the same names"),
-        ("scenarios:\n  a: {steps: [{say: x}], step: 1}", "unknown key 'step'; did you mean \"steps\"?"),
+        ("scenarios:\n  a: {steps: [{say: x}], step: 1}", 'unknown key "step"; did you mean "steps"?'),
         ("scenarios:\n  a: {tags: [x]}", "`steps` is missing"),
         ("config: {deploymentID: x}\nscenarios: {a: [{say: x}]}", 'did you mean "deploymentId"?'),
-        ("scenarios:\n  a: [{say: x}]\n  a: [{say: y}]", "already there in line 2"),
-        ("scenarios:\n  a:\n    - typing: 5s", "step 1: typing: it takes no value"),
-        ("scenarios:\n  a:\n    - typing: false", "step 1: typing: it takes no value"),
-        ("scenarios:\n  a:\n    - expectDisconnect: soon", "expected a time such as 2s"),
+        ("scenarios:\n  a: [{say: x}]\n  a: [{say: y}]", "already set in line 2"),
+        ("scenarios:\n  a:\n    - typing: 5s", "step 1: typing: takes no value"),
+        ("scenarios:\n  a:\n    - typing: false", "step 1: typing: takes no value"),
+        ("scenarios:\n  a:\n    - expectDisconnect: soon", "must be a duration such as 2s"),
         ("scenarios:\n  a:\n    - expectDisconnect: 2s\n      timeout: 1s", "give `timeout` or `within`"),
-        ("scenarios:\n  a:\n    - pick: 0", "step 1: pick: numbers begin with 1"),
+        ("scenarios:\n  a:\n    - pick: 0", "step 1: pick: options count from 1"),
         (
             "scenarios:\n  a:\n    - say: x\n    - attributes: {k: v}\n    - expect: y",
-            ":4: scenario 'a': `attributes` belong",
+            ':4: scenario "a": `attributes` apply',
         ),
-        ("scenarios:\n  a:\n    - say: ${nope", "3: ${nope is not closed: write ${nope}"),
-        ("scenarios:\n  a:\n    - say: ${nope and more}", "3: ${nope is not closed"),
-        ("config:\n  api: foo\nscenarios: {a: [{say: x}]}", "2: config.api: there is no API 'foo'"),
+        ("scenarios:\n  a:\n    - say: ${nope", "step 1: ${nope is not closed: write ${nope}"),
+        ("scenarios:\n  a:\n    - say: ${nope and more}", "step 1: ${nope is not closed"),
+        ("config:\n  api: foo\nscenarios: {a: [{say: x}]}", '2: config.api: no API "foo"'),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_error_names_file_line_and_key(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, text)
     assert caught.value.code == "config.file"
@@ -127,7 +128,7 @@ def test_a_matrix_may_be_rows(tmp_path: Path) -> None:
     assert [dict(scenario.values) for scenario in script.scenarios] == [{"q": "x", "a": "y"}, {"q": "z", "a": "w"}]
 
 
-def test_values_come_from_everywhere(tmp_path: Path) -> None:
+def test_variables_come_from_the_script_the_command_line_the_environment_and_captures(tmp_path: Path) -> None:
     script = read(
         tmp_path,
         "variables: {v: a}\nscenarios:\n  a:\n"
@@ -139,20 +140,20 @@ def test_values_come_from_everywhere(tmp_path: Path) -> None:
     assert script.variables == {"v": "a", "given": "b"}
 
 
-def test_what_the_file_says_holds_for_every_scenario(tmp_path: Path) -> None:
+def test_settings_of_the_file_apply_to_every_scenario(tmp_path: Path) -> None:
     script = read(
         tmp_path,
         "setup: [{say: first}]\nteardown: [{say: last}]\ntags: [all]\nretries: 2\ntimeout: 1m\n"
         "scenarios:\n  a:\n    setup: [{say: second}]\n    steps: [{say: third}]\n    tags: own\n    retries: 0\n",
     )
     (scenario,) = script.scenarios
-    assert [step.words for step in scenario.steps] == ["first", "second", "third"]
-    assert [step.words for step in scenario.teardown] == ["last"]
+    assert [step.message for step in scenario.steps] == ["first", "second", "third"]
+    assert [step.message for step in scenario.teardown] == ["last"]
     assert scenario.tags == {"all", "own"}
     assert (scenario.retries, scenario.timeout) == (0, 60.0)
 
 
-def test_every_action_has_its_line_in_the_table() -> None:
+def test_the_table_has_a_row_for_every_key() -> None:
     table = script_keys.table()
     for name in (
         *script_keys.ACTIONS,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.checks.script import Script, load
+from guestctl.checks.reader import load
+from guestctl.checks.script import Script
 from guestctl.checks.service import ServiceUnderTest, check_abilities, profile_for
 from guestctl.config.profiles import Resolved
 from guestctl.core.errors import UsageError

@@ -130,8 +130,8 @@ def test_variables_are_made_of_others(checks: Front, tmp_path: Path) -> None:
     assert result.out == "ok    s.yaml: a [word=n${letter}]\nok    s.yaml: b [word=y${rest:-es}]\n" + TWO_PASSED
     refused = checks("check", "s.yaml", "--var", "letter=o")
     assert (refused.code, refused.out) == (2, "")
-    assert "s.yaml:1: ${tail} has no value" in refused.err
-    assert "s.yaml:4: ${letter} has no value" in checks("check", "s.yaml", tail="llo").err
+    assert "s.yaml:1: variables.start: ${tail} has no value" in refused.err
+    assert "matrix.word: ${letter} has no value" in checks("check", "s.yaml", tail="llo").err
     assert checks("check", "s.yaml", "--var", "letter=o", "--var", "start=hello").code == 0
 
 
@@ -155,7 +155,7 @@ def test_blessing(checks: Front, tmp_path: Path) -> None:
     [
         ([], "no script was named"),
         (["absent.yaml"], "absent.yaml: No such file"),
-        (["wrong.yaml"], "wrong.yaml:1: scenario 'a', step 1: unknown key 'sya'; did you mean \"say\"?"),
+        (["wrong.yaml"], 'wrong.yaml:1: scenario "a", step 1: unknown key "sya"; did you mean "say"?'),
         (["good.yaml", "--junit", "absent/x.xml"], "there is no directory"),
         (["good.yaml", "--junit", "."], "--junit .: it is a directory"),
         (["indented.yaml"], "then run `guestctl check indented.yaml` again."),
@@ -449,7 +449,7 @@ def test_a_scripts_api_counts_on_the_sandbox(rude: Callable[..., Result]) -> Non
 def test_an_api_nobody_knows_is_a_mistake_in_the_script(rude: Callable[..., Result]) -> None:
     result = rude("--api", "web-messaging", steps="[{say: menu}]", more="config:\n  api: guest-session\n")
     assert (result.code, result.out) == (2, "")
-    assert "s.yaml:2: config.api: there is no API 'guest-session'; did you mean \"guest-sessions\"?" in result.err
+    assert 's.yaml:2: config.api: no API "guest-session"; did you mean "guest-sessions"?' in result.err
 
 
 def test_a_script_says_where(alone: Front, survey: Sandbox, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from guestctl.core.errors import Exit
 from guestctl.output.schema import SCHEMAS
 from guestctl.output.writer import MODES
 from guestctl.sandbox import faults
-from guestctl.sandbox.bot import bot_script
+from guestctl.sandbox.bot import bot_replies, bot_script
 from tests.cli.conftest import Front
 
 PACKAGE = Path(__file__).parents[2] / "guestctl"
@@ -56,9 +56,9 @@ def test_profiles(alone: Front) -> None:
 
 def test_bots(alone: Front) -> None:
     """Every key the sandbox reads has a line, and the script works as it is printed."""
-    read = {"name", "delay", "greeting", "rules", "otherwise", *bot_script._TRIGGERS, "times", "after_handover"}
-    assert set(topics.BOT_KEYS) == read | set(bot_script._ANSWER)
-    for key, parts in bot_script.PARTS.items():
+    read = {"name", "delay", "greeting", "rules", "otherwise", *bot_script.TRIGGERS, "times", "after_handover"}
+    assert set(topics.BOT_KEYS) == read | set(bot_script.ANSWER)
+    for key, parts in {**bot_replies.SHORT_FORMS, "handover": (bot_script.HANDOVER,)}.items():
         assert set(sum(parts, ())) <= set(re.findall(r"\w+", topics.BOT_KEYS[key])), key
     page = alone("help", "bots").out
     assert topics.BOT in page

@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from guestctl.checks import script as check_script
+from guestctl.checks import reader as check_reader
 from guestctl.cli.commands.cursor import CursorFile
 from guestctl.config.profiles import load
 from guestctl.core import jwt_claims
@@ -251,7 +251,7 @@ TARGETS: Mapping[str, tuple[Callable[[Random], Any], Callable[[Any], None]]] = {
     "tokens": (_made_token, _token),
     "Retry-After": (_made_date, _retry),
     "profiles": (strange.file, _written(load)),
-    "check scripts": (strange.file, _written(lambda path: check_script.load(path, {}, {}))),
+    "check scripts": (strange.file, _written(lambda path: check_reader.load(path, {}, {}))),
     "bot scripts": (strange.file, _written(lambda path: load_bot(path.read_bytes(), path.name), ScriptError)),
     "traces": (strange.file, _written(lambda path: load_trace([path]))),
     "cursors": (strange.file, _cursor),

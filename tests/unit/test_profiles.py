@@ -203,7 +203,7 @@ profiles:
         ("profiles:\n  a:\n    attributes:\n      b:", ":4: attributes.b: expected text"),
         ("profiles:\n  a:\n    region: ${", ":3: region: expected ${NAME} or ${NAME:-default}"),
         ("profiles:\n  a:\n    attributes:\n      b: ${9}", ":4: attributes: expected ${NAME}"),
-        ("profiles:\n  a:\n    region: x.y\n    region: x.z", ":4: key 'region' is already there in line 3"),
+        ("profiles:\n  a:\n    region: x.y\n    region: x.z", ':4: key "region" is already set in line 3'),
     ],
 )
 def test_mistakes_are_named_with_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:

@@ -84,7 +84,7 @@ def test_lines_are_those_of_the_keys() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\nb: 2\na: 3", "f.yaml:3: key 'a' is already there in line 1"),
+        ("a: 1\nb: 2\na: 3", 'f.yaml:3: key "a" is already set in line 1'),
         ("x: 1\na: &n 1", "f.yaml:2: anchor &n"),
         ("a: *n", "f.yaml:1: alias *n"),
         ("a:\n  <<: {b: 1}", "f.yaml:2: merge key"),
@@ -144,7 +144,7 @@ def test_a_quoted_merge_sign_is_a_key_like_any_other() -> None:
 def test_the_parser_in_c_is_only_a_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'a: [1, no, {b: "x"}]\nc: |\n  two\n  lines\nd: "\\ud800"'
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
-    assert refused(text) == "f.yaml:5: an escape gives half of a surrogate pair, which is no character"
+    assert refused(text) == "f.yaml:5: an escape is half of a surrogate pair, which is not a character"
     assert "surrogate" in refused('"\\udfff"')
     good = text.rpartition("\n")[0]
     assert parse(good, "f.yaml").plain() == {"a": [1, "no", {"b": "x"}], "c": "two\nlines"}

@@ -131,7 +131,7 @@ def _cause(error: BaseException) -> type[Interrupted]:
 
 
 def _loaded(files: Sequence[Path], variables: Mapping[str, str], run: Invocation) -> list[Script]:
-    from guestctl.checks.script import load
+    from guestctl.checks.reader import load
 
     return [load(file, variables, run.world.environ) for file in dict.fromkeys(files)]
 
