@@ -448,15 +448,15 @@ class Client:
             return Deployment()
         cached = self.state.deployment(self.scope, CONFIGURATION_AGE)
         if cached is not None:
-            return published.deployment(json.loads(cached))
+            return published.parse(json.loads(cached))
         within = (deadline or self._deadline()).sooner(5.0)
         try:
-            raw = self._any_exchange().perform(published.configuration(), within)
+            raw = self._any_exchange().perform(published.fetch(), within)
         except Failure as failure:
             self.notice(f"the deployment's configuration cannot be read: {failure.message}")
             return Deployment()
         self.state.put_deployment(self.scope, json.dumps(raw))
-        return published.deployment(raw)
+        return published.parse(raw)
 
     def resume(self, *, on_conflict: Literal["wait", "new", "fail"] = "wait") -> Resumed:
         """Re-attach: prove the session alive, settle what is open, and say what was missed.

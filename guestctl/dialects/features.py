@@ -67,11 +67,11 @@ class DeploymentConfiguration(ABC):
     """A deployment whose configuration anybody may read, and which a new session goes by."""
 
     @abstractmethod
-    def configuration(self) -> Flow[Json]:
+    def fetch(self) -> Flow[Json]:
         """The configuration as published."""
 
     @abstractmethod
-    def deployment(self, configuration: Json) -> Deployment:
+    def parse(self, configuration: Json) -> Deployment:
         """What it says of messaging."""
 
     @abstractmethod

@@ -186,7 +186,7 @@ class RealProbes:
 
     def deployment(self) -> Deployment | None:
         published = self.dialect.deployment_configuration
-        return None if published is None else published.deployment(self._perform(published.configuration()))
+        return None if published is None else published.parse(self._perform(published.fetch()))
 
     def oauth_credential(self) -> Credential | None:
         if not self.dialect.uses_oauth:

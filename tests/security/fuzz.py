@@ -146,7 +146,7 @@ _FLOWS: tuple[Callable[[Dialect, Session], Any], ...] = (
     lambda dialect, session: dialect.obtain("history", session),
     lambda dialect, session: dialect.oauth(),
     lambda dialect, session: (
-        dialect.deployment_configuration.configuration() if dialect.deployment_configuration else done(None)
+        dialect.deployment_configuration.fetch() if dialect.deployment_configuration else done(None)
     ),
     lambda dialect, session: dialect.files.download(session, "a") if dialect.files else done(None),
 )

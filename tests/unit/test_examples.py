@@ -192,7 +192,7 @@ def begin(dialect: Dialect, session: Session, verb: str, given: dict[str, Json])
 
 def _understood(dialect: Dialect) -> Flow[Deployment]:
     published = part(dialect.deployment_configuration)
-    return published.deployment((yield from published.configuration()))
+    return published.parse((yield from published.fetch()))
 
 
 def _one_turn(turn: FrameRequest | None) -> Flow[Incoming]:

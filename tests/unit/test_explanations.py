@@ -22,7 +22,8 @@ from guestctl.core import errors
 from guestctl.core.errors import NEXT_STEPS, Exit, Failure
 from guestctl.core.model import Profile
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.web_messaging.dialect import _CODES, _EVENTS
+from guestctl.dialects.web_messaging.error_codes import FAILURES
+from guestctl.dialects.web_messaging.frames import SESSION_EVENTS
 
 PACKAGE = Path(__file__).parents[2] / "guestctl"
 CLASSES: dict[str, type[Failure]] = {
@@ -136,12 +137,12 @@ def test_each_close_code_gives_the_advice_of_its_action(close: CloseCode) -> Non
 
 
 def test_every_service_code_has_the_failure_that_the_dialect_raises() -> None:
-    for number, (kind, code) in _CODES.items():
+    for number, (kind, code) in FAILURES.items():
         if number < 1000:
             continue
         [entry] = explain(f"code {number}")
         assert (entry.failure, entry.exit) == (code, kind.exit)
-    for name in _EVENTS:
+    for name in SESSION_EVENTS:
         assert explain(str(name))[0].kind == "frame class"
 
 

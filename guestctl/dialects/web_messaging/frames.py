@@ -1,0 +1,255 @@
+"""The frames of web-messaging: how requests are written and what received frames mean.
+
+Knows: web-messaging.md §4.2, §6 and §8. Must not know: which request comes when, sockets, the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from guestctl.core.errors import Unreadable
+from guestctl.core.model import (
+    Message,
+    Presence,
+    Secret,
+    Sender,
+    Session,
+    SessionChange,
+    SessionEvent,
+    Source,
+    Typing,
+    Unknown,
+)
+from guestctl.core.values import Json
+from guestctl.core.wire import Frame, load_json, optional, required
+from guestctl.dialects.base import normalised_time
+from guestctl.dialects.flows import Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
+from guestctl.dialects.web_messaging.content import read_attachments, read_options
+from guestctl.dialects.web_messaging.error_codes import RATE_LIMIT_CODES, service_failure
+
+#: The id that marks a health check: base64 of `HealthCheckMessageId`, the vendor's convention (§5.7).
+HEALTH_CHECK = "SGVhbHRoQ2hlY2tNZXNzYWdlSWQ="
+
+#: Frames that only report a change of the session.
+SESSION_EVENTS: Mapping[str, SessionChange] = {
+    "SessionExpiredEvent": "expired",
+    "SessionClearedEvent": "cleared",
+    "ConnectionClosedEvent": "evicted",
+    "LogoutEvent": "logged_out",
+}
+
+# --- requests ---
+
+
+def request_frame(action: str, session: Session, tracing_id: str) -> dict[str, Any]:
+    """Return the members that every request has. Its answer repeats `tracing_id`."""
+    return {"action": action, "token": session.token(), "tracingId": tracing_id}
+
+
+def event_frame(session: Session, tracing_id: str, event: Mapping[str, Json]) -> dict[str, Any]:
+    """Return an `onMessage` frame that carries one event instead of a message (§5.4, §5.5)."""
+    return {**request_frame("onMessage", session, tracing_id), "message": {"type": "Event", "events": [event]}}
+
+
+def rejects(incoming: Incoming, key: str) -> bool:
+    """Return whether this is an error frame for the request with this tracing id.
+
+    An error frame without a tracing id counts too: guestctl never has two requests waiting on one socket (§8,
+    context rule).
+    """
+    return isinstance(incoming, Rejection) and incoming.reply_to in (key, None)
+
+
+class AnswerTo:
+    """Accepts the answer to a request: a `kind` with its tracing id or without one, or an error frame for it.
+
+    If not `strict`, every error frame is an answer, also one that names another request.
+    """
+
+    def __init__(self, frame: Mapping[str, Json], kind: type[Incoming], *, strict: bool = True) -> None:
+        self._key, self._kind, self._strict = frame["tracingId"], kind, strict
+
+    def __call__(self, incoming: Incoming) -> bool:
+        if isinstance(incoming, Rejection):
+            return incoming.reply_to in (self._key, None) or not self._strict
+        return isinstance(incoming, self._kind) and getattr(incoming, "reply_to", None) in (self._key, None)
+
+
+# --- received frames ---
+
+
+def decode_frame(frame: Frame) -> Sequence[Incoming]:
+    """Return what one frame means. A JSON object that is not known becomes `Unknown`.
+
+    Raises Unreadable for anything but a JSON object, and for a known frame without a member that it must have.
+    """
+    value = load_json(frame.text, "frame")
+    if not isinstance(value, dict):
+        raise Unreadable(f"frame: expected an object, got {type(value).__name__}", body=frame.text[:200])
+    kind = value.get("class")
+    body = value.get("body")
+    tracing = value.get("tracingId")
+    reply_to = tracing if isinstance(tracing, str) else None
+    if kind == "StructuredMessage":
+        if not isinstance(body, dict):
+            raise Unreadable("StructuredMessage: `body` is missing", body=frame.text[:200])
+        return read_structured(body, reply_to, value)
+    if isinstance(kind, str) and kind in SESSION_EVENTS:
+        detail = body if isinstance(body, dict) else {}
+        reason = detail.get("reason") or detail.get("reasonCode")
+        return (SessionEvent(SESSION_EVENTS[kind], reason if isinstance(reason, str) else None),)
+    if not isinstance(kind, str) or not isinstance(value.get("code"), int):
+        # The gateway in front of the service sends frames of its own (§2.5). Report them and do nothing else.
+        return (Unknown(str(kind or value.get("type") or "gateway"), value),)
+    return (_read_answer(kind, value["code"], body, reply_to, value),)
+
+
+def _read_answer(kind: str, code: int, body: Json, reply_to: str | None, raw: Json) -> Incoming:
+    detail: Mapping[str, Json] = body if isinstance(body, dict) else {}
+    if kind == "SessionResponse":
+        return Opened(detail, reply_to)
+    if kind == "JwtResponse":
+        jwt = required(detail, "jwt", str, kind)
+        return Granted("history", Secret(jwt), epoch_seconds(required(detail, "exp", (int, float), kind)), reply_to)
+    if kind in {"PresignedUrlResponse", "AttachmentDeletedResponse"}:
+        return FlowAnswer(kind, detail, reply_to)
+    if kind == "UploadSuccessEvent":
+        return FlowAnswer(kind, detail, required(detail, "attachmentId", str, kind))
+    if kind in {"UploadFailureEvent", "GenerateUrlError"}:
+        number = detail.get("errorCode")
+        failure = service_failure(number if isinstance(number, int) else 4003, _error_text(detail, kind))
+        if kind == "UploadFailureEvent":  # like its success, it belongs to the attachment, not to a request
+            return Rejection(failure, required(detail, "attachmentId", str, kind))
+        return Rejection(failure, reply_to or optional(detail, "attachmentId", str))
+    if kind == "TooManyRequestsErrorMessage":
+        wait, number = detail.get("retryAfter"), detail.get("errorCode")
+        return Rejection(
+            service_failure(
+                number if isinstance(number, int) and number in RATE_LIMIT_CODES else 429,
+                str(detail.get("errorMessage") or "too many requests"),
+                retry_after=float(wait) if isinstance(wait, (int, float)) else None,
+            ),
+            reply_to,
+        )
+    if code >= 300 and (kind in {"string", "Error", "ErrorMessage"} or not detail):
+        text = body if isinstance(body, str) else _error_text(detail, kind)
+        number = detail.get("errorCode")
+        return Rejection(service_failure(number if isinstance(number, int) else code, text), reply_to)
+    return Unknown(kind, raw)
+
+
+def _error_text(detail: Mapping[str, Json], kind: str) -> str:
+    return str(detail.get("errorMessage") or detail.get("message") or kind)
+
+
+def read_structured(
+    body: dict[str, Json], reply_to: str | None, frame: Json = None, *, source: Source = "live"
+) -> tuple[Incoming, ...]:
+    """Return what the body of a StructuredMessage means, or an entity in history, which has the same shape
+    (§6.3, §7.1). Raises Unreadable."""
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = {}
+    if reply_to == HEALTH_CHECK or metadata.get("customMessageId") == HEALTH_CHECK:
+        return (Alive(reply_to, epoch_seconds(metadata.get("expirationDate"))),)
+    inbound = required(body, "direction", str, "StructuredMessage") == "Inbound"
+    channel = body.get("channel")
+    if not isinstance(channel, dict):
+        channel = {}
+    time = normalised_time(channel.get("time"))
+    sender = _sender(inbound, body.get("originatingEntity"), channel.get("from"))
+    key = None
+    if inbound:
+        custom = metadata.get("customMessageId")
+        key = custom if isinstance(custom, str) else reply_to
+    if body.get("type") == "Event":
+        return _read_events(body, metadata, inbound, sender, time, key, frame, source)
+    content = body.get("content")
+    items = tuple(content) if isinstance(content, list) else ()
+    text = body.get("text")
+    return (
+        Message(
+            id=required(body, "id", str, "StructuredMessage"),
+            direction="inbound" if inbound else "outbound",
+            text=text if isinstance(text, str) else "",
+            time=time,
+            key=key,
+            sender=sender,
+            source=source,
+            content=items,
+            options=read_options(items) if items else (),
+            attachments=read_attachments(items) if items else (),
+            raw=frame if frame is not None else body,
+        ),
+    )
+
+
+def _read_events(
+    body: dict[str, Json],
+    metadata: dict[str, Json],
+    inbound: bool,
+    sender: Sender,
+    time: str | None,
+    key: str | None,
+    frame: Json,
+    source: Source,
+) -> tuple[Incoming, ...]:
+    found: list[Incoming] = []
+    for event in optional(body, "events", list) or []:
+        if not isinstance(event, dict):
+            continue
+        kind = event.get("eventType")
+        detail = event.get("presence" if kind == "Presence" else "typing")
+        detail = detail if isinstance(detail, dict) else {}
+        if kind == "Typing":
+            duration = detail.get("duration")
+            found.append(Typing(sender, duration if isinstance(duration, int) else 5000, time))
+        elif kind == "Presence":
+            read_only = metadata.get("readOnly") == "true"
+            identity = body.get("id")
+            found.append(
+                Presence(
+                    presence=str(detail.get("type") or "Unknown"),
+                    direction="inbound" if inbound else "outbound",
+                    id=identity if isinstance(identity, str) else None,
+                    time=time,
+                    sender=sender,
+                    key=key,
+                    read_only=read_only,
+                    source=source,
+                )
+            )
+            if read_only and not inbound:
+                found.append(SessionEvent("read_only"))
+        else:
+            found.append(Unknown(str(kind), frame if frame is not None else body))
+    return tuple(found)
+
+
+def _sender(inbound: bool, entity: Json, origin: Json) -> Sender:
+    name = None
+    if isinstance(origin, dict) and origin:
+        parts = (
+            [origin.get("nickname")] if origin.get("nickname") else [origin.get("firstName"), origin.get("lastName")]
+        )
+        name = " ".join(part for part in parts if isinstance(part, str) and part) or None
+    if inbound:
+        return Sender("guest", name)
+    if entity == "Bot":
+        return Sender("bot", name)
+    return Sender("agent" if entity == "Human" else None, name)
+
+
+def epoch_seconds(value: Json) -> float | None:
+    """Return a time as epoch seconds, or None if it is not a time.
+
+    The service sends numbers or text, in seconds or in milliseconds; milliseconds are recognised by their size.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if not 0 < number < 1e15:
+        return None
+    return number / 1000 if number > 1e11 else number
