@@ -216,6 +216,7 @@ class CatchUp:
                     self.state = Continuous()
                     yield Gap(last, None, failure.message)
                     yield from self.merge.ready(self._clock.monotonic(), flush=True)
+                    self.merge.unsettled(0.0)
                     return 0
                 yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
         replayed = self.merge.replay(items, lags=True)

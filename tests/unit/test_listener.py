@@ -315,6 +315,18 @@ def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
     assert gap.after == "m1"
 
 
+def test_live_messages_are_shown_after_a_gap_that_could_not_be_filled(plain: World) -> None:
+    heard = Heard(plain).live()
+    plain.service.push("before")
+    heard.run(1.0)
+    plain.service.break_all()
+    plain.service.reads.extend([NetworkError("down", transient=True)] * 16)
+    heard.run(60.0)
+    plain.service.push("after")
+    assert heard.run(1.0).texts == ["before", "after"]
+    assert len(heard.gaps) == 1
+
+
 def test_a_gap_is_admitted_where_the_last_message_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER)
     entry = world.service.store("old")
