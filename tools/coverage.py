@@ -30,10 +30,12 @@ OVERALL = 95.0
 
 #: Module -> the test modules that must run all of it.
 OWN: Mapping[str, Sequence[str]] = {
-    "guestctl/storage/database.py": ("tests/unit/test_database.py",),
+    "guestctl/storage/database.py": ("tests/unit/test_database.py", "tests/unit/test_locks.py"),
     "guestctl/engine/downloads.py": ("tests/unit/test_downloads.py",),
     "guestctl/core/jwt_claims.py": ("tests/unit/test_jwt_claims.py",),
     "guestctl/core/redact.py": ("tests/unit/test_redact.py",),
+    "guestctl/storage/locks.py": ("tests/unit/test_locks.py",),
+    "guestctl/storage/private_files.py": ("tests/unit/test_private_files.py",),
     "guestctl/storage/state.py": ("tests/unit/test_state.py",),
     "guestctl/core/strict_yaml.py": ("tests/unit/test_strict_yaml.py",),
     "guestctl/output/terminal.py": ("tests/unit/test_terminal.py",),

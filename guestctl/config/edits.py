@@ -107,7 +107,8 @@ def _cannot(path: Path, why: str, hint: str) -> UsageError:
 @contextmanager
 def _alone(path: Path, clock: Clock) -> Iterator[None]:
     """While the file is read, changed and replaced: two that do so at once would lose what one of them adds."""
-    from guestctl.storage.database import BUSY, until_free
+    from guestctl.storage.locks import wait_for_lock
+    from guestctl.storage.private_files import BUSY_TIMEOUT
 
     with _TURN:
         target = Path(os.path.realpath(path))  # a link to a file kept elsewhere stays a link
@@ -116,7 +117,7 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
             if target.is_symlink():
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            release = until_free(lambda: _grabbed(lock), Deadline.after(clock, BUSY))
+            release = wait_for_lock(lambda: _grabbed(lock), Deadline.after(clock, BUSY_TIMEOUT))
         except OSError as error:
             raise _cannot(path, f"{error.strerror} ({lock})", PERMISSIONS) from error
         if release is None:
@@ -132,7 +133,7 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
 def _grabbed(lock: Path) -> Callable[[], None] | None:
     """Try to have the lock file, which goes with its holder: whoever had opened it before that has hold of
     nothing, and must try again. Ours is kept open, so that no other file can have its number meanwhile."""
-    from guestctl.storage.database import grab_path
+    from guestctl.storage.locks import try_lock_path
 
     with ExitStack() as held:
         ours = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
@@ -140,7 +141,7 @@ def _grabbed(lock: Path) -> Callable[[], None] | None:
         if hasattr(os, "fchmod"):
             os.fchmod(ours, 0o600)  # a umask such as 777 leaves less than asked for
         try:
-            unlock = grab_path(lock)
+            unlock = try_lock_path(lock)
         except OSError:
             if _is(lock, ours):
                 raise

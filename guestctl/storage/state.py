@@ -29,7 +29,8 @@ from guestctl.core.errors import SessionOver, TimedOut, UsageError
 from guestctl.core.model import Credential, CredentialKind, Limits, Secret, Session
 from guestctl.core.results import Activity
 from guestctl.core.values import Json, immutable
-from guestctl.storage.database import Database, Run, until_free
+from guestctl.storage.database import Database, Run
+from guestctl.storage.locks import Release, wait_for_lock
 
 KEPT = 10_000
 """Ledger entries, settled sends and activity lines kept for one session."""
@@ -206,7 +207,7 @@ class State:
             self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
             # Nobody else comes to take turns on it: whoever still does is told that it is gone.
             with suppress(UsageError):
-                self._database.drop_locks(owner_of(scope, _load_session(name, *found)))
+                self._database.remove_locks(owner_of(scope, _load_session(name, *found)))
         return found is not None
 
     def rename(self, scope: str, old: str, new: str) -> None:
@@ -378,10 +379,10 @@ class State:
 
     @contextmanager
     def _one_of(self, owner: str, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
-        release = until_free(lambda: self._grab_first(owner, names), deadline.sooner(PATIENCE))
+        release = wait_for_lock(lambda: self._grab_first(owner, names), deadline.sooner(PATIENCE))
         if release is None and not deadline.expired:
             self._notice(f"{refusal}: waiting")
-            release = until_free(lambda: self._grab_first(owner, names), deadline)
+            release = wait_for_lock(lambda: self._grab_first(owner, names), deadline)
         if release is None:
             raise TimedOut(refusal, code="timeout.busy")
         try:
@@ -389,9 +390,9 @@ class State:
         finally:
             release()
 
-    def _grab_first(self, owner: str, names: Sequence[str]) -> Callable[[], None] | None:
+    def _grab_first(self, owner: str, names: Sequence[str]) -> Release | None:
         for name in names:
-            if (release := self._database.grab(owner, name)) is not None:
+            if (release := self._database.try_lock(owner, name)) is not None:
                 return release
         return None
 

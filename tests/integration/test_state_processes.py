@@ -24,7 +24,7 @@ import pytest
 
 from guestctl.core.clock import Deadline, SystemClock
 from guestctl.core.model import Credential, Secret, Session
-from guestctl.storage.database import FILE
+from guestctl.storage.private_files import DATABASE_FILE
 from guestctl.storage.state import LedgerEntry, State
 
 ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "200"))
@@ -165,7 +165,7 @@ def _lived(nursery: subprocess.Popen[str], chance: random.Random) -> list[str]:
 
 
 def intact(directory: Path) -> None:
-    connection = sqlite3.connect(directory / FILE)
+    connection = sqlite3.connect(directory / DATABASE_FILE)
     try:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -239,8 +239,8 @@ def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
         directory = tmp_path / f"s{round_}"
         # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
         body = f"""
-import guestctl.storage.database as module, signal
-connect, left = module._connect, {chance.randrange(0, 40)}
+import guestctl.storage.private_files as module, signal
+connect, left = module.connect, {chance.randrange(0, 40)}
 def traced(path):
     connection = connect(path)
     def count(statement):
@@ -250,7 +250,7 @@ def traced(path):
             os.kill(me, signal.SIGKILL)
     connection.set_trace_callback(count)
     return connection
-module._connect = traced
+module.connect = traced
 State.open(directory, clock).close()
 say("made")
 """

@@ -19,8 +19,9 @@ from guestctl.core.clock import Deadline
 from guestctl.core.errors import SessionOver, TimedOut, UsageError
 from guestctl.core.model import Credential, Limits, Secret, Session
 from guestctl.core.results import Activity
-from guestctl.storage import database
 from guestctl.storage import state as module
+from guestctl.storage.locks import lock_files
+from guestctl.storage.private_files import DATABASE_FILE
 from guestctl.storage.state import Cursor, LedgerEntry, State, owner_of
 from tests.fakes import FakeClock
 
@@ -111,7 +112,7 @@ SESSIONS = st.builds(
         file_types=st.lists(st.text(), max_size=2).map(tuple),
         blocked_extensions=st.lists(st.text(), max_size=2).map(tuple),
     ),
-    notes=st.dictionaries(st.text(), JSON, max_size=3),
+    notes=st.dictionaries(st.text().filter(lambda key: key not in module._AMONG_NOTES), JSON, max_size=3),
     used_token=st.none() | st.text(),
     offer=JSON,
     root=st.none() | st.floats(0, 1e10),
@@ -364,7 +365,7 @@ def test_the_ledger_keeps_the_newest(kept: State, monkeypatch: pytest.MonkeyPatc
 
 def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeClock) -> None:
     State.open(tmp_path / "s", clock).close()
-    with sqlite3.connect(tmp_path / "s" / database.FILE) as connection:
+    with sqlite3.connect(tmp_path / "s" / DATABASE_FILE) as connection:
         for query in (
             f"SELECT id FROM ledger WHERE session = {module._SESSION} AND id IN (?, ?)",
             f"SELECT id FROM ledger WHERE session = {module._SESSION} ORDER BY n DESC LIMIT 1",
@@ -567,7 +568,7 @@ def test_a_forgotten_session_leaves_no_lock_behind(tmp_path: Path, clock: FakeCl
                 pass
         state.forget(SCOPE, "a")
         left = set((tmp_path / "s" / "locks").iterdir()) - before
-        assert left == set(database._locks(tmp_path / "s", owner_of(SCOPE, session("b"))))
+        assert left == set(lock_files(tmp_path / "s", owner_of(SCOPE, session("b"))))
         assert len(left) == 2
 
 
@@ -613,7 +614,7 @@ def test_where_state_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_damaged_file_is_told_of_and_everything_works(tmp_path: Path, clock: FakeClock) -> None:
     State.open(tmp_path / "s", clock).close()
-    (tmp_path / "s" / database.FILE).write_bytes(b"not a database, but rather a long text " * 100)
+    (tmp_path / "s" / DATABASE_FILE).write_bytes(b"not a database, but rather a long text " * 100)
     notices: list[str] = []
     with State.open(tmp_path / "s", clock, notice=notices.append) as state:
         stored = fill(state, "a")
