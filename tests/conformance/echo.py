@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from tornado.web import Application
-from tornado.websocket import WebSocketProtocol13
 
 from guestctl.core.clock import Deadline, SystemClock
 from guestctl.core.errors import NetworkError, Unreadable
 from guestctl.core.wire import Frame
-from guestctl.sandbox.interfaces import Peer, Route, SocketRoute
-from guestctl.sandbox.server import Guest, Sandbox
+from guestctl.sandbox.handler import GuestHandler, GuestSocket
+from guestctl.sandbox.interfaces import Api, Peer, Route, ServerRequest, SocketRoute
+from guestctl.sandbox.peer import RawConnection
+from guestctl.sandbox.server import Sandbox
 from guestctl.transport.frame_reader import Frames
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
+from tests.transport.peers import BINARY, frame
 
 #: More than the suite's largest message, and its most fragments.
 LARGE = 1 << 26
@@ -87,28 +89,34 @@ def converse(url: str, *, echo: bool) -> list[str]:
 
 
 class EchoSandbox(Sandbox):
-    """The sandbox's engine with one API, which echoes every message."""
+    """The sandbox's engine with one API that echoes every message."""
 
     def __init__(self) -> None:
         super().__init__(apis=lambda *_: [_Echo()], frame_limit=LARGE, message_limit=LARGE)
 
     def _application(self) -> Application:
-        return Application([(r".*", _EchoGuest, {"sandbox": self})])
+        return Application([(r".*", _EchoHandler, {"sandbox": self})])
 
 
-class _EchoGuest(Guest):
-    """A guest without the policy, as above."""
+class _EchoGuestSocket(GuestSocket):
+    """A guest's socket that echoes binary messages, too."""
 
-    def open(self) -> None:
-        super().open()
-        assert isinstance(self.ws_connection, WebSocketProtocol13)
-        self.ws_connection.stream.max_write_buffer_size = LARGE
+    def __init__(self, sandbox: Any, api: Api, request: ServerRequest, connection: RawConnection) -> None:
+        self._connection = connection
+        super().__init__(sandbox, api, request, connection)
 
-    def on_message(self, message: str | bytes) -> None:
+    def receive(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
-            self.write_message(message, binary=True)
+            self._connection.write(frame(BINARY, message))
         else:
-            super().on_message(message)
+            super().receive(message)
+
+
+class _EchoHandler(GuestHandler):
+    """A handler without limits, as above."""
+
+    unsent_limit = LARGE
+    socket_class = _EchoGuestSocket
 
 
 class _Echo:

@@ -26,9 +26,10 @@ from urllib.parse import parse_qsl, urlsplit
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import NetworkError
 from guestctl.core.wire import Frame, HttpResponse, Request
+from guestctl.sandbox.handler import GuestSocket, RequestDispatcher
 from guestctl.sandbox.interfaces import Api, ServerReply, ServerRequest, error
 from guestctl.sandbox.peer import SocketPeer
-from guestctl.sandbox.server import Guest, Sandbox
+from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.service_state import Conversation, StoredMessage
 from guestctl.transport.frame_reader import Close, Frames
 from guestctl.transport.http import _body
@@ -295,9 +296,7 @@ class StageHttp:
 
     def _handled(self, asked: ServerRequest, wait: Callable[[float], object]) -> ServerReply:
         """What the sandbox's server makes of a request; `wait` is told of each pause it makes in it."""
-        guest = Guest.__new__(Guest)
-        guest.sandbox = self._stage.sandbox
-        handling = guest._guest(asked)
+        handling = RequestDispatcher(self._stage.sandbox).answer_guest(asked)
         with patch.object(asyncio, "sleep", _pause):
             try:
                 while True:
@@ -350,14 +349,9 @@ class StageSocket:
         self._stalled_until = self._broken_at = -inf
         self.heard_at = self._time.monotonic()
         sandbox = stage.sandbox
-        guest = Guest.__new__(Guest)
-        guest.sandbox, guest._api, guest.close_code = sandbox, api, None
-        line = _Line(self)
-        self.peer = SocketPeer(line, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch)
-        guest.peer = self.peer
-        self._guest = guest
-        sandbox.peers.add(self.peer)
-        api.opened(self.peer)
+        self._guest = GuestSocket(sandbox, api, request, _Line(self))
+        self.peer = self._guest.peer
+        self._guest.open()
 
     # --- the way ---
 
@@ -384,8 +378,7 @@ class StageSocket:
         """The service learns that the guest is gone; with a code, after a close frame."""
         if not self.left:
             self.left = True
-            self._guest.close_code = code
-            self._guest.on_close()
+            self._guest.closed(clean=code is not None)
 
     def strike(self, how: Break, seconds: float) -> None:
         if how == "cut":
@@ -413,7 +406,7 @@ class StageSocket:
             raise NetworkError(self._over.message, close_code=self._over.close_code)
         if None in self._heard:
             raise NetworkError("sending failed (broken pipe)", written=False)
-        self.up(lambda: self._guest.on_message(text))
+        self.up(lambda: self._guest.receive(text))
         _tell(self._observer, "frame_out")
 
     def receive(self, timeout: float) -> Frame | None:

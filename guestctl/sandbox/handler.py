@@ -1,0 +1,300 @@
+"""Answers HTTP requests and upgrades: of guests, of web pages and of the admin endpoint.
+
+Knows: tornado's request handler, hosts and origins, body limits, and where a fault takes effect in a request. Must not
+know: any API, what a conversation is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from tornado.web import RequestHandler
+
+from guestctl.core.clock import Clock
+from guestctl.sandbox.admin import PATH as ADMIN_PATH
+from guestctl.sandbox.admin import Admin
+from guestctl.sandbox.faults import ON, Fault, Faults
+from guestctl.sandbox.interfaces import Api, RequestRefused, Route, ServerReply, ServerRequest, Table, error
+from guestctl.sandbox.peer import GARBAGE, RawConnection, SocketPeer, WriteBatch
+from guestctl.sandbox.service_state import Service, dumps
+from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox.websocket import UNSENT_LIMIT, WebSocketConnection, accept_value, handshake_problem
+
+LOG = logging.getLogger("guestctl.sandbox")
+SERVER = "guestctl-sandbox"
+BODY_LIMIT = 1024 * 1024
+FILE_LIMIT = 26 * 1024 * 1024
+
+
+class SandboxContext(Protocol):
+    """The parts of a running sandbox that requests and sockets use. `server.Sandbox` is one."""
+
+    options: SandboxOptions
+    clock: Clock
+    service: Service
+    faults: Faults
+    admin: Admin
+    table: Table
+    peers: set[SocketPeer]
+    batch: WriteBatch
+
+    @property
+    def scheme(self) -> str: ...
+
+    def later(self, seconds: float, what: Callable[[], None]) -> None: ...
+
+    def is_own_host(self, host: str) -> bool: ...
+
+
+class RequestDispatcher:
+    """Finds the route of a request and returns its reply."""
+
+    def __init__(self, sandbox: SandboxContext) -> None:
+        self._sandbox = sandbox
+
+    async def answer(self, request: ServerRequest) -> ServerReply:
+        """Return the reply to any request that is not an upgrade."""
+        refusal = self._refuse_host(request)
+        if refusal is not None:
+            return refusal
+        if request.path.startswith(ADMIN_PATH + "/"):
+            return self._answer_admin(request)
+        if request.method == "OPTIONS":
+            return self._answer_preflight(request)
+        return await self.answer_guest(request)
+
+    async def answer_guest(self, request: ServerRequest) -> ServerReply:
+        """Return the reply to a guest's request, with the faults that are due."""
+        sandbox = self._sandbox
+        found = sandbox.table.route(request.method, request.path)
+        cors = self._cors(request, found[0] if found else None)
+        if found is None:
+            methods = sandbox.table.methods(request.path)
+            reply = error(405, Allow=", ".join(methods)) if methods else error(404, f"No such path: {request.path}")
+            reply.headers.update(cors)
+            return reply
+        route, _, request.params = found
+        if request.origin is not None and not cors:
+            return error(403, "The origin is not allowed by the deployment.", "origin.not.allowed")
+        if len(request.body) > (FILE_LIMIT if route.large else BODY_LIMIT):
+            return error(413)
+        fault = None
+        name = route.name_of(request)
+        if route.counted:
+            fault = sandbox.faults.http(name if name in ON else None)
+            if name == "history":
+                request.lag = sandbox.faults.lag()
+        reply = await self._perform(route, request, fault)
+        if route.counted:
+            sandbox.service.count(request.conversation, name or "other", request.headers.get("traceparent"))
+        reply.headers.update(cors)
+        return reply
+
+    def admit(self, request: ServerRequest) -> Api | ServerReply:
+        """Return the API that serves this upgrade, or the reply that refuses it."""
+        sandbox = self._sandbox
+        refusal = self._refuse_host(request)
+        if refusal is not None:
+            return refusal
+        found = sandbox.table.socket_route(request.path)
+        if found is None:
+            return error(404, f"No socket at {request.path}")
+        route, api, request.params = found
+        fault = sandbox.faults.upgrade()
+        refusal = error(fault.status, f"Fault on demand: {fault.spec}") if fault else route.admit(request)
+        sandbox.service.count(None, "socket")
+        return refusal or api
+
+    async def _perform(self, route: Route, request: ServerRequest, fault: Fault | None) -> ServerReply:
+        if fault is not None and fault.status:
+            headers = {}
+            if fault.kind == "ratelimit":
+                headers["Retry-After"] = fault.retry_after_header(self._sandbox.clock.now())
+            return error(fault.status, f"Fault on demand: {fault.spec}", **headers)
+        try:
+            reply = route.handle(request)
+        except RequestRefused as refused:
+            reply = refused.reply
+        if fault is not None:
+            if fault.kind in ("delay", "silence"):
+                await asyncio.sleep(fault.seconds)
+            elif fault.kind == "truncate":
+                reply.body = reply.body[: len(reply.body) // 2]
+            elif fault.kind == "garbage":
+                reply.body = GARBAGE.encode()
+        return reply
+
+    def _refuse_host(self, request: ServerRequest) -> ServerReply | None:
+        if self._sandbox.is_own_host(request.headers.get("host", "")):
+            return None
+        return error(421, "This Host is not served here: use localhost or 127.0.0.1 with the sandbox's port.")
+
+    def _answer_admin(self, request: ServerRequest) -> ServerReply:
+        if request.origin is not None and request.origin != request.base:
+            return error(403, "The admin endpoint takes no request from a web page.")
+        if len(request.body) > BODY_LIMIT:
+            return error(413)
+        return self._sandbox.admin.handle(request)
+
+    def _answer_preflight(self, request: ServerRequest) -> ServerReply:
+        table = self._sandbox.table
+        methods = table.methods(request.path)
+        if not methods:
+            return error(404)
+        found = table.route(methods[0], request.path)
+        headers = self._cors(request, found[0] if found else None)
+        if headers:
+            headers["Access-Control-Allow-Methods"] = ", ".join(methods)
+            headers["Access-Control-Max-Age"] = "600"
+            wanted = request.headers.get("access-control-request-headers", "authorization, content-type")
+            headers["Access-Control-Allow-Headers"] = wanted
+            if "access-control-request-private-network" in request.headers:
+                headers["Access-Control-Allow-Private-Network"] = "true"
+        return ServerReply(204 if headers or request.origin is None else 403, b"", headers)
+
+    def _cors(self, request: ServerRequest, route: Route | None) -> dict[str, str]:
+        allowed = (route is not None and route.any_origin) or self._sandbox.service.allows(request.origin)
+        if request.origin is None or not allowed:
+            return {}
+        return {
+            "Access-Control-Allow-Origin": request.origin,
+            "Access-Control-Expose-Headers": "Retry-After",
+            "Vary": "Origin",
+        }
+
+
+class GuestSocket:
+    """One open socket of a guest. It passes messages from the connection to the API."""
+
+    def __init__(self, sandbox: SandboxContext, api: Api, request: ServerRequest, connection: RawConnection) -> None:
+        self.peer = SocketPeer(connection, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch)
+        self._sandbox = sandbox
+        self._api = api
+
+    def open(self) -> None:
+        """Report the socket to the API."""
+        self._sandbox.peers.add(self.peer)
+        self._api.opened(self.peer)
+
+    def receive(self, message: str | bytes) -> None:
+        """Handle one message of the guest."""
+        peer = self.peer
+        if not peer.open:
+            return
+        peer.mark_active()
+        if isinstance(message, bytes):
+            peer.close(1003, "Text only")
+            return
+        self._sandbox.batch.begin()
+        try:
+            self._api.received(peer, message)
+        except Exception:
+            # The gateway in front of the real service sends this frame when the service fails (§2.5).
+            LOG.exception("a frame could not be handled")
+            ids = {"connectionId": secrets.token_urlsafe(8), "requestId": secrets.token_urlsafe(8)}
+            peer.send(dumps({"message": "Internal server error", **ids}))
+        finally:
+            self._sandbox.batch.end()
+
+    def closed(self, *, clean: bool) -> None:
+        """The connection has ended; `clean` is true after the guest's close frame."""
+        self._sandbox.peers.discard(self.peer)
+        self._api.closed(self.peer, clean or self.peer.clean)
+
+
+class GuestHandler(RequestHandler):
+    """One request. The same address may serve plain requests and upgrades."""
+
+    unsent_limit = UNSENT_LIMIT
+    socket_class = GuestSocket
+
+    def initialize(self, sandbox: SandboxContext) -> None:
+        self.sandbox = sandbox
+        self.dispatcher = RequestDispatcher(sandbox)
+
+    def set_default_headers(self) -> None:
+        self.set_header("Server", SERVER)
+
+    def compute_etag(self) -> None:
+        return None
+
+    async def get(self) -> None:
+        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+            await self._upgrade()
+        else:
+            await self._answer()
+
+    async def _answer(self) -> None:
+        self._write_reply(await self.dispatcher.answer(self._request()))
+
+    head = post = put = patch = delete = options = _answer
+
+    def _write_reply(self, reply: ServerReply) -> None:
+        self.set_status(reply.status, None if reply.status < 600 else "Unknown")
+        self.clear_header("Content-Type")
+        for name, value in reply.headers.items():
+            self.set_header(name, value)
+        self.finish(reply.body if reply.status not in (204, 304) else None)
+
+    def _request(self) -> ServerRequest:
+        raw = self.request
+        host = raw.headers.get("Host", "")
+        secure = self.sandbox.scheme == "https"
+        return ServerRequest(
+            # HEAD is answered like GET; tornado leaves out the body.
+            method="GET" if raw.method in (None, "HEAD") else raw.method,
+            path=raw.path,
+            query={name: values[-1].decode("utf-8", "replace") for name, values in raw.query_arguments.items()},
+            headers={name.lower(): value for name, value in raw.headers.items()},
+            body=raw.body,
+            base=f"{'https' if secure else 'http'}://{host}",
+            socket_base=f"{'wss' if secure else 'ws'}://{host}",
+        )
+
+    async def _upgrade(self) -> None:
+        request = self._request()
+        api = self.dispatcher.admit(request)
+        if isinstance(api, ServerReply):
+            self._write_reply(api)
+            return
+        problem = handshake_problem(self.request.headers)
+        if problem is not None:
+            self._refuse_handshake(*problem)
+            return
+        await self._serve_socket(self._switch_protocols(), api, request)
+
+    def _refuse_handshake(self, status: int, body: str) -> None:
+        self.set_status(status)
+        if status == 426:
+            self.set_header("Sec-WebSocket-Version", "13")
+        self.finish(body or None)
+
+    def _switch_protocols(self) -> WebSocketConnection:
+        self.clear_header("Content-Type")
+        self.set_status(101)
+        self.set_header("Upgrade", "websocket")
+        self.set_header("Connection", "Upgrade")
+        self.set_header("Sec-WebSocket-Accept", accept_value(self.request.headers["Sec-WebSocket-Key"]))
+        self.finish()
+        stream = self.detach()
+        stream.set_nodelay(True)
+        stream.max_write_buffer_size = self.unsent_limit
+        options = self.sandbox.options
+        return WebSocketConnection(
+            stream,
+            frame_limit=options.frame_limit,
+            message_limit=options.message_limit,
+            silence=self.sandbox.faults.silence,
+        )
+
+    async def _serve_socket(self, connection: WebSocketConnection, api: Api, request: ServerRequest) -> None:
+        socket = self.socket_class(self.sandbox, api, request, connection)
+        try:
+            socket.open()
+            await connection.run(socket.receive, socket.peer.answer_close)
+        finally:
+            socket.closed(clean=connection.close_code is not None)
