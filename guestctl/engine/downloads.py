@@ -1,7 +1,8 @@
-"""Saving an attachment: a hostile name made safe, a hostile address refused, nothing overwritten.
+"""Saves an attachment: makes its name safe, refuses a hostile address, overwrites nothing.
 
-Knows: file names, addresses a file may come from, size limits (reliability.md §8.5). Must not know:
-any dialect, sessions, tokens: a presigned address carries its own authority and gets no header of ours.
+Knows: file names, the addresses a file may come from, size limits (reliability.md §8.5), where an attachment's
+address is found. Must not know: any dialect's wire, tokens: a presigned address carries its own authority, and gets
+no header of ours.
 """
 
 from __future__ import annotations
@@ -18,22 +19,85 @@ from urllib.parse import urlsplit
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import NetworkError, Refused, Unreadable, UsageError
 from guestctl.core.wire import Request
+from guestctl.dialects.features import FileTransfer
+from guestctl.engine.exchange import SessionEngine
+from guestctl.engine.send import recent
+from guestctl.transport.network import is_loopback
 
 if TYPE_CHECKING:
     from guestctl.transport.http import Http
 
 
-class Stale(Refused):
-    """The address was good once; a fresh one may be asked for."""
-
-
+#: Largest file that is downloaded, in bytes.
+DOWNLOAD_LIMIT = 64 * 1024 * 1024
 #: Longest file name written, in bytes.
 NAME_BYTES = 200
+#: File names that are devices on Windows.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
+class Stale(Refused):
+    """The attachment's address has expired. A fresh one may be requested."""
+
+
+def download(
+    exchange: SessionEngine,
+    files: FileTransfer,
+    attachment_id: str,
+    to: Path,
+    deadline: Deadline,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Save an attachment of the session into the folder (or under the new name) `to`; return the path written.
+
+    The service is asked for a current address, and once more if that has expired by the time it is used. Raises as
+    `save` does.
+    """
+    local = is_loopback(urlsplit(exchange.dialect.rest("/")).hostname or "")
+
+    def attempt() -> Path:
+        located = locate(exchange, files, attachment_id, deadline)
+        return save(
+            exchange.connector.http,
+            located,
+            attachment_id,
+            to,
+            deadline,
+            limit=DOWNLOAD_LIMIT,
+            local=local,
+            progress=progress,
+        )
+
+    try:
+        return attempt()
+    except Stale:
+        return attempt()
+
+
+def locate(
+    exchange: SessionEngine, files: FileTransfer, attachment_id: str, deadline: Deadline
+) -> tuple[Request, str | None]:
+    """Return the request that fetches an attachment, and the file name offered for it.
+
+    If the service gives no address, the one in a recent message is used. Raises Refused when there is none either.
+    """
+    try:
+        return exchange.perform(files.download(exchange.session, attachment_id), deadline)
+    except Refused as refusal:
+        for message in reversed(recent(exchange, deadline)):
+            for attachment in message.attachments:
+                if attachment.id == attachment_id and attachment.url is not None:
+                    request = Request("GET", attachment.url.reveal(), "download", idempotent=True)
+                    return request, attachment.name
+        raise refusal
+
+
 def safe_name(offered: str | None, fallback: str) -> str:
-    """A file name with nothing in it but a name: no folders, controls, bidi marks, device names."""
+    """Return a file name without folders, control characters, bidi marks and device names.
+
+    When nothing is left of `offered`, the name is made from `fallback`.
+    """
     name = (offered or "").replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(" " if unicodedata.category(c)[0] == "Z" else c for c in name)
     name = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
@@ -48,7 +112,7 @@ def safe_name(offered: str | None, fallback: str) -> str:
 
 
 def allowed(url: str, *, local: bool) -> bool:
-    """Whether a file may be fetched from this address. `local`: the service itself is on loopback."""
+    """Return whether a file may be fetched from this address. `local`: the service itself is on loopback."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").rstrip(".")
@@ -76,21 +140,21 @@ def save(
     local: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Fetch into the folder `to`, or under the new file name `to`; returns the path written.
+    """Fetch a file into the folder `to`, or under the new file name `to`; return the path written.
 
-    Raises UsageError when the file exists or cannot be written, Stale when the address is good no
-    more, Refused for one that is not allowed or a file over `limit` bytes, Unreadable for a redirect, which
-    is not followed. A partial file is removed.
+    `located` is the request and the offered file name, `limit` the largest size in bytes. Raises UsageError when the
+    file exists or cannot be written, Stale when the address has expired, Refused for an address that is not allowed
+    or a file over the limit, Unreadable for a redirect, which is not followed. A partial file is removed.
     """
     request, offered = located
     if not allowed(request.url, local=local):
-        raise Refused("the attachment's address is not one a file may come from", code="service.file")
+        raise Refused("no file may be fetched from the attachment's address", code="service.file")
     target = to / safe_name(offered, attachment_id) if to.is_dir() else to
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # exclusive: nor is a link followed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL  # with O_EXCL, a symbolic link is not followed either
     try:
         descriptor = os.open(target, flags, 0o600)
     except FileExistsError:
-        raise UsageError(f"{target} exists; nothing is overwritten, give another name with --to") from None
+        raise UsageError(f'"{target}" exists', hint="Nothing is overwritten: give another name with `--to`.") from None
     except OSError as error:
         raise UsageError(f"{target}: {error.strerror or error}") from error
     try:

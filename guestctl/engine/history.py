@@ -247,6 +247,54 @@ class Window:
             raise no_message("--until", last_id)
 
 
+def selection(
+    fetch: Fetch,
+    paging: Paging,
+    size: int,
+    *,
+    last: int | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    all: bool = False,
+) -> Iterator[Item]:
+    """Return the part of history that a caller asked for, oldest first.
+
+    Without `all`: the messages of the current conversation. With it: messages and presence events of every
+    conversation. `last` keeps that many of the newest; `since` and `until` are as in `Window`. Raises UsageError when
+    history has no message of that id.
+    """
+
+    def wanted(item: Item) -> bool:
+        return all or isinstance(item, Message)
+
+    window = Window(since, until)
+    items: Iterator[Item]
+    if last is not None and not window:
+        items = iter(newest(fetch, paging, last, wanted))
+    elif window.after is not None:
+        found, proved = following(fetch, paging, window.after, size)
+        if not proved:
+            raise no_message("--since", window.after.id)
+        items = iter(found)
+    elif all:
+        items = whole(fetch, paging, size)
+    else:
+        items = current(fetch, paging, size)
+    chosen = items if all else filter(wanted, items)
+    if window:
+        chosen = window.of(chosen)
+        chosen = chosen if last is None else iter(deque(chosen, maxlen=last))
+    return chosen
+
+
+def position_before_last(fetch: Fetch, paging: Paging, count: int) -> Position | None:
+    """Return the position that the last `count` messages follow; None when history has no more than those."""
+    found = messages(newest(fetch, paging, count + 1, lambda item: isinstance(item, Message)))
+    if len(found) <= count:
+        return None
+    return Position(found[0].id, found[0].sequence, found[0].time)
+
+
 def no_message(option: str, id_: str) -> UsageError:
     return UsageError(
         f"{option}: there is no message with the id {id_!r}",

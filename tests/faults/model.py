@@ -287,7 +287,7 @@ class Theatre(Scene):
 
 def die(client: Client) -> None:
     """What the kernel does for a process that was killed: sockets and locks go, nothing is said."""
-    exchange = client._exchange
+    exchange = client._sessions.engine
     if exchange is not None and exchange.socket is not None:
         line, exchange.socket = exchange.socket, None
         with line.held:

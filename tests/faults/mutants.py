@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from guestctl import client
 from guestctl.cli.commands import cursor
 from guestctl.cli.commands.cursor import CursorFile
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, Unreadable
 from guestctl.core.model import Message, NewSession
 from guestctl.dialects.flows import FrameRequest
-from guestctl.engine import connect, delivery, history
+from guestctl.engine import connect, delivery, history, sessions
 from guestctl.engine.catch_up import CatchUp, Continuous
 from guestctl.engine.delivery import _Send
 from guestctl.engine.exchange import SessionEngine
@@ -226,7 +225,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "forgets what is in doubt",
         "O1 settling",
         Schedule(0, "guests", (Step("send", "guest 0"), Step("kill", "guest 1", count=2))),
-        [(delivery, "settle_open", _forget), (client, "settle_open", _forget)],
+        [(delivery, "settle_open", _forget), (sessions, "settle_open", _forget)],
     ),
     Mutant(
         "takes the first message it hears for its own",
@@ -238,7 +237,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "starts another session when the line breaks",
         "O5 identity",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
-        [(client, "open_socket", _start_afresh)],
+        [(sessions, "open_socket", _start_afresh)],
     ),
     Mutant(
         "tells doubles by their time",

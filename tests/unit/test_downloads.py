@@ -14,9 +14,14 @@ from hypothesis import strategies as some
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, NetworkError, Refused, Unreadable, UsageError
+from guestctl.core.model import Attachment, Message, Secret, Session
 from guestctl.core.wire import HttpResponse, Request
-from guestctl.engine.downloads import NAME_BYTES, Stale, allowed, safe_name, save
+from guestctl.dialects.base import HistoryPage
+from guestctl.dialects.features import FileTransfer
+from guestctl.dialects.flows import Flow, done
+from guestctl.engine.downloads import NAME_BYTES, Stale, allowed, download, safe_name, save
 from tests.fakes import FakeClock
+from tests.unit.engine_fakes import World
 
 URL = "https://files.example.test/a?Signature=s3cr3t"
 PARTS = some.sampled_from(
@@ -238,7 +243,7 @@ def test_a_refused_address_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         fetch(Files(), tmp_path, url="https://169.254.169.254/")
     assert caught.value.code == "service.file"
-    assert caught.value.message == "the attachment's address is not one a file may come from"
+    assert caught.value.message == "no file may be fetched from the attachment's address"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,3 +251,66 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         fetch(Files(), tmp_path / "none" / "a.txt")
     assert caught.value.message == f"{tmp_path / 'none' / 'a.txt'}: No such file or directory"
+
+
+# --- finding the address ---
+
+
+class Transfer(FileTransfer):
+    """Gives one address after the other, or refuses to give any."""
+
+    def __init__(self, *urls: str) -> None:
+        self.urls = list(urls)
+
+    def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
+        raise NotImplementedError
+
+    def discard(self, session: Session, attachment_id: str) -> Flow[None]:
+        raise NotImplementedError
+
+    def download(self, session: Session, attachment_id: str) -> Flow[tuple[Request, str | None]]:
+        if not self.urls:
+            raise Refused("no such attachment", code="service.not_found")
+        return done(located(self.urls.pop(0)))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def serve(world: World, *outcomes: Files) -> list[str]:
+    """Let the transport answer with one file after the other; returns the addresses it is asked for."""
+    left, asked = list(outcomes), list[str]()
+
+    def fetch(request: Request, **how: Any) -> HttpResponse:
+        asked.append(request.url)
+        return left.pop(0).download(request, **how)
+
+    world.service.download = fetch  # type: ignore[attr-defined]
+    return asked
+
+
+def test_an_expired_address_is_requested_again_once(world: World, tmp_path: Path) -> None:
+    asked = serve(world, Files(status=403), Files(b"one"))
+    transfer = Transfer("https://a.test/old", "https://a.test/fresh")
+    path = download(world.exchange, transfer, "id1", tmp_path, world.deadline())
+    assert path.read_bytes() == b"one"
+    assert asked == ["https://a.test/old", "https://a.test/fresh"]
+    serve(world, Files(status=403), Files(status=403))
+    with pytest.raises(Stale):
+        download(world.exchange, Transfer(URL, URL), "id1", tmp_path / "b.txt", world.deadline())
+
+
+def test_an_attachment_without_an_address_is_fetched_from_where_history_shows_it(world: World, tmp_path: Path) -> None:
+    def shown(id_: str, url: str | None) -> Message:
+        attachment = Attachment(id_, "b.txt", None, None, url=None if url is None else Secret(url))
+        return Message(f"m-{id_}-{url}", "outbound", "", None, attachments=(attachment,))
+
+    items = (shown("id1", "https://a.test/1"), shown("id1", None), shown("id2", "https://a.test/2"))
+    world.dialect.history = lambda *_, **__: done(HistoryPage(items))  # type: ignore[method-assign]
+    asked = serve(world, Files(b"one"))
+    assert download(world.exchange, Transfer(), "id1", tmp_path, world.deadline()) == tmp_path / "b.txt"
+    assert asked == ["https://a.test/1"]
+    with pytest.raises(Refused, match="no such attachment"):
+        download(world.exchange, Transfer(), "id3", tmp_path, world.deadline())
