@@ -46,12 +46,12 @@ def _parts() -> Iterator[str]:
         if not entry.hidden:
             leaf, context = _built(words)
             found = sections(context, PANEL)
-            shared = max(shared, found.pop("Options of every command"), key=len)
+            shared = max(shared, found.pop("Common options"), key=len)
             yield f".SS {_plain(usage(context))}"
             yield "\n.PP\n".join(_text(part) for part in leaf.about.split("\n\n"))
             yield from (_listed(rows) for rows in found.values() if rows)
             yield ".PP\n.nf\n.RS 4\n" + "\n".join(_plain(example) for example in leaf.examples) + "\n.RE\n.fi"
-    yield ".SH OPTIONS OF EVERY COMMAND\n" + _listed(shared)
+    yield ".SH COMMON OPTIONS\n" + _listed(shared)
     yield ".SH EXIT STATUS\n" + _listed((e.code, e.meaning) for e in everything() if e.kind == "exit code")
     for topic in (topic for topic in TOPICS if topic != "exit-codes"):
         yield f".SH {_plain(topic.upper())}\n.nf\n{_plain(spoken('help', topic).rstrip())}\n.fi"

@@ -134,7 +134,7 @@ def help_pages() -> str:
         if entry.hidden:
             continue
         page = spoken(*words, "--help")
-        found = re.search(r"Options of every command:\n.*?\n\n", page, re.DOTALL)
+        found = re.search(r"Common options:\n.*?\n\n", page, re.DOTALL)
         if found is not None:
             page = page.replace(found[0], "")
             shared = max(shared, found[0], key=len)

@@ -1,6 +1,6 @@
-"""The command line: an ordinary user of `guestctl.Client`.
+"""The command line, a client of `guestctl.Client` like any other program.
 
-`registry` lists the commands, `main` is the one boundary, `options` what every command accepts,
-`invocation` what a command may reach. One module a noun or group of verbs. Rendering and writing
-are not here: see `views` and `output`.
+`main` turns arguments into an exit code, `registry` lists the commands, `options` declares the common options,
+and `invocation` gives a command what it works with. `commands/` has one module per command or group. Rendering
+and writing belong to `guestctl.output`.
 """

@@ -1,7 +1,7 @@
-"""Help as text: the whole program, one group, one command.
+"""Help texts for the program, a group and a command.
 
-Knows: two columns and where lines are folded. Must not know: what a command does. The program's
-and the groups' help come from the registry alone; a command's from its own parameters.
+Knows: the layout in two columns, and line wrapping. Must not know: what a command does. The help of the program and
+of a group comes from the registry alone, the help of a command from its parameters.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 _WIDEST_NAME = 30
 _WIDEST_PAGE = 100
 _TAIL = (
-    "`guestctl COMMAND --help` shows a command's options and two examples.\n"
-    "Exit codes: 0 done, 1 no, 2 usage, 3 refused, 4 not authorised, 5 forbidden, 6 conflict,\n"
-    "7 rate limited, 8 network, 9 timed out, 10 no session, 11 unreadable, 12 unsupported, 13 in doubt.\n"
+    "`guestctl COMMAND --help` shows a command's options and two examples. Exit codes: 0 success, 1 check failed, "
+    "2 usage, 3 refused, 4 not authorised, 5 forbidden, 6 conflict, 7 rate limited, 8 network, 9 timed out, "
+    "10 no session, 11 unreadable answer, 12 unsupported, 13 in doubt."
 )
 
 
 def program(width: int | None) -> str:
-    """What `guestctl --help` prints."""
+    """Return the text of `guestctl --help`."""
     sections = [
         "Usage: guestctl COMMAND [OPTIONS] [ARGS]\n\n"
-        "  Play the guest of a Genesys Cloud web-messaging conversation from a shell.\n"
+        + paragraphs("Be the guest of a Genesys Cloud web messaging conversation, from the command line.", width)
     ]
     single: dict[tuple[str, ...], CommandEntry] = {words: entry for words, entry in COMMANDS.items() if len(words) == 1}
     sections.append("Commands:\n" + _listed(single, width))
     for group, what in GROUPS.items():
         sections.append(f"{group.capitalize()} ({what}):\n" + _listed(members(group), width))
     sections.append("Topics (guestctl help TOPIC):\n" + columns(TOPICS.items(), width))
-    options = (("-h, --help", "show this"), ("--version", "show the version"))
+    options = (("-h, --help", "show this help"), ("--version", "show the version"))
     sections.append("Options:\n" + columns(options, width))
     examples = (
         "guestctl demo",
@@ -42,20 +42,20 @@ def program(width: int | None) -> str:
         'guestctl -p staging send "Where is my parcel?" --wait',
     )
     sections.append("Examples:\n" + "".join(f"  {line}\n" for line in examples))
-    return "\n".join([*sections, _TAIL])
+    return "\n".join([*sections, sentences(_TAIL, width)])
 
 
 def group(name: str, width: int | None) -> str:
-    """What `guestctl GROUP --help` prints."""
+    """Return the text of `guestctl GROUP --help`."""
     return (
-        f"Usage: guestctl {name} COMMAND [OPTIONS] [ARGS]\n\n  {GROUPS[name].capitalize()}.\n\n"
+        f"Usage: guestctl {name} COMMAND [OPTIONS] [ARGS]\n\n  Manage {GROUPS[name]}.\n\n"
         f"Commands:\n{_listed(members(name), width)}\n"
-        f"`guestctl {name} COMMAND --help` shows a command's options and two examples.\n"
+        + sentences(f"`guestctl {name} COMMAND --help` shows a command's options and two examples.", width)
     )
 
 
 def command(context: typer.Context, about: str, examples: Sequence[str], common: str, width: int | None) -> str:
-    """What `guestctl COMMAND --help` prints. Options of the panel `common` come last."""
+    """Return the text of `guestctl COMMAND --help`. Options of the panel `common` come last."""
     text = [f"Usage: {usage(context)}\n\n{paragraphs(about, width)}"]
     text += [f"{title}:\n{columns(rows, width)}" for title, rows in sections(context, common).items() if rows]
     text.append("Examples:\n" + "".join(f"  {example}\n" for example in examples))
@@ -63,11 +63,12 @@ def command(context: typer.Context, about: str, examples: Sequence[str], common:
 
 
 def usage(context: typer.Context) -> str:
+    """Return the usage line of a command."""
     return " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
 
 
 def sections(context: typer.Context, common: str) -> dict[str, list[tuple[str, str]]]:
-    """A command's parameters, name and description, under their titles."""
+    """Return the name and the description of a command's parameters, by section title."""
     own: list[tuple[str, str]] = []
     shared: list[tuple[str, str]] = []
     arguments: list[tuple[str, str]] = []
@@ -81,19 +82,18 @@ def sections(context: typer.Context, common: str) -> dict[str, list[tuple[str, s
             shared.append(row)
         else:
             own.append(row)
-    return {"Arguments": arguments, "Options": own, "Options of every command": shared}
+    return {"Arguments": arguments, "Options": own, "Common options": shared}
 
 
 def columns(rows: Iterable[tuple[str, str]], width: int | None) -> str:
-    """Name and description side by side, the description folded; a long name has its own line."""
-    from textwrap import wrap
+    """Return names and descriptions in two columns. Descriptions are wrapped; a long name has its own line."""
 
     rows = list(rows)
     left = min(_WIDEST_NAME, max((len(name) for name, _ in rows), default=0)) + 4
     room = max(24, min(width or _WIDEST_PAGE, _WIDEST_PAGE) - left)
     text = ""
     for name, what in rows:
-        lines = wrap(what, room) or [""]
+        lines = _wrapped(what, room) or [""]
         if len(name) > left - 4:
             text += f"  {name}\n"
             name = ""
@@ -107,27 +107,47 @@ def _listed(entries: Mapping[tuple[str, ...], CommandEntry], width: int | None) 
 
 
 def paragraphs(text: str, width: int | None) -> str:
-    """Text folded and set in; an empty line begins a paragraph."""
-    from textwrap import fill
-
-    room = max(30, min(width or _WIDEST_PAGE, _WIDEST_PAGE))
-    parts = (" ".join(part.split()) for part in text.split("\n\n"))
-    return "\n\n".join(fill(part, room, initial_indent="  ", subsequent_indent="  ") for part in parts if part) + "\n"
+    """Return text wrapped and indented. An empty line starts a paragraph."""
+    room = _room(width)
+    return "\n\n".join("\n".join(_wrapped(part, room, "  ")) for part in text.split("\n\n") if part.strip()) + "\n"
 
 
-#: What to type next: before there is a profile, and with one.
+def sentences(text: str, width: int | None) -> str:
+    """Return text wrapped and not indented."""
+    return "\n".join(_wrapped(text, _room(width))) + "\n"
+
+
+def _room(width: int | None) -> int:
+    return max(30, min(width or _WIDEST_PAGE, _WIDEST_PAGE))
+
+
+def _wrapped(text: str, room: int, indent: str = "") -> list[str]:
+    """Return the lines of a text, broken at spaces only: an option or a path stays in one piece."""
+    from textwrap import wrap
+
+    return wrap(
+        " ".join(text.split()),
+        room,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+#: The next commands to try, without and with a profile.
 _FIRST = (
-    ("guestctl demo", "a tour that really runs; no account, no network"),
-    ("guestctl sandbox serve", "keep a service running to try things on (-p sandbox)"),
-    ("guestctl profile add NAME --region REGION --deployment-id ID", "talk to your own deployment"),
+    ("guestctl demo", "run a short tour, without account or network"),
+    ("guestctl sandbox serve", "run a local service to experiment with (-p sandbox)"),
+    ("guestctl profile add NAME --region REGION --deployment-id ID", "connect to your own deployment"),
 )
 _THEN = (
-    ("guestctl ask TEXT", "say it, and print the reply"),
-    ("guestctl chat", "a conversation in this terminal"),
-    ("guestctl doctor", "is everything between here and a conversation in order"),
+    ("guestctl ask TEXT", "send a question and print the reply"),
+    ("guestctl chat", "chat in this terminal"),
+    ("guestctl doctor", "check everything that a conversation needs"),
 )
 
 
 def next_commands(*, profile: bool = False) -> str:
-    """What a bare `guestctl` proposes."""
+    """Return the commands that `guestctl` without arguments suggests."""
     return "Next:\n" + columns(_THEN if profile else _FIRST, None) + "\n`guestctl --help` lists every command.\n"

@@ -1,7 +1,7 @@
-"""What one command may reach: each thing made when it is first used, all closed together.
+"""What a command works with: its profile, state, trace and client, each created at its first use.
 
-Knows: how options, environment, profile, state, trace and client are put together. Must not know:
-what the command does with them. Handed in: streams, environment, directory, clock.
+Knows: how these are built from options and environment. Must not know: what the command does with them. Handed in:
+the streams, the environment, the directory and the clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Environment:
-    """The process's surroundings."""
+    """The process's streams, environment variables, directory and clock."""
 
     stdin: TextIO = field(default_factory=lambda: sys.stdin or io.StringIO())  # None: the descriptor was closed
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
@@ -44,36 +44,40 @@ class Environment:
     timings: Timings | None = None
 
     def read(self) -> str:
-        """All of stdin as text. Raises UsageError when it is not UTF-8."""
+        """Return all of stdin as text. Raises UsageError if it is not UTF-8."""
         return "".join(self.lines())
 
     def lines(self) -> Iterator[str]:
-        """The lines of stdin as they come, line ends included, without the mark that some editors begin a
-        file with. Raises UsageError when one is not UTF-8."""
+        """Yield the lines of stdin as they arrive, with their line ends but without a byte order mark.
+
+        Raises UsageError if a line is not UTF-8.
+        """
         raw = getattr(self.stdin, "buffer", None)
         for number, line in enumerate(self.stdin if raw is None else raw, 1):
             try:
                 text = line if isinstance(line, str) else line.decode("utf-8")
             except UnicodeDecodeError:
-                raise UsageError(f"stdin, line {number}: not UTF-8", hint="Convert it first: iconv -t utf-8.") from None
+                raise UsageError(
+                    f"stdin, line {number}: not UTF-8", hint="convert the text first: iconv -t utf-8"
+                ) from None
             yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _here() -> Path:
     try:
         return Path.cwd()
-    except OSError:  # it was removed under us
+    except OSError:  # the directory was removed
         return Path()
 
 
 class Invocation:
-    """One command being run."""
+    """One run of a command."""
 
     def __init__(self, options: Common, world: Environment, out: Output) -> None:
         self.options = options
         self.world = world
         self.out = out
-        #: The profile asked for: -p, or a command's own argument.
+        #: The requested profile: -p, or the command's own argument.
         self.chosen_profile = options.profile
         self._stack = ExitStack()
 
@@ -82,11 +86,12 @@ class Invocation:
         return self.world.clock
 
     def now(self) -> str:
+        """Return the current time in RFC 3339."""
         return rfc3339(self.clock.now())
 
     @cached_property
     def watcher(self) -> Watcher | None:
-        """Whoever watches the exchange: the trace file, -v, or both. None when nobody does."""
+        """The observer of requests and frames for --trace and -v, None without either."""
         if self.options.trace is None and not self.out.verbose:
             return None
         from guestctl.transport.trace import TraceFile, Watcher
@@ -95,12 +100,12 @@ class Invocation:
         return Watcher(self.clock, self.redactor, file, self.out.detail if self.out.verbose else None)
 
     def watch(self) -> None:
-        """Begin the trace now: the file is there even when nothing is exchanged."""
+        """Start the trace now, so that the file exists even if nothing is sent."""
         _ = self.watcher
 
     @cached_property
     def redactor(self) -> Redactor:
-        """Knows every secret this command has met."""
+        """The redactor, which knows every secret that this command has seen."""
         from guestctl.core.redact import Redactor
 
         redactor = Redactor()
@@ -109,20 +114,20 @@ class Invocation:
 
     @cached_property
     def state(self) -> State:
-        """The state database, or one in memory with --no-state."""
+        """The state database; with --no-state, one in memory."""
         from guestctl.storage.state import State
 
         directory = None if self.options.no_state else State.directory(self.world.environ)
         return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.say))
 
     def running_sandbox(self) -> Mapping[str, Json] | None:
-        """The sandbox `serve` started last, as it registered itself."""
+        """Return the registration of the sandbox that was started last, None without one."""
         found = self.state.sandbox()
         return found if isinstance(found, Mapping) else None
 
     @cached_property
     def resolved(self) -> Resolved:
-        """The profile as it takes effect, with where each value came from."""
+        """The effective profile, with the origin of each value."""
         from guestctl.config import profiles
 
         found = profiles.resolve(
@@ -140,8 +145,10 @@ class Invocation:
 
     @property
     def session_name(self) -> str | None:
-        """The session asked for: -s, else GUESTCTL_SESSION; None: the current one. Raises UsageError for what
-        cannot be a session's name; a variable that is empty is none."""
+        """The requested session: -s, or GUESTCTL_SESSION if it is not empty. None means the current session.
+
+        Raises UsageError for an invalid name.
+        """
         from guestctl.cli.options import session_name
 
         if self.options.session is not None:
@@ -167,7 +174,7 @@ class Invocation:
             timings=self.world.timings,
         )
         if self.watcher is not None:
-            # Elsewhere it is soon enough when there is something to mask: a thousand stored sessions take time.
+            # Without a watcher the secrets are added when there is text to mask; reading a thousand sessions is slow.
             self._learn_from(client)
         self.out.markdown = cache(lambda: client.deployment().markdown)
         return self._stack.enter_context(client)
@@ -177,25 +184,26 @@ class Invocation:
             self.redactor.add(secret)
 
     def learn(self) -> None:
-        """The client's secrets are masked from now on, those included that it has only just been given."""
+        """Add the client's secrets to the redactor, including those it received during this command."""
         client = self.__dict__.get("client")
         if client is not None:
-            with suppress(Failure):  # it may be the state that is broken
+            with suppress(Failure):  # the state itself may be broken
                 self._learn_from(client)
 
     def masked(self, text: str) -> str:
-        """The service's words without any secret of ours."""
+        """Return a text of the service with the guest's secrets masked."""
         self.learn()
         return self.redactor.text(text)
 
     def confirmed(self, question: str, yes: bool) -> None:
-        """Go on only with a yes. Raises UsageError without one; off a terminal only `--yes` will do."""
+        """Ask for confirmation. Raises UsageError without it. Without a terminal, only `--yes` confirms."""
         if yes:
             return
         if not (self.out.terminal.stdin and self.out.terminal.stderr):
-            raise UsageError(f"{question} Off a terminal this needs --yes", hint="Repeat the command with --yes.")
+            raise UsageError(f"this needs --yes without a terminal: {question}", hint="repeat the command with --yes")
         if not self.out.ask(question, self.world.stdin):
-            raise UsageError("not confirmed, nothing was done", hint="Answer y, or give --yes.")
+            raise UsageError("not confirmed, so nothing was changed", hint="answer y, or add --yes")
 
     def close(self) -> None:
+        """Close everything that was opened."""
         self._stack.close()

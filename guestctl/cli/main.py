@@ -1,7 +1,7 @@
-"""The one boundary: argv in, exit code out.
+"""The entry point: arguments in, exit code out.
 
-Knows: which command argv names, how Typer is asked to parse it, and what each way of ending means
-for the exit code and stderr. Must not know: what any command does.
+Knows: how the command is found, how Typer parses its arguments, and which exit code and which error each outcome has.
+Must not know: what a command does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str], world: Environment | None = None) -> int:
-    """Run one command and return its exit code, whatever happens."""
+    """Run one command and return its exit code. Never raises."""
     return _Run(argv, world or Environment()).code()
 
 
 class _Run:
-    """One run: what is known so far decides how a failure is told."""
+    """One run. What has been parsed so far decides how a failure is printed."""
 
     def __init__(self, argv: Sequence[str], world: Environment) -> None:
         self.world = world
@@ -38,8 +38,8 @@ class _Run:
         self.debug = "--debug" in self.parsed.rest
         self.invocation: Invocation | None = None
         self.signals = Signals(lambda: self.out.interrupted(), lambda: self.out.paging)
-        # Until the options are parsed: an error in them is told in the format they ask for.
-        self.out = self._output(_glimpsed(argv) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
+        # Until the options are parsed, so that an error in them has the format that they ask for.
+        self.out = self._output(_requested_mode(argv) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
 
     def code(self) -> int:
         try:
@@ -56,7 +56,7 @@ class _Run:
                     if self.invocation is not None:
                         self.invocation.close()
         except Failure as failure:
-            return self._told(failure)
+            return self._report(failure)
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
         except Terminated:
@@ -64,8 +64,8 @@ class _Run:
         except ClosedPipe:
             return Exit.BROKEN_PIPE
         except Exception as error:
-            # Python turns what a signal raises into something else where it makes classes.
-            return self.signals.exit or self._told(bug(error))
+            # While Python creates a class, it replaces an exception from a signal handler with another one.
+            return self.signals.exit or self._report(bug(error))
 
     def _go(self) -> int | None:
         words, rest, unknown, topic = self.parsed
@@ -104,7 +104,7 @@ class _Run:
         self.debug = options.debug
         mode = options.output or self.world.environ.get("GUESTCTL_OUTPUT") or "auto"
         if mode not in MODES:
-            raise UsageError(f"output {mode!r}: it is one of {', '.join(MODES)}")
+            raise UsageError(f'no output mode "{mode}"', hint=f"available modes: {', '.join(MODES)}")
         self.out = self._output(mode, options)
         self.invocation = Invocation(options, self.world, self.out)
         if options.trace is not None:
@@ -125,28 +125,28 @@ class _Run:
         )
 
     def _json_errors(self, mode: Mode) -> bool:
-        """Errors are JSON where the data is."""
+        """Return whether errors are JSON, which they are where the data is."""
         by_itself = mode == "auto" and not self.terminal.stdout and self.entry is not None and self.entry.data
         return mode in {"json", "jsonl"} or by_itself
 
     def _greet(self) -> None:
-        """A bare `guestctl` at a terminal: where things stand, and what can be done next."""
+        """Print the current profile and session, and the next commands, for `guestctl` without arguments."""
         from guestctl.config.profiles import locate
 
         path, _ = locate(None, self.world.environ, self.world.cwd)
         if not path.exists() and not self.world.environ.get("GUESTCTL_PROFILE"):
             self.out.verbatim(help_text.next_commands())
             return
-        from guestctl.cli.commands.about import standing
+        from guestctl.cli.commands.about import overview
         from guestctl.cli.options import Common
 
         self.invocation = Invocation(Common(), self.world, self.out)
-        standing(self.invocation)
+        overview(self.invocation)
 
-    def _told(self, failure: Failure) -> int:
-        """Tell one failure and return its exit code."""
+    def _report(self, failure: Failure) -> int:
+        """Print one failure and return its exit code."""
         if self.entry is not None and failure.hint == NEXT_STEPS["usage"]:
-            failure.hint = _its_help(self.parsed.words)
+            failure.hint = _help_hint(self.parsed.words)
         if self.debug:
             self._traceback(failure)
         if self.invocation is not None:
@@ -167,7 +167,7 @@ class _Run:
 
 
 def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | None) -> tuple[Common, dict[str, Any]]:
-    """Let Typer read the words. Raises UsageError for what it refuses, HelpWanted for `--help`."""
+    """Let Typer parse the arguments. Raises UsageError if they are wrong, HelpWanted for `--help`."""
     import typer
     from typer.main import get_command
 
@@ -179,18 +179,18 @@ def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | Non
     try:
         parsed = built.main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
     except refused as error:
-        said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        hint = _its_help(words)
-        if said.startswith("No such option") and any(parameter.nargs == -1 for parameter in built.params):
-            hint += " Text that begins with a dash goes behind `--`."
-        raise UsageError(said[:1].lower() + said[1:], hint=hint) from None
-    if isinstance(parsed, int):  # Typer's way of saying that Ctrl-C came
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        hint = _help_hint(words)
+        if message.startswith("No such option") and any(parameter.nargs == -1 for parameter in built.params):
+            hint += "; put `--` before text that starts with a dash"
+        raise UsageError(message[:1].lower() + message[1:], hint=hint) from None
+    if isinstance(parsed, int):  # Typer returns a number after Ctrl-C
         raise KeyboardInterrupt
     return parsed  # type: ignore[no-any-return]
 
 
-def _its_help(words: tuple[str, ...]) -> str:
-    return f"`guestctl {' '.join(words)} --help` shows its options and two examples."
+def _help_hint(words: tuple[str, ...]) -> str:
+    return f"`guestctl {' '.join(words)} --help` shows its options and two examples"
 
 
 def _asks_for_help(rest: Sequence[str]) -> bool:
@@ -198,23 +198,23 @@ def _asks_for_help(rest: Sequence[str]) -> bool:
 
 
 def _incomplete(rest: Sequence[str]) -> UsageError:
-    """Options, and no command behind them; the last may have taken the command's name for its value."""
+    """Return the error for options without a command. The last may have taken the command as its value."""
     if registry.LEADING.get(rest[-1]):
-        return UsageError(f"{rest[-1]} needs a value, and a command behind it")
-    return UsageError(f"no command behind {' '.join(rest)}")
+        return UsageError(f"{rest[-1]} needs a value, and a command after it")
+    return UsageError(f"no command after {' '.join(rest)}")
 
 
 def _unknown(words: tuple[str, ...], unknown: str) -> UsageError:
     nearest = registry.suggestion(words, unknown)
     what = "option" if unknown.startswith("-") else "command"
-    said = f"no such {what}: {' '.join((*words, unknown)) if what == 'command' else unknown}"
+    message = f"no such {what}: {' '.join((*words, unknown)) if what == 'command' else unknown}"
     group = f"{words[0]} " if words else ""
-    hint = f"Did you mean `{nearest}`?" if nearest else f"`guestctl {group}--help` lists what there is."
-    return UsageError(said, hint=hint)
+    hint = f"did you mean `{nearest}`?" if nearest else f"`guestctl {group}--help` lists the commands"
+    return UsageError(message, hint=hint)
 
 
-def _glimpsed(rest: Sequence[str]) -> str | None:
-    """The output mode among words that are not parsed yet."""
+def _requested_mode(rest: Sequence[str]) -> str | None:
+    """Return the output mode in arguments that are not parsed yet."""
     found = None
     for at, word in enumerate(rest):
         if word == "--":

@@ -1,8 +1,7 @@
-"""What every command accepts, how a command is declared, and how values are read from words.
+"""The common options, the declaration of a command, and the parsing of values.
 
-Knows: Typer's annotations and the common options of contract.md §2. Must not know: what any
-command does. `command` turns a function into a `Leaf`: its own parameters plus the common ones;
-Typer only parses, the function runs afterwards, inside our own boundary.
+Knows: Typer's annotations and the common options (contract.md §2). Must not know: what a command does. `command` turns
+a function into a `Leaf`: its own parameters and the common ones. Typer only parses; `main` runs the function.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ DEFAULT_TIMEOUT = 30.0
 
 _LONGEST_NAME = 100
 
-#: What a command needs of a profile: nothing, its values, or its values and a stored session.
+#: What a command needs: nothing, a profile, or a profile and a stored session.
 Needs: TypeAlias = Literal["nothing", "profile", "session"]
 
 
 @immutable
 class Completes:
-    """In the annotation of an argument: what may stand there, for shell completion."""
+    """An annotation of an argument: the kind of name that shell completion offers for it."""
 
     what: Literal["session", "profile", "record", "fault", "shell"]
 
 
 @immutable
 class Common:
-    """The common options as given. `overrides`: profile key -> value from an option."""
+    """The values of the common options. `overrides`: profile key -> value of its option."""
 
     profile: str | None = None
     session: str | None = None
@@ -54,12 +53,12 @@ class Common:
 
 
 class HelpWanted(Exception):
-    """`--help` was among the words; carries the text."""
+    """Raised for `--help`; carries the help text."""
 
 
 @immutable
 class Leaf:
-    """One command: the function, and what belongs to its help."""
+    """One command: its function and the texts of its help."""
 
     function: Callable[..., int | None]
     about: str
@@ -69,13 +68,13 @@ class Leaf:
 
     @property
     def completes(self) -> Completes | None:
-        """What its argument may be, where it says so."""
+        """The kind of name that its argument takes, None if there is none."""
         parameters = inspect.signature(self.function, eval_str=True).parameters.values()
-        said = (one for parameter in parameters for one in getattr(parameter.annotation, "__metadata__", ()))
-        return next((one for one in said if isinstance(one, Completes)), None)
+        metadata = (one for parameter in parameters for one in getattr(parameter.annotation, "__metadata__", ()))
+        return next((one for one in metadata if isinstance(one, Completes)), None)
 
     def callback(self, width: int | None) -> Callable[..., tuple[Common, dict[str, Any]]]:
-        """What Typer fills in: it returns the common options and the function's own arguments."""
+        """Return the function that Typer calls: it returns the common options and the command's own arguments."""
         own = inspect.signature(self.function, eval_str=True)
         parameters = list(own.parameters.values())[1:]
         shared = [*_common(self.needs, self.timeout), self._help(width)]
@@ -112,16 +111,20 @@ class Leaf:
 
                 raise HelpWanted(rendered(context, self.about, self.examples, PANEL, width))
 
-        # Eager, so that `--help` wins over whatever else is wrong with the words.
-        option = typer.Option("-h", "--help", is_eager=True, callback=show, help="show this", rich_help_panel=PANEL)
+        # Eager, so that `--help` works even if other arguments are wrong.
+        option = typer.Option(
+            "-h", "--help", is_eager=True, callback=show, help="show this help", rich_help_panel=PANEL
+        )
         return _parameter("help_", Annotated[bool, option], False)
 
 
 def command(
     *examples: str, needs: Needs = "session", timeout: float | None = DEFAULT_TIMEOUT
 ) -> Callable[[Callable[..., int | None]], Leaf]:
-    """Declare a command. The function gets an `Invocation` first and may return an exit code of its
-    own; its docstring is its help."""
+    """Declare a command.
+
+    The function's first argument is the `Invocation`, and its docstring is the help. It may return an exit code.
+    """
 
     def declared(function: Callable[..., int | None]) -> Leaf:
         return Leaf(function, inspect.cleandoc(function.__doc__ or ""), examples, needs, timeout)
@@ -142,44 +145,71 @@ def _option(kind: Any, *names: str, help: str, metavar: str | None = None, count
 
 #: Profile keys that have an option, with its name and help.
 _OVERRIDES: dict[str, tuple[str, str, str]] = {
-    "api": ("--api", "NAME", "API family, instead of the profile's"),
-    "region": ("--region", "NAME", "region or domain, instead of the profile's"),
-    "deployment_id": ("--deployment-id", "ID", "deployment, instead of the profile's"),
-    "origin": ("--origin", "URL", "Origin to send, instead of the profile's"),
-    "base_url": ("--base-url", "URL", "REST address, instead of the region's"),
-    "socket_url": ("--socket-url", "URL", "socket address, instead of the region's"),
-    "config_url": ("--config-url", "URL", "configuration address, instead of the region's"),
+    "api": ("--api", "NAME", "API (default: the profile's)"),
+    "region": ("--region", "NAME", "region or domain (default: the profile's)"),
+    "deployment_id": ("--deployment-id", "ID", "deployment id (default: the profile's)"),
+    "origin": ("--origin", "URL", "Origin header to send (default: the profile's)"),
+    "base_url": ("--base-url", "URL", "REST address (default: the profile's or the region's)"),
+    "socket_url": ("--socket-url", "URL", "socket address (default: the profile's or the region's)"),
+    "config_url": ("--config-url", "URL", "configuration address (default: the profile's or the region's)"),
 }
 
 
 def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
     text = str | None
-    times = f"seconds, 500ms or 2m (default {'none' if timeout is None else f'{timeout:g}'})"
+    times = f"time limit: seconds, 500ms or 2m (default: {'none' if timeout is None else f'{timeout:g}'})"
     found = [
         _parameter(
             "output",
-            _option(text, "-o", "--output", metavar="MODE", help="auto, table, json, jsonl or yaml [GUESTCTL_OUTPUT]"),
+            _option(
+                text,
+                "-o",
+                "--output",
+                metavar="MODE",
+                help="auto, table, json, jsonl or yaml (default: auto) [GUESTCTL_OUTPUT]",
+            ),
             None,
         ),
         _parameter("timeout", _option(text, "--timeout", metavar="TIME", help=times), None),
         _parameter(
-            "profile", _option(text, "-p", "--profile", metavar="NAME", help="profile [GUESTCTL_PROFILE]"), None
+            "profile", _option(text, "-p", "--profile", metavar="NAME", help="profile to use [GUESTCTL_PROFILE]"), None
         ),
         _parameter(
             "profiles", _option(text, "--profiles", metavar="FILE", help="profile file [GUESTCTL_PROFILES]"), None
         ),
-        _parameter("verbose", _option(int, "-v", "--verbose", count=True, help="requests; twice: frames too"), 0),
-        _parameter("quiet", _option(bool, "-q", "--quiet", help="only data and errors"), False),
         _parameter(
-            "trace", _option(Path | None, "--trace", metavar="FILE", help="write the exchange, secrets masked"), None
+            "verbose",
+            _option(int, "-v", "--verbose", count=True, help="print requests on stderr; twice: frames too"),
+            0,
         ),
-        _parameter("traceparent", _option(text, "--traceparent", metavar="CONTEXT", help="W3C trace context"), None),
-        _parameter("no_state", _option(bool, "--no-state", help="remember nothing, read nothing remembered"), False),
-        _parameter("debug", _option(bool, "--debug", help="tracebacks, without values"), False),
+        _parameter("quiet", _option(bool, "-q", "--quiet", help="print only data and errors"), False),
+        _parameter(
+            "trace",
+            _option(
+                Path | None, "--trace", metavar="FILE", help="write requests and frames to FILE, with secrets masked"
+            ),
+            None,
+        ),
+        _parameter(
+            "traceparent", _option(text, "--traceparent", metavar="CONTEXT", help="W3C trace context to send"), None
+        ),
+        _parameter("no_state", _option(bool, "--no-state", help="neither read nor store sessions"), False),
+        _parameter("debug", _option(bool, "--debug", help="print tracebacks, without values"), False),
     ]
     if needs == "session":
         found.insert(
-            3, _parameter("session", _option(text, "-s", "--session", metavar="NAME", help="stored session"), None)
+            3,
+            _parameter(
+                "session",
+                _option(
+                    text,
+                    "-s",
+                    "--session",
+                    metavar="NAME",
+                    help="stored session (default: the current one) [GUESTCTL_SESSION]",
+                ),
+                None,
+            ),
         )
     if needs != "nothing":
         found += [
@@ -189,7 +219,7 @@ def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
     return found
 
 
-# --- reading words ---
+# --- parsing values ---
 
 
 def duration(option: str, text: str, *, zero: bool = True) -> float:
@@ -199,40 +229,45 @@ def duration(option: str, text: str, *, zero: bool = True) -> float:
     except ValueError:
         seconds = -1.0
     if not (0 < seconds < 1e9 or (zero and seconds == 0)):
-        raise UsageError(f"{option} {text!r}: not a duration; give seconds, 500ms or 2m")
+        raise UsageError(f'{option}: "{text}" is not a duration', hint="give seconds, or a unit: 30, 500ms, 2m or 1.5h")
     return seconds
 
 
 def session_name(option: str, name: str) -> str:
-    """A name that a session can have. Raises UsageError naming the option, or the variable."""
+    """Return the name of a session. Raises UsageError that names the option or the variable."""
     if not name.strip() or name.startswith("-") or not name.isprintable() or len(name) > _LONGEST_NAME:
-        raise UsageError(f"{option} {name!r}: a session's name is printable, short and does not begin with a dash")
+        raise UsageError(
+            f'{option}: "{name}" is not a session name',
+            hint=f"use 1 to {_LONGEST_NAME} printable characters that do not start with a dash",
+        )
     return name
 
 
 def pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
-    """`k=v` words as a mapping. Raises UsageError naming the option and the word."""
+    """Return `KEY=VALUE` words as a mapping. Raises UsageError that names the option and the word."""
     found: dict[str, str] = {}
     for word in given or ():
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UsageError(f"{option} {word!r}: expected KEY=VALUE")
+            raise UsageError(f'{option}: expected KEY=VALUE, found "{word}"')
         found[key] = value
     return found
 
 
 def pattern(option: str, text: str | None) -> Any:
-    """A compiled regular expression, or None. Raises UsageError saying where it is wrong."""
+    """Return the compiled regular expression, None for None. Raises UsageError that names the error."""
     import re
 
     try:
         return None if text is None else re.compile(text)
     except re.error as error:
-        raise UsageError(f"{option} {text!r}: not a regular expression: {error}") from error
+        raise UsageError(f'{option}: "{text}" is not a regular expression: {error}') from error
 
 
 def _check_traceparent(text: str) -> None:
     from guestctl.core.wire import is_trace_context
 
     if not is_trace_context(text):
-        raise UsageError(f"--traceparent {text!r}: expected 00-<32 hex>-<16 hex>-<2 hex> (W3C Trace Context)")
+        raise UsageError(
+            f'--traceparent: "{text}" is not a W3C trace context', hint="expected 00-<32 hex>-<16 hex>-<2 hex>"
+        )

@@ -1,7 +1,7 @@
-"""Every command: its words, where it lives, one line of help. The only list of commands.
+"""The list of commands: the name, the module and the one-line summary of each.
 
-Knows: names. Must not import: any command, Typer, or anything of ours; `--help` is rendered from
-here alone and argv decides which one command is built.
+Knows: names. Must not import: any command or Typer. `guestctl --help` is rendered from this list alone, and only the
+command in the arguments is imported, which keeps the start-up fast.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 
 class CommandEntry(NamedTuple):
-    """Where a command lives (module under `guestctl.cli` and attribute), and what it does in one line.
+    """The location of a command (module below `guestctl.cli`, and attribute) and its summary.
 
-    `data`: in a pipe its stdout is JSON, so its errors are too.
+    `data`: outside a terminal the command prints JSON, and so do its errors.
     """
 
     target: str
@@ -25,62 +25,56 @@ class CommandEntry(NamedTuple):
 GROUPS: dict[str, str] = {
     "session": "stored guest sessions",
     "token": "the session's token",
-    "guest": "the guest's own profile at the service",
-    "profile": "the YAML profile store",
-    "sandbox": "the embedded service",
+    "guest": "the guest's profile at the service",
+    "profile": "profiles in the YAML file",
+    "sandbox": "the built-in local service",
 }
 
 COMMANDS: dict[tuple[str, ...], CommandEntry] = {
-    ("ask",): CommandEntry("commands.send_ask:ask", "send a question and print only the reply", data=False),
-    ("send",): CommandEntry("commands.send_ask:send", "send one message; done when the service has accepted it"),
-    ("listen",): CommandEntry("commands.listen_history:listen", "live messages and events, one line each"),
-    ("history",): CommandEntry("commands.listen_history:history", "the conversation so far, in order"),
-    ("resume",): CommandEntry(
-        "commands.listen_history:resume", "re-attach to the stored session and say what was missed"
-    ),
-    ("chat",): CommandEntry("chat.prompt:chat", "an interactive conversation in the terminal", data=False),
-    ("session", "create"): CommandEntry("commands.session:create", "open a guest session and store it"),
-    ("session", "sign-in"): CommandEntry("commands.session:sign_in", "sign in the guest of a session (step-up)"),
-    ("session", "sign-out"): CommandEntry(
-        "commands.session:sign_out", "sign the guest out; the session is over with it"
-    ),
-    ("session", "list"): CommandEntry("commands.session:list_", "the stored sessions of the profile"),
-    ("session", "show"): CommandEntry("commands.session:show", "one session in full, with the time left"),
-    ("session", "use"): CommandEntry("commands.session:use", "make a stored session the default one"),
-    ("session", "report"): CommandEntry("commands.session:report", "duration and activity log"),
+    ("ask",): CommandEntry("commands.send_ask:ask", "send a question and print the reply", data=False),
+    ("send",): CommandEntry("commands.send_ask:send", "send one message and wait until the service accepts it"),
+    ("listen",): CommandEntry("commands.listen_history:listen", "print live messages and events, one line each"),
+    ("history",): CommandEntry("commands.listen_history:history", "print the conversation's messages in order"),
+    ("resume",): CommandEntry("commands.listen_history:resume", "attach to the session again, print missed messages"),
+    ("chat",): CommandEntry("chat.prompt:chat", "chat interactively in the terminal", data=False),
+    ("session", "create"): CommandEntry("commands.session:create", "create a guest session and store it"),
+    ("session", "sign-in"): CommandEntry("commands.session:sign_in", "sign in the guest of an anonymous session"),
+    ("session", "sign-out"): CommandEntry("commands.session:sign_out", "sign the guest out and end the session"),
+    ("session", "list"): CommandEntry("commands.session:list_", "list the stored sessions of the profile"),
+    ("session", "show"): CommandEntry("commands.session:show", "show one session and its remaining time"),
+    ("session", "use"): CommandEntry("commands.session:use", "choose the session that later commands use"),
+    ("session", "report"): CommandEntry("commands.session:report", "show the session's duration and activity"),
     ("session", "end"): CommandEntry("commands.session:end", "end the conversation as the guest"),
-    ("session", "clear"): CommandEntry("commands.session:clear", "clear the conversation"),
-    ("session", "forget"): CommandEntry("commands.session:forget", "delete the local record only"),
-    ("refresh-token",): CommandEntry("commands.token:refresh", "get a new credential for the session"),
-    ("token", "inspect"): CommandEntry("commands.token:inspect", "what the session's token says, unverified"),
-    ("typing",): CommandEntry("commands.guest:typing", "show that the guest is typing"),
-    ("download",): CommandEntry("commands.guest:download", "fetch an attachment", data=True),
+    ("session", "clear"): CommandEntry("commands.session:clear", "clear the conversation and delete its transcript"),
+    ("session", "forget"): CommandEntry("commands.session:forget", "delete the stored session only"),
+    ("refresh-token",): CommandEntry("commands.token:refresh", "renew the session's token"),
+    ("token", "inspect"): CommandEntry("commands.token:inspect", "show the claims of a token, unverified"),
+    ("typing",): CommandEntry("commands.guest:typing", "send a typing indicator"),
+    ("download",): CommandEntry("commands.guest:download", "download an attachment", data=True),
     ("guest", "sync"): CommandEntry("commands.guest:sync", "merge attributes into the guest's profile"),
-    ("profile", "list"): CommandEntry("commands.profile:list_", "the profiles there are"),
-    ("profile", "show"): CommandEntry("commands.profile:show", "each value and where it came from"),
+    ("profile", "list"): CommandEntry("commands.profile:list_", "list the profiles"),
+    ("profile", "show"): CommandEntry("commands.profile:show", "show each value and where it comes from"),
     ("profile", "add"): CommandEntry("commands.profile:add", "add a profile to the file"),
-    ("profile", "use"): CommandEntry("commands.profile:use", "make a profile the default one"),
-    ("profile", "path"): CommandEntry("commands.profile:path", "where the file is, and why there", data=False),
-    ("profile", "check"): CommandEntry("commands.profile:check", "is the file in order"),
-    ("check",): CommandEntry("commands.check:check", "scripted conversations with expectations, for CI", data=False),
-    ("replay",): CommandEntry("commands.replay:replay", "serve a recorded exchange back as a sandbox", data=False),
-    ("doctor",): CommandEntry("commands.doctor:doctor", "what is wrong between here and a conversation, line by line"),
-    ("explain",): CommandEntry("commands.explain:explain", "what a status, close code, failure or message means"),
-    ("apis",): CommandEntry("commands.about:apis", "the API families and what each can do"),
-    ("schema",): CommandEntry("commands.about:schema", "JSON Schema of the records"),
-    ("sandbox", "serve"): CommandEntry("commands.sandbox:serve", "run the embedded service", data=False),
-    ("sandbox", "exec"): CommandEntry("commands.sandbox:exec_", "run a command against a fresh one", data=False),
-    ("sandbox", "push"): CommandEntry("commands.sandbox:push", "let the agent say something"),
-    ("sandbox", "fault"): CommandEntry("commands.sandbox:fault", "make it misbehave on purpose"),
-    ("sandbox", "sessions"): CommandEntry("commands.sandbox:sessions", "what it has seen"),
-    ("sandbox", "disconnect"): CommandEntry("commands.sandbox:disconnect", "let the agent end the conversation"),
-    ("sandbox", "expire"): CommandEntry("commands.sandbox:expire", "let sessions or tokens expire"),
-    ("demo",): CommandEntry("commands.demo:demo", "a tour that really runs, without account or network", data=False),
-    ("completion",): CommandEntry(
-        "commands.completion:completion", "shell completion script: bash, zsh or fish", data=False
-    ),
+    ("profile", "use"): CommandEntry("commands.profile:use", "make a profile the default"),
+    ("profile", "path"): CommandEntry("commands.profile:path", "print the path of the file", data=False),
+    ("profile", "check"): CommandEntry("commands.profile:check", "check the file for errors"),
+    ("check",): CommandEntry("commands.check:check", "run scripted conversation tests", data=False),
+    ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
+    ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs"),
+    ("explain",): CommandEntry("commands.explain:explain", "explain a status, close code, failure or message"),
+    ("apis",): CommandEntry("commands.about:apis", "list the APIs and what each can do"),
+    ("schema",): CommandEntry("commands.about:schema", "print the JSON Schema of the records"),
+    ("sandbox", "serve"): CommandEntry("commands.sandbox:serve", "run a sandbox until Ctrl-C", data=False),
+    ("sandbox", "exec"): CommandEntry("commands.sandbox:exec_", "run a command against a new sandbox", data=False),
+    ("sandbox", "push"): CommandEntry("commands.sandbox:push", "send a message from the agent"),
+    ("sandbox", "fault"): CommandEntry("commands.sandbox:fault", "inject faults"),
+    ("sandbox", "sessions"): CommandEntry("commands.sandbox:sessions", "list the sandbox's sessions"),
+    ("sandbox", "disconnect"): CommandEntry("commands.sandbox:disconnect", "end the conversation as the agent"),
+    ("sandbox", "expire"): CommandEntry("commands.sandbox:expire", "expire sessions or their tokens"),
+    ("demo",): CommandEntry("commands.demo:demo", "run a short tour, without account or network", data=False),
+    ("completion",): CommandEntry("commands.completion:completion", "print a shell completion script", data=False),
     ("__complete",): CommandEntry(
-        "commands.completion:complete", "candidates for the word being typed", data=False, hidden=True
+        "commands.completion:complete", "list completion candidates", data=False, hidden=True
     ),
 }
 
@@ -88,14 +82,14 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
 TOPICS: dict[str, str] = {
     "bots": "scripts for the sandbox's bot",
     "checks": "scripts for `guestctl check`",
-    "environment": "the variables guestctl reads",
-    "exit-codes": "how a command can end",
-    "faults": "how the sandbox can misbehave",
-    "output": "formats and records",
-    "profiles": "where to talk: the file, its keys, the regions",
+    "environment": "the variables that guestctl reads",
+    "exit-codes": "the exit codes of every command",
+    "faults": "faults that the sandbox can inject",
+    "output": "output modes and records",
+    "profiles": "the profile file, its keys, the regions",
 }
 
-#: Options that may stand before the command's name, and whether each takes a value.
+#: Options that are allowed before the command's name, and whether each takes a value.
 LEADING: dict[str, bool] = {
     "-p": True,
     "--profile": True,
@@ -128,10 +122,10 @@ LEADING: dict[str, bool] = {
 
 
 class Parsed(NamedTuple):
-    """argv split: the command's words as far as they are known, and everything else in order.
+    """The split arguments: the words of the command, and the rest in order.
 
-    `unknown`: the word or option that no command or leading option has; None when all is well.
-    `topic`: what `help` was asked about, when that is no command.
+    `unknown`: the first word or option that is neither a command nor a leading option, None without one.
+    `topic`: the topic after `help`, None without one.
     """
 
     words: tuple[str, ...]
@@ -141,7 +135,7 @@ class Parsed(NamedTuple):
 
 
 def split(argv: Sequence[str]) -> Parsed:
-    """Find the command in argv; options that came before its name move behind it."""
+    """Find the command in the arguments. Options before its name move after it."""
     words: tuple[str, ...] = ()
     leading: list[str] = []
     waiting = list(argv)
@@ -150,7 +144,7 @@ def split(argv: Sequence[str]) -> Parsed:
         if word == "--":
             return Parsed(words, leading, waiting[0] if waiting else None)
         if word.startswith("-") and word != "-":
-            if not _leads(word):
+            if not _is_leading_option(word):
                 return Parsed(words, leading, word)
             leading.append(word)
             if LEADING.get(word) and waiting:
@@ -166,7 +160,7 @@ def split(argv: Sequence[str]) -> Parsed:
     return Parsed(words, leading + waiting)
 
 
-def _leads(word: str) -> bool:
+def _is_leading_option(word: str) -> bool:
     name, equals, _ = word.partition("=")
     if name in LEADING:
         return LEADING[name] or not equals
@@ -174,12 +168,12 @@ def _leads(word: str) -> bool:
 
 
 def members(group: str) -> dict[tuple[str, ...], CommandEntry]:
-    """The commands of one group, in order."""
+    """Return the commands of one group, in order."""
     return {words: entry for words, entry in COMMANDS.items() if words[0] == group and len(words) > 1}
 
 
 def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
-    """What was probably meant by a word or option nobody knows."""
+    """Return the command or option that an unknown word most likely stands for."""
     from guestctl.core.suggestions import nearest
 
     if unknown.startswith("-"):
@@ -187,15 +181,15 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
         return found[0] if found else None
     if words:
         inner = [entry[1] for entry in members(words[0])]
-        found = _begun(unknown, inner) or nearest(unknown, inner)
+        found = _starting_with(unknown, inner) or nearest(unknown, inner)
         return "` or `".join(" ".join((*words, name)) for name in found) or None
     names: dict[str, list[str]] = {group: [group] for group in GROUPS}
     for entry, what in COMMANDS.items():
         if not what.hidden:
             names.setdefault(entry[-1], []).append(" ".join(entry))
     first = {entry[0] for entry, what in COMMANDS.items() if not what.hidden}
-    if unknown not in names and (begun := _begun(unknown, sorted(first))):
-        return "` or `".join(begun)
+    if unknown not in names and (started := _starting_with(unknown, sorted(first))):
+        return "` or `".join(started)
     found = nearest(unknown, names)
     if found:
         return "` or `".join(names[found[0]])
@@ -203,7 +197,7 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
     return f"help {found[0]}" if found else None
 
 
-def _begun(typed: str, names: Sequence[str]) -> list[str]:
-    """The names that begin with what was typed, when they are few."""
+def _starting_with(typed: str, names: Sequence[str]) -> list[str]:
+    """Return the names that start with what was typed, unless there are more than three."""
     found = [name for name in names if name.startswith(typed)]
     return found if len(found) <= 3 else []

@@ -1,89 +1,89 @@
-"""`guestctl help TOPIC`: what belongs to no single command.
+"""The pages of `guestctl help TOPIC`, for what belongs to more than one command.
 
-Knows: how tables kept elsewhere become a page, and the few variables that are in no table. Must
-not know: any command. What a table says is never said again here.
+Knows: how the tables of other modules become a page, and the texts of keys and variables that have no table elsewhere.
+Must not know: any command. No page repeats what a table states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from guestctl.cli.help import columns, paragraphs
+from guestctl.cli.help import columns, paragraphs, sentences
 
-#: Variables of our own that are no profile key.
+#: Variables of guestctl that are not profile keys.
 OURS: dict[str, str] = {
-    "GUESTCTL_PROFILE": "the profile, as -p",
-    "GUESTCTL_PROFILES": "the profile file, as --profiles",
-    "GUESTCTL_SESSION": "the stored session, as -s",
-    "GUESTCTL_OUTPUT": "the output mode, as -o",
-    "GUESTCTL_STATE": "directory of the state database, instead of the user's state directory",
-    "GUESTCTL_PAGER": "a pager for long output on a terminal; none without it",
-    "GUESTCTL_CODE_VERIFIER": "PKCE verifier of a sign-in, as --code-verifier",
-    "GUESTCTL_ID_TOKEN": "id token of a sign-in, as --id-token",
-    "GUESTCTL_SANDBOX_URL": "address of the sandbox that -p sandbox means; set by `sandbox exec`",
-    "GUESTCTL_SANDBOX_ADMIN_KEY": "key for `sandbox push`, `fault` and the like; set by `sandbox exec`",
+    "GUESTCTL_PROFILE": "profile to use, like -p",
+    "GUESTCTL_PROFILES": "profile file, like --profiles",
+    "GUESTCTL_SESSION": "stored session, like -s",
+    "GUESTCTL_OUTPUT": "output mode, like -o",
+    "GUESTCTL_STATE": "directory of the state database (default: the user's state directory)",
+    "GUESTCTL_PAGER": "pager for long output on a terminal (default: none)",
+    "GUESTCTL_CODE_VERIFIER": "PKCE verifier of a sign-in, like --code-verifier",
+    "GUESTCTL_ID_TOKEN": "id token of a sign-in, like --id-token",
+    "GUESTCTL_SANDBOX_URL": "address of the sandbox for -p sandbox; set by `sandbox exec`",
+    "GUESTCTL_SANDBOX_ADMIN_KEY": "key for `sandbox push`, `sandbox fault` and so on; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_CA": "CA file of a sandbox with --tls; set by `sandbox exec`",
 }
-#: Variables that other programs read, too.
+#: Variables that other programs also read.
 COMMON: dict[str, str] = {
-    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY": "proxy for REST and socket alike; never used for loopback",
-    "NO_PROXY": "hosts to reach without it",
-    "SSL_CERT_FILE, REQUESTS_CA_BUNDLE": "certificate authorities; tls.ca of the profile is stronger",
-    "NO_COLOR, FORCE_COLOR, TERM": "colour: never; always; not when `dumb`",
-    "COLUMNS": "how wide the terminal is",
-    "TRACEPARENT": "W3C trace context to send, as --traceparent",
-    "GITHUB_ACTIONS, GITHUB_WORKSPACE": "`check` annotates the failing lines of a script",
-    "XDG_CONFIG_HOME, XDG_STATE_HOME": "on Linux: where the user's profiles and state are",
+    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY": "proxy for requests and sockets; never used for loopback addresses",
+    "NO_PROXY": "hosts to reach without a proxy",
+    "SSL_CERT_FILE, REQUESTS_CA_BUNDLE": "certificate authorities; tls.ca in the profile wins",
+    "NO_COLOR, FORCE_COLOR, TERM": "colour: never; always; not if `dumb`",
+    "COLUMNS": "width of the terminal",
+    "TRACEPARENT": "W3C trace context to send, like --traceparent",
+    "GITHUB_ACTIONS, GITHUB_WORKSPACE": "set in GitHub Actions, where `check` annotates the failed lines of a script",
+    "XDG_CONFIG_HOME, XDG_STATE_HOME": "directories of the user's profiles and state on Linux",
 }
-#: Profile key -> what it says.
+#: Profile key -> its meaning.
 KEYS: dict[str, str] = {
-    "api": "API family (`guestctl apis`)",
+    "api": "API (`guestctl apis`)",
     "region": "AWS name or domain of the region",
-    "base_url": "REST address, instead of the region's; enough alone",
+    "base_url": "REST address, instead of the region's; sufficient without a region",
     "socket_url": "socket address, instead of the region's",
     "config_url": "address of the deployment's configuration",
-    "deployment_id": "the deployment",
-    "origin": "Origin to send, where the deployment restricts its domains",
+    "deployment_id": "id of the deployment",
+    "origin": "Origin header to send, if the deployment restricts its domains",
     "attributes": "custom attributes of every session: a mapping of texts",
     "tls.ca": "PEM file of certificate authorities",
-    "tls.cleartext": "true: http:// and ws:// to other machines, on a test network; only here, never by a variable",
-    "retry.attempts": "tries to reconnect",
-    "retry.base": "first pause between them",
-    "retry.cap": "longest pause",
-    "name": "the guest's name",
-    "email": "the guest's e-mail address",
-    "queue": "queue to ask for",
-    "skill": "skill to ask for",
-    "language": "the guest's language",
-    "environment": "the platform's environment, part of a host name",
-    "org": "the organisation, part of a host name",
-    "aws_region": "AWS region, part of a host name",
+    "tls.cleartext": "true allows http:// and ws:// to other machines, for test networks; no variable sets it",
+    "retry.attempts": "maximum number of attempts to reconnect",
+    "retry.base": "first pause between attempts",
+    "retry.cap": "longest pause between attempts",
+    "name": "name of the guest",
+    "email": "e-mail address of the guest",
+    "queue": "queue to route the conversation to",
+    "skill": "skill to route the conversation by",
+    "language": "language of the guest",
+    "environment": "environment of the platform, part of the host name",
+    "org": "organisation, part of the host name",
+    "aws_region": "AWS region, part of the host name",
     "socket_path": "path of the socket",
-    "refresh_style": "guest-refresh or guest-token",
-    "store_tokens": "database or memory",
+    "refresh_style": "token renewal: guest-refresh or guest-token",
+    "store_tokens": "where tokens are stored: database or memory",
     "journey_context": "journeyContext of the session: a mapping",
-    "application": "the application's name, in the socket's address",
-    "oauth.client_id": "OAuth client",
-    "oauth.client_secret": "its secret; write ${VARIABLE}",
+    "application": "name of the application, part of the socket address",
+    "oauth.client_id": "id of the OAuth client",
+    "oauth.client_secret": "secret of the OAuth client, written as ${VARIABLE}",
 }
 
 
-#: Key of a bot script -> what it does. `sandbox/script.py` reads them.
+#: Key of a bot script -> its meaning. `sandbox/bot/bot_script.py` reads them.
 BOT_KEYS: dict[str, str] = {
-    "name": "the bot's name",
-    "greeting": "an answer to the guest's arrival (on web-messaging only with --auto-start)",
-    "rules": "a list; the first rule that fits answers",
-    "otherwise": "the answer when none fits",
-    "match": "in a rule: a regular expression, found anywhere, in any case",
-    "contains": "in a rule: a text found anywhere, in any case",
-    "equals": "in a rule: the whole text, in any case",
-    "payload": "in a rule: exactly what a button sends",
-    "times": "in a rule: at most so often in one conversation",
-    "after_handover": "in a rule: only after (true) or only before (false) an agent took over",
-    "reply": "one reply: a text, or `text` with the keys below",
-    "replies": "several replies; [] is silence",
-    "delay": "wait before a reply; at the top: before each (30ms)",
-    "typing": "show that the bot is typing first",
+    "name": "name of the bot",
+    "greeting": "answer to a guest who joins (on web-messaging only with --auto-start)",
+    "rules": "list of rules; the first matching rule answers",
+    "otherwise": "answer if no rule matches",
+    "match": "in a rule: a regular expression, found anywhere, ignoring case",
+    "contains": "in a rule: a text, found anywhere, ignoring case",
+    "equals": "in a rule: the whole text, ignoring case",
+    "payload": "in a rule: the exact payload of a button",
+    "times": "in a rule: maximum matches per conversation",
+    "after_handover": "in a rule: match only after (true) or only before (false) an agent took over",
+    "reply": "one reply: a text, or a mapping of `text` and the keys below",
+    "replies": "several replies; [] sends none",
+    "delay": "pause before a reply; at the top level: before each reply (default: 30ms)",
+    "typing": "send a typing indicator before the reply",
     "quickReplies": "[LABEL or {text, payload, image}, …], or {title, replies: [LABEL, …]}",
     "card": "{title, description, image, video, defaultAction, actions: [LABEL or {text, payload} or {text, url}, …]}",
     "carousel": "[card, …]",
@@ -94,10 +94,10 @@ BOT_KEYS: dict[str, str] = {
     "required, placeholder, keyboard, autocomplete}, …]}, or instead of fields pages: [{title, subtitle, fields}, …]; "
     "type is text, multiline, date, list or wheel, the last two with items",
     "attachment": "URL or {url, name, type, size, text, id}",
-    "handover": "an agent answers from here on: {name: NAME}",
+    "handover": "hand over to an agent: {name: NAME}",
     "disconnect": "true ends the conversation",
 }
-#: A script that works as it stands.
+#: A complete bot script.
 BOT = """\
 greeting: Hello!
 rules:
@@ -105,14 +105,14 @@ rules:
     reply: Parcel ${1} is on its way.
     quickReplies: [Track it, Send it back]
   - contains: human
-    replies: [One moment, {text: I fetch somebody., delay: 500ms}]
+    replies: [One moment, {text: I am calling a colleague., delay: 500ms}]
     handover: {name: Mina}
   - equals: bye
     reply: Goodbye
     disconnect: true
 otherwise: I do not understand ${text}
 """
-#: The least a check script may be.
+#: A minimal check script.
 CHECK = """\
 scenarios:
   "Knows the hours":
@@ -120,15 +120,15 @@ scenarios:
     - expect: {contains: Monday, within: 5s}
 """
 _FAULT_KEYS: dict[str, str] = {
-    "after=N": "first before the Nth frame or request from now on; once, unless `times` says otherwise",
-    "every=N": "at each Nth",
-    "times=N": "so often in all",
-    "on=WHAT": "only what belongs to create, send, history, socket, refresh, typing or upload",
+    "after=N": "fires at the Nth frame or request from now on; fires once unless `times` is set",
+    "every=N": "fires at every Nth frame or request",
+    "times=N": "fires at most N times",
+    "on=WHAT": "counts only create, send, history, socket, refresh, typing or upload",
 }
 
 
 def page(topic: str, width: int | None) -> str:
-    """The text of one of `registry.TOPICS`."""
+    """Return the page of a topic in `registry.TOPICS`."""
     return "\n".join(_PAGES[topic](width))
 
 
@@ -136,38 +136,39 @@ def _environment(width: int | None) -> Iterator[str]:
     from guestctl.config import profile_keys
 
     yield paragraphs(
-        "A value comes from an option, else the environment, else the profile, else it is the default.", width
+        "guestctl takes a value from an option, else from a variable, else from the profile, else from its defaults.",
+        width,
     )
-    yield "Of guestctl:\n" + columns(OURS.items(), width)
-    yield "Profile keys:\n" + columns(
+    yield "Variables of guestctl:\n" + columns(OURS.items(), width)
+    yield "Variables for profile keys:\n" + columns(
         ((profile_keys.variable(key), key) for key, rule in profile_keys.KEYS.items() if not rule.file_only), width
     )
-    yield "Of others, too:\n" + columns(COMMON.items(), width)
-    yield "`guestctl profile show` prints each value and where it came from.\n"
+    yield "Variables of other programs:\n" + columns(COMMON.items(), width)
+    yield sentences("`guestctl profile show` shows each value and where it comes from.", width)
 
 
 def _bots(width: int | None) -> Iterator[str]:
     yield paragraphs(
-        "A YAML file that says what the sandbox's bot answers: `guestctl sandbox serve --script bot.yaml`. "
-        "An answer is a text, a list of replies, or a mapping.",
+        "A bot script is a YAML file with the answers of the sandbox's bot: "
+        "`guestctl sandbox serve --script bot.yaml`. An answer is a text, a list of replies or a mapping. Without a script the bot echoes each message.",
         width,
     )
     yield BOT
     yield paragraphs(
-        "${1} and ${name} are captures of `match`; ${text}, ${payload}, ${count} (of the guest's messages) and "
-        "${attr.KEY} are always there. Without a script the bot echoes.",
+        "${1} and ${name} are groups of `match`. ${text}, ${payload}, ${count} (the number of the guest's messages) "
+        "and ${attr.KEY} are always defined.",
         width,
     )
     yield "Keys:\n" + columns(BOT_KEYS.items(), width)
-    yield "`guestctl sandbox exec --script bot.yaml -- guestctl ask hi` tries one.\n"
+    yield sentences("`guestctl sandbox exec --script bot.yaml -- guestctl ask hi` tests a script.", width)
 
 
 def _checks(width: int | None) -> Iterator[str]:
     from guestctl.checks import script_keys
 
     yield paragraphs(
-        "A YAML file of conversations that should go as written, for `guestctl check`: `scenarios` is a mapping of "
-        "name to steps. Times are 2s, 500ms or 1m; ${name} and ${name:-default} may stand in every text.",
+        "A check script is a YAML file of conversation tests for `guestctl check`. `scenarios` maps each name to its "
+        "steps. Durations are written 2s, 500ms or 1m. Every text may contain ${name} and ${name:-default}.",
         width,
     )
     yield CHECK
@@ -176,21 +177,25 @@ def _checks(width: int | None) -> Iterator[str]:
             (name, key.meaning if key.value == "–" else f"{key.value}: {key.meaning}") for name, key in table.items()
         )
         yield f"{title}:\n" + columns(rows, width)
-    yield "`guestctl check FILE.yaml` runs them; `guestctl check --keys` prints this as Markdown.\n"
+    yield sentences(
+        "`guestctl check FILE.yaml` runs a script. `guestctl check --keys` prints this page as Markdown.", width
+    )
 
 
 def _faults(width: int | None) -> Iterator[str]:
     from guestctl.sandbox.faults import KINDS
 
     yield paragraphs(
-        "`guestctl sandbox fault SPEC` arms a running sandbox, --fault SPEC of `serve` and `exec` one from its start. "
-        "A spec is kind:key=value,key=value. What concerns a message's frame never concerns the message: it is "
-        "stored.",
+        "`guestctl sandbox fault SPEC` injects a fault into a running sandbox; --fault SPEC of `sandbox serve` and "
+        "`sandbox exec` injects it from the start. A SPEC is kind:key=value,key=value. A fault in the frame of a "
+        "message never affects the message itself, which the sandbox has stored.",
         width,
     )
-    yield "Kinds, with their own keys:\n" + columns(((kind.written, kind.does) for kind in KINDS.values()), width)
+    yield "Kinds and their keys:\n" + columns(((kind.written, kind.does) for kind in KINDS.values()), width)
     yield "Keys of every kind:\n" + columns(_FAULT_KEYS.items(), width)
-    yield "`guestctl sandbox fault` lists what is armed, `guestctl sandbox fault --clear` ends it.\n"
+    yield sentences(
+        "`guestctl sandbox fault` lists the active faults. `guestctl sandbox fault --clear` removes them.", width
+    )
 
 
 def _exit_codes(width: int | None) -> Iterator[str]:
@@ -198,50 +203,54 @@ def _exit_codes(width: int | None) -> Iterator[str]:
 
     yield columns(((entry.code, entry.meaning) for entry in everything() if entry.kind == "exit code"), width)
     yield paragraphs(
-        "A failure is one line on stderr: what, why, and the next step. Where the output is JSON it is one object, "
-        '{"error": {"code", "exit", "message", "hint", …}}, whose `code` is a stable name.',
+        "A failure prints two lines on stderr: `error:` with the cause and `hint:` with the next step. If the output is "
+        'JSON, it prints one object, {"error": {"code", "exit", "message", "hint", …}}. Its `code` is a stable name.',
         width,
     )
-    yield "`guestctl explain CODE` explains each of those names, `guestctl explain exit 9` a number.\n"
+    yield sentences(
+        "`guestctl explain CODE` explains such a name. `guestctl explain exit 9` explains an exit code.", width
+    )
 
 
 def _output(width: int | None) -> Iterator[str]:
     from guestctl.output.schema import SCHEMAS
 
     modes = {
-        "auto": "table on a terminal; in a pipe one JSON object, or one a line for lists and streams",
+        "auto": "table on a terminal; elsewhere JSON: one object, or one object a line for lists and streams",
         "table": "tables and chat lines",
         "json": "one object for a single result, an array for a list, one object a line for a stream",
         "jsonl": "one object a line",
-        "yaml": "the same records as YAML; a document for each of a stream",
+        "yaml": "the same records as YAML; a stream has one document per record",
     }
     yield paragraphs(
-        "stdout is data, stderr is talk. Names of members are stable; times are RFC 3339, UTC, with milliseconds; "
-        "new members may be added. The service's own objects come with --raw. Tables and chat lines are for people: "
-        "their times are local, in tables with the offset from UTC.",
+        "Data goes to stdout, diagnostics to stderr. The keys of records are stable; new keys may be added. Times are "
+        "RFC 3339 in UTC with milliseconds. --raw adds the service's own objects. Tables and chat lines are for people "
+        "and may change. They show local times; tables add the offset from UTC.",
         width,
     )
-    yield "Modes, by -o or GUESTCTL_OUTPUT:\n" + columns(modes.items(), width)
-    yield "Records, by their `kind`:\n" + columns(((kind, found["title"]) for kind, found in SCHEMAS.items()), width)
-    yield "`guestctl schema KIND` prints the JSON Schema of one.\n"
+    yield "Modes of -o and GUESTCTL_OUTPUT:\n" + columns(modes.items(), width)
+    yield "Records by `kind`:\n" + columns(((kind, found["title"]) for kind, found in SCHEMAS.items()), width)
+    yield sentences("`guestctl schema KIND` prints the JSON Schema of a record.", width)
 
 
 def _profiles(width: int | None) -> Iterator[str]:
     from guestctl.config.regions import REGIONS
 
     yield paragraphs(
-        "A profile says where to talk, and as whom. The file is the first of --profiles, GUESTCTL_PROFILES, "
-        "./profiles.yaml, and profiles.yaml in the user's configuration directory; `guestctl profile path` says which. "
-        "The profile is -p, else GUESTCTL_PROFILE, else the file's `default`, else its only one. `sandbox` is built in."
-        "\n\nA dot is a mapping inside. ${VARIABLE} and ${VARIABLE:-default} are filled in from the environment.",
+        "A profile names the service to connect to and describes the guest. guestctl reads the first of these files: "
+        "--profiles, GUESTCTL_PROFILES, ./profiles.yaml, and profiles.yaml in the user's configuration directory. "
+        "`guestctl profile path` prints the path. The profile is -p, or GUESTCTL_PROFILE, or the file's `default`, or "
+        "the file's only profile. The profile `sandbox` is built in.\n\n"
+        "A dot in a key stands for a nested mapping. ${VARIABLE} and ${VARIABLE:-default} are replaced from the "
+        "environment.",
         width,
     )
     yield "default: staging\nprofiles:\n  staging:\n    region: eu-central-1\n    deployment_id: ID\n"
     yield "Keys:\n" + columns(KEYS.items(), width)
-    yield "Regions (any other domain is taken, too):\n" + columns(
+    yield "Regions (any other domain is also accepted):\n" + columns(
         ((found.aws, f"{found.domain}  {found.place}") for found in REGIONS), width
     )
-    yield "`guestctl profile add NAME --region REGION --deployment-id ID` writes one.\n"
+    yield sentences("`guestctl profile add NAME --region REGION --deployment-id ID` adds a profile.", width)
 
 
 _PAGES: dict[str, Callable[[int | None], Iterator[str]]] = {

@@ -71,7 +71,7 @@ def test_no_profile_at_a_terminal_says_what_next(alone: Front) -> None:
 def test_a_profile_at_a_terminal_says_where_things_stand(front: Front) -> None:
     told = front(tty=True)
     assert told.out.startswith("Profile sandbox: web-messaging at http://127.0.0.1:")
-    assert "No session yet; `guestctl ask TEXT` makes one." in told.out
+    assert "No session yet. `guestctl ask TEXT` creates one." in told.out
     assert told.out.count("  guestctl ") == 3
     assert front("session", "create", "--as", "cart").code == 0
     assert "\nSession cart: active\n" in front(tty=True).out
@@ -88,21 +88,21 @@ def test_a_broken_profile_at_a_terminal_says_what_mends_it(alone: Front) -> None
 @pytest.mark.parametrize(
     ("argv", "hint"),
     [
-        (("sned",), "Did you mean `send`?"),
-        (("sesion", "list"), "Did you mean `session`?"),
-        (("session", "crete"), "Did you mean `session create`?"),
-        (("--profle", "x"), "Did you mean `--profile`?"),
-        (("list",), "Did you mean `session list` or `profile list`?"),
-        (("zzz",), "`guestctl --help` lists what there is."),
-        (("hist",), "Did you mean `history`?"),
-        (("ses",), "Did you mean `session`?"),
-        (("se",), "Did you mean `send` or `session`?"),
-        (("session", "sign"), "Did you mean `session sign-in` or `session sign-out`?"),
-        (("sandbox", "sesions"), "Did you mean `sandbox sessions`?"),
+        (("sned",), "did you mean `send`?"),
+        (("sesion", "list"), "did you mean `session`?"),
+        (("session", "crete"), "did you mean `session create`?"),
+        (("--profle", "x"), "did you mean `--profile`?"),
+        (("list",), "did you mean `session list` or `profile list`?"),
+        (("zzz",), "`guestctl --help` lists the commands"),
+        (("hist",), "did you mean `history`?"),
+        (("ses",), "did you mean `session`?"),
+        (("se",), "did you mean `send` or `session`?"),
+        (("session", "sign"), "did you mean `session sign-in` or `session sign-out`?"),
+        (("sandbox", "sesions"), "did you mean `sandbox sessions`?"),
         (("-p",), "-p needs a value"),
-        (("-o", "json"), "no command behind -o json"),
-        (("ask", "-x"), "Text that begins with a dash goes behind `--`."),
-        (("ask",), "`guestctl ask --help` shows its options and two examples."),
+        (("-o", "json"), "no command after -o json"),
+        (("ask", "-x"), "put `--` before text that starts with a dash"),
+        (("ask",), "`guestctl ask --help` shows its options and two examples"),
         (("-p", "sandbox", "send", "--lines"), "`… | guestctl send - --lines`"),
         (("profile", "add", "shop"), "`guestctl profile add shop --region REGION --deployment-id ID`"),
         (("profile", "add", "shop", "--set", "foo=bar"), "`guestctl help profiles`"),
@@ -119,7 +119,7 @@ def test_options_are_suggested_too(alone: Front) -> None:
 
 
 def test_both_ways_to_say_nothing_get_the_same_advice(front: Front) -> None:
-    advice = "`guestctl send --help` shows its options and two examples."
+    advice = "`guestctl send --help` shows its options and two examples"
     assert front("session", "create").code == 0
     assert advice in front("send").err
     assert advice in front("send", "hi", "--nonsense").err
@@ -155,4 +155,4 @@ def test_what_is_no_command(argv: list[str]) -> None:
     [("send", "30"), ("doctor", "30"), ("sandbox serve", "none"), ("sandbox exec", "none"), ("replay", "none")],
 )
 def test_the_timeout_told_is_the_commands_own(alone: Front, words: str, default: str) -> None:
-    assert f"seconds, 500ms or 2m (default {default})" in alone(*words.split(), "--help").out
+    assert f"seconds, 500ms or 2m (default: {default})" in alone(*words.split(), "--help").out

@@ -103,7 +103,7 @@ def front(service: Sandbox, sandboxed: Callable[[Sandbox], Front], monkeypatch: 
     (place / "tests" / "note.txt").write_text("hello")
     for script in ("bot.check.yaml", "tests/hours.yaml"):
         (place / script).write_text(_CHECK)
-    (place / "tests/talk.sh").write_text("guestctl ask parcel\n")
+    (place / "tests/chat.sh").write_text("guestctl ask parcel\n")
     environ = {
         **plain.environ,
         "EDITOR": "cat",

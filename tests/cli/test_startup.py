@@ -56,7 +56,7 @@ def test_a_commands_help_builds_only_that_command(argv: tuple[str, ...]) -> None
     built = {module for module in modules if module.startswith("guestctl.cli.")} - {"guestctl.cli.commands"}
     common = (
         *("main", "registry", "help", "invocation", "options", "signals"),
-        *("commands.stopping", "commands.dry_run"),
+        *("commands.stop_rules", "commands.dry_run"),
     )
     shared = {f"guestctl.cli.{name}" for name in common}
     assert len(built - shared) == 1

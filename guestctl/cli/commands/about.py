@@ -1,6 +1,6 @@
-"""`apis` and `schema`: what there is; and where things stand, for a bare `guestctl`.
+"""`apis`, `schema`, and the overview that `guestctl` without arguments prints.
 
-Knows: declarations, the profile, the name and state of the session. Must not know: the network.
+Knows: the APIs' declarations, the profile, the session's name and state. Must not know: the network.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from guestctl.dialects.capabilities import Ability, Standing
 
 @command("guestctl apis", "guestctl apis -o json | jq -r '.[].name'", needs="nothing")
 def apis(run: Invocation) -> None:
-    """List the API families and what a guest can do with each.
+    """List the APIs and what a guest can do with each.
 
-    `documented`: the wire is as documented; `assumed`: the source is silent and guestctl decided.
+    An operation is `documented` if the published sources describe it, and `assumed` if guestctl had to decide.
     """
     from guestctl.dialects import NAMES, dialect_class
 
     classes = [dialect_class(name) for name in NAMES]
     if run.out.human:
-        _drawn(run, classes)
+        _print_table(run, classes)
         return
     with run.out.listing() as add:
         for found in classes:
@@ -42,8 +42,8 @@ def apis(run: Invocation) -> None:
             )
 
 
-def _drawn(run: Invocation, classes: list[type[Dialect]]) -> None:
-    """Operation by API where that fits; else what each API has, in words."""
+def _print_table(run: Invocation, classes: list[type[Dialect]]) -> None:
+    """Print operations by API if the terminal is wide enough, otherwise one line per API."""
     rows = [
         [ability.value, *(found.abilities[ability].value if ability in found.abilities else "–" for found in classes)]
         for ability in Ability
@@ -64,8 +64,8 @@ def _drawn(run: Invocation, classes: list[type[Dialect]]) -> None:
     )
 
 
-def standing(run: Invocation) -> None:
-    """For a person who has a profile: where commands lead, and what can be done next. Asks nobody."""
+def overview(run: Invocation) -> None:
+    """Print the profile, the session and the next commands. Uses no network."""
     from guestctl.cli.help import next_commands
     from guestctl.core.errors import SessionOver
 
@@ -76,20 +76,25 @@ def standing(run: Invocation) -> None:
         session = run.client.session()
         run.out.text(f"Session {session.name}: {session.state}")
     except SessionOver:
-        run.out.text("No session yet; `guestctl ask TEXT` makes one.")
+        run.out.text("No session yet. `guestctl ask TEXT` creates one.")
     run.out.verbatim("\n" + next_commands(profile=True))
 
 
 @command("guestctl schema", "guestctl schema message -o json", needs="nothing")
 def schema(
     run: Invocation,
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="one record kind"), Completes("record")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="record kind (default: all)"), Completes("record")
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of the records guestctl writes: all of them, or one kind."""
+    """Print the JSON Schema of the records that guestctl writes.
+
+    On a terminal it lists the kinds by default; elsewhere it prints every schema.
+    """
     from guestctl.output.schema import SCHEMAS, document, documents
 
     if kind is not None and kind not in SCHEMAS:
-        raise UsageError(f"no record kind {kind!r}; there are {', '.join(SCHEMAS)}")
+        raise UsageError(f'no record kind "{kind}"', hint=f"available kinds: {', '.join(SCHEMAS)}")
     if kind is None and run.out.human:
         with run.out.listing() as add:
             for name, found in SCHEMAS.items():

@@ -1,7 +1,7 @@
 """Shell completion: a script that asks `guestctl __complete` for the candidates.
 
-Knows: commands, options, and where names come from. Must not know: what any command does. Asking
-opens no connection, and says nothing when something is wrong: a completion must never disturb.
+Knows: the commands, their options and where names come from. Must not know: what a command does. Completion uses
+no network and prints no errors, because it must never disturb the command line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import Completes, Leaf, command
 from guestctl.core.errors import Failure, UsageError
 
-# Each asks the program that was typed, which need not be on the PATH, and falls back to files.
+# Each script runs the program as typed, which may not be on the PATH, and falls back to file names.
 _BASH = """\
 _guestctl() {
     local IFS=$'\\n' found
@@ -54,7 +54,7 @@ end
 complete -c guestctl -f -a '(__guestctl_complete)'
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-#: Options of single commands that take one of a few words.
+#: Options of single commands that take one of a few values.
 _CHOICES = {
     "--on-conflict": ("wait", "new", "fail"),
     "--format": ("md", "html", "txt"),
@@ -66,24 +66,27 @@ _CHOICES = {
 @command('eval "$(guestctl completion bash)"', "guestctl completion fish | source", needs="nothing")
 def completion(
     run: Invocation,
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish"), Completes("shell")],
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="shell: bash, zsh or fish"), Completes("shell")],
 ) -> None:
-    """Print the completion script of a shell; profiles and sessions are completed, too."""
+    """Print the completion script of a shell.
+
+    It completes commands, options, profiles, sessions and other names.
+    """
     if shell not in _SCRIPTS:
-        raise UsageError(f"no completion for {shell!r}; there is {', '.join(_SCRIPTS)}")
+        raise UsageError(f'no completion for "{shell}"', hint=f"available shells: {', '.join(_SCRIPTS)}")
     run.out.verbatim(_SCRIPTS[shell])
 
 
 @command("guestctl __complete -- se", "guestctl __complete -- session cr", needs="nothing")
 def complete(run: Invocation, words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Print the candidates for the last of these words (used by the completion scripts)."""
+    """Print the candidates for the last word. The completion scripts run this command."""
     *before, begun = words or [""]
     attached = ""
     if begun.startswith("--") and "=" in begun:
         option, _, begun = begun.partition("=")
         before.append(option)
         attached = f"{option}="
-    elif begun == "=" and before:  # bash makes three words of --option=value
+    elif begun == "=" and before:  # bash splits --option=value into three words
         begun = ""
     elif before and before[-1] == "=":
         before.pop()
@@ -132,7 +135,7 @@ def _options(words: tuple[str, ...]) -> list[str]:
 
 
 def _values(run: Invocation, option: str) -> Iterable[str] | None:
-    """Values of the option just typed; None when it takes none, or files."""
+    """Return the values of an option, None if it takes no value or a file."""
     from guestctl.dialects import NAMES
     from guestctl.output.writer import MODES
 
@@ -158,8 +161,8 @@ def _values(run: Invocation, option: str) -> Iterable[str] | None:
 
 
 def _arguments(run: Invocation, words: tuple[str, ...]) -> Iterable[str]:
-    said = _leaf(words).completes
-    what = said.what if said is not None else None
+    completes = _leaf(words).completes
+    what = completes.what if completes is not None else None
     if what == "session":
         return _sessions(run)
     if what == "profile":
@@ -185,7 +188,7 @@ def _profiles(run: Invocation) -> list[str]:
 
 
 def _sessions(run: Invocation) -> list[str]:
-    """Names stored under any profile: the one that will be typed is not known yet. Makes no state."""
+    """Return the session names of all profiles, since the profile is not known yet. Creates no state."""
     from guestctl.storage.state import State
 
     if not State.directory(run.world.environ).is_dir():

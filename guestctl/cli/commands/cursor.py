@@ -1,11 +1,11 @@
-"""`listen --cursor FILE`: each message is written once, whatever kills the command.
+"""`listen --cursor FILE`: print each message once, even if the command is killed.
 
-Knows: the cursor file, and how to find out whether a line reached stdout. Must not know: events,
-formats. A line and the note that it was written cannot be one step, so an intent is committed first:
-which file, from which byte to which, which message. At the next start that file's size tells whether
-the line is there, torn, or was never written, even where stdout is another file by now. That needs
-a regular file, which can still be found under its name; into a pipe a kill between line and note
-repeats the line rather than losing it.
+Knows: the cursor file, and how to find out whether a line reached stdout. Must not know: events, formats.
+
+Writing a line and storing that it was written cannot be one step. So an intent is stored first: the file, the byte
+range and the message. At the next start, the size of that file shows whether the line is complete, partial or
+missing, even if stdout is a different file by then. This needs a regular file that still has its name. In a pipe, a
+kill between the two steps repeats the line rather than losing it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from guestctl.storage.state import Cursor, State
 class CursorFile:
     """The position in one cursor file, for one session's listener.
 
-    `after` is the last message written, None: from the start of the conversation. Its number and time are
-    noted too: history that does not show it (yet, or any more) can still be told apart into before and after.
-    Raises UsageError when the file is no cursor or cannot be written.
+    `after` is the last message written; None means the start of the conversation. Its sequence number and its time
+    are stored too, because history that lacks the message can then still be split into before and after.
+    Raises UsageError if the file is not a cursor file or cannot be written.
     """
 
     def __init__(self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any]) -> None:
         self._path = path.absolute()
-        self._note: Callable[[Cursor], None] = lambda cursor: state.set_cursor(scope, session, str(self._path), cursor)
+        self._store_intent: Callable[[Cursor], None] = lambda cursor: state.set_cursor(
+            scope, session, str(self._path), cursor
+        )
         self._stdout = _regular(stdout)
         self.after = self._read()
         intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
@@ -44,26 +46,26 @@ class CursorFile:
         self._write(self.after)
 
     def writing(self, message: Message, size: int) -> None:
-        """A line of `size` bytes for this message is about to be written."""
+        """Store that a line of `size` bytes for this message is about to be written."""
         if self._stdout is not None:
             found = os.fstat(self._stdout)
             begin = _offset(self._stdout)
             identity = f"{found.st_dev}:{found.st_ino}:{begin}:{_name(self._stdout)}"
-            self._note(Cursor(identity, begin + size, message.id, message.sequence, message.time))
+            self._store_intent(Cursor(identity, begin + size, message.id, message.sequence, message.time))
 
     def written(self, message: Message) -> None:
-        """The line is out."""
+        """Store that the line was written."""
         self.after = position_of(message)
         self._write(self.after)
 
     def _reached(self, intent: Cursor) -> bool:
-        """Whether the line of an earlier run is in the file it was meant for. A torn one is removed."""
+        """Return whether the line of an earlier run is complete in its file. Removes a partial line."""
         device, inode, begin, path = [*intent.identity.split(":", 3), ""][:4]
         same = (int(device), int(inode))
         if self._stdout is not None and _identity(self._stdout) == same:
             return _holds(self._stdout, intent.position, int(begin))
         try:
-            # Whatever else may be there by now: no link is followed, and no pipe waited for.
+            # Another file may have the name by now: follow no link and wait for no pipe.
             flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
             descriptor = os.open(path, os.O_WRONLY | flags)
         except (OSError, ValueError):
@@ -79,7 +81,7 @@ class CursorFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise self._bad(getattr(error, "strerror", None) or "not text") from error
+            raise self._bad(getattr(error, "strerror", None) or "not a text file") from error
         try:
             value = json.loads(text)
             after, sequence, time = value["after"], value.get("sequence"), value.get("time")
@@ -93,12 +95,12 @@ class CursorFile:
         raise self._bad("not a cursor file")
 
     def _write(self, after: Position | None) -> None:
-        """Replace the file as a whole, so that no kill leaves half of it."""
+        """Replace the file in one step, so that a kill cannot leave half of it."""
         try:
             descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".guestctl-cursor-")
             try:
                 with os.fdopen(descriptor, "w") as file:
-                    file.write(json.dumps(_noted(after)) + "\n")
+                    file.write(json.dumps(_cursor_values(after)) + "\n")
                 os.replace(name, self._path)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
@@ -107,11 +109,13 @@ class CursorFile:
             raise self._bad(error.strerror or str(error)) from error
 
     def _bad(self, why: str) -> UsageError:
-        return UsageError(f"--cursor {self._path}: {why}", hint="Name a file that listen itself wrote, or a new one.")
+        return UsageError(
+            f"--cursor {self._path}: {why}", hint="name a file that `listen --cursor` wrote, or a new file"
+        )
 
 
-def _noted(after: Position | None) -> dict[str, str | int | None]:
-    """What the file holds; what an API has not is left out."""
+def _cursor_values(after: Position | None) -> dict[str, str | int | None]:
+    """Return the content of the file. Values that the API does not have are left out."""
     if after is None:
         return {"after": None}
     place = {"sequence": after.sequence, "time": after.time}
@@ -119,7 +123,7 @@ def _noted(after: Position | None) -> dict[str, str | int | None]:
 
 
 def _regular(stdout: IO[Any]) -> int | None:
-    """The descriptor of stdout when it is a regular file."""
+    """Return the descriptor of stdout if it is a regular file, otherwise None."""
     try:
         descriptor = stdout.fileno()
         return descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
@@ -133,7 +137,7 @@ def _identity(descriptor: int) -> tuple[int, int]:
 
 
 def _holds(descriptor: int, end: int, begin: int) -> bool:
-    """Whether a file reaches to `end`; what there is of it from `begin` on is removed if not."""
+    """Return whether a file reaches `end`. If not, remove everything from `begin` on."""
     size = os.fstat(descriptor).st_size
     if begin < size < end:
         os.ftruncate(descriptor, begin)
@@ -141,7 +145,7 @@ def _holds(descriptor: int, end: int, begin: int) -> bool:
 
 
 def _name(descriptor: int) -> str:
-    """Where the file of an open descriptor is; empty where the system does not tell."""
+    """Return the path of an open descriptor, empty where the system has no way to find it."""
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:
@@ -156,7 +160,7 @@ def _name(descriptor: int) -> str:
 
 
 def _offset(descriptor: int) -> int:
-    """Where the next write goes."""
+    """Return the offset of the next write."""
     import fcntl
 
     appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND

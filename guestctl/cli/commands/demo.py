@@ -1,4 +1,4 @@
-"""`demo`. Knows: how the tour is told. Must not know: what happens in it."""
+"""`demo`. Knows: how the tour is printed. Must not know: what happens in it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from guestctl.cli.options import command
 
 @command("guestctl demo", "guestctl demo -v", needs="nothing")
 def demo(run: Invocation) -> None:
-    """Take a tour that really runs: no account, no network, a few seconds.
+    """Run a short tour against a sandbox, without an account or a network.
 
-    It starts a sandbox, holds a conversation, breaks the connection on purpose, and counts.
+    It starts a sandbox, has a conversation, breaks the connection and counts the messages. It takes a few seconds.
     """
     from guestctl.sandbox_tools.demo import NEXT, tour
 

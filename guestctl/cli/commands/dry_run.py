@@ -1,5 +1,7 @@
-"""`--print-frames` and `--print-curl`: what a command would send. Knows: how that is asked for and shown.
-Must not know: what any command sends."""
+"""`--print-frames` and `--print-curl`: print what a command would send.
+
+Knows: the two options and their output. Must not know: what a command sends.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +18,24 @@ if TYPE_CHECKING:
     from guestctl.engine.preview import Plan
 
 PrintFrames = Annotated[
-    bool, typer.Option("--print-frames", help="show the frames and requests, secrets left out; send nothing")
+    bool, typer.Option("--print-frames", help="print the frames and requests without secrets; send nothing")
 ]
-PrintCurl = Annotated[bool, typer.Option("--print-curl", help="the same as commands for curl and websocat")]
+PrintCurl = Annotated[bool, typer.Option("--print-curl", help="print them as curl and websocat commands; send nothing")]
 
 
 def printed(
     run: Invocation, frames: bool, curl: bool, plan: Callable[[Plan], object], *, session: str | None = None
 ) -> bool:
-    """Whether the command was only to be shown; if so, that is done. Nothing is sent and nothing stored.
-    `session`: the one it is about, where it is not the one that commands work on."""
+    """Print the plan if an option asks for it, and return whether it did. Sends and stores nothing.
+
+    `session` names the session that the command works on, if it is not the current one.
+    """
     if not frames and not curl:
         return False
     if frames and curl:
-        raise UsageError("--print-frames and --print-curl show the same: give one of them")
+        raise UsageError("--print-frames and --print-curl print the same plan", hint="use one of them")
     if curl and run.options.output is not None:
-        raise UsageError("--print-curl is an output of its own: drop --output", hint="--print-frames prints records.")
+        raise UsageError("--print-curl cannot be combined with --output", hint="remove --output, or use --print-frames")
     from guestctl.dialects import dialect_class
     from guestctl.engine.preview import Plan, shell, without_secrets
 

@@ -1,6 +1,6 @@
-"""`typing`, `download` and `guest sync`: small things a guest does.
+"""`typing`, `download` and `guest sync`.
 
-Knows: their words. Must not know: the wire.
+Knows: their options and records. Must not know: the wire.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from guestctl.output.records import event_record
 
 @command("guestctl typing", "guestctl typing && sleep 2 && guestctl send hello")
 def typing(run: Invocation, print_frames: PrintFrames = False, print_curl: PrintCurl = False) -> None:
-    """Show that the guest is typing; at most once in five seconds for a session."""
+    """Send a typing indicator.
+
+    guestctl sends at most one in five seconds per session.
+    """
     if printed(run, print_frames, print_curl, lambda plan: plan.typing()):
         return
     run.client.typing()
@@ -30,16 +33,18 @@ def typing(run: Invocation, print_frames: PrintFrames = False, print_curl: Print
 @command("guestctl download 3b1f --to invoices/", "guestctl download 3b1f -o json | jq -r .path")
 def download(
     run: Invocation,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="the attachment's id, as shown with its message")],
-    to: Annotated[str, typer.Option("--to", metavar="PATH", help="folder, or new file name")] = ".",
+    id_: Annotated[str, typer.Argument(metavar="ID", help="id of the attachment, as shown with its message")],
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="folder or new file name")] = ".",
 ) -> None:
-    """Fetch an attachment. Nothing is ever overwritten.
+    """Download an attachment without overwriting any file.
 
-    Into a folder it goes under its own name, of which everything is taken that is more than a name.
+    By default the file goes to the current folder. In a folder the file keeps its own name, stripped of any path.
     """
     place = run.world.cwd / to
     if to.endswith(("/", os.sep)) and not place.is_dir():
-        raise UsageError(f"--to {to}: there is no such folder", hint="Make it first, or leave the slash away.")
+        raise UsageError(
+            f"--to {to}: there is no such folder", hint="create the folder first, or remove the final slash"
+        )
     path = run.client.download(id_, place, progress=run.out.progress("downloading", run.clock.monotonic))
     if run.out.human:
         run.out.text(str(path))
@@ -53,15 +58,15 @@ def download(
 )
 def sync(
     run: Invocation,
-    provider: Annotated[str, typer.Option("--provider", metavar="P", help="who knows the guest")],
-    email: Annotated[str, typer.Option("--email", metavar="E", help="under which address")],
-    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="one more attribute")] = None,
+    provider: Annotated[str, typer.Option("--provider", metavar="P", help="external provider that knows the guest")],
+    email: Annotated[str, typer.Option("--email", metavar="E", help="e-mail address of the guest at the provider")],
+    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="attribute to merge")] = None,
 ) -> None:
-    """Merge attributes into the guest's profile, where the API has one."""
+    """Merge attributes into the guest's profile at the service, where the API has one."""
     own = {"external_provider_id": provider, "external_email": email, "synced_at": run.now()}
     more = pairs("--attr", attr)
     for key in more:
         if key in own:
-            raise UsageError(f"--attr {key}: `guest sync` says that itself", code="usage.option")
+            raise UsageError(f"--attr {key}: `guest sync` sets this attribute itself", code="usage.option")
     merged = run.client.sync({**own, **more})
     run.out.one({"kind": "guest", "session": run.client.session_name, "attributes": merged})

@@ -1,6 +1,6 @@
-"""`listen`, `history` and `resume`: reading a conversation.
+"""`listen`, `history` and `resume`: print a conversation.
 
-Knows: which events are shown, when to stop. Must not know: how they are fetched, how they look.
+Knows: which events are printed, and when to stop. Must not know: how they are fetched or drawn.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
-from guestctl.cli.commands.stopping import StopRules
+from guestctl.cli.commands.stop_rules import StopRules
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pattern
 from guestctl.core.errors import TimedOut, UsageError
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from guestctl.core.model import Position
     from guestctl.output.transcript import Format
 
-Raw = Annotated[bool, typer.Option("--raw", help="the service's own object too")]
+Raw = Annotated[bool, typer.Option("--raw", help="include the service's own object")]
 
 
 @dataclass
-class Shown:
-    """What is shown of a stream, until when, and where that is remembered."""
+class Selection:
+    """Which records of a stream are printed, when it stops, and where the position is stored."""
 
     kinds: frozenset[str]
     rules: StopRules
@@ -50,37 +50,45 @@ class Shown:
 
     @property
     def counted(self) -> frozenset[str]:
-        """What --max counts: messages, or any printed line when messages are left out."""
+        """The record kinds that --max counts: messages, or every printed kind when --only leaves messages out."""
         return frozenset({"message"}) if "message" in self.kinds else self.kinds
 
 
 @command("guestctl listen --max 1 --for 10", "guestctl listen -o jsonl --until goodbye | jq -r .text")
 def listen(
     run: Invocation,
-    replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="show the last N messages first")] = 0,
+    replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="print the last N messages first")] = 0,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="KIND,...", help=f"of: {', '.join(EVENT_KINDS)}")
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="KIND,...",
+            help=f"kinds to print, of {', '.join(EVENT_KINDS)} (default: all but typing and connection)",
+        ),
     ] = None,
     max_: Annotated[int | None, typer.Option("--max", metavar="N", min=1, help="stop after N messages")] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="REGEX", help="stop at a message that matches")
+        str | None, typer.Option("--until", metavar="REGEX", help="stop at a message that matches REGEX")
     ] = None,
-    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="stop after this long")] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="stop after TIME")] = None,
     idle: Annotated[
-        str | None, typer.Option("--idle", metavar="TIME", help="stop after this long without a line")
+        str | None, typer.Option("--idle", metavar="TIME", help="stop after TIME without a printed line")
     ] = None,
     cursor: Annotated[
-        Path | None, typer.Option("--cursor", metavar="FILE", help="go on after the last line written")
+        Path | None,
+        typer.Option(
+            "--cursor", metavar="FILE", help="continue after the last message written; FILE stores the position"
+        ),
     ] = None,
-    typing: Annotated[bool, typer.Option("--typing", help="typing indicators too")] = False,
-    forever: Annotated[bool, typer.Option("--forever", help="never give up reconnecting")] = False,
+    typing: Annotated[bool, typer.Option("--typing", help="print typing indicators too")] = False,
+    forever: Annotated[bool, typer.Option("--forever", help="reconnect without a limit")] = False,
     raw: Raw = False,
 ) -> None:
     """Print live messages and events, one line each.
 
-    Reconnects, refreshes, fills gaps, drops doubles, repairs order. Prints what arrives after it has
-    attached; earlier messages with --replay or --cursor. Ends with 0 by --max, --idle, --for or a
-    match of --until; an unmatched --until exits 9, giving up 8, Ctrl-C 130.
+    By default guestctl prints what arrives from now on, until Ctrl-C. It reconnects, renews the token, fills gaps,
+    removes duplicates and restores order. The exit code is 0 when --max, --idle, --for or a match of --until ends
+    the stream, 9 when --until never matched, 8 when reconnecting failed, and 130 after Ctrl-C.
     """
     rules = StopRules(
         run.clock,
@@ -90,38 +98,49 @@ def listen(
         idle=None if idle is None else duration("--idle", idle, zero=False),
     )
     if replay and cursor is not None:
-        raise UsageError("--replay and --cursor each say where to begin: give one of them")
-    shown = Shown(_kinds(only, typing=typing), rules, raw)
-    if until is not None and "message" not in shown.kinds:
-        raise UsageError("--until looks at messages, which --only leaves out", hint="Add message to --only.")
+        raise UsageError("--replay and --cursor both set where to start", hint="use one of them")
+    selection = Selection(_kinds(only, typing=typing), rules, raw)
+    if until is not None and "message" not in selection.kinds:
+        raise UsageError("--until matches messages, but --only leaves them out", hint="add message to --only")
     after: Position | None = None
     from_start = False
     if cursor is not None:
         from guestctl.cli.commands.cursor import CursorFile
 
         session = run.client.session()
-        shown.cursor = CursorFile(cursor, run.state, run.client.scope, session, run.world.stdout)
-        after = shown.cursor.after
+        selection.cursor = CursorFile(cursor, run.state, run.client.scope, session, run.world.stdout)
+        after = selection.cursor.after
         from_start = after is None
     events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, left=rules.left)
-    _follow(run, events, shown)
+    _print_stream(run, events, selection)
 
 
-@command("guestctl history -o jsonl", "guestctl history --last 20 --format md > talk.md")
+@command("guestctl history -o jsonl", "guestctl history --last 20 --format md > chat.md")
 def history(
     run: Invocation,
-    last: Annotated[int | None, typer.Option("--last", metavar="N", min=0, help="only the last N")] = None,
-    since: Annotated[str | None, typer.Option("--since", metavar="TIME|ID", help="only what came after")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME|ID", help="only up to this")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="earlier conversations and events too")] = False,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=0, help="print only the last N messages")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME|ID", help="print only what came after this time or message id"),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME|ID", help="print only what came up to this time or message id"),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="include earlier conversations and events")] = False,
     format_: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help="a document: md, html or txt")
+        str | None, typer.Option("--format", metavar="FORMAT", help="print a document: md, html or txt")
     ] = None,
     raw: Raw = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
-    """Print the current conversation's messages in order, page by page as they come."""
+    """Print the messages of the current conversation in order.
+
+    Each page is printed as soon as it arrives.
+    """
     chosen = _format(run, format_)
     if printed(run, print_frames, print_curl, lambda plan: plan.history()):
         return
@@ -147,9 +166,9 @@ def _format(run: Invocation, word: str | None) -> Format | None:
 
     chosen = next((known for known in FORMATS if known == word), None)
     if chosen is None:
-        raise UsageError(f"--format {word!r}: it is one of {', '.join(FORMATS)}")
+        raise UsageError(f'--format: no format "{word}"', hint=f"available formats: {', '.join(FORMATS)}")
     if run.options.output is not None:
-        raise UsageError("--format makes a document and --output records: give one of them")
+        raise UsageError("--format prints a document and --output prints records", hint="use one of them")
     return chosen
 
 
@@ -157,15 +176,20 @@ def _format(run: Invocation, word: str | None) -> Format | None:
 def resume(
     run: Invocation,
     on_conflict: Annotated[
-        str, typer.Option("--on-conflict", metavar="ACTION", help="wait, new or fail", show_default=True)
+        str,
+        typer.Option(
+            "--on-conflict",
+            metavar="ACTION",
+            help="wait, new or fail if another connection has the session",
+        ),
     ] = "wait",
-    listen: Annotated[bool, typer.Option("--listen", help="then go on listening")] = False,
+    listen: Annotated[bool, typer.Option("--listen", help="keep listening afterwards")] = False,
     raw: Raw = False,
 ) -> None:
-    """Re-attach to the stored session: prove it is alive, and say what was missed.
+    """Attach to the stored session again and print the missed messages.
 
-    What was missed is everything since the last line seen; with -o json one object, the session and
-    its `missed` messages. With --listen the missed messages begin the stream.
+    A missed message arrived after the last one that guestctl printed. With -o json the output is one object: the
+    session and its `missed` messages. With --listen the stream starts with the missed messages.
     """
     resumed = run.client.resume(on_conflict=_conflict(on_conflict))
     if not listen and not run.out.human:
@@ -178,14 +202,16 @@ def resume(
     if listen:
         seen = run.client.seen_up_to()
         events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session)
-        _follow(run, events, Shown(USUAL_KINDS, StopRules(run.clock), raw))
+        _print_stream(run, events, Selection(USUAL_KINDS, StopRules(run.clock), raw))
     elif not resumed.missed:
-        run.out.say("nothing was missed")
+        run.out.say("no missed messages")
 
 
-def _follow(run: Invocation, events: Generator[Event | None, None, None], shown: Shown) -> None:
-    """Print events until a rule ends it. Raises TimedOut when --until was given and never matched, and
-    what kept it from connecting when it never was connected."""
+def _print_stream(run: Invocation, events: Generator[Event | None, None, None], selection: Selection) -> None:
+    """Print events until a stop rule applies.
+
+    Raises TimedOut if --until never matched, and the connection's failure if guestctl never connected.
+    """
     name = run.client.session_name
     lost: Exception | None = None
     live = False
@@ -195,39 +221,39 @@ def _follow(run: Invocation, events: Generator[Event | None, None, None], shown:
                 if run.out.abandoned():
                     raise ClosedPipe
             else:
-                record = _record(run, event, name, raw=shown.raw)
-                if record["kind"] in shown.kinds:
-                    _print(run, event, record, shown)
+                record = _record(run, event, name, raw=selection.raw)
+                if record["kind"] in selection.kinds:
+                    _print(run, event, record, selection)
                 elif isinstance(event, Connection):
                     run.out.remark(record)
                 if isinstance(event, Connection):
                     live = live or event.state == "live"
                     if event.state == "live" or event.failure is not None:
-                        shown.rules.tried(live=event.state == "live")
-                    # An attempt that our own end cuts short says less than the one before it.
+                        selection.rules.attempted(live=event.state == "live")
+                    # Keep the most specific failure: a timeout, which --for causes too, never replaces another cause.
                     if event.failure is not None and (lost is None or not isinstance(event.failure, TimedOut)):
                         lost = event.failure
-            if shown.rules.over():
+            if selection.rules.met():
                 events.close()
                 break
     except BaseException as error:
-        # Told to the stream: what was not printed must not count as seen, and it ends before the state closes.
+        # The stream must not count unprinted messages as shown, and it must end before the state closes.
         events.throw(error)
         raise
     if lost is not None and not live:
-        raise lost  # it was never connected: that nothing came means nothing
-    if shown.rules.until is not None and not shown.rules.matched:
-        raise TimedOut(f"no message matched {shown.rules.until.pattern!r}")
+        raise lost  # guestctl never connected, so the lack of a match proves nothing
+    if selection.rules.until is not None and not selection.rules.matched:
+        raise TimedOut(f'no message matched "{selection.rules.until.pattern}"')
 
 
-def _print(run: Invocation, event: Event, record: Record, shown: Shown) -> None:
+def _print(run: Invocation, event: Event, record: Record, selection: Selection) -> None:
     message = event if isinstance(event, Message) else None
-    if message is not None and shown.cursor is not None:
-        shown.cursor.writing(message, run.out.size(record))
+    if message is not None and selection.cursor is not None:
+        selection.cursor.writing(message, run.out.size(record))
     run.out.event(record)
-    if message is not None and shown.cursor is not None:
-        shown.cursor.written(message)
-    shown.rules.printed(counts=record["kind"] in shown.counted, text=message.text if message else None)
+    if message is not None and selection.cursor is not None:
+        selection.cursor.written(message)
+    selection.rules.printed(counts=record["kind"] in selection.counted, text=message.text if message else None)
 
 
 def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[Record]:
@@ -237,13 +263,13 @@ def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[
 
 
 def _record(run: Invocation, event: Event, session: str, *, raw: bool) -> Record:
-    # A message has a time of its own: in a stream of them ours would be made for nothing.
+    # A message carries its own time, and formatting the current one for each message would cost time.
     if isinstance(event, Message):
         return event_record(event, session, at="", raw=raw)
     record = dict(event_record(event, session, at=run.now(), raw=raw))
-    for told in ("detail", "reason", "label"):  # a service's words may repeat what we told it
-        if record.get(told):
-            record[told] = run.masked(record[told])
+    for name in ("detail", "reason", "label"):  # the service may repeat a secret that guestctl sent
+        if record.get(name):
+            record[name] = run.masked(record[name])
     return record
 
 
@@ -253,7 +279,8 @@ def _kinds(only: str | None, *, typing: bool) -> frozenset[str]:
     kinds = frozenset(word.strip() for word in only.split(",") if word.strip())
     unknown = sorted(kinds - set(EVENT_KINDS))
     if unknown or not kinds:
-        raise UsageError(f"--only {only!r}: {', '.join(unknown) or 'empty'}; there are {', '.join(EVENT_KINDS)}")
+        what = f'no kind "{", ".join(unknown)}"' if unknown else "no kind named"
+        raise UsageError(f"--only: {what}", hint=f"available kinds: {', '.join(EVENT_KINDS)}")
     return kinds | ({"typing"} if typing else set())
 
 
@@ -261,4 +288,4 @@ def _conflict(word: str) -> Literal["wait", "new", "fail"]:
     for known in ("wait", "new", "fail"):
         if word == known:
             return known
-    raise UsageError(f"--on-conflict {word!r}: it is one of wait, new, fail")
+    raise UsageError(f'--on-conflict: no action "{word}"', hint="available actions: wait, new, fail")

@@ -1,6 +1,6 @@
-"""`profile …`: the YAML profile store, for people.
+"""`profile …`: the profiles in the YAML file.
 
-Knows: which profile is meant and what is shown of it. Must not know: how the file is read or written.
+Knows: which profile is meant and how it is shown. Must not know: how the file is read or written.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from guestctl.config import edits, profiles
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Secret
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="the profile"), Completes("profile")]
-NewName = Annotated[str, typer.Argument(metavar="NAME", help="the profile")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the profile"), Completes("profile")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="name of the new profile")]
 
 
 @command("guestctl profile list", "guestctl profile list -o json", needs="nothing")
 def list_(run: Invocation) -> None:
-    """List the profiles of the file, and the built-in one."""
+    """List the profiles in the file and the built-in one."""
     file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
     with run.out.listing() as add:
         for name in file.names:
@@ -39,9 +39,13 @@ def _listed(name: str, default: bool, api: str, address: str | None) -> dict[str
 @command("guestctl profile show staging", "guestctl profile show -o json | jq .values.region", needs="profile")
 def show(
     run: Invocation,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="the profile"), Completes("profile")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="name of the profile (default: the profile that commands use)"),
+        Completes("profile"),
+    ] = None,
 ) -> None:
-    """Show each value of a profile as it takes effect, and where it came from."""
+    """Show each value of a profile and where it comes from."""
     if name is not None:
         run.chosen_profile = name
     found = run.resolved
@@ -72,17 +76,21 @@ def add(
     run: Invocation,
     name: NewName,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any other key, nested ones dotted")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="any other key; a nested key is written with dots"),
     ] = None,
 ) -> None:
-    """Add a profile to the file. Comments and order of what is there survive."""
+    """Add a profile to the file.
+
+    The comments and the order of the file are kept. The file is created if it does not exist.
+    """
     others = pairs("--set", set_)
     for key in run.options.overrides.keys() & others.keys():
-        raise UsageError(f"{key} is given twice: as an option, and with --set")
+        raise UsageError(f"{key} is set twice, by its option and by --set", hint="use one of them")
     values = {**run.options.overrides, **others}
     if not values:
-        hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`."
-        raise UsageError(f"nothing was said about {name}: it could not be used", hint=hint)
+        hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`"
+        raise UsageError(f'no values for profile "{name}"', hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     edits.add(path, name, values, run.clock)
     _done(run, "added", name, str(path))
@@ -90,7 +98,7 @@ def add(
 
 @command("guestctl profile use staging", "guestctl profile use sandbox", needs="nothing")
 def use(run: Invocation, name: Name) -> None:
-    """Make a profile the file's default."""
+    """Make a profile the default of the file."""
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     edits.use(path, name, run.clock)
     _done(run, "default", name, str(path))
@@ -105,7 +113,7 @@ def _done(run: Invocation, what: str, name: str, path: str) -> None:
 
 @command("guestctl profile path", '$EDITOR "$(guestctl profile path)"', needs="nothing")
 def path(run: Invocation) -> None:
-    """Print where the profile file is, and on stderr why there."""
+    """Print the path of the profile file, and on stderr the reason for it."""
     found, why = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     if run.out.mode in {"auto", "table"}:
         run.out.text(str(found))
@@ -116,17 +124,17 @@ def path(run: Invocation) -> None:
 
 @command("guestctl profile check", "guestctl profile check --profiles team.yaml", needs="nothing")
 def check(run: Invocation) -> None:
-    """Check the whole file: keys, values, variables, and that each profile has what its API needs.
+    """Check the whole profile file: keys, values, variables, and what each profile's API needs.
 
-    Exits 2 naming what is wrong: file, line and key.
+    The exit code is 2 if anything is wrong; the error names the file, the line and the key.
     """
     from guestctl.dialects import dialect_class
 
     file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
     if not file.path.exists():
         looked = f"./{profiles.FILE} and {file.path}"
-        hint = "Add a profile with `guestctl profile add`, or name a file with --profiles."
-        raise UsageError(f"there is no profile file (looked for {looked})", code="config.file", hint=hint)
+        hint = "add a profile with `guestctl profile add`, or name a file with --profiles"
+        raise UsageError(f"no profile file (looked for {looked})", code="config.file", hint=hint)
     warnings: list[str] = []
     for name in file.names:
         found = profiles.resolve(
@@ -141,12 +149,12 @@ def check(run: Invocation) -> None:
         dialect_class(found.profile.api)(found.profile, new_id=str).check_profile()
         warnings += found.warnings
     if run.options.profile is not None and run.options.profile not in {*file.names, profiles.SANDBOX}:
-        raise UsageError(f"no profile {run.options.profile!r} in {file.path}", code="config.profile")
+        raise UsageError(f'no profile "{run.options.profile}" in {file.path}', code="config.profile")
     for warning in warnings:
         run.out.say(warning)
     record = {"kind": "profile-check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
     if run.out.human:
-        run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all in order")
+        run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all valid")
     else:
         run.out.one(record)
 

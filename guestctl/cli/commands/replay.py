@@ -1,4 +1,4 @@
-"""`replay`: a trace as a sandbox. Knows: its options. Must not know: how a recording is served."""
+"""`replay`: serve a trace as a sandbox. Knows: the options. Must not know: how a trace is served."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from guestctl.cli.options import command
 )
 def replay(
     run: Invocation,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="what --trace wrote; several in their order")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="trace written by --trace; several are served in order")
+    ],
     port: Port = 0,
     host: Host = "127.0.0.1",
-    pace: Annotated[bool, typer.Option("--pace", help="keep the recorded pauses")] = False,
+    pace: Annotated[
+        bool, typer.Option("--pace", help="keep the pauses of the trace (default: answer at once)")
+    ] = False,
 ) -> int:
-    """Serve a recorded exchange back as a sandbox, until Ctrl-C; one line says when it is ready.
+    """Serve a trace as a sandbox until Ctrl-C.
 
-    `-p sandbox` leads guestctl there, and speaks the recorded API; so does GUESTCTL_SANDBOX_URL, with --api
-    to choose it. What the guest does is matched with what was done, in order: a request by method and
-    path, a frame by what it does. Texts, hosts and ids are not compared; steps may be left out, and
-    all of it may be run again.
+    guestctl prints one line when the sandbox is ready. `-p sandbox` then connects to it with the API of the trace;
+    with GUESTCTL_SANDBOX_URL, choose the API with --api. Requests are matched in order by method and path, frames
+    by their action. Texts, hosts and ids are not compared. A guest may skip steps, and may start again.
     """
     from guestctl.sandbox.serve import serve
     from guestctl.sandbox.settings import SandboxOptions
@@ -43,7 +46,7 @@ def replay(
     def ready(found: Any) -> None:
         run.state.put_sandbox({**found, "api": spoken[0]} if len(spoken) == 1 else found)
         registered.append(found["url"])
-        run.out.say(f"{len(recording.actions)} acts of a guest, recorded on {' or '.join(spoken) or 'an unknown API'}")
+        run.out.say(f"{len(recording.actions)} guest actions, recorded on {' or '.join(spoken) or 'an unknown API'}")
 
     try:
         with cannot_serve_is_usage():

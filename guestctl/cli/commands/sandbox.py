@@ -1,6 +1,6 @@
-"""`sandbox …`: the embedded service, and the control room of a running one.
+"""`sandbox …`: start a sandbox, or control a running one.
 
-Knows: its options and how they are said. Must not know: how anything is served.
+Knows: the options and how results are shown. Must not know: how the sandbox serves an API.
 """
 
 from __future__ import annotations
@@ -24,23 +24,40 @@ if TYPE_CHECKING:
     from guestctl.sandbox_tools.admin_client import SandboxAdmin
 
 
-Port = Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="fixed port (0: a free one)")]
-Api = Annotated[str, typer.Option("--api", metavar="NAME", help="API family of `-p sandbox`; all are served")]
-Script = Annotated[Path | None, typer.Option("--script", metavar="BOT.yaml", help="scripted bot: `guestctl help bots`")]
-Agent = Annotated[bool, typer.Option("--agent", help="no bot: you answer as the agent (of serve)")]
-Faults = Annotated[list[str] | None, typer.Option("--fault", metavar="SPEC", help="misbehave: `guestctl help faults`")]
-StateFile = Annotated[Path | None, typer.Option("--state", metavar="FILE", help="keep it across restarts")]
-Tls = Annotated[bool, typer.Option("--tls", help="https and wss, with a throw-away CA")]
-Origins = Annotated[list[str] | None, typer.Option("--origin", metavar="HOST", help="the only Origins allowed")]
-TokenLife = Annotated[str | None, typer.Option("--token-life", metavar="TIME", help="how long tokens last")]
-Fast = Annotated[bool, typer.Option("--fast", help="the bot answers at once, no rate limits")]
-Style = Annotated[str | None, typer.Option("--refresh-style", metavar="STYLE", help="guest-refresh or guest-token")]
-Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to bind")]
-AutoStart = Annotated[bool, typer.Option("--auto-start", help="the deployment starts conversations by itself")]
-SignIn = Annotated[bool, typer.Option("--sign-in", help="guests may sign in: any code but `bad` is good")]
-Disconnect = Annotated[str, typer.Option("--disconnect", metavar="HOW", help="after an end: ReadOnly or Send")]
+Port = Annotated[
+    int, typer.Option("--port", metavar="N", min=0, max=65535, help="port to listen on; 0 chooses a free one")
+]
+Api = Annotated[
+    str, typer.Option("--api", metavar="NAME", help="API that `-p sandbox` uses; the sandbox serves all of them")
+]
+Script = Annotated[
+    Path | None,
+    typer.Option("--script", metavar="BOT.yaml", help="bot script, see `guestctl help bots` (default: echo)"),
+]
+Agent = Annotated[bool, typer.Option("--agent", help="answer as the agent yourself, without a bot (serve only)")]
+Faults = Annotated[
+    list[str] | None, typer.Option("--fault", metavar="SPEC", help="inject a fault, see `guestctl help faults`")
+]
+StateFile = Annotated[
+    Path | None, typer.Option("--state", metavar="FILE", help="store the sandbox's state in FILE across restarts")
+]
+Tls = Annotated[bool, typer.Option("--tls", help="serve https and wss with a temporary CA")]
+Origins = Annotated[
+    list[str] | None, typer.Option("--origin", metavar="HOST", help="allow only this Origin (default: any)")
+]
+TokenLife = Annotated[str | None, typer.Option("--token-life", metavar="TIME", help="lifetime of a token")]
+Fast = Annotated[bool, typer.Option("--fast", help="answer without delays and rate limits")]
+Style = Annotated[
+    str | None, typer.Option("--refresh-style", metavar="STYLE", help="token renewal: guest-refresh or guest-token")
+]
+Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on")]
+AutoStart = Annotated[bool, typer.Option("--auto-start", help="start a conversation as soon as a guest joins")]
+SignIn = Annotated[bool, typer.Option("--sign-in", help="let guests sign in with any code but `bad`")]
+Disconnect = Annotated[
+    str, typer.Option("--disconnect", metavar="HOW", help="an ended conversation is ReadOnly or open to Send")
+]
 To = Annotated[
-    str | None, typer.Option("--to", metavar="ID", help="only this session, as `sandbox sessions` prints it")
+    str | None, typer.Option("--to", metavar="ID", help="only the session with this id (default: all sessions)")
 ]
 
 
@@ -63,9 +80,10 @@ def serve(
     disconnect: Disconnect = "ReadOnly",
     fast: Fast = False,
 ) -> int:
-    """Run the embedded service until Ctrl-C; one line says when it is ready.
+    """Run a sandbox until Ctrl-C.
 
-    Its address and key are remembered, so that `-p sandbox` and `sandbox push` find it.
+    guestctl prints one line when the sandbox is ready. It stores the address and the key, so that `-p sandbox` and
+    `sandbox push` find it.
     """
     from guestctl.sandbox.serve import serve as serve_until_stopped
 
@@ -110,13 +128,13 @@ def serve(
 
 @command(
     'guestctl sandbox exec -- guestctl ask "opening hours?"',
-    "guestctl sandbox exec --fast --script bot.yaml -- sh tests/talk.sh",
+    "guestctl sandbox exec --fast --script bot.yaml -- sh tests/chat.sh",
     needs="nothing",
     timeout=None,
 )
 def exec_(
     run: Invocation,
-    words: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="the command and its arguments")],
+    words: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="command to run, with its arguments")],
     port: Port = 0,
     api: Api = "web-messaging",
     script: Script = None,
@@ -132,15 +150,15 @@ def exec_(
     disconnect: Disconnect = "ReadOnly",
     fast: Fast = False,
 ) -> int:
-    """Run a command against a fresh sandbox; exits with the command's own code.
+    """Run a command against a new sandbox and exit with the command's exit code.
 
-    Plain `guestctl` inside uses this sandbox, with a state of its own that is gone afterwards.
+    `guestctl` inside the command uses this sandbox without any option. Its state is deleted afterwards.
     """
     from guestctl.sandbox.serve import run_under
 
     if run.options.trace is not None:
         hint = "`guestctl sandbox exec -- guestctl ask hi --trace FILE`"
-        raise UsageError("--trace goes behind the command whose exchange it is", hint=hint)
+        raise UsageError("--trace belongs to the inner command", hint=hint)
     options = _options(
         port=port,
         api=api,
@@ -168,13 +186,16 @@ def exec_(
 )
 def push(
     run: Invocation,
-    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT...]", help="what the agent says")] = None,
-    frame: Annotated[str | None, typer.Option("--frame", metavar="JSON", help="a frame as it is")] = None,
+    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT...]", help="text of the agent's message")] = None,
+    frame: Annotated[str | None, typer.Option("--frame", metavar="JSON", help="frame to send unchanged")] = None,
     to: To = None,
 ) -> None:
-    """Let the agent say something to every session that has not ended, connected or not."""
+    """Send a message from the agent.
+
+    By default it goes to every session that has not ended, even if the guest is not connected.
+    """
     if (frame is None) == (not text):
-        raise UsageError("give the text to say, or --frame JSON")
+        raise UsageError("expected either a text or --frame JSON")
     if frame is not None:
         _json(frame)
     count = _admin(run).push(" ".join(text) if text else None, frame=frame, to=to)
@@ -185,13 +206,15 @@ def push(
 def fault(
     run: Invocation,
     specs: Annotated[
-        list[str] | None, typer.Argument(metavar="[SPEC...]", help="kind[:key=value,...]"), Completes("fault")
+        list[str] | None,
+        typer.Argument(metavar="[SPEC...]", help="fault to inject: kind[:key=value,...]"),
+        Completes("fault"),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="behave again")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="remove all faults")] = False,
 ) -> None:
-    """Make the sandbox misbehave on purpose, or list what it is armed with.
+    """Inject faults into the sandbox.
 
-    `guestctl help faults` has the kinds and their keys.
+    Without a SPEC it lists the active faults. `guestctl help faults` lists the kinds and their keys.
     """
     admin = _admin(run)
     if clear:
@@ -202,7 +225,7 @@ def fault(
 
 @command("guestctl sandbox sessions", "guestctl sandbox sessions -o json | jq '.[0].messages'", needs="nothing")
 def sessions(run: Invocation) -> None:
-    """List what the sandbox has seen: sessions, accepted messages in order, sockets, requests."""
+    """List the sandbox's sessions with their messages, sockets and requests."""
     with run.out.listing() as add:
         for found in _admin(run).sessions():
             add({"kind": "sandbox-session", **found})
@@ -210,9 +233,10 @@ def sessions(run: Invocation) -> None:
 
 @command("guestctl sandbox disconnect", "guestctl sandbox disconnect --to ID", needs="nothing")
 def disconnect(run: Invocation, to: To = None) -> None:
-    """Let the agent end the conversation: what the deployment makes of that (read-only, say) then holds.
+    """End the conversation as the agent.
 
-    To break connections instead, see `sandbox fault drop`.
+    By default it ends every conversation, and --disconnect of `sandbox serve` decides what follows. To break
+    connections instead, use `sandbox fault drop`.
     """
     count = _admin(run).disconnect(to=to)
     _done(run, f"{count} conversation{'s' * (count != 1)} ended", {"ended": count})
@@ -222,11 +246,14 @@ def disconnect(run: Invocation, to: To = None) -> None:
 def expire(
     run: Invocation,
     to: To = None,
-    token: Annotated[bool, typer.Option("--token", help="only the credential")] = False,
+    token: Annotated[bool, typer.Option("--token", help="expire only the token")] = False,
 ) -> None:
-    """Let sessions expire, or only their credentials."""
+    """Expire sessions or their tokens.
+
+    By default it expires every session.
+    """
     count = _admin(run).expire(to=to, token=token)
-    what = f"{count} credential{'s' * (count != 1)}" if token else _sessions(count)
+    what = f"{count} token{'s' * (count != 1)}" if token else _sessions(count)
     _done(run, f"{what} expired", {"expired": count})
 
 
@@ -244,23 +271,23 @@ def _options(**given: Any) -> SandboxOptions:
 
 @contextlib.contextmanager
 def cannot_serve_is_usage() -> Iterator[None]:
-    """A sandbox that cannot start is a wrong command or configuration."""
+    """Turn a sandbox that cannot start into a UsageError."""
     from guestctl.sandbox.serve import CannotServe
 
     try:
         yield
     except CannotServe as error:
-        raise UsageError(str(error), hint=_described(error.__cause__)) from None
+        raise UsageError(str(error), hint=_help_for(error.__cause__)) from None
 
 
-def _described(cause: BaseException | None) -> str | None:
-    """Where the language is described in which there was an error."""
+def _help_for(cause: BaseException | None) -> str | None:
+    """Return a hint to the help topic of the language that the error is in."""
     from guestctl.sandbox.bot.bot_script import ScriptError
     from guestctl.sandbox.faults import FaultError
 
     if isinstance(cause, ScriptError):
-        return "`guestctl help bots` has the keys of a script, and one that works."
-    return "`guestctl help faults` has the kinds and their keys." if isinstance(cause, FaultError) else None
+        return "`guestctl help bots` lists the keys of a bot script and shows an example"
+    return "`guestctl help faults` lists the kinds and their keys" if isinstance(cause, FaultError) else None
 
 
 def _admin(run: Invocation) -> SandboxAdmin:

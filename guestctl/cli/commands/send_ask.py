@@ -1,6 +1,6 @@
-"""`send` and `ask`: saying something, and hearing the answer.
+"""`send` and `ask`: send a message and print the outcome or the reply.
 
-Knows: where the words come from and what is shown of the outcome. Must not know: how anything is sent.
+Knows: where the text comes from and how the outcome is shown. Must not know: how a message is sent.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
 @command('guestctl ask "opening hours?"', 'guestctl ask --new "hello" --timeout 5')
 def ask(
     run: Invocation,
-    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="the question; - reads stdin")],
-    new: Annotated[bool, typer.Option("--new", help="start a new session first")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="with -o json: the service's own object too")] = False,
+    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="question to send; - reads it from stdin")],
+    new: Annotated[bool, typer.Option("--new", help="start a new session instead of resuming the stored one")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="with -o json, include the service's own object")] = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
-    """Send a question and print only the reply's text.
+    """Send a question and print only the text of the reply.
 
-    The stored session is resumed; one is created when there is none, or always with --new. What greets
-    a guest who has just joined is no reply: it is waited for, two seconds at most. Text that begins
-    with a dash goes behind `--`.
+    By default guestctl resumes the stored session, or creates one if there is none. In a new session it first
+    waits up to two seconds for a greeting, which is not the reply. Put `--` before text that starts with a dash.
     """
-    words = _words(run, text)
-    if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), words), new=new)):
+    question = _message_text(run, text)
+    if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), question), new=new)):
         return
-    reply = run.client.ask(words, new=new)
+    reply = run.client.ask(question, new=new)
     if run.out.mode in {"auto", "table"}:
         run.out.text(reply.text)
     else:
@@ -53,43 +52,51 @@ def ask(
 def send(
     run: Invocation,
     text: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT... | -]", help="the message; - reads stdin")
+        list[str] | None, typer.Argument(metavar="[TEXT... | -]", help="message to send; - reads it from stdin")
     ] = None,
-    lines: Annotated[bool, typer.Option("--lines", help="with -: one message a line")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="print the reply too")] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="send each line of stdin as one message")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="wait for the reply and print it too")] = False,
     expect: Annotated[
-        str | None, typer.Option("--expect", metavar="REGEX", help="wait for a reply that matches")
+        str | None, typer.Option("--expect", metavar="REGEX", help="wait for a reply that matches REGEX and print it")
     ] = None,
-    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute")] = None,
+    attr: Annotated[
+        list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute of the message")
+    ] = None,
     file: Annotated[
-        list[Path] | None, typer.Option("--file", metavar="PATH", help="attach a file; several make several messages")
+        list[Path] | None,
+        typer.Option("--file", metavar="PATH", help="file to attach; several files make several messages"),
     ] = None,
     pick: Annotated[
         list[str] | None,
-        typer.Option("--pick", metavar="N|PAYLOAD", help="answer with what is offered: number, label, payload, date"),
+        typer.Option("--pick", metavar="N|PAYLOAD", help="answer an offer by number, label, payload or date"),
     ] = None,
     form: Annotated[
         list[str] | None,
-        typer.Option("--form", metavar="FIELD=VALUE|FILE", help="fill in a form, from a YAML or JSON file too"),
+        typer.Option("--form", metavar="FIELD=VALUE|FILE", help="field of a form, or a YAML or JSON file of fields"),
     ] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", metavar="UUID", help="the message's own id, to repeat it safely")
+        str | None,
+        typer.Option("--id", metavar="UUID", help="client key of the message, for a safe retry (default: random)"),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="the service's own object too")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="include the service's own object")] = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
-    """Send one message and return when the service has accepted it.
+    """Send one message and wait until the service accepts it.
 
-    Exit 13 means in doubt: the next run settles it. With --wait or --expect the reply is awaited; no
-    match before --timeout exits 9. Text that begins with a dash goes behind `--`.
+    --wait and --expect also wait for the reply; the exit code is 9 if none matches before --timeout. Exit code 13
+    means that delivery is in doubt; the next `send` or `resume` settles it. Put `--` before text that starts
+    with a dash.
     """
     attributes, answers = pairs("--attr", attr), _answers(run, form)
     pattern("--expect", expect)
     if lines and text != ["-"]:
-        raise UsageError("--lines reads stdin: give - as the text", hint="`… | guestctl send - --lines`")
+        raise UsageError("--lines needs - as the text, because it reads stdin", hint="`… | guestctl send - --lines`")
     if lines and (id_ or file or pick or form):
-        raise UsageError("--lines goes with neither --id, --file, --pick nor --form")
+        raise UsageError(
+            "--lines cannot be combined with --id, --file, --pick or --form",
+            hint="remove --lines, or send the lines as plain text",
+        )
     if id_ is not None:
         id_ = _uuid(id_)
 
@@ -97,17 +104,20 @@ def send(
     files = [run.world.cwd / path for path in file or ()]
     if print_frames or print_curl:
         if pick or answers is not None:
-            raise UsageError("what --pick and --form answer is looked up first: it cannot be shown without asking")
-        said = list(_each_line(run)) if lines else [_words(run, text or [])]
+            raise UsageError(
+                "--pick and --form cannot be previewed: guestctl must first ask the service for the offer",
+                hint="remove --pick and --form, or send the message with --trace FILE",
+            )
+        texts = list(_stdin_lines(run)) if lines else [_message_text(run, text or [])]
         key = id_ or str(uuid.uuid4())
-        outgoing = [Outgoing(key if n == 0 else str(uuid.uuid4()), words, attributes) for n, words in enumerate(said)]
+        outgoing = [Outgoing(key if n == 0 else str(uuid.uuid4()), one, attributes) for n, one in enumerate(texts)]
         printed(run, print_frames, print_curl, lambda plan: plan.send(outgoing, files, awaited=awaited))
         return
 
-    def one(words: str, tell: Callable[[list[Record]], None]) -> None:
+    def send_one(message: str, show: Callable[[list[Record]], None]) -> None:
         try:
             sent = run.client.send(
-                words,
+                message,
                 attributes=attributes,
                 key=id_,
                 pick=pick or (),
@@ -118,39 +128,39 @@ def send(
                 progress=run.out.progress("uploading", run.clock.monotonic),
             )
         except Failure as failure:
-            became = getattr(failure, "sent", None)
-            if became is not None:
-                # Its `delivery` is the outcome; a reply that did not come is null.
-                tell(_records(run, became, awaited=awaited, raw=raw))
+            outcome = getattr(failure, "sent", None)
+            if outcome is not None:
+                # The record carries the delivery; a reply that did not arrive is null.
+                show(_records(run, outcome, awaited=awaited, raw=raw))
             raise
-        tell(_records(run, sent, awaited=awaited, raw=raw))
+        show(_records(run, sent, awaited=awaited, raw=raw))
 
     if not lines and len(files) < 2:
-        one(_words(run, text or []), lambda records: _tell(run, records[-1]))
+        send_one(_message_text(run, text or []), lambda records: _print_result(run, records[-1]))
         return
-    # The record of a text that fails is added like the others, before the list is closed: it stays valid.
+    # The record of a failed message is added before the list is closed, so that the JSON stays valid.
     with run.out.listing(chat=True) as add:
-        for words in _each_line(run) if lines else [_words(run, text or [])]:
-            one(words, lambda records: _add(run, records, add))
+        for message in _stdin_lines(run) if lines else [_message_text(run, text or [])]:
+            send_one(message, lambda records: _add_to_list(run, records, add))
 
 
-def _tell(run: Invocation, record: Record) -> None:
-    """A single result."""
-    with _settled(record):
+def _print_result(run: Invocation, record: Record) -> None:
+    """Print the outcome of a single message."""
+    with _delivery_in_failure(record):
         run.out.spoken(_shown(run, record), record)
 
 
-def _add(run: Invocation, records: list[Record], add: Callable[[Record], None]) -> None:
-    """What became of one more text of a list: several records where it came with several files."""
-    with _settled(records[-1]):
+def _add_to_list(run: Invocation, records: list[Record], add: Callable[[Record], None]) -> None:
+    """Add the outcome of one text to a list: one record per message, since each file is a message."""
+    with _delivery_in_failure(records[-1]):
         for record in records:
             for shown in _shown(run, record):
                 add(shown)
 
 
 @contextmanager
-def _settled(record: Record) -> Iterator[None]:
-    """What became of the message is told with the failure, where stdout takes nothing any more."""
+def _delivery_in_failure(record: Record) -> Iterator[None]:
+    """Add the delivery to the failure when stdout cannot be written, because the record is lost then."""
     try:
         yield
     except UsageError as failure:
@@ -160,12 +170,12 @@ def _settled(record: Record) -> Iterator[None]:
 
 
 def _shown(run: Invocation, record: Record) -> list[Record]:
-    """For people the reply is a line of its own; elsewhere it is part of the record."""
+    """Return the lines for a record: on a terminal the reply is a line of its own."""
     return [record, record["reply"]] if run.out.human and record.get("reply") else [record]
 
 
 def _records(run: Invocation, sent: Sent, *, awaited: bool, raw: bool) -> list[Record]:
-    """What became of each message: those accepted before it, then the one that was sent last."""
+    """Return one record per message: those accepted earlier in this call, then the last one."""
     name = run.client.session_name
     records = [
         sent_record(message, session=name, key=message.key or "", text=message.text, delivery="accepted", raw=raw)
@@ -185,7 +195,7 @@ def _records(run: Invocation, sent: Sent, *, awaited: bool, raw: bool) -> list[R
 
 
 def _answers(run: Invocation, words: list[str] | None) -> dict[str, list[str]] | None:
-    """What `--form` says: FIELD=VALUE words, and files that hold as much; a field given again has several values."""
+    """Return the fields of `--form`, from FIELD=VALUE words and from files. A repeated field has several values."""
     if words is None:
         return None
     found: dict[str, list[str]] = {}
@@ -198,32 +208,34 @@ def _answers(run: Invocation, words: list[str] | None) -> dict[str, list[str]] |
 
 
 def _form_file(path: Path) -> Iterator[tuple[str, str]]:
-    """Fields and their values, one by one, as written. Raises UsageError saying where the file is wrong."""
+    """Yield each field and value of a form file, as written. Raises UsageError naming the line that is wrong."""
     from guestctl.core.strict_yaml import read
 
     located = read(path)
     if not isinstance(located.value, Mapping):
         raise UsageError(
-            f"--form: {path}: expected FIELD: VALUE lines", hint="Or give FIELD=VALUE on the command line."
+            f"--form: {path}: expected FIELD: VALUE lines",
+            hint="write one FIELD: VALUE per line, or use --form FIELD=VALUE",
         )
     for field, member in located.value.items():
         values = [member] if member.text is not None else member.value
         for one in values if isinstance(values, list) else [member]:
             if one.text is None:
-                raise UsageError(f"--form: {path}:{member.line}: {field}: expected a value, or a list of values")
+                raise UsageError(f"--form: {path}:{member.line}: {field}: expected a value or a list of values")
             if one.value is not None:
                 yield field, one.text
 
 
-def _words(run: Invocation, text: list[str]) -> str:
+def _message_text(run: Invocation, text: list[str]) -> str:
+    """Return the text to send. The line end that closes stdin is not part of it."""
     if text == ["-"]:
-        words = run.world.read()
-        return words.removesuffix("\r\n" if words.endswith("\r\n") else "\n")
+        given = run.world.read()
+        return given.removesuffix("\r\n" if given.endswith("\r\n") else "\n")
     return " ".join(text)
 
 
-def _each_line(run: Invocation) -> Iterable[str]:
-    """The lines of stdin as they come; an empty one is no message."""
+def _stdin_lines(run: Invocation) -> Iterable[str]:
+    """Yield the lines of stdin as they arrive, without the empty ones."""
     return (line for line in (line.rstrip("\r\n") for line in run.world.lines()) if line.strip())
 
 
@@ -231,4 +243,4 @@ def _uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise UsageError(f"--id {text!r}: not a UUID", hint="`uuidgen` makes one.") from None
+        raise UsageError(f"--id {text!r}: not a UUID", hint="create one with `uuidgen`") from None

@@ -1,6 +1,6 @@
-"""`session …`: stored guest sessions.
+"""`session …`: the stored guest sessions.
 
-Knows: names and confirmations. Must not know: how a session is opened or ended.
+Knows: session names and confirmations. Must not know: how a session is created or ended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
-from guestctl.cli.commands.proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, proof
+from guestctl.cli.commands.sign_in_proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, read_proof
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import Completes, command, pairs, session_name
 from guestctl.core.clock import rfc3339
@@ -22,21 +22,29 @@ from guestctl.output.records import report_record, session_record, unreadable_re
 if TYPE_CHECKING:
     from guestctl.engine.preview import Plan
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="a stored session"), Completes("session")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a stored session"), Completes("session")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="skip the confirmation")]
 
 
 @command("guestctl session create --as cart --attr plan=gold", "guestctl session create --new")
 def create(
     run: Invocation,
-    as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help="store it under this name (default)")] = None,
-    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute")] = None,
-    queue: Annotated[str | None, typer.Option("--queue", metavar="ID", help="queue to route to")] = None,
-    skill: Annotated[str | None, typer.Option("--skill", metavar="ID", help="skill to route by")] = None,
-    language: Annotated[str | None, typer.Option("--language", metavar="L", help="the guest's language")] = None,
-    email: Annotated[str | None, typer.Option("--email", metavar="E", help="the guest's e-mail address")] = None,
-    guest_name: Annotated[str | None, typer.Option("--name", metavar="N", help="the guest's own name")] = None,
-    new: Annotated[bool, typer.Option("--new", help="replace a stored session of that name")] = False,
+    as_: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="name to store the session under (default: default)")
+    ] = None,
+    attr: Annotated[
+        list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute of the session")
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="ID", help="queue to route the conversation to")
+    ] = None,
+    skill: Annotated[
+        str | None, typer.Option("--skill", metavar="ID", help="skill to route the conversation by")
+    ] = None,
+    language: Annotated[str | None, typer.Option("--language", metavar="L", help="language of the guest")] = None,
+    email: Annotated[str | None, typer.Option("--email", metavar="E", help="e-mail address of the guest")] = None,
+    guest_name: Annotated[str | None, typer.Option("--name", metavar="N", help="name of the guest")] = None,
+    new: Annotated[bool, typer.Option("--new", help="replace a stored session of the same name")] = False,
     auth_code: AuthCode = None,
     redirect_uri: RedirectUri = None,
     code_verifier: CodeVerifier = None,
@@ -45,13 +53,14 @@ def create(
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
-    """Open a guest session through the profile's API and store it.
+    """Create a guest session and store it.
 
-    Later commands use the session created or chosen last. An option the API has no field for exits 2
-    before anything is sent. With --auth-code or --id-token the guest signs in first (sign-in APIs only).
+    Later commands use this session until another is created or chosen. An option that the API has no field for
+    fails with exit code 2 before anything is sent. With --auth-code or --id-token the guest signs in first, where
+    the API has sign-in.
     """
     if as_ is not None and run.options.session not in {None, as_}:
-        raise UsageError("--as and --session name two different sessions: give one of them")
+        raise UsageError("--as and --session name different sessions", hint="use one of them")
     name = run.session_name or "default" if as_ is None else session_name("--as", as_)
     opening = NewSession(
         name=name,
@@ -62,7 +71,7 @@ def create(
         email=email,
         guest_name=guest_name,
     )
-    sign_in = proof(
+    sign_in = read_proof(
         run, code=auth_code, redirect_uri=redirect_uri, verifier=code_verifier, id_token=id_token, nonce=nonce
     )
 
@@ -86,22 +95,25 @@ def sign_in(
     id_token: IdToken = None,
     nonce: Nonce = None,
 ) -> None:
-    """Sign in the guest of a session that began without (step-up).
+    """Sign in the guest of an anonymous session (step-up).
 
-    The code, or the id token, is what the identity provider gave. Other devices on the session lose their
-    place (`listen` there exits 10), and it cannot become anonymous again.
+    The authorization code or the id token comes from the identity provider. Other devices on the session are
+    disconnected, and `listen` there exits 10. The session cannot become anonymous again.
     """
-    given = proof(
+    given = read_proof(
         run, code=auth_code, redirect_uri=redirect_uri, verifier=code_verifier, id_token=id_token, nonce=nonce
     )
     if given is None:
-        raise UsageError("nothing proves who the guest is: give --auth-code or --id-token")
+        raise UsageError(
+            "--auth-code or --id-token is missing",
+            hint="`guestctl session sign-in --auth-code CODE --redirect-uri URI`",
+        )
     run.out.one(session_record(run.client.sign_in(given)))
 
 
 @command("guestctl session sign-out", "guestctl session sign-out -s cart")
 def sign_out(run: Invocation) -> None:
-    """Sign the guest out: the session is over with it, here and on every other device."""
+    """Sign the guest out and end the session on every device."""
     run.out.one(session_record(run.client.sign_out()))
 
 
@@ -112,7 +124,7 @@ def list_(run: Invocation) -> None:
     with run.out.listing() as add:
         for session in run.client.sessions():
             record = session_record(session)
-            # For people only: machines ask `session show` for the current one.
+            # Only in the table: `session show` prints the current session for scripts.
             add({**record, "current": session.name == current} if run.out.human else record)
 
 
@@ -120,23 +132,23 @@ def list_(run: Invocation) -> None:
 def show(
     run: Invocation,
     show_token: Annotated[
-        bool, typer.Option("--show-token", help="the token itself, too: keep it to yourself")
+        bool, typer.Option("--show-token", help="print the token too; treat the output as a secret")
     ] = False,
 ) -> None:
-    """Show one session in full, with the time left."""
+    """Show one session with all its details and its remaining time."""
     session = run.client.session()
     run.out.one(session_record(session, show_token=show_token), more=_details(session, run.clock.now()))
 
 
 @command("guestctl session use cart", "guestctl session use default -q", needs="profile")
 def use(run: Invocation, name: Name) -> None:
-    """Make a stored session the one that commands use."""
+    """Choose the stored session that later commands use."""
     run.out.one(session_record(run.client.use(name)))
 
 
 @command("guestctl session report", "guestctl session report -s cart -o json | jq .duration_ms")
 def report(run: Invocation) -> None:
-    """Tell how long the session has lasted and what happened in it."""
+    """Show the duration of the session and a log of its activity."""
     run.out.one(report_record(run.client.report()))
 
 
@@ -144,35 +156,38 @@ def report(run: Invocation) -> None:
 def end(run: Invocation, yes: Yes = False) -> None:
     """End the conversation as the guest.
 
-    Where the API's only guest-side end clears the conversation, its transcript goes too; that is
-    asked first, or confirmed with --yes off a terminal.
+    On an API where a guest can only end a conversation by clearing it, the transcript is deleted too. guestctl
+    then asks for confirmation first; without a terminal, --yes is required.
     """
     session = run.client.session()
-    # An API with both has one frame for them.
+    # An API with both operations has one frame for the two.
     if {Ability.END, Ability.CLEAR} <= set(run.client.dialect.abilities):
-        run.confirmed(f"Ending {session.name!r} clears the conversation, transcript included. Go on?", yes)
+        run.confirmed(f"Ending {session.name!r} also deletes the transcript. Continue?", yes)
     run.out.one(session_record(run.client.end()))
 
 
 @command("guestctl session clear", "guestctl session clear --yes")
 def clear(run: Invocation, yes: Yes = False) -> None:
-    """Clear the conversation; its transcript is gone."""
+    """Clear the conversation and delete its transcript.
+
+    guestctl asks for confirmation first; without a terminal, --yes is required.
+    """
     session = run.client.session()
     if Ability.CLEAR in run.client.dialect.abilities:
-        run.confirmed(f"Clearing {session.name!r} removes the transcript for good. Go on?", yes)
+        run.confirmed(f"Clearing {session.name!r} deletes the transcript permanently. Continue?", yes)
     run.out.one(session_record(run.client.clear()))
 
 
 @command("guestctl session forget cart", "guestctl session forget default", needs="profile")
 def forget(run: Invocation, name: Name) -> None:
-    """Delete the local record of a session; the service is not told."""
+    """Delete the stored session. The service is not contacted."""
     session = run.client.forget(name)
     profile = run.client.profile
     run.out.one(session_record(session) if session is not None else unreadable_record(name, profile.api, profile.name))
 
 
 def _details(session: Session, now: float) -> dict[str, Any]:
-    """What people want to know besides the record: what the session accepts, which secrets it holds."""
+    """Return the details for the table: the session's limits and its credentials."""
     from guestctl.output.views import when
 
     limits = session.limits

@@ -1,6 +1,6 @@
 """`refresh-token` and `token inspect`.
 
-Knows: where a token is read from; never from argv. Must not know: how one is renewed.
+Knows: where a token is read from, which is never the command line. Must not know: how a token is renewed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from guestctl.output.records import session_record
 def refresh(
     run: Invocation,
     if_expiring: Annotated[
-        str | None, typer.Option("--if-expiring", metavar="TIME", help="only when it has less than this left")
+        str | None, typer.Option("--if-expiring", metavar="TIME", help="renew only if less than TIME is left")
     ] = None,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
-    """Get a new credential for the session and store it.
+    """Renew the session's token and store it.
 
-    One process refreshes; others that ask at the same time wait for it and use the same.
+    If several processes do this at once, one renews the token and the others wait for it and use the same one.
     """
     margin = None if if_expiring is None else duration("--if-expiring", if_expiring)
     if printed(run, print_frames, print_curl, lambda plan: plan.refresh()):
@@ -39,35 +39,40 @@ def refresh(
 @command("guestctl token inspect", "pbpaste | guestctl token inspect - -o json | jq .seconds_left")
 def inspect(
     run: Invocation,
-    source: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads a token from stdin")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="[-]", help="- reads the token from stdin (default: the session's token)")
+    ] = None,
 ) -> None:
-    """Show what the session's token says of itself: kind, claims, seconds left.
+    """Show the kind, the claims and the remaining seconds of a token.
 
-    Nothing is verified, and the token itself is never printed. Exits 4 when it has expired or a claim
-    its API needs is missing.
+    The signature is not verified, and the token itself is not printed. The exit code is 4 if the token has expired
+    or lacks a claim that its API needs.
     """
     from guestctl.core import jwt_claims
 
     if source not in {None, "-"}:
-        raise UsageError("a token is never taken from the command line", hint="Give - and pipe it in.")
+        raise UsageError(
+            "a token cannot be an argument, where other users could read it",
+            hint="`… | guestctl token inspect -`",
+        )
     expiry: float | None = None
     if source == "-":
         token = Secret(run.world.read().strip())
     else:
         held = run.client.session().credential("guest")
         if held is None:
-            raise Unauthorised("the session holds no token", api=run.client.dialect.name)
+            raise Unauthorised("the session has no token", api=run.client.dialect.name)
         token, expiry = held.secret, held.expires_at
     run.redactor.add(token)
     found = jwt_claims.inspect(token, run.clock.now(), required=_required(run), known_expiry=expiry)
     run.out.one(found.record(run.clock.now()))
-    run.out.say("the signature was not verified")
+    run.out.say("note: the signature was not verified")
     if found.problems:
-        raise Unauthorised(f"this token: {', '.join(found.problems)}", code="auth.refused")
+        raise Unauthorised(f"token not usable: {', '.join(found.problems)}", code="auth.refused")
 
 
 def _required(run: Invocation) -> tuple[str, ...]:
-    """Claims the API's tokens must have. A token from stdin can be read without any profile."""
+    """Return the claims that the API's tokens must have. A token from stdin needs no profile."""
     from guestctl.dialects import dialect_class
 
     try:
