@@ -150,7 +150,8 @@ def _environment(width: int | None) -> Iterator[str]:
 def _bots(width: int | None) -> Iterator[str]:
     yield paragraphs(
         "A bot script is a YAML file with the answers of the sandbox's bot: "
-        "`guestctl sandbox serve --script bot.yaml`. An answer is a text, a list of replies or a mapping. Without a script the bot echoes each message.",
+        "`guestctl sandbox serve --script bot.yaml`. An answer is a text, a list of replies or a mapping. "
+        "Without a script the bot echoes each message.",
         width,
     )
     yield BOT
@@ -203,8 +204,9 @@ def _exit_codes(width: int | None) -> Iterator[str]:
 
     yield columns(((entry.code, entry.meaning) for entry in everything() if entry.kind == "exit code"), width)
     yield paragraphs(
-        "A failure prints two lines on stderr: `error:` with the cause and `hint:` with the next step. If the output is "
-        'JSON, it prints one object, {"error": {"code", "exit", "message", "hint", …}}. Its `code` is a stable name.',
+        "A failure prints two lines on stderr: `error:` with the cause and `hint:` with the next step. "
+        'JSON output has one object instead, {"error": {"code", "exit", "message", "hint", …}}, '
+        "whose `code` is a stable name.",
         width,
     )
     yield sentences(

@@ -323,7 +323,7 @@ def test_the_trace_of_the_tour_is_that_of_its_guest(alone: Front, tmp_path: Path
 def test_the_trace_of_a_command_under_exec_is_its_own(alone: Front, tmp_path: Path) -> None:
     refused = alone("sandbox", "exec", "--trace", str(tmp_path / "trace"), "--", "true")
     assert refused.code == 2
-    assert "--trace goes behind the command" in refused.err
+    assert "--trace belongs to the inner command" in refused.err
 
 
 def _id(front: Front) -> str:

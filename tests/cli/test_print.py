@@ -234,7 +234,7 @@ def test_commands_for_curl_have_no_other_form(front: Front) -> None:
     front("session", "create")
     refused = front("typing", "--print-curl", "-o", "json")
     assert (refused.code, refused.out) == (2, "")
-    assert "--print-curl is an output of its own" in refused.error["message"]
+    assert "--print-curl cannot be combined with --output" in refused.error["message"]
     assert front("typing", "--print-curl", GUESTCTL_OUTPUT="json").code == 0
 
 
