@@ -165,9 +165,9 @@ class CatchUp:
         came after it has to wait, too.
         """
         if unreadable:
-            self.merge.unsettled(inf)
+            self.merge.wait_for_history(inf)
         ready = self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False)
-        self.merge.unsettled(inf)
+        self.merge.wait_for_history(inf)
         if not isinstance(self.state, FromNewest):
             self.state = Unread(self._gap)
         return ready
@@ -184,7 +184,7 @@ class CatchUp:
     def _settle(self, gap: Gap | None, received: set[str] | None) -> None:
         state = Settling(self._clock.monotonic() + self._timings.second_look, gap, received)
         self.state = state
-        self.merge.unsettled(state.due)
+        self.merge.wait_for_history(state.due)
 
     @property
     def _gap(self) -> Gap | None:
@@ -199,7 +199,7 @@ class CatchUp:
         """
         if isinstance(self.state, FromNewest):
             self.begin_at_newest()
-            self.merge.unsettled(0.0)
+            self.merge.wait_for_history(0.0)
             return 0
         if isinstance(self.state, Continuous):
             return 0
@@ -216,7 +216,7 @@ class CatchUp:
                     self.state = Continuous()
                     yield Gap(last, None, failure.message)
                     yield from self.merge.ready(self._clock.monotonic(), flush=True)
-                    self.merge.unsettled(0.0)
+                    self.merge.wait_for_history(0.0)
                     return 0
                 yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
         replayed = self.merge.replay(items, lags=True)
@@ -247,14 +247,14 @@ class CatchUp:
         state = self.state
         if not isinstance(state, Settling) or not state.early_look:
             return False
-        if not self.merge.waiting(self._clock.monotonic()):
+        if not self.merge.waiting_for_history(self._clock.monotonic()):
             return False
         self.state = replace(state, early_look=False)
         return True
 
     def look_due(self, now: float) -> bool:
         """Whether history has to be read at monotonic `now`: a number is missing, or the second look is due."""
-        if self.merge.missing and self.merge.wait(now) == 0.0:
+        if self.merge.after_missing and self.merge.wait(now) == 0.0:
             return True
         return isinstance(self.state, (Settling, Rereading)) and self.state.due <= now
 
@@ -279,7 +279,7 @@ class CatchUp:
         else:
             # It shows more than before, and may still lag: messages later than all of it go on waiting.
             yield from self.merge.replay(items, lags=True)
-            self.merge.unsettled(state.due)
+            self.merge.wait_for_history(state.due)
 
     def look(self) -> Generator[Event, None, None]:
         """Read what the live stream should have brought. What history still does not show afterwards is a gap."""
@@ -290,7 +290,7 @@ class CatchUp:
             self.exchange.notice(f"cannot read history: {failure.message}")
             settling = isinstance(self.state, Settling)
             if self._failures + 1 < FILL_TRIES:
-                self._look_later(hold=settling or self.merge.missing is not None)
+                self._look_later(hold=settling or self.merge.after_missing is not None)
                 return
             # History stays unreadable. Where only a number is missing, `Merge` declares the gap.
             self.state = Continuous()
@@ -306,11 +306,11 @@ class CatchUp:
 
     def _join(self, items: Sequence[Item]) -> Iterator[Event]:
         """Show history that continues what was shown. Nothing is missing any more, unless it lags."""
-        missing = self.merge.missing
+        missing = self.merge.after_missing
         if missing is not None and all(item.id != missing for item in items):
             # It does not even show the live message that follows the missing one: it lags.
             yield from self.merge.replay(items, lags=True)
-            if self.merge.missing is not None and self._failures + 1 < FILL_TRIES:
+            if self.merge.after_missing is not None and self._failures + 1 < FILL_TRIES:
                 self._look_later(hold=True)
                 return
         self.state = Continuous()
@@ -328,7 +328,7 @@ class CatchUp:
         else:
             self.state = Rereading(due, failures)
         if hold:
-            self.merge.unsettled(due)
+            self.merge.wait_for_history(due)
 
     def look_last(self, *, unreadable: bool) -> Generator[Event | None, None, None]:
         """The session has ended: show what a lagging history, or an unreadable frame, may hide."""
@@ -353,8 +353,8 @@ class CatchUp:
 
     def _shows_more(self, items: Sequence[Item]) -> bool:
         """Whether history has moved on since it was read last: it shows something new, or something that waits."""
-        waiting = self.merge.waiting(self._clock.monotonic())
-        return any(item.id is not None and (item.id in waiting or not self.merge.known(item.id)) for item in items)
+        waiting = self.merge.waiting_for_history(self._clock.monotonic())
+        return any(item.id is not None and (item.id in waiting or not self.merge.has_seen(item.id)) for item in items)
 
     # --- without a socket ---
 
@@ -389,7 +389,7 @@ class CatchUp:
             return found
         while True:
             shown = {item.id for item in found[0]}
-            absent = [i for i in self._accepted_ids() if i not in shown and not self.merge.known(i)]
+            absent = [i for i in self._accepted_ids() if i not in shown and not self.merge.has_seen(i)]
             if not absent:
                 return found
             if self._clock.monotonic() >= until:

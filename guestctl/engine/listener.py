@@ -197,7 +197,7 @@ class Listener:
         if self._floor is None or not _older(heard, self._floor):
             if isinstance(heard, Message):
                 self.catch_up.message_received(heard)
-            self.catch_up.merge.feed(heard, now)
+            self.catch_up.merge.add_live(heard, now)
         if not isinstance(heard, SessionEvent):
             return None
         if heard.change == "read_only":

@@ -1,13 +1,12 @@
-"""Once, in order: what a stream does with doubles, late frames and gaps.
+"""Merging: shows live and replayed messages once each, and in order.
 
-Knows: message ids, sequence numbers and service times. Must not know: sockets, clocks (the time is
-handed in), printing, any dialect. A `Merge` is fed everything heard or replayed and gives back
-what may be shown now.
+Knows: message ids, sequence numbers and service times. Must not know: sockets, clocks (the time is handed in),
+printing, any dialect.
 
-Order is by sequence number where the API has one, else by service time. A frame that is next in
-sequence passes at once. Otherwise it is held for a window: a millisecond or so while the stream
-behaves, twice the observed lateness (up to `Timings.late_window`) for a while after a late frame was met.
-A number that never comes, and that history does not explain, is passed over with a `Gap`.
+Messages are ordered by sequence number where the API has one, and by service time elsewhere. A message with the next
+number passes at once. Any other is held for a short time: about a millisecond while the stream is in order, and longer
+(up to `Timings.late_window`) for a while after a message arrived late. When a number does not arrive, and history does
+not explain why, a `Gap` takes its place.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from dataclasses import replace
 from guestctl.core.model import Event, Gap, Message, Position, Presence
 from guestctl.core.timings import Timings
 
-#: Ids remembered for dropping doubles; a window of this many messages cannot repeat unnoticed.
+#: Ids remembered to recognise duplicates.
 REMEMBERED = 10_000
-#: Messages in order after which a widened window shrinks again.
+#: Messages in order after which a longer hold time is shortened again.
 CALM_AFTER = 20
-#: Messages before the last one from which history is read again, for what the stream overtook.
+#: How many messages before the last one history is read again, for messages that later ones overtook.
 OVERLAP = 20
 
 
@@ -33,10 +32,10 @@ def position_of(message: Message) -> Position:
 
 
 class Merge:
-    """Drops doubles and repairs order. `position` is the last message let through.
+    """Removes duplicates and restores order. `position` is the last message that was released.
 
-    It starts behind `position`; with `shown` False that message itself may still come and is let through.
-    `begins`: there is nothing before what it will be fed, so that number 1 is the first.
+    `position`: where to start. With `shown` False that message was not shown: when it arrives, it is released, too.
+    `begins`: no message precedes the first one, so that its number is 1.
     """
 
     def __init__(
@@ -49,171 +48,178 @@ class Merge:
     ) -> None:
         self.position = position
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._trail: deque[Position] = deque([position] if position else [], maxlen=OVERLAP)
-        #: In order: rank, order of arrival, when it came (monotonic), what came.
+        self._recent: deque[Position] = deque([position] if position else [], maxlen=OVERLAP)
+        #: In order: sort key, order of arrival, time of arrival (monotonic), event.
         self._held: list[tuple[tuple[int, str], int, float, Event]] = []
         self._arrivals = 0
-        #: History has told all there is up to this sequence number.
-        self._told = -1
-        #: The number before the first one that may come, while there is no position.
-        self._before = 0 if begins else None
-        #: Until then (monotonic) history may still show what belongs before a live message.
-        self._settled_at = 0.0
+        #: History has been read up to this sequence number: a lower number that it did not show does not exist.
+        self._read_up_to = -1
+        #: The number before the first message, while there is no position.
+        self._number_before_first = 0 if begins else None
+        #: Until then (monotonic), history may still show messages that precede a live one.
+        self._history_due = 0.0
         self._timings = timings or Timings()
         self._window = self._timings.quiet_window
-        self._calm = 0
+        self._in_order = 0
         if position is not None and shown:
             self._seen[position.id] = None
 
     @property
     def anchor(self) -> Position | None:
-        """A place some messages back, everything before which has been let through: history from here
-        on holds whatever the stream may have overtaken."""
-        return self._trail[0] if self._trail else self.position
+        """A position some messages before the last one. Every message up to it was released, so that history from
+        here on contains each message that a later one overtook."""
+        return self._recent[0] if self._recent else self.position
 
-    def known(self, identity: str) -> bool:
-        return identity in self._seen
+    def has_seen(self, id_: str) -> bool:
+        return id_ in self._seen
 
-    def unsettled(self, until: float) -> None:
-        """History has been read and may have lagged: what is live and has no number waits until then
-        (monotonic), or until history has been replayed once more."""
-        self._settled_at = until
+    def wait_for_history(self, until: float) -> None:
+        """Hold live messages without a number until then (monotonic), or until history is replayed: it was read, but
+        may have lagged."""
+        self._history_due = until
 
     def replay(self, items: Iterable[Message | Presence], *, lags: bool = False) -> list[Event]:
-        """History that is contiguous with `position` or `anchor`: what is new of it, marked as replayed,
-        in its place among what is held, which all has its turn now; but nothing that is later than
-        all of it, where it `lags`."""
-        reached: tuple[int, str] | None = (-1, "") if lags else None
-        for item in items:
-            if reached is not None:
-                reached = max(reached, self._rank(item))
-            if isinstance(item, Message) and item.sequence is not None:
-                self._told = max(self._told, item.sequence)
-            if item.id is not None and self._remember(item.id):
-                self._hold(replace(item, source="replayed"), 0.0)
-        self._settled_at = 0.0
-        return self.ready(0.0, flush=True, reached=reached)
+        """Return what history adds, marked as replayed, together with everything that was held, in order.
 
-    def feed(self, event: Event, now: float) -> None:
-        """Take one live event at monotonic `now`; `ready` gives it back in its turn."""
+        `items` continue at `position` or `anchor`. `lags`: history may not be complete yet, so that messages later
+        than all of it stay held.
+        """
+        last_key: tuple[int, str] | None = (-1, "") if lags else None
+        for item in items:
+            if last_key is not None:
+                last_key = max(last_key, self._sort_key(item))
+            if isinstance(item, Message) and item.sequence is not None:
+                self._read_up_to = max(self._read_up_to, item.sequence)
+            if item.id is not None and self._mark_seen(item.id):
+                self._hold(replace(item, source="replayed"), 0.0)
+        self._history_due = 0.0
+        return self.ready(0.0, flush=True, last_key=last_key)
+
+    def add_live(self, event: Event, now: float) -> None:
+        """Add an event that arrived at monotonic `now`. `ready` returns it in its turn."""
         if isinstance(event, (Message, Presence)):
-            if event.id is not None and not self._remember(event.id):
+            if event.id is not None and not self._mark_seen(event.id):
                 return
-            self._note_lateness(event)
+            self._adapt_window(event)
         self._hold(event, now)
 
     def _hold(self, event: Event, now: float) -> None:
         self._arrivals += 1
-        insort(self._held, (self._rank(event), self._arrivals, now, event))
+        insort(self._held, (self._sort_key(event), self._arrivals, now, event))
 
     def ready(
-        self, now: float, *, flush: bool = False, over_gaps: bool = True, reached: tuple[int, str] | None = None
+        self, now: float, *, flush: bool = False, over_gaps: bool = True, last_key: tuple[int, str] | None = None
     ) -> list[Event]:
-        """Everything whose turn has come, in order. `flush`: all that is held (up to the rank `reached`),
-        but nothing behind a missing number, or that history has still to settle, unless `over_gaps`."""
-        shown: list[Event] = []
-        taken = 0
-        for rank, _, arrived, event in self._held:
-            if reached is not None and rank > reached:
+        """Return every event whose turn has come, in order.
+
+        `flush`: return all that is held, up to `last_key` if given. Without `over_gaps`, stop at a missing number, and
+        at a message that waits for history.
+        """
+        released: list[Event] = []
+        count = 0
+        for key, _, arrived, event in self._held:
+            if last_key is not None and key > last_key:
                 break
-            if not flush and self._left(event, arrived, now):
+            if not flush and self._time_left(event, arrived, now):
                 break
-            if not over_gaps and (self._skips(event) or self._unsettled(event, now)):
+            if not over_gaps and (self._skips_a_number(event) or self._waits_for_history(event, now)):
                 break
-            taken += 1
-            if self._skips(event) and isinstance(event, Message):
+            count += 1
+            if self._skips_a_number(event) and isinstance(event, Message):
                 after = self.position.id if self.position else None
-                shown.append(Gap(after, event.id, f"nothing is known of what came before number {event.sequence}"))
+                released.append(Gap(after, event.id, f"nothing is known of what came before number {event.sequence}"))
             if isinstance(event, (Message, Presence)):
-                self._advance(event)
-            shown.append(event)
-        del self._held[:taken]
-        return shown
+                self._move_position(event)
+            released.append(event)
+        del self._held[:count]
+        return released
 
     def wait(self, now: float) -> float | None:
-        """Seconds until something held is due; None when nothing is held."""
+        """Return the seconds until the next event is ready, None when none is held."""
         if not self._held:
             return None
         _, _, arrived, event = self._held[0]
-        return self._left(event, arrived, now)
+        return self._time_left(event, arrived, now)
 
-    def waiting(self, now: float) -> frozenset[str]:
-        """Ids of what came live and waits for history to be read once more."""
-        if now >= self._settled_at:
+    def waiting_for_history(self, now: float) -> frozenset[str]:
+        """Return the ids of live messages that wait until history has been read once more."""
+        if now >= self._history_due:
             return frozenset()
         return frozenset(
             event.id
             for _, _, _, event in self._held
-            if isinstance(event, (Message, Presence)) and event.id is not None and self._unsettled(event, now)
+            if isinstance(event, (Message, Presence)) and event.id is not None and self._waits_for_history(event, now)
         )
 
     @property
-    def missing(self) -> str | None:
-        """The id of the next held message, when its number shows that one before it never came."""
+    def after_missing(self) -> str | None:
+        """The id of the next held message, if its number shows that the one before it did not arrive."""
         for _, _, _, event in self._held[:1]:
-            if isinstance(event, Message) and self._skips(event):
+            if isinstance(event, Message) and self._skips_a_number(event):
                 return event.id
         return None
 
-    def _left(self, event: Event, arrived: float, now: float) -> float:
-        """Seconds until its turn; what is less than a clock can tell is nothing."""
-        left = arrived + self._patience(event) - now
-        if self._unsettled(event, now):
-            left = max(left, self._settled_at - now)
+    def _time_left(self, event: Event, arrived: float, now: float) -> float:
+        """Return the seconds until an event is ready. Less than a clock can measure counts as nothing."""
+        left = arrived + self._hold_time(event) - now
+        if self._waits_for_history(event, now):
+            left = max(left, self._history_due - now)
         return left if left > 1e-6 else 0.0
 
-    def _patience(self, event: Event) -> float:
-        if self._last is not None and isinstance(event, Message) and event.sequence is not None:
-            return self._timings.missing_window if self._skips(event) else 0.0
+    def _hold_time(self, event: Event) -> float:
+        if self._last_number is not None and isinstance(event, Message) and event.sequence is not None:
+            return self._timings.missing_window if self._skips_a_number(event) else 0.0
         return self._window if isinstance(event, (Message, Presence)) else 0.0
 
     @property
-    def _last(self) -> int | None:
-        return self.position.sequence if self.position else self._before
+    def _last_number(self) -> int | None:
+        return self.position.sequence if self.position else self._number_before_first
 
-    def _unsettled(self, event: Event, now: float) -> bool:
-        """Whether something before it may still be missing, and no number says that nothing is."""
-        if now >= self._settled_at or not isinstance(event, (Message, Presence)):
+    def _waits_for_history(self, event: Event, now: float) -> bool:
+        """Whether an earlier message may be missing, and no sequence number proves that none is."""
+        if now >= self._history_due or not isinstance(event, (Message, Presence)):
             return False
-        numbered = isinstance(event, Message) and event.sequence is not None and self._last is not None
-        return not numbered or self._skips(event)
+        numbered = isinstance(event, Message) and event.sequence is not None and self._last_number is not None
+        return not numbered or self._skips_a_number(event)
 
-    def _skips(self, event: Event) -> bool:
-        last = self._last
+    def _skips_a_number(self, event: Event) -> bool:
+        last = self._last_number
         return (
             isinstance(event, Message)
             and event.sequence is not None
             and last is not None
-            and event.sequence > max(last, self._told) + 1
+            and event.sequence > max(last, self._read_up_to) + 1
         )
 
-    def _rank(self, event: Event) -> tuple[int, str]:
-        """Sort key: sequence, then time; what has neither keeps its place behind what came before it."""
+    def _sort_key(self, event: Event) -> tuple[int, str]:
+        """Return sequence number and time. An event without either stays after the events that came before it."""
         if isinstance(event, Message) and event.sequence is not None:
             return (event.sequence, event.time or "")
         if isinstance(event, (Message, Presence)) and event.time is not None:
             return (0, event.time)
         return self._held[-1][0] if self._held else (0, "")
 
-    def _remember(self, identity: str) -> bool:
-        if identity in self._seen:
+    def _mark_seen(self, id_: str) -> bool:
+        """Remember an id; return False when it is a duplicate."""
+        if id_ in self._seen:
             return False
-        self._seen[identity] = None
+        self._seen[id_] = None
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
         return True
 
-    def _note_lateness(self, event: Message | Presence) -> None:
+    def _adapt_window(self, event: Message | Presence) -> None:
+        """Hold messages longer after one that arrived late, and for a shorter time after many in order."""
         last = self.position
         if last is None or last.time is None or event.time is None or event.time >= last.time:
-            self._calm += 1
-            if self._calm >= CALM_AFTER:
+            self._in_order += 1
+            if self._in_order >= CALM_AFTER:
                 self._window = self._timings.quiet_window
             return
-        self._calm = 0
+        self._in_order = 0
         self._window = min(self._timings.late_window, max(0.25, self._window * 2))
 
-    def _advance(self, item: Message | Presence) -> None:
+    def _move_position(self, item: Message | Presence) -> None:
         if item.id is None:
             return
         sequence = item.sequence if isinstance(item, Message) else None
@@ -227,4 +233,4 @@ class Merge:
             sequence = last.sequence
         self.position = Position(item.id, sequence, item.time or (last.time if last else None))
         if isinstance(item, Message):
-            self._trail.append(self.position)
+            self._recent.append(self.position)

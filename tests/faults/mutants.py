@@ -103,12 +103,12 @@ _hold, _replay, _ready = Merge._hold, Merge.replay, Merge.ready
 
 
 def _hold_by_second(merge: Merge, event: Any, now: float) -> None:
-    if not isinstance(event, Message) or merge._remember(f"second {(event.time or '')[:19]}"):
+    if not isinstance(event, Message) or merge._mark_seen(f"second {(event.time or '')[:19]}"):
         _hold(merge, event, now)
 
 
 def _replay_but_one(merge: Merge, items: Any, **options: Any) -> Any:
-    fresh = [item for item in items if item.id is None or not merge.known(item.id)]
+    fresh = [item for item in items if item.id is None or not merge.has_seen(item.id)]
     return _replay(merge, fresh[1:], **options)
 
 
@@ -249,7 +249,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "tells no doubles",
         "O3 doubled",
         scripted("guests", *_GUESTS, faults=("duplicate",)),
-        [(Merge, "_remember", _yes)],
+        [(Merge, "_mark_seen", _yes)],
     ),
     Mutant(
         "fills no gap",

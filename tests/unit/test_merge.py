@@ -58,7 +58,7 @@ def test_numbered_each_once_and_in_order(course: list[tuple[int, int | None]]) -
     shown: list[Event] = []
     for at, one in arrivals(course, numbered=True):
         shown += merge.ready(at)
-        merge.feed(one, at)
+        merge.add_live(one, at)
         shown += merge.ready(at)
     shown += merge.ready(1e9)
     assert numbers(shown) == list(range(1, len(course) + 1))
@@ -72,7 +72,7 @@ def test_timed_each_once_and_in_order_inside_the_window(course: list[tuple[int, 
     shown: list[Event] = []
     for at, one in arrivals(course, numbered=False):
         shown += merge.ready(at)
-        merge.feed(one, at)
+        merge.add_live(one, at)
         shown += merge.ready(at)
     shown += merge.ready(1e9)
     assert numbers(shown) == list(range(1, len(course) + 1))
@@ -107,7 +107,7 @@ def test_nothing_is_lost_over_breaks(course: list[tuple[str, int]], breaks: set[
         due = sorted((one for one in under_way if one[0] <= at), key=lambda one: one[0])
         under_way = [one for one in under_way if one[0] > at]
         for when, one in due:
-            merge.feed(one, when)
+            merge.add_live(one, when)
             shown.extend(merge.ready(when))
         if n in breaks or n % OVERLAP == 0:
             catch_up(at, n)
@@ -124,36 +124,36 @@ def test_nothing_is_lost_over_breaks(course: list[tuple[str, int]], breaks: set[
 
 def test_in_order_nothing_waits() -> None:
     merge = Merge(ORIGIN)
-    merge.feed(message(1), 0.0)
+    merge.add_live(message(1), 0.0)
     assert numbers(merge.ready(0.0)) == [1]
     assert merge.wait(0.0) is None
 
 
 def test_a_missing_number_is_waited_for_and_then_admitted() -> None:
     merge = Merge(ORIGIN)
-    merge.feed(message(2), 0.0)
+    merge.add_live(message(2), 0.0)
     assert merge.ready(0.0) == []
-    assert merge.missing
+    assert merge.after_missing
     assert merge.wait(0.25) == TIMINGS.missing_window - 0.25
     gap, event = merge.ready(TIMINGS.missing_window)
     assert isinstance(gap, Gap)
     assert (gap.after, gap.before) == ("m0", "m2")
     assert isinstance(event, Message)
-    assert not merge.missing
+    assert not merge.after_missing
 
 
 def test_numbers_that_history_does_not_have_are_no_gap() -> None:
     merge = Merge(ORIGIN)
-    merge.feed(message(3), 0.0)
+    merge.add_live(message(3), 0.0)
     assert [type(event) for event in merge.replay([message(3), message(5)])] == [Message, Message]
-    merge.feed(message(6), 1.0)
+    merge.add_live(message(6), 1.0)
     assert numbers(merge.ready(1.0)) == [6]
 
 
 def test_history_goes_between_what_is_held() -> None:
     merge = Merge(position_of(message(3)))
     for n in (5, 7):
-        merge.feed(message(n), 0.0)
+        merge.add_live(message(n), 0.0)
     shown = merge.replay([message(n) for n in (4, 5, 6, 7)])
     assert numbers(shown) == [4, 5, 6, 7]
     assert [event.source for event in shown if isinstance(event, Message)] == ["replayed", "live", "replayed", "live"]
@@ -162,7 +162,7 @@ def test_history_goes_between_what_is_held() -> None:
 def test_a_break_does_not_pass_over_a_missing_number() -> None:
     merge = Merge(ORIGIN)
     for n in (1, 3):
-        merge.feed(message(n), 0.0)
+        merge.add_live(message(n), 0.0)
     assert numbers(merge.ready(0.0, flush=True, over_gaps=False)) == [1]
     assert merge.position == position_of(message(1))
     assert numbers(merge.replay([message(n) for n in (1, 2, 3)])) == [2, 3]
@@ -171,7 +171,7 @@ def test_a_break_does_not_pass_over_a_missing_number() -> None:
 def test_what_the_stream_overtook_before_a_break_is_behind_the_anchor() -> None:
     """2 was shown, 1 was still on its way when the connection broke."""
     merge = Merge(ORIGIN_TIMED)
-    merge.feed(message(2, numbered=False), 0.0)
+    merge.add_live(message(2, numbered=False), 0.0)
     merge.ready(0.0, flush=True)
     assert merge.anchor == ORIGIN_TIMED
     assert numbers(merge.replay([message(n, numbered=False) for n in (1, 2)])) == [1]
@@ -180,40 +180,40 @@ def test_what_the_stream_overtook_before_a_break_is_behind_the_anchor() -> None:
 def test_the_anchor_follows() -> None:
     merge = Merge(ORIGIN)
     for n in range(1, 100):
-        merge.feed(message(n), 0.0)
+        merge.add_live(message(n), 0.0)
         merge.ready(0.0)
     assert merge.anchor == position_of(message(100 - OVERLAP))
 
 
 def test_a_starting_point_that_may_still_arrive() -> None:
     merge = Merge(ORIGIN, shown=False)
-    merge.feed(message(0), 0.0)
-    merge.feed(message(0), 0.0)
+    merge.add_live(message(0), 0.0)
+    merge.add_live(message(0), 0.0)
     assert numbers(merge.ready(0.0)) == [0]
 
 
 def test_the_first_two_of_a_conversation_swapped() -> None:
     merge = Merge()
-    merge.feed(message(2), 0.0)
+    merge.add_live(message(2), 0.0)
     assert merge.ready(0.0) == []
-    merge.feed(message(1), 0.0)
+    merge.add_live(message(1), 0.0)
     assert numbers(merge.ready(TIMINGS.quiet_window * 2)) == [1, 2]
 
 
 def test_the_window_widens_after_a_late_frame_and_shrinks_again() -> None:
     merge = Merge(ORIGIN_TIMED)
-    merge.feed(message(2, numbered=False), 0.0)
+    merge.add_live(message(2, numbered=False), 0.0)
     merge.ready(1.0)
-    merge.feed(message(1, numbered=False), 1.0)
+    merge.add_live(message(1, numbered=False), 1.0)
     merge.ready(1.0, flush=True)
-    merge.feed(message(3, numbered=False), 2.0)
+    merge.add_live(message(3, numbered=False), 2.0)
     wait = merge.wait(2.0)
     assert wait is not None
     assert wait > 0.2
     for n in range(4, 5 + CALM_AFTER):
-        merge.feed(message(n, numbered=False), 3.0)
+        merge.add_live(message(n, numbered=False), 3.0)
         merge.ready(3.0, flush=True)
-    merge.feed(message(99, numbered=False), 4.0)
+    merge.add_live(message(99, numbered=False), 4.0)
     wait = merge.wait(4.0)
     assert wait is not None
     assert wait < 2 * TIMINGS.quiet_window
@@ -222,20 +222,20 @@ def test_the_window_widens_after_a_late_frame_and_shrinks_again() -> None:
 def test_what_has_neither_time_nor_number_keeps_its_place() -> None:
     merge = Merge(ORIGIN)
     typing = Typing(Sender("bot"))
-    merge.feed(message(2), 0.0)
-    merge.feed(typing, 0.0)
+    merge.add_live(message(2), 0.0)
+    merge.add_live(typing, 0.0)
     assert merge.ready(0.0) == []
-    merge.feed(message(1), 0.1)
+    merge.add_live(message(1), 0.1)
     assert merge.ready(0.1) == [message(1), message(2), typing]
-    merge.feed(typing, 0.2)
+    merge.add_live(typing, 0.2)
     assert merge.ready(0.2) == [typing]
 
 
 def test_presence_counts_as_something_to_show_once() -> None:
     joined = Presence("Join", "outbound", id="p1", time=rfc3339(START + 1))
     merge = Merge(ORIGIN_TIMED)
-    merge.feed(joined, 0.0)
-    merge.feed(joined, 0.0)
+    merge.add_live(joined, 0.0)
+    merge.add_live(joined, 0.0)
     assert merge.ready(1.0) == [joined]
     assert merge.replay([joined]) == []
     assert merge.position == Position("p1", None, joined.time)
@@ -243,16 +243,16 @@ def test_presence_counts_as_something_to_show_once() -> None:
 
 def test_an_enormous_number_is_a_number() -> None:
     merge = Merge(ORIGIN)
-    merge.feed(message(1), 0.0)
+    merge.add_live(message(1), 0.0)
     huge = Message("mx", "outbound", "x", None, sequence=10**400)
-    merge.feed(huge, 0.0)
+    merge.add_live(huge, 0.0)
     assert numbers(merge.ready(0.0)) == [1]
     assert merge.ready(TIMINGS.missing_window)[-1] == huge
 
 
 def test_a_wait_too_short_to_tell_is_over() -> None:
     merge = Merge(ORIGIN)
-    merge.feed(message(2), 0.1)
+    merge.add_live(message(2), 0.1)
     now = 0.1 + TIMINGS.missing_window - 1e-9
     assert merge.wait(now) == 0.0
     assert numbers(merge.ready(now)) == [2]
@@ -261,22 +261,22 @@ def test_a_wait_too_short_to_tell_is_over() -> None:
 def test_while_history_may_lag_only_a_number_proves_that_nothing_is_missing() -> None:
     timed = Message("m2", "outbound", "two", "2026-03-04T09:15:02.000Z")
     merge = Merge(Position("m0", None, "2026-03-04T09:15:00.000Z"))
-    merge.unsettled(2.0)
-    merge.feed(timed, 0.0)
+    merge.wait_for_history(2.0)
+    merge.add_live(timed, 0.0)
     assert merge.ready(1.0) == []
     assert merge.ready(1.0, flush=True, over_gaps=False) == [], "a break put it before what history still hides"
     assert merge.wait(1.0) == 1.0
     hidden = Message("m1", "outbound", "one", "2026-03-04T09:15:01.000Z")
     assert [event.id for event in merge.replay([hidden, timed]) if isinstance(event, Message)] == ["m1", "m2"]
     numbered = Merge(ORIGIN)
-    numbered.unsettled(2.0)
-    numbered.feed(message(1), 0.0)
+    numbered.wait_for_history(2.0)
+    numbered.add_live(message(1), 0.0)
     assert numbers(numbered.ready(0.0)) == [1]
 
 
 def test_the_first_number_of_a_conversation_is_one() -> None:
     merge = Merge(begins=True)
-    merge.feed(message(2), 0.0)
-    assert merge.missing
-    merge.feed(message(1), 0.1)
+    merge.add_live(message(2), 0.0)
+    assert merge.after_missing
+    merge.add_live(message(1), 0.1)
     assert numbers(merge.ready(0.1)) == [1, 2]
