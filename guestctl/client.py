@@ -379,7 +379,7 @@ class Client:
             left=left,
         )
         if replay > 0 and after is not None:
-            listener.nothing_before(after)
+            listener.ignore_before(after)
         yield from listener.events()
 
     def seen_up_to(self) -> Position | None:

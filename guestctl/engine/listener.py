@@ -1,8 +1,8 @@
-"""Listening: live events through reconnects, with gaps filled, doubles dropped and order repaired.
+"""Listening: the live events of a session, through reconnects, without gaps or duplicates, in order.
 
-Knows: when to reconnect and how long to wait, how history and the live stream are joined, when to
-renew ahead of expiry, how to poll an API without a socket. Must not know: any dialect's wire,
-printing, stop rules (the caller's: it gets control at every tick).
+Knows: when to reconnect and how long to wait before, when to renew a token early, how to poll an API without a socket.
+Must not know: what may be missing after a reconnect (`catch_up`), any dialect's wire, printing, and when to stop (the
+caller gets control at every tick, and decides).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut
-from guestctl.core.model import Connection, Event, Message, Position, Presence, Session, SessionEvent, SessionState
+from guestctl.core.model import Connection, Event, Message, Position, Presence, SessionEvent, SessionState
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.engine.catch_up import (
     PASSING_FAILURES,
@@ -33,22 +33,30 @@ from guestctl.storage.state import LedgerEntry
 
 T = TypeVar("T")
 
-#: Frames taken from a busy socket before what is ready is handed on; ledger rows per commit.
+#: Frames read from a busy socket before events are yielded; ledger rows per commit.
 BATCH = 256
-#: Growth of the interval between two polls that find nothing; the longest wait as a multiple of the shortest.
+#: Growth of the interval between two polls that find nothing; upper limit of its jitter, as a factor.
 POLL_GROWTH, POLL_JITTER = 1.5, 1.25
 
-_AFTER: dict[str, SessionState] = {"expired": "expired", "cleared": "cleared", "logged_out": "ended", "ended": "ended"}
+#: The state of a session after a session event that ends it.
+_STATE_AFTER: dict[str, SessionState] = {
+    "expired": "expired",
+    "cleared": "cleared",
+    "logged_out": "ended",
+    "ended": "ended",
+}
 
 
 class Listener:
-    """A stream of events for one session.
+    """The stream of events of one session.
 
-    `position`: the last message already shown; everything after it is delivered. None with
-    `baseline` starts at what is newest when the stream attaches. `step`: seconds the service has for
-    each answer. `wake` says how many seconds may pass before the caller wants control again, `left` how
-    many until it stops for good: no connecting takes longer, while one that a mere tick cut short would never
-    get through a slow network.
+    `position`: the last message already shown; the stream continues after it. Without a position it starts with what
+    arrives after the newest message in history (`baseline`), at the beginning of the conversation (`from_start`), or
+    with what the socket brings from now on. `forever`: never give up reconnecting. `record`: write shown messages to
+    the ledger. `step`: seconds for one answer of the service.
+
+    `wake` returns the seconds until the caller wants control again, `left` the seconds until the caller stops. Only
+    `left` limits a connection attempt: limited by `wake`, none would ever succeed on a slow network.
     """
 
     def __init__(
@@ -77,23 +85,25 @@ class Listener:
         self._record = record
         self._step = step
         self._wake, self._left = wake, left
-        self._line: SessionSocket | None = None
-        self._floor: Position | None = None
+        self._attached_socket: SessionSocket | None = None
+        self._ignore_before: Position | None = None
         self._shown: list[LedgerEntry] = []
         self._clock = exchange.clock
 
-    def contiguous_from(self, position: Position) -> None:
-        """Everything after `position` is heard on the socket opened by `attach`, while that one is open.
-        What is heard and older is not shown. A message that this socket would have confirmed and has not
-        was accepted before it was opened: what followed is in history."""
-        self._floor = position
-        line = self.exchange.socket
+    def continue_after(self, position: Position) -> None:
+        """Continue after the message at `position`, which was just sent. Older messages are not shown.
+
+        The socket that `attach` opened brings everything that follows, while it is open. But if it did not echo the
+        message, the service accepted it earlier: later messages are read from history.
+        """
+        self._ignore_before = position
+        socket = self.exchange.socket
         received_all = (
-            line is not None
-            and line is self._line
+            socket is not None
+            and socket is self._attached_socket
             and (
                 not self.exchange.dialect.sends_on_socket
-                or any(isinstance(heard, (Message, Accepted)) and heard.id == position.id for heard in line.inbox)
+                or any(isinstance(item, (Message, Accepted)) and item.id == position.id for item in socket.inbox)
             )
         )
         self.catch_up.start_after(position, missed=not received_all)
@@ -102,118 +112,121 @@ class Listener:
         """Return history after a position and whether it continues there (see `CatchUp.read_after`)."""
         return self.catch_up.read_after(position)
 
-    def nothing_before(self, position: Position) -> None:
-        """What is heard and older is not shown: the socket may have been open when that came."""
-        self._floor = position
+    def ignore_before(self, position: Position) -> None:
+        """Show nothing older than `position`: it may have arrived on a socket that was open at that time."""
+        self._ignore_before = position
 
     def attach(self, deadline: Deadline) -> None:
-        """Open the socket now, before something is sent whose answers must not be missed."""
+        """Open the socket now, so that no reply to the next message is missed."""
         if self.exchange.dialect.socket_address(self.exchange.session) is not None:
-            self._line = self.exchange.attached(deadline)
+            self._attached_socket = self.exchange.attached(deadline)
 
     def events(self) -> Generator[Event | None, None, None]:
-        """Events in order, each once; None at a tick in which nothing came.
+        """Yield events in order, each once, and None at a tick without events.
 
-        Raises what ends a stream for good: SessionOver (evicted, expired, cleared), Forbidden,
-        Unauthorised, NetworkError when every reconnect failed.
+        Raises the failure that ends the stream: SessionOver (evicted, expired, cleared), Forbidden, Unauthorised, or
+        NetworkError when every reconnect failed.
         """
         try:
             if self.exchange.dialect.socket_address(self.exchange.session) is None:
                 yield from self._poll()
             else:
-                yield from self._stream()
+                yield from self._follow_socket()
         except Failure:
             yield from self.catch_up.pending_gap()
             yield from self._show(self.catch_up.merge.ready(self._clock.monotonic(), flush=True))
             raise
         finally:
-            self._flush()
+            self._commit_shown()
 
     # --- with a socket ---
 
-    def _stream(self) -> Iterator[Event | None]:
+    def _follow_socket(self) -> Iterator[Event | None]:
         attempt = 0
         while True:
             live_since: float | None = None
-            line = self.exchange.socket
+            socket = self.exchange.socket
             try:
-                if line is None:
+                if socket is None:
                     yield Connection("connecting", attempt=attempt)
-                    line = self.exchange.socket = open_socket_once(self.exchange, self._deadline())
-                replayed = yield from self._emit(self.catch_up.fill())
+                    socket = self.exchange.socket = open_socket_once(self.exchange, self._deadline())
+                replayed = yield from self._show_all(self.catch_up.fill())
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
-                yield from self._live(line)
+                yield from self._receive(socket)
             except PASSING_FAILURES as failure:
-                unreadable = line is not None and line.unreadable is not None
+                unreadable = socket is not None and socket.unreadable is not None
                 yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
-                if line is not None and self.exchange.socket not in (None, line):
-                    continue  # whoever sent something meanwhile has opened another socket
+                if socket is not None and self.exchange.socket not in (None, socket):
+                    continue  # a send of this process has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
                     attempt = 0
                 attempt += 1
-                yield from self._lost(failure, attempt)
+                yield from self._connection_lost(failure, attempt)
 
-    def _live(self, line: SessionSocket) -> Iterator[Event | None]:
-        """Hand on what arrives until the socket breaks (NetworkError) or the session ends."""
-        hear, catch_up, now = line.hear, self.catch_up, self._clock.monotonic
+    def _receive(self, socket: SessionSocket) -> Iterator[Event | None]:
+        """Yield what arrives until the socket breaks (NetworkError) or the session ends."""
+        catch_up, monotonic = self.catch_up, self._clock.monotonic
         while True:
-            heard = hear(self._patience())
-            taken, over = 0, None
-            while heard and over is None:
-                at = now()
-                for one in heard:
-                    over = over or self._take(one, at)
-                taken += len(heard)
-                heard = hear(0.0) if over is None and taken < BATCH else []
-            if over is not None:
-                yield from self._emit(catch_up.look_last(unreadable=line.unreadable is not None))
-                raise over
-            if line.unreadable is not None:
-                line.unreadable = None
+            received = socket.hear(self._receive_timeout())
+            count, end = 0, None
+            while received and end is None:
+                now = monotonic()
+                for item in received:
+                    end = end or self._handle(item, now)
+                count += len(received)
+                received = socket.hear(0.0) if end is None and count < BATCH else []
+            if end is not None:
+                yield from self._show_all(catch_up.look_last(unreadable=socket.unreadable is not None))
+                raise end
+            if socket.unreadable is not None:
+                socket.unreadable = None
                 catch_up.frame_unreadable()
-                yield from self._emit(catch_up.look_early())
+                yield from self._show_all(catch_up.look_early())
             elif catch_up.early_look_due():
-                yield from self._emit(catch_up.look_early())
-            # One moment for both: a message that waits for history is not shown before history was read, however
-            # long reading it for another one took.
-            at = now()
-            if catch_up.look_due(at):
-                yield from self._emit(catch_up.look())
-            ready = catch_up.merge.ready(at)
+                yield from self._show_all(catch_up.look_early())
+            # The time is read once: a message that waits for history is not shown before history was read, however
+            # long it took to show earlier ones.
+            now = monotonic()
+            if catch_up.look_due(now):
+                yield from self._show_all(catch_up.look())
+            ready = catch_up.merge.ready(now)
             yield from self._show(ready)
-            if not taken and not ready:
-                self._flush()
+            if not count and not ready:
+                self._commit_shown()
                 yield None
-            self._renew_ahead(line)
+            self._renew_early(socket)
 
-    def _take(self, heard: Incoming, now: float) -> Failure | None:
-        """Feed one heard thing to the merge; returns the failure when it ends the stream."""
-        if isinstance(heard, (Opened, Granted, Accepted, Alive, FlowAnswer)):
+    def _handle(self, item: Incoming, now: float) -> Failure | None:
+        """Pass what arrived on to `Merge`. Return the failure if it ends the stream."""
+        if isinstance(item, (Opened, Granted, Accepted, Alive, FlowAnswer)):
             return None
-        if isinstance(heard, Rejection):
-            self.exchange.notice(f"the service says: {heard.failure.message}")
+        if isinstance(item, Rejection):
+            self.exchange.notice(f"the service reports: {item.failure.message}")
             return None
-        if self._floor is None or not _older(heard, self._floor):
-            if isinstance(heard, Message):
-                self.catch_up.message_received(heard)
-            self.catch_up.merge.add_live(heard, now)
-        if not isinstance(heard, SessionEvent):
+        if self._ignore_before is None or not _older(item, self._ignore_before):
+            if isinstance(item, Message):
+                self.catch_up.message_received(item)
+            self.catch_up.merge.add_live(item, now)
+        if not isinstance(item, SessionEvent):
             return None
-        if heard.change == "read_only":
-            self.exchange.record.store(_in_state(self.exchange, "read_only"))
-        over = ending(heard, self.exchange.dialect.name)
-        if over is None or (heard.change == "token_expired" and self._refreshable()):
+        if item.change == "read_only":
+            self._store_state("read_only")
+        end = ending(item, self.exchange.dialect.name)
+        if end is None or (item.change == "token_expired" and self._refreshable()):
             return None
-        if heard.change in _AFTER:
-            self.exchange.record.store(_in_state(self.exchange, _AFTER[heard.change]))
-        return over
+        if item.change in _STATE_AFTER:
+            self._store_state(_STATE_AFTER[item.change])
+        return end
+
+    def _store_state(self, state: SessionState) -> None:
+        self.exchange.record.store(replace(self.exchange.session, state=state))
 
     def _refreshable(self) -> bool:
         return self.exchange.dialect.refreshable(self.exchange.session) == "guest"
 
-    def _renew_ahead(self, line: SessionSocket) -> None:
-        """Renew the guest's token before it expires, and tell the socket, or take a fresh one."""
+    def _renew_early(self, socket: SessionSocket) -> None:
+        """Renew the guest's token before it expires, and authenticate the socket with it or open another one."""
         dialect = self.exchange.dialect
         held = self.exchange.session.credential("guest")
         if held is None or not self._refreshable():
@@ -221,24 +234,24 @@ class Listener:
         if held.fresh_at(self._clock.now(), dialect.renewal_margins.get("guest", 0.0)):
             return
         if self.exchange.credentials.renew_early("guest", self._deadline(), held) is None:
-            return  # the socket is good for a while yet
+            return  # the present token is valid for a while
         if dialect.reattaches:
             self.exchange.record.store(
-                self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), socket=line)
+                self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), socket=socket)
             )
         else:
-            for heard in line.close():
-                self._take(heard, self._clock.monotonic())
-            raise NetworkError("renewed the token, taking a fresh socket", written=True, close_code=1000)
+            for item in socket.close():
+                self._handle(item, self._clock.monotonic())
+            raise NetworkError("the token was renewed; opening another socket", written=True, close_code=1000)
 
     # --- reconnecting ---
 
-    def _lost(self, failure: Failure, attempt: int) -> Iterator[Event | None]:
-        """Decide what a broken connection means; wait before the next attempt, or raise."""
+    def _connection_lost(self, failure: Failure, attempt: int) -> Iterator[Event | None]:
+        """Wait before the next attempt, or raise the failure when another attempt cannot help."""
         dialect, retry = self.exchange.dialect, self.exchange.dialect.profile.retry
-        line, self.exchange.socket = self.exchange.socket, None
-        if line is not None:
-            line.abort()
+        socket, self.exchange.socket = self.exchange.socket, None
+        if socket is not None:
+            socket.abort()
             self.exchange.record.log("ws_disconnected", reason=failure.message)
         code = failure.close_code if isinstance(failure, NetworkError) else None
         action = dialect.on_close(code) if code is not None else "reconnect"
@@ -249,7 +262,7 @@ class Listener:
             raise failure
         yield Connection("lost", failure.message, attempt=attempt, close_code=code, failure=failure)
         if action == "renew":
-            yield from self._renew_refused()
+            yield from self._replace_refused_token()
         limit = retry.attempts or dialect.reconnect_attempts
         if not self._forever and attempt > limit:
             yield Connection("gave_up", failure.message, attempt=attempt - 1)
@@ -267,30 +280,31 @@ class Listener:
         yield Connection("retrying", attempt=attempt, delay=round(delay, 3), close_code=code)
         yield from self._pause(delay)
 
-    def _renew_refused(self) -> Iterator[Event | None]:
-        """A close that means the token was refused: renew it, or end here when that is impossible."""
+    def _replace_refused_token(self) -> Iterator[Event | None]:
+        """Renew the token that the service refused when it closed the socket. Raises Unauthorised where it cannot."""
         kind = self.exchange.dialect.refreshable(self.exchange.session)
         if kind != "guest":
-            over = ending(SessionEvent("token_expired"), self.exchange.dialect.name)
-            assert over is not None
-            raise over
+            end = ending(SessionEvent("token_expired"), self.exchange.dialect.name)
+            assert end is not None
+            raise end
         try:
             self.exchange.credentials.renew_for_use(
                 kind, self._deadline(), stale=self.exchange.session.credential(kind)
             )
         except (NetworkError, TimedOut, RateLimited) as failure:
-            yield Connection("lost", f"the token could not be renewed yet: {failure.message}")
+            yield Connection("lost", f"cannot renew the token yet: {failure.message}")
 
     def _pause(self, seconds: float) -> Iterator[None]:
+        """Wait, and yield None at every tick."""
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0:
-            self._clock.sleep(min(left, self._tick(self._timings.tick)))
+            self._clock.sleep(min(left, self._limited(self._timings.tick)))
             yield None
 
     # --- without a socket ---
 
     def _poll(self) -> Iterator[Event | None]:
-        """Poll history: often while something happens, rarely while nothing does."""
+        """Poll history: often while messages arrive, less often while none do."""
         interval, failures = self._timings.poll_min, 0
         replaying = isinstance(self.catch_up.state, Unread)
         live = False
@@ -303,7 +317,7 @@ class Listener:
             except PASSING_FAILURES as failure:
                 failures += 1
                 live = False
-                yield from self._lost(failure, failures)
+                yield from self._connection_lost(failure, failures)
                 continue
             if not live:
                 yield Connection("live", recovered=len(items) if failures else 0)
@@ -316,10 +330,10 @@ class Listener:
                 self._timings.poll_min if fresh else min(self._timings.poll_max / POLL_JITTER, interval * POLL_GROWTH)
             )
             yield from self._show(fresh)
-            self._flush()
+            self._commit_shown()
             yield from self._pause(self.exchange.random.uniform(interval, interval * POLL_JITTER))
 
-    # --- handing on ---
+    # --- showing ---
 
     def _show(self, events: Iterable[Event]) -> Iterator[Event]:
         """Yield each event, and record it as shown afterwards."""
@@ -328,11 +342,11 @@ class Listener:
                 yield event
             except GeneratorExit:
                 # A caller that stops at an event has shown it. One that failed to show it throws that failure in.
-                self._note(event)
+                self._record_shown(event)
                 raise
-            self._note(event)
+            self._record_shown(event)
 
-    def _emit(self, events: Generator[Event | None, None, T]) -> Generator[Event | None, None, T]:
+    def _show_all(self, events: Generator[Event | None, None, T]) -> Generator[Event | None, None, T]:
         """Do the same for a generator that also yields None at a tick, and has a result."""
         while True:
             try:
@@ -344,46 +358,43 @@ class Listener:
             else:
                 yield from self._show([event])
 
-    def _note(self, event: Event) -> None:
+    def _record_shown(self, event: Event) -> None:
         if self._record and isinstance(event, Message):
             self.exchange.record.store_offer(event)
             self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
             if len(self._shown) >= BATCH:
-                self._flush()
+                self._commit_shown()
 
-    def _flush(self) -> None:
-        """Commit what was handed on; after the fact, so that nothing unseen counts as seen."""
+    def _commit_shown(self) -> None:
+        """Write the shown messages to the ledger. Afterwards, so that no message counts as shown before it is."""
         if self._shown:
             shown, self._shown = self._shown, []
             self.exchange.state.record(self.exchange.scope, self.exchange.session, shown)
             self.exchange.record.log("ws_message_received", count=len(shown))
 
-    def _patience(self) -> float:
-        held = self.catch_up.merge.wait(self._clock.monotonic())
-        return self._tick(self._timings.tick if held is None else min(self._timings.tick, held))
+    def _receive_timeout(self) -> float:
+        due = self.catch_up.merge.wait(self._clock.monotonic())
+        return self._limited(self._timings.tick if due is None else min(self._timings.tick, due))
 
-    def _tick(self, seconds: float) -> float:
-        for asked in (self._wake(), self._left()):
-            seconds = seconds if asked is None else max(0.0, min(seconds, asked))
+    def _limited(self, seconds: float) -> float:
+        """Return `seconds`, or less if the caller wants control earlier."""
+        for limit in (self._wake(), self._left()):
+            seconds = seconds if limit is None else max(0.0, min(seconds, limit))
         return seconds
 
     def _deadline(self) -> Deadline:
-        """For one answer of the service: no longer than the caller goes on at all."""
+        """Return the deadline for one answer of the service: when the caller stops, at the latest."""
         return Deadline.after(self._clock, self._step).sooner(self._left())
-
-
-def _in_state(exchange: SessionEngine, state: SessionState) -> Session:
-    return replace(exchange.session, state=state)
 
 
 def _as_live(event: Event) -> Event:
     return replace(event, source="live") if isinstance(event, (Message, Presence)) else event
 
 
-def _older(heard: Incoming, position: Position) -> bool:
-    """Whether it is something of the conversation from before the position."""
-    if not isinstance(heard, (Message, Presence)):
+def _older(item: Incoming, position: Position) -> bool:
+    """Whether it is a message or presence from before the position."""
+    if not isinstance(item, (Message, Presence)):
         return False
-    if isinstance(heard, Message) and heard.sequence is not None and position.sequence is not None:
-        return heard.sequence < position.sequence
-    return heard.time is not None and position.time is not None and heard.time < position.time
+    if isinstance(item, Message) and item.sequence is not None and position.sequence is not None:
+        return item.sequence < position.sequence
+    return item.time is not None and position.time is not None and item.time < position.time

@@ -147,7 +147,7 @@ def say(
 
 
 def _reply(exchange: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, deadline: Deadline) -> Message:
-    listener.contiguous_from(Position(sent.id, sent.sequence, sent.time))
+    listener.continue_after(Position(sent.id, sent.sequence, sent.time))
     pattern = awaited.pattern
     closest: str | None = None
     lost: Exception | None = None

@@ -793,7 +793,7 @@ def test_a_reply_is_heard_on_the_socket_that_was_open(plain: World) -> None:
     message = deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
     sent = {"id": str(message.id), "time": str(message.time)}
     plain.service.push("answer")
-    listener.listener.contiguous_from(Position(sent["id"], None, sent["time"]))
+    listener.listener.continue_after(Position(sent["id"], None, sent["time"]))
     before = len(plain.service.requests)
     assert listener.run(1.0).texts == ["answer"]
     assert len(plain.service.requests) == before, "history was read for nothing"
@@ -806,7 +806,7 @@ def test_a_question_accepted_long_ago_has_its_answer_in_history(plain: World) ->
     again = Heard(plain, baseline=False)
     again.listener.attach(plain.deadline())
     message = deliver(again.listener.exchange, Outgoing("k1", "question"), plain.deadline())
-    again.listener.contiguous_from(Position(message.id, None, message.time))
+    again.listener.continue_after(Position(message.id, None, message.time))
     assert again.run(1.0).texts == ["answer"]
 
 
@@ -816,7 +816,7 @@ def test_what_was_said_before_the_question_is_no_answer(world: World) -> None:
     world.service.push("late answer to something else")
     sent = world.service.push("question", "inbound")
     world.service.push("answer")
-    heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
+    heard.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
     assert heard.run(1.0).texts == ["answer"]
 
 
@@ -826,7 +826,7 @@ def test_an_answer_that_overtook_the_echo_is_one(world: World) -> None:
     sent = world.service.store("question", "inbound")
     answer = world.service.store("answer")
     world.service.tell(answer, sent)
-    heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
+    heard.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
     assert heard.run(1.0).texts == ["answer"]
 
 
@@ -838,7 +838,7 @@ def test_a_reply_that_fell_into_a_break_is_in_history(world: World) -> None:
     line, world.exchange.socket = world.exchange.socket, None
     assert line is not None
     line.abort()
-    heard.listener.contiguous_from(Position(sent["id"], sent["sequence"], sent["time"]))
+    heard.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
     assert heard.run(1.0).texts == ["answer"]
 
 
