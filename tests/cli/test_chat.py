@@ -1,5 +1,5 @@
-"""`chat`: what lines mean, against a scripted client; and the real thing in a terminal, and in tmux with the
-agent's side beside it."""
+"""`chat`: the meaning of lines with a scripted client; the whole command in a terminal, and in tmux together
+with the agent's console."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from guestctl.cli.chat.loop import Broken, Chat, FormPrompt, Input, Left, Pressed, Typed, is_command
+from guestctl.cli.chat.loop import (
+    Chat,
+    FormPrompt,
+    InputClosed,
+    InputEvent,
+    InputFailed,
+    LineChanged,
+    LineEntered,
+    is_command,
+)
 from guestctl.client import Client
 from guestctl.core.errors import Failure, Forbidden, NetworkError, Refused, SessionOver
 from guestctl.core.model import (
@@ -53,28 +62,28 @@ ROOT = Path(__file__).parents[2]
 LIVE = Connection("live")
 
 
-# --- what lines mean ---
+# --- the meaning of lines ---
 
 
 class Dialect:
     def __init__(self) -> None:
         self.abilities = frozenset(Ability)
 
-        self.rich = WebContent()
+        self.rich_content = WebContent()
 
 
-class Scripted:
-    """A client that hears what the script says, and notes what it is asked to do."""
+class ScriptedClient:
+    """A client that receives the events of a script and records the calls."""
 
     def __init__(self, script: Sequence[Event | None]) -> None:
         self.clock = FakeClock()
         self.dialect = Dialect()
         self.session_name = "default"
         self.timeout: float | None = 30.0
-        self.asked: list[tuple[str, Any]] = []
+        self.calls: list[tuple[str, Any]] = []
         self.failures: deque[Failure | None] = deque()
         self.script = script
-        self.heard = False
+        self.script_done = False
         self.guest_typing = True
         self._sent = 0
 
@@ -82,14 +91,14 @@ class Scripted:
         return Deployment(guest_typing=self.guest_typing)
 
     def listen(self, *, replay: int, wake: Callable[[], float | None]) -> Iterator[Event | None]:
-        self.asked.append(("listen", replay))
+        self.calls.append(("listen", replay))
         yield from self.script
-        self.heard = True
+        self.script_done = True
         while True:
             yield None
 
     def send(self, text: str = "", **more: Any) -> Sent:
-        self.asked.append(("send", text if not more else {"text": text, **more}))
+        self.calls.append(("send", text if not more else {"text": text, **more}))
         failure = self.failures.popleft() if self.failures else None
         if failure is not None:
             raise failure
@@ -98,56 +107,56 @@ class Scripted:
         return Sent("key", "accepted", text, message)
 
     def typing(self) -> None:
-        self.asked.append(("typing", self.timeout))
+        self.calls.append(("typing", self.timeout))
         failure = self.failures.popleft() if self.failures else None
         if failure is not None:
             raise failure
 
     def history(self, *, last: int | None) -> Iterator[Event]:
-        self.asked.append(("history", last))
+        self.calls.append(("history", last))
         yield Message("old", "outbound", "from before", None)
 
     def end(self) -> None:
-        self.asked.append(("end", None))
+        self.calls.append(("end", None))
 
 
-class Desk:
-    """Gives what is typed, one thing at each look; once all has been heard the person leaves.
+class FakeKeyboard:
+    """Returns one input event at every other call; after the script's last event, the user leaves.
 
-    Typing begins when everything has been heard, or at once when `early`; None is a look at nothing typed.
+    Input starts after the script's last event, or at once if `early`. None stands for a call without input.
     """
 
-    def __init__(self, client: Scripted, typed: Sequence[str | Input | None], early: bool) -> None:
+    def __init__(self, client: ScriptedClient, typed: Sequence[str | InputEvent | None], early: bool) -> None:
         self._client = client
-        self._typed = deque(Typed(one) if isinstance(one, str) else one for one in typed)
+        self._typed = deque(LineEntered(one) if isinstance(one, str) else one for one in typed)
         self._early = early
-        self._looked = False
+        self._skip = False
         self.prompts: list[str] = []
         self.statuses: list[str] = []
-        self.remembered: list[str] = []
+        self.history: list[str] = []
 
-    def take(self) -> Input | None:
-        self._looked = not self._looked
-        if not self._looked or not (self._early or self._client.heard):
+    def next_event(self) -> InputEvent | None:
+        self._skip = not self._skip
+        if not self._skip or not (self._early or self._client.script_done):
             return None
         if self._typed:
             return self._typed.popleft()
-        return Left() if self._client.heard else None
+        return InputClosed() if self._client.script_done else None
 
-    def status(self, text: str) -> None:
+    def show_status(self, text: str) -> None:
         self.statuses.append(text)
 
-    def prompt(self, text: str) -> None:
+    def set_prompt(self, text: str) -> None:
         self.prompts.append(text)
 
-    def waiting(self, yes: bool) -> None:
-        """Nobody waits here."""
+    def set_connecting(self, connecting: bool) -> None:
+        """Do nothing: this keyboard never waits."""
 
-    def remember(self, text: str) -> None:
-        self.remembered.append(text)
+    def add_to_history(self, text: str) -> None:
+        self.history.append(text)
 
 
-class Told:
+class FakeOutput:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.hints: list[str] = []
@@ -165,20 +174,22 @@ class Told:
         self.hints.append(failure.hint)
 
 
-class Room:
-    def __init__(self, *script: Event | None, typed: Sequence[str | Input | None] = (), early: bool = False) -> None:
-        self.client = Scripted(script)
-        self.desk = Desk(self.client, typed, early)
-        self.told = Told()
-        self.chat = Chat(cast("Client", self.client), self.desk, self.told, cwd=Path("/home/ada"))
+class ChatRun:
+    def __init__(
+        self, *script: Event | None, typed: Sequence[str | InputEvent | None] = (), early: bool = False
+    ) -> None:
+        self.client = ScriptedClient(script)
+        self.keyboard = FakeKeyboard(self.client, typed, early)
+        self.output = FakeOutput()
+        self.chat = Chat(cast("Client", self.client), self.keyboard, self.output, cwd=Path("/home/ada"))
 
-    def run(self) -> Room:
+    def run(self) -> ChatRun:
         self.chat.run()
         return self
 
     @property
     def sent(self) -> list[Any]:
-        return [what for verb, what in self.client.asked if verb == "send"]
+        return [what for verb, what in self.client.calls if verb == "send"]
 
 
 def bot(text: str, number: int = 1, **more: Any) -> Message:
@@ -206,25 +217,25 @@ LISTED = bot(
 )
 
 
-def test_lines_are_sent_and_shown_once_when_accepted() -> None:
+def test_an_accepted_line_is_shown_once() -> None:
     own = Message("own-1", "inbound", "hello", None)
-    room = Room(LIVE, None, own, bot("hi"), typed=["hello", ""], early=True).run()
-    assert room.sent == ["hello"]
-    assert room.told.lines == ["hello", "hi"]
+    chat = ChatRun(LIVE, None, own, bot("hi"), typed=["hello", ""], early=True).run()
+    assert chat.sent == ["hello"]
+    assert chat.output.lines == ["hello", "hi"]
 
 
-def test_what_another_of_our_processes_says_is_shown_and_remembered() -> None:
-    room = Room(LIVE, Message("x", "inbound", "from elsewhere", None)).run()
-    assert room.told.lines == ["from elsewhere"]
-    assert room.desk.remembered == ["from elsewhere"]
+def test_a_message_of_another_process_is_shown_and_added_to_the_line_history() -> None:
+    chat = ChatRun(LIVE, Message("x", "inbound", "from elsewhere", None)).run()
+    assert chat.output.lines == ["from elsewhere"]
+    assert chat.keyboard.history == ["from elsewhere"]
 
 
-def test_a_number_picks_while_something_is_open() -> None:
-    room = Room(LIVE, OFFER, typed=["2", "1"]).run()
-    assert room.sent == [{"text": "", "pick": ["2"], "answering": OFFER}, "1"]
-    assert Room(LIVE, OFFER, typed=["3"]).run().sent == ["3"]
-    assert Room(LIVE, OFFER, typed=["neither", "1"]).run().sent == ["neither", "1"]
-    assert Room(LIVE, OFFER, bot("Take your time", 2), typed=["1"]).run().sent[0]["pick"] == ["1"]
+def test_a_number_picks_while_options_are_offered() -> None:
+    chat = ChatRun(LIVE, OFFER, typed=["2", "1"]).run()
+    assert chat.sent == [{"text": "", "pick": ["2"], "answering": OFFER}, "1"]
+    assert ChatRun(LIVE, OFFER, typed=["3"]).run().sent == ["3"]
+    assert ChatRun(LIVE, OFFER, typed=["neither", "1"]).run().sent == ["neither", "1"]
+    assert ChatRun(LIVE, OFFER, bot("Take your time", 2), typed=["1"]).run().sent[0]["pick"] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -232,192 +243,205 @@ def test_a_number_picks_while_something_is_open() -> None:
     [("/pick 2", ["2"]), ("/pick Light blue", ["Light blue"]), ("/pick 1 2", ["1", "2"]), ("/pick 1,2", ["1", "2"])],
 )
 def test_pick(line: str, pick: list[str]) -> None:
-    room = Room(LIVE, LISTED, None, typed=["well", line]).run()
-    assert room.sent[1] == {"text": "", "pick": pick, "answering": LISTED}
+    chat = ChatRun(LIVE, LISTED, None, typed=["well", line]).run()
+    assert chat.sent[1] == {"text": "", "pick": pick, "answering": LISTED}
 
 
-def test_say_sends_it_as_it_is() -> None:
-    assert Room(LIVE, OFFER, typed=["/say 1", "/say /etc/passwd", "/say"]).run().sent == ["1", "/etc/passwd"]
+def test_say_sends_the_text_unchanged() -> None:
+    assert ChatRun(LIVE, OFFER, typed=["/say 1", "/say /etc/passwd", "/say"]).run().sent == ["1", "/etc/passwd"]
 
 
-def test_a_command_nobody_knows_is_not_sent() -> None:
-    room = Room(LIVE, typed=["/etc/passwd is here"]).run()
-    assert room.sent == []
-    assert "/help" in room.told.lines[0]
+def test_an_unknown_command_is_not_sent() -> None:
+    chat = ChatRun(LIVE, typed=["/etc/passwd is here"]).run()
+    assert chat.sent == []
+    assert "/help" in chat.output.lines[0]
 
 
-def test_files_as_a_shell_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_splits_paths_as_a_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    room = Room(LIVE, typed=["/file a.png '~b c'.txt ~/d", "/file it's", "/file"]).run()
-    assert [call["files"] for call in room.sent] == [
+    chat = ChatRun(LIVE, typed=["/file a.png '~b c'.txt ~/d", "/file it's", "/file"]).run()
+    assert [call["files"] for call in chat.sent] == [
         [Path("/home/ada/a.png"), Path("/home/ada/~b c.txt"), Path("/home/ada/d")],
         [Path("/home/ada/it's")],
     ]
-    assert room.told.lines[-1] == "! /file needs a path"
-    assert room.told.hints == ["/help lists what there is."], "what would help is here, not on the command line"
+    assert chat.output.lines[-1] == "! /file needs a path"
+    assert chat.output.hints == ["/help lists the commands"], "the hint is about the chat, not about the command line"
 
 
 def test_history() -> None:
-    room = Room(LIVE, typed=["/history", "/history 3", "/history all", "/history x"]).run()
-    assert [what for verb, what in room.client.asked if verb == "history"] == [20, 3, None]
-    assert room.told.lines[:3] == ["from before"] * 3
-    assert room.told.lines[3].startswith("! /history x")
+    chat = ChatRun(LIVE, typed=["/history", "/history 3", "/history all", "/history x"]).run()
+    assert [what for verb, what in chat.client.calls if verb == "history"] == [20, 3, None]
+    assert chat.output.lines[:3] == ["from before"] * 3
+    assert chat.output.lines[3] == '! /history needs a number or "all", not "x"'
 
 
 def test_help_names_every_command() -> None:
-    told = "\n".join(Room(LIVE, typed=["/help"]).run().told.lines)
+    printed = "\n".join(ChatRun(LIVE, typed=["/help"]).run().output.lines)
     for command in ("/pick", "/form", "/file", "/history", "/say", "/end", "Ctrl-D"):
-        assert command in told
+        assert command in printed
 
 
-def test_the_end_is_asked_about_first() -> None:
-    room = Room(LIVE, typed=["/end", "no", "/end", "y", "never sent"]).run()
-    assert [verb for verb, _ in room.client.asked] == ["listen", "end"]
-    assert "transcript" in room.desk.prompts[0]
-    assert room.desk.prompts[1] == "> "
-    assert "* not ended" in room.told.lines
+def test_end_asks_for_confirmation() -> None:
+    chat = ChatRun(LIVE, typed=["/end", "no", "/end", "y", "never sent"]).run()
+    assert [verb for verb, _ in chat.client.calls] == ["listen", "end"]
+    assert "transcript" in chat.keyboard.prompts[0]
+    assert chat.keyboard.prompts[1] == "> "
+    assert "* not ended" in chat.output.lines
 
 
-def test_the_end_is_not_asked_about_where_the_transcript_stays() -> None:
-    room = Room(LIVE, typed=["/end", "never sent"])
-    room.client.dialect.abilities = frozenset({Ability.END})
-    assert [verb for verb, _ in room.run().client.asked] == ["listen", "end"]
+def test_end_needs_no_confirmation_where_the_transcript_remains() -> None:
+    chat = ChatRun(LIVE, typed=["/end", "never sent"])
+    chat.client.dialect.abilities = frozenset({Ability.END})
+    assert [verb for verb, _ in chat.run().client.calls] == ["listen", "end"]
 
 
-def test_a_form_is_asked_for_field_by_field() -> None:
-    room = Room(LIVE, FORM, typed=["/form", "", "Ada", "", "soon", "2026-03-09", "1, Cheddar", "Brie, feta", "1"]).run()
-    assert room.sent == [
+def test_form_prompts_for_each_field() -> None:
+    chat = ChatRun(
+        LIVE, FORM, typed=["/form", "", "Ada", "", "soon", "2026-03-09", "1, Cheddar", "Brie, feta", "1"]
+    ).run()
+    assert chat.sent == [
         {
             "text": "",
             "form": {"name": ["Ada"], "day": ["2026-03-09"], "top": ["Brie", "feta"], "size": ["1"]},
             "answering": FORM,
         }
     ]
-    assert room.desk.prompts[0] == "Name (needed): "
-    assert room.desk.prompts[-1] == "> "
-    told = "\n".join(room.told.lines)
-    for words in ("/form fills it in", "is required", "'soon' is not any date", "'Cheddar' is not offered", "[2] Brie"):
-        assert words in told
+    assert chat.keyboard.prompts[0] == "Name (required): "
+    assert chat.keyboard.prompts[-1] == "> "
+    printed = "\n".join(chat.output.lines)
+    for words in (
+        "/form fills in this form",
+        "is required",
+        "'soon' is not any date",
+        "'Cheddar' is not offered",
+        "[2] Brie",
+    ):
+        assert words in printed
 
 
-def test_a_form_can_be_left() -> None:
-    room = Room(LIVE, FORM, typed=["/form", "Ada", "/cancel", "hello", "/cancel"]).run()
-    assert room.sent == ["hello"]
-    assert room.told.lines[-1] == "! there is nothing to cancel"
-    assert Room(LIVE, typed=["/form"]).run().told.lines == ["! there is no form to fill in"]
+def test_cancel_leaves_the_form() -> None:
+    chat = ChatRun(LIVE, FORM, typed=["/form", "Ada", "/cancel", "hello", "/cancel"]).run()
+    assert chat.sent == ["hello"]
+    assert chat.output.lines[-1] == "! nothing to cancel"
+    assert ChatRun(LIVE, typed=["/form"]).run().output.lines == ["! no form to fill in"]
 
 
-def test_the_prompts_of_a_form() -> None:
+def test_form_prompts_and_choices() -> None:
     form = FormPrompt(FORM, [FormField("a", "", "list", items=(("x", "1"), ("y", "2")), several=True)])
-    assert form.prompt() == "a (several with commas): "
-    assert form.offers() == ["[1] x", "[2] y"]
+    assert form.prompt() == "a (separate several with commas): "
+    assert form.choices() == ["[1] x", "[2] y"]
     assert form.values(" 1, 2 ,") == ["1", "2"]
 
 
-def test_what_is_typed_without_a_connection_waits_for_it() -> None:
+def test_lines_typed_without_a_connection_wait_for_it() -> None:
     lost = (LIVE, Connection("lost", "broke"), Connection("retrying", attempt=1, delay=1.0))
-    room = Room(
+    chat = ChatRun(
         *lost,
         *[None] * 4,
         Connection("live", recovered=2),
-        typed=[None, None, "one", Pressed(), "two"],
+        typed=[None, None, "one", LineChanged(), "two"],
         early=True,
     ).run()
-    assert room.client.asked == [("listen", 0), ("send", "one"), ("send", "two")]
-    assert room.told.lines[:2] == [
-        "* the connection is lost (broke); reconnecting",
-        "* connected again, 2 recovered",
+    assert chat.client.calls == [("listen", 0), ("send", "one"), ("send", "two")]
+    assert chat.output.lines[:2] == [
+        "* connection lost (broke); reconnecting",
+        "* reconnected, 2 recovered",
     ]
-    assert "reconnecting, attempt 1 …; 2 waiting to be sent" in room.desk.statuses
+    assert "reconnecting, attempt 1 …; 2 waiting to be sent" in chat.keyboard.statuses
 
 
-def test_leaving_before_it_came_back_says_what_was_not_sent() -> None:
-    room = Room(Connection("connecting"), typed=["one"])
+def test_leaving_without_a_connection_reports_unsent_lines() -> None:
+    chat = ChatRun(Connection("connecting"), typed=["one"])
     with pytest.raises(NetworkError, match="1 not sent"):
-        room.run()
-    assert room.sent == []
+        chat.run()
+    assert chat.sent == []
 
 
-def test_a_send_that_fails_is_told_and_the_chat_goes_on() -> None:
-    room = Room(LIVE, typed=["bad", "good"])
-    room.client.failures.append(Refused("too long"))
-    room.run()
-    assert room.sent == ["bad", "good"]
-    assert room.told.lines == ["! too long", "good"]
+def test_a_failed_send_is_printed_and_the_chat_continues() -> None:
+    chat = ChatRun(LIVE, typed=["bad", "good"])
+    chat.client.failures.append(Refused("too long"))
+    chat.run()
+    assert chat.sent == ["bad", "good"]
+    assert chat.output.lines == ["! too long", "good"]
 
 
-def test_a_session_that_is_over_ends_it() -> None:
-    room = Room(LIVE, typed=["hello", "more"])
-    room.client.failures.append(SessionOver("expired"))
+def test_the_end_of_the_session_ends_the_chat() -> None:
+    chat = ChatRun(LIVE, typed=["hello", "more"])
+    chat.client.failures.append(SessionOver("expired"))
     with pytest.raises(SessionOver):
-        room.run()
-    assert room.sent == ["hello"]
+        chat.run()
+    assert chat.sent == ["hello"]
 
 
-def test_read_only_is_said() -> None:
-    room = Room(LIVE, Presence("Disconnect", "outbound"), SessionEvent("read_only"), Gap("a", "b", "why")).run()
-    assert room.told.lines == ["presence", "session", "* nothing more can be sent; Ctrl-D leaves", "gap"]
+def test_a_read_only_conversation_is_announced() -> None:
+    chat = ChatRun(LIVE, Presence("Disconnect", "outbound"), SessionEvent("read_only"), Gap("a", "b", "why")).run()
+    assert chat.output.lines == [
+        "presence",
+        "session",
+        "* the conversation is read-only: nothing more can be sent; Ctrl-D leaves",
+        "gap",
+    ]
 
 
-def test_somebody_typing_is_shown_until_it_is_over() -> None:
-    room = Room(LIVE, Typing(Sender("agent", "Mina"), 2000), None, bot("there"), None, typed=["ok"]).run()
-    assert "Mina is typing …" in room.desk.statuses
-    assert room.desk.statuses[-1] == ""
+def test_a_typing_indicator_is_shown_until_it_ends() -> None:
+    chat = ChatRun(LIVE, Typing(Sender("agent", "Mina"), 2000), None, bot("there"), None, typed=["ok"]).run()
+    assert "Mina is typing …" in chat.keyboard.statuses
+    assert chat.keyboard.statuses[-1] == ""
 
 
-def test_our_typing_is_told_now_and_then() -> None:
-    room = Room(LIVE, None, None, None, typed=[Pressed(), Pressed(), "hi"]).run()
-    assert [verb for verb, _ in room.client.asked] == ["listen", "typing", "send"]
-    assert room.client.asked[1][1] == 1.0
-    assert room.client.timeout == 30.0
+def test_typing_indicators_are_sent_at_intervals() -> None:
+    chat = ChatRun(LIVE, None, None, None, typed=[LineChanged(), LineChanged(), "hi"]).run()
+    assert [verb for verb, _ in chat.client.calls] == ["listen", "typing", "send"]
+    assert chat.client.calls[1][1] == 1.0
+    assert chat.client.timeout == 30.0
 
 
-def test_our_typing_is_not_told_where_nobody_wants_it() -> None:
-    room = Room(LIVE, typed=[Pressed()])
-    room.client.guest_typing = False
-    assert [verb for verb, _ in room.run().client.asked] == ["listen"]
-    refused = Room(LIVE, None, typed=[Pressed(), Pressed()])
+def test_no_typing_indicator_where_the_deployment_refuses_it() -> None:
+    chat = ChatRun(LIVE, typed=[LineChanged()])
+    chat.client.guest_typing = False
+    assert [verb for verb, _ in chat.run().client.calls] == ["listen"]
+    refused = ChatRun(LIVE, None, typed=[LineChanged(), LineChanged()])
     refused.client.failures.append(Forbidden("off"))
     refused.client.clock.sleep(10.0)
-    assert [verb for verb, _ in refused.run().client.asked] == ["listen", "typing"]
-    assert refused.told.lines == []
+    assert [verb for verb, _ in refused.run().client.calls] == ["listen", "typing"]
+    assert refused.output.lines == []
 
 
-def test_a_keyboard_that_breaks_ends_it() -> None:
+def test_a_crashed_keyboard_ends_the_chat() -> None:
     with pytest.raises(OSError, match="gone"):
-        Room(LIVE, typed=[Broken(OSError("gone"))]).run()
+        ChatRun(LIVE, typed=[InputFailed(OSError("gone"))]).run()
 
 
-def test_what_is_for_us_is_no_typing() -> None:
+def test_commands_are_not_messages() -> None:
     assert is_command("/pick 1")
     assert not is_command("pick 1")
 
 
-# --- through the front door ---
+# --- the command ---
 
 
-def test_without_a_terminal(front: Front) -> None:
+def test_chat_without_a_terminal_is_a_usage_error(front: Front) -> None:
     front("session", "create")
-    for told in (front("chat"), front("chat", "-o", "table")):
-        assert told.code == 2
-        assert told.out == ""
-        assert told.err.count("\n") == 2
-        assert "`guestctl send`" in told.err
-        assert "`guestctl listen`" in told.err
+    for result in (front("chat"), front("chat", "-o", "table")):
+        assert result.code == 2
+        assert result.out == ""
+        assert result.err.count("\n") == 2
+        assert "`guestctl send`" in result.err
+        assert "`guestctl listen`" in result.err
 
 
-def test_it_has_no_other_output(front: Front) -> None:
+def test_chat_has_no_json_output(front: Front) -> None:
     assert front("chat", "-o", "json", tty=True).code == 2
 
 
-def test_nothing_is_created_silently(front: Front) -> None:
-    told = front("chat", tty=True)
-    assert told.code == 10
-    assert "guestctl session create" in told.err
+def test_chat_creates_no_session_by_itself(front: Front) -> None:
+    result = front("chat", tty=True)
+    assert result.code == 10
+    assert "guestctl session create" in result.err
 
 
 class Terminal:
-    """A real terminal with guestctl in it."""
+    """A pseudo-terminal that runs guestctl."""
 
     def __init__(self, front: Front, *argv: str, term: str = "xterm-256color") -> None:
         self._near, far = pty.openpty()
@@ -438,7 +462,7 @@ class Terminal:
         os.write(self._near, text.encode())
 
     def until(self, words: str) -> None:
-        """Waits for words on the screen; only their never coming is a failure."""
+        """Wait until the screen shows a text; fail after 20 s."""
         deadline = time.monotonic() + 20
         while words not in plain(self.seen):
             assert time.monotonic() < deadline, (words, self.seen)
@@ -450,7 +474,7 @@ class Terminal:
             assert time.monotonic() < deadline, self.seen
             self._read(0.05)
         self._read(0.1)
-        # As a shell tells it: at a terminal, Ctrl-C is what the command dies of.
+        # Convert a signal into the exit code that a shell reports: Ctrl-C ends the command by SIGINT.
         code = int(self.process.returncode)
         return 128 - code if code < 0 else code
 
@@ -501,7 +525,7 @@ def test_a_conversation_in_a_plain_terminal(front: Front, term: str) -> None:
     assert [m["text"] for m in front("history").records] == ["hello", "echo: hello"]
 
 
-def test_an_end_that_is_refused_is_told_and_the_chat_goes_on(sandboxed: Callable[[Sandbox], Front]) -> None:
+def test_a_refused_end_is_printed_and_the_chat_continues(sandboxed: Callable[[Sandbox], Front]) -> None:
     with running(SandboxOptions(fast=True, clear=False)) as sandbox:
         front = sandboxed(sandbox)
         front("session", "create")
@@ -513,7 +537,7 @@ def test_an_end_that_is_refused_is_told_and_the_chat_goes_on(sandboxed: Callable
             assert terminal.ended() == 0
 
 
-def test_what_was_asked_for_is_told_quietly_too_and_to_a_person(front: Front) -> None:
+def test_quiet_chat_still_answers_commands_in_plain_text(front: Front) -> None:
     front("session", "create")
     with chatting(Front({**front.environ, "GUESTCTL_OUTPUT": "json"}, front.cwd), "-q", term="dumb") as terminal:
         terminal.type("/help\r")
@@ -526,7 +550,7 @@ def test_what_was_asked_for_is_told_quietly_too_and_to_a_person(front: Front) ->
     assert '"error"' not in terminal.seen
 
 
-def test_what_was_said_is_shown_first(front: Front) -> None:
+def test_replay_shows_earlier_messages_first(front: Front) -> None:
     front("ask", "from before")
     with chatting(front) as terminal:
         terminal.until("echo: from before")
@@ -534,7 +558,7 @@ def test_what_was_said_is_shown_first(front: Front) -> None:
         assert terminal.ended() == 0
 
 
-def test_ctrl_c_clears_the_line_and_the_second_leaves(front: Front) -> None:
+def test_ctrl_c_clears_the_line_and_a_second_one_leaves(front: Front) -> None:
     front("session", "create")
     with chatting(front) as terminal:
         terminal.type("never sent")
@@ -551,7 +575,7 @@ def test_ctrl_c_clears_the_line_and_the_second_leaves(front: Front) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_leave_the_terminal_as_it_was(front: Front, number: int, code: int) -> None:
+def test_signals_restore_the_terminal(front: Front, number: int, code: int) -> None:
     import termios
 
     front("session", "create")
@@ -566,7 +590,7 @@ def test_signals_leave_the_terminal_as_it_was(front: Front, number: int, code: i
 
 @pytest.fixture
 def unanswered(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Front]:
-    """A session at an address where by now somebody takes the call and says nothing."""
+    """A session at an address where a server now accepts connections and never answers."""
     with running(SandboxOptions(fast=True)) as sandbox:
         front, port = sandboxed(sandbox), urlsplit(sandbox.url).port
         assert front("session", "create").code == 0
@@ -585,7 +609,7 @@ def test_leaving_does_not_wait_for_a_connection(unanswered: Front, term: str, re
         assert "interrupted" not in plain(terminal.seen)
 
 
-def test_leaving_says_what_waited_for_a_connection(unanswered: Front) -> None:
+def test_leaving_while_connecting_reports_unsent_lines(unanswered: Front) -> None:
     with chatting(unanswered, "--timeout", "10m") as terminal:
         terminal.until("connecting …")
         terminal.type("never sent\r\x04")
@@ -602,7 +626,7 @@ def test_ctrl_c_does_not_wait_for_a_connection(unanswered: Front) -> None:
         assert terminal.ended() == 130
 
 
-def test_hostile_text_steers_nothing(front: Front) -> None:
+def test_control_characters_in_messages_are_escaped(front: Front) -> None:
     front("session", "create")
     with chatting(front) as terminal:
         front("sandbox", "push", "\x1b]0;owned\x07\x1b[2J \u202e evil", "--to", mine(front))
@@ -614,7 +638,7 @@ def test_hostile_text_steers_nothing(front: Front) -> None:
         assert "\\x1b]0;owned\\x07\\x1b[2J \\u202e evil" in plain(terminal.seen)
 
 
-def test_no_key_is_lost_while_messages_pour_in(front: Front) -> None:
+def test_no_key_is_lost_while_messages_arrive(front: Front) -> None:
     front("session", "create")
     words = " ".join(f"word{n}" for n in range(40))
     with chatting(front) as terminal:
@@ -638,18 +662,18 @@ def mine(front: Front) -> str:
     return str(front("sandbox", "sessions").records[-1]["id"])
 
 
-# --- with the agent's side beside it, in tmux ---
+# --- together with the agent's console, in tmux ---
 
 
 class Tmux:
-    """A terminal multiplexer of the test's own; `screen` is what a person would see."""
+    """A separate tmux server; `screen` returns what the user sees."""
 
     def __init__(self, directory: Path) -> None:
         self._base = ["tmux", "-S", str(directory / "tmux"), "-f", "/dev/null"]
 
     def start(self, name: str, *argv: str, environ: dict[str, str]) -> None:
         words = [f"{key}={value}" for key, value in environ.items()]
-        # The shell tells the code: tmux sometimes knows that a pane is dead and never why.
+        # The shell prints the exit code: tmux does not always report it for a closed pane.
         script = 'trap : INT; "$@"; echo "exit code $?"; exec sleep 600'
         command = ("env", *words, "sh", "-c", script, "sh", *argv)
         self._do("new-session", "-d", "-x", "80", "-y", "24", "-s", name, *command)
@@ -684,7 +708,9 @@ def has(words: str) -> Callable[[list[str]], bool]:
     return lambda screen: any(words in line for line in screen)
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: the two sides are not driven together")
+@pytest.mark.skipif(
+    shutil.which("tmux") is None, reason="tmux is not installed: guest and agent cannot be driven together"
+)
 def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
     tmux = Tmux(tmp_path)
     environ = {**alone.environ, "PYTHONPATH": str(ROOT), "TERM": "screen-256color", "LANG": "C.UTF-8"}
@@ -702,11 +728,11 @@ def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
         tmux.until("guest", has("> guest: Where is my parcel?"))
         tmux.until("agent", has("guest: Where is my parcel?"))
 
-        # A reply arrives in the middle of a line: it goes above, the line stays whole.
+        # A reply arrives while the guest types: it is drawn above, and the line stays whole.
         tmux.type("guest", "half a li")
         tmux.until("guest", lambda screen: screen[-1] == "> half a li")
         tmux.type("agent", "On its way", "Enter")
-        # What is drawn above and the line below it are two writes: a picture may be taken between them.
+        # The message above and the line below are two writes; the screen may be captured between them.
         said = has("< agent: On its way")
         screen = tmux.until("guest", lambda screen: said(screen) and screen[-1] == "> half a li")
         assert not any("half a li" in line for line in screen[:-1])
@@ -715,7 +741,7 @@ def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
         tmux.type("guest", "ne", "Enter")
         tmux.until("agent", has("guest: half a line"))
 
-        # The arrow key brings it back; a narrower window is drawn anew.
+        # The arrow key restores the line; a narrower window is redrawn.
         tmux.type("guest", "", "Up")
         tmux.until("guest", lambda screen: screen[-1] == "> half a line")
         tmux.resize("guest", 40)

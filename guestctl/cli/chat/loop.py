@@ -1,14 +1,14 @@
-"""`chat`: a conversation at a terminal, as one loop over what is heard and what is typed.
+"""`chat`: a conversation at a terminal, as one loop over received events and typed lines.
 
-Knows: slash commands, which options are open, what waits for a connection, when to say that the
-guest is typing. Must not know: line editing, streams, any API.
+Knows: slash commands, which options can be picked, which lines wait for a connection, when to send a typing
+indicator. Must not know: line editing, streams, any API.
 
-A `Client` is for one thread, and one is enough: `listen` hands control back at every tick, and what
-was typed meanwhile is sent between two ticks, on the same socket. So there is one socket, one order
-of events, and nothing to lock; a second client would have an idle socket whose death it would
-notice only when it next sends, with the message in doubt. Only the keyboard has a thread of its own
-(`Desk`), because a person goes on typing while something is sent. What is typed while there is no
-connection waits for it; a long upload holds up what is heard until it is done.
+A `Client` works in one thread, and one is enough: `listen` yields at every tick, and the loop sends the lines
+typed since the last tick on the same socket. So there is one socket, one order of events and nothing to lock.
+A second client would have an idle socket: it would notice a broken connection only at its next send, which
+would leave that message in doubt. Only the keyboard has its own thread (see `ChatInput`), because the user
+goes on typing while a message is sent. Lines typed without a connection wait for it. During a long upload,
+received events wait until it is done.
 """
 
 from __future__ import annotations
@@ -31,106 +31,106 @@ from guestctl.output.records import Record, event_record
 if TYPE_CHECKING:
     from guestctl.client import Client
 
-#: Seconds after which the loop looks at the keyboard again.
+#: Seconds between two looks at the keyboard.
 TICK = 0.1
-#: Seconds between two typing indicators (web-messaging.md §9), and for how long one may hold things up.
-TYPING_EVERY, TYPING_PATIENCE = 5.0, 1.0
-#: Seconds somebody is shown as typing when that is not said.
+#: Seconds between two typing indicators (web-messaging.md §9), and the timeout of one.
+TYPING_INTERVAL, TYPING_TIMEOUT = 5.0, 1.0
+#: Seconds to show a typing indicator that has no duration.
 TYPING_SHOWN = 5.0
-#: Messages that `/history` shows.
-USUAL_HISTORY = 20
+#: Number of messages that `/history` shows.
+DEFAULT_HISTORY = 20
 PROMPT = "> "
 
 HELP = """\
-/pick N...        answer with what is offered, by number or label; a number alone does, too
+/pick N...        pick from the offered options, by number or label; a number alone works too
 /form             fill in the form, field by field
 /file PATH...     send files
 /history [N|all]  show the conversation again
-/say TEXT         send a text as it is: a number, or one that begins with a slash
+/say TEXT         send a text that is a number or starts with a slash
 /end              end the conversation
-/help             this
-Ctrl-D leaves; Ctrl-C clears the line, twice leaves"""
+/help             show this list
+Ctrl-D leaves; Ctrl-C clears the line, a second Ctrl-C leaves"""
 
 
 @immutable
-class Typed:
-    """A whole line."""
+class LineEntered:
+    """The user entered a whole line."""
 
     text: str
 
 
 @immutable
-class Pressed:
-    """The line being typed has changed, and is neither empty nor a command."""
+class LineChanged:
+    """The line being typed has changed. It is neither empty nor a command."""
 
 
 @immutable
-class Left:
-    """Nothing more will be typed."""
+class InputClosed:
+    """The user left; no more lines will come."""
 
 
 @immutable
-class Broken:
-    """The keyboard's thread has come to grief."""
+class InputFailed:
+    """The keyboard thread crashed."""
 
     error: BaseException
 
 
-class Hurried(KeyboardInterrupt):
-    """The person has left while nothing but a connection was waited for, which need not come any more."""
+class LeftWhileConnecting(KeyboardInterrupt):
+    """The user left while the main thread waited for a connection. The wait is no longer needed."""
 
 
-Input: TypeAlias = "Typed | Pressed | Left | Broken"
+InputEvent: TypeAlias = "LineEntered | LineChanged | InputClosed | InputFailed"
 
 
-class Desk(Protocol):
-    """Where the person sits: what is typed, and the lines that stand around it."""
+class ChatInput(Protocol):
+    """The keyboard, and the lines around the one being typed."""
 
-    def take(self) -> Input | None:
-        """The next thing typed; None when there is none. Never waits."""
+    def next_event(self) -> InputEvent | None:
+        """Return the next input event, None if there is none. Never blocks."""
 
-    def status(self, text: str) -> None:
-        """What stands above the line being typed; empty: nothing does."""
+    def show_status(self, text: str) -> None:
+        """Show a text above the line being typed; an empty text removes it."""
 
-    def prompt(self, text: str) -> None:
-        """What stands before it."""
+    def set_prompt(self, text: str) -> None:
+        """Show a text before the line being typed."""
 
-    def waiting(self, yes: bool) -> None:
-        """Whether nothing but a connection is waited for: until that ends, leaving raises `Hurried`."""
+    def set_connecting(self, connecting: bool) -> None:
+        """Report whether the chat waits for a connection. While it does, leaving raises `LeftWhileConnecting`."""
 
-    def remember(self, text: str) -> None:
-        """Something the guest said before, for the arrow keys."""
+    def add_to_history(self, text: str) -> None:
+        """Make an earlier guest message available through the arrow keys."""
 
 
 class ChatOutput(Protocol):
-    """Where the conversation is shown."""
+    """The screen that shows the conversation."""
 
     def event(self, record: Record) -> object: ...
 
     def say(self, text: str) -> None: ...
 
     def answer(self, text: str) -> None:
-        """What the person asked for."""
+        """Print the answer to a command."""
 
     def failure(self, failure: Failure) -> None: ...
 
 
 class FormPrompt:
-    """A form being filled in, one field after the other."""
+    """A form that the user fills in field by field."""
 
     def __init__(self, message: Message, fields: Sequence[FormField]) -> None:
         self.message = message
         self.answers: dict[str, list[str]] = {}
         self._fields = list(fields)
-        self._at = 0
+        self._index = 0
 
     @property
     def field(self) -> FormField | None:
-        """The one asked for; None when all have been."""
-        return self._fields[self._at] if self._at < len(self._fields) else None
+        """The current field, None after the last one."""
+        return self._fields[self._index] if self._index < len(self._fields) else None
 
-    def offers(self) -> list[str]:
-        """What it can be, a line each."""
+    def choices(self) -> list[str]:
+        """Return the choices for the current field, one line each."""
         field = self.field
         return [] if field is None else [f"[{n}] {title}" for n, (title, _) in enumerate(field.items, 1)]
 
@@ -138,171 +138,174 @@ class FormPrompt:
         field = self.field
         if field is None:
             return PROMPT
-        more = ["needed"] if field.required else []
-        more += ["several with commas"] if field.several else []
-        more += ["a date, such as 2026-03-09"] if field.kind == "date" and not field.items else []
+        more = ["required"] if field.required else []
+        more += ["separate several with commas"] if field.several else []
+        more += ["a date such as 2026-03-09"] if field.kind == "date" and not field.items else []
         return f"{field.title or field.id}{' (' + ', '.join(more) + ')' if more else ''}: "
 
     def values(self, text: str) -> list[str]:
-        """What was typed for the field, as its values."""
+        """Return the typed text as values of the current field."""
         field = self.field
         parts = text.split(",") if field is not None and field.several else [text]
         return [part.strip() for part in parts if part.strip()]
 
-    def with_(self, values: Sequence[str]) -> dict[str, list[str]]:
-        """All answers, these for the field among them, and something in every later one that needs it."""
-        given = {**self.answers, self._fields[self._at].id: list(values)}
-        return {**given, **{later.id: ["-"] for later in self._fields[self._at + 1 :] if later.required}}
+    def answers_with(self, values: Sequence[str]) -> dict[str, list[str]]:
+        """Return all answers with these values for the current field.
+
+        Later required fields get a placeholder, so that the values can be validated before the form is complete.
+        """
+        answers = {**self.answers, self._fields[self._index].id: list(values)}
+        return {**answers, **{later.id: ["-"] for later in self._fields[self._index + 1 :] if later.required}}
 
     def accept(self, values: Sequence[str]) -> None:
         if values:
-            self.answers[self._fields[self._at].id] = list(values)
-        self._at += 1
+            self.answers[self._fields[self._index].id] = list(values)
+        self._index += 1
 
 
 class Chat:
-    """One person's side of the conversation. `replay`: how many messages are shown first."""
+    """The guest's side of the conversation. `replay` is the number of earlier messages to show first."""
 
-    def __init__(self, client: Client, desk: Desk, told: ChatOutput, *, cwd: Path, replay: int = 0) -> None:
+    def __init__(self, client: Client, keyboard: ChatInput, output: ChatOutput, *, cwd: Path, replay: int = 0) -> None:
         self._client = client
-        self._desk = desk
-        self._told = told
+        self._keyboard = keyboard
+        self._output = output
         self._cwd = cwd
         self._replay = replay
         self._clock = client.clock
-        self._lines: deque[str] = deque()
-        self._left = False
+        self._pending: deque[str] = deque()
+        self._leaving = False
         self._live = False
         self._was_live = False
         self._connecting = "connecting"
-        #: Our own messages that have been shown already, when they were accepted.
-        self._shown: set[str] = set()
-        #: The newest message with something to pick, with a form; and whether a bare number picks.
-        self._offer: Message | None = None
-        self._form_offer: Message | None = None
-        self._open = False
+        #: Ids of our messages that were shown when the service accepted them.
+        self._own_shown: set[str] = set()
+        #: The newest message with options, the newest with a form, and whether a number alone picks an option.
+        self._choice_message: Message | None = None
+        self._form_message: Message | None = None
+        self._number_picks = False
         self._form: FormPrompt | None = None
         self._confirming = False
         self._typing_until = 0.0
-        self._typing_who = ""
-        self._typed_at: float | None = None
-        self._tells_typing = Ability.TYPING in client.dialect.abilities
+        self._typing_name = ""
+        self._typing_sent_at: float | None = None
+        self._sends_typing = Ability.TYPING in client.dialect.abilities
         self._rich = client.dialect.rich_content
         self._status = ""
 
     def run(self) -> None:
-        """Until the person leaves or ends the conversation. Raises the Failure that ended it otherwise."""
+        """Run until the user leaves or ends the conversation. Raises the Failure that ended it otherwise."""
         try:
-            self._desk.waiting(True)
+            self._keyboard.set_connecting(True)
             try:
                 self._converse()
             finally:
-                self._desk.waiting(False)
-        except Hurried:
-            self._serve()
+                self._keyboard.set_connecting(False)
+        except LeftWhileConnecting:
+            self._process_input()
 
     def _converse(self) -> None:
         self._show_status()
-        self._tells_typing = self._tells_typing and self._client.deployment().guest_typing
+        self._sends_typing = self._sends_typing and self._client.deployment().guest_typing
         replay = self._replay if Ability.HISTORY in self._client.dialect.abilities else 0
         with closing(self._client.listen(replay=replay, wake=lambda: TICK)) as events:
             for event in events:
                 if event is not None:
-                    self._hear(event)
-                if self._serve():
+                    self._handle_event(event)
+                if self._process_input():
                     return
                 self._show_status()
 
-    # --- hearing ---
+    # --- received events ---
 
-    def _hear(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         if isinstance(event, Message):
-            self._message(event)
+            self._handle_message(event)
         elif isinstance(event, Typing):
             if event.sender.role != "guest":
                 seconds = TYPING_SHOWN if event.duration is None else event.duration / 1000
                 self._typing_until = self._clock.monotonic() + min(seconds, 60.0)
-                self._typing_who = event.sender.name or event.sender.role or "somebody"
+                self._typing_name = event.sender.name or event.sender.role or "someone"
         elif isinstance(event, Connection):
-            self._connection(event)
+            self._handle_connection(event)
         elif not isinstance(event, Unknown):
             self._show(event)
             if isinstance(event, (Presence, SessionEvent)) and _read_only(event):
-                self._told.say("nothing more can be sent; Ctrl-D leaves")
+                self._output.say("the conversation is read-only: nothing more can be sent; Ctrl-D leaves")
 
-    def _message(self, message: Message) -> None:
-        if message.id in self._shown:
-            self._shown.discard(message.id)
+    def _handle_message(self, message: Message) -> None:
+        if message.id in self._own_shown:
+            self._own_shown.discard(message.id)
             return
         self._show(message)
         if message.direction == "inbound":
-            self._desk.remember(message.text)
+            self._keyboard.add_to_history(message.text)
             return
         self._typing_until = 0.0
         if self._rich is None:
             return
         if self._rich.form_fields(message):
-            self._form_offer = message
-            self._told.say("/form fills it in")
-        elif _offers(self._rich, message):
-            self._offer, self._open = message, True
+            self._form_message = message
+            self._output.say("/form fills in this form")
+        elif _has_choice(self._rich, message):
+            self._choice_message, self._number_picks = message, True
 
-    def _connection(self, event: Connection) -> None:
+    def _handle_connection(self, event: Connection) -> None:
         if event.state == "live":
             if self._was_live and not self._live:
                 more = f", {event.recovered} recovered" if event.recovered else ""
-                self._told.say(f"connected again{more}")
+                self._output.say(f"reconnected{more}")
             self._live = self._was_live = True
-            self._desk.waiting(False)
+            self._keyboard.set_connecting(False)
         elif event.state == "lost" and self._live:
             self._live = False
-            self._desk.waiting(True)
-            self._told.say(f"the connection is lost ({event.detail or 'no reason given'}); reconnecting")
+            self._keyboard.set_connecting(True)
+            self._output.say(f"connection lost ({event.detail or 'no reason given'}); reconnecting")
         if event.state == "retrying":
             self._connecting = f"reconnecting, attempt {event.attempt}"
 
     def _show(self, event: Event) -> None:
         at = rfc3339(self._clock.now())
-        self._told.event(event_record(event, self._client.session_name, at=at))
+        self._output.event(event_record(event, self._client.session_name, at=at))
 
     def _show_status(self, text: str = "") -> None:
         if not text and not self._live:
-            waiting = f"; {len(self._lines)} waiting to be sent" if self._lines else ""
+            waiting = f"; {len(self._pending)} waiting to be sent" if self._pending else ""
             text = f"{self._connecting} …{waiting}"
         elif not text and self._typing_until > self._clock.monotonic():
-            text = f"{self._typing_who} is typing …"
+            text = f"{self._typing_name} is typing …"
         if text != self._status:
             self._status = text
-            self._desk.status(text)
+            self._keyboard.show_status(text)
 
-    # --- what is typed ---
+    # --- input ---
 
-    def _serve(self) -> bool:
-        """Do what was typed; whether it is time to go."""
-        while (given := self._desk.take()) is not None:
-            if isinstance(given, Typed):
-                self._lines.append(given.text)
-            elif isinstance(given, Left):
-                self._left = True
-            elif isinstance(given, Broken):
-                raise given.error
-            elif not self._lines:
-                self._say_typing()
-        while self._lines and self._live:
-            if self._line(self._lines.popleft()):
+    def _process_input(self) -> bool:
+        """Process the pending input. Return whether the chat is over."""
+        while (typed := self._keyboard.next_event()) is not None:
+            if isinstance(typed, LineEntered):
+                self._pending.append(typed.text)
+            elif isinstance(typed, InputClosed):
+                self._leaving = True
+            elif isinstance(typed, InputFailed):
+                raise typed.error
+            elif not self._pending:
+                self._send_typing()
+        while self._pending and self._live:
+            if self._process_line(self._pending.popleft()):
                 return True
-        if self._left and self._lines:
-            raise NetworkError(f"left before the connection came back: {len(self._lines)} not sent", written=False)
-        return self._left
+        if self._leaving and self._pending:
+            raise NetworkError(f"left before the connection was restored: {len(self._pending)} not sent", written=False)
+        return self._leaving
 
-    def _line(self, text: str) -> bool:
-        """One line; whether it ends the chat."""
+    def _process_line(self, text: str) -> bool:
+        """Process one line. Return whether it ends the chat."""
         if self._confirming:
             self._confirming = False
-            self._desk.prompt(PROMPT)
+            self._keyboard.set_prompt(PROMPT)
             if text.strip().lower() in {"y", "yes"}:
-                return self._do(self._end)
-            self._told.answer("not ended")
+                return self._attempt(self._end)
+            self._output.answer("not ended")
             return False
         command, _, rest = text.strip().partition(" ")
         if self._form is not None and command != "/cancel":
@@ -311,21 +314,25 @@ class Chat:
         if not command:
             return False
         if not command.startswith("/"):
-            if self._open and self._offer is not None and _number(text, len(self._offer.options)):
+            if (
+                self._number_picks
+                and self._choice_message is not None
+                and _number(text, len(self._choice_message.options))
+            ):
                 self._pick([text.strip()])
             else:
                 self._send(text)
             return False
         do = _COMMANDS.get(command)
         if do is None:
-            self._told.answer(f"there is no {command}; /help lists what there is, /say {command} would send it")
+            self._output.answer(f"unknown command {command}: /help lists the commands, /say {command} sends it as text")
             return False
-        return self._do(lambda: do(self, rest.strip()))
+        return self._attempt(lambda: do(self, rest.strip()))
 
-    def _do(self, what: Callable[[], bool | None]) -> bool:
-        """Do it; whether it ends the chat. One that fails does not, unless the session is over."""
+    def _attempt(self, action: Callable[[], bool | None]) -> bool:
+        """Run an action and print its failure. Return whether it ends the chat. Raises SessionOver."""
         try:
-            return bool(what())
+            return bool(action())
         except SessionOver:
             raise
         except Failure as failure:
@@ -333,13 +340,13 @@ class Chat:
             return False
 
     def _send(self, text: str = "", **more: Any) -> None:
-        """Send, and show what was accepted; a session that is over ends the chat."""
+        """Send a message and show it once the service has accepted it. Raises SessionOver, which ends the chat."""
         self._typing_until = 0.0
         try:
             sent = self._client.send(text, **more)
         except Failure as failure:
-            became = getattr(failure, "sent", None)
-            for message in became.earlier if became is not None else ():
+            sent_before = getattr(failure, "sent", None)
+            for message in sent_before.earlier if sent_before is not None else ():
                 self._show_own(message)
             if isinstance(failure, SessionOver):
                 raise
@@ -347,29 +354,29 @@ class Chat:
             return
         for message in (*sent.earlier, *([sent.message] if sent.message is not None else [])):
             self._show_own(message)
-        self._open = False
+        self._number_picks = False
 
     def _fail(self, failure: Failure) -> None:
-        if failure.hint == NEXT_STEPS["usage"]:  # which speaks of the command line
-            failure.hint = "/help lists what there is."
-        self._told.failure(failure)
+        if failure.hint == NEXT_STEPS["usage"]:  # that hint is about the command line
+            failure.hint = "/help lists the commands"
+        self._output.failure(failure)
 
     def _show_own(self, message: Message) -> None:
         self._show(message)
-        self._shown.add(message.id)
+        self._own_shown.add(message.id)
 
     def _pick(self, wanted: Sequence[str]) -> None:
-        self._send(pick=wanted, answering=self._offer)
+        self._send(pick=wanted, answering=self._choice_message)
 
-    def _say_typing(self) -> None:
-        """Tell the other side, unless that was done a moment ago or the deployment does not want it."""
+    def _send_typing(self) -> None:
+        """Send a typing indicator, unless one was sent recently or the deployment does not accept it."""
         now = self._clock.monotonic()
-        if not (self._tells_typing and self._live) or self._form is not None or self._confirming:
+        if not (self._sends_typing and self._live) or self._form is not None or self._confirming:
             return
-        if self._typed_at is not None and now - self._typed_at < TYPING_EVERY:
+        if self._typing_sent_at is not None and now - self._typing_sent_at < TYPING_INTERVAL:
             return
-        self._typed_at = now
-        timeout, self._client.timeout = self._client.timeout, TYPING_PATIENCE
+        self._typing_sent_at = now
+        timeout, self._client.timeout = self._client.timeout, TYPING_TIMEOUT
         try:
             self._client.typing()
         except SessionOver:
@@ -377,7 +384,7 @@ class Chat:
         except (RateLimited, NetworkError):
             pass
         except Failure:
-            self._tells_typing = False
+            self._sends_typing = False
         finally:
             self._client.timeout = timeout
 
@@ -385,7 +392,7 @@ class Chat:
 
     def _help(self, rest: str) -> None:
         for line in HELP.splitlines():
-            self._told.answer(line)
+            self._output.answer(line)
 
     def _pick_command(self, rest: str) -> None:
         words = rest.replace(",", " ").split()
@@ -399,58 +406,58 @@ class Chat:
             self._send(rest)
 
     def _file_command(self, rest: str) -> None:
-        paths = [self._cwd / _at_home(word) for word in _paths(rest)]
+        paths = [self._cwd / _expand_home(word) for word in _paths(rest)]
         if not paths:
             raise UsageError("/file needs a path")
-        begun = self._clock.monotonic()
+        started = self._clock.monotonic()
 
         def progress(done: int, total: int) -> None:
-            if total and self._clock.monotonic() - begun > 1.0:
+            if total and self._clock.monotonic() - started > 1.0:
                 self._show_status(f"uploading {100 * done // total} %")
 
         self._send(files=paths, progress=progress)
 
     def _history_command(self, rest: str) -> None:
         if rest not in {"", "all"} and not _number(rest, 10**6):
-            raise UsageError(f"/history {rest}: give a number, or all")
-        last = None if rest == "all" else int(rest or USUAL_HISTORY)
+            raise UsageError(f'/history needs a number or "all", not "{rest}"')
+        last = None if rest == "all" else int(rest or DEFAULT_HISTORY)
         for item in self._client.history(last=last):
             self._show(item)
 
     def _form_command(self, rest: str) -> None:
-        if self._form_offer is None or self._rich is None:
-            raise UsageError("there is no form to fill in")
-        message = self._form_offer
+        if self._form_message is None or self._rich is None:
+            raise UsageError("no form to fill in")
+        message = self._form_message
         self._form = FormPrompt(message, self._rich.form_fields(message))
-        self._told.answer("an empty line leaves a field out; /cancel leaves the form")
+        self._output.answer("an empty line skips a field; /cancel leaves the form")
         self._ask_field()
 
     def _cancel(self, rest: str) -> None:
         if self._form is None:
-            raise UsageError("there is nothing to cancel")
+            raise UsageError("nothing to cancel")
         self._form = None
-        self._desk.prompt(PROMPT)
+        self._keyboard.set_prompt(PROMPT)
 
     def _end_command(self, rest: str) -> bool:
-        # An API with both has one frame for them.
+        # An API with both abilities has one frame for both, so that ending also clears.
         if {Ability.END, Ability.CLEAR} <= set(self._client.dialect.abilities):
             self._confirming = True
-            self._desk.prompt("this clears the conversation, transcript included; go on? [y/N] ")
+            self._keyboard.set_prompt("this also deletes the transcript; end the conversation? [y/N] ")
             return False
         return self._end()
 
     def _end(self) -> bool:
         self._client.end()
-        self._told.say("the conversation has ended")
+        self._output.say("the conversation has ended")
         return True
 
     # --- forms ---
 
     def _ask_field(self) -> None:
         assert self._form is not None
-        for line in self._form.offers():
-            self._told.answer(line)
-        self._desk.prompt(self._form.prompt())
+        for line in self._form.choices():
+            self._output.answer(line)
+        self._keyboard.set_prompt(self._form.prompt())
 
     def _fill_in(self, text: str) -> None:
         form, rich = self._form, self._rich
@@ -458,9 +465,9 @@ class Chat:
         assert rich is not None
         values = form.values(text)
         try:
-            rich.answer(Outgoing("-"), form.message, (), form.with_(values))
+            rich.answer(Outgoing("-"), form.message, (), form.answers_with(values))
         except UsageError as wrong:
-            self._told.answer(wrong.message)
+            self._output.answer(wrong.message)
             self._ask_field()
             return
         form.accept(values)
@@ -468,7 +475,7 @@ class Chat:
             self._ask_field()
             return
         self._form = None
-        self._desk.prompt(PROMPT)
+        self._keyboard.set_prompt(PROMPT)
         self._send(form=form.answers, answering=form.message)
 
 
@@ -485,7 +492,7 @@ _COMMANDS: dict[str, Callable[[Chat, str], bool | None]] = {
 
 
 def is_command(text: str) -> bool:
-    """Whether a line being typed is for us and not for the other side."""
+    """Whether a line being typed is a command and not a message."""
     return text.lstrip().startswith("/")
 
 
@@ -494,29 +501,29 @@ def _read_only(event: Presence | SessionEvent) -> bool:
 
 
 def _number(text: str, most: int) -> bool:
-    """Whether it is a number from 1 to `most`."""
+    """Whether the text is a number from 1 to `most`."""
     word = text.strip()
     return word.isascii() and word.isdigit() and len(word) < 8 and 1 <= int(word) <= most
 
 
 def _paths(text: str) -> list[str]:
-    """Words as a shell would have them; a lone quote is part of a name."""
+    """Split a text into words as a shell does; a quote without its partner is part of a name."""
     try:
         return shlex.split(text)
     except ValueError:
         return [text]
 
 
-def _at_home(word: str) -> Path:
-    """A path whose `~` is the home folder; where there is none of that name, it is part of the path."""
+def _expand_home(word: str) -> Path:
+    """Return a path with `~` expanded; if there is no such home directory, `~` is part of the path."""
     try:
         return Path(word).expanduser()
     except RuntimeError:
         return Path(word)
 
 
-def _offers(rich: RichContent, message: Message) -> bool:
-    """Whether something can be picked of it: an option, or a date that is in no list."""
+def _has_choice(rich: RichContent, message: Message) -> bool:
+    """Whether the message offers something to pick: an option, or a free date."""
     try:
         return rich.answer(Outgoing("-"), message, ["2000-01-01"], None) is not None
     except UsageError:

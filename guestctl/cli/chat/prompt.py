@@ -1,13 +1,13 @@
 """`chat`: the terminal side of a conversation, with line editing.
 
-Knows: prompt_toolkit, loaded when the conversation begins; how lines come in while others go out.
+Knows: prompt_toolkit, loaded when the conversation starts; how lines are read while other lines are printed.
 Must not know: what a line means (`guestctl.cli.chat.loop`), how anything is sent.
 
-The keyboard has a thread of its own, in which prompt_toolkit draws the line being typed; the command
-itself, the client and every signal stay in the main thread, as in any other command. What the main
-thread shows is drawn in the keyboard's thread, above the line, and the main thread waits for that:
-nothing can get lost between the two. (prompt_toolkit's own proxy for stdout does not wait, and
-loses what arrives while a line is being accepted.)
+The keyboard has a thread of its own, in which prompt_toolkit draws the line being typed. The command, the
+client and every signal stay in the main thread, as in any other command. Output of the main thread is drawn
+by the keyboard thread, above the line being typed, and the main thread waits until it is drawn. So nothing is
+lost between the two. (prompt_toolkit's own proxy for stdout does not wait, and loses what arrives while a line
+is being accepted.)
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from guestctl.core.errors import UsageError
 if TYPE_CHECKING:
     from prompt_toolkit.output import Output as Drawing
 
-    from guestctl.cli.chat.loop import Desk, Input
+    from guestctl.cli.chat.loop import ChatInput, InputEvent
 
-#: Seconds the keyboard's thread has for putting the terminal back as it was.
-_FAREWELL = 2.0
+#: Seconds in which the keyboard thread must restore the terminal.
+_RESTORE_TIMEOUT = 2.0
 
 
 @command("guestctl chat", "guestctl chat -s cart --replay 50")
@@ -43,37 +43,39 @@ def chat(
     run: Invocation,
     replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="show the last N messages first")] = 10,
 ) -> None:
-    """Talk, at a terminal: live replies above the line being typed.
+    """Chat in the terminal: replies appear above the line you type.
 
-    A number picks what is offered; /help lists the commands: /pick, /form, /file, /history, /end. Ctrl-D
-    leaves, Ctrl-C clears the line and the second one leaves with 130. The conversation goes on without
-    you. --timeout is for each answer of the service.
+    A number picks an offered option. /help lists the commands: /pick, /form, /file, /history, /end. Ctrl-D
+    leaves; Ctrl-C clears the line, a second Ctrl-C leaves with exit code 130. The conversation continues
+    after you leave. --timeout applies to each answer of the service.
     """
     if not (run.out.terminal.stdin and run.out.terminal.stdout):
         raise UsageError(
-            "chat needs a terminal on stdin and stdout", hint="In scripts use `guestctl send` and `guestctl listen`."
+            "chat needs a terminal on stdin and stdout", hint="in scripts, use `guestctl send` and `guestctl listen`"
         )
     if run.options.output not in {None, "auto", "table"}:
-        raise UsageError("chat is for people, it has no other output", hint="`guestctl listen -o jsonl` has.")
+        raise UsageError(
+            "chat has no output format but the terminal's", hint="use `guestctl listen -o jsonl` for records"
+        )
     run.out.mode, run.out.json_errors = "table", False
     run.client.session()
     from guestctl.cli.chat.loop import Chat
 
-    with _seated(run.world) as (desk, screen), run.out.through(screen):
+    with _terminal(run.world) as (keyboard, screen), run.out.through(screen):
         run.out.say(f"session {run.client.session_name}: /help lists the commands, Ctrl-D leaves")
-        Chat(run.client, desk, run.out, cwd=run.world.cwd, replay=replay).run()
+        Chat(run.client, keyboard, run.out, cwd=run.world.cwd, replay=replay).run()
 
 
 class _Stop(Exception):
-    """The command is over: stop reading."""
+    """The command has ended: stop reading."""
 
 
 @contextmanager
-def _seated(world: Environment) -> Iterator[tuple[Desk, Any]]:
-    """A keyboard that is being read, and a screen; the terminal is as it was afterwards."""
+def _terminal(world: Environment) -> Iterator[tuple[ChatInput, Any]]:
+    """Read the keyboard and yield it with the screen; restore the terminal afterwards."""
     if world.environ.get("TERM", "dumb") in {"dumb", "unknown"} and os.name == "posix":
         plain = PlainKeyboard(world)
-        with plain.patience.heeded():
+        with plain.connect_wait.handling_signals():
             yield plain, world.stdout
         return
     from prompt_toolkit.application import create_app_session
@@ -82,57 +84,59 @@ def _seated(world: Environment) -> Iterator[tuple[Desk, Any]]:
 
     output = create_output(world.stdout)
     if hasattr(output, "enable_cpr"):
-        # Asking a terminal where its cursor is makes plain ones answer late or not at all.
+        # prompt_toolkit asks the terminal for the cursor's position; simple terminals answer late or never.
         output.enable_cpr = False
     with create_app_session(input=create_input(world.stdin), output=output):
         keyboard = Keyboard(output)
-        keyboard.begin()
+        keyboard.start()
         try:
-            with keyboard.patience.heeded():
+            with keyboard.connect_wait.handling_signals():
                 yield keyboard, keyboard
         finally:
             keyboard.stop()
 
 
-class Patience:
-    """The main thread's wait for a connection, which whoever leaves cuts short. Connecting blocks, as long as
-    --timeout allows: a signal is what reaches it."""
+class ConnectWait:
+    """The main thread's wait for a connection, which ends when the user leaves.
+
+    Connecting blocks for up to --timeout. Only a signal interrupts it, so the keyboard thread sends one.
+    """
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._waiting = self._left = self._cut = False
+        self._lock = threading.Lock()
+        self._waiting = self._left = self._interrupted = False
 
-    def waiting(self, yes: bool) -> None:
-        from guestctl.cli.chat.loop import Hurried
+    def set_connecting(self, connecting: bool) -> None:
+        from guestctl.cli.chat.loop import LeftWhileConnecting
 
-        # With the lock: a signal was either sent before, and arrives here at the latest, or is not sent.
-        with self._turn:
-            self._waiting = yes
-        if yes and self._left:
-            raise Hurried
+        # The lock decides the order: a signal was sent before, and arrives here at the latest, or is not sent.
+        with self._lock:
+            self._waiting = connecting
+        if connecting and self._left:
+            raise LeftWhileConnecting
 
-    def end(self) -> None:
-        """In the keyboard's thread: the person has left."""
-        with self._turn:
+    def leave(self) -> None:
+        """End the wait, because the user left. Called in the keyboard thread."""
+        with self._lock:
             self._left = True
-            if self._waiting and not self._cut:
-                self._cut = True
+            if self._waiting and not self._interrupted:
+                self._interrupted = True
                 give(signal.SIGINT)
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Tell our signal from a Ctrl-C, which means what it meant."""
-        from guestctl.cli.chat.loop import Hurried
+    def handling_signals(self) -> Iterator[None]:
+        """Distinguish the keyboard thread's signal from a real Ctrl-C, which keeps its handler."""
+        from guestctl.cli.chat.loop import LeftWhileConnecting
 
         before = signal.getsignal(signal.SIGINT)
 
-        def heard(number: int, frame: FrameType | None) -> None:
-            if self._cut:
-                raise Hurried
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                raise LeftWhileConnecting
             if callable(before):
                 before(number, frame)
 
-        signal.signal(signal.SIGINT, heard)
+        signal.signal(signal.SIGINT, on_interrupt)
         try:
             yield
         finally:
@@ -140,8 +144,11 @@ class Patience:
 
 
 class Keyboard:
-    """Reads lines in a thread of its own, and is the screen above them: a stream without a descriptor, so
-    that nobody writes past it. What `_read` calls runs in the thread, everything else in the main one."""
+    """Reads lines in a thread of its own, and is the stream that writes above them.
+
+    The stream has no file descriptor, so that no code can bypass it. `_read` and what it calls run in the
+    keyboard thread, everything else in the main thread.
+    """
 
     encoding = "utf-8"
 
@@ -152,12 +159,12 @@ class Keyboard:
         from guestctl.cli.chat.loop import PROMPT
 
         self._output = output
-        self._typed: SimpleQueue[Input] = SimpleQueue()
-        self._above = ""
-        self._before = PROMPT
-        self._armed = False
-        self.patience = Patience()
-        self.waiting = self.patience.waiting
+        self._typed: SimpleQueue[InputEvent] = SimpleQueue()
+        self._status = ""
+        self._prompt_text = PROMPT
+        self._ctrl_c_leaves = False
+        self.connect_wait = ConnectWait()
+        self.set_connecting = self.connect_wait.set_connecting
         self._history = InMemoryHistory()
         self._prompt: PromptSession[str] = PromptSession(
             self._message,
@@ -170,52 +177,52 @@ class Keyboard:
             output=output,
         )
         self._prompt.default_buffer.on_text_changed += self._changed
-        # The thread, and what is drawn in it, belong to the same prompt_toolkit session as we do.
+        # The thread, and what it draws, belong to the same prompt_toolkit session as the main thread.
         self._drawing = contextvars.copy_context()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._read,), daemon=True)
 
-    def begin(self) -> None:
-        """Start reading; returns when the terminal is ready for it."""
+    def start(self) -> None:
+        """Start reading. Return when the terminal is ready."""
         self._thread.start()
         while not self._ready.wait(0.05) and self._thread.is_alive():
             pass
 
     def stop(self) -> None:
-        """Stop reading, whatever is being typed, and wait until the terminal is itself again."""
-        self._there(lambda: self._leave(_Stop()))
-        self._thread.join(_FAREWELL)
+        """Stop reading, discard the line being typed, and wait until the terminal is restored."""
+        self._in_thread(lambda: self._exit_prompt(_Stop()))
+        self._thread.join(_RESTORE_TIMEOUT)
 
-    def take(self) -> Input | None:
+    def next_event(self) -> InputEvent | None:
         try:
             return self._typed.get_nowait()
         except Empty:
             return None
 
-    def status(self, text: str) -> None:
-        self._above = text
-        self._there(self._prompt.app.invalidate)
+    def show_status(self, text: str) -> None:
+        self._status = text
+        self._in_thread(self._prompt.app.invalidate)
 
-    def prompt(self, text: str) -> None:
-        self._before = text
-        self._there(self._prompt.app.invalidate)
+    def set_prompt(self, text: str) -> None:
+        self._prompt_text = text
+        self._in_thread(self._prompt.app.invalidate)
 
-    def remember(self, text: str) -> None:
+    def add_to_history(self, text: str) -> None:
         if text.strip():
-            self._there(lambda: self._history.append_string(text))
+            self._in_thread(lambda: self._history.append_string(text))
 
     def write(self, text: str) -> int:
-        """Draw above the line; returns when it is there."""
+        """Draw a text above the line being typed. Return when it is drawn."""
         drawn = threading.Event()
 
         def above() -> None:
-            # Not `run_in_terminal`: that leaves raw mode meanwhile, and a key pressed then is lost or doubled.
+            # `run_in_terminal` would leave raw mode while it draws, and lose or repeat a key pressed then.
             self._prompt.app.renderer.erase()
             self._draw(text.replace("\n", "\r\n"))
             self._prompt.app.invalidate()
             drawn.set()
 
-        if self._there(above):
+        if self._in_thread(above):
             while not drawn.wait(0.05) and self._thread.is_alive():
                 pass
         if not drawn.is_set():
@@ -223,48 +230,48 @@ class Keyboard:
         return len(text)
 
     def _draw(self, text: str) -> None:
-        # Raw: our styles pass, and nothing of theirs does, for all that is remote has been made visible.
+        # Raw output keeps guestctl's styles. Remote text is safe: its control characters were escaped earlier.
         self._output.write_raw(text)
         self._output.flush()
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: `write` does not buffer."""
 
-    # --- in the thread ---
+    # --- keyboard thread ---
 
     def _read(self) -> None:
-        from guestctl.cli.chat.loop import Broken, Left
+        from guestctl.cli.chat.loop import InputClosed, InputFailed
 
         try:
             self._prompt.prompt(pre_run=self._ready.set)
         except EOFError:
-            self._typed.put(Left())
-            self.patience.end()
+            self._typed.put(InputClosed())
+            self.connect_wait.leave()
         except _Stop:
             pass
         except BaseException as error:
-            self._typed.put(Broken(error))
+            self._typed.put(InputFailed(error))
 
     def _message(self) -> Any:
         from guestctl.output.terminal import visible
 
         width = self._output.get_size().columns
-        above = "Ctrl-C again leaves" if self._armed else visible(self._above)
+        above = "Ctrl-C again leaves" if self._ctrl_c_leaves else visible(self._status)
         head = [("", above[: max(1, width - 1)] + "\n")] if above else []
-        return [*head, ("", visible(self._before))]
+        return [*head, ("", visible(self._prompt_text))]
 
     def _changed(self, buffer: Any) -> None:
-        from guestctl.cli.chat.loop import Pressed, is_command
+        from guestctl.cli.chat.loop import LineChanged, is_command
 
-        self._armed = False
+        self._ctrl_c_leaves = False
         text = buffer.text.strip()
         if text and not text.isdigit() and not is_command(text):
-            self._typed.put(Pressed())
+            self._typed.put(LineChanged())
 
     def _keys(self) -> Any:
         from prompt_toolkit.key_binding import KeyBindings
 
-        from guestctl.cli.chat.loop import Typed
+        from guestctl.cli.chat.loop import LineEntered
 
         keys = KeyBindings()
 
@@ -274,68 +281,68 @@ class Keyboard:
             text = buffer.text
             buffer.append_to_history()
             buffer.reset()
-            self._armed = False
-            self._typed.put(Typed(text))
+            self._ctrl_c_leaves = False
+            self._typed.put(LineEntered(text))
 
         @keys.add("c-c")
         @keys.add("<sigint>")
         def interrupt(event: Any) -> None:
-            if self._armed:
-                self._leave(_Stop())
-                give(signal.SIGINT)  # what a terminal does at Ctrl-C while it is not in raw mode
+            if self._ctrl_c_leaves:
+                self._exit_prompt(_Stop())
+                give(signal.SIGINT)  # as a terminal does at Ctrl-C outside raw mode
             else:
                 event.current_buffer.reset()
-                self._armed = True
+                self._ctrl_c_leaves = True
 
         return keys
 
-    def _leave(self, why: BaseException) -> None:
-        with suppress(Exception):  # it is leaving by itself
+    def _exit_prompt(self, why: BaseException) -> None:
+        with suppress(Exception):  # the prompt is closing already
             self._prompt.app.exit(exception=why)
 
-    def _there(self, do: Callable[[], object]) -> bool:
-        """Have it done in the thread; whether that will read it."""
+    def _in_thread(self, action: Callable[[], object]) -> bool:
+        """Run an action in the keyboard thread. Return False if the thread no longer runs."""
         loop = self._prompt.app.loop
         if loop is None or not self._thread.is_alive():
             return False
         try:
-            loop.call_soon_threadsafe(do, context=self._drawing)
-        except RuntimeError:  # closed meanwhile
+            loop.call_soon_threadsafe(action, context=self._drawing)
+        except RuntimeError:  # closed in between
             return False
         return True
 
 
 class PlainKeyboard:
-    """For a terminal that can do nothing: whole lines, as the terminal itself lets them be edited."""
+    """For a terminal without cursor control: reads whole lines, edited by the terminal itself."""
 
     def __init__(self, world: Environment) -> None:
         self._world = world
-        self._typed: SimpleQueue[Input] = SimpleQueue()
-        self.patience = Patience()
-        self.waiting = self.patience.waiting
+        self._typed: SimpleQueue[InputEvent] = SimpleQueue()
+        self.connect_wait = ConnectWait()
+        self.set_connecting = self.connect_wait.set_connecting
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        from guestctl.cli.chat.loop import Broken, Left, Typed
+        from guestctl.cli.chat.loop import InputClosed, InputFailed, LineEntered
 
         try:
             while line := self._world.stdin.readline():
-                self._typed.put(Typed(line.rstrip("\r\n")))
-            self._typed.put(Left())
-            self.patience.end()
+                self._typed.put(LineEntered(line.rstrip("\r\n")))
+            self._typed.put(InputClosed())
+            self.connect_wait.leave()
         except (OSError, ValueError) as error:
-            self._typed.put(Broken(error))
+            self._typed.put(InputFailed(error))
 
-    def take(self) -> Input | None:
+    def next_event(self) -> InputEvent | None:
         try:
             return self._typed.get_nowait()
         except Empty:
             return None
 
-    def status(self, text: str) -> None:
-        """There is no place for it."""
+    def show_status(self, text: str) -> None:
+        """Do nothing: this terminal has no status line."""
 
-    def prompt(self, text: str) -> None:
+    def set_prompt(self, text: str) -> None:
         from guestctl.cli.chat.loop import PROMPT
         from guestctl.output.terminal import visible
 
@@ -343,5 +350,5 @@ class PlainKeyboard:
             self._world.stdout.write(visible(text) + "\n")
             self._world.stdout.flush()
 
-    def remember(self, text: str) -> None:
-        """There is no history."""
+    def add_to_history(self, text: str) -> None:
+        """Do nothing: this terminal has no line history."""
