@@ -47,7 +47,7 @@ from guestctl.dialects.capabilities import Ability
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import Listener
-from guestctl.engine.local_files import looked_at
+from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_said, say
 from guestctl.engine.sessions import Sessions, need, no_field, require, unsupported
 from guestctl.storage.state import State
@@ -281,7 +281,7 @@ class Client:
             deadline,
             new_id=self._new_id,
             answer=answer,
-            files=[looked_at(path) for path in files],
+            files=[inspect_file(path) for path in files],
             awaited=Awaited(pattern) if wait or expect is not None else None,
             progress=progress,
         )

@@ -1,8 +1,7 @@
-"""Every way guestctl can fail: its exit code, its stable string code and its next step.
+"""Every way guestctl can fail: its exit code, its stable string code and its hint.
 
-Knows: the exit codes (contract.md §5) and one table of failure codes. Must not know: any other
-module of ours, any library, any dialect. Layers raise these; only the command line turns them
-into text and a number.
+Knows: the exit codes (contract.md §5) and one table of failure codes. Must not know: any other module, any library,
+any dialect. All layers raise these; only the command line turns them into text and an exit code.
 
     Failure
     ├── CheckFailed      1   the answer is no
@@ -13,9 +12,9 @@ into text and a number.
     ├── Conflict         6   locked, read-only, ended
     ├── RateLimited      7   still limited when retries were used up
     ├── NetworkError     8   DNS, TCP, TLS, proxy, or the service is down
-    ├── TimedOut         9   reached, but the awaited thing did not come
+    ├── TimedOut         9   the service was reached, but the awaited answer did not come
     ├── SessionOver     10   expired, unknown, cleared, evicted, or none stored
-    ├── Unreadable      11   an answer we cannot understand
+    ├── Unreadable      11   an answer that cannot be read
     ├── Unsupported     12   this API has no such operation
     └── InDoubt         13   a message may or may not have arrived
 """
@@ -23,7 +22,10 @@ into text and a number.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Exit(IntEnum):
@@ -139,10 +141,16 @@ NEXT_STEPS: dict[str, str] = {
 
 
 class Failure(Exception):
-    """A failure with all that the user is told of it.
+    """A failure with everything that is reported about it.
 
-    `code` is stable and listed in `NEXT_STEPS`; `message` is one line in the user's terms;
-    `retry_after` is in seconds; `body` is the service's own answer as text, never a secret.
+    `code` is stable and listed in `NEXT_STEPS`. `message` is one line in the user's terms, `hint` the next step
+    (default: the one of the code). `retry_after` is in seconds. `body` is the service's own answer as text, never a
+    secret.
+
+    `delivery` is the outcome of the message when sending one failed: `accepted`, `rejected`, `not_sent` or
+    `in_doubt`; `sent` is the `Sent` that the send ended with. `retried` says that the request was already retried as
+    often as that makes sense. `doubtful` says that an earlier try of the same request was written and its outcome is
+    unknown.
     """
 
     exit: ClassVar[Exit] = Exit.BUG
@@ -159,6 +167,8 @@ class Failure(Exception):
         service_code: str | int | None = None,
         retry_after: float | None = None,
         body: str | None = None,
+        delivery: str | None = None,
+        retried: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -169,14 +179,19 @@ class Failure(Exception):
         self.service_code = service_code
         self.retry_after = retry_after
         self.body = body
-        #: Whoever performs exchanges has tried again already, as often as that made sense.
-        self.retried = False
-        #: An earlier try of the same request left, and nobody knows what became of it.
-        self.doubtful = False
-        #: What became of the message, when sending one failed: rejected, not_sent or in_doubt.
-        self.delivery: str | None = None
-        #: The `Sent` a failed or unanswered send ends with, for whoever wants to show it.
+        self.delivery = delivery
         self.sent: object | None = None
+        self.retried = retried
+        self.doubtful = False
+
+    def after_retries(self, *, doubtful: bool) -> None:
+        """Mark this failure as the last of its request's tries."""
+        self.retried, self.doubtful = True, doubtful
+
+    def with_outcome(self, delivery: str | None, sent: object | None = None) -> Self:
+        """Set the outcome of the message whose send ended with this failure; return the failure."""
+        self.delivery, self.sent = delivery, sent
+        return self
 
 
 class CheckFailed(Failure):
@@ -217,9 +232,9 @@ class RateLimited(Failure):
 class NetworkError(Failure):
     """DNS, TCP, TLS, proxy, a broken connection, or the service being down.
 
-    `written` says whether any byte of the request or frame may have left: False proves *not sent*.
-    `transient` says whether trying again can help (a bad certificate never heals by retrying).
-    `close_code` is the WebSocket close code when a close ended the connection (1006: none came).
+    `written` says whether any byte of the request or frame may have been written: False proves that it was not
+    sent. `transient` says whether a retry can help (it never helps with a bad certificate). `close_code` is the
+    WebSocket close code when a close ended the connection (1006: there was none).
     """
 
     exit = Exit.NETWORK
@@ -238,6 +253,7 @@ class NetworkError(Failure):
         service_code: str | int | None = None,
         retry_after: float | None = None,
         body: str | None = None,
+        retried: bool = False,
     ) -> None:
         super().__init__(
             message,
@@ -247,6 +263,7 @@ class NetworkError(Failure):
             service_code=service_code,
             retry_after=retry_after,
             body=body,
+            retried=retried,
         )
         self.written = written
         self.transient = transient
@@ -274,18 +291,18 @@ class Unsupported(Failure):
 
 
 class InDoubt(Failure):
-    """The message may or may not have arrived; `key` is its client-made id."""
+    """The service may or may not have accepted the message. `key` is its client key."""
 
     exit = Exit.IN_DOUBT
     default_code = "send.in_doubt"
 
     def __init__(self, message: str, *, key: str, api: str | None = None) -> None:
-        super().__init__(message, api=api)
+        super().__init__(message, api=api, delivery="in_doubt")
         self.key = key
 
 
 def bug(error: Exception) -> Failure:
-    """An exception nobody foresaw. Its text may hold anything, so only its place is told."""
+    """Return the failure for an unexpected exception. It names only the place: the text may contain secrets."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

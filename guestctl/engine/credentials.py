@@ -162,12 +162,11 @@ class Credentials:
             except TimedOut as busy:
                 if not wait:
                     raise
-                failure = NetworkError(
-                    f"another guestctl process asks for a new {kind} token and has had no answer yet",
+                raise NetworkError(
+                    f"another guestctl process is renewing the {kind} token and has no answer yet",
                     api=self._dialect.name,
-                )
-                failure.retried = True  # this was the wait
-                raise failure from busy
+                    retried=True,  # waiting for the lock was the retry
+                ) from busy
             found, used = self._stored(kind)
             if found is not None and found != stale and found.fresh_at(self._clock.now(), 0.0):
                 # Another process renewed it while we waited for the lock.

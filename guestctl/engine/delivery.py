@@ -81,7 +81,7 @@ def settle_open(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
         except InDoubt as doubt:
             exchange.notice(f"an earlier message is still in doubt: {doubt.message}")
         except Failure as failure:
-            failure.delivery = None  # it would be taken for the next message's
+            failure.with_outcome(None)  # it would be taken for the next message's
             raise
     return settled
 
@@ -155,8 +155,7 @@ class _Send:
         if failure.delivery == "not_sent":  # it failed before the request, for want of a token
             delivery = "not_sent"
         self._mark(delivery)
-        failure.delivery = delivery
-        raise failure
+        raise failure.with_outcome(delivery)
 
     def _last_look(self, failure: Failure) -> Message:
         try:
@@ -169,13 +168,11 @@ class _Send:
 
     def in_doubt(self, why: str) -> InDoubt:
         self._mark("in_doubt")
-        doubt = InDoubt(
+        return InDoubt(
             f"message {self.outgoing.key} may or may not have arrived ({why})",
             key=self.outgoing.key,
             api=self.exchange.dialect.name,
         )
-        doubt.delivery = "in_doubt"
-        return doubt
 
     def _mark(self, state: SendState, message: Message | None = None) -> None:
         exchange = self.exchange
@@ -184,7 +181,7 @@ class _Send:
             exchange.state.mark(exchange.scope, exchange.session, self.outgoing.key, state, *known)
         except Failure as failure:
             # The outcome stands, even where it cannot be written down.
-            failure.delivery = state
+            failure.with_outcome(state)
             raise
 
     # --- doubt ---
@@ -326,7 +323,7 @@ def _not_sent_so_far() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        failure.delivery = failure.delivery or "not_sent"
+        failure.with_outcome(failure.delivery or "not_sent")
         raise
 
 

@@ -154,7 +154,7 @@ def save(
     try:
         descriptor = os.open(target, flags, 0o600)
     except FileExistsError:
-        raise UsageError(f'"{target}" exists', hint="Nothing is overwritten: give another name with `--to`.") from None
+        raise UsageError(f'"{target}" exists', hint="give another name with `--to`; nothing is overwritten") from None
     except OSError as error:
         raise UsageError(f"{target}: {error.strerror or error}") from error
     try:

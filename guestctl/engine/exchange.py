@@ -190,8 +190,7 @@ class SessionEngine:
             return attempts.run(lambda: self._authorised(request, deadline))
         except Failure as failure:
             # A token refresh inside another request has used its own retries; that request must not multiply them.
-            failure.retried = True
-            failure.doubtful = attempts.doubtful
+            failure.after_retries(doubtful=attempts.doubtful)
             raise
 
     def _authorised(self, request: Request, deadline: Deadline) -> HttpResponse:
@@ -203,7 +202,7 @@ class SessionEngine:
             if isinstance(failure, NetworkError):
                 failure.written = False
             if request.route == "send":
-                failure.delivery = "not_sent"
+                failure.with_outcome("not_sent")
             raise
         reply = self._send(request, credential, deadline)
         renewals = self.credentials.renewals

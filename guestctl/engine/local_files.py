@@ -1,6 +1,6 @@
-"""A local file that a guest wants to send: what it is, and whether the session takes it.
+"""A local file that a guest wants to send: its name, type and size, and whether the session accepts it.
 
-Knows: names, kinds and sizes, the limits a session states. Must not know: how files travel, any API.
+Knows: names, types and sizes, the limits that a session states. Must not know: how files are uploaded, any API.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from guestctl.core.values import immutable
 
 @immutable
 class LocalFile:
-    """A regular file as it was when looked at. `size` in bytes; `mime` is guessed from the name."""
+    """A regular file as it was when inspected. `size` is in bytes; `mime` is guessed from the name."""
 
     path: Path
     name: str
@@ -24,37 +24,42 @@ class LocalFile:
     size: int
 
     def read(self) -> bytes:
-        """All of it. Raises UsageError when it cannot be read."""
+        """Return the whole content. Raises UsageError when the file cannot be read."""
         try:
             return self.path.read_bytes()
         except OSError as error:
             raise UsageError(f"{self.path}: {error.strerror or error}") from error
 
 
-def looked_at(path: Path) -> LocalFile:
-    """What there is at `path`, unread. Raises UsageError for anything but a file with a name one can write."""
+def inspect_file(path: Path) -> LocalFile:
+    """Return the file at `path` without reading it.
+
+    Raises UsageError for anything but a regular file, and for a name that is not UTF-8.
+    """
     try:
         found = path.stat()
         path.name.encode()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except ValueError:
-        raise UsageError(f"{path!r}: its name is not UTF-8", hint="Copy it to another name and send that.") from None
+        raise UsageError(f"{path!r}: its name is not UTF-8", hint="copy it to another name") from None
     if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"{path}: not a file", hint="Only files can be sent; pack a folder first.")
-    # What §7.3 of web-messaging.md says of `.opus`; the tables of most systems do not have it.
+        raise UsageError(
+            f"{path}: not a file", hint="give a regular file; to send a folder, pack it into an archive first"
+        )
+    # Most systems have no type for `.opus`; this one is from web-messaging.md §7.3.
     mime = "audio/ogg" if path.suffix == ".opus" else mimetypes.guess_type(path.name)[0]
     return LocalFile(path, path.name, mime or "application/octet-stream", found.st_size)
 
 
 def check_file(session: Session, file: LocalFile) -> None:
-    """Refuse a file the session's own limits are bound to refuse (web-messaging.md §10.11). Raises Refused."""
+    """Check a file against the session's stated limits (web-messaging.md §10.11). Raises Refused."""
     limits = session.limits
 
     def refuse(why: str, code: int) -> Refused:
-        failure = Refused(f"{file.name}: {why}", code="service.file", api=session.api, service_code=code)
-        failure.delivery = "not_sent"
-        return failure
+        return Refused(
+            f"{file.name}: {why}", code="service.file", api=session.api, service_code=code, delivery="not_sent"
+        )
 
     if file.size == 0:
         raise refuse("the file is empty", 4102)

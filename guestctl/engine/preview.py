@@ -24,7 +24,7 @@ from guestctl.core.wire import Request
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.flows import Flow, FrameRequest, Granted, HttpRequest, Incoming, Opened, Step
-from guestctl.engine.local_files import LocalFile, looked_at
+from guestctl.engine.local_files import LocalFile, inspect_file
 from guestctl.engine.send import check_said, each_message, goes_on, needs_another, socket_first
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Plan:
             check_said(message, more=bool(files))
             if socket_first(self._dialect, self._session, awaited=awaited, files=bool(files)):
                 self._connect()
-            for carrying, file in each_message(message, [looked_at(path) for path in files], self._dialect.new_id):
+            for carrying, file in each_message(message, [inspect_file(path) for path in files], self._dialect.new_id):
                 self._upload(file)
                 self._send(replace(carrying, attachment_id=ATTACHMENT))
             if not files:

@@ -130,11 +130,12 @@ def say(
             earlier.append(_deliver_file(exchange, _with_file(exchange, outgoing, file, deadline, progress), deadline))
         message = earlier.pop() if files else deliver(exchange, outgoing, deadline)
     except Failure as failure:
-        if failure.delivery is None and not isinstance(failure, (UsageError, Unsupported)):
-            failure.delivery = "not_sent"
-        if failure.delivery is not None:
-            became = cast("Delivery", failure.delivery)
-            failure.sent = Sent(outgoing.key, became, outgoing.text, earlier=tuple(earlier))
+        delivery = cast("Delivery | None", failure.delivery)
+        if delivery is None and not isinstance(failure, (UsageError, Unsupported)):
+            delivery = "not_sent"
+        if delivery is None:
+            raise
+        failure.with_outcome(delivery, Sent(outgoing.key, delivery, outgoing.text, earlier=tuple(earlier)))
         raise
     sent = Sent(message.key or outgoing.key, "accepted", message.text, message, earlier=tuple(earlier))
     if listener is None or awaited is None:
@@ -142,7 +143,7 @@ def say(
     try:
         return replace(sent, reply=_reply(exchange, listener, (*earlier, message)[0], awaited, deadline))
     except Failure as failure:
-        failure.delivery, failure.sent = "accepted", sent
+        failure.with_outcome("accepted", sent)
         raise
 
 

@@ -182,7 +182,7 @@ def test_a_file_is_fetched_and_never_overwritten(guest: Front, tmp_path: Path) -
     again = guest("download", identifier)
     assert again.code == 2
     assert "exists" in again.error["message"]
-    assert "Nothing is overwritten" in again.error["hint"]
+    assert "nothing is overwritten" in again.error["hint"]
     assert (tmp_path / "note.txt").read_text() == "mine"
     assert guest("download", identifier, "--to", "other.txt").code == 0
     (tmp_path / "folder").mkdir()

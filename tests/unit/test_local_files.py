@@ -9,7 +9,7 @@ import pytest
 
 from guestctl.core.errors import Refused, UsageError
 from guestctl.core.model import Limits, Session
-from guestctl.engine.local_files import LocalFile, check_file, looked_at
+from guestctl.engine.local_files import LocalFile, check_file, inspect_file
 
 LIMITS = Limits(file_kilobytes=100, file_types=("image/*", "application/pdf"), blocked_extensions=(".exe",))
 
@@ -49,7 +49,7 @@ def test_a_file_it_takes(name: str, mime: str, size: int) -> None:
 def test_what_a_file_is(tmp_path: Path, name: str, mime: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"1234")
-    found = looked_at(path)
+    found = inspect_file(path)
     assert (found.name, found.mime, found.size, found.read()) == (name, mime, 4, b"1234")
 
 
@@ -65,14 +65,14 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         (Path(unwritable), "not UTF-8"),
     ):
         with pytest.raises(UsageError, match=why) as caught:
-            looked_at(path)
+            inspect_file(path)
         caught.value.message.encode()
 
 
 def test_a_file_that_goes_away_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x")
-    found = looked_at(path)
+    found = inspect_file(path)
     path.unlink()
     with pytest.raises(UsageError, match="No such file"):
         found.read()
