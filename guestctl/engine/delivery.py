@@ -1,12 +1,12 @@
-"""Sending one message and saying truthfully what became of it.
+"""Delivering one message, and reporting truthfully whether the service accepted it.
 
-Knows: the outbox, the four outcomes (contract.md §5), settling a doubt from history, and when a
-message may be sent again. Must not know: any dialect's wire, printing, reconnect policy of `listen`.
+Knows: the outbox, the four outcomes (contract.md §5), how history settles a message in doubt, and when a message may be
+sent again. Must not know: any dialect's wire, printing, how `listen` reconnects.
 
-Nothing leaves before the outbox says `writing`. A break after that is a doubt: history is searched
-for our own id first, and the message goes out again, once, only where its absence is proved or the
-service drops repeated ids. Once an attempt has left us in doubt, nothing that happens to a later
-one makes the message `rejected` or `not_sent`: it is found in history, or stays in doubt.
+The outbox says `writing` before the first byte is sent. When the connection breaks after that, the message is in doubt:
+the client looks for it in history. It sends the message again, once, only if history proves that it is absent, or if
+the service removes duplicate ids. Once a message has been in doubt, no failure of a later attempt makes it `rejected`
+or `not_sent`: either history shows it, or it stays in doubt.
 """
 
 from __future__ import annotations
@@ -34,72 +34,76 @@ from guestctl.engine.history import following
 from guestctl.engine.retry import LIMIT_RETRIES
 from guestctl.storage.state import OutboxRow, SendState
 
-#: Endings heard instead of an answer, which leave open whether the message was taken before them.
-_CUT_SHORT = frozenset({"session.evicted", "session.ended"})
+#: Failures instead of an answer: the service may have accepted the message before the session ended.
+_ENDED_WITHOUT_ANSWER = frozenset({"session.evicted", "session.ended"})
 
 
 def deliver(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
-    """Send one message; returns it as the service accepted it.
+    """Send one message, and return it as the service accepted it.
 
-    Sends of one session take turns among all processes, so that order holds and every unfinished
-    row met here is a dead process's. A key that was accepted before is not sent again. Every
-    failure's `delivery` says what became of the message: the service's refusal (rejected),
-    whatever kept it from leaving (not_sent), or InDoubt.
+    A lock lets only one process at a time send in a session. So messages keep their order, and an unfinished row in
+    the outbox was left by a process that has ended. A key that was accepted before is not sent again. Every failure
+    has the outcome as its `delivery`: `rejected` (the service refused the message), `not_sent` or `in_doubt`.
     """
-    with _not_sent_so_far():
+    with _not_sent_by_default():
         earlier = exchange.state.sent(exchange.scope, exchange.session, outgoing.key)
         if earlier is not None and earlier.state == "accepted":
-            return _remembered(earlier)
+            return _from_outbox(earlier)
         exchange.dialect.check_message(exchange.session, outgoing)
         if exchange.dialect.sends_on_socket:
-            # First a place for the socket, then the turn: in the other order, those who have a
-            # place and await their turn would hold up the one whose turn it is.
+            # Open the socket before taking the lock. The service limits the sockets of a session: the process with
+            # the lock could wait for a socket that a process waiting for the lock has.
             exchange.attached(deadline)
         with exchange.record.lock("send", deadline):
             settle_open(exchange, deadline)
             row = exchange.state.begin(exchange.scope, exchange.session, outgoing.key, _dump(outgoing))
             if row.state == "accepted":
-                return _remembered(row)
+                return _from_outbox(row)
             send = _Send(exchange, outgoing, deadline)
             if row.state != "queued":
-                raise send.in_doubt("it could not be settled")
+                raise send.in_doubt("it is still unsettled")
             return send.run()
 
 
 def settle_open(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
-    """Settle what an earlier command left open: found in history, it was accepted; absent, it goes
-    out again. What stays in doubt is left for the next run, and `notice` told. Needs the session's
-    send lock. Returns what turned out to be, or has now been, accepted."""
+    """Settle the messages that earlier commands left open, and return the accepted ones.
+
+    A message that history shows was accepted; an absent one is sent again. `notice` reports a message that stays in
+    doubt. The caller holds the session's send lock.
+    """
     settled = []
     for row in exchange.state.outbox(exchange.scope, exchange.session, "queued", "writing", "in_doubt"):
         if row.state == "queued":
             exchange.state.mark(exchange.scope, exchange.session, row.key, "not_sent")
             continue
-        exchange.notice(f"settling an earlier message ({row.key}): looking for it in history")
+        exchange.notice(f"looking in history for an earlier message ({row.key})")
         try:
             settled.append(_Send(exchange, _load(row), deadline).settle())
         except InDoubt as doubt:
             exchange.notice(f"an earlier message is still in doubt: {doubt.message}")
         except Failure as failure:
-            failure.with_outcome(None)  # it would be taken for the next message's
+            failure.with_outcome(None)  # the caller would report it as the outcome of its own message
             raise
     return settled
 
 
 @dataclass
 class _Send:
+    """The attempts to send one message."""
+
     exchange: SessionEngine
     outgoing: Outgoing
     deadline: Deadline
-    #: An attempt was written whose fate is not known; how often the message was sent again after one.
+    #: An attempt was written, and its outcome is unknown.
     doubtful: bool = False
+    #: How often the message was sent again after such an attempt.
     repeats: int = 0
-    #: Attempts of which no byte left.
+    #: Attempts of which no byte was sent.
     unwritten: int = 0
 
     def run(self) -> Message:
-        """Until it is accepted, refused, or in doubt."""
-        limited = healed = 0
+        """Try until the message is accepted. Raises the refusal, or InDoubt."""
+        limited = renewed = 0
         while True:
             written = False
             try:
@@ -109,36 +113,36 @@ class _Send:
                 self._mark("writing")
                 written = True
                 message = self.exchange.perform(
-                    self.exchange.dialect.send(self.exchange.session, self.outgoing), self._reserving()
+                    self.exchange.dialect.send(self.exchange.session, self.outgoing), self._attempt_deadline()
                 )
             except RateLimited as failure:
                 limited += 1
                 self.doubtful |= failure.doubtful
-                if failure.retried or limited > LIMIT_RETRIES or not self._pause(failure):
-                    return self._refused(failure, "rejected" if written else "not_sent")
+                if failure.retried or limited > LIMIT_RETRIES or not self._wait_as_requested(failure):
+                    return self._finish_refused(failure, "rejected" if written else "not_sent")
             except Failure as failure:
                 if not written:
-                    return self._refused(failure, "not_sent")
+                    return self._finish_refused(failure, "not_sent")
                 self.doubtful |= failure.doubtful
-                if isinstance(failure, (NetworkError, TimedOut, Unreadable)) or failure.code in _CUT_SHORT:
+                if isinstance(failure, (NetworkError, TimedOut, Unreadable)) or failure.code in _ENDED_WITHOUT_ANSWER:
                     outcome = self._after_break(failure)
                     if outcome is not None:
                         return outcome
-                elif not healed and self.exchange.dialect.renewal_may_help(failure) and self._renewed():
-                    healed += 1
+                elif not renewed and self.exchange.dialect.renewal_may_help(failure) and self._renew_token():
+                    renewed += 1
                 else:
-                    return self._refused(failure, "rejected")
+                    return self._finish_refused(failure, "rejected")
             else:
-                return self._accepted(message)
+                return self._finish_accepted(message)
 
     def settle(self) -> Message:
-        """Bring an unfinished send of an earlier process to its end. Raises InDoubt."""
+        """Settle a send that an earlier process left unfinished. Raises InDoubt."""
         self.doubtful = True
-        return self._resolved("an earlier command was cut off") or self.run()
+        return self._resolve_doubt("an earlier command was interrupted") or self.run()
 
     # --- outcomes ---
 
-    def _accepted(self, message: Message) -> Message:
+    def _finish_accepted(self, message: Message) -> Message:
         self._mark("accepted", message)
         session = self.exchange.session
         known = replace(self.exchange.dialect.after_acceptance(session), new_session=False)
@@ -148,23 +152,23 @@ class _Send:
             message = replace(message, key=self.outgoing.key)
         return message
 
-    def _refused(self, failure: Failure, delivery: SendState) -> Message:
-        """Raise it; unless an earlier attempt may have arrived, for which history has the last word."""
+    def _finish_refused(self, failure: Failure, delivery: SendState) -> Message:
+        """Raise the failure, unless an earlier attempt may have arrived: then history decides."""
         if self.doubtful:
-            return self._last_look(failure)
-        if failure.delivery == "not_sent":  # it failed before the request, for want of a token
+            return self._look_last(failure)
+        if failure.delivery == "not_sent":  # there was no token, so the request was not sent
             delivery = "not_sent"
         self._mark(delivery)
         raise failure.with_outcome(delivery)
 
-    def _last_look(self, failure: Failure) -> Message:
+    def _look_last(self, failure: Failure) -> Message:
         try:
-            found = self._look()
+            found = self._find_in_history()
         except Failure:
             found = None
         if found is None:
             raise self.in_doubt(failure.message) from None
-        return self._accepted(found)
+        return self._finish_accepted(found)
 
     def in_doubt(self, why: str) -> InDoubt:
         self._mark("in_doubt")
@@ -180,58 +184,59 @@ class _Send:
         try:
             exchange.state.mark(exchange.scope, exchange.session, self.outgoing.key, state, *known)
         except Failure as failure:
-            # The outcome stands, even where it cannot be written down.
+            # The outcome is known, even though the outbox cannot store it.
             failure.with_outcome(state)
             raise
 
-    # --- doubt ---
+    # --- in doubt ---
 
     def _after_break(self, failure: Failure) -> Message | None:
-        """The connection broke while sending. A Message: it had arrived. None: send it again now."""
-        self._drop_line()
+        """The connection broke while sending. Return the message if it was accepted, None to send it again."""
+        self._drop_socket()
         if isinstance(failure, NetworkError):
             action = None if failure.close_code is None else self.exchange.dialect.on_close(failure.close_code)
             if action == "renew":
-                self._renewed()
+                self._renew_token()
             if action == "too_big":
                 refusal = Refused(failure.message, code="service.too_long", api=self.exchange.dialect.name)
-                return self._refused(refusal, "rejected")
+                return self._finish_refused(refusal, "rejected")
             if not failure.written:
                 self.unwritten += 1
-                hopeless = failure.retried or not failure.transient or self.unwritten > self._attempts()
+                hopeless = failure.retried or not failure.transient or self.unwritten > self._max_attempts()
                 if hopeless or self.deadline.expired:
-                    return self._refused(failure, "not_sent")
+                    return self._finish_refused(failure, "not_sent")
                 return None
         self.doubtful = True
-        return self._last_look(failure) if self.repeats else self._resolved(failure.message)
+        return self._look_last(failure) if self.repeats else self._resolve_doubt(failure.message)
 
-    def _resolved(self, why: str) -> Message | None:
-        """Our message as history has it; None when it may be sent again. Raises InDoubt when nothing is proved."""
+    def _resolve_doubt(self, why: str) -> Message | None:
+        """Return the message if history shows it, None if it may be sent again. Raises InDoubt otherwise."""
         repeatable = self.exchange.dialect.deduplicates
         try:
-            found = self._look()
+            found = self._find_in_history()
             if found is None and not repeatable:
-                # What was written may still be on its way: look again after a moment.
-                if not self._sleep(self.exchange.timings.settling_pause):
+                # The message may still be on its way: look again after a short time.
+                if not self._sleep_if_time(self.exchange.timings.settling_pause):
                     raise self.in_doubt(why)
-                found = self._look()
+                found = self._find_in_history()
         except Failure:
-            # The doubt outweighs whatever keeps us from settling it.
+            # That the message is in doubt is more important than the failure to settle it.
             if not repeatable or self.deadline.expired:
                 raise self.in_doubt(why) from None
             found = None
         if found is not None:
-            return self._accepted(found)
+            return self._finish_accepted(found)
         self.repeats += 1
         return None
 
-    def _look(self) -> Message | None:
-        """Our message in history: by its key, else as the one candidate with its text that no other
-        send of ours claims. None: it is not there.
+    def _find_in_history(self) -> Message | None:
+        """Return our message from history, None when it is not there.
 
-        Raises InDoubt when some candidate could be it but need not, Failure when history cannot be
-        read. What was accepted before ours was begun bounds the search: our clock may differ from the
-        service's.
+        Its key identifies it. Where history has no keys, it is the only entry with its text that no other send of
+        this client claims. The search starts at the last message accepted before ours was begun, by the service's
+        time, because our clock may differ.
+
+        Raises InDoubt when an entry may or may not be our message, and Failure when history cannot be read.
         """
         exchange, key = self.exchange, self.outgoing.key
         rows = exchange.state.outbox(exchange.scope, exchange.session)
@@ -253,50 +258,50 @@ class _Send:
         same = [m for m in unclaimed if m.text.split() == _words(self.outgoing)]
         if len(same) == 1:
             return same[0]
-        # What has the text of another unsettled send is that one.
+        # An entry with the text of another unsettled send is attributed to that send.
         others = [_words(_load(row)) for row in rows if row.key != key and row.state in {"writing", "in_doubt"}]
         if same or any(m.text.split() not in others for m in unclaimed):
-            # Several with this text, or something of the guest's that the service may have altered.
-            raise self.in_doubt(f"history has {len(unclaimed)} that could be it")
+            # Several entries have this text, or the service may have altered the text of one.
+            raise self.in_doubt(f"{len(unclaimed)} entries of history could be this message")
         return None
 
-    # --- means ---
+    # --- helpers ---
 
-    def _reserving(self) -> Deadline:
-        """The deadline of the attempt, leaving time to settle it."""
+    def _attempt_deadline(self) -> Deadline:
+        """Return the deadline of one attempt. It leaves time to settle the message afterwards."""
         left = self.deadline.remaining()
         if left is None:
             return Deadline.after(self.exchange.clock, 30.0)
         return Deadline.after(self.exchange.clock, left - min(self.exchange.timings.settling_reserve, left / 3))
 
-    def _attempts(self) -> int:
+    def _max_attempts(self) -> int:
         return self.exchange.dialect.profile.retry.attempts or self.exchange.dialect.reconnect_attempts
 
-    def _renewed(self) -> bool:
+    def _renew_token(self) -> bool:
         kind = self.exchange.dialect.refreshable(self.exchange.session)
         if kind is None:
             return False
-        self._drop_line()
+        self._drop_socket()
         try:
             self.exchange.credentials.renew_for_use(kind, self.deadline, stale=self.exchange.session.credential(kind))
         except Failure as failure:
-            self.exchange.notice(f"the token could not be renewed: {failure.message}")
+            self.exchange.notice(f"cannot renew the token: {failure.message}")
             return False
         return True
 
-    def _drop_line(self) -> None:
+    def _drop_socket(self) -> None:
         line, self.exchange.socket = self.exchange.socket, None
         if line is not None:
             line.abort()
 
-    def _pause(self, failure: RateLimited) -> bool:
-        """Wait as long as the service asks before sending again; says whether there is time."""
+    def _wait_as_requested(self, failure: RateLimited) -> bool:
+        """Wait as long as the service requests before sending again. Return False when the deadline comes first."""
         wait = failure.retry_after or 1.0
         self.exchange.retry.report("send", wait, failure)
-        return self._sleep(wait)
+        return self._sleep_if_time(wait)
 
-    def _sleep(self, seconds: float) -> bool:
-        """Wait, unless the deadline comes first; says whether there was time."""
+    def _sleep_if_time(self, seconds: float) -> bool:
+        """Wait. Return False, without waiting, when the deadline comes first."""
         left = self.deadline.remaining()
         if left is not None and seconds > left:
             return False
@@ -305,21 +310,21 @@ class _Send:
 
 
 def recent_inbound(exchange: SessionEngine, deadline: Deadline, since: str | None) -> list[Message]:
-    """The guest's own messages in history from `since` (the service's time) on; all, when that is None."""
+    """Return the guest's own messages in history since a time of the service, or all of them."""
     dialect = exchange.dialect
 
     def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
         return exchange.page(after, cursor, deadline)
 
-    # No message has this id: pages that come newest first are read until they are older than `since`.
+    # No message has this id, so that pages with the newest entries first are read until they are older than `since`.
     oldest = Position("", None, since) if since is not None and dialect.paging is Paging.BY_PAGE_NUMBER else None
     items, _ = following(fetch, dialect.paging, oldest, dialect.page_size)
     return [item for item in items if isinstance(item, Message) and item.direction == "inbound"]
 
 
 @contextmanager
-def _not_sent_so_far() -> Iterator[None]:
-    """What fails before a message is begun, or begun and not written, leaves it not sent."""
+def _not_sent_by_default() -> Iterator[None]:
+    """Give failures without an outcome the outcome `not_sent`: they happen before a byte of the message is written."""
     try:
         yield
     except Failure as failure:
@@ -327,8 +332,8 @@ def _not_sent_so_far() -> Iterator[None]:
         raise
 
 
-def _remembered(row: OutboxRow) -> Message:
-    """An accepted send, from the outbox alone."""
+def _from_outbox(row: OutboxRow) -> Message:
+    """Return an accepted message as the outbox has it."""
     return Message(
         id=row.message_id or "",
         direction="inbound",
@@ -340,7 +345,7 @@ def _remembered(row: OutboxRow) -> Message:
 
 
 def _words(outgoing: Outgoing) -> list[str]:
-    """Its text as the service keeps it, give or take white space."""
+    """Return the words of its text. The service may change the white space between them."""
     return (outgoing.text or ", ".join(option.text for option in outgoing.picks)).split()
 
 

@@ -1,8 +1,7 @@
-"""Reading history: pages of either kind become one ordered stream, stable while messages arrive.
+"""Reading history: joins pages into one ordered sequence, although messages arrive in between.
 
-Knows: how positions and page numbers move when the conversation grows, and how much may be held in
-memory. Must not know: any dialect's wire, sockets, printing. It is given a function that fetches
-one page; it does no I/O of its own.
+Knows: how positions and page numbers move when the conversation grows, and how many entries may be held in memory.
+Must not know: any dialect's wire, sockets, printing. It does no I/O: a function that fetches one page is handed in.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from guestctl.dialects.capabilities import Paging
 
 Item: TypeAlias = Message | Presence
 Fetch: TypeAlias = Callable[[Position | None, str | None], HistoryPage]
-"""Fetch one page: after a position, or at a cursor (see `Dialect.history`)."""
+"""Fetches one page: after a position, or at a cursor (see `Dialect.history`)."""
 
-#: Messages held while looking for where the current conversation begins; beyond it they are read twice.
+#: Entries held in memory while the start of the current conversation is searched; further ones are read twice.
 HELD = 1000
 
 
 def whole(fetch: Fetch, paging: Paging, size: int, *, start: int = 0) -> Iterator[Item]:
-    """Everything, oldest first, holding one page at a time. `start`: entries to leave out (BY_PAGE_NUMBER)."""
+    """Yield every entry, oldest first, with one page in memory. `start`: entries to skip (BY_PAGE_NUMBER)."""
     if paging is Paging.FORWARD:
         return _forward(fetch, None)
     return _ascending(fetch, size, start)
 
 
 def current(fetch: Fetch, paging: Paging, size: int) -> Iterator[Item]:
-    """The current conversation: what follows the last Disconnect that anything follows."""
+    """Yield the current conversation: the entries after the last Disconnect that has a message after it."""
     if paging is Paging.FORWARD:
         return _forward(fetch, None)
-    return _since_disconnect(fetch, size)
+    return _after_disconnect(fetch, size)
 
 
 def newest(fetch: Fetch, paging: Paging, count: int, wanted: Callable[[Item], bool]) -> list[Item]:
-    """The last `count` items that are wanted, oldest first."""
+    """Return the last `count` entries for which `wanted` is true, oldest first."""
     if count < 1:
         return []
     if paging is Paging.FORWARD:
@@ -50,29 +49,29 @@ def newest(fetch: Fetch, paging: Paging, count: int, wanted: Callable[[Item], bo
     for _, item in _descending(fetch):
         if isinstance(item, Unknown) or not wanted(item):
             continue
-        found.setdefault(_identity(item), item)
+        found.setdefault(_identity_of(item), item)
         if len(found) >= count:
             break
     return list(found.values())[::-1]
 
 
 def following(fetch: Fetch, paging: Paging, position: Position | None, size: int) -> tuple[list[Item], bool]:
-    """Everything after a position, oldest first, and whether contiguity with it was proved.
+    """Return every entry after a position, oldest first, and whether history is proved to continue there.
 
-    On a BY_PAGE_NUMBER API the pages are read backwards until the position is met; only the gap is held.
+    On a BY_PAGE_NUMBER API, pages are read backwards until one has the position; only the entries after it are held.
     """
     if position is None:
         return list(whole(fetch, paging, size)), True
     if paging is Paging.FORWARD:
         anchored = True
 
-        def noting(after: Position | None, cursor: str | None) -> HistoryPage:
+        def fetch_and_check(after: Position | None, cursor: str | None) -> HistoryPage:
             nonlocal anchored
             page = fetch(after, cursor)
             anchored = anchored and (cursor is not None or page.anchored)
             return page
 
-        return list(_forward(noting, position)), anchored
+        return list(_forward(fetch_and_check, position)), anchored
     gap: dict[object, Item] = {}
     for _, item in _descending(fetch):
         if isinstance(item, Unknown):
@@ -80,14 +79,14 @@ def following(fetch: Fetch, paging: Paging, position: Position | None, size: int
         if item.id == position.id:
             return list(gap.values())[::-1], True
         if position.time is not None and item.time is not None and item.time < position.time:
-            # Older than the position, which is gone from history: contiguity is not proved.
+            # This entry is older than the position, which history does not have: entries in between may be missing.
             return list(gap.values())[::-1], False
-        gap.setdefault(_identity(item), item)
+        gap.setdefault(_identity_of(item), item)
     return list(gap.values())[::-1], False
 
 
 def latest(fetch: Fetch, paging: Paging) -> Item | None:
-    """The newest item there is, None in an empty conversation."""
+    """Return the newest entry, None in an empty conversation."""
     last = newest(fetch, paging, 1, lambda item: True)
     return last[0] if last else None
 
@@ -112,10 +111,10 @@ def _forward(fetch: Fetch, after: Position | None) -> Iterator[Item]:
 
 
 def _descending(fetch: Fetch) -> Iterator[tuple[int | None, Item | Unknown]]:
-    """Newest first, each with its index counted from the oldest, which never changes.
+    """Yield entries newest first, each with its index counted from the oldest entry. The index never changes.
 
-    Arrivals shift entries to later pages: what is met again, or has only arrived since, is left out.
-    Without a `total` there is no index, and what is met again comes again.
+    New messages shift entries to later pages: an entry read before, and a new one, is left out. Without a `total` there
+    is no index, and an entry may be yielded twice.
     """
     number, read, size, total = 1, 0, 0, 0
     lowest: int | None = None
@@ -125,7 +124,7 @@ def _descending(fetch: Fetch) -> Iterator[tuple[int | None, Item | Unknown]]:
         if page.total is None:
             yield from ((None, item) for item in reversed(page.items))
         else:
-            total = _not_less(page.total, total)
+            total = _checked_total(page.total, total)
             top = total - 1 - (number - 1) * size
             for index, item in zip(range(top, top - len(page.items), -1), reversed(page.items), strict=True):
                 if lowest is None or index < lowest:
@@ -137,38 +136,38 @@ def _descending(fetch: Fetch) -> Iterator[tuple[int | None, Item | Unknown]]:
         number += 1
 
 
-def _not_less(now: int, before: int) -> int:
+def _checked_total(now: int, before: int) -> int:
     if now < before:
         raise Unreadable(f"history shrank from {before} to {now} messages while it was read")
     return now
 
 
-def _identity(item: Item) -> object:
-    """What makes it one and the same; an entry without an id is only itself."""
+def _identity_of(item: Item) -> object:
+    """Return the id, or for an entry without one a value that no other entry has."""
     return item.id if item.id is not None else id(item)
 
 
 def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
-    """Oldest first over pages that are numbered from the newest.
+    """Yield entries oldest first, from pages that are numbered from the newest.
 
-    Counted from the oldest, an entry's index never changes, while its page does: so the page is
-    worked out anew from the service's own `total`, and read again if the conversation has grown
-    between the two. Without a `total` everything has to be read and held first.
+    The index of an entry, counted from the oldest, never changes, but its page does when messages arrive. So each page
+    number is computed from the service's latest `total`, and the page is read again if the conversation has grown.
+    Without a `total`, every entry has to be read and held first.
     """
     total = fetch(None, "1").total
     if total is None:
-        items = {_identity(item): item for _, item in _descending(fetch) if not isinstance(item, Unknown)}
+        items = {_identity_of(item): item for _, item in _descending(fetch) if not isinstance(item, Unknown)}
         yield from list(items.values())[::-1]
         return
     index = start
     while index < total:
         number = (total - 1 - index) // size + 1
         page = fetch(None, str(number))
-        grown = _not_less(page.total if page.total is not None else total, total)
+        grown = _checked_total(page.total if page.total is not None else total, total)
         first = grown - (number - 1) * size - len(page.items)
         if not first <= index < first + len(page.items):
             if grown == total or not page.items or first < index:
-                raise Unreadable(f"history page {number} does not hold what its total of {grown} promises")
+                raise Unreadable(f"history page {number} does not have the entries that its total of {grown} implies")
             total = grown
             continue
         total = grown
@@ -178,45 +177,45 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
                 yield item
 
 
-def _since_disconnect(fetch: Fetch, size: int) -> Iterator[Item]:
-    """Walk back to the last Disconnect, holding what is met up to a bound; beyond it read forward again."""
+def _after_disconnect(fetch: Fetch, size: int) -> Iterator[Item]:
+    """Read backwards to the last Disconnect. Beyond `HELD` entries, read them forwards a second time."""
     held: deque[Item] = deque()
     seen: set[object] = set()
-    met_message = False
+    has_message = False
     start = 0
-    too_many = False
+    overflowed = False
     for index, item in _descending(fetch):
-        if met_message and _disconnects(item):
+        if has_message and _is_disconnect(item):
             start = 0 if index is None else index + 1
             break
-        if isinstance(item, Unknown) or _identity(item) in seen:
+        if isinstance(item, Unknown) or _identity_of(item) in seen:
             continue
-        met_message = met_message or isinstance(item, Message)
+        has_message = has_message or isinstance(item, Message)
         if index is not None and len(held) >= HELD:
-            too_many = True
+            overflowed = True
             continue
-        seen.add(_identity(item))
+        seen.add(_identity_of(item))
         held.appendleft(item)
-    return _ascending(fetch, size, start) if too_many else iter(held)
+    return _ascending(fetch, size, start) if overflowed else iter(held)
 
 
-def _disconnects(item: Item | Unknown) -> bool:
+def _is_disconnect(item: Item | Unknown) -> bool:
     return isinstance(item, Presence) and item.presence == "Disconnect"
 
 
 def messages(items: Iterable[Item]) -> list[Message]:
-    """Only the messages."""
+    """Return only the messages."""
     return [item for item in items if isinstance(item, Message)]
 
 
-# --- a part of it, by time or id ---
+# --- a part of history, by time or id ---
 
 
 @immutable
 class Window:
-    """What lies between two bounds, each a time (RFC 3339) or the id of a message; None: no bound.
+    """A part of history between two bounds. Each is a time (RFC 3339) or the id of a message; None: no bound.
 
-    `since` excludes a message it names, `until` includes it.
+    A message named by `since` is excluded, one named by `until` is included.
     """
 
     since: str | None = None
@@ -227,12 +226,15 @@ class Window:
 
     @property
     def after(self) -> Position | None:
-        """The message it begins behind, where it begins behind one."""
-        return Position(self.since) if self.since and _moment(self.since) is None else None
+        """The message after which the window starts, if `since` is an id."""
+        return Position(self.since) if self.since and _time_of(self.since) is None else None
 
     def of(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Those of `items` that lie in it; what follows `after` is given. Raises UsageError without the last one."""
-        since, until = _moment(self.since), _moment(self.until)
+        """Yield those of `items` that are in the window. Raises UsageError when there is no message `until`.
+
+        `items` start after `after`.
+        """
+        since, until = _time_of(self.since), _time_of(self.until)
         last_id = self.until if self.until and until is None else None
         for item in items:
             at = epoch_of(item.time) if item.time is not None else None
@@ -303,8 +305,8 @@ def no_message(option: str, id_: str) -> UsageError:
     )
 
 
-def _moment(given: str | None) -> float | None:
-    """A time in epoch seconds; None for what is none (then it is an id)."""
+def _time_of(given: str | None) -> float | None:
+    """Return a time in epoch seconds, None if it is an id."""
     if not given:
         return None
     try:

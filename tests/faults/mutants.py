@@ -59,14 +59,14 @@ def _resend(send: _Send, why: str) -> None:
 
 
 def _assume_accepted(send: _Send, failure: Failure) -> Message:
-    send._drop_line()
-    return send._accepted(Message("unknown", "inbound", send.outgoing.text, None, key=send.outgoing.key))
+    send._drop_socket()
+    return send._finish_accepted(Message("unknown", "inbound", send.outgoing.text, None, key=send.outgoing.key))
 
 
 def _assume_not_sent(send: _Send, failure: Failure) -> Message:
-    send._drop_line()
+    send._drop_socket()
     send.doubtful = False
-    return send._refused(failure, "not_sent")
+    return send._finish_refused(failure, "not_sent")
 
 
 def _forget(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
@@ -207,7 +207,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "sends again without looking",
         "O2 doubled",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
-        [(_Send, "_resolved", _resend)],
+        [(_Send, "_resolve_doubt", _resend)],
     ),
     Mutant(
         "takes a break for acceptance",
@@ -327,7 +327,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "takes more time than it has",
         "O8 bounds",
         scripted("external-contacts", *_GUESTS[:2], rules=(Rule("hole", SENDER, "request", 1, "down", 0),)),
-        [(_Send, "_reserving", _patient)],
+        [(_Send, "_attempt_deadline", _patient)],
     ),
     Mutant(
         "leaves half a line",

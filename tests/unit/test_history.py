@@ -196,13 +196,13 @@ def test_a_conversation_that_shrinks(read: str) -> None:
 def test_pages_smaller_than_asked_for() -> None:
     """The service gives two entries where three were asked for: the count does not add up, and says so."""
     fetch = shrinking({"1": (4, 2, 6), "2": (2, 2, 6), "3": (0, 2, 6)})
-    with pytest.raises(Unreadable, match="promises"):
+    with pytest.raises(Unreadable, match="implies"):
         list(whole(fetch, Paging.BY_PAGE_NUMBER, 3))
     assert ids(following(fetch, Paging.BY_PAGE_NUMBER, Position("e0"), 3)[0]) == [f"e{n}" for n in range(1, 6)]
 
 
 def test_an_empty_page_where_there_should_be_one() -> None:
-    with pytest.raises(Unreadable, match="promises"):
+    with pytest.raises(Unreadable, match="implies"):
         list(whole(shrinking({"1": (3, 3, 6), "2": (0, 0, 6)}), Paging.BY_PAGE_NUMBER, 3))
 
 
