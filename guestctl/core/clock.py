@@ -1,7 +1,7 @@
 """Time: the clock, deadlines, and RFC 3339.
 
-Knows: how to tell time, how to wait, how times are written. Must not know: what the time is for.
-The only module that reads the system clock; everything else is handed a `Clock`.
+Knows: how to read the time, how to wait, how times are written. Must not know: what a time is used for.
+Only this module reads the system clock. Every other module receives a `Clock`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Something that tells time and waits."""
+    """Reads the time and waits."""
 
     def now(self) -> float:
-        """Wall clock, epoch seconds."""
+        """Return the wall-clock time in epoch seconds."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump; only differences mean anything."""
+        """Return seconds that never jump. Only differences between two values are meaningful."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait; interrupted by signals as `time.sleep` is."""
+        """Wait. A signal interrupts the wait as it interrupts `time.sleep`."""
 
 
 class SystemClock:
@@ -40,9 +40,9 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """One point in time carried through many steps, instead of a fresh timeout for each.
+    """One point in time shared by many steps, instead of a new timeout for each.
 
-    `at` is monotonic seconds; None never expires.
+    `at` is in monotonic seconds; None means that the deadline never expires.
     """
 
     clock: Clock
@@ -53,7 +53,7 @@ class Deadline:
         return cls(clock, None if seconds is None else clock.monotonic() + seconds)
 
     def remaining(self) -> float | None:
-        """Seconds left, never negative; None when there is no limit."""
+        """Return the seconds left, never negative; None without a limit."""
         return None if self.at is None else max(0.0, self.at - self.clock.monotonic())
 
     @property
@@ -61,12 +61,12 @@ class Deadline:
         return self.at is not None and self.clock.monotonic() >= self.at
 
     def bound(self, seconds: float) -> float:
-        """The lesser of `seconds` and the time left."""
+        """Return the smaller of `seconds` and the time left."""
         left = self.remaining()
         return seconds if left is None else min(seconds, left)
 
     def sooner(self, seconds: float | None) -> Deadline:
-        """This deadline, or one `seconds` from now if that comes first."""
+        """Return this deadline, or one `seconds` from now if that is earlier."""
         if seconds is None:
             return self
         other = Deadline.after(self.clock, seconds)
@@ -75,20 +75,20 @@ class Deadline:
 
 
 def rfc3339(epoch: float) -> str:
-    """Epoch seconds as RFC 3339 UTC with milliseconds: 2026-03-04T09:15:27.412Z."""
+    """Return epoch seconds as RFC 3339 UTC with milliseconds: 2026-03-04T09:15:27.412Z."""
     millis = round(epoch * 1000)
     whole = datetime.fromtimestamp(millis // 1000, tz=timezone.utc).isoformat()
     return f"{whole[:19]}.{millis % 1000:03d}Z"
 
 
 def epoch_of(text: str) -> float:
-    """RFC 3339 text as epoch seconds. Raises ValueError; a time without zone is taken as UTC."""
+    """Return an RFC 3339 text as epoch seconds. A time without a zone is UTC. Raises ValueError."""
     moment = datetime.fromisoformat(_padded(text))
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def _padded(text: str) -> str:
-    """The form Python 3.10's parser takes: numeric zone, three or six digits of fraction."""
+    """Return the form that Python 3.10 parses: a numeric zone, and a fraction of six digits."""
     if text[-1:] in "zZ":
         text = text[:-1] + "+00:00"
     head, dot, rest = text.partition(".")

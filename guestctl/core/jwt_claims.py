@@ -1,4 +1,4 @@
-"""What a token says of itself. Nothing here verifies anything, and every answer says so.
+"""Reads the claims of a token without verifying it; every result states that it is unverified.
 
 Knows: PyJWT's unverified decoding, expiry, which claims a caller requires. Must not know: which API
 a token belongs to, where it came from. The claims are for display and timing only (reliability.md §8.9).
@@ -18,15 +18,15 @@ from guestctl.core.model import Credential, Secret
 from guestctl.core.redact import Redactor
 from guestctl.core.values import Json
 
-#: What a bearer token may consist of (RFC 6750 §2.1).
+#: The characters of a bearer token (RFC 6750 §2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}", re.ASCII)
-#: Seconds since 1970 beyond which a date cannot be told.
+#: The last epoch second that has a four-digit year.
 _LATEST = 253_402_300_799
 
 
 @dataclass(frozen=True)
 class UnverifiedClaims:
-    """A token looked at, never checked. Times in epoch seconds, None where it does not say."""
+    """The content of a token, unverified. Times are in epoch seconds, None where the token has none."""
 
     form: Literal["jwt", "opaque"]
     header: dict[str, Json] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class UnverifiedClaims:
     problems: tuple[str, ...] = ()
 
     def record(self, now: float) -> dict[str, Any]:
-        """The stable shape; secrets among the claims are masked."""
+        """Return the record of `token inspect`; secrets among the claims are masked."""
         left = None if self.expires_at is None else math.floor(self.expires_at - now)
         return {
             "kind": "token",
@@ -57,18 +57,20 @@ def inspect(
 ) -> UnverifiedClaims:
     """Read a token without verifying it.
 
-    `required`: claims that must not be empty (other-apis.md, `guests`, token check). `known_expiry`: what
-    the service said, for a token that does not say it itself. Raises Unauthorised `auth.secret` for
-    what is not a token, or a JWT that is malformed.
+    `required` names claims that must not be empty (other-apis.md, "guests"). `known_expiry` is the expiry
+    that the service reported, used for a token without one of its own. Raises Unauthorised `auth.secret` if
+    the text is not a token or the JWT is malformed.
     """
     text = token.reveal().strip()
     if text[:7].lower() == "bearer ":
         text = text[7:].strip()
     if not _TOKEN.fullmatch(text):
-        raise Unauthorised("not a token: empty, too short, or characters no token has", code="auth.secret")
+        raise Unauthorised(
+            "not a token: empty, too short, or with characters that a token cannot have", code="auth.secret"
+        )
     if "." not in text and not text.startswith("eyJ"):
         if required:
-            raise Unauthorised("not a token: a JWT of three parts is expected here", code="auth.secret")
+            raise Unauthorised("not a token: expected a JWT with three parts", code="auth.secret")
         return UnverifiedClaims("opaque", expires_at=known_expiry, problems=_expiry_problem(known_expiry, now))
     header, claims = _decoded(text)
     expires_at, issued_at = _moment(claims, "exp"), _moment(claims, "iat")
@@ -86,17 +88,17 @@ def _decoded(text: str) -> tuple[dict[str, Json], dict[str, Json]]:
 
     parts = text.count(".") + 1
     if parts != 3:
-        raise Unauthorised(f"malformed: a JWT has three parts, this has {parts}", code="auth.secret")
+        raise Unauthorised(f"malformed: a JWT has three parts, this one has {parts}", code="auth.secret")
     try:
         whole = jwt.decode_complete(text, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
-        # The library's text may quote the token.
+        # The library's own message may quote the token.
         raise Unauthorised(f"malformed: not base64url of JSON ({type(error).__name__})", code="auth.secret") from None
     return dict(whole["header"]), dict(whole["payload"])
 
 
 def _moment(claims: dict[str, Json], name: str) -> float | None:
-    """A NumericDate claim. Raises Unauthorised when it is there and is none."""
+    """Return a NumericDate claim, None if it is absent. Raises Unauthorised if it is not a valid time."""
     value = claims.get(name)
     if value is None:
         return None
@@ -110,13 +112,11 @@ def _expiry_problem(expires_at: float | None, now: float) -> tuple[str, ...]:
     return (f"expired {rfc3339(expires_at)}",) if expires_at is not None and expires_at <= now else ()
 
 
-def expiry_of(held: Credential, now: float) -> float | None:
-    """When it expires, as the service has told or the token says itself."""
-    from guestctl.core.jwt_claims import inspect
-
-    if held.expires_at is not None:
-        return held.expires_at
+def expiry_of(credential: Credential, now: float) -> float | None:
+    """Return when a credential expires, in epoch seconds: as the service reported, or else by its own claim."""
+    if credential.expires_at is not None:
+        return credential.expires_at
     try:
-        return inspect(held.secret, now).expires_at
-    except Unauthorised:  # not a token one could read
+        return inspect(credential.secret, now).expires_at
+    except Unauthorised:  # a malformed token has no readable expiry
         return None

@@ -1,8 +1,7 @@
-"""The nouns of guest messaging, as plain values.
+"""The terms of guest messaging as plain values: sessions, messages, events, credentials.
 
-Knows: what a session, a message, an event, a credential is. Must not know: JSON, YAML, sockets,
-any dialect. Times of messages are RFC 3339 UTC strings with milliseconds (they sort as text);
-times of credentials and sessions are epoch seconds.
+Knows: which fields each of them has. Must not know: JSON, YAML, sockets, any dialect. Times of messages are
+RFC 3339 UTC strings with milliseconds (they sort as text). Times of credentials and sessions are epoch seconds.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from guestctl.core.values import Json, immutable
 
 Role: TypeAlias = Literal["guest", "bot", "agent", "system"]
 Direction: TypeAlias = Literal["inbound", "outbound"]
-"""The platform's view: guest to platform is inbound (web-messaging.md §6.3.1)."""
+"""As on the wire: from the guest to the service is inbound (web-messaging.md §6.3)."""
 
 Source: TypeAlias = Literal["live", "history", "replayed"]
 Delivery: TypeAlias = Literal["accepted", "rejected", "not_sent", "in_doubt"]
 
 
 class Secret:
-    """A value that must never be shown. Prints as a stable placeholder; equal secrets print equally."""
+    """A value that must never be shown. It prints as a placeholder that is the same for equal secrets."""
 
     __slots__ = ("_value",)
 
@@ -31,12 +30,12 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself, for the wire and the state database only."""
+        """Return the value itself, for the wire and the state database only."""
         return self._value
 
     @property
     def placeholder(self) -> str:
-        """`***` and eight hex digits of a digest, so that equal secrets stay recognisably equal."""
+        """`***` and eight hex digits of a digest, so that equal secrets are recognisable."""
         return "***" + hashlib.sha256(b"guestctl:" + self._value.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
     def __repr__(self) -> str:
@@ -61,14 +60,17 @@ class Secret:
 
 
 CredentialKind: TypeAlias = Literal["guest", "history", "oauth", "sign-in"]
-"""guest: the session's token · history: a short-lived JWT for REST · oauth: the profile's client
-credentials grant, shared by its sessions · sign-in: the JWT of a signed-in guest."""
+"""guest: the session's token · history: a short-lived JWT for REST · oauth: the client credentials grant of
+the profile, shared by its sessions · sign-in: the JWT of a signed-in guest."""
 
 
 @immutable
 class Credential:
-    """A secret that authorises, and when it expires (epoch seconds, service time; None: not known).
-    `life`: how many seconds it was good for when it was granted."""
+    """A token with its kind and expiry.
+
+    `expires_at` is in epoch seconds of the service's clock, None if unknown. `refresh` is the token that renews
+    it. `life` is its lifetime in seconds when it was granted.
+    """
 
     kind: CredentialKind
     secret: Secret
@@ -77,8 +79,11 @@ class Credential:
     life: float | None = field(default=None, compare=False)
 
     def fresh_at(self, now: float, margin: float) -> bool:
-        """Whether it is still good `margin` seconds after `now`; never asks for more than half its life,
-        or a short-lived one would be renewed as soon as it was granted."""
+        """Whether it is still valid `margin` seconds after `now`.
+
+        The margin is at most half its lifetime. Otherwise a short-lived credential would be renewed as soon as
+        it was granted.
+        """
         if self.life is not None:
             margin = min(margin, self.life / 2)
         return self.expires_at is None or now < self.expires_at - margin
@@ -86,7 +91,7 @@ class Credential:
 
 @immutable
 class Limits:
-    """What one session accepts, as the service stated it; None where it did not."""
+    """The limits of a session as the service reported them; None where it reported none."""
 
     attribute_bytes: int | None = None
     text_length: int | None = None
@@ -97,7 +102,7 @@ class Limits:
 
 @immutable
 class Retry:
-    """Reconnect policy: full jitter, uniform(0, min(cap, base·2^n)). Seconds; attempts None: the API's default."""
+    """Reconnect policy: full jitter, uniform(0, min(cap, base·2^n)) seconds. `attempts` None: the API's default."""
 
     attempts: int | None = None
     base: float = 1.0
@@ -106,11 +111,11 @@ class Retry:
 
 @immutable
 class Profile:
-    """Where and how to talk: every value resolved, secrets wrapped. Built by `profiles`, read by dialects.
+    """The service's addresses and the guest's settings, with every value resolved and secrets wrapped.
 
-    `base_url`, `socket_url`, `config_url` are overrides; a dialect derives what is None from
-    `region`, `environment`, `org` or `aws_region`. `cleartext` lets go without TLS to other machines
-    too. `sandbox` marks the built-in profile.
+    `base_url`, `socket_url` and `config_url` are overrides. Where they are None, a dialect derives the address
+    from `region`, `environment`, `org` or `aws_region`. `cleartext` allows connections without TLS to other
+    machines. `sandbox` marks the built-in profile.
     """
 
     name: str
@@ -145,7 +150,7 @@ class Profile:
 
 @immutable
 class Deployment:
-    """What a deployment's configuration says of messaging (web-messaging.md §3.2)."""
+    """The messaging settings of a deployment (web-messaging.md §3.2)."""
 
     active: bool = True
     messenger: bool = True
@@ -156,23 +161,23 @@ class Deployment:
     disconnect: str | None = None
     attachments: bool | None = None
     sign_in: bool = False
-    #: A guest session may step up to a signed-in one; without, a deployment with sign-in takes no guests.
+    #: Whether a guest may sign in later. If not, a deployment with sign-in accepts signed-in guests only.
     session_upgrade: bool = False
     raw: Json = None
 
 
 SessionState: TypeAlias = Literal["draft", "active", "read_only", "ended", "expired", "cleared", "evicted"]
 OVER: frozenset[str] = frozenset({"ended", "expired", "cleared"})
-"""States from which no message can be sent any more. An evicted session can be resumed."""
+"""States in which no message can be sent any more. An evicted session can be resumed."""
 
 
 @immutable
 class Session:
-    """One guest session. A `draft` has been prepared but not yet confirmed by the service.
+    """A guest session. A `draft` has been prepared, but the service has not confirmed it.
 
-    `ids` are the service's public ids by short name (conversation, guest, session); `notes` is the
-    dialect's own memory, JSON values, no secrets. `created_at`, `expires_at`: epoch seconds. `new_session`
-    until it is taken up again: attached once more, resumed, or written to.
+    `ids` are the service's public ids by short name (conversation, guest, session). `notes` are JSON values that
+    the dialect stores, without secrets. `created_at` and `expires_at` are in epoch seconds. `new_session` is True
+    until a command attaches the session again, resumes it or sends to it.
     """
 
     api: str
@@ -186,14 +191,14 @@ class Session:
     credentials: Mapping[str, Credential] = field(default_factory=dict)
     limits: Limits = Limits()
     notes: Mapping[str, Json] = field(default_factory=dict)
-    #: The token a socket was last opened with, as its placeholder, where a closed socket spoils that.
+    #: Placeholder of the token of the last socket, on APIs where closing a socket invalidates its token.
     used_token: str | None = None
-    #: The last message that offered something which history leaves out, as it came: it may yet be answered.
+    #: The last message with options that history omits, as received: the guest may still answer it.
     offer: Json = None
-    #: What it was opened with, as `NewSession` has it but for the name: the one that takes its place is, too.
+    #: The fields of `NewSession` without the name. A session that replaces this one is opened with them too.
     opening: Json = None
-    #: Of a session begun on the connection of another (`--new` on an API that restarts): when the first of
-    #: them was created. At the service they are one: its sockets, its turns and its limits.
+    #: For a session that continues on another's connection (`--new` on an API that restarts): when the first of
+    #: them was created. The service treats them as one, with shared sockets and limits.
     root: float | None = None
 
     @property
@@ -204,11 +209,11 @@ class Session:
         return self.credentials.get(kind)
 
     def token(self, kind: CredentialKind = "guest") -> str:
-        """The secret itself, for building a frame. Raises KeyError when the session holds none."""
+        """Return the token itself, for a frame. Raises KeyError if the session has none."""
         return self.credentials[kind].secret.reveal()
 
     def having(self, credential: Credential) -> Session:
-        """This session with one credential added or replaced."""
+        """Return this session with one credential added or replaced."""
         return replace(self, credentials={**self.credentials, credential.kind: credential})
 
     def without(self, kind: CredentialKind) -> Session:
@@ -217,7 +222,7 @@ class Session:
 
 @immutable
 class Sender:
-    """Who said it; None where the API does not say."""
+    """The sender of a message; None where the API does not name it."""
 
     role: Role | None = None
     name: str | None = None
@@ -225,7 +230,7 @@ class Sender:
 
 @immutable
 class Option:
-    """Something the guest can pick: a quick reply, a card action, a date, a list item.
+    """An option that the guest can pick: a quick reply, a card action, a date or a list item.
 
     `kind` names the wire form of the answer: QuickReply, Button, DatePicker, ListPicker, Link.
     """
@@ -251,7 +256,7 @@ class Attachment:
 
 @immutable
 class Message:
-    """One message. `id` is the service's; `key` the guest's own id of it; `sequence` where the API numbers them."""
+    """A message. `id` is the service id, `key` the client key, `sequence` its number on APIs that number messages."""
 
     id: str
     direction: Direction
@@ -269,7 +274,7 @@ class Message:
 
 @immutable
 class FormField:
-    """One field of a form in a message. `items`: what a list, wheel or date offers, as title and payload."""
+    """One field of a form in a message. `items` are the choices of a list, wheel or date: title and payload."""
 
     id: str
     title: str
@@ -281,9 +286,9 @@ class FormField:
 
 @immutable
 class Outgoing:
-    """A message the guest wants to send. `key` is the client's own id of it (a UUID).
+    """A message to send. `key` is the client key (a UUID).
 
-    `picks` answer options of an earlier message; `form` holds field id -> (text, payload).
+    `picks` are picked options of an earlier message. `form` maps a field id to (text, payload).
     """
 
     key: str
@@ -297,7 +302,7 @@ class Outgoing:
 
 @immutable
 class NewSession:
-    """What `session create` was asked for (contract.md §2). Absent: None or empty."""
+    """The options of `session create` (contract.md §2). An absent option is None or empty."""
 
     name: str = "default"
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -310,7 +315,7 @@ class NewSession:
 
 @immutable
 class SignIn:
-    """What an identity provider gave the guest: an authorization code (with PKCE, or without), or an
+    """The result of signing in at an identity provider: an authorization code (with or without PKCE), or an
     id token of the implicit flow."""
 
     code: Secret | None = None
@@ -322,7 +327,7 @@ class SignIn:
 
 @immutable
 class Typing:
-    """Somebody is typing. `duration` in milliseconds, None where not said."""
+    """A participant is typing. `duration` is in milliseconds, None where the service sends none."""
 
     sender: Sender
     duration: int | None = None
@@ -331,7 +336,7 @@ class Typing:
 
 @immutable
 class Presence:
-    """Join, Disconnect, SignIn … as the platform spells it."""
+    """Join, Disconnect, SignIn … as the service spells it."""
 
     presence: str
     direction: Direction
@@ -359,7 +364,7 @@ SessionChange: TypeAlias = Literal[
 
 @immutable
 class SessionEvent:
-    """Something happened to the session as a whole. `reason` is the service's own word, if any."""
+    """A change of the session as a whole. `reason` is the service's own text, if any."""
 
     change: SessionChange
     reason: str | None = None
@@ -370,8 +375,11 @@ ConnectionState: TypeAlias = Literal["connecting", "live", "lost", "retrying", "
 
 @immutable
 class Connection:
-    """The state of our own connection. `delay` in seconds before the next attempt; `failure` is what it
-    was lost to, for whoever stops listening meanwhile."""
+    """The state of guestctl's own connection.
+
+    `delay` is in seconds before the next attempt. `failure` is the cause of a lost connection, for a caller that
+    stops listening before the reconnect.
+    """
 
     state: ConnectionState
     detail: str | None = None
@@ -384,7 +392,7 @@ class Connection:
 
 @immutable
 class Gap:
-    """Contiguity between two message ids could not be proved."""
+    """Messages may be missing between two message ids."""
 
     after: str | None
     before: str | None
@@ -393,19 +401,19 @@ class Gap:
 
 @immutable
 class Unknown:
-    """A frame or event guestctl does not know. `label` is its class or type as sent."""
+    """A frame or event that guestctl does not know. `label` is its class or type as received."""
 
     label: str
     raw: Json = None
 
 
 Event: TypeAlias = Message | Typing | Presence | SessionEvent | Connection | Gap | Unknown
-"""What a listener sees."""
+"""Anything that a listener receives."""
 
 
 @immutable
 class Position:
-    """A place in a conversation: everything after this message is wanted."""
+    """A position in a conversation: the caller wants everything after this message."""
 
     id: str
     sequence: int | None = None

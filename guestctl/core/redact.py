@@ -1,11 +1,11 @@
-"""What must never be shown, and what stands in its place.
+"""Replaces secrets in text and JSON with placeholders.
 
-Knows: the names under which secrets travel, what a signed address and a JWT look like, and the
-literal secrets it was told. Must not know: where the result goes. Used by traces, `raw` records
-and error bodies; our own values are wrapped in `model.Secret` and need none of this.
+Knows: the names of members that contain secrets, the form of a signed address and of a JWT, and the literal
+secrets that callers add. Must not know: where the result goes. Traces, `raw` records and error bodies use it.
+guestctl's own values are wrapped in `model.Secret` and do not need it.
 
-The placeholder is `***` and a digest, the same for the same secret, so that a reader can still
-see that two frames carried one token.
+The placeholder is `***` and a digest, the same for equal secrets, so that a reader can still see that two
+frames carried the same token.
 """
 
 from __future__ import annotations
@@ -19,38 +19,41 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 from guestctl.core.model import Secret
 from guestctl.core.values import Json
 
-#: A member whose name, folded to letters only, ends like this holds a secret.
+#: A member whose name ends like this, ignoring all but letters, contains a secret.
 _SECRET_ENDINGS = ("token", "jwt", "secret", "password", "authorization", "cookie", "codeverifier", "adminkey")
-#: A query parameter whose name holds one of these signs or opens the address.
+#: A query parameter with one of these in its name makes the address a secret.
 _SIGNING = ("signature", "token", "credential", "jwt", "secret", "keyid", "password")
 _URL = re.compile(r"\b(?:https?|wss?)://[^\s\"'<>\\]+\?[^\s\"'<>\\]+")
 _JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+([^\s\"',]+)", re.IGNORECASE)
-#: JSON that was cut off, or stands inside other text, is no JSON to parse: its secret members are found by their
-#: names, in whatever depth of escaping, up to the closing quote or the end.
+#: Truncated JSON, or JSON inside other text, cannot be parsed. Its secret members are found by name, at any depth
+#: of escaping, up to the closing quote or the end.
 _MEMBER = re.compile(
     r"""(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
     r"""admin[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)""",
     re.IGNORECASE | re.DOTALL,
 )
-#: The same in a form or a query, also of an address too damaged to be taken for one.
+#: The same for a form or a query, also in a damaged address that `_URL` does not match.
 _PAIR = re.compile(
     r"""(?:token|jwt|secret|password|signature|credential|keyid|code_verifier)=(?P<value>[^&\s"'<>\\]+)""",
     re.IGNORECASE,
 )
-#: A shorter literal would be found inside innocent words.
+#: Minimum length of a literal secret: a shorter one would match parts of ordinary words.
 _SHORTEST = 6
 
 
 class Redactor:
-    """Replaces secrets in text and JSON values. It learns literal ones from `add`, and from every
-    member whose name says what it is, so that the same value is masked wherever it turns up later."""
+    """Replaces secrets in text and JSON values.
+
+    It learns literal secrets from `add` and from every member with a secret name, and then masks the same value
+    wherever it occurs.
+    """
 
     def __init__(self) -> None:
         self._literals: dict[str, str] = {}
 
     def add(self, secret: Secret | str | None) -> None:
-        """Never show this value, wherever it turns up."""
+        """Mask this value wherever it occurs."""
         value = secret.reveal() if isinstance(secret, Secret) else secret
         if value and len(value) >= _SHORTEST:
             self._literals[value] = _mask(value)
@@ -58,13 +61,13 @@ class Redactor:
                 self._literals.setdefault(written, _mask(value))
 
     def add_pair(self, name: str | None, secret: Secret | None) -> None:
-        """Nor this one, nor what HTTP's Basic scheme makes of the two (RFC 7617)."""
+        """Mask this secret, and its HTTP Basic form with the name (RFC 7617)."""
         self.add(secret)
         if secret:
             self.add(base64.b64encode(f"{name or ''}:{secret.reveal()}".encode()).decode("ascii"))
 
     def add_proxies(self, environ: Mapping[str, str]) -> None:
-        """Nor the passwords that stand in the addresses of proxies."""
+        """Mask the passwords in the addresses of proxies."""
         for name, address in environ.items():
             if name.lower() in {"http_proxy", "https_proxy", "all_proxy"} and "@" in address:
                 user, _, password = address.rpartition("@")[0].rpartition("//")[2].partition(":")
@@ -72,7 +75,7 @@ class Redactor:
                 self.add_pair(unquote(user), Secret(unquote(password)))
 
     def text(self, text: str) -> str:
-        """Free text or JSON text without its secrets."""
+        """Return free text or JSON text without its secrets."""
         if text.startswith(("{", "[")):
             try:
                 value = json.loads(text)
@@ -83,7 +86,7 @@ class Redactor:
         return self._plain(text)
 
     def value(self, value: Json) -> Json:
-        """A JSON-like value (bytes are read as UTF-8) without its secrets; the original is not touched."""
+        """Return a copy of a JSON value without its secrets. Bytes are read as UTF-8."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Secret):
@@ -148,7 +151,7 @@ def _names_secret(key: str) -> bool:
 
 
 def _unsigned(url: str) -> str:
-    """The address with its whole query masked when anything in it signs or opens it."""
+    """Return an address with its whole query masked if a parameter makes it a secret."""
     parts = urlsplit(url)
     names = [
         name.lower().replace("-", "").replace("_", "") for name, _ in parse_qsl(parts.query, keep_blank_values=True)

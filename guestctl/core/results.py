@@ -1,6 +1,6 @@
-"""What the verbs of `Client` return besides messages and sessions.
+"""The results of `Client` methods other than messages and sessions.
 
-Knows: the model. Must not know: how any of it came about.
+Knows: the model. Must not know: how a result is produced.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from guestctl.core.values import Json, immutable
 
 @immutable
 class Sent:
-    """What became of a send. `message` is the service's copy, None when there is none; `earlier`: those
-    accepted before it, when several files made several messages."""
+    """The outcome of a send.
+
+    `key` is the client key. `message` is the service's copy, None if there is none. When several files made
+    several messages, `earlier` has the ones accepted before it.
+    """
 
     key: str
     delivery: Delivery
@@ -26,7 +29,7 @@ class Sent:
 
 @immutable
 class Resumed:
-    """A re-attached session and what was said since the last line seen."""
+    """A resumed session, and the messages since the last one shown."""
 
     session: Session
     missed: tuple[Message, ...]
@@ -34,7 +37,7 @@ class Resumed:
 
 @immutable
 class Activity:
-    """One line of a session's activity log; `at` in epoch seconds."""
+    """One line of a session's activity log. `at` is in epoch seconds."""
 
     at: float
     event: str

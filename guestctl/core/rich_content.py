@@ -1,8 +1,8 @@
-"""What a message holds besides its text, as values: the content items of web-messaging.md §6.4, read once.
+"""Reads the content items of a message other than its text, as values (web-messaging.md §6.4).
 
-Knows: how each kind of item is written. Must not know: who tells it to whom, what can be picked and
-how that is answered (the dialect's). Reading is tolerant: what is not as it should be counts as
-absent, an item of a kind unknown here is `Other`. Every string is remote, and as it came.
+Knows: the JSON form of each kind of item. Must not know: who sent it, which options can be picked and how an
+answer is sent (the dialects know). Reading is tolerant: a malformed member counts as absent, and an item of an
+unknown kind is `Other`. Every string is remote text, unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from guestctl.core.values import immutable
 
 @immutable
 class QuickReplies:
-    """`title` is None for a reply that stands by itself."""
+    """Quick replies. `title` is None for a single reply outside a group."""
 
     title: str | None
     count: int
@@ -23,7 +23,7 @@ class QuickReplies:
 
 @immutable
 class Card:
-    """`media`: kind and address of each. `links`: text and address. `count`: of all its actions."""
+    """A card. `media` are (kind, address), `links` are (text, address). `count` is the number of all actions."""
 
     title: str
     description: str
@@ -34,7 +34,7 @@ class Card:
 
 @immutable
 class DatePicker:
-    """`slots`: time and duration of each; without any, every date from `earliest` to `latest`."""
+    """A date picker. `slots` are (time, duration); without slots, any date from `earliest` to `latest`."""
 
     title: str
     subtitle: str
@@ -65,7 +65,7 @@ class ListPicker:
 
 @immutable
 class Field:
-    """`kind` as it is written: `input`, `wheelPicker`, or one that has its `picker`."""
+    """A form field. `kind` is the name on the wire: `input`, `wheelPicker`, or a kind that has a `picker`."""
 
     kind: str
     id: str
@@ -86,7 +86,7 @@ class FormPage:
 
 @immutable
 class Form:
-    """`answers`: id and text of each, when this is a form filled in; else None."""
+    """A form. `answers` are (id, text) if the form was filled in, else None."""
 
     title: str
     subtitle: str
@@ -97,7 +97,7 @@ class Form:
 
 @immutable
 class Picked:
-    """What the guest answered."""
+    """The option that the guest picked."""
 
     text: str
 
@@ -124,7 +124,7 @@ Item: TypeAlias = QuickReplies | Card | DatePicker | ListPicker | Form | Picked 
 
 
 def read(content: Any) -> Iterator[Item]:
-    """Every item in its order, a carousel card by card. Files are not among them: the message has them."""
+    """Yield every item in order, a carousel card by card. Files are omitted: the message lists them."""
     for item in _objects(content):
         known = [(key, inner) for key, inner in item.items() if key in _READERS and isinstance(inner, Mapping)]
         for key, inner in known:
@@ -136,40 +136,40 @@ def read(content: Any) -> Iterator[Item]:
 
 def _card(card: Mapping[str, Any]) -> Card:
     actions = [*_objects(card.get("actions")), *_objects([card.get("defaultAction")])]
-    media = [(kind, _said(card, kind)) for kind in ("image", "video") if _said(card, kind)]
-    links = [(_said(action, "text"), url) for action in actions if (url := _given(action, "url")) is not None]
-    return Card(_said(card, "title"), _said(card, "description"), tuple(media), tuple(links), len(actions))
+    media = [(kind, _text(card, kind)) for kind in ("image", "video") if _text(card, kind)]
+    links = [(_text(action, "text"), url) for action in actions if (url := _text_or_none(action, "url")) is not None]
+    return Card(_text(card, "title"), _text(card, "description"), tuple(media), tuple(links), len(actions))
 
 
 def _date_picker(picker: Mapping[str, Any]) -> DatePicker:
-    bounds = _said(picker, "dateMinimum"), _said(picker, "dateMaximum")
-    slots = [(_said(slot, "dateTime"), slot.get("duration")) for slot in _objects(picker.get("availableTimes"))]
-    return DatePicker(_said(picker, "title"), _said(picker, "subtitle"), *bounds, tuple(slots))
+    bounds = _text(picker, "dateMinimum"), _text(picker, "dateMaximum")
+    slots = [(_text(slot, "dateTime"), slot.get("duration")) for slot in _objects(picker.get("availableTimes"))]
+    return DatePicker(_text(picker, "title"), _text(picker, "subtitle"), *bounds, tuple(slots))
 
 
 def _list_picker(picker: Mapping[str, Any]) -> ListPicker:
     heading = _object(picker, "receivedMessage")
     sections = [
-        Section(_said(section, "title"), section.get("multipleSelection") is True, _entries(section, "subtitle"))
+        Section(_text(section, "title"), section.get("multipleSelection") is True, _entries(section, "subtitle"))
         for section in _objects(picker.get("sections"))
     ]
-    return ListPicker(_said(heading, "title"), _said(heading, "subtitle"), tuple(sections))
+    return ListPicker(_text(heading, "title"), _text(heading, "subtitle"), tuple(sections))
 
 
 def _entries(holder: Mapping[str, Any], more: str) -> tuple[Entry, ...]:
-    return tuple(Entry(_said(entry, "title"), _said(entry, more)) for entry in _objects(holder.get("items")))
+    return tuple(Entry(_text(entry, "title"), _text(entry, more)) for entry in _objects(holder.get("items")))
 
 
 def _form(form: Mapping[str, Any]) -> Form:
     heading = _object(form, "introduction")
     answers = [
-        (_said(answer, "id"), _said(_object(_object(answer, "component"), "buttonResponse"), "text"))
+        (_text(answer, "id"), _text(_object(_object(answer, "component"), "buttonResponse"), "text"))
         for answer in _objects(form.get("response"))
     ]
     return Form(
-        _said(heading, "title"),
-        _said(heading, "subtitle"),
-        _said(heading, "buttonText"),
+        _text(heading, "title"),
+        _text(heading, "subtitle"),
+        _text(heading, "buttonText"),
         tuple(_page(page) for page in _objects(form.get("formPages"))),
         tuple(answers) if "response" in form else None,
     )
@@ -182,7 +182,7 @@ def _page(page: Mapping[str, Any]) -> FormPage:
         for kind, field in sorted(component.items())
         if isinstance(field, Mapping)
     ]
-    return FormPage(_said(page, "title"), _said(page, "subtitle"), tuple(fields))
+    return FormPage(_text(page, "title"), _text(page, "subtitle"), tuple(fields))
 
 
 def _field(kind: str, field: Mapping[str, Any]) -> Field:
@@ -190,9 +190,9 @@ def _field(kind: str, field: Mapping[str, Any]) -> Field:
         kind,
         str(field.get("id", "")),
         field.get("isRequired") is True,
-        _said(field, "title"),
-        _said(field, "subtitle"),
-        _said(field, "placeholderText"),
+        _text(field, "title"),
+        _text(field, "subtitle"),
+        _text(field, "placeholderText"),
         _PICKERS[kind](field) if kind in _PICKERS else None,
         _entries(field, "value"),
     )
@@ -201,7 +201,7 @@ def _field(kind: str, field: Mapping[str, Any]) -> Field:
 def _place(place: Mapping[str, Any]) -> Location:
     found = (place.get("latitude"), place.get("longitude"))
     numbers = tuple(n for n in found if isinstance(n, (int, float)) and not isinstance(n, bool))
-    return Location(_said(place, "text"), _said(place, "address"), _given(place, "url"), numbers)
+    return Location(_text(place, "text"), _text(place, "address"), _text_or_none(place, "url"), numbers)
 
 
 _PICKERS: Mapping[str, Callable[[Mapping[str, Any]], DatePicker | ListPicker]] = {
@@ -211,8 +211,8 @@ _PICKERS: Mapping[str, Callable[[Mapping[str, Any]], DatePicker | ListPicker]] =
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Item]]] = {
     "attachment": lambda _: (),
     "quickReply": lambda _: (QuickReplies(None, 1),),
-    "quickReplyV2": lambda group: (QuickReplies(_said(group, "title"), len(list(_objects(group.get("actions"))))),),
-    "buttonResponse": lambda answer: (Picked(_said(answer, "text") or _said(answer, "payload")),),
+    "quickReplyV2": lambda group: (QuickReplies(_text(group, "title"), len(list(_objects(group.get("actions"))))),),
+    "buttonResponse": lambda answer: (Picked(_text(answer, "text") or _text(answer, "payload")),),
     "card": lambda card: (_card(card),),
     "generic": lambda card: (_card(card),),
     "carousel": lambda carousel: map(_card, _objects(carousel.get("cards"))),
@@ -220,17 +220,17 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Item]]] = {
     "listPicker": lambda picker: (_list_picker(picker),),
     "form": lambda form: (_form(form),),
     "location": lambda place: (_place(place),),
-    "text": lambda text: (Text(_said(text, "body")),),
+    "text": lambda text: (Text(_text(text, "body")),),
 }
 
 
-def _given(source: Mapping[str, Any], key: str) -> str | None:
+def _text_or_none(source: Mapping[str, Any], key: str) -> str | None:
     value = source.get(key)
     return value if isinstance(value, str) else None
 
 
-def _said(source: Mapping[str, Any], key: str) -> str:
-    return _given(source, key) or ""
+def _text(source: Mapping[str, Any], key: str) -> str:
+    return _text_or_none(source, key) or ""
 
 
 def _object(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:

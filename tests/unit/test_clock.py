@@ -1,4 +1,4 @@
-"""Deadlines, and times as they are written."""
+"""Deadlines, and reading and writing RFC 3339."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from guestctl.core.clock import Deadline, SystemClock, epoch_of, rfc3339
 from tests.fakes import FakeClock
 
 
-def test_one_deadline_for_many_steps(clock: FakeClock) -> None:
+def test_a_deadline_is_shared_by_many_steps(clock: FakeClock) -> None:
     deadline = Deadline.after(clock, 10.0)
     clock.sleep(4.0)
     assert deadline.remaining() == pytest.approx(6.0)
     assert deadline.bound(2.0) == 2.0
     assert deadline.bound(20.0) == pytest.approx(6.0)
     clock.jump(-86_400)
-    assert deadline.remaining() == pytest.approx(6.0), "the wall clock has no say"
+    assert deadline.remaining() == pytest.approx(6.0), "the wall clock does not count"
     clock.advance(100.0)
     assert deadline.remaining() == 0.0
     assert deadline.expired
     assert deadline.bound(2.0) == 0.0
 
 
-def test_no_deadline(clock: FakeClock) -> None:
+def test_a_deadline_without_a_limit_never_expires(clock: FakeClock) -> None:
     deadline = Deadline.after(clock, None)
     clock.advance(1e9)
     assert deadline.remaining() is None
@@ -55,7 +55,7 @@ def test_sooner_never_extends(clock: FakeClock) -> None:
         ("2026-03-04", 1772582400.0),
     ],
 )
-def test_read(text: str, epoch: float) -> None:
+def test_epoch_of_reads_rfc3339(text: str, epoch: float) -> None:
     if text.endswith("+0000") and sys.version_info < (3, 11):
         pytest.skip("a zone without a colon is read from 3.11 on")
     assert epoch_of(text) == pytest.approx(epoch, abs=1e-6)
@@ -65,13 +65,13 @@ def test_read(text: str, epoch: float) -> None:
     "text",
     ["", "yesterday", "2026-13-01T00:00:00Z", "2026-03-04T09:15:60Z", "9d1f0c", "Z", "."],
 )
-def test_not_a_time(text: str) -> None:
+def test_epoch_of_refuses_other_texts(text: str) -> None:
     with pytest.raises(ValueError):
         epoch_of(text)
 
 
 @given(some.text(max_size=40))
-def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
+def test_any_text_is_a_finite_time_or_a_value_error(text: str) -> None:
     try:
         assert math.isfinite(epoch_of(text))
     except ValueError:
@@ -79,14 +79,14 @@ def test_any_text_is_a_time_or_a_value_error(text: str) -> None:
 
 
 @given(some.integers(0, 4_000_000_000_000))
-def test_written_and_read_again(millis: int) -> None:
+def test_rfc3339_round_trip(millis: int) -> None:
     text = rfc3339(millis / 1000)
     assert len(text) == 24
     assert round(epoch_of(text) * 1000) == millis
 
 
 @given(some.integers(0, 4_000_000_000_000), some.integers(0, 4_000_000_000_000))
-def test_they_sort_as_text(one: int, other: int) -> None:
+def test_rfc3339_texts_sort_like_their_times(one: int, other: int) -> None:
     assert (rfc3339(one / 1000) < rfc3339(other / 1000)) == (one < other)
 
 
@@ -94,7 +94,7 @@ def test_rounding_carries_into_the_next_second() -> None:
     assert rfc3339(1772615727.9996) == "2026-03-04T09:15:28.000Z"
 
 
-def test_the_machines_clock_runs() -> None:
+def test_the_system_clock_runs() -> None:
     clock = SystemClock()
     before = clock.monotonic()
     clock.sleep(0.0)
