@@ -46,7 +46,7 @@ class _Run:
             with self.signals.handled():
                 try:
                     code = self._go() or Exit.DONE
-                    self.out.release()
+                    self.out.print_held()
                     return code
                 except Exception:
                     if self.invocation is not None:

@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM: a command that is told to stop does stop, whatever it is in the middle of.
+"""SIGINT and SIGTERM stop a command at any point.
 
-Knows: what becomes of an exception that a signal handler raises. Must not know: what any command does.
+Knows: what can happen to an exception that a signal handler raises. Must not know: what a command does.
 
-It is raised wherever the main thread happens to be, so that everything unwinds. Python loses it in some
-places (a callback of the import system, of garbage collection): there the signal is given once more. It can
-leave a lock locked that unwinding then waits for: what is not over after `GRACE` is ended as if killed,
-which state is made to survive.
+The exception is raised wherever the main thread is, so that everything unwinds. Python loses it in some places, such as
+a callback of the import system or of garbage collection; the signal is then sent again. The exception can also leave a
+lock locked that unwinding then waits for. A command that has not ended after `GRACE` seconds is ended like a killed
+process, which the stored state survives.
 """
 
 from __future__ import annotations
@@ -26,53 +26,56 @@ from guestctl.core.errors import Exit
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-#: Seconds for goodbyes and reports after the first signal.
+#: Seconds after the first signal for closing connections and writing reports.
 GRACE = 5.0
-#: Seconds until a signal whose exception was lost is given again: by then Python has left that place.
-_AGAIN = 0.01
+#: Seconds until a lost signal is sent again: by then Python has left the place that lost it.
+_RESEND_AFTER = 0.01
 
 
 class Terminated(BaseException):
-    """SIGTERM came; unwinds like Ctrl-C."""
+    """Raised by SIGTERM; unwinds like Ctrl-C."""
 
 
 class Signals:
-    """The signals of one command. `answered` is called at the first Ctrl-C, inside the handler; `read`, whether
-    a person still reads what was shown, which is nothing that hangs."""
+    """The signals of one command.
 
-    def __init__(self, answered: Callable[[], None], read: Callable[[], bool] = lambda: False) -> None:
-        #: What the command ends with; None: no signal came.
+    `on_interrupt` is called at the first Ctrl-C, inside the handler. `paging` returns whether a pager is open: then
+    the command is not stuck, and its end is waited for.
+    """
+
+    def __init__(self, on_interrupt: Callable[[], None], paging: Callable[[], bool] = lambda: False) -> None:
+        #: The exit code of the command after a signal, None without a signal.
         self.exit: Exit | None = None
-        self._answered = answered
-        self._read = read
-        self._over = False
+        self._on_interrupt = on_interrupt
+        self._paging = paging
+        self._ended = False
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Only in the main thread. A SIGINT that whoever started us ignores, or that somebody else handles,
-        stays so."""
+        """Handle signals, in the main thread only. A SIGINT that the parent process ignores, or that another handler
+        has, stays unchanged."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        ours = [signal.SIGTERM]
+        handled = [signal.SIGTERM]
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            ours.append(signal.SIGINT)
-        before = {number: signal.signal(number, self._stop) for number in ours}
+            handled.append(signal.SIGINT)
+        before = {number: signal.signal(number, self._stop) for number in handled}
         unraisable = sys.unraisablehook
 
-        def lost(found: UnraisableHookArgs) -> None:
+        def resend_lost(found: UnraisableHookArgs) -> None:
             if issubclass(found.exc_type, KeyboardInterrupt):
-                _thread.start_new_thread(self._give_again, (signal.SIGINT,))
+                _thread.start_new_thread(self._send_again, (signal.SIGINT,))
             elif found.exc_type is Terminated:
-                _thread.start_new_thread(self._give_again, (signal.SIGTERM,))
+                _thread.start_new_thread(self._send_again, (signal.SIGTERM,))
             else:
                 unraisable(found)
 
-        sys.unraisablehook = lost
+        sys.unraisablehook = resend_lost
         try:
             yield
         finally:
-            self._over = True
+            self._ended = True
             sys.unraisablehook = unraisable
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -80,29 +83,29 @@ class Signals:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         interrupted = number == signal.SIGINT
         if self.exit is None:
-            # Not `threading.Thread`, whose start takes locks that the main thread may hold right now.
+            # Not `threading.Thread`: its start takes locks that the main thread may hold at this moment.
             _thread.start_new_thread(self._end, (number,))
             if interrupted:
-                self._answered()
+                self._on_interrupt()
         self.exit = Exit.INTERRUPTED if interrupted else Exit.TERMINATED
         raise KeyboardInterrupt if interrupted else Terminated
 
-    def _give_again(self, number: int) -> None:
-        time.sleep(_AGAIN)
-        if not self._over:
-            give(number)
+    def _send_again(self, number: int) -> None:
+        time.sleep(_RESEND_AFTER)
+        if not self._ended:
+            send_signal(number)
 
     def _end(self, number: int) -> None:
-        read = True
-        while read and not self._over:
-            read = number == signal.SIGINT and self._read()
+        paging = True
+        while paging and not self._ended:
+            paging = number == signal.SIGINT and self._paging()
             time.sleep(GRACE)
-        if not self._over:
+        if not self._ended:
             os._exit(128 + number)
 
 
-def give(number: int) -> None:
-    """Send this process a signal; reaches a main thread that waits, too."""
+def send_signal(number: int) -> None:
+    """Send a signal to the main thread of this process, even if it is waiting."""
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:
         signal.pthread_kill(main, number)

@@ -1,8 +1,8 @@
 """The only place that writes stdout and stderr.
 
-Knows: the formats (auto, table, json, jsonl, yaml), flushing, closed pipes, how an error is told.
-Must not know: what the records mean, commands, the network. stdout is data, stderr is talk
-(contract.md §4). A record is on its way to the reader before the next one is waited for.
+Knows: the output modes (auto, table, json, jsonl, yaml), flushing, closed pipes, how an error is printed.
+Must not know: the meaning of records, commands, the network. Data goes to stdout, diagnostics to stderr
+(contract.md §4). A record is flushed before guestctl waits for the next one.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from guestctl.output.views import View
 
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
-#: Seconds of work before progress is worth showing.
+#: Seconds of work before a progress bar is drawn.
 _PATIENCE = 1.0
 #: Columns of a progress bar.
 _BAR = 30
 #: Columns of a label (`error:`, `hint:`) and the space after it.
 _LABEL = 7
-#: Bytes of data gathered at most, where lines may be (a pipe takes as many at once).
+#: Bytes that `gathered` collects before it writes them: as many as a pipe takes at once.
 PIECE = 1 << 16
-#: Made once: `json.dumps` would make one for every line of a stream.
+#: Created once, because `json.dumps` creates an encoder for every line of a stream.
 _EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 MODES: tuple[Mode, ...] = ("auto", "table", "json", "jsonl", "yaml")
 
 
 class ClosedPipe(Exception):
-    """Whoever read our stdout has gone; nothing is left to do."""
+    """Raised when the reader of stdout has closed it, so that there is nothing left to do."""
 
 
 class Output:
-    """One command's output. `mode` is what was asked for; `auto` depends on whether stdout is a terminal.
+    """The output of one command. `mode` is the requested mode; `auto` depends on whether stdout is a terminal.
 
-    With `json_errors` a failure is told as one JSON object, and remarks nobody is looking at wait for
-    the next data or the end, so that a command that fails leaves nothing on stderr but that object.
+    With `json_errors` a failure is printed as one JSON object. Notices then wait for the next data or the end,
+    unless stderr is a terminal, so that a failed command writes nothing but that object to stderr.
 
-    Writing to a closed pipe raises ClosedPipe; a full disk, UsageError `output.failed`.
-    Talk that cannot be written is lost silently.
+    Writing to a closed pipe raises ClosedPipe; a full disk raises UsageError `output.failed`.
+    Diagnostics that cannot be written are dropped.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Output:
         self.mode = mode
         self.verbose = verbose
         self.json_errors = json_errors
-        #: Whether agents and bots write Markdown; asked when a text for people may hold some.
+        #: Returns whether agents and bots write Markdown. Called only for a text that may contain it.
         self.markdown: Callable[[], bool] = lambda: False
         self._held: list[str] = []
-        #: A progress bar stands in the line, unfinished.
+        #: A progress bar is on the current line, unfinished.
         self._drawing = False
-        #: Somebody else draws the terminal.
+        #: Another component draws the terminal.
         self._drawn = False
-        #: A pager has it, until whoever reads there leaves.
+        #: A pager has the terminal until its user quits.
         self.paging = False
         self._quiet = quiet
         self._now = now
@@ -91,11 +91,11 @@ class Output:
 
     @property
     def human(self) -> bool:
-        """Whether records are drawn for a person."""
+        """Whether records are printed as tables and chat lines."""
         return self.mode == "table" or (self.mode == "auto" and self.terminal.stdout)
 
     def one(self, record: Record, *, more: Mapping[str, Any] | None = None) -> None:
-        """A single result. `more` is shown to people only."""
+        """Print a single result. `more` has further details for the table."""
         if self.human:
             self._write(self._view.card(record, more))
         elif self.mode == "yaml":
@@ -103,8 +103,8 @@ class Output:
         else:
             self._write(self._json(record))
 
-    def spoken(self, records: Iterable[Record], record: Record) -> None:
-        """A single result that people see as chat lines instead of a card."""
+    def one_as_lines(self, records: Iterable[Record], record: Record) -> None:
+        """Print a single result, as chat lines (`records`) for people and as `record` otherwise."""
         if not self.human:
             self.one(record)
             return
@@ -113,8 +113,8 @@ class Output:
 
     @contextmanager
     def listing(self, *, chat: bool = False) -> Iterator[Callable[[Record], None]]:
-        """A list: an array with `json`, a sequence with `yaml`, one object a line else, or a table
-        for people (chat lines when `chat`). Nothing but a table is held in memory."""
+        """Print a list: an array for `json`, a sequence for `yaml`, a table (or chat lines) for people, and otherwise
+        one object per line. Only a table is collected in memory."""
         if self.human and not chat:
             rows: list[Record] = []
             yield rows.append
@@ -147,41 +147,41 @@ class Output:
             self._write("[]")
 
     def event(self, record: Record) -> int:
-        """One record of a stream: one flushed line. Returns the bytes written."""
+        """Print one record of a stream as one flushed line. Return the number of bytes written."""
         return self._write(self._stream_text(record))
 
     def size(self, record: Record) -> int:
-        """The bytes `event` will write for this record."""
+        """Return the number of bytes that `event` will write for this record."""
         return len(self._data(self._stream_text(record)))
 
     def document(self, value: Mapping[str, Any]) -> None:
-        """A JSON document (a schema): indented for people."""
+        """Print a JSON document such as a schema, indented for people."""
         if self.mode == "yaml":
             self._write(self._yaml(value))
         else:
             self._write(json.dumps(value, indent=2) if self.human else self._json(value))
 
     def grid(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table for people that is no list of records."""
+        """Print a table that is not a list of records."""
         from guestctl.output.views import layout
 
         self._write(layout(headers, [[visible(cell) for cell in row] for row in rows], self.terminal))
 
     def text(self, text: str) -> None:
-        """Data that is text. Exact in a pipe; made visible on a terminal."""
+        """Print a text: unchanged in a pipe, with control characters made visible on a terminal."""
         self._write(visible(text, lines=True) if self.terminal.stdout else text)
 
     def labelled(self, label: str, text: str, style: str | None = None) -> None:
-        """Data for people: a label of ours, and text whose further lines stand under its first."""
+        """Print a label and a text, whose further lines are indented under the first."""
         self._write(self._view.labelled(label, text, style))
 
     def verbatim(self, text: str) -> None:
-        """Our own text (help, scripts, a document already escaped), as it is."""
+        """Print a trusted text (help, scripts, a document that is already escaped) unchanged."""
         self._write(text, end="")
 
     @contextmanager
     def paged(self) -> Iterator[None]:
-        """Through GUESTCTL_PAGER when it is set and a person is looking; a closed pager ends it quietly."""
+        """Send output through GUESTCTL_PAGER if it is set and the output is a terminal. A closed pager is no error."""
         command = self._environ.get("GUESTCTL_PAGER", "")
         if not (command and self.terminal.stdin and self.terminal.stdout):
             yield
@@ -190,24 +190,26 @@ class Output:
         import subprocess
 
         try:
-            words = shlex.split(command)
+            arguments = shlex.split(command)
             process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, env={"LESS": "-R", **self._environ, "LESSSECURE": "1"}
+                arguments, stdin=subprocess.PIPE, env={"LESS": "-R", **self._environ, "LESSSECURE": "1"}
             )
         except (OSError, ValueError, IndexError) as error:
-            raise UsageError(f"GUESTCTL_PAGER={command}: {error}") from error
+            raise UsageError(
+                f"GUESTCTL_PAGER={command}: {error}", hint="set GUESTCTL_PAGER to a pager command, or unset it"
+            ) from error
         self._pager, self.paging = process.stdin, True
         try:
             yield
         finally:
             self._pager = None
             try:
-                _read_out(process)
+                _wait_for_pager(process)
             finally:
                 self.paging = False
 
-    def abandoned(self) -> bool:
-        """Whether whoever read our stdout has gone, so that a silent stream can end too."""
+    def reader_is_gone(self) -> bool:
+        """Return whether the reader of stdout has closed it, so that a stream without new records ends too."""
         if self._stdout is None or not hasattr(select, "poll"):
             return False
         try:
@@ -219,7 +221,7 @@ class Output:
 
     @contextmanager
     def through(self, screen: IO[Any]) -> Iterator[None]:
-        """Everything, talk too, goes to `screen`: a stream that somebody else draws on the terminal."""
+        """Write everything to `screen`, diagnostics too, while another component draws the terminal."""
         before, self._stdout, self._stderr = (self._stdout, self._stderr), screen, screen
         self._drawn = True
         try:
@@ -228,54 +230,56 @@ class Output:
             self._drawn = False
             self._stdout, self._stderr = before
 
-    # --- talk ---
+    # --- diagnostics ---
 
     def say(self, text: str) -> None:
-        """A remark for people, dropped by --quiet."""
+        """Print a notice on stderr. --quiet drops it."""
         if self._quiet:
             return
         if self.json_errors and not (self.terminal.stderr or self.verbose):
             self._held.append(visible(text))
         else:
-            self._talk(visible(text))
+            self._print_diagnostic(visible(text))
 
     def answer(self, text: str) -> None:
-        """What a person at a prompt asked for; --quiet does not drop it."""
-        self._talk(visible(text))
+        """Print the answer to a command typed at a prompt. --quiet does not drop it."""
+        self._print_diagnostic(visible(text))
 
-    def release(self) -> None:
-        """Let go of the remarks that waited: the command went well so far."""
+    def print_held(self) -> None:
+        """Print the notices that were held back, because the command has not failed so far."""
         held, self._held = self._held, []
         for line in held:
-            self._talk(line)
+            self._print_diagnostic(line)
 
     def detail(self, text: str, level: int = 1) -> None:
-        """A remark for --verbose (or -vv)."""
+        """Print a notice only with --verbose (`level` 2: with -vv)."""
         if self.verbose >= level:
-            self._talk(visible(text))
+            self._print_diagnostic(visible(text))
 
     def interrupted(self) -> None:
-        """A sign to whoever is at the terminal that Ctrl-C was seen. Runs inside a signal handler: it only writes."""
+        """Confirm Ctrl-C on the terminal. Runs inside a signal handler, so it only writes."""
         if self.terminal.stderr and not (self._quiet or self._drawn or self.paging):
-            self._talk("\rstopping")  # over the ^C that the terminal shows
+            self._print_diagnostic("\rstopping")  # over the ^C that the terminal shows
 
-    def progress(self, doing: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
-        """A callback (done, total) that draws a bar on a terminal's stderr, and only once the work has
-        lasted. Work that begins again (another file, another try) is waited for again."""
+    def progress(self, label: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
+        """Return a callback (done, total) that draws a progress bar on stderr, None if stderr is not a terminal.
+
+        The bar appears when the work takes longer than a second. Each file and each retry starts that time again.
+        """
         if self._quiet or not self.terminal.stderr:
             return None
-        begun, before = monotonic(), 0
+        started, before = monotonic(), 0
 
         def draw(done: int, total: int) -> None:
-            nonlocal begun, before
+            nonlocal started, before
             if done < before:
-                begun = monotonic()
+                started = monotonic()
             before = done
-            if not total or (monotonic() - begun < _PATIENCE and not self._drawing):
+            if not total or (monotonic() - started < _PATIENCE and not self._drawing):
                 return
             filled = _BAR * min(done, total) // total
             bar = "#" * filled + "-" * (_BAR - filled)
-            self._emit(self._stderr, f"\r{doing} [{bar}] {100 * min(done, total) // total:3} %")
+            self._emit(self._stderr, f"\r{label} [{bar}] {100 * min(done, total) // total:3} %")
             self._drawing = True
             if done >= total:
                 self._emit(self._stderr, "\n")
@@ -283,13 +287,13 @@ class Output:
 
         return draw
 
-    def remark(self, record: Record) -> None:
-        """An event as talk: only for someone looking, or with --verbose."""
+    def event_notice(self, record: Record) -> None:
+        """Print an event on stderr, if stderr is a terminal or with --verbose."""
         if not self._quiet and (self.terminal.stderr or self.verbose):
-            self._talk(self._talk_view.line(record))
+            self._print_diagnostic(self._stderr_view.line(record))
 
     def ask(self, question: str, stdin: IO[str]) -> bool:
-        """A yes-or-no question; anything but yes is no."""
+        """Ask a yes-or-no question and return whether the answer was yes."""
         self._emit(self._stderr, f"{visible(question)} [y/N] ")
         return stdin.readline().strip().lower() in {"y", "yes"}
 
@@ -297,32 +301,32 @@ class Output:
         """Print one failure: an `error:` line and a `hint:` line, or one JSON object."""
         if self.json_errors:
             self._held.clear()
-            self._talk(
+            self._print_diagnostic(
                 json.dumps(error_record(failure), ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
             )
             return
         what = failure.message.rstrip(". ")
         if failure.retry_after is not None:
             what += f" (retry after {failure.retry_after:g} s)"
-        self._talk_labelled("error:", what)
+        self._labelled_diagnostic("error:", what)
         if failure.hint:
-            self._talk_labelled("hint:", failure.hint)
+            self._labelled_diagnostic("hint:", failure.hint)
 
-    def _talk_labelled(self, label: str, text: str) -> None:
+    def _labelled_diagnostic(self, label: str, text: str) -> None:
         """Print a label and a text, whose further lines are indented under the first on a terminal."""
         width = self.terminal.talk_width
         room = None if width is None else width - _LABEL
-        self._talk(label.ljust(_LABEL) + ("\n" + " " * _LABEL).join(wrap(visible(text), room)))
+        self._print_diagnostic(label.ljust(_LABEL) + ("\n" + " " * _LABEL).join(wrap(visible(text), room)))
 
     def traceback(self, error: BaseException, masked: Callable[[str], str]) -> None:
-        """Where it happened, for --debug: never with values of variables, and secrets in messages `masked`."""
+        """Print a traceback for --debug, without values of variables and with secrets masked."""
         import traceback
 
-        self.trouble(masked("".join(traceback.format_exception(error)).rstrip("\n")))
+        self.diagnostic(masked("".join(traceback.format_exception(error)).rstrip("\n")))
 
-    def trouble(self, text: str) -> None:
-        """Talk that --quiet does not drop and that is ours (a traceback without locals)."""
-        self._talk(visible(text, lines=True))
+    def diagnostic(self, text: str) -> None:
+        """Print a text of several lines on stderr. --quiet does not drop it."""
+        self._print_diagnostic(visible(text, lines=True))
 
     # --- writing ---
 
@@ -335,13 +339,13 @@ class Output:
         return self._view_made
 
     @property
-    def _talk_view(self) -> View:
+    def _stderr_view(self) -> View:
         from guestctl.output.views import View
 
         return View(self.terminal.for_talk(), self._now)
 
     def _json(self, value: Any) -> str:
-        """Exact in a pipe; on a terminal, and where UTF-8 cannot carry it, in `\\u` escapes."""
+        """Return JSON: exact in a pipe, with `\\u` escapes on a terminal and for text that UTF-8 cannot encode."""
         if not self.terminal.stdout:
             text = _EXACT.encode(value)
             if text.isascii() or _encodable(text):
@@ -357,33 +361,36 @@ class Output:
 
     @contextmanager
     def gathered(self) -> Iterator[Callable[[], None]]:
-        """Lines go out in pieces of `PIECE` bytes, not one by one. The function given hands on what is
-        held; it is to be called before anything is waited for, so that no line waits with us."""
+        """Write lines in pieces of `PIECE` bytes instead of one by one.
+
+        The function that it yields writes the collected lines. The caller calls it before it waits for anything, so
+        that no line is delayed.
+        """
         self._gathered = bytearray()
         try:
-            yield self._hand_on
+            yield self._flush_gathered
         finally:
-            self._hand_on()
+            self._flush_gathered()
             self._gathered = None
 
-    def _hand_on(self) -> None:
+    def _flush_gathered(self) -> None:
         if self._gathered:
             data, self._gathered = bytes(self._gathered), bytearray()
-            self._put_out(data)
+            self._write_data(data)
 
     def _write(self, text: str, end: str = "\n") -> int:
         if self._held:
-            self.release()
+            self.print_held()
         data = self._data(text, end)
         if self._gathered is None:
-            self._put_out(data)
+            self._write_data(data)
         else:
             self._gathered += data
             if len(self._gathered) >= PIECE:
-                self._hand_on()
+                self._flush_gathered()
         return len(data)
 
-    def _put_out(self, data: bytes) -> None:
+    def _write_data(self, data: bytes) -> None:
         try:
             if self._pager is not None:
                 self._pager.write(data)
@@ -403,9 +410,9 @@ class Output:
     def _data(self, text: str, end: str = "\n") -> bytes:
         return (text + end).encode(self._encoding(self._stdout) if self.human else "utf-8", "backslashreplace")
 
-    def _talk(self, line: str) -> None:
-        broken, self._drawing = "\n" if self._drawing else "", False
-        self._emit(self._stderr, f"{broken}{line}\n")
+    def _print_diagnostic(self, line: str) -> None:
+        line_end, self._drawing = "\n" if self._drawing else "", False  # after an unfinished progress bar
+        self._emit(self._stderr, f"{line_end}{line}\n")
 
     def _emit(self, stream: IO[Any] | None, text: str) -> None:
         with _ignored(OSError, ValueError):
@@ -416,8 +423,8 @@ class Output:
         return getattr(stream, "encoding", None) or "utf-8"
 
 
-def _read_out(pager: Popen[bytes]) -> None:
-    """Wait until the pager has gone. Ctrl-C at its terminal reaches us, too, and is meant for it."""
+def _wait_for_pager(pager: Popen[bytes]) -> None:
+    """Wait until the pager exits. Ctrl-C reaches guestctl too, but is meant for the pager."""
     while pager.returncode is None:
         with _ignored(KeyboardInterrupt):
             if pager.stdin is not None:
@@ -443,9 +450,11 @@ def _encodable(text: str) -> bool:
 
 
 def _put(stream: IO[Any] | None, data: bytes) -> None:
-    """Write all of it now, past Python's buffers: nothing is left to fail when the process ends.
-    A pipe that somebody made non-blocking is waited for."""
-    if stream is None:  # started with the descriptor closed
+    """Write all data now, past Python's buffers, so that nothing can fail when the process ends.
+
+    Waits for a pipe that another process made non-blocking.
+    """
+    if stream is None:  # the process was started with the descriptor closed
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:
         descriptor = stream.fileno()

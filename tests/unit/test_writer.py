@@ -107,9 +107,9 @@ def test_every_line_is_out_before_the_next() -> None:
 def test_a_closed_pipe_is_not_a_failure_of_ours() -> None:
     with pipe() as (read, write):
         out = Output(os.fdopen(write, "w", closefd=False), Kept(), PIPE, now=lambda: 0.0)
-        assert not out.abandoned()
+        assert not out.reader_is_gone()
         os.close(read)
-        assert out.abandoned()
+        assert out.reader_is_gone()
         with pytest.raises(ClosedPipe):
             out.event({"n": 1})
 
@@ -173,7 +173,7 @@ def test_no_space_of_a_message_lets_its_text_pose_as_a_label() -> None:
 def test_quiet_drops_talk_and_keeps_errors() -> None:
     out, _, stderr = output(SCREEN, quiet=True)
     out.say("hello")
-    out.remark(RECORD)
+    out.event_notice(RECORD)
     assert stderr.text() == ""
     out.failure(Refused("no"))
     assert stderr.text()
@@ -189,7 +189,7 @@ def test_remarks_wait_where_an_error_would_be_json() -> None:
     out.failure(Refused("no"))
     assert [line[:1] for line in stderr.text().splitlines()] == ["t", "{"]
     out.say("done")
-    out.release()
+    out.print_held()
     assert stderr.text().endswith("done\n")
 
 

@@ -26,7 +26,7 @@ import typer
 
 from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.options import command
-from guestctl.cli.signals import give
+from guestctl.cli.signals import send_signal
 from guestctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class ConnectWait:
             self._left = True
             if self._waiting and not self._interrupted:
                 self._interrupted = True
-                give(signal.SIGINT)
+                send_signal(signal.SIGINT)
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
@@ -289,7 +289,7 @@ class Keyboard:
         def interrupt(event: Any) -> None:
             if self._ctrl_c_leaves:
                 self._exit_prompt(_Stop())
-                give(signal.SIGINT)  # as a terminal does at Ctrl-C outside raw mode
+                send_signal(signal.SIGINT)  # as a terminal does at Ctrl-C outside raw mode
             else:
                 event.current_buffer.reset()
                 self._ctrl_c_leaves = True

@@ -230,7 +230,7 @@ def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> Non
         return
     for line in github.errors(outcomes, run.world.environ):
         if tap or run.out.mode in {"json", "jsonl", "yaml"}:
-            run.out.trouble(line)  # stdout is somebody else's data; the runner reads both
+            run.out.diagnostic(line)  # stdout is somebody else's data; the runner reads both
         else:
             run.out.verbatim(line + "\n")
 

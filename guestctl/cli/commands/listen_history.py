@@ -218,14 +218,14 @@ def _print_stream(run: Invocation, events: Generator[Event | None, None, None], 
     try:
         for event in events:
             if event is None:
-                if run.out.abandoned():
+                if run.out.reader_is_gone():
                     raise ClosedPipe
             else:
                 record = _record(run, event, name, raw=selection.raw)
                 if record["kind"] in selection.kinds:
                     _print(run, event, record, selection)
                 elif isinstance(event, Connection):
-                    run.out.remark(record)
+                    run.out.event_notice(record)
                 if isinstance(event, Connection):
                     live = live or event.state == "live"
                     if event.state == "live" or event.failure is not None:

@@ -147,7 +147,7 @@ def send(
 def _print_result(run: Invocation, record: Record) -> None:
     """Print the outcome of a single message."""
     with _delivery_in_failure(record):
-        run.out.spoken(_shown(run, record), record)
+        run.out.one_as_lines(_shown(run, record), record)
 
 
 def _add_to_list(run: Invocation, records: list[Record], add: Callable[[Record], None]) -> None:
