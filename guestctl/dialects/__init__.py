@@ -1,6 +1,6 @@
-"""The registry: API name -> dialect class, loaded when first asked for. The only list of dialects.
+"""The registry of dialects: it maps an API's name to its class, which is imported on first use.
 
-Knows: the names and where each lives. Must not know: anything about any of them.
+Knows: the names and the module of each class. Must not know: anything else about an API.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ DEFAULT = NAMES[0]
 
 
 def dialect_class(name: str) -> type[Dialect]:
-    """The class of one API family. Raises UsageError naming the valid ones."""
+    """Return the dialect class of an API. Raises UsageError for an unknown name."""
     try:
         module, _, attribute = _MODULES[name].partition(":")
     except KeyError:
-        raise UsageError(f"unknown api {name!r}; it is one of {', '.join(NAMES)}", code="config.profile") from None
+        hint = f"available APIs: {', '.join(NAMES)}"
+        raise UsageError(f'unknown API "{name}"', code="config.profile", hint=hint) from None
     return cast("type[Dialect]", getattr(import_module(f"guestctl.dialects.{module}"), attribute))

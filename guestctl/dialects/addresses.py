@@ -1,6 +1,6 @@
-"""Which API an address belongs to.
+"""The API that an address belongs to.
 
-Knows: the published addresses of every API. Must not know: the network, profiles.
+Knows: the documented addresses of every API. Must not know: the network, profiles.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from guestctl.dialects import NAMES, dialect_class
 
 @dataclass(frozen=True, slots=True)
 class ApiAddress:
-    """A published address that fits: of which API, what for, and whether the host fits too."""
+    """A documented address that matches: its API, its purpose, and whether the host matches, too."""
 
     api: str
     purpose: str
     pattern: str
-    host_fits: bool
+    host_matches: bool
     socket: bool
 
 
 def host_and_port(url: str) -> str:
-    """host:port of an address. A port of the scheme's own is written too."""
+    """Return host:port of a URL, with the scheme's default port if the URL has none."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme in {"https", "wss"} else 80)
@@ -32,23 +32,23 @@ def host_and_port(url: str) -> str:
 
 
 def matching_addresses(url: str) -> list[ApiAddress]:
-    """Every published address this one may be; those whose host fits alone, when there are any."""
+    """Return the documented addresses that a URL matches. If the host matches any, only those."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     found: list[ApiAddress] = []
     for name in NAMES:
         for purpose, pattern in dialect_class(name).documented_addresses:
-            published = urlsplit(pattern)
-            host_fits = re.fullmatch(_compiled(published.netloc, r"[^/]+?"), parts.hostname or "") is not None
+            documented = urlsplit(pattern)
+            host_matches = re.fullmatch(_compiled(documented.netloc, r"[^/]+?"), parts.hostname or "") is not None
             if path:
-                fits = re.fullmatch(_compiled(published.path, "[^/]+"), path) is not None
+                fits = re.fullmatch(_compiled(documented.path, "[^/]+"), path) is not None
             else:
-                fits, purpose = host_fits, "base address"
-            place = ApiAddress(name, purpose, pattern, host_fits, published.scheme == "wss")
-            if fits and place not in found:
-                found.append(place)
-    exact = [place for place in found if place.host_fits]
-    return exact or found
+                fits, purpose = host_matches, "base address"
+            address = ApiAddress(name, purpose, pattern, host_matches, documented.scheme == "wss")
+            if fits and address not in found:
+                found.append(address)
+    on_host = [address for address in found if address.host_matches]
+    return on_host or found
 
 
 def _compiled(pattern: str, part: str) -> str:
@@ -56,7 +56,7 @@ def _compiled(pattern: str, part: str) -> str:
 
 
 def nearest_addresses(path: str) -> list[str]:
-    """Up to two published paths that look like this one, with their API."""
+    """Return up to two documented paths that resemble this one, with their API."""
     from guestctl.core.suggestions import nearest
 
     known: dict[str, str] = {}

@@ -1,16 +1,16 @@
-"""What every dialect promises: its addresses, its flows, its reading of frames.
+"""The interface of every dialect: its addresses, its flows, its decoding of frames.
 
-Knows: the shape of an API family. Must not know: HTTP or WebSocket libraries, the clock, the state
-database, other dialects.
+Knows: the operations of an API. Must not know: HTTP or WebSocket libraries, the clock, the state
+database, a particular API.
 
-A dialect is pure: it is given the resolved profile, a source of ids and a trace context; its flows
-yield what they want done (see `wire`) and its `decode` turns one frame into what was heard.
-What differs between families is *declared* (`declared`), read from their refusals (`refusals`), handed out
-as a part that some have (`parts`), or answered by a method here, so that nothing outside this folder ever
-asks which API it is talking to.
+A dialect is pure. It receives the resolved profile, a source of ids and a trace context. Its flows yield the
+steps that they want performed (see `flows`), and `decode` turns one frame into events and signals. APIs differ
+in declarations (`capabilities`), in the meaning of refusals (`refusals`), in optional features (`features`)
+and in the methods below. Code outside this folder therefore never asks which API it is using.
 
-A family writes `default_rest`, `create`, `send` and `history`; with a socket also `default_socket`,
-`socket_address`, `attach` and `decode`; where a token can be renewed, `obtain`. Everything else has a default.
+Every dialect implements `default_rest`, `create`, `send` and `history`. A dialect with a socket also implements
+`default_socket`, `socket_address`, `attach` and `decode`; one with renewable tokens, `obtain`. Everything else
+has a default.
 """
 
 from __future__ import annotations
@@ -42,11 +42,14 @@ from guestctl.dialects.refusals import Refusals
 
 @immutable
 class HistoryPage:
-    """One page of history, always ascending within itself. `total` where the service counts.
-    An entry that is not for the guest stays in its place as `Unknown`, so that positions can be counted.
-    `anchored` is False on a FORWARD page that was asked for with a position history does not
-    have (yet, or any more): what is missing before its first item cannot be told.
-    `announced_up_to`: nothing more is shown, though the service tells of messages up to this number."""
+    """One page of history, oldest item first.
+
+    `items` includes entries that are not for the guest, as `Unknown`, so that a caller can count positions.
+    `next` is the cursor of the next page. `total` is the number of messages, if the service reports it.
+    `anchored` is False for a FORWARD page after a position that history does not contain (yet, or any more): then
+    messages before the first item may be missing. `announced_up_to` is set if history ends before the highest
+    sequence number that the service announces.
+    """
 
     items: tuple[Message | Presence | Unknown, ...]
     next: str | None = None
@@ -56,7 +59,7 @@ class HistoryPage:
 
 
 class Dialect(Refusals, ABC):
-    """One API family. Subclasses are stateless apart from their profile."""
+    """The client side of one API. Subclasses have no state apart from their profile."""
 
     def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
         self.profile = profile
@@ -64,12 +67,12 @@ class Dialect(Refusals, ABC):
         self.traceparent = traceparent
 
     def check_profile(self) -> None:
-        """Raises UsageError `config.key` for a profile without a value that this API cannot do without."""
+        """Raise UsageError (config.key) if the profile lacks a value that this API requires."""
         for alternatives in self.required:
             if not any(getattr(self.profile, key) for key in alternatives):
                 raise UsageError(
-                    f"profile {self.profile.name!r}: the {self.name} API needs "
-                    + " or ".join(f"`{key}`" for key in alternatives),
+                    f'profile "{self.profile.name}": the {self.name} API needs '
+                    + " or ".join(f'"{key}"' for key in alternatives),
                     code="config.key",
                 )
 
@@ -77,18 +80,18 @@ class Dialect(Refusals, ABC):
 
     @abstractmethod
     def default_rest(self) -> str:
-        """REST base when the profile overrides nothing. Raises UsageError when it cannot be derived."""
+        """Return the REST base address without overrides. Raises UsageError if the profile lacks a value for it."""
 
     def default_socket(self) -> str:
-        """Socket base (scheme and host, optional path) likewise."""
+        """Return the socket base address (scheme, host, optional path) without overrides. Raises UsageError."""
         raise self.unsupported(Ability.LISTEN)
 
     def rest(self, path: str) -> str:
-        """The REST address of `path` (which begins with a slash)."""
+        """Return the REST address of `path`, which starts with a slash."""
         return (self.profile.base_url or self.default_rest()).rstrip("/") + path
 
     def socket(self, path: str) -> str:
-        """The socket address: an override with a path is used as it is, else `path` is appended."""
+        """Return the socket URL: an override that has a path, or the base address with `path` appended."""
         override = self.profile.socket_url
         if override is None and self.profile.base_url is not None:
             parts = urlsplit(self.profile.base_url)
@@ -97,92 +100,98 @@ class Dialect(Refusals, ABC):
         return base if urlsplit(base).path.strip("/") else base.rstrip("/") + path
 
     def addresses(self) -> tuple[str, ...]:
-        """Every base address a token may go to; part of a stored session's identity (contract.md §2)."""
+        """Return each base address that may receive a token. They identify a stored session (contract.md §2)."""
         found = [self.profile.base_url or self.default_rest()]
         if self.has_socket:
             found.append(self.socket(""))
         return tuple(found)
 
     def all_addresses(self) -> tuple[str, ...]:
-        """Every base address that is talked to."""
+        """Return each base address that guestctl connects to."""
         return self.addresses()
 
     # --- a session ---
 
     @abstractmethod
     def create(self, new: NewSession) -> Flow[Session]:
-        """Open a session. A session returned as `draft` is confirmed by the first `attach`."""
+        """Open a session. The first `attach` confirms a session that is returned as `draft`."""
 
     def refreshable(self, session: Session) -> CredentialKind | None:
-        """The credential `refresh-token` renews; None: this API has no refresh."""
+        """Return the kind of credential that `refresh-token` renews, or None if the API has no refresh."""
         return "guest" if Ability.REFRESH in self.abilities else None
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
-        """Get a fresh credential of one kind for the session; ids may change with it."""
+        """Return the session with a new credential of this kind. Its ids may change, too."""
         raise self.unsupported(Ability.REFRESH)
 
     def oauth(self) -> Flow[Credential]:
-        """The profile's client credentials grant (only where `uses_oauth`)."""
+        """Exchange the profile's OAuth client for an access token (only if `uses_oauth`)."""
         raise UsageError(f"{self.name} uses no OAuth client", code="config.profile")
 
     def needs_new_token(self, session: Session) -> bool:
-        """Whether the token must be renewed before a socket is opened with it."""
+        """Return whether the token must be renewed before it opens another socket."""
         token = session.credential("guest")
         return self.renews_before_reconnect and token is not None and session.used_token == token.secret.placeholder
 
     # --- its socket ---
 
     def socket_address(self, session: Session) -> SocketAddress | None:
-        """The socket of this session; None: there is none and listening polls history."""
+        """Return the address of the session's socket, or None: then listening polls history."""
         return None
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
-        """First words on a fresh socket, until the service confirms. Returns the session as told; with
-        `start_new`, on an API that `can_start_new`, of another conversation, opened with that."""
+        """Authenticate on a new socket and wait until the service confirms. Return the session as confirmed.
+
+        With `start_new` (only if `can_start_new`), close the conversation and begin another one.
+        """
         raise self.unsupported(Ability.LISTEN)
 
     def reattach(self, session: Session) -> Flow[Session]:
-        """Announce a renewed token on the open socket (only where `reattaches`)."""
+        """Send a renewed token on the open socket (only if `reattaches`)."""
         return done(session)
 
     def heartbeat(self, session: Session) -> FrameRequest | None:
-        """An application-level question that proves the service is there; None: protocol pings only."""
+        """Return an application-level health check, or None: then only protocol pings are sent."""
         return None
 
     def decode(self, frame: Frame, session: Session) -> Sequence[Incoming]:
-        """What one frame says. Total for well-formed JSON objects: what is not known is `Unknown`.
-        Raises Unreadable when it is not JSON, or a known frame lacks what it must have."""
+        """Return what one frame means. A JSON object that is not known becomes `Unknown`.
+
+        Raises Unreadable for anything but a JSON object, and for a known frame without a member that it must have.
+        """
         return ()
 
     # --- messages ---
 
     def check_message(self, session: Session, message: Outgoing) -> None:
-        """Refuse what the service is bound to refuse, before anything is sent. Raises Refused or UsageError."""
+        """Raise Refused or UsageError for a message that the service would refuse."""
         if message.attributes and "attr" not in self.send_fields:
             raise UsageError(f"the {self.name} API has no field for a message's attributes", code="usage.option")
 
     @abstractmethod
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
-        """Send one message; returns it as the service accepted it. Raises what the service refused."""
+        """Send one message and return it as accepted. Raises the failure if the service refuses it."""
 
     def after_acceptance(self, session: Session) -> Session:
-        """The session, once the service has accepted a message of it."""
+        """Return the session after the service accepted a message in it."""
         return session
 
     def began_with_join(self, session: Session) -> bool:
-        """Whether something else than messages was said in it, so that one which begins anew is another one."""
+        """Return whether the guest has joined: then a session without messages cannot simply be replaced, either."""
         return False
 
     @abstractmethod
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
-        """One page. FORWARD: what follows `after`, or leads on from `cursor`.
+        """Return one page of at most `limit` items.
 
-        BY_PAGE_NUMBER: page `cursor` (1 = newest)."""
+        FORWARD: the page after the position `after`, or the page of `cursor` if that is given.
+        BY_PAGE_NUMBER: page number `cursor`; page 1 is the newest.
+        """
 
-    # --- what a family may be able to do, as its abilities say ---
+    # --- operations that only some APIs have (see `abilities`) ---
 
     def typing(self, session: Session) -> Flow[None]:
-        """Say that the guest is typing."""
+        """Send a typing event."""
         raise self.unsupported(Ability.TYPING)
 
     def end(self, session: Session) -> Flow[Session]:
@@ -190,12 +199,14 @@ class Dialect(Refusals, ABC):
         raise self.unsupported(Ability.END)
 
     def clear(self, session: Session) -> Flow[Session]:
-        """Clear the conversation: the transcript goes with it."""
+        """Clear the conversation, which also deletes its transcript."""
         raise self.unsupported(Ability.CLEAR)
 
     def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[Mapping[str, Json]]:
-        """Merge attributes into the guest's profile; returns them with what the API adds. Raises UsageError for
-        one that is the API's own."""
+        """Merge attributes into the guest's profile and return them with those that the API adds.
+
+        Raises UsageError for an attribute that only the API may set.
+        """
         raise self.unsupported(Ability.SYNC)
 
     @property
@@ -214,28 +225,27 @@ class Dialect(Refusals, ABC):
     def deployment_configuration(self) -> DeploymentConfiguration | None:
         return None
 
-    # --- saying what is missing ---
+    # --- errors for missing abilities and keys ---
 
     def unsupported(self, ability: Ability) -> Unsupported:
-        return Unsupported(f"the {self.name} API has no `{ability.value}`", api=self.name)
+        """Return the failure for an operation that this API does not have."""
+        return Unsupported(f'the {self.name} API has no "{ability.value}"', api=self.name)
 
     def need(self, key: str) -> str:
-        """A profile value this dialect cannot do without. Raises UsageError naming the key."""
+        """Return a value of the profile. Raises UsageError if the profile lacks it."""
         value = getattr(self.profile, key)
         if not value:
-            raise UsageError(
-                f"profile {self.profile.name!r}: `{key}` is needed by the {self.name} API", code="config.key"
-            )
+            raise UsageError(f'profile "{self.profile.name}": the {self.name} API needs "{key}"', code="config.key")
         return str(value)
 
 
 def id_in_path(session: Session, name: str) -> str:
-    """One of the session's ids, as a path segment."""
+    """Return one of the session's ids, quoted as a path segment."""
     return quote(str(session.ids[name]), safe="")
 
 
 def frame_object(frame: Frame) -> dict[str, Json]:
-    """The frame's JSON object. Raises Unreadable."""
+    """Return the JSON object in a frame. Raises Unreadable for anything else."""
     value = load_json(frame.text, "frame")
     if not isinstance(value, dict):
         raise Unreadable(f"frame: expected an object, got {type(value).__name__}", body=frame.text[:200])
@@ -243,7 +253,7 @@ def frame_object(frame: Frame) -> dict[str, Json]:
 
 
 def normalised_time(value: object) -> str | None:
-    """A service timestamp as RFC 3339 UTC with milliseconds; None when absent or not a time."""
+    """Return a timestamp as RFC 3339 in UTC with milliseconds, or None if the value is not a time."""
     if not isinstance(value, str):
         return None
     if len(value) == 24 and value[10] == "T" and value[19] == "." and value[23] == "Z":

@@ -1,9 +1,10 @@
-"""What a family declares: all that differs between APIs and can be said in advance.
+"""The declarations of an API: what differs between APIs and is known before any request.
 
-Knows: each declaration, what it means for whoever talks to the API, and what holds where a family says
-nothing. Must not know: flows, frames, requests, any family.
+Knows: each declaration, its meaning for a caller, and its default. Must not know: flows, frames, requests, a
+particular API.
 
-A family sets what is different for it and leaves the rest: `name`, `summary` and `abilities` are enough.
+`name`, `summary` and `abilities` are mandatory. A dialect sets another declaration only if it differs from the
+default.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from guestctl.core.values import immutable
 
 
 class Ability(str, Enum):
-    """An operation a guest can ask for; the command of the same name needs it."""
+    """An operation that a guest may ask for. The command of the same name needs it."""
 
     CREATE = "create"
     SEND = "send"
@@ -34,15 +35,18 @@ class Ability(str, Enum):
 
 
 class Standing(str, Enum):
-    """Whether an operation's wire is published, or fixed by other-apis.md where the source is silent."""
+    """Whether the source documents the wire of an operation, or other-apis.md assumes it."""
 
     DOCUMENTED = "documented"
     ASSUMED = "assumed"
 
 
 class Paging(Enum):
-    """How history is read. FORWARD: ascending after a position, `Page.next` leads on.
-    BY_PAGE_NUMBER: newest first by page number, `Page.total` tells how many messages there are."""
+    """How history is read.
+
+    FORWARD: oldest first, after a position; `HistoryPage.next` is the cursor of the next page.
+    BY_PAGE_NUMBER: newest page first; `HistoryPage.total` is the number of messages.
+    """
 
     FORWARD = "forward"
     BY_PAGE_NUMBER = "numbered"
@@ -50,7 +54,7 @@ class Paging(Enum):
 
 @immutable
 class Rate:
-    """At most `count` in any `period` seconds; what it counts is the dialect's declaration."""
+    """At most `count` in any `period` seconds. The declaration that uses it says what is counted."""
 
     count: int
     period: float
@@ -66,74 +70,74 @@ class Backoff:
 
 
 class Capabilities:
-    """The declarations of one API family, as class attributes; outside this folder they are only read."""
+    """The declarations of one API, as class attributes. Code outside this folder only reads them."""
 
-    # --- what it is, and what it takes ---
+    # --- identity and input ---
 
     name: ClassVar[str]
     summary: ClassVar[str]
     abilities: ClassVar[Mapping[Ability, Standing]]
-    #: Profile keys without which nothing can be addressed, each a tuple of alternatives.
+    #: Required profile keys. Each tuple lists alternatives, of which one suffices.
     required: ClassVar[tuple[tuple[str, ...], ...]] = ()
-    #: Options of `session create` this API has a field for: attr, queue, skill, language, email, name.
+    #: Options of `session create` that the API has a field for: attr, queue, skill, language, email, name.
     fields: ClassVar[frozenset[str]] = frozenset()
-    #: Those of `send`: attr.
+    #: Options of `send` that the API has a field for: attr.
     send_fields: ClassVar[frozenset[str]] = frozenset()
-    #: Every address of the family as its source writes it: what for, and where; `{…}` is one part of it.
+    #: Every documented address: its purpose and its pattern, in which `{…}` stands for one part.
     documented_addresses: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     # --- history ---
 
     paging: ClassVar[Paging] = Paging.FORWARD
     page_size: ClassVar[int] = 50
-    #: History may lag behind accepted sends and pushes; catch-up waits (bounded) for known messages.
+    #: History may lag behind accepted and pushed messages. Gap filling waits a limited time for known ones.
     history_lags: ClassVar[bool] = False
 
     # --- sending ---
 
-    #: A guest message goes over the socket (a Turn), not over REST.
+    #: Guest messages are sent on the socket (a FrameRequest), not over REST.
     sends_on_socket: ClassVar[bool] = False
-    #: The service drops a repeated client id, so that a send may be repeated safely.
+    #: The service drops a message with a repeated client key, so that a send may be retried safely.
     deduplicates: ClassVar[bool] = True
-    #: A message's client id comes back in pushes and in history.
+    #: Pushes and history contain the client key of a guest message.
     returns_client_key: ClassVar[bool] = True
-    #: Guest messages a session may send; None: the service's 429 is the only limit.
+    #: Guest messages that a session may send. None: the service's 429 is the only limit.
     send_rate: ClassVar[Rate | None] = None
-    #: REST requests one profile may make; shared by its processes.
+    #: REST requests that a profile may make. Its processes share this budget.
     request_rate: ClassVar[Rate | None] = None
 
     # --- credentials ---
 
-    #: Seconds before expiry at which each kind of credential is renewed ahead of use.
+    #: Seconds before expiry at which each kind of credential is renewed.
     renewal_margins: ClassVar[Mapping[str, float]] = {}
-    #: The wait between renewing a refused token and repeating the request, growing with each try the
-    #: refresh itself needs while it is answered 429 or 5xx; None: at once, and the refresh has the usual tries.
+    #: How to wait after the renewal of a refused token before the request is repeated. The same backoff retries the
+    #: refresh after 429 and 5xx. None: repeat the request at once, and retry the refresh like any request.
     renewal_backoff: ClassVar[Backoff | None] = None
-    #: Claims without which a guest's token, a JWT here, is of no use.
+    #: Claims that a guest's token must contain. Only set where the token is a JWT.
     token_claims: ClassVar[tuple[str, ...]] = ()
-    #: The profile's OAuth client is exchanged for what authorises some of its requests.
+    #: Some requests need an access token of the profile's OAuth client.
     uses_oauth: ClassVar[bool] = False
-    #: The profile's `origin` is sent, and the deployment's allowed domains decide.
+    #: Requests contain the profile's `origin`, which the deployment's allowed domains must include.
     sends_origin: ClassVar[bool] = False
 
     # --- the socket ---
 
-    #: Without a socket, listening polls history.
+    #: False: listening polls history.
     has_socket: ClassVar[bool] = True
-    #: Every session's socket has the same address, so that 404 there does not speak of the session. Where a
-    #: profile may choose among published addresses, that decides.
+    #: The socket has the same address for every session, so that a 404 there says nothing about the session. An
+    #: instance may override it, because a profile may choose among documented addresses.
     shared_socket_address: bool = False
-    #: Simultaneous sockets of one session before the service evicts the oldest.
+    #: Sockets that one session may have at a time. The service then evicts the oldest.
     sockets_per_session: ClassVar[int] = 3
-    #: Reconnect attempts unless the profile says otherwise.
+    #: Reconnect attempts, unless the profile sets another number.
     reconnect_attempts: ClassVar[int] = 10
-    #: `attach` with an new begins another conversation for the same guest.
+    #: `attach` with `start_new` begins another conversation of the same guest.
     can_start_new: ClassVar[bool] = False
-    #: A renewed token is announced on the open socket by `reattach`.
+    #: `reattach` sends a renewed token on the open socket.
     reattaches: ClassVar[bool] = False
-    #: Once a socket that used the token has closed, the token must be renewed before the next CONNECT.
+    #: The end of a socket spends its token: renew it before the next connect.
     renews_before_reconnect: ClassVar[bool] = False
-    #: A graceful close by the guest, who may come back.
+    #: Close code and reason of a guest that may reconnect.
     close_frame: ClassVar[tuple[int, str]] = (1000, "")
-    #: The close that ends the conversation, where that is how `end` is said.
+    #: Close code and reason that end the conversation, if that is how the API ends one.
     end_close_frame: ClassVar[tuple[int, str] | None] = None

@@ -1,8 +1,8 @@
-"""`conversation-guests`: everything but create goes over the socket (other-apis.md, source 001).
+"""`conversation-guests`: everything except create happens on the socket (other-apis.md, source 001).
 
-Knows: the frames of this family, its three published socket addresses and its trap: a token that was
-used on a socket that closed is accepted by the next CONNECT, and refused by every SEND_MESSAGE after
-it. Must not know: HTTP or WebSocket libraries, when to reconnect.
+Knows: the frames of this API, its three documented socket addresses and its trap. The end of a socket spends its
+token: the next CONNECT still accepts the token, but every SEND_MESSAGE after it is refused. Must not know: HTTP or
+WebSocket libraries, when to reconnect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from guestctl.dialects.flows import Accepted, Flow, Incoming, Opened, Rejection,
 from guestctl.dialects.history_pages import history_after, read_message, read_time
 from guestctl.dialects.tokens import guest_token
 
-#: [q]'s address, which has a host of its own; [a2] and [a4] name the guest or the conversation in theirs.
+#: The address in [q], which has its own host. Those in [a2] and [a4] contain the guest or the conversation.
 SOCKET_PATH = "/api/v2/conversations/webmessaging/websocket"
 _ENDED = frozenset({"disconnected", "ended", "closed", "terminated"})
 
@@ -84,9 +84,9 @@ class ConversationGuests(Dialect):
         unknown = re.search(r"\{[^}]*\}", path)
         if unknown:
             raise UsageError(
-                f"profile {self.profile.name!r}: socket_path: {unknown[0]} is unknown; "
-                "it may hold {guestId} and {conversationId}",
+                f'profile "{self.profile.name}": socket_path: unknown placeholder "{unknown[0]}"',
                 code="config.key",
+                hint="available placeholders: {guestId}, {conversationId}",
             )
         return SocketAddress(self.socket(path))
 
@@ -103,7 +103,7 @@ class ConversationGuests(Dialect):
         return _granted(session, reply)
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
-        """Re-attach: the same conversation and guest, a token that no socket has spoilt."""
+        """Return the same conversation and guest with a token that no closed socket has spent."""
         body = {"conversationId": session.ids["conversation"], "guestId": session.ids["guest"]}
         request = Request("POST", self._guests(), "refresh", json=body, credential="guest", idempotent=True)
         return _granted(session, (yield from http_request(request)))
@@ -120,7 +120,7 @@ class ConversationGuests(Dialect):
         }
         if self.traceparent:
             frame["traceparent"] = self.traceparent
-        yield from answered(frame_request(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        yield from answered(frame_request(frame, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     # --- messages ---
@@ -133,27 +133,27 @@ class ConversationGuests(Dialect):
             "text": message.text,
         }
 
-        def answers(heard: Incoming) -> bool:
-            if isinstance(heard, Rejection):
-                return heard.reply_to in (message.key, None)
-            # The push of the stored message proves as much as its acceptance does.
-            return isinstance(heard, (Accepted, Message)) and heard.key == message.key
+        def answers(incoming: Incoming) -> bool:
+            if isinstance(incoming, Rejection):
+                return incoming.reply_to in (message.key, None)
+            # The echo of the message proves acceptance as well as MESSAGE_ACCEPTED does.
+            return isinstance(incoming, (Accepted, Message)) and incoming.key == message.key
 
-        heard = yield from answered(frame_request(frame, answers, "send", message=True))
-        if isinstance(heard, Message):
-            return heard
-        assert isinstance(heard, Accepted)
-        return Message(heard.id, "inbound", message.text, heard.time, key=message.key, sender=Sender("guest"))
+        answer = yield from answered(frame_request(frame, answers, "send", message=True))
+        if isinstance(answer, Message):
+            return answer
+        assert isinstance(answer, Accepted)
+        return Message(answer.id, "inbound", message.text, answer.time, key=message.key, sender=Sender("guest"))
 
     def renewal_may_help(self, failure: Failure) -> bool:
-        """The trap: 403 inside the stream means a spoilt token (HTTP's own 403 does not)."""
+        """A 403 on the socket also means a spent token; a 403 over HTTP does not."""
         in_stream = failure.http_status is None
         return (in_stream and failure.code == "forbidden") or super().renewal_may_help(failure)
 
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
     ) -> tuple[type[Failure], str]:
-        """An ERROR, which answers what is said in the stream, has no code: the one 409 there is the end."""
+        """An ERROR frame has only a status: the one 409 on the socket reports the end of the conversation."""
         if status == 409 and request.route == "send":
             return Conflict, "conflict.ended"
         return super().status_failure(status, service_code, request)
@@ -185,7 +185,7 @@ class ConversationGuests(Dialect):
 
 
 def _granted(session: Session, reply: HttpResponse) -> Session:
-    """The session with the ids and the token of an answer."""
+    """Return the session with the ids and the token of an answer."""
     answer = reply.object()
     ids = {
         "conversation": required(answer, "conversationId", str, "guest"),

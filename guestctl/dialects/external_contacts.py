@@ -1,7 +1,7 @@
-"""`external-contacts`: a guest known by an e-mail address (other-apis.md, source 000 [a1]).
+"""`external-contacts`: a guest who is identified by an e-mail address (other-apis.md, source 000 [a1]).
 
-Knows: how an address becomes a guest and where the guest's messages live. Must not know: HTTP or
-WebSocket libraries.
+Knows: the request that turns an e-mail address into a guest, and the address of the guest's messages. Must not know:
+HTTP or WebSocket libraries.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ExternalContacts(NumberedDialect):
     def create(self, new: NewSession) -> Flow[Session]:
         if not new.email:
             raise UsageError(
-                f"profile {self.profile.name!r}: the {self.name} API needs the guest's `email`",
+                f'profile "{self.profile.name}": the {self.name} API needs an e-mail address',
                 code="config.key",
-                hint="Give --email, or set `email` in the profile.",
+                hint='add --email, or set "email" in the profile',
             )
         url = self.rest("/api/v2/conversations/messaging/addresses")
         reply = yield from http_request(Request("POST", url, "create", json={"address": f"email:{new.email}"}))

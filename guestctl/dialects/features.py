@@ -1,7 +1,7 @@
-"""What only some families can do beyond talking: rich content, files, signing in, a published deployment.
+"""Features that only some APIs have: rich content, files, sign-in, a published deployment.
 
-Knows: what each of these is asked for. Must not know: any family, and which of them has what. A `Dialect`
-hands out the part, or None; its `abilities` say the same to people (`guestctl apis`).
+Knows: the operations of each feature. Must not know: which API has which feature. A `Dialect` returns the
+feature or None; its `abilities` list the same for people (`guestctl apis`).
 """
 
 from __future__ import annotations
@@ -16,64 +16,66 @@ from guestctl.dialects.flows import Flow
 
 
 class RichContent(ABC):
-    """Messages that offer something: options to pick, a form to fill in."""
+    """Messages with options to pick or a form to fill in."""
 
     @abstractmethod
     def answer(
         self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
     ) -> Outgoing | None:
-        """`outgoing` as the answer to `message`: what is picked of its options (by number, label, payload or
-        date), or its form filled in (field -> value). None: it offers nothing of the kind. Raises UsageError
-        for what it does not offer."""
+        """Return `outgoing` as the answer to `message`, or None if the message has no options or no form.
+
+        `pick` selects options by number, label, payload or date. `form` maps fields to values. Raises UsageError
+        for an option or a field that the message does not have.
+        """
 
     @abstractmethod
     def form_fields(self, message: Message) -> tuple[FormField, ...]:
-        """The fields of the form in `message`; empty when it holds none."""
+        """Return the fields of the form in `message`; empty if it has no form."""
 
     @abstractmethod
     def history_omits(self, message: Message) -> bool:
-        """Whether history will not show what a live message offers: it must be remembered to be answered."""
+        """Return whether history leaves out the options or the form of a live message, so that they must be stored."""
 
 
 class FileTransfer(ABC):
-    """Files that go with messages, either way."""
+    """Files in messages, inbound and outbound."""
 
     @abstractmethod
     def upload(self, session: Session, name: str, mime: str, content: bytes) -> Flow[str]:
-        """Upload one file; returns the attachment id once the service has accepted it."""
+        """Upload one file and return its attachment id after the service has accepted it."""
 
     @abstractmethod
     def discard(self, session: Session, attachment_id: str) -> Flow[None]:
-        """Delete an uploaded file that no message refers to; nothing where an API has no such request."""
+        """Delete an uploaded file that no message refers to."""
 
     @abstractmethod
     def download(self, session: Session, attachment_id: str) -> Flow[tuple[Request, str | None]]:
-        """The request that fetches an attachment now (a fresh presigned address), and its offered name."""
+        """Return the request that downloads an attachment (a new presigned URL), and the file name if it is known."""
 
 
 class SigningIn(ABC):
-    """Guests whom an identity provider knows. `obtain("sign-in", …)` renews what signing in has given."""
+    """Guests whom an identity provider authenticates. `Dialect.obtain("sign-in", …)` renews the credential."""
 
     @abstractmethod
     def sign_in(self, proof: SignIn) -> Flow[Credential]:
-        """Exchange what the identity provider gave for a credential of kind `sign-in`."""
+        """Exchange the identity provider's proof for a credential of kind `sign-in`."""
 
     @abstractmethod
     def sign_out(self, session: Session) -> Flow[Session]:
-        """Revoke the sign-in; the service then logs every socket of the session out."""
+        """Revoke the sign-in. The service then logs out every socket of the session."""
 
 
 class DeploymentConfiguration(ABC):
-    """A deployment whose configuration anybody may read, and which a new session goes by."""
+    """A deployment with a public configuration that new sessions follow."""
 
     @abstractmethod
     def fetch(self) -> Flow[Json]:
-        """The configuration as published."""
+        """Return the configuration as published."""
 
     @abstractmethod
     def parse(self, configuration: Json) -> Deployment:
-        """What it says of messaging."""
+        """Return the settings in the configuration that concern a guest."""
 
     @abstractmethod
     def auto_start(self, session: Session, deployment: Deployment, new: NewSession) -> Flow[Session]:
-        """What a guest says right after a *new* session was confirmed (auto-start)."""
+        """Send what auto-start demands after a *new* session was confirmed; otherwise return the session unchanged."""

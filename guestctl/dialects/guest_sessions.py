@@ -1,7 +1,7 @@
 """`guest-sessions`: REST session, numbered messages, one events socket (other-apis.md, source 000 [q]).
 
-Knows: how a session is opened and where its messages live. Must not know: HTTP or WebSocket libraries.
-A session's socket lives as long as its token, and nothing renews that: then it is over.
+Knows: how to open a session, and the address of its messages. Must not know: HTTP or WebSocket libraries.
+The token cannot be renewed, so the session ends when it expires.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`guests`: an OAuth client creates the guest, a socket carries the messages (other-apis.md, source 003).
+"""`guests`: an OAuth client creates the guest, and a socket carries the messages (other-apis.md, source 003).
 
-Knows: the requests and frames of this family, and the size its attributes may have. Must not know:
-HTTP or WebSocket libraries, what time it is. A refresh opens a new session of the *same* guest.
+Knows: the requests and frames of this API, and the maximum size of attributes. Must not know: HTTP or WebSocket
+libraries, the current time. A refresh opens a new session of the *same* guest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from guestctl.dialects.refusals import CloseAction
 from guestctl.dialects.tokens import client_credentials, guest_token
 
 SCOPE = "guest:create guest:read webchat:send"
-#: Bytes of compact UTF-8 JSON a guest's attributes may take.
+#: Maximum size of a guest's attributes as compact JSON, in bytes.
 ATTRIBUTE_BYTES = 10 * 1024
 _VERIFIED = "delegation_verified"
 
@@ -93,7 +93,7 @@ class Guests(Dialect):
         return session.having(guest_token(reply, "guestToken"))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
-        """A new session of the same guest, whose transcript goes on."""
+        """Open a new session of the same guest, which continues the transcript."""
         url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}/sessions")
         reply = yield from http_request(Request("POST", url, "refresh", credential="oauth", idempotent=True))
         ids = {**session.ids, "session": _session_id(reply.object())}
@@ -103,16 +103,18 @@ class Guests(Dialect):
         frame = {"type": "handshake", "token": session.token()}
         if self.traceparent:
             frame["traceparent"] = self.traceparent
-        yield from answered(frame_request(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        yield from answered(frame_request(frame, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     def end(self, session: Session) -> Flow[Session]:
-        """The close says it (`end_close_frame`)."""
+        """Return the session as ended. The close code ends the conversation (`end_close_frame`)."""
         return done(replace(session, state="ended"))
 
     def sync(self, session: Session, attributes: Mapping[str, Json]) -> Flow[Mapping[str, Json]]:
         if _VERIFIED in attributes:
-            raise UsageError(f"{_VERIFIED} is not to be chosen: every sync says true", code="usage.option")
+            raise UsageError(
+                f'the attribute "{_VERIFIED}" cannot be set: every sync sends it as true', code="usage.option"
+            )
         merged = {**attributes, _VERIFIED: True}
         self._check_size(merged)
         url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}")
@@ -143,12 +145,12 @@ class Guests(Dialect):
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         frame = {"type": "message", "payload": {"text": message.text, "correlationId": message.key}}
 
-        def answers(heard: Incoming) -> bool:
-            return isinstance(heard, Message) and heard.key == message.key
+        def answers(incoming: Incoming) -> bool:
+            return isinstance(incoming, Message) and incoming.key == message.key
 
-        heard = yield from answered(frame_request(frame, answers, "send", message=True))
-        assert isinstance(heard, Message)
-        return heard
+        echo = yield from answered(frame_request(frame, answers, "send", message=True))
+        assert isinstance(echo, Message)
+        return echo
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         guest, current = id_in_path(session, "guest"), id_in_path(session, "session")
@@ -167,17 +169,17 @@ class Guests(Dialect):
             status = required(payload, "status", str, kind)
             if status == "ok":
                 return (Opened(payload),)
-            words = optional(payload, "message", str) or f"the handshake was answered {status[:80]!r}"
-            return (Rejection(Unauthorised(words, api=self.name)),)
+            text = optional(payload, "message", str) or f'the service answered the handshake with "{status[:80]}"'
+            return (Rejection(Unauthorised(text, api=self.name)),)
         return (Unknown(str(kind), value),)
 
     def on_early_close(self, code: int) -> CloseAction:
-        """Without a word before the handshake's answer: the token may be dead."""
+        """A close without a code before the answer to the handshake may mean an expired token."""
         return "renew" if code in {1005, 1006} else self.on_close(code)
 
 
 def _session_id(answer: Mapping[str, Json]) -> str:
     sessions = required(answer, "sessions", list, "guest")
     if not sessions:
-        raise Unreadable("guest: `sessions` holds no session")
+        raise Unreadable("guest: `sessions` is empty")
     return required(as_object(sessions[0], "guest: session"), "id", str, "guest: session")

@@ -1,7 +1,7 @@
-"""Messages and history in the form several families share (other-apis.md, "History page", "Pushes").
+"""Message objects and history pages that several APIs share (other-apis.md, "History page", "Pushes").
 
-Knows: how one message object reads, how an ascending page is asked for, and what to do when history
-does not know the place asked for. Must not know: any one family's paths, sockets, paging policy.
+Knows: the message object, the request for a page after an id, and how to continue when history does not contain
+the position asked for. Must not know: the paths of one API, sockets, paging policy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from guestctl.core.wire import Request, optional, required
 from guestctl.dialects.base import HistoryPage, normalised_time
 from guestctl.dialects.flows import Flow, http_request
 
-#: The most one page may be asked for.
+#: Maximum number of messages in one page.
 LIMIT = 100
 _ROLES = frozenset({"guest", "bot", "agent", "system"})
 
@@ -31,12 +31,15 @@ def read_message(
     sequence: str = "",
     source: Source = "live",
 ) -> Message:
-    """A message object. `id`, `key` and `sequence` are what the family calls the service's id, the
-    guest's own one, and the number (empty: it has none). Raises Unreadable."""
+    """Return a message object as a Message. Raises Unreadable; `what` names the input in its text.
+
+    `id`, `key` and `sequence` are the members that hold the service id, the client key and the sequence number
+    (empty: the API has no numbers).
+    """
     value = as_object(value, what)
     direction = required(value, "direction", str, what)
     if direction not in {"inbound", "outbound"}:
-        raise Unreadable(f"{what}: `direction` is {direction[:40]!r}, neither inbound nor outbound")
+        raise Unreadable(f'{what}: `direction` is "{direction[:40]}", neither inbound nor outbound')
     return Message(
         id=required(value, id, str, what),
         direction=cast("Direction", direction),
@@ -51,14 +54,14 @@ def read_message(
 
 
 def as_object(value: Json, what: str) -> dict[str, Json]:
-    """The value, which must be a JSON object. Raises Unreadable."""
+    """Return the value if it is a JSON object. Raises Unreadable otherwise."""
     if not isinstance(value, dict):
         raise Unreadable(f"{what}: expected an object, got {type(value).__name__}")
     return value
 
 
 def read_time(value: Mapping[str, Json], what: str) -> str:
-    """Its `timestamp`, RFC 3339 UTC with milliseconds. Raises Unreadable."""
+    """Return the member `timestamp` as RFC 3339 in UTC with milliseconds. Raises Unreadable."""
     time = normalised_time(required(value, "timestamp", str, what))
     if time is None:
         raise Unreadable(f"{what}: `timestamp` is not a time")
@@ -66,17 +69,17 @@ def read_time(value: Mapping[str, Json], what: str) -> str:
 
 
 def read_sender(value: Json, role: Role | None = None) -> Sender:
-    """`{role, name?}`; `role` is what is known without it."""
+    """Return a sender from `{role, name?}`. `role` is the default for a missing or unknown role."""
     if not isinstance(value, dict):
         return Sender(role)
-    said = optional(value, "role", str)
-    return Sender(cast("Role", said) if said in _ROLES else role, optional(value, "name", str))
+    given = optional(value, "role", str)
+    return Sender(cast("Role", given) if given in _ROLES else role, optional(value, "name", str))
 
 
 def history_after(
     url: str, *, after: Position | None, cursor: str | None, limit: int, key: str = "messageId"
 ) -> Flow[HistoryPage]:
-    """One page of `{"messages", "more"}` after an id. The cursor is the last id read."""
+    """Return one page of `{"messages", "more"}` after a message id. The cursor is the last id on the page before."""
 
     def page(last: str | None) -> Flow[HistoryPage]:
         query = {"limit": str(min(limit, LIMIT)), **({"after": last} if last else {})}
@@ -86,7 +89,7 @@ def history_after(
         items = [read_message(item, "history", key=key, source="history") for item in found]
         more = required(body, "more", bool, "history")
         if more and not items:
-            raise Unreadable("history: a page without messages says that there are more")
+            raise Unreadable("history: an empty page announces more messages")
         return HistoryPage(tuple(items), next=items[-1].id if more else None)
 
     if after is None or cursor is not None:
@@ -96,15 +99,16 @@ def history_after(
     except SessionOver as failure:
         if failure.http_status != 404:
             raise
-    # It is the message, not the conversation, that the service does not know; or the next page says so too.
+    # The 404 means that the service does not know this message. If it does not know the conversation either, the
+    # next request fails, too.
     return (yield from history_from_start(page, after))
 
 
 def history_from_start(page: Callable[[str | None], Flow[HistoryPage]], after: Position) -> Flow[HistoryPage]:
-    """The page on which `after` stands, without what comes before it, read from the beginning.
+    """Read history from the beginning and return the page that contains `after`, without the items up to it.
 
-    Not anchored where history lacks that message: then what is younger than it, or all of it when
-    its time is not known either.
+    If history does not contain that message, return a page with `anchored` False: the items after its time, or the
+    whole history if its time is unknown.
     """
     passed: list[Message | Presence | Unknown] = []
     cursor: str | None = None

@@ -1,7 +1,7 @@
-"""`messaging-conversations`: public create, a socket one registers on (other-apis.md, source 002).
+"""`messaging-conversations`: public create, and a socket on which the guest registers (other-apis.md, source 002).
 
-Knows: the frames, the paging by token and the refresh of this family. Must not know: HTTP or
-WebSocket libraries, when to reconnect, what time it is.
+Knows: the frames, the page tokens and the refresh of this API. Must not know: HTTP or WebSocket libraries, when to
+reconnect, the current time.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from guestctl.dialects.history_pages import as_object, history_from_start, read_
 from guestctl.dialects.refusals import CloseAction
 from guestctl.dialects.tokens import guest_token
 
-#: Tokens live 30 to 60 minutes: the shortest life is assumed, and renewed 5 minutes ahead of its end.
-LIFE, AHEAD = 30 * 60.0, 5 * 60.0
-#: What an `error` frame's code means when it is no number: the platform's words for HTTP statuses, and common ones.
-_WORDS = {
+#: Tokens live 30 to 60 minutes. Assume the shortest life and renew 5 minutes before its end, in seconds.
+LIFETIME, RENEWAL_MARGIN = 30 * 60.0, 5 * 60.0
+#: HTTP statuses for `error` frames whose code is text: the platform's own codes, and common ones.
+_STATUSES = {
     "authentication.required": 401,
     "bad.credentials": 401,
     "invalid.token": 401,
@@ -69,7 +69,7 @@ class MessagingConversations(Dialect):
     }
     fields = frozenset({"attr", "queue", "name"})
     required = (("environment", "base_url"),)
-    renewal_margins = {"guest": AHEAD}
+    renewal_margins = {"guest": RENEWAL_MARGIN}
     reattaches = True
     sends_on_socket = True
     shared_socket_address = True
@@ -100,9 +100,9 @@ class MessagingConversations(Dialect):
     def create(self, new: NewSession) -> Flow[Session]:
         if not new.queue:
             raise UsageError(
-                f"profile {self.profile.name!r}: the {self.name} API needs the `queue` to route to",
+                f'profile "{self.profile.name}": the {self.name} API needs a queue',
                 code="config.key",
-                hint="Give --queue, or set `queue` in the profile.",
+                hint='add --queue, or set "queue" in the profile',
             )
         body = {
             "conversationName": new.guest_name or "guestctl",
@@ -130,7 +130,7 @@ class MessagingConversations(Dialect):
         }
         if self.traceparent:
             frame["traceparent"] = self.traceparent
-        yield from answered(frame_request(frame, lambda heard: isinstance(heard, (Opened, Rejection)), "socket"))
+        yield from answered(frame_request(frame, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     def reattach(self, session: Session) -> Flow[Session]:
@@ -144,17 +144,17 @@ class MessagingConversations(Dialect):
             "message": {"text": message.text, "attributes": {"correlationId": message.key}},
         }
 
-        def answers(heard: Incoming) -> bool:
-            if isinstance(heard, Rejection):
-                return heard.reply_to in (message.key, None)
-            return isinstance(heard, Message) and heard.key == message.key
+        def answers(incoming: Incoming) -> bool:
+            if isinstance(incoming, Rejection):
+                return incoming.reply_to in (message.key, None)
+            return isinstance(incoming, Message) and incoming.key == message.key
 
-        heard = yield from answered(frame_request(frame, answers, "send", message=True))
-        assert isinstance(heard, Message)
-        return heard
+        echo = yield from answered(frame_request(frame, answers, "send", message=True))
+        assert isinstance(echo, Message)
+        return echo
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
-        """No page can begin behind a message: to get there, the pages before it are read."""
+        """Read the pages before `after`, too: no request of this API starts at a message."""
 
         def page(token: str | None) -> Flow[HistoryPage]:
             query = {"limit": str(limit), "conversationId": str(session.ids["conversation"])}
@@ -191,7 +191,7 @@ class MessagingConversations(Dialect):
     def _error(self, value: dict[str, Json]) -> Failure:
         code = value.get("code")
         word = re.sub(r"[-_ ]+", ".", str(code).lower())
-        status = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else _WORDS.get(word, 400)
+        status = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else _STATUSES.get(word, 400)
         return self.stream_failure(
             status,
             optional(value, "message", str) or "no explanation",
@@ -199,25 +199,25 @@ class MessagingConversations(Dialect):
         )
 
     def on_close(self, code: int) -> CloseAction:
-        """1009 is one more way of refusing the token here."""
+        """1009 refuses the token here, like 1008."""
         return "renew" if code == 1009 else super().on_close(code)
 
 
 def _token(reply: HttpResponse) -> Credential:
-    """The token, taken to live as long as the shortest-lived does, unless it says that it ends sooner."""
+    """Return the token with the shortest documented lifetime, or its own if that is shorter."""
     token = guest_token(reply, "guestToken")
-    life = LIFE if token.life is None else min(token.life, LIFE)
+    life = LIFETIME if token.life is None else min(token.life, LIFETIME)
     return replace(token, expires_at=reply.at + life, life=life)
 
 
 def _message(value: Json, session: Session, what: str, source: Source = "live") -> Message:
-    """`{id, type, from: {id, name}, to, text, timestamp, attributes}`; inbound is what the guest's id sent."""
+    """Return `{id, type, from: {id, name}, to, text, timestamp, attributes}` as a Message. Raises Unreadable."""
     value = as_object(value, what)
     origin = required(value, "from", dict, what)
     sender = required(origin, "id", str, f"{what}: from")
     key = optional(optional(value, "attributes", dict) or {}, "correlationId", str)
     guest = session.ids.get("guest")
-    # A service that never told the guest's id leaves only the mark that guests alone set.
+    # Without the guest's id, recognise a guest message by its correlationId, which only guests set.
     inbound = sender == guest if guest else key is not None
     role: Role = "guest" if inbound else "bot" if sender == "bot" else "agent"
     return Message(

@@ -1,7 +1,7 @@
-"""What `guest-sessions` and `external-contacts` have in common: numbered messages and one events socket.
+"""The common part of `guest-sessions` and `external-contacts`: numbered messages and one events socket.
 
-Knows: the message objects, the frames and the 409s of source 000 (other-apis.md, `guest-sessions`).
-Must not know: how either opens a session, where its messages live.
+Knows: the message objects, the frames and the refusals of source 000 (other-apis.md, `guest-sessions`).
+Must not know: how either API opens a session, the addresses of its messages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from guestctl.dialects.history_pages import LIMIT, history_from_start, read_mess
 
 
 class NumberedDialect(Dialect):
-    """Messages are numbered from 1 in their conversation and identified by `messageId`."""
+    """An API that numbers the messages of a conversation from 1 and identifies them by `messageId`."""
 
     required = (("region", "base_url"),)
     history_lags = True
@@ -50,11 +50,11 @@ class NumberedDialect(Dialect):
 
     @abstractmethod
     def messages(self, session: Session) -> str:
-        """The address of this session's messages."""
+        """Return the address of the session's messages."""
 
     @abstractmethod
     def socket_query(self, session: Session) -> dict[str, str]:
-        """What the events socket is asked to show."""
+        """Return the query that selects the session on the events socket."""
 
     def socket_address(self, session: Session) -> SocketAddress:
         url = self.socket("/v2/guest/webmessaging/events")
@@ -63,8 +63,8 @@ class NumberedDialect(Dialect):
         )
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
-        """The guest has nothing to say first: the upgrade carried the token."""
-        yield from answered(frame_request(None, lambda heard: isinstance(heard, Opened), "socket"))
+        """Wait for `connected`. The guest sends nothing first, because the upgrade carried the token."""
+        yield from answered(frame_request(None, lambda incoming: isinstance(incoming, Opened), "socket"))
         return replace(session, new_session=False)
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
@@ -85,7 +85,7 @@ class NumberedDialect(Dialect):
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         def read(last: str | None) -> Flow[tuple[HistoryPage, int]]:
-            """What follows a number, and the highest number there is."""
+            """Return the page after a number, and the highest number in the conversation."""
             query = {"lastSequenceNumber": last or "0", "limit": str(min(limit, LIMIT))}
             url = self.messages(session)
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
@@ -133,7 +133,7 @@ class NumberedDialect(Dialect):
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
     ) -> tuple[type[Failure], str]:
-        """A refused token is the end here: nothing can renew it."""
+        """A refused token ends the session, because the API has no refresh."""
         if status == 401 and request.route != "create":
             return Unauthorised, "auth.no_refresh"
         return super().status_failure(status, service_code, request)

@@ -1,7 +1,7 @@
-"""What it means when a service says no: statuses, words and close codes, as failures and next moves.
+"""The meaning of refusals: HTTP statuses, error texts and close codes as failures and reactions.
 
-Knows: the rules all families share (other-apis.md, "Shared rules"). Must not know: any family, which says
-where it differs by overriding one of these; who tries again, and when.
+Knows: the rules that all APIs share (other-apis.md, "Shared rules"). Must not know: a particular API (its dialect
+overrides what differs), retry policy.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ from guestctl.core.errors import (
 from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.capabilities import Capabilities
 
-#: Characters of an answer without a message of its own that are shown.
+#: Maximum number of characters shown of an answer that has no `message`.
 TEXT_PLAIN_LIMIT = 500
 
 CloseAction: TypeAlias = Literal["done", "reconnect", "renew", "final", "too_big"]
-"""What a close code asks of the client. `renew`: refresh the token, then a fresh socket.
-`too_big`: our last frame was refused for its size, which rejects that send."""
+"""How the client reacts to a close code.
+
+`renew`: renew the token, then reconnect. `too_big`: the service refused our last frame for its size, so the message
+in it is rejected.
+"""
 
 
 class Refusals(Capabilities):
-    """How one API's refusals read."""
+    """The meaning of one API's refusals."""
 
     def on_close(self, code: int) -> CloseAction:
-        """What a close code means (other-apis.md, "Shared rules")."""
+        """Return the reaction to a close code (other-apis.md, "Shared rules")."""
         if code == 1000:
             return "done"
         if code in {1001, 1005, 1006, 1011, 1012, 1013, 1014}:
@@ -45,20 +48,21 @@ class Refusals(Capabilities):
         return "renew" if code in {1008, 4001} else "final"
 
     def on_early_close(self, code: int) -> CloseAction:
-        """The same for a close that comes before the service has confirmed our first words. `renew`
-        here is tried once: when the new token fares no better, it was not the token."""
+        """Return the reaction to a close code that arrives before the service has confirmed the attach.
+
+        The engine performs `renew` once here: if a new token does not help, the token was not the cause.
+        """
         return self.on_close(code)
 
     def refusal(self, request: Request, reply: HttpResponse) -> Failure:
-        """A non-2xx answer as the failure it means, with the service's own words."""
+        """Return the failure that a non-2xx response stands for, with the service's own text."""
         body = reply.text()[:2000]
-        said = self._said(body)
-        words = said.get("message") or _plain_words(body) or "no explanation"
-        service_code = said.get("code")
-        what = f"{request.route}: HTTP {reply.status}: {words}"
+        members = self._error_members(body)
+        text = members.get("message") or _plain_text(body) or "no explanation"
+        service_code = members.get("code")
         kind, code = self.status_failure(reply.status, service_code, request)
         failure = kind(
-            what,
+            f"{request.route}: HTTP {reply.status}: {text}",
             code=code,
             api=self.name,
             http_status=reply.status,
@@ -71,9 +75,9 @@ class Refusals(Capabilities):
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request
     ) -> tuple[type[Failure], str]:
-        """Failure class and stable code of an HTTP status (other-apis.md, "Shared rules")."""
+        """Return the failure class and stable code of an HTTP status (other-apis.md, "Shared rules")."""
         if status < 400:
-            # A socket's upgrade answered 200 is no refusal: what answers is not this service.
+            # An upgrade answered with 200 or a redirect is not a refusal: another program is listening there.
             return Unreadable, "answer.redirect" if status >= 300 else "answer.unreadable"
         if status >= 500:
             return NetworkError, "service.down"
@@ -83,8 +87,8 @@ class Refusals(Capabilities):
         if status == 403:
             return Forbidden, "forbidden.upgrade" if request.route == "socket" else "forbidden"
         if status == 404:
-            nobody = request.route in {"create", "oauth", "configuration", "download"}
-            if nobody or (request.route == "socket" and self.shared_socket_address):
+            no_session = request.route in {"create", "oauth", "configuration", "download"}
+            if no_session or (request.route == "socket" and self.shared_socket_address):
                 return Refused, "service.not_found"
             return SessionOver, "session.gone"
         if status == 409:
@@ -93,30 +97,32 @@ class Refusals(Capabilities):
             return RateLimited, "rate.limited"
         return Refused, "service.refused"
 
-    def stream_failure(self, status: int, words: str, *, service_code: str | int | None = None) -> Failure:
-        """A refusal in the stream whose code is an HTTP status, as the failure it means."""
+    def stream_failure(self, status: int, text: str, *, service_code: str | int | None = None) -> Failure:
+        """Return the failure that a refusal on the socket stands for, if its code is an HTTP status."""
         kind, code = self.status_failure(status, service_code, Request("GET", "", "send"))
-        what = f"{words} ({status})"
-        return mark_written(kind(what, code=code, api=self.name, service_code=service_code or status, body=words))
+        return mark_written(
+            kind(f"{text} ({status})", code=code, api=self.name, service_code=service_code or status, body=text)
+        )
 
     @staticmethod
-    def _said(body: str) -> dict[str, str]:
+    def _error_members(body: str) -> dict[str, str]:
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):
             return {}
         if not isinstance(value, dict):
             return {}
-        said = {
-            "message": value.get("message", value.get("error_description")),  # RFC 6749 §5.2 names them so
+        members = {
+            "message": value.get("message", value.get("error_description")),  # names from RFC 6749 §5.2
             "code": value.get("code", value.get("error")),
         }
-        return {k: str(v) for k, v in said.items() if isinstance(v, (str, int))}
+        return {k: str(v) for k, v in members.items() if isinstance(v, (str, int))}
 
     def renewal_may_help(self, failure: Failure) -> bool:
-        """Whether a refusal in the stream means that the token is spoilt: renew, re-attach, send again.
+        """Return whether to renew the token, attach again and repeat the send after this refusal on the socket.
 
-        Over REST the request itself has been repeated with a new token by then."""
+        Over REST, the engine has already repeated the request with a new token.
+        """
         return self.sends_on_socket and isinstance(failure, Unauthorised)
 
 
@@ -127,14 +133,14 @@ _CONFLICTS: Mapping[str | int | None, str] = {
 
 
 def mark_written(failure: Failure) -> Failure:
-    """What a service said no to had reached it, which of all kinds only `NetworkError` leaves open."""
+    """Mark a refusal as written and return it: it proves that the request arrived. Other failures imply that."""
     if isinstance(failure, NetworkError):
         failure.written = True
     return failure
 
 
-def _plain_words(body: str) -> str:
-    """What a body without a `message` says, in one line; of a page, its title or what stands between its tags."""
+def _plain_text(body: str) -> str:
+    """Return a body without `message` as one line; of an HTML page, its title or its text."""
     if body.lstrip().startswith("<"):
         title = re.search(r"<(title|message)>([^<]+)", body, re.IGNORECASE)
         body = title[2] if title else re.sub(r"<[^>]*>", " ", body)
@@ -142,8 +148,10 @@ def _plain_words(body: str) -> str:
 
 
 def retry_after(reply: HttpResponse) -> float | None:
-    """`Retry-After` in seconds from the reply's arrival: seconds or an HTTP date (RFC 9110 §10.2.3).
-    None when absent or malformed; a date in the past is 0."""
+    """Return `Retry-After` in seconds after the arrival of the response (RFC 9110 §10.2.3).
+
+    The header holds seconds or an HTTP date; a date in the past returns 0. None if it is missing or malformed.
+    """
     value = reply.headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -154,7 +162,7 @@ def retry_after(reply: HttpResponse) -> float | None:
 
 
 def http_date(value: str) -> float | None:
-    """An HTTP date (RFC 9110 §5.6.7) in epoch seconds; None for what is none."""
+    """Return an HTTP date (RFC 9110 §5.6.7) in epoch seconds, or None if the value is not one."""
     from email.utils import parsedate_to_datetime
 
     try:

@@ -1,7 +1,7 @@
-"""Tokens as services grant them: how long they last, and the OAuth client credentials grant.
+"""Tokens in the service's answers, their expiry, and the OAuth client credentials grant.
 
-Knows: the ways an answer states a token's end, and the form of `POST /oauth/token` (other-apis.md,
-`guests`). Must not know: which family asks, when to renew, what time it is now.
+Knows: the ways in which an answer states a token's expiry, and the form of `POST /oauth/token` (other-apis.md,
+`guests`). Must not know: a particular API, when to renew, the current time.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from guestctl.core.wire import HttpResponse, Request, required
 from guestctl.dialects.flows import Flow, http_request
 from guestctl.dialects.refusals import http_date
 
-#: Seconds (a century) beyond which a life is no life but a mistake.
+#: Longest plausible lifetime of a token in seconds (a century). A longer one is a mistake.
 _LONGEST = 100 * 366 * 86_400.0
-#: Seconds by which a clock that is right may differ from an answer's `Date`: its own, and those of the way.
+#: Seconds by which a correct clock may differ from an answer's `Date`: one for rounding, one for the transfer.
 _AGREES = 2.0
 
 
 def guest_token(reply: HttpResponse, member: str) -> Credential:
-    """The guest's token in an answer. Raises Unreadable when there is none."""
+    """Return the guest's token in an answer. Raises Unreadable if there is none."""
     body = reply.object()
     secret = Secret(required(body, member, str, "token"))
     until = expiry(body, secret, reply)
@@ -30,11 +30,12 @@ def guest_token(reply: HttpResponse, member: str) -> Credential:
 
 
 def expiry(body: Mapping[str, Json], token: Secret, reply: HttpResponse) -> float | None:
-    """When what an answer grants expires, epoch seconds by our own clock: as `expiresIn` (seconds), else
-    `expiresAt` (RFC 3339), else the token's own `exp`; None when nothing says it.
+    """Return when the token in an answer expires, in epoch seconds of our own clock, or None if nothing states it.
 
-    A moment is told by the service's clock, and ours may be wrong (reliability.md A16): what counts is how far
-    off it is from `iat` or the answer's `Date`. What would be over already is no expiry, but a wrong clock.
+    An answer states it as `expiresIn` (seconds), as `expiresAt` (RFC 3339) or in the token's own `exp`; the first one
+    present counts. `expiresAt` and `exp` follow the service's clock, and ours may be wrong (reliability.md A16).
+    Their distance from `iat` or from the answer's `Date` therefore counts. A token that has expired on arrival is
+    the sign of a wrong clock and has no known expiry.
     """
     lasts = body.get("expiresIn")
     if isinstance(lasts, (int, float)) and not isinstance(lasts, bool) and 0 < lasts < _LONGEST:
@@ -51,7 +52,7 @@ def expiry(body: Mapping[str, Json], token: Secret, reply: HttpResponse) -> floa
 
 
 def _span(until: Json, token: Secret, now: float) -> tuple[float | None, float | None]:
-    """The moment of expiry, and the one it was granted at where the token tells both."""
+    """Return the time of expiry, and the time of issue if the token contains both."""
     if isinstance(until, str):
         from guestctl.core.clock import epoch_of
 
@@ -66,18 +67,16 @@ def _span(until: Json, token: Secret, now: float) -> tuple[float | None, float |
     try:
         claims = inspect(token, now)
     except Unauthorised:
-        # What the service hands out need not be a JWT; it alone judges its tokens.
+        # A token need not be a JWT. Only the service can judge its tokens.
         return None, None
     return claims.expires_at, claims.issued_at
 
 
 def client_credentials(profile: Profile, url: str, scope: str) -> Flow[Credential]:
-    """The profile's OAuth client, exchanged for an access token. Raises UsageError without a client."""
+    """Exchange the profile's OAuth client for an access token. Raises UsageError if the profile has no client."""
     if not profile.client_id or not profile.client_secret:
         missing = "client_secret" if profile.client_id else "client_id"
-        raise UsageError(
-            f"profile {profile.name!r}: `oauth.{missing}` is needed by the {profile.api} API", code="config.key"
-        )
+        raise UsageError(f'profile "{profile.name}": the {profile.api} API needs "oauth.{missing}"', code="config.key")
     form = {
         "grant_type": "client_credentials",
         "client_id": profile.client_id,
@@ -88,7 +87,7 @@ def client_credentials(profile: Profile, url: str, scope: str) -> Flow[Credentia
     body = reply.object()
     lasts = required(body, "expires_in", (int, float), "OAuth answer")
     if not 0 < lasts < _LONGEST:
-        raise Unreadable("OAuth answer: `expires_in` is no span of time")
+        raise Unreadable("OAuth answer: `expires_in` is not a duration")
     return Credential(
         "oauth", Secret(required(body, "access_token", str, "OAuth answer")), reply.at + lasts, life=lasts
     )

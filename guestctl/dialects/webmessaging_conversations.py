@@ -1,7 +1,7 @@
-"""`webmessaging-conversations`: REST alone, with a short-lived session token (other-apis.md, source 004).
+"""`webmessaging-conversations`: REST only, with a short-lived session token (other-apis.md, source 004).
 
-Knows: the requests of this family and its two published ways to refresh. Must not know: HTTP
-libraries, what time it is, who refreshes when. No socket is published: listening polls history.
+Knows: the requests of this API and its two documented ways to refresh. Must not know: HTTP libraries, the current
+time, when to refresh. No socket is documented, so listening polls history.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from guestctl.dialects.history_pages import history_after, read_time
 from guestctl.dialects.tokens import client_credentials, guest_token
 
 SCOPE = "webmessaging:conversation:write"
-#: `refresh_style`: [a1]'s form, the default, and [a3]'s.
+#: Values of `refresh_style`: the request in [a1], which is the default, and the one in [a3].
 STYLES = ("guest-refresh", "guest-token")
 
 
@@ -68,10 +68,10 @@ class WebmessagingConversations(Dialect):
         body = {"deploymentId": self.profile.deployment_id} if self.profile.deployment_id else {}
         reply = yield from http_request(Request("POST", self._conversations(), "create", json=body, credential="oauth"))
         answer = reply.object()
-        # [q] spells it conversationsId; the rest of the thread does not.
-        spelt = "conversationsId" if "conversationsId" in answer else "conversationId"
+        # [q] spells it "conversationsId"; the answers in the same thread spell it "conversationId".
+        member = "conversationsId" if "conversationsId" in answer else "conversationId"
         ids = {
-            "conversation": required(answer, spelt, str, "conversation"),
+            "conversation": required(answer, member, str, "conversation"),
             "guest": required(answer, "guestId", str, "conversation"),
         }
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
@@ -86,7 +86,7 @@ class WebmessagingConversations(Dialect):
                 raise
             other = next(name for name in STYLES if name != style)
             raise Refused(
-                f"{failure.message} (refresh_style {style!r}; the other way is `refresh_style: {other}`)",
+                f'{failure.message} (refresh_style "{style}"; the other documented way is "refresh_style: {other}")',
                 code="service.refresh_style",
                 api=self.name,
                 http_status=404,
@@ -106,7 +106,7 @@ class WebmessagingConversations(Dialect):
     # --- messages ---
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
-        """The token goes into the header and `guestId` and `type` into the body: all three are needed."""
+        """Send the token in the header, and `guestId` and `type` in the body: the service wants all three."""
         body = {"type": "text", "text": message.text, "guestId": session.ids["guest"], "messageId": message.key}
         url = f"{self._conversation(session)}/messages"
         request = Request("POST", url, "send", json=body, credential="guest", idempotent=True)

@@ -116,7 +116,7 @@ def test_the_file_is_checked_and_not_what_variables_make_of_it(alone: Front) -> 
     for front in (alone, under_exec):
         found = front("profile", "check")
         assert (found.code, found.error["code"]) == (2, "config.key")
-        assert "the guests API needs `org`" in found.error["message"]
+        assert 'the guests API needs "org"' in found.error["message"]
     file.write_text("profiles:\n  a: {api: guests, deployment_id: d, region: mypurecloud.de, org: '${GUESTCTL_ORG}'}\n")
     assert alone("profile", "check").code == 2
     assert under_exec("profile", "check").code == 0

@@ -195,7 +195,7 @@ def test_times_to_pick_from_are_utc_in_a_document(talk: Talk) -> None:
 
 def test_a_link_is_not_sent(talk: Talk) -> None:
     talk.offered("card")
-    assert "opened in a browser" in talk.refused("--pick", "2")
+    assert "opens in a browser" in talk.refused("--pick", "2")
 
 
 def test_a_carousel_is_numbered_through(talk: Talk) -> None:
@@ -232,7 +232,7 @@ def test_any_date(talk: Talk) -> None:
     assert talk.offered("day")["options"] == []
     assert talk.answered("--pick", "2026-03-09")[0] == "2026-03-09|2026-03-09T00:00:00.000Z"
     refused = talk.refused("--pick", "2026-04-09")
-    assert refused.startswith("'2026-04-09' is not offered; there is any date from 2026-03-01 to 2026-03-31")
+    assert refused.startswith('no option "2026-04-09"; available: any date from 2026-03-01 to 2026-03-31')
 
 
 def test_several_items_of_a_list(talk: Talk) -> None:
@@ -251,7 +251,7 @@ def test_several_items_of_a_list(talk: Talk) -> None:
 
 def test_a_list_of_which_one_goes(talk: Talk) -> None:
     talk.offered("one")
-    assert talk.refused("--pick", "1", "--pick", "2") == "only one item of 'Size' can be picked"
+    assert talk.refused("--pick", "1", "--pick", "2") == 'only one item of "Size" can be picked'
     assert talk.answered("--pick", "large")[0] == "Size|large"
 
 
@@ -304,8 +304,8 @@ def test_a_form_from_a_file(talk: Talk, name: str, text: str) -> None:
         ("name: {a: b}", "form.yaml:1: name: expected a value"),
         ("name: [[a]]", "expected a value"),
         ("name: &a x", "form.yaml:1: anchor"),
-        ("day: 2026-03-09", "'name' (Your name) is required"),
-        ("naem: Ada", "no field 'naem'; it has name, day, top, size"),
+        ("day: 2026-03-09", 'requires the field "name" (Your name)'),
+        ("naem: Ada", 'no field "naem"; available: name, day, top, size'),
     ],
 )
 def test_a_form_file_that_is_wrong(talk: Talk, text: str, said: str) -> None:
@@ -320,8 +320,8 @@ def test_a_form_file_that_is_not_there(talk: Talk) -> None:
 
 def test_wrong_picks_list_what_there_is(talk: Talk) -> None:
     talk.offered("quick")
-    assert talk.refused("--pick", "Green") == "'Green' is not offered; there is 1 'Red', 2 'Blue'"
-    assert talk.refused("--pick", "3") == "'3' is not offered; there is 1 'Red', 2 'Blue'"
+    assert talk.refused("--pick", "Green") == 'no option "Green"; available: 1 "Red", 2 "Blue"'
+    assert talk.refused("--pick", "3") == 'no option "3"; available: 1 "Red", 2 "Blue"'
     assert "only items of one list" in talk.refused("--pick", "1", "--pick", "2")
     assert "a pick, a form or files" in talk.refused("--pick", "1", "--form", "a=b")
 

@@ -427,7 +427,7 @@ def test_an_address_that_cannot_be_derived_names_the_key(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         bare.addresses()
     assert caught.value.code == "config.key"
-    assert any(f"`{key}`" in caught.value.message for key in bare.required[0])
+    assert any(f'"{key}"' in caught.value.message for key in bare.required[0])
 
 
 @pytest.mark.parametrize(
@@ -667,7 +667,7 @@ def test_a_refresh_nobody_publishes(name: str) -> None:
 
 
 @pytest.mark.parametrize(("style", "other"), [(None, "guest-token"), ("guest-token", "guest-refresh")])
-def test_a_refresh_style_that_is_not_there_names_the_other(style: str | None, other: str) -> None:
+def test_a_refused_refresh_style_suggests_the_other(style: str | None, other: str) -> None:
     spoken = dialect("webmessaging-conversations", refresh_style=style)
     with pytest.raises(Refused) as caught:
         run(spoken, spoken.obtain("guest", session(spoken.name)), reply({"message": "not found"}, 404))

@@ -1,8 +1,7 @@
-"""What a guest may call the thing picked, and how a form is filled in (web-messaging.md §5.4, §6.4).
+"""How a person names an option, and how a form is filled in (web-messaging.md §5.4, §6.4).
 
-Knows: numbers, labels, payloads and dates as people write them; which items go together; a form's
-fields. Must not know: frames, sessions, the command line. Raises UsageError, in one line that lists
-what is offered.
+Knows: numbers, labels, payloads and dates as people write them; which items may be picked together; the fields of
+a form. Must not know: frames, sessions, the command line. Each UsageError lists the available options.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from guestctl.dialects.web_messaging.content import date_slots, list_items, obje
 
 
 class WebContent(RichContent):
-    """What web-messaging messages offer, and how it is answered."""
+    """The options and forms in web-messaging messages, and the answers to them."""
 
     def answer(
         self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
@@ -31,25 +30,26 @@ class WebContent(RichContent):
         return form_fields(message)
 
     def history_omits(self, message: Message) -> bool:
-        """§7.1 names the content history has; forms and the second kind of quick replies are not in it."""
+        """Return True for forms and QuickReplyV2, which §7.1 does not list among the content in history."""
         kinds = {item.get("contentType") for item in message.content if isinstance(item, dict)}
         return message.direction == "outbound" and not message.attachments and bool(kinds & {"Form", "QuickReplyV2"})
 
 
-_AGAIN = "Pick one of those, by its number, label or payload."
-_SEE = "`guestctl history --last 5 -o table` shows the form and its fields."
-#: Options named in one error line.
+_PICK_HINT = "pick one of these by its number, label or payload"
+_FORM_HINT = 'run "guestctl history --last 5 -o table" to see the form and its fields'
+#: Maximum number of options listed in an error.
 _MOST_LISTED = 30
 
 
 def answer(
     outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
 ) -> Outgoing | None:
-    """`outgoing` as the answer to `message`; None when that has no form, or nothing to pick.
+    """Return `outgoing` as the answer to `message`, or None if the message has no options or no form.
 
-    `pick`: number (from 1), label, payload, or a date where one is asked for; several are items of
-    one list. `form`: field id or title -> a value or several. Text that the guest gives none of is
-    what the message itself suggests. Raises UsageError for what is not offered.
+    Each value of `pick` is a number (from 1), a label, a payload, or a date if the message asks for one. Several
+    values must be items of one list. `form` maps a field's id or title to one value or a list of values. If
+    `outgoing` has no text, the answer has the text that the message suggests. Raises UsageError for an option or a
+    field that the message does not have.
     """
     if form is not None:
         found = _inner(message, "form")
@@ -66,7 +66,7 @@ def answer(
 
 
 def picked(message: Message, wanted: str) -> Option:
-    """What `wanted` names among what a message offers. Raises UsageError listing that."""
+    """Return the option that `wanted` names. Raises UsageError that lists the available options."""
     found = _named([(option.text, option.payload) for option in message.options], wanted, numbers_first=True)
     if found is not None:
         return message.options[found]
@@ -82,11 +82,11 @@ def picked(message: Message, wanted: str) -> Option:
     offered = _listed([option.text for option in message.options])
     if picker is not None:
         offered = ", ".join(part for part in (offered, _dates(picker)) if part)
-    raise UsageError(f"{wanted!r} is not offered; there is {offered}", code="usage.option", hint=_AGAIN)
+    raise UsageError(f'no option "{wanted}"; available: {offered}', code="usage.option", hint=_PICK_HINT)
 
 
 def form_fields(message: Message) -> tuple[FormField, ...]:
-    """The fields of the form in a message, page by page; empty when it holds none."""
+    """Return the fields of the form in a message, page by page; empty if it has no form."""
     form = _inner(message, "form")
     return () if form is None else tuple(field for field, _ in _fields(form))
 
@@ -95,32 +95,34 @@ def form_fields(message: Message) -> tuple[FormField, ...]:
 
 
 def _together(message: Message, picks: Sequence[Option]) -> tuple[Option, ...]:
-    """The picks, each once, when they may go in one answer."""
+    """Return each pick once. Raises UsageError if one answer cannot carry them together."""
     chosen = tuple(dict.fromkeys(picks))
     kinds = {option.kind for option in chosen}
     if "Link" in kinds:
-        raise UsageError("a link is opened in a browser, it sends nothing", code="usage.option", hint=_AGAIN)
+        raise UsageError(
+            "a link cannot be picked: it opens in a browser and sends nothing", code="usage.option", hint=_PICK_HINT
+        )
     if len(chosen) > 1 and kinds != {"ListPicker"}:
-        raise UsageError("only items of one list can be picked together", code="usage.option", hint=_AGAIN)
+        raise UsageError("only items of one list can be picked together", code="usage.option", hint=_PICK_HINT)
     if kinds == {"ListPicker"}:
         pickers = [item["listPicker"] for item in objects(list(message.content)) if "listPicker" in item]
         holding = [p for p in objects(pickers) if {o.payload for o in chosen} <= {o.payload for o in list_items(p)}]
         if not holding:
-            raise UsageError("only items of one list can be picked together", code="usage.option", hint=_AGAIN)
-        _one_where_one_goes(holding[0], {option.payload for option in chosen})
+            raise UsageError("only items of one list can be picked together", code="usage.option", hint=_PICK_HINT)
+        _check_single_selection(holding[0], {option.payload for option in chosen})
     return chosen
 
 
-def _one_where_one_goes(picker: Mapping[str, Json], chosen: set[str]) -> None:
+def _check_single_selection(picker: Mapping[str, Json], chosen: set[str]) -> None:
     for section in objects(picker.get("sections")):
         here = [entry for entry in objects(section.get("items")) if text_of(entry, "id") in chosen]
         if len(here) > 1 and section.get("multipleSelection") is not True:
             title = text_of(section, "title")
-            raise UsageError(f"only one item of {title!r} can be picked", code="usage.option", hint=_AGAIN)
+            raise UsageError(f'only one item of "{title}" can be picked', code="usage.option", hint=_PICK_HINT)
 
 
 def _named(offered: Sequence[tuple[str, str]], wanted: str, *, numbers_first: bool) -> int | None:
-    """Which of these (label, payload) is meant: by number, exactly, or whatever the case."""
+    """Return the index of the (label, payload) that matches: by number, exactly, or ignoring case."""
     number = int(wanted) - 1 if wanted.isascii() and wanted.isdigit() and len(wanted) < 7 else -1
     if numbers_first and 0 <= number < len(offered):
         return number
@@ -133,14 +135,14 @@ def _named(offered: Sequence[tuple[str, str]], wanted: str, *, numbers_first: bo
 
 def _listed(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _MOST_LISTED} more" if len(texts) > _MOST_LISTED else ""
-    return ", ".join(f"{n} {text!r}" for n, text in enumerate(texts[:_MOST_LISTED], 1)) + more
+    return ", ".join(f'{n} "{text}"' for n, text in enumerate(texts[:_MOST_LISTED], 1)) + more
 
 
 # --- dates ---
 
 
 def _moment(text: str) -> float | None:
-    """Epoch seconds of a date with a time, as ISO 8601 has them; without a zone it is local time."""
+    """Return the epoch seconds of an ISO 8601 date and time, or None. Without a zone, it is local time."""
     try:
         moment = datetime.fromisoformat(text)
         return moment.timestamp() if moment.tzinfo is None else epoch_of(text)
@@ -160,7 +162,7 @@ def _day(text: str) -> date | None:
 
 
 def _slot(slots: Sequence[Option], wanted: str) -> Option | None:
-    """The fixed time meant by a time, or by a (local) day that has only one of them."""
+    """Return the fixed time that matches a time, or the only one on a (local) day."""
     day, moment = _day(wanted), _moment(wanted)
     times = [(slot, _moment(slot.payload)) for slot in slots]
     if day is not None:
@@ -170,13 +172,13 @@ def _slot(slots: Sequence[Option], wanted: str) -> Option | None:
 
 
 def _free_date(message: Message) -> Mapping[str, Json] | None:
-    """The date picker in a message that takes any date."""
+    """Return the first date picker in a message, if it accepts any date."""
     picker = _inner(message, "datePicker")
     return None if picker is None or any(date_slots(picker)) else picker
 
 
 def _any_date(picker: Mapping[str, Json], wanted: str) -> tuple[str, str] | None:
-    """Text and payload of a date within the picker's bounds; None for anything else. A day is its midnight, UTC."""
+    """Return text and payload of a date within the picker's bounds, else None. A day stands for its midnight in UTC."""
     day, moment = _day(wanted), _moment(wanted)
     if moment is None:
         return None
@@ -205,14 +207,15 @@ def _submission(message: Message, form: Mapping[str, Json], given: Mapping[str, 
     for name in given:
         if name not in known:
             there = ", ".join(field.id for field, _ in fields) or "none"
-            raise UsageError(f"the form has no field {name!r}; it has {there}", hint=_SEE)
+            raise UsageError(f'the form has no field "{name}"; available: {there}', hint=_FORM_HINT)
     response = []
     for field, inner in fields:
         value = given.get(field.id, given.get(field.title))
         values = [str(one) for one in (value if isinstance(value, list) else [value]) if one not in (None, "")]
         if not values:
             if field.required:
-                raise UsageError(f"the form's field {field.id!r} ({field.title or 'no title'}) is required", hint=_SEE)
+                title = field.title or "no title"
+                raise UsageError(f'the form requires the field "{field.id}" ({title})', hint=_FORM_HINT)
             continue
         for text, payload in _filled(field, inner, values):
             button = {"type": "Form", "text": text, "payload": payload}
@@ -224,20 +227,20 @@ def _submission(message: Message, form: Mapping[str, Json], given: Mapping[str, 
 
 
 def _filled(field: FormField, inner: Mapping[str, Json], values: Sequence[str]) -> list[tuple[str, str]]:
-    """Text and payload of each value of one field."""
+    """Return text and payload of each value of one field. Raises UsageError for a value that the field rejects."""
     if len(values) > 1 and not field.several:
-        raise UsageError(f"the form's field {field.id!r} takes one value, not {len(values)}", hint=_SEE)
+        raise UsageError(f'form field "{field.id}" takes one value, not {len(values)}', hint=_FORM_HINT)
     if field.kind == "date" and not field.items:
         found = _any_date(inner, values[0])
         if found is None:
-            raise UsageError(f"the form's field {field.id!r}: {values[0]!r} is not {_dates(inner)}", hint=_SEE)
+            raise UsageError(f'form field "{field.id}": "{values[0]}" is not {_dates(inner)}', hint=_FORM_HINT)
         return [found]
     if not field.items:
         return [(values[0], values[0])]
     indexes = [_index(field, value) for value in dict.fromkeys(values)]
     chosen = [field.items[index] for index in dict.fromkeys(indexes)]
     if field.kind == "list":
-        _one_where_one_goes(inner, {payload for _, payload in chosen})
+        _check_single_selection(inner, {payload for _, payload in chosen})
     return chosen
 
 
@@ -249,12 +252,12 @@ def _index(field: FormField, value: str) -> int:
         found = slots.index(slot) if slot is not None else None
     if found is None:
         offered = _listed([title for title, _ in field.items])
-        raise UsageError(f"the form's field {field.id!r}: {value!r} is not offered; there is {offered}", hint=_SEE)
+        raise UsageError(f'form field "{field.id}": no option "{value}"; available: {offered}', hint=_FORM_HINT)
     return found
 
 
 def _fields(form: Mapping[str, Json]) -> Iterator[tuple[FormField, Mapping[str, Json]]]:
-    """Each field, and its component on the wire."""
+    """Return each field with its component on the wire."""
     for page in objects(form.get("formPages")):
         for component in objects(page.get("pageComponents")):
             for key in ("input", "datePicker", "listPicker", "wheelPicker"):
@@ -287,11 +290,11 @@ def _field(key: str, inner: Mapping[str, Json], page: str) -> FormField:
 
 
 def _inner(message: Message, key: str) -> Mapping[str, Json] | None:
-    """The first content item of a kind."""
+    """Return the first content item of a kind."""
     found = next((item[key] for item in objects(list(message.content)) if isinstance(item.get(key), dict)), None)
     return found if isinstance(found, dict) else None
 
 
 def _reply(source: Mapping[str, Json]) -> Mapping[str, Json]:
-    said = source.get("replyMessage")
-    return said if isinstance(said, dict) else {}
+    reply = source.get("replyMessage")
+    return reply if isinstance(reply, dict) else {}

@@ -1,8 +1,7 @@
-"""Rich content of `web-messaging` messages: what can be picked, what is attached, and how an answer is written.
+"""Rich content of web-messaging messages: options, attachments, and the content of an answer.
 
-Knows: the content items of web-messaging.md §6.4 and the answers of §5.4. Must not know: frames,
-sessions, terminals, what a person may call an option (`answers`). Reading is tolerant: an item it
-cannot read contributes nothing.
+Knows: the content items of web-messaging.md §6.4 and the answers of §5.4. Must not know: frames, sessions, terminals,
+how a person may name an option (`answers`). Reading is tolerant: an item that cannot be read is skipped.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from guestctl.core.values import Json
 
 
 def objects(value: Json) -> Iterator[dict[str, Json]]:
-    """The objects among the members of a list; none of anything else."""
+    """Return the objects in a list. Any other value has none."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, dict))
 
 
 def text_of(source: Mapping[str, Json], key: str) -> str:
-    """A member that is text; anything else counts as empty."""
+    """Return a member that is text; any other value counts as empty."""
     value = source.get(key)
     return value if isinstance(value, str) else ""
 
 
 def read_options(content: Iterable[Json]) -> tuple[Option, ...]:
-    """Everything a guest can pick in these content items, in the order shown."""
+    """Return all options in these content items, in the order shown."""
     found: list[Option] = []
     for item in content:
         if not isinstance(item, dict):
@@ -49,7 +48,7 @@ def _quick_replies(group: dict[str, Json]) -> Iterator[Option]:
 
 
 def _card(card: dict[str, Json]) -> Iterator[Option]:
-    """Its actions, and the default one (a click on the card itself) where that is none of them."""
+    """Return a card's actions, then its default action (a click on the card) if that is not one of them."""
     title = text_of(card, "title") or None
     seen = set()
     default = card.get("defaultAction")
@@ -70,7 +69,7 @@ def _carousel(carousel: dict[str, Json]) -> Iterator[Option]:
 
 
 def date_slots(picker: Mapping[str, Json]) -> Iterator[Option]:
-    """The fixed times of a date picker; one without any takes any date."""
+    """Return the fixed times of a date picker. A picker without fixed times accepts any date."""
     for slot in objects(picker.get("availableTimes")):
         when = text_of(slot, "dateTime")
         if when:
@@ -78,7 +77,7 @@ def date_slots(picker: Mapping[str, Json]) -> Iterator[Option]:
 
 
 def list_items(picker: Mapping[str, Json]) -> Iterator[Option]:
-    """The items of a list picker, section by section."""
+    """Return the items of a list picker, section by section."""
     for section in objects(picker.get("sections")):
         for entry in objects(section.get("items")):
             yield Option(
@@ -98,7 +97,7 @@ _READERS = {
 
 
 def read_attachments(content: Iterable[Json]) -> tuple[Attachment, ...]:
-    """The files in these content items."""
+    """Return the files in these content items."""
     found: list[Attachment] = []
     for item in content:
         inner = item.get("attachment") if isinstance(item, dict) else None
@@ -120,7 +119,7 @@ def read_attachments(content: Iterable[Json]) -> tuple[Attachment, ...]:
 
 
 def write_message(message: Outgoing) -> dict[str, Json]:
-    """The `message` member of `onMessage` for what the guest wants to say (web-messaging.md §5.4)."""
+    """Return the `message` member of `onMessage` for a guest message (web-messaging.md §5.4)."""
     body: dict[str, Json] = {"type": "Text", "text": message.text}
     if message.form is not None:
         body.update(type="Structured", content=[{"contentType": "Form", "form": dict(message.form)}])
