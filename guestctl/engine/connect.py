@@ -1,7 +1,7 @@
-"""Opening a session's socket: a free place, the upgrade, the first words, and what the answer means.
+"""Opens a session's socket: takes a connection slot, performs the upgrade and attaches the session.
 
-Knows: refused upgrades, spoilt and expired tokens, sessions that turn out to be over. Must not
-know: any dialect's wire, listening, sending, how long a caller goes on trying after this.
+Knows: refused upgrades, tokens that expired or were used up, sessions that turn out to be over. Must not know: any
+dialect's wire, listening, sending, how long a caller retries after this.
 """
 
 from __future__ import annotations
@@ -22,117 +22,120 @@ if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
 
-def open_socket(exchange: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None) -> SessionSocket:
-    """An attached line for the exchange's session, which is updated and stored.
+def open_socket(engine: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None) -> SessionSocket:
+    """Open and attach the socket of the engine's session, retrying what may pass. The session is updated and stored.
 
-    Raises Forbidden (final), Unauthorised, SessionOver when the session has gone or had expired,
-    NetworkError when the service cannot be reached.
+    `start_new` starts the guest's next conversation, on an API that supports it. Raises Forbidden (final),
+    Unauthorised, SessionOver when the session is unknown or had expired, NetworkError when the service cannot be
+    reached.
     """
-    attempts = exchange.retry.attempts(Request("GET", "", "socket", idempotent=True), deadline)
-    return attempts.run(lambda: open_socket_once(exchange, deadline, start_new=start_new))
+    attempts = engine.retry.attempts(Request("GET", "", "socket", idempotent=True), deadline)
+    return attempts.run(lambda: open_socket_once(engine, deadline, start_new=start_new))
 
 
 def open_socket_once(
-    exchange: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None
+    engine: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None
 ) -> SessionSocket:
     """Open the socket as `open_socket` does, in one try. Only a refused token is renewed and tried again."""
-    dialect = exchange.dialect
-    stale = exchange.session.credential("guest")
+    dialect = engine.dialect
+    stale = engine.session.credential("guest")
     try:
-        return _open(exchange, deadline, start_new)
+        return _open(engine, deadline, start_new)
     except Failure as failure:
-        exchange.record.note_failure(failure)
+        engine.record.note_failure(failure)
         refused = isinstance(failure, Unauthorised) or (
             isinstance(failure, NetworkError)
             and failure.written
             and dialect.on_early_close(failure.close_code or 1006) == "renew"
         )
-        kind = dialect.refreshable(exchange.session)
+        kind = dialect.refreshable(engine.session)
         if not refused or kind is None or kind == "history":
             raise
-        stale = exchange.session.credential(kind) if kind != "guest" else stale
-        if not exchange.credentials.new_token_may_help(kind, stale):
+        stale = engine.session.credential(kind) if kind != "guest" else stale
+        if not engine.credentials.new_token_may_help(kind, stale):
             raise
-        exchange.credentials.renew_for_use(kind, deadline, stale=stale)
-        exchange.credentials.unproven_since = exchange.clock.monotonic()
-        line = _open(exchange, deadline, start_new)
-        exchange.credentials.unproven_since = None
-        return line
+        engine.credentials.renew_for_use(kind, deadline, stale=stale)
+        engine.credentials.unproven_since = engine.clock.monotonic()
+        socket = _open(engine, deadline, start_new)
+        engine.credentials.unproven_since = None
+        return socket
 
 
-def _open(exchange: SessionEngine, deadline: Deadline, start_new: NewSession | None) -> SessionSocket:
-    dialect = exchange.dialect
-    before = exchange.session
+def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | None) -> SessionSocket:
+    dialect = engine.dialect
+    before = engine.session
     refuse_over(before)
-    token = exchange.credentials.get("guest", deadline)
-    before = exchange.session
-    for _ in range(2):  # what another process was given meanwhile, it may have spoilt, too
-        if not dialect.needs_new_token(exchange.session):
+    token = engine.credentials.get("guest", deadline)
+    before = engine.session
+    for _ in range(2):  # a token that another process got in the meantime may be used up too
+        if not dialect.needs_new_token(engine.session):
             break
-        token = exchange.credentials.renew_for_use("guest", deadline, stale=token)
-    with ExitStack() as held:
-        held.enter_context(exchange.state.slot(exchange.scope, before, dialect.sockets_per_session, deadline))
-        line = SessionSocket(_connect(exchange, deadline), dialect, exchange.session, exchange.clock, exchange.timings)
-        line.held = held.pop_all()
-        held.callback(line.abort)
+        token = engine.credentials.renew_for_use("guest", deadline, stale=token)
+    with ExitStack() as undo:
+        undo.enter_context(engine.state.slot(engine.scope, before, dialect.sockets_per_session, deadline))
+        socket = SessionSocket(_connect(engine, deadline), dialect, engine.session, engine.clock, engine.timings)
+        socket.resources = undo.pop_all()
+        undo.callback(socket.abort)
         if token is not None and dialect.renews_before_reconnect:
-            exchange.record.store(replace(exchange.session, used_token=token.secret.placeholder))
-        attached = exchange.perform(dialect.attach(exchange.session, start_new=start_new), deadline, socket=line)
-        begun = before.state != "draft" and (dialect.began_with_join(before) or _has_messages(exchange))
+            engine.record.store(replace(engine.session, used_token=token.secret.placeholder))
+        attached = engine.perform(dialect.attach(engine.session, start_new=start_new), deadline, socket=socket)
+        # A new session in place of one with messages, or with a guest who has joined, means that one had expired.
+        # An empty session is replaced without loss.
+        begun = before.state != "draft" and (dialect.began_with_join(before) or _has_messages(engine))
         if begun and attached.new_session and start_new is None:
-            exchange.record.store(replace(before, state="expired"))
+            engine.record.store(replace(before, state="expired"))
             raise SessionOver(
-                f"session {before.name!r} had expired: the service answered with a new one, nothing was sent",
+                f"session {before.name!r} had expired: the service answered with a new one, and nothing was sent",
                 code="session.expired",
                 api=dialect.name,
             )
-        exchange.record.store(attached)
-        line.session = exchange.session
-        exchange.record.log("ws_connected", new_session=attached.new_session)
-        held.pop_all()
-    return line
+        engine.record.store(attached)
+        socket.session = engine.session
+        engine.record.log("ws_connected", new_session=attached.new_session)
+        undo.pop_all()
+    return socket
 
 
-def _connect(exchange: SessionEngine, deadline: Deadline) -> Socket:
+def _connect(engine: SessionEngine, deadline: Deadline) -> Socket:
     from guestctl.transport.socket import Refusal, Socket
 
-    dialect = exchange.dialect
-    door = dialect.socket_address(exchange.session)
-    if door is None:
+    dialect = engine.dialect
+    address = dialect.socket_address(engine.session)
+    if address is None:
         raise Unsupported(f"the {dialect.name} API has no socket", api=dialect.name)
-    headers = dict(door.headers)
-    if door.credential is not None:
-        credential = exchange.credentials.get(door.credential, deadline)
+    headers = dict(address.headers)
+    if address.credential is not None:
+        credential = engine.credentials.get(address.credential, deadline)
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
     if dialect.traceparent:
         headers["traceparent"] = dialect.traceparent
     try:
         return Socket.connect(
-            door.url,
+            address.url,
             headers=headers,
-            network=exchange.connector.network(),
-            clock=exchange.clock,
+            network=engine.connector.network(),
+            clock=engine.clock,
             deadline=deadline,
-            observer=exchange.connector.observer,
+            observer=engine.connector.observer,
             user_agent=USER_AGENT,
         )
     except Refusal as refusal:
-        reply = HttpResponse(refusal.status, refusal.headers, refusal.body.encode(), exchange.clock.now(), door.url)
-        failure = dialect.refusal(Request("GET", door.url, "socket", idempotent=True), reply)
+        reply = HttpResponse(refusal.status, refusal.headers, refusal.body.encode(), engine.clock.now(), address.url)
+        failure = dialect.refusal(Request("GET", address.url, "socket", idempotent=True), reply)
         if isinstance(failure, NetworkError):
             failure.written = False
         raise failure from None
 
 
 def refuse_over(session: Session) -> None:
-    """Raises SessionOver for one that is known to be."""
+    """Raise SessionOver if the session is known to be over."""
     if session.state in OVER:
         raise SessionOver(
             f"session {session.name!r} is over: {session.state}", code=f"session.{session.state}", api=session.api
         )
 
 
-def _has_messages(exchange: SessionEngine) -> bool:
-    state, scope, session = exchange.state, exchange.scope, exchange.session
+def _has_messages(engine: SessionEngine) -> bool:
+    state, scope, session = engine.state, engine.scope, engine.session
     return state.last_position(scope, session) is not None or bool(state.outbox(scope, session, "accepted"))

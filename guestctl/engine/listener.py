@@ -28,7 +28,7 @@ from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Item
 from guestctl.engine.merge import Merge
 from guestctl.engine.retry import jittered
-from guestctl.engine.session_socket import SessionSocket, ending
+from guestctl.engine.session_socket import SessionSocket, terminal_failure
 from guestctl.storage.state import LedgerEntry
 
 T = TypeVar("T")
@@ -168,14 +168,14 @@ class Listener:
         """Yield what arrives until the socket breaks (NetworkError) or the session ends."""
         catch_up, monotonic = self.catch_up, self._clock.monotonic
         while True:
-            received = socket.hear(self._receive_timeout())
+            received = socket.receive(self._receive_timeout())
             count, end = 0, None
             while received and end is None:
                 now = monotonic()
                 for item in received:
                     end = end or self._handle(item, now)
                 count += len(received)
-                received = socket.hear(0.0) if end is None and count < BATCH else []
+                received = socket.receive(0.0) if end is None and count < BATCH else []
             if end is not None:
                 yield from self._show_all(catch_up.look_last(unreadable=socket.unreadable is not None))
                 raise end
@@ -212,7 +212,7 @@ class Listener:
             return None
         if item.change == "read_only":
             self._store_state("read_only")
-        end = ending(item, self.exchange.dialect.name)
+        end = terminal_failure(item, self.exchange.dialect.name)
         if end is None or (item.change == "token_expired" and self._refreshable()):
             return None
         if item.change in _STATE_AFTER:
@@ -284,7 +284,7 @@ class Listener:
         """Renew the token that the service refused when it closed the socket. Raises Unauthorised where it cannot."""
         kind = self.exchange.dialect.refreshable(self.exchange.session)
         if kind != "guest":
-            end = ending(SessionEvent("token_expired"), self.exchange.dialect.name)
+            end = terminal_failure(SessionEvent("token_expired"), self.exchange.dialect.name)
             assert end is not None
             raise end
         try:

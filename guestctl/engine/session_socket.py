@@ -1,7 +1,7 @@
-"""One attached socket of one session: turns are asked on it, and everything heard is kept in order.
+"""One attached socket of one session: performs frame requests, and keeps everything received in order.
 
-Knows: how a `FrameRequest` becomes frames and an answer, keep-alive, and which session events end
-everything. Must not know: any dialect's frames, reconnecting, history, the state database.
+Knows: how a `FrameRequest` becomes frames and an answer, keep-alive, which session events end the session. Must not
+know: any dialect's frames, reconnecting, history, the state database.
 """
 
 from __future__ import annotations
@@ -22,32 +22,37 @@ from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
-#: Beats without an answer after which the peer counts as dead (reliability.md §6.3).
-BEATS = 2
+#: Unanswered pings after which the connection counts as dead (reliability.md §6.3).
+MAX_UNANSWERED_PINGS = 2
 
+#: Change of a session event that ends the session or our connection -> failure type, code, message.
 _ENDINGS: dict[str, tuple[type[Failure], str, str]] = {
     "expired": (SessionOver, "session.expired", "the session expired"),
     "cleared": (SessionOver, "session.cleared", "the conversation was cleared"),
-    "evicted": (SessionOver, "session.evicted", "the service gave this connection up"),
+    "evicted": (SessionOver, "session.evicted", "the service evicted this connection"),
     "ended": (SessionOver, "session.ended", "the conversation has ended"),
     "logged_out": (SessionOver, "session.logged_out", "the guest was signed out"),
     "token_expired": (Unauthorised, "auth.no_refresh", "the session's token expired"),
 }
 
 
-def ending(event: SessionEvent, api: str) -> Failure | None:
-    """The failure a session event means when it ends the session or our place in it, else None."""
+def terminal_failure(event: SessionEvent, api: str) -> Failure | None:
+    """Return the failure for an event that ends the session or our connection to it; None for any other event."""
     known = _ENDINGS.get(event.change)
     if known is None:
         return None
-    kind, code, words = known
+    kind, code, message = known
     reason = f" ({event.reason})" if event.reason else ""
-    return kind(words + reason, code=code, api=api)
+    return kind(message + reason, code=code, api=api)
 
 
 class SessionSocket:
-    """An open socket. `session` is as the service last described it; `inbox` what nobody took yet;
-    `unreadable` the last frame that could not be read."""
+    """An open, attached socket.
+
+    `session` is the session as the service last described it. `inbox` holds what was received and not yet returned by
+    `receive`. `unreadable` is the failure of the last frame that could not be read. `resources` are released when
+    the socket closes, for example its connection slot.
+    """
 
     def __init__(
         self,
@@ -61,80 +66,82 @@ class SessionSocket:
         self.session = session
         self.inbox: deque[Incoming] = deque()
         self.unreadable: Unreadable | None = None
-        #: What goes with the socket (its place among the session's sockets); released when it closes.
-        self.held = ExitStack()
+        self.resources = ExitStack()
         self._dialect = dialect
         self._clock = clock
         self._timings = timings
         self._pinged_at = clock.monotonic()
-        #: Our pings since anything was heard.
-        self._silent = 0
-        self._beat_at = clock.monotonic()
+        #: Pings sent since the last frame was received.
+        self._unanswered_pings = 0
+        self._heartbeat_at = clock.monotonic()
 
-    def ask(self, turn: FrameRequest, deadline: Deadline) -> Incoming | None:
-        """Say it and wait for the answer; what else is heard goes to the inbox, the answer too
-        unless it is a refusal.
+    def ask(self, request: FrameRequest, deadline: Deadline) -> Incoming | None:
+        """Send the frame of a request and return its answer; None when it awaits none or its own timeout passed.
 
-        None when nothing was awaited or the turn's patience ran out. Raises TimedOut at the
-        deadline, NetworkError when the socket breaks, SessionOver when the session ends meanwhile.
+        Everything received goes to the inbox, also the answer unless it is a rejection: the caller reports that one.
+        Raises TimedOut at the deadline, NetworkError when the socket breaks, SessionOver when the session ends
+        before the answer, Unreadable when an unreadable frame came where the answer decides what happens next.
         """
-        if turn.text is not None:
-            self._hear_first(deadline)
-            self.socket.send(turn.text, deadline=deadline)
-        if turn.answers is None:
+        if request.text is not None:
+            self._receive_pending(deadline)
+            self.socket.send(request.text, deadline=deadline)
+        if request.answers is None:
             return None
-        patience = deadline.sooner(turn.timeout)
+        patience = deadline.sooner(request.timeout)
         unreadable = self.unreadable
         while True:
             answer = None
-            for heard in self._receive(patience.bound(0.5)):
-                answers = answer is None and turn.answers(heard)
-                if not (answers and isinstance(heard, Rejection)):  # which whoever asked will tell
-                    self.inbox.append(heard)
+            for item in self._receive(patience.bound(0.5)):
+                answers = answer is None and request.answers(item)
+                if not (answers and isinstance(item, Rejection)):
+                    self.inbox.append(item)
                 if answers:
-                    answer = heard
+                    answer = item
                 elif answer is None:
-                    self._raise_ending([heard])
+                    self._raise_ending([item])
             if answer is not None:
                 return answer
             if (
                 self.unreadable is not unreadable
                 and self.unreadable is not None
-                and (turn.route in {"create", "socket"} or turn.message)
+                and (request.route in {"create", "socket"} or request.message)
             ):
                 raise self.unreadable
             if patience.expired:
-                if deadline.expired or turn.timeout is None:
-                    raise TimedOut(f"{turn.route}: the service did not answer in time")
+                if deadline.expired or request.timeout is None:
+                    raise TimedOut(f"{request.route}: the service did not answer in time")
                 return None
             self.keep_alive()
 
-    def _raise_ending(self, heard: Sequence[Incoming]) -> None:
-        for event in heard:
-            over = ending(event, self._dialect.name) if isinstance(event, SessionEvent) else None
+    def _raise_ending(self, received: Sequence[Incoming]) -> None:
+        for event in received:
+            over = terminal_failure(event, self._dialect.name) if isinstance(event, SessionEvent) else None
             if over is not None:
                 raise over
 
-    def _hear_first(self, deadline: Deadline) -> None:
-        """Take what has arrived already: it answers nothing that is still to be said (the second copy of
-        a refusal would pass for the answer to the next attempt). A socket found dead here has taken none of it,
-        and one that was given up answers with whatever that makes of the question."""
+    def _receive_pending(self, deadline: Deadline) -> None:
+        """Receive what has already arrived, before a frame is sent.
+
+        It cannot answer that frame: the second copy of a rejection must not pass for the answer to the next try. If
+        the socket turns out to be broken here, the frame was not written. If the service has evicted this
+        connection, its next answer would be about that, so the frame is not sent.
+        """
         try:
-            while not deadline.expired and (heard := self._receive(0.0)):
-                self.inbox.extend(heard)
-                self._raise_ending(heard)
+            while not deadline.expired and (received := self._receive(0.0)):
+                self.inbox.extend(received)
+                self._raise_ending(received)
         except NetworkError as failure:
             failure.written = False
             raise
 
-    def hear(self, timeout: float) -> list[Incoming]:
-        """What the inbox holds, else what arrives within `timeout` seconds; keeps the socket alive."""
+    def receive(self, timeout: float) -> list[Incoming]:
+        """Return and empty the inbox; if it is empty, wait up to `timeout` seconds. Keeps the connection alive."""
         if not self.inbox:
             self.inbox.extend(self._receive(timeout))
             self.keep_alive()
-        taken = list(self.inbox)
+        received = list(self.inbox)
         self.inbox.clear()
-        return taken
+        return received
 
     def _receive(self, timeout: float) -> list[Incoming]:
         frame = self.socket.receive(timeout)
@@ -144,50 +151,54 @@ class SessionSocket:
         try:
             return list(self._dialect.decode(frame, self.session))
         except Unreadable as error:
-            # One bad frame must not end the stream: it is kept and shown as unknown.
+            # One bad frame must not end the stream: it is passed on as an unknown event.
             self.unreadable = error
             return [Unknown("unreadable", {"reason": error.message, "text": frame.text[:200]})]
 
     def keep_alive(self) -> None:
-        """Ping when the socket has been quiet; give it up when `BEATS` pings brought no sign of life."""
+        """Send a ping or a heartbeat when one is due. Raises NetworkError when too many pings went unanswered."""
         now = self._clock.monotonic()
         if self.socket.heard_at >= self._pinged_at:
-            self._silent = 0
+            self._unanswered_pings = 0
         if now - max(self.socket.heard_at, self._pinged_at) >= self._timings.ping_interval:
-            if self._silent >= BEATS:
+            if self._unanswered_pings >= MAX_UNANSWERED_PINGS:
                 self.socket.abort()
-                raise NetworkError("the connection is dead: nothing answers our pings", written=True, close_code=1006)
-            self._silent += 1
+                raise NetworkError(
+                    "the connection is dead: the service does not answer pings", written=True, close_code=1006
+                )
+            self._unanswered_pings += 1
             self._pinged_at = now
-            with _of_the_line():
+            with _message_may_be_written():
                 self.socket.ping()
-        if now - self._beat_at >= self._timings.heartbeat_interval:
+        if now - self._heartbeat_at >= self._timings.heartbeat_interval:
             beat = self._dialect.heartbeat(self.session)
-            self._beat_at = now
+            self._heartbeat_at = now
             if beat is not None and beat.text is not None:
-                with _of_the_line():
+                with _message_may_be_written():
                     self.socket.send(beat.text, deadline=Deadline.after(self._clock, 10.0))
 
-    def close(self, words: tuple[int, str] | None = None) -> list[Incoming]:
-        """Close with this code and reason, else as this API's guests do; returns what was still heard,
-        undelivered things first."""
-        heard = list(self.inbox)
+    def close(self, close_frame: tuple[int, str] | None = None) -> list[Incoming]:
+        """Close with this code and reason, by default as this API's guests do.
+
+        Returns what was received and not yet returned: first the inbox, then what arrived during the close.
+        """
+        received = list(self.inbox)
         self.inbox.clear()
-        with self.held:
-            for frame in self.socket.close(*(words or self._dialect.close_frame)):
-                heard.extend(self._decode(frame))
-        return heard
+        with self.resources:
+            for frame in self.socket.close(*(close_frame or self._dialect.close_frame)):
+                received.extend(self._decode(frame))
+        return received
 
     def abort(self) -> None:
         """Drop the socket without waiting for the peer."""
-        with self.held:
+        with self.resources:
             self.socket.abort()
             self.socket.close(*self._dialect.close_frame)
 
 
 @contextmanager
-def _of_the_line() -> Iterator[None]:
-    """That a ping has not left proves nothing of what was said before it, and an answer may be awaited to that."""
+def _message_may_be_written() -> Iterator[None]:
+    """Keep a message in doubt when the ping after it fails: an unwritten ping proves nothing about the message."""
     try:
         yield
     except NetworkError as failure:

@@ -290,7 +290,7 @@ def die(client: Client) -> None:
     exchange = client._sessions.engine
     if exchange is not None and exchange.socket is not None:
         line, exchange.socket = exchange.socket, None
-        with line.held:
+        with line.resources:
             line.socket.abort()
     client._connector.close()
     client.state.close()

@@ -173,7 +173,7 @@ TABLE: list[tuple[Callable[[Scene], Result], int, str, str]] = [
     (bad_certificate, 8, "network.tls", "certificate"),
     (expired_session, 10, "session.expired", "nothing was sent"),
     (read_only_conversation, 6, "conflict.read_only", "read-only"),
-    (evicted, 10, "session.evicted", "gave this connection up"),
+    (evicted, 10, "session.evicted", "evicted this connection"),
     (rate_limited, 7, "rate.limited", "4029"),
     (attributes_too_large, 3, "service.attributes", "3004 bytes"),
     (text_too_long, 3, "service.too_long", "4096"),

@@ -9,7 +9,7 @@ from guestctl.core.errors import NetworkError, SessionOver, TimedOut, Unauthoris
 from guestctl.core.model import Message, SessionEvent, Typing, Unknown
 from guestctl.core.timings import Timings
 from guestctl.dialects.flows import FrameRequest, Incoming
-from guestctl.engine.session_socket import BEATS, SessionSocket, ending
+from guestctl.engine.session_socket import MAX_UNANSWERED_PINGS, SessionSocket, terminal_failure
 from tests.unit.engine_fakes import FakeSocket, World, lost
 
 TIMINGS = Timings()
@@ -43,8 +43,8 @@ def test_what_else_is_heard_is_kept_in_order(world: World, line: SessionSocket) 
     assert isinstance(answer, Message)
     assert answer.text == "two"
     assert [h.text for h in line.inbox if isinstance(h, Message)] == ["one", "two"]
-    assert [h.text for h in line.hear(0.0) if isinstance(h, Message)] == ["one", "two"]
-    assert [h.text for h in line.hear(0.0) if isinstance(h, Message)] == ["three"]
+    assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["one", "two"]
+    assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["three"]
 
 
 def test_what_is_here_already_is_heard_even_at_the_deadline(world: World, line: SessionSocket) -> None:
@@ -97,15 +97,15 @@ def test_a_socket_that_was_given_up_is_asked_nothing(world: World, line: Session
 
 
 def test_a_change_that_ends_nothing() -> None:
-    assert ending(SessionEvent("read_only"), "toy") is None
-    over = ending(SessionEvent("evicted", "signedIn"), "toy")
+    assert terminal_failure(SessionEvent("read_only"), "toy") is None
+    over = terminal_failure(SessionEvent("evicted", "signedIn"), "toy")
     assert over is not None
     assert "signedIn" in over.message
 
 
 def test_one_bad_frame_does_not_end_the_stream(world: World, line: SessionSocket) -> None:
     world.service.tell("not json at all", {"kind": "typing"})
-    heard: list[Incoming] = line.hear(0.0) + line.hear(0.0)
+    heard: list[Incoming] = line.receive(0.0) + line.receive(0.0)
     assert [type(one) for one in heard] == [Unknown, Typing]
     assert line.unreadable is not None
 
@@ -122,7 +122,7 @@ def test_a_bad_frame_where_an_answer_was_due(world: World, line: SessionSocket, 
 
 def test_a_quiet_socket_is_pinged(world: World, line: SessionSocket) -> None:
     for _ in range(7):
-        line.hear(5.0)
+        line.receive(5.0)
     assert len(socket_of(line).pings) == 3
 
 
@@ -130,7 +130,7 @@ def test_a_busy_socket_is_not(world: World, line: SessionSocket) -> None:
     for _ in range(20):
         world.clock.advance(5.0)
         world.service.push("chatter")
-        line.hear(0.0)
+        line.receive(0.0)
     assert socket_of(line).pings == []
 
 
@@ -140,7 +140,7 @@ def test_dead_within_two_unanswered_pings(world: World, line: SessionSocket) -> 
     begun = world.clock.monotonic()
     with pytest.raises(NetworkError) as caught:
         line.ask(awaits("never"), world.deadline(None))
-    assert world.clock.monotonic() - begun <= TIMINGS.ping_interval * (BEATS + 1) + 0.5
+    assert world.clock.monotonic() - begun <= TIMINGS.ping_interval * (MAX_UNANSWERED_PINGS + 1) + 0.5
     assert caught.value.close_code == 1006
     assert socket.gone
 
@@ -150,9 +150,9 @@ def test_a_peer_that_talks_and_never_answers_a_ping_is_alive(world: World, line:
     socket_of(line).answers_pings = False
     for _ in range(40):
         world.service.push("chatter")
-        line.hear(0.0)
+        line.receive(0.0)
         for _ in range(30):
-            line.hear(0.5)  # fifteen seconds of silence: one ping
+            line.receive(0.5)  # fifteen seconds of silence: one ping
     assert len(socket_of(line).pings) == 40
 
 
@@ -161,7 +161,7 @@ def test_the_application_is_asked_too(world: World, line: SessionSocket, monkeyp
     monkeypatch.setattr(world.dialect, "heartbeat", lambda session: beat)
     before = len(socket_of(line).said)
     while world.clock.monotonic() < TIMINGS.heartbeat_interval * 2 + 1:
-        line.hear(5.0)
+        line.receive(5.0)
     assert len(socket_of(line).said) - before == 2
 
 
@@ -208,7 +208,7 @@ def test_close_returns_what_was_not_taken_first(world: World, line: SessionSocke
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_its_place_is_given_back_and_the_socket_is_closed(world: World, line: SessionSocket, how: str) -> None:
     given_back = []
-    line.held.callback(lambda: given_back.append(True))
+    line.resources.callback(lambda: given_back.append(True))
     getattr(line, how)()
     getattr(line, how)()
     assert given_back == [True]
@@ -219,9 +219,9 @@ def test_its_place_is_given_back_and_the_socket_is_closed(world: World, line: Se
 def test_a_break_is_told_after_what_came_before_it(world: World, line: SessionSocket) -> None:
     world.service.push("one")
     world.service.break_all(lost(1012))
-    assert len(line.hear(0.0)) == 1
+    assert len(line.receive(0.0)) == 1
     with pytest.raises(NetworkError) as caught:
-        line.hear(0.0)
+        line.receive(0.0)
     assert caught.value.close_code == 1012
 
 
@@ -232,7 +232,7 @@ def test_what_came_before_is_no_answer_to_what_is_said_after(world: World, line:
     again = FrameRequest('{"do": "send", "key": "k", "text": "again"}', awaits("answer").answers, "send")
     with pytest.raises(TimedOut):
         line.ask(again, world.deadline(1.0))
-    assert [h.text for h in line.hear(0.0) if isinstance(h, Message)] == ["answer"]
+    assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["answer"]
 
 
 def test_a_socket_that_is_over_before_anything_is_said_has_taken_nothing(world: World, line: SessionSocket) -> None:
