@@ -1,8 +1,8 @@
-"""Markdown of a bot or an agent as styled lines, for a terminal with colour.
+"""Renders a bot's or an agent's Markdown as styled lines, for a terminal with colour.
 
-Knows: which Markdown a terminal can show, and that nothing of it may steer the terminal: every
-piece is made visible after parsing, so that no entity smuggles anything in. Must not know: widths,
-streams, whether the deployment has Markdown. Parsing is markdown-it-py's.
+Knows: which Markdown a terminal can show. No text may control the terminal: every piece is escaped after
+parsing, so that no HTML entity brings in a control character. Must not know: widths, streams, whether the
+deployment has Markdown. markdown-it-py does the parsing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 #: Visible text, and its SGR codes ("" for none).
 Span: TypeAlias = tuple[str, str]
 
-#: Without any of this a text is the same with Markdown and without.
+#: A text without a match has no Markdown.
 _MARKED = re.compile(r"[*_`\[~#>\\&<]|^\s*(?:[-+]|\d+[.)])\s|^\s*[-=]{2,}\s*$", re.MULTILINE)
-#: A longer text is shown as it is.
+#: A longer text is shown unrendered.
 _LONGEST = 20_000
 _CODES = {"strong": "1", "em": "3", "s": "9", "link": "4"}
 
 
 def spans(text: str) -> list[list[Span]] | None:
-    """The lines of a text, each in styled pieces; None when there is no Markdown in it."""
+    """Return the lines of a text, each as styled pieces; None if the text has no Markdown."""
     if len(text) > _LONGEST or not _MARKED.search(text):
         return None
     from markdown_it import MarkdownIt
@@ -43,7 +43,7 @@ class _Writer:
     def __init__(self, text: str) -> None:
         self.lines: list[list[Span]] = []
         self._source = text.split("\n")
-        #: What stands before each line, and what instead before the next one (a list's marker).
+        #: The text before each line, and the one that replaces it before the next line (a list's marker).
         self._margins: list[str] = []
         self._marker: str | None = None
         self._heading = False
@@ -51,7 +51,7 @@ class _Writer:
     def block(self, token: Token) -> None:
         kind = token.type
         if token.map and kind != "inline" and self.lines and self.lines[-1]:
-            # The blank lines of the source, but never two together.
+            # Keep the blank lines of the source, but never two in a row.
             self.lines += [] if self._source[token.map[0] - 1].strip() else [[]]
         if kind == "list_item_open":
             self._marker = f"{token.info}. " if token.info else "- "

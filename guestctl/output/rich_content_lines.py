@@ -1,8 +1,8 @@
-"""What a message holds besides its text, as lines for a person: cards, pickers, forms, files, links.
+"""Renders the content of a message other than its text as lines: cards, pickers, forms, links.
 
-Knows: the message record. Must not know: how content items are written on the wire; widths, colour,
-streams. Every string is remote: it comes out visible and on one line. The number before an option
-is its place in the record's `options`, whatever the content says.
+Knows: the message record. Must not know: the JSON of content items, widths, colour, streams. Every string is
+remote: it is escaped and put on one line. The number before an option is its position in the record's
+`options`, regardless of the content.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from guestctl.core.rich_content import (
 from guestctl.output.records import Record
 from guestctl.output.terminal import visible
 
-#: How far in, and the text.
+#: The indentation level, and the text.
 IndentedLine: TypeAlias = tuple[int, str]
 
 _WEB = frozenset({"http", "https", "mailto", "tel"})
@@ -38,18 +38,20 @@ _FIELDS = {"input": "text", "datePicker": "a date", "listPicker": "a choice", "w
 
 
 def lines(record: Record, zone: tzinfo | None = None) -> list[IndentedLine]:
-    """Everything but the text and the files, in the order of the content; options left over come last.
-    Times are local, or of the zone given, which is then named."""
-    page = _Page(record, zone)
+    """Return the lines for everything but the text and the files, in the order of the content.
+
+    Options that no content item shows come last. Times are local, or in `zone`, which is then named.
+    """
+    found = _Lines(record, zone)
     for item in read(record.get("content")):
-        page.item(item)
-    while page.left:
-        page.option(0)
-    return page.lines
+        found.item(item)
+    while found.left:
+        found.option(0)
+    return found.lines
 
 
 def address(url: str) -> str:
-    """A link in angle brackets, its true host beside it when that does not meet the eye; never clickable text."""
+    """Return a link in angle brackets, followed by its real host if the address disguises it."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -63,7 +65,10 @@ def address(url: str) -> str:
 
 
 def moment(time: str, seconds: Any = None, zone: tzinfo | None = None) -> str:
-    """A time in local time, or in a zone that is named, and its end when it lasts; what is no time as it is."""
+    """Return a local time, or one in a named zone, with its end if it has a duration in seconds.
+
+    A text that is not a time is returned as it is.
+    """
     try:
         start = datetime.fromtimestamp(epoch_of(time), zone)
         end = start + timedelta(seconds=seconds) if isinstance(seconds, (int, float)) and seconds > 0 else None
@@ -75,27 +80,27 @@ def moment(time: str, seconds: Any = None, zone: tzinfo | None = None) -> str:
     return span if zone is None else f"{span} {zone}"
 
 
-class _Page:
+class _Lines:
     def __init__(self, record: Record, zone: tzinfo | None) -> None:
         self.lines: list[IndentedLine] = []
         self._zone = zone
         self.left: list[Mapping[str, Any]] = list(record["options"])
         self._count = 0
-        self._spoken = bool(record["text"])
+        self._has_text = bool(record["text"])
 
-    def say(self, level: int, *parts: str) -> None:
+    def add(self, level: int, *parts: str) -> None:
         text = " – ".join(visible(part) for part in parts if part)
         if text:
             self.lines.append((level, text))
 
     def option(self, level: int, more: str = "", *, text: str | None = None) -> None:
-        """The next of the record's options, if there is one left."""
+        """Add a line for the next of the record's options, if there is one left."""
         if not self.left:
             return
         found = self.left.pop(0)
         self._count += 1
         link = f" {address(found['url'])}" if found["url"] else ""
-        self.say(level, f"[{self._count}] {found['text'] if text is None else text}{link}", more)
+        self.add(level, f"[{self._count}] {found['text'] if text is None else text}{link}", more)
 
     def _moment(self, time: str, seconds: Any = None) -> str:
         return moment(time, seconds, self._zone)
@@ -103,7 +108,7 @@ class _Page:
     def item(self, item: Item) -> None:
         match item:
             case QuickReplies():
-                self.say(0, item.title or "")
+                self.add(0, item.title or "")
                 for _ in range(item.count):
                     self.option(0 if item.title is None else 1)
             case Card():
@@ -115,59 +120,58 @@ class _Page:
             case Form():
                 self._form(item)
             case Picked():
-                self.say(0, "" if self._spoken else f"(picked) {item.text}")
+                self.add(0, "" if self._has_text else f"(picked) {item.text}")
             case Location():
                 where = " ".join(map(str, item.coordinates))
-                self.say(0, f"(place) {item.text}".rstrip(), item.address, where)
-                self.say(1, "" if item.url is None else address(item.url))
+                self.add(0, f"(place) {item.text}".rstrip(), item.address, where)
+                self.add(1, "" if item.url is None else address(item.url))
             case Text():
-                self.say(0, item.body)
+                self.add(0, item.body)
             case Other():
-                unknown = f"{item.kind}, which" if item.kind else "something that"
-                self.say(0, f"({unknown} cannot be shown here)")
+                self.add(0, f"(cannot show {item.kind or 'content of an unknown kind'})")
 
     # --- one kind each ---
 
     def _card(self, card: Card) -> None:
-        self.say(0, card.title, card.description)
+        self.add(0, card.title, card.description)
         for kind, url in card.media:
-            self.say(1, f"({kind}) {_file_name(url)} {address(url)}".replace("  ", " "))
+            self.add(1, f"({kind}) {_file_name(url)} {address(url)}".replace("  ", " "))
         for _ in range(card.count):
             if self.left and self.left[0]["group"] == (card.title or None):
                 self.option(1)
 
     def _date_picker(self, picker: DatePicker) -> None:
-        self.say(0, picker.title, picker.subtitle)
+        self.add(0, picker.title, picker.subtitle)
         slots = [seconds for time, seconds in picker.slots if time]
         for seconds in slots:
             self.option(1, text=self._moment(self.left[0]["payload"], seconds) if self.left else None)
         if not slots:
-            self.say(1, f"({_any_date(picker)})")
+            self.add(1, f"({_any_date(picker)})")
 
     def _list_picker(self, picker: ListPicker) -> None:
-        self.say(0, picker.title, picker.subtitle)
+        self.add(0, picker.title, picker.subtitle)
         for section in picker.sections:
-            own, several = section.title != picker.title, "several can be picked" if section.several else ""
-            self.say(1, section.title if own else "", several)
+            own, several = section.title != picker.title, "pick one or more" if section.several else ""
+            self.add(1, section.title if own else "", several)
             for entry in section.entries:
                 self.option(2 if own or several else 1, entry.more)
 
     def _form(self, form: Form) -> None:
         for name, text in form.answers or ():
-            self.say(0, f"(form) {name}: {text}")
+            self.add(0, f"(form) {name}: {text}")
         if form.answers:
             return
-        self.say(0, f"(form) {form.title}".rstrip(), form.subtitle)
+        self.add(0, f"(form) {form.title}".rstrip(), form.subtitle)
         for page in form.pages:
             heading = [page.title if page.title != form.title else "", page.subtitle]
-            self.say(1, *heading)
+            self.add(1, *heading)
             for field in page.fields:
                 if field.kind in _FIELDS:
                     self._field(field, 2 if any(heading) else 1)
 
     def _field(self, field: Field, level: int) -> None:
         title = field.title
-        wanted = _FIELDS[field.kind] + (", needed" if field.required else "")
+        wanted = _FIELDS[field.kind] + (", required" if field.required else "")
         match field.picker:
             case DatePicker() as picker:
                 slots = [self._moment(time) for time, _ in picker.slots]
@@ -175,10 +179,10 @@ class _Page:
             case ListPicker() as picker:
                 title = title or picker.title
                 offered = ", ".join(entry.title for section in picker.sections for entry in section.entries)
-                wanted = f"{'some' if any(one.several for one in picker.sections) else 'one'} of: {offered}"
+                wanted = f"{'one or more' if any(one.several for one in picker.sections) else 'one'} of: {offered}"
             case None if field.kind == "wheelPicker":
                 wanted += ": " + ", ".join(entry.title for entry in field.entries)
-        self.say(level, f"{field.id}: {title} ({wanted})" if title not in ("", field.id) else f"{field.id}: ({wanted})")
+        self.add(level, f"{field.id}: {title} ({wanted})" if title not in ("", field.id) else f"{field.id}: ({wanted})")
 
 
 def _any_date(picker: DatePicker) -> str:

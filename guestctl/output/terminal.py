@@ -1,8 +1,8 @@
-"""What the terminal is, and how remote text is made safe for it.
+"""The properties of the terminal, and the escaping of remote text for it.
 
-Knows: which streams are terminals, whether colour is wanted, how wide a line is, and which
-characters must be made visible. Must not know: what is shown. Hand-written on purpose: no layout
-library removes escape, C1 and bidi controls (reliability.md §8.3).
+Knows: which streams are terminals, whether to use colour, the width of a line, and which characters must be
+escaped. Must not know: the content of the text. No layout library removes escape, C1 and bidi controls, so this
+module does it itself (reliability.md §8.3).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from guestctl.core.values import immutable
 
-#: Joiners that Persian and emoji need; they reorder nothing.
+#: Joiners that Persian and emoji need; they do not reorder text.
 _JOINERS = frozenset({0x200C, 0x200D})
-#: Two columns on newer terminals than Python's tables know: symbols that Unicode 16 made wide, and halves of flags.
+#: Two columns wide on terminals newer than Python's tables: symbols that Unicode 16 made wide, and halves of flags.
 _WIDE_ELSEWHERE = frozenset(
     code
     for first, last in (
@@ -32,13 +32,13 @@ _WIDE_ELSEWHERE = frozenset(
     for code in range(first, last + 1)
 )
 _FALLBACK_WIDTH = 80
-#: No line is folded narrower than this, whatever COLUMNS says.
+#: Minimum width of a line, regardless of COLUMNS.
 _NARROWEST = 20
 
 
 @immutable
 class Terminal:
-    """Facts about the three streams. `width` in columns; None: nothing is ever folded (no terminal)."""
+    """Properties of the three streams. `width` is in columns; None means no terminal: lines are not folded."""
 
     stdin: bool = False
     stdout: bool = False
@@ -50,7 +50,8 @@ class Terminal:
 
     @classmethod
     def of(cls, stdin: IO[Any], stdout: IO[Any], stderr: IO[Any], environ: Mapping[str, str]) -> Terminal:
-        """Look once. NO_COLOR wins over FORCE_COLOR, which wins over what the stream is (no-color.org)."""
+        """Return the properties of the streams. NO_COLOR overrides FORCE_COLOR, which overrides detection
+        (no-color.org)."""
         on_screen = _is_terminal(stdout)
         return cls(
             stdin=_is_terminal(stdin),
@@ -63,7 +64,7 @@ class Terminal:
         )
 
     def for_talk(self) -> Terminal:
-        """The same facts for what is drawn on stderr."""
+        """Return the same properties for output on stderr."""
         return replace(self, colour=self.talk_colour, width=self.talk_width)
 
 
@@ -94,10 +95,10 @@ def _width(stream: IO[Any], environ: Mapping[str, str]) -> int:
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """Text with everything that could steer a terminal written out: `\\x1b`, `\\u202e`, `\\n`.
+    """Return a text with every control character escaped: `\\x1b`, `\\u202e`, `\\n`.
 
-    Escaped, never removed, so that nothing new appears where something was cut out. With `lines`
-    a newline stays one and a tab becomes spaces; the caller indents what follows a newline.
+    Characters are escaped and never removed, because removing one could join two parts into a new control
+    sequence. With `lines`, a newline is kept and a tab becomes spaces; the caller indents the next line.
     """
     if text.isprintable():
         return text
@@ -124,11 +125,13 @@ def _shown(char: str, lines: bool) -> str:
 
 
 def cells(char: str) -> int:
-    """Columns one character takes, 0, 1 or 2: the most that any terminal gives it, for one too few lets text
-    run over the edge, where the terminal would fold it itself."""
+    """Return the columns of one character: 0, 1 or 2, the most that any terminal gives it.
+
+    With one too few, text would run over the edge, where the terminal would fold it itself.
+    """
     if char.isascii():
         return 1
-    if char == "\ufe0f":  # asks for the wide, coloured form of what precedes it
+    if char == "\ufe0f":  # selects the wide, coloured form of the character before it
         return 1
     category = unicodedata.category(char)
     if unicodedata.combining(char) or category in {"Mn", "Me", "Cf"}:
@@ -138,8 +141,11 @@ def cells(char: str) -> int:
 
 
 def fold(line: str, width: int | None) -> Iterator[str]:
-    """One line in pieces of at most `width` columns, broken after a space where there is one; a terminal
-    that folded it itself would start the next row in column one, where a message could pose as a record."""
+    """Yield one line in pieces of at most `width` columns, broken after a space if there is one.
+
+    A terminal that folded the line itself would start the next row in column one, where a message could pose as
+    a record.
+    """
     if width is None or (line.isascii() and len(line) <= width):
         yield line
         return
@@ -176,7 +182,7 @@ def wrap(line: str, width: int | None) -> Iterator[str]:
 
 
 def block(text: str, indent: int, width: int | None) -> str:
-    """Remote text as one or more lines, every one after the first indented by `indent` spaces."""
+    """Return remote text as one or more lines, each after the first indented by `indent` spaces."""
     room = None if width is None else max(_NARROWEST // 2, width - indent)
     pieces = [piece for line in visible(text, lines=True).split("\n") for piece in fold(line, room)]
     return ("\n" + " " * indent).join(pieces)

@@ -1,7 +1,7 @@
-"""A conversation as a document: Markdown, HTML or plain text, written message by message.
+"""Renders a conversation as a document in Markdown, HTML or plain text, message by message.
 
-Knows: the message and presence records. Must not know: streams, where records come from. Remote
-text is escaped for the format it goes into; nothing of it is ever markup. Times are UTC.
+Knows: the message and presence records. Must not know: streams, where records come from. Remote text is
+escaped for the document's format and never becomes markup. Times are UTC.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HTML_HEAD = (
 
 
 def document(records: Iterable[Record], form: Format) -> Iterator[str]:
-    """The document in pieces, each ending with a newline, as the records arrive."""
+    """Yield the document in pieces, each ending with a newline, as the records arrive."""
     if form == "html":
         yield _HTML_HEAD
     for record in records:
@@ -41,13 +41,13 @@ def document(records: Iterable[Record], form: Format) -> Iterator[str]:
         yield "</body>\n</html>\n"
 
 
-def _who(record: Record) -> str:
+def _sender_name(record: Record) -> str:
     sender = record["from"]
     name = sender["name"] or sender["role"] or ("guest" if record["direction"] == "inbound" else "service")
     return str(name)
 
 
-def _offered(record: Record) -> list[rich_content_lines.IndentedLine]:
+def _rich_content(record: Record) -> list[rich_content_lines.IndentedLine]:
     return rich_content_lines.lines(record, timezone.utc)
 
 
@@ -58,7 +58,7 @@ def _files(record: Record) -> list[str]:
 
 
 def _md(text: str) -> str:
-    """Escaped so that CommonMark shows it as it was; a line break stays one."""
+    """Return text escaped so that CommonMark shows it unchanged; line breaks are kept."""
     lines = (_MARKDOWN.sub(r"\\\1", line.strip()) for line in visible(text, lines=True).split("\n"))
     return "  \n".join(re.sub(r"^(\d+)\\?([.)])", r"\1\\\2", line) for line in lines)
 
@@ -70,29 +70,29 @@ def _html(text: str) -> str:
 
 
 def _message_md(record: Record) -> str:
-    parts = [f"**{_md(_who(record))}** · {record['time'] or 'time unknown'}", ""]
+    parts = [f"**{_md(_sender_name(record))}** · {record['time'] or 'time unknown'}", ""]
     if record["text"]:
         parts += [_md(record["text"]), ""]
-    parts += [f"{'  ' * level}- {_md(text)}" for level, text in _offered(record)]
+    parts += [f"{'  ' * level}- {_md(text)}" for level, text in _rich_content(record)]
     parts += [f"- file: {_md(file)}" for file in _files(record)]
     return "\n".join(parts).rstrip("\n") + "\n\n"
 
 
 def _message_html(record: Record) -> str:
-    items = [f'<li style="margin-left:{level}em">{_html(text)}</li>' for level, text in _offered(record)]
+    items = [f'<li style="margin-left:{level}em">{_html(text)}</li>' for level, text in _rich_content(record)]
     items += [f"<li>file: {_html(file)}</li>" for file in _files(record)]
     listed = "<ul>" + "".join(items) + "</ul>" if items else ""
     return (
-        f'<article class="{record["direction"]}"><header>{_html(_who(record))} '
+        f'<article class="{record["direction"]}"><header>{_html(_sender_name(record))} '
         f"<time>{_html(record['time'] or '')}</time></header><p>{_html(record['text'])}</p>{listed}</article>\n"
     )
 
 
 def _message_txt(record: Record) -> str:
     lines = visible(record["text"], lines=True).split("\n")
-    lines += ["  " * level + text for level, text in _offered(record)]
+    lines += ["  " * level + text for level, text in _rich_content(record)]
     lines += [f"(file) {visible(file)}" for file in _files(record)]
-    head = f"{record['time'] or 'time unknown'} {visible(_who(record))}: "
+    head = f"{record['time'] or 'time unknown'} {visible(_sender_name(record))}: "
     return head + "\n    ".join(lines) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""How records look to a person: chat lines, cards and tables.
+"""Renders records for a terminal: chat lines, cards and tables.
 
-Knows: the record shapes and one terminal's facts; that a person's times are local, of the day in a chat, with
-their offset from UTC elsewhere. Must not know: streams, machine formats, where records come from.
+Knows: the members of records and the properties of one terminal; that times are local, with the time of day in
+a chat and with the offset from UTC elsewhere. Must not know: streams, machine formats, where records come from.
 
-Every string of a record is treated as hostile (reliability.md §8.3, §8.4): it is made visible, folded by us
-and never read as markup, so that no message can pose as another record.
+Every string of a record is treated as hostile (reliability.md §8.3, §8.4). Its control characters are escaped,
+it is folded here, and it is never read as markup. So no message can pose as another record.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from guestctl.core.clock import epoch_of
 from guestctl.core.humanize import format_duration, format_size
 from guestctl.core.model import OVER
 from guestctl.output.records import Record
-from guestctl.output.rich_content_lines import lines as offered
+from guestctl.output.rich_content_lines import lines as rich_content_lines
 from guestctl.output.terminal import Terminal, block, fold, visible
 
 _LONGEST_NAME = 40
 _STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33", "bad": "31"}
 
-#: Columns of a list, by record kind: header and path of members.
+#: Record kind -> the columns of its list: header and member.
 _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "session": (
         ("NAME", "name"),
@@ -43,16 +43,16 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("SOCKETS", "sockets"),
         ("REFRESHES", "refreshes"),
     ),
-    "explanation": (("CODE", "code"), ("WHAT", "type"), ("MEANING", "meaning"), ("EXIT", "exit"), ("API", "apis")),
-    "schema": (("KIND", "name"), ("DESCRIBES", "title")),
+    "explanation": (("CODE", "code"), ("TYPE", "type"), ("MEANING", "meaning"), ("EXIT", "exit"), ("API", "apis")),
+    "schema": (("KIND", "name"), ("DESCRIPTION", "title")),
 }
 
 
 class View:
-    """Renders records for one terminal. `now` is epoch seconds, for dates and time left.
+    """Renders records for one terminal. `now` returns epoch seconds, for dates and the time left.
 
-    `markdown` says whether the service's people and bots write it; asked when a text may hold some.
-    Without colour Markdown is shown as it was written, which is what it was made for.
+    `markdown` returns whether agents and bots write Markdown; it is called only for a text that may contain some.
+    Without colour, Markdown is shown as it was written.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class View:
     # --- streams ---
 
     def line(self, record: Record) -> str:
-        """One record of a stream: a message as a chat line, anything else as a remark."""
+        """Render one record of a stream: a message as a chat line, anything else as a remark."""
         if record.get("kind") == "message":
             return self._chat(record)
         return self._remark(record)
@@ -79,25 +79,25 @@ class View:
         body = None if guest else self._marked_up(name, record["text"], indent, style)
         if body is None:
             body = block(f"{name}: {record['text']}", indent, self._terminal.width)
-            # The name is painted after folding: style codes have no width and must not be folded. One that was folded
-            # itself stays as it is.
+            # The name gets its colour after folding, because style codes have no width. A name that was folded itself
+            # gets none.
             if body.startswith(f"{name}:"):
                 body = self._paint(f"{name}:", style) + body.removeprefix(f"{name}:")
         lines = [head + body]
-        lines += [self._indented(text, indent + 2 * level) for level, text in offered(record)]
+        lines += [self._indented(text, indent + 2 * level) for level, text in rich_content_lines(record)]
         lines += [self._indented(_file(attachment), indent) for attachment in record["attachments"]]
         if record.get("delivery", "accepted") != "accepted":
             lines.append(" " * indent + f"({record['delivery'].replace('_', ' ')})")
         return "\n".join(lines)
 
     def _indented(self, text: str, indent: int) -> str:
-        """A line of its own, and its further rows further in."""
+        """Render a separate line; its continuation rows are indented further."""
         width = self._terminal.width
         indent = indent if width is None else min(indent, width // 2)
         return " " * indent + self._folded(text, indent, further=4)
 
     def _marked_up(self, name: str, text: str, indent: int, style: str) -> str | None:
-        """Markdown as styled lines; None where there is none, or nobody wants it."""
+        """Render Markdown as styled lines; None if the text has none, or without colour."""
         if not self._terminal.colour:
             return None
         from guestctl.output.markdown import spans
@@ -124,7 +124,7 @@ class View:
     # --- single results ---
 
     def card(self, record: Record, more: Mapping[str, Any] | None = None) -> str:
-        """One result, a member a line; times with how far off they are."""
+        """Render one result with one member on each line; times have their distance from now."""
         rows = [(name, value) for name, value in _flat({**record, **(more or {})}) if name != "kind"]
         over = record.get("kind") == "session" and record.get("state") in OVER
         widest = max((len(name) for name, _ in rows), default=0)
@@ -151,14 +151,14 @@ class View:
         return str(item)
 
     def labelled(self, label: str, text: str, style: str | None = None) -> str:
-        """A label of ours, and text whose further lines stand under its first."""
+        """Render a label and a text; the text's continuation lines are indented under its first."""
         shown = self._paint(label, style) if style else label
         return shown + block(text, len(label), self._terminal.width)
 
     # --- lists ---
 
     def table(self, records: Sequence[Record]) -> str:
-        """A list as aligned columns. Folded on a terminal, never cut; one row a line elsewhere."""
+        """Render a list as aligned columns. Cells are folded on a terminal and never truncated."""
         if not records:
             return ""
         columns = _COLUMNS.get(str(records[0].get("kind"))) or tuple(
@@ -178,7 +178,7 @@ class View:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._terminal.colour else text
 
     def _stamp(self, time: str | None) -> str:
-        """Local time of day; with the date when that is not today."""
+        """Return the local time of day, with the date if it is not today."""
         moment = _local(time)
         if moment is None:
             return "--:--:--"
@@ -186,7 +186,7 @@ class View:
         return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%Y-%m-%d %H:%M:%S}"
 
     def _distance(self, time: str, *, ends: bool, over: bool) -> str:
-        """How far off it is, in brackets; of what `ends` then: whether it has. What is over has no time left."""
+        """Return the distance from now in brackets. `ends`: the time is an expiry. `over`: the session has ended."""
         try:
             seconds = epoch_of(time) - self._now()
         except (ValueError, OverflowError):
@@ -197,7 +197,7 @@ class View:
 
 
 def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list[tuple[str, str]]]:
-    """Styled pieces in rows of at most `room` columns."""
+    """Fold styled pieces into rows of at most `room` columns."""
     rows: list[list[tuple[str, str]]] = []
     left = list(spans)
     for row in fold("".join(text for text, _ in spans), room):
@@ -214,7 +214,7 @@ def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list
 
 
 def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> str:
-    """Aligned columns of text that is already visible."""
+    """Render aligned columns. The caller has escaped the texts with `visible`."""
     from io import StringIO
 
     from rich.console import Console
@@ -244,7 +244,7 @@ def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Term
 
 
 def when(time: str) -> str:
-    """A moment as a person reads it: local time, and how far that is from UTC; what is no time as it is."""
+    """Return a time as local time with its offset from UTC. A text that is not a time is returned as it is."""
     moment = _local(time)
     return visible(time) if moment is None else moment.astimezone().isoformat(" ", "seconds")
 

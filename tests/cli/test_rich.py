@@ -1,5 +1,5 @@
-"""Rich content through the front door: every kind a bot can send is shown, normalised, and answered as the
-service wants it (web-messaging.md §5.4, §6.4)."""
+"""Rich content in commands: every kind of content is shown, normalised, and answered as the service expects
+(web-messaging.md §5.4, §6.4)."""
 
 from __future__ import annotations
 
@@ -63,25 +63,25 @@ otherwise: "${text}|${payload}"
 
 @dataclass(frozen=True)
 class Talk:
-    """A session with the bot, and what the sandbox has to say of our wire."""
+    """A session with the bot, and the sandbox's check of the frames that guestctl sends."""
 
     front: Front
 
     def offered(self, kind: str) -> dict[str, Any]:
-        """What the bot answers, as JSON has it."""
+        """Return the bot's answer as a record."""
         reply = self.front("send", kind, "--wait").record["reply"]
         assert isinstance(reply, dict)
         return reply
 
     def shown(self, kind: str) -> list[str]:
-        """What the bot answers, as a person sees it, without the stamp."""
+        """Return the bot's answer as shown on a terminal, without the time."""
         told = self.front("send", kind, "--wait", "-o", "table")
         assert told.code == 0, told.err
         _, first, *rest = told.out.rstrip("\n").split("\n")
         return [first.partition(" < ")[2], *(line[11:] for line in rest)]
 
     def answered(self, *argv: str) -> tuple[str, list[dict[str, Any]]]:
-        """The bot's view of an answer (text and payloads), and the items it came in."""
+        """Return the answer as the bot received it (text and payloads), and its content items."""
         told = self.front("send", *argv, "--wait")
         assert told.code == 0, told.err
         assert self.complaints == []
@@ -139,7 +139,7 @@ def test_quick_replies_on_a_terminal(talk: Talk) -> None:
     assert talk.shown("quick") == ["Helper: Which colour?", "[1] Red", "[2] Blue"]
 
 
-def test_quick_replies_of_the_second_kind(talk: Talk) -> None:
+def test_quick_reply_groups(talk: Talk) -> None:
     assert talk.shown("titled") == ["Helper: ", "Colours", "  [1] Red", "  [2] Blue"]
     offer = talk.offered("titled")
     assert offer["options"] == COLOURS
@@ -186,19 +186,19 @@ def test_a_card_in_a_document(talk: Talk, form: str, lines: list[str]) -> None:
     assert [line for line in lines if line not in page] == []
 
 
-def test_times_to_pick_from_are_utc_in_a_document(talk: Talk) -> None:
+def test_time_slots_are_utc_in_a_document(talk: Talk) -> None:
     talk.offered("slots")
     page = talk.front("history", "--format", "txt").out
     assert "      [1] Mon 2026-03-09 08:00–09:00 UTC\n" in page
     assert "      [2] Tue 2026-03-10 10:00–12:00 UTC\n" in page
 
 
-def test_a_link_is_not_sent(talk: Talk) -> None:
+def test_a_link_cannot_be_picked(talk: Talk) -> None:
     talk.offered("card")
     assert "opens in a browser" in talk.refused("--pick", "2")
 
 
-def test_a_carousel_is_numbered_through(talk: Talk) -> None:
+def test_a_carousel_is_numbered_consecutively(talk: Talk) -> None:
     assert talk.shown("carousel") == [
         "Helper: ",
         "Standard – 3-5 days",
@@ -239,7 +239,7 @@ def test_several_items_of_a_list(talk: Talk) -> None:
     assert talk.shown("list") == [
         "Helper: ",
         "Toppings",
-        "  several can be picked",
+        "  pick one or more",
         "    [1] Feta",
         "    [2] Mozzarella",
         "    [3] Brie",
@@ -249,14 +249,14 @@ def test_several_items_of_a_list(talk: Talk) -> None:
     assert [item["buttonResponse"]["text"] for item in content] == ["Feta", "Mozzarella", "Brie"]
 
 
-def test_a_list_of_which_one_goes(talk: Talk) -> None:
+def test_a_list_with_a_single_choice(talk: Talk) -> None:
     talk.offered("one")
     assert talk.refused("--pick", "1", "--pick", "2") == 'only one item of "Size" can be picked'
     assert talk.answered("--pick", "large")[0] == "Size|large"
 
 
-def test_what_history_leaves_out_is_remembered(talk: Talk) -> None:
-    """Forms and titled quick replies are not in history (§7.1): who heard one keeps it for the next command."""
+def test_content_that_history_omits_is_stored(talk: Talk) -> None:
+    """Forms and quick reply groups are not in history (§7.1): the command that receives one stores it."""
     for kind in ("titled", "form"):
         talk.offered(kind)
         assert talk.front("history", "--last", "1").record["content"] == []
@@ -268,13 +268,13 @@ def test_what_history_leaves_out_is_remembered(talk: Talk) -> None:
     assert "has a form" in talk.refused("--form", "name=Ada")
 
 
-def test_a_form_from_words(talk: Talk) -> None:
+def test_a_form_from_arguments(talk: Talk) -> None:
     assert talk.shown("form") == [
         "Helper: ",
         "(form) Your details",
-        "  name: Your name (text, needed)",
+        "  name: Your name (text, required)",
         "  day: Day (any date)",
-        "  top: Toppings (some of: Feta, Brie)",
+        "  top: Toppings (one or more of: Feta, Brie)",
         "  size: (one of: S, L)",
     ]
     text, content = talk.answered("--form", "name=Ada", "--form", "top=Feta", "--form", "top=brie", "--form", "size=L")
@@ -308,17 +308,17 @@ def test_a_form_from_a_file(talk: Talk, name: str, text: str) -> None:
         ("naem: Ada", 'no field "naem"; available: name, day, top, size'),
     ],
 )
-def test_a_form_file_that_is_wrong(talk: Talk, text: str, said: str) -> None:
+def test_a_malformed_form_file(talk: Talk, text: str, said: str) -> None:
     talk.offered("form")
     (talk.front.cwd / "form.yaml").write_text(text)
     assert said in talk.refused("--form", "form.yaml")
 
 
-def test_a_form_file_that_is_not_there(talk: Talk) -> None:
+def test_a_missing_form_file(talk: Talk) -> None:
     assert "No such file" in talk.refused("--form", "none.yaml")
 
 
-def test_wrong_picks_list_what_there_is(talk: Talk) -> None:
+def test_a_wrong_pick_lists_the_options(talk: Talk) -> None:
     talk.offered("quick")
     assert talk.refused("--pick", "Green") == 'no option "Green"; available: 1 "Red", 2 "Blue"'
     assert talk.refused("--pick", "3") == 'no option "3"; available: 1 "Red", 2 "Blue"'
@@ -326,18 +326,18 @@ def test_wrong_picks_list_what_there_is(talk: Talk) -> None:
     assert "a pick, a form or files" in talk.refused("--pick", "1", "--form", "a=b")
 
 
-def test_nothing_to_pick_or_to_fill_in(talk: Talk) -> None:
+def test_no_options_and_no_form(talk: Talk) -> None:
     talk.offered("nothing")
     assert "offers anything to pick" in talk.refused("--pick", "1")
     assert "has a form" in talk.refused("--form", "a=b")
 
 
-def test_a_pick_with_words_of_ones_own(talk: Talk) -> None:
+def test_a_pick_with_a_text(talk: Talk) -> None:
     talk.offered("quick")
     assert talk.answered("that one", "--pick", "2")[0] == "that one|colour:blue"
 
 
-def test_the_newest_offer_is_answered(talk: Talk) -> None:
+def test_the_newest_options_are_picked_from(talk: Talk) -> None:
     talk.offered("card")
     talk.offered("quick")
     talk.offered("nothing")
@@ -351,7 +351,7 @@ def test_an_image_is_shown_by_name_and_size(talk: Talk) -> None:
     ]
 
 
-def test_markdown_on_a_terminal_with_colour_only(talk: Talk) -> None:
+def test_markdown_is_styled_only_with_colour(talk: Talk) -> None:
     plain = talk.shown("markdown")
     assert plain == ["Helper: **Hello** [shop](https://shop.example)", "- a list"]
     styled = talk.front("history", "--last", "1", "-o", "table", FORCE_COLOR="1").out
@@ -359,6 +359,6 @@ def test_markdown_on_a_terminal_with_colour_only(talk: Talk) -> None:
     assert talk.front("history", "--last", "1").record["text"] == "**Hello** [shop](https://shop.example)\n- a list"
 
 
-def test_what_another_api_says(talk: Talk) -> None:
+def test_rich_content_of_another_api(talk: Talk) -> None:
     told: Result = talk.front("send", "--pick", "1", "--api", "guests")
     assert told.code in {10, 12}

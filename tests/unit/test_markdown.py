@@ -1,4 +1,4 @@
-"""Markdown for a terminal: styled where it is plain what is meant, and never a way to steer it."""
+"""Markdown on a terminal: it is styled, and it cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plain(text: str) -> list[str] | None:
 
 
 @pytest.mark.parametrize("text", ["hello", "Order 17 is 5.50!", "a\nb", "", "1,5 + 2 = 3,5", "what? (yes)"])
-def test_plain_text_is_left_alone(text: str) -> None:
+def test_plain_text_is_unchanged(text: str) -> None:
     assert spans(text) is None
 
 
@@ -37,7 +37,7 @@ def test_emphasis_headings_and_links() -> None:
     assert plain("![cat](https://x.example/c.png)") == ["(image) cat <https://x.example/c.png>"]
 
 
-def test_lines_blocks_and_lists_stay_where_they_were() -> None:
+def test_lines_blocks_and_lists_keep_their_order() -> None:
     assert plain("one\ntwo *x*\n\nthree") == ["one", "two x", "", "three"]
     assert plain("- a\n- b\n  more\n  1. c\n  2. d") == ["- a", "- b", "  more", "  1. c", "  2. d"]
     assert plain("> said\n> so") == ["| said", "| so"]
@@ -56,7 +56,7 @@ def test_lines_blocks_and_lists_stay_where_they_were() -> None:
         ("*a\x1b]0;x\x07b*", "a\\x1b]0;x\\x07b"),
     ],
 )
-def test_nothing_is_smuggled_in(text: str, shown: str | None) -> None:
+def test_entities_and_escapes_bring_in_no_control_characters(text: str, shown: str | None) -> None:
     (line,) = plain(text) or [""]
     assert shown is None or line == shown
     assert line.isprintable()
@@ -66,7 +66,7 @@ SGR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @given(some.text(alphabet="ab *_`[]()#>-1.~\n&<!|\\\x1b\u202e\t世", max_size=80) | some.text(max_size=60))
-def test_whatever_is_written_only_our_styles_and_only_indented(text: str) -> None:
+def test_any_markdown_is_indented_and_has_only_known_styles(text: str) -> None:
     record = message_record(Message("m", "outbound", text, AT, sender=Sender("bot", "Ann")), "d")
     shown = View(Terminal(stdout=True, width=40, colour=True), lambda: 1_772_615_727.0, lambda: True).line(record)
     bare = SGR.sub("", shown)
@@ -77,7 +77,7 @@ def test_whatever_is_written_only_our_styles_and_only_indented(text: str) -> Non
     assert SGR.sub("", shown).startswith("0") or SGR.sub("", shown)[0].isdigit()
 
 
-def test_only_where_the_deployment_says_so_with_colour_and_for_the_other_side() -> None:
+def test_markdown_needs_colour_a_deployment_with_markdown_and_an_outbound_message() -> None:
     def shown(direction: str, colour: bool, markdown: bool) -> str:
         message = Message("m", "inbound" if direction == "inbound" else "outbound", "*hi*", AT)
         terminal = Terminal(stdout=True, width=80, colour=colour)

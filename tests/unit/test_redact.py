@@ -1,4 +1,4 @@
-"""Secrets out of traces, raw records and error bodies."""
+"""Redaction of secrets in traces, raw records and error bodies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOKEN = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"
 MASK = Secret(TOKEN).placeholder
 
 
-def test_members_that_say_what_they_are() -> None:
+def test_members_with_secret_names_are_masked() -> None:
     value = {
         "token": TOKEN,
         "guestToken": TOKEN,
@@ -45,7 +45,7 @@ def test_json_in_text_and_bytes() -> None:
     assert TOKEN not in Redactor().value({"body": frame.encode()})["body"]
 
 
-def test_what_was_met_once_is_known_everywhere() -> None:
+def test_a_secret_found_once_is_masked_everywhere() -> None:
     redactor = Redactor()
     redactor.value({"token": TOKEN})
     assert redactor.text(f"no session for {TOKEN} here") == f"no session for {Secret(TOKEN).placeholder} here"
@@ -77,7 +77,7 @@ def test_signed_addresses_lose_their_query() -> None:
     ],
 )
 def test_json_that_cannot_be_parsed(cut: str) -> None:
-    """Cut off, or inside other text: names still say what a secret is."""
+    """Truncated JSON, or JSON inside other text: member names still reveal the secrets."""
     redactor = Redactor()
     assert TOKEN not in redactor.text(cut % TOKEN)
     again = redactor.text(redactor.text(cut % TOKEN))
@@ -89,7 +89,7 @@ def test_long_and_odd_text_takes_linear_time() -> None:
         assert Redactor().text(odd)
 
 
-def test_jwts_and_bearers_in_prose() -> None:
+def test_jwts_and_bearer_tokens_in_prose() -> None:
     token = jwt.encode({"sub": "x"}, "k" * 32, algorithm="HS256")
     assert token not in Redactor().text(f"bad token {token}, sorry")
     assert "s3cr3tt" not in Redactor().text("sent Bearer s3cr3tt today")
@@ -101,7 +101,7 @@ def test_sign_in_codes_are_secret_and_error_codes_are_not() -> None:
     assert found["data"]["code"].startswith("***")
 
 
-def test_short_words_are_left_alone() -> None:
+def test_short_literals_are_not_masked() -> None:
     redactor = Redactor()
     redactor.add("abcde")
     redactor.add("")
@@ -111,7 +111,7 @@ def test_short_words_are_left_alone() -> None:
     assert redactor.text("abcde abcdef") == f"abcde {Secret('abcdef').placeholder}"
 
 
-def test_a_secret_is_known_in_json_and_in_an_address() -> None:
+def test_a_secret_is_masked_in_its_json_and_url_forms() -> None:
     secret = 'pä"ss/w&rd'
     redactor = Redactor()
     redactor.add(secret)
@@ -142,7 +142,7 @@ def test_a_name_and_its_secret_as_basic_credentials() -> None:
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("scheme", ["http://", ""])
-def test_proxies_passwords(name: str, scheme: str) -> None:
+def test_proxy_passwords_are_masked(name: str, scheme: str) -> None:
     redactor = Redactor()
     redactor.add_proxies({name: f"{scheme}m%40e:pass@:w%2Frd@proxy.example:3128", "SHELL": "me:in-the-shell@x"})
     said = redactor.text("<pass@:w%2Frd> <pass@:w/rd> in-the-shell proxy.example")
@@ -152,7 +152,7 @@ def test_proxies_passwords(name: str, scheme: str) -> None:
     assert basic not in redactor.text(f"<{basic}>")
 
 
-def test_proxies_without_passwords() -> None:
+def test_proxies_without_passwords_mask_nothing() -> None:
     redactor = Redactor()
     redactor.add_proxies({"http_proxy": "http://proxy.example:3128/path", "https_proxy": "http://myself@proxy.example"})
     assert redactor.text("http://proxy.example:3128/path myself") == "http://proxy.example:3128/path myself"
@@ -188,7 +188,7 @@ def test_proxies_without_passwords() -> None:
         ({"redirectUri": "r", "text": "c"}, {"redirectUri": "r", "text": "c"}),
     ],
 )
-def test_what_is_shown_instead(value: Any, shown: Any) -> None:
+def test_placeholders(value: Any, shown: Any) -> None:
     assert Redactor().value(value) == shown
 
 
@@ -204,7 +204,7 @@ def test_what_is_shown_instead(value: Any, shown: Any) -> None:
         ("eyJhbGci.eyJzdWIi.c2ln, sorry", f"{Secret('eyJhbGci.eyJzdWIi.c2ln').placeholder}, sorry"),
     ],
 )
-def test_text_keeps_what_is_no_secret(text: str, shown: str) -> None:
+def test_text_without_secrets_is_unchanged(text: str, shown: str) -> None:
     redactor = Redactor()
     assert redactor.text(text) == shown
     assert redactor.text(shown) == shown
@@ -222,7 +222,7 @@ def test_text_keeps_what_is_no_secret(text: str, shown: str) -> None:
         ("pageNumber", False),
     ],
 )
-def test_a_query_that_signs_is_masked_whole(name: str, hidden: bool) -> None:
+def test_a_signing_query_is_masked_completely(name: str, hidden: bool) -> None:
     for query in (f"{name}=abc&b=2", f"b=2&{name}="):
         text = f"wss://x.example/v1?{query}"
         masked = f"wss://x.example/v1?{Secret(query).placeholder}"

@@ -1,4 +1,4 @@
-"""What a message holds besides its text, drawn for a person: whatever is sent, it poses as nothing else."""
+"""Rich content as lines on a terminal: no content can pose as another line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_quick_replies() -> None:
     ]
 
 
-def test_cards_and_carousels_are_numbered_through() -> None:
+def test_options_of_cards_and_carousels_are_numbered_consecutively() -> None:
     second = {"title": "Other", "description": "1 day", "image": "https://cdn.example/a/std.png", "actions": []}
     assert drawn({"contentType": "Carousel", "carousel": {"cards": [CARD, second, CARD]}}) == [
         "Parcel",
@@ -80,7 +80,7 @@ def test_cards_and_carousels_are_numbered_through() -> None:
     ]
 
 
-def test_dates_are_local_and_say_how_long() -> None:
+def test_dates_are_local_and_have_an_end() -> None:
     assert drawn(*SLOTS.content) == [
         "Slot",
         "  [1] Mon 2026-03-09 11:00–12:00",
@@ -102,7 +102,7 @@ def test_lists() -> None:
     plain = {"title": "Toppings", "multipleSelection": False, "items": items}
     assert drawn(picker(cheese, plain)) == [
         "Toppings – Tap",
-        "  Cheese – several can be picked",
+        "  Cheese – pick one or more",
         "    [1] Feta – from sheep",
         "    [2] Brie",
         "  [3] Feta – from sheep",
@@ -110,15 +110,15 @@ def test_lists() -> None:
     ]
 
 
-def test_forms_and_what_was_answered() -> None:
+def test_forms_and_their_answers() -> None:
     assert drawn(*FORM.content) == [
         "(form)",
         "  Name",
-        "    name: (text, needed)",
+        "    name: (text, required)",
         "    note: Note (text)",
         "  More",
         "    day: Day (any date)",
-        "    top: Toppings (some of: Feta, Brie)",
+        "    top: Toppings (one or more of: Feta, Brie)",
         "    size: (one of: 1, 2)",
     ]
     button = {"type": "Form", "text": "Ada", "payload": "Ada"}
@@ -132,9 +132,9 @@ def test_forms_and_what_was_answered() -> None:
     assert drawn(picked, text="9 Mar") == []
 
 
-def test_what_is_not_known_says_so() -> None:
-    assert drawn({"contentType": "Story", "story": {}}) == ["(Story, which cannot be shown here)"]
-    assert drawn({}) == ["(something that cannot be shown here)"]
+def test_unknown_content_is_named() -> None:
+    assert drawn({"contentType": "Story", "story": {}}) == ["(cannot show Story)"]
+    assert drawn({}) == ["(cannot show content of an unknown kind)"]
     place = {"text": "Shop", "address": "Main St 1", "url": "https://map.example", "latitude": 1.5, "longitude": 2}
     assert drawn({"contentType": "Location", "location": place}) == [
         "(place) Shop – Main St 1 – 1.5 2",
@@ -167,7 +167,7 @@ def test_links_are_shown_and_never_clickable(url: str, shown: str) -> None:
 
 
 @given(some.lists(ITEMS | JUNK, max_size=4), some.text(max_size=40))
-def test_whatever_it_holds_it_fits_and_is_further_in(content: list[Any], text: str) -> None:
+def test_any_content_fits_and_is_indented(content: list[Any], text: str) -> None:
     shown = View(Terminal(stdout=True, width=60, colour=True), lambda: 0.0, lambda: True).line(
         record(*content, text=text)
     )
@@ -183,7 +183,7 @@ def test_whatever_it_holds_it_fits_and_is_further_in(content: list[Any], text: s
 
 
 @given(some.lists(ITEMS | JUNK, max_size=4))
-def test_every_option_is_shown_once_under_its_number(content: list[Any]) -> None:
+def test_every_option_is_shown_once_with_its_number(content: list[Any]) -> None:
     made = record(*content)
     shown = [line for _, line in lines(made) if line.startswith("[")]
     numbered = [line for line in shown if line.split("]")[0][1:].isdigit()]

@@ -1,4 +1,4 @@
-"""The sanitiser and the facts about the terminal."""
+"""Escaping of remote text, and the properties of the terminal."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ class Screen(io.StringIO):
 
 
 def forbidden(text: str, *, lines: bool) -> list[str]:
-    """What may never reach a terminal: controls, surrogates, separators, format characters but the joiners."""
+    """Return whether a character must never reach a terminal: controls, surrogates, separators, and format
+    characters except the joiners."""
     allowed = "\u200c\u200d" + ("\n" if lines else "")
     return [c for c in text if c not in allowed and unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
 
 
 def written_out(code: int) -> str:
-    """What stands for a character that may not reach a terminal."""
+    """Return the escaped form of a character."""
     if code <= 0xFF:
         return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code, "\\x" + bytes([code]).hex())
     return "\\u" + code.to_bytes(2, "big").hex() if code <= 0xFFFF else "\\U" + code.to_bytes(4, "big").hex()
 
 
-def test_every_code_point() -> None:
-    """Characters are looked at one by one, so this is a proof for any text."""
+def test_every_code_point_is_escaped_or_harmless() -> None:
+    """`visible` treats each character separately, so this proves it for any text."""
     everything = [chr(code) for code in range(0x110000)]
     steering = {ord(char) for char in forbidden("".join(everything), lines=False)}
     steering |= {plane + end for plane in range(0, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF)}
@@ -51,12 +52,12 @@ def test_every_code_point() -> None:
 
 
 @given(st.text(), st.booleans())
-def test_nothing_that_steers_a_terminal_survives(text: str, lines: bool) -> None:
+def test_no_control_character_survives(text: str, lines: bool) -> None:
     assert not forbidden(visible(text, lines=lines), lines=lines)
 
 
 @given(st.text(alphabet=st.characters(categories=["Lu", "Ll", "Nd", "Zs", "Po", "So"])))
-def test_ordinary_text_is_untouched(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert visible(text) == text
 
 
@@ -75,15 +76,15 @@ def test_ordinary_text_is_untouched(text: str) -> None:
         ("é 👩\u200d👩 می\u200cخواهم", "é 👩\u200d👩 می\u200cخواهم"),
     ],
 )
-def test_written_out_not_removed(text: str, shown: str) -> None:
+def test_control_characters_are_escaped_and_not_removed(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_lines_survive_only_on_request() -> None:
+def test_newlines_are_kept_only_on_request() -> None:
     assert visible("a\nb\tc\r", lines=True) == "a\nb    c\\r"
 
 
-def test_a_removed_escape_cannot_make_a_new_one() -> None:
+def test_escaping_creates_no_new_escape_sequence() -> None:
     assert "\x1b" not in visible("\x1b\x1b[[2J2J")
 
 
@@ -96,7 +97,7 @@ def test_every_line_of_a_block_is_indented_and_fits() -> None:
 
 
 @given(st.text(alphabet="ab 日👍e\u0301", max_size=60), st.integers(2, 20))
-def test_folding_loses_nothing(text: str, width: int) -> None:
+def test_folding_loses_no_text(text: str, width: int) -> None:
     pieces = list(fold(text, width))
     assert "".join(pieces) == text
     assert all(sum(map(cells, piece)) <= width for piece in pieces)
@@ -107,7 +108,7 @@ def test_lines_are_broken_between_words() -> None:
     assert list(fold("to https://shop.example/x now", 10)) == ["to ", "https://sh", "op.example", "/x now"]
 
 
-def test_no_terminal_no_width() -> None:
+def test_no_width_without_a_terminal() -> None:
     assert list(fold("x" * 500, None)) == ["x" * 500]
     assert block("one two\n" + "x" * 500, 2, None) == "one two\n  " + "x" * 500
 
@@ -130,12 +131,12 @@ def test_no_terminal_no_width() -> None:
         ("\U000e5000", 2),
     ],
 )
-def test_columns(char: str, columns: int) -> None:
+def test_cells(char: str, columns: int) -> None:
     assert cells(char) == columns
 
 
-def test_no_terminal_gives_a_character_more_columns() -> None:
-    """wcwidth knows the newest Unicode; Python's own tables are as old as Python."""
+def test_cells_is_never_less_than_wcwidth() -> None:
+    """wcwidth knows the newest Unicode; Python's tables are as old as the interpreter."""
     shown = visible("".join(map(chr, range(0x20, 0x40000))))  # what follows is unassigned or private
     assert [char for char in shown if wcwidth(char) > cells(char)] == []
 
@@ -157,11 +158,11 @@ def test_no_terminal_gives_a_character_more_columns() -> None:
         ("e\u0301e\u0301e\u0301", 2, ["e\u0301e\u0301", "e\u0301"]),
     ],
 )
-def test_where_a_line_is_folded(line: str, width: int, pieces: list[str]) -> None:
+def test_fold_breaks_after_a_space(line: str, width: int, pieces: list[str]) -> None:
     assert list(fold(line, width)) == pieces
 
 
-def test_a_block_never_gets_too_narrow() -> None:
+def test_a_block_has_a_minimum_width() -> None:
     assert block("x" * 25, 12, 30) == "x" * 18 + "\n" + " " * 12 + "x" * 7
     assert block("x" * 25, 12, 14) == ("\n" + " " * 12).join(["x" * 10, "x" * 10, "x" * 5])
 
@@ -193,13 +194,13 @@ def test_width_comes_from_columns_and_only_on_a_terminal() -> None:
     ("columns", "width"),
     [("1", 20), ("20", 20), ("21", 21), ("0", 80), ("", 80), ("-30", 80), ("٣٣", 80), ("1234567", 123456)],
 )
-def test_a_width_that_is_given(columns: str, width: int) -> None:
+def test_columns_sets_the_width(columns: str, width: int) -> None:
     assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).width == width
     assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).talk_width == width
 
 
 @pytest.mark.parametrize(("columns", "width"), [(0, 80), (10, 20), (33, 33)])
-def test_the_terminals_own_width(columns: int, width: int) -> None:
+def test_the_width_of_the_terminal(columns: int, width: int) -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with os.fdopen(ours), os.fdopen(theirs, "w") as screen:
@@ -208,7 +209,7 @@ def test_the_terminals_own_width(columns: int, width: int) -> None:
     assert (found.width, found.talk_width) == (width, width)
 
 
-def test_a_stream_that_is_closed_or_missing_is_no_terminal() -> None:
+def test_a_closed_or_missing_stream_is_not_a_terminal() -> None:
     closed = io.StringIO()
     closed.close()
     absent: Any = None
@@ -216,7 +217,7 @@ def test_a_stream_that_is_closed_or_missing_is_no_terminal() -> None:
     assert found == Terminal()
 
 
-def test_each_stream_is_asked_for_itself() -> None:
+def test_each_stream_is_detected_separately() -> None:
     found = Terminal.of(io.StringIO(), io.StringIO(), Screen(), {})
     assert (found.stdin, found.stdout, found.stderr) == (False, False, True)
     other = Terminal.of(Screen(), Screen(), io.StringIO(), {})

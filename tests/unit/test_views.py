@@ -1,4 +1,4 @@
-"""What people see: no message can pose as another line."""
+"""Records as shown on a terminal: no message can pose as another line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def said(text: str, name: str | None = "Ann", **more: Any) -> Record:
     return message_record(Message("m1", "outbound", text, AT, sender=Sender("agent", name), **more), "d")
 
 
-def test_a_chat_line_with_everything() -> None:
+def test_a_chat_line_with_options_and_files() -> None:
     record = said(
         "Which?\nPick one.",
         options=(Option("Billing", "b", "QuickReply"), Option("Site", "s", "Link", url="https://x.example")),
@@ -52,14 +52,14 @@ def test_a_chat_line_with_everything() -> None:
 
 
 @given(st.text(max_size=300), st.text(max_size=60))
-def test_whatever_is_said_every_further_line_is_indented_and_fits(text: str, name: str) -> None:
+def test_continuation_lines_are_indented_and_fit_for_any_text(text: str, name: str) -> None:
     for line in view(NARROW).line(said(text, name)).split("\n")[1:]:
         assert line.startswith(" " * 11)
         assert sum(map(cells, line)) <= 40
 
 
-def test_a_long_name_is_folded_like_the_rest() -> None:
-    """It stood there twice, the first time across the terminal's edge, and went on in column one."""
+def test_a_long_name_is_folded_like_the_text() -> None:
+    """A long name must not run over the edge of the terminal and continue in column one."""
     line = view(NARROW).line(said("hi", "One Who Is Called By Quite A Long Name"))
     assert line.split("\n") == [f"{line[:8]} < One Who Is Called By Quite A ", " " * 11 + "Long Name: hi"]
 
@@ -90,8 +90,8 @@ SEQUENCES = (
 )
 
 
-def test_nothing_forbidden_in_twenty_thousand_lines() -> None:
-    """Each example has a seed of its own, which the failure names."""
+def test_twenty_thousand_lines_contain_no_forbidden_character() -> None:
+    """Each example has its own seed, which a failure names."""
     drawn = view(NARROW)
     for seed in range(20_000):
         random = Random(seed)
@@ -112,7 +112,7 @@ def test_nothing_forbidden_in_twenty_thousand_lines() -> None:
 
 
 class Emulated(pyte.Screen):
-    """A terminal that remembers whether it was made to answer."""
+    """A terminal that records whether it was made to answer."""
 
     answered = ""
 
@@ -130,7 +130,7 @@ class Emulated(pyte.Screen):
     st.lists(st.one_of(st.sampled_from(SEQUENCES), st.text(max_size=20)), max_size=6).map("".join),
     st.one_of(st.just("Ann"), st.sampled_from(SEQUENCES), st.text(max_size=20)),
 )
-def test_a_terminal_shows_a_message_in_its_own_place_only(colour: bool, text: str, name: str) -> None:
+def test_a_message_never_leaves_its_place_on_the_screen(colour: bool, text: str, name: str) -> None:
     screen = Emulated(40, 300)
     modes, attributes = set(screen.mode), screen.cursor.attrs
     drawn = View(Terminal(stdout=True, colour=colour, width=40), lambda: 1_772_615_727.0, lambda: True)
@@ -152,12 +152,12 @@ def test_a_terminal_shows_a_message_in_its_own_place_only(colour: bool, text: st
     )
 
 
-def test_without_a_time_or_a_name() -> None:
+def test_messages_without_time_or_name() -> None:
     record = message_record(Message("m", "inbound", "hi", None), "d")
     assert view().line(record) == "--:--:-- > guest: hi"
 
 
-def test_what_did_not_arrive_says_so() -> None:
+def test_an_undelivered_message_shows_its_delivery() -> None:
     assert view().line({**said("hi"), "delivery": "in_doubt"}).endswith("\n           (in doubt)")
 
 
@@ -168,7 +168,7 @@ def test_remarks() -> None:
     assert view().line(gap).endswith(" ! gap between a\\x1b and ?: too old")
 
 
-def test_cards_say_how_far_off_a_time_is() -> None:
+def test_cards_show_the_distance_of_a_time() -> None:
     card = view().card(
         {"kind": "session", "name": "d", "ids": {"guest": None}, "expires_at": "2026-03-04T10:15:27.000Z"}
     )
@@ -194,14 +194,14 @@ def test_sizes(count: int | None, words: str) -> None:
 
 
 @given(st.text())
-def test_no_document_lets_markup_through(text: str) -> None:
+def test_documents_escape_all_markup(text: str) -> None:
     page = "".join(document([said(text)], "html"))
     body = page[page.index("<p>") + 3 : page.index("</p>")]
     assert not set(body) & set("<>\"'")
     assert "\x1b" not in "".join(document([said(text)], "txt"))
 
 
-def test_markdown_shows_what_was_written() -> None:
+def test_a_markdown_document_shows_the_text_unchanged() -> None:
     text = "".join(document([said("# no heading\n1. no list\n<b>no</b> *html*\n- no item")], "md"))
     assert text.split("\n")[2:-2] == [
         r"\# no heading  ",
