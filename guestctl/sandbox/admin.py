@@ -1,7 +1,7 @@
-"""The control room: what a test may see and do behind the guests' backs.
+"""The admin endpoint: what a test may read and control.
 
-Knows: the admin endpoint's operations (contract.md §7). Must not know: the server library, any
-dialect's wire. No answer holds a token, a JWT or a presigned address.
+Knows: the operations of the admin endpoint (contract.md §7). Must not know: the server library, the wire of any API.
+No reply contains a token, a JWT or a presigned address.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OVER = ("ended", "cleared", "expired", "read-only")
 
 
 class Admin:
-    """Answers requests under `PATH`; each needs `Authorization: Bearer KEY`."""
+    """Answers requests under `PATH`. Each needs `Authorization: Bearer KEY`."""
 
     def __init__(self, service: Service, faults: Faults, key: str) -> None:
         self._service = service
@@ -52,7 +52,7 @@ class Admin:
             return refused.reply
 
     def sessions(self) -> dict[str, Any]:
-        """Every session, oldest first, with what it accepted in order; and all requests by route."""
+        """Return every session with its accepted messages, oldest first, and all requests by route."""
         return {
             "sessions": [_report(conversation) for conversation in self._service.conversations.values()],
             "requests": dict(self._service.requests),
@@ -61,7 +61,7 @@ class Admin:
     def push(
         self, text: str | None = None, *, frame: str | None = None, to: str | None = None, name: str | None = None
     ) -> int:
-        """Say something to one session, or to each that has not ended, as the agent. Returns to how many."""
+        """Send a message as the agent to one session, or to all that have not ended. Return how many."""
         targets = self._targets(to)
         for conversation in targets:
             if frame is not None:
@@ -81,14 +81,14 @@ class Admin:
         return {"pushed": self.push(text, frame=raw, to=_name(body, "to"), name=_name(body, "name"))}
 
     def _end(self, request: ServerRequest) -> dict[str, Any]:
-        """The agent ends the conversation."""
+        """End the conversation as the agent."""
         targets = self._targets(_name(_body(request, "to"), "to"))
         for conversation in targets:
             self._service.apis[conversation.api].ended(conversation, "agent")
         return {"ended": len(targets)}
 
     def _disconnect(self, request: ServerRequest) -> dict[str, Any]:
-        """Close sockets: with `code` (default 1001), or break them with 1006."""
+        """Close sockets with `code` (default 1001). 1006 resets them."""
         body = _body(request, "to", "code")
         code = body.get("code", 1001)
         if not isinstance(code, int) or isinstance(code, bool) or not 1 <= code <= 65535:
@@ -118,7 +118,7 @@ class Admin:
         if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
             raise _refused(400, "specs is a list of strings")
         try:
-            for spec in specs:  # all or none
+            for spec in specs:  # arm all or none
                 parse(spec)
             for spec in specs:
                 self._faults.add(spec)

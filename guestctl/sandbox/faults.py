@@ -1,28 +1,26 @@
-"""Faults on demand: what a spec means, and which fault is due now.
+"""Faults on demand: parses fault specs, and decides which fault is due now.
 
-Knows: the grammar of fault specs (contract.md §7) and counting. Must not know: sockets, HTTP, any
-dialect; it says what shall go wrong, the server does it. Time comes from the clock handed in.
+Knows: the grammar of fault specs (contract.md §7) and counting. Must not know: sockets, HTTP, any API. It decides what
+goes wrong; the server carries it out. The clock is passed in.
 
-A spec is `kind[:key=value,...]`. Keys every kind takes:
+A spec is `kind[:key=value,...]`. Keys of every kind:
 
-    after=N   fire first before the Nth is delivered (N from 1); without it, at the first (or, with
-              `every`, at the Nth of `every`)
-    every=N   then at each Nth only
-    times=N   fire N times in all; 1 with `after`, else unlimited
-    on=WHAT   count and hit only what belongs to create, send, history, socket, refresh, typing or upload
+    after=N   fire for the first time at the Nth frame or request (from 1); default: the first, or with
+              `every` the Nth of `every`
+    every=N   then fire at each Nth only
+    times=N   fire N times in all; default: once with `after`, else without limit
+    on=WHAT   count and affect only create, send, history, socket, refresh, typing or upload
 
-Counting starts when the fault is armed and runs over the whole sandbox, whichever session or socket
-is served. Frames (to guests), requests (HTTP, of guests) and upgrades are counted apart; admin
-traffic, CORS preflights and the public deployment configuration are not counted.
+Counting starts when the fault is armed and covers the whole sandbox, all sessions and sockets. Frames to guests, HTTP
+requests of guests and upgrades are counted separately, and `times` applies to each. Admin requests, CORS preflights
+and the public deployment configuration are not counted.
 
-`KINDS` has a row for every kind: how it is written, what it does, what it hits. A message whose frame
-is hit is stored all the same. A kind that hits an action refuses it in that dialect's own frame. Each
-stream has its own count and its own `times`.
+`KINDS` has a row for every kind: its syntax, its effect and what it affects. A message is stored even if a fault
+affects its frame. A fault on an action is answered with a refusal frame of the API.
 
-A window opens at the first firing and hits everything that matches until its end; `times` counts
-windows and is 1 unless given. Of several faults due for one request the one of the lowest rank comes
-first; one that had to stand back fires at its next chance. For a frame all that are due are returned,
-in the order they were armed.
+A window opens when the fault fires and affects everything that matches until it ends. `times` counts windows; the
+default is 1. If several faults are due for one request, the one with the lowest rank fires; the others fire at the
+next chance. For a frame, all due faults are returned in the order in which they were armed.
 """
 
 from __future__ import annotations
@@ -44,12 +42,12 @@ _MOST = 1_000_000_000
 
 
 class FaultError(ValueError):
-    """A spec that cannot be understood: what is wrong, what would be right, in one line."""
+    """An invalid spec. The text is one line: what is wrong, and what would be right."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One parsed spec. As an answer of `Faults`, `seconds` is the time still to wait."""
+    """One parsed spec. When returned by `Faults`, `seconds` is the time that is left."""
 
     spec: str
     kind: str
@@ -58,12 +56,12 @@ class Fault:
     times: int | None = None
     on: str | None = None
     code: int = 1006  # drop
-    status: int = 0  # refuse, http and the refusals
-    seconds: float = 0.0  # delay, lag; of a window: its length
+    status: int = 0  # refuse, http and the other refusals
+    seconds: float = 0.0  # delay, lag; for a window: its length
     retry_after: int | None = None  # ratelimit; None: as HTTP-date
 
     def retry_after_header(self, now: float) -> str:
-        """The Retry-After value; `now` is epoch seconds. A date lies at least one whole second ahead."""
+        """Return the Retry-After value; `now` is epoch seconds. A date is at least one whole second ahead."""
         return str(self.retry_after) if self.retry_after is not None else formatdate(ceil(now) + 1, usegmt=True)
 
 
@@ -112,25 +110,25 @@ def _retry_after(value: str) -> int | None:
     return int(value)
 
 
-#: What happens one by one, each with its own count: frames to guests, requests of theirs, actions that
-#: come over a socket, upgrades, readings of history.
+#: What is counted separately: frames to guests, their requests, actions on a socket, upgrades, and
+#: reads of history.
 Stream: TypeAlias = Literal["frame", "request", "action", "upgrade", "history"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """All that is particular to one kind of fault."""
+    """Everything that is particular to one kind of fault."""
 
-    written: str  # with its own keys and their defaults
+    written: str  # the syntax of its own keys, with their defaults
     does: str
     hits: tuple[Stream, ...]
-    named: tuple[Stream, ...] = ()  # hit only by a fault that names the action with `on`
+    named: tuple[Stream, ...] = ()  # affected only if the fault names the action with `on`
     keys: Mapping[str, tuple[str, Callable[[str], Any]]] = field(default_factory=dict)  # -> field of Fault, reader
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    rank: int = 0  # which of several strikes a request: the lowest, then the first in the table
+    rank: int = 0  # if several are due for a request: the lowest fires, then the first in the table
     window: bool = False
-    on: tuple[str, ...] = ON  # under any other it would never fire
-    elsewhere: str = ""  # what to do instead
+    on: tuple[str, ...] = ON  # with any other it would never fire
+    elsewhere: str = ""  # what to use instead
 
 
 _REQUESTS = tuple(what for what in ON if what != "socket")
@@ -140,7 +138,7 @@ _NO_FRAME = "{kind} concerns frames and history comes over HTTP; use http, delay
 
 KINDS: dict[str, Kind] = {
     "drop": Kind(
-        "drop:code=1006",  # 1005: a close frame without a status; any other code is sent in one
+        "drop:code=1006",  # 1005: a close frame without a status; any other code is sent in a close frame
         "close the socket instead of sending; 1006 breaks it without a close frame",
         hits=("frame",),
         keys={"code": ("code", _between(1, 65535))},
@@ -197,7 +195,7 @@ KINDS: dict[str, Kind] = {
         elsewhere=_NO_REQUEST,
     ),
     "delay": Kind(
-        "delay:ms=200",  # later frames of the socket wait behind it
+        "delay:ms=200",  # later frames of the socket wait, too
         "send a frame or an answer later; order stays",
         hits=("frame", "request"),
         keys={"ms": ("seconds", _milliseconds)},
@@ -206,14 +204,14 @@ KINDS: dict[str, Kind] = {
     ),
     "duplicate": Kind("duplicate", "send a frame twice", hits=("frame",), on=_FRAMES, elsewhere=_NO_FRAME),
     "swap": Kind(
-        "swap",  # or alone when none follows soon
+        "swap",  # or alone if no frame follows soon
         "send a frame after the next one",
         hits=("frame",),
         on=_FRAMES,
         elsewhere=_NO_FRAME,
     ),
     "silence": Kind(
-        "silence:for=5s",  # a network that stalls: TCP loses nothing in mid-stream, what was held follows in order
+        "silence:for=5s",  # a stalled network: TCP loses nothing in mid-stream, and the delayed frames follow in order
         "send nothing for a while, pongs included",
         hits=("frame", "request"),
         named=("request",),
@@ -239,7 +237,7 @@ _COMMON: dict[str, Callable[[str], Any]] = {"after": _count, "every": _count, "t
 
 
 def parse(spec: str) -> Fault:
-    """A spec as contract.md §7 writes it. Raises FaultError and nothing else."""
+    """Parse a spec (contract.md §7). Raises FaultError."""
     shown = repr(spec if len(spec) <= 80 else spec[:77] + "...")
     kind, colon, rest = spec.strip().partition(":")
     if kind not in KINDS:
@@ -274,7 +272,7 @@ def parse(spec: str) -> Fault:
 
 @dataclass
 class _Tally:
-    """How often one fault was asked about, and fired, in one stream."""
+    """How often one fault was counted, and fired, in one stream."""
 
     seen: int = 0
     fired: int = 0
@@ -287,7 +285,7 @@ class _Armed:
     tallies: dict[str, _Tally] = field(default_factory=dict)
 
     def count(self, stream: str, now: float) -> bool:
-        """Counts one more; True when the fault is due for it."""
+        """Count one more and return whether the fault is due for it."""
         fault = self.fault
         tally = self.tallies.setdefault(stream, _Tally())
         tally.seen += 1
@@ -299,7 +297,7 @@ class _Armed:
         return tally.seen >= first and (tally.seen - first) % (fault.every or 1) == 0
 
     def fire(self, stream: str, now: float) -> Fault:
-        """The fault as it strikes now."""
+        """Return the fault as it fires now."""
         fault, tally = self.fault, self.tallies[stream]
         if not KINDS[fault.kind].window:
             tally.fired += 1
@@ -311,41 +309,41 @@ class _Armed:
 
 
 class Faults:
-    """The armed faults. Ask each question exactly once per thing that happens: asking counts."""
+    """The armed faults. Ask once per frame or request: each question counts."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._armed: tuple[_Armed, ...] = ()
 
     def add(self, spec: str) -> Fault:
-        """Arms one more fault. Raises FaultError."""
+        """Arm one more fault. Raises FaultError."""
         fault = parse(spec)
         self._armed = (*self._armed, _Armed(fault))
         return fault
 
     def clear(self) -> None:
-        """Disarms all, open windows included."""
+        """Disarm all faults and close their windows."""
         self._armed = ()
 
     def http(self, route: str | None) -> Fault | None:
-        """What befalls this guest HTTP request: a refusal, damage to its answer, a delay, or nothing.
+        """Return the fault on this guest HTTP request: a refusal, a damaged reply, a delay, or None.
 
         `route` is one of `ON`, or None for a request that belongs to none of them.
         """
         return self._worst("request", route)
 
     def action(self, route: str | None) -> Fault | None:
-        """What refuses this action a guest sent over a socket; only faults that name it with `on`."""
+        """Return the fault that refuses this action on a socket. Only faults that name it with `on` apply."""
         return self._worst("action", route)
 
     def upgrade(self) -> Fault | None:
-        """What refuses this upgrade."""
+        """Return the fault that refuses this upgrade."""
         return self._worst("upgrade", "socket")
 
     def frame(self, route: str | None) -> Sequence[Fault]:
-        """All that befalls this frame, about to be sent to a guest.
+        """Return all faults on this frame, which is about to be sent to a guest.
 
-        `route` is the action it answers, None for a push; every frame also belongs to `socket`.
+        `route` is the action that it answers, None for a push. Every frame belongs to `socket`, too.
         """
         if not self._armed:
             return ()
@@ -353,13 +351,13 @@ class Faults:
         return [armed.fire("frame", now) for armed in self._due("frame", now, "socket", route)]
 
     def lag(self) -> float:
-        """Seconds by which this history request is behind; asked beside `http("history")`."""
+        """Return how many seconds this history request is behind. Call it in addition to `http("history")`."""
         now = self._clock.monotonic()
         due = self._due("history", now, "history")
         return max((armed.fire("history", now).seconds for armed in due), default=0.0)
 
     def silence(self) -> float:
-        """Seconds for which nothing, pongs included, may be sent: of an open window; asking does not count."""
+        """Return for how many seconds nothing, pongs included, may be sent. It does not count."""
         if not self._armed:
             return 0.0
         now = self._clock.monotonic()
@@ -372,7 +370,7 @@ class Faults:
         return max((end - now for end in ends if end > now), default=0.0)
 
     def list(self) -> tuple[str, ...]:
-        """The armed specs, in order."""
+        """Return the armed specs in order."""
         return tuple(armed.fault.spec for armed in self._armed)
 
     def _worst(self, stream: Stream, route: str | None) -> Fault | None:
@@ -383,7 +381,10 @@ class Faults:
         return min(due, key=_precedence).fire(stream, now) if due else None
 
     def _due(self, stream: Stream, now: float, *routes: str | None) -> Sequence[_Armed]:
-        """Counts one more of the stream, which belongs to these of `ON`, for every fault that could hit it."""
+        """Count one more item of a stream for every fault that could affect it, and return the due faults.
+
+        `routes` are the names in `ON` to which the item belongs.
+        """
         return [
             armed
             for armed in self._armed

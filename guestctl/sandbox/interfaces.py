@@ -1,7 +1,7 @@
-"""What passes between the server and a api: requests, replies, sockets, routes.
+"""What the server and an API exchange: requests, replies, sockets, routes.
 
-Knows: the shape of an HTTP exchange and of a socket, and what a api offers. Must not know: the
-server library, any dialect, what is true in the service.
+Knows: the shape of a request and of a socket, and what an API offers. Must not know: the server library, any one API,
+the state of the service.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Handler: TypeAlias = "Callable[[ServerRequest], ServerReply]"
 
 @dataclass(slots=True)
 class ServerRequest:
-    """One request of a guest, or the request that asks for an upgrade. Header names are lower case.
+    """One request of a guest, or the request for an upgrade. Header names are in lower case.
 
-    `base` and `socket_base` are our own address as this client wrote it. A api sets `conversation`
-    so that the request is booked to it. `lag` is how many seconds history is behind.
+    `base` and `socket_base` are the sandbox's addresses as this client wrote them. An API sets `conversation` so that
+    the request is counted there. `lag` is how many seconds history is behind.
     """
 
     method: str
@@ -45,18 +45,18 @@ class ServerRequest:
 
     @property
     def bearer(self) -> str | None:
-        """The token of `Authorization: Bearer ...`; the scheme's case does not matter."""
+        """The token of `Authorization: Bearer …`. The case of the scheme does not matter."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
     def json(self) -> Any:
-        """The body. Raises ValueError."""
+        """Return the body. Raises ValueError."""
         return decode(self.body)
 
 
 @dataclass(slots=True)
 class ServerReply:
-    """What is answered. `body` is sent as it is."""
+    """One reply. `body` is sent as it is."""
 
     status: int
     body: bytes = b""
@@ -68,7 +68,7 @@ class ServerReply:
 
 
 class RequestRefused(Exception):
-    """Raised by a handler to answer at once."""
+    """Raised by a route's handler to send this reply at once."""
 
     def __init__(self, reply: ServerReply) -> None:
         super().__init__(reply.status)
@@ -98,12 +98,12 @@ _MESSAGES = {
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
-    except ValueError:  # a fault may ask for any number
+    except ValueError:  # a fault may use any number
         return f"Status {status}"
 
 
 def error(status: int, message: str | None = None, code: str | None = None, **headers: str) -> ServerReply:
-    """The error body all REST families share (web-messaging.md §7.1)."""
+    """Return an error reply with the body that all REST APIs share (web-messaging.md §7.1)."""
     body = {
         "message": message or _MESSAGES.get(status) or _phrase(status),
         "code": code or _CODES.get(status, "internal.server.error" if status >= 500 else "bad.request"),
@@ -116,32 +116,32 @@ def error(status: int, message: str | None = None, code: str | None = None, **he
 
 
 class Peer(Protocol):
-    """One open socket of a guest. `note` belongs to the api that opened it."""
+    """One open socket of a guest. `state` belongs to the API that serves it."""
 
     state: Any
     request: ServerRequest
 
     @property
     def open(self) -> bool:
-        """False once closing has begun on either side."""
+        """False once either side has begun to close."""
 
     def send(self, text: str, route: str | None = None) -> None:
-        """One complete text frame; `route` is the action it answers, None for a push."""
+        """Send one text frame. `route` is the action that it answers; None for a push."""
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """A close frame with any code; 1005 sends none, 1006 breaks the connection."""
+        """Send a close frame with any code. 1005 sends one without a status; 1006 resets the connection."""
 
     def abort(self) -> None:
-        """Break the connection (RST)."""
+        """Reset the connection (RST)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One REST operation. `name` is what faults call it (`send`, `history`, …), None when they cannot;
-    where one address does two things, the request says which.
+    """One REST operation.
 
-    `{part}` in a pattern is one path segment, found in `HttpRequest.params`. `any_origin` marks what
-    every web page may read (public configuration, presigned addresses).
+    `name` is its name in fault specs (`send`, `history`, …), or a function of the request where one address does two
+    things. None: no fault affects it. `{part}` in a pattern is one path segment, passed in `ServerRequest.params`.
+    `any_origin` marks what every web page may read: public configuration, presigned addresses.
     """
 
     method: str
@@ -149,8 +149,8 @@ class Route:
     name: str | Callable[[ServerRequest], str] | None
     handle: Handler
     any_origin: bool = False
-    large: bool = False  # takes files
-    counted: bool = True  # False: public configuration, outside faults and reports
+    large: bool = False  # accepts files
+    counted: bool = True  # False: public configuration; not counted, and no fault affects it
 
     def name_of(self, request: ServerRequest) -> str | None:
         return self.name(request) if callable(self.name) else self.name
@@ -158,14 +158,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class SocketRoute:
-    """One socket address. `admit` returns the refusal, or None to let the guest in."""
+    """One socket address. `admit` returns the reply that refuses an upgrade, or None to accept it."""
 
     pattern: str
     admit: Callable[[ServerRequest], ServerReply | None]
 
 
 class Api(ApiCallbacks, Protocol):
-    """One dialect over the service."""
+    """One API of the service."""
 
     name: str
 
@@ -178,16 +178,16 @@ class Api(ApiCallbacks, Protocol):
     def received(self, peer: Peer, text: str) -> None: ...
 
     def closed(self, peer: Peer, clean: bool) -> None:
-        """The socket is gone. `clean` is true after a close frame from either side."""
+        """The connection has ended. `clean` is true if either side sent a close frame."""
 
 
 def decode(text: str | bytes) -> Any:
-    """JSON from a guest. Raises ValueError for what is not JSON, nests too deep, or cannot be written as UTF-8."""
+    """Parse JSON from a guest. Raises ValueError if it is invalid, nested too deep, or not representable in UTF-8."""
     if isinstance(text, bytes):
         text = text.decode()
     try:
         value = _DECODER.decode(text)
-        # A lone surrogate can only come from an escape, so most texts need no second look.
+        # A lone surrogate can only come from an escape, so most texts need no second check.
         if "\\u" in text:
             dumps(value).encode()
     except RecursionError:
@@ -203,7 +203,7 @@ _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 class Table:
-    """Finds a route or a door by path."""
+    """Finds a REST route or a socket route by its path."""
 
     def __init__(self) -> None:
         self._routes: list[tuple[re.Pattern[str], Route, Api]] = []
@@ -229,7 +229,7 @@ class Table:
         return None
 
     def methods(self, path: str) -> list[str]:
-        """What can be done at a path; empty when nothing is there."""
+        """Return the methods of a path; empty if the path is unknown."""
         exact = [method for method, known in self._exact if known == path]
         return sorted({*exact, *(route.method for pattern, route, _ in self._routes if pattern.fullmatch(path))})
 

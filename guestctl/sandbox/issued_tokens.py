@@ -1,7 +1,7 @@
-"""Credentials the sandbox hands out: opaque ones and JWTs.
+"""The credentials that the sandbox issues: opaque tokens and JWTs.
 
-Knows: what was issued, to which conversation, until when. Must not know: HTTP, sockets, what any
-dialect calls its tokens. A token is genuine because it is in the table, never because it decodes.
+Knows: which token was issued, to which conversation, until when. Must not know: HTTP, sockets, what an API calls its
+tokens. A token is genuine because it is in the table, not because it can be decoded.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from guestctl.core.clock import Clock
 
-#: Kinds nobody refreshes with; they leave the table soon after they expire.
+#: Kinds that cannot be used for a refresh. They leave the table soon after they expire.
 _SHORT_LIVED = ("history", "oauth")
 
 
 @dataclass(slots=True)
 class Grant:
-    """One issued token. `expires_at` is epoch seconds (None: never); `facts` is the issuing api's own memory."""
+    """One issued token. `expires_at` is epoch seconds (None: never). `facts` is data of the issuing API."""
 
     token: str = field(repr=False)
     kind: str
@@ -29,12 +29,12 @@ class Grant:
 
     @property
     def exp(self) -> int:
-        """Expiry as a JWT says it: whole seconds, never later than the truth."""
+        """The expiry as a JWT states it: whole seconds, never after the real expiry."""
         return int(self.expires_at or 0)
 
 
 class GrantStore(Protocol):
-    """Where grants are kept between runs."""
+    """Stores grants between runs."""
 
     def save_grant(self, grant: Grant) -> None: ...
 
@@ -42,9 +42,9 @@ class GrantStore(Protocol):
 
 
 class Tokens:
-    """Issues, recognises, expires and revokes.
+    """Issues, finds, expires and revokes tokens.
 
-    `life` replaces the default life of guest credentials when given (`--token-life`).
+    `life` replaces the default lifetime of guest credentials, in seconds (`--token-life`).
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class Tokens:
         self._table: dict[str, Grant] = {}
 
     def life(self, default: float) -> float:
-        """Seconds a guest credential lives."""
+        """Return the lifetime of a guest credential in seconds."""
         return default if self._life is None else self._life
 
     def opaque(self, kind: str, *, life: float | None, conversation: str | None = None, **facts: Any) -> Grant:
-        """A token that says nothing. The prefix makes it visibly not a real one."""
+        """Issue an opaque token. Its prefix shows that it comes from a sandbox."""
         expires = None if life is None else self._clock.now() + life
         return self.put(Grant(f"sandbox-{secrets.token_urlsafe(24)}", kind, conversation, expires, facts))
 
     def jwt(
         self, kind: str, *, life: float, claims: Mapping[str, Any], conversation: str | None = None, **facts: Any
     ) -> Grant:
-        """A signed token (HS256) with `iss`, `jti`, `iat`, `exp` and the claims given (web-messaging.md §11.6)."""
+        """Issue a signed JWT (HS256) with `iss`, `jti`, `iat`, `exp` and the given claims (web-messaging.md §11.6)."""
         import jwt
 
         now = self._clock.now()
@@ -81,7 +81,7 @@ class Tokens:
         return self.put(Grant(jwt.encode(body, self.key, algorithm="HS256"), kind, conversation, now + life, facts))
 
     def put(self, grant: Grant) -> Grant:
-        """Remember a grant, new or changed."""
+        """Store a grant, new or changed."""
         if len(self._table) % 512 == 511:
             self._forget_stale()
         if self._store is not None:
@@ -89,17 +89,17 @@ class Tokens:
         return self.restore(grant)
 
     def restore(self, grant: Grant) -> Grant:
-        """Remember a grant read back from a file."""
+        """Add a grant loaded from a file."""
         self._table[grant.token] = grant
         return grant
 
     def find(self, token: str | None, *kinds: str) -> Grant | None:
-        """A genuine token of one of these kinds, expired or not."""
+        """Return a genuine token of one of these kinds, expired or not."""
         grant = self._table.get(token or "")
         return grant if grant is not None and grant.kind in kinds else None
 
     def live(self, token: str | None, *kinds: str) -> Grant | None:
-        """A genuine token of one of these kinds that has not expired."""
+        """Return a genuine token of one of these kinds that has not expired."""
         grant = self.find(token, *kinds)
         return None if grant is None or self.expired(grant) else grant
 
@@ -107,22 +107,22 @@ class Tokens:
         return grant.expires_at is not None and self._clock.now() >= grant.expires_at
 
     def revoke(self, *grants: Grant) -> None:
-        """Make tokens unknown."""
+        """Remove tokens, so that they are unknown."""
         for grant in grants:
             self._table.pop(grant.token, None)
             if self._store is not None:
                 self._store.delete_grant(grant.token)
 
     def revoke_login(self, login: str) -> None:
-        """Make every token of one sign-in unknown."""
+        """Remove every token of one sign-in."""
         self.revoke(*[grant for grant in self._table.values() if grant.facts.get("login") == login])
 
     def of(self, conversation: str) -> list[Grant]:
-        """Every grant of a conversation, oldest first."""
+        """Return every grant of a conversation, oldest first."""
         return [grant for grant in self._table.values() if grant.conversation == conversation]
 
     def expire(self, conversation: str) -> int:
-        """End the life of a conversation's live credentials now; they stay genuine. Returns how many."""
+        """Expire the live credentials of a conversation now; they stay genuine. Return how many."""
         now = self._clock.now()
         ended = [grant for grant in self.of(conversation) if not self.expired(grant)]
         for grant in ended:

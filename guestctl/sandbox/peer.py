@@ -1,10 +1,10 @@
-"""One guest socket: what is said to it, and the faults inflicted on the way.
+"""One socket of a guest: the frames sent to it, and the faults that affect them.
 
-Knows: text frames (RFC 6455 §5.2), gathering, holding back, every fault that concerns frames. Must
-not know: the server library (a `RawConnection` stands for it), any dialect.
+Knows: text frames (RFC 6455 §5.2), batching, delaying, every fault on frames. Must not know: the server library (a
+`RawConnection` stands for it), any API.
 
-A close, ours or the answer to the guest's, follows what is held: no frame is lost before it. A break
-follows nothing, nor does the end of the sandbox.
+A close frame, ours or the answer to the guest's, is sent after all delayed frames, so no frame is lost. A reset waits
+for nothing, and neither does the end of the sandbox.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from guestctl.sandbox.interfaces import ServerRequest
 from guestctl.sandbox.service_state import Later
 
 GARBAGE = "\u2620 <<< this is not JSON"
-SWAP_PATIENCE = 0.5  # seconds a swapped frame waits for the next
+SWAP_PATIENCE = 0.5  # seconds that a swapped frame waits for the next
 
 
 class RawConnection(Protocol):
-    """The connection under a socket."""
+    """The connection below a socket."""
 
     def is_closing(self) -> bool: ...
 
     def write(self, data: bytes) -> None:
-        """Whole frames; a line that cannot take them breaks."""
+        """Write whole frames. Reset the connection if it cannot accept them."""
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Send a close frame, without a status when there is no code."""
+        """Send a close frame, without a status if there is no code."""
 
     def reset(self) -> None:
-        """Break the connection (RST)."""
+        """Reset the connection (RST)."""
 
     def drop(self) -> None:
-        """Close the connection, waiting for nothing."""
+        """Close the connection at once."""
 
 
 class WriteBatch:
-    """One guest's frame and all that is said in answer, by whomever.
+    """The frames sent while one frame of a guest is handled.
 
-    What is said meanwhile leaves as one packet per socket: with a bot that answers at once that halves the
-    cost of an exchange.
+    They leave as one packet per socket. With a bot that answers at once this halves the cost of a message and its
+    reply.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class WriteBatch:
 
 
 class _Held:
-    """Something that waits, with what is behind it."""
+    """A delayed action and the ones that wait for it."""
 
     __slots__ = ("perform", "ready")
 
@@ -73,7 +73,7 @@ class _Held:
 
 
 class SocketPeer:
-    """The `surface.Peer` of the apis. `clean` is true once a close frame has gone either way."""
+    """The `interfaces.Peer` of an API. `clean` is true once either side has sent a close frame."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class SocketPeer:
         self._batch = exchange
         self._held: deque[_Held] = deque()
         self._swapped: Sequence[str] | None = None
-        self._closing = False  # the last thing to be said is under way
+        self._closing = False  # the last frame has been scheduled
         self._unsent: list[bytes] = []
 
     @property
@@ -123,21 +123,21 @@ class SocketPeer:
         self._line.reset()
 
     def shut_down(self) -> None:
-        """The service goes away: say so and wait for nothing."""
+        """Send a close frame and end the connection at once, because the service stops."""
         self._close(1001, "Going away")
         self._line.drop()
 
     def answer_close(self, answer: Callable[[], object]) -> None:
-        """The guest has sent its close frame; `answer` sends ours."""
+        """Send `answer`, our close frame, in reply to the guest's."""
         self.clean = True
         self._end(answer)
 
     def mark_active(self) -> None:
-        """The guest has said something."""
+        """Note the time of the guest's latest frame, for the idle timeout."""
         self.active_at = self._clock.monotonic()
 
     def flush(self) -> None:
-        """Hand what was gathered to the network."""
+        """Write the batched frames to the connection."""
         data, self._unsent = b"".join(self._unsent), []
         if data:
             self._line.write(data)
@@ -148,7 +148,7 @@ class SocketPeer:
         self._line.close(None if code == 1005 else code, reason or None)
 
     def _end(self, last: Callable[[], object]) -> None:
-        """Do the last thing on this socket, after all that is held. What comes later is not said."""
+        """Perform the last action of this socket after all delayed ones. Frames sent later are ignored."""
         self._closing = True
         if self._swapped is not None:
             self._release(self._swapped)
@@ -182,7 +182,7 @@ class SocketPeer:
                 self._write(text)
 
     def _hold(self, perform: Callable[[], object], wait: float) -> None:
-        """Do it after `wait` seconds, and never in a silence or before what is held already."""
+        """Perform an action after `wait` seconds, after any silence and after all earlier delayed actions."""
         held = _Held(perform)
         self._held.append(held)
 
@@ -198,7 +198,7 @@ class SocketPeer:
             due()
 
     def _write(self, text: str) -> None:
-        """One unfragmented, unmasked text frame. The library's own way costs a task a frame."""
+        """Write one unfragmented, unmasked text frame."""
         data = text.encode()
         size = len(data)
         if size < 126:

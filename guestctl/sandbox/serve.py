@@ -1,7 +1,7 @@
-"""A sandbox as a program: `sandbox serve`, the agent at its terminal, and `sandbox exec`.
+"""A sandbox as a program: `sandbox serve`, the agent at the terminal, and `sandbox exec`.
 
-Knows: signals, processes, the ready line, the variables a command under it gets. Must not know:
-how anything is served, state or profiles of the client, exit codes beyond those of a shell.
+Knows: signals, processes, the ready line, the environment of a command under the sandbox. Must not know: how requests
+are served, the client's state and profiles, exit codes other than those of a shell.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from guestctl.sandbox.service_state import Conversation, Service, StoredMessage
     from guestctl.sandbox.settings import SandboxOptions
 
-NOT_EXECUTABLE, NOT_FOUND = 126, 127  # what shells answer
-GRACE = 2.0  # seconds between asking what a command left running to end, and ending it
+NOT_EXECUTABLE, NOT_FOUND = 126, 127  # the exit codes of shells
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that a command left running
 _STOPPERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-#: Variables that would lead a command's guestctl away from its sandbox, or make the sandbox refuse it.
+#: Variables that would point a command's guestctl to another service, or make the sandbox refuse it.
 _ASTRAY = ("GUESTCTL_DEPLOYMENT_ID", "GUESTCTL_SESSION", "GUESTCTL_OAUTH_", "GUESTCTL_TLS_", "GUESTCTL_SANDBOX_")
 
 
 class CannotServe(Exception):
-    """The sandbox cannot start: a wrong script or fault, a taken port, a missing extra. One line."""
+    """The sandbox cannot start: an invalid script or fault, a port in use, a missing extra. The text is one line."""
 
 
 def addresses(sandbox: Sandbox) -> dict[str, str]:
-    """What a ready sandbox says of itself (contract.md §7)."""
+    """Return the addresses and public names of a ready sandbox (contract.md §7)."""
     names = ("url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id", "client_id", "client_secret")
     found = {name: str(getattr(sandbox, name)) for name in names}
     return found | ({"ca": sandbox.ca} if sandbox.ca is not None else {})
@@ -56,7 +56,7 @@ def running(
     watch: Callable[[Conversation, StoredMessage], None] | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> Iterator[Sandbox]:
-    """A started sandbox, with its certificates when asked for; all of it is gone afterwards. Raises CannotServe."""
+    """Start a sandbox, with certificates if asked for, and stop it at the end. Raises CannotServe."""
     from guestctl.sandbox.bot.bot_script import ScriptError
     from guestctl.sandbox.faults import FaultError
     from guestctl.sandbox.server import Sandbox
@@ -97,11 +97,11 @@ def serve(
     clock: Clock | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP; returns 128 plus its number. Main thread only.
+    """Serve until SIGINT, SIGTERM or SIGHUP, and return 128 plus the signal's number. Call it in the main thread.
 
-    One line goes to `out` when the port accepts. `on_ready` is told the addresses just before, so
-    that who reads the line finds them registered. With `options.agent` the lines of `typed` are the
-    agent's, and `talk` (or `out`) shows what is said. Raises CannotServe.
+    One line is written to `out` when the port accepts connections. `on_ready` is called with the addresses just
+    before, so that whoever reads the line finds them registered. With `options.agent`, each line of `agent_in` is sent
+    as the agent, and messages are shown on `agent_out` (default: `out`). Raises CannotServe.
     """
     with ExitStack() as stack:
         stopper = stack.enter_context(_stopper())
@@ -127,11 +127,11 @@ def serve(
             for line in keys.lines():
                 agent.typed(line)
             if keys.ended:
-                keys = None  # the agent has left; the sandbox serves on
+                keys = None  # the agent has left; the sandbox continues
 
 
 class _InputLines:
-    """Whole lines from a file that `select` watches; Python's own buffer would hide lines from it."""
+    """Reads whole lines from a file that `select` watches. Python's own buffer would hide lines from it."""
 
     def __init__(self, agent_in: TextIO) -> None:
         self.fileno = agent_in.fileno()
@@ -139,7 +139,7 @@ class _InputLines:
         self._rest = b""
 
     def lines(self) -> list[str]:
-        """What has been typed since; call when readable."""
+        """Return the lines typed since the last call. Call it when the file is readable."""
         chunk = os.read(self.fileno, 65536)
         self.ended = not chunk
         *whole, self._rest = (self._rest + (chunk or b"\n")).split(b"\n")
@@ -148,7 +148,7 @@ class _InputLines:
 
 @contextmanager
 def _stopper() -> Iterator[socket.socket]:
-    """A socket that becomes readable, and holds the signal's number, when one asks us to stop."""
+    """Yield a socket that becomes readable when a signal asks us to stop, and then holds the signal's number."""
     near, far = socket.socketpair()
     with near, far:
         far.setblocking(False)
@@ -162,7 +162,7 @@ def _stopper() -> Iterator[socket.socket]:
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Hands what would stop us to `handler`, but for what we were started to ignore (nohup, a background job)."""
+    """Handle the stop signals with `handler`, except those ignored at start (nohup, a background job)."""
     before = {number: signal.getsignal(number) for number in _STOPPERS}
     handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
     for number in handled:
@@ -177,13 +177,13 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
 class Agent:
     """A person at the terminal who answers as the agent.
 
-    A typed line goes to the newest conversation, or to the one chosen with `/to ID` (the beginning
-    of an id is enough; `/to` alone: the newest again). `/typing` and `/end` do what they say.
+    A typed line goes to the newest conversation, or to the one chosen with `/to ID`. The start of an id is enough;
+    `/to` alone chooses the newest again. `/typing` shows the agent as typing, and `/end` ends the conversation.
     """
 
     def __init__(self, agent_out: TextIO) -> None:
         self._out = agent_out
-        self._lock = threading.Lock()  # the sandbox's thread writes too
+        self._lock = threading.Lock()  # the sandbox's thread writes, too
         self._sandbox: Sandbox | None = None
         self._chosen: str | None = None
 
@@ -192,14 +192,14 @@ class Agent:
         self._write("You are the agent. A line goes to the newest conversation; /to ID, /typing, /end")
 
     def show(self, conversation: Conversation, message: StoredMessage) -> None:
-        """Shows a message of the guest or the bot; called in the sandbox's thread."""
+        """Show a message of the guest or the bot. Called in the sandbox's thread."""
         if message.role in ("guest", "bot") and message.kind != "event":
             kinds = [str(item.get("contentType", "?")) for item in message.content]
             said = " ".join([message.text or "", *(f"[{kind}]" for kind in kinds)]).strip()
             self._write(f"{conversation.id[:8]} {message.role}: {said}")
 
     def typed(self, line: str) -> None:
-        """Does what one line asks for."""
+        """Perform what one typed line asks for."""
         assert self._sandbox is not None
         command, _, rest = line.strip().partition(" ")
         if not command:
@@ -217,7 +217,7 @@ class Agent:
             self._write(str(problem))
 
     def _do(self, what: str) -> None:
-        """In the sandbox's thread."""
+        """Perform a command or send a line, in the sandbox's thread."""
         assert self._sandbox is not None
         service, conversation = self._sandbox.service, self._target()
         api = service.apis[conversation.api]
@@ -253,17 +253,17 @@ class Agent:
         self._write(f"lines go to {self._chosen[:8]} now")
 
     def _write(self, text: str) -> None:
-        with self._lock, suppress(OSError, ValueError):  # nobody looks any more
+        with self._lock, suppress(OSError, ValueError):  # the terminal has been closed
             self._out.write(_visible(text) + "\n")
             self._out.flush()
 
 
 class _NoConversation(Exception):
-    """The line has nobody to go to."""
+    """There is no conversation for this line."""
 
 
 def _visible(text: str) -> str:
-    """Remote text for a terminal: what does not print is shown as its escape."""
+    """Escape remote text for a terminal: show unprintable characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -275,21 +275,21 @@ def run_under(
     err: TextIO,
     clock: Clock | None = None,
 ) -> int:
-    """Run a command against a fresh sandbox; returns its exit code, as a shell would tell it.
+    """Run a command against a new sandbox and return its exit code, as a shell reports it.
 
-    That is 128 plus the number of the signal that ended it, 127 for a command that does not exist, 126 for
-    one that cannot be run (`err` says which). SIGINT, SIGTERM and SIGHUP reach the command once. Main
-    thread only. Raises CannotServe.
+    The code is 128 plus the number of the signal that ended the command, 127 if the command does not exist, and 126 if
+    it cannot be run (`err` says why). The command receives SIGINT, SIGTERM and SIGHUP once each. Call it in the main
+    thread. Raises CannotServe.
 
-    Where a terminal's keys reach us, the command shares our process group, as under a shell, so that
-    Ctrl-C and Ctrl-Z reach both. Elsewhere it has a session of its own, which lets us end whatever it
-    leaves running.
+    If the terminal's keys send signals to our process group, the command joins that group, as under a shell: Ctrl-C
+    and Ctrl-Z then reach both. Otherwise the command gets a session of its own, so that processes it leaves running
+    can be ended.
     """
     clock = clock or SystemClock()
     alone = hasattr(os, "killpg") and not _at_a_terminal()
     with ExitStack() as stack:
         relay = _Relay(alone)
-        stack.enter_context(_handling(relay.signal))  # an ignored one the command inherits as ignored
+        stack.enter_context(_handling(relay.signal))  # the command inherits a signal that is ignored
         sandbox = stack.enter_context(running(options, clock=clock))
         state = stack.enter_context(_private_directory())
         given = _environment(environ, options, sandbox, state)
@@ -319,7 +319,7 @@ def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: S
     }
     if sandbox.ca is not None:
         given["GUESTCTL_SANDBOX_CA"] = sandbox.ca
-    # Plain `guestctl` must work under a guestctl that was started by its path; last, so as to hide nothing.
+    # `guestctl` must work under a guestctl started by its path. It is added last, so that it hides nothing.
     path, scripts = given.get("PATH", os.defpath), sysconfig.get_path("scripts")
     if shutil.which("guestctl", path=path) is None and shutil.which("guestctl", path=scripts) is not None:
         given["PATH"] = os.pathsep.join([path, scripts])
@@ -328,7 +328,7 @@ def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: S
 
 @contextmanager
 def _private_directory() -> Iterator[str]:
-    directory = tempfile.mkdtemp(prefix="guestctl-exec-")  # 0700 by itself
+    directory = tempfile.mkdtemp(prefix="guestctl-exec-")  # mkdtemp creates it with mode 0700
     try:
         yield directory
     finally:
@@ -336,7 +336,7 @@ def _private_directory() -> Iterator[str]:
 
 
 def _at_a_terminal() -> bool:
-    """Whether a terminal's keys send their signals to our process group."""
+    """Return whether the terminal's keys send signals to our process group."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
@@ -350,7 +350,7 @@ def _at_a_terminal() -> bool:
 
 
 class _Relay:
-    """Hands signals on to the command, once it runs."""
+    """Passes signals on to the command once it runs."""
 
     def __init__(self, alone: bool) -> None:
         self._alone = alone
@@ -368,12 +368,12 @@ class _Relay:
         elif self._alone:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, number)
-        elif number != signal.SIGINT:  # the terminal has sent that one to the command, too
+        elif number != signal.SIGINT:  # the terminal has already sent SIGINT to the command
             self._child.send_signal(number)
 
 
 def _end_group(group: int, clock: Clock) -> None:
-    """Ends what the command left running: asks, waits, insists."""
+    """End the processes that the command left running: SIGTERM, a wait, then SIGKILL."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGTERM)
         until = clock.monotonic() + GRACE

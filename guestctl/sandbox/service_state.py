@@ -1,8 +1,10 @@
-"""What is true in the sandbox: deployments, conversations, messages, attachments, and who answers.
+"""The state of a sandbox: deployments, conversations, messages, attachments, and the bot that answers.
 
-Knows: how a conversation grows, lives and ends, and how the bot is asked. Must not know: HTTP,
-WebSocket, any dialect's wire. A *api* per dialect is told what happened and says it in its words.
-Clock, scheduler and ids are handed in. Everything runs in one thread.
+Knows: how a conversation starts, grows and ends, and how the bot is asked. Must not know: HTTP, WebSocket, the wire of
+any API.
+
+Each API is called back with what happens and sends its own frames. The clock, the scheduler and the source of ids are
+passed in. Everything runs in one thread.
 """
 
 from __future__ import annotations
@@ -37,14 +39,16 @@ BLOCKED = (
 
 @dataclass(frozen=True)
 class SandboxDeployment:
-    """How one deployment is set up (web-messaging.md §3.2, §9). Sizes in bytes unless named; times in seconds."""
+    """The settings of one deployment (web-messaging.md §3.2, §9). Sizes are in bytes unless named otherwise, times in
+    seconds.
+    """
 
     id: str = DEPLOYMENT_ID
-    origins: tuple[str, ...] = ()  # allowed domains; empty: all of them
+    origins: tuple[str, ...] = ()  # allowed domains; empty: all
     auto_start: bool = False
     typing: bool = True
     clear: bool = True
-    disconnect: str = "ReadOnly"  # what the end of a conversation leaves: ReadOnly, Send, off
+    disconnect: str = "ReadOnly"  # what an ended conversation allows: ReadOnly, Send, off
     sign_in: bool = False
     session_upgrade: bool = False
     attachments: bool = True
@@ -55,11 +59,13 @@ class SandboxDeployment:
     text_limit: int = 4096  # characters
     attributes_limit: int = 2048
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (§5.5)
-    return_message_id: bool = True  # history gives metadata.customMessageId back
+    return_message_id: bool = True  # history returns metadata.customMessageId
     active: bool = True
 
     def allows(self, origin: str | None) -> bool:
-        """Scheme, port and case of an Origin do not matter; a domain allows its subdomains (§2.3)."""
+        """Return whether an Origin is allowed. Scheme, port and case do not matter; a domain includes its subdomains
+        (§2.3).
+        """
         if not self.origins:
             return True
         host = origin_host(origin)
@@ -67,7 +73,7 @@ class SandboxDeployment:
 
 
 def origin_host(origin: str | None) -> str:
-    """The host of `https://host:1`, `host:1` or `host`, lower case; empty when there is none."""
+    """Return the host of `https://host:1`, `host:1` or `host` in lower case; empty if there is none."""
     text = (origin or "").strip().lower()
     try:
         return urlsplit(text if "://" in text else f"//{text}").hostname or ""
@@ -77,7 +83,7 @@ def origin_host(origin: str | None) -> str:
 
 @dataclass(slots=True)
 class StoredMessage:
-    """One stored message or event. `millis` is epoch milliseconds, unique and rising in its conversation."""
+    """One stored message or event. `millis` is epoch milliseconds, unique and rising within its conversation."""
 
     id: str
     sequence: int
@@ -88,14 +94,14 @@ class StoredMessage:
     kind: Kind = "text"
     name: str | None = None
     text: str | None = None
-    key: str | None = None  # the guest's own id of it
+    key: str | None = None  # the client key
     content: Sequence[Item] = ()
     events: Sequence[Item] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Observer(Protocol):
-    """A socket that watches a conversation."""
+    """A socket attached to a conversation."""
 
     @property
     def open(self) -> bool: ...
@@ -106,26 +112,26 @@ class Observer(Protocol):
 
 
 class ApiCallbacks(Protocol):
-    """What a api is told. `cause` is whatever the api itself handed in with the request."""
+    """What the service reports to an API. `cause` is the value that the API passed in with the request."""
 
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None: ...
 
     def ended(self, conversation: Conversation, role: Role) -> None:
-        """Bot, agent or admin ended it; what that means is the dialect's."""
+        """The bot, the agent or the admin endpoint has ended the conversation. Its effect depends on the API."""
 
     def expired(self, conversation: Conversation) -> None: ...
 
     def token_expired(self, conversation: Conversation) -> None: ...
 
     def pushed(self, conversation: Conversation, frame: str) -> None:
-        """A test pushes a raw frame: deliver it as it is; keep it when it is a message of this dialect."""
+        """Send a raw frame that a test pushes, as it is. Store it if it is a message of this API."""
 
 
 @dataclass
 class Conversation:
-    """One conversation. `id` is never a credential; `notes` is its api's own memory (plain JSON)."""
+    """One conversation. `id` is never a credential. `notes` is data of its API (JSON)."""
 
     id: str
     api: str
@@ -140,27 +146,27 @@ class Conversation:
     observers: list[Observer] = field(default_factory=list)
     by_key: dict[str, StoredMessage] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
-    traces: dict[str, str] = field(default_factory=dict)  # route -> its last traceparent, the latest at the end
+    traces: dict[str, str] = field(default_factory=dict)  # route -> its last traceparent, the latest last
     last_millis: int = 0
     inbound: int = 0
-    memory: dict[str, Any] = field(default_factory=dict)  # the bot's
-    handed_over: bool = False  # to a person; the bot is silent
+    memory: dict[str, Any] = field(default_factory=dict)  # the bot's data
+    handed_over: bool = False  # a person answers; the bot is silent
     attached: dict[str, StoredAttachment] = field(default_factory=dict)
-    complaints: list[str] = field(default_factory=list)  # what a test should hear of this guest's wire
+    complaints: list[str] = field(default_factory=list)  # mistakes of this client that a test should see
 
     @property
     def expires_at(self) -> float:
         return self.last_activity + self.deployment.session_life
 
     def broadcast(self, text: str, route: str | None = None) -> None:
-        """The same frame to every socket of the conversation."""
+        """Send the same frame to every socket of the conversation."""
         for observer in tuple(self.observers):
             observer.send(text, route)
 
 
 @dataclass
 class StoredAttachment:
-    """A file of a guest. `key` opens its upload address, never its message."""
+    """A file of a guest. `key` signs its upload address; it is never shown in a message."""
 
     id: str
     name: str
@@ -172,10 +178,10 @@ class StoredAttachment:
 
 
 class Bucket:
-    """A token bucket: `count` at once, then `count` per `period` seconds.
+    """A token bucket: `count` requests at once, then `count` per `period` seconds.
 
-    The fifth of a token on top forgives a client that paces itself exactly and is a few
-    milliseconds early on our clock; it never lets one more through at once.
+    The extra fifth of a token tolerates a client that paces itself exactly and is a few milliseconds early on our
+    clock. It never lets an extra request through at once.
     """
 
     __slots__ = ("_at", "_clock", "_count", "_rate", "_tokens")
@@ -198,7 +204,7 @@ class Bucket:
 
 
 class MessageStore(Protocol):
-    """Where a service is kept between runs."""
+    """Stores conversations, messages and attachments between runs."""
 
     def save_conversation(self, conversation: Conversation) -> None: ...
 
@@ -208,12 +214,12 @@ class MessageStore(Protocol):
 
 
 def random_hex() -> str:
-    """32 lower-case hex digits, the form of a message id (§4.3)."""
+    """Return 32 lower-case hexadecimal digits, the form of a message id (§4.3)."""
     return secrets.token_hex(16)
 
 
 class Service:
-    """All conversations of one sandbox, whatever dialect they speak."""
+    """All conversations of one sandbox, of every API."""
 
     def __init__(
         self,
@@ -235,7 +241,7 @@ class Service:
         self.deployments = {deployment.id: deployment for deployment in deployments}
         self.tokens = tokens or Tokens(clock)
         self.fast = fast
-        self._agent = agent  # a person takes over at a hand-over, not the script
+        self._agent = agent  # at a handover a person answers, not the script
         self.conversations: dict[str, Conversation] = {}
         self.apis: dict[str, ApiCallbacks] = {}
         self.requests: Counter[str] = Counter()
@@ -249,12 +255,12 @@ class Service:
         return self._new_id()
 
     def new_uuid(self) -> str:
-        """A version 4 UUID from the same source of ids."""
+        """Return a version 4 UUID from the same source of ids."""
         x = self._new_id()
         return f"{x[:8]}-{x[8:12]}-4{x[13:16]}-{'89ab'[int(x[16], 16) % 4]}{x[17:20]}-{x[20:]}"
 
     def allows(self, origin: str | None) -> bool:
-        """Whether any deployment admits this Origin."""
+        """Return whether any deployment allows this Origin."""
         return any(deployment.allows(origin) for deployment in self.deployments.values())
 
     def open(
@@ -266,7 +272,7 @@ class Service:
         notes: Mapping[str, Any] | None = None,
         guest_id: str | None = None,
     ) -> Conversation:
-        """A new conversation of a dialect. Without a deployment the first one serves."""
+        """Start a conversation of an API, at the first deployment unless one is given."""
         now = self.clock.now()
         deployment = deployment or next(iter(self.deployments.values()))
         conversation = Conversation(self.new_uuid(), api, deployment, guest_id or self.new_uuid(), now, now)
@@ -277,27 +283,27 @@ class Service:
         return conversation
 
     def add(self, conversation: Conversation) -> None:
-        """Take in a conversation, new or read back from a file."""
+        """Add a conversation, new or loaded from a file."""
         self.conversations[conversation.id] = conversation
         self._guests[conversation.guest_id] = conversation
 
     def by_guest(self, guest_id: str) -> Conversation | None:
-        """The latest conversation of a guest."""
+        """Return the latest conversation of a guest."""
         return self._guests.get(guest_id)
 
     def save(self, conversation: Conversation) -> None:
-        """A conversation's state, notes or attributes changed."""
+        """Store a conversation after its state, notes or attributes have changed."""
         if self._store is not None:
             self._store.save_conversation(conversation)
 
     def count(self, conversation: Conversation | None, route: str, trace: str | None = None) -> None:
-        """Book one guest request for the admin report."""
+        """Count one guest request for the admin report."""
         self.requests[route] += 1
         if conversation is not None:
             self.count_for(conversation, route, trace)
 
     def count_for(self, conversation: Conversation, route: str, trace: str | None = None) -> None:
-        """Count one request of a conversation, with the trace context it carried."""
+        """Count one request of a conversation, with its trace context."""
         conversation.requests[route] += 1
         if trace is not None:
             conversation.traces.pop(route, None)
@@ -318,7 +324,10 @@ class Service:
         message_id: str | None = None,
         cause: Any = None,
     ) -> StoredMessage:
-        """Store what the guest said, tell the api, ask the bot. `prompt` is what the bot is asked, if not the text."""
+        """Store a guest's message, report it to the API and ask the bot.
+
+        `prompt` is what the bot gets instead of the text. Return the stored message.
+        """
         message = self.append(
             conversation,
             "guest",
@@ -344,7 +353,7 @@ class Service:
         return message
 
     def greet(self, conversation: Conversation) -> None:
-        """The bot speaks first."""
+        """Let the bot start the conversation."""
         self._perform(conversation, self.bot.greeting(conversation.attributes))
 
     def send(
@@ -360,7 +369,7 @@ class Service:
         time: str | None = None,
         notify: bool = True,
     ) -> StoredMessage:
-        """Something said to the guest: stored, and told to whoever is connected unless `tell` is false."""
+        """Store an outbound message. Send it to the attached sockets, too, unless `notify` is false."""
         files_only = all(item.get("contentType") == "Attachment" for item in content)
         return self.append(
             conversation,
@@ -392,9 +401,9 @@ class Service:
         cause: Any = None,
         notify: bool = True,
     ) -> StoredMessage:
-        """Append to the transcript, then tell the api. The only place where messages are made.
+        """Append to the transcript and report to the API. Every message is made here.
 
-        A `time` that is given is only shown: the order is that of arrival.
+        A given `time` is only shown: messages are ordered by arrival.
         """
         millis = self.next_millis(conversation)
         conversation.last_activity = max(millis / 1000, conversation.last_activity)
@@ -427,19 +436,19 @@ class Service:
         return message
 
     def next_millis(self, conversation: Conversation) -> int:
-        """Now in epoch milliseconds; later than everything before it in this conversation (§11.5)."""
+        """Return the current epoch milliseconds, made greater than all before in this conversation (§11.5)."""
         conversation.last_millis = max(int(self.clock.now() * 1000), conversation.last_millis + 1)
         return conversation.last_millis
 
     def format_time(self, millis: int) -> str:
-        """Epoch milliseconds as RFC 3339. Most messages share their second with the one before."""
+        """Return epoch milliseconds as RFC 3339. Most messages share their second with the previous one."""
         second, rest = divmod(millis, 1000)
         if second != self._second[0]:
             self._second = (second, rfc3339(second)[:-4])
         return f"{self._second[1]}{rest:03d}Z"
 
     def history(self, conversation: Conversation, lag: float = 0.0) -> Sequence[StoredMessage]:
-        """The transcript in order, without the last `lag` seconds of it. Events included."""
+        """Return the transcript in order, events included, without the last `lag` seconds."""
         messages = conversation.messages
         if not lag:
             return messages
@@ -450,19 +459,19 @@ class Service:
         return messages[:end]
 
     def live(self, conversation: Conversation) -> bool:
-        """Whether it takes messages; an over-age one expires here."""
+        """Return whether a conversation accepts messages. Expire it first if its session is too old."""
         if conversation.state == "active" and self.clock.now() >= conversation.expires_at:
             self.expire(conversation)
         return conversation.state == "active"
 
     def expire(self, conversation: Conversation) -> None:
-        """Its session ends by age, or because a test says so."""
+        """Expire an active conversation, because of its age or on request of a test."""
         if conversation.state == "active":
             self.close(conversation, "expired")
             self.apis[conversation.api].expired(conversation)
 
     def expire_token(self, conversation: Conversation) -> None:
-        """Only its credentials end."""
+        """Expire only the credentials of a conversation."""
         self.tokens.expire(conversation.id)
         self.apis[conversation.api].token_expired(conversation)
 
@@ -471,25 +480,25 @@ class Service:
         self.save(conversation)
 
     def reset_bot(self, conversation: Conversation) -> None:
-        """The bot remembers nothing of it, and answers again."""
+        """Clear the bot's memory of a conversation; the bot answers again."""
         conversation.memory.clear()
         conversation.handed_over = False
         self.save(conversation)
 
     def sweep(self) -> None:
-        """Expire what somebody watches; the rest expires when it is next asked for."""
+        """Expire conversations that have sockets. The others expire when they are next used."""
         for conversation in tuple(self.conversations.values()):
             if conversation.observers:
                 self.live(conversation)
 
     def attach(self, conversation: Conversation, attachment: StoredAttachment) -> None:
-        """A file was announced, stored, accepted or sent."""
+        """Store a file after its state has changed."""
         conversation.attached[attachment.id] = attachment
         if self._store is not None:
             self._store.save_attachment(conversation, attachment)
 
     def _perform(self, conversation: Conversation, actions: Sequence[BotAction]) -> None:
-        """One action after the other, each `delay` seconds after the one before."""
+        """Perform the actions in order, each `delay` seconds after the previous one."""
         if not actions:
             return
 
@@ -517,12 +526,12 @@ class Service:
 
 
 def attributes_size(attributes: Mapping[str, str]) -> int:
-    """UTF-8 bytes of keys and values together (§5.5)."""
+    """Return the UTF-8 bytes of keys and values together (§5.5)."""
     return sum(len(key.encode()) + len(value.encode()) for key, value in attributes.items())
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON, the text as it is."""
+    """Return compact JSON without escapes for non-ASCII text."""
     return _encode(value)
 
 

@@ -1,7 +1,7 @@
-"""What a sandbox can be asked to be.
+"""The settings of a sandbox.
 
-Knows: every setting, its default, its bounds, and which bot and faults the settings call for. Must
-not know: sockets, conversations, any dialect's wire.
+Knows: every setting, its default and bounds, and the bot and the faults that the settings ask for. Must not know:
+sockets, conversations, the wire of any API.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ REFRESH_STYLES = ("guest-refresh", "guest-token")
 
 
 class OptionError(ValueError):
-    """A setting that makes no sense, told in one line."""
+    """A setting has an invalid value; the text is one line."""
 
 
-#: The APIs of the sandbox, in the order in which it offers them. `apis.APIS` implements them.
+#: The APIs of the sandbox, in the order in which it lists them. `apis.APIS` implements them.
 API_NAMES = (
     "web-messaging",
     "guest-sessions",
@@ -40,34 +40,34 @@ API_NAMES = (
 
 @dataclass(frozen=True)
 class SandboxOptions:
-    """Settings of one sandbox (contract.md §7). Raises OptionError for a value that makes no sense.
+    """The settings of one sandbox (contract.md §7). Raises OptionError for an invalid value.
 
-    Every time is in seconds. `api` is the one `-p sandbox` speaks: all are always served.
+    Times are in seconds. `api` is the API that `-p sandbox` uses. All APIs are always served.
     """
 
-    port: int = 0  # 0: the system chooses a free one
+    port: int = 0  # 0: the system chooses a free port
     host: str = "127.0.0.1"
     api: str = "web-messaging"
     script: Path | None = None  # YAML of the scripted bot; None: the echo bot
-    agent: bool = False  # a person answers: without a script no bot does
-    faults: tuple[str, ...] = ()  # specs as contract.md §7 writes them
+    agent: bool = False  # a person answers; without a script there is no bot
+    faults: tuple[str, ...] = ()  # fault specs (contract.md §7)
     state: Path | None = None  # SQLite file that outlives the process; None: in memory
     tls: bool = False
-    fast: bool = False  # no rate limit is enforced, and the bot answers at once but for delays its script spells out
-    token_life: float | None = None  # None: each dialect's own default
-    refresh_style: str | None = None  # None: both are served
-    origins: tuple[str, ...] = ()  # allowed domains; empty: all of them
+    fast: bool = False  # no rate limits, and the bot answers at once except for delays in its script
+    token_life: float | None = None  # None: the default of each API
+    refresh_style: str | None = None  # None: serve both
+    origins: tuple[str, ...] = ()  # allowed domains; empty: all
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (web-messaging.md §5.5)
-    bot_delay: float = 0.03  # between a message's echo and the bot's answer, where a script gives no other
+    bot_delay: float = 0.03  # between the echo of a message and the bot's reply, unless a script sets another
 
     auto_start: bool = False
     typing: bool = True
     clear: bool = True
-    sign_in: bool = False  # guests may sign in, from the start or later (§7.2, §10.9)
+    sign_in: bool = False  # guests may sign in, at the start or later (§7.2, §10.9)
     disconnect: str = "ReadOnly"  # or Send: what an ended conversation still allows (§10.6)
     session_life: float = 259_200.0
-    idle_timeout: float = 600.0  # sockets; 0: never (§2.5)
-    socket_life: float = 7_200.0  # 0: for ever
+    idle_timeout: float = 600.0  # for sockets; 0: no timeout (§2.5)
+    socket_life: float = 7_200.0  # 0: no limit
     frame_limit: int = 32 * 1024  # bytes of one frame from a guest
     message_limit: int = 128 * 1024
     text_limit: int = 4096  # characters (§9)
@@ -90,14 +90,14 @@ class SandboxOptions:
                 raise OptionError(f"{name.replace('_', ' ')} {value:g} s is below 0")
 
     def make_bot(self) -> Bot:
-        """The bot these settings ask for. Raises script.ScriptError for a script that is wrong or cannot be read."""
+        """Return the bot for these settings. Raises script.ScriptError for an invalid or unreadable script."""
         from guestctl.sandbox.bot.bot_script import SCRIPT_LIMIT, ScriptError, load
         from guestctl.sandbox.bot.bots import EchoBot, QuietBot
 
         delay = 0.0 if self.fast else self.bot_delay
         if self.script is not None:
             try:
-                # Who opens a pipe waits for its writer, and no signal ends that.
+                # Opening a pipe waits for its writer, and no signal interrupts that.
                 if not stat.S_ISREG(self.script.stat().st_mode):
                     raise ScriptError(f"{self.script}: not a regular file")
                 with self.script.open("rb") as file:
@@ -108,7 +108,7 @@ class SandboxOptions:
         return QuietBot() if self.agent else EchoBot(delay)
 
     def make_faults(self, clock: Clock) -> Faults:
-        """The fault desk with these settings' faults armed. Raises faults.FaultError."""
+        """Return the faults of these settings, armed. Raises faults.FaultError."""
         from guestctl.sandbox.faults import Faults
 
         desk = Faults(clock)

@@ -1,8 +1,9 @@
-"""A service kept in one SQLite file, so that a sandbox survives its own restart (`--state`).
+"""The SQLite file that preserves a sandbox over a restart (`--state`).
 
-Knows: how conversations, messages, grants and files are written down. Must not know: any dialect.
-Rows are JSON: the file is the sandbox's own, and nobody queries it. All that is reported of a session is
-kept; what is counted over all sessions is counted anew by each run.
+Knows: how conversations, messages, grants and files are stored. Must not know: any API.
+
+Rows are JSON, because nothing else queries the file. Everything reported about a session is stored. Totals over all
+sessions start at zero in each run.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ CREATE TABLE IF NOT EXISTS grants (token TEXT PRIMARY KEY, record TEXT NOT NULL)
 CREATE TABLE IF NOT EXISTS attachments (id TEXT PRIMARY KEY, conversation TEXT, record TEXT NOT NULL, data BLOB);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-#: What an older file may lack is what a new conversation has.
+#: Columns of a conversation. A file of an older version may lack some; they get their defaults.
 _CONVERSATION = (
     "id",
     "api",
@@ -48,10 +49,10 @@ class StoreError(Exception):
 
 
 class Store:
-    """The shelf of one service. Used by one thread; one sandbox at a time may hold a file."""
+    """Stores the state of one service. Use it in one thread. One sandbox at a time can open a file."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StoreError."""
+        """Open or create the file. Raises StoreError."""
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
@@ -74,7 +75,7 @@ class Store:
         self._db.close()
 
     def key(self) -> str | None:
-        """The signing key of the run that made the file."""
+        """Return the signing key of the run that created the file."""
         row = self._db.execute("SELECT value FROM facts WHERE name='key'").fetchone()
         return str(row[0]) if row else None
 
@@ -101,7 +102,7 @@ class Store:
         self._put("attachments", (attachment.id, conversation.id, json.dumps(record), data))
 
     def load(self, service: Service, tokens: Tokens) -> None:
-        """Put everything back. Raises StoreError for a file that is not ours."""
+        """Load everything into a service. Raises StoreError if the file was not written by a sandbox."""
         try:
             for (text,) in self._db.execute("SELECT record FROM conversations ORDER BY rowid"):
                 service.add(_conversation(json.loads(text), service))
@@ -117,7 +118,7 @@ class Store:
 
     def _put(self, table: str, row: tuple[Any, ...]) -> None:
         marks = ",".join("?" * len(row))
-        # An upsert would keep the rowid; REPLACE would move the row behind the younger ones.
+        # An upsert preserves the rowid, and so the order; REPLACE would move the row to the end.
         columns = {"conversations": "id", "messages": "conversation, sequence", "grants": "token", "attachments": "id"}
         sets = "record=excluded.record" + (", data=excluded.data" if table == "attachments" else "")
         self._db.execute(

@@ -1,7 +1,7 @@
-"""A throw-away certificate authority and a server certificate for loopback.
+"""A temporary certificate authority and a server certificate for loopback.
 
-Knows: X.509, by way of `cryptography` (the extra `guestctl[tls]`). Must not know: who serves with it.
-The keys live in a private temporary directory until `remove`; nothing is ever installed anywhere.
+Knows: X.509, with `cryptography` (the extra `guestctl[tls]`). Must not know: the server that uses it. The keys are in
+a private temporary directory until `remove`. Nothing is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from guestctl.core.clock import Clock
 
-DAYS = 30  # long enough for a long-lived sandbox, short enough that a forgotten copy dies
+DAYS = 30  # long enough for a long-running sandbox, short enough that a forgotten copy expires
 NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -36,12 +36,12 @@ class Certificates:
     key: Path
 
     def remove(self) -> None:
-        """Deletes the files and their directory; a second time does nothing."""
+        """Delete the files and their directory. A second call does nothing."""
         shutil.rmtree(self.ca.parent, ignore_errors=True)
 
 
 def certificates(clock: Clock, names: Sequence[str] = NAMES) -> Certificates:
-    """Fresh certificates for these host names and addresses. Raises TlsUnavailable."""
+    """Create certificates for these host names and addresses. Raises TlsUnavailable."""
     try:
         from cryptography.hazmat.primitives import serialization
     except ImportError:
@@ -50,7 +50,7 @@ def certificates(clock: Clock, names: Sequence[str] = NAMES) -> Certificates:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    directory = Path(tempfile.mkdtemp(prefix="guestctl-sandbox-"))  # 0700 by itself
+    directory = Path(tempfile.mkdtemp(prefix="guestctl-sandbox-"))  # mkdtemp creates it with mode 0700
     made = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     try:
         made.ca.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
@@ -64,7 +64,7 @@ def certificates(clock: Clock, names: Sequence[str] = NAMES) -> Certificates:
 
 
 def _issue(clock: Clock, names: Sequence[str]) -> tuple[Any, Any, Any]:
-    """The CA's certificate, the server's and the server's key; the CA's own key is never written."""
+    """Return the CA's certificate, the server's certificate and the server's key. The CA's key is never written."""
     from datetime import datetime, timedelta, timezone
     from ipaddress import ip_address
 
@@ -86,9 +86,9 @@ def _issue(clock: Clock, names: Sequence[str]) -> tuple[Any, Any, Any]:
             .issuer_name(name("guestctl sandbox CA"))
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))  # a client's clock may be behind
+            .not_valid_before(now - timedelta(days=1))  # the clock of a client may be behind
             .not_valid_after(now + timedelta(days=DAYS))
-            # Without both key identifiers strict verifiers (Python 3.13's default) refuse the chain.
+            # Without both key identifiers, strict verifiers refuse the chain (Python 3.13 by default).
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         )

@@ -1,4 +1,4 @@
 """Programs around the sandbox: its admin client, `replay` and the demo.
 
-Knows: the sandbox from outside. Must not know: argv.
+Knows: the sandbox from outside. Must not know: the command line.
 """

@@ -1,7 +1,9 @@
-"""The control room of a running sandbox, from outside: push, faults, sessions, disconnect, expire.
+"""The client of a sandbox's admin endpoint: push, faults, sessions, disconnect, expire.
 
-Knows: the admin endpoint (contract.md §7) and where to find one. Must not know: the sandbox's code,
-dialects, the terminal. Standard library only: it talks to loopback, never through a proxy.
+Knows: the admin endpoint (contract.md §7) and how to find one. Must not know: the sandbox's code, dialects, the
+terminal.
+
+It uses the standard library only: it connects to loopback, never through a proxy.
 """
 
 from __future__ import annotations
@@ -25,23 +27,23 @@ from guestctl.core.model import Secret
 from guestctl.core.values import Json
 
 _PATH = "/sandbox/admin"
-_BODY_LIMIT = 64 * 1024 * 1024  # the report of a long-lived sandbox is long
+_BODY_LIMIT = 64 * 1024 * 1024  # the report of a long-running sandbox is long
 
 
 @dataclass(frozen=True)
 class SandboxAdmin:
     """One sandbox's admin endpoint.
 
-    `url` is the sandbox's base address, `ca` a PEM file, `timeout` seconds of silence to bear. Every method
-    raises NetworkError (nothing answers), Unauthorised (wrong key), UsageError (the request makes no sense),
-    Refused (no such session), Conflict (the session is over), TimedOut or Unreadable.
+    `url` is the sandbox's base address, `ca` a PEM file, `timeout` the seconds to wait for data. Every method raises
+    NetworkError (no sandbox answers), Unauthorised (wrong key), UsageError (invalid request), Refused (unknown
+    session), Conflict (the session has ended), TimedOut or Unreadable.
     """
 
     url: str
     key: Secret
     ca: str | None = None
     timeout: float = 30.0
-    #: Told of each "request" and "response": it must redact.
+    #: Called with each "request" and "response". It must redact secrets.
     observer: Callable[[str, Mapping[str, Any]], None] | None = None
 
     @classmethod
@@ -52,8 +54,10 @@ class SandboxAdmin:
         *,
         timeout: float | None = 30.0,
     ) -> SandboxAdmin:
-        """The sandbox of `GUESTCTL_SANDBOX_URL` and `_ADMIN_KEY`, else the one started last, which `registered`
-        tells. An address without its key takes the key from there, too. Raises UsageError sandbox.absent.
+        """Find the sandbox of `GUESTCTL_SANDBOX_URL` and `GUESTCTL_SANDBOX_ADMIN_KEY`, else the one started last.
+
+        `registered` returns the addresses of the one started last. An address without its key takes the key from
+        there. Raises UsageError (sandbox.absent).
         """
         patience = 30.0 if timeout is None else timeout
         url = environ.get("GUESTCTL_SANDBOX_URL", "").rstrip("/")
@@ -74,38 +78,38 @@ class SandboxAdmin:
         return cls(_checked(str(found["url"])), Secret(str(found["admin_key"])), str(ca) if ca else None, patience)
 
     def push(self, text: str | None = None, *, frame: str | None = None, to: str | None = None) -> int:
-        """Says `text` as the agent, or sends `frame` as it is, to one session or to each that has not ended.
+        """Send `text` as the agent, or `frame` as it is, to one session or to all that have not ended.
 
-        Returns to how many.
+        Return the number of sessions.
         """
         said = {"text": text} if frame is None else {"frame": frame}
         return _whole(self._ask("POST", "/push", said | _to(to)), "pushed")
 
     def faults(self) -> list[str]:
-        """The armed fault specs."""
+        """Return the armed fault specs."""
         return _strings(self._ask("GET", "/faults"), "specs")
 
     def add_faults(self, specs: Sequence[str]) -> list[str]:
-        """Arms all of these or, when one is wrong, none (UsageError says which); returns what is armed now."""
+        """Arm all of these, or none if one is invalid (UsageError). Return all armed specs."""
         return _strings(self._ask("POST", "/faults", {"specs": list(specs)}), "specs")
 
     def clear_faults(self) -> None:
-        """Disarms all faults."""
+        """Disarm all faults."""
         self._ask("DELETE", "/faults")
 
     def sessions(self) -> list[dict[str, Json]]:
-        """Every session the sandbox has, oldest first, with what it accepted; see contract.md §7."""
+        """Return every session with its accepted messages, oldest first (contract.md §7)."""
         found = self._ask("GET", "/sessions").get("sessions")
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
             raise _unreadable()
         return found
 
     def disconnect(self, *, to: str | None = None) -> int:
-        """Lets the agent end the conversation of one session, or of all; returns how many."""
+        """End the conversation of one session, or of all, as the agent. Return how many."""
         return _whole(self._ask("POST", "/end", _to(to)), "ended")
 
     def expire(self, *, to: str | None = None, token: bool = False) -> int:
-        """Expires one session, or all that live; with `token` only their credentials. Returns how many."""
+        """Expire one session, or all active ones; with `token` only their credentials. Return how many."""
         return _whole(self._ask("POST", "/expire", {"token": token, **_to(to)}), "expired")
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

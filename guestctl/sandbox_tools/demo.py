@@ -1,7 +1,7 @@
-"""A narrated tour that really runs: a sandbox, a session, a broken connection, nothing lost.
+"""A tour of guestctl on a real sandbox: a session, a broken connection, no message lost.
 
-Knows: the client's verbs and a sandbox's control room. Must not know: streams, argv, colours. Every
-number it tells is measured: what was sent and received is compared with what the sandbox accepted.
+Knows: the client's verbs and the sandbox's admin endpoint. Must not know: streams, the command line, colours. Every
+number it shows is measured: sent and received messages are compared with those that the sandbox accepted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from guestctl.transport.network import Observer
 
 _ASKED = ("Where is my parcel?", "Are you still there?")
-#: The acknowledgement of the next message never arrives: the connection breaks instead.
+#: The connection breaks instead of the echo of the next message.
 _BREAK = "drop:code=1006,after=1,on=send"
 
 NEXT = (
@@ -39,10 +39,9 @@ NEXT = (
 def tour(
     clock: Clock, environ: Mapping[str, str], notices: list[str], observer: Observer | None = None
 ) -> Iterator[str]:
-    """The lines of the tour, each as it happens. What the client says on the way goes to `notices`, what it
-    exchanges to `observer`.
+    """Yield the lines of the tour as they happen. The client's notices go to `notices`, its traffic to `observer`.
 
-    Raises CheckFailed when anything was lost or doubled, and whatever the client raises.
+    Raises CheckFailed if a message was lost or duplicated, and every error of the client.
     """
     begun = clock.monotonic()
     with running(SandboxOptions(), clock=clock) as sandbox, State.open(None, clock) as state:
@@ -91,12 +90,12 @@ def _said(mark: str, text: str) -> str:
 
 
 def _configured(admin: SandboxAdmin) -> int:
-    """How often a socket has introduced itself."""
+    """Return how often a socket has been configured."""
     return sum(int(session["configures"]) for session in admin.sessions())
 
 
 def _compared(admin: SandboxAdmin, history: list[Message], received: list[Message]) -> tuple[int, int]:
-    """Messages the sandbox has and we have not, and messages that anybody has more often than once."""
+    """Return how many messages of the sandbox the client lacks, and how many are duplicated on either side."""
     accepted = [message for session in admin.sessions() for message in session["messages"]]
     ours = {message.id for message in history} | {message.id for message in received}
     asked = Counter(message["text"] for message in accepted if message["direction"] == "inbound")

@@ -1,21 +1,19 @@
-"""A trace served back: a service that does again what a recorded one did.
+"""Serves a trace: a service that repeats what the recorded one sent.
 
-Knows: what a trace holds, how a guest's acts are matched with the recorded ones, and the sandbox's
-surface. Must not know: any API's wire, the server library, the command line.
+Knows: the content of a trace, how a guest's actions are matched with recorded ones, and the sandbox's interfaces. Must
+not know: the wire of any API, the server library, the command line.
 
 The rules:
 
-- What the guest does (a request, an upgrade, a frame) is an *action*; what the service said is what
-  follows it. A request fits one of the same method and path, an upgrade one of the same path, a
-  frame one whose `action` or `type` is the same, with the same kind of event in it. Hosts, ports,
-  queries, headers, texts and ids are not compared.
-- An action is matched with the first that fits behind the place reached, else the first that fits at
-  all; the place is then behind that one. What the service said up to there, and from there to the
-  next action, is said. So steps may be left out, and the whole may be run again.
-- Ids and masked secrets that the guest made itself come back as *this* guest makes them. All else is
-  said as recorded, but for the service's own address and for moments of expiry, which are as far off
-  as they were.
-- What fits nothing is answered with 404 over HTTP, and not at all on a socket.
+- An *action* is what the guest does: a request, an upgrade or a frame. A request matches a recorded one with the same
+  method and path, an upgrade one with the same path, a frame one with the same `action` or `type` and the same kind of
+  event. Hosts, ports, queries, headers, texts and ids are not compared.
+- An action is matched with the first fitting one after the current position, else with the first in the whole trace.
+  The position moves behind it. The frames of the service up to there, and from there to the next action, are sent. So
+  steps may be left out, and the whole conversation may be run again.
+- Ids and masked secrets that the recorded guest made are replaced by those of *this* guest. Everything else is sent as
+  recorded, except the service's addresses and expiry times, which keep their distance from now.
+- An action without a match is answered with 404 over HTTP, and not at all on a socket.
 """
 
 from __future__ import annotations
@@ -41,15 +39,15 @@ ActionKind = Literal["request", "upgrade", "frame"]
 
 _ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
 _MADE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-#: Members that hold a moment of expiry: epoch seconds, or RFC 3339.
+#: Members with an expiry time: epoch seconds, or RFC 3339.
 _ENDS = frozenset({"exp", "expirationDate", "expiresAt"})
-#: Headers of a recorded answer that are said again.
+#: Headers of a recorded reply that are sent again.
 _HEADERS = ("content-type", "retry-after", "location", "www-authenticate")
 
 
 @dataclass(slots=True)
 class GuestAction:
-    """Something the guest did. `socket` counts the trace's sockets; `status` is the answer's, when there was one."""
+    """An action of the recorded guest. `socket` numbers the trace's sockets; `status` is that of the reply, if any."""
 
     kind: ActionKind
     what: str
@@ -64,7 +62,7 @@ class GuestAction:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFrame:
-    """Something the service said on a socket by itself: a frame, or with `code` a close."""
+    """A frame that the service sent on a socket, or with `code` a close."""
 
     socket: int
     seconds: float
@@ -74,7 +72,7 @@ class ServiceFrame:
 
 @dataclass(slots=True)
 class RecordedTrace:
-    """A trace, read. `began` in epoch seconds; `bases` are the addresses the service had."""
+    """A trace that has been read. `began` is epoch seconds; `bases` are the addresses of the service."""
 
     events: list[GuestAction | ServiceFrame] = field(default_factory=list)
     began: float = 0.0
@@ -86,7 +84,7 @@ class RecordedTrace:
 
 
 def load(paths: Sequence[Path]) -> RecordedTrace:
-    """Traces, one after the other. Raises UsageError naming file and line of what is no trace."""
+    """Read traces in order. Raises UsageError with file and line for a line that is not part of a trace."""
     found, sockets = RecordedTrace(), 0
     for path in paths:
         sockets = _read(path, found, sockets)
@@ -145,13 +143,13 @@ def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets
 
 
 def pattern_of(path: str) -> str:
-    """A path whose ids are placeholders: `/guests/{1}/messages`."""
+    """Return a path with placeholders for its ids: `/guests/{1}/messages`."""
     parts = path.split("/")
     return "/".join(f"{{p{n}}}" if _ID.fullmatch(part) else part for n, part in enumerate(parts))
 
 
 def kind_of(said: Any) -> str:
-    """What a guest's frame does: its action or type, and the kind of event in it."""
+    """Return what a guest's frame does: its action or type, and the kind of its event."""
     if not isinstance(said, dict):
         return "?"
     message = said.get("message")
@@ -169,7 +167,7 @@ def kind_of(said: Any) -> str:
 
 
 class ReplayState:
-    """The place reached in a trace, and what this guest calls what that one made."""
+    """The position in a trace, and this guest's values for those the recorded guest made."""
 
     def __init__(self, trace: RecordedTrace, now: Callable[[], float]) -> None:
         self._trace = trace
@@ -179,7 +177,7 @@ class ReplayState:
         self._shift = now() - trace.began
 
     def match(self, kind: ActionKind, what: str) -> tuple[GuestAction, list[ServiceFrame]] | None:
-        """The recorded action this one is, and what the service said between the place reached and it."""
+        """Return the matching recorded action, and the service's frames between the position and it."""
         events = self._trace.events
         for begin in (self._at, 0):
             for index in range(begin, len(events)):
@@ -195,7 +193,7 @@ class ReplayState:
         return None
 
     def next_frames(self) -> Iterator[ServiceFrame]:
-        """What the service said from the place reached to the next action; the place moves along."""
+        """Yield the service's frames up to the next action, and move the position."""
         events = self._trace.events
         while self._at < len(events):
             event = events[self._at]
@@ -205,7 +203,7 @@ class ReplayState:
             yield event
 
     def learn(self, recorded: Any, actual: Any) -> None:
-        """Pair what the recorded guest made (ids, masked secrets) with what this one sends in its place."""
+        """Pair the values that the recorded guest made (ids, masked secrets) with those of this guest."""
         if isinstance(recorded, dict) and isinstance(actual, dict):
             for key in recorded.keys() & actual.keys():
                 self.learn(recorded[key], actual[key])
@@ -221,7 +219,7 @@ class ReplayState:
                 self._names[one] = other
 
     def rewrite(self, text: str, base: str, socket_base: str) -> str:
-        """A recorded body or frame as it is said to this guest, by the service at these addresses."""
+        """Return a recorded body or frame with this guest's values and the service's current addresses."""
         value = _json(text)
         if value is None or isinstance(value, (str, int, float)):
             return self._renamed(text, base, socket_base)
@@ -257,7 +255,7 @@ class ReplayState:
 
 @dataclass(slots=True)
 class _ReplaySocket:
-    """What an open socket replays: the recorded socket, and the addresses its guest used."""
+    """The state of an open socket: the recorded socket that it repeats, and the addresses its guest used."""
 
     socket: int
     base: str
@@ -265,9 +263,9 @@ class _ReplaySocket:
 
 
 class ReplayApi:
-    """The trace as a api of a sandbox: it serves the recorded addresses and nothing else.
+    """A trace as an API of a sandbox. It serves the recorded addresses and nothing else.
 
-    `pace`: keep the pauses as they were; else what follows an action is said at once.
+    `pace` preserves the recorded pauses; otherwise the frames after an action are sent at once.
     """
 
     name = "replay"
@@ -280,7 +278,7 @@ class ReplayApi:
         self._peers: dict[int, Peer] = {}
         self._admitted: _ReplaySocket | None = None
 
-    # --- what is served ---
+    # --- routes ---
 
     def routes(self) -> Sequence[Route]:
         found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "request")
@@ -338,7 +336,7 @@ class ReplayApi:
         if found is None:
             return
         action, skipped = found
-        # A socket goes on as the recorded one it has come to be.
+        # From here on this socket repeats the recorded one of the matched frame.
         self._peers[action.socket] = peer
         self._state.learn(action.said, said)
         self._send_all(skipped, action.seconds)
@@ -366,7 +364,7 @@ class ReplayApi:
         socket_state: _ReplaySocket = peer.state
         peer.send(self._state.rewrite(frame.text, socket_state.base, socket_state.socket_base))
 
-    # --- what a sandbox's own control room asks of a api: there is no conversation to ask it for ---
+    # --- callbacks of the service: a replay has no conversations, so these are never called ---
 
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
 
@@ -382,12 +380,12 @@ class ReplayApi:
 
 
 def replay_apis(trace: RecordedTrace, *, pace: bool = False) -> Callable[[Service, Faults, SandboxOptions], list[Api]]:
-    """What a sandbox builds instead of the APIs."""
+    """Return the function that builds the APIs of a sandbox, here only the replay."""
     return lambda service, faults, options: [ReplayApi(trace, service, pace=pace)]
 
 
 def apis_of(trace: RecordedTrace) -> list[str]:
-    """The APIs that could have spoken this: each has every address of it."""
+    """Return the APIs to which this trace may belong: those that have every address in it."""
     from guestctl.dialects import NAMES
     from guestctl.dialects.addresses import matching_addresses
 
@@ -400,7 +398,7 @@ def apis_of(trace: RecordedTrace) -> list[str]:
 
 
 def _json(text: Any) -> Any:
-    """The JSON an action or answer holds; None for anything else."""
+    """Parse JSON; None if it is invalid."""
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):

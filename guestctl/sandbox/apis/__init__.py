@@ -1,7 +1,7 @@
-"""The dialects a sandbox speaks, one module each.
+"""The APIs that a sandbox serves, one module each.
 
-Knows: which apis there are. Must not know: anything about them. The sandbox's own list; the
-client's registry is never consulted.
+Knows: which APIs exist. Must not know: anything about them. This is the sandbox's own list; the client's registry is
+never used.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ APIS = (
 
 
 def build(service: Service, faults: Faults, options: SandboxOptions) -> list[Api]:
-    """Every api over one service. Where two serve the same path, the first is asked."""
+    """Return every API over one service. If two APIs have the same path, the first one serves it."""
     return [api(service, faults, options) for api in APIS]

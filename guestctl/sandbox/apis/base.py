@@ -1,7 +1,6 @@
-"""What the families of other-apis.md share: bearers, one transcript, sockets that hear all of it.
+"""What the APIs of other-apis.md share: guest tokens, one transcript, sockets that receive all of it.
 
-Knows: the page's shared rules. Must not know: any family's paths, frames or words; each api beside
-this module adds its own.
+Knows: the shared rules of that document. Must not know: the paths, frames or field names of any one API.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from guestctl.sandbox.issued_tokens import Grant
 from guestctl.sandbox.service_state import Conversation, Role, Service, StoredMessage, dumps
 from guestctl.sandbox.settings import SandboxOptions
 
-GUEST = "guest"  # the kind of every token a guest bears
+GUEST = "guest"  # the kind of every guest token
 TOKEN_EXPIRED = 4001  # close code: the token has expired
-POLICY_VIOLATION = 1008  # close code: no genuine token, or none at all
-_TOKEN_POLL = 1.0  # seconds between two looks at a token that lives long; a closed socket is forgotten within them
+POLICY_VIOLATION = 1008  # close code: the token is missing or not genuine
+_TOKEN_POLL = 1.0  # seconds between two checks of a long-lived token; the check also releases a closed socket
 
 
 @dataclass(slots=True, eq=False)
 class SocketState:
-    """What one socket is: whose conversation, on which token."""
+    """The state of one socket: its conversation and its token."""
 
     peer: Peer
     conversation: Conversation | None = None
     grant: Grant | None = None
 
 
-class Family:
-    """A api without its words."""
+class BaseApi:
+    """An API without its paths, frames and field names."""
 
     name: str
     token_life: float = 1800.0
@@ -55,7 +54,7 @@ class Family:
         return ()
 
     def socket_route(self, pattern: str, check: Callable[[ServerRequest], object]) -> SocketRoute:
-        """A socket address; `check` refuses by raising."""
+        """Return a route for a socket address. `check` refuses an upgrade by raising RequestRefused."""
 
         def admit(request: ServerRequest) -> ServerReply | None:
             if request.origin is not None and not self._service.allows(request.origin):
@@ -71,7 +70,7 @@ class Family:
     def start(
         self, request: ServerRequest, body: Members, attributes: Members, notes: Members | None = None
     ) -> Conversation:
-        """A new conversation on the deployment the body may name. Raises InvalidRequest."""
+        """Start a conversation on the deployment named in the body, if any. Raises InvalidRequest."""
         wanted = validate.text_or_none(body, "deploymentId")
         deployment = None if wanted is None else self._service.deployments.get(wanted)
         if wanted is not None and (deployment is None or not deployment.active):
@@ -81,7 +80,7 @@ class Family:
         return conversation
 
     def grant(self, conversation: Conversation) -> Grant:
-        """A fresh guest token."""
+        """Issue a guest token."""
         life = self._service.tokens.life(self.token_life)
         return self._service.tokens.opaque(GUEST, life=life, conversation=conversation.id)
 
@@ -95,7 +94,10 @@ class Family:
         return found
 
     def authorise(self, request: ServerRequest, conversation: Conversation, *, allow_expired: bool = False) -> Grant:
-        """The bearer's grant; one that has `allow_expired` serves for a refresh. Raises InvalidRequest."""
+        """Return the grant of the request's bearer token. `allow_expired` accepts an expired one, for a refresh.
+
+        Raises InvalidRequest.
+        """
         tokens = self._service.tokens
         grant = tokens.find(request.bearer, GUEST)
         if grant is None or grant.conversation != conversation.id or (tokens.expired(grant) and not allow_expired):
@@ -129,10 +131,10 @@ class Family:
         self.detach(peer.state)
 
     def received(self, peer: Peer, text: str) -> None:
-        """Families without frames of a guest's take none to heart."""
+        """Ignore the frame: most APIs define no frames from a guest."""
 
     def attach(self, socket: SocketState, conversation: Conversation, grant: Grant) -> None:
-        """From now on the socket hears the conversation, for as long as its token serves."""
+        """Attach a socket to a conversation for as long as its token is valid."""
         if socket.conversation is not conversation:
             self.detach(socket)
             socket.conversation = conversation
@@ -146,11 +148,11 @@ class Family:
         socket.conversation = None
 
     def token_valid_until(self, socket: SocketState) -> float:
-        """Epoch seconds until which the socket's token serves: any live token of its conversation will do."""
+        """Return the epoch seconds until which a socket may stay open: any live token of its conversation counts."""
         assert socket.conversation is not None
         assert socket.grant is not None
         tokens = self._service.tokens
-        if not tokens.expired(socket.grant):  # all grants need only be looked through when it has
+        if not tokens.expired(socket.grant):  # look through all grants only when this one has expired
             return socket.grant.expires_at or 0.0
         return max((grant.expires_at or 0.0 for grant in tokens.of(socket.conversation.id)), default=0.0)
 
@@ -167,19 +169,19 @@ class Family:
             self.close_expired(socket)
 
     def count_connect(self, conversation: Conversation, opening: Members) -> None:
-        """A socket found its conversation: books it there, with the trace its opening carries."""
+        """Count a connected socket for its conversation, with the trace context of its first frame or upgrade."""
         trace = opening.get("traceparent")
         self._service.count_for(conversation, "socket", trace if isinstance(trace, str) else None)
 
     def count_action(self, socket: SocketState, route: str) -> Fault | None:
-        """Books what a frame asks for; returns the fault that refuses it."""
+        """Count an action of a frame, and return the fault that refuses it."""
         self._service.count(socket.conversation, route)
         return self._faults.action(route)
 
-    # -- what the service tells (see service_state.ApiCallbacks)
+    # -- what the service reports (see service_state.ApiCallbacks)
 
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
-        """A stored message goes to every socket; to the one that sent it, as the answer."""
+        """Send a stored message to every socket. For the socket that sent it, the frame is the answer."""
         if not conversation.observers:
             return
         frame = self.frame(conversation, message)
@@ -187,11 +189,11 @@ class Family:
             observer.send(frame, "send" if observer is cause else None)
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
-        """A stored message as this family pushes it."""
+        """Return the frame that pushes a stored message."""
         raise NotImplementedError
 
     def typing(self, conversation: Conversation, role: Role, name: str | None, millis: int) -> None:
-        """Most families publish no frame for it."""
+        """Send nothing: most APIs have no typing frame."""
 
     def ended(self, conversation: Conversation, role: Role) -> None:
         if conversation.state == "active":
@@ -202,7 +204,7 @@ class Family:
         self.end_sockets(conversation)
 
     def end_sockets(self, conversation: Conversation) -> None:
-        """The conversation is over: its sockets are done."""
+        """Close the sockets of an ended conversation."""
         for observer in tuple(conversation.observers):
             observer.close(1000, "Conversation ended")
 
@@ -213,11 +215,11 @@ class Family:
                 self._watch_token(socket, socket.grant)
 
     def pushed(self, conversation: Conversation, frame: str) -> None:
-        """Deliver as it is. What is a message to the guest also enters the history."""
+        """Send a frame as it is. An outbound message in it is also stored in history."""
         try:
             told = self.parse_frame(conversation, validate.members(frame))
         except InvalidRequest:
-            told = None  # hostile frames are what this is for
+            told = None  # tests push broken frames on purpose
         if told is not None and all(message.id != told.id for message in conversation.messages):
             self._service.send(
                 conversation, told.text, role=told.role, name=told.name, message_id=told.id, notify=False
@@ -225,10 +227,10 @@ class Family:
         conversation.broadcast(frame)
 
     def parse_frame(self, conversation: Conversation, frame: Members) -> ShownMessage:
-        """Parse an outbound message frame of this API: the reverse of `frame`. Raises InvalidRequest for any other."""
+        """Parse an outbound message frame: the reverse of `frame`. Raises InvalidRequest for any other frame."""
         raise NotImplementedError
 
 
 def as_frame(**fields: Any) -> str:
-    """A frame; a member that is None is left out."""
+    """Return a JSON frame without the members that are None."""
     return dumps({key: value for key, value in fields.items() if value is not None})

@@ -1,11 +1,11 @@
-"""The api of `conversation-guests`: CONNECT on one of three sockets, tokens that a lost socket spoils.
+"""The `conversation-guests` API: CONNECT on one of three sockets, with a token that serves one socket only.
 
-Knows: that family's table and behaviour in other-apis.md. Must not know: the server library, the
-client's dialect of the same name.
+Knows: this API as other-apis.md describes it. Must not know: the server library, the client's dialect of the same
+name.
 
-A CONNECT without a genuine, live token is answered ERROR 401 and closed: 4001 when the token has
-expired, 1008 when it is none of this conversation. A socket that is open keeps working while the
-conversation has any live token, then it is closed 4001.
+A CONNECT without a genuine, live token is answered with ERROR 401 and a close: 4001 if the token has expired, 1008 if
+it does not belong to the conversation. An open socket works while the conversation has a live token; then it is closed
+with 4001.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guestctl.sandbox.apis import history_pages, validate
-from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, Family, SocketState, as_frame
+from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, BaseApi, SocketState, as_frame
 from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute
 from guestctl.sandbox.issued_tokens import Grant
@@ -27,12 +27,12 @@ GUESTS = WEBMESSAGING + "/guests"
 
 @dataclass(slots=True, eq=False)
 class _ConnectedSocket(SocketState):
-    fit: bool = False  # may send: its token was not spoilt when it connected
+    fit: bool = False  # may send: its token had not been used by a closed socket before
     used: list[Grant] = field(default_factory=list)
 
 
-class ConversationGuests(Family):
-    """The service replays nothing by itself."""
+class ConversationGuests(BaseApi):
+    """The `conversation-guests` API. The service replays no messages on a socket."""
 
     name = "conversation-guests"
 
@@ -46,7 +46,7 @@ class ConversationGuests(Family):
         return (
             self.socket_route(WEBMESSAGING + "/websocket", lambda request: None),
             self.socket_route(GUESTS + "/{id}/ws", self._by_guest),
-            # Published for the socket with the conversation's id, where history takes the guest's.
+            # The documented socket path has the conversation's id where history has the guest's.
             self.socket_route(GUESTS + "/{id}/messages", self._by_conversation),
         )
 
@@ -94,7 +94,7 @@ class ConversationGuests(Family):
         peer.state = _ConnectedSocket(peer)
 
     def closed(self, peer: Peer, clean: bool) -> None:
-        """However it went: its tokens are spoilt for every later CONNECT."""
+        """Mark the tokens used on this socket. A later CONNECT with one of them cannot send."""
         for grant in peer.state.used:
             grant.facts["spoilt"] = True
             self._service.tokens.put(grant)
@@ -152,10 +152,10 @@ class ConversationGuests(Family):
         if not new:
             socket.peer.send(_accepted(stored), "send")
 
-    # -- what is said
+    # -- frames to the guest
 
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
-        """The sender hears that it is accepted before anybody, itself included, hears the message."""
+        """Send the acceptance to the sender before any socket gets the message."""
         if cause is not None:
             cause.send(_accepted(message), "send")
         conversation.broadcast(self.frame(conversation, message))
@@ -178,7 +178,7 @@ def _accepted(message: StoredMessage) -> str:
 
 
 def _create_or_refresh(request: ServerRequest) -> str:
-    """One address creates and re-attaches: what faults and reports call it is in the body."""
+    """Return the route's name. One address creates and re-attaches, and the body decides which."""
     try:
         body = validate.members(request.body) if request.body else {}
     except InvalidRequest:

@@ -1,7 +1,7 @@
-"""The api of `external-contacts`: guests known by an e-mail address.
+"""The `external-contacts` API: guests with an e-mail address.
 
-Knows: that family's table in other-apis.md. Must not know: the server library, the client's dialect of
-the same name. Typing and the socket are those of `guest_sessions`, where these guests are let in.
+Knows: this API as other-apis.md describes it. Must not know: the server library, the client's dialect of the same
+name. Typing and the socket are those of `guest_sessions`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"email:[^@\s]+@[^@\s]+")
 
 
 class ExternalContacts(Numbered):
-    """An address is no proof of who writes: each create makes a guest of its own."""
+    """The `external-contacts` API. An address proves nothing about its sender, so each create makes a new guest."""
 
     name = "external-contacts"
 

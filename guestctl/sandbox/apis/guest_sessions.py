@@ -1,7 +1,7 @@
-"""The api of `guest-sessions`: sessions over REST, numbered messages, a socket on a bearer.
+"""The `guest-sessions` API: sessions over REST, numbered messages, a socket with a bearer token.
 
-Knows: that family's table and behaviour in other-apis.md. Must not know: the server library, the
-client's dialect of the same name.
+Knows: this API as other-apis.md describes it. Must not know: the server library, the client's dialect of the same
+name.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from guestctl.sandbox.service_state import Conversation, Service
 from guestctl.sandbox.settings import SandboxOptions
 
 SESSIONS = "/api/v2/guest/webmessaging/sessions"
-EVENTS = "/v2/guest/webmessaging/events"  # without /api, as published
+EVENTS = "/v2/guest/webmessaging/events"  # documented without /api
 TYPING = "/api/v2/conversations/messaging/external-contacts/{guestId}/typing"
-LOCK = 2.0  # seconds a session stays locked after its socket broke
+LOCK = 2.0  # seconds that a session stays locked after its socket broke
 
 
 class GuestSessions(Numbered):
-    """`external-contacts` has no socket and no typing of its own: its guests come here too."""
+    """The `guest-sessions` API. It also serves the socket and the typing of `external-contacts`."""
 
     name = "guest-sessions"
 
     def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
         super().__init__(service, faults, options)
-        self._locked: dict[str, float] = {}  # conversation -> monotonic seconds
+        self._locked: dict[str, float] = {}  # conversation id -> monotonic seconds at which its lock ends
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -67,7 +67,7 @@ class GuestSessions(Numbered):
         return conversation
 
     def _unlocked(self, conversation: Conversation) -> None:
-        """Raises InvalidRequest while the service has not yet noticed what became of the last socket."""
+        """Raise InvalidRequest (409) while the lock lasts: the last socket has just broken."""
         until = self._locked.get(conversation.id)
         if until is None:
             return
@@ -75,7 +75,7 @@ class GuestSessions(Numbered):
             raise InvalidRequest(409, "The session is locked: its last socket broke a moment ago.", "session.locked")
         del self._locked[conversation.id]
 
-    # -- of both families
+    # -- for guest-sessions and external-contacts
 
     def _of_both(self, request: ServerRequest, found: Conversation | None) -> Conversation:
         if found is None or found.api not in (self.name, "external-contacts"):

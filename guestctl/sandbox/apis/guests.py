@@ -1,12 +1,11 @@
-"""The api of `guests`: created by an OAuth client, known by a JWT, one transcript over many sessions.
+"""The `guests` API: guests created by an OAuth client, JWT tokens, one transcript over many sessions.
 
-Knows: that family's table in other-apis.md. Must not know: the server library, the client's dialect of
-the same name.
+Knows: this API as other-apis.md describes it. Must not know: the server library, the client's dialect of the same
+name.
 
-The family publishes no error frame. A handshake with a bad token breaks the connection before any
-status; a frame that cannot be taken is answered `{"type":"error","payload":{status, message,
-correlationId?}}`, which is ours; a refusal on demand closes: 4001 for 401, 1008 for 403, 1013 for 429,
-1011 for the rest.
+The API defines no error frame. A handshake with an invalid token breaks the connection. A frame that cannot be
+accepted is answered with `{"type":"error","payload":{status, message, correlationId?}}`, which is our own form. A
+refusal on demand closes the socket: 4001 for 401, 1008 for 403, 1013 for 429, 1011 for the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from guestctl.sandbox.apis import history_pages, validate
-from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, Family, SocketState, as_frame
+from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, BaseApi, SocketState, as_frame
 from guestctl.sandbox.apis.oauth import OAuth
 from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.faults import Faults
@@ -34,8 +33,8 @@ GONE = "Guest not found. Session may have expired."
 _CLOSES = {401: TOKEN_EXPIRED, 403: POLICY_VIOLATION, 429: 1013}
 
 
-class Guests(Family):
-    """200 requests a minute are served, as published, unless the sandbox is fast."""
+class Guests(BaseApi):
+    """The `guests` API. It accepts 200 requests a minute, as documented, unless the sandbox is fast."""
 
     name = "guests"
 
@@ -80,7 +79,7 @@ class Guests(Family):
         return ServerReply.json(201, answer)
 
     def _credential(self, conversation: Conversation) -> dict[str, Any]:
-        """A new session of the guest; the earlier ones still lead to the same transcript."""
+        """Return a new token and session for a guest. Earlier sessions still lead to the same transcript."""
         session = self._service.new_uuid()
         conversation.notes["sessions"].append(session)
         self._service.save(conversation)
@@ -93,7 +92,7 @@ class Guests(Family):
             life=tokens.life(self.token_life),
             conversation=conversation.id,
             claims={
-                # Of three lengths: no decoder that pads wrongly, as a published one does, goes unnoticed for long.
+                # Of three lengths, so that a decoder that pads incorrectly, such as a published one, fails soon.
                 "jti": secrets.token_hex(8)[secrets.randbelow(3) :],
                 "sub": conversation.guest_id,
                 "routing_hints": notes["hints"],
@@ -186,7 +185,7 @@ class Guests(Family):
 
     @staticmethod
     def _shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
-        """A message as frames and history have it; this family knows the guest by name."""
+        """Return a message as frames and history show it, with the guest's name."""
         found = history_pages.shown(message, "correlationId")
         if message.role == "guest":
             found["from"]["name"] = conversation.notes["name"]
@@ -194,7 +193,7 @@ class Guests(Family):
 
 
 def _hints(routing: Members) -> dict[str, str]:
-    """Queue, skill and language as they were given. Raises InvalidRequest."""
+    """Return queue, skill and language as given. Raises InvalidRequest."""
     hints = {}
     for name in ("queue", "skill"):
         if routing.get(name) is not None:

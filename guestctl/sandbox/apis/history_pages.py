@@ -1,7 +1,7 @@
-"""Messages as the families show them, and the two kinds of history page they share.
+"""Messages as JSON, and the two kinds of history page that several APIs share.
 
-Knows: the fixed history page and the page by sequence number (other-apis.md). Must not know: paths,
-bearers, sockets.
+Knows: the page after a message id and the page after a sequence number (other-apis.md). Must not know: paths, tokens,
+sockets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def sender(message: StoredMessage) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ShownMessage:
-    """What a message to the guest says, read from the wire."""
+    """An outbound message, parsed from the wire."""
 
     id: str
     text: str
@@ -33,7 +33,7 @@ class ShownMessage:
 
 
 def parse(held: Members, id_name: str = "id") -> ShownMessage:
-    """A message to the guest, read as `shown` and `numbered` write it. Raises InvalidRequest."""
+    """Parse an outbound message in the form of `shown` or `numbered`. Raises InvalidRequest."""
     if held.get("direction") != "outbound":
         raise InvalidRequest(400, "direction is not outbound")
     validate.text(held, "timestamp")
@@ -45,7 +45,7 @@ def parse(held: Members, id_name: str = "id") -> ShownMessage:
 
 
 def shown(message: StoredMessage, key_name: str = "messageId") -> dict[str, Any]:
-    """A message of the fixed page; `key_name` is what the family calls the guest's own id."""
+    """Return a message of a page after a message id. `key_name` is the API's name for the client key."""
     return {
         "id": message.id,
         **({} if message.key is None else {key_name: message.key}),
@@ -57,7 +57,7 @@ def shown(message: StoredMessage, key_name: str = "messageId") -> dict[str, Any]
 
 
 def numbered(message: StoredMessage) -> dict[str, Any]:
-    """A message of the families that count; a guest's message has no other id than the guest's own."""
+    """Return a message with its sequence number. The id of a guest's message is its client key."""
     return {
         "messageId": message.id,
         "sequenceNumber": message.sequence,
@@ -74,7 +74,7 @@ def after(
     conversation: Conversation,
     show: Callable[[StoredMessage], dict[str, Any]] = shown,
 ) -> ServerReply:
-    """`?after={id}&limit={1-100}`: what follows a message, ascending. Raises InvalidRequest."""
+    """Answer `?after={id}&limit={1-100}`: the messages after one, ascending. Raises InvalidRequest."""
     limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
     wanted = request.query.get("after")
     start = 0
@@ -84,14 +84,14 @@ def after(
             raise InvalidRequest(404, "after names no message of this conversation.")
         start = found.sequence
     visible = service.history(conversation, request.lag)
-    page = visible[start : start + limit]  # the families record nothing but messages: a number is a place
+    page = visible[start : start + limit]  # these APIs store no events, so a sequence number is also a position
     return ServerReply.json(200, {"messages": [show(m) for m in page], "more": len(visible) > start + limit})
 
 
 def by_number(service: Service, request: ServerRequest, conversation: Conversation) -> ServerReply:
-    """`?lastSequenceNumber={n}&limit={k}`: what follows message number n, ascending. Raises InvalidRequest.
+    """Answer `?lastSequenceNumber={n}&limit={k}`: the messages after number n, ascending. Raises InvalidRequest.
 
-    What lags are the messages; the highest number is the conversation's all the same.
+    A lag hides messages, but the highest number is always the conversation's.
     """
     limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
     start = validate.number(request, "lastSequenceNumber", 0, least=0)

@@ -1,11 +1,11 @@
-"""The api of `messaging-conversations`: a public create, `register` on a socket, pages by token.
+"""The `messaging-conversations` API: a public create, `register` on a socket, history pages by token.
 
-Knows: that family's table and rules in other-apis.md. Must not know: the server library, the client's
-dialect of the same name.
+Knows: this API as other-apis.md describes it. Must not know: the server library, the client's dialect of the same
+name.
 
-Trouble with a token closes the socket: 4001 when it has expired (in a register, or while registered),
-1008 when it is none of this conversation or nothing has been registered. Everything else is an `error`
-frame, and the socket stays.
+A problem with a token closes the socket: 4001 if it has expired (at a register or later), 1008 if it does not belong
+to the conversation or nothing is registered. Every other problem is answered with an `error` frame, and the socket
+stays open.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from guestctl.sandbox.apis import validate
-from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, Family, SocketState, as_frame
+from guestctl.sandbox.apis.base import GUEST, POLICY_VIOLATION, TOKEN_EXPIRED, BaseApi, SocketState, as_frame
 from guestctl.sandbox.apis.history_pages import ShownMessage
 from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute
@@ -23,12 +23,12 @@ from guestctl.sandbox.service_state import Conversation, StoredMessage
 CONVERSATIONS = "/api/v2/messaging/conversations"
 ONE = CONVERSATIONS + "/{id}"
 LIMIT, DEFAULT_LIMIT = 100, 50
-_PAGE = "page-"  # a page token: this, and the number of the last message seen
+_PAGE = "page-"  # a page token is this prefix and the number of the last message seen
 _NAMES = {"guest": "Guest", "bot": "Bot", "agent": "Agent", "system": "System"}
 
 
-class MessagingConversations(Family):
-    """A registration lasts as long as its own token: after a refresh, register again."""
+class MessagingConversations(BaseApi):
+    """The `messaging-conversations` API. A registration ends with its own token: register again after a refresh."""
 
     name = "messaging-conversations"
 
@@ -45,7 +45,7 @@ class MessagingConversations(Family):
     # -- REST
 
     def _create(self, request: ServerRequest) -> ServerReply:
-        """Public: an Authorization header is not looked at."""
+        """Create a conversation. The request is public: an Authorization header is ignored."""
         body = validate.body_of(request)
         name = validate.text(body, "conversationName")
         queue = validate.text(validate.part(body, "routing"), "selectedQueueId", "routing.")
@@ -134,7 +134,7 @@ class MessagingConversations(Family):
     def token_valid_until(self, socket: SocketState) -> float:
         return (socket.grant and socket.grant.expires_at) or 0.0
 
-    # -- what is said
+    # -- frames to the guest
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
         return as_frame(type="message", message=shown(conversation, message))
@@ -157,7 +157,7 @@ class MessagingConversations(Family):
 
 
 def shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
-    """A message as frames and history have it: whose it is, is said by `from.id`."""
+    """Return a message as frames and history show it. `from.id` tells its sender."""
     guest = {"id": conversation.guest_id, "name": _NAMES["guest"]}
     other = {"id": message.role, "name": message.name or _NAMES[message.role]}
     inbound = message.direction == "inbound"
@@ -175,7 +175,7 @@ def shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
 
 
 def _key(frame: Members) -> str | None:
-    """The id an error can name, however wrong the rest is."""
+    """Return the correlation id for an error frame, even if the rest of the frame is invalid."""
     message = frame.get("message")
     attributes = message.get("attributes") if isinstance(message, dict) else None
     key = attributes.get("correlationId") if isinstance(attributes, dict) else None
@@ -183,7 +183,7 @@ def _key(frame: Members) -> str | None:
 
 
 def _number(token: str | None, most: int) -> int:
-    """Where a page token goes on. Raises InvalidRequest."""
+    """Return the position at which a page token continues. Raises InvalidRequest."""
     if token is None:
         return 0
     digits = token.removeprefix(_PAGE)

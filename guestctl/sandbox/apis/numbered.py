@@ -1,26 +1,25 @@
-"""What `guest-sessions` and `external-contacts` share: messages that are numbered, and one socket for both.
+"""What `guest-sessions` and `external-contacts` share: numbered messages and one socket.
 
-Knows: their send, history, typing and frames (other-apis.md). Must not know: how a session is created,
-when one is locked.
+Knows: their send, history, typing and frames (other-apis.md). Must not know: how a session is created or locked.
 """
 
 from __future__ import annotations
 
 from guestctl.sandbox.apis import history_pages, validate
-from guestctl.sandbox.apis.base import GUEST, Family, SocketState, as_frame
+from guestctl.sandbox.apis.base import GUEST, BaseApi, SocketState, as_frame
 from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.interfaces import ServerReply, ServerRequest
 from guestctl.sandbox.service_state import Conversation, Role, StoredMessage
 
 
-class Numbered(Family):
-    """A family whose messages count from 1. `place` finds the conversation a request's path names."""
+class Numbered(BaseApi):
+    """An API whose messages are numbered from 1. `find_conversation` returns the conversation in a request's path."""
 
     def find_conversation(self, request: ServerRequest) -> Conversation:
         raise NotImplementedError
 
     def require_usable(self, request: ServerRequest) -> Conversation:
-        """The conversation of a request whose bearer may use it. Raises InvalidRequest."""
+        """Return the conversation of a request whose bearer token is valid for it. Raises InvalidRequest."""
         conversation = self.find_conversation(request)
         self.authorise(request, conversation)
         self.require_live(conversation)
@@ -39,11 +38,11 @@ class Numbered(Family):
         return history_pages.by_number(self._service, request, self.require_usable(request))
 
     def attach_by_upgrade(self, socket: SocketState) -> None:
-        """The upgrade carried the token: nothing is asked of the guest any more."""
+        """Attach a new socket by the token of its upgrade. The guest sends no further frame for it."""
         request = socket.peer.request
         grant = self._service.tokens.find(request.bearer, GUEST)
         assert request.conversation is not None
-        if grant is None:  # ended between the upgrade and now
+        if grant is None:  # the conversation ended after the upgrade
             socket.peer.close()
             return
         self.count_connect(request.conversation, request.headers)

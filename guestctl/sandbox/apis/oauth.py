@@ -1,7 +1,7 @@
-"""OAuth client credentials, for the families whose service side creates guests.
+"""OAuth client credentials, for the APIs whose guests are created by a server.
 
-Knows: `POST /oauth/token` as other-apis.md and RFC 6749 §4.4 have it, and what a scope opens. Must not
-know: what is done with the permission.
+Knows: `POST /oauth/token` (other-apis.md, RFC 6749 §4.4) and what a scope permits. Must not know: what the permission
+is used for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCOPES = frozenset({
 
 
 class OAuth:
-    """The one OAuth client of a sandbox."""
+    """The OAuth client of a sandbox."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -32,7 +32,7 @@ class OAuth:
         return Route("POST", "/oauth/token", "oauth", self._token)
 
     def check(self, request: ServerRequest, scope: str) -> None:
-        """Raises InvalidRequest unless the bearer is a live access token with this scope."""
+        """Raise InvalidRequest unless the bearer token is a live access token with this scope."""
         grant = self._service.tokens.live(request.bearer, "oauth")
         if grant is None:
             raise InvalidRequest(401)
@@ -68,5 +68,5 @@ class OAuth:
 
 
 def _refusal(status: int, error: str, description: str) -> ServerReply:
-    """RFC 6749 §5.2."""
+    """Return an error reply in the form of RFC 6749 §5.2."""
     return ServerReply.json(status, {"error": error, "error_description": description})

@@ -1,6 +1,6 @@
-"""What a body or a frame must hold, and how a guest is told that it does not.
+"""Checks of bodies and frames, and the refusal when a check fails.
 
-Knows: JSON objects and their members. Must not know: any dialect, conversations, sockets.
+Knows: JSON objects and their members. Must not know: any API, conversations, sockets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Members: TypeAlias = Mapping[str, Any]
 
 
 class InvalidRequest(RequestRefused):
-    """A refusal with its parts, for families that say it in a frame instead of a reply."""
+    """A refusal with its parts, for APIs that send it in a frame instead of a reply."""
 
     def __init__(self, status: int, message: str | None = None, code: str | None = None, **headers: str) -> None:
         super().__init__(error(status, message, code, **headers))
@@ -26,12 +26,12 @@ class InvalidRequest(RequestRefused):
 
 
 def ended() -> InvalidRequest:
-    """The conversation is over; only a new one helps (other-apis.md, `guest-sessions`)."""
+    """Return the refusal for an ended conversation. Only a new conversation helps (other-apis.md, "guest-sessions")."""
     return InvalidRequest(409, "The session has ended.", "session.invalid")
 
 
 def members(value: str | bytes) -> Members:
-    """A JSON object. Raises InvalidRequest."""
+    """Parse a JSON object. Raises InvalidRequest."""
     try:
         found = decode(value)
     except ValueError:
@@ -42,12 +42,12 @@ def members(value: str | bytes) -> Members:
 
 
 def body_of(request: ServerRequest, *, may_be_empty: bool = False) -> Members:
-    """A request's object; no body is an empty one where the published code sends none. Raises InvalidRequest."""
+    """Return the object in a request's body. With `may_be_empty`, no body is an empty object. Raises InvalidRequest."""
     return {} if may_be_empty and not request.body else members(request.body)
 
 
 def text(holder: Members, name: str, at: str = "") -> str:
-    """A string that says something. Raises InvalidRequest."""
+    """Return a member that is a string and not blank. Raises InvalidRequest."""
     found = holder.get(name)
     if not isinstance(found, str) or not found.strip():
         raise InvalidRequest(400, f"{at}{name} is not a string, or is missing or empty")
@@ -59,7 +59,7 @@ def text_or_none(holder: Members, name: str, at: str = "") -> str | None:
 
 
 def part(holder: Members, name: str, at: str = "") -> Members:
-    """An object within. Raises InvalidRequest."""
+    """Return a member that is an object. Raises InvalidRequest."""
     found = holder.get(name)
     if not isinstance(found, dict):
         raise InvalidRequest(400, f"{at}{name} is not an object, or is missing")
@@ -67,7 +67,7 @@ def part(holder: Members, name: str, at: str = "") -> Members:
 
 
 def part_of(frame: Members, kind: str, name: str) -> Members:
-    """What a frame of this type carries. Raises InvalidRequest."""
+    """Return the object in a frame of the type `kind`. Raises InvalidRequest."""
     if frame.get("type") != kind:
         raise InvalidRequest(400, f"type is not {kind}")
     return part(frame, name)
@@ -78,7 +78,7 @@ def part_or_empty(holder: Members, name: str, at: str = "") -> Members:
 
 
 def number(request: ServerRequest, name: str, default: int, *, least: int = 1, most: int = 10**9) -> int:
-    """A whole number of the query. Raises InvalidRequest."""
+    """Return a whole number from the query. Raises InvalidRequest."""
     written = request.query.get(name, str(default))
     if not (written.isascii() and written.isdigit() and len(written) < 11 and least <= int(written) <= most):
         raise InvalidRequest(400, f"{name} is not a whole number from {least} to {most}")
@@ -86,5 +86,5 @@ def number(request: ServerRequest, name: str, default: int, *, least: int = 1, m
 
 
 def as_texts(attributes: Members) -> dict[str, str]:
-    """Attributes as bots and reports see them: what is not a string is shown as JSON."""
+    """Return attributes as bots and reports show them: values that are not strings become JSON."""
     return {key: value if isinstance(value, str) else dumps(value) for key, value in attributes.items()}

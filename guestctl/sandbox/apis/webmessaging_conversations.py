@@ -1,7 +1,7 @@
-"""The api of `webmessaging-conversations`: everything over REST, tokens of fifteen minutes, no socket.
+"""The `webmessaging-conversations` API: everything over REST, tokens for fifteen minutes, no socket.
 
-Knows: that family's table and the order of its refusals in other-apis.md. Must not know: the server
-library, the client's dialect of the same name.
+Knows: this API as other-apis.md describes it, with the order of its refusals. Must not know: the server library, the
+client's dialect of the same name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guestctl.sandbox.apis import history_pages, validate
-from guestctl.sandbox.apis.base import Family
+from guestctl.sandbox.apis.base import BaseApi
 from guestctl.sandbox.apis.oauth import OAuth
 from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.faults import Faults
@@ -23,8 +23,8 @@ SCOPE = "webmessaging:conversation:write"
 _INVALID = "Session token is invalid or expired"
 
 
-class WebmessagingConversations(Family):
-    """A frame pushed by a test is a message as history shows it."""
+class WebmessagingConversations(BaseApi):
+    """The `webmessaging-conversations` API. A frame that a test pushes has the form of a message in history."""
 
     name = "webmessaging-conversations"
     token_life = 900.0
@@ -75,7 +75,7 @@ class WebmessagingConversations(Family):
         if body.get("guestId") != conversation.guest_id:
             raise InvalidRequest(401, _INVALID)
         text, key = validate.text(body, "text"), validate.text_or_none(body, "messageId")
-        # The published bodies have no messageId: such a message is taken, and is never a repeat.
+        # The documented bodies have no messageId: such a message is accepted and is never a repeat.
         stored, _ = self.accept(conversation, text, key or self._service.new_uuid())
         return ServerReply.json(200, {"id": stored.id, "messageId": stored.key, "timestamp": stored.time})
 
@@ -90,7 +90,7 @@ class WebmessagingConversations(Family):
         self._bearer(request, conversation)
         return history_pages.after(self._service, request, conversation)
 
-    # -- the two published forms of refresh
+    # -- the two documented forms of refresh
 
     def _guest_refresh(self, request: ServerRequest) -> ServerReply:
         self._oauth.check(request, SCOPE)
@@ -114,7 +114,9 @@ class WebmessagingConversations(Family):
         return ServerReply.json(200, self._credential(conversation))
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
-        """Nobody is connected; this is what a test's frame looks like."""
+        """Return a message in the form of history. No socket receives it; it is the form of a frame that a test
+        pushes.
+        """
         return dumps(history_pages.shown(message))
 
     def parse_frame(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:

@@ -1,10 +1,9 @@
-"""Files of guests: announced, stored, scanned, fetched.
+"""Attachments of guests: announced, uploaded, scanned, downloaded.
 
-Knows: §5.6 and §7.3 of web-messaging.md. Must not know: sessions and their states, the server
-library. No path of a request reaches the file system: files live in the service.
+Knows: §5.6 and §7.3 of web-messaging.md. Must not know: sessions and their states, the server library.
 
-The verdict on an upload goes to the socket that announced it (§12 #27); where that has gone, to all
-the session has then.
+No path of a request reaches the file system: files are part of the service's state. The verdict on an upload goes to
+the socket that announced it (§12 #27), or to all sockets of the session if that one has closed.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from guestctl.sandbox.service_state import Conversation, Item, Service, StoredAt
 
 DOWNLOAD_LIFE = 600
 NAME_LIMIT = 255
-SCAN = 0.02  # seconds the virus scanner takes
-#: The socket that announced a file, if this run knows it; held weakly, as it may go long before the file does.
+SCAN = 0.02  # seconds that the virus scan takes
+#: The socket that announced a file, if this run knows it. A weak reference: the file may outlive the socket.
 _Announcer: TypeAlias = weakref.ref[Peer] | None
 _TAGGING = "organizationId=sandbox&originPlatform=PureCloud&role=guest&owner=sandbox"
 
 
 class FileStore:
-    """The attachments of every session of this api."""
+    """The attachments of every session."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._files: dict[str, tuple[Conversation, StoredAttachment, _Announcer]] = {}
 
     def add(self, conversation: Conversation) -> None:
-        """Take in what was kept from an earlier run."""
+        """Add the attachments of a conversation that was loaded from a file."""
         for attachment in conversation.attached.values():
             self._files[attachment.id] = (conversation, attachment, None)
 
@@ -54,29 +53,29 @@ class FileStore:
         return attachment
 
     def presigned(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
-        """Where to put it. Without a header some clients take it for a download (§11.4)."""
+        """Return the upload address. Without a header, some clients mistake it for a download address (§11.4)."""
         url = f"{base}/uploads/{quote(attachment.id)}?{urlencode({'signature': attachment.key})}"
         return self._described(attachment, url, {"x-amz-tagging": _TAGGING})
 
     def refreshed(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
-        """Where to get it."""
+        """Return a new download address."""
         return self._described(attachment, self._link(attachment, base), {})
 
     def delete(self, attachment: StoredAttachment, conversation: Conversation) -> None:
-        """Forget one that has not been sent. Raises GuestError."""
+        """Delete an attachment that has not been sent. Raises GuestError."""
         if attachment.state == "sent":
             raise GuestError(400, "Attachment has been sent and cannot be deleted")
         attachment.state, attachment.data = "deleted", b""
         self._service.attach(conversation, attachment)
 
     def send(self, conversation: Conversation, identifier: str) -> None:
-        """One goes out with a message."""
+        """Mark an attachment as sent with a message."""
         attachment = conversation.attached[identifier]
         attachment.state = "sent"
         self._service.attach(conversation, attachment)
 
     def usable(self, conversation: Conversation, identifier: Any) -> StoredAttachment:
-        """An attachment that is there and was accepted. Raises GuestError."""
+        """Return an attachment that passed the scan. Raises GuestError."""
         attachment = conversation.attached.get(identifier) if isinstance(identifier, str) else None
         if attachment is None or attachment.state == "deleted":
             raise GuestError(4009, "Attachment not found")
@@ -85,7 +84,7 @@ class FileStore:
         return attachment
 
     def shown(self, conversation: Conversation, item: Item, base: str) -> Item:
-        """An attachment of ours gets a fresh address each time it is shown."""
+        """Return a content item with a new download address if it is an attachment of this conversation."""
         mine = conversation.attached.get(item["attachment"].get("id")) if "attachment" in item else None
         return item if mine is None else {**item, "attachment": {**item["attachment"], "url": self._link(mine, base)}}
 
@@ -145,7 +144,7 @@ class FileStore:
     def _scanned(
         self, conversation: Conversation, attachment: StoredAttachment, announcer: _Announcer, base: str
     ) -> None:
-        """The verdict on a stored file. One named `eicar` is infected, so that tests can have a bad one."""
+        """Send the verdict on an uploaded file. A file named `eicar…` is infected, so that tests can have one."""
         verdict: tuple[int, str] | None = None
         if len(attachment.data) != attachment.size:
             verdict = (4002, "File size is not the announced one")

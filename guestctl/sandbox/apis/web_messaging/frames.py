@@ -1,7 +1,7 @@
-"""Frames of web-messaging, read and written.
+"""The frames of web-messaging: checks of guests' frames, and the frames that answer them.
 
-Knows: what a guest's frame must hold, what ours hold, and how an error is worded (web-messaging.md
-§4, §5, §6, §8). Must not know: sessions, sockets, REST. Pure.
+Knows: the members of both, and the text of each error (web-messaging.md §4, §5, §6, §8). Must not know: sessions,
+sockets, REST. Does no I/O.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENTITIES = {"bot": "Bot", "agent": "Human", "system": "Bot"}
 
 
 class GuestError(Exception):
-    """An answer of class `string` (§8)."""
+    """An error that is answered with a frame of the class `string` (§8)."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -30,7 +30,7 @@ class GuestError(Exception):
 
 
 def envelope(name: str, body: Any, tracing: str | None = None, *, code: int = 200, type: str = "response") -> str:
-    """The envelope (§4.2)."""
+    """Return a frame with its envelope (§4.2)."""
     frame = {"type": type, "class": name, "code": code, "body": body}
     if tracing is not None:
         frame["tracingId"] = tracing
@@ -38,7 +38,7 @@ def envelope(name: str, body: Any, tracing: str | None = None, *, code: int = 20
 
 
 def body_of(message: StoredMessage, shown: Callable[[Item], Item]) -> dict[str, Any]:
-    """A message as frames and history show it (§6.3, §11.4); `shown` finishes a content item."""
+    """Return a message as frames and history show it (§6.3, §11.4). `shown` completes each content item."""
     inbound = message.direction == "inbound"
     body: dict[str, Any] = {"id": message.id, "type": _TYPES[message.kind]}
     if message.text is not None:
@@ -72,7 +72,7 @@ def channel(time: str, identifier: str | None, sender: Mapping[str, str] | None 
 
 
 def dashed(x: str) -> str:
-    """32 hex digits as a UUID: one id of a message gives its others, the same in every copy of it."""
+    """Return 32 hexadecimal digits as a UUID. All ids of a message derive from one, so each copy shows the same."""
     return f"{x[:8]}-{x[8:12]}-{x[12:16]}-{x[16:20]}-{x[20:]}"
 
 
@@ -97,7 +97,7 @@ def is_typing(frame: Frame) -> bool:
 
 
 def part(holder: Frame, name: str) -> Mapping[str, Any]:
-    """An optional object. Raises GuestError."""
+    """Return an optional object. Raises GuestError."""
     value = holder.get(name, {})
     if not isinstance(value, dict):
         raise GuestError(400, f"{name} is not an object")
@@ -105,7 +105,7 @@ def part(holder: Frame, name: str) -> Mapping[str, Any]:
 
 
 def check_optional(frame: Frame) -> None:
-    """What a request need not have must be right when it is there. Raises GuestError."""
+    """Check the optional members of a request. Raises GuestError."""
     for name in ("tracingId", "time", "resumeToken"):
         if not isinstance(frame.get(name, ""), str):
             raise GuestError(400, f"{name} is not a string")
@@ -122,13 +122,13 @@ def string_map(value: Any, name: str) -> Mapping[str, str]:
 
 
 def custom_attributes(holder: Frame) -> Mapping[str, str]:
-    """`channel.metadata.customAttributes`. Raises GuestError."""
+    """Return `channel.metadata.customAttributes`. Raises GuestError."""
     given = part(part(holder, "channel"), "metadata").get("customAttributes")
     return string_map(given, "customAttributes")
 
 
 def button(body: Any) -> dict[str, str]:
-    """A button's answer, its known keys only. Raises GuestError."""
+    """Return the known keys of a button response. Raises GuestError."""
     if not isinstance(body, dict) or body.get("type") not in _BUTTONS:
         raise GuestError(400, f"buttonResponse.type is not one of {', '.join(_BUTTONS)}")
     if not isinstance(body.get("text"), str) or not isinstance(body.get("payload"), str):
@@ -137,7 +137,7 @@ def button(body: Any) -> dict[str, str]:
 
 
 def form(body: Any) -> dict[str, Any]:
-    """A submitted form, its known keys only. Raises GuestError."""
+    """Return the known keys of a submitted form. Raises GuestError."""
     answers = body.get("response") if isinstance(body, dict) else None
     if not isinstance(answers, list):
         raise GuestError(400, "form.response is missing")
@@ -156,7 +156,7 @@ def _strings(body: Mapping[str, Any], *keys: str) -> dict[str, str]:
 
 
 def label(content: Sequence[Item]) -> str | None:
-    """What a textless button says."""
+    """Return the texts of buttons, for a message without text."""
     texts = [item["buttonResponse"]["text"] for item in content if "buttonResponse" in item]
     return ", ".join(texts) or None
 

@@ -1,7 +1,6 @@
 """The public configuration and the history endpoint of web-messaging.
 
-Knows: §3 and §7.1 of web-messaging.md. Must not know: sockets, frames' envelopes, the server
-library.
+Knows: §3 and §7.1 of web-messaging.md. Must not know: sockets, the envelopes of frames, the server library.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from guestctl.sandbox.service_state import Conversation, SandboxDeployment, Serv
 
 PAGE_LIMIT = 1000
 _HIDDEN = ("cleared", "ended")
-#: what history can hold (§7.1)
+#: The content types that history can contain (§7.1).
 _HISTORIC = {
     "Attachment", "QuickReply", "ButtonResponse", "GenericTemplate", "Card", "Carousel", "DatePicker", "ListPicker",
 }  # fmt: skip
 
 
 class Rest:
-    """What a guest reads over REST. `signed_in` finds the sessions of a sign-in grant."""
+    """The REST requests of a guest. `signed_in` returns the sessions of a sign-in grant."""
 
     def __init__(
         self, service: Service, files: FileStore, signed_in: Callable[[Grant], Iterable[Conversation]]
@@ -88,7 +87,7 @@ class Rest:
 
     def _deployment(self, request: ServerRequest) -> SandboxDeployment:
         found = self._service.deployments.get(request.params["id"])
-        if found is None:  # an object store's way of not finding something
+        if found is None:  # the reply of an object store for a missing object
             body = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
             raise RequestRefused(ServerReply(403, body, {"Content-Type": "application/xml"}))
         return found
@@ -123,7 +122,7 @@ class Rest:
             reachable = [c for c in self._signed_in(grant) if c.state not in _HIDDEN]
             if not reachable:
                 raise RequestRefused(error(404, "There is no session for this guest."))
-            # Of several the one this JWT opened, else the youngest.
+            # If there are several: the one that this JWT opened, else the youngest.
             return max(reachable, key=lambda c: (c.id == grant.conversation, c.created))
         found = self._service.conversations.get(grant.conversation or "")
         if found is None or found.state in _HIDDEN:
@@ -131,7 +130,7 @@ class Rest:
         return found
 
     def _entity(self, conversation: Conversation, message: StoredMessage, base: str) -> dict[str, Any]:
-        """A message as history shows it: no tracingId, fewer content types, a status."""
+        """Return a message as history shows it: no tracingId, fewer content types, a status."""
         body = body_of(message, lambda item: self._files.shown(conversation, item, base))
         if "content" in body:
             body["content"] = [item for item in body["content"] if item["contentType"] in _HISTORIC]

@@ -1,7 +1,7 @@
 """Guest sign-in of web-messaging: exchange, refresh, revoke.
 
-Knows: §7.2 of web-messaging.md, and the identity provider it stands in for: any code but `bad`
-is good, and what stands before its first colon is the person. Must not know: sockets, frames.
+Knows: §7.2 of web-messaging.md, and the identity provider that it replaces. It accepts every code except `bad`; the
+part before the first colon is the person. Must not know: sockets, frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STRINGS = ("code", "redirectUri", "codeVerifier", "idToken", "nonce", "iss")
 
 
 class SignInService:
-    """`signed_in` finds the sessions of a grant; `log_out` tells one that it is signed out."""
+    """The sign-in endpoints. `signed_in` returns the sessions of a grant, `log_out` closes the sockets of one."""
 
     def __init__(
         self,
