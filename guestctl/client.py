@@ -48,7 +48,7 @@ from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import Listener
 from guestctl.engine.local_files import inspect_file
-from guestctl.engine.send import Answer, Awaited, check_said, say
+from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
 from guestctl.engine.sessions import Sessions, need, no_field, require, unsupported
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
@@ -270,12 +270,12 @@ class Client:
         if (bool(pick), form is not None, bool(files)).count(True) > 1:
             raise UsageError("a message holds a pick, a form or files: send them one after the other")
         answer = Answer(pick, form, answering) if pick or form is not None else None
-        check_said(outgoing, more=answer is not None or bool(files))
+        check_not_empty(outgoing, more=answer is not None or bool(files))
         if files:
             require(self.dialect, self.dialect.files, Ability.FILES)
         if answer is not None:
             require(self.dialect, self.dialect.rich_content, Ability.PICK)
-        return say(
+        return send_message(
             exchange,
             outgoing,
             deadline,

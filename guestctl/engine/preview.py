@@ -25,7 +25,13 @@ from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.flows import Flow, FrameRequest, Granted, HttpRequest, Incoming, Opened, Step
 from guestctl.engine.local_files import LocalFile, inspect_file
-from guestctl.engine.send import check_said, each_message, goes_on, needs_another, socket_first
+from guestctl.engine.send import (
+    check_not_empty,
+    continues_stored_session,
+    messages_with_files,
+    needs_new_session,
+    needs_socket_first,
+)
 
 T = TypeVar("T")
 
@@ -84,7 +90,7 @@ class Plan:
 
     def create(self, opening: NewSession, *, new: bool = False, sign_in: SignIn | None = None) -> None:
         """A new session; with `new` on an API that can, the stored guest's next conversation."""
-        again = goes_on(self._dialect, self._stored, new=new, signs_in=sign_in is not None)
+        again = continues_stored_session(self._dialect, self._stored, new=new, signs_in=sign_in is not None)
         created = self._session if again else self._follow(self._dialect.create(opening))
         if sign_in is not None:
             signing_in = self._part(self._dialect.signing_in, Ability.SIGN_IN)
@@ -100,7 +106,7 @@ class Plan:
 
     def ask(self, message: Outgoing, *, new: bool = False) -> None:
         """A message, in a new session when there is none or another is wanted."""
-        if needs_another(self._stored, new=new):
+        if needs_new_session(self._stored, new=new):
             self.create(self.complete(NewSession()), new=new)
         self.send([message], awaited=True)
 
@@ -108,10 +114,12 @@ class Plan:
         """Messages one after the other; `awaited`: each reply is waited for."""
         self._need(Ability.SEND)
         for message in messages:
-            check_said(message, more=bool(files))
-            if socket_first(self._dialect, self._session, awaited=awaited, files=bool(files)):
+            check_not_empty(message, more=bool(files))
+            if needs_socket_first(self._dialect, self._session, awaited=awaited, files=bool(files)):
                 self._connect()
-            for carrying, file in each_message(message, [inspect_file(path) for path in files], self._dialect.new_id):
+            for carrying, file in messages_with_files(
+                message, [inspect_file(path) for path in files], self._dialect.new_id
+            ):
                 self._upload(file)
                 self._send(replace(carrying, attachment_id=ATTACHMENT))
             if not files:

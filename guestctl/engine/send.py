@@ -1,7 +1,7 @@
-"""One message with all that belongs to it: what it answers, the files it carries, the reply it gets.
+"""Sending one message: the answer it gives, the files it carries, and the reply to it.
 
-Knows: the order of things around a delivery, and what of it is decided before anything is sent (which
-`preview` goes by too). Must not know: any dialect's wire, how a message is delivered, stored sessions.
+Knows: what happens before and after a delivery, and what is decided before anything is sent (`preview` uses that, too).
+Must not know: any dialect's wire, how a message is delivered, stored sessions.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from guestctl.engine.history import messages, newest
 from guestctl.engine.listener import Listener
 from guestctl.engine.local_files import LocalFile, check_file
 
-#: How many of the newest messages are searched for something to pick.
+#: How many of the newest messages are searched for choices and forms.
 PICK_AMONG = 50
-#: Codes that say, once a message was accepted, that its conversation is over.
+#: Codes of failures which mean, after a message was accepted, that its conversation has ended.
 _ENDED = frozenset({"conflict.ended", "session.ended", "session.cleared", "session.gone"})
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told (bytes done, bytes in all)."""
+"""Called with the bytes sent so far, and the total."""
 
 
 @immutable
 class Awaited:
-    """The reply that is waited for: any, or one whose text matches."""
+    """The awaited reply: any reply, or one whose text matches."""
 
     pattern: re.Pattern[str] | None = None
 
 
 @immutable
 class Answer:
-    """What is picked or filled in, and of which message; None: the newest that offers something of the kind."""
+    """Choices to pick, or values for a form. `to`: the message with the choices or the form; None: the newest one."""
 
     pick: Sequence[str] = ()
     form: Mapping[str, Json] | None = None
@@ -64,42 +64,46 @@ class Answer:
 # --- decided before anything is sent ---
 
 
-def needs_another(stored: Session | None, *, new: bool) -> bool:
-    """Whether a question opens another session first: there is none, it is over, or another is wanted."""
+def needs_new_session(stored: Session | None, *, new: bool) -> bool:
+    """Whether `ask` creates a session first: there is none, it has ended, or a new one was requested."""
     return new or stored is None or stored.state in OVER
 
 
-def goes_on(dialect: Dialect, stored: Session | None, *, new: bool, signs_in: bool) -> bool:
-    """Whether a `new` session is the stored guest's next conversation, begun on the stored session's socket. Who
-    signs in is another guest, and gets a token of their own."""
+def continues_stored_session(dialect: Dialect, stored: Session | None, *, new: bool, signs_in: bool) -> bool:
+    """Whether a `new` session is the stored guest's next conversation, started on the stored session's socket.
+
+    It is not when the guest signs in: that is another guest, who gets another token.
+    """
     return new and not signs_in and stored is not None and stored.state not in OVER and dialect.can_start_new
 
 
-def socket_first(dialect: Dialect, session: Session, *, awaited: bool, files: bool) -> bool:
-    """Whether the socket is open before the message goes, whatever that goes over: so that no reply is
-    missed, and because it tells what a file may be."""
+def needs_socket_first(dialect: Dialect, session: Session, *, awaited: bool, files: bool) -> bool:
+    """Whether the socket is opened before the message is sent, even where a request carries it.
+
+    So no reply is missed; and the service reports on the socket which files it accepts.
+    """
     return (awaited or files) and dialect.socket_address(session) is not None
 
 
-def each_message(
+def messages_with_files(
     outgoing: Outgoing, files: Sequence[LocalFile], new_id: Callable[[], str]
 ) -> Iterator[tuple[Outgoing, LocalFile]]:
-    """Several files make several messages: what was given goes with the first."""
+    """Yield one message per file. The text goes with the first file."""
     for file in files:
         yield outgoing, file
         outgoing = Outgoing(key=new_id())
 
 
-def check_said(outgoing: Outgoing, *, more: bool) -> None:
-    """Raises UsageError for a message without text, unless there is `more` to it."""
+def check_not_empty(outgoing: Outgoing, *, more: bool) -> None:
+    """Check that a message has text, unless it has `more` (a file or an answer). Raises UsageError."""
     if not more and not outgoing.text.strip():
-        raise UsageError("there is nothing to send: the text is empty")
+        raise UsageError("nothing to send: the text is empty")
 
 
-# --- saying it ---
+# --- sending ---
 
 
-def say(
+def send_message(
     exchange: SessionEngine,
     outgoing: Outgoing,
     deadline: Deadline,
@@ -110,24 +114,28 @@ def say(
     awaited: Awaited | None = None,
     progress: Progress | None = None,
 ) -> Sent:
-    """Send it; with `awaited` wait for the reply. The failure it ended with has the outcome: `delivery`,
-    and the record as `sent`."""
+    """Send one message, and wait for the reply if one is `awaited`.
+
+    Every failure has the outcome as its `delivery`, and the record of the message as `sent`.
+    """
     dialect = exchange.dialect
     earlier: list[Message] = []
     listener = None
     try:
-        if socket_first(dialect, exchange.session, awaited=awaited is not None, files=bool(files)):
+        if needs_socket_first(dialect, exchange.session, awaited=awaited is not None, files=bool(files)):
             exchange.attached(deadline)
         if awaited is not None:
             listener = Listener(exchange, baseline=False, step=deadline.remaining(), left=deadline.remaining)
             listener.attach(deadline)
         if answer is not None:
-            outgoing = _answering(exchange, outgoing, answer, deadline)
+            outgoing = _with_answer(exchange, outgoing, answer, deadline)
         for file in files:
             check_file(exchange.session, file)
         given = outgoing
-        for outgoing, file in each_message(given, files, new_id):
-            earlier.append(_deliver_file(exchange, _with_file(exchange, outgoing, file, deadline, progress), deadline))
+        for outgoing, file in messages_with_files(given, files, new_id):
+            earlier.append(
+                _deliver_file(exchange, _with_uploaded_file(exchange, outgoing, file, deadline, progress), deadline)
+            )
         message = earlier.pop() if files else deliver(exchange, outgoing, deadline)
     except Failure as failure:
         delivery = cast("Delivery | None", failure.delivery)
@@ -141,55 +149,57 @@ def say(
     if listener is None or awaited is None:
         return sent
     try:
-        return replace(sent, reply=_reply(exchange, listener, (*earlier, message)[0], awaited, deadline))
+        return replace(sent, reply=_wait_for_reply(exchange, listener, (*earlier, message)[0], awaited, deadline))
     except Failure as failure:
         failure.with_outcome("accepted", sent)
         raise
 
 
-def _reply(exchange: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, deadline: Deadline) -> Message:
+def _wait_for_reply(
+    exchange: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, deadline: Deadline
+) -> Message:
     listener.continue_after(Position(sent.id, sent.sequence, sent.time))
     pattern = awaited.pattern
     closest: str | None = None
     lost: Exception | None = None
-    with _until_it_ends(exchange), closing(listener.events()) as events:
+    with _ending_recognised(exchange), closing(listener.events()) as events:
         for event in events:
             if isinstance(event, Message) and event.direction == "outbound":
                 if pattern is None or pattern.search(event.text):
                     return event
                 closest = event.text
             if isinstance(event, Connection):
-                lost = None if event.state == "live" else _worse(event.failure, lost)
+                lost = None if event.state == "live" else _more_specific(event.failure, lost)
             if _ends_conversation(event):
-                raise _ended(exchange)
+                raise _conversation_ended(exchange)
             if deadline.expired:
                 break
     if lost is not None:
-        raise lost  # nothing could be heard by then: that no reply came means nothing
-    said = f"; the last reply was {closest!r}" if closest is not None else ""
-    missing = f"no reply matched {pattern.pattern!r} in time" if pattern else "no reply came in time"
-    raise TimedOut(missing + said, api=exchange.dialect.name)
+        raise lost  # the client was not connected, so a reply may have been missed
+    wanted = f' that matches "{pattern.pattern}"' if pattern else ""
+    last = f'; the last reply was "{closest}"' if closest is not None else ""
+    raise TimedOut(f"timed out waiting for a reply{wanted}{last}", api=exchange.dialect.name)
 
 
 @contextmanager
-def _until_it_ends(exchange: SessionEngine) -> Iterator[None]:
-    """However the service says, once our message was accepted, that nobody will answer it."""
+def _ending_recognised(exchange: SessionEngine) -> Iterator[None]:
+    """Raise one failure for all ways in which the service ends a conversation after it accepted the message."""
     try:
         yield
-    except (SessionOver, Conflict) as over:
-        if over.code not in _ENDED:
+    except (SessionOver, Conflict) as failure:
+        if failure.code not in _ENDED:
             raise
-        raise _ended(exchange) from over
+        raise _conversation_ended(exchange) from failure
 
 
-def _ended(exchange: SessionEngine) -> CheckFailed:
+def _conversation_ended(exchange: SessionEngine) -> CheckFailed:
     return CheckFailed(
         "the conversation ended before the awaited reply", code="conversation.ended", api=exchange.dialect.name
     )
 
 
-def _worse(failure: Exception | None, known: Exception | None) -> Exception | None:
-    """Of what kept us from hearing, what tells most: that the time for one more try ran out is no cause."""
+def _more_specific(failure: Exception | None, known: Exception | None) -> Exception | None:
+    """Keep the most specific failure; a timeout never replaces another cause."""
     return known if failure is None or isinstance(failure, TimedOut) else failure
 
 
@@ -199,11 +209,11 @@ def _ends_conversation(event: Event | None) -> bool:
     return isinstance(event, SessionEvent) and event.change in {"read_only", "ended"}
 
 
-# --- what was offered ---
+# --- choices and forms ---
 
 
 def recent(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
-    """The newest messages, with what one of them offers where history leaves that out."""
+    """Return the newest messages. Where history omits the choices of one, they are restored from the session."""
 
     def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
         return exchange.page(after, cursor, deadline)
@@ -213,8 +223,8 @@ def recent(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
     return [offer if offer is not None and message.id == offer.id else message for message in found]
 
 
-def _answering(exchange: SessionEngine, outgoing: Outgoing, answer: Answer, deadline: Deadline) -> Outgoing:
-    """What is picked or filled in, found among the newest messages that offer something."""
+def _with_answer(exchange: SessionEngine, outgoing: Outgoing, answer: Answer, deadline: Deadline) -> Outgoing:
+    """Add the answer to the newest message with choices or a form. Raises UsageError when there is none."""
     rich = exchange.dialect.rich_content
     if rich is None:
         raise exchange.dialect.unsupported(Ability.PICK)
@@ -225,19 +235,19 @@ def _answering(exchange: SessionEngine, outgoing: Outgoing, answer: Answer, dead
             if found is not None:
                 return found
     raise UsageError(
-        f"none of the recent messages {'has a form' if answer.form is not None else 'offers anything to pick'}",
+        f"none of the recent messages has {'a form' if answer.form is not None else 'choices'}",
         code="usage.option",
-        hint="`guestctl history -o table` shows what was offered.",
+        hint="list the recent messages: guestctl history -o table",
     )
 
 
 # --- files ---
 
 
-def _with_file(
+def _with_uploaded_file(
     exchange: SessionEngine, outgoing: Outgoing, file: LocalFile, deadline: Deadline, progress: Progress | None
 ) -> Outgoing:
-    """The message with the file uploaded for it; as it is when it was accepted before."""
+    """Upload the file and add it to the message, unless the message was accepted before."""
     files = exchange.dialect.files
     if files is None:
         raise exchange.dialect.unsupported(Ability.FILES)
@@ -253,7 +263,7 @@ def _with_file(
 
 
 def _deliver_file(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
-    """Deliver it; delete the uploaded file when the message was not taken."""
+    """Deliver a message. If it is not accepted, delete its uploaded file."""
     try:
         return deliver(exchange, outgoing, deadline)
     except Failure as failure:
@@ -262,7 +272,7 @@ def _deliver_file(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadlin
         if files is not None and uploaded is not None:
             try:
                 exchange.perform(files.discard(exchange.session, uploaded), deadline.sooner(5.0))
-            except Failure as left:
-                # The service forgets what nobody sent by itself, in time.
-                exchange.notice(f"the uploaded file could not be deleted: {left.message}")
+            except Failure as not_deleted:
+                # The service deletes unsent files itself after a while.
+                exchange.notice(f"cannot delete the uploaded file: {not_deleted.message}")
         raise

@@ -48,7 +48,7 @@ from guestctl.engine.credentials import not_stored, oauth_scope
 from guestctl.engine.delivery import settle_open
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.listener import Listener
-from guestctl.engine.send import Awaited, check_said, goes_on, needs_another, say
+from guestctl.engine.send import Awaited, check_not_empty, continues_stored_session, needs_new_session, send_message
 from guestctl.storage.state import LedgerEntry, State, replaced
 from guestctl.transport.connector import Connector
 
@@ -240,7 +240,9 @@ class Sessions:
         earlier = self.state.get(self.scope, opening.name)
         alive = earlier is not None and earlier.state not in OVER
         engine = None
-        if earlier is not None and goes_on(self.dialect, earlier, new=new, signs_in=credential is not None):
+        if earlier is not None and continues_stored_session(
+            self.dialect, earlier, new=new, signs_in=credential is not None
+        ):
             engine = self._start_next_conversation(earlier, opening, deadline)
         if engine is None:
             engine = self._create_next_to(opening, earlier, deadline, credential, keep=alive and not new)
@@ -467,13 +469,13 @@ class Sessions:
     def ask(self, text: str, deadline: Deadline, *, new: bool, opening: NewSession | None) -> Message:
         """Send a question and return the reply; create the session when there is none (see `Client.ask`)."""
         question = Outgoing(key=self._new_id(), text=text)
-        check_said(question, more=False)
+        check_not_empty(question, more=False)
         need(self.dialect, Ability.SEND)
         self.given_name = name = self.name if opening is None else opening.name
         stored = self.state.get(self.scope, name)
         if opening is None:
             opening = NewSession(name=name) if new or stored is None else _opened_with(stored)
-        if needs_another(stored, new=new):
+        if needs_new_session(stored, new=new):
             if not new and stored is not None:
                 self._notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
             self._create_to_ask(opening, deadline, None if new else stored, new=new)
@@ -492,7 +494,7 @@ class Sessions:
         return sent.reply
 
     def _ask(self, question: Outgoing, deadline: Deadline) -> Sent:
-        return say(self.open(), question, deadline, new_id=self._new_id, awaited=Awaited(None))
+        return send_message(self.open(), question, deadline, new_id=self._new_id, awaited=Awaited(None))
 
     def _create_to_ask(
         self, opening: NewSession, deadline: Deadline, instead_of: Session | None, *, new: bool = False

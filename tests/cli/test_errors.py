@@ -203,7 +203,7 @@ def test_text_too_long(front: Front) -> None:
 def test_no_reply_in_time(own: Callable[[SandboxOptions], Front]) -> None:
     front = own(SandboxOptions(fast=True, agent=True))
     late = front("ask", "anybody?", "-o", "json", "--timeout", "1")
-    check(late, 9, "timeout", "no reply")
+    check(late, 9, "timeout", "timed out waiting for a reply")
     unmatched = front("send", "hi", "--expect", "goodbye", "--timeout", "1")
     check(unmatched, 9, "timeout", "goodbye")
     assert unmatched.record["delivery"] == "accepted"

@@ -328,7 +328,7 @@ def test_a_wrong_pick_lists_the_options(talk: Talk) -> None:
 
 def test_no_options_and_no_form(talk: Talk) -> None:
     talk.offered("nothing")
-    assert "offers anything to pick" in talk.refused("--pick", "1")
+    assert "has choices" in talk.refused("--pick", "1")
     assert "has a form" in talk.refused("--form", "a=b")
 
 

@@ -177,7 +177,7 @@ TABLE: list[tuple[Callable[[Scene], Result], int, str, str]] = [
     (rate_limited, 7, "rate.limited", "4029"),
     (attributes_too_large, 3, "service.attributes", "3004 bytes"),
     (text_too_long, 3, "service.too_long", "4096"),
-    (no_reply_in_time, 9, "timeout", "no reply"),
+    (no_reply_in_time, 9, "timeout", "timed out waiting for a reply"),
     (malformed_answer, 11, "answer.unreadable", "not JSON"),
     (broken_profile, 2, "config.file", "p.yaml"),
     (unknown_profile_key, 2, "config.file", 'did you mean "region"'),
