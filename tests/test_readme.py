@@ -1,4 +1,4 @@
-"""The README says what the program does: its generated parts are current and its first command runs."""
+"""The documents match the program: generated parts are current, links resolve, and the first command runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tools.manpage import MANUAL, manual
 from tools.picture import PICTURE, drawn, words
 from tools.readme import PAGES, README, ROOT, parts
 
+PROSE = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 _PARTS = [pytest.param(page, name, id=name) for page, made in PAGES.items() for name in made]
 TEXT = README.read_text(encoding="utf-8")
 SH = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -32,19 +33,33 @@ def test_the_first_transcript_has_eight_lines() -> None:
     assert len(shown[0].splitlines()) == 8
 
 
+@pytest.mark.parametrize(("name", "lines"), [("README.md", 220), ("ARCHITECTURE.md", 150)])
+def test_a_page_stays_short(name: str, lines: int) -> None:
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= lines
+
+
 def test_the_picture_shows_what_is_printed_today() -> None:
-    """The words of it: how they are drawn is rich's business."""
+    """Only its texts are compared; how they are drawn depends on the version of rich."""
     assert "docs/terminal.svg" in TEXT
     assert words(drawn()) == words(PICTURE.read_text(encoding="utf-8")), "run: python -m tools.picture"
 
 
-def test_every_page_that_is_linked_is_there() -> None:
-    pages = [README, *(ROOT / "docs").glob("*.md")]
-    for page in pages:
+def test_every_linked_page_exists() -> None:
+    for page in [*PROSE, *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_the_readme_links_to_every_page() -> None:
     linked = set(re.findall(r"\]\((docs/[^)]+)\)", TEXT))
-    assert {f"docs/{path.name}" for path in (ROOT / "docs").iterdir() if path.suffix in {".md", ".svg"}} == linked
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*") if path.suffix in {".md", ".svg"}}
+    assert pages == linked
+
+
+def test_make_targets_are_documented() -> None:
+    [targets] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(f"`make {target}" in contributing for target in targets.split())
 
 
 def test_two_commands_set_everything_up() -> None:

@@ -18,7 +18,7 @@ from guestctl.cli.help import sections, usage
 from guestctl.cli.options import PANEL, Leaf
 from guestctl.cli.registry import COMMANDS, TOPICS
 from guestctl.core.version import __version__
-from tools.readme import spoken
+from tools.readme import output_of
 
 MANUAL = Path(__file__).parent.parent / "docs" / "guestctl.1"
 _NOTHING = "\\&"
@@ -54,7 +54,7 @@ def _parts() -> Iterator[str]:
     yield ".SH COMMON OPTIONS\n" + _listed(shared)
     yield ".SH EXIT STATUS\n" + _listed((e.code, e.meaning) for e in everything() if e.kind == "exit code")
     for topic in (topic for topic in TOPICS if topic != "exit-codes"):
-        yield f".SH {_plain(topic.upper())}\n.nf\n{_plain(spoken('help', topic).rstrip())}\n.fi"
+        yield f".SH {_plain(topic.upper())}\n.nf\n{_plain(output_of('help', topic).rstrip())}\n.fi"
     yield ".SH FILES\n" + _listed(_FILES)
 
 

@@ -1,13 +1,13 @@
-"""Writes the generated parts of README, ARCHITECTURE and `docs/`: `python -m tools.readme`. `tests/test_readme.py`
-holds them to it.
+"""Writes the generated parts of README and `docs/`: `python -m tools.readme`.
 
-Knows: which part stands on which page, and how what differs from run to run is made equal. Must not
+`tests/test_readme.py` checks that they are current.
+
+Knows: which part belongs to which page, and how values that differ between runs are replaced. Must not
 know: what a command prints.
 """
 
 from __future__ import annotations
 
-import ast
 import io
 import re
 import shlex
@@ -22,7 +22,7 @@ from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
 from guestctl.cli.registry import COMMANDS
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
@@ -44,8 +44,8 @@ otherwise: "echo: ${text}"
 """
 
 
-def spoken(*argv: str) -> str:
-    """What a command prints for a person."""
+def output_of(*argv: str) -> str:
+    """Return what a command prints on a terminal."""
     out = io.StringIO()
     world = Environment(stdin=io.StringIO(), stdout=out, stderr=io.StringIO(), environ={"COLUMNS": WIDTH})
     assert run(list(argv), world) == 0, argv
@@ -54,37 +54,48 @@ def spoken(*argv: str) -> str:
 
 @contextmanager
 def _guest(options: SandboxOptions) -> Iterator[tuple[Front, Sandbox]]:
-    """The front door in an empty directory, on a sandbox of its own."""
+    """Yield the command line in an empty directory, on a fresh sandbox."""
     with tempfile.TemporaryDirectory() as place, running(options) as sandbox:
         environ = {"GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url, "COLUMNS": WIDTH}
         environ |= {"GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key, "GUESTCTL_STATE": f"{place}/state"}
         yield Front(environ, Path(place)), sandbox
 
 
-#: The README's first lines: a service that breaks the connection once, and what a guest sees of it.
-_DOOR = "guestctl sandbox exec --fault drop:code=1006,after=2,on=send -- bash"
 _TYPED = (
     'guestctl ask "Where is my parcel?"',
     "guestctl send \"Are you still there?\" --wait | jq -r '.delivery, .reply.text'",
     "guestctl history | jq -s length",
 )
-
-_INTRODUCED = "echo introduced $(guestctl sandbox sessions | jq .configures)"
+_FAULT = "--fault drop:code=1006,after=1,on=send"
+_CONFIGURES = "echo configures $(guestctl sandbox sessions | jq .configures)"
 
 
 def session() -> str:
-    """A real session, typed into a bash that the first command starts."""
+    """Return a real session, typed into a shell that `sandbox exec` starts."""
+    command = "guestctl sandbox exec -- bash"
+    script = "".join(f"echo {shlex.quote('$ ' + line)}\n{line}\n" for line in _TYPED)
+    return f"```console\n$ {command}\n{_printed(command, script, opened=len(_TYPED))}```\n"
+
+
+def fault() -> str:
+    """Return a question on a service that breaks the connection before it acknowledges the message."""
+    command = f"guestctl sandbox exec {_FAULT} --"
+    line = 'guestctl ask "Are you still there?"'
+    return f"```console\n$ {command} {line}\n{_printed(f'{command} bash', line, opened=2)}```\n"
+
+
+def _printed(command: str, script: str, *, opened: int) -> str:
+    """Return what the script prints in a shell. Check how many sockets it opened."""
     with tempfile.TemporaryDirectory() as place:
         shell = Shell(Front({"GUESTCTL_STATE": f"{place}/state"}, Path(place)))
-        script = "".join(f"echo {shlex.quote('$ ' + line)}\n{line}\n" for line in _TYPED)
-        told = shell(f"{_DOOR} -c {shlex.quote(script + _INTRODUCED)}")
-    told, _, introduced = told.rpartition("introduced ")
-    assert int(introduced) > 2, "the connection was meant to break, and did not"
-    return f"```console\n$ {_DOOR}\n{told}```\n"
+        printed = shell(f"{command} -c {shlex.quote(script.strip() + chr(10) + _CONFIGURES)}")
+    printed, _, configures = printed.rpartition("configures ")
+    assert int(configures) == opened, f"{configures.strip()} sockets were opened"
+    return printed
 
 
 def report() -> str:
-    """What `check` says of the README's script and a bot that fails half of it."""
+    """Return the report of `check` on the README's script and a bot that fails half of it."""
     text = README.read_text(encoding="utf-8")
     script = re.search(r"^```yaml\n(# smoke\.yaml\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
     assert script is not None
@@ -93,31 +104,36 @@ def report() -> str:
         bot.write_text(BOT, encoding="utf-8")
         with _guest(SandboxOptions(fast=True, script=bot)) as (guest, _):
             (guest.cwd / "smoke.yaml").write_text(script[1], encoding="utf-8")
-            told = Shell(guest)("guestctl check smoke.yaml --parallel 10 --junit report.xml", code=1)
+            shown = Shell(guest)("guestctl check smoke.yaml --parallel 10 --junit report.xml", code=1)
             assert "<testsuite" in (guest.cwd / "report.xml").read_text(encoding="utf-8")
-    told = re.sub(r"\([0-9a-f-]{4,}…?\)", "(21f9…)", told)
-    told = re.sub(r"\b\d+\.\d{3} s\b", "0.031 s", told)
-    return f"```console\n$ guestctl check smoke.yaml --parallel 10 --junit report.xml\n{told}```\n"
+    shown = re.sub(r"\([0-9a-f-]{4,}…?\)", "(21f9…)", shown)
+    shown = re.sub(r"\b\d+\.\d{3} s\b", "0.031 s", shown)
+    return f"```console\n$ guestctl check smoke.yaml --parallel 10 --junit report.xml\n{shown}```\n"
 
 
 def doctor() -> str:
-    """Of a profile whose origin has a typing error in it."""
+    """Return the report of `doctor` on a profile whose origin has a typing error."""
     with _guest(SandboxOptions(origins=("shop.example",))) as (guest, sandbox):
         written = f"base_url: '{sandbox.url}', deployment_id: {sandbox.deployment_id}, origin: 'https://shop.exmaple'"
         (guest.cwd / "profiles.yaml").write_text(f"profiles:\n  staging: {{{written}}}\n")
-        told = guest("-p", "staging", "doctor", "-o", "table")
-        assert told.code == 1, told.err
-        text = told.out.replace(str(guest.cwd / "state"), "~/.local/state/guestctl")
+        shown = guest("-p", "staging", "doctor", "-o", "table")
+        assert shown.code == 1, shown.err
+        text = shown.out.replace(str(guest.cwd / "state"), "~/.local/state/guestctl")
     text = re.sub(r"^. (clock +).*", r"✓ \1agrees with the service's (4 ms)", text, flags=re.MULTILINE)
     text = re.sub(r"\(\d+(\.\d+)? ms\)", "(4 ms)", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:49213", text))
     return f"```console\n$ guestctl -p staging doctor\n{text}```\n"
 
 
 def apis() -> str:
-    rows = ["| operation | " + " | ".join(f"`{name}`" for name in NAMES) + " |", "|---" * (len(NAMES) + 1) + "|"]
-    for ability in Ability:
-        marks = [dialect_class(name).abilities.get(ability) for name in NAMES]
-        rows.append(f"| {ability.value} | " + " | ".join(mark.value if mark else "–" for mark in marks) + " |")
+    """Return one row per API with its documented and its assumed operations."""
+    rows = ["| API | documented | assumed |", "|---|---|---|"]
+    for name in NAMES:
+        abilities = dialect_class(name).abilities
+        columns = (
+            ", ".join(ability.value for ability in Ability if abilities.get(ability) is standing) or "–"
+            for standing in (Standing.DOCUMENTED, Standing.ASSUMED)
+        )
+        rows.append(f"| `{name}` | {' | '.join(columns)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -128,12 +144,12 @@ def exits() -> str:
 
 
 def help_pages() -> str:
-    """Every command's help; the options all of them take are shown once, at the end."""
+    """Return the help of every command. Common options are shown once, at the end."""
     pages, shared = [], ""
     for words, entry in COMMANDS.items():
         if entry.hidden:
             continue
-        page = spoken(*words, "--help")
+        page = output_of(*words, "--help")
         found = re.search(r"Common options:\n.*?\n\n", page, re.DOTALL)
         if found is not None:
             page = page.replace(found[0], "")
@@ -148,22 +164,9 @@ def _headed(title: str, text: str) -> str:
 
 
 #: Page -> the parts of it that are generated, by the name they are marked with.
-def modules() -> str:
-    """The map: every module with the first line of its docstring, which says what it is."""
-    package = ROOT / "guestctl"
-    pieces = []
-    for folder in [package, *sorted(path for path in package.rglob("*") if (path / "__init__.py").exists())]:
-        rows = []
-        for path in sorted(folder.glob("*.py")):
-            first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-            rows.append(f"| `{path.name}` | {first.replace('|', chr(92) + '|')} |")
-        pieces.append(f"**{folder.relative_to(ROOT)}/**\n\n| file | |\n|---|---|\n" + "\n".join(rows) + "\n")
-    return "\n".join(pieces)
-
-
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"session": session, "report": report, "apis": apis, "exits": exits},
-    ROOT / "ARCHITECTURE.md": {"map": modules},
+    README: {"session": session, "report": report, "fault": fault, "apis": apis},
+    ROOT / "docs" / "contract.md": {"exits": exits},
     ROOT / "docs" / "checks.md": {"check-keys": table},
     ROOT / "docs" / "commands.md": {"help": help_pages},
     ROOT / "docs" / "debugging.md": {"doctor": doctor},
@@ -171,18 +174,18 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
 
 
 def parts(text: str, name: str) -> tuple[str, str, str]:
-    """What stands before, in and behind a generated part."""
+    """Return the text before a generated part, the part, and the text after it."""
     mark = f"<!-- generated: {name} -->\n"
-    assert text.count(mark) == 1, f"there are {text.count(mark)} parts called {name}"
+    assert text.count(mark) == 1, f"{text.count(mark)} parts are called {name}"
     before, _, rest = text.partition(mark)
-    part, end, behind = rest.partition("<!-- end -->")
-    return before + mark, part, end + behind
+    part, end, after = rest.partition("<!-- end -->")
+    return before + mark, part, end + after
 
 
 if __name__ == "__main__":
     for page, made in PAGES.items():
         text = page.read_text(encoding="utf-8")
         for name, make in made.items():
-            before, _, behind = parts(text, name)
-            text = before + make() + behind
+            before, _, after = parts(text, name)
+            text = before + make() + after
         page.write_text(text, encoding="utf-8")

@@ -25,10 +25,11 @@ from tools.readme import BOT
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRACT = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
-    return TEXT.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return (CONTRACT if f"\n## {title}\n" in CONTRACT else TEXT).partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 def commands(title: str) -> list[str]:
@@ -83,8 +84,8 @@ def test_your_own_deployment(shell: Shell, served: Sandbox) -> None:
 
 
 def test_everyday_tasks(shell: Shell) -> None:
-    create, wait, expect, several, pick, listen, refresh, *with_jq = commands("Everyday tasks")
-    until, table, offered, resume, expires, failure, apis = with_jq
+    create, wait, expect, several, pick, listen, refresh = commands("Everyday tasks")
+    until, table, offered, resume, expires, failure, apis = commands("4. Output")
     assert json.loads(shell(create))["name"] == "cart"
     assert json.loads(shell(wait))["reply"]["text"] == "Your parcel is on its way."
     assert json.loads(shell(expect))["reply"]["text"] == "Your parcel is on its way."
@@ -156,14 +157,14 @@ def test_the_workflow_runs(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("script", "code", "said"),
     [
-        ("scenarios: {s: [{say: hi}, {expect: questions}]}", 0, "the bot is well\n"),
-        ("scenarios: {s: [{say: order}, {expect: {contains: Pizza, within: 100ms}}]}", 1, "something else\n"),
+        ("scenarios: {s: [{say: hi}, {expect: questions}]}", 0, "bot OK\n"),
+        ("scenarios: {s: [{say: order}, {expect: {contains: Pizza, within: 100ms}}]}", 1, "wrong answer from the bot\n"),
         ("scenarios: {s: [{sya: hi}]}", 2, "not tested: wrong usage or configuration\n"),
     ],
-    ids=["well", "wrong", "not tested"],
+    ids=["passes", "wrong answer", "not tested"],
 )
-def test_the_generic_form_tells_them_apart(shell: Shell, script: str, code: int, said: str) -> None:
-    [form] = blocks("A smoke check in CI", "bash")
+def test_the_shell_script_distinguishes_exit_codes(shell: Shell, script: str, code: int, said: str) -> None:
+    [form] = blocks("5. Exit codes", "bash")
     shell.needs("jq ")
     (shell.cwd / "smoke.yaml").write_text(script + "\n")
     assert shell(form, code=code).endswith(said)

@@ -21,8 +21,7 @@ from guestctl.core.version import __version__
 ROOT = Path(__file__).parents[2]
 _SOURCE = (
     "guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml",
-    "requirements-dev.txt", "docs", "CHANGELOG.md",
-    "ARCHITECTURE.md",
+    "requirements-dev.txt", "docs", "tools", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md",
 )  # fmt: skip
 #: A moment for the files in what is built; without one they carry the moment of the build.
 _EPOCH = "1700000000"
