@@ -158,7 +158,11 @@ def test_the_workflow_runs(shell: Shell) -> None:
     ("script", "code", "said"),
     [
         ("scenarios: {s: [{say: hi}, {expect: questions}]}", 0, "bot OK\n"),
-        ("scenarios: {s: [{say: order}, {expect: {contains: Pizza, within: 100ms}}]}", 1, "wrong answer from the bot\n"),
+        (
+            "scenarios: {s: [{say: order}, {expect: {contains: Pizza, within: 100ms}}]}",
+            1,
+            "wrong answer\n",
+        ),
         ("scenarios: {s: [{sya: hi}]}", 2, "not tested: wrong usage or configuration\n"),
     ],
     ids=["passes", "wrong answer", "not tested"],
