@@ -16,7 +16,7 @@ from guestctl.sandbox.interfaces import RequestRefused, ServerReply, ServerReque
 from guestctl.sandbox.service_state import Conversation, Service, dumps
 
 PATH = "/sandbox/admin"
-_OVER = ("ended", "cleared", "expired", "read-only")
+_ENDED = ("ended", "cleared", "expired", "read-only")
 
 
 class Admin:
@@ -76,7 +76,7 @@ class Admin:
         if (text is None) == (frame is None):
             raise _refused(400, "give either text or frame")
         if text is not None and not (isinstance(text, str) and text):
-            raise _refused(400, "text is empty or no string")
+            raise _refused(400, "text is empty or not a string")
         raw = frame if frame is None or isinstance(frame, str) else dumps(frame)
         return {"pushed": self.push(text, frame=raw, to=_name(body, "to"), name=_name(body, "name"))}
 
@@ -92,7 +92,7 @@ class Admin:
         body = _body(request, "to", "code")
         code = body.get("code", 1001)
         if not isinstance(code, int) or isinstance(code, bool) or not 1 <= code <= 65535:
-            raise _refused(400, "code is no close code")
+            raise _refused(400, "code is not a close code")
         to = _name(body, "to")
         targets = [self._find(to)] if to else list(self._service.conversations.values())
         sockets = [observer for conversation in targets for observer in conversation.observers if observer.open]
@@ -134,8 +134,8 @@ class Admin:
         if to is None:
             return [c for c in tuple(self._service.conversations.values()) if self._service.live(c)]
         found = self._find(to)
-        if found.state in _OVER:
-            raise _refused(409, f"session {to} is over: {found.state}")
+        if found.state in _ENDED:
+            raise _refused(409, f"session {to} has ended ({found.state})")
         return [found]
 
     def _find(self, to: str) -> Conversation:
@@ -194,7 +194,7 @@ def _name(body: Mapping[str, Any], key: str) -> str | None:
     value = body.get(key)
     if value is None or (isinstance(value, str) and value):
         return value
-    raise _refused(400, f"{key} is no name")
+    raise _refused(400, f"{key} is not a name")
 
 
 def _problem(status: int, message: str) -> ServerReply:

@@ -232,13 +232,13 @@ KINDS: dict[str, Kind] = {
         elsewhere="{kind} concerns history only; drop on={on}",
     ),
 }
-_PLACES = {kind: place for place, kind in enumerate(KINDS)}
+_ORDER = {kind: number for number, kind in enumerate(KINDS)}
 _COMMON: dict[str, Callable[[str], Any]] = {"after": _count, "every": _count, "times": _count, "on": _on}
 
 
 def parse(spec: str) -> Fault:
     """Parse a spec (contract.md §7). Raises FaultError."""
-    shown = repr(spec if len(spec) <= 80 else spec[:77] + "...")
+    shown = _quoted(spec if len(spec) <= 80 else spec[:77] + "...")
     kind, colon, rest = spec.strip().partition(":")
     if kind not in KINDS:
         raise FaultError(f"fault {shown}: unknown kind; kinds are {', '.join(KINDS)}{did_you_mean(kind, tuple(KINDS))}")
@@ -250,7 +250,7 @@ def parse(spec: str) -> Fault:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if key not in keys:
             raise FaultError(
-                f"fault {shown}: {kind} has no key {key!r}; keys are {', '.join(keys)}{did_you_mean(key, keys)}"
+                f"fault {shown}: {kind} has no key {_quoted(key)}; keys are {', '.join(keys)}{did_you_mean(key, keys)}"
             )
         if not equals or not value:
             raise FaultError(f"fault {shown}: {key} has no value; write {key}=VALUE")
@@ -268,6 +268,11 @@ def parse(spec: str) -> Fault:
     if fault.times is None and (fault.after is not None or row.window):
         return replace(fault, times=1)
     return fault
+
+
+def _quoted(text: str) -> str:
+    """Return text in double quotes, with escapes for what a terminal must not receive."""
+    return '"' + repr(text)[1:-1] + '"'
 
 
 @dataclass
@@ -398,4 +403,4 @@ def _hits(fault: Fault, stream: Stream) -> bool:
 
 
 def _precedence(armed: _Armed) -> tuple[int, int]:
-    return KINDS[armed.fault.kind].rank, _PLACES[armed.fault.kind]
+    return KINDS[armed.fault.kind].rank, _ORDER[armed.fault.kind]

@@ -62,7 +62,7 @@ class WriteBatch:
             self.unsent.pop().flush()
 
 
-class _Held:
+class _DelayedAction:
     """A delayed action and the ones that wait for it."""
 
     __slots__ = ("perform", "ready")
@@ -77,37 +77,37 @@ class SocketPeer:
 
     def __init__(
         self,
-        line: RawConnection,
+        connection: RawConnection,
         request: ServerRequest,
         faults: Faults,
         clock: Clock,
         later: Later,
-        exchange: WriteBatch,
+        batch: WriteBatch,
     ) -> None:
         self.state: Any = None
         self.request = request
         self.opened_at = self.active_at = clock.monotonic()
         self.clean = False
-        self._line = line
+        self._connection = connection
         self._faults = faults
         self._clock = clock
         self._later = later
-        self._batch = exchange
-        self._held: deque[_Held] = deque()
+        self._batch = batch
+        self._delayed: deque[_DelayedAction] = deque()
         self._swapped: Sequence[str] | None = None
         self._closing = False  # the last frame has been scheduled
         self._unsent: list[bytes] = []
 
     @property
     def open(self) -> bool:
-        return not (self._closing or self._line.is_closing())
+        return not (self._closing or self._connection.is_closing())
 
     def send(self, text: str, route: str | None = None) -> None:
-        if self._closing or self._line.is_closing():
+        if self._closing or self._connection.is_closing():
             return
         self.active_at = self._clock.monotonic()
         fired = self._faults.frame(route)
-        if not (fired or self._held or self._swapped or self._faults.silence()):
+        if not (fired or self._delayed or self._swapped or self._faults.silence()):
             self._write(text)
         else:
             self._send_faulty(text, {fault.kind: fault for fault in fired})
@@ -117,20 +117,20 @@ class SocketPeer:
             self.flush()
             self.abort()
         elif not self._closing:
-            self._end(partial(self._close, code, reason))
+            self._schedule_last(partial(self._close, code, reason))
 
     def abort(self) -> None:
-        self._line.reset()
+        self._connection.reset()
 
     def shut_down(self) -> None:
         """Send a close frame and end the connection at once, because the service stops."""
         self._close(1001, "Going away")
-        self._line.drop()
+        self._connection.drop()
 
     def answer_close(self, answer: Callable[[], object]) -> None:
         """Send `answer`, our close frame, in reply to the guest's."""
         self.clean = True
-        self._end(answer)
+        self._schedule_last(answer)
 
     def mark_active(self) -> None:
         """Note the time of the guest's latest frame, for the idle timeout."""
@@ -140,19 +140,19 @@ class SocketPeer:
         """Write the batched frames to the connection."""
         data, self._unsent = b"".join(self._unsent), []
         if data:
-            self._line.write(data)
+            self._connection.write(data)
 
     def _close(self, code: int, reason: str) -> None:
         self.flush()
         self.clean = True
-        self._line.close(None if code == 1005 else code, reason or None)
+        self._connection.close(None if code == 1005 else code, reason or None)
 
-    def _end(self, last: Callable[[], object]) -> None:
+    def _schedule_last(self, last: Callable[[], object]) -> None:
         """Perform the last action of this socket after all delayed ones. Frames sent later are ignored."""
         self._closing = True
         if self._swapped is not None:
             self._release(self._swapped)
-        self._hold(last, 0.0)
+        self._delay(last, 0.0)
 
     def _send_faulty(self, text: str, fired: Mapping[str, Fault]) -> None:
         if "drop" in fired:
@@ -169,27 +169,27 @@ class SocketPeer:
             return
         if self._swapped is not None:
             texts, self._swapped = (*texts, *self._swapped), None
-        self._hold(partial(self._say, texts), fired["delay"].seconds if "delay" in fired else 0.0)
+        self._delay(partial(self._write_all, texts), fired["delay"].seconds if "delay" in fired else 0.0)
 
     def _release(self, texts: Sequence[str]) -> None:
         if self._swapped is texts:
             self._swapped = None
-            self._hold(partial(self._say, texts), 0.0)
+            self._delay(partial(self._write_all, texts), 0.0)
 
-    def _say(self, texts: Sequence[str]) -> None:
+    def _write_all(self, texts: Sequence[str]) -> None:
         for text in texts:
-            if not self._line.is_closing():
+            if not self._connection.is_closing():
                 self._write(text)
 
-    def _hold(self, perform: Callable[[], object], wait: float) -> None:
+    def _delay(self, perform: Callable[[], object], wait: float) -> None:
         """Perform an action after `wait` seconds, after any silence and after all earlier delayed actions."""
-        held = _Held(perform)
-        self._held.append(held)
+        delayed = _DelayedAction(perform)
+        self._delayed.append(delayed)
 
         def due() -> None:
-            held.ready = True
-            while self._held and self._held[0].ready:
-                self._held.popleft().perform()
+            delayed.ready = True
+            while self._delayed and self._delayed[0].ready:
+                self._delayed.popleft().perform()
 
         wait = max(wait, self._faults.silence())
         if wait > 0:

@@ -34,7 +34,7 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127  # the exit codes of shells
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that a command left running
 _STOPPERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 #: Variables that would point a command's guestctl to another service, or make the sandbox refuse it.
-_ASTRAY = ("GUESTCTL_DEPLOYMENT_ID", "GUESTCTL_SESSION", "GUESTCTL_OAUTH_", "GUESTCTL_TLS_", "GUESTCTL_SANDBOX_")
+_OVERRIDES = ("GUESTCTL_DEPLOYMENT_ID", "GUESTCTL_SESSION", "GUESTCTL_OAUTH_", "GUESTCTL_TLS_", "GUESTCTL_SANDBOX_")
 
 
 class CannotServe(Exception):
@@ -74,8 +74,8 @@ def running(
                 stack.callback(made.remove)
                 context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(made.ca)
                 context.load_cert_chain(made.certificate, made.key)
-            spoken: dict[str, Any] = {} if apis is None else {"apis": apis}
-            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, **spoken)
+            chosen: dict[str, Any] = {} if apis is None else {"apis": apis}
+            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, **chosen)
             stack.callback(sandbox.stop)
             sandbox.start()
         except (FaultError, ScriptError, StoreError, TlsUnavailable) as error:
@@ -125,7 +125,7 @@ def serve(
             assert agent is not None
             assert keys is not None
             for line in keys.lines():
-                agent.typed(line)
+                agent.handle(line)
             if keys.ended:
                 keys = None  # the agent has left; the sandbox continues
 
@@ -149,13 +149,13 @@ class _InputLines:
 @contextmanager
 def _stopper() -> Iterator[socket.socket]:
     """Yield a socket that becomes readable when a signal asks us to stop, and then holds the signal's number."""
-    near, far = socket.socketpair()
-    with near, far:
-        far.setblocking(False)
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
         with _handling(lambda number, frame: None):
-            before = signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
+            before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             try:
-                yield near
+                yield reader
             finally:
                 signal.set_wakeup_fd(before)
 
@@ -189,16 +189,16 @@ class Agent:
 
     def start(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._write("You are the agent. A line goes to the newest conversation; /to ID, /typing, /end")
+        self._write("You are the agent. Each line is sent to the newest conversation. Commands: /to ID, /typing, /end")
 
     def show(self, conversation: Conversation, message: StoredMessage) -> None:
         """Show a message of the guest or the bot. Called in the sandbox's thread."""
         if message.role in ("guest", "bot") and message.kind != "event":
             kinds = [str(item.get("contentType", "?")) for item in message.content]
-            said = " ".join([message.text or "", *(f"[{kind}]" for kind in kinds)]).strip()
-            self._write(f"{conversation.id[:8]} {message.role}: {said}")
+            shown = " ".join([message.text or "", *(f"[{kind}]" for kind in kinds)]).strip()
+            self._write(f"{conversation.id[:8]} {message.role}: {shown}")
 
-    def typed(self, line: str) -> None:
+    def handle(self, line: str) -> None:
         """Perform what one typed line asks for."""
         assert self._sandbox is not None
         command, _, rest = line.strip().partition(" ")
@@ -210,7 +210,7 @@ class Agent:
             elif command in ("/typing", "/end") and not rest:
                 self._sandbox.call(lambda: self._do(command))
             elif command.startswith("/"):
-                self._write(f"there is no {command}: /to ID, /typing, /end; a line that starts otherwise is sent")
+                self._write(f'unknown command "{command}"; the commands are /to ID, /typing and /end')
             else:
                 self._sandbox.call(lambda: self._do(line))
         except _NoConversation as problem:
@@ -235,7 +235,7 @@ class Agent:
         if self._chosen is not None:
             live = [conversation for conversation in live if conversation.id == self._chosen]
             if not live:
-                raise _NoConversation("that conversation is over; choose another with /to ID, or /to for the newest")
+                raise _NoConversation("that conversation has ended; choose another with /to ID, or the newest with /to")
         if not live:
             raise _NoConversation("there is no conversation yet; nothing was sent")
         return live[-1]
@@ -248,9 +248,9 @@ class Agent:
             return
         fits = self._sandbox.call(lambda: [found for found in service.conversations if found.startswith(start)])
         if len(fits) != 1:
-            raise _NoConversation(f"{len(fits) or 'no'} conversations begin with {start}")
+            raise _NoConversation(f'{len(fits) or "no"} conversations start with "{start}"')
         self._chosen = fits[0]
-        self._write(f"lines go to {self._chosen[:8]} now")
+        self._write(f"lines now go to {self._chosen[:8]}")
 
     def _write(self, text: str) -> None:
         with self._lock, suppress(OSError, ValueError):  # the terminal has been closed
@@ -286,15 +286,15 @@ def run_under(
     can be ended.
     """
     clock = clock or SystemClock()
-    alone = hasattr(os, "killpg") and not _at_a_terminal()
+    alone = hasattr(os, "killpg") and not _controls_terminal()
     with ExitStack() as stack:
         relay = _Relay(alone)
         stack.enter_context(_handling(relay.signal))  # the command inherits a signal that is ignored
         sandbox = stack.enter_context(running(options, clock=clock))
         state = stack.enter_context(_private_directory())
-        given = _environment(environ, options, sandbox, state)
+        variables = _environment(environ, options, sandbox, state)
         try:
-            child = subprocess.Popen(list(command), env=given, start_new_session=alone)
+            child = subprocess.Popen(list(command), env=variables, start_new_session=alone)
         except FileNotFoundError as error:
             err.write(f"{command[0]}: {error.strerror}\n")
             return NOT_FOUND
@@ -309,8 +309,8 @@ def run_under(
 
 
 def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: Sandbox, state: str) -> dict[str, str]:
-    given = {key: value for key, value in environ.items() if not key.startswith(_ASTRAY)}
-    given |= {
+    variables = {key: value for key, value in environ.items() if not key.startswith(_OVERRIDES)}
+    variables |= {
         "GUESTCTL_PROFILE": "sandbox",
         "GUESTCTL_API": options.api,
         "GUESTCTL_SANDBOX_URL": sandbox.url,
@@ -318,12 +318,12 @@ def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: S
         "GUESTCTL_STATE": state,
     }
     if sandbox.ca is not None:
-        given["GUESTCTL_SANDBOX_CA"] = sandbox.ca
+        variables["GUESTCTL_SANDBOX_CA"] = sandbox.ca
     # `guestctl` must work under a guestctl started by its path. It is added last, so that it hides nothing.
-    path, scripts = given.get("PATH", os.defpath), sysconfig.get_path("scripts")
+    path, scripts = variables.get("PATH", os.defpath), sysconfig.get_path("scripts")
     if shutil.which("guestctl", path=path) is None and shutil.which("guestctl", path=scripts) is not None:
-        given["PATH"] = os.pathsep.join([path, scripts])
-    return given
+        variables["PATH"] = os.pathsep.join([path, scripts])
+    return variables
 
 
 @contextmanager
@@ -335,7 +335,7 @@ def _private_directory() -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _at_a_terminal() -> bool:
+def _controls_terminal() -> bool:
     """Return whether the terminal's keys send signals to our process group."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)

@@ -111,13 +111,13 @@ class SandboxOptions:
         """Return the faults of these settings, armed. Raises faults.FaultError."""
         from guestctl.sandbox.faults import Faults
 
-        desk = Faults(clock)
+        faults = Faults(clock)
         for spec in self.faults:
-            desk.add(spec)
-        return desk
+            faults.add(spec)
+        return faults
 
 
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value in choices:
         return
-    raise OptionError(f"{what} {value!r} is unknown: it is one of {', '.join(choices)}{did_you_mean(value, choices)}")
+    raise OptionError(f'unknown {what} "{value}"; choose one of {", ".join(choices)}{did_you_mean(value, choices)}')

@@ -24,7 +24,7 @@ class TlsUnavailable(RuntimeError):
     """`cryptography` is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("--tls needs the extra guestctl[tls], which is one package: pip install cryptography")
+        super().__init__("--tls needs the extra guestctl[tls]: pip install cryptography")
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,11 @@ class SandboxAdmin:
         `registered` returns the addresses of the one started last. An address without its key takes the key from
         there. Raises UsageError (sandbox.absent).
         """
-        patience = 30.0 if timeout is None else timeout
+        limit = 30.0 if timeout is None else timeout
         url = environ.get("GUESTCTL_SANDBOX_URL", "").rstrip("/")
         key = environ.get("GUESTCTL_SANDBOX_ADMIN_KEY", "")
         if url and key:
-            return cls(_checked(url), Secret(key), environ.get("GUESTCTL_SANDBOX_CA") or None, patience)
+            return cls(_checked(url), Secret(key), environ.get("GUESTCTL_SANDBOX_CA") or None, limit)
         found = registered()
         if found is None:
             if url:
@@ -71,19 +71,20 @@ class SandboxAdmin:
             raise UsageError("no sandbox is running here", code="sandbox.absent")
         if url and url != found["url"]:
             raise UsageError(
-                f"the sandbox at {url} was not started here, so its key is unknown; set GUESTCTL_SANDBOX_ADMIN_KEY",
+                f'no key for the sandbox at "{url}", which was not started here',
+                hint="set GUESTCTL_SANDBOX_ADMIN_KEY",
                 code="sandbox.absent",
             )
         ca = found.get("ca")
-        return cls(_checked(str(found["url"])), Secret(str(found["admin_key"])), str(ca) if ca else None, patience)
+        return cls(_checked(str(found["url"])), Secret(str(found["admin_key"])), str(ca) if ca else None, limit)
 
     def push(self, text: str | None = None, *, frame: str | None = None, to: str | None = None) -> int:
         """Send `text` as the agent, or `frame` as it is, to one session or to all that have not ended.
 
         Return the number of sessions.
         """
-        said = {"text": text} if frame is None else {"frame": frame}
-        return _whole(self._ask("POST", "/push", said | _to(to)), "pushed")
+        body = {"text": text} if frame is None else {"frame": frame}
+        return _whole(self._ask("POST", "/push", body | _to(to)), "pushed")
 
     def faults(self) -> list[str]:
         """Return the armed fault specs."""
@@ -113,12 +114,12 @@ class SandboxAdmin:
         return _whole(self._ask("POST", "/expire", {"token": token, **_to(to)}), "expired")
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        told: dict[str, Any] = {"route": "admin", "method": method, "url": self.url + _PATH + path}
+        entry: dict[str, Any] = {"route": "admin", "method": method, "url": self.url + _PATH + path}
         if self.observer is not None:
-            self.observer("request", {**told, "body": body})
+            self.observer("request", {**entry, "body": body})
         status, text = self._perform(method, path, None if body is None else json.dumps(body).encode())
         if self.observer is not None:
-            self.observer("response", {**told, "status": status, "body": text})
+            self.observer("response", {**entry, "status": status, "body": text})
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
@@ -175,7 +176,11 @@ def _checked(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise UsageError(f"{url!r} is no sandbox's address; it looks like http://127.0.0.1:PORT", code="config.key")
+        raise UsageError(
+            f'"{url}" is not the address of a sandbox',
+            hint="an address looks like http://127.0.0.1:PORT",
+            code="config.key",
+        )
     return url
 
 
@@ -190,7 +195,7 @@ def _refusal(status: int, message: str) -> Failure:
 
 
 def _unreadable() -> Unreadable:
-    return Unreadable("what answers there is no sandbox", code="sandbox.answer")
+    return Unreadable("the reply is not from a sandbox", code="sandbox.answer")
 
 
 def _to(to: str | None) -> dict[str, str]:

@@ -43,9 +43,9 @@ def tour(
 
     Raises CheckFailed if a message was lost or duplicated, and every error of the client.
     """
-    begun = clock.monotonic()
+    started = clock.monotonic()
     with running(SandboxOptions(), clock=clock) as sandbox, State.open(None, clock) as state:
-        yield f"sandbox on {sandbox.url.partition('//')[2]}, ready in {clock.monotonic() - begun:.1f} s"
+        yield f"sandbox on {sandbox.url.partition('//')[2]}, ready in {clock.monotonic() - started:.1f} s"
         profile = resolve(
             SANDBOX,
             options={},
@@ -64,7 +64,7 @@ def tour(
             yield f"session {session.name} created{left}"
             first, second = _ASKED
             received = [guest.ask(first)]
-            yield from (_said(">", first), _said("<", received[0].text))
+            yield from (_line(">", first), _line("<", received[0].text))
             admin.add_faults([_BREAK])
             yield "(dropping the connection on purpose, before the next message is acknowledged)"
             opened, broken = _configured(admin), clock.monotonic()
@@ -72,20 +72,20 @@ def tour(
             assert sent.reply is not None
             received.append(sent.reply)
             if _configured(admin) == opened:
-                raise CheckFailed("the connection was meant to break and did not")
+                raise CheckFailed("the connection did not break as planned")
             yield f"reconnected and settled in {clock.monotonic() - broken:.1f} s: {sent.delivery}, sent once"
-            yield from (_said(">", second), _said("<", sent.reply.text))
+            yield from (_line(">", second), _line("<", sent.reply.text))
             history = [item for item in guest.history() if isinstance(item, Message)]
             yield f"history: {len(history)} messages, in order"
             guest.refresh_token()
             yield "token refreshed"
-        lost, doubled = _compared(admin, history, received)
-        yield f"{len(_ASKED)} sent, {len(received)} received, {lost} lost, {doubled} duplicated"
-        if lost or doubled:
-            raise CheckFailed("the sandbox and the client disagree about what was said")
+        lost, duplicated = _compare(admin, history, received)
+        yield f"{len(_ASKED)} sent, {len(received)} received, {lost} lost, {duplicated} duplicated"
+        if lost or duplicated:
+            raise CheckFailed("the sandbox and the client have different messages")
 
 
-def _said(mark: str, text: str) -> str:
+def _line(mark: str, text: str) -> str:
     return f"{mark} {text}"
 
 
@@ -94,11 +94,11 @@ def _configured(admin: SandboxAdmin) -> int:
     return sum(int(session["configures"]) for session in admin.sessions())
 
 
-def _compared(admin: SandboxAdmin, history: list[Message], received: list[Message]) -> tuple[int, int]:
+def _compare(admin: SandboxAdmin, history: list[Message], received: list[Message]) -> tuple[int, int]:
     """Return how many messages of the sandbox the client lacks, and how many are duplicated on either side."""
     accepted = [message for session in admin.sessions() for message in session["messages"]]
-    ours = {message.id for message in history} | {message.id for message in received}
+    known = {message.id for message in history} | {message.id for message in received}
     asked = Counter(message["text"] for message in accepted if message["direction"] == "inbound")
-    lost = sum(message["id"] not in ours for message in accepted) + sum(text not in asked for text in _ASKED)
-    twice = [Counter(message.id for message in history), Counter(message.id for message in received), asked]
-    return lost, sum(count - 1 for counter in twice for count in counter.values())
+    lost = sum(message["id"] not in known for message in accepted) + sum(text not in asked for text in _ASKED)
+    counters = [Counter(message.id for message in history), Counter(message.id for message in received), asked]
+    return lost, sum(count - 1 for counter in counters for count in counter.values())

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 ActionKind = Literal["request", "upgrade", "frame"]
 
 _ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
-_MADE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+_GUEST_VALUE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 #: Members with an expiry time: epoch seconds, or RFC 3339.
-_ENDS = frozenset({"exp", "expirationDate", "expiresAt"})
+_EXPIRY_MEMBERS = frozenset({"exp", "expirationDate", "expiresAt"})
 #: Headers of a recorded reply that are sent again.
 _HEADERS = ("content-type", "retry-after", "location", "www-authenticate")
 
@@ -52,7 +52,7 @@ class GuestAction:
     kind: ActionKind
     what: str
     seconds: float
-    said: Any = None
+    sent: Any = None
     path: str = ""
     socket: int = 0
     status: int | None = None
@@ -72,10 +72,10 @@ class ServiceFrame:
 
 @dataclass(slots=True)
 class RecordedTrace:
-    """A trace that has been read. `began` is epoch seconds; `bases` are the addresses of the service."""
+    """A trace that has been read. `started_at` is epoch seconds; `bases` are the addresses of the service."""
 
     events: list[GuestAction | ServiceFrame] = field(default_factory=list)
-    began: float = 0.0
+    started_at: float = 0.0
     bases: set[str] = field(default_factory=set)
 
     @property
@@ -89,7 +89,7 @@ def load(paths: Sequence[Path]) -> RecordedTrace:
     for path in paths:
         sockets = _read(path, found, sockets)
     if not found.actions:
-        raise UsageError(f"{', '.join(map(str, paths))}: nothing was exchanged in it")
+        raise UsageError(f"{', '.join(map(str, paths))}: the trace contains no requests or frames")
     return found
 
 
@@ -103,7 +103,7 @@ def _read(path: Path, into: RecordedTrace, sockets: int) -> int:
         try:
             entry = json.loads(line)
             sockets = _take(entry, float(entry["seconds"]) + offset, into, sockets)
-            into.began = into.began or epoch_of(entry["time"])
+            into.started_at = into.started_at or epoch_of(entry["time"])
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
             raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure
     return sockets
@@ -131,8 +131,8 @@ def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets
         (upgrade,) = [action for action in into.actions if action.kind == "upgrade"][-1:]
         upgrade.status, upgrade.headers, upgrade.body = int(entry["status"]), entry["headers"], entry["body"] or ""
     elif kind == "frame_out":
-        said = _json(entry["text"])
-        into.events.append(GuestAction("frame", kind_of(said), seconds, said, socket=sockets))
+        sent = _json(entry["text"])
+        into.events.append(GuestAction("frame", kind_of(sent), seconds, sent, socket=sockets))
     elif kind == "frame_in":
         into.events.append(ServiceFrame(sockets, seconds, str(entry["text"])))
     elif kind == "close" and entry.get("direction") == "in":
@@ -148,17 +148,17 @@ def pattern_of(path: str) -> str:
     return "/".join(f"{{p{n}}}" if _ID.fullmatch(part) else part for n, part in enumerate(parts))
 
 
-def kind_of(said: Any) -> str:
+def kind_of(sent: Any) -> str:
     """Return what a guest's frame does: its action or type, and the kind of its event."""
-    if not isinstance(said, dict):
+    if not isinstance(sent, dict):
         return "?"
-    message = said.get("message")
+    message = sent.get("message")
     inner = message if isinstance(message, dict) else {}
     events = inner.get("events")
     event = events[0] if isinstance(events, list) and events and isinstance(events[0], dict) else {}
     presence = event.get("presence")
     named = (
-        said.get("action") or said.get("type"),
+        sent.get("action") or sent.get("type"),
         inner.get("type"),
         event.get("eventType"),
         presence.get("type") if isinstance(presence, dict) else None,
@@ -172,78 +172,83 @@ class ReplayState:
     def __init__(self, trace: RecordedTrace, now: Callable[[], float]) -> None:
         self._trace = trace
         self._now = now
-        self._at = 0
-        self._names: dict[str, str] = {}
-        self._shift = now() - trace.began
+        self._position = 0
+        self._values: dict[str, str] = {}
+        self._shift = now() - trace.started_at
 
     def match(self, kind: ActionKind, what: str) -> tuple[GuestAction, list[ServiceFrame]] | None:
         """Return the matching recorded action, and the service's frames between the position and it."""
         events = self._trace.events
-        for begin in (self._at, 0):
+        for begin in (self._position, 0):
             for index in range(begin, len(events)):
                 event = events[index]
                 if isinstance(event, GuestAction) and event.kind == kind and event.what == what:
                     skipped = (
-                        [e for e in events[self._at : index] if isinstance(e, ServiceFrame)]
-                        if begin == self._at
+                        [e for e in events[self._position : index] if isinstance(e, ServiceFrame)]
+                        if begin == self._position
                         else []
                     )
-                    self._at = index + 1
+                    self._position = index + 1
                     return event, skipped
         return None
 
     def next_frames(self) -> Iterator[ServiceFrame]:
         """Yield the service's frames up to the next action, and move the position."""
         events = self._trace.events
-        while self._at < len(events):
-            event = events[self._at]
+        while self._position < len(events):
+            event = events[self._position]
             if isinstance(event, GuestAction):
                 return
-            self._at += 1
+            self._position += 1
             yield event
 
-    def learn(self, recorded: Any, actual: Any) -> None:
+    def pair_values(self, recorded: Any, actual: Any) -> None:
         """Pair the values that the recorded guest made (ids, masked secrets) with those of this guest."""
         if isinstance(recorded, dict) and isinstance(actual, dict):
             for key in recorded.keys() & actual.keys():
-                self.learn(recorded[key], actual[key])
+                self.pair_values(recorded[key], actual[key])
         elif isinstance(recorded, list) and isinstance(actual, list):
-            for one, other in zip(recorded, actual, strict=False):
-                self.learn(one, other)
-        elif isinstance(recorded, str) and isinstance(actual, str) and recorded != actual and _MADE.fullmatch(recorded):
-            self._names[recorded] = actual
+            for recorded_value, actual_value in zip(recorded, actual, strict=False):
+                self.pair_values(recorded_value, actual_value)
+        elif (
+            isinstance(recorded, str)
+            and isinstance(actual, str)
+            and recorded != actual
+            and _GUEST_VALUE.fullmatch(recorded)
+        ):
+            self._values[recorded] = actual
 
-    def learn_path(self, recorded: str, actual: str) -> None:
-        for one, other in zip(recorded.split("/"), actual.split("/"), strict=False):
-            if one != other and _ID.fullmatch(one):
-                self._names[one] = other
+    def pair_path(self, recorded: str, actual: str) -> None:
+        for recorded_part, actual_part in zip(recorded.split("/"), actual.split("/"), strict=False):
+            if recorded_part != actual_part and _ID.fullmatch(recorded_part):
+                self._values[recorded_part] = actual_part
 
     def rewrite(self, text: str, base: str, socket_base: str) -> str:
         """Return a recorded body or frame with this guest's values and the service's current addresses."""
         value = _json(text)
         if value is None or isinstance(value, (str, int, float)):
-            return self._renamed(text, base, socket_base)
-        said = self._say(value, base, socket_base)
-        return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+            return self._rewrite_text(text, base, socket_base)
+        sent = self._rewrite_value(value, base, socket_base)
+        return json.dumps(sent, ensure_ascii=False, separators=(",", ":"))
 
-    def _say(self, value: Any, base: str, socket_base: str, key: str = "") -> Any:
+    def _rewrite_value(self, value: Any, base: str, socket_base: str, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name: self._say(member, base, socket_base, name) for name, member in value.items()}
+            return {name: self._rewrite_value(member, base, socket_base, name) for name, member in value.items()}
         if isinstance(value, list):
-            return [self._say(item, base, socket_base) for item in value]
-        if key in _ENDS:
-            return self._later(value)
-        return self._renamed(value, base, socket_base) if isinstance(value, str) else value
+            return [self._rewrite_value(item, base, socket_base) for item in value]
+        if key in _EXPIRY_MEMBERS:
+            return self._move_expiry(value)
+        return self._rewrite_text(value, base, socket_base) if isinstance(value, str) else value
 
-    def _renamed(self, text: str, base: str, socket_base: str) -> str:
-        if text in self._names:
-            return self._names[text]
+    def _rewrite_text(self, text: str, base: str, socket_base: str) -> str:
+        if text in self._values:
+            return self._values[text]
         for known in self._trace.bases:
-            ours = socket_base if known.startswith("ws") else base
-            text = text.replace(known, ours)
+            current = socket_base if known.startswith("ws") else base
+            text = text.replace(known, current)
         return text
 
-    def _later(self, value: Any) -> Any:
+    def _move_expiry(self, value: Any) -> Any:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             milliseconds = value > 1e11
             return type(value)(value + self._shift * (1000 if milliseconds else 1))
@@ -296,8 +301,8 @@ class ReplayApi:
         if found is None:
             return error(404, "the trace has no such request")
         action, skipped = found
-        self._state.learn_path(action.path, request.path)
-        self._state.learn(action.said, _json(request.body))
+        self._state.pair_path(action.path, request.path)
+        self._state.pair_values(action.sent, _json(request.body))
         self._send_all(skipped, action.seconds)
         self._service.later(0.0, lambda: self._send_all(self._state.next_frames(), action.seconds))
         if action.status is None:
@@ -314,7 +319,7 @@ class ReplayApi:
         if found is None:
             return error(404, "the trace has no such socket")
         action, skipped = found
-        self._state.learn_path(action.path, request.path)
+        self._state.pair_path(action.path, request.path)
         self._send_all(skipped, action.seconds)
         self._admitted = _ReplaySocket(action.socket, request.base, request.socket_base)
         if action.status == 101:
@@ -331,14 +336,14 @@ class ReplayApi:
         self._send_all(self._state.next_frames())
 
     def received(self, peer: Peer, text: str) -> None:
-        said = _json(text)
-        found = self._state.match("frame", kind_of(said))
+        sent = _json(text)
+        found = self._state.match("frame", kind_of(sent))
         if found is None:
             return
         action, skipped = found
         # From here on this socket repeats the recorded one of the matched frame.
         self._peers[action.socket] = peer
-        self._state.learn(action.said, said)
+        self._state.pair_values(action.sent, sent)
         self._send_all(skipped, action.seconds)
         self._send_all(self._state.next_frames(), action.seconds)
 

@@ -111,7 +111,7 @@ def test_the_control_room_is_traced_without_its_key(front: Front) -> None:
     path = recorded(front, "sandbox", "sessions")
     assert kinds(path) == ["request", "response"]
     assert front.environ["GUESTCTL_SANDBOX_ADMIN_KEY"] not in path.read_text()
-    with pytest.raises(UsageError, match="nothing was exchanged"):
+    with pytest.raises(UsageError, match="no requests or frames"):
         load([path])
 
 
@@ -224,7 +224,7 @@ def test_nothing_to_replay(alone: Front) -> None:
 
 
 def script(*events: GuestAction | ServiceFrame) -> ReplayState:
-    recording = RecordedTrace(list(events), began=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
+    recording = RecordedTrace(list(events), started_at=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
     return ReplayState(recording, lambda: 1500.0)
 
 
@@ -243,7 +243,7 @@ def test_an_act_is_matched_forward_and_else_from_the_start() -> None:
 def test_what_this_guest_made_comes_back_as_its_own() -> None:
     made = "3530345c-c5bc-4088-9f16-7862b8daf226"
     found = script()
-    found.learn(
+    found.pair_values(
         {"tracingId": made, "token": "***0123abcd", "text": "hi"}, {"tracingId": "t", "token": "s", "text": "x"}
     )
     said = json.loads(

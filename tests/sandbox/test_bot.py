@@ -681,7 +681,7 @@ def test_the_options_choose_the_bot(tmp_path: Path) -> None:
     [
         ({"port": 70000}, "port 70000"),
         ({"api": "guest"}, 'did you mean "guests"?'),
-        ({"refresh_style": "guest"}, "it is one of guest-refresh, guest-token"),
+        ({"refresh_style": "guest"}, "choose one of guest-refresh, guest-token"),
         ({"token_life": 0.0}, "above 0"),
         ({"session_life": float("inf")}, "above 0"),
         ({"idle_timeout": -1.0}, "idle timeout"),

@@ -217,12 +217,17 @@ class BaseApi:
     def pushed(self, conversation: Conversation, frame: str) -> None:
         """Send a frame as it is. An outbound message in it is also stored in history."""
         try:
-            told = self.parse_frame(conversation, validate.members(frame))
+            pushed_message = self.parse_frame(conversation, validate.members(frame))
         except InvalidRequest:
-            told = None  # tests push broken frames on purpose
-        if told is not None and all(message.id != told.id for message in conversation.messages):
+            pushed_message = None  # tests push broken frames on purpose
+        if pushed_message is not None and all(message.id != pushed_message.id for message in conversation.messages):
             self._service.send(
-                conversation, told.text, role=told.role, name=told.name, message_id=told.id, notify=False
+                conversation,
+                pushed_message.text,
+                role=pushed_message.role,
+                name=pushed_message.name,
+                message_id=pushed_message.id,
+                notify=False,
             )
         conversation.broadcast(frame)
 

@@ -27,7 +27,7 @@ GUESTS = WEBMESSAGING + "/guests"
 
 @dataclass(slots=True, eq=False)
 class _ConnectedSocket(SocketState):
-    fit: bool = False  # may send: its token had not been used by a closed socket before
+    may_send: bool = False  # its token had not been used by a closed socket before
     used: list[Grant] = field(default_factory=list)
 
 
@@ -96,7 +96,7 @@ class ConversationGuests(BaseApi):
     def closed(self, peer: Peer, clean: bool) -> None:
         """Mark the tokens used on this socket. A later CONNECT with one of them cannot send."""
         for grant in peer.state.used:
-            grant.facts["spoilt"] = True
+            grant.facts["used"] = True
             self._service.tokens.put(grant)
         super().closed(peer, clean)
 
@@ -134,7 +134,7 @@ class ConversationGuests(BaseApi):
             raise InvalidRequest(401, "Unauthorized")
         self.require_live(conversation)
         self.count_connect(conversation, frame)
-        socket.fit = not grant.facts.get("spoilt", False)
+        socket.may_send = not grant.facts.get("used", False)
         socket.used.append(grant)
         socket.peer.send(as_frame(type="CONVERSATION_UPDATED", conversationId=conversation.id, state="connected"))
         self.attach(socket, conversation, grant)
@@ -144,7 +144,7 @@ class ConversationGuests(BaseApi):
         if fault is not None:
             raise InvalidRequest(fault.status, f"Fault on demand: {fault.spec}")
         key = validate.text(frame, "messageId")
-        if socket.conversation is None or not socket.fit:
+        if socket.conversation is None or not socket.may_send:
             raise InvalidRequest(403, "Forbidden")
         if validate.text(frame, "conversationId") != socket.conversation.id:
             raise InvalidRequest(403, "Forbidden")

@@ -63,10 +63,10 @@ class GuestSessions(Numbered):
 
     def require_usable(self, request: ServerRequest) -> Conversation:
         conversation = super().require_usable(request)
-        self._unlocked(conversation)
+        self._require_unlocked(conversation)
         return conversation
 
-    def _unlocked(self, conversation: Conversation) -> None:
+    def _require_unlocked(self, conversation: Conversation) -> None:
         """Raise InvalidRequest (409) while the lock lasts: the last socket has just broken."""
         until = self._locked.get(conversation.id)
         if until is None:
@@ -77,7 +77,7 @@ class GuestSessions(Numbered):
 
     # -- for guest-sessions and external-contacts
 
-    def _of_both(self, request: ServerRequest, found: Conversation | None) -> Conversation:
+    def _require_guest(self, request: ServerRequest, found: Conversation | None) -> Conversation:
         if found is None or found.api not in (self.name, "external-contacts"):
             raise InvalidRequest(404, "There is no such session or guest.")
         request.conversation = found
@@ -86,7 +86,7 @@ class GuestSessions(Numbered):
         return found
 
     def _typing(self, request: ServerRequest) -> ServerReply:
-        self._of_both(request, self._service.by_guest(request.params["guestId"]))
+        self._require_guest(request, self._service.by_guest(request.params["guestId"]))
         return ServerReply(204)
 
     def _admit(self, request: ServerRequest) -> None:
@@ -99,7 +99,9 @@ class GuestSessions(Numbered):
         else:
             found = self._service.by_guest(guest or "")
             wanted = "external-contacts"
-        self._unlocked(self._of_both(request, found if found is not None and found.api == wanted else None))
+        self._require_unlocked(
+            self._require_guest(request, found if found is not None and found.api == wanted else None)
+        )
 
     def opened(self, peer: Peer) -> None:
         super().opened(peer)

@@ -32,15 +32,15 @@ class ShownMessage:
     name: str | None
 
 
-def parse(held: Members, id_name: str = "id") -> ShownMessage:
+def parse(message: Members, id_name: str = "id") -> ShownMessage:
     """Parse an outbound message in the form of `shown` or `numbered`. Raises InvalidRequest."""
-    if held.get("direction") != "outbound":
+    if message.get("direction") != "outbound":
         raise InvalidRequest(400, "direction is not outbound")
-    validate.text(held, "timestamp")
-    by = validate.part(held, "from")
-    role: Role = "bot" if by.get("role") == "bot" else "agent"
+    validate.text(message, "timestamp")
+    origin = validate.part(message, "from")
+    role: Role = "bot" if origin.get("role") == "bot" else "agent"
     return ShownMessage(
-        validate.text(held, id_name), validate.text(held, "text"), role, validate.text_or_none(by, "name")
+        validate.text(message, id_name), validate.text(message, "text"), role, validate.text_or_none(origin, "name")
     )
 
 

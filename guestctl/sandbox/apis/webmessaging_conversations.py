@@ -35,8 +35,8 @@ class WebmessagingConversations(BaseApi):
 
     def routes(self) -> Sequence[Route]:
         refreshes = {
-            "guest-refresh": Route("POST", ONE + "/guests/{guestId}/refresh", "refresh", self._guest_refresh),
-            "guest-token": Route("POST", ONE + "/guest-token", "refresh", self._guest_token),
+            "guest-refresh": Route("POST", ONE + "/guests/{guestId}/refresh", "refresh", self._refresh_as_client),
+            "guest-token": Route("POST", ONE + "/guest-token", "refresh", self._refresh_as_guest),
         }
         only = self._options.refresh_style
         return (
@@ -68,7 +68,7 @@ class WebmessagingConversations(BaseApi):
         conversation = self._find_conversation(request)
         if request.headers.get("content-type", "").strip().lower() != "application/json":
             raise InvalidRequest(415, "Content-Type is not application/json")
-        self._bearer(request, conversation)
+        self._authorise(request, conversation)
         body = validate.body_of(request)
         if validate.text(body, "type") != "text":
             raise InvalidRequest(400, 'type is not "text"')
@@ -79,7 +79,7 @@ class WebmessagingConversations(BaseApi):
         stored, _ = self.accept(conversation, text, key or self._service.new_uuid())
         return ServerReply.json(200, {"id": stored.id, "messageId": stored.key, "timestamp": stored.time})
 
-    def _bearer(self, request: ServerRequest, conversation: Conversation, *, allow_expired: bool = False) -> None:
+    def _authorise(self, request: ServerRequest, conversation: Conversation, *, allow_expired: bool = False) -> None:
         try:
             self.authorise(request, conversation, allow_expired=allow_expired)
         except InvalidRequest:
@@ -87,24 +87,24 @@ class WebmessagingConversations(BaseApi):
 
     def _history(self, request: ServerRequest) -> ServerReply:
         conversation = self._find_conversation(request)
-        self._bearer(request, conversation)
+        self._authorise(request, conversation)
         return history_pages.after(self._service, request, conversation)
 
     # -- the two documented forms of refresh
 
-    def _guest_refresh(self, request: ServerRequest) -> ServerReply:
+    def _refresh_as_client(self, request: ServerRequest) -> ServerReply:
         self._oauth.check(request, SCOPE)
         conversation = self._find_conversation(request)
         if request.params["guestId"] != conversation.guest_id:
             raise InvalidRequest(404, "There is no such guest.")
-        return self._fresh(request, conversation, "guestId")
+        return self._renew(request, conversation, "guestId")
 
-    def _guest_token(self, request: ServerRequest) -> ServerReply:
+    def _refresh_as_guest(self, request: ServerRequest) -> ServerReply:
         conversation = self._find_conversation(request)
-        self._bearer(request, conversation, allow_expired=True)
-        return self._fresh(request, conversation, "conversationId", "guestId")
+        self._authorise(request, conversation, allow_expired=True)
+        return self._renew(request, conversation, "conversationId", "guestId")
 
-    def _fresh(self, request: ServerRequest, conversation: Conversation, *needed: str) -> ServerReply:
+    def _renew(self, request: ServerRequest, conversation: Conversation, *needed: str) -> ServerReply:
         body = validate.body_of(request)
         ids = {"conversationId": conversation.id, "guestId": conversation.guest_id}
         for name in needed:

@@ -41,13 +41,13 @@ class FileStore:
 
     def routes(self) -> Sequence[Route]:
         return (
-            Route("PUT", "/uploads/{id}", "upload", self._put, any_origin=True, large=True),
+            Route("PUT", "/uploads/{id}", "upload", self._upload, any_origin=True, large=True),
             Route("GET", "/api/v2/downloads/{id}", "download", self._download, any_origin=True),
         )
 
     def announce(self, conversation: Conversation, peer: Peer, frame: Frame) -> StoredAttachment:
         """Accept the announcement of a file. Raises GuestError."""
-        attachment = self._announced(conversation, frame)
+        attachment = self._check_announcement(conversation, frame)
         self._files[attachment.id] = (conversation, attachment, weakref.ref(peer))
         self._service.attach(conversation, attachment)
         return attachment
@@ -55,11 +55,11 @@ class FileStore:
     def presigned(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
         """Return the upload address. Without a header, some clients mistake it for a download address (§11.4)."""
         url = f"{base}/uploads/{quote(attachment.id)}?{urlencode({'signature': attachment.key})}"
-        return self._described(attachment, url, {"x-amz-tagging": _TAGGING})
+        return self._description(attachment, url, {"x-amz-tagging": _TAGGING})
 
     def refreshed(self, attachment: StoredAttachment, base: str) -> Mapping[str, Any]:
         """Return a new download address."""
-        return self._described(attachment, self._link(attachment, base), {})
+        return self._description(attachment, self._link(attachment, base), {})
 
     def delete(self, attachment: StoredAttachment, conversation: Conversation) -> None:
         """Delete an attachment that has not been sent. Raises GuestError."""
@@ -88,7 +88,7 @@ class FileStore:
         mine = conversation.attached.get(item["attachment"].get("id")) if "attachment" in item else None
         return item if mine is None else {**item, "attachment": {**item["attachment"], "url": self._link(mine, base)}}
 
-    def _described(self, attachment: StoredAttachment, url: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
+    def _description(self, attachment: StoredAttachment, url: str, headers: Mapping[str, str]) -> Mapping[str, Any]:
         return {
             "attachmentId": attachment.id,
             "headers": headers,
@@ -98,7 +98,7 @@ class FileStore:
             "fileType": attachment.type,
         }
 
-    def _announced(self, conversation: Conversation, frame: Frame) -> StoredAttachment:
+    def _check_announcement(self, conversation: Conversation, frame: Frame) -> StoredAttachment:
         deployment = conversation.deployment
         name, type, size = frame.get("fileName"), frame.get("fileType"), frame.get("fileSize")
         identifier = frame.get("attachmentId", self._service.new_uuid())
@@ -126,7 +126,7 @@ class FileStore:
             raise GuestError(4001, "File type is not allowed")
         return StoredAttachment(identifier, name, type, size, key=self._service.new_id())
 
-    def _put(self, request: ServerRequest) -> ServerReply:
+    def _upload(self, request: ServerRequest) -> ServerReply:
         found = self._files.get(request.params["id"])
         if found is None or not _signed(request, found[1].key):
             return error(403, "The address is not one we signed.")
@@ -138,10 +138,10 @@ class FileStore:
             return error(403, "The signed headers are missing or changed.")
         attachment.state, attachment.data = "stored", request.body
         self._service.attach(conversation, attachment)
-        self._service.later(SCAN, lambda: self._scanned(conversation, attachment, announcer, request.base))
+        self._service.later(SCAN, lambda: self._report_scan(conversation, attachment, announcer, request.base))
         return ServerReply(200)
 
-    def _scanned(
+    def _report_scan(
         self, conversation: Conversation, attachment: StoredAttachment, announcer: _Announcer, base: str
     ) -> None:
         """Send the verdict on an uploaded file. A file named `eicar…` is infected, so that tests can have one."""
@@ -155,15 +155,15 @@ class FileStore:
         self._service.attach(conversation, attachment)
         if verdict is None:
             body = {**stamp, "downloadUrl": self._link(attachment, base)}
-            told = envelope("UploadSuccessEvent", body, type="message")
+            event = envelope("UploadSuccessEvent", body, type="message")
         else:
             body = {**stamp, "errorCode": verdict[0], "errorMessage": verdict[1]}  # type: ignore[dict-item]
-            told = envelope("UploadFailureEvent", body, type="message")
+            event = envelope("UploadFailureEvent", body, type="message")
         peer = announcer() if announcer is not None else None
         if peer is not None and peer.open:
-            peer.send(told, "upload")
+            peer.send(event, "upload")
         else:
-            conversation.broadcast(told, "upload")
+            conversation.broadcast(event, "upload")
 
     def _link(self, attachment: StoredAttachment, base: str) -> str:
         until = int(self._service.clock.now()) + DOWNLOAD_LIFE
