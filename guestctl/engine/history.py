@@ -106,7 +106,7 @@ def _forward(fetch: Fetch, after: Position | None) -> Iterator[Item]:
             return
         cursor = page.next
         if cursor in cursors:
-            raise Unreadable(f"history does not advance beyond {cursor[:80]!r}")
+            raise Unreadable(f'history does not advance beyond the cursor "{cursor[:80]}"')
         cursors.add(cursor)
 
 
@@ -299,7 +299,7 @@ def position_before_last(fetch: Fetch, paging: Paging, count: int) -> Position |
 
 def no_message(option: str, id_: str) -> UsageError:
     return UsageError(
-        f"{option}: there is no message with the id {id_!r}",
+        f'{option}: no message has the id "{id_}"',
         code="usage.option",
         hint="`guestctl history -o json` shows the ids; a time is written 2026-03-09T12:00:00Z.",
     )

@@ -1,19 +1,18 @@
-"""What guestctl remembers between commands, and how its processes take turns.
+"""The state that guestctl keeps between commands, and the locks and budgets its processes share.
 
-Knows: the records, what each is for and how long it is kept (contract.md §6, reliability.md §7). Must not
-know: any dialect, the wire, profiles, how a scope is made, files (`database`).
+Knows: the records, what each is for and how long it is kept (contract.md §6, reliability.md §7). Must not know: any
+dialect, the wire, profiles, how a scope is built, files (`database`).
 
-Sessions, credentials, the outbox and cursors survive power loss. The ledger, budgets, the activity log and
-caches survive kill -9, and whatever a power cut takes from their tail is read again from history.
+Sessions, credentials, the outbox and cursors survive a power loss. The ledger, budgets, the activity log and caches
+survive kill -9. A power loss may remove their last entries, which are read from history again.
 
-Records belong to a session, not to its name: a session is known by when it was created, so that a
-process left over from one that was renamed, replaced or forgotten neither writes among its successor's
-records nor reads them. What such a process records of a session that is gone is dropped, and `notice` told.
+Records belong to a session, not to its name, and the time of its creation identifies a session. So a process that still
+uses a session which was renamed, replaced or forgotten neither reads nor writes the records of another one. What such a
+process records for a session that no longer exists is dropped, and `notice` reports that.
 
-Secrets are plain text in this database, which only its owner can read (file 0600, directory 0700);
-`secure_delete` overwrites what is removed. Retention: per session the newest 10,000 ledger entries,
-10,000 settled sends and 10,000 activity lines; an unsettled send is never dropped.
-"""
+Secrets are plain text in this database, which only its owner can read (file 0600, directory 0700); `secure_delete`
+overwrites what is removed. Per session, the newest 10,000 ledger entries, settled sends and activity lines are
+kept. An unsettled send is never removed."""
 
 from __future__ import annotations
 
@@ -36,14 +35,15 @@ KEPT = 10_000
 """Ledger entries, settled sends and activity lines kept for one session."""
 
 DAY = 86_400.0
-"""Seconds after which no budget asks for a booking any more."""
+"""Seconds after which no budget needs a reservation any more."""
 
 PATIENCE = 1.0
-"""Seconds a turn is waited for before that is told."""
+"""Seconds to wait for a lock before `notice` reports it."""
 
 SendState: TypeAlias = Literal["queued", "writing", "accepted", "rejected", "not_sent", "in_doubt"]
 
-#: The row of a session: scope, birth, name. Of several born in one instant, the one called so.
+#: The row of a session, by scope, time of creation and name. The name matters only for sessions created at the same
+#: instant.
 _SESSION = "(SELECT n FROM session WHERE scope = ? AND birth = ? ORDER BY name <> ? LIMIT 1)"
 
 
@@ -62,7 +62,7 @@ class OutboxRow:
 
 @immutable
 class LedgerEntry:
-    """One message this session has seen: the service's id, the guest's key, number and time if any."""
+    """One message that was shown: the service's id, and the client key, sequence number and time, if any."""
 
     id: str
     key: str | None = None
@@ -72,8 +72,8 @@ class LedgerEntry:
 
 @immutable
 class Cursor:
-    """What `listen --cursor` is about to write: which file (device and inode, say), the offset it will then reach,
-    and which message: its id, number and time, if any."""
+    """What `listen --cursor` is about to write: the identity of the file (device and inode), the size that it will have
+    then, and the message: its id, and its sequence number and time, if any."""
 
     identity: str
     position: int
@@ -93,14 +93,14 @@ class State:
         self._rows = database.rows
         self._clock = clock
         self._notice = notice
-        self._missed: set[float] = set()
-        self._untold: list[str] = []
+        self._reported_gone: set[float] = set()
+        self._pending_notices: list[str] = []
 
     # --- opening ---
 
     @staticmethod
     def directory(environ: Mapping[str, str]) -> Path:
-        """Where state lives: `GUESTCTL_STATE`, else the platform's user state directory."""
+        """Return the state directory: `GUESTCTL_STATE`, else the platform's user state directory."""
         if named := environ.get("GUESTCTL_STATE"):
             return Path(named).expanduser()
         from platformdirs import user_state_path
@@ -109,9 +109,9 @@ class State:
 
     @classmethod
     def open(cls, directory: Path | None, clock: Clock, *, notice: Callable[[str], None] = lambda text: None) -> State:
-        """Open the database, making what is missing; None keeps everything in memory (`--no-state`).
+        """Open the database, and create it if needed; None keeps everything in memory (`--no-state`).
 
-        A damaged file is set aside and `notice` is told its new name. Raises UsageError
+        A damaged file is set aside, and `notice` reports its new name. Raises UsageError
         `state.unusable` (unsafe or unwritable place) or `state.version` (written by a newer guestctl).
         """
         return cls(Database.open(directory, clock, notice), clock, notice)
@@ -128,7 +128,7 @@ class State:
     # --- sessions ---
 
     def put(self, scope: str, session: Session) -> None:
-        """Store a session under its name, credentials included. Another one of that name is forgotten first."""
+        """Store a session with its credentials under its name. Another session of that name is forgotten first."""
         with self._transaction(durable=True) as run:
             run(
                 "DELETE FROM session WHERE scope = ? AND name = ? AND birth IS NOT ?",
@@ -142,30 +142,36 @@ class State:
             run("DELETE FROM budget WHERE at < ?", (self._clock.now() - DAY,))
 
     def amend(self, scope: str, session: Session, change: Callable[[Session], Session]) -> bool:
-        """Replace what is stored of a session, under whatever name that is now, by what `change` makes of it;
-        no other process writes between. Says whether it was there."""
+        """Change the stored session, even if it was renamed. No other process can write at the same time.
+
+        Return False, without calling `change`, when the session is not stored.
+        """
         with self._transaction(durable=True) as run:
-            number = self._place(run, scope, session)
+            number = self._row_number(run, scope, session)
             for name, body in run("SELECT name, body FROM session WHERE n = ?", (number,)).fetchall():
                 changed = change(_load_session(name, body))
                 run("UPDATE session SET body = ? WHERE n = ?", (_dump_session(changed), number))
         return number is not None
 
     def get(self, scope: str, name: str) -> Session | None:
-        """The session that has this name now."""
+        """Return the session that has this name now."""
         for (body,) in self._rows("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)):
             return _load_session(name, body)
         return None
 
     def find(self, scope: str, session: Session) -> Session | None:
-        """A session as it is stored now, under whatever name; None when it was forgotten or replaced."""
-        for name, body in self._rows(f"SELECT name, body FROM session WHERE n = {_SESSION}", _known_by(scope, session)):
+        """Return a session as it is stored now, even if it was renamed; None when it was forgotten or replaced."""
+        for name, body in self._rows(
+            f"SELECT name, body FROM session WHERE n = {_SESSION}", _session_key(scope, session)
+        ):
             return _load_session(name, body)
         return None
 
     def sessions(self, scope: str | None = None, *, tell: bool = False) -> list[tuple[str, Session]]:
-        """Every stored session with its scope, in the order they were first stored. One whose record
-        cannot be read hides no other; with `tell`, `notice` hears of it."""
+        """Return every stored session with its scope, in the order in which they were first stored.
+
+        A session whose record is unreadable is left out; with `tell`, `notice` reports it.
+        """
         rows = self._rows(
             "SELECT scope, name, body FROM session WHERE ? IS NULL OR scope = ? ORDER BY n",
             (scope, scope),
@@ -180,39 +186,41 @@ class State:
         return found
 
     def names(self, scope: str) -> set[str]:
-        """Every name that is taken, also by a record that cannot be read."""
+        """Return every name in use, also those of unreadable records."""
         return {str(name) for (name,) in self._rows("SELECT name FROM session WHERE scope = ?", (scope,))}
 
     def current(self, scope: str) -> str | None:
-        """The name commands use when none is given."""
+        """Return the name that commands use when none is given."""
         for (name,) in self._rows("SELECT name FROM current WHERE scope = ?", (scope,)):
             return str(name)
         return None
 
     def use(self, scope: str, name: str | None) -> None:
-        """Make it the current session; None: there is none."""
+        """Make this the current session; None: there is none."""
         with self._transaction(durable=True) as run:
             run("DELETE FROM current WHERE scope = ?", (scope,))
             if name is not None:
                 run("INSERT INTO current (scope, name) VALUES (?, ?)", (scope, name))
 
     def forget(self, scope: str, name: str) -> bool:
-        """Remove a session and everything recorded of it. Says whether there was one."""
+        """Remove a session and all its records. Return False when there is no such session."""
         with self._transaction(durable=True) as run:
             found = run("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)).fetchone()
             run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, name))
             run("DELETE FROM current WHERE scope = ? AND name = ?", (scope, name))
         if found is not None:
-            # The token is also in the write-ahead log until that is reused; other readers may prevent this.
+            # The token is also in the write-ahead log until SQLite reuses it. Other readers may prevent the checkpoint.
             self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
-            # Nobody else comes to take turns on it: whoever still does is told that it is gone.
+            # No process needs these locks: one that still uses the session finds that it is gone.
             with suppress(UsageError):
                 self._database.remove_locks(owner_of(scope, _load_session(name, *found)))
         return found is not None
 
     def rename(self, scope: str, old: str, new: str) -> None:
-        """Give a session and all its records another name; one already called `new` is forgotten first.
-        Nothing happens when there is no `old`, or it is called that already."""
+        """Give a session and all its records another name. Another session with the name `new` is forgotten first.
+
+        Nothing happens when there is no session `old`, or when the two names are equal.
+        """
         with self._transaction(durable=True) as run:
             row = run("SELECT n FROM session WHERE scope = ? AND name = ?", (scope, old)).fetchone()
             if row is None or old == new:
@@ -222,29 +230,29 @@ class State:
             run("UPDATE current SET name = ? WHERE scope = ? AND name = ?", (new, scope, old))
 
     def put_credential(self, scope: str, credential: Credential) -> None:
-        """Store a credential that the sessions of a scope share (OAuth)."""
+        """Store a credential that all sessions of a scope share (OAuth)."""
         with self._transaction(durable=True) as run:
             run(
                 "INSERT OR REPLACE INTO credential (scope, kind, body) VALUES (?, ?, ?)",
-                (scope, credential.kind, json.dumps(_credential_out(credential))),
+                (scope, credential.kind, json.dumps(_dump_credential(credential))),
             )
 
     def get_credential(self, scope: str, kind: CredentialKind) -> Credential | None:
         for (body,) in self._rows("SELECT body FROM credential WHERE scope = ? AND kind = ?", (scope, kind)):
-            return _credential_in(json.loads(body))
+            return _load_credential(json.loads(body))
         return None
 
     # --- outbox ---
 
     def begin(self, scope: str, session: Session, key: str, text: str) -> OutboxRow:
-        """Enter a send as `queued`, before a byte of it leaves, and return its row.
+        """Enter a send as `queued`, before a byte of it is sent, and return its row.
 
-        A key that was rejected, or never left, starts over; one that is being written, in doubt or
-        accepted is returned as it stands, for the caller to settle or to leave. Raises SessionOver
-        `session.replaced` when the session is not there any more.
+        A key that was rejected or not sent starts over. The row of one that is being written, in doubt or accepted is
+        returned unchanged, and the caller decides. Raises SessionOver `session.replaced` when the session is no longer
+        stored.
         """
         with self._transaction(durable=True) as run:
-            number = _number(run, scope, session)
+            number = _find_row(run, scope, session)
             if number is None:
                 raise replaced(session)
             run(
@@ -260,7 +268,7 @@ class State:
                 " AND state IN ('accepted', 'rejected', 'not_sent')",
                 (number, KEPT),
             )
-            row = run(_OUTBOX + "AND o.key = ?", (*_known_by(scope, session), key)).fetchone()
+            row = run(_OUTBOX + "AND o.key = ?", (*_session_key(scope, session), key)).fetchone()
         return OutboxRow(*row)
 
     def mark(
@@ -272,10 +280,13 @@ class State:
         message_id: str | None = None,
         time: str | None = None,
     ) -> None:
-        """Move a send on. `writing` must be marked before its first byte leaves; raises SessionOver
-        `session.replaced` when the session is not there any more, and so nothing may."""
+        """Store the new state of a send.
+
+        The state `writing` must be stored before the first byte is sent: it raises SessionOver `session.replaced` when
+        the session is no longer stored, so that nothing is sent.
+        """
         with self._transaction(durable=True) as run:
-            number = self._place(run, scope, session)
+            number = self._row_number(run, scope, session)
             if number is None and state == "writing":
                 raise replaced(session)
             run(
@@ -285,26 +296,28 @@ class State:
             )
 
     def outbox(self, scope: str, session: Session, *states: SendState) -> list[OutboxRow]:
-        """The session's sends in the order they were begun; only those in `states`, when given."""
+        """Return the session's sends in the order in which they were begun, or only those in `states`."""
         wanted = f"AND o.state IN ({', '.join('?' * len(states))}) " if states else ""
-        rows = self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (*_known_by(scope, session), *states))
+        rows = self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (*_session_key(scope, session), *states))
         return [OutboxRow(*row) for row in rows]
 
     def sent(self, scope: str, session: Session, key: str) -> OutboxRow | None:
-        """The send with this key, whatever became of it."""
-        for row in self._rows(_OUTBOX + "AND o.key = ?", (*_known_by(scope, session), key)):
+        """Return the send with this key, in any state."""
+        for row in self._rows(_OUTBOX + "AND o.key = ?", (*_session_key(scope, session), key)):
             return OutboxRow(*row)
         return None
 
     # --- ledger ---
 
     def record(self, scope: str, session: Session, entries: Sequence[LedgerEntry]) -> None:
-        """Add messages in the order they were seen, in one commit. An id already there keeps its place;
-        what is newly known of it (key, sequence, time) is added."""
+        """Add messages in the order in which they were shown, in one commit.
+
+        An id that is already there keeps its place, and missing values (key, sequence, time) are added.
+        """
         if not entries:
             return
         with self._transaction(durable=False) as run:
-            number = self._place(run, scope, session)
+            number = self._row_number(run, scope, session)
             if number is None:
                 return
             self._database.connection.executemany(
@@ -317,39 +330,39 @@ class State:
             _trim(run, "ledger", number)
 
     def seen(self, scope: str, session: Session, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that are in the ledger."""
+        """Return those of `ids` that are in the ledger."""
         found: set[str] = set()
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]
             marks = ", ".join("?" * len(some))
             rows = self._rows(
                 f"SELECT id FROM ledger WHERE session = {_SESSION} AND id IN ({marks})",
-                (*_known_by(scope, session), *some),
+                (*_session_key(scope, session), *some),
             )
             found.update(id_ for (id_,) in rows)
         return found
 
     def last_position(self, scope: str, session: Session) -> LedgerEntry | None:
-        """The message recorded last."""
+        """Return the entry that was added last."""
         for row in self._rows(
             f"SELECT id, key, sequence, time FROM ledger WHERE session = {_SESSION} ORDER BY n DESC LIMIT 1",
-            _known_by(scope, session),
+            _session_key(scope, session),
         ):
             return LedgerEntry(*row)
         return None
 
     def cursor(self, scope: str, session: Session, path: str) -> Cursor | None:
-        """What was last about to be written to this cursor file."""
+        """Return what was last about to be written to this cursor file."""
         for row in self._rows(
             f"SELECT identity, position, id, sequence, time FROM cursor WHERE session = {_SESSION} AND path = ?",
-            (*_known_by(scope, session), path),
+            (*_session_key(scope, session), path),
         ):
             return Cursor(*row)
         return None
 
     def set_cursor(self, scope: str, session: Session, path: str, cursor: Cursor) -> None:
         with self._transaction(durable=True) as run:
-            number = self._place(run, scope, session)
+            number = self._row_number(run, scope, session)
             if number is not None:
                 run(
                     "INSERT OR REPLACE INTO cursor (session, path, identity, position, id, sequence, time)"
@@ -357,32 +370,32 @@ class State:
                     (number, path, cursor.identity, cursor.position, cursor.id, cursor.sequence, cursor.time),
                 )
 
-    # --- taking turns ---
+    # --- locks and budgets ---
 
     @contextmanager
     def lock(self, name: str, deadline: Deadline, *, owner: str = "") -> Iterator[None]:
-        """Hold `name` among all processes of this directory, across network calls if need be.
+        """Hold the lock `name` among all processes that use this directory, also during network calls.
 
-        `owner`: whose lock it is (`owner_of` a session); it goes when that is forgotten. The kernel gives
-        it back when the holder dies. Not re-entrant. Raises TimedOut when it did not come free in time.
+        `owner`: the owner of the lock (`owner_of` a session). The lock file is removed when that session is forgotten.
+        The kernel releases the lock when its process ends. It is not re-entrant. Raises TimedOut at the deadline.
         """
-        with self._one_of(owner, [name], deadline, f"another guestctl process still holds the lock {name!r}"):
+        with self._hold_one_of(owner, [name], deadline, f'another guestctl process still holds the lock "{name}"'):
             yield
 
     @contextmanager
     def slot(self, scope: str, session: Session, limit: int, deadline: Deadline) -> Iterator[None]:
-        """Hold one of the `limit` socket places of a session; otherwise as `lock`."""
-        places = [f"slot {number}" for number in range(limit)]
-        what = f"other guestctl processes hold all {limit} connections of session {session.name!r}"
-        with self._one_of(owner_of(scope, session), places, deadline, what):
+        """Hold one of the `limit` socket slots of a session; otherwise the same as `lock`."""
+        slots = [f"slot {number}" for number in range(limit)]
+        what = f'other guestctl processes hold all {limit} connections of session "{session.name}"'
+        with self._hold_one_of(owner_of(scope, session), slots, deadline, what):
             yield
 
     @contextmanager
-    def _one_of(self, owner: str, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
-        release = wait_for_lock(lambda: self._grab_first(owner, names), deadline.sooner(PATIENCE))
+    def _hold_one_of(self, owner: str, names: Sequence[str], deadline: Deadline, refusal: str) -> Iterator[None]:
+        release = wait_for_lock(lambda: self._try_each(owner, names), deadline.sooner(PATIENCE))
         if release is None and not deadline.expired:
             self._notice(f"{refusal}: waiting")
-            release = wait_for_lock(lambda: self._grab_first(owner, names), deadline)
+            release = wait_for_lock(lambda: self._try_each(owner, names), deadline)
         if release is None:
             raise TimedOut(refusal, code="timeout.busy")
         try:
@@ -390,20 +403,20 @@ class State:
         finally:
             release()
 
-    def _grab_first(self, owner: str, names: Sequence[str]) -> Release | None:
+    def _try_each(self, owner: str, names: Sequence[str]) -> Release | None:
         for name in names:
             if (release := self._database.try_lock(owner, name)) is not None:
                 return release
         return None
 
     def take(self, bucket: str, count: int, period: float) -> float:
-        """Book one of `count` turns in any `period` seconds, shared by all processes.
+        """Reserve one of the `count` calls that all processes together may make in any `period` seconds.
 
-        0.0: booked, go. Else nothing is booked, and the seconds to wait before asking again.
+        Return 0.0 when the call is reserved; else the seconds to wait before the next try.
         """
         with self._transaction(durable=False) as run:
             now = self._clock.now()
-            # A booking in the future means the clock was set back: it was made now at the latest.
+            # A reservation in the future means that the clock was set back: it was made now at the latest.
             run("UPDATE budget SET at = ?1 WHERE bucket = ?2 AND at > ?1", (now, bucket))
             run("DELETE FROM budget WHERE bucket = ? AND at <= ?", (bucket, now - period))
             row = run(
@@ -412,15 +425,15 @@ class State:
             if row is None:
                 run("INSERT INTO budget (bucket, at) VALUES (?, ?)", (bucket, now))
                 return 0.0
-            # Rounding must not make it 0.0, which would read as booked.
+            # Rounding must not make it 0.0, which would mean that the call is reserved.
             return max(0.001, min(period, float(row[0]) + period - now))
 
     # --- activity, caches, sandbox ---
 
     def log(self, scope: str, session: Session, event: str, details: Mapping[str, Json]) -> None:
-        """Add a line to the session's activity log, at the present time. `details` holds no secret."""
+        """Add a line to the session's activity log, with the present time. `details` must not contain a secret."""
         with self._transaction(durable=False) as run:
-            number = self._place(run, scope, session)
+            number = self._row_number(run, scope, session)
             if number is None:
                 return
             run(
@@ -432,19 +445,20 @@ class State:
 
     def activity(self, scope: str, session: Session) -> list[Activity]:
         rows = self._rows(
-            f"SELECT at, event, details FROM activity WHERE session = {_SESSION} ORDER BY n", _known_by(scope, session)
+            f"SELECT at, event, details FROM activity WHERE session = {_SESSION} ORDER BY n",
+            _session_key(scope, session),
         )
         return [Activity(at, event, json.loads(details)) for at, event, details in rows]
 
     def put_deployment(self, scope: str, body: str) -> None:
-        """Keep a deployment's configuration (JSON text) for later commands."""
+        """Store a deployment's configuration (JSON text) for later commands."""
         with self._transaction(durable=False) as run:
             run(
                 "INSERT OR REPLACE INTO deployment (scope, at, body) VALUES (?, ?, ?)", (scope, self._clock.now(), body)
             )
 
     def deployment(self, scope: str, max_age: float) -> str | None:
-        """The configuration kept, if at most `max_age` seconds old."""
+        """Return the stored configuration, if it is at most `max_age` seconds old."""
         now = self._clock.now()
         for at, body in self._rows("SELECT at, body FROM deployment WHERE scope = ?", (scope,)):
             if now - max_age <= at <= now:
@@ -452,12 +466,12 @@ class State:
         return None
 
     def put_sandbox(self, running: Mapping[str, Json]) -> None:
-        """Register a running sandbox, known by its `url`; it becomes the one used by default."""
+        """Register a running sandbox, identified by its `url`. It becomes the default sandbox."""
         with self._transaction(durable=True) as run:
             run("INSERT OR REPLACE INTO sandbox (url, body) VALUES (?, ?)", (running["url"], json.dumps(dict(running))))
 
     def sandbox(self) -> Json | None:
-        """The sandbox registered last and not yet forgotten."""
+        """Return the sandbox that was registered last and is not forgotten."""
         for (body,) in self._rows("SELECT body FROM sandbox ORDER BY n DESC LIMIT 1"):
             return json.loads(body)
         return None
@@ -466,22 +480,22 @@ class State:
         with self._transaction(durable=True) as run:
             run("DELETE FROM sandbox WHERE url = ?", (url,))
 
-    # --- inside ---
+    # --- helpers ---
 
-    def _place(self, run: Run, scope: str, session: Session) -> int | None:
-        """The row number records of a session go under; None when it is gone, which is told once."""
-        number = _number(run, scope, session)
-        if number is None and session.created_at not in self._missed:
-            self._missed.add(session.created_at)
-            self._untold.append(f"{_gone(session)}: nothing more is recorded of it")
+    def _row_number(self, run: Run, scope: str, session: Session) -> int | None:
+        """Return the row number of a session for its records; None when it is gone, which `notice` reports once."""
+        number = _find_row(run, scope, session)
+        if number is None and session.created_at not in self._reported_gone:
+            self._reported_gone.add(session.created_at)
+            self._pending_notices.append(f"{_gone(session)}: nothing more is recorded for it")
         return number
 
     @contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[Run]:
         with self._database.transaction(durable=durable) as run:
             yield run
-        while self._untold:  # not before: nobody waits for the database while somebody reads
-            self._notice(self._untold.pop())
+        while self._pending_notices:  # only now: no process waits for the database while a notice is printed
+            self._notice(self._pending_notices.pop())
 
 
 _OUTBOX = (
@@ -490,43 +504,43 @@ _OUTBOX = (
 )
 
 
-def _known_by(scope: str, session: Session) -> tuple[str, float, str]:
-    """What `_SESSION` asks for."""
+def _session_key(scope: str, session: Session) -> tuple[str, float, str]:
+    """Return the parameters of `_SESSION`."""
     return scope, session.created_at, session.name
 
 
-def _number(run: Run, scope: str, session: Session) -> int | None:
-    number: int | None = run(f"SELECT {_SESSION}", _known_by(scope, session)).fetchone()[0]
+def _find_row(run: Run, scope: str, session: Session) -> int | None:
+    number: int | None = run(f"SELECT {_SESSION}", _session_key(scope, session)).fetchone()[0]
     return number
 
 
 def owner_of(scope: str, session: Session) -> str:
-    """Whose turns and limits a session's are, whatever it is called meanwhile."""
+    """Return the owner of a session's locks and limits. It does not change with the name."""
     return f"{scope} {session.created_at if session.root is None else session.root!r}"
 
 
 def _gone(session: Session) -> str:
-    return f"session {session.name!r} was forgotten or replaced by another command"
+    return f'session "{session.name}" was forgotten or replaced by another command'
 
 
 def replaced(session: Session) -> SessionOver:
-    """Why nothing is done any more for a session that is not stored."""
+    """Return the failure of an operation on a session that is no longer stored."""
     return SessionOver(_gone(session), code="session.replaced", api=session.api)
 
 
 def _trim(run: Run, table: str, session: int) -> None:
-    """Keep the newest. `n` is dense within a session, so this costs what it deletes and no more."""
+    """Delete all but the newest rows. `n` has no gaps within a session, so this costs only what it deletes."""
     run(
         f"DELETE FROM {table} WHERE session = ?1 AND n <= (SELECT max(n) - ?2 FROM {table} WHERE session = ?1)",
         (session, KEPT),
     )
 
+    # --- sessions as text ---
 
-# --- sessions as text ---
+    """Delete all but the newest rows. `n` has no gaps within a session, so this costs only what it deletes."""
 
 
-#: What is not a dialect's own stands among its notes in the record, where it always has: an older guestctl
-#: reads what a newer one has written, and the other way round.
+#: each other's records.
 _AMONG_NOTES = ("used_token", "offer", "opening", "root")
 
 
@@ -541,14 +555,14 @@ def _dump_session(session: Session) -> str:
             "new_session": session.new_session,
             "created_at": session.created_at,
             "expires_at": session.expires_at,
-            "credentials": {key: _credential_out(held) for key, held in session.credentials.items()},
+            "credentials": {key: _dump_credential(held) for key, held in session.credentials.items()},
             "limits": {field: getattr(session.limits, field) for field in Limits.__dataclass_fields__},
-            "notes": {**session.notes, **_kept(session)},
+            "notes": {**session.notes, **_fields_among_notes(session)},
         }
     )
 
 
-def _kept(session: Session) -> dict[str, Json]:
+def _fields_among_notes(session: Session) -> dict[str, Json]:
     return {field: kept for field in _AMONG_NOTES if (kept := getattr(session, field)) is not None}
 
 
@@ -564,19 +578,19 @@ def _load_session(name: str, body: str) -> Session:
                 **kept,
                 "name": name,
                 "notes": notes,
-                "credentials": {key: _credential_in(held) for key, held in values["credentials"].items()},
+                "credentials": {key: _load_credential(held) for key, held in values["credentials"].items()},
                 "limits": Limits(**limits),
             }
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"the stored record of session {name!r} cannot be read",
+            f'the stored record of session "{name}" cannot be read',
             code="state.unusable",
             hint=f"Remove the record: guestctl session forget {shlex.quote(name)}",
         ) from error
 
 
-def _credential_out(credential: Credential) -> dict[str, Json]:
+def _dump_credential(credential: Credential) -> dict[str, Json]:
     return {
         "kind": credential.kind,
         "secret": credential.secret.reveal(),
@@ -586,7 +600,7 @@ def _credential_out(credential: Credential) -> dict[str, Json]:
     }
 
 
-def _credential_in(values: Mapping[str, Json]) -> Credential:
+def _load_credential(values: Mapping[str, Json]) -> Credential:
     refresh = values["refresh"]
     return Credential(
         kind=values["kind"],

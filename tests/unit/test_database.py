@@ -26,7 +26,7 @@ from tests.unit.state_directory import StateDirectory, insert_name, stored_names
 # --- transactions ---
 
 
-def test_a_transaction_is_there_whole_or_not_at_all(database: Database) -> None:
+def test_a_transaction_is_stored_as_a_whole_or_not_at_all(database: Database) -> None:
     insert_name(database, "before")
     for failure in (KeyboardInterrupt, ValueError):
         with suppress(failure), database.transaction(durable=True) as run:
@@ -38,14 +38,14 @@ def test_a_transaction_is_there_whole_or_not_at_all(database: Database) -> None:
     assert stored_names(database) == ["after"]
 
 
-def test_what_is_durable_is_synced(database: Database) -> None:
+def test_a_durable_transaction_is_synced(database: Database) -> None:
     for durable, level in ((True, 2), (False, 1), (False, 1), (True, 2), (True, 2)):
         with database.transaction(durable=durable):
             pass
         assert database.rows("PRAGMA synchronous") == [(level,)]
 
 
-def test_what_hangs_on_a_row_goes_with_it_and_is_overwritten(database: Database) -> None:
+def test_dependent_rows_are_deleted_and_overwritten(database: Database) -> None:
     with database.transaction(durable=True) as run:
         run("INSERT INTO session (n, scope, name) VALUES (1, 's', 'a')")
         run("INSERT INTO ledger (session, n, id) VALUES (1, 1, 'm1')")
@@ -67,7 +67,7 @@ def test_a_database_is_used_by_any_thread(database: Database) -> None:
     assert len(stored_names(database)) == 1
 
 
-def test_two_commands_see_each_other(files: StateDirectory) -> None:
+def test_two_commands_see_each_others_changes(files: StateDirectory) -> None:
     one, other = files.open(), files.open()
     insert_name(one, "mine")
     assert stored_names(other) == ["mine"]
@@ -75,7 +75,7 @@ def test_two_commands_see_each_other(files: StateDirectory) -> None:
     assert files.notices == []
 
 
-def test_what_is_no_text_is_refused(database: Database) -> None:
+def test_a_lone_surrogate_is_refused(database: Database) -> None:
     with pytest.raises(UsageError, match="not valid Unicode"):
         database.rows("SELECT ?", ("caf\udce9",))
     with pytest.raises(UsageError, match="not valid Unicode"):
@@ -114,7 +114,7 @@ def break_(opened: Database, start: str, error: sqlite3.Error) -> sqlite3.Connec
 
 
 @pytest.mark.parametrize("start", ["BEGIN", "INSERT", "COMMIT"])
-def test_a_full_disk_loses_nothing_and_says_so(files: StateDirectory, start: str) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(files: StateDirectory, start: str) -> None:
     opened = files.open()
     insert_name(opened, "before")
     real = break_(opened, start, sqlite3.OperationalError("database or disk is full"))
@@ -128,7 +128,7 @@ def test_a_full_disk_loses_nothing_and_says_so(files: StateDirectory, start: str
     assert stored_names(opened) == ["after"]
 
 
-def test_a_full_disk_under_memory(clock: FakeClock) -> None:
+def test_a_database_in_memory_reports_a_full_disk(clock: FakeClock) -> None:
     memory = Database.open(None, clock, print)
     break_(memory, "BEGIN", sqlite3.OperationalError("database or disk is full"))
     with pytest.raises(UsageError) as caught:
@@ -138,7 +138,7 @@ def test_a_full_disk_under_memory(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize("start", ["SELECT 1 FROM sqlite_master", "BEGIN EXCLUSIVE"])
-def test_a_disk_that_cannot_be_read_is_no_damage(
+def test_an_unreadable_disk_is_not_taken_for_damage(
     files: StateDirectory, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
     """Neither to the database, which stays where it is, nor a lock that somebody else holds."""
@@ -169,7 +169,7 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
 
 
 @pytest.mark.parametrize("error", [sqlite3.ProgrammingError("bad"), sqlite3.IntegrityError("bad")])
-def test_a_bug_of_ours_is_not_blamed_on_the_disk(database: Database, error: sqlite3.Error) -> None:
+def test_an_internal_error_is_not_reported_as_a_disk_error(database: Database, error: sqlite3.Error) -> None:
     real = break_(database, "SELECT", error)
     with pytest.raises(type(error)):
         stored_names(database)
@@ -218,7 +218,7 @@ def spoil(files: StateDirectory) -> bytes:
     return content
 
 
-def test_damage_found_only_in_use(files: StateDirectory) -> None:
+def test_damage_found_during_use_is_set_aside(files: StateDirectory) -> None:
     fill(files.open())
     files.close()
     content = spoil(files)
@@ -269,7 +269,7 @@ def test_damage_that_cannot_be_set_aside(files: StateDirectory, monkeypatch: pyt
     assert files.file.read_bytes() == content
 
 
-def test_damage_that_another_process_has_dealt_with(files: StateDirectory) -> None:
+def test_damage_that_another_process_has_already_replaced(files: StateDirectory) -> None:
     opened = files.open()
     break_(opened, "SELECT", sqlite3.DatabaseError("database disk image is malformed"))
     for path in files.path.glob("state.db*"):
@@ -281,7 +281,7 @@ def test_damage_that_another_process_has_dealt_with(files: StateDirectory) -> No
     assert files.notices == []
 
 
-def test_an_empty_file_is_a_creation_cut_off(files: StateDirectory) -> None:
+def test_an_empty_file_is_completed(files: StateDirectory) -> None:
     files.path.mkdir(mode=0o700)
     files.file.touch(mode=0o600)
     insert_name(files.open(), "a")

@@ -74,7 +74,7 @@ def state_of(world: World, key: str = "k1") -> str | None:
 # --- the plain course ---
 
 
-def test_accepted_once_and_remembered(keyed: World) -> None:
+def test_an_accepted_message_is_stored_and_not_sent_again(keyed: World) -> None:
     message = deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
     assert (message.id, message.key, message.text) == ("m1", "k1", "hello")
     again = deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
@@ -82,14 +82,14 @@ def test_accepted_once_and_remembered(keyed: World) -> None:
     assert keyed.service.texts() == ["hello"]
 
 
-def test_a_key_sent_before_needs_no_network(keyed: World) -> None:
+def test_a_key_accepted_before_needs_no_network(keyed: World) -> None:
     assert say(keyed) == "accepted"
     keyed.exchange.socket = None
     keyed.service.doors.append(NetworkError("down", transient=False))
     assert say(keyed) == "accepted"
 
 
-def test_paced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sends_keep_to_the_rate_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, send_rate=Rate(2, 1.0), **KEYED)
     begun = world.clock.monotonic()
     for n in range(5):
@@ -98,7 +98,7 @@ def test_paced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2.0 <= world.clock.monotonic() - begun < 2.1
 
 
-def test_no_room_before_the_deadline_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_limit_that_lasts_beyond_the_deadline_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, send_rate=Rate(1, 60.0), **KEYED)
     assert say(world) == "accepted"
     assert say(world, key="k2", seconds=5.0) == "not_sent"
@@ -110,7 +110,9 @@ def test_no_room_before_the_deadline_is_not_sent(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("world_name", ["keyed", "plain", "rest"])
 @pytest.mark.parametrize("fault", ["echo_lost", "frame_lost", "stored_silent", "silent"])
-def test_one_break_ends_accepted_and_stored_once(world_name: str, fault: str, request: pytest.FixtureRequest) -> None:
+def test_a_message_is_accepted_once_after_one_break(
+    world_name: str, fault: str, request: pytest.FixtureRequest
+) -> None:
     world: World = request.getfixturevalue(world_name)
     world.service.sends.append(fault)
     assert say(world) == "accepted"
@@ -119,32 +121,32 @@ def test_one_break_ends_accepted_and_stored_once(world_name: str, fault: str, re
 
 
 @pytest.mark.parametrize("world_name", ["keyed", "plain"])
-def test_nothing_left_is_tried_again(world_name: str, request: pytest.FixtureRequest) -> None:
+def test_an_attempt_without_a_byte_sent_is_repeated(world_name: str, request: pytest.FixtureRequest) -> None:
     world: World = request.getfixturevalue(world_name)
     world.service.sends.append(lost(None, written=False))
     assert say(world) == "accepted"
     assert world.service.texts() == ["hello"]
 
 
-def test_a_break_without_a_byte_does_not_use_up_the_one_repeat(plain: World) -> None:
+def test_a_break_before_the_first_byte_does_not_count_as_the_repeat(plain: World) -> None:
     plain.service.sends.extend([lost(None, written=False), "frame_lost"])
     assert say(plain) == "accepted"
     assert plain.service.texts() == ["hello"]
 
 
-def test_repeated_once_only(plain: World) -> None:
+def test_a_message_is_repeated_only_once(plain: World) -> None:
     plain.service.sends.extend(["frame_lost", "frame_lost", "ok"])
     assert say(plain) == "in_doubt"
     assert plain.service.texts() == []
 
 
-def test_unreachable_from_the_start_is_not_sent(keyed: World) -> None:
+def test_an_unreachable_service_is_not_sent(keyed: World) -> None:
     keyed.service.doors.extend([NetworkError("refused", code="network.connect")] * 20)
     assert say(keyed) == "not_sent"
     assert keyed.service.texts() == []
 
 
-def test_a_bad_certificate_is_not_tried_again(keyed: World) -> None:
+def test_a_bad_certificate_is_not_retried(keyed: World) -> None:
     keyed.service.doors.append(NetworkError("bad certificate", code="network.tls", transient=False))
     assert say(keyed) == "not_sent"
     assert len(keyed.service.sockets) == 0
@@ -153,9 +155,7 @@ def test_a_bad_certificate_is_not_tried_again(keyed: World) -> None:
 
 @pytest.mark.parametrize("fault", ["echo_lost", "frame_lost"])
 @pytest.mark.parametrize("world_name", ["keyed", "plain"])
-def test_written_and_then_everything_down_is_in_doubt(
-    world_name: str, fault: str, request: pytest.FixtureRequest
-) -> None:
+def test_an_outage_after_writing_is_in_doubt(world_name: str, fault: str, request: pytest.FixtureRequest) -> None:
     """A later attempt that never leaves does not make the first one `not_sent`."""
     world: World = request.getfixturevalue(world_name)
     world.service.sends.append(fault)
@@ -169,7 +169,7 @@ def test_written_and_then_everything_down_is_in_doubt(
     "refusal",
     [Refused("no"), Forbidden("no"), Conflict("over"), SessionOver("gone"), RateLimited("slow", retry_after=99)],
 )
-def test_a_refused_repeat_does_not_make_the_first_one_rejected(keyed: World, refusal: Failure) -> None:
+def test_a_refused_repeat_does_not_reject_the_first_attempt(keyed: World, refusal: Failure) -> None:
     """The first attempt was stored; history lags, so the repeat goes out and is refused."""
     keyed.service.sends.extend(["echo_lost", refusal])
     keyed.service.hidden = 1
@@ -179,9 +179,7 @@ def test_a_refused_repeat_does_not_make_the_first_one_rejected(keyed: World, ref
 
 @pytest.mark.parametrize("last", [Conflict("locked"), RateLimited("slow", retry_after=99), lost(None, written=False)])
 @pytest.mark.parametrize("arrived", [True, False])
-def test_a_refusal_after_a_try_of_the_same_request_that_may_have_arrived(
-    keyed: World, last: Failure, arrived: bool
-) -> None:
+def test_a_refusal_after_an_attempt_that_may_have_arrived(keyed: World, last: Failure, arrived: bool) -> None:
     """The request was repeated below: its last failure says nothing of its first try."""
     last.doubtful = True
     keyed.service.sends.extend([last] * 20)
@@ -190,20 +188,20 @@ def test_a_refusal_after_a_try_of_the_same_request_that_may_have_arrived(
     assert say(keyed) == ("accepted" if arrived else "in_doubt")
 
 
-def test_a_refused_repeat_is_accepted_when_history_has_caught_up(keyed: World) -> None:
+def test_a_refused_repeat_is_accepted_when_history_shows_the_message(keyed: World) -> None:
     keyed.service.sends.extend(["echo_lost", Refused("no")])
     keyed.service.reads.append(NetworkError("down", transient=False))
     assert say(keyed) == "accepted"
     assert keyed.service.texts() == ["hello"]
 
 
-def test_history_that_fails_at_the_second_look_is_in_doubt(keyed: World) -> None:
+def test_a_history_that_fails_at_the_second_look_is_in_doubt(keyed: World) -> None:
     keyed.service.sends.extend(["frame_lost", "echo_lost"])
     keyed.service.reads.extend([None, *[Unauthorised("no")] * 9])
     assert say(keyed) == "in_doubt"
 
 
-def test_an_answer_nobody_can_read_is_no_refusal(rest: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_answer_is_no_refusal(rest: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real, spoilt = rest.service.perform, [True]
 
     def perform(request: object, **options: object) -> HttpResponse:
@@ -218,7 +216,7 @@ def test_an_answer_nobody_can_read_is_no_refusal(rest: World, monkeypatch: pytes
     assert rest.service.texts() == ["hello"]
 
 
-def test_a_peer_that_breaks_the_protocol_leaves_a_doubt_to_settle(keyed: World) -> None:
+def test_a_protocol_error_leaves_the_message_in_doubt(keyed: World) -> None:
     keyed.exchange.attached(keyed.deadline())
     socket = keyed.service.sockets[0]
     keyed.service.sends.append("stored_silent")
@@ -227,13 +225,13 @@ def test_a_peer_that_breaks_the_protocol_leaves_a_doubt_to_settle(keyed: World) 
     assert keyed.service.texts() == ["hello"]
 
 
-def test_too_big_is_rejected(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_is_too_big_is_rejected(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyed.dialect, "on_close", lambda code: "too_big" if code == 1009 else "reconnect")
     keyed.service.sends.append(lost(1009))
     assert say(keyed) == "rejected"
 
 
-def test_evicted_while_waiting_is_settled(keyed: World) -> None:
+def test_an_eviction_while_waiting_is_settled_from_history(keyed: World) -> None:
     keyed.service.sends.append("stored_silent")
     keyed.service.after(0.2, lambda: keyed.service.tell({"kind": "event", "change": "evicted"}))
     assert say(keyed) == "accepted"
@@ -245,27 +243,27 @@ def test_evicted_while_waiting_is_settled(keyed: World) -> None:
 
 @pytest.mark.parametrize("refusal", [Refused("no"), Forbidden("no"), Conflict("read-only")])
 @pytest.mark.parametrize("world_name", ["keyed", "plain", "rest"])
-def test_refused(world_name: str, refusal: Failure, request: pytest.FixtureRequest) -> None:
+def test_a_refused_message_is_rejected(world_name: str, refusal: Failure, request: pytest.FixtureRequest) -> None:
     world: World = request.getfixturevalue(world_name)
     world.service.sends.append(refusal)
     assert say(world) == "rejected"
     assert world.service.texts() == []
 
 
-def test_limited_waits_as_told_and_gives_up_after_three(keyed: World) -> None:
+def test_a_rate_limited_message_is_retried_three_times(keyed: World) -> None:
     keyed.service.sends.extend([RateLimited("slow", retry_after=2.0)] * 4)
     begun = keyed.clock.monotonic()
     assert say(keyed) == "rejected"
     assert keyed.clock.monotonic() - begun == pytest.approx(6.0)
 
 
-def test_limited_then_accepted(keyed: World) -> None:
+def test_a_rate_limited_message_is_accepted_later(keyed: World) -> None:
     keyed.service.sends.extend([RateLimited("slow", retry_after=2.0)] * 2)
     assert say(keyed) == "accepted"
     assert keyed.service.texts() == ["hello"]
 
 
-def test_a_spoilt_token_is_renewed_once(keyed: World) -> None:
+def test_an_invalid_token_is_renewed_once(keyed: World) -> None:
     keyed.service.sends.append(Unauthorised("spoilt"))
     keyed.service.refreshes.append(HttpResponse(200, {}, b'{"token": "fresh-token"}', 0.0))
     assert say(keyed) == "accepted"
@@ -275,13 +273,13 @@ def test_a_spoilt_token_is_renewed_once(keyed: World) -> None:
 @pytest.mark.parametrize(
     "failure", [NetworkError("down", written=True, transient=False), Unauthorised("no"), TimedOut("no")]
 )
-def test_a_renewal_that_fails_leaves_the_message_rejected(keyed: World, failure: Failure) -> None:
+def test_a_failed_renewal_leaves_the_message_rejected(keyed: World, failure: Failure) -> None:
     keyed.service.sends.append(Unauthorised("spoilt"))
     keyed.service.refreshes.append(failure)
     assert say(keyed) == "rejected"
 
 
-def test_checked_before_anything_is_sent(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_is_checked_before_it_is_sent(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def check(*_: object) -> None:
         raise Refused("too long")
 
@@ -293,12 +291,12 @@ def test_checked_before_anything_is_sent(keyed: World, monkeypatch: pytest.Monke
 # --- our own side ---
 
 
-def test_waiting_for_another_send_in_vain_is_not_sent(keyed: World) -> None:
+def test_a_send_lock_that_stays_taken_is_not_sent(keyed: World) -> None:
     with keyed.exchange.record.lock("send", keyed.deadline()):
         assert say(keyed, seconds=1.0) == "not_sent"
 
 
-def test_a_full_disk_stops_it_before_the_network(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_a_message_before_the_network(keyed: World, monkeypatch: pytest.MonkeyPatch) -> None:
     keyed.exchange.attached(keyed.deadline())
 
     def full(*_: object, **__: object) -> None:
@@ -312,7 +310,9 @@ def test_a_full_disk_stops_it_before_the_network(keyed: World, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("at", "claimed"), [("writing", "not_sent"), ("accepted", "accepted")])
-def test_a_disk_that_fills_up_on_the_way(keyed: World, monkeypatch: pytest.MonkeyPatch, at: str, claimed: str) -> None:
+def test_a_disk_that_fills_up_during_a_send(
+    keyed: World, monkeypatch: pytest.MonkeyPatch, at: str, claimed: str
+) -> None:
     real = keyed.state.mark
 
     def mark(scope: str, name: str, key: str, state: str, *rest: object) -> None:
@@ -327,7 +327,7 @@ def test_a_disk_that_fills_up_on_the_way(keyed: World, monkeypatch: pytest.Monke
     assert keyed.service.texts() == ([] if claimed == "not_sent" else ["hello"])
 
 
-def test_the_socket_comes_before_the_lock(keyed: World) -> None:
+def test_the_socket_is_opened_before_the_lock_is_taken(keyed: World) -> None:
     """Everybody takes a socket's place first and the send lock second; otherwise they wait for each other."""
     keyed.service.doors.append(NetworkError("down", transient=False))
     with keyed.exchange.record.lock("send", keyed.deadline()):
@@ -348,7 +348,7 @@ def leave(world: World, key: str, text: str, state: str = "writing", **more: obj
 
 
 @pytest.mark.parametrize("world_name", ["keyed", "plain"])
-def test_settled_as_accepted_when_history_has_it(world_name: str, request: pytest.FixtureRequest) -> None:
+def test_a_message_that_history_shows_is_settled_as_accepted(world_name: str, request: pytest.FixtureRequest) -> None:
     world: World = request.getfixturevalue(world_name)
     leave(world, "old", "from before")
     world.service.store("from before", "inbound", "old" if world_name == "keyed" else None)
@@ -358,21 +358,21 @@ def test_settled_as_accepted_when_history_has_it(world_name: str, request: pytes
 
 
 @pytest.mark.parametrize("world_name", ["keyed", "plain"])
-def test_sent_again_first_when_it_is_absent(world_name: str, request: pytest.FixtureRequest) -> None:
+def test_an_absent_message_is_sent_again_first(world_name: str, request: pytest.FixtureRequest) -> None:
     world: World = request.getfixturevalue(world_name)
     leave(world, "old", "from before")
     assert say(world) == "accepted"
     assert world.service.texts() == ["from before", "hello"]
 
 
-def test_queued_and_never_written_is_not_sent(keyed: World) -> None:
+def test_a_queued_message_is_settled_as_not_sent(keyed: World) -> None:
     leave(keyed, "old", "from before", "queued")
     assert say(keyed) == "accepted"
     assert keyed.service.texts() == ["hello"]
     assert state_of(keyed, "old") == "not_sent"
 
 
-def test_a_doubt_that_cannot_be_settled_does_not_stop_the_next_message(plain: World) -> None:
+def test_a_message_that_stays_in_doubt_does_not_stop_the_next_one(plain: World) -> None:
     """And the next message is not said to be in doubt: it was sent."""
     leave(plain, "old", "twice")
     plain.service.store("twice", "inbound")
@@ -383,7 +383,7 @@ def test_a_doubt_that_cannot_be_settled_does_not_stop_the_next_message(plain: Wo
     assert any("old" in notice for notice in plain.notices)
 
 
-def test_an_earlier_message_refused_now_is_not_the_next_ones_refusal(keyed: World) -> None:
+def test_the_refusal_of_an_earlier_message_has_no_delivery(keyed: World) -> None:
     leave(keyed, "old", "from before")
     keyed.service.sends.append(Refused("no"))
     assert say(keyed) == "accepted"
@@ -391,7 +391,7 @@ def test_an_earlier_message_refused_now_is_not_the_next_ones_refusal(keyed: Worl
     assert state_of(keyed, "old") == "in_doubt"
 
 
-def test_the_same_key_in_doubt_is_not_sent_again(plain: World) -> None:
+def test_a_key_in_doubt_is_not_sent_again(plain: World) -> None:
     leave(plain, "k1", "twice", "in_doubt")
     plain.service.store("twice", "inbound")
     plain.service.store("twice", "inbound")
@@ -410,7 +410,7 @@ def test_a_wrong_clock_never_sends_twice(plain: World, skew: float) -> None:
     assert plain.service.texts() == ["first", "second"]
 
 
-def test_more_talk_than_was_searched_is_no_proof_of_absence(plain: World) -> None:
+def test_a_long_history_is_searched_to_its_end(plain: World) -> None:
     leave(plain, "old", "needle")
     plain.service.store("needle", "inbound")
     for n in range(600):
@@ -419,7 +419,7 @@ def test_more_talk_than_was_searched_is_no_proof_of_absence(plain: World) -> Non
     assert plain.service.texts() == ["needle"]
 
 
-def test_an_altered_text_is_not_taken_for_absent(plain: World) -> None:
+def test_an_altered_text_does_not_count_as_absent(plain: World) -> None:
     plain.service.alters = lambda text: text.strip()
     plain.service.sends.append("echo_lost")
     assert say(plain, "  hello ") == "accepted"
@@ -433,14 +433,14 @@ def test_a_masked_text_stays_in_doubt(plain: World) -> None:
     assert plain.service.texts() == ["card ****"]
 
 
-def test_a_pick_is_not_looked_for_by_its_empty_text(plain: World) -> None:
+def test_a_pick_is_found_by_the_text_of_its_choices(plain: World) -> None:
     leave(plain, "old", "", picks=(Option("Yes", "yes", "QuickReply"),))
     plain.service.store("Yes", "inbound")
     assert settle_open(plain.exchange, plain.deadline())[0].id == "m1"
     assert plain.service.texts() == ["Yes"]
 
 
-def test_what_was_accepted_before_is_nobody_elses(plain: World) -> None:
+def test_an_accepted_entry_is_not_claimed_by_another_send(plain: World) -> None:
     assert say(plain, "hi", "k1") == "accepted"
     plain.service.sends.append("echo_lost")
     assert say(plain, "hi", "k2") == "accepted"
@@ -476,7 +476,7 @@ FAILURES: dict[str | None, Failure | None] = {
     doors=some.lists(DOORS, max_size=8),
     seconds=some.sampled_from([1.0, 10.0, 30.0, None]),
 )
-def test_what_is_claimed_is_so(
+def test_a_claimed_entry_belongs_to_one_send(
     monkeypatch: pytest.MonkeyPatch,
     declared: dict[str, object],
     sends: list[str],
@@ -526,7 +526,7 @@ def successor(world: World) -> Session:
     return begun
 
 
-def test_a_send_under_way_is_settled_under_its_own_session(keyed: World) -> None:
+def test_a_send_is_settled_under_its_session_after_a_rename(keyed: World) -> None:
     """It was set aside under another name while the service was silent."""
     old = keyed.exchange.session
     keyed.service.sends.append("stored_silent")
@@ -543,7 +543,7 @@ def test_a_send_under_way_is_settled_under_its_own_session(keyed: World) -> None
     assert keyed.service.texts() == ["hello"]
 
 
-def test_turns_are_taken_with_those_who_know_the_session_by_its_old_name(keyed: World) -> None:
+def test_the_send_lock_holds_across_a_rename(keyed: World) -> None:
     """Else what the other is writing now would pass for a dead process's."""
     late = keyed.another()
     keyed.state.rename(SCOPE, "default", "default-1")
@@ -553,7 +553,7 @@ def test_turns_are_taken_with_those_who_know_the_session_by_its_old_name(keyed: 
         deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline(2.0))
 
 
-def test_nothing_leaves_for_a_session_that_was_replaced(keyed: World) -> None:
+def test_nothing_is_sent_for_a_replaced_session(keyed: World) -> None:
     begun = successor(keyed)
     with pytest.raises(SessionOver) as caught:
         deliver(keyed.exchange, Outgoing("k1", "hello"), keyed.deadline())
@@ -562,7 +562,7 @@ def test_nothing_leaves_for_a_session_that_was_replaced(keyed: World) -> None:
     assert keyed.state.outbox(SCOPE, begun) == []
 
 
-def test_replaced_between_the_row_and_the_first_byte_nothing_leaves(
+def test_nothing_is_sent_for_a_session_replaced_before_the_first_byte(
     rest: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest.exchange, "wait_to_send", lambda deadline: successor(rest))
@@ -572,7 +572,7 @@ def test_replaced_between_the_row_and_the_first_byte_nothing_leaves(
     assert rest.service.texts() == []
 
 
-def test_an_outcome_that_cannot_be_recorded_any_more_is_told(rest: World) -> None:
+def test_a_notice_reports_an_outcome_that_cannot_be_recorded(rest: World) -> None:
     send = rest.service._send
 
     def replaced_meanwhile(*args: Any) -> Any:
@@ -582,5 +582,5 @@ def test_an_outcome_that_cannot_be_recorded_any_more_is_told(rest: World) -> Non
     rest.service._send = replaced_meanwhile  # type: ignore[method-assign, assignment]
     assert deliver(rest.exchange, Outgoing("k1", "hello"), rest.deadline()).id == "m1"
     assert rest.notices == [
-        "session 'default' was forgotten or replaced by another command: nothing more is recorded of it"
+        'session "default" was forgotten or replaced by another command: nothing more is recorded for it'
     ]

@@ -82,7 +82,7 @@ SIZES = some.integers(1, 6)
 
 @settings(max_examples=300)
 @given(KINDS, ARRIVALS, SIZES)
-def test_the_whole_is_a_snapshot_in_order(kinds: list[str], arrivals: list[int], size: int) -> None:
+def test_whole_history_is_a_snapshot_in_order(kinds: list[str], arrivals: list[int], size: int) -> None:
     """All that was there at the first fetch, then what had arrived by the last: no hole, no double."""
     service = Growing(kinds, arrivals, size)
     found = ids(whole(service.numbered, Paging.BY_PAGE_NUMBER, size))
@@ -92,7 +92,7 @@ def test_the_whole_is_a_snapshot_in_order(kinds: list[str], arrivals: list[int],
 
 @settings(max_examples=200)
 @given(KINDS, ARRIVALS, SIZES)
-def test_the_whole_without_totals(kinds: list[str], arrivals: list[int], size: int) -> None:
+def test_whole_history_without_totals(kinds: list[str], arrivals: list[int], size: int) -> None:
     service = Growing(kinds, [min(size, n) for n in arrivals], size, totals=False)
     found = ids(whole(service.numbered, Paging.BY_PAGE_NUMBER, size))
     assert found == shown(service.entries)[: len(found)]
@@ -101,14 +101,14 @@ def test_the_whole_without_totals(kinds: list[str], arrivals: list[int], size: i
 
 @settings(max_examples=200)
 @given(KINDS, ARRIVALS, SIZES)
-def test_the_whole_forward(kinds: list[str], arrivals: list[int], size: int) -> None:
+def test_whole_history_of_forward_pages(kinds: list[str], arrivals: list[int], size: int) -> None:
     service = Growing(kinds, arrivals, size)
     assert ids(whole(service.forward, Paging.FORWARD, size)) == shown(service.entries)
 
 
 @settings(max_examples=300)
 @given(KINDS, ARRIVALS, SIZES, some.data(), some.booleans())
-def test_following_is_contiguous(
+def test_entries_after_a_position_are_complete(
     kinds: list[str], arrivals: list[int], size: int, data: some.DataObject, totals: bool
 ) -> None:
     if not totals:
@@ -126,7 +126,7 @@ def test_following_is_contiguous(
 
 @settings(max_examples=200)
 @given(KINDS, ARRIVALS, SIZES, some.integers(1, 20))
-def test_the_newest(kinds: list[str], arrivals: list[int], size: int, count: int) -> None:
+def test_the_newest_entries(kinds: list[str], arrivals: list[int], size: int, count: int) -> None:
     service = Growing(kinds, arrivals, size)
     found = newest(service.numbered, Paging.BY_PAGE_NUMBER, count, lambda item: isinstance(item, Message))
     everything: list[str | None] = [one.id for one in service.entries if isinstance(one, Message)]
@@ -193,7 +193,7 @@ def test_a_conversation_that_shrinks(read: str) -> None:
         READS[read](fetch)
 
 
-def test_pages_smaller_than_asked_for() -> None:
+def test_pages_smaller_than_requested() -> None:
     """The service gives two entries where three were asked for: the count does not add up, and says so."""
     fetch = shrinking({"1": (4, 2, 6), "2": (2, 2, 6), "3": (0, 2, 6)})
     with pytest.raises(Unreadable, match="implies"):
@@ -201,13 +201,13 @@ def test_pages_smaller_than_asked_for() -> None:
     assert ids(following(fetch, Paging.BY_PAGE_NUMBER, Position("e0"), 3)[0]) == [f"e{n}" for n in range(1, 6)]
 
 
-def test_an_empty_page_where_there_should_be_one() -> None:
+def test_an_empty_page_instead_of_a_full_one() -> None:
     with pytest.raises(Unreadable, match="implies"):
         list(whole(shrinking({"1": (3, 3, 6), "2": (0, 0, 6)}), Paging.BY_PAGE_NUMBER, 3))
 
 
 @pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"]])
-def test_pages_that_lead_in_a_circle(cursors: list[str]) -> None:
+def test_a_repeated_cursor_is_an_error(cursors: list[str]) -> None:
     following_cursor = iter([*cursors, *cursors])
     with pytest.raises(Unreadable, match="advance"):
         list(whole(lambda after, cursor: HistoryPage((entry(1),), next=next(following_cursor)), Paging.FORWARD, 3))
@@ -216,7 +216,7 @@ def test_pages_that_lead_in_a_circle(cursors: list[str]) -> None:
 # --- in particular ---
 
 
-def test_nothing_at_all() -> None:
+def test_an_empty_history() -> None:
     for way, fetch in (
         (Paging.BY_PAGE_NUMBER, Growing([], [], 3).numbered),
         (Paging.FORWARD, Growing([], [], 3).forward),
@@ -227,7 +227,7 @@ def test_nothing_at_all() -> None:
         assert following(fetch, way, None, 3) == ([], True)
 
 
-def test_a_position_that_history_has_not() -> None:
+def test_a_position_missing_from_history() -> None:
     service = Growing(["message"] * 6, [], 3)
     items, proved = following(service.numbered, Paging.BY_PAGE_NUMBER, Position("gone", None, rfc3339(START + 3)), 3)
     assert not proved
@@ -247,13 +247,13 @@ def test_a_forward_page_that_is_not_anchored() -> None:
     assert (ids(items), proved) == (["e1", "e2"], False)
 
 
-def test_no_more_pages_are_asked_for_than_there_are() -> None:
+def test_only_existing_pages_are_requested() -> None:
     service = Growing(["message"] * 3, [], 100)
     assert len(list(current(service.numbered, Paging.BY_PAGE_NUMBER, 100))) == 3
     assert service.fetched == ["1"]
 
 
-def test_entries_without_an_id_are_each_themselves() -> None:
+def test_entries_without_an_id_are_distinct() -> None:
     nameless = [Presence("Join", "inbound"), Presence("Join", "inbound"), entry(3)]
 
     def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
@@ -265,7 +265,7 @@ def test_entries_without_an_id_are_each_themselves() -> None:
     assert len(list(whole(fetch, Paging.BY_PAGE_NUMBER, 9))) == 3
 
 
-def test_only_the_messages() -> None:
+def test_messages_leaves_other_entries_out() -> None:
     assert ids(list(messages([one for one in (entry(1, "join"), entry(2)) if not isinstance(one, Unknown)]))) == ["e2"]
 
 
@@ -277,7 +277,7 @@ def between(since: str | None = None, until: str | None = None) -> str:
     return "".join(str(item.id)[1] for item in Window(since, until).of(items))
 
 
-def test_bounds() -> None:
+def test_a_window_returns_the_entries_between_its_bounds() -> None:
     assert between() == "01234"
     assert between(since="2026-03-04T09:15:22Z") == "234"
     assert between(until="2026-03-04T09:15:22Z") == "012"
@@ -287,15 +287,15 @@ def test_bounds() -> None:
 
 
 @pytest.mark.parametrize("given_", ["9d1f0c2e", "b9c7-not-a-time", "m1"])
-def test_an_id_is_no_time(given_: str) -> None:
+def test_an_id_is_not_read_as_a_time(given_: str) -> None:
     assert Window(since=given_).after == Position(given_)
 
 
-def test_a_time_is_no_id() -> None:
+def test_a_time_is_not_read_as_an_id() -> None:
     assert (Window().after, Window(since="2026-03-04T09:15:22Z").after) == (None, None)
 
 
-def test_an_id_that_is_not_there_is_told_where_ids_are() -> None:
+def test_the_hint_for_an_unknown_id_says_where_ids_are_listed() -> None:
     with pytest.raises(UsageError) as caught:
         list(Window(until="nosuch").of([]))
     assert caught.value.hint.startswith("`guestctl history -o json` shows the ids")

@@ -106,7 +106,7 @@ def texts(world: World) -> list[str]:
 # --- where it starts ---
 
 
-def test_only_what_arrives_from_now_on(world: World) -> None:
+def test_a_listener_without_a_position_shows_only_new_messages(world: World) -> None:
     for n in range(7):
         world.service.store(f"old {n}")
     heard = Heard(world).live()
@@ -115,7 +115,7 @@ def test_only_what_arrives_from_now_on(world: World) -> None:
     assert heard.sources == ["live"]
 
 
-def test_what_arrives_between_the_socket_and_the_first_look_is_shown(world: World) -> None:
+def test_messages_between_connecting_and_reading_history_are_shown(world: World) -> None:
     """History already has it when the starting point is taken, and its push is still on its way."""
     world.service.store("old")
     real = world.service.connect
@@ -133,7 +133,7 @@ def test_what_arrives_between_the_socket_and_the_first_look_is_shown(world: Worl
     assert Heard(world).run(2.0).texts == ["one", "two"]
 
 
-def test_from_a_position(world: World) -> None:
+def test_listening_from_a_position_shows_what_follows(world: World) -> None:
     first, *_ = [world.service.store(f"text {n}") for n in range(8)]
     heard = Heard(world, position=Position(first["id"], first["sequence"], first["time"])).run(1.0)
     assert heard.texts == [f"text {n}" for n in range(1, 8)]
@@ -142,7 +142,7 @@ def test_from_a_position(world: World) -> None:
 
 @pytest.mark.parametrize("told", ["all", "time", "id"])
 @pytest.mark.parametrize("socketed", [True, False])
-def test_history_that_is_behind_the_position_shows_nothing_again(world: World, told: str, socketed: bool) -> None:
+def test_a_history_older_than_the_position_repeats_nothing(world: World, told: str, socketed: bool) -> None:
     """It does not show the position's own message yet: what it shows is older, and was shown."""
     world.dialect.socketed = socketed
     entries = [world.service.store(f"text {n}") for n in range(6)]
@@ -163,7 +163,7 @@ def test_history_that_is_behind_the_position_shows_nothing_again(world: World, t
 
 
 @pytest.mark.parametrize("socketed", [True, False])
-def test_a_position_that_can_no_longer_be_placed_is_a_gap_and_the_stream_goes_on(world: World, socketed: bool) -> None:
+def test_a_position_missing_from_history_is_a_gap_and_listening_continues(world: World, socketed: bool) -> None:
     world.dialect.socketed = socketed
     for n in range(6):
         world.service.store(f"text {n}")
@@ -174,13 +174,13 @@ def test_a_position_that_can_no_longer_be_placed_is_a_gap_and_the_stream_goes_on
     assert heard.run(6.0).texts == ["new"]
 
 
-def test_from_the_start(world: World) -> None:
+def test_listening_from_the_start_shows_every_message(world: World) -> None:
     for n in range(8):
         world.service.store(f"text {n}")
     assert Heard(world, from_start=True).run(1.0).texts == texts(world)
 
 
-def test_a_first_look_that_fails_is_taken_again(plain: World) -> None:
+def test_reading_history_first_is_retried_after_a_failure(plain: World) -> None:
     plain.service.store("old")
     plain.service.reads.extend([NetworkError("down", transient=True)] * 5)
     heard = Heard(plain).run(60.0)
@@ -192,7 +192,7 @@ def test_a_first_look_that_fails_is_taken_again(plain: World) -> None:
 # --- breaks ---
 
 
-def test_the_first_outage_loses_nothing(world: World) -> None:
+def test_the_first_reconnect_loses_no_message(world: World) -> None:
     heard = Heard(world).live()
     world.service.push("before")
     heard.run(1.0)
@@ -208,7 +208,7 @@ def test_the_first_outage_loses_nothing(world: World) -> None:
     assert heard.gaps == []
 
 
-def test_an_outage_before_anything_was_said(world: World) -> None:
+def test_a_reconnect_before_the_first_message(world: World) -> None:
     heard = Heard(world).live()
     world.service.break_all()
     heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
@@ -216,7 +216,7 @@ def test_an_outage_before_anything_was_said(world: World) -> None:
     assert heard.run(2.0).texts == ["meanwhile"]
 
 
-def test_overtaken_before_a_break(world: World) -> None:
+def test_a_message_overtaken_before_a_break_is_shown(world: World) -> None:
     """The second of two swapped frames never comes: history has it."""
     world.service.store("old")
     heard = Heard(world).live()
@@ -231,7 +231,7 @@ def test_overtaken_before_a_break(world: World) -> None:
         assert heard.texts == ["first", "second"]
 
 
-def test_history_that_lags_behind_a_reconnect_is_read_again(world: World) -> None:
+def test_a_history_that_lags_after_a_reconnect_is_read_again(world: World) -> None:
     world.service.store("old")
     heard = Heard(world).live()
     world.service.break_all()
@@ -243,7 +243,7 @@ def test_history_that_lags_behind_a_reconnect_is_read_again(world: World) -> Non
     assert heard.run(TIMINGS.second_look + 2.0).texts == ["meanwhile"]
 
 
-def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: World) -> None:
+def test_a_message_that_history_shows_does_not_wait_for_the_second_look(plain: World) -> None:
     plain.service.store("old")
     heard = Heard(plain).live()
     heard.events.clear()
@@ -253,7 +253,7 @@ def test_what_history_shows_already_does_not_wait_for_the_second_look(plain: Wor
     assert heard.run(TIMINGS.second_look / 4).texts == ["at once"]
 
 
-def test_what_history_shows_of_what_is_missing_is_not_taken_for_all_of_it(plain: World) -> None:
+def test_a_history_that_shows_some_missing_messages_may_still_lag(plain: World) -> None:
     """It catches up while live messages wait: what is later than it shows goes on waiting."""
     plain.service.store("old")
     heard = Heard(plain).live()
@@ -273,7 +273,7 @@ def test_what_history_shows_of_what_is_missing_is_not_taken_for_all_of_it(plain:
     assert heard.gaps == []
 
 
-def test_a_message_kept_from_the_last_socket_does_not_prove_that_nothing_is_missing(plain: World) -> None:
+def test_a_message_of_the_previous_socket_does_not_prove_completeness(plain: World) -> None:
     heard = Heard(plain, from_start=True).live()
     plain.service.push("kept")
     plain.service.hidden = 1
@@ -290,7 +290,7 @@ def test_a_message_kept_from_the_last_socket_does_not_prove_that_nothing_is_miss
 
 
 @pytest.mark.parametrize("left", [None, 4.0])
-def test_a_tick_does_not_cut_connecting_short_and_the_end_does(plain: World, left: float | None) -> None:
+def test_only_the_end_limits_a_connection_attempt_and_a_tick_does_not(plain: World, left: float | None) -> None:
     real, given = plain.service.connect, []
 
     def connect(url: str, *, deadline: Deadline, **options: object) -> object:
@@ -304,7 +304,7 @@ def test_a_tick_does_not_cut_connecting_short_and_the_end_does(plain: World, lef
     assert given == [left or 30.0]
 
 
-def test_a_gap_is_admitted_where_history_cannot_be_read(plain: World) -> None:
+def test_an_unreadable_history_is_reported_as_a_gap(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.push("before")
     heard.run(1.0)
@@ -327,14 +327,14 @@ def test_live_messages_are_shown_after_a_gap_that_could_not_be_filled(plain: Wor
     assert len(heard.gaps) == 1
 
 
-def test_a_gap_is_admitted_where_the_last_message_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_last_message_missing_from_history_is_reported_as_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER)
     entry = world.service.store("old")
     heard = Heard(world, position=Position("gone", None, entry["time"])).run(TIMINGS.second_look + 1.0)
     assert [gap.after for gap in heard.gaps] == ["gone"]
 
 
-def test_a_socket_that_breaks_while_history_is_read_is_no_gap(plain: World) -> None:
+def test_a_socket_that_breaks_while_history_is_read_causes_no_gap(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.push("before")
     heard.run(1.0)
@@ -346,7 +346,7 @@ def test_a_socket_that_breaks_while_history_is_read_is_no_gap(plain: World) -> N
     assert heard.gaps == []
 
 
-def test_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
+def test_listening_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.break_all()
     plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
@@ -358,7 +358,7 @@ def test_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
     assert len(plain.service.doors) == 50 - plain.dialect.reconnect_attempts
 
 
-def test_forever_means_forever(plain: World) -> None:
+def test_a_listener_with_forever_never_gives_up(plain: World) -> None:
     heard = Heard(plain, forever=True).live()
     plain.service.break_all()
     plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
@@ -367,7 +367,7 @@ def test_forever_means_forever(plain: World) -> None:
     assert heard.states()[-1] == "live"
 
 
-def test_mere_connections_do_not_reset_the_count(plain: World) -> None:
+def test_short_connections_do_not_reset_the_count_of_attempts(plain: World) -> None:
     """Flapping: up for less than it takes to count as stable, then down again."""
     heard = Heard(plain).live()
     for _ in range(60):
@@ -379,7 +379,7 @@ def test_mere_connections_do_not_reset_the_count(plain: World) -> None:
     assert heard.states().count("live") <= plain.dialect.reconnect_attempts + 1
 
 
-def test_stable_connections_do(plain: World) -> None:
+def test_stable_connections_reset_the_count_of_attempts(plain: World) -> None:
     heard = Heard(plain).live()
     for _ in range(plain.dialect.reconnect_attempts * 2):
         heard.run(TIMINGS.stable_connection + 5.0)
@@ -388,7 +388,7 @@ def test_stable_connections_do(plain: World) -> None:
     assert heard.failure is None
 
 
-def test_waits_stay_inside_the_jitter_envelope(plain: World) -> None:
+def test_reconnect_waits_stay_within_the_limits_of_jitter(plain: World) -> None:
     heard = Heard(plain, forever=True).live()
     plain.service.break_all()
     plain.service.doors.extend([NetworkError("refused")] * 12)
@@ -410,7 +410,7 @@ def test_waits_stay_inside_the_jitter_envelope(plain: World) -> None:
         NetworkError("bad certificate", code="network.tls", transient=False),
     ],
 )
-def test_what_no_reconnect_can_heal(plain: World, failure: Failure) -> None:
+def test_failures_that_no_reconnect_can_fix_end_the_stream(plain: World, failure: Failure) -> None:
     plain.dialect.refreshes = None
     heard = Heard(plain).live()
     plain.service.break_all()
@@ -419,7 +419,7 @@ def test_what_no_reconnect_can_heal(plain: World, failure: Failure) -> None:
     assert heard.failure is failure
 
 
-def test_somebody_who_sends_meanwhile_does_not_cost_a_second_reconnect(plain: World) -> None:
+def test_a_socket_opened_by_a_send_is_used_after_a_break(plain: World) -> None:
     heard = Heard(plain).live()
     old = plain.exchange.socket
     assert old is not None
@@ -452,7 +452,7 @@ def one_left_out(numbered: World) -> Heard:
     return heard
 
 
-def test_a_number_the_stream_left_out_is_read_from_history_in_its_place(numbered: World) -> None:
+def test_a_missing_number_is_read_from_history_and_shown_in_order(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
     entries = [numbered.service.store(f"text {n}") for n in range(5)]
@@ -462,7 +462,7 @@ def test_a_number_the_stream_left_out_is_read_from_history_in_its_place(numbered
     assert heard.gaps == []
 
 
-def test_a_break_with_a_number_missing(numbered: World) -> None:
+def test_a_break_while_a_number_is_missing_loses_nothing(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
     entries = [numbered.service.store(f"text {n}") for n in range(3)]
@@ -473,7 +473,7 @@ def test_a_break_with_a_number_missing(numbered: World) -> None:
     assert heard.texts == ["text 0", "text 1", "text 2"]
 
 
-def test_a_number_is_looked_for_on_a_busy_stream_too(numbered: World) -> None:
+def test_a_missing_number_is_read_from_history_on_a_busy_stream(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
     numbered.service.store("left out")
@@ -484,7 +484,7 @@ def test_a_number_is_looked_for_on_a_busy_stream_too(numbered: World) -> None:
     assert heard.gaps == []
 
 
-def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None:
+def test_a_failing_history_does_not_close_a_good_socket(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
     heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
@@ -493,7 +493,7 @@ def test_history_that_fails_does_not_cost_a_good_socket(numbered: World) -> None
     assert len(numbered.service.sockets) == 1
 
 
-def test_the_next_missing_number_has_as_many_looks(numbered: World) -> None:
+def test_each_missing_number_gets_the_same_number_of_attempts(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
     for n in range(2):
@@ -505,14 +505,14 @@ def test_the_next_missing_number_has_as_many_looks(numbered: World) -> None:
     assert len(heard.gaps) == 1
 
 
-def test_history_that_fails_once_does_not_cost_the_order(numbered: World) -> None:
+def test_a_history_that_fails_once_does_not_change_the_order(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.reads.append(Unreadable("nonsense"))
     assert heard.run(5.0).texts == ["left out", "shown"]
     assert heard.gaps == []
 
 
-def test_history_that_does_not_show_what_came_either_is_read_again(numbered: World) -> None:
+def test_a_history_without_the_received_message_is_read_again(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.hidden = 2
     numbered.service.after(TIMINGS.missing_window + 0.5, lambda: setattr(numbered.service, "hidden", 0))
@@ -520,7 +520,7 @@ def test_history_that_does_not_show_what_came_either_is_read_again(numbered: Wor
     assert heard.gaps == []
 
 
-def test_a_history_that_stays_behind_is_not_waited_for_for_ever(numbered: World) -> None:
+def test_a_history_that_keeps_lagging_is_given_up(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.hidden = 2
     heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
@@ -528,7 +528,7 @@ def test_a_history_that_stays_behind_is_not_waited_for_for_ever(numbered: World)
     assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
 
 
-def test_a_frame_that_comes_late_after_all_has_its_place(numbered: World) -> None:
+def test_a_late_frame_is_shown_in_order(numbered: World) -> None:
     numbered.service.store("old")
     heard = Heard(numbered).live()
     late, early = numbered.service.store("late"), numbered.service.store("early")
@@ -538,7 +538,7 @@ def test_a_frame_that_comes_late_after_all_has_its_place(numbered: World) -> Non
     assert heard.run(5.0).texts == ["late", "early"]
 
 
-def test_what_is_held_is_shown_when_it_ends(numbered: World) -> None:
+def test_held_messages_are_shown_when_the_session_ends(numbered: World) -> None:
     heard = one_left_out(numbered)
     numbered.service.tell({"kind": "event", "change": "expired"})
     heard.run(5.0)
@@ -547,7 +547,7 @@ def test_what_is_held_is_shown_when_it_ends(numbered: World) -> None:
     assert isinstance(heard.failure, SessionOver)
 
 
-def test_a_frame_that_cannot_be_read_right_before_the_end_is_looked_for(world: World) -> None:
+def test_an_unreadable_frame_before_the_end_is_read_from_history(world: World) -> None:
     heard = Heard(world).live()
     world.service.store("garbled")
     world.service.tell({"kind": "unreadable"})
@@ -558,7 +558,7 @@ def test_a_frame_that_cannot_be_read_right_before_the_end_is_looked_for(world: W
     assert heard.gaps == []
 
 
-def test_an_end_is_not_forgotten_over_the_close_that_comes_with_it(world: World) -> None:
+def test_a_close_together_with_an_end_reports_the_end(world: World) -> None:
     heard = Heard(world).live()
     world.service.tell({"kind": "event", "change": "ended"})
     world.service.break_all()
@@ -567,7 +567,7 @@ def test_an_end_is_not_forgotten_over_the_close_that_comes_with_it(world: World)
     assert not any(isinstance(event, Connection) and event.state == "lost" for event in heard.events)
 
 
-def test_where_history_cannot_be_read_after_the_end_either_a_gap_is_admitted(world: World) -> None:
+def test_an_unreadable_history_after_the_end_is_reported_as_a_gap(world: World) -> None:
     heard = Heard(world).live()
     world.service.push("before")
     heard.run(1.0)
@@ -599,7 +599,7 @@ def test_an_end_before_the_second_look_waits_for_it(world: World) -> None:
 # --- frames that are no messages ---
 
 
-def test_unknown_and_typing_pass(plain: World) -> None:
+def test_unknown_frames_and_typing_are_shown(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.tell({"kind": "novelty"}, {"kind": "typing"}, {"kind": "event", "change": "read_only"})
     heard.run(1.0)
@@ -609,14 +609,14 @@ def test_unknown_and_typing_pass(plain: World) -> None:
     assert stored.state == "read_only"
 
 
-def test_a_message_in_an_unreadable_frame_is_taken_from_history(plain: World) -> None:
+def test_a_message_in_an_unreadable_frame_is_read_from_history(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.store("mangled")
     plain.service.tell("{ not json")
     assert heard.run(2.0).texts == ["mangled"]
 
 
-def test_a_peer_that_breaks_the_protocol_is_left_and_found_again(plain: World) -> None:
+def test_listening_reconnects_after_a_protocol_error(plain: World) -> None:
     heard = Heard(plain).live()
     plain.service.sockets[0].queue.append(Unreadable("bad frame", code="answer.frame"))
     plain.service.store("meanwhile")
@@ -670,7 +670,7 @@ def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def test_renewed_ahead_on_the_open_socket(ageing: World) -> None:
+def test_the_token_is_renewed_early_on_the_open_socket(ageing: World) -> None:
     heard = Heard(ageing).live()
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
     heard.run(90.0)
@@ -680,7 +680,7 @@ def test_renewed_ahead_on_the_open_socket(ageing: World) -> None:
     assert len(ageing.service.sockets) == 1
 
 
-def test_renewed_ahead_on_a_busy_stream(ageing: World) -> None:
+def test_the_token_is_renewed_early_on_a_busy_stream(ageing: World) -> None:
     heard = Heard(ageing).live()
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
     for n in range(900):
@@ -690,7 +690,7 @@ def test_renewed_ahead_on_a_busy_stream(ageing: World) -> None:
     assert not ageing.service.refreshes
 
 
-def test_a_renewal_that_fails_for_now_keeps_the_socket_and_is_tried_again(ageing: World) -> None:
+def test_a_failed_early_renewal_keeps_the_socket_and_is_retried(ageing: World) -> None:
     heard = Heard(ageing).live()
     ageing.service.refreshes.extend([NetworkError("down", written=True)] * 2)
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
@@ -700,7 +700,7 @@ def test_a_renewal_that_fails_for_now_keeps_the_socket_and_is_tried_again(ageing
     assert not ageing.service.refreshes
 
 
-def test_a_fresh_socket_for_a_fresh_token_loses_nothing(ageing: World) -> None:
+def test_another_socket_for_a_renewed_token_loses_no_message(ageing: World) -> None:
     ageing.dialect.reattaches = False  # type: ignore[misc]
     heard = Heard(ageing).live()
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
@@ -729,7 +729,7 @@ def polled(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch, socketed=False)
 
 
-def test_polling_starts_at_the_newest(polled: World) -> None:
+def test_polling_starts_after_the_newest_message(polled: World) -> None:
     for n in range(5):
         polled.service.store(f"old {n}")
     heard = Heard(polled).live()
@@ -739,7 +739,7 @@ def test_polling_starts_at_the_newest(polled: World) -> None:
     assert heard.sources == ["live"]
 
 
-def test_polling_from_a_position(polled: World) -> None:
+def test_polling_from_a_position_shows_what_follows(polled: World) -> None:
     first, *_ = [polled.service.store(f"text {n}") for n in range(5)]
     heard = Heard(polled, position=Position(first["id"])).run(1.0)
     polled.service.store("new")
@@ -748,7 +748,7 @@ def test_polling_from_a_position(polled: World) -> None:
     assert heard.sources == ["replayed"] * 4 + ["live"]
 
 
-def test_polls_come_half_a_second_to_five_apart(polled: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_polls_are_half_a_second_to_five_seconds_apart(polled: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """other-apis.md, webmessaging-conversations: adaptive 0.5-5 s, jittered."""
     asked: list[float] = []
     perform = polled.service.perform
@@ -769,7 +769,7 @@ def test_polls_come_half_a_second_to_five_apart(polled: World, monkeypatch: pyte
     assert len(set(waits)) > 100
 
 
-def test_polling_survives_a_bad_start_and_a_bad_middle(polled: World) -> None:
+def test_polling_continues_after_failures(polled: World) -> None:
     polled.service.store("old")
     polled.service.reads.extend([NetworkError("down", transient=False, written=True)] * 1)
     heard = Heard(polled)
@@ -787,7 +787,7 @@ def test_polling_survives_a_bad_start_and_a_bad_middle(polled: World) -> None:
 # --- an awaited reply ---
 
 
-def test_a_reply_is_heard_on_the_socket_that_was_open(plain: World) -> None:
+def test_a_reply_is_received_on_the_open_socket(plain: World) -> None:
     listener = Heard(plain, baseline=False)
     listener.listener.attach(plain.deadline())
     message = deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
@@ -799,7 +799,7 @@ def test_a_reply_is_heard_on_the_socket_that_was_open(plain: World) -> None:
     assert len(plain.service.requests) == before, "history was read for nothing"
 
 
-def test_a_question_accepted_long_ago_has_its_answer_in_history(plain: World) -> None:
+def test_the_reply_to_a_message_accepted_earlier_is_in_history(plain: World) -> None:
     deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
     plain.service.push("answer")
     plain.exchange = plain.another()
@@ -810,7 +810,7 @@ def test_a_question_accepted_long_ago_has_its_answer_in_history(plain: World) ->
     assert again.run(1.0).texts == ["answer"]
 
 
-def test_what_was_said_before_the_question_is_no_answer(world: World) -> None:
+def test_a_message_before_the_question_is_no_reply(world: World) -> None:
     heard = Heard(world, baseline=False)
     heard.listener.attach(world.deadline())
     world.service.push("late answer to something else")
@@ -820,7 +820,7 @@ def test_what_was_said_before_the_question_is_no_answer(world: World) -> None:
     assert heard.run(1.0).texts == ["answer"]
 
 
-def test_an_answer_that_overtook_the_echo_is_one(world: World) -> None:
+def test_a_reply_that_overtook_the_echo_is_shown(world: World) -> None:
     heard = Heard(world, baseline=False)
     heard.listener.attach(world.deadline())
     sent = world.service.store("question", "inbound")
@@ -830,7 +830,7 @@ def test_an_answer_that_overtook_the_echo_is_one(world: World) -> None:
     assert heard.run(1.0).texts == ["answer"]
 
 
-def test_a_reply_that_fell_into_a_break_is_in_history(world: World) -> None:
+def test_a_reply_during_a_break_is_read_from_history(world: World) -> None:
     heard = Heard(world, baseline=False)
     heard.listener.attach(world.deadline())
     sent = world.service.push("question", "inbound")
@@ -846,7 +846,7 @@ def test_a_reply_that_fell_into_a_break_is_in_history(world: World) -> None:
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_what_was_shown_is_remembered_and_nothing_else(plain: World, shown: bool) -> None:
+def test_the_ledger_has_exactly_the_shown_messages(plain: World, shown: bool) -> None:
     """Stopping at an event means it was shown; what kept it from being shown is thrown in."""
     heard = Heard(plain).live()
     for text in ("one", "two", "three"):
@@ -863,14 +863,14 @@ def test_what_was_shown_is_remembered_and_nothing_else(plain: World, shown: bool
     assert last.id == ("m2" if shown else "m1")
 
 
-def test_the_caller_gets_control_when_it_asked_for_it(plain: World) -> None:
+def test_the_caller_gets_control_when_it_requested_it(plain: World) -> None:
     begun = plain.clock.monotonic()
     heard = Heard(plain, wake=lambda: max(0.0, begun + 0.2 - plain.clock.monotonic())).live()
     assert next(heard.stream) is None
     assert plain.clock.monotonic() - begun == pytest.approx(0.2)
 
 
-def test_lagging_history_is_waited_for_until_it_has_what_was_acknowledged(plain: World) -> None:
+def test_a_lagging_history_is_read_until_it_shows_accepted_messages(plain: World) -> None:
     plain.dialect.history_lags = True  # type: ignore[misc]
     entry = plain.service.store("mine", "inbound", "k1")
     plain.state.begin(SCOPE, plain.exchange.session, "k1", "{}")
@@ -905,7 +905,7 @@ def test_lagging_history_is_waited_for_until_it_has_what_was_acknowledged(plain:
         max_size=25,
     ),
 )
-def test_every_message_once_whatever_happens(
+def test_every_message_is_shown_once_under_any_faults(
     monkeypatch: pytest.MonkeyPatch, kind: str, course: list[tuple[str, float]]
 ) -> None:
     """`miss`: stored, not pushed, and the connection breaks within a moment, as after a half-open socket."""
@@ -938,7 +938,7 @@ def test_every_message_once_whatever_happens(
         assert heard.texts == texts(world), "out of order"
 
 
-def test_history_that_lags_at_the_very_start(world: World) -> None:
+def test_a_history_that_lags_at_the_start(world: World) -> None:
     """Said before the socket was there, and not in history yet: found at the second look, and in its place."""
     world.service.store("first")
     world.service.hidden = 1
@@ -949,7 +949,7 @@ def test_history_that_lags_at_the_very_start(world: World) -> None:
     assert heard.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
 
 
-def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) -> None:
+def test_an_unreadable_frame_that_history_shows_later(world: World) -> None:
     world.service.store("old")
     heard = Heard(world).live()
     world.service.store("garbled")
@@ -962,7 +962,7 @@ def test_an_unreadable_frame_that_history_does_not_show_at_once(world: World) ->
     assert heard.run(TIMINGS.second_look + 2.0).texts == ["garbled", "after"]
 
 
-def test_what_follows_an_unreadable_frame_on_a_socket_that_breaks_waits_for_history(world: World) -> None:
+def test_messages_after_an_unreadable_frame_wait_for_history_over_a_break(world: World) -> None:
     heard = Heard(world).live()
     world.service.store("garbled")
     world.service.tell({"kind": "unreadable"})
@@ -971,7 +971,7 @@ def test_what_follows_an_unreadable_frame_on_a_socket_that_breaks_waits_for_hist
     assert heard.run(5.0).texts == ["garbled", "after"]
 
 
-def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
+def test_a_second_look_that_fails_is_repeated(plain: World) -> None:
     plain.service.store("old")
     heard = Heard(plain).live()
     plain.service.break_all()
@@ -984,7 +984,7 @@ def test_a_second_look_that_fails_is_taken_again(plain: World) -> None:
     assert heard.run(TIMINGS.second_look * 8).texts == ["meanwhile"]
 
 
-def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain: World) -> None:
+def test_a_slow_early_look_does_not_replace_the_second_look(plain: World) -> None:
     plain.service.store("old")
     heard = Heard(plain).live()
     plain.service.store("garbled")
@@ -995,7 +995,7 @@ def test_a_look_that_outlasts_the_time_for_the_second_does_not_replace_it(plain:
     assert heard.run(TIMINGS.second_look * 4).texts == ["garbled", "after"]
 
 
-def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_reconnect(world: World) -> None:
+def test_unsettled_messages_wait_through_failed_reconnects(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
     heard = Heard(world, from_start=True).live()
@@ -1008,7 +1008,7 @@ def test_what_was_not_settled_when_the_socket_broke_waits_through_every_failed_r
     assert heard.run(120.0).texts == ["first", "second"]
 
 
-def test_a_reconnect_while_history_still_lags_settles_nothing(world: World) -> None:
+def test_a_reconnect_while_history_lags_settles_nothing(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
     heard = Heard(world, from_start=True).live()
@@ -1020,7 +1020,7 @@ def test_a_reconnect_while_history_still_lags_settles_nothing(world: World) -> N
     assert heard.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
 
 
-def test_what_is_live_waits_for_a_second_look_that_succeeds(world: World) -> None:
+def test_live_messages_wait_for_a_successful_second_look(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
     heard = Heard(world, from_start=True).live()
@@ -1030,7 +1030,7 @@ def test_what_is_live_waits_for_a_second_look_that_succeeds(world: World) -> Non
     assert heard.run(TIMINGS.second_look * 4).texts == ["first", "second"]
 
 
-def test_where_no_second_look_succeeds_a_gap_is_admitted_and_the_stream_goes_on(world: World) -> None:
+def test_failed_second_looks_are_reported_as_a_gap_and_listening_continues(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
     heard = Heard(world, from_start=True).live()

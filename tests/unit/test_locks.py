@@ -17,7 +17,7 @@ from tests.fakes import FakeClock
 from tests.unit.state_directory import StateDirectory
 
 
-def test_a_lock_is_held_by_one(database: Database) -> None:
+def test_a_lock_has_one_holder(database: Database) -> None:
     release = database.try_lock("session 1", "send")
     assert release is not None
     assert database.try_lock("session 1", "send") is None
@@ -31,7 +31,7 @@ def test_a_lock_is_held_by_one(database: Database) -> None:
     again()
 
 
-def test_a_lock_is_held_among_commands(files: StateDirectory) -> None:
+def test_a_lock_holds_between_commands(files: StateDirectory) -> None:
     one, other = files.open(), files.open()
     release = one.try_lock("o", "n")
     assert release is not None
@@ -42,7 +42,7 @@ def test_a_lock_is_held_among_commands(files: StateDirectory) -> None:
     taken()
 
 
-def test_every_version_looks_for_a_lock_in_one_place(files: StateDirectory) -> None:
+def test_the_file_name_of_a_lock_never_changes(files: StateDirectory) -> None:
     """Two of them may be at work at once."""
     release = files.open().try_lock("session 1", "send")
     assert release is not None
@@ -50,7 +50,7 @@ def test_every_version_looks_for_a_lock_in_one_place(files: StateDirectory) -> N
     release()
 
 
-def test_a_lock_outlives_another_try_for_it(files: StateDirectory) -> None:
+def test_a_lock_survives_another_attempt_to_take_it(files: StateDirectory) -> None:
     """Closing any descriptor of a file would give its locks back, and only other processes would notice."""
     opened = files.open()
     release = opened.try_lock("o", "n")
@@ -74,7 +74,7 @@ def test_a_file_anywhere_can_be_a_lock(tmp_path: Path) -> None:
     release()
 
 
-def test_what_cannot_be_a_lock(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_lock_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("not a database, but rather a long text " * 100)
     for name, why in (("folder", "unable to open database file"), ("text", "file is not a database")):
@@ -83,13 +83,13 @@ def test_what_cannot_be_a_lock(tmp_path: Path) -> None:
         assert caught.value.errno == errno.EIO
 
 
-def test_a_name_that_is_no_text_can_be_locked(database: Database) -> None:
+def test_a_name_with_a_lone_surrogate_can_be_locked(database: Database) -> None:
     release = database.try_lock("\ud800", "caf\udce9")
     assert release is not None
     release()
 
 
-def test_the_locks_of_one_owner_can_be_dropped(files: StateDirectory) -> None:
+def test_the_locks_of_one_owner_can_be_removed(files: StateDirectory) -> None:
     opened = files.open()
     before = set((files.path / "locks").iterdir())
     for owner in ("a", "b"):
@@ -105,7 +105,7 @@ def test_the_locks_of_one_owner_can_be_dropped(files: StateDirectory) -> None:
     opened.remove_locks("nobody")
 
 
-def test_a_lock_file_that_cannot_be_dropped_stays(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_file_that_cannot_be_removed_stays(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows, where somebody still has it open."""
     opened = files.open()
     release = opened.try_lock("a", "send")
@@ -125,7 +125,7 @@ def test_memory_has_no_lock_files() -> None:
     memory.close()
 
 
-def test_whoever_waits_asks_ever_less_often_and_once_at_least(clock: FakeClock) -> None:
+def test_waiting_tries_once_and_then_less_and_less_often(clock: FakeClock) -> None:
     asked: list[float] = []
 
     def attempt() -> None:
@@ -143,7 +143,7 @@ def test_whoever_waits_asks_ever_less_often_and_once_at_least(clock: FakeClock) 
     assert pauses[-1] == 0.05
 
 
-def test_whoever_waits_gets_it_when_it_comes_free(clock: FakeClock) -> None:
+def test_waiting_returns_the_lock_once_it_is_free(clock: FakeClock) -> None:
     def release() -> None: ...
 
     answers = iter([None, None, release])
@@ -151,7 +151,7 @@ def test_whoever_waits_gets_it_when_it_comes_free(clock: FakeClock) -> None:
     assert len(clock.sleeps) == 2
 
 
-def test_somebody_else_prepares_for_ever(files: StateDirectory) -> None:
+def test_a_process_that_never_finishes_preparing_is_reported(files: StateDirectory) -> None:
     files.open()
     files.close()
     files.file.unlink()

@@ -53,7 +53,7 @@ def arrivals(course: list[tuple[int, int | None]], *, numbered: bool) -> list[tu
 
 @settings(max_examples=400)
 @given(ARRIVALS)
-def test_numbered_each_once_and_in_order(course: list[tuple[int, int | None]]) -> None:
+def test_numbered_messages_are_released_once_and_in_order(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN)
     shown: list[Event] = []
     for at, one in arrivals(course, numbered=True):
@@ -67,7 +67,7 @@ def test_numbered_each_once_and_in_order(course: list[tuple[int, int | None]]) -
 
 @settings(max_examples=400)
 @given(ARRIVALS)
-def test_timed_each_once_and_in_order_inside_the_window(course: list[tuple[int, int | None]]) -> None:
+def test_timed_messages_are_released_once_and_in_order_within_the_window(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN_TIMED, timings=Timings(quiet_window=0.5))
     shown: list[Event] = []
     for at, one in arrivals(course, numbered=False):
@@ -84,7 +84,7 @@ def test_timed_each_once_and_in_order_inside_the_window(course: list[tuple[int, 
     breaks=some.sets(some.integers(1, 60), max_size=4),
     numbered=some.booleans(),
 )
-def test_nothing_is_lost_over_breaks(course: list[tuple[str, int]], breaks: set[int], numbered: bool) -> None:
+def test_no_message_is_lost_over_breaks(course: list[tuple[str, int]], breaks: set[int], numbered: bool) -> None:
     """Messages arrive or do not, late or not; at each break, and at the end, history is read from the anchor."""
     merge = Merge(ORIGIN if numbered else ORIGIN_TIMED)
     shown: list[Event] = []
@@ -122,14 +122,14 @@ def test_nothing_is_lost_over_breaks(course: list[tuple[str, int]], breaks: set[
 # --- in particular ---
 
 
-def test_in_order_nothing_waits() -> None:
+def test_messages_in_order_do_not_wait() -> None:
     merge = Merge(ORIGIN)
     merge.add_live(message(1), 0.0)
     assert numbers(merge.ready(0.0)) == [1]
     assert merge.wait(0.0) is None
 
 
-def test_a_missing_number_is_waited_for_and_then_admitted() -> None:
+def test_a_missing_number_is_awaited_and_then_reported_as_a_gap() -> None:
     merge = Merge(ORIGIN)
     merge.add_live(message(2), 0.0)
     assert merge.ready(0.0) == []
@@ -142,7 +142,7 @@ def test_a_missing_number_is_waited_for_and_then_admitted() -> None:
     assert not merge.after_missing
 
 
-def test_numbers_that_history_does_not_have_are_no_gap() -> None:
+def test_numbers_missing_from_history_are_no_gap() -> None:
     merge = Merge(ORIGIN)
     merge.add_live(message(3), 0.0)
     assert [type(event) for event in merge.replay([message(3), message(5)])] == [Message, Message]
@@ -150,7 +150,7 @@ def test_numbers_that_history_does_not_have_are_no_gap() -> None:
     assert numbers(merge.ready(1.0)) == [6]
 
 
-def test_history_goes_between_what_is_held() -> None:
+def test_history_is_merged_with_held_messages() -> None:
     merge = Merge(position_of(message(3)))
     for n in (5, 7):
         merge.add_live(message(n), 0.0)
@@ -159,7 +159,7 @@ def test_history_goes_between_what_is_held() -> None:
     assert [event.source for event in shown if isinstance(event, Message)] == ["replayed", "live", "replayed", "live"]
 
 
-def test_a_break_does_not_pass_over_a_missing_number() -> None:
+def test_a_break_does_not_skip_a_missing_number() -> None:
     merge = Merge(ORIGIN)
     for n in (1, 3):
         merge.add_live(message(n), 0.0)
@@ -168,7 +168,7 @@ def test_a_break_does_not_pass_over_a_missing_number() -> None:
     assert numbers(merge.replay([message(n) for n in (1, 2, 3)])) == [2, 3]
 
 
-def test_what_the_stream_overtook_before_a_break_is_behind_the_anchor() -> None:
+def test_an_overtaken_message_comes_after_the_anchor() -> None:
     """2 was shown, 1 was still on its way when the connection broke."""
     merge = Merge(ORIGIN_TIMED)
     merge.add_live(message(2, numbered=False), 0.0)
@@ -177,7 +177,7 @@ def test_what_the_stream_overtook_before_a_break_is_behind_the_anchor() -> None:
     assert numbers(merge.replay([message(n, numbered=False) for n in (1, 2)])) == [1]
 
 
-def test_the_anchor_follows() -> None:
+def test_the_anchor_stays_a_fixed_number_of_messages_behind() -> None:
     merge = Merge(ORIGIN)
     for n in range(1, 100):
         merge.add_live(message(n), 0.0)
@@ -185,14 +185,14 @@ def test_the_anchor_follows() -> None:
     assert merge.anchor == position_of(message(100 - OVERLAP))
 
 
-def test_a_starting_point_that_may_still_arrive() -> None:
+def test_a_starting_message_that_was_not_shown_is_released() -> None:
     merge = Merge(ORIGIN, shown=False)
     merge.add_live(message(0), 0.0)
     merge.add_live(message(0), 0.0)
     assert numbers(merge.ready(0.0)) == [0]
 
 
-def test_the_first_two_of_a_conversation_swapped() -> None:
+def test_the_first_two_messages_of_a_conversation_in_reverse_order() -> None:
     merge = Merge()
     merge.add_live(message(2), 0.0)
     assert merge.ready(0.0) == []
@@ -200,7 +200,7 @@ def test_the_first_two_of_a_conversation_swapped() -> None:
     assert numbers(merge.ready(TIMINGS.quiet_window * 2)) == [1, 2]
 
 
-def test_the_window_widens_after_a_late_frame_and_shrinks_again() -> None:
+def test_the_hold_time_grows_after_a_late_message_and_shrinks_again() -> None:
     merge = Merge(ORIGIN_TIMED)
     merge.add_live(message(2, numbered=False), 0.0)
     merge.ready(1.0)
@@ -219,7 +219,7 @@ def test_the_window_widens_after_a_late_frame_and_shrinks_again() -> None:
     assert wait < 2 * TIMINGS.quiet_window
 
 
-def test_what_has_neither_time_nor_number_keeps_its_place() -> None:
+def test_an_event_without_time_and_number_keeps_its_place() -> None:
     merge = Merge(ORIGIN)
     typing = Typing(Sender("bot"))
     merge.add_live(message(2), 0.0)
@@ -231,7 +231,7 @@ def test_what_has_neither_time_nor_number_keeps_its_place() -> None:
     assert merge.ready(0.2) == [typing]
 
 
-def test_presence_counts_as_something_to_show_once() -> None:
+def test_a_presence_event_is_released_once() -> None:
     joined = Presence("Join", "outbound", id="p1", time=rfc3339(START + 1))
     merge = Merge(ORIGIN_TIMED)
     merge.add_live(joined, 0.0)
@@ -241,7 +241,7 @@ def test_presence_counts_as_something_to_show_once() -> None:
     assert merge.position == Position("p1", None, joined.time)
 
 
-def test_an_enormous_number_is_a_number() -> None:
+def test_a_sequence_number_may_be_enormous() -> None:
     merge = Merge(ORIGIN)
     merge.add_live(message(1), 0.0)
     huge = Message("mx", "outbound", "x", None, sequence=10**400)
@@ -250,7 +250,7 @@ def test_an_enormous_number_is_a_number() -> None:
     assert merge.ready(TIMINGS.missing_window)[-1] == huge
 
 
-def test_a_wait_too_short_to_tell_is_over() -> None:
+def test_a_wait_too_short_to_measure_is_over() -> None:
     merge = Merge(ORIGIN)
     merge.add_live(message(2), 0.1)
     now = 0.1 + TIMINGS.missing_window - 1e-9
@@ -258,7 +258,7 @@ def test_a_wait_too_short_to_tell_is_over() -> None:
     assert numbers(merge.ready(now)) == [2]
 
 
-def test_while_history_may_lag_only_a_number_proves_that_nothing_is_missing() -> None:
+def test_while_history_may_lag_only_numbered_messages_pass() -> None:
     timed = Message("m2", "outbound", "two", "2026-03-04T09:15:02.000Z")
     merge = Merge(Position("m0", None, "2026-03-04T09:15:00.000Z"))
     merge.wait_for_history(2.0)
@@ -274,7 +274,7 @@ def test_while_history_may_lag_only_a_number_proves_that_nothing_is_missing() ->
     assert numbers(numbered.ready(0.0)) == [1]
 
 
-def test_the_first_number_of_a_conversation_is_one() -> None:
+def test_the_first_sequence_number_of_a_conversation_is_one() -> None:
     merge = Merge(begins=True)
     merge.add_live(message(2), 0.0)
     assert merge.after_missing

@@ -23,7 +23,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="modes and owners are POSI
 
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
-def test_nobody_else_can_read_it_whatever_the_umask(files: StateDirectory, umask: int) -> None:
+def test_state_is_private_under_any_umask(files: StateDirectory, umask: int) -> None:
     files.path = files.path / "s"
     files.path.parent.mkdir()
     before = os.umask(umask)
@@ -42,7 +42,7 @@ def test_nobody_else_can_read_it_whatever_the_umask(files: StateDirectory, umask
 
 
 @posix
-def test_it_is_private_from_the_first_instant(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_is_private_from_its_creation_on(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not made so afterwards, when somebody else may have it open."""
     monkeypatch.setattr(os, "fchmod", lambda *_: None)
     monkeypatch.setattr(Path, "chmod", lambda *_: None)
@@ -59,7 +59,7 @@ def test_it_is_private_from_the_first_instant(files: StateDirectory, monkeypatch
 
 @posix
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o777, 0o701])
-def test_a_directory_others_can_enter_is_refused_with_the_mending_command(
+def test_a_directory_open_to_others_is_refused_with_the_command_that_fixes_it(
     tmp_path: Path, files: StateDirectory, mode: int
 ) -> None:
     directory = tmp_path / "my state"
@@ -74,14 +74,14 @@ def test_a_directory_others_can_enter_is_refused_with_the_mending_command(
 
 
 @posix
-def test_a_file_others_can_read_is_refused(files: StateDirectory) -> None:
+def test_a_file_open_to_others_is_refused(files: StateDirectory) -> None:
     files.open()
     files.file.chmod(0o640)
     assert files.refusal().hint == f"Run: chmod 600 {shlex.quote(str(files.file))}"
 
 
 @posix
-def test_links_are_refused(tmp_path: Path, files: StateDirectory) -> None:
+def test_symbolic_links_are_refused(tmp_path: Path, files: StateDirectory) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
     refused = files.refusal(tmp_path / "link")
@@ -94,7 +94,7 @@ def test_links_are_refused(tmp_path: Path, files: StateDirectory) -> None:
 
 
 @posix
-def test_a_foreign_owner_is_refused(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_of_another_user_is_refused(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     files.open()
     real = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: real + 1)
@@ -103,7 +103,7 @@ def test_a_foreign_owner_is_refused(files: StateDirectory, monkeypatch: pytest.M
     assert refused.hint.endswith(f"or: sudo chown $(id -u) {files.path}")
 
 
-def test_a_file_where_the_directory_should_be(tmp_path: Path, files: StateDirectory) -> None:
+def test_a_file_instead_of_the_directory_is_refused(tmp_path: Path, files: StateDirectory) -> None:
     files.path.write_text("")
     assert files.refusal().message == f"{files.path} is not a directory"
     assert "cannot be used" in files.refusal(files.path / "deeper").message
@@ -113,7 +113,7 @@ def test_a_file_where_the_directory_should_be(tmp_path: Path, files: StateDirect
 
 
 @pytest.mark.parametrize(("owner", "call"), [(Path, "mkdir"), (os, "open")])
-def test_a_place_that_cannot_be_written(
+def test_an_unwritable_directory_is_reported(
     files: StateDirectory, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
 ) -> None:
     def read_only(*_: object, **__: object) -> int:
@@ -125,7 +125,9 @@ def test_a_place_that_cannot_be_written(
     assert "GUESTCTL_STATE" in error.hint
 
 
-def test_trouble_without_words_is_named_by_its_kind(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_a_message_is_named_by_its_type(
+    files: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(*_: object, **__: object) -> int:
         raise TimeoutError
 
@@ -133,19 +135,23 @@ def test_trouble_without_words_is_named_by_its_kind(files: StateDirectory, monke
     assert files.refusal().message.endswith("cannot be used: TimeoutError")
 
 
-def test_windows_has_no_owners_to_compare(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_owners_as_on_windows_nothing_is_compared(
+    files: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(os, "geteuid", raising=False)
     monkeypatch.delattr(os, "fchmod", raising=False)
     files.path.mkdir(mode=0o755)
     insert_name(files.open(), "a")
 
 
-def test_a_place_of_any_depth_is_made(tmp_path: Path, files: StateDirectory) -> None:
+def test_missing_parent_directories_are_created(tmp_path: Path, files: StateDirectory) -> None:
     files.path = tmp_path / "some" / "where" / "s"
     insert_name(files.open(), "a")
 
 
-def test_two_commands_make_the_directory_at_once(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_commands_create_the_directory_at_the_same_time(
+    files: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make = Path.mkdir
 
     def late(path: Path, *words: Any, **more: Any) -> None:
@@ -157,21 +163,21 @@ def test_two_commands_make_the_directory_at_once(files: StateDirectory, monkeypa
     insert_name(files.open(), "a")
 
 
-def test_a_name_no_address_has_is_only_a_name(tmp_path: Path, files: StateDirectory) -> None:
+def test_a_directory_name_with_url_characters(tmp_path: Path, files: StateDirectory) -> None:
     files.path = tmp_path / "a?mode=memory#b%20c"
     insert_name(files.open(), "a")
     assert stored_names(files.open()) == ["a"]
     assert (files.path / DATABASE_FILE).is_file()
 
 
-def test_a_relative_place(tmp_path: Path, files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_directory(tmp_path: Path, files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     files.path = Path("s")
     insert_name(files.open(), "a")
     assert (tmp_path / "s" / DATABASE_FILE).is_file()
 
 
-def test_only_failures_come_out_of_a_directory_of_any_kind(tmp_path: Path, clock: FakeClock) -> None:
+def test_any_unusable_directory_raises_a_failure(tmp_path: Path, clock: FakeClock) -> None:
     for directory in (Path("/dev/null"), Path("/dev/null/x"), tmp_path / ("x" * 300), Path("/proc/none/x")):
         with pytest.raises(Failure):
             Database.open(directory, clock, print)
@@ -194,7 +200,7 @@ def test_a_failure_of_sqlite_names_the_directory(tmp_path: Path) -> None:
     assert caught.value.message == f"state in {tmp_path} cannot be used: disk I/O error"
 
 
-def test_a_file_without_trouble_is_identified_by_device_and_inode(tmp_path: Path) -> None:
+def test_a_file_is_identified_by_device_and_inode(tmp_path: Path) -> None:
     private_files.create_file(tmp_path / "f")
     found = (tmp_path / "f").stat()
     assert private_files.file_identity(tmp_path / "f") == (found.st_dev, found.st_ino)

@@ -128,7 +128,7 @@ def test_any_session_comes_back_exactly(stored: Session) -> None:
         assert state.sessions() == [(SCOPE, stored)]
 
 
-def test_sessions_in_the_order_they_came(state: State) -> None:
+def test_sessions_are_listed_in_the_order_of_storing(state: State) -> None:
     for scope, name in (("b", "z"), ("a", "y"), ("b", "x")):
         state.put(scope, session(name))
     state.put("b", session("z", state="active"))
@@ -170,7 +170,7 @@ def traces(state: State, name: str, of: Session | None = None) -> list[Any]:
     ]
 
 
-def test_forgetting_leaves_nothing(state: State) -> None:
+def test_forgetting_a_session_removes_all_its_records(state: State) -> None:
     fill(state, "a")
     assert traces(state, "a") == [True, True, 1, True, True, 1]
     assert state.forget(SCOPE, "a")
@@ -178,7 +178,7 @@ def test_forgetting_leaves_nothing(state: State) -> None:
     assert not state.forget(SCOPE, "a")
 
 
-def test_renaming_takes_everything_along(state: State) -> None:
+def test_renaming_a_session_keeps_its_records(state: State) -> None:
     other, mine = fill(state, "b"), fill(state, "a")
     state.rename(SCOPE, "a", "b")
     assert traces(state, "a", other) == [False, False, 0, False, False, 0]
@@ -194,7 +194,7 @@ def test_renaming_takes_everything_along(state: State) -> None:
 # --- records belong to a session, not to its name ---
 
 
-def test_whoever_still_knows_a_session_by_its_old_name_finds_it(state: State) -> None:
+def test_a_renamed_session_is_found_under_its_old_name(state: State) -> None:
     old = fill(state, "a")
     state.rename(SCOPE, "a", "a-1")
     state.put(SCOPE, replace(old, created_at=old.created_at + 1))
@@ -214,7 +214,7 @@ def test_whoever_still_knows_a_session_by_its_old_name_finds_it(state: State) ->
 
 
 @pytest.mark.parametrize("how", ["forgotten", "replaced"])
-def test_nothing_is_recorded_of_a_session_that_is_gone(clock: FakeClock, how: str) -> None:
+def test_nothing_is_recorded_for_a_forgotten_session(clock: FakeClock, how: str) -> None:
     notices: list[str] = []
     with State.open(None, clock, notice=notices.append) as state:
         old = fill(state, "a")
@@ -228,17 +228,17 @@ def test_nothing_is_recorded_of_a_session_that_is_gone(clock: FakeClock, how: st
         state.log(SCOPE, old, "late", {})
         state.set_cursor(SCOPE, old, "/f", Cursor("1:2", 20, "m2"))
         state.mark(SCOPE, old, "k", "in_doubt")
-        assert notices == ["session 'a' was forgotten or replaced by another command: nothing more is recorded of it"]
+        assert notices == ['session "a" was forgotten or replaced by another command: nothing more is recorded for it']
         for act in (lambda: state.begin(SCOPE, old, "k2", ""), lambda: state.mark(SCOPE, old, "k", "writing")):
             with pytest.raises(SessionOver) as caught:
                 act()
             assert (caught.value.code, caught.value.api) == ("session.replaced", "web-messaging")
-            assert caught.value.message == "session 'a' was forgotten or replaced by another command"
+            assert caught.value.message == 'session "a" was forgotten or replaced by another command'
         assert traces(state, "a", successor)[2:] == traces(state, "a", old)[2:] == [0, False, False, 0]
         assert state.get(SCOPE, "a") == successor
 
 
-def test_what_is_told_of_a_lost_session_is_told_after_the_transaction(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_forgotten_session_is_reported_after_the_transaction(tmp_path: Path, clock: FakeClock) -> None:
     """Whoever reads it may take long: nobody else may wait for that."""
 
     def busy(text: str) -> None:
@@ -250,7 +250,7 @@ def test_what_is_told_of_a_lost_session_is_told_after_the_transaction(tmp_path: 
         assert state.current(SCOPE) == "told"
 
 
-def test_sessions_born_in_one_instant_are_told_apart_by_name(state: State) -> None:
+def test_sessions_created_at_one_instant_are_distinguished_by_name(state: State) -> None:
     twins = [session(name, created_at=5.0) for name in ("a", "b")]
     for number, twin in enumerate(twins):
         state.put(SCOPE, twin)
@@ -266,7 +266,7 @@ def test_shared_credentials(state: State) -> None:
     assert state.get_credential(SCOPE, "guest") is None
 
 
-def test_a_forgotten_token_is_nowhere_in_the_files(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_forgotten_token_is_in_no_file(tmp_path: Path, clock: FakeClock) -> None:
     with State.open(tmp_path / "s", clock) as state:
         state.put(SCOPE, FULL)
         state.forget(SCOPE, "default")
@@ -276,7 +276,7 @@ def test_a_forgotten_token_is_nowhere_in_the_files(tmp_path: Path, clock: FakeCl
 # --- outbox ---
 
 
-def test_a_send_from_beginning_to_end(kept: State, clock: FakeClock) -> None:
+def test_the_states_of_a_send(kept: State, clock: FakeClock) -> None:
     row = kept.begin(SCOPE, DEFAULT, "k1", "hello")
     assert (row.key, row.text, row.state, row.begun_at, row.written_at) == ("k1", "hello", "queued", clock.now(), None)
     clock.sleep(1)
@@ -291,7 +291,7 @@ def test_a_send_from_beginning_to_end(kept: State, clock: FakeClock) -> None:
     assert kept.sent("elsewhere", DEFAULT, "k1") is None
 
 
-def test_the_outbox_by_state_in_order(kept: State) -> None:
+def test_the_outbox_lists_sends_by_state_in_order(kept: State) -> None:
     for key in ("c", "a", "b"):
         kept.begin(SCOPE, DEFAULT, key, key)
     kept.mark(SCOPE, DEFAULT, "a", "in_doubt")
@@ -302,7 +302,7 @@ def test_the_outbox_by_state_in_order(kept: State) -> None:
 
 
 @pytest.mark.parametrize("before", ["writing", "in_doubt", "accepted"])
-def test_a_key_that_may_have_left_is_not_begun_again(kept: State, before: Any) -> None:
+def test_a_key_that_may_have_been_sent_does_not_start_over(kept: State, before: Any) -> None:
     kept.begin(SCOPE, DEFAULT, "k", "first")
     kept.mark(SCOPE, DEFAULT, "k", before)
     again = kept.begin(SCOPE, DEFAULT, "k", "second")
@@ -333,7 +333,7 @@ def test_settled_sends_are_kept_up_to_a_bound_and_unsettled_ones_always(
 # --- ledger, cursor ---
 
 
-def test_the_ledger_knows_what_was_seen(kept: State) -> None:
+def test_the_ledger_has_the_shown_messages(kept: State) -> None:
     kept.record(SCOPE, DEFAULT, [])
     assert kept.last_position(SCOPE, DEFAULT) is None
     kept.record(SCOPE, DEFAULT, [LedgerEntry("m1", "k1", 1, "t1"), LedgerEntry("m2")])
@@ -345,7 +345,7 @@ def test_the_ledger_knows_what_was_seen(kept: State) -> None:
     assert kept.last_position(SCOPE, DEFAULT) == LedgerEntry("m2", "k2", 2, "t2")
 
 
-def test_many_are_looked_up_in_a_few_steps(kept: State) -> None:
+def test_many_ids_are_looked_up_with_few_statements(kept: State) -> None:
     """SQLite takes no more than 999 values in one statement, or did."""
     ids = [f"m{number}" for number in range(1_234)]
     kept.record(SCOPE, DEFAULT, [LedgerEntry(id_) for id_ in ids])
@@ -355,7 +355,7 @@ def test_many_are_looked_up_in_a_few_steps(kept: State) -> None:
     assert len(said) == 3
 
 
-def test_the_ledger_keeps_the_newest(kept: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_keeps_the_newest_entries(kept: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 100)
     ids = [f"m{number}" for number in range(1_234)]
     for start in range(0, len(ids), 50):
@@ -377,7 +377,7 @@ def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeCl
     connection.close()
 
 
-def test_cursors(kept: State) -> None:
+def test_cursors_are_stored_per_file(kept: State) -> None:
     assert kept.cursor(SCOPE, DEFAULT, "/a") is None
     kept.set_cursor(SCOPE, DEFAULT, "/a", Cursor("8:1", 0, None))
     noted = Cursor("8:1", 120, "m2", 7, "2026-01-01T00:00:02.000Z")
@@ -389,7 +389,7 @@ def test_cursors(kept: State) -> None:
 # --- budgets ---
 
 
-def test_a_budget_is_spent_and_comes_back(state: State, clock: FakeClock) -> None:
+def test_a_budget_is_available_again_after_its_period(state: State, clock: FakeClock) -> None:
     assert [state.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
     clock.sleep(4)
     assert state.take("b", 2, 10) == pytest.approx(6)
@@ -422,7 +422,7 @@ def test_no_window_ever_holds_more_than_the_budget(
     assert all(after - before >= period - tolerance for before, after in zip(gone, gone[count:], strict=False))
 
 
-def test_waiting_as_told_is_enough(state: State, clock: FakeClock) -> None:
+def test_waiting_the_returned_time_is_enough(state: State, clock: FakeClock) -> None:
     for _ in range(3):
         state.take("b", 3, 0.1)
     asked = 0
@@ -432,7 +432,7 @@ def test_waiting_as_told_is_enough(state: State, clock: FakeClock) -> None:
     assert 1 <= asked <= 2
 
 
-def test_bookings_nobody_asks_for_any_more_go(state: State, clock: FakeClock) -> None:
+def test_old_reservations_are_removed(state: State, clock: FakeClock) -> None:
     state.take("of a session that is gone", 1, 60)
     clock.sleep(module.DAY + 1)
     state.take("b", 1, 60)
@@ -462,7 +462,7 @@ def test_the_activity_log(kept: State, clock: FakeClock, monkeypatch: pytest.Mon
     ]
 
 
-def test_a_configuration_is_kept_for_a_while(state: State, clock: FakeClock) -> None:
+def test_a_configuration_is_kept_up_to_its_age(state: State, clock: FakeClock) -> None:
     assert state.deployment(SCOPE, 60) is None
     state.put_deployment(SCOPE, "{}")
     state.put_deployment(SCOPE, '{"a": 1}')
@@ -475,7 +475,7 @@ def test_a_configuration_is_kept_for_a_while(state: State, clock: FakeClock) -> 
     assert state.deployment(SCOPE, 60) is None, "kept in the future: no telling how old it is"
 
 
-def test_the_sandbox_started_last(state: State) -> None:
+def test_the_default_sandbox_is_the_last_one_registered(state: State) -> None:
     assert state.sandbox() is None
     for port in (1, 2, 1):
         state.put_sandbox({"url": f"http://127.0.0.1:{port}", "admin_key": "k"})
@@ -487,7 +487,7 @@ def test_the_sandbox_started_last(state: State) -> None:
 # --- locks ---
 
 
-def test_a_lock_is_held_once_and_comes_free(state: State, clock: FakeClock) -> None:
+def test_a_lock_is_held_once_and_released(state: State, clock: FakeClock) -> None:
     with state.lock("refresh", Deadline.after(clock, 1)):
         with pytest.raises(TimedOut) as caught, state.lock("refresh", Deadline.after(clock, 1)):
             pytest.fail("held twice")
@@ -499,14 +499,14 @@ def test_a_lock_is_held_once_and_comes_free(state: State, clock: FakeClock) -> N
         pass
 
 
-def test_a_lock_is_given_back_whatever_happens(state: State, clock: FakeClock) -> None:
+def test_a_lock_is_released_after_an_exception(state: State, clock: FakeClock) -> None:
     with suppress(KeyboardInterrupt), state.lock("a", Deadline.after(clock, 0)):
         raise KeyboardInterrupt
     with state.lock("a", Deadline.after(clock, 0)):
         pass
 
 
-def test_a_waiter_gets_the_lock_when_the_holder_lets_go(state: State, clock: FakeClock) -> None:
+def test_a_waiter_gets_the_lock_when_it_is_released(state: State, clock: FakeClock) -> None:
     holder = state.lock("a", Deadline.after(clock, 0))
     holder.__enter__()
 
@@ -522,17 +522,17 @@ def test_a_waiter_gets_the_lock_when_the_holder_lets_go(state: State, clock: Fak
         assert helpful.monotonic() < 1
 
 
-def test_slots(kept: State, clock: FakeClock) -> None:
+def test_a_slot_is_refused_beyond_the_limit(kept: State, clock: FakeClock) -> None:
     deadline = Deadline.after(clock, 0)
     first, second, third = (kept.slot(SCOPE, DEFAULT, 2, deadline) for _ in range(3))
     with first:
-        with second, pytest.raises(TimedOut, match="all 2 connections of session 'default'"), third:
+        with second, pytest.raises(TimedOut, match='all 2 connections of session "default"'), third:
             pytest.fail("three of two")
         with kept.slot(SCOPE, session("other"), 2, deadline), kept.slot(SCOPE, DEFAULT, 2, deadline):
             pass
 
 
-def test_turns_belong_to_a_session_whatever_it_is_called(state: State, clock: FakeClock) -> None:
+def test_locks_belong_to_a_session_under_any_name(state: State, clock: FakeClock) -> None:
     deadline = Deadline.after(clock, 0)
     old = session("a")
     renamed, successor = replace(old, name="a-1"), replace(old, created_at=old.created_at + 1)
@@ -545,7 +545,7 @@ def test_turns_belong_to_a_session_whatever_it_is_called(state: State, clock: Fa
             pass
 
 
-def test_waiting_for_a_place_is_told_when_it_lasts(clock: FakeClock) -> None:
+def test_a_long_wait_for_a_slot_is_reported(clock: FakeClock) -> None:
     notices: list[str] = []
     with (
         State.open(None, clock, notice=notices.append) as state,
@@ -554,10 +554,10 @@ def test_waiting_for_a_place_is_told_when_it_lasts(clock: FakeClock) -> None:
         for seconds in (0.5, 5.0):
             with pytest.raises(TimedOut), state.slot(SCOPE, DEFAULT, 1, Deadline.after(clock, seconds)):
                 pass
-    assert notices == ["other guestctl processes hold all 1 connections of session 'default': waiting"]
+    assert notices == ['other guestctl processes hold all 1 connections of session "default": waiting']
 
 
-def test_a_forgotten_session_leaves_no_lock_behind(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_forgotten_session_leaves_no_lock_file(tmp_path: Path, clock: FakeClock) -> None:
     with State.open(tmp_path / "s", clock) as state:
         before = set((tmp_path / "s" / "locks").iterdir())
         for stored in (fill(state, "a"), fill(state, "b")):
@@ -606,13 +606,13 @@ def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
 # --- where it is kept, and how lastingly ---
 
 
-def test_where_state_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert State.directory({"GUESTCTL_STATE": str(tmp_path)}) == tmp_path
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert State.directory({}).name == "guestctl"
 
 
-def test_a_damaged_file_is_told_of_and_everything_works(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_damaged_file_is_reported_and_replaced(tmp_path: Path, clock: FakeClock) -> None:
     State.open(tmp_path / "s", clock).close()
     (tmp_path / "s" / DATABASE_FILE).write_bytes(b"not a database, but rather a long text " * 100)
     notices: list[str] = []
@@ -622,7 +622,7 @@ def test_a_damaged_file_is_told_of_and_everything_works(tmp_path: Path, clock: F
     assert [notice.partition(":")[0] for notice in notices] == ["the state database was damaged"]
 
 
-def test_what_must_last_is_synced_and_the_rest_is_not(tmp_path: Path, clock: FakeClock) -> None:
+def test_only_durable_records_are_synced(tmp_path: Path, clock: FakeClock) -> None:
     lasting: list[Callable[[State], object]] = [
         lambda state: state.put(SCOPE, DEFAULT),
         lambda state: state.amend(SCOPE, DEFAULT, lambda stored: stored),
@@ -653,7 +653,7 @@ def test_what_must_last_is_synced_and_the_rest_is_not(tmp_path: Path, clock: Fak
 # --- the records as text ---
 
 
-def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> None:
+def test_fields_among_the_notes_of_an_older_record_are_read(state: State) -> None:
     body = (
         '{"api": "guests", "profile": "p", "name": "cart", "ids": {"conversation": "c-1"}, "state": "active",'
         ' "new_session": false, "created_at": 1772615727.1234567, "expires_at": null, "credentials": {"guest":'
@@ -674,7 +674,7 @@ def test_what_an_older_record_keeps_among_the_notes_is_found(state: State) -> No
     assert json.loads(kept) == json.loads(body), "so that the older version reads it, too"
 
 
-def test_a_record_edited_by_hand_is_named(tmp_path: Path, clock: FakeClock) -> None:
+def test_the_failure_for_an_unreadable_record_names_the_session(tmp_path: Path, clock: FakeClock) -> None:
     notices: list[str] = []
     with State.open(tmp_path / "s", clock, notice=notices.append) as state:
         state.put(SCOPE, session("my cart"))
@@ -683,7 +683,7 @@ def test_a_record_edited_by_hand_is_named(tmp_path: Path, clock: FakeClock) -> N
             with pytest.raises(UsageError) as caught:
                 state.get(SCOPE, "my cart")
             assert caught.value.code == "state.unusable"
-            assert caught.value.message == "the stored record of session 'my cart' cannot be read"
+            assert caught.value.message == 'the stored record of session "my cart" cannot be read'
             assert caught.value.hint == "Remove the record: guestctl session forget 'my cart'"
             state.put(SCOPE, DEFAULT)
             notices.clear()
