@@ -1,8 +1,7 @@
 """The pytest plugin: a fresh service, a guest on it, a bot script, and `*.guest.yaml` files as tests.
 
-Knows: pytest's hooks and fixtures. Must not know: how a scenario is run or reported. pytest loads
-this module in every run of whoever has guestctl installed, so that it imports nothing of ours until
-something is used.
+Knows: pytest's hooks and fixtures. Must not know: how a scenario runs or is reported. pytest loads this
+module in every run where guestctl is installed, so it imports other modules only when they are used.
 
     def guest_script():            # as a fixture: this module's bot
         return "rules: [{contains: hours, reply: Nine to five}]"
@@ -10,8 +9,8 @@ something is used.
     def test_hours(guest):
         assert "Nine" in guest.ask("opening hours?").text
 
-`X.guest.yaml` is a check script. With `X.bot.yaml` beside it, it runs against a fresh sandbox with
-that bot; else against the profile, as on the command line.
+`X.guest.yaml` is a check script. If `X.bot.yaml` is next to it, the script runs against a new sandbox
+with that bot, else against the profile, as on the command line.
 """
 
 from __future__ import annotations
@@ -46,27 +45,29 @@ TIMEOUT = 10.0
 
 @pytest.fixture
 def guest_script() -> str | Path | None:
-    """The bot of `guest_sandbox`: YAML, or the path of a file. None, which is the default, is the echo
-    bot. Override it in a module, a class or a conftest."""
+    """The bot of `guest_sandbox`: YAML, or the path of a file. The default None is the echo bot.
+
+    Override it in a module, a class or a conftest.
+    """
     return None
 
 
 @pytest.fixture
 def guest_api() -> str:
-    """The API family `guest` speaks (`guestctl apis`). Override it to test another."""
+    """The API family of `guest` (`guestctl apis`). Override it to test another."""
     return "web-messaging"
 
 
 @pytest.fixture
 def guest_sandbox(guest_script: str | Path | None) -> Iterator[Sandbox]:
-    """A fresh service on loopback, without rate limits, gone after the test."""
+    """A new service on loopback, without rate limits, that stops after the test."""
     with _sandbox(guest_script) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def guest(guest_sandbox: Sandbox, guest_api: str) -> Iterator[Client]:
-    """A client on it, whose state is in memory. `guest.ask("hi")` creates the session by itself."""
+    """A client of `guest_sandbox`, with its state in memory. `guest.ask("hi")` creates the session."""
     from guestctl.client import Client
     from guestctl.core.clock import SystemClock
     from guestctl.storage.state import State
@@ -115,18 +116,18 @@ def _resolved(name: str | None, environ: Mapping[str, str]) -> Resolved:
     return resolve(name, options={}, environ=environ, cwd=Path.cwd(), profiles_option=None, sandbox=lambda: None)
 
 
-#: What `guestctl …` would be the next step for at a shell, as a test does it.
-_NEXT = {"session.none": "guest.create() begins a session; guest.ask(text) does so by itself."}
+#: Hints for failures whose usual hint is a command: error code -> what a test does.
+_HINTS = {"session.none": "guest.create() creates a session; guest.ask(text) does so itself."}
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
-    """The next step of a failure of ours stands below its traceback."""
-    made = yield
+    """Show the hint of a failure below its traceback."""
+    report = yield
     errors = sys.modules.get("guestctl.core.errors")
     if errors is not None and call.excinfo is not None and isinstance(call.excinfo.value, errors.Failure):
         failure = call.excinfo.value
-        made.get_result().sections.append(("guestctl: next", _NEXT.get(failure.code, failure.hint)))
+        report.get_result().sections.append(("guestctl: hint", _HINTS.get(failure.code, failure.hint)))
 
 
 # --- *.guest.yaml ---
@@ -134,26 +135,26 @@ def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, An
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("guestctl")
-    said = f"profile that *{SUFFIX} files run against; `sandbox` starts a fresh one"
-    group.addoption("--guest-profile", metavar="NAME", default=None, help=said)
-    parser.addini("guest_profile", said, default=None)
-    parser.addini("guest_timeout", "seconds a step of them may take", default=str(TIMEOUT))
+    text = f"profile that *{SUFFIX} files run against; `sandbox` starts a new one"
+    group.addoption("--guest-profile", metavar="NAME", default=None, help=text)
+    parser.addini("guest_profile", text, default=None)
+    parser.addini("guest_timeout", f"maximum duration of a step of *{SUFFIX} files, in seconds", default=str(TIMEOUT))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A wrong setting is told once, and not by every test."""
+    """Report a wrong setting once, not in every test."""
     _wait(config)
 
 
 def _wait(config: pytest.Config) -> float:
-    """What one step may take."""
+    """Return the seconds that one step may take."""
     given = config.getini("guest_timeout")
     try:
         seconds = float(given)
     except ValueError:
         seconds = 0.0
     if not 0.0 < seconds < 1e9:
-        raise pytest.UsageError(f"guest_timeout {given!r}: expected seconds, more than 0")
+        raise pytest.UsageError(f'guest_timeout "{given}": must be a number of seconds above 0')
     return seconds
 
 
@@ -183,7 +184,7 @@ class GuestFile(pytest.File):
             yield GuestItem.from_parent(self, name=scenario.name, scenario=scenario)
 
     def setup(self) -> None:
-        """Whatever the scenarios of this file are run against."""
+        """Prepare the service that the scenarios of this file run against."""
         from guestctl.checks.service import ServiceUnderTest, check_abilities, profile_for
         from guestctl.core.clock import SystemClock
         from guestctl.core.errors import UsageError
@@ -207,13 +208,13 @@ class GuestFile(pytest.File):
         return self.config.getoption("--guest-profile") or self.config.getini("guest_profile") or None
 
     def _environ(self) -> dict[str, str]:
-        """The process's, pointing at a fresh sandbox where that is what the file runs against."""
+        """Return the environment, with a new sandbox if the file runs against one."""
         environ = dict(os.environ)
         bot = self.path.with_name(self.path.name.removesuffix(SUFFIX) + BOT_SUFFIX)
         named = self._profile() or environ.get("GUESTCTL_PROFILE")
         if bot.is_file() or (named == "sandbox" and not environ.get("GUESTCTL_SANDBOX_URL")):
             sandbox = self._stack.enter_context(_sandbox(bot if bot.is_file() else None))
-            # What else is set is meant for a real service, whose deployment this one would refuse.
+            # Other settings are meant for a real service. The sandbox would refuse its deployment.
             kept = {k: v for k, v in environ.items() if k == "GUESTCTL_API" or not k.startswith("GUESTCTL_")}
             return {**kept, "GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url}
         if named is not None:
@@ -250,7 +251,7 @@ class GuestItem(pytest.Item):
         return Job(parent.script, self.scenario, parent.service, parent.transcripts.get(self.scenario.name))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """What was expected, what came, and the conversation; anything else is a bug and shown as one."""
+        """Return the report of a failed check. Any other exception is shown as usual."""
         if isinstance(excinfo.value, GuestCheckFailed):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
@@ -260,7 +261,7 @@ class GuestItem(pytest.Item):
 
 
 class GuestCheckFailed(Exception):
-    """A scenario did not pass; its text is the whole report, whose first line pytest's summary repeats."""
+    """A scenario did not pass. The text is the whole report; pytest's summary repeats its first line."""
 
     def __init__(self, outcome: Outcome) -> None:
         from guestctl.checks.reports.console import explanation, reason

@@ -1,7 +1,8 @@
-"""Conversations as tests: scripts read and validated whole, run as guests of their own, and reported.
+"""Conversation tests: scripts are read, run as guests and reported.
 
-Knows, module by module: `keys` what a script may say, `script` how one is read, `expectation` and
-`timeline` when a reply is the awaited one, `scenario` one conversation over a `Client`, `runner`
-many of them, `results` what came out, and one module for each report. Must not know: argv, exit of
-the process, any API's wire.
+Knows, module by module: `script_keys` the keys of a script, `reader` how a script is read, `script` a
+script as values, `expectation` and `timeline` which reply matches, `scenario` one conversation over a
+`Client`, `runner` many of them, `service` the service under test, `outcomes` the results, and
+`reports` the report formats. Must not know: command-line arguments, the exit of the process, any
+API's wire.
 """

@@ -1,8 +1,11 @@
-"""What a message shows besides its text, its options and its files: cards, pickers and forms, as lines.
+"""Cards, pickers and forms of a message as lines of a golden transcript.
 
-Knows: how a golden transcript tells them. Must not know: how they are written on the wire; who
-compares or prints the lines. They are the same wherever they are made: times stay as they were
-sent, in no local time, and a link is told without its query, which may be another one each time.
+Knows: the lines that golden transcripts and reports have. Must not know: how content items are
+written on the wire; who compares or prints the lines.
+
+The lines are the same on every machine and in every run. Times stay as sent, not converted to local
+time, and links have no query, because it may differ from run to run. That is why these lines are
+not those of `output.rich_content_lines`, which are for people.
 """
 
 from __future__ import annotations
@@ -26,20 +29,22 @@ from guestctl.core.rich_content import (
 )
 
 
-def shown(content: Iterable[Any]) -> Iterator[str]:
-    """A line for each thing that has words of its own; an item of a kind unknown here is named.
+def content_lines(content: Iterable[Any]) -> Iterator[str]:
+    """Yield a line for each part that has a text. An item of an unknown kind is shown by its kind.
 
-    Of options and files the message itself tells; the guest's own answers are its text."""
-    return (line for item in read(content) for line in _item(item))
+    Options and files are not among them: the message lists them. The guest's answers are the
+    message's text.
+    """
+    return (line for item in read(content) for line in _item_lines(item))
 
 
-def _item(item: Item) -> Iterator[str]:
+def _item_lines(item: Item) -> Iterator[str]:
     match item:
         case QuickReplies():
             yield from _line("choice", item.title or "")
         case Card():
             yield from _line("card", item.title, item.description)
-            yield from (f"(link) {text} {_address(url)}" for text, url in item.links)
+            yield from (f"(link) {text} {_without_query(url)}" for text, url in item.links)
         case DatePicker():
             yield from _line("date", item.title, item.subtitle, item.earliest, item.latest)
         case ListPicker():
@@ -53,7 +58,7 @@ def _item(item: Item) -> Iterator[str]:
             for page in item.pages:
                 yield from _line("page", page.title, page.subtitle)
                 for field in page.fields:
-                    yield from _field(field)
+                    yield from _field_lines(field)
         case Location():
             yield from _line("place", item.text, item.address)
         case Text():
@@ -62,28 +67,28 @@ def _item(item: Item) -> Iterator[str]:
             yield f"({kind})"
 
 
-def _field(field: Field) -> Iterator[str]:
-    words = [field.title, field.subtitle, field.placeholder] if field.kind == "input" else []
-    yield f"(field) {_joined(field.id, field.kind, 'required' if field.required else '', *words)}"
+def _field_lines(field: Field) -> Iterator[str]:
+    texts = [field.title, field.subtitle, field.placeholder] if field.kind == "input" else []
+    yield f"(field) {_joined(field.id, field.kind, 'required' if field.required else '', *texts)}"
     if field.picker is None:
         for entry in field.entries:
             yield from _line("item", entry.title, entry.more)
     else:
-        yield from _item(field.picker)
+        yield from _item_lines(field.picker)
         if isinstance(field.picker, DatePicker):
             yield from (f"(item) {time}" for time, _ in field.picker.slots)
 
 
-def _line(kind: str, *words: str) -> Iterator[str]:
-    if any(words):
-        yield f"({kind}) {_joined(*words)}"
+def _line(kind: str, *texts: str) -> Iterator[str]:
+    if any(texts):
+        yield f"({kind}) {_joined(*texts)}"
 
 
-def _joined(*words: str) -> str:
-    return " – ".join(filter(None, words))
+def _joined(*texts: str) -> str:
+    return " – ".join(filter(None, texts))
 
 
-def _address(url: str) -> str:
+def _without_query(url: str) -> str:
     try:
         return urlsplit(url)._replace(query="", fragment="").geturl()
     except ValueError:

@@ -1,7 +1,7 @@
-"""When a reply is the awaited one.
+"""The conditions that a reply must meet.
 
-Knows: the conditions a script may set and how each is tested on a message. Must not know: YAML,
-time, order (`timeline`), where messages come from.
+Knows: the conditions of a script and how each is tested on a message. Must not know: YAML, time,
+order (`timeline`), where messages come from.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from guestctl.core.rich_content import Card, read
 
 T = TypeVar("T")
 
-#: Characters of a reply that patterns see: a pattern that backtracks must not meet a text without end.
-LOOKED_AT = 10_000
-#: Any card, any file: no text is asked of it.
+#: Characters of a reply that patterns see. A limit, because a pattern that backtracks may take for ever on a long text.
+MATCHED_LENGTH = 10_000
+#: Any card or file, whatever its text.
 ANY = ""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What one reply must be; None and empty ask nothing. Texts may hold `${name}` until `bound`."""
+    """Conditions for one reply. None and empty mean no condition. Texts may hold `${name}` until `bound`."""
 
     contains: str | None = None
     matches: str | None = None
@@ -38,7 +38,7 @@ class Conditions:
     unless: tuple[Conditions, ...] = ()
 
     def bound(self, values: Mapping[str, str]) -> Conditions:
-        """With every reference filled in; in a pattern a value stands for itself."""
+        """Return the conditions with every reference replaced. In a pattern a value matches itself."""
 
         def text(given: str | None) -> str | None:
             return None if given is None else filled(given, values)
@@ -55,22 +55,25 @@ class Conditions:
         )
 
     def met_by(self, message: Message) -> bool:
-        """Whether this message meets every condition."""
+        """Return whether a message meets every condition."""
         return (
-            (self.contains is None or _within(self.contains, message.text))
+            (self.contains is None or _contains(message.text, self.contains))
             and (self.equals is None or self.equals.strip() == message.text.strip())
-            and (self._pattern is None or self._pattern.search(message.text[:LOOKED_AT]) is not None)
+            and (self._pattern is None or self._pattern.search(message.text[:MATCHED_LENGTH]) is not None)
             and (self.role is None or self.role == message.sender.role)
             and all(_offered(option, message) for option in self.options)
-            and (self.card is None or any(_within(self.card, words) for words in _cards(message)))
-            and (self.attachment is None or any(_within(self.attachment, words) for words in _files(message)))
+            and (self.card is None or any(_contains(text, self.card) for text in _cards(message)))
+            and (self.attachment is None or any(_contains(text, self.attachment) for text in _files(message)))
             and not any(other.met_by(message) for other in self.unless)
         )
 
     def captured(self, message: Message, name: str | None) -> dict[str, str]:
-        """What a reply that met them gives to later steps: named groups, and under `name` the first
-        group of the pattern, all it matched, or the reply's whole text."""
-        found = self._pattern.search(message.text[:LOOKED_AT]) if self._pattern is not None else None
+        """Return the variables that a matching reply sets for later steps.
+
+        These are the pattern's named groups and, under `name`, the pattern's first group, else the
+        whole match, else the reply's text.
+        """
+        found = self._pattern.search(message.text[:MATCHED_LENGTH]) if self._pattern is not None else None
         groups = {} if found is None else {k: v for k, v in found.groupdict().items() if v is not None}
         if name is None:
             return groups
@@ -86,26 +89,26 @@ class Conditions:
     def __str__(self) -> str:
         parts = []
         if self.contains is not None:
-            parts.append(f"containing {self.contains!r}")
+            parts.append(f'containing "{self.contains}"')
         if self.matches is not None:
             parts.append(f"matching /{self.matches}/")
         if self.equals is not None:
-            parts.append(f"that is {self.equals!r}")
+            parts.append(f'that equals "{self.equals}"')
         if self.role is not None:
             parts.append(f"from {'an' if self.role == 'agent' else 'a'} {self.role}")
         if self.options:
-            parts.append(f"that offers {', '.join(map(repr, self.options))}")
+            parts.append("with the options " + ", ".join(f'"{option}"' for option in self.options))
         if self.card is not None:
-            parts.append("with a card" + (f" {self.card!r}" if self.card else ""))
+            parts.append("with a card" + (f' "{self.card}"' if self.card else ""))
         if self.attachment is not None:
-            parts.append("with a file" + (f" {self.attachment!r}" if self.attachment else ""))
+            parts.append("with a file" + (f' "{self.attachment}"' if self.attachment else ""))
         parts += [f"and not {' '.join(str(other).split()[2:]) or 'any'}" for other in self.unless]
         return " ".join(["a reply", *parts])
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """A script's pattern, as the peer's JavaScript reads it: any case, `^` and `$` at every line,
-    `(?<name>…)`. Raises re.error."""
+    """Return a script's pattern with the meaning it has in JavaScript, where scripts of the
+    web-messaging tester come from: any case, `^` and `$` at every line, `(?<name>…)`. Raises re.error."""
     python = re.sub(r"(?<!\\)\(\?<(?![=!])", "(?P<", pattern)
     return re.compile(re.sub(r"\\k<(\w+)>", r"(?P=\1)", python), re.IGNORECASE | re.MULTILINE)
 
@@ -113,8 +116,10 @@ def compiled(pattern: str) -> re.Pattern[str]:
 def assigned(
     wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]], *, in_order: bool
 ) -> list[T] | None:
-    """One candidate for each of `wanted`, or None while there is none for some. `in_order`: in the
-    order given; else in any."""
+    """Return one candidate for each of `wanted`, or None if some have none.
+
+    With `in_order` the candidates must come in the order of `wanted`, else in any order.
+    """
     return _in_order(wanted, candidates) if in_order else _in_any_order(wanted, candidates)
 
 
@@ -130,7 +135,7 @@ def _in_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Messag
 
 
 def _in_any_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
-    """A maximum matching by augmenting paths: a reply that fits two is not wasted on the wrong one."""
+    """Return a maximum matching by augmenting paths: a reply that meets two conditions goes to the right one."""
     fits = [[n for n, (_, message) in enumerate(candidates) if one.met_by(message)] for one in wanted]
     taken: dict[int, int] = {}
 
@@ -148,8 +153,8 @@ def _in_any_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Me
     return [candidates[n][0] for n, _ in sorted(taken.items(), key=lambda pair: pair[1])]
 
 
-def offer(message: Message, wanted: str) -> bool:
-    """Whether a message offers what `pick` names: a number from 1, a label or a payload."""
+def offers_choice(message: Message, wanted: str) -> bool:
+    """Return whether a message offers a choice, given as a number from 1, a label or a payload."""
     if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:6]) <= len(message.options):
         return True
     return _offered(wanted, message)
@@ -160,12 +165,12 @@ def _offered(wanted: str, message: Message) -> bool:
     return any(folded in (option.text.strip().casefold(), option.payload.casefold()) for option in message.options)
 
 
-def _within(wanted: str, text: str) -> bool:
-    return wanted.casefold() in text.casefold()
+def _contains(text: str, part: str) -> bool:
+    return part.casefold() in text.casefold()
 
 
 def _cards(message: Message) -> Iterator[str]:
-    """The words of every card, those of a carousel included."""
+    """Yield title and description of every card, including those of a carousel."""
     return (f"{card.title}\n{card.description}" for card in read(message.content) if isinstance(card, Card))
 
 

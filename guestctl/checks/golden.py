@@ -1,7 +1,7 @@
-"""Golden transcripts: a conversation as it should be, beside its script, in a form people review.
+"""Golden transcripts: conversations as they should be, in a file next to the script that people review.
 
-Knows: the file and what of a conversation is held in it. Must not know: how a conversation is held.
-Captured values stand as `${name}`, so that an order number may differ from run to run.
+Knows: the file, and which parts of a conversation it has. Must not know: how a conversation runs.
+Captured values are written as `${name}`, so that an order number may differ from run to run.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import unified_diff
 from pathlib import Path
 
-from guestctl.checks.outcomes import Said
+from guestctl.checks.outcomes import TranscriptLine
 from guestctl.core.errors import UsageError
 from guestctl.output.terminal import visible
 
 _LARGEST = 16 * 1024 * 1024
 
 
-def lines(transcript: Iterable[Said], captured: Mapping[str, str]) -> tuple[str, ...]:
-    """A conversation, a line for each thing said or offered."""
+def lines(transcript: Iterable[TranscriptLine], captured: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a conversation as lines: one for each message, option, file and content item."""
     found: list[str] = []
     for line in transcript:
         if line.who is None:
             continue
         mark = ">" if line.who == "guest" else "<"
         found.append(f"{mark} {_named(line.text, captured)}")
-        found += [f"  {_named(words, captured)}" for words in line.content]
+        found += [f"  {_named(text, captured)}" for text in line.content]
         found += [f"  [{n}] {_named(option, captured)}" for n, option in enumerate(line.options, 1)]
         found += [f"  (file) {_named(name, captured)}" for name in line.files]
     return tuple(found)
 
 
-def without_content(held: Iterable[str]) -> tuple[str, ...]:
-    """Only what golden transcripts held before they held cards, pickers and forms."""
-    return tuple(line for line in held if not line.startswith("  (") or line.startswith("  (file) "))
+def without_content(transcript: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines that golden transcripts had before they had cards, pickers and forms."""
+    return tuple(line for line in transcript if not line.startswith("  (") or line.startswith("  (file) "))
 
 
 def _named(text: str, captured: Mapping[str, str]) -> str:
@@ -45,13 +45,13 @@ def _named(text: str, captured: Mapping[str, str]) -> str:
     return visible(text)
 
 
-def differences(golden: Sequence[str], came: Sequence[str]) -> str:
-    """What is different, as a unified diff without its header."""
-    return "\n".join(list(unified_diff(golden, came, lineterm="", n=2))[2:])
+def differences(golden: Sequence[str], actual: Sequence[str]) -> str:
+    """Return the differences as a unified diff without its header."""
+    return "\n".join(list(unified_diff(golden, actual, lineterm="", n=2))[2:])
 
 
 def load(path: Path) -> dict[str, tuple[str, ...]]:
-    """Scenario name -> lines; empty when there is no file yet. Raises UsageError `config.file`."""
+    """Return scenario name -> lines; empty if there is no file yet. Raises UsageError `config.file`."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -59,7 +59,7 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
         return {}
     except OSError as error:
         raise UsageError(
-            f"{path}: {error.strerror or error}", code="config.file", hint="Check its permissions."
+            f"{path}: {error.strerror or error}", code="config.file", hint="Check the permissions of the file."
         ) from error
     try:
         value = json.loads(content)
@@ -67,7 +67,7 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
         value = None
     if not isinstance(value, dict) or not all(_is_transcript(entry) for entry in value.values()):
         raise UsageError(
-            f"{path}: not a file of golden transcripts",
+            f"{path}: not a golden transcript file",
             code="config.file",
             hint="Restore it, or remove it and run with --bless.",
         )
@@ -75,14 +75,14 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def save(path: Path, transcripts: Mapping[str, Sequence[str]]) -> None:
-    """Write them all, in one go. Raises UsageError `output.failed`."""
+    """Replace the file in one step. Raises UsageError `output.failed`."""
     text = json.dumps({name: list(entry) for name, entry in transcripts.items()}, ensure_ascii=False, indent=2) + "\n"
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(text.encode("utf-8", "backslashreplace"))
-        os.replace(beside, path)
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+        os.replace(temporary, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"{path}: {error.strerror or error}", code="output.failed") from error
 
 

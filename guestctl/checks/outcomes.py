@@ -1,7 +1,7 @@
-"""What came of a scenario, as values and as the one record of `-o json`.
+"""The outcome of a scenario, as values and as the record of `-o json`.
 
-Knows: verdicts, what was expected and what came, the transcript, ids. Must not know: how anything
-was run, any report format but the record. Every text of an `Outcome` has had its secrets masked.
+Knows: verdicts, expected and actual replies, the transcript, ids. Must not know: how a scenario
+runs, any report format but the record. Secrets are masked in every text of an `Outcome`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from guestctl.checks.content_lines import shown
+from guestctl.checks.content_lines import content_lines
 from guestctl.checks.timeline import TimelineEntry
 from guestctl.core.errors import Exit, Failure
 from guestctl.core.redact import Redactor
@@ -18,16 +18,16 @@ from guestctl.core.redact import Redactor
 Record: TypeAlias = dict[str, Any]
 
 Verdict: TypeAlias = Literal["passed", "failed", "error"]
-"""failed: an expectation was not met; error: it could not be found out whether one was."""
+"""failed: an expectation was not met; error: the expectations could not be tested."""
 
-#: Lines of a transcript that a report keeps, the newest.
-KEPT = 200
+#: Most lines of a transcript in a report; older ones are dropped.
+MOST_LINES = 200
 
 
 @dataclass(frozen=True)
-class Said:
-    """One line of a transcript. `at`: seconds since the scenario began; `who` is None for a remark;
-    `content`: what cards, pickers and forms say."""
+class TranscriptLine:
+    """One line of a transcript. `at`: seconds since the start of the scenario; `who` is None for a remark;
+    `content`: the lines of cards, pickers and forms."""
 
     at: float
     who: str | None
@@ -40,33 +40,34 @@ class Said:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a scenario did not pass. `line` is that of the step; `came` what came instead, with times;
-    `late` what came in the `waited` seconds after the step had failed.
+    """Why a scenario did not pass. `line` is the line of the step; `came` are the replies that came instead;
+    `late` are those that came in the `waited` seconds after the step had failed.
 
-    `failure` is there when it is an error.
+    `failure` is set for the verdict `error`.
     """
 
     message: str
     line: int
     step: str
     expected: str | None = None
-    came: tuple[Said, ...] = ()
+    came: tuple[TranscriptLine, ...] = ()
     failure: Failure | None = None
-    late: tuple[Said, ...] = ()
+    late: tuple[TranscriptLine, ...] = ()
     waited: float = 0.0
 
     @property
     def short(self) -> str:
-        """In one line."""
+        """The reason in one line."""
         first = self.message.split("\n")[0]
         return first if self.expected is None else f"{first}: {self.expected}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One scenario's result. `ids`: the service's own, `conversation` among them where it is known.
+    """The result of one scenario. `ids` are the service's ids, with `conversation` if it is known.
 
-    `attempts` is 0 for one that never began."""
+    `attempts` is 0 for a scenario that was never started.
+    """
 
     script: str
     name: str
@@ -76,33 +77,33 @@ class Outcome:
     seconds: float
     attempts: int = 1
     trouble: Trouble | None = None
-    transcript: tuple[Said, ...] = ()
+    transcript: tuple[TranscriptLine, ...] = ()
     ids: Mapping[str, str | None] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-    #: The whole conversation as a golden transcript has it, when it was asked to be written.
+    #: The golden transcript to write, with --bless; else None.
     blessed: tuple[str, ...] | None = None
 
 
-def said(entry: TimelineEntry, redactor: Redactor) -> Said:
-    """An entry of the timeline, its secrets masked."""
+def transcript_line(entry: TimelineEntry, redactor: Redactor) -> TranscriptLine:
+    """Return an entry of the timeline as a line of a transcript, with secrets masked."""
     at = round(entry.at, 3)
     message = entry.message
     if message is None:
-        return Said(at, None, redactor.text(entry.remark or ""))
+        return TranscriptLine(at, None, redactor.text(entry.remark or ""))
     role = "guest" if message.direction == "inbound" else message.sender.role or "service"
-    return Said(
+    return TranscriptLine(
         at,
         role,
         redactor.text(message.text),
         message.id or None,
         tuple(redactor.text(option.text) for option in message.options),
         tuple(redactor.text(file.name or file.mime or "unnamed") for file in message.attachments),
-        tuple(redactor.text(line) for line in shown(message.content)),
+        tuple(redactor.text(line) for line in content_lines(message.content)),
     )
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """0 all passed; 1 the bot failed somewhere; else the code of the first error: nothing the bot did."""
+    """Return 0 if all passed, 1 if an expectation failed, else the exit code of the first error."""
     if any(outcome.verdict == "failed" for outcome in outcomes):
         return Exit.NO
     for outcome in outcomes:
@@ -112,7 +113,7 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 
 def record(outcome: Outcome) -> Record:
-    """A scenario's result as JSON-able members."""
+    """Return the outcome of a scenario as a JSON object."""
     return {
         "kind": "check",
         "script": outcome.script,
@@ -124,18 +125,18 @@ def record(outcome: Outcome) -> Record:
         "attempts": outcome.attempts,
         "trouble": None if outcome.trouble is None else _trouble(outcome.trouble),
         "ids": dict(outcome.ids),
-        "transcript": [_said(line) for line in outcome.transcript],
+        "transcript": [_line_record(line) for line in outcome.transcript],
         "remarks": list(outcome.remarks),
     }
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> Record:
-    """The whole run as one object."""
+    """Return the outcome of a run as one JSON object."""
     return {**totals(outcomes, seconds), "scenarios": [record(outcome) for outcome in outcomes]}
 
 
 def totals(outcomes: Sequence[Outcome], seconds: float) -> Record:
-    """How many there were of each verdict."""
+    """Return the number of scenarios with each verdict."""
     count = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("passed", "failed", "error")}
     return {
         "kind": "check-run",
@@ -154,13 +155,13 @@ def _trouble(trouble: Trouble) -> Record:
         "line": trouble.line,
         "step": trouble.step,
         "expected": trouble.expected,
-        "came": [_said(line) for line in trouble.came],
-        "late": [_said(line) for line in trouble.late],
+        "came": [_line_record(line) for line in trouble.came],
+        "late": [_line_record(line) for line in trouble.late],
         "error": None if trouble.failure is None else error_record(trouble.failure)["error"],
     }
 
 
-def _said(line: Said) -> Record:
+def _line_record(line: TranscriptLine) -> Record:
     return {
         "at": line.at,
         "who": line.who,

@@ -23,7 +23,7 @@ from guestctl.core.errors import NEXT_STEPS, UsageError
 from guestctl.core.model import Role
 from guestctl.core.strict_yaml import Located, read
 from guestctl.core.suggestions import did_you_mean
-from guestctl.core.yaml_fields import Field
+from guestctl.core.yaml_fields import YamlField
 from guestctl.dialects import NAMES
 
 #: The most scenarios that one matrix may generate.
@@ -47,7 +47,7 @@ def load(path: Path, variables: Mapping[str, str], environ: Mapping[str, str]) -
         if error.hint == NEXT_STEPS["config.file"]:
             error.hint = f"Correct that line, then run `guestctl check {shlex.quote(str(path))}` again."
         raise
-    return _Reader(path, variables, environ).script(Field(root, str(path), hint=_KEYS_HINT))
+    return _Reader(path, variables, environ).script(YamlField(root, str(path), hint=_KEYS_HINT))
 
 
 class _Reader:
@@ -62,7 +62,7 @@ class _Reader:
 
     # --- the file ---
 
-    def script(self, root: Field) -> Script:
+    def script(self, root: YamlField) -> Script:
         if root.value is None:
             raise root.error("the script is empty; it needs `scenarios`")
         top = root.mapping(script_keys.SCRIPT)
@@ -89,7 +89,7 @@ class _Reader:
             scenarios += self._scenario(name, named, common, top.get("setup"), top.get("teardown"))
         return Script(self._path, config, variables, tuple(scenarios), lines)
 
-    def _config(self, field: Field | None) -> tuple[dict[str, str], dict[str, int]]:
+    def _config(self, field: YamlField | None) -> tuple[dict[str, str], dict[str, int]]:
         """Return the values of `config` and the line of each."""
         if field is None or field.value is None:
             return {}, {}
@@ -100,7 +100,7 @@ class _Reader:
             raise members["api"].error(f'no API "{api}"{did_you_mean(api, NAMES)} (APIs: {", ".join(NAMES)})')
         return config, {key: member.line for key, member in members.items()}
 
-    def _variables(self, field: Field | None) -> dict[str, str]:
+    def _variables(self, field: YamlField | None) -> dict[str, str]:
         """Return the variables. Each may use those above it; a variable given for this run wins."""
         own: dict[str, str] = {}
         for name, member in ({} if field is None else field.members()).items():
@@ -110,7 +110,7 @@ class _Reader:
                 self._values[name] = own[name] = self._filled(member, text)
         return {**own, **self._given}
 
-    def _filled(self, field: Field, text: str) -> str:
+    def _filled(self, field: YamlField, text: str) -> str:
         """Return a text with its references replaced, before any scenario runs."""
         self._check(field, [text], set())
         return filled(text, self._values)
@@ -118,7 +118,7 @@ class _Reader:
     # --- scenarios ---
 
     def _scenario(
-        self, name: str, field: Field, common: Scenario, setup: Field | None, teardown: Field | None
+        self, name: str, field: YamlField, common: Scenario, setup: YamlField | None, teardown: YamlField | None
     ) -> Iterator[Scenario]:
         own = field.mapping(script_keys.SCENARIO, ": ") if field.is_mapping else {"steps": field}
         main = field.required(own, "steps")
@@ -149,7 +149,7 @@ class _Reader:
             values = {key: filled(value, self._values) for key, value in row.items()}
             yield replace(scenario, name=f"{name} [{label}]", values=values) if row else scenario
 
-    def _matrix(self, field: Field) -> Iterator[dict[str, str]]:
+    def _matrix(self, field: YamlField) -> Iterator[dict[str, str]]:
         if field.is_mapping:
             lists = {}
             for key, values in field.members().items():
@@ -174,7 +174,7 @@ class _Reader:
 
     # --- steps ---
 
-    def _all_steps(self, parts: Iterable[Field | None], where: str, captured: set[str]) -> list[Step]:
+    def _all_steps(self, parts: Iterable[YamlField | None], where: str, captured: set[str]) -> list[Step]:
         """Return the steps of several lists. `captured` grows by the names that the steps save."""
         steps = []
         for part in parts:
@@ -186,7 +186,7 @@ class _Reader:
                 steps.append(step)
         return steps
 
-    def _step(self, item: Field, captured: set[str]) -> Step:
+    def _step(self, item: YamlField, captured: set[str]) -> Step:
         members = self._step_members(item)
         name = _action(item, members)
         step = _STEPS[name](self, members[name])
@@ -204,7 +204,7 @@ class _Reader:
         self._check(item, _texts_of_step(step), captured)
         return step
 
-    def _step_members(self, item: Field) -> Mapping[str, Field]:
+    def _step_members(self, item: YamlField) -> Mapping[str, YamlField]:
         text = item.located.text
         if text is not None and item.value is not None and text.strip() in script_keys.BARE:
             return {text.strip(): item}
@@ -212,42 +212,42 @@ class _Reader:
             raise item.error(f"a step is `key: value` (keys: {', '.join(script_keys.ACTIONS)})")
         return item.mapping({**script_keys.ACTIONS, **script_keys.MODIFIERS}, ": ")
 
-    def _say(self, field: Field) -> Step:
+    def _say(self, field: YamlField) -> Step:
         message = field.text()
         if not message.strip():
             raise field.error("the message is empty")
         return Step("say", field.line, "", message=message)
 
-    def _pick(self, field: Field) -> Step:
+    def _pick(self, field: YamlField) -> Step:
         choice = field.text()
         if choice.strip().isdigit() and not choice.strip("0 "):
             raise field.error("options count from 1")
         return Step("pick", field.line, "", message=choice)
 
-    def _attach(self, field: Field) -> Step:
+    def _attach(self, field: YamlField) -> Step:
         name = field.text()
         if "${" not in name and not (self._path.parent / name).is_file():
             raise field.error(f'no file "{name}" in the directory of the script')
         return Step("attach", field.line, "", file=name)
 
-    def _attributes(self, field: Field) -> Step:
+    def _attributes(self, field: YamlField) -> Step:
         return Step("attributes", field.line, "", attributes=_texts(field))
 
-    def _typing(self, field: Field) -> Step:
+    def _typing(self, field: YamlField) -> Step:
         if not _is_bare(field, "typing"):
             raise field.error("takes no value")
         return Step("typing", field.line, "")
 
-    def _pause(self, field: Field) -> Step:
+    def _pause(self, field: YamlField) -> Step:
         return Step("pause", field.line, "", seconds=field.duration(LONGEST))
 
-    def _containing(self, field: Field) -> Step:
+    def _containing(self, field: YamlField) -> Step:
         return Step("expect", field.line, "", expected=(Conditions(contains=field.text()),))
 
-    def _matching(self, field: Field) -> Step:
+    def _matching(self, field: YamlField) -> Step:
         return Step("expect", field.line, "", expected=(Conditions(matches=_pattern(field)),))
 
-    def _expect(self, field: Field) -> Step:
+    def _expect(self, field: YamlField) -> Step:
         if not field.is_mapping:
             return self._containing(field)
         members = field.mapping(script_keys.IN_EXPECT)
@@ -267,7 +267,7 @@ class _Reader:
             save_as=_save_as(members["saveAs"]) if "saveAs" in members else None,
         )
 
-    def _expect_none(self, field: Field) -> Step:
+    def _expect_none(self, field: YamlField) -> Step:
         if not field.is_mapping:
             return Step("expectNone", field.line, "", seconds=field.duration(LONGEST), expected=(Conditions(),))
         members = field.mapping(script_keys.IN_EXPECT_NONE)
@@ -276,7 +276,7 @@ class _Reader:
         expected = self._replies(field, rest) if rest else (Conditions(),)
         return Step("expectNone", field.line, "", seconds=seconds, expected=expected)
 
-    def _expect_disconnect(self, field: Field) -> Step:
+    def _expect_disconnect(self, field: YamlField) -> Step:
         timeout = None
         if field.is_mapping:
             timeout = _duration(field.mapping(("within",)).get("within"))
@@ -286,7 +286,7 @@ class _Reader:
 
     # --- conditions ---
 
-    def _replies(self, field: Field, members: Mapping[str, Field]) -> tuple[Conditions, ...]:
+    def _replies(self, field: YamlField, members: Mapping[str, YamlField]) -> tuple[Conditions, ...]:
         """Return one set of conditions per reply: `contains`, `matches` or `equals` may be a list."""
         if not any(key in members for key in script_keys.OF_A_REPLY):
             if "count" in members:
@@ -304,7 +304,7 @@ class _Reader:
             raise field.error(f"{len(items)} replies; the maximum is {MOST_REPLIES}")
         return tuple(_with_text(rest, key, item) for item in items)
 
-    def _one_reply(self, members: Mapping[str, Field]) -> Conditions:
+    def _one_reply(self, members: Mapping[str, YamlField]) -> Conditions:
         def text(key: str) -> str | None:
             return members[key].text() if key in members else None
 
@@ -319,7 +319,7 @@ class _Reader:
             unless=self._unless(members["not"]) if "not" in members else (),
         )
 
-    def _unless(self, field: Field) -> tuple[Conditions, ...]:
+    def _unless(self, field: YamlField) -> tuple[Conditions, ...]:
         if field.is_list:
             return tuple(inner for item in field.items() for inner in self._unless(item))
         if not field.is_mapping:
@@ -334,10 +334,10 @@ class _Reader:
 
     # --- variables ---
 
-    def _tags(self, field: Field | None) -> frozenset[str]:
+    def _tags(self, field: YamlField | None) -> frozenset[str]:
         return frozenset(() if field is None else field.texts())
 
-    def _known_texts(self, field: Field | None, captured: set[str]) -> dict[str, str]:
+    def _known_texts(self, field: YamlField | None, captured: set[str]) -> dict[str, str]:
         """Return a mapping of texts, after a check of its references."""
         if field is None:
             return {}
@@ -345,7 +345,7 @@ class _Reader:
         self._check(field, texts.values(), captured)
         return texts
 
-    def _check(self, field: Field, texts: Iterable[str], captured: set[str]) -> None:
+    def _check(self, field: YamlField, texts: Iterable[str], captured: set[str]) -> None:
         """Check that every `${name}` has a value by now, or that an earlier step saves it."""
         for text in texts:
             name = unclosed(text)
@@ -360,7 +360,7 @@ class _Reader:
 
 _LISTS = ("contains", "matches", "equals")
 
-_STEPS: Mapping[str, Callable[[_Reader, Field], Step]] = {
+_STEPS: Mapping[str, Callable[[_Reader, YamlField], Step]] = {
     "say": _Reader._say,
     "waitForReplyContaining": _Reader._containing,
     "waitForReplyMatching": _Reader._matching,
@@ -375,7 +375,7 @@ _STEPS: Mapping[str, Callable[[_Reader, Field], Step]] = {
 }
 
 
-def _action(item: Field, members: Mapping[str, Field]) -> str:
+def _action(item: YamlField, members: Mapping[str, YamlField]) -> str:
     """Return the one action of a step, after a check that its other keys may accompany it."""
     actions = [key for key in script_keys.ACTIONS if key in members]
     main = [key for key in actions if key not in {"attach", "attributes"}] or actions[:1]
@@ -394,7 +394,7 @@ def _action(item: Field, members: Mapping[str, Field]) -> str:
     return name
 
 
-def _check_attributes_are_sent(steps: Sequence[Step], field: Field) -> None:
+def _check_attributes_are_sent(steps: Sequence[Step], field: YamlField) -> None:
     """Refuse an `attributes` step that no message follows."""
     waiting = None
     for step in steps:
@@ -407,36 +407,36 @@ def _check_attributes_are_sent(steps: Sequence[Step], field: Field) -> None:
         raise place.error("`attributes` apply to the next message, and none follows")
 
 
-def _check_name(field: Field, name: str) -> None:
+def _check_name(field: YamlField, name: str) -> None:
     if not NAME.fullmatch(name):
         raise field.error(f'"{name}" cannot be a name: use a letter or _, then letters, digits, _, . or -')
 
 
-def _save_as(field: Field) -> str:
+def _save_as(field: YamlField) -> str:
     name = field.text()
     _check_name(field, name)
     return name
 
 
-def _texts(field: Field) -> dict[str, str]:
+def _texts(field: YamlField) -> dict[str, str]:
     return {key: member.text() for key, member in field.members().items()}
 
 
-def _duration(field: Field | None) -> float | None:
+def _duration(field: YamlField | None) -> float | None:
     return None if field is None else field.duration(LONGEST)
 
 
-def _role(field: Field) -> Role:
+def _role(field: YamlField) -> Role:
     return cast("Role", field.choice(("bot", "agent", "system")))
 
 
-def _any_or_text(field: Field | None) -> str | None:
+def _any_or_text(field: YamlField | None) -> str | None:
     if field is None:
         return None
     return ANY if field.value is True else field.text()
 
 
-def _pattern(field: Field) -> str:
+def _pattern(field: YamlField) -> str:
     """Return a pattern with its references, after compiling it once with a value for each of them."""
     text = field.text()
     try:
@@ -446,14 +446,14 @@ def _pattern(field: Field) -> str:
     return text
 
 
-def _with_text(rest: Conditions, key: str, field: Field) -> Conditions:
+def _with_text(rest: Conditions, key: str, field: YamlField) -> Conditions:
     if key == "matches":
         return replace(rest, matches=_pattern(field))
     text = field.text()
     return replace(rest, contains=text) if key == "contains" else replace(rest, equals=text)
 
 
-def _is_bare(field: Field, name: str) -> bool:
+def _is_bare(field: YamlField, name: str) -> bool:
     """Return whether an action stands without a value, or with a mere `true`."""
     text = field.located.text
     return text is not None and (field.value in (None, True) or text.strip() == name)

@@ -1,7 +1,7 @@
-"""Many scenarios: which ones, how many at once, how often; their outcomes in the script's order.
+"""The runner: runs many scenarios in parallel and yields their outcomes in the order of the script.
 
-Knows: threads, retries, when a service is beyond testing. Must not know: steps, report formats,
-YAML. Memory does not grow with the number of scenarios, but for what is reported of them.
+Knows: threads, retries, when a service cannot be tested at all. Must not know: steps, report
+formats, YAML. Memory grows with the number of outcomes, not with the length of conversations.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from guestctl.checks.outcomes import Outcome, Trouble
-from guestctl.checks.scenario import Play, Stopped
+from guestctl.checks.scenario import RunStopped, ScenarioRun
 from guestctl.checks.script import Scenario, Script
 from guestctl.checks.service import ServiceUnderTest
 from guestctl.core.errors import Exit, Failure, Forbidden, NetworkError, Unauthorised, UsageError, bug
 
-#: Failures at the door that tell of the service or the profile, not of one scenario.
-_CLOSED = (NetworkError, Unauthorised, Forbidden, UsageError)
+#: Failures to connect whose cause is the service or the profile, not one scenario.
+_UNUSABLE = (NetworkError, Unauthorised, Forbidden, UsageError)
 
-#: A variable so called is not shown, whatever it holds.
+#: The value of a variable with one of these in its name is masked in reports.
 _SECRET_NAMES = ("password", "secret", "token", "jwt", "pin", "passwd", "apikey", "api_key", "credential")
 
 
 class Interrupted(Failure):
-    """The run was cut off before this scenario had a verdict."""
+    """The run was interrupted before this scenario had a verdict."""
 
     exit = Exit.INTERRUPTED
     default_code = "interrupted"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, hint="Run the check again: what was cut off has no verdict.")
+        super().__init__(message, hint="Run the check again: unfinished scenarios have no verdict.")
 
 
 class RunTerminated(Interrupted):
-    """The same, by SIGTERM."""
+    """The run was terminated by SIGTERM before this scenario had a verdict."""
 
     exit = Exit.TERMINATED
 
 
 @dataclass(frozen=True)
 class Job:
-    """One scenario to be run. `golden`: its transcript, None when there is none."""
+    """One scenario to run. `golden`: its golden transcript; None without one."""
 
     script: Script
     scenario: Scenario
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is happening to job number `number`: the step being done, or its outcome."""
+    """The progress of job `number`: the present step, or the outcome."""
 
     number: int
     doing: str = ""
@@ -61,7 +61,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Rules:
-    """How scenarios are run. `wait`: seconds a step may take; `retries`: at least so many further tries."""
+    """How scenarios run. `wait`: seconds that a step may take; `retries`: minimum number of retries per scenario."""
 
     wait: float = 30.0
     parallel: int = 1
@@ -69,8 +69,8 @@ class Rules:
     bless: bool = False
 
 
-def chosen(script: Script, tags: Collection[str]) -> tuple[Scenario, ...]:
-    """The scenarios that have any of these tags, all when there are none; `-name` leaves some out."""
+def selected(script: Script, tags: Collection[str]) -> tuple[Scenario, ...]:
+    """Return the scenarios with any of these tags, or all without tags. A tag `-name` excludes scenarios."""
     wanted = {tag for tag in tags if not tag.startswith("-")}
     unwanted = {tag[1:] for tag in tags if tag.startswith("-")}
     return tuple(
@@ -81,8 +81,8 @@ def chosen(script: Script, tags: Collection[str]) -> tuple[Scenario, ...]:
 
 
 class Runner:
-    """Runs jobs. `environ` gives variables that neither script nor command line do; `progress` is told
-    from the threads that do the work."""
+    """Runs jobs. `environ` gives variables that neither the script nor the command line sets; `progress` is
+    called from the worker threads."""
 
     def __init__(
         self,
@@ -94,15 +94,15 @@ class Runner:
         self._environ = environ
         self._progress = progress
         self._stopping = threading.Event()
-        #: By number: outcomes that wait for their turn, and scenarios being tried, for which time and how.
+        #: By job number: outcomes not yet yielded, and scenarios that are running, with the number of the attempt.
         self._done: dict[int, Outcome | BaseException] = {}
-        self._tried: dict[int, tuple[int, Play | None]] = {}
+        self._tried: dict[int, tuple[int, ScenarioRun | None]] = {}
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
-        """The outcomes in the order of the jobs, each as soon as it and those before it are there.
+        """Yield the outcomes in the order of the jobs, each as soon as it and those before it are known.
 
-        Closing the generator early stops what is running. A scenario that dies of a bug of ours has that for
-        its outcome; what else goes wrong in a thread is raised here.
+        Closing the generator early stops the running scenarios. An internal error in a scenario becomes its
+        outcome. Anything else that a thread raises is raised here.
         """
         done = self._done
         change = threading.Condition()
@@ -116,17 +116,17 @@ class Runner:
                     return
                 result: Outcome | BaseException
                 try:
-                    result = self._one_or_bug(jobs[number], number)
-                except Stopped:
+                    result = self._outcome_of(jobs[number], number)
+                except RunStopped:
                     return
-                except BaseException as error:  # told by whoever waits for it
+                except BaseException as error:  # raised again in the thread that waits for the result
                     result = error
                 with change:
                     done[number] = result
                     self._tried.pop(number, None)
                     change.notify_all()
 
-        # Daemons: whatever one of them waits for, an interrupted run does not wait for it.
+        # Daemon threads, because an interrupted run must not wait for them.
         for n in range(min(self._rules.parallel, len(jobs))):
             threading.Thread(target=work, name=f"check-{n}", daemon=True).start()
         try:
@@ -142,52 +142,57 @@ class Runner:
         finally:
             self._stopping.set()
 
-    def left(self, jobs: Sequence[Job], given: int, cause: type[Interrupted] = Interrupted) -> list[Outcome]:
-        """What is left of a run that was cut off when it had `given` so many outcomes: what has finished
-        meanwhile has its own."""
-        return [self._left(number, jobs[number], cause) for number in range(given, len(jobs))]
+    def remaining(self, jobs: Sequence[Job], given: int, cause: type[Interrupted] = Interrupted) -> list[Outcome]:
+        """Return the other outcomes of a run that was interrupted after the first `given` outcomes.
 
-    def _left(self, number: int, job: Job, cause: type[Interrupted]) -> Outcome:
-        tried = self._tried.get(number)  # asked first: what is done is not among them any more
+        An interrupted run never passes. Unfinished scenarios are reported as errors. A scenario that has
+        finished since then keeps its outcome.
+        """
+        return [self._remaining(number, jobs[number], cause) for number in range(given, len(jobs))]
+
+    def _remaining(self, number: int, job: Job, cause: type[Interrupted]) -> Outcome:
+        # Looked up before `_done`, because a finished scenario leaves this mapping.
+        tried = self._tried.get(number)
         done = self._done.get(number)
         if isinstance(done, Outcome):
             return done
         if tried is not None:
-            return self._cut_off(job, tried, cause("interrupted while it ran"))
-        return replace(self._not_run(job, cause("interrupted before it began")), attempts=0)
+            return self._interrupted(job, tried, cause("interrupted while the scenario ran"))
+        return replace(self._not_run(job, cause("interrupted before the scenario started")), attempts=0)
 
-    def _cut_off(self, job: Job, tried: tuple[int, Play | None], failure: Failure) -> Outcome:
-        attempt, play = tried
-        outcome = self._not_run(job, failure) if play is None else play.cut_off(failure)
+    def _interrupted(self, job: Job, tried: tuple[int, ScenarioRun | None], failure: Failure) -> Outcome:
+        attempt, run = tried
+        outcome = self._not_run(job, failure) if run is None else run.interrupted(failure)
         return replace(outcome, attempts=attempt)
 
-    def _one_or_bug(self, job: Job, number: int) -> Outcome:
+    def _outcome_of(self, job: Job, number: int) -> Outcome:
+        """Run one scenario. An internal error becomes its outcome."""
         try:
             return self.one(job, number)
-        except Stopped:
+        except RunStopped:
             raise
         except Exception as error:
-            outcome = self._cut_off(job, self._tried[number], bug(error))
+            outcome = self._interrupted(job, self._tried[number], bug(error))
             self._progress(Progress(number, outcome=outcome))
             return outcome
 
     def one(self, job: Job, number: int = 0) -> Outcome:
-        """One scenario, as often as it may be tried. Raises Stopped, and whatever is a bug of ours."""
+        """Run one scenario, with its retries. Raises RunStopped, and any exception that is an internal error."""
         tries = 1 + max(self._rules.retries, job.scenario.retries)
         for attempt in range(1, tries + 1):
             outcome = replace(self._try(job, number, attempt), attempts=attempt)
-            hopeless = outcome.trouble is not None and isinstance(outcome.trouble.failure, UsageError)
-            if outcome.verdict == "passed" or attempt == tries or hopeless or job.service.closed is not None:
+            useless = outcome.trouble is not None and isinstance(outcome.trouble.failure, UsageError)
+            if outcome.verdict == "passed" or attempt == tries or useless or job.service.unusable is not None:
                 break
-        outcome = self._found(job, outcome)
+        outcome = self._with_conversation_id(job, outcome)
         self._progress(Progress(number, attempt=outcome.attempts, outcome=outcome))
         return outcome
 
     def _try(self, job: Job, number: int, attempt: int) -> Outcome:
         service, scenario = job.service, job.scenario
         self._tried[number] = attempt, None
-        if service.closed is not None:
-            return self._not_run(job, service.closed, "not run: ")
+        if service.unusable is not None:
+            return self._not_run(job, service.unusable, "not run: ")
         try:
             client = service.guest(self._rules.wait)
         except Failure as failure:
@@ -197,7 +202,7 @@ class Runner:
         for name, value in {**values, **scenario.values}.items():
             if any(word in name.lower() for word in _SECRET_NAMES):
                 redactor.add(value)
-        play = Play(
+        run = ScenarioRun(
             script=str(job.script.path),
             scenario=scenario,
             client=client,
@@ -211,18 +216,18 @@ class Runner:
             doing=lambda step: self._progress(Progress(number, step, attempt)),
         )
         self._progress(Progress(number, "connecting", attempt))
-        self._tried[number] = attempt, play
+        self._tried[number] = attempt, run
         try:
-            outcome = play.run()
+            outcome = run.run()
         finally:
-            service.done(client)
-        if play.opened:
+            service.release(client)
+        if run.opened:
             service.reached = True
-        elif not service.reached and outcome.trouble and isinstance(outcome.trouble.failure, _CLOSED):
-            service.closed = outcome.trouble.failure
+        elif not service.reached and outcome.trouble and isinstance(outcome.trouble.failure, _UNUSABLE):
+            service.unusable = outcome.trouble.failure
         return outcome
 
-    def _not_run(self, job: Job, failure: Failure, said: str = "") -> Outcome:
+    def _not_run(self, job: Job, failure: Failure, prefix: str = "") -> Outcome:
         scenario = job.scenario
         return Outcome(
             script=str(job.script.path),
@@ -231,13 +236,13 @@ class Runner:
             tags=tuple(sorted(scenario.tags)),
             verdict="error",
             seconds=0.0,
-            trouble=Trouble(f"{said}{failure.message}", scenario.line, "", failure=failure),
+            trouble=Trouble(f"{prefix}{failure.message}", scenario.line, "", failure=failure),
         )
 
-    def _found(self, job: Job, outcome: Outcome) -> Outcome:
-        """With the conversation's id, when something is wrong and the API has not told it."""
+    def _with_conversation_id(self, job: Job, outcome: Outcome) -> Outcome:
+        """Look up the id of a conversation that did not pass, if the API does not report it."""
         if outcome.verdict == "passed" or outcome.ids.get("conversation"):
             return outcome
-        ours = next((line.id for line in outcome.transcript if line.id and line.who is not None), None)
-        conversation = job.service.conversation_of(ours) if ours else None
+        message_id = next((line.id for line in outcome.transcript if line.id and line.who is not None), None)
+        conversation = job.service.conversation_of(message_id) if message_id else None
         return replace(outcome, ids={**outcome.ids, "conversation": conversation}) if conversation else outcome

@@ -1,8 +1,8 @@
-"""One scenario: a guest of its own, the steps one after another, and what came of it.
+"""One run of one scenario: a new guest takes its steps one after another.
 
-Knows: what each step does with a `Client`, when an expectation is met or has failed. Must not know:
-YAML, other scenarios, report formats, the wire. Nothing sleeps: a step goes on with the event
-that meets its condition, and waiting is listening.
+Knows: what each step does with a `Client`, and when an expectation is met or has failed. Must not
+know: YAML, other scenarios, report formats, the wire. Nothing sleeps: waiting means listening, and a
+step ends with the event that meets its condition.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from guestctl.checks import golden
-from guestctl.checks.expectation import Conditions, assigned, offer
-from guestctl.checks.outcomes import KEPT, Outcome, Said, Trouble, Verdict, said
+from guestctl.checks.expectation import Conditions, assigned, offers_choice
+from guestctl.checks.outcomes import MOST_LINES, Outcome, TranscriptLine, Trouble, Verdict, transcript_line
 from guestctl.checks.script import Scenario, Step
 from guestctl.checks.timeline import Timeline, TimelineEntry
 from guestctl.checks.variables import filled
@@ -26,28 +26,30 @@ from guestctl.core.results import Sent
 
 T = TypeVar("T")
 
-#: Seconds a conversation that has ended is still listened to, for replies that its end overtook.
-STRAGGLERS = 1.0
-#: Seconds of silence after which a conversation that is being blessed counts as complete.
+#: Seconds to listen after the end of a conversation, for replies that arrive after it.
+AFTER_END = 1.0
+#: With --bless: seconds of silence after which a conversation counts as complete.
 SETTLED = 1.0
-#: Seconds, and never more than the step itself had, that a step which has failed for want of a reply is
-#: listened on for: only to tell a bot that is late from one that is silent.
+#: Seconds to listen after a step has timed out, but never longer than the step itself had. The report then
+#: shows whether the bot is late or silent.
 LATE = 2.0
 
+#: Session changes that end the conversation.
 _ENDS = frozenset({"read_only", "ended", "expired", "cleared", "logged_out"})
 
 
-#: Codes of a session that is over though nobody ended the conversation.
-_NOT_THE_END = frozenset({"session.evicted", "session.no_token", "session.none"})
+#: Codes of a session that is over although the service did not end the conversation.
+_SESSION_LOST = frozenset({"session.evicted", "session.no_token", "session.none"})
+#: Codes of a request to a conversation that has ended.
 _ENDED = frozenset({"conflict.read_only", "conflict.ended"})
 
 
-class Stopped(Exception):
+class RunStopped(Exception):
     """The run was interrupted; there is no verdict."""
 
 
 class _Unmet(Exception):
-    """An expectation failed. `late`: what came in the `waited` seconds after that."""
+    """An expectation failed. `late`: the replies that came in the `waited` seconds after that."""
 
     def __init__(
         self,
@@ -67,11 +69,11 @@ class _Unmet(Exception):
 
 
 @dataclass
-class Play:
-    """One try of one scenario on a fresh client. `wait`: seconds a step may take unless it says otherwise.
+class ScenarioRun:
+    """One attempt at one scenario with a new client. `wait`: seconds that a step without its own timeout may take.
 
-    `golden`: the transcript to hold it against, None when there is none; `bless`: write one instead.
-    `values` are the variables; `folder` is where files to attach are looked for.
+    `golden`: the golden transcript to compare with, None without one; `bless`: write one instead.
+    `values` are the variables; `folder` is the directory of files to attach.
     """
 
     script: str
@@ -95,33 +97,34 @@ class Play:
         self._pending: dict[str, str] = {}
         self._events: Generator[Event | None, None, None] | None = None
         self._until: float | None = None
-        #: When the other side ended the conversation, and what tells so; what ended our listening for good.
-        self._over: float | None = None
-        self._end_of_it: TimelineEntry | None = None
-        self._deaf: Failure | None = None
+        #: When the service ended the conversation (monotonic), and the entry that reports it.
+        self._ended_at: float | None = None
+        self._end_entry: TimelineEntry | None = None
+        #: The failure that ended the event stream. Nothing can be received after it.
+        self._stream_failure: Failure | None = None
         self._step: Step | None = None
         limit = self.scenario.timeout
         self._end = None if limit is None else self._begun + limit
 
     @property
     def opened(self) -> bool:
-        """Whether the service let the guest in."""
+        """Whether the guest has a session."""
         return self._events is not None
 
-    # --- the whole ---
+    # --- the scenario as a whole ---
 
     def run(self) -> Outcome:
-        """Play it to its end. Raises Stopped, and nothing that a service can cause."""
+        """Run the scenario. Raises RunStopped, but no failure that a service can cause."""
         try:
-            trouble = self._steps_of_all()
+            trouble = self._run_steps()
         finally:
             if self._events is not None:
                 self._events.close()
-        self._learn()
+        self._mask_secrets()
         return self._outcome(trouble)
 
-    def cut_off(self, failure: Failure) -> Outcome:
-        """What there is to tell of it while it is still being played, by whoever will not wait for its end."""
+    def interrupted(self, failure: Failure) -> Outcome:
+        """Return the outcome of a scenario that is still running, called from another thread."""
         line, text = (self._step.line, self._step.text) if self._step else (self.scenario.line, "")
         return self._outcome(Trouble(failure.message, line, self.redactor.text(text), failure=failure))
 
@@ -129,8 +132,8 @@ class Play:
         verdict: Verdict = "passed"
         if trouble is not None:
             verdict = "failed" if trouble.failure is None else "error"
-        told = [said(entry, self.redactor) for entry in list(self.timeline.entries)]
-        blessed = golden.lines(told, self._captured) if self.bless and verdict == "passed" else None
+        lines = [transcript_line(entry, self.redactor) for entry in list(self.timeline.entries)]
+        blessed = golden.lines(lines, self._captured) if self.bless and verdict == "passed" else None
         return Outcome(
             script=self.script,
             name=self.scenario.name,
@@ -139,13 +142,13 @@ class Play:
             verdict=verdict,
             seconds=round(self._now(), 3),
             trouble=trouble,
-            transcript=() if verdict == "passed" else tuple(told[-KEPT:]),
+            transcript=() if verdict == "passed" else tuple(lines[-MOST_LINES:]),
             ids=self._ids(),
             remarks=tuple(self.redactor.text(remark) for remark in self._remarks),
             blessed=blessed,
         )
 
-    def _steps_of_all(self) -> Trouble | None:
+    def _run_steps(self) -> Trouble | None:
         trouble = self._guarded(self._open)
         if trouble is not None:
             return trouble
@@ -155,53 +158,53 @@ class Play:
                 break
         if trouble is None and self.scenario.golden:
             self._step = None
-            trouble = self._guarded(self._held_against_golden)
-        for step in self.scenario.teardown if self._deaf is None else ():
+            trouble = self._guarded(self._compare_with_golden)
+        for step in self.scenario.teardown if self._stream_failure is None else ():
             after = self._do(step)
-            if after is not None and trouble is None and self._over is None:
+            if after is not None and trouble is None and self._ended_at is None:
                 trouble = after
             elif after is not None:
                 self._remarks.append(f"teardown, line {after.line}: {after.message}")
         return trouble
 
     def _open(self) -> None:
-        self.client.timeout = self._bound(self.wait)
+        self.client.timeout = self._time_left(self.wait)
         attributes = {key: self._text(value) for key, value in self.scenario.attributes.items()}
         self.client.create(NewSession(name=self.client.session_name, attributes=attributes))
-        self._learn()
-        self._events = self.client.listen(just_created=True, left=self._wake)
-        self._hear_from(self._bounded(self.wait))
+        self._mask_secrets()
+        self._events = self.client.listen(just_created=True, left=self._seconds_left)
+        self._wait_until_live(self._bounded(self.wait))
 
-    def _hear_from(self, until: float) -> None:
-        """Be connected before anything is said, so that no reply is missed."""
-        why, late = "nothing answers", False
+    def _wait_until_live(self, until: float) -> None:
+        """Wait until the connection is live, so that no reply to the first message is missed."""
+        reason, late = "no answer", False
         for event in self._events or ():
-            self._take(event)
+            self._handle(event)
             if isinstance(event, Connection):
                 if event.state == "live":
                     break
                 late = late or event.state == "connecting"
-                why = event.detail or why
+                reason = event.detail or reason
             if self.stopping():
-                raise Stopped
+                raise RunStopped
             if self._clock.monotonic() >= until:
-                raise NetworkError(f"not connected in time: {why}")
+                raise NetworkError(f"not connected in time: {reason}")
         if late and self.client.dialect.has_socket:
-            # Creating opened no socket: what was said before this one was open is only in history.
+            # The session existed before this socket was open, so earlier messages are only in history.
             try:
                 for item in self.client.history():
-                    self._take(item)
+                    self._handle(item)
             except Failure as failure:
-                self.timeline.remark(f"history cannot be read: {failure.message}", self._now())
+                self.timeline.remark(f"cannot read history: {failure.message}", self._now())
 
     def _do(self, step: Step) -> Trouble | None:
         self._step = step
         self.doing(step.text)
-        self.client.timeout = self._bound(step.timeout or self.wait)
+        self.client.timeout = self._time_left(step.timeout or self.wait)
         return self._guarded(lambda: _ACTIONS[step.action](self, step))
 
     def _guarded(self, act: Callable[[], None]) -> Trouble | None:
-        """Do it; what went wrong, told as a report tells it."""
+        """Call `act` and return its failure as a report shows it; None without a failure."""
         line, text = (self._step.line, self._step.text) if self._step else (self.scenario.line, "")
         try:
             self._check_time()
@@ -213,42 +216,47 @@ class Play:
                 line,
                 self.redactor.text(text),
                 expected,
-                self._last_of(unmet.came),
-                late=self._last_of(unmet.late),
+                self._last_lines(unmet.came),
+                late=self._last_lines(unmet.late),
                 waited=unmet.waited,
             )
         except Failure as failure:
-            self._learn()
+            self._mask_secrets()
             failure.message = self.redactor.text(failure.message)
             failure.body = None if failure.body is None else self.redactor.text(failure.body)
-            if self._step is None or not self._ended_meanwhile(failure):
+            if self._step is None or not self._conversation_ended(failure):
                 return Trouble(failure.message, line, self.redactor.text(text), failure=failure)
             return Trouble(
-                "the other side had ended the conversation",
+                "the service had ended the conversation",
                 line,
                 self.redactor.text(text),
-                "that the conversation goes on",
-                self._last_of([entry for entry, _ in self.timeline.since_last()] + [*filter(None, [self._end_of_it])]),
+                "an open conversation",
+                self._last_lines(
+                    [entry for entry, _ in self.timeline.since_last_match()] + [*filter(None, [self._end_entry])]
+                ),
             )
         return None
 
-    def _last_of(self, entries: Sequence[TimelineEntry]) -> tuple[Said, ...]:
-        return tuple(said(entry, self.redactor) for entry in entries[-20:])
+    def _last_lines(self, entries: Sequence[TimelineEntry]) -> tuple[TranscriptLine, ...]:
+        return tuple(transcript_line(entry, self.redactor) for entry in entries[-20:])
 
-    def _ended_meanwhile(self, failure: Failure) -> bool:
-        """Whether a step failed because the conversation is over, however this API says it. The word of it may
-        still be on its way to us, so it is listened for."""
-        if not isinstance(failure, (Conflict, SessionOver, InDoubt, NetworkError)) or failure.code in _NOT_THE_END:
+    def _conversation_ended(self, failure: Failure) -> bool:
+        """Return whether a step failed because the conversation has ended.
+
+        APIs report this in different ways. The event that reports the end may arrive after the failure, so
+        listen for it.
+        """
+        if not isinstance(failure, (Conflict, SessionOver, InDoubt, NetworkError)) or failure.code in _SESSION_LOST:
             return False
-        until = self._bounded(STRAGGLERS)
-        while self._over is None and self._pump(until):
+        until = self._bounded(AFTER_END)
+        while self._ended_at is None and self._next_event(until):
             pass
-        if self._over is None and (isinstance(failure, SessionOver) or failure.code in _ENDED):
-            self._ended(f"the conversation is over: {failure.message}")
-        return self._over is not None
+        if self._ended_at is None and (isinstance(failure, SessionOver) or failure.code in _ENDED):
+            self._note_end(f"the conversation has ended: {failure.message}")
+        return self._ended_at is not None
 
-    def _learn(self) -> None:
-        """What the service has given this guest meanwhile is secret, too."""
+    def _mask_secrets(self) -> None:
+        """Mask the secrets that the service has given to this guest."""
         for secret in self.client.secrets():
             self.redactor.add(secret)
 
@@ -259,24 +267,24 @@ class Play:
         self._sent(self.client.send(self._text(step.message or ""), attributes=self._attributes(step), files=files))
 
     def _sent(self, sent: Sent) -> None:
-        """It was accepted; where that goes after an end, too, a conversation goes on."""
-        self._over = self._end_of_it = None
+        """Add an accepted message. Where an API accepts messages after an end, the conversation continues."""
+        self._ended_at = self._end_entry = None
         if sent.message is not None:
-            self.timeline.said(sent.message, self._now())
+            self.timeline.add_sent(sent.message, self._now())
 
     def _pick(self, step: Step) -> None:
-        wanted = self._text(step.message or "")
+        choice = self._text(step.message or "")
 
         def offered() -> Message | None:
-            return next((message for message in self.timeline.offers() if offer(message, wanted)), None)
+            return next((message for message in self.timeline.offers() if offers_choice(message, choice)), None)
 
-        numbered = wanted.isascii() and wanted.isdigit()
-        asked = f"something to pick {f'as number {wanted}' if numbered else f'called {wanted!r}'}"
-        message = self._await(offered, step, asked)
-        self.timeline.expecting()
-        self._sent(self.client.send(attributes=self._attributes(step), pick=[wanted.strip()], answering=message))
+        numbered = choice.isascii() and choice.isdigit()
+        expected = f"option {choice}" if numbered else f'an option "{choice}"'
+        message = self._await(offered, step, expected, awaited="an option to pick")
+        self.timeline.expect()
+        self._sent(self.client.send(attributes=self._attributes(step), pick=[choice.strip()], answering=message))
 
-    def _later(self, step: Step) -> None:
+    def _attributes_for_next(self, step: Step) -> None:
         self._pending.update(self._filled(step.attributes))
 
     def _typing(self, step: Step) -> None:
@@ -284,7 +292,7 @@ class Play:
 
     def _pause(self, step: Step) -> None:
         until = self._bounded(step.seconds)
-        while self._pump(until):
+        while self._next_event(until):
             pass
         self._check_time()
 
@@ -296,7 +304,7 @@ class Play:
 
     def _expect(self, step: Step) -> None:
         wanted = [conditions.bound(self._known()) for conditions in step.expected]
-        self.timeline.expecting()
+        self.timeline.expect()
 
         def met() -> list[TimelineEntry] | None:
             return assigned(wanted, self.timeline.candidates(in_order=step.in_order), in_order=step.in_order)
@@ -305,65 +313,65 @@ class Play:
             if met() or not assigned(wanted, self.timeline.candidates(in_order=False), in_order=False):
                 return None
             if len(wanted) > 1:
-                return "what was awaited came in another order"
-            return "what was awaited came before the reply that met the last expectation"
+                return "the expected replies came in another order"
+            return "the expected reply came before the reply that met the last expectation"
 
         found = self._await(met, step, _all_of(wanted, in_order=step.in_order), misplaced)
-        self.timeline.take(found)
+        self.timeline.mark_met(found)
         for conditions, entry in zip(wanted, found, strict=True):
             assert entry.message is not None
             self._captured.update(conditions.captured(entry.message, step.save_as))
 
     def _expect_none(self, step: Step) -> None:
         wanted = [conditions.bound(self._known()) for conditions in step.expected]
-        self.timeline.expecting()
+        self.timeline.expect()
         until = self._bounded(step.seconds)
         while True:
             came = [
                 entry
-                for entry, message in self.timeline.since_last()
+                for entry, message in self.timeline.since_last_match()
                 if any(conditions.met_by(message) for conditions in wanted)
             ]
             if came:
                 what = ", ".join("no" + str(conditions).removeprefix("a") for conditions in wanted)
-                raise _Unmet("a reply came where none should", f"{what} for {step.seconds:g} s", came)
-            if not self._pump(until):
+                raise _Unmet("a reply came, but none was expected", f"{what} for {step.seconds:g} s", came)
+            if not self._next_event(until):
                 break
-        if self._deaf is not None and self._over is None:
-            raise self._deaf
+        if self._stream_failure is not None and self._ended_at is None:
+            raise self._stream_failure
         self._check_time()
 
     def _expect_disconnect(self, step: Step) -> None:
-        self.timeline.expecting()
-        self._await(lambda: self._over, step, "the conversation to be ended")
+        self.timeline.expect()
+        self._await(lambda: self._ended_at, step, "the end of the conversation", awaited="the end of the conversation")
 
-    def _held_against_golden(self) -> None:
+    def _compare_with_golden(self) -> None:
         if self.bless:
             self._settle()
             return
         if self.golden is None:
-            raise _Unmet("there is no golden transcript of it yet; --bless writes it", None, [])
+            raise _Unmet("no golden transcript yet; --bless writes it", None, [])
         until = self._bounded(self.wait)
-        while len(came := self._lines()) < len(self.golden) and self._pump(until):
+        while len(came := self._lines()) < len(self.golden) and self._next_event(until):
             pass
         if came != self.golden:
             what = "the conversation differs from its golden transcript:"
             if self.golden == golden.without_content(came):
                 what = (
-                    "its golden transcript was written by a guestctl that did not hold what cards, pickers and forms "
-                    "say; read what is new, then --bless:"
+                    "the golden transcript was written by a version that left out cards, pickers and forms; "
+                    "review the new lines, then use --bless:"
                 )
             raise _Unmet(f"{what}\n{golden.differences(self.golden, came)}", None, [])
 
     def _settle(self) -> None:
-        """Until nothing has come for a while: only to write a golden transcript."""
-        heard, until = len(self.timeline.entries), self._bounded(SETTLED)
-        while self._pump(until):
-            if heard != len(self.timeline.entries):
-                heard, until = len(self.timeline.entries), self._bounded(SETTLED)
+        """Listen until no event has come for a while. Only for a golden transcript that is about to be written."""
+        count, until = len(self.timeline.entries), self._bounded(SETTLED)
+        while self._next_event(until):
+            if count != len(self.timeline.entries):
+                count, until = len(self.timeline.entries), self._bounded(SETTLED)
 
     def _lines(self) -> tuple[str, ...]:
-        return golden.lines((said(entry, self.redactor) for entry in self.timeline.entries), self._captured)
+        return golden.lines((transcript_line(entry, self.redactor) for entry in self.timeline.entries), self._captured)
 
     # --- waiting ---
 
@@ -373,15 +381,19 @@ class Play:
         step: Step,
         expected: str,
         misplaced: Callable[[], str | None] = lambda: None,
+        awaited: str = "a matching reply",
     ) -> T:
-        """What `found` finds, looked for at every event, until the step's time is over. `misplaced` may know
-        better than that nothing came."""
+        """Return the result of `found`, called after every event until the step times out.
+
+        `misplaced` returns a more specific reason for a failure than a timeout. `awaited` names what
+        `found` looks for.
+        """
         within = step.timeout or self.wait
         until = self._bounded(within)
         while True:
-            limit = until if self._over is None else min(until, self._over + STRAGGLERS)
+            limit = until if self._ended_at is None else min(until, self._ended_at + AFTER_END)
             result = found()
-            if result is None and not self._pump(limit):
+            if result is None and not self._next_event(limit):
                 result = found()
                 if result is None:
                     break
@@ -389,56 +401,58 @@ class Play:
                 return result
         came = [entry for entry, _ in self.timeline.candidates(in_order=False)]
         wrong = misplaced()
-        if wrong is None and self._over is not None:
-            raise _Unmet("the conversation was ended before what was awaited came", expected, came)
-        if self._deaf is not None and self._over is None:
-            raise self._deaf
+        if wrong is None and self._ended_at is not None:
+            raise _Unmet(f"the conversation ended before {awaited} came", expected, came)
+        if self._stream_failure is not None and self._ended_at is None:
+            raise self._stream_failure
         self._check_time(expected, came)
         expected = f"{expected}, within {within:g} s"
         if wrong is not None:
             raise _Unmet(f"{wrong} (`in_order: false` takes any)", expected, came)
-        late, waited = self._heard_late(found, min(within, LATE))
-        what = "what was awaited came too late" if found() is not None else "what was awaited did not come in time"
+        late, waited = self._listen_for_late(found, min(within, LATE))
+        missing = found() is None
+        what = f"timed out waiting for {awaited}" if missing else f"{awaited} came too late"
         raise _Unmet(what, expected, came, late=late, waited=waited)
 
-    def _heard_late(self, found: Callable[[], object], seconds: float) -> tuple[list[TimelineEntry], float]:
-        """What comes after a step has failed, until it is what was awaited or so many seconds are over."""
+    def _listen_for_late(self, found: Callable[[], object], seconds: float) -> tuple[list[TimelineEntry], float]:
+        """Return what comes after a step has timed out, until `found` finds a result or the seconds are over."""
         before, begun, until = list(self.timeline.entries), self._now(), self._bounded(seconds)
-        while found() is None and self._pump(until):
+        while found() is None and self._next_event(until):
             pass
         late = [entry for entry in self.timeline.entries if entry.message is not None and entry not in before]
         return late, round(self._now() - begun, 1)
 
-    def _pump(self, until: float) -> bool:
-        """Take in the next event; False when `until` (monotonic) has come, or nothing can any more."""
+    def _next_event(self, until: float) -> bool:
+        """Handle the next event. Return False when `until` (monotonic) has come, or no event can come any more."""
         if self.stopping():
-            raise Stopped
-        if self._deaf is not None or self._events is None or self._clock.monotonic() >= until:
+            raise RunStopped
+        if self._stream_failure is not None or self._events is None or self._clock.monotonic() >= until:
             return False
         self._until = until
         try:
-            self._take(next(self._events))
+            self._handle(next(self._events))
         except Failure as failure:
-            self._deaf = failure
-            if isinstance(failure, SessionOver) and failure.code not in _NOT_THE_END:
-                self._ended(f"the conversation is over: {failure.message}")
-            return self._over is None
+            self._stream_failure = failure
+            if isinstance(failure, SessionOver) and failure.code not in _SESSION_LOST:
+                self._note_end(f"the conversation has ended: {failure.message}")
+            return self._ended_at is None
         return True
 
-    def _wake(self) -> float | None:
+    def _seconds_left(self) -> float | None:
+        """Return how long `listen` may block before it yields None."""
         return None if self._until is None else max(0.0, self._until - self._clock.monotonic())
 
-    def _take(self, event: Event | None) -> None:
+    def _handle(self, event: Event | None) -> None:
         if isinstance(event, Message):
-            self.timeline.heard(event, self._now())
+            self.timeline.add_received(event, self._now())
         elif isinstance(event, Presence):
             if event.presence == "Disconnect" and event.direction == "outbound":
-                self._ended(f"presence: {event.presence}")
+                self._note_end(f"presence: {event.presence}")
             else:
                 self.timeline.remark(f"presence: {event.presence}", self._now())
         elif isinstance(event, SessionEvent):
             if event.change in _ENDS:
-                self._ended(f"session {event.change.replace('_', ' ')}")
+                self._note_end(f"session {event.change.replace('_', ' ')}")
             else:
                 self.timeline.remark(f"session {event.change.replace('_', ' ')}", self._now())
         elif isinstance(event, Gap):
@@ -446,28 +460,28 @@ class Play:
         elif isinstance(event, Connection) and event.state in {"lost", "gave_up"}:
             self.timeline.remark(f"connection lost: {event.detail}", self._now())
 
-    def _ended(self, why: str) -> None:
-        entry = self.timeline.remark(why, self._now())
-        if self._over is None:
-            self._over, self._end_of_it = self._clock.monotonic(), entry
+    def _note_end(self, reason: str) -> None:
+        entry = self.timeline.remark(reason, self._now())
+        if self._ended_at is None:
+            self._ended_at, self._end_entry = self._clock.monotonic(), entry
 
-    # --- means ---
+    # --- time and texts ---
 
     def _now(self) -> float:
         return self._clock.monotonic() - self._begun
 
     def _bounded(self, seconds: float) -> float:
-        """When this many seconds are over, or the scenario's time is, in monotonic seconds."""
+        """Return the monotonic time at which these seconds, or the time of the scenario, are over."""
         until = self._clock.monotonic() + seconds
         return until if self._end is None else min(until, self._end)
 
-    def _bound(self, seconds: float) -> float:
+    def _time_left(self, seconds: float) -> float:
         return max(0.001, self._bounded(seconds) - self._clock.monotonic())
 
     def _check_time(self, expected: str | None = None, came: Sequence[TimelineEntry] = ()) -> None:
-        """Fail when the scenario's own time is over."""
+        """Raise a failure if the time of the scenario is over."""
         if self._end is not None and self._clock.monotonic() >= self._end:
-            raise _Unmet(f"the scenario took longer than its {self.scenario.timeout:g} s", expected, came)
+            raise _Unmet(f"the scenario took longer than its timeout of {self.scenario.timeout:g} s", expected, came)
 
     def _known(self) -> dict[str, str]:
         return {**self.values, **self.scenario.values, **self._captured}
@@ -485,16 +499,16 @@ class Play:
             return {}
 
 
-_ACTIONS: Mapping[str, Callable[[Play, Step], None]] = {
-    "say": Play._say,
-    "attach": Play._say,
-    "pick": Play._pick,
-    "attributes": Play._later,
-    "typing": Play._typing,
-    "pause": Play._pause,
-    "expect": Play._expect,
-    "expectNone": Play._expect_none,
-    "expectDisconnect": Play._expect_disconnect,
+_ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
+    "say": ScenarioRun._say,
+    "attach": ScenarioRun._say,
+    "pick": ScenarioRun._pick,
+    "attributes": ScenarioRun._attributes_for_next,
+    "typing": ScenarioRun._typing,
+    "pause": ScenarioRun._pause,
+    "expect": ScenarioRun._expect,
+    "expectNone": ScenarioRun._expect_none,
+    "expectDisconnect": ScenarioRun._expect_disconnect,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a check script may say, as data: the validator, its suggestions and the README share these tables.
+"""The keys of a check script as tables, which the reader, its suggestions and the documentation share.
 
 Knows: every key, the value it takes and what it means. Must not know: how a script is read or run.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class ScriptKey(NamedTuple):
-    """One key: what its value looks like, and what it does."""
+    """One key: the kind of its value, and what it does."""
 
     value: str
     meaning: str
@@ -18,94 +18,96 @@ class ScriptKey(NamedTuple):
 
 #: Members of the file itself.
 SCRIPT: Mapping[str, ScriptKey] = {
-    "config": ScriptKey("mapping", "where to talk, instead of the profile: the keys below"),
+    "config": ScriptKey("mapping", "the service to test, instead of the profile: the keys below"),
     "scenarios": ScriptKey("name → steps", "the conversations; a list of steps, or a mapping with the keys below"),
     "variables": ScriptKey("name → text", "defaults for `${name}`; `--var name=text` wins"),
-    "setup": ScriptKey("steps", "said before the steps of every scenario"),
-    "teardown": ScriptKey("steps", "said after them, whatever became of them, unless the conversation is over"),
+    "setup": ScriptKey("steps", "run before the steps of every scenario"),
+    "teardown": ScriptKey("steps", "run after the steps, even if they failed, unless the conversation has ended"),
     "attributes": ScriptKey("name → text", "custom attributes of every session"),
     "tags": ScriptKey("list", "tags of every scenario"),
-    "timeout": ScriptKey("time", "for every scenario as a whole"),
-    "retries": ScriptKey("number", "further tries of a scenario that did not pass, each as a new guest"),
-    "golden": ScriptKey("true", "hold every scenario against its golden transcript"),
+    "timeout": ScriptKey("time", "maximum duration of every scenario"),
+    "retries": ScriptKey("number", "retries of a scenario that did not pass, each as a new guest"),
+    "golden": ScriptKey("true", "compare every scenario with its golden transcript"),
 }
 
 CONFIG: Mapping[str, ScriptKey] = {
     "deploymentId": ScriptKey("id", "the deployment"),
     "region": ScriptKey("region or domain", "its region"),
-    "origin": ScriptKey("URL", "the Origin to send"),
+    "origin": ScriptKey("URL", "the Origin header to send"),
     "api": ScriptKey("name", "the API family (`guestctl apis`)"),
 }
 
 #: Members of a scenario that is a mapping.
 SCENARIO: Mapping[str, ScriptKey] = {
     "steps": ScriptKey("steps", "the conversation"),
-    "setup": ScriptKey("steps", "said before them, after the script's own setup"),
-    "teardown": ScriptKey("steps", "said after them, before the script's own teardown"),
-    "tags": ScriptKey("list", "chosen with `--tag`"),
+    "setup": ScriptKey("steps", "run before the steps, after the file's setup"),
+    "teardown": ScriptKey("steps", "run after the steps, before the file's teardown"),
+    "tags": ScriptKey("list", "selected with `--tag`"),
     "matrix": ScriptKey("name → list, or rows", "one scenario for every combination (or row), as `${name}`"),
     "attributes": ScriptKey("name → text", "custom attributes of the session"),
-    "timeout": ScriptKey("time", "for the scenario as a whole; when it is over, the scenario has failed"),
-    "retries": ScriptKey("number", "further tries, each as a new guest"),
-    "golden": ScriptKey("true", "hold the whole conversation against its golden transcript (`--bless` writes it)"),
+    "timeout": ScriptKey("time", "maximum duration of the scenario; a longer one fails"),
+    "retries": ScriptKey("number", "retries, each as a new guest"),
+    "golden": ScriptKey("true", "compare the whole conversation with its golden transcript (`--bless` writes it)"),
 }
 
-#: What a step does; every step has one of these.
+#: The actions; every step has one.
 ACTIONS: Mapping[str, ScriptKey] = {
-    "say": ScriptKey("text", "send it, and go on once the service has accepted it"),
-    "waitForReplyContaining": ScriptKey("text", "wait for a reply that contains it, in any case"),
-    "waitForReplyMatching": ScriptKey("regex", "wait for a reply that matches it, in any case"),
+    "say": ScriptKey("text", "send a message and wait until the service accepts it"),
+    "waitForReplyContaining": ScriptKey("text", "wait for a reply that contains the text, in any case"),
+    "waitForReplyMatching": ScriptKey("regex", "wait for a reply that matches the pattern, in any case"),
     "expect": ScriptKey("text or conditions", "wait for a reply that meets every condition; a text is `contains`"),
-    "expectNone": ScriptKey("time or conditions", "no reply (that meets the conditions) comes `for` this time"),
+    "expectNone": ScriptKey("time or conditions", "fail if a reply (that meets the conditions) comes in this time"),
     "expectDisconnect": ScriptKey(
-        "nothing, or a time", "wait until the conversation is ended by the other side, no longer than this"
+        "nothing, or a time", "wait until the service ends the conversation, at most this time"
     ),
-    "pick": ScriptKey("number, label or payload", "choose a quick reply or card action, waiting until it is offered"),
-    "attach": ScriptKey("file", "send a file, its path seen from the script; beside `say` they go together"),
-    "attributes": ScriptKey("name → text", "custom attributes of the message; alone: of the next one"),
-    "typing": ScriptKey("–", "show that the guest is typing"),
-    "pause": ScriptKey("time", "do nothing for a while (nothing else needs one)"),
+    "pick": ScriptKey("number, label or payload", "wait for a quick reply or card action and choose it"),
+    "attach": ScriptKey("file", "send a file, with a path relative to the script; with `say`: in the same message"),
+    "attributes": ScriptKey(
+        "name → text", "custom attributes of the message; in a step of its own: of the next message"
+    ),
+    "typing": ScriptKey("–", "send a typing indicator"),
+    "pause": ScriptKey("time", "wait (no other step needs a pause)"),
 }
 
-#: What may stand beside an action.
+#: Keys that may accompany an action.
 MODIFIERS: Mapping[str, ScriptKey] = {
-    "timeout": ScriptKey("time", "how long this step may take, instead of `--timeout`"),
+    "timeout": ScriptKey("time", "maximum duration of this step, instead of `--timeout`"),
     "saveAs": ScriptKey(
-        "name", "keep what was matched as `${name}`: the first group of a regex, else the reply's text"
+        "name", "save the match as `${name}`: the first group of a regex, else the whole match, else the reply's text"
     ),
 }
 
-#: Members of `expect`, and but for the last five of `not` and `expectNone`.
+#: Members of `expect`. `not` and `expectNone` take those of `OF_A_REPLY`.
 CONDITIONS: Mapping[str, ScriptKey] = {
     "contains": ScriptKey(
-        "text", "it contains this, in any case; a list: replies that contain one each, in this order"
+        "text", "the reply contains this text, in any case; a list: one reply for each text, in this order"
     ),
-    "matches": ScriptKey("regex", "it matches this, in any case; a list as above"),
-    "equals": ScriptKey("text", "it is exactly this but for space around it; a list as above"),
-    "not": ScriptKey("text or conditions", "and does not meet these; a list: none of them"),
-    "from": ScriptKey("bot or agent", "who says it, where the API tells"),
-    "options": ScriptKey("list", "quick replies or actions it offers, by label or payload"),
-    "card": ScriptKey("true or text", "it has a card, with this in its title or description"),
-    "attachment": ScriptKey("true or text", "it has a file, with this in its name or type"),
-    "within": ScriptKey("time", "how long to wait, instead of `--timeout`"),
-    "count": ScriptKey("number", "so many such replies"),
+    "matches": ScriptKey("regex", "the reply matches this pattern, in any case; a list as above"),
+    "equals": ScriptKey("text", "the reply is exactly this text, except for surrounding space; a list as above"),
+    "not": ScriptKey("text or conditions", "the reply does not meet these conditions; a list: none of them"),
+    "from": ScriptKey("bot or agent", "the sender, if the API reports it"),
+    "options": ScriptKey("list", "quick replies or actions of the reply, by label or payload"),
+    "card": ScriptKey("true or text", "the reply has a card, with this text in its title or description"),
+    "attachment": ScriptKey("true or text", "the reply has a file, with this text in its name or type"),
+    "within": ScriptKey("time", "maximum time to wait, instead of `--timeout`"),
+    "count": ScriptKey("number", "number of such replies"),
     "in_order": ScriptKey(
-        "false", "replies may come in any order, and those passed over in this turn of the guest count too"
+        "false", "accept replies in any order, including earlier ones of this turn that met no expectation"
     ),
-    "saveAs": ScriptKey("name", "as beside a step"),
-    "for": ScriptKey("time", "in `expectNone`: how long the silence lasts"),
+    "saveAs": ScriptKey("name", "as in a step"),
+    "for": ScriptKey("time", "in `expectNone`: duration of the silence"),
 }
 
-#: Which of them describe one reply.
+#: The conditions for one reply.
 OF_A_REPLY = ("contains", "matches", "equals", "not", "from", "options", "card", "attachment")
 IN_EXPECT = (*OF_A_REPLY, "within", "count", "in_order", "saveAs")
 IN_EXPECT_NONE = (*OF_A_REPLY, "for")
 
-#: Actions that need no value and may stand as a word.
+#: Actions that need no value and may be a plain word.
 BARE = ("typing", "expectDisconnect")
 
 
-#: The tables as they are read, with their titles.
+#: The tables in reading order, with their titles.
 PARTS: tuple[tuple[str, Mapping[str, ScriptKey]], ...] = (
     ("Steps", {**ACTIONS, **MODIFIERS}),
     ("Inside `expect` and `expectNone`", CONDITIONS),
@@ -116,7 +118,7 @@ PARTS: tuple[tuple[str, Mapping[str, ScriptKey]], ...] = (
 
 
 def table() -> str:
-    """Every key as Markdown tables."""
+    """Return every key as Markdown tables."""
     return "\n\n".join(f"**{title}**\n\n{_rows(keys)}" for title, keys in PARTS) + "\n"
 
 

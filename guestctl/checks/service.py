@@ -1,8 +1,8 @@
-"""The service under test: where it is, and what its guests share.
+"""The service under test, and what its guests share.
 
-Knows: how a script's `config` meets the profile, one network and one state in memory for all guests
-of a run. Must not know: scenarios, reports. Guests share what belongs to the profile (the
-deployment's configuration, an OAuth token, the budget of requests) and nothing that is a guest's.
+Knows: how a script's `config` and the profile combine, and the one network and one in-memory state
+of all guests of a run. Must not know: scenarios, reports. Guests share what belongs to the profile
+(the deployment's configuration, an OAuth token, the request budget), but no guest data.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from guestctl.transport.http import Http
     from guestctl.transport.network import Network, Observer
 
-#: Seconds to find out which conversation a message belongs to; and between two looks, since it is
-#: stored a moment after it was sent.
-_LOOKUP = 5.0
-_LOOK_AGAIN = 0.5
+#: Seconds that a lookup of a conversation id may take, and seconds between two requests. The platform
+#: knows a message only a moment after it was sent.
+_LOOKUP_TIMEOUT = 5.0
+_LOOKUP_INTERVAL = 0.5
 
 
 #: Key of a script's `config` -> key of a profile.
@@ -41,12 +41,12 @@ CONFIG: Mapping[str, str] = {"deploymentId": "deployment_id", "region": "region"
 def profile_for(
     script: Script, resolve: Callable[[], Resolved], options: Mapping[str, str], environ: Mapping[str, str]
 ) -> Profile:
-    """The profile a script is run with: option > environment > the script's `config` > profile.
+    """Return the profile that a script runs with: option > environment > the script's `config` > profile.
 
-    `resolve` gives the profile asked for; without any, a `config` that says where to talk will do.
-    `options` by profile key. The built-in sandbox has one deployment at one address, which no
-    `config` can change; and there a `config` is stronger than GUESTCTL_API, which `sandbox exec` sets
-    for every command.
+    `resolve` returns the chosen profile. Without one, a `config` with a `deploymentId` is enough.
+    `options` are the options by profile key. The built-in sandbox has one deployment at one address,
+    which `config` cannot change. There `config` overrides GUESTCTL_API, because `sandbox exec` sets that
+    variable for every command.
     """
     stronger = _stronger(options, environ)
 
@@ -66,28 +66,28 @@ def profile_for(
             stronger.pop("api", None)
     profile = replace(profile, **_configured(script, config()))
     if "region" in config():
-        _keep_secret(script, profile)
-        # A region says where everything is; the profile's addresses are of another one.
+        _refuse_to_redirect_client(script, profile)
+        # A region determines every address; those of the profile belong to another region.
         cleared: dict[str, Any] = dict.fromkeys({"base_url", "socket_url", "config_url"} - stronger.keys())
         profile = replace(profile, **cleared)
     return profile
 
 
-def _keep_secret(script: Script, profile: Profile) -> None:
-    """A script may have come with whatever is in this directory: it must not lead the profile's OAuth client away."""
+def _refuse_to_redirect_client(script: Script, profile: Profile) -> None:
+    """Refuse a region that would send the profile's OAuth client to another host: the script may not be trusted."""
     from guestctl.config.profiles import elsewhere
 
     if profile.client_secret is not None and (host := elsewhere("region", profile.region)):
         raise UsageError(
-            f"{script.path}:{script.lines.get('region', 1)}: config.region leads the OAuth client of profile "
-            f"{profile.name!r} to {host}",
+            f"{script.path}:{script.lines.get('region', 1)}: config.region would send the OAuth client of "
+            f'profile "{profile.name}" to {host}',
             code="config.file",
-            hint="If that is meant, say it yourself: `guestctl check --region` is stronger than a script.",
+            hint="If that is intended, give the region yourself with `guestctl check --region`.",
         )
 
 
 def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Profile values given for this run alone, as text by key."""
+    """Return the profile values of the options and the environment, as text by key."""
     from guestctl.config.profile_keys import KEYS
 
     named = (key for key, rule in KEYS.items() if not rule.file_only)
@@ -96,7 +96,7 @@ def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[st
 
 
 def _configured(script: Script, config: Mapping[str, str]) -> dict[str, Any]:
-    """A script's `config` as fields of a profile. Raises UsageError for a value that makes no sense."""
+    """Return a script's `config` as fields of a profile. Raises UsageError for an invalid value."""
     fields: dict[str, Any] = {}
     for key, text in config.items():
         where = f"{script.path}:{script.lines.get(key, 1)}: config.{key}"
@@ -114,35 +114,35 @@ def _given(values: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _field(key: str, text: str, where: str, code: str, hint: str) -> dict[str, Any]:
-    """A text as a field of a profile."""
+    """Return a text as a field of a profile. Raises UsageError for an invalid value."""
     from guestctl.config.profile_keys import KEYS
 
     try:
         value = KEYS[key].read(text)
     except ValueError as error:
-        raise UsageError(f"{where} {text!r}: {error}", code=code, hint=hint) from error
+        raise UsageError(f'{where} "{text}": {error}', code=code, hint=hint) from error
     return {} if KEYS[key].field is None else {str(KEYS[key].field): value}
 
 
 def check_abilities(script: Script, profile: Profile) -> None:
-    """Refuse, before anything is sent, what this API has no operation or field for. Raises UsageError."""
+    """Refuse a step that this API has no operation or field for, before anything is sent. Raises UsageError."""
     dialect = dialect_class(profile.api)
     for scenario in script.scenarios:
         for ability, line in scenario.required_abilities():
             if ability not in dialect.abilities:
                 able = [name for name in NAMES if ability in dialect_class(name).abilities]
-                raise _lacking(script, line, f"the {profile.api} API has no `{ability.value}`", able)
+                raise _not_supported(script, line, f"the {profile.api} API has no `{ability.value}`", able)
         where = scenario.first_message_attributes()
         if where is not None and "attr" not in dialect.send_fields:
             able = [name for name in NAMES if "attr" in dialect_class(name).send_fields]
-            raise _lacking(script, where, f"a message of the {profile.api} API has no attributes", able)
+            raise _not_supported(script, where, f"messages of the {profile.api} API have no attributes", able)
         if scenario.attributes and "attr" not in dialect.fields:
             able = [name for name in NAMES if "attr" in dialect_class(name).fields]
-            raise _lacking(script, scenario.line, f"a session of the {profile.api} API has no attributes", able)
+            raise _not_supported(script, scenario.line, f"sessions of the {profile.api} API have no attributes", able)
 
 
-def _lacking(script: Script, line: int, what: str, able: list[str]) -> UsageError:
-    return UsageError(f"{script.path}:{line}: {what}; these have: {', '.join(able) or 'none'}", code="usage.option")
+def _not_supported(script: Script, line: int, what: str, able: list[str]) -> UsageError:
+    return UsageError(f"{script.path}:{line}: {what} (APIs that do: {', '.join(able) or 'none'})", code="usage.option")
 
 
 class ServiceUnderTest:
@@ -171,18 +171,15 @@ class ServiceUnderTest:
         self._first = threading.Lock()
         self._configured = False
         self._numbers = count(1)
-        self._telling = threading.Lock()
-        self._told: set[str] = set()
+        self._notice_lock = threading.Lock()
+        self._noticed: set[str] = set()
         self._oauth: Credential | None = None
-        #: What keeps everybody out, once it is known that nobody got in.
-        self.closed: Failure | None = None
+        #: The failure that keeps every guest out; set after the first guest failed to connect.
+        self.unusable: Failure | None = None
         self.reached = False
 
     def guest(self, timeout: float) -> Client:
-        """A new guest's client, under a name no other had.
-
-        Raises UsageError when the profile cannot be used.
-        """
+        """Return the client of a new guest with a name of its own. Raises UsageError for an unusable profile."""
         with self._first:
             name = f"check-{next(self._numbers)}"
         client = Client(
@@ -190,7 +187,7 @@ class ServiceUnderTest:
             session=name,
             state=self._state,
             timeout=timeout,
-            notice=self._tell_once,
+            notice=self._notice_once,
             observer=self._observer,
             traceparent=self._traceparent,
             clock=self.clock,
@@ -198,21 +195,21 @@ class ServiceUnderTest:
             network=self._network,
         )
         with self._first:
-            # The others find the deployment's configuration in the state.
+            # The other guests read the deployment's configuration from the state.
             if not self._configured:
                 self._configured = True
                 client.deployment()
         return client
 
-    def done(self, client: Client) -> None:
-        """Hang up, and forget the guest, so that memory does not grow with their number."""
+    def release(self, client: Client) -> None:
+        """Close a client and delete its session, so that memory does not grow with the number of guests."""
         try:
             client.close()
         finally:
             self._state.forget(client.scope, client.session_name)
 
     def redactor(self) -> Redactor:
-        """Knows the profile's secrets."""
+        """Return a redactor that knows the profile's secrets."""
         redactor = Redactor()
         redactor.add_pair(self.profile.client_id, self.profile.client_secret)
         redactor.add_proxies(self._environ)
@@ -221,18 +218,21 @@ class ServiceUnderTest:
     def close(self) -> None:
         self._state.close()
 
-    def _tell_once(self, text: str) -> None:
-        """Two hundred guests of one deployment need no two hundred warnings about it."""
-        with self._telling:
-            if text not in self._told:
-                self._told.add(text)
+    def _notice_once(self, text: str) -> None:
+        """Pass on a notice once, because every guest of a deployment causes the same notices."""
+        with self._notice_lock:
+            if text not in self._noticed:
+                self._noticed.add(text)
                 self._notice(text)
 
-    # --- the platform's side ---
+    # --- the platform ---
 
     def conversation_of(self, message_id: str) -> str | None:
-        """The id under which an administrator finds the conversation of a guest's message, asked of the
-        platform with the profile's OAuth client (web-messaging.md §7.5). None when it cannot be told."""
+        """Return the id under which an administrator finds the conversation of a guest's message.
+
+        The platform is asked with the profile's OAuth client (web-messaging.md §7.5). Return None if the
+        id cannot be found.
+        """
         if not (self.profile.client_id and self.profile.client_secret) or not message_id:
             return None
         from urllib.parse import quote
@@ -241,7 +241,7 @@ class ServiceUnderTest:
         from guestctl.transport.http import Http
 
         http = Http(self._network, self.clock, observer=self._observer, user_agent=USER_AGENT)
-        deadline = Deadline.after(self.clock, _LOOKUP)
+        deadline = Deadline.after(self.clock, _LOOKUP_TIMEOUT)
         dialect = dialect_class(self.profile.api)(self.profile, new_id=str)
         url = dialect.rest(f"/api/v2/conversations/messages/{quote(message_id, safe='')}/details")
         try:
@@ -251,18 +251,18 @@ class ServiceUnderTest:
                 reply = http.perform(request, headers=headers, deadline=deadline)
                 if reply.status != 404 or self.profile.sandbox or deadline.expired:
                     break
-                self.clock.sleep(deadline.bound(_LOOK_AGAIN))
+                self.clock.sleep(deadline.bound(_LOOKUP_INTERVAL))
             found = reply.object().get("conversationId") if reply.ok else None
         except Failure as failure:
-            if not self.profile.sandbox:  # it has no administrators
-                self._tell_once(f"the conversation id cannot be looked up: {failure.message}")
+            if not self.profile.sandbox:  # a sandbox has no administrators
+                self._notice_once(f"cannot look up the conversation id: {failure.message}")
             return None
         finally:
             http.close()
         return found if isinstance(found, str) and found else None
 
     def _token(self, http: Http, deadline: Deadline) -> Secret:
-        """An access token of the profile's OAuth client. Raises what the platform says against it."""
+        """Return an access token of the profile's OAuth client. Raises a Failure if the platform refuses."""
         import base64
 
         from guestctl.dialects.tokens import expiry
@@ -284,7 +284,7 @@ class ServiceUnderTest:
             if not isinstance(token, str):
                 from guestctl.core.errors import Unauthorised
 
-                raise Unauthorised(f"the OAuth client is refused (HTTP {reply.status})", code="auth.oauth")
+                raise Unauthorised(f"the platform refused the OAuth client (HTTP {reply.status})", code="auth.oauth")
             secret = Secret(token)
             expires = body.get("expires_in")
             life = {"expiresIn": expires} if isinstance(expires, (int, float)) else {}

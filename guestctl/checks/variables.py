@@ -1,4 +1,7 @@
-"""`${name}` in a script's texts. Knows: how a reference is written. Must not know: where values come from."""
+"""References `${name}` in the texts of a script.
+
+Knows: how a reference is written. Must not know: where values come from.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,25 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
-#: `$${`, which is a literal `${`; `${name}`; `${name:-default}`. Anything else after a dollar is text, but for
-#: `${name` that goes on as no reference does: a slip, which would be sent as it stands.
+#: `$${`, which is a literal `${`; `${name}`; `${name:-default}`. Anything else after a dollar is text, except
+#: `${name` without the closing brace: a mistake that would otherwise be sent as text.
 _REFERENCE = re.compile(r"(\$\$\{)|\$\{(%s)(?:(?::-([^}]*))?\}|(?![A-Za-z0-9_.-])())" % NAME.pattern, re.ASCII)  # noqa: UP031
 
 
 def needed(text: str) -> Iterator[str]:
-    """The names that must have a value, in order."""
+    """Yield the names that must have a value, in order."""
     for found in _REFERENCE.finditer(text):
         if found[2] and found[3] is None and found[4] is None:
             yield found[2]
 
 
 def unclosed(text: str) -> str | None:
-    """The first name behind a `${` that is no reference."""
+    """Return the first name after a `${` that is never closed; None without one."""
     return next((found[2] for found in _REFERENCE.finditer(text) if found[4] is not None), None)
 
 
 def filled(text: str, values: Mapping[str, str], quote: Callable[[str], str] = str) -> str:
-    """The text with every reference replaced by its value, each passed through `quote`."""
+    """Return the text with every reference replaced by its value, after `quote` is applied to the value."""
 
     def value(found: re.Match[str]) -> str:
         if found[1]:

@@ -1,12 +1,12 @@
 """`@immutable`: a frozen, slotted dataclass whose class is cheap to make.
 
-Knows: the standard library's dataclasses. Must not know: anything of ours.
+Knows: the standard library's dataclasses. Must not know: any other module of the package.
 
-`@dataclass(frozen=True, slots=True)` writes and compiles six methods for each class, which for the
-sixty values a command loads is a fifth of its start-up. Here only `__init__` is compiled and
-comparing, hashing and printing are shared. That a value never changes is held by the type checker
-instead of at run time, which also halves the cost of making one. `replace`, `asdict` and defaults
-are those of every dataclass.
+`@dataclass(frozen=True, slots=True)` generates and compiles six methods for each class. For the sixty
+values that a command loads, that is a fifth of its start-up time. Here only `__init__` is compiled,
+and all classes share comparison, hash and repr. The type checker, not the run time, ensures that a
+value never changes, which also halves the cost of creating one. `replace`, `asdict` and defaults work
+as for every dataclass.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Json: TypeAlias = Any
-"""A decoded JSON value; what it holds is checked where it is read."""
+"""A decoded JSON value. Its type is checked where it is read."""
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
-else:  # in `typing` from Python 3.11 on
+else:  # in `typing` since Python 3.11
 
     def dataclass_transform(**_: Any) -> Callable[[T], T]:
         return lambda decorator: decorator
@@ -30,16 +30,16 @@ else:  # in `typing` from Python 3.11 on
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def immutable(cls: type[T]) -> type[T]:
-    """Make a class a value: compared and hashed by its fields, within its own class."""
+    """Return a class as a value: equality and hash use its fields, and only objects of the same class are equal."""
     cls.__eq__ = _equal  # type: ignore[method-assign]
     cls.__hash__ = _hash  # type: ignore[method-assign]
     if "__repr__" not in cls.__dict__:
-        cls.__repr__ = _shown  # type: ignore[method-assign]
+        cls.__repr__ = _repr  # type: ignore[method-assign]
     return dataclass(eq=False, repr=False, slots=True)(cls)
 
 
 def _fields(one: Any) -> tuple[Any, ...]:
-    return tuple([getattr(one, name) for name, told in one.__dataclass_fields__.items() if told.compare])
+    return tuple([getattr(one, name) for name, field in one.__dataclass_fields__.items() if field.compare])
 
 
 def _equal(self: object, other: object) -> Any:
@@ -52,6 +52,6 @@ def _hash(self: object) -> int:
     return hash(_fields(self))
 
 
-def _shown(self: Any) -> str:
-    given = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
-    return f"{type(self).__qualname__}({given})"
+def _repr(self: Any) -> str:
+    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+    return f"{type(self).__qualname__}({fields})"

@@ -18,7 +18,7 @@ from guestctl.core.values import immutable
 
 
 @immutable
-class Field:
+class YamlField:
     """One value of a document. Every read method raises UsageError `config.file` with file, line and place.
 
     `where` is the place as errors show it, such as `rules[1].match`; it is empty for the document.
@@ -51,20 +51,20 @@ class Field:
         place = f"{self.where}: " if self.where else ""
         return UsageError(f"{self.file}:{self.line}: {place}{problem}", code="config.file", hint=self.hint)
 
-    def named(self, where: str) -> Field:
+    def named(self, where: str) -> YamlField:
         """Return the same value under another name for errors."""
         return replace(self, where=where)
 
     # --- lists and mappings ---
 
-    def members(self, joint: str = ".") -> dict[str, Field]:
+    def members(self, joint: str = ".") -> dict[str, YamlField]:
         """Return the members of a mapping. `joint` separates the key from the place of the mapping in errors."""
         if not isinstance(self.value, Mapping):
             raise self.error("must be a mapping (`key: value` lines)")
         prefix = f"{self.where}{joint}" if self.where else ""
         return {key: self._inner(inner, f"{prefix}{key}") for key, inner in self.value.items()}
 
-    def mapping(self, allowed: Iterable[str], joint: str = ".") -> dict[str, Field]:
+    def mapping(self, allowed: Iterable[str], joint: str = ".") -> dict[str, YamlField]:
         """Return the members of a mapping that may only have `allowed` keys."""
         keys = tuple(allowed)
         if not self.is_mapping:
@@ -76,7 +76,7 @@ class Field:
                 raise member.named(self.where).error(problem)
         return members
 
-    def items(self) -> list[Field]:
+    def items(self) -> list[YamlField]:
         """Return the items of a list that must not be empty. Items count from 1 in errors."""
         if not self.is_list:
             raise self.error("must be a list (lines that start with `-`)")
@@ -85,14 +85,14 @@ class Field:
             raise self.error("the list is empty")
         return [self._inner(item, f"{self.where}[{number}]") for number, item in enumerate(items, 1)]
 
-    def required(self, members: Mapping[str, Field], key: str) -> Field:
+    def required(self, members: Mapping[str, YamlField], key: str) -> YamlField:
         """Return a member that this mapping must have."""
         if key not in members:
             raise self.error(f"`{key}` is missing")
         return members[key]
 
-    def _inner(self, located: Located, where: str) -> Field:
-        return Field(located, self.file, where, self.hint)
+    def _inner(self, located: Located, where: str) -> YamlField:
+        return YamlField(located, self.file, where, self.hint)
 
     # --- scalars ---
 

@@ -1,8 +1,8 @@
-"""Scripts as the peer publishes them in form, and the bot they were written for."""
+"""Scripts in the form of the web-messaging tester, and the bot for which they were written."""
 
 from __future__ import annotations
 
-#: What the tester's users write: its own config, its three keys, its reading of `No`.
+#: A script of a user of the tester: its config, its three keys, and `No` as a text.
 PASSING = """\
 config:
   deploymentId: xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx

@@ -1,4 +1,4 @@
-"""What a golden transcript holds of cards, pickers and forms: the same lines for the same items, ever after."""
+"""The lines of cards, pickers and forms in golden transcripts. They must not change between versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guestctl.checks.content_lines import shown
+from guestctl.checks.content_lines import content_lines
 from tests.unit.test_answers import ANY, FORM, SLOTS
 
 CARD = {
@@ -105,4 +105,4 @@ INTRODUCED_LINES = [
     ],
 )
 def test_the_lines_of_an_item(items: list[Any], lines: list[str]) -> None:
-    assert list(shown(items)) == lines
+    assert list(content_lines(items)) == lines

@@ -1,10 +1,10 @@
-"""When a reply is the awaited one."""
+"""Conditions for one reply."""
 
 from __future__ import annotations
 
 import pytest
 
-from guestctl.checks.expectation import ANY, Conditions, assigned, compiled, offer
+from guestctl.checks.expectation import ANY, Conditions, assigned, compiled, offers_choice
 from guestctl.core.model import Attachment, Message, Option, Role, Sender
 
 
@@ -49,18 +49,18 @@ def test_conditions(conditions: Conditions, message: Message, met: bool) -> None
     assert conditions.met_by(message) is met
 
 
-def test_odd_content_is_no_card() -> None:
+def test_malformed_content_is_not_a_card() -> None:
     for content in (None, 5, "card", {"card": 5}, {"carousel": {"cards": 5}}, {"card": {"title": 5}}):
         assert not Conditions(card="x").met_by(reply(content=(content,)))
 
 
-def test_a_value_in_a_pattern_stands_for_itself() -> None:
+def test_a_value_in_a_pattern_matches_itself() -> None:
     bound = Conditions(matches=r"^${price} \d+$").bound({"price": "(1+1)*"})
     assert bound.met_by(reply("(1+1)* 5"))
     assert not bound.met_by(reply("11 5"))
 
 
-def test_the_peers_pattern_syntax() -> None:
+def test_javascript_pattern_syntax() -> None:
     found = compiled(r"(?<word>\w+) \k<word>").search("No no")
     assert found is not None
     assert found["word"] == "No"
@@ -80,11 +80,11 @@ def test_captures(conditions: Conditions, text: str, saved: dict[str, str]) -> N
     assert conditions.captured(reply(text), "x") == saved
 
 
-def test_patterns_see_only_so_much_of_a_reply() -> None:
+def test_patterns_see_the_first_10000_characters_of_a_reply() -> None:
     assert not Conditions(matches="needle").met_by(reply("x" * 10_000 + "needle"))
 
 
-def test_a_list_is_met_in_order_or_in_any() -> None:
+def test_a_list_is_met_in_order_or_in_any_order() -> None:
     wanted = [Conditions(contains="a"), Conditions(contains="ab")]
     said = [("1", reply("ab")), ("2", reply("a"))]
     assert assigned(wanted, said, in_order=True) is None
@@ -97,10 +97,13 @@ def test_a_list_is_met_in_order_or_in_any() -> None:
 @pytest.mark.parametrize(
     ("wanted", "offered"), [("1", True), ("3", False), ("red", True), ("2b", True), ("Pink", False)]
 )
-def test_what_can_be_picked(wanted: str, offered: bool) -> None:
-    assert offer(MENU, wanted) is offered
+def test_a_choice_is_a_number_a_label_or_a_payload(wanted: str, offered: bool) -> None:
+    assert offers_choice(MENU, wanted) is offered
 
 
-def test_conditions_in_words() -> None:
+def test_conditions_as_text() -> None:
     conditions = Conditions(contains="a", role="agent", options=("X",), card=ANY, unless=(Conditions(equals="b"),))
-    assert str(conditions) == "a reply containing 'a' from an agent that offers 'X' with a card and not that is 'b'"
+    assert (
+        str(conditions)
+        == 'a reply containing "a" from an agent with the options "X" with a card and not that equals "b"'
+    )

@@ -1,4 +1,4 @@
-"""The plugin, as somebody's own tests use it."""
+"""The pytest plugin in a project that uses it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_fixtures(project: pytest.Pytester) -> None:
     run(project).assert_outcomes(passed=2)
 
 
-def test_a_failure_says_what_to_do_next(project: pytest.Pytester) -> None:
+def test_a_failure_shows_its_hint(project: pytest.Pytester) -> None:
     project.makepyfile(
         """
         def test_said_too_early(guest):
@@ -69,7 +69,7 @@ def test_a_failure_says_what_to_do_next(project: pytest.Pytester) -> None:
     assert result.stdout.str().count("guestctl: next") == 1
 
 
-def test_a_wrong_bot_script_is_told(project: pytest.Pytester) -> None:
+def test_a_wrong_bot_script_is_reported(project: pytest.Pytester) -> None:
     project.makepyfile(
         """
         import pytest
@@ -87,7 +87,7 @@ def test_a_wrong_bot_script_is_told(project: pytest.Pytester) -> None:
     result.stdout.no_fnmatch_line("During handling*")
 
 
-def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest.Pytester) -> None:
+def test_files_are_collected_and_run_against_the_bot_next_to_them(project: pytest.Pytester) -> None:
     (project.path / "survey.guest.yaml").write_text(scripts.PASSING)
     (project.path / "survey.bot.yaml").write_text(scripts.BOT)
     (project.path / "wrong.guest.yaml").write_text(scripts.FAILING)
@@ -104,7 +104,7 @@ def test_files_are_collected_and_run_against_the_bot_beside_them(project: pytest
     )
 
 
-def test_what_is_meant_for_a_real_service_does_not_reach_a_fresh_one(
+def test_settings_of_a_real_service_are_not_used_for_a_new_sandbox(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project.path / "survey.guest.yaml").write_text(scripts.PASSING)
@@ -115,7 +115,7 @@ def test_what_is_meant_for_a_real_service_does_not_reach_a_fresh_one(
 
 
 @pytest.mark.parametrize("wait", ["2s", "-1", "0", "nan"])
-def test_a_wrong_time_is_told_once(project: pytest.Pytester, wait: str) -> None:
+def test_a_wrong_timeout_is_reported_once(project: pytest.Pytester, wait: str) -> None:
     result = run(project, "-o", f"guest_timeout={wait}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: guest_timeout '{wait}': expected seconds, more than 0"])
@@ -128,14 +128,14 @@ def test_tags_are_keywords(project: pytest.Pytester) -> None:
     run(project, "--guest-profile", "sandbox", "-k", "smoke").assert_outcomes(passed=1, deselected=1)
 
 
-def test_a_wrong_script_is_told_at_collection(project: pytest.Pytester) -> None:
+def test_a_wrong_script_is_a_collection_error(project: pytest.Pytester) -> None:
     (project.path / "s.guest.yaml").write_text("scenarios: {a: [{sya: x}]}")
     result = run(project)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(['*s.guest.yaml:1: *unknown key "sya"; did you mean "say"?*'])
 
 
-def test_without_a_profile_the_reason_is_told(project: pytest.Pytester) -> None:
+def test_without_a_profile_the_reason_is_reported(project: pytest.Pytester) -> None:
     (project.path / "s.guest.yaml").write_text("scenarios: {a: [{say: x}]}")
     result = run(project)
     result.assert_outcomes(errors=1)

@@ -1,4 +1,4 @@
-"""Reports: read back by the programs they are for, and safe whatever the bot says."""
+"""Reports are valid in their formats, and remote text in them is harmless."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from junitparser import Error, Failure, JUnitXml
 
 from guestctl.checks import golden
-from guestctl.checks.outcomes import Outcome, Said, Trouble, exit_code, record, summary
+from guestctl.checks.outcomes import Outcome, TranscriptLine, Trouble, exit_code, record, summary
 from guestctl.checks.reports import console, github, junit, tap
 from guestctl.core.errors import CheckFailed, Exit, NetworkError, UsageError
 
@@ -20,12 +20,16 @@ HOSTILE = "a\x00b\x1b[31mred\u202e \ud800 \ufffe ]]> <x>&amp; ::error::own ##[er
 def outcome(name: str = "a", verdict: str = "passed", text: str = "hello", **more: object) -> Outcome:
     trouble = None
     if verdict == "failed":
-        trouble = Trouble(f"late {text}", 7, f"expect: {text}", f"a reply {text}", (Said(0.5, "bot", text, "id-1"),))
+        trouble = Trouble(
+            f"late {text}", 7, f"expect: {text}", f"a reply {text}", (TranscriptLine(0.5, "bot", text, "id-1"),)
+        )
     if verdict == "error":
         failure = NetworkError(f"gone {text}", code="network.connect")
         trouble = Trouble(failure.message, 7, "", failure=failure)
     transcript = (
-        () if verdict == "passed" else (Said(0.1, "guest", text, "id-0"), Said(0.5, "bot", text, "id-1", (text,)))
+        ()
+        if verdict == "passed"
+        else (TranscriptLine(0.1, "guest", text, "id-0"), TranscriptLine(0.5, "bot", text, "id-1", (text,)))
     )
     return Outcome("tests/s.yaml", name, 5, ("x",), verdict, 1.25, trouble=trouble, transcript=transcript, **more)  # type: ignore[arg-type]
 
@@ -65,7 +69,7 @@ def test_hostile_text_is_harmless_in_junit(tmp_path: Path) -> None:
     assert "]]> <x>&amp;" in case.result[0].text
 
 
-def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_report_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         junit.write(tmp_path / "absent" / "report.xml", ALL)
     assert caught.value.code == "output.failed"
@@ -90,7 +94,7 @@ def test_hostile_text_is_harmless_in_tap() -> None:
     yaml.safe_load("\n".join(text[2:-1]))
 
 
-def test_annotations_are_escaped_and_few() -> None:
+def test_annotations_are_escaped_and_limited() -> None:
     bad = [outcome(HOSTILE, "failed", HOSTILE), *(outcome(f"n{n}", "failed") for n in range(14))]
     text = list(github.errors([*ALL[:1], *bad], {"GITHUB_WORKSPACE": "/repo"}))
     assert len(text) == 11
@@ -104,14 +108,14 @@ def test_annotations_are_escaped_and_few() -> None:
     assert "%0Aexpected: a reply" in message
 
 
-def test_annotations_name_files_as_the_repository_does() -> None:
+def test_annotations_have_paths_from_the_repository_root() -> None:
     absolute = Outcome("/repo/tests/s.yaml", "a", 1, (), "failed", 0.0, trouble=Trouble("x", 3, ""))
     assert list(github.errors([absolute], {"GITHUB_WORKSPACE": "/repo"})) == [
         "::error file=tests/s.yaml,line=3,title=a::x"
     ]
 
 
-def test_lines_hold_nothing_a_runner_would_obey() -> None:
+def test_lines_contain_no_commands_of_a_ci_runner() -> None:
     one = outcome(HOSTILE, "failed", HOSTILE)
     text = [console.headline(one), *(f"  {line}" for line in console.explanation(one))]
     assert all(line.isprintable() and not line.lstrip().startswith("::") and "##[" not in line for line in text)
@@ -168,8 +172,12 @@ def test_golden_files(tmp_path: Path) -> None:
         golden.save(tmp_path / "absent" / "x.json", {})
 
 
-def test_captured_values_are_named_in_golden_lines() -> None:
-    said = [Said(0.0, None, "lost"), Said(0.1, "guest", "go\x1b"), Said(0.2, "bot", "no 17-b", options=("17-b",))]
+def test_captured_values_are_replaced_in_golden_lines() -> None:
+    said = [
+        TranscriptLine(0.0, None, "lost"),
+        TranscriptLine(0.1, "guest", "go\x1b"),
+        TranscriptLine(0.2, "bot", "no 17-b", options=("17-b",)),
+    ]
     assert golden.lines(said, {"id": "17-b", "x": "1"}) == ("> go\\x1b", "< no ${id}", "  [1] ${id}")
 
 

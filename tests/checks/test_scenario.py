@@ -1,4 +1,4 @@
-"""Scenarios against a real service: bots that behave, and bots that do not."""
+"""Scenarios against a sandbox with well-behaved and badly behaved bots."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TWO = "rules: [{equals: go, replies: [first, {text: second, delay: 5ms}]}]"
 
 
 @pytest.mark.parametrize("fault", ["", "swap:after=3", "duplicate", "duplicate:after=3"])
-def test_the_order_of_the_wire_changes_no_verdict(served: Served, checked: Checked, fault: str) -> None:
+def test_the_order_on_the_wire_does_not_change_the_verdict(served: Served, checked: Checked, fault: str) -> None:
     def sandbox() -> Sandbox:
         return served(TWO, faults=(fault,) if fault else ())
 
@@ -78,7 +78,7 @@ def test_a_late_reply_is_in_time_or_not(served: Served, checked: Checked) -> Non
     assert failed.trouble.came == ()
 
 
-def test_a_bot_that_says_nothing(served: Served, checked: Checked) -> None:
+def test_a_silent_bot_fails(served: Served, checked: Checked) -> None:
     sandbox = served("rules: [{equals: hello, reply: hi}]")
     assert one(checked(sandbox, script("say: go", "expect: hi"), rules=SHORT)).verdict == "failed"
     assert one(checked(sandbox, script("say: go", "expectNone: 200ms"))).verdict == "passed"
@@ -96,7 +96,7 @@ def test_a_bot_that_answers_twice(served: Served, checked: Checked) -> None:
     )
 
 
-def test_silence_is_about_what_it_names(served: Served, checked: Checked) -> None:
+def test_expect_none_with_conditions_ignores_other_replies(served: Served, checked: Checked) -> None:
     sandbox = served("rules: [{equals: go, replies: [fine, 'error 5']}]")
     assert one(checked(sandbox, script("say: go", "expectNone: {for: 200ms, contains: sorry}"))).verdict == "passed"
     failed = one(checked(sandbox, script("say: go", "expectNone: {for: 5s, matches: 'error \\d'}")))
@@ -166,11 +166,11 @@ def test_steps(served: Served, checked: Checked, steps: list[str]) -> None:
     assert outcome.verdict == "passed", outcome
 
 
-def test_what_is_not_offered_cannot_be_picked(served: Served, checked: Checked) -> None:
+def test_an_option_that_is_not_offered_cannot_be_picked(served: Served, checked: Checked) -> None:
     outcome = one(checked(served(RICH), script("say: menu", "expect: colour", "pick: Green"), rules=SHORT))
     assert outcome.verdict == "failed"
     assert outcome.trouble is not None
-    assert outcome.trouble.expected == "something to pick called 'Green', within 0.4 s"
+    assert outcome.trouble.expected == 'an option "Green", within 0.4 s'
 
 
 def test_a_file_is_sent(served: Served, checked: Checked, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_an_ended_conversation_fails_at_once(served: Served, checked: Checked) -
     outcome = one(checked(served(RICH), script("say: bye", "expect: {contains: never, within: 1h}")))
     assert outcome.verdict == "failed"
     assert outcome.trouble is not None
-    assert outcome.trouble.message == "the conversation was ended before what was awaited came"
+    assert outcome.trouble.message == "the conversation ended before a matching reply came"
     after = one(checked(served(RICH), script("say: bye", "expectDisconnect", "say: hello")))
     assert (after.verdict, exit_code([after])) == ("failed", Exit.NO)
 
@@ -206,7 +206,7 @@ def _sessions(sandbox: Sandbox) -> list[dict[str, list[dict[str, str]]]]:
     return SandboxAdmin(sandbox.url, Secret(sandbox.admin_key)).sessions()
 
 
-def test_a_matrix_runs_as_guests_of_their_own(served: Served, checked: Checked) -> None:
+def test_every_row_of_a_matrix_runs_as_a_new_guest(served: Served, checked: Checked) -> None:
     sandbox = served(RICH)
     text = "scenarios:\n  a:\n    matrix: {w: [x, y]}\n    steps: [{say: '${w}'}, {expect: 'you said ${w}'}]\n"
     assert verdicts(checked(sandbox, text)) == {"a [w=x]": "passed", "a [w=y]": "passed"}
@@ -229,18 +229,18 @@ def test_retries_are_new_guests(served: Served, checked: Checked) -> None:
     assert (passed.verdict, passed.attempts) == ("passed", 1)
 
 
-def test_a_scenario_has_a_time_of_its_own(served: Served, checked: Checked) -> None:
+def test_a_scenario_has_its_own_timeout(served: Served, checked: Checked) -> None:
     text = "scenarios:\n  a:\n    timeout: 200ms\n    steps: [{pause: 1h}, {say: x}]\n"
     outcome = one(checked(served(RICH), text))
     assert outcome.verdict == "failed"
     assert outcome.trouble is not None
-    assert outcome.trouble.message == "the scenario took longer than its 0.2 s"
+    assert outcome.trouble.message == "the scenario took longer than its timeout of 0.2 s"
 
 
 # --- the service, not the bot ---
 
 
-def test_a_service_that_is_gone_is_no_failed_bot(served: Served, checked: Checked) -> None:
+def test_an_unreachable_service_is_an_error_not_a_failure(served: Served, checked: Checked) -> None:
     sandbox = served(RICH)
     sandbox.stop()
     text = "scenarios:\n  a: [{say: x}]\n  b: [{say: x}]\n"
@@ -251,12 +251,12 @@ def test_a_service_that_is_gone_is_no_failed_bot(served: Served, checked: Checke
     assert outcomes["b"].trouble.message.startswith("not run: ")
 
 
-def test_a_refused_guest_is_no_failed_bot(served: Served, checked: Checked) -> None:
+def test_a_refused_guest_is_an_error_not_a_failure(served: Served, checked: Checked) -> None:
     outcomes = checked(served(RICH, faults=("refuse:status=403",)), script("say: x"))
     assert exit_code(list(outcomes.values())) == Exit.FORBIDDEN
 
 
-def test_a_broken_connection_changes_no_verdict(served: Served, checked: Checked) -> None:
+def test_a_broken_connection_does_not_change_the_verdict(served: Served, checked: Checked) -> None:
     sandbox = served(RICH, faults=("drop:code=1006,after=3",))
     outcome = one(checked(sandbox, script("say: x", "expect: you said x", "say: y", "expect: you said y")))
     assert outcome.verdict == "passed", outcome
@@ -274,7 +274,7 @@ def test_every_api_can_be_checked(served: Served, checked: Checked, api: str) ->
 # --- many ---
 
 
-def test_a_hundred_at_once_do_not_hear_each_other(served: Served, checked: Checked) -> None:
+def test_a_hundred_parallel_guests_receive_only_their_own_replies(served: Served, checked: Checked) -> None:
     sandbox = served()
     text = "scenarios:\n" + "".join(
         f"  s{n}: [{{say: 'q{n}'}}, {{expect: {{equals: 'echo: q{n}'}}}}, {{expectNone: 10ms}}]\n" for n in range(100)
@@ -288,7 +288,7 @@ def test_a_hundred_at_once_do_not_hear_each_other(served: Served, checked: Check
 # --- golden transcripts ---
 
 
-def test_a_golden_transcript_is_written_and_held_against(served: Served, checked: Checked, tmp_path: Path) -> None:
+def test_a_golden_transcript_is_written_and_compared(served: Served, checked: Checked, tmp_path: Path) -> None:
     from guestctl.checks import golden
 
     text = "golden: true\n" + script(
@@ -315,7 +315,7 @@ def test_a_golden_transcript_is_written_and_held_against(served: Served, checked
     assert "-< Which colour?\n+< What colour?" in changed.trouble.message
 
 
-def test_secrets_stay_out_of_what_is_told(served: Served, checked: Checked) -> None:
+def test_secrets_are_masked_in_outcomes(served: Served, checked: Checked) -> None:
     text = script("say: my password is ${PASSWORD}", "expect: never")
     outcome = one(checked(served(RICH), text, rules=SHORT, environ={"PASSWORD": "correct-horse"}))
     assert "correct-horse" not in repr(outcome)

@@ -1,4 +1,4 @@
-"""Which service a script runs against, and what is asked of the platform about it."""
+"""The service that a script runs against, and the lookup of conversation ids at the platform."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_without_a_config_the_profile_is_used(tmp_path: Path) -> None:
     assert profile_for(script(tmp_path), lambda: resolved(STAGING), {}, {}) == STAGING
 
 
-def test_a_config_is_stronger_than_the_profile(tmp_path: Path) -> None:
+def test_config_overrides_the_profile(tmp_path: Path) -> None:
     found = profile_for(
         script(tmp_path, "{deploymentId: d, region: eu-central-1, origin: https://o.test}"),
         lambda: resolved(STAGING),
@@ -55,17 +55,17 @@ def test_a_config_is_stronger_than_the_profile(tmp_path: Path) -> None:
     assert found.base_url is None
 
 
-def test_a_script_does_not_lead_the_profiles_oauth_client_away(tmp_path: Path) -> None:
+def test_a_script_cannot_send_the_oauth_client_to_another_host(tmp_path: Path) -> None:
     guests = replace(STAGING, client_id="c", client_secret=Secret("hidden"))
     away = script(tmp_path, "{deploymentId: d, region: evil.example}")
-    with pytest.raises(UsageError, match=r"s.yaml:1: config.region leads .* to evil.example"):
+    with pytest.raises(UsageError, match=r"s.yaml:1: config.region would send .* to evil.example"):
         profile_for(away, lambda: resolved(guests), {}, {})
     assert profile_for(away, lambda: resolved(guests), {"region": "mypurecloud.ie"}, {}).region == "mypurecloud.ie"
     assert profile_for(away, lambda: resolved(STAGING), {}, {}).region == "evil.example"
     assert profile_for(script(tmp_path, HERE), lambda: resolved(guests), {}, {}).region == "mypurecloud.de"
 
 
-def test_options_and_environment_are_stronger_than_a_config(tmp_path: Path) -> None:
+def test_options_and_environment_override_config(tmp_path: Path) -> None:
     found = profile_for(
         script(tmp_path, "{deploymentId: d, region: eu-central-1}"),
         lambda: resolved(STAGING),
@@ -75,7 +75,7 @@ def test_options_and_environment_are_stronger_than_a_config(tmp_path: Path) -> N
     assert (found.deployment_id, found.region, found.base_url) == ("d", "mypurecloud.ie", "https://gateway.test")
 
 
-def test_a_config_needs_no_profile(tmp_path: Path) -> None:
+def test_config_works_without_a_profile(tmp_path: Path) -> None:
     found = profile_for(
         script(tmp_path, "{deploymentId: d, region: eu-central-1}"), absent, {"origin": "https://o.test"}, {}
     )
@@ -99,19 +99,19 @@ def test_the_sandbox_has_one_deployment(tmp_path: Path) -> None:
     )
 
 
-def test_a_config_that_makes_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"s\.yaml:1: config\.region 'nowhere'"):
+def test_an_invalid_config_value_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r's\.yaml:1: config\.region "nowhere"'):
         profile_for(script(tmp_path, "{deploymentId: d, region: nowhere}"), absent, {}, {})
 
 
-def test_what_an_api_cannot_do_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+def test_an_unsupported_step_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     wanting = script(tmp_path, steps="[{say: x}, {pick: 1}]")
-    with pytest.raises(UsageError, match=r"s\.yaml:2: the guests API has no `pick`; these have: .*web-messaging"):
+    with pytest.raises(UsageError, match=r"s\.yaml:2: the guests API has no `pick` \(APIs that do: .*web-messaging"):
         check_abilities(wanting, Profile(name="p", api="guests"))
     check_abilities(wanting, Profile(name="p"))
 
 
-def test_the_conversation_is_asked_of_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_conversation_id_is_looked_up_at_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     profile = Profile(name="p", region="mypurecloud.de", client_id="c", client_secret=Secret("s3cret"))
     service = ServiceUnderTest(profile, clock=clock, environ={})
@@ -133,7 +133,7 @@ def test_the_conversation_is_asked_of_the_platform(monkeypatch: pytest.MonkeyPat
     service.close()
 
 
-def test_without_a_client_nothing_is_asked() -> None:
+def test_without_an_oauth_client_nothing_is_looked_up() -> None:
     service = ServiceUnderTest(Profile(name="p", region="mypurecloud.de"), clock=FakeClock(), environ={})
     assert service.conversation_of("m") is None
     service.close()

@@ -1,4 +1,4 @@
-"""`check` through the front door."""
+"""The `check` command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from junitparser import JUnitXml
 
 from guestctl.checks.outcomes import Trouble
-from guestctl.checks.scenario import Play
+from guestctl.checks.scenario import ScenarioRun
 from guestctl.checks.script import Step
 from guestctl.checks.service import ServiceUnderTest
 from guestctl.client import Client
@@ -53,31 +53,31 @@ GOOD_LINES = (
 TWO_PASSED = "2 passed, 0 failed, 0 errors\n"
 
 
-def test_what_passes(checks: Front) -> None:
+def test_a_passing_script(checks: Front) -> None:
     for parallel in ("1", "3"):
         result = checks("check", "good.yaml", "--parallel", parallel)
         assert (result.code, result.out, result.err) == (0, GOOD_LINES, "")
 
 
-def test_what_fails(checks: Front, tmp_path: Path) -> None:
+def test_a_failing_script(checks: Front, tmp_path: Path) -> None:
     result = checks("check", "good.yaml", "bad.yaml", "--timeout", "300ms", "--junit", "out.xml")
     assert result.code == 1
     assert "FAIL  bad.yaml: Fails on a text\n      bad.yaml:7: waitForReplyContaining" in result.out
-    assert "      expected: a reply containing 'nothing of the kind', within 0.3 s\n" in result.out
+    assert '      expected: a reply containing "nothing of the kind", within 0.3 s\n' in result.out
     assert result.out.endswith("3 passed, 2 failed, 0 errors\n")
     report = JUnitXml.fromfile(str(tmp_path / "out.xml"))
     assert [(suite.name, suite.tests, suite.failures) for suite in report] == [("good.yaml", 3, 0), ("bad.yaml", 2, 2)]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_report_that_cannot_be_written_takes_no_other_with_it(checks: Front) -> None:
+def test_other_reports_are_written_if_one_cannot_be(checks: Front) -> None:
     told = checks("check", "good.yaml", "--junit", "/dev/full")
     assert (told.code, told.out) == (2, GOOD_LINES)
     assert told.err.startswith("error: /dev/full: ")
     assert checks("check", "good.yaml", "--junit", "/dev/full", "-o", "json").record["passed"] == 3
 
 
-def test_quietly_only_what_fails_is_told(checks: Front) -> None:
+def test_quiet_prints_only_failures(checks: Front) -> None:
     assert checks("check", "good.yaml", "-q").out == ""
     told = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "300ms").out
     assert told.startswith("FAIL  bad.yaml")
@@ -119,7 +119,7 @@ def test_tags_and_variables(checks: Front, tmp_path: Path) -> None:
     assert checks("check", "s.yaml", "--tag", "z", "--var", "word=no").code == 2
 
 
-def test_variables_are_made_of_others(checks: Front, tmp_path: Path) -> None:
+def test_variables_may_use_other_variables(checks: Front, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
         "variables: {start: 'he${tail}', greet: '${start}', home: '${home:-hello}', literal: '$${greet}'}\n"
         "setup: [{say: '${greet}'}, {expect: question}, {say: '${home}'}, {expect: question}]\n"
@@ -153,19 +153,19 @@ def test_blessing(checks: Front, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "no script was named"),
+        ([], "no script given"),
         (["absent.yaml"], "absent.yaml: No such file"),
         (["wrong.yaml"], 'wrong.yaml:1: scenario "a", step 1: unknown key "sya"; did you mean "say"?'),
-        (["good.yaml", "--junit", "absent/x.xml"], "there is no directory"),
-        (["good.yaml", "--junit", "."], "--junit .: it is a directory"),
+        (["good.yaml", "--junit", "absent/x.xml"], "--junit: no directory"),
+        (["good.yaml", "--junit", "."], '--junit: "." is a directory'),
         (["indented.yaml"], "then run `guestctl check indented.yaml` again."),
         (["tabbed.yaml"], "tabbed.yaml:3: a tab; YAML is indented with spaces"),
-        (["good.yaml", "--tap", "-o", "json"], "--tap is an output of its own"),
+        (["good.yaml", "--tap", "-o", "json"], "--tap cannot be combined with --output"),
         (["good.yaml", "--var", "x"], "expected KEY=VALUE"),
         (["good.yaml", "--parallel", "0"], "--parallel"),
     ],
 )
-def test_what_is_wrong_exits_2_and_sends_nothing(checks: Front, tmp_path: Path, argv: list[str], said: str) -> None:
+def test_a_usage_error_exits_2_and_sends_nothing(checks: Front, tmp_path: Path, argv: list[str], said: str) -> None:
     (tmp_path / "wrong.yaml").write_text("scenarios: {a: [{sya: x}]}")
     (tmp_path / "indented.yaml").write_text("scenarios:\n  a:\n  - say: hi\n   - expect: x\n")
     (tmp_path / "tabbed.yaml").write_text("scenarios:\n  a:\n\t- say: x\n")
@@ -175,7 +175,7 @@ def test_what_is_wrong_exits_2_and_sends_nothing(checks: Front, tmp_path: Path, 
     assert result.out == ""
 
 
-def test_a_dead_service_is_no_failed_check(checks: Front) -> None:
+def test_an_unreachable_service_exits_with_the_network_code(checks: Front) -> None:
     result = checks("check", "good.yaml", "--timeout", "1s", GUESTCTL_SANDBOX_URL="http://127.0.0.1:9")
     assert result.code == 8
     assert "0 passed, 0 failed, 3 errors" in result.out
@@ -218,17 +218,17 @@ def junit_of(tmp_path: Path) -> list[tuple[str, str]]:
 CUT = [("first", "passed"), ("second", "interrupted"), ("third", "interrupted")]
 
 
-def test_a_run_that_was_cut_off_says_so(checks: Front, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_reported(checks: Front, tmp_path: Path) -> None:
     with cut_off(checks, tmp_path, signal.SIGINT) as (code, out):
         assert code == 130
         assert out.startswith("ok    cut.yaml: first\nERROR cut.yaml: second\n      cut.yaml:3: ")
-        assert "interrupted while it ran\n      code: interrupted (exit 130)\n" in out
+        assert "interrupted while the scenario ran\n      code: interrupted (exit 130)\n" in out
         assert " s > guest: hello" in out
-        assert out.endswith("ERROR 1 scenario had not begun\n1 passed, 0 failed, 2 errors, interrupted\n")
+        assert out.endswith("ERROR 1 scenario not started\n1 passed, 0 failed, 2 errors, interrupted\n")
     assert junit_of(tmp_path) == CUT
 
 
-def test_a_run_that_was_cut_off_says_so_to_programs(checks: Front, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_reported_as_json(checks: Front, tmp_path: Path) -> None:
     with cut_off(checks, tmp_path, signal.SIGTERM, "-o", "json") as (code, out):
         found = json.loads(out)
         assert (code, found["passed"], found["failed"], found["errors"]) == (143, 1, 0, 2)
@@ -253,14 +253,14 @@ def test_tap_bails_out(checks: Front, tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_that_was_killed_leaves_no_green_report(checks: Front, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_passing_junit_report(checks: Front, tmp_path: Path) -> None:
     (tmp_path / "cut.xml").write_text("<testsuites/>")
     with cut_off(checks, tmp_path, signal.SIGKILL) as (code, _):
         assert code == -signal.SIGKILL
     assert {kind for _, kind in junit_of(tmp_path)} == {"interrupted"}
 
 
-def test_a_report_into_a_pipe_is_written_once(checks: Front, tmp_path: Path) -> None:
+def test_a_junit_report_into_a_pipe_is_written_once(checks: Front, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with started(checks, "check", "good.yaml", "--junit", "pipe") as process:
         (suite,) = JUnitXml.fromstring((tmp_path / "pipe").read_text())
@@ -296,15 +296,15 @@ def rude(tmp_path: Path, sandboxed: Callable[[Sandbox], Front]) -> Iterator[Call
 
 
 @pytest.mark.parametrize("api", NAMES)
-def test_a_bot_that_hangs_up_has_failed_on_every_api(rude: Callable[..., Result], api: str) -> None:
+def test_a_conversation_that_the_service_ends_fails_on_every_api(rude: Callable[..., Result], api: str) -> None:
     result = rude("--api", api, steps="[{say: bye}, {expect: Goodbye}, {say: and now?}, {expect: never}]")
     assert result.code == 1, result
     lines = result.out.splitlines()
     assert lines[:4] == [
         "FAIL  s.yaml: a",
         "      s.yaml:3: say: and now?",
-        "      the other side had ended the conversation",
-        "      expected: that the conversation goes on",
+        "      the service had ended the conversation",
+        "      expected: an open conversation",
     ]
     ended = lines[4].removeprefix("      came: ")
     assert " * " in ended
@@ -314,19 +314,19 @@ def test_a_bot_that_hangs_up_has_failed_on_every_api(rude: Callable[..., Result]
 
 
 @pytest.mark.parametrize("api", ["web-messaging", "guests"])
-def test_a_teardown_is_not_owed_to_a_conversation_that_is_over(rude: Callable[..., Result], api: str) -> None:
+def test_an_ended_conversation_does_not_fail_in_teardown(rude: Callable[..., Result], api: str) -> None:
     result = rude("--api", api, steps="[{say: bye}, {expect: Goodbye}]", more="teardown: [{say: thanks}]\n")
     assert (result.code, result.out) == (0, "ok    s.yaml: a\n1 passed, 0 failed, 0 errors\n")
 
 
-def test_where_guests_may_go_on_after_an_end_a_check_does(rude: Callable[..., Result]) -> None:
+def test_a_check_continues_where_the_api_accepts_messages_after_the_end(rude: Callable[..., Result]) -> None:
     steps = "[{say: bye}, {expectDisconnect: 5s}, {pause: 1100ms}, {say: menu}, {expect: {options: [Red]}}]"
     assert rude(steps=steps, disconnect="Send").code == 0
 
 
-def test_a_disconnect_is_awaited_no_longer_than_it_says(rude: Callable[..., Result]) -> None:
+def test_expect_disconnect_times_out(rude: Callable[..., Result]) -> None:
     result = rude(steps="[{say: menu}, {expectDisconnect: 200ms}]")
-    assert "expected: the conversation to be ended, within 0.2 s\n" in result.out
+    assert "expected: the end of the conversation, within 0.2 s\n" in result.out
 
 
 @pytest.mark.parametrize(
@@ -334,36 +334,36 @@ def test_a_disconnect_is_awaited_no_longer_than_it_says(rude: Callable[..., Resu
     [
         (
             "[{say: order}, {expect: first}, {expect: second}]",
-            "what was awaited came before the reply that met the last expectation (`in_order: false` takes any)",
+            "the expected reply came before the reply that met the last expectation (`in_order: false` takes any)",
         ),
         (
             "[{say: order}, {expect: {contains: [first, second]}}]",
-            "what was awaited came in another order (`in_order: false` takes any)",
+            "the expected replies came in another order (`in_order: false` takes any)",
         ),
-        ("[{say: order}, {expect: first}, {expect: third}]", "what was awaited did not come in time"),
+        ("[{say: order}, {expect: first}, {expect: third}]", "timed out waiting for a matching reply"),
     ],
 )
-def test_order_is_blamed_where_order_is_wrong(rude: Callable[..., Result], steps: str, said: str) -> None:
+def test_a_wrong_order_is_reported_as_such(rude: Callable[..., Result], steps: str, said: str) -> None:
     result = rude("--timeout", "400ms", steps=steps)
     assert (result.code, result.out.splitlines()[2].strip()) == (1, said)
 
 
-def test_a_late_bot_is_told_from_a_silent_one(rude: Callable[..., Result]) -> None:
+def test_a_late_reply_is_reported(rude: Callable[..., Result]) -> None:
     late = rude(steps="[{say: late}, {expect: {contains: sorry, within: 1s}}]")
     assert late.code == 1
-    assert "      what was awaited came too late\n" in late.out
+    assert "      a matching reply came too late\n" in late.out
     assert "      came: nothing\n      late: " in late.out
     assert " s < bot: sorry for that" in late.out
     silent = rude(steps="[{say: silence}, {expect: {contains: sorry, within: 200ms}}]")
-    assert "      came: nothing\n      late: nothing in the 0.2 s after\n" in silent.out
+    assert "      came: nothing\n      late: nothing in the next 0.2 s\n" in silent.out
 
 
-def test_silence_and_choices_in_words(rude: Callable[..., Result]) -> None:
+def test_reports_of_expect_none_and_pick(rude: Callable[..., Result]) -> None:
     broken = rude(steps="[{say: menu}, {expectNone: {contains: which, for: 10s}}]")
-    assert "expected: no reply containing 'which' for 10 s\n" in broken.out
+    assert 'expected: no reply containing "which" for 10 s\n' in broken.out
     assert "expected: no reply for 10 s\n" in rude(steps="[{say: menu}, {expectNone: 10s}]").out
     third = rude(steps="[{say: menu}, {pick: 3, timeout: 200ms}]")
-    assert "expected: something to pick as number 3, within 0.2 s\n" in third.out
+    assert "expected: option 3, within 0.2 s\n" in third.out
 
 
 # --- golden transcripts ---
@@ -385,7 +385,7 @@ SEEN = [
 ]
 
 
-def test_golden_transcripts_hold_what_cards_pickers_and_forms_say(
+def test_golden_transcripts_contain_cards_pickers_and_forms(
     sandboxed: Callable[[Sandbox], Front], tmp_path: Path
 ) -> None:
     (tmp_path / "g.yaml").write_text("golden: true\nscenarios:\n  a: [{say: go}, {expect: Who}]\n")
@@ -422,9 +422,7 @@ def test_golden_transcripts_hold_what_cards_pickers_and_forms_say(
     (tmp_path / "g.golden.json").write_text(json.dumps({"a": [line for line in held if not line.startswith("  (")]}))
     old = check(RICH)
     assert old.code == 1
-    assert (
-        "its golden transcript was written by a guestctl that did not hold what cards, pickers and forms say" in old.out
-    )
+    assert "the golden transcript was written by a version that left out cards, pickers and forms" in old.out
 
 
 # --- whose API it is ---
@@ -446,13 +444,13 @@ def test_a_scripts_api_counts_on_the_sandbox(rude: Callable[..., Result]) -> Non
     assert (chosen.code, "/api/v2/guest/webmessaging/sessions" in chosen.err) == (0, False)
 
 
-def test_an_api_nobody_knows_is_a_mistake_in_the_script(rude: Callable[..., Result]) -> None:
+def test_an_unknown_api_is_an_error_in_the_script(rude: Callable[..., Result]) -> None:
     result = rude("--api", "web-messaging", steps="[{say: menu}]", more="config:\n  api: guest-session\n")
     assert (result.code, result.out) == (2, "")
     assert 's.yaml:2: config.api: no API "guest-session"; did you mean "guest-sessions"?' in result.err
 
 
-def test_a_script_says_where(alone: Front, survey: Sandbox, tmp_path: Path) -> None:
+def test_the_config_of_a_script_selects_the_service(alone: Front, survey: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(
         f"config: {{deploymentId: {survey.deployment_id}, region: eu-central-1}}\nscenarios: {{a: [{{say: hello}}]}}\n"
     )
@@ -466,36 +464,36 @@ def test_a_script_says_where(alone: Front, survey: Sandbox, tmp_path: Path) -> N
     assert (result.code, result.out) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
 
 
-def test_nothing_is_remembered(checks: Front, tmp_path: Path) -> None:
+def test_nothing_is_stored(checks: Front, tmp_path: Path) -> None:
     checks("check", "good.yaml")
     listed = checks("session", "list", "-o", "json")
     assert json.loads(listed.out) == []
 
 
-def test_the_keys_are_listed(checks: Front) -> None:
+def test_keys_prints_every_key(checks: Front) -> None:
     result = checks("check", "--keys")
     assert result.code == 0
     assert "| `waitForReplyContaining` |" in result.out
-    assert "drop --output" in checks("check", "--keys", "-o", "json").err
+    assert "cannot be combined with --output" in checks("check", "--keys", "-o", "json").err
 
 
 @pytest.fixture
 def buggy(checks: Front, monkeypatch: pytest.MonkeyPatch) -> Front:
-    """The second of three scenarios meets a bug of ours."""
-    do = Play._do
+    """The second of three scenarios meets an internal error."""
+    do = ScenarioRun._do
 
-    def broken(play: Play, step: Step) -> Trouble | None:
+    def broken(play: ScenarioRun, step: Step) -> Trouble | None:
         secret = "s3cr3t-in-a-local"
         if play.scenario.name == "Leaves the survey":
             raise ZeroDivisionError(f"bad {secret}")
         return do(play, step)
 
-    monkeypatch.setattr(Play, "_do", broken)
+    monkeypatch.setattr(ScenarioRun, "_do", broken)
     return checks
 
 
 @pytest.mark.parametrize("parallel", ["1", "3"])
-def test_a_scenario_that_dies_of_a_bug_says_so_and_stops_no_other(buggy: Front, tmp_path: Path, parallel: str) -> None:
+def test_an_internal_error_in_a_scenario_does_not_stop_the_others(buggy: Front, tmp_path: Path, parallel: str) -> None:
     result = buggy("check", "good.yaml", "--junit", "out.xml", "--parallel", parallel, "-o", "table")
     assert result.code == 70
     assert result.out.startswith("ok    good.yaml: Takes the survey\nERROR good.yaml: Leaves the survey\n")
@@ -510,7 +508,9 @@ def test_a_scenario_that_dies_of_a_bug_says_so_and_stops_no_other(buggy: Front, 
     assert "s3cr3t" not in result.out + result.err + (tmp_path / "out.xml").read_text()
 
 
-def test_a_bug_is_told_of_the_try_that_met_it(checks: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_reported_with_its_attempt(
+    checks: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "one.yaml").write_text("scenarios:\n  one:\n  - say: hello\n  - waitForReplyContaining: never said\n")
     let_in, guests = ServiceUnderTest.guest, []
 
@@ -524,7 +524,7 @@ def test_a_bug_is_told_of_the_try_that_met_it(checks: Front, tmp_path: Path, mon
     assert (found["attempts"], found["transcript"]) == (2, []), "nothing of the first is told as of the second"
 
 
-def test_a_bug_is_told_in_every_report(buggy: Front) -> None:
+def test_an_internal_error_is_in_every_report(buggy: Front) -> None:
     whole = buggy("check", "good.yaml", "-o", "json").record
     assert [found["verdict"] for found in whole["scenarios"]] == ["passed", "error", "passed"]
     assert whole["scenarios"][1]["trouble"]["error"]["code"] == "bug"

@@ -1,4 +1,4 @@
-"""Bots: what they answer, what a script means, and that a wrong script says where and why."""
+"""Bots: their answers, the script language, and the errors of wrong scripts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def content(text: str) -> Any:
     return list(action.content)
 
 
-def test_the_echo_bot_says_it_back_after_a_moment() -> None:
+def test_the_echo_bot_answers_after_its_delay() -> None:
     talk = Talk(EchoBot())
     assert talk.say("hi") == [BotAction("message", 0.03, "echo: hi")]
     assert talk.texts("", "billing") == ["echo: billing"]
@@ -54,12 +54,12 @@ def test_the_echo_bot_says_it_back_after_a_moment() -> None:
     assert EchoBot().greeting({}) == []
 
 
-def test_the_quiet_bot_leaves_it_to_a_person() -> None:
+def test_the_quiet_bot_never_answers() -> None:
     assert Talk(QuietBot()).say("hi") == []
     assert QuietBot().greeting({}) == []
 
 
-def test_the_first_rule_that_fits_answers() -> None:
+def test_the_first_matching_rule_answers() -> None:
     talk = Talk(
         script(
             """
@@ -84,24 +84,24 @@ def test_the_first_rule_that_fits_answers() -> None:
     assert talk.texts("Track it", "cmd:track") == ["? Track it ${text}"]
 
 
-def test_what_the_guest_says_is_never_expanded_again() -> None:
+def test_references_in_guest_texts_are_not_expanded() -> None:
     talk = Talk(script("otherwise: you said ${text}"), secret="s")
     assert talk.texts("${attr.secret}") == ["you said ${attr.secret}"]
 
 
-def test_a_rule_may_wear_out_in_each_conversation_by_itself() -> None:
+def test_times_limits_a_rule_per_conversation() -> None:
     bot = script("rules: [{contains: hi, times: 2, reply: Hello}]\notherwise: Enough")
     talk = Talk(bot)
     assert [talk.texts("hi") for _ in range(3)] == [["Hello"], ["Hello"], ["Enough"]]
     assert Talk(bot).texts("hi") == ["Hello"]
 
 
-def test_a_rule_may_be_told_to_say_nothing() -> None:
+def test_a_rule_may_be_silent() -> None:
     talk = Talk(script("rules: [{contains: psst, replies: []}]\notherwise: What?"))
     assert (talk.texts("psst"), talk.texts("hey")) == ([], ["What?"])
 
 
-def test_a_handover_changes_who_speaks_and_which_rules_hold() -> None:
+def test_a_handover_changes_the_sender_and_the_rules() -> None:
     talk = Talk(
         script(
             """
@@ -123,7 +123,7 @@ def test_a_handover_changes_who_speaks_and_which_rules_hold() -> None:
     assert talk.say("x")[0].role == "agent"
 
 
-def test_typing_comes_at_once_and_the_text_after_its_delay_and_disconnect_last() -> None:
+def test_typing_comes_first_then_the_text_then_the_disconnect() -> None:
     talk = Talk(script("delay: 50ms\nrules: [{equals: bye, typing: true, delay: 1.5s, reply: Bye, disconnect: true}]"))
     assert talk.say("bye") == [
         BotAction("typing"),
@@ -132,7 +132,7 @@ def test_typing_comes_at_once_and_the_text_after_its_delay_and_disconnect_last()
     ]
 
 
-def test_a_reply_that_only_shows_typing_waits_as_it_says() -> None:
+def test_a_reply_with_typing_only_has_its_own_delay() -> None:
     talk = Talk(script("delay: 50ms\notherwise: [{typing: true, delay: 1s}, {typing: true}, {text: after, delay: 2s}]"))
     assert [(action.kind, action.delay) for action in talk.say("x")] == [
         ("typing", 1.0),
@@ -399,7 +399,7 @@ def test_attachments_on_the_wire() -> None:
     }
 
 
-def test_captures_reach_into_content_and_leave_the_script_as_it_was() -> None:
+def test_captures_are_filled_in_content_without_changing_the_script() -> None:
     bot = script("rules: [{match: order (.+), reply: Sure, quickReplies: [{text: 'Track ${1}', payload: 'cmd:${1}'}]}]")
     for number in ("7", "8"):
         (action,) = bot.reply_to(f"order {number}", payload=None, attributes={}, count=1, memory={})
@@ -451,7 +451,7 @@ OFFERED = [
         [],
     ],
 )
-def test_an_offered_answer_has_no_fault(answer: list[dict[str, Any]]) -> None:
+def test_an_offered_answer_has_no_problems(answer: list[dict[str, Any]]) -> None:
     assert wrong_answers(answer, OFFERED) == []
 
 
@@ -467,12 +467,12 @@ def test_an_offered_answer_has_no_fault(answer: list[dict[str, Any]]) -> None:
         ([{"contentType": "Form", "form": {"cannedResponseId": "other"}}], "Form 'other' was not offered"),
     ],
 )
-def test_an_answer_that_was_not_offered_says_so(answer: list[dict[str, Any]], words: str) -> None:
+def test_an_answer_that_was_not_offered_is_a_problem(answer: list[dict[str, Any]], words: str) -> None:
     (problem,) = wrong_answers(answer, OFFERED)
     assert words in problem
 
 
-def test_quick_replies_under_a_title_are_of_the_second_kind() -> None:
+def test_quick_replies_with_a_title_are_quick_reply_v2() -> None:
     (item,) = content("  quickReplies: {title: Colours, replies: [Red, {text: Blue, payload: b}]}")
     assert item["contentType"] == "QuickReplyV2"
     assert item["quickReplyV2"]["title"] == "Colours"
@@ -480,7 +480,7 @@ def test_quick_replies_under_a_title_are_of_the_second_kind() -> None:
     assert wrong_answers([button("QuickReply", "b")], [("m", [item])]) == []
 
 
-def test_of_some_lists_only_one_goes() -> None:
+def test_a_list_without_multiple_accepts_one_item() -> None:
     one = content("  listPicker: {title: Size, items: [S, L]}")
     several = content("  listPicker: {title: Size, multiple: true, items: [S, L]}")
     both = [button("ListPicker", "s"), button("ListPicker", "l")]
@@ -489,7 +489,7 @@ def test_of_some_lists_only_one_goes() -> None:
     assert wrong_answers(both[:1], [("m", one)]) == []
 
 
-def test_a_form_is_filled_in_as_it_asks() -> None:
+def test_a_form_answer_has_required_fields_and_offered_values() -> None:
     offered = content(
         "  form:\n    id: f\n    title: T\n    fields:\n"
         "      - {id: name, required: true}\n      - {id: size, type: wheel, items: [S, L]}\n"
@@ -509,7 +509,7 @@ def test_a_form_is_filled_in_as_it_asks() -> None:
     ]
 
 
-def test_a_date_picker_without_times_takes_any_date() -> None:
+def test_a_date_picker_without_times_accepts_any_date() -> None:
     assert wrong_answers([button("DatePicker", "2026-12-24")], [("m", content("  datePicker: {title: D}"))]) == []
 
 
@@ -529,7 +529,7 @@ def test_a_date_picker_without_times_takes_any_date() -> None:
         max_leaves=12,
     ).filter(lambda value: isinstance(value, dict))
 )
-def test_hostile_answers_are_flagged_not_tripped_over(item: Any) -> None:
+def test_malformed_answers_are_problems_not_exceptions(item: Any) -> None:
     assert all(isinstance(problem, str) for problem in wrong_answers([item], OFFERED))
     assert isinstance(payload_of([item]), str | None)
 
@@ -688,6 +688,6 @@ def test_the_options_choose_the_bot(tmp_path: Path) -> None:
         ({"disconnect": "readonly"}, "ReadOnly"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         SandboxOptions(**wrong)

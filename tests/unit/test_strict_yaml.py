@@ -1,4 +1,4 @@
-"""The strict YAML reader: what it takes, what it refuses, and that it always says where."""
+"""The strict YAML reader: what it accepts, what it refuses, and the line in its errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_scalars_follow_the_json_schema(written: str, meant: object) -> None:
     assert type(found) is type(meant)
 
 
-def test_a_scalar_is_also_kept_as_written() -> None:
+def test_a_scalar_is_also_available_as_written() -> None:
     root = parse("id: 1e5\nwhen: 2026-03-04", "f.yaml")
     assert isinstance(root.value, dict)
     assert root.value["id"].text == "1e5"
@@ -70,7 +70,7 @@ def test_an_empty_document_is_null(text: str) -> None:
     assert parse(text, "f.yaml") == Located(None, 1, "")
 
 
-def test_lines_are_those_of_the_keys() -> None:
+def test_members_have_the_line_of_their_key() -> None:
     root = parse("# about\na: 1\nb:\n  c:\n    - x\n    -\n      - y\n", "f.yaml")
     assert isinstance(root.value, dict)
     b = root.value["b"]
@@ -107,7 +107,7 @@ def test_lines_are_those_of_the_keys() -> None:
         ("x" * (MAX_BYTES + 1), "f.yaml:1: larger than 256 KiB"),
     ],
 )
-def test_what_is_refused_and_where(text: str, said: str) -> None:
+def test_refused_documents_are_reported_with_their_line(text: str, said: str) -> None:
     assert refused(text).startswith(said)
 
 
@@ -122,7 +122,7 @@ def test_what_is_refused_and_where(text: str, said: str) -> None:
         ("a: b\x85\x85- c", "3: did not find expected key", "3: expected <block end>, but found '-'"),
     ],
 )
-def test_what_the_parser_has_against_it_is_told_with_its_line(
+def test_parser_errors_are_reported_with_their_line(
     monkeypatch: pytest.MonkeyPatch, text: str, in_c: str, in_python: str | None
 ) -> None:
     if hasattr(yaml, "CSafeLoader"):
@@ -131,17 +131,17 @@ def test_what_the_parser_has_against_it_is_told_with_its_line(
     assert refused(text) == f"f.yaml:{in_python or in_c}"
 
 
-def test_twenty_levels_are_enough_for_anybody() -> None:
+def test_twenty_levels_are_the_maximum() -> None:
     for start, end in (("[", "]"), ("{a: ", "}")):
         assert parse(start * MAX_DEPTH + end * MAX_DEPTH, "f.yaml").plain() is not None
         assert refused(start * (MAX_DEPTH + 1)) == f"f.yaml:1: nested deeper than {MAX_DEPTH} levels"
 
 
-def test_a_quoted_merge_sign_is_a_key_like_any_other() -> None:
+def test_a_quoted_merge_sign_is_an_ordinary_key() -> None:
     assert parse('"<<": 1', "f.yaml").plain() == {"<<": 1}
 
 
-def test_the_parser_in_c_is_only_a_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_c_parser_gives_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'a: [1, no, {b: "x"}]\nc: |\n  two\n  lines\nd: "\\ud800"'
     monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
     assert refused(text) == "f.yaml:5: an escape is half of a surrogate pair, which is not a character"
@@ -163,7 +163,7 @@ def test_files_are_read_with_and_without_a_byte_order_mark(tmp_path: Path) -> No
     ("content", "said"),
     [(b"\na: 1\nb: \xff\n\n\n", ":3: not UTF-8"), (b"#" * (MAX_BYTES + 1), ":1: larger than 256 KiB")],
 )
-def test_files_that_are_not_ours_to_read(tmp_path: Path, content: bytes, said: str) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "f.yaml"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -172,14 +172,14 @@ def test_files_that_are_not_ours_to_read(tmp_path: Path, content: bytes, said: s
     assert caught.value.code == "config.file"
 
 
-def test_the_largest_that_is_read(tmp_path: Path) -> None:
+def test_the_largest_file_is_read(tmp_path: Path) -> None:
     assert parse("#" * MAX_BYTES, "f.yaml").plain() is None
     path = tmp_path / "f.yaml"
     path.write_bytes(b"#" * MAX_BYTES)
     assert read(path).plain() is None
 
 
-def test_no_more_of_a_giant_file_is_read_than_it_takes_to_refuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_giant_file_is_refused_without_reading_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Giant(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             assert size == MAX_BYTES + 1
@@ -219,7 +219,7 @@ def test_json_is_yaml(value: Any) -> None:
 
 @given(st.text(st.sampled_from("ab:-?#&*!|>'\"%@`{}[],~<\\/\n\t 0.eux\x00\x85\ufeff\ud800\U0001f600"), max_size=60))
 @settings(max_examples=1000)
-def test_nothing_but_a_usage_error_ever_comes_out(text: str) -> None:
+def test_any_text_raises_only_usage_errors(text: str) -> None:
     for loader in ("CSafeLoader", None):
         with pytest.MonkeyPatch.context() as patch:
             if loader is None:
@@ -234,7 +234,7 @@ def test_nothing_but_a_usage_error_ever_comes_out(text: str) -> None:
 
 @given(st.binary(max_size=80))
 @settings(max_examples=300)
-def test_nor_from_any_file(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_file_raises_only_usage_errors(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)
     problem = str(path)

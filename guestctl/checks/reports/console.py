@@ -1,32 +1,33 @@
-"""Outcomes as lines for people and logs: the same for the same result, but for times of what failed.
+"""Outcomes as lines for people and logs.
 
-Knows: outcomes, how remote text is made harmless. Must not know: streams, colours, how anything ran.
+Knows: outcomes, how remote text is made harmless. Must not know: streams, colours, how scenarios
+run. The same result gives the same lines, except for the times of scenarios that failed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from guestctl.checks.outcomes import Outcome, Said, Trouble, Verdict
+from guestctl.checks.outcomes import Outcome, TranscriptLine, Trouble, Verdict
 from guestctl.output.terminal import visible
 
-#: How a verdict is written, all of one width.
+#: The label of each verdict, all of one width.
 MARKS: dict[Verdict, str] = {"passed": "ok   ", "failed": "FAIL ", "error": "ERROR"}
 
 
 def clean(text: str) -> str:
-    """Remote text for one line of a log: controls written out, and no runner's command in it."""
+    """Return remote text as one line of a log, with control characters and commands of CI runners escaped."""
     return visible(text).replace("##[", "# #[")
 
 
 def headline(outcome: Outcome) -> str:
-    """The result in one line, without a time: it is the same in every run."""
+    """Return the outcome in one line without a time, so that it is the same in every run."""
     again = f" (attempt {outcome.attempts})" if outcome.attempts > 1 else ""
     return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{again}"
 
 
 def reason(outcome: Outcome) -> str:
-    """Why it did not pass, in one line, what matters most first: it may be cut."""
+    """Return in one line why a scenario did not pass, with the most important part first, because it may be cut."""
     trouble = outcome.trouble
     if trouble is None:
         return "passed"
@@ -34,11 +35,11 @@ def reason(outcome: Outcome) -> str:
 
 
 def explanation(outcome: Outcome) -> Iterator[str]:
-    """What was expected, what came instead and the whole conversation; nothing for one that passed."""
+    """Yield what was expected, what came instead and the conversation; nothing for a scenario that passed."""
     trouble = outcome.trouble
     if trouble is None:
         return
-    yield from told(outcome, trouble)
+    yield from trouble_lines(outcome, trouble)
     ids = ", ".join(f"{name} {clean(value)}" for name, value in outcome.ids.items() if value)
     if ids:
         yield f"ids: {ids}"
@@ -48,13 +49,13 @@ def explanation(outcome: Outcome) -> Iterator[str]:
         yield from (f"  {line}" for line in transcript(outcome.transcript))
 
 
-def told(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
-    """The trouble itself."""
+def trouble_lines(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
+    """Yield the step that failed and why."""
     step = f": {clean(trouble.step)}" if trouble.step else ""
     yield f"{clean(outcome.script)}:{trouble.line}{step}"
     first, *more = trouble.message.split("\n")
     yield clean(first)
-    # Marked, so that no line of it begins as it likes: `::` at a line's beginning is a runner's command.
+    # The mark keeps remote text from the start of a line, where `::` is a command of a CI runner.
     yield from (f"| {clean(line)}" for line in more)
     if trouble.expected is not None:
         yield f"expected: {clean(trouble.expected)}"
@@ -63,7 +64,7 @@ def told(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
         for line in trouble.came:
             yield f"came: {_line(line)}"
         if trouble.waited and not (trouble.late or trouble.came):
-            yield f"late: nothing in the {trouble.waited:g} s after"
+            yield f"late: nothing in the next {trouble.waited:g} s"
         for line in trouble.late:
             yield f"late: {_line(line)}"
     if trouble.failure is not None:
@@ -72,16 +73,16 @@ def told(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
             yield f"next: {clean(trouble.failure.hint)}"
 
 
-def transcript(lines: Sequence[Said]) -> Iterator[str]:
-    """A conversation, with times and ids."""
+def transcript(lines: Sequence[TranscriptLine]) -> Iterator[str]:
+    """Yield a conversation with times and ids."""
     for line in lines:
         yield _line(line)
-        yield from (f"    {clean(words)}" for words in line.content)
+        yield from (f"    {clean(text)}" for text in line.content)
         yield from (f"    [{n}] {clean(option)}" for n, option in enumerate(line.options, 1))
         yield from (f"    (file) {clean(name)}" for name in line.files)
 
 
-def _line(line: Said) -> str:
+def _line(line: TranscriptLine) -> str:
     if line.who is None:
         return f"{line.at:.3f} s * {clean(line.text)}"
     mark = ">" if line.who == "guest" else "<"
@@ -90,16 +91,16 @@ def _line(line: Said) -> str:
 
 
 def tally(outcomes: Sequence[Outcome]) -> str:
-    """How many of each, in one line."""
+    """Return the number of scenarios with each verdict, in one line."""
     count = {verdict: sum(outcome.verdict == verdict for outcome in outcomes) for verdict in MARKS}
     return f"{count['passed']} passed, {count['failed']} failed, {plural(count['error'], 'error')}"
 
 
-def not_begun(count: int) -> str:
-    """What a run that was cut off never came to, in one line."""
-    return f"{MARKS['error']} {plural(count, 'scenario')} had not begun"
+def not_started(count: int) -> str:
+    """Return in one line how many scenarios an interrupted run never started."""
+    return f"{MARKS['error']} {plural(count, 'scenario')} not started"
 
 
 def plural(count: int, word: str) -> str:
-    """A number of things, of one as one speaks of one."""
+    """Return a number and a noun, in the plural where it belongs."""
     return f"{count} {word}" + ("" if count == 1 else "s")

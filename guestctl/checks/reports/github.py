@@ -1,7 +1,7 @@
-"""Annotations for GitHub Actions: workflow commands that mark the failing step's line.
+"""Annotations for GitHub Actions: workflow commands that mark the line of the failed step.
 
-Knows: the commands' syntax and escapes, and that only about ten of a kind are shown. Must not know:
-how anything ran.
+Knows: the syntax and escapes of the commands, and that only about ten of a kind are shown. Must not
+know: how scenarios run.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ MOST = 10
 
 
 def wanted(environ: Mapping[str, str]) -> bool:
-    """Whether this runs in an Actions job."""
+    """Return whether this runs in an Actions job."""
     return environ.get("GITHUB_ACTIONS") == "true"
 
 
 def errors(outcomes: Sequence[Outcome], environ: Mapping[str, str]) -> Iterator[str]:
-    """One `::error` for each scenario that did not pass, the first ten; then how many more there are."""
+    """Yield an `::error` for each of the first ten scenarios that did not pass, then the number of the others."""
     bad = [outcome for outcome in outcomes if outcome.trouble is not None]
     for outcome in bad[:MOST]:
         trouble = outcome.trouble
         assert trouble is not None
-        said = [trouble.message]
+        parts = [trouble.message]
         if trouble.expected is not None:
-            said.append(f"expected: {trouble.expected}")
-            said += [f"came: {line.text}" for line in trouble.came[-3:]] or ["came: nothing"]
-        place = f"file={_property(_from_root(outcome.script, environ))},line={trouble.line}"
-        message = _data("\n".join(visible(line, lines=True) for line in said))
-        yield f"::error {place},title={_property(outcome.name)}::{message}"
+            parts.append(f"expected: {trouble.expected}")
+            parts += [f"came: {line.text}" for line in trouble.came[-3:]] or ["came: nothing"]
+        location = f"file={_property(_from_root(outcome.script, environ))},line={trouble.line}"
+        message = _data("\n".join(visible(line, lines=True) for line in parts))
+        yield f"::error {location},title={_property(outcome.name)}::{message}"
     if len(bad) > MOST:
         yield f"::notice::and {len(bad) - MOST} more scenarios that did not pass"
 
 
 def _from_root(script: str, environ: Mapping[str, str]) -> str:
-    """The path as the repository knows it."""
+    """Return the path from the root of the repository."""
     root = environ.get("GITHUB_WORKSPACE")
     if root and os.path.isabs(script) and Path(script).is_relative_to(root):
         return str(Path(script).relative_to(root))

@@ -1,7 +1,7 @@
-"""Outcomes as JUnit XML: what CI servers read.
+"""Outcomes as JUnit XML, which CI servers read.
 
-Knows: the elements and attributes consumers agree on (there is no official schema). Must not know:
-how anything ran. `failure` is an expectation that was not met, `error` everything else.
+Knows: the elements and attributes that consumers agree on (there is no official schema). Must not
+know: how scenarios run. `failure` is an expectation that was not met, `error` everything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from guestctl.output.terminal import visible
 
 
 def document(outcomes: Sequence[Outcome]) -> bytes:
-    """One `testsuite` for each script file, one `testcase` for each scenario."""
+    """Return a document with a `testsuite` for each script and a `testcase` for each scenario."""
     scripts: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         scripts.setdefault(outcome.script, []).append(outcome)
@@ -31,15 +31,18 @@ def document(outcomes: Sequence[Outcome]) -> bytes:
     return text + b"\n"
 
 
-def promise(path: Path, unfinished: Sequence[Outcome]) -> None:
-    """Write the file before anything is run: who is killed cannot write one, and yesterday's would be green.
-    Only where it can be written again. Raises UsageError `output.failed`."""
+def write_unfinished(path: Path, unfinished: Sequence[Outcome]) -> None:
+    """Write a report in which no scenario has passed, before the run starts.
+
+    A run that is killed cannot write a report, and an older report could say that all passed. Only
+    regular files are written, because only they can be written again. Raises UsageError `output.failed`.
+    """
     if path.is_file() or not path.exists():
         write(path, unfinished)
 
 
 def write(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the file. Raises UsageError `output.failed`."""
+    """Write the report. Raises UsageError `output.failed`."""
     try:
         path.write_bytes(document(outcomes))
     except OSError as error:
@@ -89,5 +92,5 @@ def _case(outcome: Outcome) -> Tree.Element:
 
 
 def _xml(text: str) -> str:
-    """Text that XML 1.0 can carry: what it forbids is written out."""
+    """Return text that XML 1.0 allows: other characters are escaped."""
     return visible(text, lines=True)

@@ -1,4 +1,7 @@
-"""Outcomes as TAP 14 (testanything.org). Knows: the format. Must not know: how anything ran."""
+"""Outcomes as TAP 14 (testanything.org).
+
+Knows: the format. Must not know: how scenarios run.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from guestctl.checks.reports.console import clean, explanation
 
 
 def header(count: int) -> Iterator[str]:
-    """The version and the plan."""
+    """Yield the version and the plan."""
     yield "TAP version 14"
     yield f"1..{count}"
 
 
 def point(number: int, outcome: Outcome) -> Iterator[str]:
-    """One test point, from 1, with a YAML block when it did not pass."""
+    """Yield a test point, with a YAML block if the scenario did not pass. Numbers count from 1."""
     mark = "ok" if outcome.verdict == "passed" else "not ok"
     yield f"{mark} {number} - {_description(f'{outcome.script}: {outcome.name}')}"
     if outcome.trouble is None:
         return
     yield "  ---"
-    # A JSON string is a YAML string, on one line and with everything odd escaped.
+    # A JSON string is also a YAML string: on one line, with special characters escaped.
     yield f"  message: {json.dumps(clean(outcome.trouble.short))}"
     yield f"  severity: {'fail' if outcome.verdict == 'failed' else 'error'}"
     yield f"  at: {json.dumps(f'{clean(outcome.script)}:{outcome.trouble.line}')}"
@@ -32,10 +35,10 @@ def point(number: int, outcome: Outcome) -> Iterator[str]:
 
 
 def bail_out() -> Iterator[str]:
-    """The run was cut off: what has no test point was not run."""
+    """Yield the line of an interrupted run: scenarios without a test point were not run."""
     yield "Bail out! interrupted"
 
 
 def _description(text: str) -> str:
-    """Backslash and `#` (which begins a directive) are escaped."""
+    """Return text with backslash and `#`, which starts a directive, escaped."""
     return clean(text).replace("\\", "\\\\").replace("#", "\\#")

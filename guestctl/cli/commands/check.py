@@ -1,6 +1,6 @@
-"""`check`: scripted conversations as tests.
+"""`check`: runs scripted conversations as tests.
 
-Knows: the options, which report goes where, the exit code. Must not know: how a scenario is run.
+Knows: the options, where each report is written, the exit code. Must not know: how a scenario runs.
 """
 
 from __future__ import annotations
@@ -36,46 +36,54 @@ def check(
     run: Invocation,
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="check scripts (YAML)")] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="scenarios at once", show_default=True)
+        int,
+        typer.Option(
+            "--parallel", metavar="N", min=1, max=1000, help="number of scenarios to run at once", show_default=True
+        ),
     ] = 1,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write a JUnit XML report")] = None,
-    tap: Annotated[bool, typer.Option("--tap", help="print TAP 14 instead of lines")] = False,
+    tap: Annotated[bool, typer.Option("--tap", help="print TAP 14")] = False,
     retries: Annotated[
-        int, typer.Option("--retries", metavar="N", min=0, max=100, help="further tries of what did not pass")
+        int, typer.Option("--retries", metavar="N", min=0, max=100, help="retries of a scenario that did not pass")
     ] = 0,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="NAME", help="only scenarios with this tag; -NAME without it")
+        list[str] | None,
+        typer.Option("--tag", metavar="NAME", help="run only scenarios with this tag; -NAME: without it"),
     ] = None,
-    var: Annotated[list[str] | None, typer.Option("--var", metavar="K=V", help="a variable, ${K} in scripts")] = None,
-    bless: Annotated[bool, typer.Option("--bless", help="write the golden transcripts of what passes")] = False,
-    show_keys: Annotated[bool, typer.Option("--keys", help="list every key of a script")] = False,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="K=V", help="set a variable, ${K} in scripts")
+    ] = None,
+    bless: Annotated[bool, typer.Option("--bless", help="write the golden transcripts of scenarios that pass")] = False,
+    show_keys: Annotated[bool, typer.Option("--keys", help="print every key of a script")] = False,
 ) -> int | None:
-    """Run scripted conversations and say which did not go as they should.
+    """Run scripted conversations and report which do not go as expected.
 
-    Scripts are validated whole before anything is sent. Every scenario is a guest of its own. Exit 0:
-    all passed; 1: an expectation failed; 2: a script is wrong; another code: the service could not be
-    tested. --timeout is what one step may take.
+    All scripts are validated before anything is sent. Every scenario runs as a new guest. Exit codes:
+    0 all passed, 1 an expectation failed, 2 a script is wrong, another code: the service could not be
+    tested. --timeout is the maximum duration of one step.
     """
     if show_keys:
         if run.options.output is not None:
-            raise UsageError("--keys is an output of its own: drop --output")
+            raise UsageError("--keys cannot be combined with --output", hint="remove one of the two options")
         from guestctl.checks.script_keys import table
 
         run.out.verbatim(table())
         return None
     if not files:
-        raise UsageError("no script was named", hint="`guestctl check FILE.yaml`; `guestctl check --keys` lists keys.")
+        raise UsageError(
+            "no script given", hint="run `guestctl check FILE.yaml`; `guestctl check --keys` lists the keys of a script"
+        )
     if tap and run.options.output is not None:
-        raise UsageError("--tap is an output of its own: drop --output")
+        raise UsageError("--tap cannot be combined with --output", hint="remove one of the two options")
     if junit is not None and not junit.absolute().parent.is_dir():
         raise UsageError(
-            f"--junit {junit}: there is no directory {junit.absolute().parent}",
+            f'--junit: no directory "{junit.absolute().parent}"',
             code="output.failed",
-            hint="Make it first: mkdir -p " + shlex.quote(str(junit.parent)),
+            hint="create it first: mkdir -p " + shlex.quote(str(junit.parent)),
         )
     if junit is not None and junit.is_dir():
         raise UsageError(
-            f"--junit {junit}: it is a directory", code="output.failed", hint=f"Name a file: {junit / 'report.xml'}"
+            f'--junit: "{junit}" is a directory', code="output.failed", hint=f"give a file: {junit / 'report.xml'}"
         )
 
     from guestctl.checks.outcomes import exit_code
@@ -88,32 +96,32 @@ def check(
         report = _report(run, len(jobs), tap=tap)
         outcomes: list[Outcome] = []
         begun = run.clock.monotonic()
-        cut_off: BaseException | None = None
+        interruption: BaseException | None = None
         with _watching(run, jobs, tap=tap) as progress:
             runner = Runner(Rules(run.options.timeout or 30.0, parallel, retries, bless), run.world.environ, progress)
             if junit is not None:
-                junit_report.promise(junit, runner.left(jobs, 0))
+                junit_report.write_unfinished(junit, runner.remaining(jobs, 0))
             try:
                 with closing(runner.run(jobs)) as running:
                     for outcome in running:
                         outcomes.append(outcome)
                         report.add(outcome)
             except BaseException as error:
-                cut_off = error
-                outcomes += runner.left(jobs, len(outcomes), _cause(error))
+                interruption = error
+                outcomes += runner.remaining(jobs, len(outcomes), _cause(error))
         unwritten: UsageError | None = None
         if junit is not None:
             try:
                 junit_report.write(junit, outcomes)
             except UsageError as failure:
-                unwritten = failure  # told last: what is printed is the only report now
+                unwritten = failure  # raised last: what is printed is the only report now
         if run.options.debug:
             _trace_bugs(run, jobs, outcomes)
-        if cut_off is not None:
-            if not isinstance(cut_off, (ClosedPipe, Failure)):
-                report.cut_off(outcomes, run.clock.monotonic() - begun)
+        if interruption is not None:
+            if not isinstance(interruption, (ClosedPipe, Failure)):
+                report.interrupted(outcomes, run.clock.monotonic() - begun)
                 _annotate(run, outcomes, tap=tap)
-            raise cut_off
+            raise interruption
         if bless:
             _bless(run, scripts, outcomes)
         report.end(outcomes, run.clock.monotonic() - begun)
@@ -137,15 +145,15 @@ def _loaded(files: Sequence[Path], variables: Mapping[str, str], run: Invocation
 
 
 def _jobs(run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless: bool, stack: ExitStack) -> list[Job]:
-    """Everything that will be run, with the service each runs against."""
+    """Return every scenario to run, with its service."""
     from guestctl.checks import golden
-    from guestctl.checks.runner import Job, chosen
+    from guestctl.checks.runner import Job, selected
     from guestctl.checks.service import check_abilities, profile_for
 
     services: list[tuple[Profile, ServiceUnderTest]] = []
     jobs: list[Job] = []
     for script in scripts:
-        scenarios = chosen(script, tags)
+        scenarios = selected(script, tags)
         profile = profile_for(script, lambda: run.resolved, run.options.overrides, run.world.environ)
         check_abilities(script, profile)
         transcripts = golden.load(script.golden) if any(scenario.golden for scenario in scenarios) else {}
@@ -156,9 +164,9 @@ def _jobs(run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless
             services.append((profile, service))
         jobs += [Job(script, scenario, service, transcripts.get(scenario.name)) for scenario in scenarios]
     if not jobs:
-        raise UsageError(f"no scenario has the tag {' or '.join(tags)}")
+        raise UsageError("no scenario has the tag " + " or ".join(f'"{tag}"' for tag in tags))
     if bless and not any(job.scenario.golden for job in jobs):
-        raise UsageError("--bless: no scenario says `golden: true`")
+        raise UsageError("--bless: no scenario has `golden: true`")
     return jobs
 
 
@@ -176,19 +184,19 @@ def _service(run: Invocation, profile: Profile) -> ServiceUnderTest:
 
 
 def _one_at_a_time(act: Callable[..., Any]) -> Callable[..., None]:
-    """The same, for many threads."""
-    turn = threading.Lock()
+    """Return `act` behind a lock, for calls from many threads."""
+    lock = threading.Lock()
 
-    def taken(*words: Any, **named: Any) -> None:
-        with turn:
-            act(*words, **named)
+    def locked(*positional: Any, **named: Any) -> None:
+        with lock:
+            act(*positional, **named)
 
-    return taken
+    return locked
 
 
 @contextmanager
 def _watching(run: Invocation, jobs: Sequence[Job], *, tap: bool) -> Iterator[Callable[[Progress], None]]:
-    """A live table on a terminal; elsewhere nothing is told before it is final."""
+    """Show a live table on a terminal. Elsewhere there is no progress output."""
     if not run.out.terminal.stderr or run.options.quiet or tap or run.out.mode not in {"auto", "table"}:
         yield lambda progress: None
         return
@@ -196,11 +204,11 @@ def _watching(run: Invocation, jobs: Sequence[Job], *, tap: bool) -> Iterator[Ca
 
     names = [job.scenario.name for job in jobs]
     with Screen(run.world.stderr, run.out.terminal.for_talk(), names, run.clock) as screen:
-        yield screen.told
+        yield screen.update
 
 
 def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcome]) -> None:
-    """Write what passed; what did not keeps the transcript it had."""
+    """Write the golden transcripts of scenarios that passed. The others keep theirs."""
     from guestctl.checks import golden
     from guestctl.checks.reports.console import plural
 
@@ -216,7 +224,7 @@ def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcom
 
 
 def _trace_bugs(run: Invocation, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
-    """Where scenarios died of a bug of ours, as --debug shows it for any command."""
+    """Print the tracebacks of internal errors in scenarios, as --debug does for every command."""
     for job, outcome in zip(jobs, outcomes, strict=False):
         failure = outcome.trouble and outcome.trouble.failure
         if failure and failure.code == "bug" and failure.__cause__ is not None:
@@ -230,41 +238,41 @@ def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> Non
         return
     for line in github.errors(outcomes, run.world.environ):
         if tap or run.out.mode in {"json", "jsonl", "yaml"}:
-            run.out.diagnostic(line)  # stdout is somebody else's data; the runner reads both
+            run.out.diagnostic(line)  # stdout is data; the CI runner reads both streams
         else:
             run.out.verbatim(line + "\n")
 
 
-# --- what is printed ---
+# --- reports on stdout ---
 
 
 class _Report:
-    """What goes to stdout: told of each outcome in order, and of the end."""
+    """The report on stdout. It receives the outcomes in order, then the end of the run."""
 
     def __init__(self, run: Invocation) -> None:
         self.run = run
-        self.told = 0
+        self.added = 0
 
     def add(self, outcome: Outcome) -> None:
-        """One more."""
+        """Add the next outcome."""
         self._one(outcome)
-        self.told += 1
+        self.added += 1
 
     def _one(self, outcome: Outcome) -> None: ...
 
     def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """That was all."""
+        """End the report."""
 
-    def cut_off(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """The run was interrupted; `outcomes` are those of every scenario, told or not."""
-        for outcome in outcomes[self.told :]:
+    def interrupted(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """End the report of an interrupted run. `outcomes` has every scenario, already added or not."""
+        for outcome in outcomes[self.added :]:
             self.add(outcome)
         self.end(outcomes, seconds)
 
 
 class _Lines(_Report):
-    """A line for each scenario, and everything about those that did not pass. On a terminal all of it
-    comes at the end, when the live table has gone."""
+    """A line for each scenario, and an explanation of those that did not pass. On a terminal everything is
+    printed at the end, after the live table."""
 
     @property
     def _at_the_end(self) -> bool:
@@ -280,15 +288,15 @@ class _Lines(_Report):
                 self._print(outcome)
         self._sum(outcomes, seconds)
 
-    def cut_off(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """Of what never began there is only the number to tell."""
-        from guestctl.checks.reports.console import not_begun
+    def interrupted(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """End the report with the number of scenarios that were not started."""
+        from guestctl.checks.reports.console import not_started
 
-        begun = [outcome for outcome in outcomes if outcome.attempts]
-        for outcome in begun[0 if self._at_the_end else self.told :]:
+        started = [outcome for outcome in outcomes if outcome.attempts]
+        for outcome in started[0 if self._at_the_end else self.added :]:
             self._print(outcome)
-        if len(begun) < len(outcomes):
-            self.run.out.verbatim(not_begun(len(outcomes) - len(begun)) + "\n")
+        if len(started) < len(outcomes):
+            self.run.out.verbatim(not_started(len(outcomes) - len(started)) + "\n")
         self._sum(outcomes, seconds, ", interrupted")
 
     def _sum(self, outcomes: Sequence[Outcome], seconds: float, how: str = "") -> None:
@@ -328,13 +336,13 @@ class _Tap(_Report):
         self._write(header(count))
 
     def _one(self, outcome: Outcome) -> None:
-        self._point(self.told + 1, outcome)
+        self._point(self.added + 1, outcome)
 
-    def cut_off(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """What never began has no point: that is what bailing out says."""
+    def interrupted(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Bail out: scenarios that were not started have no test point."""
         from guestctl.checks.reports.tap import bail_out
 
-        for number, outcome in enumerate(outcomes[self.told :], self.told + 1):
+        for number, outcome in enumerate(outcomes[self.added :], self.added + 1):
             if outcome.attempts:
                 self._point(number, outcome)
         self._write(bail_out())

@@ -1,7 +1,8 @@
 """The live table of `check` on a terminal.
 
-Knows: rich's live display, one line a scenario. Must not know: how scenarios are run. Names and steps
-are made visible and never read as markup; the table is gone when the run is over.
+Knows: rich's live display, one line per scenario. Must not know: how scenarios run. Control
+characters in names and steps are escaped, and nothing is read as markup. The table disappears at the
+end of the run.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from guestctl.checks.runner import Progress
     from guestctl.core.clock import Clock
 
-#: Lines shown at most; of running scenarios first, then of those just finished.
+#: Most lines in the table: running scenarios first, then those that have just finished.
 ROWS = 12
 _PER_SECOND = 8
 
 
 class Screen:
-    """Shows what is running. `told` may be called from any thread."""
+    """The live table. `update` may be called from any thread."""
 
     def __init__(self, stream: IO[Any], terminal: Terminal, names: Sequence[str], clock: Clock) -> None:
         from rich.console import Console
@@ -35,7 +36,7 @@ class Screen:
 
         self._names = names
         self._clock = clock
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._running: dict[int, tuple[str, float]] = {}
         self._finished: list[tuple[int, str, float]] = []
         self._count = {"passed": 0, "failed": 0, "error": 0}
@@ -68,9 +69,9 @@ class Screen:
     ) -> None:
         self._live.stop()
 
-    def told(self, progress: Progress) -> None:
-        """Something happened to a scenario."""
-        with self._turn:
+    def update(self, progress: Progress) -> None:
+        """Show the progress of a scenario."""
+        with self._lock:
             if progress.outcome is None:
                 begun = self._running.get(progress.number, ("", self._clock.monotonic()))[1]
                 self._running[progress.number] = (progress.doing, begun)
@@ -78,11 +79,11 @@ class Screen:
             self._running.pop(progress.number, None)
             outcome = progress.outcome
             self._count[outcome.verdict] += 1
-            # Of what has passed only the last few are worth keeping.
+            # The table shows only the last few.
             self._finished = [*self._finished[-ROWS:], (progress.number, outcome.verdict, outcome.seconds)]
 
     def table(self) -> Table:
-        """The table as it stands."""
+        """Return the present table."""
         from rich.table import Table
         from rich.text import Text
 
@@ -91,7 +92,7 @@ class Screen:
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=3)
         table.add_column(no_wrap=True, justify="right", width=9)
-        with self._turn:
+        with self._lock:
             now = self._clock.monotonic()
             running = list(self._running.items())[:ROWS]
             room = ROWS - len(running)
@@ -103,6 +104,6 @@ class Screen:
                 name = Text(visible(self._names[number]))
                 table.add_row(Text("…"), name, Text(visible(doing), style="dim"), Text(f"{now - begun:.1f} s"))
             done = sum(self._count.values())
-            said = ", ".join(f"{count} {verdict}" for verdict, count in self._count.items() if count)
-            table.add_row(Text(f"{done}/{len(self._names)}"), Text(said), Text(""), Text(""))
+            summary = ", ".join(f"{count} {verdict}" for verdict, count in self._count.items() if count)
+            table.add_row(Text(f"{done}/{len(self._names)}"), Text(summary), Text(""), Text(""))
         return table

@@ -1,4 +1,4 @@
-"""Who answers the guest in the sandbox: built-in bots and bot scripts.
+"""The bots of the sandbox: built-in bots and bot scripts.
 
-Knows: what a bot may do. Must not know: any API's wire.
+Knows: what a bot can do. Must not know: any API's wire.
 """

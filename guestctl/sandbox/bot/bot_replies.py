@@ -23,10 +23,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from guestctl.core.clock import epoch_of, rfc3339
-from guestctl.core.yaml_fields import Field
+from guestctl.core.yaml_fields import YamlField
 from guestctl.sandbox.bot.bots import Content
 
-Item = dict[str, Any]
+ContentItem = dict[str, Any]
 
 #: The keys of each short form, and of the mappings inside it.
 SHORT_FORMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -52,12 +52,12 @@ _MEDIA = {"image": "Image", "audio": "Audio", "video": "Video"}
 _LONGEST_SLOT = 31 * 86_400.0  # seconds
 
 
-def content_items(key: str, field: Field) -> Content:
+def content_items(key: str, field: YamlField) -> Content:
     """Return the content items of one short form. Raises UsageError for a wrong value."""
     return tuple(_BUILDERS[key](field))
 
 
-def _quick_replies(field: Field) -> list[Item]:
+def _quick_replies(field: YamlField) -> list[ContentItem]:
     if field.is_mapping:
         keys = field.mapping(SHORT_FORMS["quickReplies"][1])
         group = {
@@ -65,7 +65,7 @@ def _quick_replies(field: Field) -> list[Item]:
             "actions": [item["quickReply"] for item in _quick_replies(field.required(keys, "replies"))],
         }
         return [{"contentType": "QuickReplyV2", "quickReplyV2": group}]
-    items: list[Item] = []
+    items: list[ContentItem] = []
     for entry in field.items():
         keys = _short_or_mapping(entry, "text", SHORT_FORMS["quickReplies"][0])
         text = entry.required(keys, "text").text()
@@ -75,9 +75,9 @@ def _quick_replies(field: Field) -> list[Item]:
     return items
 
 
-def _card(field: Field) -> Item:
+def _card(field: YamlField) -> ContentItem:
     keys = field.mapping(SHORT_FORMS["card"][0])
-    card: Item = {
+    card: ContentItem = {
         "title": field.required(keys, "title").text(),
         "description": keys["description"].text() if "description" in keys else "",
         "actions": [_card_action(entry) for entry in keys["actions"].items()] if "actions" in keys else [],
@@ -87,7 +87,7 @@ def _card(field: Field) -> Item:
     return card | _optional_texts(keys, {"image": "image", "video": "video"})
 
 
-def _card_action(field: Field) -> Item:
+def _card_action(field: YamlField) -> ContentItem:
     keys = _short_or_mapping(field, "text", SHORT_FORMS["card"][1])
     text = field.required(keys, "text").text()
     if "url" in keys:
@@ -97,14 +97,14 @@ def _card_action(field: Field) -> Item:
     return {"type": "Postback", "text": text, "payload": keys["payload"].text() if "payload" in keys else text}
 
 
-def _carousel(field: Field) -> list[Item]:
+def _carousel(field: YamlField) -> list[ContentItem]:
     cards = [_card(entry) for entry in field.items()]
     return [{"contentType": "Carousel", "carousel": {"cards": cards}}]
 
 
-def _date_picker(field: Field, also: tuple[str, ...] = ()) -> Item:
+def _date_picker(field: YamlField, also: tuple[str, ...] = ()) -> ContentItem:
     keys = field.mapping((*SHORT_FORMS["datePicker"][0], *also))
-    picker: Item = {"title": field.required(keys, "title").text()}
+    picker: ContentItem = {"title": field.required(keys, "title").text()}
     picker |= _optional_texts(keys, {"subtitle": "subtitle", "image": "imageUrl", "id": "id"})
     if "times" in keys:
         picker["availableTimes"] = [_slot(entry) for entry in keys["times"].items()]
@@ -116,13 +116,13 @@ def _date_picker(field: Field, also: tuple[str, ...] = ()) -> Item:
     return picker
 
 
-def _slot(field: Field) -> Item:
+def _slot(field: YamlField) -> ContentItem:
     keys = _short_or_mapping(field, "at", SHORT_FORMS["datePicker"][1])
     duration = keys["duration"].duration(_LONGEST_SLOT, zero=True) if "duration" in keys else 3600.0
     return {"dateTime": _moment(field.required(keys, "at")), "duration": round(duration)}
 
 
-def _list_picker(field: Field, also: tuple[str, ...] = ()) -> Item:
+def _list_picker(field: YamlField, also: tuple[str, ...] = ()) -> ContentItem:
     keys = field.mapping((*SHORT_FORMS["listPicker"][0], *also))
     title = field.required(keys, "title").text()
     received = {"title": title, **_optional_texts(keys, {"subtitle": "subtitle"})}
@@ -134,7 +134,7 @@ def _list_picker(field: Field, also: tuple[str, ...] = ()) -> Item:
     return picker | _optional_texts(keys, {"id": "id"})
 
 
-def _sections(field: Field, keys: Mapping[str, Field], title: str) -> list[Item]:
+def _sections(field: YamlField, keys: Mapping[str, YamlField], title: str) -> list[ContentItem]:
     if ("items" in keys) == ("sections" in keys):
         raise field.error("give `items`, or `sections` with their own items")
     if "items" in keys:
@@ -149,14 +149,14 @@ def _sections(field: Field, keys: Mapping[str, Field], title: str) -> list[Item]
     return sections
 
 
-def _section(title: str, keys: Mapping[str, Field]) -> Item:
+def _section(title: str, keys: Mapping[str, YamlField]) -> ContentItem:
     multiple = "multiple" in keys and keys["multiple"].flag()
     return {"title": title, "multipleSelection": multiple, "items": _entries(keys["items"])}
 
 
-def _entries(field: Field, extra: str | None = None) -> list[Item]:
+def _entries(field: YamlField, extra: str | None = None) -> list[ContentItem]:
     """Return the entries of a list or wheel picker."""
-    items: list[Item] = []
+    items: list[ContentItem] = []
     allowed = ("id", "title", extra) if extra else SHORT_FORMS["listPicker"][2]
     for entry in field.items():
         keys = _short_or_mapping(entry, "title", allowed)
@@ -169,7 +169,7 @@ def _entries(field: Field, extra: str | None = None) -> list[Item]:
     return items
 
 
-def _form(field: Field) -> list[Item]:
+def _form(field: YamlField) -> list[ContentItem]:
     keys = field.mapping(SHORT_FORMS["form"][0])
     title = field.required(keys, "title").text()
     introduction = {"title": title, "buttonText": keys["button"].text() if "button" in keys else "Start"}
@@ -185,7 +185,7 @@ def _form(field: Field) -> list[Item]:
     return [{"contentType": "Form", "form": form}]
 
 
-def _pages(field: Field, keys: Mapping[str, Field], title: str) -> list[Item]:
+def _pages(field: YamlField, keys: Mapping[str, YamlField], title: str) -> list[ContentItem]:
     if ("fields" in keys) == ("pages" in keys):
         raise field.error("give `fields`, or `pages` with their own fields")
     seen: set[str] = set()
@@ -200,12 +200,12 @@ def _pages(field: Field, keys: Mapping[str, Field], title: str) -> list[Item]:
     return pages
 
 
-def _page(title: str, subtitle: str, fields: Field, seen: set[str]) -> Item:
+def _page(title: str, subtitle: str, fields: YamlField, seen: set[str]) -> ContentItem:
     components = [_form_field(entry, seen) for entry in fields.items()]
     return {"title": title, "subtitle": subtitle, "pageComponents": components}
 
 
-def _form_field(field: Field, seen: set[str]) -> Item:
+def _form_field(field: YamlField, seen: set[str]) -> ContentItem:
     """Return one form component. `seen` collects the ids of the form."""
     given = field.members()
     kind = given["type"].choice(_FIELD_TYPES) if "type" in given else "text"
@@ -233,7 +233,7 @@ def _form_field(field: Field, seen: set[str]) -> Item:
     return {"formComponentType": "Input", "input": component}
 
 
-def _attachment(field: Field) -> list[Item]:
+def _attachment(field: YamlField) -> list[ContentItem]:
     from mimetypes import guess_type
     from urllib.parse import unquote, urlsplit
 
@@ -247,7 +247,7 @@ def _attachment(field: Field) -> list[Item]:
     if not name:
         raise field.error("the URL has no file name; add `name`")
     mime = keys["type"].text() if "type" in keys else guess_type(name)[0]
-    attachment: Item = {
+    attachment: ContentItem = {
         "id": keys["id"].text() if "id" in keys else str(uuid5(NAMESPACE_URL, f"{url} {name}")),
         "mediaType": _MEDIA.get((mime or "").partition("/")[0], "File"),
         "url": url,
@@ -261,7 +261,7 @@ def _attachment(field: Field) -> list[Item]:
     return [{"contentType": "Attachment", "attachment": attachment}]
 
 
-_BUILDERS: Mapping[str, Callable[[Field], list[Item]]] = {
+_BUILDERS: Mapping[str, Callable[[YamlField], list[ContentItem]]] = {
     "quickReplies": _quick_replies,
     "card": lambda field: [{"contentType": "Card", "card": _card(field)}],
     "carousel": _carousel,
@@ -272,17 +272,17 @@ _BUILDERS: Mapping[str, Callable[[Field], list[Item]]] = {
 }
 
 
-def _short_or_mapping(field: Field, key: str, allowed: Sequence[str]) -> dict[str, Field]:
+def _short_or_mapping(field: YamlField, key: str, allowed: Sequence[str]) -> dict[str, YamlField]:
     """Return the members of a mapping; a plain value stands for its main key."""
     return field.mapping(allowed) if field.is_mapping else {key: field}
 
 
-def _optional_texts(keys: Mapping[str, Field], names: Mapping[str, str]) -> Item:
+def _optional_texts(keys: Mapping[str, YamlField], names: Mapping[str, str]) -> ContentItem:
     """Return the texts of the keys that are there. `names`: key of the script -> key on the wire."""
     return {wire: keys[key].text() for key, wire in names.items() if key in keys}
 
 
-def _moment(field: Field) -> str:
+def _moment(field: YamlField) -> str:
     text = field.text()
     try:
         return rfc3339(epoch_of(text))

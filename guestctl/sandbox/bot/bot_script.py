@@ -42,7 +42,7 @@ from typing import Any
 from guestctl.core.errors import UsageError
 from guestctl.core.strict_yaml import MAX_BYTES, parse, parse_bytes
 from guestctl.core.suggestions import did_you_mean
-from guestctl.core.yaml_fields import Field
+from guestctl.core.yaml_fields import YamlField
 from guestctl.sandbox.bot.bot_replies import content_items
 from guestctl.sandbox.bot.bots import DEFAULT_DELAY, REFERENCE, BotAnswer, BotReply, Rule, ScriptedBot
 
@@ -69,7 +69,7 @@ def load(script: str | bytes, name: str, *, delay: float = DEFAULT_DELAY) -> Scr
     """
     try:
         root = parse(script, name) if isinstance(script, str) else parse_bytes(script, name)
-        return _Script(delay).bot(Field(root, name))
+        return _Script(delay).bot(YamlField(root, name))
     except UsageError as error:
         raise ScriptError(error.message) from None
 
@@ -82,7 +82,7 @@ class _Script:
         #: The names that templates of the present rule may use.
         self._captures: tuple[str, ...] = _ALWAYS_KNOWN
 
-    def bot(self, root: Field) -> ScriptedBot:
+    def bot(self, root: YamlField) -> ScriptedBot:
         if root.value is None:
             raise root.error("the script is empty; it needs `rules` or `otherwise`")
         top = root.mapping(("name", "delay", "greeting", "rules", "otherwise"))
@@ -103,7 +103,7 @@ class _Script:
             top["name"].text() if "name" in top else None,
         )
 
-    def _rule(self, number: int, field: Field) -> Rule:
+    def _rule(self, number: int, field: YamlField) -> Rule:
         keys = field.mapping((*TRIGGERS, "times", "after_handover", *ANSWER))
         triggers = [key for key in TRIGGERS if key in keys]
         if len(triggers) != 1:
@@ -126,7 +126,7 @@ class _Script:
         after = keys["after_handover"].flag() if "after_handover" in keys else None
         return Rule(number, trigger, text, pattern, answer, times, after)
 
-    def _answer(self, field: Field) -> BotAnswer:
+    def _answer(self, field: YamlField) -> BotAnswer:
         """Return an answer: a text, a list of replies, or a mapping."""
         if field.is_list:
             return BotAnswer(tuple(self._reply(entry) for entry in field.items()))
@@ -134,7 +134,7 @@ class _Script:
             return BotAnswer((self._reply(field),))
         return self._answer_of(field, field.mapping(ANSWER))
 
-    def _answer_of(self, field: Field, keys: Mapping[str, Field]) -> BotAnswer:
+    def _answer_of(self, field: YamlField, keys: Mapping[str, YamlField]) -> BotAnswer:
         """Return the answer of a mapping with these answer keys."""
         if "reply" in keys and "replies" in keys:
             raise keys["replies"].error("give `reply` or `replies`, not both")
@@ -157,10 +157,10 @@ class _Script:
         disconnect = "disconnect" in keys and keys["disconnect"].flag()
         return BotAnswer(tuple(replies), handover, disconnect)
 
-    def _reply(self, field: Field) -> BotReply:
+    def _reply(self, field: YamlField) -> BotReply:
         return self._reply_of(field, _reply_keys(field))
 
-    def _reply_of(self, field: Field, keys: Mapping[str, Field]) -> BotReply:
+    def _reply_of(self, field: YamlField, keys: Mapping[str, YamlField]) -> BotReply:
         """Return the reply of these keys. `field` is its place for errors."""
         found = [key for key in _CONTENT if key in keys]
         if len(found) > 1:
@@ -177,7 +177,7 @@ class _Script:
         default = self._delay if found or text is not None else 0.0  # a typing indicator alone is shown at once
         return BotReply(_delay(keys["delay"]) if "delay" in keys else default, typing, text, content)
 
-    def _check_references(self, field: Field, value: Any) -> None:
+    def _check_references(self, field: YamlField, value: Any) -> None:
         """Check that every `${name}` in a value, however deep, has a value when the bot answers."""
         if isinstance(value, list | tuple):
             for entry in value:
@@ -198,13 +198,13 @@ class _Script:
                     )
 
 
-def _reply_keys(field: Field) -> Mapping[str, Field]:
+def _reply_keys(field: YamlField) -> Mapping[str, YamlField]:
     return field.mapping(_REPLY) if field.is_mapping else {"text": field}
 
 
-def _handover(field: Field) -> str:
+def _handover(field: YamlField) -> str:
     return field.required(field.mapping(HANDOVER), "name").text() if field.is_mapping else field.text()
 
 
-def _delay(field: Field) -> float:
+def _delay(field: YamlField) -> float:
     return field.duration(_LONGEST_DELAY, zero=True)

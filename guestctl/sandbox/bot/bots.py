@@ -1,8 +1,8 @@
-"""Who answers the guest: the echo bot, the silent one, and the one that follows rules.
+"""The bots that answer guests: the echo bot, the silent bot and the bot that follows rules.
 
-Knows: what a bot can do, and which answers fit what it offered. Must not know: YAML (`script.py`),
-frames, sockets, sessions, the clock; it does no I/O. What it must remember between two messages is
-in the `memory` dict it is handed, one per conversation, JSON-able.
+Knows: what a bot can do, and which answers are valid for its options. Must not know: YAML
+(`bot_script`), frames, sockets, sessions, the clock; it does no I/O. State between two messages is
+in the `memory` dict that a bot receives, one per conversation, which must be valid JSON.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-DEFAULT_DELAY = 0.03  # some tens of milliseconds lie between echo and answer (§11.3)
-TYPING_SHOWN = 5000  # milliseconds, the wire's default (§6.5)
+DEFAULT_DELAY = 0.03  # seconds; some tens of milliseconds are usual between echo and answer (web-messaging.md §11.3)
+TYPING_SHOWN = 5000  # milliseconds, the default on the wire (web-messaging.md §6.5)
 
 Content = tuple[dict[str, Any], ...]
 Memory = dict[str, Any]
@@ -21,31 +21,31 @@ Memory = dict[str, Any]
 
 @dataclass(frozen=True)
 class BotAction:
-    """One thing the bot does, `delay` seconds after the one before it (or after the guest's message)."""
+    """One action of a bot, `delay` seconds after the one before it (or after the guest's message)."""
 
     kind: Literal["message", "typing", "disconnect", "handover"]
     delay: float = 0.0
     text: str | None = None
     content: Content = ()  # web-messaging content items
     role: Literal["bot", "agent"] = "bot"
-    name: str | None = None  # who speaks; of a handover: the agent
-    duration: int = TYPING_SHOWN  # of typing, in milliseconds as on the wire
+    name: str | None = None  # the sender; for a handover: the agent
+    duration: int = TYPING_SHOWN  # of a typing indicator, in milliseconds as on the wire
 
 
 class Bot(Protocol):
-    """Something that answers. It keeps nothing itself: `memory` is its only state."""
+    """Something that answers guests. It has no state but `memory`."""
 
     def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
-        """What it says first, when a conversation starts by itself."""
+        """Return the first actions, for a conversation that the service starts."""
 
     def reply_to(
         self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
     ) -> list[BotAction]:
-        """What it does about one message; `payload` is that of a button, `count` the message's number from 1."""
+        """Return the answer to one message. `payload` comes from a button; `count` counts messages from 1."""
 
 
 class EchoBot:
-    """Answers every text with `echo: TEXT`; to a button without text, with its payload."""
+    """Answers every text with `echo: TEXT`, and a button without a text with its payload."""
 
     def __init__(self, delay: float = DEFAULT_DELAY) -> None:
         self._delay = delay
@@ -56,12 +56,12 @@ class EchoBot:
     def reply_to(
         self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
     ) -> list[BotAction]:
-        said = text or payload
-        return [BotAction("message", self._delay, f"echo: {said}")] if said else []
+        answered = text or payload
+        return [BotAction("message", self._delay, f"echo: {answered}")] if answered else []
 
 
 class QuietBot:
-    """Never answers: a person does."""
+    """Never answers, because a person does."""
 
     def greeting(self, attributes: Mapping[str, str]) -> list[BotAction]:
         return []
@@ -73,7 +73,7 @@ class QuietBot:
 
 
 def payload_of(content: Iterable[Mapping[str, Any]]) -> str | None:
-    """What the buttons or the form of an answer say, joined by commas; None for an answer without any."""
+    """Return the payloads of the buttons or form in an answer, joined by commas; None without any."""
     payloads = [str(response.get("payload", "")) for response in _responses(content)]
     return ",".join(payloads) if payloads else None
 
@@ -81,14 +81,15 @@ def payload_of(content: Iterable[Mapping[str, Any]]) -> str | None:
 def wrong_answers(
     answer: Iterable[Mapping[str, Any]], offered: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]
 ) -> list[str]:
-    """Why this answer's buttons, dates, items or form fields are none of those offered, or not so many, or
-    too few; empty when all is well.
+    """Return the problems of an answer; empty for a valid one.
 
-    `offered` holds the id and content of each message to the guest; an answer that names its
-    `originatingMessageId` is held against that message only (web-messaging.md §5.4).
+    Buttons, dates, items and form fields must have been offered, one item of a list unless it allows
+    several, and required fields must be filled. `offered` has the id and content of each message to the
+    guest. An answer with an `originatingMessageId` is compared with that message only
+    (web-messaging.md §5.4).
     """
     answer, offered = list(answer), list(offered)
-    shelf = [(identifier, _offers(content)) for identifier, content in offered]
+    offers_by_message = [(identifier, _offers(content)) for identifier, content in offered]
     problems: list[str] = []
     for item in answer:
         kind = item.get("contentType")
@@ -99,16 +100,16 @@ def wrong_answers(
             problems.append(f"{kind} without its object")
             continue
         origin = body.get("originatingMessageId")
-        offers = [offer for identifier, found in shelf for offer in found if origin in (None, identifier)]
+        offers = [offer for identifier, found in offers_by_message for offer in found if origin in (None, identifier)]
         if kind == "Form":
-            wanted = [("Form", body.get("cannedResponseId"))]
+            answers = [("Form", body.get("cannedResponseId"))]
             parts = body.get("response")
             parts = parts if isinstance(parts, list) else []
-            wanted += [("Field", part.get("id")) for part in parts if isinstance(part, Mapping)]
+            answers += [("Field", part.get("id")) for part in parts if isinstance(part, Mapping)]
         else:
-            wanted = [(str(body.get("type")), body.get("payload"))]
-        for pair in wanted:
-            # A date picker without fixed times takes any date, which its offer writes as None.
+            answers = [(str(body.get("type")), body.get("payload"))]
+        for pair in answers:
+            # A date picker without fixed times accepts any date. Its offer has the payload None.
             if pair not in offers and not (pair[0] == "DatePicker" and ("DatePicker", None) in offers):
                 where = f" in message {origin}" if origin is not None else ""
                 problems.append(f"{pair[0]} {pair[1]!r} was not offered{where}")
@@ -118,11 +119,11 @@ def wrong_answers(
     named = [body.get("originatingMessageId") for body in bodies if isinstance(body, Mapping)]
     origins = {origin for origin in named if isinstance(origin, str)}
     items = [item for identifier, content in offered if not origins or identifier in origins for item in content]
-    return [*_too_many(answer, items), *_ill_filled(answer, items)]
+    return [*_too_many_picks(answer, items), *_wrong_forms(answer, items)]
 
 
-def _too_many(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lists of which more was picked than goes."""
+def _too_many_picks(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a problem for each list of which more than one item was picked, though it allows one."""
     picked = [response.get("payload") for response in _responses(answer) if response.get("type") == "ListPicker"]
     return [
         f"only one item of {section.get('title')!r} can be picked"
@@ -134,8 +135,8 @@ def _too_many(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str
     ]
 
 
-def _ill_filled(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Fields of a submitted form that are missing, or hold what their list does not offer."""
+def _wrong_forms(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a problem for each field of a form that is missing or has a value that its list does not offer."""
     problems: list[str] = []
     forms = {
         item["form"].get("cannedResponseId"): item["form"] for item in offered if item.get("contentType") == "Form"
@@ -144,20 +145,20 @@ def _ill_filled(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[s
         form = item.get("form") if item.get("contentType") == "Form" else None
         if not isinstance(form, Mapping) or form.get("cannedResponseId") not in forms:
             continue
-        wanted = forms[form.get("cannedResponseId")]
+        offer = forms[form.get("cannedResponseId")]
         given: dict[str, list[Any]] = {}
         parts = form.get("response")
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, Mapping):
                 payloads = [response.get("payload") for response in _responses([{"form": {"response": [part]}}])]
                 given.setdefault(str(part.get("id")), []).extend(payloads)
-        for page in wanted.get("formPages", ()):
+        for page in offer.get("formPages", ()):
             for component in page.get("pageComponents", ()):
-                problems += _ill_field(component, given)
+                problems += _wrong_field(component, given)
     return problems
 
 
-def _ill_field(component: Mapping[str, Any], given: Mapping[str, Sequence[Any]]) -> list[str]:
+def _wrong_field(component: Mapping[str, Any], given: Mapping[str, Sequence[Any]]) -> list[str]:
     match component:
         case {"input": {"id": identifier, "isRequired": True}}:
             return [] if any(given.get(identifier, ())) else [f"Field {identifier!r} is required"]
@@ -171,6 +172,7 @@ def _ill_field(component: Mapping[str, Any], given: Mapping[str, Sequence[Any]])
 
 
 def _responses(content: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Yield every buttonResponse, including those of form fields."""
     for item in content:
         response = item.get("buttonResponse")
         if isinstance(response, Mapping):
@@ -184,7 +186,7 @@ def _responses(content: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, An
 
 
 def _offers(content: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
-    """(buttonResponse.type, payload) of everything these items let the guest choose."""
+    """Return (buttonResponse.type, payload) of everything that the guest can choose in these items."""
     found: list[tuple[str, Any]] = []
     for item in content:
         match item:
@@ -216,6 +218,8 @@ def _card_offers(card: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class BotReply:
+    """One reply of a scripted bot, with templates. `delay` is in seconds."""
+
     delay: float
     typing: bool
     text: str | None
@@ -224,6 +228,8 @@ class BotReply:
 
 @dataclass(frozen=True)
 class BotAnswer:
+    """The answer to one message. `handover`: name of the agent who takes over."""
+
     replies: tuple[BotReply, ...] = ()
     handover: str | None = None
     disconnect: bool = False
@@ -231,32 +237,34 @@ class BotAnswer:
 
 @dataclass(frozen=True)
 class Rule:
+    """One rule. `trigger` and `text` say which messages match; `times`: maximum matches per conversation."""
+
     number: int
     trigger: str
-    wanted: str
+    text: str
     pattern: re.Pattern[str] | None
     answer: BotAnswer
     times: int | None
     after_handover: bool | None
 
-    def captures(self, text: str, payload: str | None) -> dict[str, str] | None:
-        """What the rule caught, or None when it does not fit."""
+    def captures(self, message: str, payload: str | None) -> dict[str, str] | None:
+        """Return the values of `${1}`, `${name}` and so on; None if the message does not match."""
         if self.pattern is not None:
-            found = self.pattern.search(text)
+            found = self.pattern.search(message)
             if found is None:
                 return None
             groups = [found[0], *found.groups(default="")]
             return {str(n): group for n, group in enumerate(groups)} | found.groupdict(default="")
-        fits = {
-            "contains": self.wanted.casefold() in text.casefold(),
-            "equals": self.wanted.strip().casefold() == text.strip().casefold(),
-            "payload": self.wanted == payload,
+        matches = {
+            "contains": self.text.casefold() in message.casefold(),
+            "equals": self.text.strip().casefold() == message.strip().casefold(),
+            "payload": self.text == payload,
         }[self.trigger]
-        return {"0": text} if fits else None
+        return {"0": message} if matches else None
 
 
 class ScriptedBot:
-    """A bot that follows rules (script.py reads them from YAML)."""
+    """A bot that follows rules (`bot_script` reads them from YAML)."""
 
     def __init__(self, greeting: BotAnswer, rules: Sequence[Rule], otherwise: BotAnswer, name: str | None) -> None:
         self._greeting = greeting
@@ -273,16 +281,16 @@ class ScriptedBot:
         known = {"0": text, "text": text, "payload": payload or "", "count": str(count)}
         used = memory.setdefault("used", {})
         for rule in self._rules:
-            number = str(rule.number)  # a string, so that memory is the same after a journey through JSON
+            number = str(rule.number)  # a string, because JSON keys are strings
             if rule.times is not None and used.get(number, 0) >= rule.times:
                 continue
             if rule.after_handover is not None and rule.after_handover != ("agent" in memory):
                 continue
-            caught = rule.captures(text, payload)
-            if caught is not None:
+            captured = rule.captures(text, payload)
+            if captured is not None:
                 if rule.times is not None:
                     used[number] = used.get(number, 0) + 1
-                return self._act(rule.answer, known | caught, attributes, memory)
+                return self._act(rule.answer, known | captured, attributes, memory)
         return self._act(self._otherwise, known, attributes, memory)
 
     def _act(
@@ -292,12 +300,12 @@ class ScriptedBot:
         name = memory.get("agent", self._name)
         actions: list[BotAction] = []
         for reply in answer.replies:
-            speaks = reply.text is not None or bool(reply.content)
+            has_message = reply.text is not None or bool(reply.content)
             if reply.typing:
-                actions.append(BotAction("typing", 0.0 if speaks else reply.delay, role=role, name=name))
-            if speaks:
+                actions.append(BotAction("typing", 0.0 if has_message else reply.delay, role=role, name=name))
+            if has_message:
                 text = None if reply.text is None else _fill(reply.text, known, attributes)
-                content = tuple(_filled(item, known, attributes) for item in reply.content)
+                content = tuple(_filled_in(item, known, attributes) for item in reply.content)
                 actions.append(BotAction("message", reply.delay, text, content, role, name))
         if answer.handover is not None:
             memory["agent"] = name = answer.handover
@@ -308,6 +316,7 @@ class ScriptedBot:
         return actions
 
 
+#: `${name}` in a template, with a first group for the `$` of an escaped `$${`.
 REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
 
 
@@ -321,11 +330,11 @@ def _fill(template: str, known: Mapping[str, str], attributes: Mapping[str, str]
     return REFERENCE.sub(value, template)
 
 
-def _filled(value: Any, known: Mapping[str, str], attributes: Mapping[str, str]) -> Any:
+def _filled_in(value: Any, known: Mapping[str, str], attributes: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return _fill(value, known, attributes)
     if isinstance(value, list):
-        return [_filled(entry, known, attributes) for entry in value]
+        return [_filled_in(entry, known, attributes) for entry in value]
     if isinstance(value, dict):
-        return {key: _filled(entry, known, attributes) for key, entry in value.items()}
+        return {key: _filled_in(entry, known, attributes) for key, entry in value.items()}
     return value
