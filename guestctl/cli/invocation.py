@@ -118,7 +118,7 @@ class Invocation:
         from guestctl.storage.state import State
 
         directory = None if self.options.no_state else State.directory(self.world.environ)
-        return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.say))
+        return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.notice))
 
     def running_sandbox(self) -> Mapping[str, Json] | None:
         """Return the registration of the sandbox that was started last, None without one."""
@@ -139,7 +139,7 @@ class Invocation:
             sandbox=self.running_sandbox,
         )
         for warning in found.warnings:
-            self.out.say(warning)
+            self.out.notice(warning)
         self.redactor.add_pair(found.profile.client_id, found.profile.client_secret)
         return found
 
@@ -166,7 +166,7 @@ class Invocation:
             session=self.session_name,
             state=self.state,
             timeout=self.options.timeout,
-            notice=lambda text: self.out.say(self.masked(text)),
+            notice=lambda text: self.out.notice(self.masked(text)),
             observer=self.watcher,
             traceparent=self.options.traceparent,
             clock=self.clock,

@@ -6,6 +6,7 @@ Must not know: what a command does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ from guestctl.output.writer import MODES, ClosedPipe, Mode, Output
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Common, Leaf
+
+
+#: The end of Typer's message about an unknown option.
+_SUGGESTION = re.compile(r" (?:\(Possible options: (.*)\)|Did you mean (.*)\?)$")
 
 
 def run(argv: Sequence[str], world: Environment | None = None) -> int:
@@ -179,14 +184,22 @@ def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | Non
     try:
         parsed = built.main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
     except refused as error:
-        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        hint = _help_hint(words)
+        message, suggested = _without_suggestion(error.format_message().rstrip("."))  # type: ignore[attr-defined]
+        hint = f"did you mean `{suggested}`? {_help_hint(words)}" if suggested else _help_hint(words)
         if message.startswith("No such option") and any(parameter.nargs == -1 for parameter in built.params):
             hint += "; put `--` before text that starts with a dash"
         raise UsageError(message[:1].lower() + message[1:], hint=hint) from None
     if isinstance(parsed, int):  # Typer returns a number after Ctrl-C
         raise KeyboardInterrupt
     return parsed  # type: ignore[no-any-return]
+
+
+def _without_suggestion(message: str) -> tuple[str, str]:
+    """Split what Typer suggests off its message: `(Possible options: --a, --b)` or `Did you mean --a?`."""
+    found = _SUGGESTION.search(message)
+    if found is None:
+        return message, ""
+    return message[: found.start()], "` or `".join((found[1] or found[2]).split(", "))
 
 
 def _help_hint(words: tuple[str, ...]) -> str:

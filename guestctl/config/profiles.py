@@ -72,10 +72,11 @@ class ProfileFile:
     def values(self, name: str) -> Mapping[str, Located]:
         """One profile's values by dotted key. Raises UsageError `config.profile` when there is none."""
         if name not in self.profiles:
-            known = ", ".join((*self.names, SANDBOX))
+            known = (*self.names, SANDBOX)
             raise UsageError(
-                f"no profile {name!r} in {self.path}{did_you_mean(name, [*self.names, SANDBOX])}; there are: {known}",
+                f'no profile "{name}" in {self.path}{did_you_mean(name, known)}',
                 code="config.profile",
+                hint=f"available profiles: {', '.join(known)}",
             )
         return self.profiles[name]
 
@@ -446,7 +447,7 @@ def _in_the_clear(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iter
         url = str(values.get(key, ""))
         if not _open(url):
             continue
-        said = f"{key} {url} is not encrypted: whoever is on the way can read the tokens"
+        said = f"{key} {url} is not encrypted, so others on the network can read the tokens"
         if not values.get("tls.cleartext") or origins[key].startswith("environment "):
             raise UsageError(f"{origins[key]}: {said}", code="config.cleartext")
         yield f"{said} (tls.cleartext)"

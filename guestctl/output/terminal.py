@@ -45,8 +45,8 @@ class Terminal:
     stderr: bool = False
     colour: bool = False
     width: int | None = None
-    talk_colour: bool = False
-    talk_width: int | None = None
+    stderr_colour: bool = False
+    stderr_width: int | None = None
 
     @classmethod
     def of(cls, stdin: IO[Any], stdout: IO[Any], stderr: IO[Any], environ: Mapping[str, str]) -> Terminal:
@@ -59,13 +59,13 @@ class Terminal:
             stderr=_is_terminal(stderr),
             colour=_wants_colour(on_screen, environ),
             width=_width(stdout, environ) if on_screen else None,
-            talk_colour=_wants_colour(_is_terminal(stderr), environ),
-            talk_width=_width(stderr, environ) if _is_terminal(stderr) else None,
+            stderr_colour=_wants_colour(_is_terminal(stderr), environ),
+            stderr_width=_width(stderr, environ) if _is_terminal(stderr) else None,
         )
 
-    def for_talk(self) -> Terminal:
+    def for_stderr(self) -> Terminal:
         """Return the same properties for output on stderr."""
-        return replace(self, colour=self.talk_colour, width=self.talk_width)
+        return replace(self, colour=self.stderr_colour, width=self.stderr_width)
 
 
 def _is_terminal(stream: IO[Any] | None) -> bool:

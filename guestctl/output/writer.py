@@ -232,7 +232,7 @@ class Output:
 
     # --- diagnostics ---
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Print a notice on stderr. --quiet drops it."""
         if self._quiet:
             return
@@ -314,7 +314,7 @@ class Output:
 
     def _labelled_diagnostic(self, label: str, text: str) -> None:
         """Print a label and a text, whose further lines are indented under the first on a terminal."""
-        width = self.terminal.talk_width
+        width = self.terminal.stderr_width
         room = None if width is None else width - _LABEL
         self._print_diagnostic(label.ljust(_LABEL) + ("\n" + " " * _LABEL).join(wrap(visible(text), room)))
 
@@ -342,7 +342,7 @@ class Output:
     def _stderr_view(self) -> View:
         from guestctl.output.views import View
 
-        return View(self.terminal.for_talk(), self._now)
+        return View(self.terminal.for_stderr(), self._now)
 
     def _json(self, value: Any) -> str:
         """Return JSON: exact in a pipe, with `\\u` escapes on a terminal and for text that UTF-8 cannot encode."""

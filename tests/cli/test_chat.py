@@ -164,10 +164,10 @@ class FakeOutput:
     def event(self, record: Record) -> None:
         self.lines.append(record.get("text") or record["kind"])
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         self.lines.append(f"* {text}")
 
-    answer = say
+    answer = notice
 
     def failure(self, failure: Failure) -> None:
         self.lines.append(f"! {failure.message}")

@@ -257,7 +257,8 @@ def test_which_profile_is_used(tmp_path: Path) -> None:
 def test_a_profile_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = refused(tmp_path, CONTRACT, name="stagin")
     assert error.code == "config.profile"
-    assert 'did you mean "staging"?; there are: staging, sandbox' in error.message
+    assert error.message.endswith('; did you mean "staging"?')
+    assert error.hint == "available profiles: staging, sandbox"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     with pytest.raises(UsageError, match="there is no profile yet") as caught:
         resolved(tmp_path / "elsewhere")
@@ -551,7 +552,7 @@ def test_an_address_without_tls_is_refused_unless_the_profile_itself_says_so(
     assert found.profile.cleartext
     assert found.values["tls.cleartext"] is True
     assert found.warnings == (
-        f"{key} {url} is not encrypted: whoever is on the way can read the tokens (tls.cleartext)",
+        f"{key} {url} is not encrypted, so others on the network can read the tokens (tls.cleartext)",
     )
 
 

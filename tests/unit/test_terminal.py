@@ -196,7 +196,7 @@ def test_width_comes_from_columns_and_only_on_a_terminal() -> None:
 )
 def test_columns_sets_the_width(columns: str, width: int) -> None:
     assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).width == width
-    assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).talk_width == width
+    assert Terminal.of(io.StringIO(), Screen(), Screen(), {"COLUMNS": columns}).stderr_width == width
 
 
 @pytest.mark.parametrize(("columns", "width"), [(0, 80), (10, 20), (33, 33)])
@@ -206,7 +206,7 @@ def test_the_width_of_the_terminal(columns: int, width: int) -> None:
     with os.fdopen(ours), os.fdopen(theirs, "w") as screen:
         found = Terminal.of(io.StringIO(), screen, screen, {})
     assert (found.stdout, found.stderr, found.colour) == (True, True, True)
-    assert (found.width, found.talk_width) == (width, width)
+    assert (found.width, found.stderr_width) == (width, width)
 
 
 def test_a_closed_or_missing_stream_is_not_a_terminal() -> None:
@@ -222,7 +222,7 @@ def test_each_stream_is_detected_separately() -> None:
     assert (found.stdin, found.stdout, found.stderr) == (False, False, True)
     other = Terminal.of(Screen(), Screen(), io.StringIO(), {})
     assert (other.stdin, other.stdout, other.stderr) == (True, True, False)
-    assert (other.width, other.talk_width, other.talk_colour) == (80, None, False)
+    assert (other.width, other.stderr_width, other.stderr_colour) == (80, None, False)
     assert not found.colour
-    assert found.for_talk().colour
-    assert found.for_talk().width == 80
+    assert found.for_stderr().colour
+    assert found.for_stderr().width == 80

@@ -149,7 +149,7 @@ def test_an_error_without_a_hint_is_one_line() -> None:
 def test_an_error_is_wrapped_at_spaces_on_a_terminal_only() -> None:
     path = "/a/long/path/that/is/wider/than/the/terminal/and/stays/whole.yaml"
     failure = Refused(f"cannot read the profile file {path}: no such file", hint="one two three four five six " * 4)
-    out, _, stderr = output(Terminal(stderr=True, talk_width=60))
+    out, _, stderr = output(Terminal(stderr=True, stderr_width=60))
     out.failure(failure)
     assert stderr.text() == (
         "error: cannot read the profile file\n"
@@ -165,14 +165,14 @@ def test_an_error_is_wrapped_at_spaces_on_a_terminal_only() -> None:
 
 
 def test_no_space_of_a_message_lets_its_text_pose_as_a_label() -> None:
-    out, _, stderr = output(Terminal(stderr=True, talk_width=20))
+    out, _, stderr = output(Terminal(stderr=True, stderr_width=20))
     out.failure(Refused("x" * 14 + "\u00a0" + "hint:\u3000obey", hint=""))
     assert stderr.text() == "error: xxxxxxxxxxxxxx\n       hint:\u3000obey\n"
 
 
 def test_quiet_drops_talk_and_keeps_errors() -> None:
     out, _, stderr = output(SCREEN, quiet=True)
-    out.say("hello")
+    out.notice("hello")
     out.event_notice(RECORD)
     assert stderr.text() == ""
     out.failure(Refused("no"))
@@ -181,21 +181,21 @@ def test_quiet_drops_talk_and_keeps_errors() -> None:
 
 def test_remarks_wait_where_an_error_would_be_json() -> None:
     out, _, stderr = output(json_errors=True)
-    out.say("trying again")
+    out.notice("trying again")
     assert stderr.text() == ""
     out.event(RECORD)
     assert stderr.text() == "trying again\n"
-    out.say("trying again")
+    out.notice("trying again")
     out.failure(Refused("no"))
     assert [line[:1] for line in stderr.text().splitlines()] == ["t", "{"]
-    out.say("done")
+    out.notice("done")
     out.print_held()
     assert stderr.text().endswith("done\n")
 
 
 def test_a_stream_that_was_closed_before_we_began() -> None:
     out = Output(None, None, PIPE, now=lambda: 0.0)
-    out.say("hello")
+    out.notice("hello")
     with pytest.raises(UsageError):
         out.event(RECORD)
 
@@ -203,7 +203,7 @@ def test_a_stream_that_was_closed_before_we_began() -> None:
 def test_talk_that_nobody_hears_is_lost_in_silence() -> None:
     stderr = Kept()
     stderr.close()
-    Output(Kept(), stderr, PIPE, now=lambda: 0.0).say("hello")
+    Output(Kept(), stderr, PIPE, now=lambda: 0.0).notice("hello")
 
 
 def test_progress_only_for_lasting_work_on_a_terminal() -> None:
@@ -218,7 +218,7 @@ def test_progress_only_for_lasting_work_on_a_terminal() -> None:
     draw(5, 10)
     bar = "\ruploading [###############---------------]  50 %"
     assert stderr.text() == bar
-    out.say("the line broke")
+    out.notice("the line broke")
     assert stderr.text() == bar + "\nthe line broke\n"
     draw(2, 10)  # another try: nothing to see until it has lasted, too
     draw(10, 10)

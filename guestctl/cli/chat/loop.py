@@ -107,7 +107,7 @@ class ChatOutput(Protocol):
 
     def event(self, record: Record) -> object: ...
 
-    def say(self, text: str) -> None: ...
+    def notice(self, text: str) -> None: ...
 
     def answer(self, text: str) -> None:
         """Print the answer to a command."""
@@ -231,7 +231,7 @@ class Chat:
         elif not isinstance(event, Unknown):
             self._show(event)
             if isinstance(event, (Presence, SessionEvent)) and _read_only(event):
-                self._output.say("the conversation is read-only: nothing more can be sent; Ctrl-D leaves")
+                self._output.notice("the conversation is read-only: nothing more can be sent; Ctrl-D leaves")
 
     def _handle_message(self, message: Message) -> None:
         if message.id in self._own_shown:
@@ -246,7 +246,7 @@ class Chat:
             return
         if self._rich.form_fields(message):
             self._form_message = message
-            self._output.say("/form fills in this form")
+            self._output.notice("/form fills in this form")
         elif _has_choice(self._rich, message):
             self._choice_message, self._number_picks = message, True
 
@@ -254,13 +254,13 @@ class Chat:
         if event.state == "live":
             if self._was_live and not self._live:
                 more = f", {event.recovered} recovered" if event.recovered else ""
-                self._output.say(f"reconnected{more}")
+                self._output.notice(f"reconnected{more}")
             self._live = self._was_live = True
             self._keyboard.set_connecting(False)
         elif event.state == "lost" and self._live:
             self._live = False
             self._keyboard.set_connecting(True)
-            self._output.say(f"connection lost ({event.detail or 'no reason given'}); reconnecting")
+            self._output.notice(f"connection lost ({event.detail or 'no reason given'}); reconnecting")
         if event.state == "retrying":
             self._connecting = f"reconnecting, attempt {event.attempt}"
 
@@ -448,7 +448,7 @@ class Chat:
 
     def _end(self) -> bool:
         self._client.end()
-        self._output.say("the conversation has ended")
+        self._output.notice("the conversation has ended")
         return True
 
     # --- forms ---

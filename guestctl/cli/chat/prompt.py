@@ -62,7 +62,7 @@ def chat(
     from guestctl.cli.chat.loop import Chat
 
     with _terminal(run.world) as (keyboard, screen), run.out.through(screen):
-        run.out.say(f"session {run.client.session_name}: /help lists the commands, Ctrl-D leaves")
+        run.out.notice(f"session {run.client.session_name}: /help lists the commands, Ctrl-D leaves")
         Chat(run.client, keyboard, run.out, cwd=run.world.cwd, replay=replay).run()
 
 

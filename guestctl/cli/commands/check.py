@@ -179,7 +179,7 @@ def _service(run: Invocation, profile: Profile) -> ServiceUnderTest:
         environ=run.world.environ,
         observer=_one_at_a_time(run.watcher) if run.watcher is not None else None,
         traceparent=run.options.traceparent,
-        notice=_one_at_a_time(run.out.say),
+        notice=_one_at_a_time(run.out.notice),
     )
 
 
@@ -203,7 +203,7 @@ def _watching(run: Invocation, jobs: Sequence[Job], *, tap: bool) -> Iterator[Ca
     from guestctl.cli.commands.check_screen import Screen
 
     names = [job.scenario.name for job in jobs]
-    with Screen(run.world.stderr, run.out.terminal.for_talk(), names, run.clock) as screen:
+    with Screen(run.world.stderr, run.out.terminal.for_stderr(), names, run.clock) as screen:
         yield screen.update
 
 
@@ -220,7 +220,7 @@ def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcom
         names = [scenario.name for scenario in script.scenarios if scenario.golden]
         both = {**known, **fresh}
         golden.save(script.golden, {name: both[name] for name in names if name in both})
-        run.out.say(f"{script.golden}: {plural(len(fresh), 'golden transcript')} written")
+        run.out.notice(f"{script.golden}: {plural(len(fresh), 'golden transcript')} written")
 
 
 def _trace_bugs(run: Invocation, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:

@@ -59,7 +59,7 @@ def doctor(
     else:
         for finding in _combined(counted()):
             _show(run, finding)
-        run.out.say(f"{counts['ok']} passed, {_count(counts['warning'], 'warning')}, {counts['failed']} failed")
+        run.out.notice(f"{counts['ok']} passed, {_count(counts['warning'], 'warning')}, {counts['failed']} failed")
     return Exit.NO if counts["failed"] else Exit.DONE
 
 

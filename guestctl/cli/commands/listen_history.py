@@ -204,7 +204,7 @@ def resume(
         events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session)
         _print_stream(run, events, Selection(USUAL_KINDS, StopRules(run.clock), raw))
     elif not resumed.missed:
-        run.out.say("no missed messages")
+        run.out.notice("no missed messages")
 
 
 def _print_stream(run: Invocation, events: Generator[Event | None, None, None], selection: Selection) -> None:

@@ -106,7 +106,7 @@ def use(run: Invocation, name: Name) -> None:
 
 def _done(run: Invocation, what: str, name: str, path: str) -> None:
     if run.out.human:
-        run.out.say(f"{name}: {what} in {path}")
+        run.out.notice(f"{name}: {what} in {path}")
     else:
         run.out.one({"kind": "profile", "name": name, "change": what, "path": path})
 
@@ -117,7 +117,7 @@ def path(run: Invocation) -> None:
     found, why = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     if run.out.mode in {"auto", "table"}:
         run.out.text(str(found))
-        run.out.say(f"{why}{'' if found.exists() else '; it does not exist yet'}")
+        run.out.notice(f"{why}{'' if found.exists() else '; it does not exist yet'}")
     else:
         run.out.one({"kind": "profile-path", "path": str(found), "origin": why, "exists": found.exists()})
 
@@ -151,7 +151,7 @@ def check(run: Invocation) -> None:
     if run.options.profile is not None and run.options.profile not in {*file.names, profiles.SANDBOX}:
         raise UsageError(f'no profile "{run.options.profile}" in {file.path}', code="config.profile")
     for warning in warnings:
-        run.out.say(warning)
+        run.out.notice(warning)
     record = {"kind": "profile-check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
     if run.out.human:
         run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all valid")

@@ -46,7 +46,7 @@ def replay(
     def ready(found: Any) -> None:
         run.state.put_sandbox({**found, "api": spoken[0]} if len(spoken) == 1 else found)
         registered.append(found["url"])
-        run.out.say(f"{len(recording.actions)} guest actions, recorded on {' or '.join(spoken) or 'an unknown API'}")
+        run.out.notice(f"{len(recording.actions)} guest actions, recorded on {' or '.join(spoken) or 'an unknown API'}")
 
     try:
         with cannot_serve_is_usage():

@@ -66,7 +66,7 @@ def inspect(
     run.redactor.add(token)
     found = jwt_claims.inspect(token, run.clock.now(), required=_required(run), known_expiry=expiry)
     run.out.one(found.record(run.clock.now()))
-    run.out.say("note: the signature was not verified")
+    run.out.notice("note: the signature was not verified")
     if found.problems:
         raise Unauthorised(f"token not usable: {', '.join(found.problems)}", code="auth.refused")
 
