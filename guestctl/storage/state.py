@@ -535,12 +535,12 @@ def _trim(run: Run, table: str, session: int) -> None:
         (session, KEPT),
     )
 
-    # --- sessions as text ---
 
-    """Delete all but the newest rows. `n` has no gaps within a session, so this costs only what it deletes."""
+# --- sessions as text ---
 
 
-#: each other's records.
+#: Fields of `Session` that the record keeps among the dialect's notes, so that older and newer versions of guestctl
+#: read each other's records.
 _AMONG_NOTES = ("used_token", "offer", "opening", "root")
 
 
