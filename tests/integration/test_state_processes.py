@@ -1,9 +1,8 @@
-"""The state database among processes that come, collide and are killed.
+"""The state database under many processes that start, compete and are killed.
 
-The short form runs with every test; `GUESTCTL_KILL_ROUNDS=2000`, `GUESTCTL_STATE_PROCESSES=50` and
-`GUESTCTL_STATE_OPERATIONS=200` make the long one. Time is real here, but nothing is asserted about how
-long anything took. No session keeps more than 10,000 settled sends, so processes times operations is
-at most that.
+A short form runs by default; `GUESTCTL_KILL_ROUNDS=2000`, `GUESTCTL_STATE_PROCESSES=50` and
+`GUESTCTL_STATE_OPERATIONS=200` select a long one. Time is real here, but no duration is asserted. A session keeps at
+most 10,000 settled sends, so processes times operations must not exceed that.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ directory = Path(sys.argv[1])
 me = os.getpid()
 DEFAULT = Session("api", "p", created_at=1.0)
 def soon(): return Deadline.after(clock, 60)
-def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+def report(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
 
-#: Every operation in turn; what must last is told to the parent only after it was promised to be kept.
+#: Every operation in turn. A durable one is reported to the parent process after it has returned.
 WRITER = """
 with State.open(directory, clock) as state:
     number = 0
@@ -64,14 +63,14 @@ with State.open(directory, clock) as state:
         token = f"token-{number}-" + "x" * 3000
         token = Credential("guest", Secret(token), float(number))
         state.put("scope", replace(DEFAULT, notes={"number": number}, credentials={"guest": token}))
-        say("session", number)
+        report("session", number)
         state.begin("scope", DEFAULT, key, "text " * 50)
         state.mark("scope", DEFAULT, key, "writing")
-        say("writing", key)
+        report("writing", key)
         state.mark("scope", DEFAULT, key, "accepted", f"id-{key}")
-        say("accepted", key)
+        report("accepted", key)
         state.record("scope", DEFAULT, [LedgerEntry(f"{key}-{i}") for i in range(20)])
-        say("ledger", key)
+        report("ledger", key)
         state.log("scope", DEFAULT, "event", {"n": number})
         state.take("bucket", 10**6, 60)
         with state.slot("scope", DEFAULT, 3, soon()):
@@ -88,7 +87,7 @@ with State.open(directory, clock) as state:
         with state.slot("scope", DEFAULT, 3, soon()):
             inside = directory.parent / "inside" / str(me)
             inside.touch()
-            say("inside", len(list(inside.parent.iterdir())))
+            report("inside", len(list(inside.parent.iterdir())))
             inside.unlink()
         state.mark("scope", DEFAULT, key, "accepted", f"id-{key}")
         state.record("scope", DEFAULT, [LedgerEntry(key), LedgerEntry("shared")])
@@ -98,32 +97,32 @@ with State.open(directory, clock) as state:
             state.put("scope", Session("api", "p", name="counter", notes={"count": count + 1}))
         state.log("scope", DEFAULT, "event", {})
         if state.take("budget", 10, 10**6) == 0:
-            say("booked")
+            report("booked")
 """
 
 HOLDER = """
 with State.open(directory, clock) as state:
     with state.lock("held", soon()), state.slot("scope", DEFAULT, 1, soon()):
-        say("holding")
+        report("holding")
         sys.stdin.read()
 """
 
 
-#: A process that has read the program already: forked for every round, a writer is there in a millisecond.
-NURSERY = f"""
+#: A process that has imported the package. It forks a writer for each round, which takes a millisecond.
+FORKER = f"""
 import traceback
 for _ in sys.stdin:
     child = os.fork()
     if not child:
         me = os.getpid()
-        say("born", me)
+        report("born", me)
         try:
 {indent(WRITER, " " * 12)}
         except BaseException:
             traceback.print_exc()
         os._exit(1)
     os.waitpid(child, 0)
-    say("dead")
+    report("dead")
 """
 
 
@@ -147,19 +146,19 @@ def running(body: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def _lived(nursery: subprocess.Popen[str], chance: random.Random) -> list[str]:
-    """What a writer said until it was killed."""
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
-    nursery.stdin.write("\n")
-    nursery.stdin.flush()
-    born = nursery.stdout.readline().split()
+def _reports_until_killed(forker: subprocess.Popen[str], chance: random.Random) -> list[str]:
+    """Return what a writer reported before it was killed."""
+    assert forker.stdin is not None
+    assert forker.stdout is not None
+    forker.stdin.write("\n")
+    forker.stdin.flush()
+    born = forker.stdout.readline().split()
     try:
-        lines = [nursery.stdout.readline() for _ in range(chance.randrange(1, 40))]
+        lines = [forker.stdout.readline() for _ in range(chance.randrange(1, 40))]
     finally:
         os.kill(int(born[1]), signal.SIGKILL)
-    while (line := nursery.stdout.readline()) != "dead\n":
-        assert line, "the nursery has ended"
+    while (line := forker.stdout.readline()) != "dead\n":
+        assert line, "the forker has ended"
         lines.append(line)
     return lines
 
@@ -175,7 +174,7 @@ def intact(directory: Path) -> None:
 
 
 def test_many_processes_at_once_lose_nothing_and_never_exceed_a_limit(tmp_path: Path) -> None:
-    """They all start on an empty directory, too: one makes the database, the others wait for it."""
+    """All start with an empty directory: one creates the database, and the others wait for it."""
     (tmp_path / "inside").mkdir()
     directory = tmp_path / "s"
     workers = [start(WORKER, directory, OPERATIONS) for _ in range(PROCESSES)]
@@ -199,13 +198,13 @@ def test_many_processes_at_once_lose_nothing_and_never_exceed_a_limit(tmp_path: 
     intact(directory)
 
 
-def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(tmp_path: Path) -> None:
+def test_a_kill_at_any_instant_loses_no_confirmed_record(tmp_path: Path) -> None:
     directory = tmp_path / "s"
     chance = random.Random(20260304)
     promised: dict[str, str] = {}
-    with running(NURSERY, directory) as nursery:
+    with running(FORKER, directory) as forker:
         for _ in range(ROUNDS):
-            told = [line.split() for line in _lived(nursery, chance)]
+            told = [line.split() for line in _reports_until_killed(forker, chance)]
             latest = max((int(what) for kind, what in told if kind == "session"), default=0)
             promised.update({what: kind for kind, what in told if kind != "session"})
             with State.open(directory, SystemClock()) as state:
@@ -218,7 +217,7 @@ def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(
                         assert (kept[key].state, kept[key].message_id) == ("accepted", f"id-{key}")
                 recorded = [f"{key}-{index}" for key, kind in newest[-200:] if kind == "ledger" for index in range(20)]
                 assert state.seen(SCOPE, DEFAULT, recorded) == set(recorded)
-                for key in list(kept)[-100:]:  # a batch is there whole or not at all
+                for key in list(kept)[-100:]:  # a batch is stored as a whole or not at all
                     assert len(state.seen(SCOPE, DEFAULT, [f"{key}-{index}" for index in range(20)])) in {0, 20}
                 session = state.get(SCOPE, "default")
                 assert session is not None
@@ -228,16 +227,16 @@ def test_killed_at_any_instant_nothing_acknowledged_is_lost_and_nothing_is_torn(
                 assert session.credential("guest") == expected
                 with state.slot(SCOPE, DEFAULT, 1, Deadline.after(SystemClock(), 30)):
                     pass
-        assert nursery.communicate()[1] == ""
+        assert forker.communicate()[1] == ""
     intact(directory)
 
 
-def test_killed_while_the_database_is_being_made(tmp_path: Path) -> None:
+def test_a_kill_during_the_creation_of_the_database(tmp_path: Path) -> None:
     chance = random.Random(7)
     made = []
     for round_ in range(max(10, ROUNDS // 20)):
         directory = tmp_path / f"s{round_}"
-        # The kill comes at a random syscall-free point of our own choosing: between two SQL statements.
+        # The process is killed between two SQL statements.
         body = f"""
 import guestctl.storage.private_files as module, signal
 connect, left = module.connect, {chance.randrange(0, 40)}
@@ -252,7 +251,7 @@ def traced(path):
     return connection
 module.connect = traced
 State.open(directory, clock).close()
-say("made")
+report("made")
 """
         with running(body, directory) as process:
             made.append(process.communicate()[0] == "made\n")
@@ -265,7 +264,7 @@ say("made")
     assert not all(made), "nobody was killed: the test sees nothing"
 
 
-def test_a_killed_holder_gives_its_locks_back(tmp_path: Path) -> None:
+def test_the_locks_of_a_killed_process_are_released(tmp_path: Path) -> None:
     directory = tmp_path / "s"
     clock = SystemClock()
     with State.open(directory, clock) as state, running(HOLDER, directory) as process:
@@ -282,8 +281,8 @@ def test_a_killed_holder_gives_its_locks_back(tmp_path: Path) -> None:
             pass
 
 
-def test_a_second_connection_in_the_process_does_not_drop_its_locks(tmp_path: Path) -> None:
-    """POSIX locks go when any descriptor of the file is closed; opening state again must close none."""
+def test_a_second_connection_in_the_process_keeps_its_locks(tmp_path: Path) -> None:
+    """Closing any descriptor of a file releases its POSIX locks. Opening the state again must not close one."""
     directory = tmp_path / "s"
     clock = SystemClock()
     probe = """
@@ -291,9 +290,9 @@ from guestctl.core.errors import TimedOut
 with State.open(directory, clock) as state:
     try:
         with state.lock("held", Deadline.after(clock, 0)):
-            say("mine")
+            report("mine")
     except TimedOut:
-        say("taken")
+        report("taken")
 """
     with State.open(directory, clock) as state, state.lock("held", Deadline.after(clock, 0)):
         with State.open(directory, clock) as other:
@@ -305,8 +304,8 @@ with State.open(directory, clock) as state:
             assert process.communicate()[0] == "taken\n"
 
 
-def test_a_full_disk_for_real(tmp_path: Path) -> None:
-    """`ulimit -f` stands in for the disk: SQLite meets the same refusal from the kernel."""
+def test_a_full_disk_as_the_kernel_reports_it(tmp_path: Path) -> None:
+    """`ulimit -f` takes the place of a full disk: the kernel refuses the write in the same way."""
     directory = tmp_path / "s"
     body = """
 import resource, signal, json
@@ -321,7 +320,7 @@ with State.open(directory, clock) as state:
             state.begin("scope", DEFAULT, f"k{number}", "x" * 2000)
             kept.append(f"k{number}")
     except UsageError as error:
-        say(json.dumps([error.code, error.message, kept]))
+        report(json.dumps([error.code, error.message, kept]))
 """
     with running(body, directory) as process:
         output, errors = process.communicate()

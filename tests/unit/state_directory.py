@@ -13,7 +13,7 @@ from tests.fakes import FakeClock
 
 
 class StateDirectory:
-    """Opens the database in `path` as one command after another does, and remembers what was told."""
+    """Opens the database in `path` as one command after another does, and keeps the notices."""
 
     def __init__(self, path: Path, clock: FakeClock) -> None:
         self.path = path

@@ -87,7 +87,7 @@ def test_a_lone_surrogate_is_refused(database: Database) -> None:
 
 
 class Failing:
-    """A connection on which some statements fail."""
+    """A connection on which chosen statements fail."""
 
     def __init__(self, real: sqlite3.Connection, fails: Callable[[str], sqlite3.Error | None]) -> None:
         self._real = real
@@ -107,7 +107,7 @@ def when(start: str, error: sqlite3.Error) -> Callable[[str], sqlite3.Error | No
 
 
 def break_(opened: Database, start: str, error: sqlite3.Error) -> sqlite3.Connection:
-    """Let statements fail from now on; returns the connection that works."""
+    """Make statements fail from now on. Return the connection that works."""
     real = opened.connection
     opened.connection = Failing(real, when(start, error))  # type: ignore[assignment]
     return real
@@ -141,7 +141,7 @@ def test_a_database_in_memory_reports_a_full_disk(clock: FakeClock) -> None:
 def test_an_unreadable_disk_is_not_taken_for_damage(
     files: StateDirectory, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:
-    """Neither to the database, which stays where it is, nor a lock that somebody else holds."""
+    """The database stays in its place, and the lock does not count as taken."""
     insert_name(files.open(), "a")
     files.close()
     connect, closed = private_files.connect, []
@@ -183,7 +183,7 @@ GARBAGE = [b"not a database, but rather a long text " * 100, b"\0" * 5000, b"SQL
 
 
 def compact(files: StateDirectory) -> str:
-    """The present time as it stands in names of files."""
+    """Return the present time as it appears in file names."""
     return rfc3339(files.clock.now()).translate({ord(":"): None, ord("-"): None})
 
 
@@ -204,14 +204,14 @@ def test_a_damaged_file_is_set_aside_and_never_deleted(files: StateDirectory, co
 
 
 def fill(opened: Database) -> None:
-    """So much that the first page, with the schema, is not all."""
+    """Write so many rows that the database has more pages than the first, which has the schema."""
     for number in range(50):
         with opened.transaction(durable=False) as run:
             run("INSERT INTO current (scope, name) VALUES (?, ?)", (str(number), "x" * 2000))
 
 
 def spoil(files: StateDirectory) -> bytes:
-    """Overwrite all but the first page."""
+    """Overwrite all pages but the first."""
     content = files.file.read_bytes()
     content = content[:4096] + b"\xa5" * (len(content) - 4096)
     files.file.write_bytes(content)
@@ -240,7 +240,7 @@ def test_damage_found_during_use_is_set_aside(files: StateDirectory) -> None:
 
 
 def test_damage_while_another_command_has_it_open(files: StateDirectory) -> None:
-    """What it wrote last is in the log, which goes along and is not replayed into the empty one."""
+    """The last changes are in the log. It is moved, too, so that SQLite does not replay it into the empty database."""
     opened, other = files.open(), files.open()
     insert_name(other, "old")
     break_(opened, "SELECT", sqlite3.DatabaseError("database disk image is malformed"))
@@ -354,7 +354,7 @@ def test_a_migration_that_fails_changes_nothing(files: StateDirectory, monkeypat
     assert stored_names(files.open()) == ["a"]
 
 
-#: As published; never edited.
+#: As released. Never edit it.
 SCHEMA_1 = """
 CREATE TABLE session (n INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, body TEXT, UNIQUE (scope, name));
 CREATE TABLE current (scope TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
@@ -377,7 +377,7 @@ CREATE TABLE deployment (scope TEXT PRIMARY KEY, at REAL NOT NULL, body TEXT NOT
 CREATE TABLE sandbox (n INTEGER PRIMARY KEY, url TEXT NOT NULL UNIQUE, body TEXT NOT NULL);
 PRAGMA user_version = 1;
 """
-#: A birth that takes all the digits a double has.
+#: A time of creation with all the digits of a float.
 BODY_1 = (
     '{"api": "guests", "profile": "p", "name": "NAME", "ids": {"conversation": "c-1"}, "state": "active",'
     ' "new_session": false, "created_at": 1772615727.1234567, "expires_at": null, "credentials": {"guest":'

@@ -1,4 +1,4 @@
-"""`deliver` against a service that fails at exact points: the outcome claimed is compared with what was stored."""
+"""`deliver` against a service that fails at exact points: the reported outcome is compared with the stored messages."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PLAIN = {"deduplicates": False, "returns_client_key": False, "paging": Paging.BY
 
 @pytest.fixture
 def keyed(monkeypatch: pytest.MonkeyPatch) -> World:
-    """An API that drops repeated keys and returns them."""
+    """An API that removes messages with a repeated key, and returns keys in history."""
     return World(monkeypatch, **KEYED)
 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> World:
-    """An API that does neither."""
+    """An API that neither removes such messages nor returns keys."""
     world = World(monkeypatch, **PLAIN)
     world.service.keeps_keys = False
     return world
@@ -49,12 +49,12 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def rest(monkeypatch: pytest.MonkeyPatch) -> World:
-    """An API whose messages go over REST, and which drops repeated keys."""
+    """An API with messages over REST that removes messages with a repeated key."""
     return World(monkeypatch, sends_on_socket=False, **KEYED)
 
 
 def say(world: World, text: str = "hello", key: str = "k1", *, seconds: float | None = 30.0) -> str:
-    """Send, and say what the client claims: its delivery, or the failure's."""
+    """Send a message and return the outcome that the client reports."""
     claim: str | None = "accepted"
     try:
         deliver(world.exchange, Outgoing(key, text), world.deadline(seconds))
@@ -71,7 +71,7 @@ def state_of(world: World, key: str = "k1") -> str | None:
     return None if row is None else row.state
 
 
-# --- the plain course ---
+# --- without faults ---
 
 
 def test_an_accepted_message_is_stored_and_not_sent_again(keyed: World) -> None:
@@ -156,7 +156,7 @@ def test_a_bad_certificate_is_not_retried(keyed: World) -> None:
 @pytest.mark.parametrize("fault", ["echo_lost", "frame_lost"])
 @pytest.mark.parametrize("world_name", ["keyed", "plain"])
 def test_an_outage_after_writing_is_in_doubt(world_name: str, fault: str, request: pytest.FixtureRequest) -> None:
-    """A later attempt that never leaves does not make the first one `not_sent`."""
+    """A later attempt without a byte sent does not make the first one `not_sent`."""
     world: World = request.getfixturevalue(world_name)
     world.service.sends.append(fault)
     world.service.reads.extend([NetworkError("down")] * 200)
@@ -170,7 +170,7 @@ def test_an_outage_after_writing_is_in_doubt(world_name: str, fault: str, reques
     [Refused("no"), Forbidden("no"), Conflict("over"), SessionOver("gone"), RateLimited("slow", retry_after=99)],
 )
 def test_a_refused_repeat_does_not_reject_the_first_attempt(keyed: World, refusal: Failure) -> None:
-    """The first attempt was stored; history lags, so the repeat goes out and is refused."""
+    """The first attempt was stored. History lags, so the message is sent again and refused."""
     keyed.service.sends.extend(["echo_lost", refusal])
     keyed.service.hidden = 1
     assert say(keyed) == "in_doubt"
@@ -180,7 +180,7 @@ def test_a_refused_repeat_does_not_reject_the_first_attempt(keyed: World, refusa
 @pytest.mark.parametrize("last", [Conflict("locked"), RateLimited("slow", retry_after=99), lost(None, written=False)])
 @pytest.mark.parametrize("arrived", [True, False])
 def test_a_refusal_after_an_attempt_that_may_have_arrived(keyed: World, last: Failure, arrived: bool) -> None:
-    """The request was repeated below: its last failure says nothing of its first try."""
+    """The request was repeated by the retry policy: its last failure says nothing about its first attempt."""
     last.doubtful = True
     keyed.service.sends.extend([last] * 20)
     if arrived:
@@ -288,7 +288,7 @@ def test_a_message_is_checked_before_it_is_sent(keyed: World, monkeypatch: pytes
     assert keyed.service.sockets == []
 
 
-# --- our own side ---
+# --- failures of the client ---
 
 
 def test_a_send_lock_that_stays_taken_is_not_sent(keyed: World) -> None:
@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_during_a_send(
 
 
 def test_the_socket_is_opened_before_the_lock_is_taken(keyed: World) -> None:
-    """Everybody takes a socket's place first and the send lock second; otherwise they wait for each other."""
+    """Every process opens its socket first and takes the send lock second. Otherwise they could wait for each other."""
     keyed.service.doors.append(NetworkError("down", transient=False))
     with keyed.exchange.record.lock("send", keyed.deadline()):
         begun = keyed.clock.monotonic()
@@ -336,11 +336,11 @@ def test_the_socket_is_opened_before_the_lock_is_taken(keyed: World) -> None:
         assert keyed.clock.monotonic() == begun
 
 
-# --- settling what an earlier run left ---
+# --- settling unfinished messages of an earlier run ---
 
 
 def leave(world: World, key: str, text: str, state: str = "writing", **more: object) -> None:
-    """A send of a process that died."""
+    """Store the send of a process that was killed."""
     from guestctl.engine.delivery import _dump
 
     world.state.begin(SCOPE, world.exchange.session, key, _dump(replace(Outgoing(key, text), **more)))  # type: ignore[arg-type]
@@ -373,7 +373,7 @@ def test_a_queued_message_is_settled_as_not_sent(keyed: World) -> None:
 
 
 def test_a_message_that_stays_in_doubt_does_not_stop_the_next_one(plain: World) -> None:
-    """And the next message is not said to be in doubt: it was sent."""
+    """The next message is not reported as in doubt: it was sent."""
     leave(plain, "old", "twice")
     plain.service.store("twice", "inbound")
     plain.service.store("twice", "inbound")
@@ -484,7 +484,7 @@ def test_a_claimed_entry_belongs_to_one_send(
     doors: list[str | None],
     seconds: float | None,
 ) -> None:
-    """Three messages, then a run without faults: nothing twice, and no claim that the log contradicts."""
+    """Send three messages, then run without faults: none is stored twice, and no reported outcome is wrong."""
     world = World(monkeypatch, **declared)
     world.service.keeps_keys = bool(declared["returns_client_key"])
     world.service.sends.extend(FAILURES.get(what) or what for what in sends)
@@ -515,11 +515,11 @@ def test_a_claimed_entry_belongs_to_one_send(
     compare(claims)
 
 
-# --- a session that is replaced meanwhile ---
+# --- a session that is replaced during a send ---
 
 
 def successor(world: World) -> Session:
-    """Another command has begun a session of the same name."""
+    """Let another command create a session of the same name."""
     world.clock.advance(1.0)
     begun = replace(world.exchange.session, created_at=world.clock.now())
     world.state.put(SCOPE, begun)
@@ -527,7 +527,7 @@ def successor(world: World) -> Session:
 
 
 def test_a_send_is_settled_under_its_session_after_a_rename(keyed: World) -> None:
-    """It was set aside under another name while the service was silent."""
+    """Another command renames the session while the service does not answer."""
     old = keyed.exchange.session
     keyed.service.sends.append("stored_silent")
     begun: list[Session] = []
@@ -544,7 +544,7 @@ def test_a_send_is_settled_under_its_session_after_a_rename(keyed: World) -> Non
 
 
 def test_the_send_lock_holds_across_a_rename(keyed: World) -> None:
-    """Else what the other is writing now would pass for a dead process's."""
+    """Otherwise a message that another process is writing would be taken for one of a killed process."""
     late = keyed.another()
     keyed.state.rename(SCOPE, "default", "default-1")
     keyed.exchange.record.store(keyed.exchange.session)
@@ -575,11 +575,11 @@ def test_nothing_is_sent_for_a_session_replaced_before_the_first_byte(
 def test_a_notice_reports_an_outcome_that_cannot_be_recorded(rest: World) -> None:
     send = rest.service._send
 
-    def replaced_meanwhile(*args: Any) -> Any:
+    def replaced_during_send(*args: Any) -> Any:
         successor(rest)
         return send(*args)
 
-    rest.service._send = replaced_meanwhile  # type: ignore[method-assign, assignment]
+    rest.service._send = replaced_during_send  # type: ignore[method-assign, assignment]
     assert deliver(rest.exchange, Outgoing("k1", "hello"), rest.deadline()).id == "m1"
     assert rest.notices == [
         'session "default" was forgotten or replaced by another command: nothing more is recorded for it'

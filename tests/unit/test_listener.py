@@ -1,4 +1,4 @@
-"""Listening through breaks: what is shown is compared with what the service stored."""
+"""Listening through breaks: the shown messages are compared with the stored ones."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> World:
     return World(monkeypatch)
 
 
-class Heard:
-    """Runs a listener until the service has been quiet for a while, or it ends."""
+class Listening:
+    """Runs a listener for a time, and keeps what it yields."""
 
     def __init__(self, world: World, **options: object) -> None:
         self.world = world
@@ -59,8 +59,8 @@ class Heard:
         self.events: list[Event] = []
         self.failure: Failure | None = None
 
-    def run(self, seconds: float) -> Heard:
-        """Listen until so many seconds have passed."""
+    def run(self, seconds: float) -> Listening:
+        """Listen for so many seconds."""
         until = self.world.clock.monotonic() + seconds
         while self.failure is None and self.world.clock.monotonic() < until:
             self.step()
@@ -75,12 +75,12 @@ class Heard:
             if event is not None:
                 self.events.append(event)
 
-    def until(self, awaited: Callable[[Event], bool]) -> Heard:
+    def until(self, awaited: Callable[[Event], bool]) -> Listening:
         while self.failure is None and not any(awaited(event) for event in self.events):
             self.step()
         return self
 
-    def live(self) -> Heard:
+    def live(self) -> Listening:
         return self.until(lambda event: isinstance(event, Connection) and event.state == "live")
 
     @property
@@ -103,20 +103,20 @@ def texts(world: World) -> list[str]:
     return [str(entry["text"]) for entry in world.service.stored]
 
 
-# --- where it starts ---
+# --- starting points ---
 
 
 def test_a_listener_without_a_position_shows_only_new_messages(world: World) -> None:
     for n in range(7):
         world.service.store(f"old {n}")
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.push("new")
-    assert heard.run(2.0).texts == ["new"]
-    assert heard.sources == ["live"]
+    assert listening.run(2.0).texts == ["new"]
+    assert listening.sources == ["live"]
 
 
 def test_messages_between_connecting_and_reading_history_are_shown(world: World) -> None:
-    """History already has it when the starting point is taken, and its push is still on its way."""
+    """History already has the message when it is read first, and its frame is still on the way."""
     world.service.store("old")
     real = world.service.connect
 
@@ -130,20 +130,20 @@ def test_messages_between_connecting_and_reading_history_are_shown(world: World)
     import guestctl.transport.socket as transport
 
     transport.Socket.connect = connect  # type: ignore[method-assign, assignment]
-    assert Heard(world).run(2.0).texts == ["one", "two"]
+    assert Listening(world).run(2.0).texts == ["one", "two"]
 
 
 def test_listening_from_a_position_shows_what_follows(world: World) -> None:
     first, *_ = [world.service.store(f"text {n}") for n in range(8)]
-    heard = Heard(world, position=Position(first["id"], first["sequence"], first["time"])).run(1.0)
-    assert heard.texts == [f"text {n}" for n in range(1, 8)]
-    assert set(heard.sources) == {"replayed"}
+    listening = Listening(world, position=Position(first["id"], first["sequence"], first["time"])).run(1.0)
+    assert listening.texts == [f"text {n}" for n in range(1, 8)]
+    assert set(listening.sources) == {"replayed"}
 
 
 @pytest.mark.parametrize("told", ["all", "time", "id"])
 @pytest.mark.parametrize("socketed", [True, False])
 def test_a_history_older_than_the_position_repeats_nothing(world: World, told: str, socketed: bool) -> None:
-    """It does not show the position's own message yet: what it shows is older, and was shown."""
+    """History does not have the position's own message yet. All its entries are older, and were shown."""
     world.dialect.socketed = socketed
     entries = [world.service.store(f"text {n}") for n in range(6)]
     last = entries[4]
@@ -153,13 +153,13 @@ def test_a_history_older_than_the_position_repeats_nothing(world: World, told: s
         "id": Position(last["id"]),
     }
     world.service.hidden = 3
-    heard = Heard(world, position=places[told]).live()
+    listening = Listening(world, position=places[told]).live()
     world.service.hidden = 2
-    heard.run(0.5)
-    assert heard.texts == []
+    listening.run(0.5)
+    assert listening.texts == []
     world.service.hidden = 0
-    assert heard.run(TIMINGS.second_look + 2.0).texts == ["text 5"]
-    assert heard.gaps == []
+    assert listening.run(TIMINGS.second_look + 2.0).texts == ["text 5"]
+    assert listening.gaps == []
 
 
 @pytest.mark.parametrize("socketed", [True, False])
@@ -167,126 +167,126 @@ def test_a_position_missing_from_history_is_a_gap_and_listening_continues(world:
     world.dialect.socketed = socketed
     for n in range(6):
         world.service.store(f"text {n}")
-    heard = Heard(world, position=Position("gone")).run(TIMINGS.second_look + 5.0)
-    assert heard.texts == []
-    assert [gap.after for gap in heard.gaps] == ["gone"]
+    listening = Listening(world, position=Position("gone")).run(TIMINGS.second_look + 5.0)
+    assert listening.texts == []
+    assert [gap.after for gap in listening.gaps] == ["gone"]
     world.service.push("new")
-    assert heard.run(6.0).texts == ["new"]
+    assert listening.run(6.0).texts == ["new"]
 
 
 def test_listening_from_the_start_shows_every_message(world: World) -> None:
     for n in range(8):
         world.service.store(f"text {n}")
-    assert Heard(world, from_start=True).run(1.0).texts == texts(world)
+    assert Listening(world, from_start=True).run(1.0).texts == texts(world)
 
 
 def test_reading_history_first_is_retried_after_a_failure(plain: World) -> None:
     plain.service.store("old")
     plain.service.reads.extend([NetworkError("down", transient=True)] * 5)
-    heard = Heard(plain).run(60.0)
+    listening = Listening(plain).run(60.0)
     plain.service.push("new")
     plain.service.break_all()
-    assert heard.run(5.0).texts == ["new"], "the whole conversation was replayed"
+    assert listening.run(5.0).texts == ["new"], "the whole conversation was replayed"
 
 
 # --- breaks ---
 
 
 def test_the_first_reconnect_loses_no_message(world: World) -> None:
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.push("before")
-    heard.run(1.0)
+    listening.run(1.0)
     world.service.break_all()
     world.service.after(0.0, lambda: None)
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     world.service.store("meanwhile")
-    heard.run(2.0)
+    listening.run(2.0)
     world.service.push("after")
-    heard.run(2.0)
-    assert heard.texts == ["before", "meanwhile", "after"]
-    assert heard.sources == ["live", "replayed", "live"]
-    assert heard.gaps == []
+    listening.run(2.0)
+    assert listening.texts == ["before", "meanwhile", "after"]
+    assert listening.sources == ["live", "replayed", "live"]
+    assert listening.gaps == []
 
 
 def test_a_reconnect_before_the_first_message(world: World) -> None:
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.break_all()
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     world.service.store("meanwhile")
-    assert heard.run(2.0).texts == ["meanwhile"]
+    assert listening.run(2.0).texts == ["meanwhile"]
 
 
 def test_a_message_overtaken_before_a_break_is_shown(world: World) -> None:
-    """The second of two swapped frames never comes: history has it."""
+    """The second of two frames in reverse order never arrives. History has its message."""
     world.service.store("old")
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.store("first")
     second = world.service.store("second")
     world.service.tell(second)
-    heard.run(0.3)
+    listening.run(0.3)
     world.service.break_all()
-    heard.run(5.0)
-    assert sorted(heard.texts) == ["first", "second"]
+    listening.run(5.0)
+    assert sorted(listening.texts) == ["first", "second"]
     if world.service.numbered:
-        assert heard.texts == ["first", "second"]
+        assert listening.texts == ["first", "second"]
 
 
 def test_a_history_that_lags_after_a_reconnect_is_read_again(world: World) -> None:
     world.service.store("old")
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.break_all()
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     world.service.store("meanwhile")
     world.service.hidden = 1
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "live" and event.recovered == 0)
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "live" and event.recovered == 0)
     world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(TIMINGS.second_look + 2.0).texts == ["meanwhile"]
+    assert listening.run(TIMINGS.second_look + 2.0).texts == ["meanwhile"]
 
 
 def test_a_message_that_history_shows_does_not_wait_for_the_second_look(plain: World) -> None:
     plain.service.store("old")
-    heard = Heard(plain).live()
-    heard.events.clear()
+    listening = Listening(plain).live()
+    listening.events.clear()
     plain.service.break_all()
-    heard.live()
+    listening.live()
     plain.service.push("at once")
-    assert heard.run(TIMINGS.second_look / 4).texts == ["at once"]
+    assert listening.run(TIMINGS.second_look / 4).texts == ["at once"]
 
 
 def test_a_history_that_shows_some_missing_messages_may_still_lag(plain: World) -> None:
-    """It catches up while live messages wait: what is later than it shows goes on waiting."""
+    """History catches up while live messages wait. Messages later than its last entry go on waiting."""
     plain.service.store("old")
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.break_all()
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     for n in range(3):
         plain.service.store(f"missed {n}")
     plain.service.hidden = 3
-    heard.events.clear()
-    heard.live()
+    listening.events.clear()
+    listening.live()
     plain.service.push("live")
     plain.service.hidden = 3
-    heard.run(0.5)
-    assert heard.texts == ["missed 0"]
+    listening.run(0.5)
+    assert listening.texts == ["missed 0"]
     plain.service.hidden = 0
-    assert heard.run(TIMINGS.second_look + 1.0).texts == ["missed 0", "missed 1", "missed 2", "live"]
-    assert heard.gaps == []
+    assert listening.run(TIMINGS.second_look + 1.0).texts == ["missed 0", "missed 1", "missed 2", "live"]
+    assert listening.gaps == []
 
 
 def test_a_message_of_the_previous_socket_does_not_prove_completeness(plain: World) -> None:
-    heard = Heard(plain, from_start=True).live()
+    listening = Listening(plain, from_start=True).live()
     plain.service.push("kept")
     plain.service.hidden = 1
     plain.service.break_all()
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     plain.service.store("missed")
     plain.service.hidden = 2
     plain.service.after(0.5, lambda: setattr(plain.service, "hidden", 1))
     plain.service.after(0.6, lambda: plain.service.push("live"))
     plain.service.after(0.6, lambda: setattr(plain.service, "hidden", 2))
-    heard.run(1.0)
+    listening.run(1.0)
     plain.service.hidden = 0
-    assert heard.run(TIMINGS.second_look + 2.0).texts == ["kept", "missed", "live"]
+    assert listening.run(TIMINGS.second_look + 2.0).texts == ["kept", "missed", "live"]
 
 
 @pytest.mark.parametrize("left", [None, 4.0])
@@ -300,100 +300,100 @@ def test_only_the_end_limits_a_connection_attempt_and_a_tick_does_not(plain: Wor
     import guestctl.transport.socket as transport
 
     transport.Socket.connect = connect  # type: ignore[method-assign, assignment]
-    Heard(plain, wake=lambda: 0.1, left=lambda: left).live()
+    Listening(plain, wake=lambda: 0.1, left=lambda: left).live()
     assert given == [left or 30.0]
 
 
 def test_an_unreadable_history_is_reported_as_a_gap(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.push("before")
-    heard.run(1.0)
+    listening.run(1.0)
     plain.service.break_all()
     plain.service.reads.extend([NetworkError("down", transient=True)] * 16)
-    heard.run(60.0)
-    [gap] = heard.gaps
+    listening.run(60.0)
+    [gap] = listening.gaps
     assert gap.after == "m1"
 
 
 def test_live_messages_are_shown_after_a_gap_that_could_not_be_filled(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.push("before")
-    heard.run(1.0)
+    listening.run(1.0)
     plain.service.break_all()
     plain.service.reads.extend([NetworkError("down", transient=True)] * 16)
-    heard.run(60.0)
+    listening.run(60.0)
     plain.service.push("after")
-    assert heard.run(1.0).texts == ["before", "after"]
-    assert len(heard.gaps) == 1
+    assert listening.run(1.0).texts == ["before", "after"]
+    assert len(listening.gaps) == 1
 
 
 def test_a_last_message_missing_from_history_is_reported_as_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER)
     entry = world.service.store("old")
-    heard = Heard(world, position=Position("gone", None, entry["time"])).run(TIMINGS.second_look + 1.0)
-    assert [gap.after for gap in heard.gaps] == ["gone"]
+    listening = Listening(world, position=Position("gone", None, entry["time"])).run(TIMINGS.second_look + 1.0)
+    assert [gap.after for gap in listening.gaps] == ["gone"]
 
 
 def test_a_socket_that_breaks_while_history_is_read_causes_no_gap(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.push("before")
-    heard.run(1.0)
+    listening.run(1.0)
     plain.service.break_all()
     plain.service.reads.append(lost(1006))
     plain.service.store("meanwhile")
-    heard.run(5.0)
-    assert heard.texts == ["before", "meanwhile"]
-    assert heard.gaps == []
+    listening.run(5.0)
+    assert listening.texts == ["before", "meanwhile"]
+    assert listening.gaps == []
 
 
 def test_listening_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.break_all()
     plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
-    heard.run(3600.0)
-    assert heard.failure is not None
-    assert heard.failure.code == "network.gave_up"
-    assert heard.states().count("retrying") == plain.dialect.reconnect_attempts
-    assert heard.states()[-1] == "gave_up"
+    listening.run(3600.0)
+    assert listening.failure is not None
+    assert listening.failure.code == "network.gave_up"
+    assert listening.states().count("retrying") == plain.dialect.reconnect_attempts
+    assert listening.states()[-1] == "gave_up"
     assert len(plain.service.doors) == 50 - plain.dialect.reconnect_attempts
 
 
 def test_a_listener_with_forever_never_gives_up(plain: World) -> None:
-    heard = Heard(plain, forever=True).live()
+    listening = Listening(plain, forever=True).live()
     plain.service.break_all()
     plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
-    heard.run(3600.0)
-    assert heard.failure is None
-    assert heard.states()[-1] == "live"
+    listening.run(3600.0)
+    assert listening.failure is None
+    assert listening.states()[-1] == "live"
 
 
 def test_short_connections_do_not_reset_the_count_of_attempts(plain: World) -> None:
-    """Flapping: up for less than it takes to count as stable, then down again."""
-    heard = Heard(plain).live()
+    """Each connection breaks before it counts as stable."""
+    listening = Listening(plain).live()
     for _ in range(60):
         plain.service.break_all()
-        heard.run(TIMINGS.stable_connection / 4)
-        if heard.failure is not None:
+        listening.run(TIMINGS.stable_connection / 4)
+        if listening.failure is not None:
             break
-    assert heard.failure is not None
-    assert heard.states().count("live") <= plain.dialect.reconnect_attempts + 1
+    assert listening.failure is not None
+    assert listening.states().count("live") <= plain.dialect.reconnect_attempts + 1
 
 
 def test_stable_connections_reset_the_count_of_attempts(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     for _ in range(plain.dialect.reconnect_attempts * 2):
-        heard.run(TIMINGS.stable_connection + 5.0)
+        listening.run(TIMINGS.stable_connection + 5.0)
         plain.service.break_all()
-    heard.run(TIMINGS.stable_connection)
-    assert heard.failure is None
+    listening.run(TIMINGS.stable_connection)
+    assert listening.failure is None
 
 
 def test_reconnect_waits_stay_within_the_limits_of_jitter(plain: World) -> None:
-    heard = Heard(plain, forever=True).live()
+    listening = Listening(plain, forever=True).live()
     plain.service.break_all()
     plain.service.doors.extend([NetworkError("refused")] * 12)
-    heard.run(600.0)
-    delays = [event.delay for event in heard.events if isinstance(event, Connection) and event.state == "retrying"]
+    listening.run(600.0)
+    delays = [event.delay for event in listening.events if isinstance(event, Connection) and event.state == "retrying"]
     for attempt, delay in enumerate(delays):
         assert delay is not None
         assert 0 <= delay <= min(30.0, 2.0**attempt)
@@ -412,28 +412,28 @@ def test_reconnect_waits_stay_within_the_limits_of_jitter(plain: World) -> None:
 )
 def test_failures_that_no_reconnect_can_fix_end_the_stream(plain: World, failure: Failure) -> None:
     plain.dialect.refreshes = None
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.break_all()
     plain.service.doors.append(failure)
-    heard.run(60.0)
-    assert heard.failure is failure
+    listening.run(60.0)
+    assert listening.failure is failure
 
 
 def test_a_socket_opened_by_a_send_is_used_after_a_break(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     old = plain.exchange.socket
     assert old is not None
     plain.exchange.socket = None
     old.abort()
     plain.exchange.attached(plain.deadline())
     plain.service.push("hello")
-    heard.run(5.0)
-    assert heard.texts == ["hello"]
+    listening.run(5.0)
+    assert listening.texts == ["hello"]
     assert len(plain.service.sockets) == 2
     assert not plain.service.sockets[1].gone
 
 
-# --- numbers ---
+# --- sequence numbers ---
 
 
 @pytest.fixture
@@ -443,184 +443,184 @@ def numbered(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def one_left_out(numbered: World) -> Heard:
-    """A listener to whose stream one message did not come, and the next one did."""
+def one_left_out(numbered: World) -> Listening:
+    """Return a listener whose stream brought a message, but not the one before it."""
     numbered.service.store("old")
-    heard = Heard(numbered).live()
+    listening = Listening(numbered).live()
     numbered.service.store("left out")
     numbered.service.push("shown")
-    return heard
+    return listening
 
 
 def test_a_missing_number_is_read_from_history_and_shown_in_order(numbered: World) -> None:
     numbered.service.store("old")
-    heard = Heard(numbered).live()
+    listening = Listening(numbered).live()
     entries = [numbered.service.store(f"text {n}") for n in range(5)]
     numbered.service.tell(*(entries[n] for n in (0, 2, 4)))
-    heard.run(5.0)
-    assert heard.texts == [f"text {n}" for n in range(5)]
-    assert heard.gaps == []
+    listening.run(5.0)
+    assert listening.texts == [f"text {n}" for n in range(5)]
+    assert listening.gaps == []
 
 
 def test_a_break_while_a_number_is_missing_loses_nothing(numbered: World) -> None:
     numbered.service.store("old")
-    heard = Heard(numbered).live()
+    listening = Listening(numbered).live()
     entries = [numbered.service.store(f"text {n}") for n in range(3)]
     numbered.service.tell(entries[0], entries[2])
-    heard.run(0.1)
+    listening.run(0.1)
     numbered.service.break_all()
-    heard.run(5.0)
-    assert heard.texts == ["text 0", "text 1", "text 2"]
+    listening.run(5.0)
+    assert listening.texts == ["text 0", "text 1", "text 2"]
 
 
 def test_a_missing_number_is_read_from_history_on_a_busy_stream(numbered: World) -> None:
     numbered.service.store("old")
-    heard = Heard(numbered).live()
+    listening = Listening(numbered).live()
     numbered.service.store("left out")
     for n in range(40):
         numbered.service.after(n * 0.1, lambda n=n: numbered.service.push(f"text {n}"))  # type: ignore[misc]
-    heard.run(8.0)
-    assert heard.texts == ["left out", *(f"text {n}" for n in range(40))]
-    assert heard.gaps == []
+    listening.run(8.0)
+    assert listening.texts == ["left out", *(f"text {n}" for n in range(40))]
+    assert listening.gaps == []
 
 
 def test_a_failing_history_does_not_close_a_good_socket(numbered: World) -> None:
-    heard = one_left_out(numbered)
+    listening = one_left_out(numbered)
     numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
-    heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
-    assert heard.texts == ["shown"]
-    assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
+    listening.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
+    assert listening.texts == ["shown"]
+    assert [(gap.after, gap.before) for gap in listening.gaps] == [("m1", "m3")]
     assert len(numbered.service.sockets) == 1
 
 
 def test_each_missing_number_gets_the_same_number_of_attempts(numbered: World) -> None:
     numbered.service.store("old")
-    heard = Heard(numbered).live()
+    listening = Listening(numbered).live()
     for n in range(2):
         numbered.service.store(f"left out {n}")
         numbered.service.push(f"shown {n}")
         numbered.service.reads.extend([Unreadable("nonsense")] * (4, 3)[n])
-        heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
-    assert heard.texts == ["shown 0", "left out 0", "left out 1", "shown 1"]
-    assert len(heard.gaps) == 1
+        listening.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
+    assert listening.texts == ["shown 0", "left out 0", "left out 1", "shown 1"]
+    assert len(listening.gaps) == 1
 
 
 def test_a_history_that_fails_once_does_not_change_the_order(numbered: World) -> None:
-    heard = one_left_out(numbered)
+    listening = one_left_out(numbered)
     numbered.service.reads.append(Unreadable("nonsense"))
-    assert heard.run(5.0).texts == ["left out", "shown"]
-    assert heard.gaps == []
+    assert listening.run(5.0).texts == ["left out", "shown"]
+    assert listening.gaps == []
 
 
 def test_a_history_without_the_received_message_is_read_again(numbered: World) -> None:
-    heard = one_left_out(numbered)
+    listening = one_left_out(numbered)
     numbered.service.hidden = 2
     numbered.service.after(TIMINGS.missing_window + 0.5, lambda: setattr(numbered.service, "hidden", 0))
-    assert heard.run(5.0).texts == ["left out", "shown"]
-    assert heard.gaps == []
+    assert listening.run(5.0).texts == ["left out", "shown"]
+    assert listening.gaps == []
 
 
 def test_a_history_that_keeps_lagging_is_given_up(numbered: World) -> None:
-    heard = one_left_out(numbered)
+    listening = one_left_out(numbered)
     numbered.service.hidden = 2
-    heard.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
-    assert heard.texts == ["shown"]
-    assert [(gap.after, gap.before) for gap in heard.gaps] == [("m1", "m3")]
+    listening.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
+    assert listening.texts == ["shown"]
+    assert [(gap.after, gap.before) for gap in listening.gaps] == [("m1", "m3")]
 
 
 def test_a_late_frame_is_shown_in_order(numbered: World) -> None:
     numbered.service.store("old")
-    heard = Heard(numbered).live()
+    listening = Listening(numbered).live()
     late, early = numbered.service.store("late"), numbered.service.store("early")
     numbered.service.hidden = 2
     numbered.service.tell(early)
     numbered.service.after(TIMINGS.missing_window + 0.5, lambda: numbered.service.tell(late))
-    assert heard.run(5.0).texts == ["late", "early"]
+    assert listening.run(5.0).texts == ["late", "early"]
 
 
 def test_held_messages_are_shown_when_the_session_ends(numbered: World) -> None:
-    heard = one_left_out(numbered)
+    listening = one_left_out(numbered)
     numbered.service.tell({"kind": "event", "change": "expired"})
-    heard.run(5.0)
-    assert heard.texts == ["shown"]
-    assert len(heard.gaps) == 1
-    assert isinstance(heard.failure, SessionOver)
+    listening.run(5.0)
+    assert listening.texts == ["shown"]
+    assert len(listening.gaps) == 1
+    assert isinstance(listening.failure, SessionOver)
 
 
 def test_an_unreadable_frame_before_the_end_is_read_from_history(world: World) -> None:
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.store("garbled")
     world.service.tell({"kind": "unreadable"})
     world.service.push("after")
     world.service.tell({"kind": "event", "change": "ended"})
-    assert heard.run(TIMINGS.second_look + 5.0).texts == ["garbled", "after"]
-    assert isinstance(heard.failure, SessionOver)
-    assert heard.gaps == []
+    assert listening.run(TIMINGS.second_look + 5.0).texts == ["garbled", "after"]
+    assert isinstance(listening.failure, SessionOver)
+    assert listening.gaps == []
 
 
 def test_a_close_together_with_an_end_reports_the_end(world: World) -> None:
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.tell({"kind": "event", "change": "ended"})
     world.service.break_all()
-    heard.run(5.0)
-    assert isinstance(heard.failure, SessionOver)
-    assert not any(isinstance(event, Connection) and event.state == "lost" for event in heard.events)
+    listening.run(5.0)
+    assert isinstance(listening.failure, SessionOver)
+    assert not any(isinstance(event, Connection) and event.state == "lost" for event in listening.events)
 
 
 def test_an_unreadable_history_after_the_end_is_reported_as_a_gap(world: World) -> None:
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.push("before")
-    heard.run(1.0)
+    listening.run(1.0)
     world.service.store("garbled")
     world.service.tell({"kind": "unreadable"}, {"kind": "event", "change": "ended"})
     world.service.reads.append(SessionOver("gone"))
-    heard.run(TIMINGS.second_look + 5.0)
-    assert isinstance(heard.failure, SessionOver)
-    assert [gap.after for gap in heard.gaps] == ["m1"]
+    listening.run(TIMINGS.second_look + 5.0)
+    assert isinstance(listening.failure, SessionOver)
+    assert [gap.after for gap in listening.gaps] == ["m1"]
 
 
 def test_an_end_before_the_second_look_waits_for_it(world: World) -> None:
     world.service.store("old")
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.break_all()
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     world.service.store("missed")
     world.service.hidden = 1
-    heard.events.clear()
-    heard.live()
+    listening.events.clear()
+    listening.live()
     world.service.tell({"kind": "event", "change": "ended"})
-    heard.run(0.1)
+    listening.run(0.1)
     world.service.hidden = 0
-    heard.run(TIMINGS.second_look + 5.0)
-    assert heard.texts == ["missed"]
-    assert isinstance(heard.failure, SessionOver)
+    listening.run(TIMINGS.second_look + 5.0)
+    assert listening.texts == ["missed"]
+    assert isinstance(listening.failure, SessionOver)
 
 
-# --- frames that are no messages ---
+# --- frames that are not messages ---
 
 
 def test_unknown_frames_and_typing_are_shown(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.tell({"kind": "novelty"}, {"kind": "typing"}, {"kind": "event", "change": "read_only"})
-    heard.run(1.0)
-    assert [type(event) for event in heard.events[-3:]] == [Unknown, Typing, SessionEvent]
+    listening.run(1.0)
+    assert [type(event) for event in listening.events[-3:]] == [Unknown, Typing, SessionEvent]
     stored = plain.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.state == "read_only"
 
 
 def test_a_message_in_an_unreadable_frame_is_read_from_history(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.store("mangled")
     plain.service.tell("{ not json")
-    assert heard.run(2.0).texts == ["mangled"]
+    assert listening.run(2.0).texts == ["mangled"]
 
 
 def test_listening_reconnects_after_a_protocol_error(plain: World) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.sockets[0].queue.append(Unreadable("bad frame", code="answer.frame"))
     plain.service.store("meanwhile")
-    assert heard.run(5.0).texts == ["meanwhile"]
+    assert listening.run(5.0).texts == ["meanwhile"]
 
 
 @pytest.mark.parametrize(
@@ -633,11 +633,11 @@ def test_listening_reconnects_after_a_protocol_error(plain: World) -> None:
     ],
 )
 def test_an_end_is_shown_raised_and_stored(plain: World, change: str, kind: type[Failure], state: str) -> None:
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.tell({"kind": "event", "change": change})
-    heard.run(1.0)
-    assert isinstance(heard.failure, kind)
-    assert isinstance(heard.events[-1], SessionEvent)
+    listening.run(1.0)
+    assert isinstance(listening.failure, kind)
+    assert isinstance(listening.events[-1], SessionEvent)
     stored = plain.state.get(SCOPE, "default")
     assert stored is not None
     assert stored.state == state
@@ -671,9 +671,9 @@ def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_the_token_is_renewed_early_on_the_open_socket(ageing: World) -> None:
-    heard = Heard(ageing).live()
+    listening = Listening(ageing).live()
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
-    heard.run(90.0)
+    listening.run(90.0)
     held = ageing.exchange.session.credential("guest")
     assert held is not None
     assert held.secret == Secret("second-token")
@@ -681,30 +681,30 @@ def test_the_token_is_renewed_early_on_the_open_socket(ageing: World) -> None:
 
 
 def test_the_token_is_renewed_early_on_a_busy_stream(ageing: World) -> None:
-    heard = Heard(ageing).live()
+    listening = Listening(ageing).live()
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
     for n in range(900):
         ageing.service.after(n * 0.1, lambda n=n: ageing.service.push(f"text {n}"))  # type: ignore[misc]
-    heard.run(91.0)
-    assert len(heard.texts) == 900
+    listening.run(91.0)
+    assert len(listening.texts) == 900
     assert not ageing.service.refreshes
 
 
 def test_a_failed_early_renewal_keeps_the_socket_and_is_retried(ageing: World) -> None:
-    heard = Heard(ageing).live()
+    listening = Listening(ageing).live()
     ageing.service.refreshes.extend([NetworkError("down", written=True)] * 2)
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
-    heard.run(60.0 + 3 * TIMINGS.early_renewal_pause + 1)
-    assert heard.failure is None
+    listening.run(60.0 + 3 * TIMINGS.early_renewal_pause + 1)
+    assert listening.failure is None
     assert len(ageing.service.sockets) == 1
     assert not ageing.service.refreshes
 
 
 def test_another_socket_for_a_renewed_token_loses_no_message(ageing: World) -> None:
     ageing.dialect.reattaches = False  # type: ignore[misc]
-    heard = Heard(ageing).live()
+    listening = Listening(ageing).live()
     ageing.service.refreshes.append(granted(ageing, "second-token", 1000))
-    heard.run(59.0)
+    listening.run(59.0)
     socket = ageing.service.sockets[0]
     close = socket.close
 
@@ -715,9 +715,9 @@ def test_another_socket_for_a_renewed_token_loses_no_message(ageing: World) -> N
         return close(code, reason)
 
     socket.close = closing  # type: ignore[method-assign, assignment]
-    heard.run(10.0)
-    assert heard.texts == ["in the last moment"]
-    assert any(isinstance(event, Typing) for event in heard.events)
+    listening.run(10.0)
+    assert listening.texts == ["in the last moment"]
+    assert any(isinstance(event, Typing) for event in listening.events)
     assert len(ageing.service.sockets) == 2
 
 
@@ -732,20 +732,20 @@ def polled(monkeypatch: pytest.MonkeyPatch) -> World:
 def test_polling_starts_after_the_newest_message(polled: World) -> None:
     for n in range(5):
         polled.service.store(f"old {n}")
-    heard = Heard(polled).live()
+    listening = Listening(polled).live()
     polled.service.store("new")
-    heard.run(10.0)
-    assert heard.texts == ["new"]
-    assert heard.sources == ["live"]
+    listening.run(10.0)
+    assert listening.texts == ["new"]
+    assert listening.sources == ["live"]
 
 
 def test_polling_from_a_position_shows_what_follows(polled: World) -> None:
     first, *_ = [polled.service.store(f"text {n}") for n in range(5)]
-    heard = Heard(polled, position=Position(first["id"])).run(1.0)
+    listening = Listening(polled, position=Position(first["id"])).run(1.0)
     polled.service.store("new")
-    heard.run(10.0)
-    assert heard.texts == ["text 1", "text 2", "text 3", "text 4", "new"]
-    assert heard.sources == ["replayed"] * 4 + ["live"]
+    listening.run(10.0)
+    assert listening.texts == ["text 1", "text 2", "text 3", "text 4", "new"]
+    assert listening.sources == ["replayed"] * 4 + ["live"]
 
 
 def test_polls_are_half_a_second_to_five_seconds_apart(polled: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -758,12 +758,12 @@ def test_polls_are_half_a_second_to_five_seconds_apart(polled: World, monkeypatc
         return perform(*args, **more)
 
     monkeypatch.setattr(polled.service, "perform", noting)
-    heard = Heard(polled).live()
+    listening = Listening(polled).live()
     for n in range(200):
         polled.service.store(f"text {n}")
-        heard.run(0.3)
-    heard.run(300.0)
-    waits = [b - a for a, b in pairwise(asked[2:])]  # the first two tell where to begin
+        listening.run(0.3)
+    listening.run(300.0)
+    waits = [b - a for a, b in pairwise(asked[2:])]  # the first two find the starting point
     assert 0.5 <= min(waits) < 0.55
     assert 4.9 < max(waits) <= 5.0
     assert len(set(waits)) > 100
@@ -772,23 +772,23 @@ def test_polls_are_half_a_second_to_five_seconds_apart(polled: World, monkeypatc
 def test_polling_continues_after_failures(polled: World) -> None:
     polled.service.store("old")
     polled.service.reads.extend([NetworkError("down", transient=False, written=True)] * 1)
-    heard = Heard(polled)
-    heard.run(5.0)
-    assert isinstance(heard.failure, NetworkError), "what cannot heal is final"
+    listening = Listening(polled)
+    listening.run(5.0)
+    assert isinstance(listening.failure, NetworkError), "what cannot heal is final"
     polled.service.reads.extend([NetworkError("down")] * 4)
-    heard = Heard(polled).run(60.0)
+    listening = Listening(polled).run(60.0)
     polled.service.reads.extend([NetworkError("down")] * 4)
     polled.service.store("new")
-    heard.run(60.0)
-    assert heard.failure is None
-    assert heard.texts == ["new"]
+    listening.run(60.0)
+    assert listening.failure is None
+    assert listening.texts == ["new"]
 
 
 # --- an awaited reply ---
 
 
 def test_a_reply_is_received_on_the_open_socket(plain: World) -> None:
-    listener = Heard(plain, baseline=False)
+    listener = Listening(plain, baseline=False)
     listener.listener.attach(plain.deadline())
     message = deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
     sent = {"id": str(message.id), "time": str(message.time)}
@@ -803,7 +803,7 @@ def test_the_reply_to_a_message_accepted_earlier_is_in_history(plain: World) -> 
     deliver(plain.exchange, Outgoing("k1", "question"), plain.deadline())
     plain.service.push("answer")
     plain.exchange = plain.another()
-    again = Heard(plain, baseline=False)
+    again = Listening(plain, baseline=False)
     again.listener.attach(plain.deadline())
     message = deliver(again.listener.exchange, Outgoing("k1", "question"), plain.deadline())
     again.listener.continue_after(Position(message.id, None, message.time))
@@ -811,52 +811,52 @@ def test_the_reply_to_a_message_accepted_earlier_is_in_history(plain: World) -> 
 
 
 def test_a_message_before_the_question_is_no_reply(world: World) -> None:
-    heard = Heard(world, baseline=False)
-    heard.listener.attach(world.deadline())
+    listening = Listening(world, baseline=False)
+    listening.listener.attach(world.deadline())
     world.service.push("late answer to something else")
     sent = world.service.push("question", "inbound")
     world.service.push("answer")
-    heard.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
-    assert heard.run(1.0).texts == ["answer"]
+    listening.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
+    assert listening.run(1.0).texts == ["answer"]
 
 
 def test_a_reply_that_overtook_the_echo_is_shown(world: World) -> None:
-    heard = Heard(world, baseline=False)
-    heard.listener.attach(world.deadline())
+    listening = Listening(world, baseline=False)
+    listening.listener.attach(world.deadline())
     sent = world.service.store("question", "inbound")
     answer = world.service.store("answer")
     world.service.tell(answer, sent)
-    heard.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
-    assert heard.run(1.0).texts == ["answer"]
+    listening.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
+    assert listening.run(1.0).texts == ["answer"]
 
 
 def test_a_reply_during_a_break_is_read_from_history(world: World) -> None:
-    heard = Heard(world, baseline=False)
-    heard.listener.attach(world.deadline())
+    listening = Listening(world, baseline=False)
+    listening.listener.attach(world.deadline())
     sent = world.service.push("question", "inbound")
     world.service.push("answer")
     line, world.exchange.socket = world.exchange.socket, None
     assert line is not None
     line.abort()
-    heard.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
-    assert heard.run(1.0).texts == ["answer"]
+    listening.listener.continue_after(Position(sent["id"], sent["sequence"], sent["time"]))
+    assert listening.run(1.0).texts == ["answer"]
 
 
-# --- memory ---
+# --- the ledger ---
 
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_the_ledger_has_exactly_the_shown_messages(plain: World, shown: bool) -> None:
-    """Stopping at an event means it was shown; what kept it from being shown is thrown in."""
-    heard = Heard(plain).live()
+    """A caller that stops at an event has shown it. A caller that failed to show it throws the failure in."""
+    listening = Listening(plain).live()
     for text in ("one", "two", "three"):
         plain.service.push(text)
-    heard.until(lambda event: isinstance(event, Message) and event.text == "two")
+    listening.until(lambda event: isinstance(event, Message) and event.text == "two")
     if shown:
-        heard.stream.close()
+        listening.stream.close()
     else:
         with pytest.raises(BrokenPipeError):
-            heard.stream.throw(BrokenPipeError())
+            listening.stream.throw(BrokenPipeError())
     assert plain.state.seen(SCOPE, plain.exchange.session, ["m1", "m2", "m3"]) == ({"m1", "m2"} if shown else {"m1"})
     last = plain.state.last_position(SCOPE, plain.exchange.session)
     assert last is not None
@@ -865,8 +865,8 @@ def test_the_ledger_has_exactly_the_shown_messages(plain: World, shown: bool) ->
 
 def test_the_caller_gets_control_when_it_requested_it(plain: World) -> None:
     begun = plain.clock.monotonic()
-    heard = Heard(plain, wake=lambda: max(0.0, begun + 0.2 - plain.clock.monotonic())).live()
-    assert next(heard.stream) is None
+    listening = Listening(plain, wake=lambda: max(0.0, begun + 0.2 - plain.clock.monotonic())).live()
+    assert next(listening.stream) is None
     assert plain.clock.monotonic() - begun == pytest.approx(0.2)
 
 
@@ -908,11 +908,11 @@ def test_a_lagging_history_is_read_until_it_shows_accepted_messages(plain: World
 def test_every_message_is_shown_once_under_any_faults(
     monkeypatch: pytest.MonkeyPatch, kind: str, course: list[tuple[str, float]]
 ) -> None:
-    """`miss`: stored, not pushed, and the connection breaks within a moment, as after a half-open socket."""
+    """`miss`: a message is stored but not pushed, and the connection breaks soon, as after a half-open socket."""
     world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER if kind == "numbered pages" else Paging.FORWARD)
     service = world.service
     service.numbered = kind == "sequence numbers"
-    heard = Heard(world, forever=True).live()
+    listening = Listening(world, forever=True).live()
     for n, (what, seconds) in enumerate(course):
         if what == "push":
             service.push(f"text {n}")
@@ -928,115 +928,115 @@ def test_every_message_is_shown_once_under_any_faults(
             service.break_all()
         else:
             service.tell("{ garbage")
-        heard.run(seconds)
-    heard.run(60.0)
-    assert heard.failure is None
-    assert len(heard.texts) == len(set(heard.texts)), "something was shown twice"
-    assert set(heard.texts) == set(texts(world)), "something was lost"
-    assert heard.gaps == []
+        listening.run(seconds)
+    listening.run(60.0)
+    assert listening.failure is None
+    assert len(listening.texts) == len(set(listening.texts)), "something was shown twice"
+    assert set(listening.texts) == set(texts(world)), "something was lost"
+    assert listening.gaps == []
     if service.numbered:
-        assert heard.texts == texts(world), "out of order"
+        assert listening.texts == texts(world), "out of order"
 
 
 def test_a_history_that_lags_at_the_start(world: World) -> None:
-    """Said before the socket was there, and not in history yet: found at the second look, and in its place."""
+    """A message was stored before the socket was opened, and history does not show it yet. The second look finds it."""
     world.service.store("first")
     world.service.hidden = 1
-    heard = Heard(world, from_start=True).live()
+    listening = Listening(world, from_start=True).live()
     world.service.push("second")
     world.service.hidden = 2
     world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
+    assert listening.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
 
 
 def test_an_unreadable_frame_that_history_shows_later(world: World) -> None:
     world.service.store("old")
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.store("garbled")
     world.service.hidden = 1
     world.service.tell({"kind": "unreadable"})
-    heard.run(0.1)
+    listening.run(0.1)
     world.service.push("after")
     world.service.hidden = 2
     world.service.after(0.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(TIMINGS.second_look + 2.0).texts == ["garbled", "after"]
+    assert listening.run(TIMINGS.second_look + 2.0).texts == ["garbled", "after"]
 
 
 def test_messages_after_an_unreadable_frame_wait_for_history_over_a_break(world: World) -> None:
-    heard = Heard(world).live()
+    listening = Listening(world).live()
     world.service.store("garbled")
     world.service.tell({"kind": "unreadable"})
     world.service.push("after")
     world.service.break_all()
-    assert heard.run(5.0).texts == ["garbled", "after"]
+    assert listening.run(5.0).texts == ["garbled", "after"]
 
 
 def test_a_second_look_that_fails_is_repeated(plain: World) -> None:
     plain.service.store("old")
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.break_all()
-    heard.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
+    listening.until(lambda event: isinstance(event, Connection) and event.state == "retrying")
     plain.service.store("meanwhile")
     plain.service.hidden = 1
-    heard.until(lambda event: isinstance(event, Connection) and event.recovered == 0)
+    listening.until(lambda event: isinstance(event, Connection) and event.recovered == 0)
     plain.service.hidden = 0
     plain.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
-    assert heard.run(TIMINGS.second_look * 8).texts == ["meanwhile"]
+    assert listening.run(TIMINGS.second_look * 8).texts == ["meanwhile"]
 
 
 def test_a_slow_early_look_does_not_replace_the_second_look(plain: World) -> None:
     plain.service.store("old")
-    heard = Heard(plain).live()
+    listening = Listening(plain).live()
     plain.service.store("garbled")
     plain.service.reads.append(Unreadable("nonsense"))
     plain.service.silence = TIMINGS.second_look + 1.0
     plain.service.push("after")
     plain.service.tell({"kind": "unreadable"})
-    assert heard.run(TIMINGS.second_look * 4).texts == ["garbled", "after"]
+    assert listening.run(TIMINGS.second_look * 4).texts == ["garbled", "after"]
 
 
 def test_unsettled_messages_wait_through_failed_reconnects(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
-    heard = Heard(world, from_start=True).live()
+    listening = Listening(world, from_start=True).live()
     world.service.push("second")
     world.service.hidden = 2
-    heard.run(0.1)
+    listening.run(0.1)
     world.service.doors.extend([NetworkError("down", transient=True)] * 6)
     world.service.break_all()
     world.service.after(TIMINGS.second_look + 1.0, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(120.0).texts == ["first", "second"]
+    assert listening.run(120.0).texts == ["first", "second"]
 
 
 def test_a_reconnect_while_history_lags_settles_nothing(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
-    heard = Heard(world, from_start=True).live()
+    listening = Listening(world, from_start=True).live()
     world.service.push("second")
     world.service.hidden = 2
-    heard.run(0.1)
+    listening.run(0.1)
     world.service.break_all()
     world.service.after(1.5, lambda: setattr(world.service, "hidden", 0))
-    assert heard.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
+    assert listening.run(TIMINGS.second_look + 2.0).texts == ["first", "second"]
 
 
 def test_live_messages_wait_for_a_successful_second_look(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
-    heard = Heard(world, from_start=True).live()
+    listening = Listening(world, from_start=True).live()
     world.service.push("second")
     world.service.hidden = 0
     world.service.reads.extend([Unreadable("nonsense"), Unreadable("nonsense")])
-    assert heard.run(TIMINGS.second_look * 4).texts == ["first", "second"]
+    assert listening.run(TIMINGS.second_look * 4).texts == ["first", "second"]
 
 
 def test_failed_second_looks_are_reported_as_a_gap_and_listening_continues(world: World) -> None:
     world.service.store("first")
     world.service.hidden = 1
-    heard = Heard(world, from_start=True).live()
+    listening = Listening(world, from_start=True).live()
     world.service.push("second")
     world.service.hidden = 0
     world.service.reads.extend([Unreadable("nonsense")] * 40)
-    heard.run(TIMINGS.second_look * 8)
-    assert heard.texts == ["second"]
-    assert heard.gaps
+    listening.run(TIMINGS.second_look * 8)
+    assert listening.texts == ["second"]
+    assert listening.gaps

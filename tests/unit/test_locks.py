@@ -43,7 +43,7 @@ def test_a_lock_holds_between_commands(files: StateDirectory) -> None:
 
 
 def test_the_file_name_of_a_lock_never_changes(files: StateDirectory) -> None:
-    """Two of them may be at work at once."""
+    """Two versions may run at the same time."""
     release = files.open().try_lock("session 1", "send")
     assert release is not None
     assert (files.path / "locks" / "7dbd06d023712b32-27ce1d1bf4270020.lock").exists()
@@ -51,7 +51,7 @@ def test_the_file_name_of_a_lock_never_changes(files: StateDirectory) -> None:
 
 
 def test_a_lock_survives_another_attempt_to_take_it(files: StateDirectory) -> None:
-    """Closing any descriptor of a file would give its locks back, and only other processes would notice."""
+    """Closing any descriptor of a file would release its locks, and only other processes would notice."""
     opened = files.open()
     release = opened.try_lock("o", "n")
     assert release is not None
@@ -106,7 +106,7 @@ def test_the_locks_of_one_owner_can_be_removed(files: StateDirectory) -> None:
 
 
 def test_a_lock_file_that_cannot_be_removed_stays(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows, where somebody still has it open."""
+    """On Windows a file that another process has open cannot be removed."""
     opened = files.open()
     release = opened.try_lock("a", "send")
     assert release is not None

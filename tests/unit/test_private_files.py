@@ -43,7 +43,7 @@ def test_state_is_private_under_any_umask(files: StateDirectory, umask: int) -> 
 
 @posix
 def test_state_is_private_from_its_creation_on(files: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not made so afterwards, when somebody else may have it open."""
+    """The mode is not set afterwards, when another user may have opened the file."""
     monkeypatch.setattr(os, "fchmod", lambda *_: None)
     monkeypatch.setattr(Path, "chmod", lambda *_: None)
     before = os.umask(0)

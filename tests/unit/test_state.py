@@ -1,4 +1,4 @@
-"""What guestctl remembers: sessions, sends, what was seen, budgets; and whose turn it is."""
+"""The state between commands: sessions, the outbox, the ledger, budgets and locks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def state(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> I
 
 
 def session(name: str = "default", **more: Any) -> Session:
-    """A session whose birth tells it from those of other names."""
+    """Return a session whose time of creation differs from that of sessions with other names."""
     values = {"api": "web-messaging", "profile": "staging", "created_at": float(sum(name.encode())), **more}
     return Session(name=name, **values)
 
@@ -45,7 +45,7 @@ DEFAULT = session()
 
 @pytest.fixture
 def kept(state: State) -> State:
-    """With a session in it, whose records these are."""
+    """A state with one session, to which the records belong."""
     state.put(SCOPE, DEFAULT)
     return state
 
@@ -239,7 +239,7 @@ def test_nothing_is_recorded_for_a_forgotten_session(clock: FakeClock, how: str)
 
 
 def test_a_forgotten_session_is_reported_after_the_transaction(tmp_path: Path, clock: FakeClock) -> None:
-    """Whoever reads it may take long: nobody else may wait for that."""
+    """Printing a notice may take long. No other process may wait for that."""
 
     def busy(text: str) -> None:
         with State.open(tmp_path / "s", clock) as other:
@@ -346,7 +346,7 @@ def test_the_ledger_has_the_shown_messages(kept: State) -> None:
 
 
 def test_many_ids_are_looked_up_with_few_statements(kept: State) -> None:
-    """SQLite takes no more than 999 values in one statement, or did."""
+    """Older versions of SQLite accept at most 999 values in one statement."""
     ids = [f"m{number}" for number in range(1_234)]
     kept.record(SCOPE, DEFAULT, [LedgerEntry(id_) for id_ in ids])
     said: list[str] = []
@@ -418,7 +418,7 @@ def test_no_window_ever_holds_more_than_the_budget(
             if wait == 0:
                 gone.append(clock.now())
             clock.sleep(wait if step is None else step)
-    tolerance = 4e-7 + period * 1e-9  # a double holds today's seconds to a quarter of a microsecond
+    tolerance = 4e-7 + period * 1e-9  # a float represents the present time to a quarter of a microsecond
     assert all(after - before >= period - tolerance for before, after in zip(gone, gone[count:], strict=False))
 
 
@@ -603,7 +603,7 @@ def test_threads_of_one_process_exclude_each_other_too(tmp_path: Path) -> None:
         assert len(state.activity(SCOPE, DEFAULT)) == 80
 
 
-# --- where it is kept, and how lastingly ---
+# --- directories and durability ---
 
 
 def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -650,7 +650,7 @@ def test_only_durable_records_are_synced(tmp_path: Path, clock: FakeClock) -> No
                 assert state._rows("PRAGMA synchronous") == [(level,)]
 
 
-# --- the records as text ---
+# --- stored records ---
 
 
 def test_fields_among_the_notes_of_an_older_record_are_read(state: State) -> None:
