@@ -1,5 +1,5 @@
-"""Bytes to and from the service: requests for HTTP, websocket-client for frames, one network under both.
+"""Connections to the service: HTTP with requests, WebSocket with websocket-client, and one network below both.
 
-Knows: deadlines on the wire, TLS, proxies, framing. Must not know: any dialect, retry policy,
-state. Importing this package imports neither library.
+Knows: deadlines on the wire, TLS, proxies, framing. Must not know: any dialect, retry policy, state. Importing
+this package imports neither library.
 """

@@ -1,7 +1,7 @@
-"""requests, told to do only what it is asked: no redirects, cookies, netrc, environment, retries.
+"""A requests session without redirects, cookies, netrc, environment variables and retries.
 
-Knows: requests' and urllib3's extension points. Must not know: guestctl's requests and replies.
-Connections come from `Network`; only plain HTTP through a proxy uses requests' own forwarding.
+Knows: the extension points of requests and urllib3. Must not know: guestctl's requests and responses.
+`Network` opens the connections. Only plain HTTP through a proxy uses the forwarding of requests itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from guestctl.transport.stream import Limit
 
 
 def session(network: Network, limit: Limit) -> requests.Session:
-    """A session whose connections obey `limit` and take no decision of their own."""
+    """Return a session whose connections obey `limit` and whose requests are sent as given."""
     made = _Session()
     made.trust_env = False
     made.headers.clear()
@@ -34,7 +34,7 @@ def session(network: Network, limit: Limit) -> requests.Session:
 
 
 class Upload(io.BytesIO):
-    """A body that tells how far it has been read."""
+    """A request body that reports how much of it has been read."""
 
     def __init__(self, content: bytes, progress: Callable[[int, int], None]) -> None:
         super().__init__(content)
@@ -49,7 +49,7 @@ class Upload(io.BytesIO):
 
 
 class _AsGiven(AuthBase):
-    """Without an auth object requests puts netrc entries, or the URL's user, in place of the header."""
+    """Keeps our Authorization header. Without it, requests would use netrc entries or the URL's user."""
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         return r
@@ -57,7 +57,7 @@ class _AsGiven(AuthBase):
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None, always: a redirect is an answer like any other. requests would read its whole body."""
+        """Return None: a redirect is a response like any other. requests would read its whole body."""
 
 
 class _Adapter(HTTPAdapter):
@@ -75,7 +75,7 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: the stream is verified by its one context. requests would add certifi's roots."""
+        """Do nothing: the stream's own context verifies it. requests would add certifi's authorities."""
 
 
 def _pool_classes(network: Network, limit: Limit) -> dict[str, type[HTTPConnectionPool]]:
@@ -83,7 +83,7 @@ def _pool_classes(network: Network, limit: Limit) -> dict[str, type[HTTPConnecti
         def connect(self) -> None:
             if self.proxy is None:
                 self.sock = network.open(f"http://{authority(self.host, self.port)}", limit)
-            else:  # host and port are the proxy's
+            else:  # host and port are those of the proxy
                 self.sock = dial(self.host, self.port, limit, proxy=Proxy(self.host, self.port))
 
     class Secure(HTTPSConnection):

@@ -1,10 +1,11 @@
-"""Whole messages and control frames out of bytes, strictly by RFC 6455.
+"""A strict RFC 6455 reader: it turns bytes into whole messages and control frames.
 
-Knows: websocket-client's frame classes and what they let pass (reliability.md §2.3, §3). Must not
-know: sockets, time, what a message says. Parsing and masking are the library's; this adds the
-checks it lacks, at the moment a header is read rather than after the payload is. Only the usual
-frame, a short text in one piece that is here whole, is read at once: a third of a listener's time
-went into its steps.
+Knows: websocket-client's frame classes and what they fail to check (reliability.md §2.3, §3). Must not know:
+sockets, time, the content of a message.
+
+websocket-client parses the frames. This module adds the checks that it lacks, and makes them when a header has
+been read, before the payload arrives. The most frequent frame, a complete short text in one piece, takes a
+shortcut: a listener spent a third of its time in the library's steps for it.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from websocket import ABNF, WebSocketProtocolException, frame_buffer
 
 from guestctl.core.values import immutable
 
-#: Largest message taken, in bytes, and the most fragments it may come in.
+#: Maximum size of a message in bytes, and the maximum number of its fragments.
 MAX_MESSAGE = 1 << 20
 MAX_FRAGMENTS = 1024
 
 _CONTROL = 0x8
-#: First byte of a text in one piece; second byte when two more hold the length (RFC 6455 §5.2).
+#: First byte of a text in one piece; second byte if the next two bytes hold the length (RFC 6455 §5.2).
 _WHOLE_TEXT = 0x81
 _LENGTH_FOLLOWS = 126
 _MAX_CONTROL = 125
 
 
 class Violation(Exception):
-    """The peer broke the protocol; `code` is the close code that says so."""
+    """The peer violated the protocol. `code` is the close code that reports it."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -35,7 +36,7 @@ class Violation(Exception):
 
 
 class _Short(Exception):
-    """Not enough bytes yet."""
+    """The frame is not complete yet."""
 
 
 @immutable
@@ -50,17 +51,17 @@ class Pong:
 
 @immutable
 class Close:
-    """`code` is 1005 when the frame had none."""
+    """A close frame. `code` is 1005 if the frame has none."""
 
     code: int
     reason: str
 
 
 class Frames(frame_buffer):
-    """Feed bytes in any slices, take what is complete. After a Violation it is of no more use.
+    """A frame reader: feed bytes in pieces of any size, then take complete messages. Unusable after Violation.
 
-    Binary messages are refused (1003) unless `binary`: the API has none. `max_message` is no less
-    than the 64 KiB that are read at once.
+    Binary messages are a violation (1003) unless `binary` is set, because no API sends any. `max_message` must be
+    at least 64 KiB, because the shortcut for short texts does not check it.
     """
 
     def __init__(
@@ -79,33 +80,33 @@ class Frames(frame_buffer):
         self._fragments = 0
 
     def feed(self, data: bytes) -> None:
-        """More bytes from the peer."""
+        """Add bytes that have arrived from the peer."""
         del self._data[: self._at]
         self._at = 0
         self._data += data
 
     def next(self) -> str | bytes | Ping | Pong | Close | None:
-        """The next whole message (text as str) or control frame; None: feed more. Raises Violation."""
+        """Return the next message (text as str) or control frame; None if bytes are missing. Raises Violation."""
         try:
-            if (usual := self._usual()) is not None:
-                return usual
+            if (text := self._short_text()) is not None:
+                return text
             while True:
                 frame = self.recv_frame()
                 opcode, payload = frame.opcode, frame.data
                 assert isinstance(payload, bytes)
                 if opcode >= _CONTROL:
                     return _control(opcode, payload)
-                if (message := self._joined(opcode, payload, bool(frame.fin))) is not None:
+                if (message := self._add(opcode, payload, bool(frame.fin))) is not None:
                     return message
         except _Short:
             return None
         except UnicodeDecodeError as error:
             raise Violation(1007, "text that is not UTF-8") from error
-        except WebSocketProtocolException as error:  # what ABNF.validate finds
+        except WebSocketProtocolException as error:  # raised by ABNF.validate
             raise Violation(1002, str(error)) from error
 
-    def _joined(self, opcode: int, payload: bytes, fin: bool) -> str | bytes | None:
-        """The message that this frame completes."""
+    def _add(self, opcode: int, payload: bytes, fin: bool) -> str | bytes | None:
+        """Add a data frame and return the message that it completes, or None."""
         if opcode == ABNF.OPCODE_BINARY:
             self._blob = bytearray()
         if self._blob is None:
@@ -122,8 +123,8 @@ class Frames(frame_buffer):
         self._fragments = self._size = 0
         return message
 
-    def _usual(self) -> str | None:
-        """An unfragmented text of less than 64 KiB that is here whole; None for whatever else there is."""
+    def _short_text(self) -> str | None:
+        """Return a complete unfragmented text of less than 64 KiB, or None for anything else."""
         data, at = self._data, self._at
         if self.header is not None or self._fragments or len(data) < at + 4 or data[at] != _WHOLE_TEXT:
             return None
@@ -142,7 +143,7 @@ class Frames(frame_buffer):
         end = self._at + bufsize
         if end > len(self._data):
             raise _Short
-        part = bytes(self._data[self._at : end])  # the library's checks want bytes
+        part = bytes(self._data[self._at : end])  # the library's checks need bytes
         self._at = end
         return part
 
@@ -174,7 +175,7 @@ class Frames(frame_buffer):
         super().recv_length()
         assert self.header is not None
         assert self.length is not None
-        # Control frames between fragments are short; only data counts towards the message.
+        # Control frames may come between fragments. They do not count towards the message.
         if self.header[4] < _CONTROL and self._size + self.length > self._max_message:
             raise Violation(1009, f"a message over {self._max_message} bytes")
 

@@ -1,7 +1,7 @@
-"""HTTP for the guest: one request, one whole answer, within one deadline.
+"""HTTP requests: one request, one complete response, within one deadline.
 
-Knows: requests (through `adapter`), bodies, sizes, and what a failure proves. Must not know: any
-dialect, tokens' meaning, retry policy. Every status is an answer; redirects are never followed.
+Knows: requests (through `adapter`), bodies, sizes, and what a failure proves. Must not know: any dialect, the
+meaning of tokens, retry policy. Every status counts as a response. Redirects are never followed.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from guestctl.transport.stream import Limit
 if TYPE_CHECKING:
     import requests
 
-#: The largest answer taken, in bytes after decompression.
+#: Maximum size of a response in bytes, after decompression.
 MAX_BODY = 10 << 20
-#: Bytes per read. Compressed, one such piece grows to 16 MiB at worst.
+#: Bytes per read. Decompression may turn one read into 16 MiB at most.
 _PIECE = 16 << 10
 
 Progress = Callable[[int, int], None]
-"""Told the bytes done and the bytes in all (0: not known)."""
+"""Receives the number of bytes done and in total (0: not known)."""
 
 
 class Http:
-    """Requests of one profile over kept-alive connections.
+    """The HTTP requests of one profile, on connections that stay open between requests.
 
-    `observer` is told of each "request" and "response", secrets included: it must redact.
+    `observer` receives each "request" and "response" with its secrets, and must redact them.
     """
 
     def __init__(self, network: Network, clock: Clock, *, observer: Observer | None = None, user_agent: str) -> None:
@@ -51,10 +51,10 @@ class Http:
         deadline: Deadline,
         progress: Progress | None = None,
     ) -> HttpResponse:
-        """Send the request and read the answer whole. `headers` win over the request's own.
+        """Send a request and return its complete response. `headers` override the request's own.
 
-        Raises NetworkError (`written` False: not a byte of the request reached the service),
-        Unreadable (not HTTP, over MAX_BODY, broken compression), UsageError (cannot be sent).
+        Raises NetworkError (`written` False: no byte of the request reached the service), Unreadable (not HTTP,
+        larger than MAX_BODY, broken compression) and UsageError (the request cannot be sent).
         """
         response = self._answer(request, headers, deadline, "application/json", progress)
         with response:
@@ -71,15 +71,15 @@ class Http:
         limit: int,
         progress: Progress | None = None,
     ) -> HttpResponse:
-        """Stream a 2xx answer into `write`; the reply's body is empty then. Raises as `perform`.
+        """Stream a 2xx response into `write`; the returned response then has an empty body. Raises like `perform`.
 
-        More than `limit` bytes is Unreadable: at once when announced, else when they have come.
+        A response of more than `limit` bytes raises Unreadable: at once if it announces its size.
         """
         response = self._answer(request, {"Accept-Encoding": "identity", **headers}, deadline, "*/*", None)
         with response:
             if not 200 <= response.status_code < 300:
                 return self._reply(request, response, self._whole(request, response))
-            total = response.raw.length_remaining or 0  # all of it, and None when that was not said
+            total = response.raw.length_remaining or 0  # None if the response does not announce its size
             done = 0
             if total > limit:
                 raise _too_large(response, limit)
@@ -105,7 +105,7 @@ class Http:
         accept: str,
         progress: Progress | None,
     ) -> requests.Response:
-        """The answer's head; its body is still to be read."""
+        """Return the response without its body, which the caller must read."""
         import requests
 
         from guestctl.transport.adapter import Upload
@@ -134,15 +134,15 @@ class Http:
             proxies = {}
             if proxy is not None:
                 proxies["http"] = f"http://{proxy}"
-                if proxy.authorization:  # in its URL it would show up in other people's messages
+                if proxy.authorization:  # in the URL it would appear in error messages of the libraries
                     prepared.headers["Proxy-Authorization"] = proxy.authorization
             response = self._session.send(prepared, stream=True, allow_redirects=False, verify=True, proxies=proxies)
         except (requests.RequestException, ValueError, OSError) as error:
             raise self._unanswered(request, error) from error
         if proxy is not None and response.status_code == 407:
             response.close()
-            # Refused on the way: the service has seen nothing of it.
-            message = f"the proxy {proxy} refused the way to {place}: HTTP 407"
+            # The proxy refused the request, so the service has not received any of it.
+            message = f"the proxy {proxy} refused the connection to {place}: HTTP 407"
             raise NetworkError(message, code="network.proxy", transient=False, http_status=407)
         return response
 
@@ -166,7 +166,7 @@ class Http:
         import requests
 
         try:
-            # A consumer's exception does not pass through here.
+            # An exception of the consumer of these pieces is raised elsewhere, not in this block.
             yield from response.iter_content(_PIECE)
         except (requests.RequestException, OSError) as error:
             raise self._unanswered(request, error) from error
@@ -178,7 +178,7 @@ class Http:
         return failure
 
     def _reply(self, request: Request, response: requests.Response, body: bytes) -> HttpResponse:
-        # The query of a presigned URL is a secret and belongs in no reply.
+        # The query of a presigned URL is a secret, so the response does not repeat it.
         url = request.url.partition("#")[0].partition("?")[0]
         headers = {name.lower(): value for name, value in response.headers.items()}
         reply = HttpResponse(response.status_code, headers, body, self._clock.now(), url)
@@ -188,7 +188,7 @@ class Http:
         return reply
 
     def _failure(self, request: Request, error: BaseException) -> Failure:
-        """What a library's exception means. Its text is never used: it may carry the URL's query."""
+        """Return the failure that a library's exception means. Its text is not used: it may contain the URL's query."""
         import http.client
 
         import urllib3
@@ -199,20 +199,20 @@ class Http:
         for cause in causes:
             if isinstance(cause, TimeoutError):
                 code = "network.lost" if written else "network.connect"
-                return NetworkError(f"{place}: no whole answer in time", code=code, written=written)
+                return NetworkError(f"{place}: timed out before the response was complete", code=code, written=written)
             if isinstance(cause, (ConnectionError, http.client.IncompleteRead)):
                 return NetworkError(f"{place}: the connection broke ({why(cause)})", written=written)
             if isinstance(cause, (http.client.HTTPException, urllib3.exceptions.DecodeError)):
-                return Unreadable(f"{place}: the answer is not HTTP as it should be ({why(cause)})")
+                return Unreadable(f"{place}: the response is not valid HTTP ({why(cause)})")
             if isinstance(cause, urllib3.exceptions.InvalidHeader):
-                return Unreadable(f"{place}: the answer has a header that contradicts itself")
+                return Unreadable(f"{place}: the response has a header that contradicts itself")
         if isinstance(error, ValueError) and not written:  # InvalidURL, InvalidSchema and the like
-            return UsageError(f"{request.method} to this address cannot be sent ({why(error)})")
+            return UsageError(f"a {request.method} request to this address cannot be sent ({why(error)})")
         return NetworkError(f"{place}: the connection broke ({why(causes[-1])})", written=written)
 
 
 def _body(request: Request) -> tuple[str | None, bytes | None]:
-    """Content type and bytes of the request. Raises UsageError for text that UTF-8 cannot carry."""
+    """Return content type and bytes of a request body. Raises UsageError for text that UTF-8 cannot encode."""
     if request.content is not None:
         return None, request.content
     if request.form is not None:
@@ -223,19 +223,19 @@ def _body(request: Request) -> tuple[str | None, bytes | None]:
     try:
         return "application/json", text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError("the text has half a character, which UTF-8 cannot carry") from error
+        raise UsageError("the text contains half a character, which UTF-8 cannot encode") from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all it was raised from or wraps; libraries nest them three deep.
+    """Yield an exception and all exceptions that it wraps or was raised from. Libraries nest three levels.
 
-    Not `__context__`: that leads out to whatever our caller was handling when it called us.
+    Do not follow `__context__`: it leads to exceptions that our caller was handling.
     """
     found: list[object] = [error]
-    met: set[int] = set()
-    for one in found:  # which grows meanwhile
-        if isinstance(one, BaseException) and id(one) not in met:
-            met.add(id(one))
+    seen: set[int] = set()
+    for one in found:  # grows in the loop
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
             yield one
             found += [*one.args, one.__cause__]
 
@@ -246,4 +246,4 @@ def _place(url: str) -> str:
 
 
 def _too_large(response: requests.Response, limit: int) -> Unreadable:
-    return Unreadable(f"the answer is larger than {limit} bytes", http_status=response.status_code)
+    return Unreadable(f"the response is larger than {limit} bytes", http_status=response.status_code)

@@ -1,7 +1,7 @@
-"""The way to a host: its name resolved, through the proxy if there is one, into TLS if it is asked for.
+"""Connections to a host: name resolution, proxies and TLS.
 
-Knows: certificate authorities, proxy variables, name resolution, CONNECT; one set of rules for
-HTTP and WebSocket (reliability.md W14). Must not know: either library, tokens, retries.
+Knows: certificate authorities, proxy variables, name resolution, CONNECT. The same rules apply to HTTP and
+WebSocket (reliability.md W14). Must not know: either library, tokens, retries.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from guestctl.core.values import immutable
 from guestctl.transport.stream import Limit, Stream, TlsStream
 
 Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
-"""Told what passes over the wire, for traces. It gets secrets as they are and must redact them.
+"""Receives everything that is sent and received, for traces. It gets the secrets, too, and must redact them.
 
-Kinds: request, response, lost (a request without a whole answer), connect, upgrade, frame_out,
-frame_in, ping, pong, close (1006 where none came), retry (told by whoever tries again)."""
+Kinds: request, response, lost (a request without a complete response), connect, upgrade, frame_out, frame_in, ping,
+pong, close (1006 if no close frame arrived), retry (reported by the engine)."""
 
-#: Seconds to resolve, connect and shake hands, whatever the command's own deadline allows.
-CONNECT_PATIENCE = 10.0
+#: Maximum seconds to resolve a name, connect and complete the TLS handshake, even if the deadline allows more.
+CONNECT_TIMEOUT = 10.0
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 @immutable
 class Proxy:
-    """An HTTP proxy. Prints without its credentials."""
+    """An HTTP proxy. Its text form does not contain the credentials."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ class Proxy:
 
     @property
     def authorization(self) -> str | None:
-        """The value of `Proxy-Authorization`, a secret; None without credentials."""
+        """The value of `Proxy-Authorization`, which is a secret; None without credentials."""
         if not self.username:
             return None
         password = self.password.reveal() if self.password else ""
@@ -60,11 +60,10 @@ class Proxy:
 
 
 class Network:
-    """Certificate authorities and proxies of one profile, and connections made by them.
+    """The certificate authorities and proxies of one profile, and the connections that use them.
 
-    `ca`: PEM file or directory that replaces every other authority. `environ`: the environment to
-    read SSL_CERT_FILE, REQUESTS_CA_BUNDLE and the proxy variables from. `cleartext`: other machines
-    may be spoken to without TLS.
+    `ca` is a PEM file or a directory that replaces all other authorities. `environ` provides SSL_CERT_FILE,
+    REQUESTS_CA_BUNDLE and the proxy variables. `cleartext` permits connections to other machines without TLS.
     """
 
     def __init__(self, *, ca: str | None, environ: Mapping[str, str], cleartext: bool = False) -> None:
@@ -73,9 +72,9 @@ class Network:
         self._environ = environ
 
     def ssl_context(self) -> ssl.SSLContext:
-        """The one TLS context: verification on, host names checked, TLS 1.2 at least.
+        """Return the TLS context. It verifies certificates and host names, and demands TLS 1.2 or later.
 
-        Raises UsageError (config.tls) when the authorities cannot be read.
+        Raises UsageError (config.tls) if the authorities cannot be read.
         """
         return self._context
 
@@ -89,7 +88,7 @@ class Network:
                 context = ssl.create_default_context(capath=path)
             else:
                 context = ssl.create_default_context(cafile=path)
-        except (OSError, ValueError) as error:  # SSLError is an OSError: a file without certificates
+        except (OSError, ValueError) as error:  # a file without certificates raises SSLError, an OSError
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "no certificate in it"
             raise UsageError(f"{origin}: cannot read certificates from {path}: {reason}", code="config.tls") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -98,7 +97,7 @@ class Network:
         return context
 
     def authorities(self) -> tuple[str, str | None]:
-        """Who named the certificate authorities, and the file or directory; None: the system's own."""
+        """Return the setting that names the certificate authorities, and its file or directory (None: the system)."""
         if self._ca is not None:
             return "tls.ca", self._ca
         for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
@@ -107,10 +106,10 @@ class Network:
         return "default", None
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy for a URL, or None for a direct way. Raises UsageError for a proxy we cannot use.
+        """Return the proxy for a URL, or None for a direct connection. Raises UsageError for an unusable proxy.
 
-        ws counts as http, wss as https. NO_PROXY entries are a host (with its subdomains), an
-        address, a network, any of them with a port, or `*`. Loopback is never proxied.
+        ws counts as http, wss as https. An entry of NO_PROXY is a host (including its subdomains), an address or a
+        network, each with or without a port, or `*`. Connections to loopback addresses never use a proxy.
         """
         secure, host, port = target(url)
         if is_loopback(host):
@@ -128,24 +127,24 @@ class Network:
         return any(_matches(entry, host, port) for entry in self._variable("no_proxy").replace(",", " ").split())
 
     def permit(self, url: str) -> None:
-        """Raises UsageError (config.cleartext) for an address nothing may be sent to."""
+        """Raise UsageError (config.cleartext) for an address that may not be used without TLS."""
         secure, host, port = target(url)
         if not (secure or self._cleartext or is_loopback(host)):
             raise UsageError(
-                f"{authority(host, port)} would be reached without TLS: whoever is on the way could read the tokens",
+                f"{authority(host, port)} has no TLS: anyone on the network path could read the tokens",
                 code="config.cleartext",
             )
 
     def open(self, url: str, limit: Limit) -> Stream | TlsStream:
-        """A stream to the URL's host, in TLS for https and wss. Raises NetworkError, nothing written.
+        """Open a stream to the URL's host, with TLS for https and wss. Raises NetworkError (`written` False).
 
-        `limit` holds the deadline (CONNECT_PATIENCE bounds it further) and stays the stream's.
+        `limit` has the deadline, in addition to CONNECT_TIMEOUT. The stream keeps this limit.
         """
         self.permit(url)
         secure, host, port = target(url)
         proxy = self.proxy_for(url)
         stream: Stream | TlsStream | None = None
-        with _hurried(limit):
+        with _connect_limit(limit):
             try:
                 if proxy is None:
                     stream = dial(host, port, limit)
@@ -173,19 +172,19 @@ class Network:
 
 
 def target(url: str) -> tuple[bool, str, int]:
-    """Whether a URL asks for TLS, its host and its port. Raises UsageError, without showing the URL."""
+    """Return whether a URL asks for TLS, its host and its port. Raises UsageError, whose text omits the URL."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
     except (ValueError, KeyError) as error:
-        raise UsageError("an address is not a URL of http, https, ws or wss") from error
+        raise UsageError("an address is not an http, https, ws or wss URL") from error
     if not host:
-        raise UsageError("an address names no host")
+        raise UsageError("an address has no host")
     return parts.scheme in ("https", "wss"), host, port
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address literal is this machine."""
+    """Return whether a host name or an address stands for this machine."""
     host = host.strip("[]").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -194,49 +193,47 @@ def is_loopback(host: str) -> bool:
 
 
 def authority(host: str, port: int) -> str:
-    """host:port as it is written in URLs, IPv6 in brackets."""
+    """Return host:port as in a URL, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def checked(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers, if they can be sent as they are. Raises UsageError without showing the value."""
+    """Return the headers if they can be sent unchanged. Raises UsageError, whose text omits the value."""
     for name, value in headers.items():
         if not (value.isascii() and value.replace("\t", " ").isprintable() and value == value.strip()):
             code = "auth.secret" if name.lower() == "authorization" else "usage"
-            raise UsageError(f"the {name} header would have characters that a header cannot carry", code=code)
+            raise UsageError(f"the {name} header contains characters that a header may not contain", code=code)
     return dict(headers)
 
 
 def why(error: BaseException) -> str:
-    """A cause in a few words, without the URL and header texts that library errors carry."""
-    # One made by Python code has no such attribute.
+    """Return a short cause, without the URLs and headers that the texts of library errors contain."""
+    # An SSLError created by Python code lacks this attribute.
     if isinstance(error, ssl.SSLError) and (reason := getattr(error, "reason", None)):
         return str(reason).replace("_", " ").lower()
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return {"TimeoutError": "timed out", "RemoteDisconnected": "closed without an answer"}.get(
+    return {"TimeoutError": "timed out", "RemoteDisconnected": "closed without a response"}.get(
         type(error).__name__, type(error).__name__
     )
 
 
 def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> Stream:
-    """A TCP connection, each address tried in turn. Raises NetworkError: dns, connect or proxy."""
+    """Open a TCP connection to the first address that accepts. Raises NetworkError (dns, connect or proxy)."""
     place = authority(host, port)
     subject, code = (f"the proxy {proxy}", "network.proxy") if proxy else (place, "")
     try:
         addresses = resolve(host, port, limit.remaining())
     except TimeoutError as error:
         named = _address(host) is None
-        message = (
-            f"{subject}: the name was not resolved in time" if named else f"{subject}: no time was left to connect"
-        )
+        message = f"{subject}: timed out resolving the name" if named else f"{subject}: no time left to connect"
         raise NetworkError(message, code=code or ("network.dns" if named else "network.connect")) from error
     except (OSError, UnicodeError) as error:
         passing = isinstance(error, OSError) and error.errno == socket.EAI_AGAIN
         message = f"{subject}: the name does not resolve ({why(error)})"
         raise NetworkError(message, code=code or "network.dns", transient=passing) from error
     last = OSError(errno.EADDRNOTAVAIL, "no address")
-    with _hurried(limit):
+    with _connect_limit(limit):
         for tried, address in enumerate(addresses):
             try:
                 left = limit.remaining()
@@ -247,10 +244,10 @@ def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> S
 
 
 @contextmanager
-def _hurried(limit: Limit) -> Iterator[None]:
-    """For finding the way: CONNECT_PATIENCE at most, and nothing of it counts as a request's bytes."""
+def _connect_limit(limit: Limit) -> Iterator[None]:
+    """Limit connecting to CONNECT_TIMEOUT, and leave its bytes out of the count of sent bytes."""
     whole = limit.deadline
-    limit.begin(whole.sooner(CONNECT_PATIENCE))
+    limit.begin(whole.sooner(CONNECT_TIMEOUT))
     try:
         yield
     finally:
@@ -278,19 +275,21 @@ def _connected(info: tuple[Any, ...], limit: Limit, seconds: float | None) -> St
 
 
 def _insecure(host: str, error: OSError) -> NetworkError:
-    """What a failed handshake means."""
+    """Return the failure that a failed TLS handshake stands for."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return NetworkError(f"{host}: {error.verify_message}", code="network.tls", transient=False)
     if isinstance(error, TimeoutError):
         return NetworkError(f"{host}: timed out in the TLS handshake", code="network.connect")
-    # An alert or nonsense stays what it is; a dropped connection may heal.
-    heals = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
-    return NetworkError(f"{host}: the TLS handshake failed ({why(error)})", code="network.tls", transient=heals)
+    # After an alert or invalid data, a retry would fail again. After a lost connection, it may succeed.
+    transient = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
+    return NetworkError(f"{host}: the TLS handshake failed ({why(error)})", code="network.tls", transient=transient)
 
 
 def resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]]:
-    """Addresses of a host, as `socket.getaddrinfo` gives them. Raises OSError, UnicodeError, TimeoutError.
-    The resolver cannot be interrupted, so a thread waits for it, not we."""
+    """Return the addresses of a host like `socket.getaddrinfo`. Raises OSError, UnicodeError, TimeoutError.
+
+    A thread waits for the resolver, because nothing can interrupt the resolver.
+    """
     if _address(host) is not None:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     answer: queue.SimpleQueue[list[tuple[Any, ...]] | Exception] = queue.SimpleQueue()
@@ -303,16 +302,16 @@ def resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]
 
     threading.Thread(target=ask, name="resolver", daemon=True).start()
     try:
-        got = answer.get(timeout=seconds)
+        addresses = answer.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError from None
-    if isinstance(got, Exception):
-        raise got
-    return got
+    if isinstance(addresses, Exception):
+        raise addresses
+    return addresses
 
 
 def _tunnel(stream: Stream, proxy: Proxy, place: str) -> None:
-    """Ask the proxy for a way to host:port. Raises NetworkError network.proxy."""
+    """Ask the proxy for a tunnel to host:port. Raises NetworkError (network.proxy)."""
     import http.client
 
     lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
@@ -326,10 +325,12 @@ def _tunnel(stream: Stream, proxy: Proxy, place: str) -> None:
         finally:
             answer.close()
     except (OSError, http.client.HTTPException) as error:
-        raise NetworkError(f"the proxy {proxy} gave no way to {place}: {why(error)}", code="network.proxy") from error
+        raise NetworkError(
+            f"the proxy {proxy} did not open a tunnel to {place}: {why(error)}", code="network.proxy"
+        ) from error
     if not 200 <= answer.status < 300:
         raise NetworkError(
-            f"the proxy {proxy} refused the way to {place}: HTTP {answer.status}",
+            f"the proxy {proxy} refused the connection to {place}: HTTP {answer.status}",
             code="network.proxy",
             transient=answer.status in (502, 503, 504),
             http_status=answer.status,
@@ -346,13 +347,15 @@ def _proxy(value: str, variable: str) -> Proxy:
     except ValueError:
         host = ""
     if not host:
-        raise UsageError(f"{variable}: {wrong}", code="config.key", hint="Give it as http://[user:password@]host:port.")
+        raise UsageError(
+            f"{variable}: {wrong}", code="config.key", hint="use the form http://[user:password@]host:port"
+        )
     password = None if parts.password is None else Secret(unquote(parts.password))
     return Proxy(host, port, unquote(parts.username or ""), password)
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """Whether a NO_PROXY entry covers the host."""
+    """Return whether a NO_PROXY entry covers the host."""
     if entry == "*":
         return True
     entry = entry.lower()

@@ -1,12 +1,12 @@
-"""A connected byte stream on which no wait outlives its deadline, plain or TLS.
+"""A connected byte stream, plain or TLS, on which no wait exceeds its deadline.
 
-Knows: non-blocking sockets, readiness, and how many bytes have left. Must not know: HTTP, frames,
-names, proxies.
+Knows: non-blocking sockets, readiness, and how many bytes were sent. Must not know: HTTP, frames, host names,
+proxies.
 
-The libraries set timeouts per read, so a peer that drips bytes holds them for ever
-(reliability.md §2.5, W2). Here the socket never blocks: every wait is bounded by what is left of
-the whole deadline, and data that is already there costs no wait at all. The classes are sockets,
-because `http.client` and websocket-client want sockets.
+The libraries set a timeout per read, so a peer that sends single bytes slowly can occupy them for ever
+(reliability.md §2.5, W2). Here the socket never blocks. The rest of the whole deadline limits every wait, and
+data that has already arrived is read without waiting. The classes are sockets because `http.client` and
+websocket-client need sockets.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: poll(2) where it exists: `select` stops at descriptor 1024, epoll costs a descriptor per wait.
+#: poll(2) if it exists: select(2) fails above descriptor 1023, and epoll needs a descriptor per wait.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Limit(threading.local):
-    """How long the socket calls of one exchange may take, and the bytes that left meanwhile.
+    """The deadline of a series of socket calls, and the number of bytes sent in it.
 
-    Per thread: one reader and several writers can share a stream without sharing a deadline.
+    Each thread has its own values, so that one reader and several writers can share a stream.
     """
 
     def __init__(self, deadline: Deadline) -> None:
@@ -44,7 +44,7 @@ class Limit(threading.local):
         self.sent = 0
 
     def remaining(self) -> float | None:
-        """Seconds left, None without limit. Raises TimeoutError when there are none."""
+        """Return the seconds left, or None without a limit. Raises TimeoutError if no time is left."""
         left = self.deadline.remaining()
         if left is not None and left <= 0:
             raise TimeoutError
@@ -52,22 +52,22 @@ class Limit(threading.local):
 
 
 class _Bounded:
-    """Socket methods that wait no longer than `limit` allows. Mixed in before the socket class."""
+    """Socket methods that wait no longer than `limit` allows. A mixin that precedes the socket class."""
 
     limit: Limit
-    #: OpenSSL's objects may not be read and written at once; each call under it is non-blocking.
+    #: OpenSSL's objects cannot be read and written at the same time. Each guarded call is non-blocking.
     _guard: threading.Lock
-    #: Bytes per write.
+    #: Maximum number of bytes per write.
     _piece = 1 << 20
 
     def adopt(self, limit: Limit) -> None:
-        """Take charge: from here on the socket never blocks by itself."""
+        """Make the socket non-blocking; from now on `limit` bounds its waits."""
         self.limit = limit
         self._guard = threading.Lock()
         self.setblocking(False)  # type: ignore[attr-defined]
 
     def take(self, size: int) -> bytes | None:
-        """What is there now, up to `size` bytes; None when nothing is, b"" at the end. Raises OSError."""
+        """Return up to `size` bytes without waiting; None if there are none, b"" at the end. Raises OSError."""
         try:
             with self._guard:
                 return super().recv(size)  # type: ignore[misc, no-any-return]
@@ -75,7 +75,7 @@ class _Bounded:
             return None
 
     def wait(self, seconds: float | None, event: int = selectors.EVENT_READ) -> bool:
-        """Whether the socket became ready within `seconds` (None: wait without limit). Raises OSError."""
+        """Wait up to `seconds` (None: no limit) and return whether the socket became ready. Raises OSError."""
         with _Selector() as selector:
             try:
                 selector.register(self, event)  # type: ignore[arg-type]
@@ -84,15 +84,15 @@ class _Bounded:
             return bool(selector.select(seconds))
 
     def put(self, data: Buffer, limit: Limit) -> None:
-        """Write everything. Raises TimeoutError and OSError; `limit.sent` tells how much had left."""
+        """Write everything. Raises TimeoutError and OSError; `limit.sent` is the number of bytes sent before."""
         view = memoryview(data)
         while view:
             piece = view[: self._piece]
-            count = self._insist(limit, selectors.EVENT_WRITE, super().send, piece)  # type: ignore[misc]
+            count = self._retry_until_ready(limit, selectors.EVENT_WRITE, super().send, piece)  # type: ignore[misc]
             limit.sent += count
             view = view[count:]
 
-    def _insist(self, limit: Limit, event: int, operation: Callable[..., T], *args: Any) -> T:
+    def _retry_until_ready(self, limit: Limit, event: int, operation: Callable[..., T], *args: Any) -> T:
         while True:
             left = limit.remaining()
             try:
@@ -108,10 +108,10 @@ class _Bounded:
                 raise TimeoutError
 
     def abort(self) -> None:
-        """End both directions now; wakes whoever waits on the stream. Any thread may call it."""
+        """End both directions at once and wake every thread that waits on the stream. Any thread may call it."""
         try:
-            # Not SSLSocket.shutdown: that one forgets the TLS state, and a reader in another
-            # thread would take ciphertext for data.
+            # SSLSocket.shutdown would drop the TLS state, and a reader in another thread would then take
+            # ciphertext for data.
             socket.socket.shutdown(self, socket.SHUT_RDWR)  # type: ignore[arg-type]
         except OSError:
             pass  # already gone
@@ -120,13 +120,13 @@ class _Bounded:
 
     def recv_into(self, buffer: Any, nbytes: int | None = 0, flags: int = 0) -> int:
         operation: Callable[..., int] = super().recv_into  # type: ignore[misc]
-        return self._insist(self.limit, selectors.EVENT_READ, operation, buffer, nbytes, flags)
+        return self._retry_until_ready(self.limit, selectors.EVENT_READ, operation, buffer, nbytes, flags)
 
     def sendall(self, data: Buffer, flags: int = 0) -> None:
         self.put(data, self.limit)
 
     def settimeout(self, value: float | None) -> None:
-        """Libraries set per-read timeouts here; the deadline of the exchange replaces them all."""
+        """Ignore the per-read timeouts that libraries set here. `limit` replaces them."""
 
 
 class Stream(_Bounded, socket.socket):
@@ -134,12 +134,12 @@ class Stream(_Bounded, socket.socket):
 
 
 class TlsStream(_Bounded, ssl.SSLSocket):
-    """A TLS stream; made by `SSLContext.wrap_socket` through `sslsocket_class`, without a handshake."""
+    """A TLS stream. `SSLContext.wrap_socket` creates it through `sslsocket_class`, without a handshake."""
 
-    #: One record. OpenSSL writes several and then says only "try again": nobody would know that
-    #: some have left. Of a single record that did not leave whole, the peer can read nothing.
+    #: One TLS record. OpenSSL may send some of several records and then only report "try again", without the number
+    #: of bytes sent. A single record is safe: the peer cannot read an incomplete one.
     _piece = 1 << 14
 
     def shake_hands(self) -> None:
-        """The TLS handshake. Raises ssl.SSLError, TimeoutError, OSError."""
-        self._insist(self.limit, selectors.EVENT_READ, self.do_handshake)
+        """Perform the TLS handshake. Raises ssl.SSLError, TimeoutError, OSError."""
+        self._retry_until_ready(self.limit, selectors.EVENT_READ, self.do_handshake)

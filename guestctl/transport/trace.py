@@ -1,9 +1,9 @@
-"""The exchange as it happened: every request, response, frame, close and retry, with times.
+"""The trace: every request, response, frame, close and retry, with times.
 
-Knows: a trace file of JSON Lines (mode 0600) and the one-line form of `-v`. Must not know: any
-dialect, the client. Nothing leaves here before `redact` has replaced its secrets.
+Knows: the trace file (JSON Lines, mode 0600) and the one-line form for `-v`. Must not know: any dialect, the client.
+`redact` replaces the secrets in everything that this module writes.
 
-One line: {"time","seconds","kind",…}; `seconds` since the trace began. `replay` serves it again.
+A line is {"time","seconds","kind",…}, where `seconds` counts from the start of the trace. `replay` serves a trace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FRAMES = frozenset({"frame_in", "frame_out", "ping", "pong"})
 
 
 class TraceFile:
-    """A file only its owner can read, one JSON object a line; what was in it before is gone."""
+    """A file that only its owner can read, with one JSON object per line. Opening it deletes earlier content."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
@@ -39,7 +39,7 @@ class TraceFile:
         self._path = path
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line. Raises UsageError when it cannot be written."""
+        """Append one line. Raises UsageError if the file cannot be written."""
         line = json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str) + "\n"
         try:
             os.write(self._descriptor, line.encode())
@@ -56,9 +56,9 @@ class TraceFile:
 
 
 class Watcher:
-    """The observer handed to the client: tells the trace file and, in short, whoever asked with `-v`.
+    """The observer of a client: it writes to the trace file and prints the one-line form for `-v`.
 
-    `tell(text, level)`: level 1 for requests and connections, 2 for frames.
+    `show(text, level)` prints a line: level 1 for requests and connections, level 2 for frames.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Watcher:
         clock: Clock,
         redactor: Redactor,
         file: TraceFile | None,
-        tell: Callable[[str, int], None] | None,
+        show: Callable[[str, int], None] | None,
     ) -> None:
         self._clock = clock
         self._redactor = redactor
         self._file = file
-        self._tell = tell
+        self._show = show
         self._begun = clock.monotonic()
 
     def __call__(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -79,8 +79,8 @@ class Watcher:
         if self._file is not None:
             seconds = round(self._clock.monotonic() - self._begun, 6)
             self._file.write({"time": rfc3339(self._clock.now()), "seconds": seconds, "kind": kind, **shown})
-        if self._tell is not None:
-            self._tell(_line(kind, shown), 2 if kind in _FRAMES else 1)
+        if self._show is not None:
+            self._show(_line(kind, shown), 2 if kind in _FRAMES else 1)
 
 
 def _line(kind: str, data: Mapping[str, Any]) -> str:
@@ -92,22 +92,22 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
         proxy = f" through {data['proxy']}" if data.get("proxy") else ""
         return f"> connect {_place(data)}{proxy}"
     if kind == "upgrade":
-        said = f": {' '.join(str(data.get('body') or '').split())}" if data.get("status") != 101 else ""
-        return f"< upgrade {data.get('status')} {_asked(data)}{said}"
+        refusal = f": {' '.join(str(data.get('body') or '').split())}" if data.get("status") != 101 else ""
+        return f"< upgrade {data.get('status')} {_upgrade_target(data)}{refusal}"
     if kind in {"frame_in", "frame_out"}:
         return f"{'<' if kind == 'frame_in' else '>'} frame {data.get('text')}"
     if kind in {"ping", "pong", "close"}:
         code = f" {data['code']} {data.get('reason') or ''}".rstrip() if data.get("code") is not None else ""
         return f"{'<' if data.get('direction') == 'in' else '>'} {kind}{code}"
     if kind == "retry":
-        return f"* {data.get('route')} again in {data.get('wait')} s: {data.get('why')}"
+        return f"* retrying {data.get('route')} in {data.get('wait')} s: {data.get('why')}"
     if kind == "lost":
-        return f"< nothing: {data.get('why')}"
+        return f"< no response: {data.get('why')}"
     return f"* {kind} " + json.dumps(data, ensure_ascii=False, default=str)
 
 
-def _asked(data: Mapping[str, Any]) -> str:
-    """The address with its query, and the Origin sent, which decide about an upgrade."""
+def _upgrade_target(data: Mapping[str, Any]) -> str:
+    """Return the address with its query, and the Origin: the service accepts or refuses an upgrade by these."""
     query = urlsplit(str(data.get("url", ""))).query
     origin = next((v for k, v in (data.get("request_headers") or {}).items() if k.lower() == "origin"), None)
     return f"{_place(data)}{'?' + query if query else ''} ({'Origin ' + str(origin) if origin else 'no Origin'})"

@@ -289,7 +289,7 @@ class StageHttp:
 
     def _silent(self, limit: float) -> HttpResponse:
         self._stage.time.until(limit)
-        raise NetworkError("no whole answer in time", written=True)
+        raise NetworkError("timed out before the response was complete", written=True)
 
     def _arrives_late(self, asked: ServerRequest) -> None:
         self._handled(asked, lambda wait: None)

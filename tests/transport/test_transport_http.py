@@ -234,7 +234,7 @@ def test_an_address_that_only_requests_refuses() -> None:
     http = client()
     with pytest.raises(UsageError) as caught:
         http.perform(Request("GET", "http://*.example/?t=canary", "history"), headers=TOKEN, deadline=soon())
-    assert caught.value.message == "GET to this address cannot be sent (InvalidURL)"
+    assert caught.value.message == "a GET request to this address cannot be sent (InvalidURL)"
     http.close()
 
 
@@ -247,7 +247,7 @@ def test_values_that_cannot_be_sent_are_not_shown() -> None:
             )
         assert caught.value.code == "auth.secret"
         assert "canar" not in caught.value.message
-    with pytest.raises(UsageError, match=r"^the text has half a character, which UTF-8 cannot carry$"):
+    with pytest.raises(UsageError, match=r"^the text contains half a character, which UTF-8 cannot encode$"):
         http.perform(Request("POST", "http://127.0.0.1:1", "send", json={"t": "\ud800"}), headers={}, deadline=soon())
     http.close()
 
@@ -294,7 +294,7 @@ def test_an_endless_body_is_bounded() -> None:
         while True:
             conn.send(bytes(1 << 16))
 
-    with pytest.raises(Unreadable, match=f"the answer is larger than {MAX_BODY} bytes"):
+    with pytest.raises(Unreadable, match=f"the response is larger than {MAX_BODY} bytes"):
         once(script)
 
 
@@ -332,31 +332,31 @@ def test_a_cut_answer_is_a_lost_connection(data: bytes) -> None:
         once(replying(data))
     assert caught.value.written
     assert caught.value.code == "network.lost"
-    what = "IncompleteRead" if data else "closed without an answer"
+    what = "IncompleteRead" if data else "closed without a response"
     assert re.fullmatch(PLACE + re.escape(f": the connection broke ({what})"), caught.value.message)
 
 
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "is not HTTP as it should be (BadStatusLine)"),
-        (b"HTTP/1.1 nonsense\r\n\r\n", "is not HTTP as it should be (BadStatusLine)"),
-        (b"HTTP/1.1 200 x\r\n" + b"X: y\r\n" * 1000 + b"\r\n", "is not HTTP as it should be (HTTPException)"),
-        (b"HTTP/1.1 200 x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "is not HTTP as it should be (LineTooLong)"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "is not valid HTTP (BadStatusLine)"),
+        (b"HTTP/1.1 nonsense\r\n\r\n", "is not valid HTTP (BadStatusLine)"),
+        (b"HTTP/1.1 200 x\r\n" + b"X: y\r\n" * 1000 + b"\r\n", "is not valid HTTP (HTTPException)"),
+        (b"HTTP/1.1 200 x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "is not valid HTTP (LineTooLong)"),
         (
             b"HTTP/1.1 200 x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
             "has a header that contradicts itself",
         ),
         (
             b"HTTP/1.1 200 x\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
-            "is not HTTP as it should be (DecodeError)",
+            "is not valid HTTP (DecodeError)",
         ),
     ],
 )
 def test_what_is_not_http_is_unreadable(data: bytes, what: str) -> None:
     with pytest.raises(Unreadable) as caught:
         once(replying(data))
-    assert re.fullmatch(PLACE + re.escape(f": the answer {what}"), caught.value.message)
+    assert re.fullmatch(PLACE + re.escape(f": the response {what}"), caught.value.message)
 
 
 # --- what a failure proves ---
@@ -428,7 +428,7 @@ def test_a_deadline_that_passes_before_a_kept_connection_is_used() -> None:
         assert peer.accepted == 1
     http.close()
     assert (caught.value.code, caught.value.written) == ("network.connect", False)
-    assert caught.value.message == f"127.0.0.1:{peer.port}: no whole answer in time"
+    assert caught.value.message == f"127.0.0.1:{peer.port}: timed out before the response was complete"
 
 
 def test_a_single_byte_may_have_been_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,7 +603,7 @@ def test_a_download_over_its_limit(announced: bool) -> None:
     data = answer(200, bytes(1000)) if announced else b"HTTP/1.1 200 x\r\n\r\n" + bytes(1000)
     got: list[bytes] = []
     http = client()
-    with serving(replying(data)) as peer, pytest.raises(Unreadable, match="the answer is larger than 999 bytes"):
+    with serving(replying(data)) as peer, pytest.raises(Unreadable, match="the response is larger than 999 bytes"):
         http.download(get(peer), headers={}, deadline=soon(), write=got.append, limit=999)
     http.close()
     assert got == []

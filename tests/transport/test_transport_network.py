@@ -161,14 +161,14 @@ def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Prox
     release.set()
     asking.join()
     subject, code = ("the proxy slow.example:3128", "network.proxy") if proxy else ("slow.example:80", "network.dns")
-    assert caught.value.message == f"{subject}: the name was not resolved in time"
+    assert caught.value.message == f"{subject}: timed out resolving the name"
     assert (caught.value.code, caught.value.transient, caught.value.written) == (code, True, False)
 
 
 def test_an_address_without_time_left_is_no_name() -> None:
     with pytest.raises(NetworkError) as caught:
         dial("127.0.0.1", 9, Limit(Deadline.after(SystemClock(), 0.0)))
-    assert (caught.value.code, caught.value.message) == ("network.connect", "127.0.0.1:9: no time was left to connect")
+    assert (caught.value.code, caught.value.message) == ("network.connect", "127.0.0.1:9: no time left to connect")
 
 
 def test_waiting_on_a_closed_stream(limit: Limit) -> None:

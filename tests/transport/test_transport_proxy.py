@@ -140,7 +140,7 @@ def test_a_proxy_at_an_ipv6_address(scheme: str) -> None:
         with pytest.raises(NetworkError) as caught:
             get(Network(ca=None, environ={"ALL_PROXY": f"http://{place}"}, cleartext=True), f"{scheme}://{HOST}/")
     port = 443 if scheme == "https" else 80
-    assert caught.value.message == f"the proxy {place} refused the way to {HOST}:{port}: HTTP 407"
+    assert caught.value.message == f"the proxy {place} refused the connection to {HOST}:{port}: HTTP 407"
 
 
 #: What else a forwarding proxy answers cannot be told from the service's own answers.
@@ -148,9 +148,9 @@ FORWARDING = ["407", "down", "name"]
 TUNNELLING = ["300", "407", "403", "502", "503", "504", "505", "nonsense", "fin", "hang", "down", "name"]
 #: What is said of it, where the resolver's words are not our own.
 SAID = {
-    "nonsense": " gave no way to {}: BadStatusLine",
-    "fin": " gave no way to {}: closed without an answer",
-    "hang": " gave no way to {}: timed out",
+    "nonsense": " did not open a tunnel to {}: BadStatusLine",
+    "fin": " did not open a tunnel to {}: closed without a response",
+    "hang": " did not open a tunnel to {}: timed out",
     "down": ": connection refused",
 }
 
@@ -184,7 +184,7 @@ def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
     assert "canary" not in caught.value.message
     aim = f"{HOST}:{443 if url.startswith(('https', 'wss')) else 80}"
     if how.isdigit():
-        assert caught.value.message == f"the proxy {place} refused the way to {aim}: HTTP {how}"
+        assert caught.value.message == f"the proxy {place} refused the connection to {aim}: HTTP {how}"
         assert caught.value.http_status == int(how)
         assert caught.value.transient == (how in {"502", "503", "504"})
     elif how in SAID:

@@ -14,7 +14,7 @@ import pytest
 from guestctl.core.clock import Deadline, SystemClock
 from guestctl.core.errors import Exit, NetworkError, Unreadable, UsageError
 from guestctl.core.wire import Frame
-from guestctl.transport.network import CONNECT_PATIENCE, Network
+from guestctl.transport.network import CONNECT_TIMEOUT, Network
 from guestctl.transport.socket import CONTROL_PATIENCE, MAX_HEAD, Refusal, Socket
 from guestctl.transport.stream import Limit, Stream, TlsStream
 from tests.transport.peers import (
@@ -151,7 +151,7 @@ def test_the_way_and_a_refusals_body_have_patiences_of_their_own() -> None:
     with serving(lambda conn: conn.head().send(answer(403, b"no"))) as peer, pytest.raises(Refusal):
         connect(peer, network=Watched(ca=None, environ={}))
     left.append(limits[0].deadline.remaining())
-    for got, most in zip(left, (CONNECT_PATIENCE, CONTROL_PATIENCE), strict=True):
+    for got, most in zip(left, (CONNECT_TIMEOUT, CONTROL_PATIENCE), strict=True):
         assert got is not None
         assert got <= most
 
@@ -235,25 +235,28 @@ def test_a_refusal_whose_body_never_comes() -> None:
 @pytest.mark.parametrize(
     ("reply", "what"),
     [
-        (b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "without the WebSocket handshake"),
+        (
+            b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            "accepted the upgrade without a valid WebSocket handshake",
+        ),
         (
             b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: bad\r\n\r\n",
-            "without the WebSocket handshake",
+            "accepted the upgrade without a valid WebSocket handshake",
         ),
-        (b"HTTP/1.1 101 x\r\nSet-Cookie: canary\r\n\r\n", "without the WebSocket handshake"),
-        (b"HTTP/1.1 101 x\r\nno colon here\r\n\r\n", "without the WebSocket handshake"),
+        (b"HTTP/1.1 101 x\r\nSet-Cookie: canary\r\n\r\n", "accepted the upgrade without a valid WebSocket handshake"),
+        (b"HTTP/1.1 101 x\r\nno colon here\r\n\r\n", "accepted the upgrade without a valid WebSocket handshake"),
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", ""),
         (b"HTTP/1.1 nonsense\r\n\r\n", ""),
         (b"\x00\xff\r\n\r\n", ""),
         (b"\r\n\r\n", ""),
     ],
 )
-def test_an_answer_that_is_no_handshake(reply: bytes, what: str) -> None:
+def test_a_response_without_a_valid_handshake_is_unreadable(reply: bytes, what: str) -> None:
     with serving(lambda conn: conn.head().send(reply)) as peer, pytest.raises(Unreadable) as caught:
         connect(peer)
     assert caught.value.code == "answer.frame"
-    said = f"the upgrade was accepted {what}" if what else "the answer to the upgrade is not HTTP"
-    assert caught.value.message == f"{place(peer)}: {said}"
+    text = what or "the response to the upgrade is not HTTP"
+    assert caught.value.message == f"{place(peer)}: {text}"
 
 
 def test_an_endless_head_is_cut() -> None:
@@ -266,7 +269,7 @@ def test_an_endless_head_is_cut() -> None:
     with serving(script) as peer, pytest.raises(Unreadable) as caught:
         connect(peer)
     assert caught.value.code == "answer.frame"
-    assert caught.value.message == f"{place(peer)}: the answer to the upgrade has an endless head"
+    assert caught.value.message == f"{place(peer)}: the response to the upgrade has too long a head"
 
 
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 101 x\r\nX-Padding: "])
@@ -298,7 +301,7 @@ def test_closed_during_the_upgrade(how: str) -> None:
     assert caught.value.code == "network.lost"
     assert not caught.value.written
     assert caught.value.transient
-    reason = os.strerror(errno.ECONNRESET) if how == "rst" else "closed without an answer"
+    reason = os.strerror(errno.ECONNRESET) if how == "rst" else "closed without a response"
     assert caught.value.message == f"{place(peer)}: the upgrade failed ({reason})"
 
 
@@ -521,7 +524,7 @@ def test_a_broken_protocol_ends_the_connection_with_its_code(data: bytes, code: 
         assert heard == ["before"]
         assert isinstance(end, Unreadable)
         assert end.code == "answer.frame"
-        assert end.message.startswith(f"{place(peer)} broke the WebSocket protocol: ")
+        assert end.message.startswith(f"{place(peer)} violated the WebSocket protocol: ")
         with pytest.raises(Unreadable):
             socket.receive(0)
         with pytest.raises(NetworkError) as caught:
@@ -620,7 +623,7 @@ def test_a_message_arrives_whole(size: int) -> None:
 def test_half_a_surrogate_is_refused_before_anything_leaves() -> None:
     with serving(lambda conn: conn.upgrade().frame()) as peer:
         socket = connect(peer)
-        with pytest.raises(UsageError, match=r"^the text has half a character at position 1$"):
+        with pytest.raises(UsageError, match=r"^the text contains half a character at position 1$"):
             socket.send("a\ud800", deadline=soon())
         socket.close()
 
@@ -688,7 +691,7 @@ def test_a_send_behind_a_stuck_one_ends_unwritten() -> None:
         with socket._writing, pytest.raises(NetworkError) as caught:
             socket.send("x", deadline=soon(0.05))
         assert (caught.value.written, caught.value.close_code) == (False, None)
-        assert caught.value.message == f"{place(peer)}: another message was still being written"
+        assert caught.value.message == f"{place(peer)}: timed out while another thread was sending"
         socket.send("free again", deadline=soon())
         socket.close()
 

@@ -290,7 +290,7 @@ def silent(world: World, seconds: float) -> Callable[[], HttpResponse]:
 
     def nothing() -> HttpResponse:
         world.clock.advance(seconds)
-        raise NetworkError("no whole answer in time", written=True)
+        raise NetworkError("timed out before the response was complete", written=True)
 
     return nothing
 

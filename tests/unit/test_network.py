@@ -103,7 +103,7 @@ def test_a_proxy_that_cannot_be_used(value: str, wrong: str) -> None:
     assert caught.value.message == f"HTTPS_PROXY: {wrong}"
     assert (caught.value.code, caught.value.hint) == (
         "config.key",
-        "Give it as http://[user:password@]host:port.",
+        "use the form http://[user:password@]host:port",
     )
     assert proxy("https://a.example/", {"HTTPS_PROXY": value, "NO_PROXY": "a.example"}) is None
 
@@ -146,7 +146,7 @@ def test_nothing_goes_in_the_clear_unless_it_is_allowed(url: str) -> None:
     with pytest.raises(UsageError) as caught:
         Network(ca=None, environ={}).permit(url)
     assert caught.value.code == "config.cleartext"
-    assert caught.value.message.startswith("a.example:80 would be reached without TLS: ")
+    assert caught.value.message.startswith("a.example:80 has no TLS: ")
     Network(ca=None, environ={}, cleartext=True).permit(url)
     for other in ("https://a.example/", "wss://a.example/", "http://127.0.0.1:1/", "ws://localhost/"):
         Network(ca=None, environ={}).permit(other)
@@ -163,7 +163,7 @@ def test_authorities_by_default_are_the_systems() -> None:
         (OSError(13, "Permission denied", "/canary"), "Permission denied"),
         (OSError("canary"), "OSError"),
         (TimeoutError("canary"), "timed out"),
-        (http.client.RemoteDisconnected("canary"), "closed without an answer"),
+        (http.client.RemoteDisconnected("canary"), "closed without a response"),
         (http.client.BadStatusLine("canary"), "BadStatusLine"),
     ],
 )
@@ -186,10 +186,10 @@ def test_targets() -> None:
         with pytest.raises(UsageError) as caught:
             target(url)
         assert caught.value.message in {
-            "an address is not a URL of http, https, ws or wss",
-            "an address names no host",
+            "an address is not an http, https, ws or wss URL",
+            "an address has no host",
         }
-    with pytest.raises(UsageError, match="an address names no host"):
+    with pytest.raises(UsageError, match="an address has no host"):
         target("http://:80/")
 
 
@@ -200,7 +200,7 @@ def test_headers() -> None:
         with pytest.raises(UsageError) as caught:
             checked({"X": value})
         assert caught.value.code == "usage"
-        assert caught.value.message == "the X header would have characters that a header cannot carry"
+        assert caught.value.message == "the X header contains characters that a header may not contain"
         with pytest.raises(UsageError) as caught:
             checked({"authorization": value})
         assert caught.value.code == "auth.secret"
