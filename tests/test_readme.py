@@ -13,7 +13,7 @@ import pytest
 
 from guestctl.cli.registry import COMMANDS, TOPICS
 from tools.manpage import MANUAL, manual
-from tools.picture import PICTURE, drawn, words
+from tools.picture import PICTURE, draw, texts
 from tools.readme import PAGES, README, ROOT, parts
 
 PROSE = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -41,7 +41,7 @@ def test_a_page_stays_short(name: str, lines: int) -> None:
 def test_the_picture_shows_what_is_printed_today() -> None:
     """Only its texts are compared; how they are drawn depends on the version of rich."""
     assert "docs/terminal.svg" in TEXT
-    assert words(drawn()) == words(PICTURE.read_text(encoding="utf-8")), "run: python -m tools.picture"
+    assert texts(draw()) == texts(PICTURE.read_text(encoding="utf-8")), "run: python -m tools.picture"
 
 
 def test_every_linked_page_exists() -> None:

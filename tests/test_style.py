@@ -1,4 +1,4 @@
-"""The linter, the formatter and the type checker are part of the test command."""
+"""The linter, the formatter, the type checker and the check of phrases pass."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
-    ids=["lint", "format", "types"],
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["tools.phrases"]],
+    ids=["lint", "format", "types", "phrases"],
 )
 @pytest.mark.timeout(300)
-def test_clean(command: list[str]) -> None:
+def test_a_check_finds_nothing(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,7 +4,7 @@ Knows: the phrases, what to write instead, and where prose stands in the reposit
 string literals of the package, and test names. Must not know: what a text is about.
 
 Each finding is printed with its file and line. The last lines count the findings per folder. Exit code 1 means that
-there are findings. The whole repository is searched unless paths are given.
+there are findings. Without paths the whole repository is searched, except the files that are not rewritten yet.
 """
 
 from __future__ import annotations
@@ -166,6 +166,8 @@ def allowed() -> set[str]:
 def main(arguments: list[str]) -> int:
     """Print the findings and a count per folder. Return the exit code."""
     found = search([Path(argument).resolve() for argument in arguments] or [ROOT])
+    if not arguments:
+        found = [finding for finding in found if str(finding.path) not in allowed()]
     for finding in found:
         print(finding)
     for folder, count in sorted(Counter(str(finding.path.parent) for finding in found).items()):

@@ -1,7 +1,7 @@
-"""Draws docs/terminal.svg, `python -m tools.picture`: a terminal with a conversation that was really held.
+"""Draws docs/terminal.svg, a terminal with a real conversation: `python -m tools.picture`.
 
 Knows: which commands are typed, and how their output becomes a picture. Must not know: what they print.
-`tests/test_readme.py` compares the words in the picture with what the commands print today.
+`tests/test_readme.py` compares the texts in the picture with what the commands print today.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ rules:
   - equals: Track it
     reply: "**Out for delivery**, three stops before you."
 """
-#: What stands in the picture for the days of the run, on which it begins and a session expires, and for its hours.
+#: Replacements in the picture for the day of the run and the day on which the session expires, and for the time.
 _DAYS = ("2026-03-04", "2026-03-07")
 _CLOCK = "09:15:27"
 
 
 def lines() -> Iterator[str]:
-    """The terminal's lines, with their colours."""
+    """Yield the lines of the terminal, with their colours."""
     with tempfile.TemporaryDirectory() as place:
         bot = Path(place) / "bot.yaml"
         bot.write_text(_BOT, encoding="utf-8")
@@ -59,15 +59,15 @@ def lines() -> Iterator[str]:
 def _typed(guest: Front, *argv: str) -> Iterator[str]:
     typed = " ".join(f'"{word}"' if " " in word else word for word in argv)
     yield f"\x1b[1m$ guestctl {typed}\x1b[0m"
-    told = guest(*argv, tty=True)
-    assert told.code == 0, told.err
+    result = guest(*argv, tty=True)
+    assert result.code == 0, result.err
     days = cycle(_DAYS)
-    text = re.sub(r"(?<!\d)\d{4}-\d\d-\d\d(?!\d)", lambda _: next(days), told.out)
+    text = re.sub(r"(?<!\d)\d{4}-\d\d-\d\d(?!\d)", lambda _: next(days), result.out)
     yield from re.sub(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)", _CLOCK, text).rstrip("\n").split("\n")
 
 
 def _push(guest: Front, text: str) -> None:
-    """As the agent, once somebody listens."""
+    """Send a text as the agent as soon as a guest listens."""
     for _ in range(400):
         if any(session["sockets"] for session in guest("sandbox", "sessions").records):
             break
@@ -75,8 +75,8 @@ def _push(guest: Front, text: str) -> None:
     guest("sandbox", "push", text)
 
 
-def drawn() -> str:
-    """The picture. Without rich's web fonts: a picture asks nobody for anything."""
+def draw() -> str:
+    """Return the picture. The web fonts of rich are removed, so that showing it loads nothing."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="standard")
     for line in lines():
         console.print(Text.from_ansi(line), soft_wrap=True)
@@ -84,10 +84,10 @@ def drawn() -> str:
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
 
-def words(svg: str) -> list[str]:
-    """What can be read in a picture, row by row."""
+def texts(svg: str) -> list[str]:
+    """Return the texts of a picture, row by row."""
     return [html.unescape(text).replace("\xa0", " ").rstrip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(drawn(), encoding="utf-8")
+    PICTURE.write_text(draw(), encoding="utf-8")

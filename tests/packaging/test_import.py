@@ -1,4 +1,4 @@
-"""Importing any module of ours writes nothing, opens no socket, starts nothing: the audit hook sees it."""
+"""Importing a module of guestctl writes no file, opens no socket and starts no process. An audit hook checks it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ _LIBRARY = """
 ours = "guestctl"
 from guestctl import Client
 """
-#: What others do when imported is theirs, and happens before anybody watches: urllib3 tries whether
-#: there is IPv6 by binding a socket.
+#: Third-party libraries are imported before the hook is armed: urllib3 binds a socket to find out whether IPv6 works.
 _EVERYTHING = """
 import pytest, requests, tornado.httpserver, typer, urllib3, websocket
 import guestctl
@@ -35,7 +34,7 @@ for found in pkgutil.walk_packages(guestctl.__path__, "guestctl."):
     ours = found.name
     importlib.import_module(ours)
 """
-_TOLD = """
+_REPORT = """
 ours = None
 print(*seen, sep="\\n")
 sys.exit(bool(seen))
@@ -45,7 +44,7 @@ sys.exit(bool(seen))
 @pytest.mark.parametrize("imported", [_LIBRARY, _EVERYTHING], ids=["the library", "every module"])
 def test_importing_does_nothing(tmp_path: Path, imported: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-B", "-c", _PROBE + imported + _TOLD],
+        [sys.executable, "-B", "-c", _PROBE + imported + _REPORT],
         env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
@@ -56,10 +55,10 @@ def test_importing_does_nothing(tmp_path: Path, imported: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_probe_sees(tmp_path: Path) -> None:
+def test_the_probe_reports_sockets_and_files(tmp_path: Path) -> None:
     act = "ours = 'a test'\nimport socket\nsocket.socket().close()\nopen('file', 'w').close()\n"
     done = subprocess.run(
-        [sys.executable, "-B", "-c", _PROBE + act + _TOLD], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-B", "-c", _PROBE + act + _REPORT], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert "a test: socket.__new__" in done.stdout

@@ -1,4 +1,4 @@
-"""The lock holds the development set: all of it, in versions that fit, with hashes, for every Python we support."""
+"""The lock pins the whole development set, with hashes, in fitting versions, for every supported Python."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _environment(python: str, system: str) -> dict[str, str]:
 
 
 def _locked(environment: dict[str, str]) -> dict[str, str]:
-    """What would be installed there: name -> version."""
+    """Return what would be installed there: name -> version."""
     found: dict[str, str] = {}
     for pin in PINS:
         if pin.requirement.marker is None or pin.requirement.marker.evaluate(environment):
@@ -66,13 +66,13 @@ def _locked(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _listed(name: str) -> list[Requirement]:
-    """The requirements in one list of pyproject.toml; tomllib came with Python 3.11."""
+    """Return the requirements in one list of pyproject.toml. Python 3.10 has no tomllib."""
     found = re.search(rf"^{name} = \[(.*?)\]$", PROJECT, re.DOTALL | re.MULTILINE)
     assert found is not None, name
     return [Requirement(text) for text in re.findall(r'"([^"]+)"', found[1])]
 
 
-def _asked() -> Iterator[Requirement]:
+def _direct() -> Iterator[Requirement]:
     for name in ("requires", "dependencies", "tls", "dev"):
         yield from (found for found in _listed(name) if found.name != "guestctl")
 
@@ -81,34 +81,34 @@ def test_every_pin_has_hashes_and_no_address() -> None:
     assert PINS
     assert all(pin.hashes for pin in PINS), [pin.requirement.name for pin in PINS if not pin.hashes]
     assert "://" not in LOCK
-    assert not re.search(r"^\s*-(?!-hash=)", LOCK, re.MULTILINE), "an option stands in the lock"
+    assert not re.search(r"^\s*-(?!-hash=)", LOCK, re.MULTILINE), "the lock contains an option"
 
 
 @pytest.mark.parametrize(("python", "system"), _PLACES)
-def test_what_the_project_asks_for_is_locked(python: str, system: str) -> None:
-    """The base, both extras and the build backend, in versions that fit."""
+def test_direct_requirements_are_locked(python: str, system: str) -> None:
+    """This covers the base, both extras and the build backend."""
     environment = _environment(python, system)
-    assert _unmet(_asked(), environment, _locked(environment)) == []
+    assert _unmet(_direct(), environment, _locked(environment)) == []
 
 
 @pytest.mark.parametrize(("python", "system"), _PLACES)
-def test_what_those_ask_for_is_locked(python: str, system: str) -> None:
-    """As the packages here state it, whose versions may differ elsewhere."""
+def test_indirect_requirements_are_locked(python: str, system: str) -> None:
+    """The installed packages state them; their versions can differ on other systems."""
     environment = _environment(python, system)
     locked = _locked(environment)
     missing = []
     for name in locked:
         try:
             stated = [Requirement(text) for text in requires(name) or ()]
-        except PackageNotFoundError:  # it belongs to another Python or system
+        except PackageNotFoundError:  # it is for another Python or system
             continue
         names = [Requirement(found.name + (f"; {found.marker}" if found.marker else "")) for found in stated]
         missing += [f"{name}: {unmet}" for unmet in _unmet(names, environment, locked)]
     assert missing == []
 
 
-def _unmet(asked: Iterable[Requirement], environment: dict[str, str], locked: dict[str, str]) -> list[str]:
-    there = [found for found in asked if found.marker is None or found.marker.evaluate(environment)]
+def _unmet(required: Iterable[Requirement], environment: dict[str, str], locked: dict[str, str]) -> list[str]:
+    there = [found for found in required if found.marker is None or found.marker.evaluate(environment)]
     return [
         str(found)
         for found in there
@@ -125,7 +125,7 @@ def test_the_command_that_renews_the_lock_is_documented() -> None:
     assert 'requires-python = ">=3.10"' in PROJECT
 
 
-def test_the_second_command_installs_from_it() -> None:
+def test_the_second_command_of_the_readme_installs_from_the_lock() -> None:
     second = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)[1]
     assert "install -q --require-hashes -r requirements-dev.txt" in second
     assert "install -q --no-deps --no-build-isolation -e ." in second

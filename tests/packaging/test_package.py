@@ -1,4 +1,4 @@
-"""What is built from the source can be installed where nothing is, runs there, and leaves without a trace."""
+"""The built package installs into an empty environment, runs there, and uninstalls completely."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SOURCE = (
     "guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml",
     "requirements-dev.txt", "docs", "tools", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md",
 )  # fmt: skip
-#: A moment for the files in what is built; without one they carry the moment of the build.
+#: The time of the files in the archives. Without it they have the time of the build.
 _EPOCH = "1700000000"
-#: Seconds one step may take: pip fetches what the base needs.
+#: Seconds for one step, in which pip may download the requirements.
 _PATIENCE = 240
 
 
 def run(*words: object, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """A command in a clean environment, but for how pip reaches its index."""
+    """Run a command in a clean environment that keeps only the variables with which pip reaches its index."""
     environ = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "PROXY" in name.upper()}
     environ |= {"PATH": os.defpath, "HOME": str(home), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     environ["SOURCE_DATE_EPOCH"] = _EPOCH
@@ -48,7 +48,7 @@ def done(*words: object, cwd: Path, home: Path) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the sdist, and the wheel that was built from it, by the build backend that is locked."""
+    """Return a directory with the sdist and the wheel made from it, built with the locked build backend."""
     place = tmp_path_factory.mktemp("package")
     source = place / "source"
     source.mkdir()
@@ -68,7 +68,7 @@ def _build(to: Path, source: Path, *what: str) -> None:
     done(*words, cwd=to.parent, home=to.parent)
 
 
-def test_version_is_in_one_place() -> None:
+def test_the_version_is_stated_once() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'dynamic = ["version"]' in text
     assert __version__ not in re.findall(r'"([^"]*)"', text)
@@ -76,7 +76,7 @@ def test_version_is_in_one_place() -> None:
 
 
 @pytest.mark.timeout(2 * _PATIENCE)
-def test_what_is_shipped(built: Path) -> None:
+def test_the_archives_contain_the_expected_files(built: Path) -> None:
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -101,8 +101,8 @@ def test_what_is_shipped(built: Path) -> None:
 
 
 @pytest.mark.timeout(2 * _PATIENCE)
-def test_built_twice_it_is_the_same(built: Path, tmp_path: Path) -> None:
-    """The wheel, byte for byte: from the sdist's files, in another place, at another moment."""
+def test_the_wheel_is_reproducible(built: Path, tmp_path: Path) -> None:
+    """A wheel from the files of the sdist, built in another directory later, is equal byte for byte."""
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
@@ -114,8 +114,8 @@ def test_built_twice_it_is_the_same(built: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(4 * _PATIENCE)
-def test_installed_run_and_removed(built: Path, tmp_path: Path) -> None:
-    """In an environment with nothing but pip, and with nothing of the development set."""
+def test_the_wheel_installs_runs_and_uninstalls(built: Path, tmp_path: Path) -> None:
+    """The environment contains only pip, and nothing of the development set."""
     home = tmp_path / "home"
     home.mkdir()
     done(sys.executable, "-m", "venv", tmp_path / "fresh", cwd=tmp_path, home=home)
@@ -148,7 +148,7 @@ def test_installed_run_and_removed(built: Path, tmp_path: Path) -> None:
         assert found == f"{tmp_path}/fresh/share/man/man1/guestctl.1\n"
     packages = json.loads(done(scripts / "pip", "list", "--format", "json", cwd=tmp_path, home=home))
     assert not {"pytest", "hypothesis", "cryptography", "mypy"} & {package["name"] for package in packages}
-    assert list(home.iterdir()) == [], "a command that stores nothing left something behind"
+    assert list(home.iterdir()) == [], "a command that stores nothing created a file"
 
     done(scripts / "pip", "uninstall", "-q", "-y", "guestctl", cwd=tmp_path, home=home)
     assert _ours(tmp_path / "fresh") == before
