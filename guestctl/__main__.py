@@ -1,6 +1,7 @@
 """`guestctl` and `python -m guestctl`. Answers `--version` before anything is loaded.
 
-Knows: what belongs to a whole process of ours and to nobody who calls `main` or the library.
+Knows: settings of the whole process (garbage collection, how it exits). Must not know: commands. They do not apply
+when a program imports the library or calls `main`.
 """
 
 from __future__ import annotations
@@ -13,40 +14,40 @@ from typing import NoReturn
 
 from guestctl.core.version import __version__
 
-#: Objects between two searches for garbage. What is loaded at the start is none, and it is much: the
-#: interpreter's 700 make a hundred fruitless searches of it, a tenth of a short command.
+#: Allocations between two garbage collections. The modules loaded at start-up are many objects and no garbage: with
+#: the default of 700, a hundred useless collections take a tenth of a short command's time.
 GARBAGE_EVERY = 20_000
 _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    if words == ["--version"] and _written(f"guestctl {__version__}\n"):
+    """Run one command and return its exit code. `argv` has the arguments without the program's name."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments == ["--version"] and _print(f"guestctl {__version__}\n"):
         return 0
     from guestctl.cli.main import run
 
-    return int(run(words))
+    return int(run(arguments))
 
 
 def command() -> NoReturn:
-    """The console script: run, then leave at once.
+    """Run the console script and exit at once.
 
-    By then everything is written and closed; taking the interpreter apart first costs a tenth of a
-    short command.
+    Everything is written and closed by then. Skipping the interpreter's shutdown saves a tenth of a short command's
+    time.
     """
     gc.set_threshold(GARBAGE_EVERY)
     try:
         code = main()
-    except KeyboardInterrupt:  # while loading, before anybody could take it in hand
+    except KeyboardInterrupt:  # Ctrl-C during loading, before the command line handles it
         code = _INTERRUPTED
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (AttributeError, OSError, ValueError):
-        sys.exit(code)  # the usual end tells what could not be written
+        sys.exit(code)  # the interpreter's shutdown reports what could not be written
     if code == _INTERRUPTED and os.isatty(2):
-        # A shell ends its loop only when Ctrl-C was the end of the command, too; it shows the same 130.
+        # A shell stops its own loop only if the command died from SIGINT. The exit code it shows is still 130.
         import signal
 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -54,8 +55,8 @@ def command() -> NoReturn:
     os._exit(code)
 
 
-def _written(text: str) -> bool:
-    """Whether stdout took it; whatever keeps it from that is told by whoever tells failures."""
+def _print(text: str) -> bool:
+    """Write to stdout and return whether that worked; if not, the command line reports the failure."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

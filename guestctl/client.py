@@ -265,7 +265,7 @@ class Client:
         need(self.dialect, Ability.SEND)
         if attributes and "attr" not in self.dialect.send_fields:
             raise no_field(self.dialect, "attr", "send_fields")
-        exchange = self._sessions.open()
+        engine = self._sessions.open()
         outgoing = Outgoing(key=key or self._new_id(), text=text, attributes=dict(attributes or {}))
         if (bool(pick), form is not None, bool(files)).count(True) > 1:
             raise UsageError("a message holds a pick, a form or files: send them one after the other")
@@ -276,7 +276,7 @@ class Client:
         if answer is not None:
             require(self.dialect, self.dialect.rich_content, Ability.PICK)
         return send_message(
-            exchange,
+            engine,
             outgoing,
             deadline,
             new_id=self._new_id,
@@ -298,10 +298,10 @@ class Client:
         """Send a typing indicator; at most one in five seconds for each session."""
         deadline = self._deadline()
         need(self.dialect, Ability.TYPING)
-        exchange = self._sessions.open()
-        exchange.wait_for_budget("typing", 1, TYPING_EVERY, deadline)
-        exchange.wait_to_send(deadline)
-        exchange.perform(self.dialect.typing(exchange.session), deadline)
+        engine = self._sessions.open()
+        engine.wait_for_budget("typing", 1, TYPING_EVERY, deadline)
+        engine.wait_to_send(deadline)
+        engine.perform(self.dialect.typing(engine.session), deadline)
 
     def end(self) -> Session:
         """End the conversation as the guest."""
@@ -314,13 +314,13 @@ class Client:
     def _finish(self, ability: Ability) -> Session:
         deadline = self._deadline()
         need(self.dialect, ability)
-        exchange = self._sessions.open()
-        exchange.attached(deadline)
-        exchange.wait_to_send(deadline)
+        engine = self._sessions.open()
+        engine.attached(deadline)
+        engine.wait_to_send(deadline)
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
-        exchange.record.store(exchange.perform(flow(exchange.session), deadline))
+        engine.record.store(engine.perform(flow(engine.session), deadline))
         self._sessions.close_socket(self.dialect.end_close_frame)
-        return exchange.session
+        return engine.session
 
     # --- receiving ---
 
@@ -364,12 +364,12 @@ class Client:
         seconds until it stops listening. The stream ends only by raising.
         """
         need(self.dialect, Ability.LISTEN)
-        exchange = self._sessions.open()
+        engine = self._sessions.open()
         if replay > 0:
-            before = position_before_last(self._fetch(exchange, left=left), self.dialect.paging, replay)
+            before = position_before_last(self._fetch(engine, left=left), self.dialect.paging, replay)
             after, from_start = before or after, from_start or before is None
         listener = Listener(
-            exchange,
+            engine,
             position=after,
             baseline=not just_created,
             from_start=from_start,
@@ -391,18 +391,18 @@ class Client:
     def refresh_token(self, *, if_expiring: float | None = None) -> Session:
         """Renew the session's credential and store it. With `if_expiring`, only when it has fewer seconds left."""
         deadline = self._deadline()
-        exchange = self._sessions.open()
-        kind = self.dialect.refreshable(exchange.session)
+        engine = self._sessions.open()
+        kind = self.dialect.refreshable(engine.session)
         if kind is None:
             raise unsupported(self.dialect, Ability.REFRESH)
-        held = exchange.session.credential(kind)
+        held = engine.session.credential(kind)
         if if_expiring is not None and held is not None:
             # The user's own margin applies, not the dialect's.
             expires_at = expiry_of(held, self.clock.now())
             if expires_at is None or expires_at - self.clock.now() > if_expiring:
-                return exchange.session
-        exchange.credentials.renew(kind, deadline, stale=held)
-        return exchange.session
+                return engine.session
+        engine.credentials.renew(kind, deadline, stale=held)
+        return engine.session
 
     def download(self, attachment_id: str, to: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
         """Save an attachment into the folder (or under the new name) `to`, and return the path written.
@@ -419,9 +419,9 @@ class Client:
         """Merge attributes into the guest's profile, and return them with what the API adds."""
         deadline = self._deadline()
         need(self.dialect, Ability.SYNC)
-        exchange = self._sessions.open()
-        merged = exchange.perform(self.dialect.sync(exchange.session, attributes), deadline)
-        exchange.record.log("profile_synced")
+        engine = self._sessions.open()
+        merged = engine.perform(self.dialect.sync(engine.session, attributes), deadline)
+        engine.record.log("profile_synced")
         return merged
 
     # --- helpers ---
@@ -431,13 +431,13 @@ class Client:
 
     def _fetch(
         self,
-        exchange: SessionEngine,
+        engine: SessionEngine,
         waiting: Callable[[], None] = lambda: None,
         left: Callable[[], float | None] = lambda: None,
     ) -> Fetch:
         def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
             waiting()
-            return exchange.page(after, cursor, self._deadline().sooner(left()))
+            return engine.page(after, cursor, self._deadline().sooner(left()))
 
         return fetch
 

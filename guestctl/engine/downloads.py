@@ -41,7 +41,7 @@ class Stale(Refused):
 
 
 def download(
-    exchange: SessionEngine,
+    engine: SessionEngine,
     files: FileTransfer,
     attachment_id: str,
     to: Path,
@@ -54,12 +54,12 @@ def download(
     The service is asked for a current address, and once more if that has expired by the time it is used. Raises as
     `save` does.
     """
-    local = is_loopback(urlsplit(exchange.dialect.rest("/")).hostname or "")
+    local = is_loopback(urlsplit(engine.dialect.rest("/")).hostname or "")
 
     def attempt() -> Path:
-        located = locate(exchange, files, attachment_id, deadline)
+        located = locate(engine, files, attachment_id, deadline)
         return save(
-            exchange.connector.http,
+            engine.connector.http,
             located,
             attachment_id,
             to,
@@ -76,16 +76,16 @@ def download(
 
 
 def locate(
-    exchange: SessionEngine, files: FileTransfer, attachment_id: str, deadline: Deadline
+    engine: SessionEngine, files: FileTransfer, attachment_id: str, deadline: Deadline
 ) -> tuple[Request, str | None]:
     """Return the request that fetches an attachment, and the file name offered for it.
 
     If the service gives no address, the one in a recent message is used. Raises Refused when there is none either.
     """
     try:
-        return exchange.perform(files.download(exchange.session, attachment_id), deadline)
+        return engine.perform(files.download(engine.session, attachment_id), deadline)
     except Refused as refusal:
-        for message in reversed(recent(exchange, deadline)):
+        for message in reversed(recent(engine, deadline)):
             for attachment in message.attachments:
                 if attachment.id == attachment_id and attachment.url is not None:
                     request = Request("GET", attachment.url.reveal(), "download", idempotent=True)

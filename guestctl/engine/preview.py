@@ -1,10 +1,10 @@
-"""What would be sent, without sending it: a dialect's flows driven by hand.
+"""The steps of `--print`: what a command would send, without sending it.
 
-Knows: flows, and how a step is written down as a frame, a request or a shell command. Must not
-know: sockets, HTTP, the state database, any dialect; what a command decides before it sends is asked of
-`saying`. Secrets are names of shell variables from the start, so that there is nothing to hide.
+Knows: flows, and how to write a step as a frame, a request or a shell command. Must not know: sockets, HTTP, the
+state database, any dialect. What a command decides before it sends is decided by `send`, for both. Secrets are names
+of shell variables from the start, so there is nothing to redact.
 
-A flow is followed as far as its steps do not depend on what the service would answer.
+A flow is followed until a step depends on an answer of the service.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from guestctl.engine.send import (
 
 T = TypeVar("T")
 
-#: Stand-ins for secrets and ids; in a shell command they are variables.
+#: Placeholders for secrets and ids. In a shell command they are variables.
 VARIABLES: dict[CredentialKind, str] = {
     "guest": "$GUEST_TOKEN",
     "history": "$HISTORY_TOKEN",
@@ -51,7 +51,7 @@ _NAMES = (*VARIABLES.values(), *_IDS.values(), ATTACHMENT, _CLIENT_SECRET, *_PRO
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One step: a socket that would be opened, a frame that would be said on it, or a request."""
+    """One step: a socket that would be opened, a frame that would be sent on it, or a request."""
 
     step: Literal["connect", "frame", "request"]
     url: str = ""
@@ -61,27 +61,30 @@ class Planned:
 
 
 def without_secrets(profile: Profile) -> Profile:
-    """The profile with names in place of its secrets."""
+    """Return the profile with placeholders instead of its secrets."""
     return replace(profile, client_secret=Secret(_CLIENT_SECRET) if profile.client_secret else None)
 
 
 def stand_in(dialect: Dialect, stored: Session | None) -> Session:
-    """The stored session with names in place of its secrets; without one, with names in place of its ids too."""
+    """Return the stored session with placeholders for its secrets; without one, with placeholders for its ids too."""
     session = stored or Session(dialect.name, dialect.profile.name, ids=_IDS, state="active")
     kinds = [kind for kind in VARIABLES if kind == "guest" or (kind == "sign-in" and kind in session.credentials)]
     return replace(session, credentials={kind: Credential(kind, Secret(VARIABLES[kind])) for kind in kinds})
 
 
 class Plan:
-    """Everything one command would send. `dialect` was made with `without_secrets`; `complete` gives an
-    opening the profile's values."""
+    """Everything that one command would send, as `steps`.
+
+    `dialect` was made with a profile from `without_secrets`. `stored` is the stored session, if there is one.
+    `complete` adds the profile's values to a new session.
+    """
 
     def __init__(self, dialect: Dialect, stored: Session | None, complete: Callable[[NewSession], NewSession]) -> None:
         self.steps: list[Planned] = []
         self.complete = complete
         self._dialect = dialect
         self._stored = stored
-        self._spoilt = stored is not None and dialect.needs_new_token(stored)
+        self._needs_new_token = stored is not None and dialect.needs_new_token(stored)
         self._session = stand_in(dialect, stored)
         self._connected = False
         self._authorised: set[CredentialKind] = set()
@@ -89,13 +92,13 @@ class Plan:
     # --- verbs ---
 
     def create(self, opening: NewSession, *, new: bool = False, sign_in: SignIn | None = None) -> None:
-        """A new session; with `new` on an API that can, the stored guest's next conversation."""
+        """Plan a new session; with `new` on an API that supports it, the stored guest's next conversation."""
         again = continues_stored_session(self._dialect, self._stored, new=new, signs_in=sign_in is not None)
         created = self._session if again else self._follow(self._dialect.create(opening))
         if sign_in is not None:
-            signing_in = self._part(self._dialect.signing_in, Ability.SIGN_IN)
+            signing_in = self._feature(self._dialect.signing_in, Ability.SIGN_IN)
             self._follow(signing_in.sign_in(_named_proof(sign_in)))
-        self._spoilt = False
+        self._needs_new_token = False
         if created is None:
             self._session = stand_in(self._dialect, None)
         else:
@@ -105,13 +108,13 @@ class Plan:
             self._connect(start_new=opening if again else None)
 
     def ask(self, message: Outgoing, *, new: bool = False) -> None:
-        """A message, in a new session when there is none or another is wanted."""
+        """Plan a message, in a new session when there is none or `new` asks for one."""
         if needs_new_session(self._stored, new=new):
             self.create(self.complete(NewSession()), new=new)
         self.send([message], awaited=True)
 
     def send(self, messages: Sequence[Outgoing], files: Sequence[Path] = (), *, awaited: bool = False) -> None:
-        """Messages one after the other; `awaited`: each reply is waited for."""
+        """Plan messages one after the other. `awaited` says that the command waits for each reply."""
         self._need(Ability.SEND)
         for message in messages:
             check_not_empty(message, more=bool(files))
@@ -131,21 +134,24 @@ class Plan:
         self._session = self._dialect.after_acceptance(self._session)
 
     def _upload(self, file: LocalFile) -> None:
-        files = self._part(self._dialect.files, Ability.FILES)
+        files = self._feature(self._dialect.files, Ability.FILES)
         self._follow(files.upload(self._session, file.name, file.mime, file.read()))
 
     def history(self) -> None:
+        """Plan the request for the first page of history."""
         self._need(Ability.HISTORY)
         size = self._dialect.page_size
         self._follow(self._dialect.history(self._session, after=None, cursor=None, limit=size))
 
     def refresh(self) -> None:
+        """Plan the renewal of the session's token."""
         kind = self._dialect.refreshable(self._session)
         if kind is None:
             raise self._dialect.unsupported(Ability.REFRESH)
         self._follow(self._dialect.obtain(kind, self._session))
 
     def typing(self) -> None:
+        """Plan a typing indicator."""
         self._need(Ability.TYPING)
         self._follow(self._dialect.typing(self._session))
 
@@ -153,19 +159,19 @@ class Plan:
         if ability not in self._dialect.abilities:
             raise self._dialect.unsupported(ability)
 
-    def _part(self, part: T | None, ability: Ability) -> T:
-        if part is None:
+    def _feature(self, feature: T | None, ability: Ability) -> T:
+        if feature is None:
             raise self._dialect.unsupported(ability)
-        return part
+        return feature
 
     # --- driving flows ---
 
     def _follow(self, flow: Flow[T]) -> T | None:
-        """Write down a flow's steps; its result, when none of them had to be answered by the service."""
+        """Record a flow's steps and return its result; None when a step depends on an answer of the service."""
         try:
             step = next(flow)
             while True:
-                answer = self._take(step)
+                answer = self._record(step)
                 if answer is None:
                     flow.close()
                     return None
@@ -175,15 +181,15 @@ class Plan:
             return result
         except Failure:
             if self.steps:
-                return None  # it did not like an answer that was never given
+                return None  # the flow rejected a made-up answer
             raise
 
-    def _take(self, step: Step) -> Incoming | None:
+    def _record(self, step: Step) -> Incoming | None:
         if isinstance(step, HttpRequest):
             self._request(step.request)
             return None
         self._connect()
-        self._say(step)
+        self._send_frame(step)
         return _likely(step)
 
     def _request(self, request: Request) -> None:
@@ -205,42 +211,42 @@ class Plan:
         self.steps.append(Planned("request", _named(request.url + query), request.method, headers, body))
 
     def _authorise(self, kind: CredentialKind) -> None:
-        """What has to be asked first for a credential no session holds yet."""
+        """Plan the requests for a credential that the session does not have yet."""
         if kind in self._authorised or self._session.credential(kind) is not None:
             return
         self._authorised.add(kind)
         self._follow(self._dialect.oauth() if kind == "oauth" else self._dialect.obtain(kind, self._session))
 
     def _connect(self, *, start_new: NewSession | None = None) -> None:
-        """The socket, and the first words on it."""
+        """Plan the socket's upgrade and the frames that attach the session."""
         if self._connected:
             return
         self._connected = True
-        if self._spoilt:
+        if self._needs_new_token:
             self._follow(self._dialect.obtain("guest", self._session))
-        door = self._dialect.socket_address(self._session)
-        if door is None:
+        address = self._dialect.socket_address(self._session)
+        if address is None:
             return
-        headers = dict(door.headers)
-        if door.credential is not None:
-            headers["Authorization"] = f"Bearer {VARIABLES[door.credential]}"
+        headers = dict(address.headers)
+        if address.credential is not None:
+            headers["Authorization"] = f"Bearer {VARIABLES[address.credential]}"
         if self._dialect.traceparent:
             headers["traceparent"] = self._dialect.traceparent
-        self.steps.append(Planned("connect", _named(door.url), headers=headers))
+        self.steps.append(Planned("connect", _named(address.url), headers=headers))
         attached = self._follow(self._dialect.attach(self._session, start_new=start_new))
         if start_new is not None and attached is not None:
             self._session = attached
 
-    def _say(self, turn: FrameRequest) -> None:
+    def _send_frame(self, turn: FrameRequest) -> None:
         if turn.text is not None:
             self.steps.append(Planned("frame", body=json.loads(turn.text)))
 
 
 def _likely(turn: FrameRequest) -> Incoming | None:
-    """An answer that the flow takes and that says nothing it could go on from."""
-    for heard in (Opened({"connected": True}), Granted("history", Secret(VARIABLES["history"]), None)):
-        if turn.answers is not None and turn.answers(heard):
-            return heard
+    """Return an answer that the flow accepts and that carries no information; None if there is none."""
+    for answer in (Opened({"connected": True}), Granted("history", Secret(VARIABLES["history"]), None)):
+        if turn.answers is not None and turn.answers(answer):
+            return answer
     return None
 
 
@@ -263,7 +269,7 @@ def _named(url: str) -> str:
 
 
 def shell(steps: list[Planned]) -> list[str]:
-    """The steps as commands for curl, and for websocat where a socket is needed: one line each."""
+    """Return the steps as commands, one line each: for curl, and for websocat where a socket is needed."""
     lines: list[str] = []
     frames: list[str] = []
     for step in reversed(steps):
@@ -291,11 +297,11 @@ def _curl(step: Planned) -> str:
 
 
 def _websocat(step: Planned, frames: list[str]) -> str:
-    """Each frame is a line of stdin, which stays open long enough for the answers."""
-    said = " ".join(["printf '%s\\n'", *(_quoted(frame) for frame in frames)]) + "; " if frames else ""
-    # `-H=`: given apart, websocat 1 would take the address for one more header.
+    """Return a websocat command. Each frame is a line of stdin, which stays open long enough for the answers."""
+    frames_in = " ".join(["printf '%s\\n'", *(_quoted(frame) for frame in frames)]) + "; " if frames else ""
+    # `-H=` in one word: otherwise websocat 1 takes the address for another header.
     headers = "".join(f" -H={_quoted(f'{name}: {value}')}" for name, value in step.headers.items())
-    return f"({said}sleep 5) | websocat{headers} {_quoted(step.url)}"
+    return f"({frames_in}sleep 5) | websocat{headers} {_quoted(step.url)}"
 
 
 def _compact(value: Json) -> str:
@@ -303,7 +309,7 @@ def _compact(value: Json) -> str:
 
 
 def _quoted(text: str) -> str:
-    """One shell word in which the names of secrets and ids are variables, and nothing else is."""
+    """Return one shell word in which only the placeholders are variables."""
     names = [name for name in _NAMES if name in text]
     if not names:
         return shlex.quote(text)
