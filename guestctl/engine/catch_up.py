@@ -128,20 +128,20 @@ class CatchUp:
 
     def __init__(
         self,
-        exchange: SessionEngine,
+        engine: SessionEngine,
         state: CatchUpState,
         merge: Merge,
         *,
         deadline: Callable[[], Deadline],
         pause: Callable[[float], Iterator[None]],
     ) -> None:
-        self.exchange = exchange
+        self.engine = engine
         self.state = state
         self.merge = merge
         self._deadline = deadline
         self._pause = pause
-        self._clock = exchange.clock
-        self._timings = exchange.timings
+        self._clock = engine.clock
+        self._timings = engine.timings
 
     def start_after(self, position: Position, *, missed: bool) -> None:
         """Start over after `position`. `missed`: the open socket may not have brought all that follows it."""
@@ -212,13 +212,13 @@ class CatchUp:
                 _raise_if_socket_broke(failure)
                 if attempt == FILL_TRIES - 1:
                     # History stays unreadable: declare the gap and go on with the live stream.
-                    self.exchange.notice(f"cannot read history: {failure.message}")
+                    self.engine.notice(f"cannot read history: {failure.message}")
                     self.state = Continuous()
                     yield Gap(last, None, failure.message)
                     yield from self.merge.ready(self._clock.monotonic(), flush=True)
                     self.merge.wait_for_history(0.0)
                     return 0
-                yield from self._pause(jittered(self.exchange.random, attempt, base=1.0, cap=5.0))
+                yield from self._pause(jittered(self.engine.random, attempt, base=1.0, cap=5.0))
         replayed = self.merge.replay(items, lags=True)
         found = proved or last in {item.id for item in items}
         self.state = Unread(None if found else Gap(last, _first_id(replayed), _LAST_MESSAGE_GONE))
@@ -231,7 +231,7 @@ class CatchUp:
     def begin_at_newest(self) -> None:
         """Start after the newest entry of history. A message itself may still arrive on the socket, since the
         socket was open before history was read: it is shown then."""
-        newest = self._read(lambda fetch: latest(fetch, self.exchange.dialect.paging))
+        newest = self._read(lambda fetch: latest(fetch, self.engine.dialect.paging))
         if newest is None:
             self.merge = Merge(begins=True, timings=self._timings)
         elif newest.id is not None:
@@ -269,7 +269,7 @@ class CatchUp:
             items, proved = self.read_after(self.merge.anchor)
         except PASSING_FAILURES as failure:
             _raise_if_socket_broke(failure)
-            self.exchange.notice(f"cannot read history: {failure.message}")
+            self.engine.notice(f"cannot read history: {failure.message}")
             return
         if not proved or not self._shows_more(items):
             return
@@ -287,7 +287,7 @@ class CatchUp:
             items, proved = self.read_after(self.merge.anchor)
         except PASSING_FAILURES as failure:
             _raise_if_socket_broke(failure)
-            self.exchange.notice(f"cannot read history: {failure.message}")
+            self.engine.notice(f"cannot read history: {failure.message}")
             settling = isinstance(self.state, Settling)
             if self._failures + 1 < FILL_TRIES:
                 self._look_later(hold=settling or self.merge.after_missing is not None)
@@ -385,7 +385,7 @@ class CatchUp:
         """
         until = self._clock.monotonic() + self._timings.lag_patience
         found = self._read_once(position)
-        if not self.exchange.dialect.history_lags:
+        if not self.engine.dialect.history_lags:
             return found
         while True:
             shown = {item.id for item in found[0]}
@@ -393,7 +393,7 @@ class CatchUp:
             if not absent:
                 return found
             if self._clock.monotonic() >= until:
-                self.exchange.notice(
+                self.engine.notice(
                     f"history still lacks {len(absent)} accepted message(s) after {self._timings.lag_patience:g} s"
                 )
                 return found
@@ -401,7 +401,7 @@ class CatchUp:
             found = self._read_once(position)
 
     def _read_once(self, position: Position | None) -> tuple[list[Item], bool]:
-        paging, size = self.exchange.dialect.paging, self.exchange.dialect.page_size
+        paging, size = self.engine.dialect.paging, self.engine.dialect.page_size
         items, proved = self._read(lambda fetch: following(fetch, paging, position, size))
         if not proved:
             bounds = [bound for bound in (position, self.merge.position) if bound is not None]
@@ -410,13 +410,13 @@ class CatchUp:
 
     def _accepted_ids(self) -> list[str]:
         """Service ids of this session's accepted sends since the position, newest last."""
-        rows = self.exchange.state.outbox(self.exchange.scope, self.exchange.session, "accepted")
+        rows = self.engine.state.outbox(self.engine.scope, self.engine.session, "accepted")
         since = self.merge.position.time if self.merge.position else None
         return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
     def _read(self, read: Callable[[Fetch], T]) -> T:
         known = (self.merge.position.sequence if self.merge.position else None) or 0
-        return read(lambda after, cursor: self.exchange.page(after, cursor, self._deadline(), known=known))
+        return read(lambda after, cursor: self.engine.page(after, cursor, self._deadline(), known=known))
 
 
 def _raise_if_socket_broke(failure: Failure) -> None:

@@ -38,7 +38,7 @@ from guestctl.storage.state import OutboxRow, SendState
 _ENDED_WITHOUT_ANSWER = frozenset({"session.evicted", "session.ended"})
 
 
-def deliver(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
+def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
     """Send one message, and return it as the service accepted it.
 
     A lock lets only one process at a time send in a session. So messages keep their order, and an unfinished row in
@@ -46,41 +46,41 @@ def deliver(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> 
     has the outcome as its `delivery`: `rejected` (the service refused the message), `not_sent` or `in_doubt`.
     """
     with _not_sent_by_default():
-        earlier = exchange.state.sent(exchange.scope, exchange.session, outgoing.key)
+        earlier = engine.state.sent(engine.scope, engine.session, outgoing.key)
         if earlier is not None and earlier.state == "accepted":
             return _from_outbox(earlier)
-        exchange.dialect.check_message(exchange.session, outgoing)
-        if exchange.dialect.sends_on_socket:
+        engine.dialect.check_message(engine.session, outgoing)
+        if engine.dialect.sends_on_socket:
             # Open the socket before taking the lock. The service limits the sockets of a session: the process with
             # the lock could wait for a socket that a process waiting for the lock has.
-            exchange.attached(deadline)
-        with exchange.record.lock("send", deadline):
-            settle_open(exchange, deadline)
-            row = exchange.state.begin(exchange.scope, exchange.session, outgoing.key, _dump(outgoing))
+            engine.attached(deadline)
+        with engine.record.lock("send", deadline):
+            settle_open(engine, deadline)
+            row = engine.state.begin(engine.scope, engine.session, outgoing.key, _dump(outgoing))
             if row.state == "accepted":
                 return _from_outbox(row)
-            send = _Send(exchange, outgoing, deadline)
+            send = _Send(engine, outgoing, deadline)
             if row.state != "queued":
                 raise send.in_doubt("it is still unsettled")
             return send.run()
 
 
-def settle_open(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
+def settle_open(engine: SessionEngine, deadline: Deadline) -> list[Message]:
     """Settle the messages that earlier commands left open, and return the accepted ones.
 
     A message that history shows was accepted; an absent one is sent again. `notice` reports a message that stays in
     doubt. The caller holds the session's send lock.
     """
     settled = []
-    for row in exchange.state.outbox(exchange.scope, exchange.session, "queued", "writing", "in_doubt"):
+    for row in engine.state.outbox(engine.scope, engine.session, "queued", "writing", "in_doubt"):
         if row.state == "queued":
-            exchange.state.mark(exchange.scope, exchange.session, row.key, "not_sent")
+            engine.state.mark(engine.scope, engine.session, row.key, "not_sent")
             continue
-        exchange.notice(f"looking in history for an earlier message ({row.key})")
+        engine.notice(f"looking in history for an earlier message ({row.key})")
         try:
-            settled.append(_Send(exchange, _load(row), deadline).settle())
+            settled.append(_Send(engine, _load(row), deadline).settle())
         except InDoubt as doubt:
-            exchange.notice(f"an earlier message is still in doubt: {doubt.message}")
+            engine.notice(f"an earlier message is still in doubt: {doubt.message}")
         except Failure as failure:
             failure.with_outcome(None)  # the caller would report it as the outcome of its own message
             raise
@@ -91,7 +91,7 @@ def settle_open(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
 class _Send:
     """The attempts to send one message."""
 
-    exchange: SessionEngine
+    engine: SessionEngine
     outgoing: Outgoing
     deadline: Deadline
     #: An attempt was written, and its outcome is unknown.
@@ -107,13 +107,13 @@ class _Send:
         while True:
             written = False
             try:
-                self.exchange.wait_to_send(self.deadline)
-                if self.exchange.dialect.sends_on_socket:
-                    self.exchange.attached(self.deadline)
+                self.engine.wait_to_send(self.deadline)
+                if self.engine.dialect.sends_on_socket:
+                    self.engine.attached(self.deadline)
                 self._mark("writing")
                 written = True
-                message = self.exchange.perform(
-                    self.exchange.dialect.send(self.exchange.session, self.outgoing), self._attempt_deadline()
+                message = self.engine.perform(
+                    self.engine.dialect.send(self.engine.session, self.outgoing), self._attempt_deadline()
                 )
             except RateLimited as failure:
                 limited += 1
@@ -128,7 +128,7 @@ class _Send:
                     outcome = self._after_break(failure)
                     if outcome is not None:
                         return outcome
-                elif not renewed and self.exchange.dialect.renewal_may_help(failure) and self._renew_token():
+                elif not renewed and self.engine.dialect.renewal_may_help(failure) and self._renew_token():
                     renewed += 1
                 else:
                     return self._finish_refused(failure, "rejected")
@@ -144,10 +144,10 @@ class _Send:
 
     def _finish_accepted(self, message: Message) -> Message:
         self._mark("accepted", message)
-        session = self.exchange.session
-        known = replace(self.exchange.dialect.after_acceptance(session), new_session=False)
+        session = self.engine.session
+        known = replace(self.engine.dialect.after_acceptance(session), new_session=False)
         if known != session:
-            self.exchange.record.store(known)
+            self.engine.record.store(known)
         if message.key is None:
             message = replace(message, key=self.outgoing.key)
         return message
@@ -175,14 +175,14 @@ class _Send:
         return InDoubt(
             f"message {self.outgoing.key} may or may not have arrived ({why})",
             key=self.outgoing.key,
-            api=self.exchange.dialect.name,
+            api=self.engine.dialect.name,
         )
 
     def _mark(self, state: SendState, message: Message | None = None) -> None:
-        exchange = self.exchange
+        engine = self.engine
         known = (message.id, message.time) if message is not None else (None, None)
         try:
-            exchange.state.mark(exchange.scope, exchange.session, self.outgoing.key, state, *known)
+            engine.state.mark(engine.scope, engine.session, self.outgoing.key, state, *known)
         except Failure as failure:
             # The outcome is known, even though the outbox cannot store it.
             failure.with_outcome(state)
@@ -194,11 +194,11 @@ class _Send:
         """The connection broke while sending. Return the message if it was accepted, None to send it again."""
         self._drop_socket()
         if isinstance(failure, NetworkError):
-            action = None if failure.close_code is None else self.exchange.dialect.on_close(failure.close_code)
+            action = None if failure.close_code is None else self.engine.dialect.on_close(failure.close_code)
             if action == "renew":
                 self._renew_token()
             if action == "too_big":
-                refusal = Refused(failure.message, code="service.too_long", api=self.exchange.dialect.name)
+                refusal = Refused(failure.message, code="service.too_long", api=self.engine.dialect.name)
                 return self._finish_refused(refusal, "rejected")
             if not failure.written:
                 self.unwritten += 1
@@ -211,12 +211,12 @@ class _Send:
 
     def _resolve_doubt(self, why: str) -> Message | None:
         """Return the message if history shows it, None if it may be sent again. Raises InDoubt otherwise."""
-        repeatable = self.exchange.dialect.deduplicates
+        repeatable = self.engine.dialect.deduplicates
         try:
             found = self._find_in_history()
             if found is None and not repeatable:
                 # The message may still be on its way: look again after a short time.
-                if not self._sleep_if_time(self.exchange.timings.settling_pause):
+                if not self._sleep_if_time(self.engine.timings.settling_pause):
                     raise self.in_doubt(why)
                 found = self._find_in_history()
         except Failure:
@@ -238,8 +238,8 @@ class _Send:
 
         Raises InDoubt when an entry may or may not be our message, and Failure when history cannot be read.
         """
-        exchange, key = self.exchange, self.outgoing.key
-        rows = exchange.state.outbox(exchange.scope, exchange.session)
+        engine, key = self.engine, self.outgoing.key
+        rows = engine.state.outbox(engine.scope, engine.session)
         claimed = {row.message_id: row for row in rows if row.state == "accepted"}
         begun = next((row.begun_at for row in rows if row.key == key), None)
         before = [
@@ -248,11 +248,11 @@ class _Send:
             if row.time is not None and row.written_at is not None and begun is not None and row.written_at < begun
         ]
         since = max(before, default=None)
-        recent = recent_inbound(exchange, self.deadline, since)
+        recent = recent_inbound(engine, self.deadline, since)
         for message in recent:
             if message.key == key:
                 return message
-        if exchange.dialect.returns_client_key:
+        if engine.dialect.returns_client_key:
             return None
         unclaimed = [m for m in recent if m.key is None and m.id not in claimed]
         same = [m for m in unclaimed if m.text.split() == _words(self.outgoing)]
@@ -271,33 +271,33 @@ class _Send:
         """Return the deadline of one attempt. It leaves time to settle the message afterwards."""
         left = self.deadline.remaining()
         if left is None:
-            return Deadline.after(self.exchange.clock, 30.0)
-        return Deadline.after(self.exchange.clock, left - min(self.exchange.timings.settling_reserve, left / 3))
+            return Deadline.after(self.engine.clock, 30.0)
+        return Deadline.after(self.engine.clock, left - min(self.engine.timings.settling_reserve, left / 3))
 
     def _max_attempts(self) -> int:
-        return self.exchange.dialect.profile.retry.attempts or self.exchange.dialect.reconnect_attempts
+        return self.engine.dialect.profile.retry.attempts or self.engine.dialect.reconnect_attempts
 
     def _renew_token(self) -> bool:
-        kind = self.exchange.dialect.refreshable(self.exchange.session)
+        kind = self.engine.dialect.refreshable(self.engine.session)
         if kind is None:
             return False
         self._drop_socket()
         try:
-            self.exchange.credentials.renew_for_use(kind, self.deadline, stale=self.exchange.session.credential(kind))
+            self.engine.credentials.renew_for_use(kind, self.deadline, stale=self.engine.session.credential(kind))
         except Failure as failure:
-            self.exchange.notice(f"cannot renew the token: {failure.message}")
+            self.engine.notice(f"cannot renew the token: {failure.message}")
             return False
         return True
 
     def _drop_socket(self) -> None:
-        line, self.exchange.socket = self.exchange.socket, None
+        line, self.engine.socket = self.engine.socket, None
         if line is not None:
             line.abort()
 
     def _wait_as_requested(self, failure: RateLimited) -> bool:
         """Wait as long as the service requests before sending again. Return False when the deadline comes first."""
         wait = failure.retry_after or 1.0
-        self.exchange.retry.report("send", wait, failure)
+        self.engine.retry.report("send", wait, failure)
         return self._sleep_if_time(wait)
 
     def _sleep_if_time(self, seconds: float) -> bool:
@@ -305,16 +305,16 @@ class _Send:
         left = self.deadline.remaining()
         if left is not None and seconds > left:
             return False
-        self.exchange.clock.sleep(seconds)
+        self.engine.clock.sleep(seconds)
         return True
 
 
-def recent_inbound(exchange: SessionEngine, deadline: Deadline, since: str | None) -> list[Message]:
+def recent_inbound(engine: SessionEngine, deadline: Deadline, since: str | None) -> list[Message]:
     """Return the guest's own messages in history since a time of the service, or all of them."""
-    dialect = exchange.dialect
+    dialect = engine.dialect
 
     def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
-        return exchange.page(after, cursor, deadline)
+        return engine.page(after, cursor, deadline)
 
     # No message has this id, so that pages with the newest entries first are read until they are older than `since`.
     oldest = Position("", None, since) if since is not None and dialect.paging is Paging.BY_PAGE_NUMBER else None

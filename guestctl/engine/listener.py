@@ -61,7 +61,7 @@ class Listener:
 
     def __init__(
         self,
-        exchange: SessionEngine,
+        engine: SessionEngine,
         *,
         position: Position | None = None,
         baseline: bool = True,
@@ -72,15 +72,15 @@ class Listener:
         wake: Callable[[], float | None] = lambda: None,
         left: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self.exchange = exchange
-        self._timings = exchange.timings
+        self.engine = engine
+        self._timings = engine.timings
         state: CatchUpState
         if position is not None or from_start:
             state = Unread()
         else:
             state = FromNewest() if baseline else Continuous()
         merge = Merge(position, begins=from_start, timings=self._timings)
-        self.catch_up = CatchUp(exchange, state, merge, deadline=self._deadline, pause=self._pause)
+        self.catch_up = CatchUp(engine, state, merge, deadline=self._deadline, pause=self._pause)
         self._forever = forever
         self._record = record
         self._step = step
@@ -88,7 +88,7 @@ class Listener:
         self._attached_socket: SessionSocket | None = None
         self._ignore_before: Position | None = None
         self._shown: list[LedgerEntry] = []
-        self._clock = exchange.clock
+        self._clock = engine.clock
 
     def continue_after(self, position: Position) -> None:
         """Continue after the message at `position`, which was just sent. Older messages are not shown.
@@ -97,12 +97,12 @@ class Listener:
         message, the service accepted it earlier: later messages are read from history.
         """
         self._ignore_before = position
-        socket = self.exchange.socket
+        socket = self.engine.socket
         received_all = (
             socket is not None
             and socket is self._attached_socket
             and (
-                not self.exchange.dialect.sends_on_socket
+                not self.engine.dialect.sends_on_socket
                 or any(isinstance(item, (Message, Accepted)) and item.id == position.id for item in socket.inbox)
             )
         )
@@ -118,8 +118,8 @@ class Listener:
 
     def attach(self, deadline: Deadline) -> None:
         """Open the socket now, so that no reply to the next message is missed."""
-        if self.exchange.dialect.socket_address(self.exchange.session) is not None:
-            self._attached_socket = self.exchange.attached(deadline)
+        if self.engine.dialect.socket_address(self.engine.session) is not None:
+            self._attached_socket = self.engine.attached(deadline)
 
     def events(self) -> Generator[Event | None, None, None]:
         """Yield events in order, each once, and None at a tick without events.
@@ -128,7 +128,7 @@ class Listener:
         NetworkError when every reconnect failed.
         """
         try:
-            if self.exchange.dialect.socket_address(self.exchange.session) is None:
+            if self.engine.dialect.socket_address(self.engine.session) is None:
                 yield from self._poll()
             else:
                 yield from self._follow_socket()
@@ -145,11 +145,11 @@ class Listener:
         attempt = 0
         while True:
             live_since: float | None = None
-            socket = self.exchange.socket
+            socket = self.engine.socket
             try:
                 if socket is None:
                     yield Connection("connecting", attempt=attempt)
-                    socket = self.exchange.socket = open_socket_once(self.exchange, self._deadline())
+                    socket = self.engine.socket = open_socket_once(self.engine, self._deadline())
                 replayed = yield from self._show_all(self.catch_up.fill())
                 live_since = self._clock.monotonic()
                 yield Connection("live", recovered=replayed)
@@ -157,7 +157,7 @@ class Listener:
             except PASSING_FAILURES as failure:
                 unreadable = socket is not None and socket.unreadable is not None
                 yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
-                if socket is not None and self.exchange.socket not in (None, socket):
+                if socket is not None and self.engine.socket not in (None, socket):
                     continue  # a send of this process has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
                     attempt = 0
@@ -202,7 +202,7 @@ class Listener:
         if isinstance(item, (Opened, Granted, Accepted, Alive, FlowAnswer)):
             return None
         if isinstance(item, Rejection):
-            self.exchange.notice(f"the service reports: {item.failure.message}")
+            self.engine.notice(f"the service reports: {item.failure.message}")
             return None
         if self._ignore_before is None or not _older(item, self._ignore_before):
             if isinstance(item, Message):
@@ -212,7 +212,7 @@ class Listener:
             return None
         if item.change == "read_only":
             self._store_state("read_only")
-        end = terminal_failure(item, self.exchange.dialect.name)
+        end = terminal_failure(item, self.engine.dialect.name)
         if end is None or (item.change == "token_expired" and self._refreshable()):
             return None
         if item.change in _STATE_AFTER:
@@ -220,24 +220,24 @@ class Listener:
         return end
 
     def _store_state(self, state: SessionState) -> None:
-        self.exchange.record.store(replace(self.exchange.session, state=state))
+        self.engine.record.store(replace(self.engine.session, state=state))
 
     def _refreshable(self) -> bool:
-        return self.exchange.dialect.refreshable(self.exchange.session) == "guest"
+        return self.engine.dialect.refreshable(self.engine.session) == "guest"
 
     def _renew_early(self, socket: SessionSocket) -> None:
         """Renew the guest's token before it expires, and authenticate the socket with it or open another one."""
-        dialect = self.exchange.dialect
-        held = self.exchange.session.credential("guest")
+        dialect = self.engine.dialect
+        held = self.engine.session.credential("guest")
         if held is None or not self._refreshable():
             return
         if held.fresh_at(self._clock.now(), dialect.renewal_margins.get("guest", 0.0)):
             return
-        if self.exchange.credentials.renew_early("guest", self._deadline(), held) is None:
+        if self.engine.credentials.renew_early("guest", self._deadline(), held) is None:
             return  # the present token is valid for a while
         if dialect.reattaches:
-            self.exchange.record.store(
-                self.exchange.perform(dialect.reattach(self.exchange.session), self._deadline(), socket=socket)
+            self.engine.record.store(
+                self.engine.perform(dialect.reattach(self.engine.session), self._deadline(), socket=socket)
             )
         else:
             for item in socket.close():
@@ -248,11 +248,11 @@ class Listener:
 
     def _connection_lost(self, failure: Failure, attempt: int) -> Iterator[Event | None]:
         """Wait before the next attempt, or raise the failure when another attempt cannot help."""
-        dialect, retry = self.exchange.dialect, self.exchange.dialect.profile.retry
-        socket, self.exchange.socket = self.exchange.socket, None
+        dialect, retry = self.engine.dialect, self.engine.dialect.profile.retry
+        socket, self.engine.socket = self.engine.socket, None
         if socket is not None:
             socket.abort()
-            self.exchange.record.log("ws_disconnected", reason=failure.message)
+            self.engine.record.log("ws_disconnected", reason=failure.message)
         code = failure.close_code if isinstance(failure, NetworkError) else None
         action = dialect.on_close(code) if code is not None else "reconnect"
         final = isinstance(failure, NetworkError) and not failure.transient
@@ -270,27 +270,25 @@ class Listener:
                 f"gave up after {attempt - 1} reconnects: {failure.message}", code="network.gave_up", close_code=code
             ) from failure
         if attempt == 1:
-            delay = self.exchange.random.uniform(0.0, min(0.25, retry.base))
+            delay = self.engine.random.uniform(0.0, min(0.25, retry.base))
         else:
-            delay = jittered(self.exchange.random, attempt - 1, base=retry.base, cap=retry.cap)
+            delay = jittered(self.engine.random, attempt - 1, base=retry.base, cap=retry.cap)
         asked = failure.retry_after
         if asked is not None:
             delay = max(delay, asked)
-        self.exchange.retry.report("socket" if dialect.has_socket else "history", delay, failure)
+        self.engine.retry.report("socket" if dialect.has_socket else "history", delay, failure)
         yield Connection("retrying", attempt=attempt, delay=round(delay, 3), close_code=code)
         yield from self._pause(delay)
 
     def _replace_refused_token(self) -> Iterator[Event | None]:
         """Renew the token that the service refused when it closed the socket. Raises Unauthorised where it cannot."""
-        kind = self.exchange.dialect.refreshable(self.exchange.session)
+        kind = self.engine.dialect.refreshable(self.engine.session)
         if kind != "guest":
-            end = terminal_failure(SessionEvent("token_expired"), self.exchange.dialect.name)
+            end = terminal_failure(SessionEvent("token_expired"), self.engine.dialect.name)
             assert end is not None
             raise end
         try:
-            self.exchange.credentials.renew_for_use(
-                kind, self._deadline(), stale=self.exchange.session.credential(kind)
-            )
+            self.engine.credentials.renew_for_use(kind, self._deadline(), stale=self.engine.session.credential(kind))
         except (NetworkError, TimedOut, RateLimited) as failure:
             yield Connection("lost", f"cannot renew the token yet: {failure.message}")
 
@@ -331,7 +329,7 @@ class Listener:
             )
             yield from self._show(fresh)
             self._commit_shown()
-            yield from self._pause(self.exchange.random.uniform(interval, interval * POLL_JITTER))
+            yield from self._pause(self.engine.random.uniform(interval, interval * POLL_JITTER))
 
     # --- showing ---
 
@@ -360,7 +358,7 @@ class Listener:
 
     def _record_shown(self, event: Event) -> None:
         if self._record and isinstance(event, Message):
-            self.exchange.record.store_offer(event)
+            self.engine.record.store_offer(event)
             self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
             if len(self._shown) >= BATCH:
                 self._commit_shown()
@@ -369,8 +367,8 @@ class Listener:
         """Write the shown messages to the ledger. Afterwards, so that no message counts as shown before it is."""
         if self._shown:
             shown, self._shown = self._shown, []
-            self.exchange.state.record(self.exchange.scope, self.exchange.session, shown)
-            self.exchange.record.log("ws_message_received", count=len(shown))
+            self.engine.state.record(self.engine.scope, self.engine.session, shown)
+            self.engine.record.log("ws_message_received", count=len(shown))
 
     def _receive_timeout(self) -> float:
         due = self.catch_up.merge.wait(self._clock.monotonic())

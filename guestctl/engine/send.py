@@ -104,7 +104,7 @@ def check_not_empty(outgoing: Outgoing, *, more: bool) -> None:
 
 
 def send_message(
-    exchange: SessionEngine,
+    engine: SessionEngine,
     outgoing: Outgoing,
     deadline: Deadline,
     *,
@@ -118,25 +118,25 @@ def send_message(
 
     Every failure has the outcome as its `delivery`, and the record of the message as `sent`.
     """
-    dialect = exchange.dialect
+    dialect = engine.dialect
     earlier: list[Message] = []
     listener = None
     try:
-        if needs_socket_first(dialect, exchange.session, awaited=awaited is not None, files=bool(files)):
-            exchange.attached(deadline)
+        if needs_socket_first(dialect, engine.session, awaited=awaited is not None, files=bool(files)):
+            engine.attached(deadline)
         if awaited is not None:
-            listener = Listener(exchange, baseline=False, step=deadline.remaining(), left=deadline.remaining)
+            listener = Listener(engine, baseline=False, step=deadline.remaining(), left=deadline.remaining)
             listener.attach(deadline)
         if answer is not None:
-            outgoing = _with_answer(exchange, outgoing, answer, deadline)
+            outgoing = _with_answer(engine, outgoing, answer, deadline)
         for file in files:
-            check_file(exchange.session, file)
+            check_file(engine.session, file)
         given = outgoing
         for outgoing, file in messages_with_files(given, files, new_id):
             earlier.append(
-                _deliver_file(exchange, _with_uploaded_file(exchange, outgoing, file, deadline, progress), deadline)
+                _deliver_file(engine, _with_uploaded_file(engine, outgoing, file, deadline, progress), deadline)
             )
-        message = earlier.pop() if files else deliver(exchange, outgoing, deadline)
+        message = earlier.pop() if files else deliver(engine, outgoing, deadline)
     except Failure as failure:
         delivery = cast("Delivery | None", failure.delivery)
         if delivery is None and not isinstance(failure, (UsageError, Unsupported)):
@@ -149,20 +149,20 @@ def send_message(
     if listener is None or awaited is None:
         return sent
     try:
-        return replace(sent, reply=_wait_for_reply(exchange, listener, (*earlier, message)[0], awaited, deadline))
+        return replace(sent, reply=_wait_for_reply(engine, listener, (*earlier, message)[0], awaited, deadline))
     except Failure as failure:
         failure.with_outcome("accepted", sent)
         raise
 
 
 def _wait_for_reply(
-    exchange: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, deadline: Deadline
+    engine: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, deadline: Deadline
 ) -> Message:
     listener.continue_after(Position(sent.id, sent.sequence, sent.time))
     pattern = awaited.pattern
     closest: str | None = None
     lost: Exception | None = None
-    with _ending_recognised(exchange), closing(listener.events()) as events:
+    with _ending_recognised(engine), closing(listener.events()) as events:
         for event in events:
             if isinstance(event, Message) and event.direction == "outbound":
                 if pattern is None or pattern.search(event.text):
@@ -171,30 +171,30 @@ def _wait_for_reply(
             if isinstance(event, Connection):
                 lost = None if event.state == "live" else _more_specific(event.failure, lost)
             if _ends_conversation(event):
-                raise _conversation_ended(exchange)
+                raise _conversation_ended(engine)
             if deadline.expired:
                 break
     if lost is not None:
         raise lost  # the client was not connected, so a reply may have been missed
     wanted = f' that matches "{pattern.pattern}"' if pattern else ""
     last = f'; the last reply was "{closest}"' if closest is not None else ""
-    raise TimedOut(f"timed out waiting for a reply{wanted}{last}", api=exchange.dialect.name)
+    raise TimedOut(f"timed out waiting for a reply{wanted}{last}", api=engine.dialect.name)
 
 
 @contextmanager
-def _ending_recognised(exchange: SessionEngine) -> Iterator[None]:
+def _ending_recognised(engine: SessionEngine) -> Iterator[None]:
     """Raise one failure for all ways in which the service ends a conversation after it accepted the message."""
     try:
         yield
     except (SessionOver, Conflict) as failure:
         if failure.code not in _ENDED:
             raise
-        raise _conversation_ended(exchange) from failure
+        raise _conversation_ended(engine) from failure
 
 
-def _conversation_ended(exchange: SessionEngine) -> CheckFailed:
+def _conversation_ended(engine: SessionEngine) -> CheckFailed:
     return CheckFailed(
-        "the conversation ended before the awaited reply", code="conversation.ended", api=exchange.dialect.name
+        "the conversation ended before the awaited reply", code="conversation.ended", api=engine.dialect.name
     )
 
 
@@ -212,23 +212,23 @@ def _ends_conversation(event: Event | None) -> bool:
 # --- choices and forms ---
 
 
-def recent(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
+def recent(engine: SessionEngine, deadline: Deadline) -> list[Message]:
     """Return the newest messages. Where history omits the choices of one, they are restored from the session."""
 
     def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
-        return exchange.page(after, cursor, deadline)
+        return engine.page(after, cursor, deadline)
 
-    found = messages(newest(fetch, exchange.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
-    offer = exchange.record.stored_offer()
+    found = messages(newest(fetch, engine.dialect.paging, PICK_AMONG, lambda m: isinstance(m, Message)))
+    offer = engine.record.stored_offer()
     return [offer if offer is not None and message.id == offer.id else message for message in found]
 
 
-def _with_answer(exchange: SessionEngine, outgoing: Outgoing, answer: Answer, deadline: Deadline) -> Outgoing:
+def _with_answer(engine: SessionEngine, outgoing: Outgoing, answer: Answer, deadline: Deadline) -> Outgoing:
     """Add the answer to the newest message with choices or a form. Raises UsageError when there is none."""
-    rich = exchange.dialect.rich_content
+    rich = engine.dialect.rich_content
     if rich is None:
-        raise exchange.dialect.unsupported(Ability.PICK)
-    among = recent(exchange, deadline) if answer.to is None else [answer.to]
+        raise engine.dialect.unsupported(Ability.PICK)
+    among = recent(engine, deadline) if answer.to is None else [answer.to]
     for message in reversed(among):
         if message.direction == "outbound":
             found = rich.answer(outgoing, message, answer.pick, answer.form)
@@ -245,34 +245,34 @@ def _with_answer(exchange: SessionEngine, outgoing: Outgoing, answer: Answer, de
 
 
 def _with_uploaded_file(
-    exchange: SessionEngine, outgoing: Outgoing, file: LocalFile, deadline: Deadline, progress: Progress | None
+    engine: SessionEngine, outgoing: Outgoing, file: LocalFile, deadline: Deadline, progress: Progress | None
 ) -> Outgoing:
     """Upload the file and add it to the message, unless the message was accepted before."""
-    files = exchange.dialect.files
+    files = engine.dialect.files
     if files is None:
-        raise exchange.dialect.unsupported(Ability.FILES)
-    known = exchange.state.sent(exchange.scope, exchange.session, outgoing.key)
+        raise engine.dialect.unsupported(Ability.FILES)
+    known = engine.state.sent(engine.scope, engine.session, outgoing.key)
     if known is not None and known.state == "accepted":
         return outgoing
-    exchange.progress = progress
+    engine.progress = progress
     try:
-        flow = files.upload(exchange.session, file.name, file.mime, file.read())
-        return replace(outgoing, attachment_id=exchange.perform(flow, deadline))
+        flow = files.upload(engine.session, file.name, file.mime, file.read())
+        return replace(outgoing, attachment_id=engine.perform(flow, deadline))
     finally:
-        exchange.progress = None
+        engine.progress = None
 
 
-def _deliver_file(exchange: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
+def _deliver_file(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
     """Deliver a message. If it is not accepted, delete its uploaded file."""
     try:
-        return deliver(exchange, outgoing, deadline)
+        return deliver(engine, outgoing, deadline)
     except Failure as failure:
-        files, connected = exchange.dialect.files, exchange.socket is not None or not exchange.dialect.has_socket
+        files, connected = engine.dialect.files, engine.socket is not None or not engine.dialect.has_socket
         uploaded = outgoing.attachment_id if failure.delivery in {"rejected", "not_sent"} and connected else None
         if files is not None and uploaded is not None:
             try:
-                exchange.perform(files.discard(exchange.session, uploaded), deadline.sooner(5.0))
+                engine.perform(files.discard(engine.session, uploaded), deadline.sooner(5.0))
             except Failure as not_deleted:
                 # The service deletes unsent files itself after a while.
-                exchange.notice(f"cannot delete the uploaded file: {not_deleted.message}")
+                engine.notice(f"cannot delete the uploaded file: {not_deleted.message}")
         raise

@@ -145,7 +145,7 @@ def _hold_loudly(merge: Merge, event: Any, now: float) -> None:
 
 def _patient(send: _Send) -> Deadline:
     """Longer than the whole command has, by more than is forgiven."""
-    return Deadline.after(send.exchange.clock, TIMEOUT + SLACK + 2.0)
+    return Deadline.after(send.engine.clock, TIMEOUT + SLACK + 2.0)
 
 
 def _there_or_not(descriptor: int, end: int, begin: int) -> bool:

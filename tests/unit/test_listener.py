@@ -805,7 +805,7 @@ def test_the_reply_to_a_message_accepted_earlier_is_in_history(plain: World) -> 
     plain.exchange = plain.another()
     again = Listening(plain, baseline=False)
     again.listener.attach(plain.deadline())
-    message = deliver(again.listener.exchange, Outgoing("k1", "question"), plain.deadline())
+    message = deliver(again.listener.engine, Outgoing("k1", "question"), plain.deadline())
     again.listener.continue_after(Position(message.id, None, message.time))
     assert again.run(1.0).texts == ["answer"]
 
