@@ -71,17 +71,17 @@ def test_a_failing_script(checks: Front, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_other_reports_are_written_if_one_cannot_be(checks: Front) -> None:
-    told = checks("check", "good.yaml", "--junit", "/dev/full")
-    assert (told.code, told.out) == (2, GOOD_LINES)
-    assert told.err.startswith("error: /dev/full: ")
+    result = checks("check", "good.yaml", "--junit", "/dev/full")
+    assert (result.code, result.out) == (2, GOOD_LINES)
+    assert result.err.startswith("error: /dev/full: ")
     assert checks("check", "good.yaml", "--junit", "/dev/full", "-o", "json").record["passed"] == 3
 
 
 def test_quiet_prints_only_failures(checks: Front) -> None:
     assert checks("check", "good.yaml", "-q").out == ""
-    told = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "300ms").out
-    assert told.startswith("FAIL  bad.yaml")
-    assert "passed" not in told
+    result = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "300ms").out
+    assert result.startswith("FAIL  bad.yaml")
+    assert "passed" not in result
 
 
 def test_machine_output(checks: Front) -> None:
@@ -521,7 +521,7 @@ def test_an_internal_error_is_reported_with_its_attempt(
     monkeypatch.setattr(ServiceUnderTest, "guest", second_meets_a_bug)
     [found] = checks("check", "one.yaml", "--timeout", "300ms", "--retries", "1", "-o", "json").record["scenarios"]
     assert found["trouble"]["error"]["code"] == "bug"
-    assert (found["attempts"], found["transcript"]) == (2, []), "nothing of the first is told as of the second"
+    assert (found["attempts"], found["transcript"]) == (2, []), "no line of the first attempt"
 
 
 def test_an_internal_error_is_in_every_report(buggy: Front) -> None:
