@@ -120,9 +120,8 @@ class Plan:
             check_not_empty(message, more=bool(files))
             if needs_socket_first(self._dialect, self._session, awaited=awaited, files=bool(files)):
                 self._connect()
-            for carrying, file in messages_with_files(
-                message, [inspect_file(path) for path in files], self._dialect.new_id
-            ):
+            local_files = [inspect_file(path) for path in files]
+            for carrying, file in messages_with_files(message, local_files, self._dialect.new_id):
                 self._upload(file)
                 self._send(replace(carrying, attachment_id=ATTACHMENT))
             if not files:
