@@ -31,7 +31,7 @@ _SECURITY = {
 #: Many processes, real shells, pseudo-terminals and signals.
 _PROCESSES = {
     "checks/test_pytest_plugin.py",
-    "cli/test_completion.py::test_in_a_real_shell",
+    "cli/test_completion.py::test_completion_works_in_a_real_shell",
     "cli/test_first_minute.py::test_the_workflow_runs",
     "cli/test_signals.py",
     "integration/test_leftovers.py",

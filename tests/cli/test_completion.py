@@ -90,14 +90,14 @@ def test_every_name_is_completed(stocked: Front) -> None:
 
 
 @pytest.mark.parametrize("option", _CHOICES)
-def test_choices_are_what_help_says(alone: Front, option: str) -> None:
+def test_completed_choices_match_the_help(alone: Front, option: str) -> None:
     pages = [alone(*words, "--help").out for words, entry in COMMANDS.items() if not entry.hidden]
     described = [line for page in pages for line in page.splitlines() if line.startswith(f"  {option} ")]
     assert described
     assert all(all(word in line for word in _CHOICES[option]) for line in described), described
 
 
-def test_asking_disturbs_nothing(alone: Front) -> None:
+def test_completion_changes_no_file_and_prints_no_error(alone: Front) -> None:
     (alone.cwd / "profiles.yaml").write_text("profiles: [broken")
     before = sorted(alone.cwd.rglob("*"))
     assert offered(alone, "-p", "") == ["sandbox"]
@@ -150,7 +150,7 @@ _SHELLS = {
 
 
 @pytest.mark.parametrize("shell", _SHELLS)
-def test_in_a_real_shell(stocked: Front, shell: str) -> None:
+def test_completion_works_in_a_real_shell(stocked: Front, shell: str) -> None:
     """Keys into an interactive shell at a terminal; what the line has become is what the shell says it is."""
     program = shutil.which(shell)
     if program is None:

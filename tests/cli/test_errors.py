@@ -103,7 +103,7 @@ def test_expired_session(front: Front) -> None:
     assert "starting another" in again.err
 
 
-def test_nothing_for_this_guest_is_an_empty_history(own: Callable[[SandboxOptions], Front]) -> None:
+def test_a_guest_without_messages_has_an_empty_history(own: Callable[[SandboxOptions], Front]) -> None:
     front = own(SandboxOptions(fast=True))
     assert front("session", "create").code == 0
     front("sandbox", "fault", "http:status=404,on=history")
@@ -144,7 +144,7 @@ def test_evicted(front: Front) -> None:
     check(Result(process.returncode, out.decode(), err.decode()), 10, "session.evicted")
 
 
-def test_silence_of_a_listener_that_never_was_connected_is_no_success(own: Callable[[SandboxOptions], Front]) -> None:
+def test_idle_without_any_connection_fails(own: Callable[[SandboxOptions], Front]) -> None:
     front = own(SandboxOptions(fast=True))
     front("session", "create")
     front("sandbox", "fault", "refuse:status=503")
@@ -152,7 +152,7 @@ def test_silence_of_a_listener_that_never_was_connected_is_no_success(own: Calla
     assert (told.code, told.error["code"]) == (8, "service.down")
 
 
-def test_a_listener_whose_session_has_no_connection_left(front: Front) -> None:
+def test_listen_fails_when_the_session_has_no_connection_left(front: Front) -> None:
     """It waits no longer than it is told to listen, and says that it has not listened."""
     front("session", "create")
     with ExitStack() as held:
@@ -183,7 +183,7 @@ def test_attributes_too_large(front: Front) -> None:
 
 
 @pytest.mark.parametrize("how", [("--as", "cart"), ("--new",), ("--as", "cart", "--new")], ids=" ".join)
-def test_no_session_is_left_that_nothing_could_be_said_in(front: Front, how: tuple[str, ...]) -> None:
+def test_a_refused_first_message_leaves_no_session(front: Front, how: tuple[str, ...]) -> None:
     front("session", "create")
     front("send", "hi")
     check(front("session", "create", *how, "--attr", "note=" + "x" * 3000), 3, "service.attributes", "3004 bytes")
@@ -277,7 +277,7 @@ def test_usage(front: Front, argv: tuple[str, ...], words: str) -> None:
     check_line(front(*argv, tty=True), 2)
 
 
-def test_text_is_no_option_for_a_field_the_api_lacks(front: Front) -> None:
+def test_an_option_for_a_field_the_api_lacks(front: Front) -> None:
     check(front("session", "create", "--queue", "q1"), 2, "usage.option", "queue")
 
 
@@ -287,7 +287,7 @@ def test_an_operation_the_api_lacks(front: Front) -> None:
     check(front(*asked), 12, "api.unsupported")
 
 
-def test_stdin_that_is_no_text(front: Front) -> None:
+def test_stdin_that_is_not_utf_8(front: Front) -> None:
     front("session", "create")
     check(front("send", "-", stdin=b"caf\xe9"), 2, "usage", "stdin, line 1: not UTF-8")
 
@@ -304,7 +304,7 @@ def test_the_form_of_an_error_follows_the_output(front: Front) -> None:
     assert front("send", "hi", GUESTCTL_OUTPUT="nonsense").code == 2
 
 
-def test_a_bug_is_one_line_and_shows_no_values(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_shows_no_values(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     from guestctl.client import Client
 
     def broken(self: Client) -> None:
@@ -322,7 +322,7 @@ def test_a_bug_is_one_line_and_shows_no_values(front: Front, monkeypatch: pytest
     assert "secret = " not in debugged.err
 
 
-def test_no_state_remembers_nothing(front: Front) -> None:
+def test_no_state_stores_nothing(front: Front) -> None:
     assert front("session", "create", "--no-state").code == 0
     check(front("session", "show"), 10, "session.none")
     assert front("ask", "hi", "--no-state").out == "echo: hi\n"

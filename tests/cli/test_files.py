@@ -41,7 +41,7 @@ def attached(sandbox: Sandbox, front: Front) -> list[StoredAttachment]:
 # --- sending ---
 
 
-def test_a_file_with_words(guest: Front, tmp_path: Path) -> None:
+def test_a_file_with_a_text(guest: Front, tmp_path: Path) -> None:
     (tmp_path / "label.png").write_bytes(b"x" * 1234)
     told = guest("send", "the label", "--file", "label.png")
     assert told.code == 0, told.err
@@ -66,7 +66,7 @@ def test_several_files_are_several_messages_each_with_its_record(guest: Front, t
     assert told.count("(file)") == 3
 
 
-def test_the_reply_to_any_of_several(guest: Front, tmp_path: Path) -> None:
+def test_wait_accepts_the_reply_to_any_of_several_files(guest: Front, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "b.txt").write_text("b")
     first, last = guest("send", "words", "--file", "a.txt", "--file", "b.txt", "--expect", "echo: words").records
@@ -74,7 +74,7 @@ def test_the_reply_to_any_of_several(guest: Front, tmp_path: Path) -> None:
     assert last["reply"]["text"] == "echo: words"
 
 
-def test_all_are_looked_at_before_any_travels(guest: Front, tmp_path: Path, sandbox: Sandbox) -> None:
+def test_all_files_are_checked_before_the_first_is_sent(guest: Front, tmp_path: Path, sandbox: Sandbox) -> None:
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "bad.exe").write_text("bad")
     (tmp_path / "empty.txt").write_text("")
@@ -114,7 +114,7 @@ def test_a_name_the_service_refuses(guest: Front, tmp_path: Path, name: str) -> 
     assert told.record["delivery"] == "not_sent"
 
 
-def test_a_name_nobody_can_write(guest: Front, tmp_path: Path) -> None:
+def test_a_file_name_that_cannot_be_encoded(guest: Front, tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.txt")
     (tmp_path / name).write_text("x")
     told = guest("send", "--file", name)
@@ -144,7 +144,7 @@ def test_an_upload_is_deleted_when_its_message_is_refused(guest: Front, tmp_path
     assert (file.state, file.data) == ("deleted", b"")
 
 
-def test_sent_again_under_the_same_id_nothing_is_uploaded(guest: Front, tmp_path: Path, sandbox: Sandbox) -> None:
+def test_a_retry_with_the_same_client_key_uploads_nothing(guest: Front, tmp_path: Path, sandbox: Sandbox) -> None:
     (tmp_path / "note.txt").write_text("x")
     key = "7b8a1b0e-8f2f-4a5c-9a39-0a4b4d0a3c11"
     first = guest("send", "--file", "note.txt", "--id", key)
@@ -154,7 +154,7 @@ def test_sent_again_under_the_same_id_nothing_is_uploaded(guest: Front, tmp_path
     assert len(attached(sandbox, guest)) == 1
 
 
-def test_a_file_goes_with_neither_pick_nor_lines(guest: Front, tmp_path: Path) -> None:
+def test_file_cannot_be_combined_with_pick_or_lines(guest: Front, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("x")
     for argv in (("--pick", "1"), ("--form", "a=b")):
         told = guest("send", "--file", "note.txt", *argv)
@@ -173,7 +173,7 @@ def sent(front: Front, tmp_path: Path, name: str = "note.txt", content: bytes = 
     return str(told.record["attachments"][0]["id"])
 
 
-def test_a_file_is_fetched_and_never_overwritten(guest: Front, tmp_path: Path) -> None:
+def test_download_never_overwrites_a_file(guest: Front, tmp_path: Path) -> None:
     identifier = sent(guest, tmp_path)
     told = guest("download", identifier)
     assert told.record == {"kind": "download", "id": identifier, "path": str(tmp_path / "note.txt"), "size": 5}
@@ -189,14 +189,14 @@ def test_a_file_is_fetched_and_never_overwritten(guest: Front, tmp_path: Path) -
     assert guest("download", identifier, "--to", "folder/").record["path"] == str(tmp_path / "folder" / "note.txt")
 
 
-def test_a_folder_that_is_not_there(guest: Front, tmp_path: Path) -> None:
+def test_download_into_a_missing_folder(guest: Front, tmp_path: Path) -> None:
     identifier = sent(guest, tmp_path)
     for to in ("none/", "none/x.txt"):
         assert guest("download", identifier, "--to", to).code == 2
     assert not (tmp_path / "none").exists()
 
 
-def test_no_link_is_followed(guest: Front, tmp_path: Path) -> None:
+def test_download_follows_no_link(guest: Front, tmp_path: Path) -> None:
     identifier = sent(guest, tmp_path)
     (tmp_path / "note.txt").symlink_to(tmp_path / "elsewhere")
     assert guest("download", identifier).code == 2
@@ -216,7 +216,9 @@ def test_no_link_is_followed(guest: Front, tmp_path: Path) -> None:
         ("..", None),
     ],
 )
-def test_hostile_names(guest: Front, tmp_path: Path, sandbox: Sandbox, offered: str, saved: str | None) -> None:
+def test_download_strips_hostile_file_names(
+    guest: Front, tmp_path: Path, sandbox: Sandbox, offered: str, saved: str | None
+) -> None:
     identifier = sent(guest, tmp_path)
     attached(sandbox, guest)[0].name = offered
     told = guest("download", identifier)
@@ -227,7 +229,7 @@ def test_hostile_names(guest: Front, tmp_path: Path, sandbox: Sandbox, offered: 
     assert guest("download", identifier, "--to", "again", tty=True).out.isprintable() is False
 
 
-def test_an_id_nobody_knows(guest: Front) -> None:
+def test_download_of_an_unknown_id(guest: Front) -> None:
     told = guest("download", "no-such-id")
     assert (told.code, told.error["code"]) == (3, "service.file")
 
@@ -272,14 +274,14 @@ def with_bot(tmp_path: Path, elsewhere: str, sandboxed: Callable[[Sandbox], Fron
         yield front
 
 
-def test_the_bots_file_is_fetched_from_where_history_shows_it(with_bot: Front) -> None:
+def test_download_finds_the_bots_file_in_history(with_bot: Front) -> None:
     told = with_bot("download", "bill-1")
     assert told.code == 0, told.err
     assert Path(told.record["path"]).name == "bill.pdf"
     assert Path(told.record["path"]).read_bytes() == b"from the bot"
 
 
-def test_a_stale_address_is_asked_for_again(with_bot: Front) -> None:
+def test_download_renews_a_stale_address(with_bot: Front) -> None:
     Elsewhere.answers = [404]
     assert with_bot("download", "bill-1").code == 0
     Elsewhere.answers = [403, 404]
@@ -289,7 +291,7 @@ def test_a_stale_address_is_asked_for_again(with_bot: Front) -> None:
     assert not (with_bot.cwd / "other").exists()
 
 
-def test_a_full_disk_leaves_nothing(guest: Front, tmp_path: Path) -> None:
+def test_download_to_a_full_disk_leaves_no_file(guest: Front, tmp_path: Path) -> None:
     identifier = sent(guest, tmp_path, "big.bin", b"x" * 2_000_000)
 
     def small() -> None:

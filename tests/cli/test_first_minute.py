@@ -231,7 +231,7 @@ def test_every_next_step_names_the_command_that_helps(code: str) -> None:
 
 
 @pytest.mark.parametrize(("place", "line"), sorted(set(_named())))
-def test_every_command_we_name_exists(alone: Front, place: str, line: str) -> None:
+def test_every_command_in_a_text_exists(alone: Front, place: str, line: str) -> None:
     """In hints, help and the README: the command, and each of its options."""
     words = shlex.split(line.partition(" | ")[0])[1:]
     parsed = split(words)

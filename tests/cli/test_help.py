@@ -62,13 +62,13 @@ def test_a_group_alone_lists_its_commands(alone: Front, group: str) -> None:
     assert alone(group, "--help").out == told.out
 
 
-def test_no_profile_at_a_terminal_says_what_next(alone: Front) -> None:
+def test_without_a_profile_guestctl_suggests_the_first_commands(alone: Front) -> None:
     told = alone(tty=True)
     assert told.out.startswith("Next:\n")
     assert told.out.count("  guestctl ") == 3
 
 
-def test_a_profile_at_a_terminal_says_where_things_stand(front: Front) -> None:
+def test_with_a_profile_guestctl_shows_profile_and_session(front: Front) -> None:
     told = front(tty=True)
     assert told.out.startswith("Profile sandbox: web-messaging at http://127.0.0.1:")
     assert "No session yet. `guestctl ask TEXT` creates one." in told.out
@@ -78,7 +78,7 @@ def test_a_profile_at_a_terminal_says_where_things_stand(front: Front) -> None:
     assert front().out.startswith("Usage:")
 
 
-def test_a_broken_profile_at_a_terminal_says_what_mends_it(alone: Front) -> None:
+def test_with_a_broken_profile_guestctl_names_the_fix(alone: Front) -> None:
     (alone.cwd / "profiles.yaml").write_text("profiles: {shop: {regoin: x}}")
     told = alone(tty=True)
     assert told.code == 2
@@ -118,7 +118,7 @@ def test_options_are_suggested_too(alone: Front) -> None:
     assert "--expect" in alone("send", "hi", "--expct", "x").err
 
 
-def test_both_ways_to_say_nothing_get_the_same_advice(front: Front) -> None:
+def test_an_empty_message_and_a_wrong_option_have_the_same_hint(front: Front) -> None:
     advice = "`guestctl send --help` shows its options and two examples"
     assert front("session", "create").code == 0
     assert advice in front("send").err
@@ -146,7 +146,7 @@ def test_finding_the_command(argv: list[str], words: tuple[str, ...], rest: list
 @pytest.mark.parametrize(
     "argv", [["nope"], ["session", "nope"], ["--nope", "send"], ["--debug=1", "send"], ["--", "x"]]
 )
-def test_what_is_no_command(argv: list[str]) -> None:
+def test_an_unknown_word_is_reported(argv: list[str]) -> None:
     assert split(argv).unknown is not None
 
 
@@ -154,5 +154,5 @@ def test_what_is_no_command(argv: list[str]) -> None:
     ("words", "default"),
     [("send", "30"), ("doctor", "30"), ("sandbox serve", "none"), ("sandbox exec", "none"), ("replay", "none")],
 )
-def test_the_timeout_told_is_the_commands_own(alone: Front, words: str, default: str) -> None:
+def test_help_shows_the_commands_own_timeout(alone: Front, words: str, default: str) -> None:
     assert f"seconds, 500ms or 2m (default: {default})" in alone(*words.split(), "--help").out

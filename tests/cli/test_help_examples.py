@@ -132,7 +132,7 @@ def _put_in(example: str, front: Front) -> str:
 
 
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if example not in PARSED])
-def test_it_runs(front: Front, example: str) -> None:
+def test_an_example_runs(front: Front, example: str) -> None:
     for argv in _FIRST.get(example, ()):
         told = front(*argv.split())
         assert told.code == 0, told.err
@@ -190,7 +190,7 @@ def _going_on(shell: Shell, line: str) -> Iterator[tuple[subprocess.Popen[str], 
 
 
 @pytest.mark.parametrize("example", PARSED)
-def test_the_rest_is_at_least_understood(alone: Front, example: str) -> None:
+def test_the_other_examples_are_parsed(alone: Front, example: str) -> None:
     assert example in EXAMPLES
     words = shlex.split(example.partition(" | ")[0])[1:]
     parsed = split(words)

@@ -40,7 +40,7 @@ def test_a_single_result_on_a_terminal_is_a_card(front: Front) -> None:
     assert re.search(r"^credentials +guest", shown.out, re.MULTILINE)
 
 
-def test_send_gives_the_message_with_its_delivery(front: Front) -> None:
+def test_send_prints_the_message_with_its_delivery(front: Front) -> None:
     front("session", "create")
     sent = front("send", "Where", "is", "my", "parcel?")
     assert list(sent.record) == [*MESSAGE_KEYS, "delivery"]
@@ -106,7 +106,7 @@ def test_hostile_text_on_a_terminal_and_in_a_pipe(front: Front) -> None:
     assert json.loads(on_screen)[0]["text"] == nasty
 
 
-def test_colour_is_a_choice(front: Front) -> None:
+def test_colour_follows_the_environment(front: Front) -> None:
     front("ask", "one")
     assert "\x1b[" in front("history", tty=True).out
     assert "\x1b[" not in front("history", tty=True, NO_COLOR="1").out
@@ -115,7 +115,7 @@ def test_colour_is_a_choice(front: Front) -> None:
     assert "\x1b[" not in front("history", "-o", "table").out
 
 
-def test_tables_are_never_folded_or_cut_off_a_terminal(front: Front) -> None:
+def test_tables_are_not_wrapped_outside_a_terminal(front: Front) -> None:
     name = "a-name-" + "x" * 90
     front("session", "create", "--as", name)
     wide = front("session", "list", "-o", "table").out
@@ -144,7 +144,7 @@ def test_lines_are_sent_one_by_one(front: Front) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("--lines",)])
-def test_stdin_as_windows_writes_it(front: Front, more: tuple[str, ...]) -> None:
+def test_stdin_with_windows_line_ends(front: Front, more: tuple[str, ...]) -> None:
     front("session", "create")
     assert front("send", "-", *more, stdin=b"\xef\xbb\xbfhello\r\n").record["text"] == "hello"
 
@@ -170,7 +170,7 @@ def test_options_before_the_command(front: Front) -> None:
     assert front("--session=cart", "-q", "send", "hi").record["session"] == "cart"
 
 
-def test_listen_stops_and_says_why(front: Front) -> None:
+def test_listen_stops_with_the_exit_code_of_the_rule(front: Front) -> None:
     front("session", "create")
     front("send", "hello", "--wait")
     lines = front("listen", "--replay", "2", "--max", "2", "-o", "json")
@@ -187,7 +187,7 @@ def test_listen_stops_and_says_why(front: Front) -> None:
     assert "* live" in front("listen", "--idle", "100ms", tty=True, NO_COLOR="1").err
 
 
-def test_a_cursor_goes_on_after_the_last_line(front: Front, tmp_path: Path) -> None:
+def test_a_cursor_continues_after_the_last_line(front: Front, tmp_path: Path) -> None:
     front("ask", "one")
     cursor = str(tmp_path / "cursor")
     assert [r["text"] for r in front("listen", "--cursor", cursor, "--idle", "300ms").records] == ["one", "echo: one"]
@@ -196,7 +196,7 @@ def test_a_cursor_goes_on_after_the_last_line(front: Front, tmp_path: Path) -> N
     assert [r["text"] for r in front("listen", "--cursor", cursor, "--idle", "300ms").records] == ["two", "echo: two"]
 
 
-def test_silence_is_none_before_it_can_be_heard(front: Front) -> None:
+def test_idle_starts_only_after_connecting(front: Front) -> None:
     front("ask", "one")
     front("sandbox", "fault", "delay:ms=600,times=1")
     assert [r["text"] for r in front("listen", "--replay", "2", "--idle", "300ms").records] == ["one", "echo: one"]
@@ -215,7 +215,7 @@ def test_history_as_a_document(front: Front) -> None:
     assert front("history", "--format", "html", "-o", "json").code == 2
 
 
-def test_resume_says_what_was_missed(front: Front) -> None:
+def test_resume_prints_the_missed_messages(front: Front) -> None:
     front("session", "create")
     front("sandbox", "push", "are you there?", "--to", _id(front))
     found = front("resume", "-o", "json").record
@@ -225,7 +225,7 @@ def test_resume_says_what_was_missed(front: Front) -> None:
     assert found["read_only"] is False
 
 
-def test_ending_asks_first(front: Front) -> None:
+def test_session_end_asks_for_confirmation(front: Front) -> None:
     front("session", "create")
     refused = front("session", "end")
     assert refused.code == 2
@@ -308,19 +308,19 @@ def test_completion(front: Front) -> None:
     assert "-F _guestctl guestctl" in front("completion", "bash").out
 
 
-def test_demo_counts_nothing_lost(alone: Front) -> None:
+def test_demo_reports_no_lost_message(alone: Front) -> None:
     told = alone("demo")
     assert told.code == 0, told.err
     assert "  2 sent, 2 received, 0 lost, 0 duplicated\nNext:\n" in told.out
 
 
-def test_the_trace_of_the_tour_is_that_of_its_guest(alone: Front, tmp_path: Path) -> None:
+def test_demo_traces_its_guest(alone: Front, tmp_path: Path) -> None:
     assert alone("demo", "--trace", str(tmp_path / "tour.trace")).code == 0
     seen = [json.loads(line) for line in (tmp_path / "tour.trace").read_text().splitlines()]
     assert {"upgrade", "frame_out", "frame_in", "close"} <= {line["kind"] for line in seen}
 
 
-def test_the_trace_of_a_command_under_exec_is_its_own(alone: Front, tmp_path: Path) -> None:
+def test_trace_is_refused_before_a_command_under_exec(alone: Front, tmp_path: Path) -> None:
     refused = alone("sandbox", "exec", "--trace", str(tmp_path / "trace"), "--", "true")
     assert refused.code == 2
     assert "--trace belongs to the inner command" in refused.err

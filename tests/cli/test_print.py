@@ -86,7 +86,7 @@ def body(given: Any) -> Any:
     ],
     ids=" ".join,
 )
-def test_what_is_printed_is_what_is_sent(front: Front, api: str, argv: tuple[str, ...]) -> None:
+def test_print_frames_prints_what_is_sent(front: Front, api: str, argv: tuple[str, ...]) -> None:
     guest = of(front, api)
     assert guest("session", "create").code == 0
     shown = guest(*argv, "--print-frames")
@@ -112,7 +112,7 @@ def test_a_second_message(front: Front, api: str) -> None:
     assert planned(guest, "send", "two") == sent(guest, "send", "two")
 
 
-def test_a_new_sessions_ids_are_not_the_old_ones(front: Front) -> None:
+def test_print_frames_does_not_reuse_ids_for_a_new_session(front: Front) -> None:
     guest = of(front, "guest-sessions")
     ids = guest("session", "create").record["ids"]
     assert ids["session"] in guest("ask", "hi", "--print-curl").out
@@ -122,7 +122,7 @@ def test_a_new_sessions_ids_are_not_the_old_ones(front: Front) -> None:
 
 
 @pytest.mark.parametrize("api", NAMES)
-def test_a_new_session_is_shown_as_far_as_it_can_be(front: Front, api: str) -> None:
+def test_print_frames_uses_placeholders_for_a_new_session(front: Front, api: str) -> None:
     guest = of(front, api)
     steps = planned(guest, "session", "create", "--as", "shown")
     really = sent(guest, "session", "create", "--as", "shown")
@@ -149,7 +149,7 @@ def test_nothing_is_sent_stored_or_revealed(front: Front, api: str, how: str) ->
     assert "$GUEST_TOKEN" in printed
 
 
-def test_without_a_session_ids_are_names_too(front: Front) -> None:
+def test_print_frames_without_a_session_uses_placeholders(front: Front) -> None:
     told = front("send", "hi", "--print-curl", "-s", "none", GUESTCTL_API="guest-sessions")
     assert '/sessions/"$SESSION_ID"/messages' in told.out
     asked = front("ask", "hi", "--print-frames", "-s", "none")
@@ -185,7 +185,7 @@ def test_a_session_to_be_created_is_planned_on_its_own_name(front: Front) -> Non
     assert len(steps) > 2
 
 
-def test_what_a_profile_says_of_the_guest_goes_with_the_next_conversation_too(front: Front) -> None:
+def test_guest_values_of_the_profile_are_sent_in_the_next_conversation_too(front: Front) -> None:
     place = front.environ["GUESTCTL_SANDBOX_URL"]
     where = f"base_url: {place}, config_url: {place}, socket_url: {place.replace('http', 'ws')}"
     what = f"deployment_id: {DEPLOYMENT_ID}, origin: http://localhost, attributes: {{k: v}}"
@@ -205,7 +205,7 @@ def test_several_lines(front: Front) -> None:
     ]
 
 
-def test_what_a_session_was_opened_with_goes_with_the_first_message_only(front: Front) -> None:
+def test_values_of_session_create_are_sent_with_the_first_message_only(front: Front) -> None:
     assert front("session", "create", "--attr", "k=v").code == 0
     (front.cwd / "a.png").write_bytes(b"png")
     files = [step[3] for step in planned(front, "send", "--file", "a.png", "--file", "a.png") if step[3]]
@@ -214,7 +214,7 @@ def test_what_a_session_was_opened_with_goes_with_the_first_message_only(front: 
     assert planned(front, *lines, stdin="one\ntwo\n") == sent(front, *lines, stdin="one\ntwo\n")
 
 
-def test_who_signs_in_is_another_guest(sandboxed: Callable[[Sandbox], Front]) -> None:
+def test_a_sign_in_is_planned_for_a_new_guest(sandboxed: Callable[[Sandbox], Front]) -> None:
     with running(SandboxOptions(fast=True, sign_in=True)) as sandbox:
         front = sandboxed(sandbox)
         assert front("session", "create").code == 0
@@ -222,7 +222,7 @@ def test_who_signs_in_is_another_guest(sandboxed: Callable[[Sandbox], Front]) ->
         assert planned(front, *asked, stdin="ann:1") == sent(front, *asked, stdin="ann:1")
 
 
-def test_what_cannot_be_shown(front: Front) -> None:
+def test_print_frames_refuses_what_needs_the_service(front: Front) -> None:
     assert front("send", "--pick", "1", "--print-curl").code == 2
     assert front("send", "hi", "--print-curl", "--print-frames").code == 2
     assert front("send", "", "--print-frames").code == 2
@@ -230,7 +230,7 @@ def test_what_cannot_be_shown(front: Front) -> None:
     assert front("refresh-token", "--print-curl", GUESTCTL_API="guest-sessions").code == 12
 
 
-def test_commands_for_curl_have_no_other_form(front: Front) -> None:
+def test_print_curl_refuses_an_output_mode(front: Front) -> None:
     front("session", "create")
     refused = front("typing", "--print-curl", "-o", "json")
     assert (refused.code, refused.out) == (2, "")
@@ -239,7 +239,7 @@ def test_commands_for_curl_have_no_other_form(front: Front) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_command_for_curl_runs(front: Front) -> None:
+def test_the_printed_curl_command_runs(front: Front) -> None:
     guest = of(front, "guest-sessions")
     assert guest("session", "create").code == 0
     token = guest("session", "show", "--show-token").record["token"]

@@ -35,7 +35,7 @@ def test_profiles_added_by_many_processes_at_once_are_all_there(alone: Front) ->
     assert not list(alone.cwd.glob(".profiles*"))
 
 
-def test_a_lock_file_somebody_left_stops_nobody(alone: Front) -> None:
+def test_a_leftover_lock_file_blocks_no_one(alone: Front) -> None:
     left = alone.cwd / ".profiles.yaml.lock"
     left.touch()
     (alone.cwd / "profiles.yaml").write_text("profiles: {}\n")
@@ -44,7 +44,7 @@ def test_a_lock_file_somebody_left_stops_nobody(alone: Front) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_cannot_be_written_is_told_in_one_line(alone: Front) -> None:
+def test_a_read_only_directory_is_an_error(alone: Front) -> None:
     folder = alone.cwd / "theirs"
     folder.mkdir()
     file = folder / "profiles.yaml"
@@ -61,7 +61,7 @@ def test_a_directory_that_cannot_be_written_is_told_in_one_line(alone: Front) ->
     assert "no profile 'b'" in unknown.error["message"]
 
 
-def test_a_lock_that_is_no_file_is_told_in_one_line(alone: Front) -> None:
+def test_a_lock_that_is_not_a_file_is_an_error(alone: Front) -> None:
     (alone.cwd / "profiles.yaml").write_text("profiles: {}\n")
     (alone.cwd / ".profiles.yaml.lock").mkdir()
     refused = alone("profile", "add", "a", "--base-url", "https://a.example", "-o", "table")
@@ -70,7 +70,7 @@ def test_a_lock_that_is_no_file_is_told_in_one_line(alone: Front) -> None:
     assert "Traceback" not in refused.err
 
 
-def test_the_lock_is_for_its_owner_alone(alone: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_file_is_private(alone: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     (alone.cwd / "profiles.yaml").write_text("profiles: {}\n")
     modes: list[int] = []
     replace = os.replace
@@ -86,7 +86,7 @@ def test_the_lock_is_for_its_owner_alone(alone: Front, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_a_line_ends_only_where_a_file_s_line_ends(alone: Front, mark: str, ending: str) -> None:
+def test_adding_a_profile_keeps_unusual_line_separators(alone: Front, mark: str, ending: str) -> None:
     """What YAML 1.1 would break a line at is a character like any other in what a person wrote."""
     lines = [
         f"# ours {mark}# and theirs",
@@ -107,7 +107,7 @@ def test_a_line_ends_only_where_a_file_s_line_ends(alone: Front, mark: str, endi
     assert "b.example" in after.removeprefix(before)
 
 
-def test_the_file_is_checked_and_not_what_variables_make_of_it(alone: Front) -> None:
+def test_profile_check_ignores_the_environment(alone: Front) -> None:
     """GUESTCTL_API is set by every `sandbox exec`."""
     file = alone.cwd / "profiles.yaml"
     file.write_text("profiles:\n  a: {api: guests, deployment_id: d, region: mypurecloud.de}\n")
@@ -122,14 +122,14 @@ def test_the_file_is_checked_and_not_what_variables_make_of_it(alone: Front) -> 
     assert under_exec("profile", "check").code == 0
 
 
-def test_without_a_file_nothing_is_in_order(alone: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_check_without_a_file_fails(alone: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(alone.cwd / "config"))
     told = alone("profile", "check", "-o", "json")
     assert (told.code, told.out, told.error["code"]) == (2, "", "config.file")
     assert "no profile file" in told.error["message"]
 
 
-def test_a_key_is_given_once(alone: Front) -> None:
+def test_a_key_set_twice_is_refused(alone: Front) -> None:
     file = alone.cwd / "p.yaml"
     twice = ("--region", "a.example", "--set", "region=b.example")
     refused = alone("profile", "add", "x", "--profiles", str(file), *twice)

@@ -40,7 +40,7 @@ def current(front: Front) -> str:
     return str(front("session", "show").record["name"])
 
 
-def test_a_session_whose_guest_may_not_join_yet_is_the_current_one(joining: Front) -> None:
+def test_a_session_that_cannot_join_yet_becomes_the_current_one(joining: Front) -> None:
     """It was confirmed, it is stored, and the next message goes to it."""
     assert joining("session", "create", "--as", "old").code == 0
     joining("sandbox", "fault", "http:status=400,on=send,times=1")
@@ -50,7 +50,7 @@ def test_a_session_whose_guest_may_not_join_yet_is_the_current_one(joining: Fron
     assert joining("send", "hi").record["session"] == "new"
 
 
-def test_of_one_name_it_is_the_new_one_and_not_the_one_set_aside(joining: Front) -> None:
+def test_a_replaced_session_is_not_restored(joining: Front) -> None:
     first = joining("session", "create").record
     joining("sandbox", "fault", "http:status=400,on=send,times=1")
     refused = joining("session", "create", "-o", "table")
@@ -60,9 +60,7 @@ def test_of_one_name_it_is_the_new_one_and_not_the_one_set_aside(joining: Front)
     assert (shown["name"], shown["created_at"] > first["created_at"]) == ("default", True)
 
 
-def test_one_that_is_over_before_its_guest_has_joined_takes_nothing_s_place(
-    joining: Front, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_that_ends_before_joining_replaces_nothing(joining: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: Any) -> None:
         raise GuestError(4006, "the session has expired")
 
@@ -83,7 +81,7 @@ def spoil(front: Front) -> None:
         database.execute("UPDATE session SET body = '{' WHERE name = 'spoilt'")
 
 
-def test_what_is_forgotten_is_told_even_when_it_cannot_be_read(front: Front) -> None:
+def test_forget_prints_a_record_for_an_unreadable_session(front: Front) -> None:
     for name in ("whole", "spoilt"):
         front("session", "create", "--as", name)
     spoil(front)
@@ -98,7 +96,7 @@ def test_what_is_forgotten_is_told_even_when_it_cannot_be_read(front: Front) -> 
     assert front("session", "list", "-o", "jsonl").records == []
 
 
-def test_forgetting_one_that_cannot_be_read_is_told_to_a_person(front: Front) -> None:
+def test_forget_prints_a_card_for_an_unreadable_session(front: Front) -> None:
     front("session", "create", "--as", "spoilt")
     spoil(front)
     told = front("session", "forget", "spoilt", tty=True, NO_COLOR="1")
@@ -132,7 +130,7 @@ def test_a_session_that_was_cleared_has_no_time_left(front: Front) -> None:
     assert "(" not in card(front("session", "show", tty=True, NO_COLOR="1"))["expires_at"]
 
 
-def test_a_session_whose_time_is_over_is_said_to_have_expired(front: Front) -> None:
+def test_a_session_past_its_expiry_is_shown_as_expired(front: Front) -> None:
     """Also while nobody has asked the service."""
     front("session", "create", GUESTCTL_API="webmessaging-conversations")
     front("session", "create")
@@ -143,7 +141,7 @@ def test_a_session_whose_time_is_over_is_said_to_have_expired(front: Front) -> N
     assert shown["credentials"].startswith("guest expired 2")
 
 
-def test_stored_sessions_are_read_once_however_much_is_told(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_sessions_are_read_once_for_many_notices(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their tokens must not be shown; there may be a thousand sessions, and a line a second."""
     front("ask", "hi")
     read: list[str | None] = []
@@ -161,7 +159,7 @@ def test_stored_sessions_are_read_once_however_much_is_told(front: Front, monkey
     assert len(read) == 1
 
 
-def test_a_token_that_came_after_they_were_read_is_known(front: Front) -> None:
+def test_a_token_received_later_is_masked_too(front: Front) -> None:
     with Client("sandbox", environ=front.environ) as guest:
         assert list(guest.secrets()) == []
         tokens = {guest.create(NewSession(name=name)).token() for name in ("one", "two")}
@@ -182,7 +180,7 @@ def kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone cannot be changed here")
 @pytest.mark.usefixtures("kolkata")
-def test_a_person_s_times_are_local_and_a_machine_s_are_utc(front: Front) -> None:
+def test_times_are_local_in_tables_and_utc_in_json(front: Front) -> None:
     front("session", "create", "--as", "cart")
     record = front("session", "show").record
     terminal: dict[str, Any] = {"tty": True, "NO_COLOR": "1", "COLUMNS": "200"}
@@ -205,7 +203,7 @@ def test_a_person_s_times_are_local_and_a_machine_s_are_utc(front: Front) -> Non
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "-x", "x" * 101])
 @pytest.mark.parametrize("given", ["ask hi --session", "session create --as", "session create --session"])
-def test_a_name_that_no_session_can_have_is_refused(front: Front, given: str, name: str) -> None:
+def test_an_invalid_session_name_is_refused(front: Front, given: str, name: str) -> None:
     front("session", "create")
     *words, option = given.split()
     refused = front(*words, f"{option}={name}", "-o", "json")
@@ -214,7 +212,7 @@ def test_a_name_that_no_session_can_have_is_refused(front: Front, given: str, na
     assert [record["name"] for record in front("session", "list").records] == ["default"]
 
 
-def test_the_variable_names_a_session_by_the_same_rule(front: Front) -> None:
+def test_the_session_variable_follows_the_same_rule(front: Front) -> None:
     assert front("ask", "hi", GUESTCTL_SESSION="").code == 0
     refused = front("ask", "hi", GUESTCTL_SESSION="a\tb")
     assert refused.code == 2

@@ -61,7 +61,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_signed_in_from_the_start_with_a_code(guest: Front) -> None:
+def test_sign_in_at_the_start_with_a_code(guest: Front) -> None:
     created = guest("session", "create", *CODE, "--code-verifier", "-", stdin="verifier-verifier\n")
     assert created.code == 0, created.err
     trace = guest.cwd / "t"
@@ -71,7 +71,7 @@ def test_signed_in_from_the_start_with_a_code(guest: Front) -> None:
     assert actions[0] == "configureAuthenticatedSession"
 
 
-def test_signed_in_instead_of_a_guest_without_a_name(guest: Front) -> None:
+def test_a_signed_in_session_replaces_an_anonymous_one(guest: Front) -> None:
     assert guest("session", "create").code == 0
     assert guest("send", "hello").code == 0
     before = guest("session", "show", "--show-token").record["token"]
@@ -82,7 +82,7 @@ def test_signed_in_instead_of_a_guest_without_a_name(guest: Front) -> None:
     assert [record["name"] for record in guest("session", "list").records] == ["default"]
 
 
-def test_signed_in_with_an_id_token(guest: Front) -> None:
+def test_sign_in_with_an_id_token(guest: Front) -> None:
     created = guest("session", "create", "--id-token", "-", "--nonce", "n", stdin="bob:idtoken\n")
     assert created.code == 0, created.err
     assert guest("send", "hello").code == 0
@@ -90,7 +90,7 @@ def test_signed_in_with_an_id_token(guest: Front) -> None:
     assert other.code == 0, other.err
 
 
-def test_one_that_cannot_be_renewed_is_not_said_to_have_expired(guest: Front) -> None:
+def test_a_sign_in_that_cannot_be_renewed_is_not_shown_as_expired(guest: Front) -> None:
     assert guest("session", "create", "--id-token", "-", stdin="bob:idtoken").code == 0
     told = guest("refresh-token")
     assert (told.code, told.error["message"]) == (4, "the sign-in cannot be renewed: it has no refresh token")
@@ -145,7 +145,7 @@ def test_an_expired_sign_in_is_renewed(own: Callable[..., Front]) -> None:
     assert guest("refresh-token").code == 0
 
 
-def test_one_without_a_refresh_token_is_not(own: Callable[..., Front]) -> None:
+def test_a_sign_in_without_a_refresh_token_is_not_renewed(own: Callable[..., Front]) -> None:
     guest = own(token_life=0.4)
     assert guest("session", "create", "--id-token", "-", stdin="bob:idtoken").code == 0
     time.sleep(0.5)
@@ -173,13 +173,13 @@ def test_a_refused_code(guest: Front) -> None:
     assert guest("send", "hello").code == 0
 
 
-def test_a_deployment_nobody_knows(guest: Front) -> None:
+def test_sign_in_with_an_unknown_deployment(guest: Front) -> None:
     told = guest("session", "create", *CODE, GUESTCTL_DEPLOYMENT_ID="no-such-deployment")
     assert (told.code, told.error["code"]) == (3, "service.not_found")
     assert "The deployment was not found" in told.error["message"]
 
 
-def test_where_sign_in_is_off(own: Callable[..., Front]) -> None:
+def test_sign_in_on_a_deployment_without_it(own: Callable[..., Front]) -> None:
     front = own(sign_in=False)
     assert front("session", "create", *CODE).code == 5
     assert front("session", "create").code == 0
@@ -202,9 +202,7 @@ def test_where_sign_in_is_off(own: Callable[..., Front]) -> None:
         (("--nonce", "n"), ""),
     ],
 )
-def test_what_makes_no_sense_or_should_not_be_on_a_command_line(
-    guest: Front, argv: tuple[str, ...], stdin: str
-) -> None:
+def test_wrong_sign_in_options_are_refused(guest: Front, argv: tuple[str, ...], stdin: str) -> None:
     told = guest("session", "create", *argv, stdin=stdin)
     assert told.code == 2
     assert "secret.secret" not in told.err
@@ -233,7 +231,7 @@ def test_no_secret_is_shown(guest: Front) -> None:
     assert '"$SIGN_IN_TOKEN"' in printed.out
 
 
-def test_the_sandbox_takes_it_as_an_option(guest: Front) -> None:
+def test_the_sandbox_accepts_the_sign_in_option(guest: Front) -> None:
     told = {record["check"]: record for record in guest("doctor").records}
     assert told["sign-in"]["result"] == "ok"
 

@@ -109,7 +109,7 @@ def test_ctrl_c_at_a_terminal_ends_the_shells_loop_too(front: Front) -> None:
     assert told.endswith(b"\rstopping\r\n")
 
 
-def test_quiet_ends_without_a_word(front: Front) -> None:
+def test_quiet_prints_nothing_at_ctrl_c(front: Front) -> None:
     front("session", "create")
     near, far = pty.openpty()
     with started(front, "listen", "--quiet", stderr=far) as process:
@@ -120,7 +120,7 @@ def test_quiet_ends_without_a_word(front: Front) -> None:
     assert (process.returncode, shown(near)) == (-signal.SIGINT, b"")
 
 
-def test_a_ctrl_c_that_our_parent_ignores_is_ignored(front: Front) -> None:
+def test_a_ctrl_c_that_the_parent_process_ignores_is_ignored(front: Front) -> None:
     """As in what a shell's script has put into the background."""
     front("session", "create")
     with started(
@@ -156,7 +156,7 @@ def test_a_stdin_that_was_closed(front: Front) -> None:
     assert "nothing to send" in json.loads(err)["error"]["message"]
 
 
-def test_a_reader_that_leaves_ends_it_quietly(front: Front) -> None:
+def test_a_closed_pipe_ends_listen_quietly(front: Front) -> None:
     front("session", "create")
     with started(front, "listen") as process:
         until(lambda: listening(front))
@@ -167,7 +167,7 @@ def test_a_reader_that_leaves_ends_it_quietly(front: Front) -> None:
         assert process.stderr.read() == b""
 
 
-def test_head_gets_its_line(front: Front) -> None:
+def test_head_receives_its_line(front: Front) -> None:
     front("session", "create")
     front("send", "-", "--lines", stdin="\n".join("abcdefghij"))
     done = subprocess.run(
@@ -208,7 +208,7 @@ def test_a_real_terminal(front: Front) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_nothing_is_written_twice_or_lost_with_a_cursor(front: Front, tmp_path: Path) -> None:
+def test_a_cursor_loses_and_repeats_no_line(front: Front, tmp_path: Path) -> None:
     """kill -9 in the middle of a replay, again and again: the file holds every message once, whole."""
     front("session", "create")
     key = front("send", "begin").record["key"]
@@ -234,7 +234,7 @@ def test_nothing_is_written_twice_or_lost_with_a_cursor(front: Front, tmp_path: 
     assert [json.loads(line)["id"] for line in log.read_text().splitlines()] == everything
 
 
-def test_a_torn_last_line_is_mended(front: Front, tmp_path: Path) -> None:
+def test_a_partial_last_line_is_removed(front: Front, tmp_path: Path) -> None:
 
     front("ask", "one")
     cursor, log = tmp_path / "cursor", tmp_path / "log.jsonl"
@@ -265,7 +265,7 @@ def test_a_torn_last_line_is_mended(front: Front, tmp_path: Path) -> None:
     assert len(log.read_text().splitlines()) == 2
 
 
-def test_sandbox_serve_tells_its_address_and_stops(alone: Front) -> None:
+def test_sandbox_serve_prints_its_address_and_stops(alone: Front) -> None:
     with started(alone, "sandbox", "serve", "--api", "guests", "-o", "json") as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
@@ -279,7 +279,7 @@ def test_sandbox_serve_tells_its_address_and_stops(alone: Front) -> None:
 
 
 @pytest.mark.parametrize("command", ["sandbox serve", "replay recorded.trace"])
-def test_a_service_tells_its_address_as_yaml_too(front: Front, command: str) -> None:
+def test_sandbox_serve_prints_its_address_as_yaml_too(front: Front, command: str) -> None:
     front("session", "create", "--trace", str(front.cwd / "recorded.trace"))
     with started(front, *command.split(), "-o", "yaml") as process:
         assert process.stdout is not None
@@ -289,7 +289,7 @@ def test_a_service_tells_its_address_as_yaml_too(front: Front, command: str) -> 
         assert process.wait(10) == 143
 
 
-def test_sandbox_exec_passes_the_code_through(alone: Front) -> None:
+def test_sandbox_exec_exits_with_the_commands_exit_code(alone: Front) -> None:
     with started(alone, "sandbox", "exec", "--", "sh", "-c", "exit 7") as process:
         assert process.wait(10) == 7
 
@@ -297,7 +297,7 @@ def test_sandbox_exec_passes_the_code_through(alone: Front) -> None:
 # --- where Python loses what a handler raises ---
 
 
-def test_ctrl_c_in_a_pager_is_the_pagers(front: Front, tmp_path: Path) -> None:
+def test_ctrl_c_in_a_pager_goes_to_the_pager(front: Front, tmp_path: Path) -> None:
     """Two that read one terminal: a shell must not have it back before its reader has left the pager."""
     front("session", "create")
     front("send", "to be read")
@@ -327,7 +327,7 @@ def test_ctrl_c_in_a_pager_is_the_pagers(front: Front, tmp_path: Path) -> None:
     assert shown(near) == b""
 
 
-def test_a_reader_in_a_pager_is_no_end_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_pager_is_not_killed_after_the_grace_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guestctl.cli.signals.GRACE", 0.05)
     ended: list[int] = []
     monkeypatch.setattr("os._exit", ended.append)
@@ -349,7 +349,7 @@ class Callback:
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
-def test_a_signal_that_python_lost_is_given_again(number: int, raised: type[BaseException]) -> None:
+def test_a_signal_that_python_lost_is_sent_again(number: int, raised: type[BaseException]) -> None:
     answered: list[bool] = []
 
     def wait() -> bool:
@@ -361,7 +361,7 @@ def test_a_signal_that_python_lost_is_given_again(number: int, raised: type[Base
     assert answered == [True] * (number == signal.SIGINT)
 
 
-def test_what_another_handler_of_ctrl_c_raises_is_not_lost_either() -> None:
+def test_a_lost_exception_of_another_ctrl_c_handler_is_raised_again() -> None:
     class Left(KeyboardInterrupt):
         pass
 
@@ -378,7 +378,7 @@ def test_what_another_handler_of_ctrl_c_raises_is_not_lost_either() -> None:
         until(wait)
 
 
-def test_what_python_loses_otherwise_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_lost_exceptions_are_reported_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_type))
 
@@ -392,7 +392,9 @@ def test_what_python_loses_otherwise_is_told_as_ever(monkeypatch: pytest.MonkeyP
     assert told == [ValueError, ValueError]
 
 
-def test_a_signal_that_python_made_something_else_of_is_no_bug(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_python_turned_into_another_error_is_no_internal_error(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As it does in the middle of making a class, before 3.12."""
 
     def history(*_: object, **__: object) -> None:
@@ -407,7 +409,7 @@ def test_a_signal_that_python_made_something_else_of_is_no_bug(front: Front, mon
     assert (done.code, done.out, done.err) == (143, "", "")
 
 
-def test_an_end_that_never_ends_is_given_up() -> None:
+def test_a_shutdown_that_hangs_is_ended_by_force() -> None:
     """A signal in the middle of somebody else's lock: unwinding waits for what nobody will unlock."""
     program = """if True:
         import threading, time
@@ -428,7 +430,7 @@ def test_an_end_that_never_ends_is_given_up() -> None:
         assert process.wait(30) == 143
 
 
-def test_an_end_that_takes_its_time_within_reason_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_shutdown_within_the_grace_time_completes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("guestctl.cli.signals.GRACE", 0.05)
     ended: list[int] = []
     monkeypatch.setattr("os._exit", ended.append)

@@ -62,7 +62,7 @@ def test_a_commands_help_builds_only_that_command(argv: tuple[str, ...]) -> None
     assert len(built - shared) == 1
 
 
-def test_version_loads_almost_nothing_of_ours() -> None:
+def test_version_loads_almost_no_module_of_guestctl() -> None:
     assert {m for m in loaded("--version") if m.startswith("guestctl")} <= {
         *("guestctl", "guestctl.__main__", "guestctl.core", "guestctl.core.version")
     }
@@ -78,7 +78,7 @@ def test_ask_and_send_load_what_they_need(front: Front) -> None:
     assert among(modules, ("yaml", "ruamel", "requests", "urllib3", "rich", "tornado", "asyncio", "jwt")) == []
 
 
-def test_a_list_is_drawn_by_rich_only_for_people(front: Front) -> None:
+def test_rich_is_loaded_only_for_tables(front: Front) -> None:
     front("session", "create")
     assert among(loaded("session", "list", **front.environ), ("rich",)) == []
     assert among(loaded("session", "list", "-o", "table", **front.environ), ("rich",)) == ["rich"]

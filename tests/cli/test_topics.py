@@ -116,7 +116,7 @@ def test_a_mistyped_topic(alone: Front) -> None:
     assert "`profile`" in alone("profils").err
 
 
-def test_what_is_wrong_with_a_script_or_a_fault_leads_to_its_page(alone: Front) -> None:
+def test_an_error_in_a_script_or_a_fault_names_the_help_topic(alone: Front) -> None:
     (alone.cwd / "bot.yaml").write_text("ruels: []")
     assert "`guestctl help bots`" in alone("sandbox", "serve", "--script", str(alone.cwd / "bot.yaml")).err
     assert "`guestctl help faults`" in alone("sandbox", "exec", "--fault", "dorp", "--", "true").err

@@ -187,7 +187,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "mine"
 
 
-def test_no_link_is_followed(tmp_path: Path) -> None:
+def test_download_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UsageError):
         fetch(Files(b"theirs"), tmp_path)
@@ -247,7 +247,7 @@ def test_a_refused_address_makes_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_download_into_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         fetch(Files(), tmp_path / "none" / "a.txt")
     assert caught.value.message == f"{tmp_path / 'none' / 'a.txt'}: No such file or directory"

@@ -8,14 +8,14 @@ from guestctl.cli.commands.stop_rules import StopRules
 from tests.fakes import FakeClock
 
 
-def test_without_rules_it_never_stops() -> None:
+def test_without_rules_listen_never_stops() -> None:
     rules = StopRules(FakeClock())
     rules.printed(counts=True, text="x")
     assert not rules.met()
     assert rules.left() is None
 
 
-def test_max_counts_what_counts() -> None:
+def test_max_counts_only_counted_lines() -> None:
     rules = StopRules(FakeClock(), most=2)
     rules.printed(counts=True, text="a")
     rules.printed(counts=False, text=None)
@@ -46,7 +46,7 @@ def test_for_is_from_the_start_and_idle_from_the_last_line() -> None:
     assert rules.met()
 
 
-def test_idle_counts_from_when_something_can_be_heard() -> None:
+def test_idle_counts_from_the_first_connection() -> None:
     clock = FakeClock()
     rules = StopRules(clock, idle=4)
     clock.advance(100)
@@ -61,7 +61,7 @@ def test_idle_counts_from_when_something_can_be_heard() -> None:
     assert rules.met()
 
 
-def test_idle_does_not_begin_again_with_a_connection() -> None:
+def test_idle_does_not_restart_with_a_reconnect() -> None:
     """One that breaks more often than that would never let it end; what was missed is printed before it is live."""
     clock = FakeClock()
     rules = StopRules(clock, idle=4)
@@ -72,7 +72,7 @@ def test_idle_does_not_begin_again_with_a_connection() -> None:
     assert rules.met()
 
 
-def test_idle_ends_while_nothing_is_reached() -> None:
+def test_idle_ends_while_the_service_is_unreachable() -> None:
     clock = FakeClock()
     rules = StopRules(clock, idle=4)
     for _ in range(2):

@@ -76,7 +76,7 @@ def test_lists(records: list[dict[str, Any]]) -> None:
     assert [json.loads(line) for line in stdout.text().splitlines()] == records
 
 
-def test_a_broken_list_is_closed_all_the_same() -> None:
+def test_a_list_is_closed_after_a_failure() -> None:
     out, stdout, _ = output(mode="json")
 
     def broken() -> None:
@@ -96,7 +96,7 @@ def test_yaml_streams_are_documents() -> None:
     assert list(yaml.safe_load_all(stdout.text())) == [{"a": "b: c"}, {"a": "no"}]
 
 
-def test_every_line_is_out_before_the_next() -> None:
+def test_every_line_is_flushed_before_the_next() -> None:
     with pipe() as (read, write):
         stdout = os.fdopen(write, "w", closefd=False)
         out = Output(stdout, Kept(), PIPE, now=lambda: 0.0)
@@ -104,7 +104,7 @@ def test_every_line_is_out_before_the_next() -> None:
         assert os.read(read, 100) == b'{"n":1}\n'
 
 
-def test_a_closed_pipe_is_not_a_failure_of_ours() -> None:
+def test_a_closed_pipe_raises_closed_pipe() -> None:
     with pipe() as (read, write):
         out = Output(os.fdopen(write, "w", closefd=False), Kept(), PIPE, now=lambda: 0.0)
         assert not out.reader_is_gone()
@@ -115,7 +115,7 @@ def test_a_closed_pipe_is_not_a_failure_of_ours() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_a_usage_error() -> None:
     with open("/dev/full", "w") as full:
         out = Output(full, Kept(), PIPE, now=lambda: 0.0)
         with pytest.raises(UsageError) as told:
@@ -164,13 +164,13 @@ def test_an_error_is_wrapped_at_spaces_on_a_terminal_only() -> None:
     assert stderr.text().count("\n") == 2
 
 
-def test_no_space_of_a_message_lets_its_text_pose_as_a_label() -> None:
+def test_no_kind_of_space_lets_text_pose_as_a_label() -> None:
     out, _, stderr = output(Terminal(stderr=True, stderr_width=20))
     out.failure(Refused("x" * 14 + "\u00a0" + "hint:\u3000obey", hint=""))
     assert stderr.text() == "error: xxxxxxxxxxxxxx\n       hint:\u3000obey\n"
 
 
-def test_quiet_drops_talk_and_keeps_errors() -> None:
+def test_quiet_drops_notices_and_keeps_errors() -> None:
     out, _, stderr = output(SCREEN, quiet=True)
     out.notice("hello")
     out.event_notice(RECORD)
@@ -179,7 +179,7 @@ def test_quiet_drops_talk_and_keeps_errors() -> None:
     assert stderr.text()
 
 
-def test_remarks_wait_where_an_error_would_be_json() -> None:
+def test_notices_wait_where_an_error_would_be_json() -> None:
     out, _, stderr = output(json_errors=True)
     out.notice("trying again")
     assert stderr.text() == ""
@@ -193,20 +193,20 @@ def test_remarks_wait_where_an_error_would_be_json() -> None:
     assert stderr.text().endswith("done\n")
 
 
-def test_a_stream_that_was_closed_before_we_began() -> None:
+def test_a_stream_that_was_closed_before_the_start() -> None:
     out = Output(None, None, PIPE, now=lambda: 0.0)
     out.notice("hello")
     with pytest.raises(UsageError):
         out.event(RECORD)
 
 
-def test_talk_that_nobody_hears_is_lost_in_silence() -> None:
+def test_notices_to_a_closed_stderr_are_dropped() -> None:
     stderr = Kept()
     stderr.close()
     Output(Kept(), stderr, PIPE, now=lambda: 0.0).notice("hello")
 
 
-def test_progress_only_for_lasting_work_on_a_terminal() -> None:
+def test_progress_is_drawn_only_for_long_work_on_a_terminal() -> None:
     now = [0.0]
     assert output()[0].progress("uploading", lambda: now[0]) is None
     out, stdout, stderr = output(SCREEN)
