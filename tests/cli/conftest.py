@@ -1,4 +1,4 @@
-"""The front door for tests: argv in; exit code, stdout and stderr out, against a real sandbox."""
+"""Run the command line in a test: arguments in; exit code, stdout and stderr out, against a real sandbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from guestctl.sandbox.settings import SandboxOptions
 
 
 class Stream(io.TextIOWrapper):
-    """A stream in memory that says whether it is a terminal."""
+    """A stream in memory that can pose as a terminal."""
 
     def __init__(self, content: bytes = b"", *, terminal: bool = False) -> None:
         self.kept = io.BytesIO(content)
@@ -80,14 +80,14 @@ class Front:
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """One that answers at once, shared; every test has a session of its own."""
+    """A shared sandbox that answers at once; every test has its own session."""
     with running(SandboxOptions(fast=True)) as found:
         yield found
 
 
 @pytest.fixture
 def sandboxed(tmp_path: Path) -> Callable[[Sandbox], Front]:
-    """The front door to a sandbox of the test's own choice."""
+    """Return the function that runs commands against a given sandbox."""
 
     def front(sandbox: Sandbox) -> Front:
         environ = {
@@ -112,5 +112,5 @@ def front(sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Front:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Front:
-    """Without any sandbox or profile."""
+    """Run commands without any sandbox or profile."""
     return Front({"GUESTCTL_STATE": str(tmp_path / "state"), "XDG_CONFIG_HOME": str(tmp_path / "config")}, tmp_path)

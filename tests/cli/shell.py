@@ -1,4 +1,4 @@
-"""bash as the reader of a page has it: `guestctl` and `jq` on the PATH, a sandbox for a service.
+"""A bash like the reader's: `guestctl` and `jq` on the PATH, and a sandbox as the service.
 
 Knows: how a printed line is run. Must not know: what the line is about.
 """
@@ -31,7 +31,7 @@ for found in jq.compile(program).input_text(sys.stdin.read(), slurp="-s" in opti
 
 
 class Shell:
-    """Runs lines in the front door's directory, with its environment. Skips the test where there is no bash."""
+    """Runs lines in the test's directory and environment. Skips the test without bash."""
 
     def __init__(self, front: Front) -> None:
         if shutil.which("bash") is None:

@@ -1,4 +1,4 @@
-"""Completion: the candidates, and the scripts in the shells this machine has."""
+"""Completion: the candidates, and the scripts in the installed shells."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_command_is_offered(alone: Front) -> None:
 
 
 def test_every_name_is_completed(stocked: Front) -> None:
-    """Whatever command takes the name of a profile or session offers those there are; a new one has no name yet."""
+    """Every command that takes the name of a profile or a session offers the existing names."""
     for words, entry in COMMANDS.items():
         usage = "" if entry.hidden else stocked(*words, "--help").out.splitlines()[0]
         if re.search(r"[{\[]NAME[}\]]", usage) and words != ("profile", "add"):
@@ -151,7 +151,7 @@ _SHELLS = {
 
 @pytest.mark.parametrize("shell", _SHELLS)
 def test_completion_works_in_a_real_shell(stocked: Front, shell: str) -> None:
-    """Keys into an interactive shell at a terminal; what the line has become is what the shell says it is."""
+    """Type keys into an interactive shell on a terminal and return the command line that results."""
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"{shell} is not installed here")
@@ -175,7 +175,7 @@ def test_completion_works_in_a_real_shell(stocked: Front, shell: str) -> None:
 
 @contextmanager
 def _at_a_terminal(words: list[str], cwd: Path, environ: dict[str, str]) -> Iterator[Callable[[str], None]]:
-    """A program at a terminal of its own, whose output is read and forgotten; what it is given types."""
+    """Run a program on its own terminal, discard its output and yield the function that types."""
     master, slave = pty.openpty()
     own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     running = subprocess.Popen(
@@ -205,7 +205,7 @@ def _read(descriptor: int) -> None:
 
 
 def _appeared(path: Path) -> str:
-    """A file's content, soon; then the file is gone."""
+    """Wait for a file, return its content and delete it."""
     for _ in range(1200):
         if path.exists() and (path.name == "ready" or path.read_text()):
             content = path.read_text()

@@ -1,4 +1,4 @@
-"""Every class of failure through the front door: exit code, stderr line, error object (contract.md §5)."""
+"""Every class of failure through the command line: exit code, error lines, error object (contract.md §5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = ["code", "exit", "message", "hint", "api", "http_status", "service_code",
 
 
 def check(result: Result, exit_code: int, code: str, *words: str) -> dict[str, object]:
-    """The error object of a command that ran in a pipe."""
+    """Check and return the error object of a command that ran in a pipe."""
     assert result.code == exit_code, result.err
     error = result.error
     assert list(error) == KEYS
@@ -35,7 +35,7 @@ def check(result: Result, exit_code: int, code: str, *words: str) -> dict[str, o
 
 
 def check_line(result: Result, exit_code: int, *words: str) -> None:
-    """The same failure for a person: an `error:` line and a `hint:` line."""
+    """Check the same failure as text: an `error:` line and a `hint:` line."""
     assert result.code == exit_code
     *_, error, hint = result.err.replace("\n       ", " ").splitlines()
     assert error.startswith("error: ")
@@ -48,7 +48,7 @@ def check_line(result: Result, exit_code: int, *words: str) -> None:
 
 @pytest.fixture
 def own(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Callable[[SandboxOptions], Front]]:
-    """The front door to a sandbox started for one test."""
+    """Return the function that starts a sandbox for one test and runs commands against it."""
     with ExitStack() as stack:
         yield lambda options: sandboxed(stack.enter_context(running(options)))
 
@@ -121,7 +121,7 @@ def test_read_only_conversation(own: Callable[[SandboxOptions], Front]) -> None:
 
 
 def test_evicted(front: Front) -> None:
-    """A fourth socket of one token ends the oldest; ours never open four, a stranger does."""
+    """A fourth socket of one token closes the oldest. guestctl never opens four, so a bare client does."""
     import websocket
 
     front("session", "create")
@@ -153,7 +153,7 @@ def test_idle_without_any_connection_fails(own: Callable[[SandboxOptions], Front
 
 
 def test_listen_fails_when_the_session_has_no_connection_left(front: Front) -> None:
-    """It waits no longer than it is told to listen, and says that it has not listened."""
+    """`listen --for` waits no longer than requested, and reports that it never connected."""
     front("session", "create")
     with ExitStack() as held:
         state = held.enter_context(State.open(State.directory(front.environ), SystemClock()))
@@ -183,7 +183,7 @@ def test_attributes_too_large(front: Front) -> None:
 
 
 @pytest.mark.parametrize("how", [("--as", "cart"), ("--new",), ("--as", "cart", "--new")], ids=" ".join)
-def test_a_refused_first_message_leaves_no_session(front: Front, how: tuple[str, ...]) -> None:
+def test_a_refused_session_create_leaves_the_stored_session_unchanged(front: Front, how: tuple[str, ...]) -> None:
     front("session", "create")
     front("send", "hi")
     check(front("session", "create", *how, "--attr", "note=" + "x" * 3000), 3, "service.attributes", "3004 bytes")

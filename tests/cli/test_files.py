@@ -1,4 +1,4 @@
-"""Files through the front door: checked first, uploaded, scanned, sent, fetched; and nothing overwritten."""
+"""Files through the command line: checked, uploaded, scanned, sent and downloaded, without overwriting any."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_download_of_an_unknown_id(guest: Front) -> None:
 
 
 class Elsewhere(BaseHTTPRequestHandler):
-    """A place where a bot keeps files; an address is good or stale as the test says."""
+    """A file server of a bot, whose addresses are valid or stale as the test decides."""
 
     answers: list[int] = []
 

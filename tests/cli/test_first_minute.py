@@ -1,4 +1,4 @@
-"""What the README prints works as printed, by a shell, against a real sandbox; and every command we name exists."""
+"""The README's commands work as printed, in a shell, against a real sandbox, and every command in a text exists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def section(title: str) -> str:
 
 
 def commands(title: str) -> list[str]:
-    """The command lines of a section, their comments cut off."""
+    """Return the command lines of a section without their comments."""
     blocks = re.findall(r"^```console\n(.*?)^```$", section(title), re.DOTALL | re.MULTILINE)
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
     return [re.sub(r"\s{2,}# .*", "", line) for line in lines]
@@ -71,7 +71,7 @@ def test_on_the_sandbox(shell: Shell) -> None:
 
 
 def test_your_own_deployment(shell: Shell, served: Sandbox) -> None:
-    """As printed, but that the region's host names lead to the sandbox."""
+    """As printed, but the region's host names resolve to the sandbox."""
     add, use, ask = commands("Your own deployment")
     here = {"GUESTCTL_PROFILE": "", "GUESTCTL_BASE_URL": served.url}
     shell(add, here)
@@ -128,7 +128,7 @@ def test_everyday_tasks(shell: Shell) -> None:
 
 
 def _attached(shell: Shell, name: str) -> None:
-    """Wait until a listener holds a socket of its own; the commands in between leave none open."""
+    """Wait until a listener has its own socket; the commands in between leave none open."""
     for _ in range(200):
         found = json.loads(shell("guestctl sandbox sessions -o json"))
         if any(session["sockets"] for session in found):
@@ -142,7 +142,7 @@ def blocks(title: str, language: str) -> list[str]:
 
 
 def test_the_workflow_runs(shell: Shell) -> None:
-    """What is ours in it: the step that checks, whose report the next step takes; half of the script is failed."""
+    """Check the step that runs `check`, whose report the next step uploads; half of the script fails."""
     script, workflow = (yaml.safe_load(text) for text in blocks("A smoke check in CI", "yaml"))
     [job] = workflow["jobs"].values()
     [install, check] = [step["run"] for step in job["steps"] if "run" in step]
@@ -175,7 +175,7 @@ def test_the_shell_script_distinguishes_exit_codes(shell: Shell, script: str, co
 
 
 def test_from_python(shell: Shell, served: Sandbox) -> None:
-    """As printed, but that the loop ends with what it first hears."""
+    """As printed, but the loop ends after the first message."""
     [program] = blocks("From Python", "python")
     (shell.cwd / "profiles.yaml").write_text(
         f"profiles: {{staging: {{base_url: '{served.url}', deployment_id: {served.deployment_id}}}}}\n"
@@ -221,7 +221,7 @@ _FIXED_WITHOUT_A_COMMAND = {
 
 @pytest.mark.parametrize("code", NEXT_STEPS)
 def test_every_next_step_names_the_command_that_helps(code: str) -> None:
-    """One that runs as it stands but for words in capitals; or there is none, and we know why."""
+    """The command runs as printed, apart from placeholders. Failures without a command have a reason."""
     lines = _NAMED.findall(NEXT_STEPS[code])
     for line in lines:
         parsed = split(shlex.split(line)[1:])
@@ -232,7 +232,7 @@ def test_every_next_step_names_the_command_that_helps(code: str) -> None:
 
 @pytest.mark.parametrize(("place", "line"), sorted(set(_named())))
 def test_every_command_in_a_text_exists(alone: Front, place: str, line: str) -> None:
-    """In hints, help and the README: the command, and each of its options."""
+    """Every command in hints, help and documents exists, with each of its options."""
     words = shlex.split(line.partition(" | ")[0])[1:]
     parsed = split(words)
     assert parsed.unknown is None, f"{place} names {line}"

@@ -1,4 +1,4 @@
-"""Help, suggestions and what a bare `guestctl` says."""
+"""Help, suggestions and the output of `guestctl` without arguments."""
 
 from __future__ import annotations
 

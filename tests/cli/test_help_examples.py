@@ -1,4 +1,4 @@
-"""Every example a help page shows is run as it is shown: by bash, against a real sandbox.
+"""Every example of a help page runs as shown, in bash, against a real sandbox.
 
 What the reader would put in (an id, a file, a program of his own) is put in; nothing else is changed.
 """
@@ -89,7 +89,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def front(service: Sandbox, sandboxed: Callable[[Sandbox], Front], monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
-    """With two sessions, a profile file, and the files the examples name."""
+    """A directory with two sessions, a profile file, and the files that the examples name."""
     plain = sandboxed(service)
     place = plain.cwd
     monkeypatch.chdir(place)
@@ -119,7 +119,7 @@ def front(service: Sandbox, sandboxed: Callable[[Sandbox], Front], monkeypatch: 
 
 
 def _put_in(example: str, front: Front) -> str:
-    """The example with what stands for something of the reader's replaced by that."""
+    """Return the example with its placeholders replaced."""
     if "3b1f" in example:
         sent = front("send", "here", "--file", "tests/note.txt")
         example = example.replace("3b1f", sent.record["attachments"][0]["id"])
@@ -170,7 +170,7 @@ def test_an_example_runs(front: Front, example: str) -> None:
 
 @contextmanager
 def _going_on(shell: Shell, line: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """The line, running, and what it has printed so far."""
+    """Run the line and yield what it has printed so far."""
     process = shell.start(line)
     heard: list[str] = []
 

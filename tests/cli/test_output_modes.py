@@ -1,4 +1,4 @@
-"""Formats through the front door: a terminal, a pipe, and each forced mode (contract.md §4)."""
+"""Output modes through the command line: a terminal, a pipe and each forced mode (contract.md §4)."""
 
 from __future__ import annotations
 

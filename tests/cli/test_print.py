@@ -1,4 +1,4 @@
-"""`--print-frames` and `--print-curl`: what would be sent is what is sent, and nothing is."""
+"""`--print-frames` and `--print-curl` print exactly what would be sent, and send nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def of(front: Front, api: str) -> Front:
 
 
 def plain(value: Any) -> Any:
-    """Without what differs each time: ids made for the occasion, secrets, and what stands for either."""
+    """Return a step without what differs each time: new ids, secrets and their placeholders."""
     return json.loads(UUID.sub("ID", NAMED.sub("ID", SECRET.sub("SECRET", json.dumps(value)))))
 
 
 def sent(front: Front, *argv: str, stdin: str = "") -> list[Any]:
-    """What a command really sends, from its trace."""
+    """Return what a command sends, from its trace."""
     path = front.cwd / "sent.trace"
     told = front(*argv, "--trace", str(path), stdin=stdin)
     assert told.code == 0, told.err
@@ -105,7 +105,7 @@ def test_print_frames_prints_what_is_sent(front: Front, api: str, argv: tuple[st
 
 @pytest.mark.parametrize("api", NAMES)
 def test_a_second_message(front: Front, api: str) -> None:
-    """Where a closed socket spoils the token, that is renewed first."""
+    """If a closed socket invalidates the token, the plan renews it first."""
     guest = of(front, api)
     for argv in (("session", "create"), ("send", "one")):
         assert guest(*argv).code == 0
@@ -222,7 +222,7 @@ def test_a_sign_in_is_planned_for_a_new_guest(sandboxed: Callable[[Sandbox], Fro
         assert planned(front, *asked, stdin="ann:1") == sent(front, *asked, stdin="ann:1")
 
 
-def test_print_frames_refuses_what_needs_the_service(front: Front) -> None:
+def test_print_frames_reports_what_it_cannot_print(front: Front) -> None:
     assert front("send", "--pick", "1", "--print-curl").code == 2
     assert front("send", "hi", "--print-curl", "--print-frames").code == 2
     assert front("send", "", "--print-frames").code == 2

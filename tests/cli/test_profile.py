@@ -1,4 +1,4 @@
-"""`profile add` and `profile use`: the file they change is other people's, too."""
+"""`profile add` and `profile use` change a file that other processes and people also use."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_lock_file_is_private(alone: Front, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_adding_a_profile_keeps_unusual_line_separators(alone: Front, mark: str, ending: str) -> None:
-    """What YAML 1.1 would break a line at is a character like any other in what a person wrote."""
+    """Characters that YAML 1.1 treats as line breaks are ordinary characters in a user's file."""
     lines = [
         f"# ours {mark}# and theirs",
         f"#{mark}{mark}",
@@ -107,7 +107,7 @@ def test_adding_a_profile_keeps_unusual_line_separators(alone: Front, mark: str,
     assert "b.example" in after.removeprefix(before)
 
 
-def test_profile_check_ignores_the_environment(alone: Front) -> None:
+def test_profile_check_ignores_variables_that_override_keys(alone: Front) -> None:
     """GUESTCTL_API is set by every `sandbox exec`."""
     file = alone.cwd / "profiles.yaml"
     file.write_text("profiles:\n  a: {api: guests, deployment_id: d, region: mypurecloud.de}\n")

@@ -1,4 +1,4 @@
-"""`session …`: which session is current, and what is shown of one."""
+"""`session …`: the current session and how a session is shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.unit.test_records import faults
 
 @pytest.fixture
 def joining(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Front]:
-    """A deployment whose guests join as soon as they have a session."""
+    """A deployment in which a guest joins as soon as the session starts."""
     with running(SandboxOptions(fast=True, auto_start=True)) as sandbox:
         yield sandboxed(sandbox)
 
@@ -41,7 +41,7 @@ def current(front: Front) -> str:
 
 
 def test_a_session_that_cannot_join_yet_becomes_the_current_one(joining: Front) -> None:
-    """It was confirmed, it is stored, and the next message goes to it."""
+    """The session is confirmed and stored, and the next message goes to it."""
     assert joining("session", "create", "--as", "old").code == 0
     joining("sandbox", "fault", "http:status=400,on=send,times=1")
     refused = joining("session", "create", "--as", "new")
@@ -50,7 +50,7 @@ def test_a_session_that_cannot_join_yet_becomes_the_current_one(joining: Front) 
     assert joining("send", "hi").record["session"] == "new"
 
 
-def test_a_replaced_session_is_not_restored(joining: Front) -> None:
+def test_a_new_session_takes_the_name_of_the_one_it_replaces(joining: Front) -> None:
     first = joining("session", "create").record
     joining("sandbox", "fault", "http:status=400,on=send,times=1")
     refused = joining("session", "create", "-o", "table")
@@ -131,7 +131,7 @@ def test_a_session_that_was_cleared_has_no_time_left(front: Front) -> None:
 
 
 def test_a_session_past_its_expiry_is_shown_as_expired(front: Front) -> None:
-    """Also while nobody has asked the service."""
+    """Also before any request to the service."""
     front("session", "create", GUESTCTL_API="webmessaging-conversations")
     front("session", "create")
     later = replace(front, clock=FakeClock(time.time() + 5 * 86400.0))
@@ -142,7 +142,7 @@ def test_a_session_past_its_expiry_is_shown_as_expired(front: Front) -> None:
 
 
 def test_stored_sessions_are_read_once_for_many_notices(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their tokens must not be shown; there may be a thousand sessions, and a line a second."""
+    """Their tokens must be masked, with a thousand sessions and a notice every second."""
     front("ask", "hi")
     read: list[str | None] = []
     sessions = State.sessions
@@ -170,7 +170,7 @@ def test_a_token_received_later_is_masked_too(front: Front) -> None:
 
 @pytest.fixture
 def kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Half past five hours ahead of UTC."""
+    """A time zone five and a half hours ahead of UTC."""
     with monkeypatch.context() as patched:
         patched.setenv("TZ", "<+0530>-5:30")
         time.tzset()

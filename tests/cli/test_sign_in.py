@@ -1,4 +1,4 @@
-"""Signing in on `web-messaging`: from the start, later, out again, and what other devices notice."""
+"""Signing in on `web-messaging`: at the start, later, signing out, and the effect on other devices."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def guest(own: Callable[..., Front]) -> Front:
 
 @contextmanager
 def listening(front: Front) -> Iterator[Callable[[], Result]]:
-    """A `listen` in a process of its own that is attached; gives what waits for its end."""
+    """Start an attached `listen` in its own process and return the function that waits for its end."""
     with started(front, "listen", "--for", "100", "-o", "jsonl") as process:
 
         def ended() -> Result:
@@ -51,7 +51,7 @@ def listening(front: Front) -> Iterator[Callable[[], Result]]:
 
 
 def authenticated(path: Path) -> list[bool]:
-    """Of each message in a trace, whether the service says that the guest is signed in."""
+    """Return for each message in a trace whether the service marks the guest as signed in."""
     frames = [json.loads(entry["text"]) for entry in _entries(path) if entry["kind"] == "frame_in"]
     bodies = [frame["body"] for frame in frames if frame["class"] == "StructuredMessage"]
     return [body["metadata"].get("authenticated") == "true" for body in bodies if body["direction"] == "Inbound"]
@@ -154,7 +154,7 @@ def test_a_sign_in_without_a_refresh_token_is_not_renewed(own: Callable[..., Fro
 
 
 def test_a_signed_in_session_is_never_anonymous_again(guest: Front) -> None:
-    """4017: somebody configures the session's token without its sign-in."""
+    """Service code 4017: another client configures the session's token without its sign-in."""
     assert guest("session", "create", *CODE).code == 0
     assert guest("send", "hello").code == 0
     _forget_sign_in(guest)
@@ -237,7 +237,7 @@ def test_the_sandbox_accepts_the_sign_in_option(guest: Front) -> None:
 
 
 def _forget_sign_in(front: Front) -> None:
-    """As a session that was copied without it would be."""
+    """Like a session that was copied without its sign-in."""
     from guestctl.core.clock import SystemClock
     from guestctl.storage.state import State
 

@@ -57,12 +57,12 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def listening(front: Front) -> bool:
-    """Attached, and sure of where the stream begins: it has asked history for the newest message."""
+    """Wait until listen is attached and has read the newest message from history."""
     return any(session["sockets"] and "history" in session["requests"] for session in mine(front))
 
 
 def shown(terminal: int) -> bytes:
-    """What was written to it, its other end being closed."""
+    """Return what was written to the pipe after its other end was closed."""
     shown = b""
     with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as file:
         while piece := file.read(4096):
@@ -94,7 +94,7 @@ def test_signals_end_a_listener_and_leave_state_consistent(front: Front, number:
 
 
 def test_ctrl_c_at_a_terminal_ends_the_shells_loop_too(front: Front) -> None:
-    """A shell goes on with its loop when the command it waited for did not die of the signal."""
+    """A shell continues its loop unless the command dies of the signal."""
     front("session", "create")
     near, far = pty.openpty()
     loop = f'for n in 1 2; do "{sys.executable}" -m guestctl listen; done; echo went on'
@@ -121,7 +121,7 @@ def test_quiet_prints_nothing_at_ctrl_c(front: Front) -> None:
 
 
 def test_a_ctrl_c_that_the_parent_process_ignores_is_ignored(front: Front) -> None:
-    """As in what a shell's script has put into the background."""
+    """As for a command that a shell script runs in the background."""
     front("session", "create")
     with started(
         front, program=["bash", "-c", f'trap "" INT; exec "{sys.executable}" -m guestctl listen --max 1']
@@ -209,7 +209,7 @@ def test_a_real_terminal(front: Front) -> None:
 
 
 def test_a_cursor_loses_and_repeats_no_line(front: Front, tmp_path: Path) -> None:
-    """kill -9 in the middle of a replay, again and again: the file holds every message once, whole."""
+    """After repeated kill -9 during a replay, the file has every message exactly once and complete."""
     front("session", "create")
     key = front("send", "begin").record["key"]
     here = next(
@@ -298,7 +298,7 @@ def test_sandbox_exec_exits_with_the_commands_exit_code(alone: Front) -> None:
 
 
 def test_ctrl_c_in_a_pager_goes_to_the_pager(front: Front, tmp_path: Path) -> None:
-    """Two that read one terminal: a shell must not have it back before its reader has left the pager."""
+    """The shell must not get the terminal back before the user leaves the pager."""
     front("session", "create")
     front("send", "to be read")
     hurried = "from guestctl.cli import signals; signals.GRACE = 1; from guestctl.__main__ import command; command()"
@@ -339,7 +339,7 @@ def test_an_open_pager_is_not_killed_after_the_grace_time(monkeypatch: pytest.Mo
 
 
 class Callback:
-    """Something that a signal reaches while Python lets no exception out."""
+    """Code that a signal interrupts at a point where Python discards exceptions."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -395,7 +395,7 @@ def test_other_lost_exceptions_are_reported_as_usual(monkeypatch: pytest.MonkeyP
 def test_a_signal_that_python_turned_into_another_error_is_no_internal_error(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it does in the middle of making a class, before 3.12."""
+    """As it does while it creates a class, before Python 3.12."""
 
     def history(*_: object, **__: object) -> None:
         try:
@@ -410,7 +410,7 @@ def test_a_signal_that_python_turned_into_another_error_is_no_internal_error(
 
 
 def test_a_shutdown_that_hangs_is_ended_by_force() -> None:
-    """A signal in the middle of somebody else's lock: unwinding waits for what nobody will unlock."""
+    """A signal that arrives while a lock is taken: unwinding then waits for a lock that is never released."""
     program = """if True:
         import threading, time
         from guestctl.cli import signals

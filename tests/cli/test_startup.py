@@ -1,4 +1,4 @@
-"""What is loaded, by module names and not by time."""
+"""Which modules are loaded, tested by name and not by time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.exit(code)
 
 
 def loaded(*argv: str, **environ: str) -> set[str]:
-    """The modules in a fresh interpreter after one command."""
+    """Return the modules of a new interpreter after one command."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE, *argv],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""`guestctl help TOPIC`: every page is there, and says neither more nor less than the program does."""
+"""`guestctl help TOPIC`: every page exists and agrees with the program."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_profiles(alone: Front) -> None:
 
 
 def test_bots(alone: Front) -> None:
-    """Every key the sandbox reads has a line, and the script works as it is printed."""
+    """Every key that the sandbox reads has a line, and the printed script works."""
     read = {"name", "delay", "greeting", "rules", "otherwise", *bot_script.TRIGGERS, "times", "after_handover"}
     assert set(topics.BOT_KEYS) == read | set(bot_script.ANSWER)
     for key, parts in {**bot_replies.SHORT_FORMS, "handover": (bot_script.HANDOVER,)}.items():
