@@ -1,4 +1,4 @@
-"""Traces, whole and without secrets, and served back so that guestctl behaves as recorded."""
+"""Traces are complete and without secrets, and a replayed trace makes guestctl behave as recorded."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def recorded(front: Front, *argv: str, **more: str) -> Path:
 
 @pytest.fixture
 def replayed(tmp_path: Path) -> Callable[[Path], Any]:
-    """A guest of a replay, who remembers nothing of the recorded one."""
+    """A guest of a replay, without the state of the recorded guest."""
 
     @contextmanager
     def serve(path: Path, *, pace: bool = False) -> Iterator[Front]:
@@ -102,12 +102,12 @@ def test_a_reconnect_is_in_the_trace(sandboxed: Callable[[Sandbox], Front]) -> N
     assert "retry" in kinds(path)
 
 
-def test_a_trace_is_there_even_when_nothing_was_exchanged(alone: Front) -> None:
+def test_a_trace_is_written_even_without_requests(alone: Front) -> None:
     assert alone("explain", "403", "--trace", str(alone.cwd / "none.trace")).code == 0
     assert (alone.cwd / "none.trace").read_text() == ""
 
 
-def test_the_control_room_is_traced_without_its_key(front: Front) -> None:
+def test_admin_requests_are_traced_without_the_key(front: Front) -> None:
     path = recorded(front, "sandbox", "sessions")
     assert kinds(path) == ["request", "response"]
     assert front.environ["GUESTCTL_SANDBOX_ADMIN_KEY"] not in path.read_text()
@@ -123,14 +123,14 @@ def test_a_recorded_conversation_is_replayed(front: Front, replayed: Any, api: s
     path = recorded(front, "ask", "hello", GUESTCTL_API=api)
     assert api in apis_of(load([path]))
     with replayed(path) as guest:
-        for words in ("hello", "other words"):  # and once more under a session that is stored by now
+        for words in ("hello", "other words"):  # and again in the session that is stored by then
             told = guest("ask", words, GUESTCTL_API=api)
             assert (told.code, told.out) == (0, "echo: hello\n"), told.err
         fresh = guest("ask", "-s", "another", "hello", GUESTCTL_API=api)
         assert (fresh.code, fresh.out) == (0, "echo: hello\n"), fresh.err
 
 
-def test_ids_are_the_new_guests_own(front: Front, replayed: Any) -> None:
+def test_replayed_ids_are_those_of_the_new_guest(front: Front, replayed: Any) -> None:
     path = recorded(front, "ask", "hello")
     key = "11111111-2222-4333-8444-555555555555"
     with replayed(path) as guest:
@@ -163,7 +163,7 @@ def test_a_broken_connection_is_replayed(sandboxed: Callable[[Sandbox], Front], 
         assert kinds(again).count("connect") == 2
 
 
-def test_what_is_not_in_the_trace_is_not_there(front: Front, replayed: Any) -> None:
+def test_a_request_missing_from_the_trace_is_not_found(front: Front, replayed: Any) -> None:
     path = recorded(front, "ask", "hello")
     with replayed(path) as guest:
         url = f"{guest.environ['GUESTCTL_SANDBOX_URL']}/api/v2/guest/webmessaging/sessions"
@@ -173,7 +173,7 @@ def test_what_is_not_in_the_trace_is_not_there(front: Front, replayed: Any) -> N
         caught.value.close()
 
 
-def test_pauses_are_kept_when_asked(front: Front, replayed: Any) -> None:
+def test_pace_preserves_the_pauses(front: Front, replayed: Any) -> None:
     path = recorded(front, "ask", "hello")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines[-3:]:
@@ -189,7 +189,7 @@ def test_pauses_are_kept_when_asked(front: Front, replayed: Any) -> None:
 
 
 @pytest.mark.parametrize("api", ["web-messaging", "guest-sessions"])
-def test_served_as_a_program(front: Front, tmp_path: Path, api: str) -> None:
+def test_replay_serves_as_a_program(front: Front, tmp_path: Path, api: str) -> None:
     path = recorded(front, "ask", "hello", GUESTCTL_API=api)
     environ = {**os.environ, "GUESTCTL_STATE": str(tmp_path / "served")}
     command = [sys.executable, "-m", "guestctl", "replay", str(path), "-o", "json"]
@@ -206,7 +206,7 @@ def test_served_as_a_program(front: Front, tmp_path: Path, api: str) -> None:
 @pytest.mark.parametrize(
     "content", ["not json\n", "[]\n", '{"kind":"request"}\n', '{"kind":"frame_in","time":"x","seconds":0,"text":""}\n']
 )
-def test_what_is_no_trace_is_refused_with_its_line(alone: Front, content: str) -> None:
+def test_an_invalid_trace_is_refused_with_its_line(alone: Front, content: str) -> None:
     path = alone.cwd / "bad.trace"
     path.write_text(content)
     told = alone("replay", str(path))
@@ -214,7 +214,7 @@ def test_what_is_no_trace_is_refused_with_its_line(alone: Front, content: str) -
     assert "bad.trace:1" in told.err
 
 
-def test_nothing_to_replay(alone: Front) -> None:
+def test_empty_and_missing_traces_are_refused(alone: Front) -> None:
     (alone.cwd / "empty.trace").write_text("")
     assert alone("replay", "empty.trace").code == 2
     assert alone("replay", "absent.trace").code == 2
@@ -228,11 +228,11 @@ def script(*events: GuestAction | ServiceFrame) -> ReplayState:
     return ReplayState(recording, lambda: 1500.0)
 
 
-def test_an_act_is_matched_forward_and_else_from_the_start() -> None:
+def test_an_action_is_matched_forward_then_from_the_start() -> None:
     one, two = GuestAction("frame", "a", 0.0), GuestAction("frame", "b", 2.0)
     found = script(one, ServiceFrame(1, 1.0, "after a"), two, ServiceFrame(1, 3.0, "after b"))
     assert found.match("frame", "a") == (one, [])
-    # b comes: what the service said before it is owed.
+    # b arrives: the frames before it are due
     assert found.match("frame", "b") == (two, [ServiceFrame(1, 1.0, "after a")])
     assert [frame.text for frame in found.next_frames()] == ["after b"]
     assert found.match("frame", "c") is None
@@ -240,7 +240,7 @@ def test_an_act_is_matched_forward_and_else_from_the_start() -> None:
     assert [frame.text for frame in found.next_frames()] == ["after a"]
 
 
-def test_what_this_guest_made_comes_back_as_its_own() -> None:
+def test_values_the_guest_made_are_replaced_by_its_own() -> None:
     made = "3530345c-c5bc-4088-9f16-7862b8daf226"
     found = script()
     found.pair_values(
@@ -261,7 +261,7 @@ def test_addresses_and_expiry_are_moved() -> None:
     assert epoch_of(said["expiresAt"]) == 1560.0
 
 
-def test_paths_and_frames_by_what_they_are() -> None:
+def test_paths_and_frames_have_patterns() -> None:
     path = "/api/v2/guests/5a4db0c5-0000-4000-8000-677565737463/sessions/9f/messages"
     assert pattern_of(path) == "/api/v2/guests/{p4}/sessions/9f/messages"
     assert kind_of({"action": "configureSession"}) == "configureSession"

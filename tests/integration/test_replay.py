@@ -1,4 +1,4 @@
-"""Replaying the last messages on a socket that has heard them all: each once, in order, and none before them."""
+"""Showing the last messages on a socket that has received them: each once, in order, and no earlier ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from guestctl.sandbox.settings import SandboxOptions
 from guestctl.storage.state import State
 
 
-def test_what_the_open_socket_heard_before_the_replay_is_not_shown_after_it() -> None:
+def test_messages_received_before_the_replay_are_not_shown_after_it() -> None:
     with running(SandboxOptions(fast=True)) as sandbox:
         profile = Profile(
             "p", base_url=sandbox.url, socket_url=sandbox.socket_url, deployment_id=sandbox.deployment_id, sandbox=True

@@ -1,6 +1,6 @@
-"""Strangers of the families of other-apis.md: bare requests, bare websocket-client, literal paths and frames.
+"""Independent guests for the APIs of other-apis.md: plain requests, plain websocket-client, literal paths and frames.
 
-Knows: the tables of other-apis.md, restated by hand. Must not know: the client, how the sandbox works.
+Knows: those APIs, restated by hand. Must not know: the client, how the sandbox works.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.sandbox.stranger import PATIENCE, QUIET
 class Line:
     """One open socket."""
 
-    lines: ClassVar[list[Line]] = []  # all that were opened
+    lines: ClassVar[list[Line]] = []  # all sockets that were opened
 
     def __init__(self, sandbox: Sandbox, path: str, token: str | None = None, **headers: str) -> None:
         header = {**({} if token is None else {"Authorization": f"Bearer {token}"}), **headers}
@@ -32,14 +32,14 @@ class Line:
         self.lines.append(self)
 
     def shut(self) -> None:
-        """Leave no descriptor behind."""
+        """Close the descriptor."""
         self.socket.shutdown()
 
     def say(self, **frame: Any) -> None:
         self.socket.send(json.dumps(frame))
 
     def hear(self, **expected: Any) -> Any:
-        """The next frame, which must have these members."""
+        """Return the next frame, which must have these members."""
         opcode, data = self.socket.recv_data()
         assert opcode == websocket.ABNF.OPCODE_TEXT, (opcode, data)
         frame = json.loads(data)
@@ -57,7 +57,7 @@ class Line:
         raise AssertionError(f"nothing was due, but {frame!r} came")
 
     def closed(self) -> int:
-        """The close code; 1006 when the connection just broke."""
+        """Return the close code; 1006 if the connection broke."""
         try:
             opcode, data = self.socket.recv_data()
         except (websocket.WebSocketConnectionClosedException, ConnectionError):
@@ -66,7 +66,7 @@ class Line:
         return int.from_bytes(data[:2], "big")
 
     def leave(self) -> None:
-        """Close as RFC 6455 wants it."""
+        """Close with a close frame (RFC 6455)."""
         self.socket.close(1000)
 
     def tear(self) -> None:
@@ -78,7 +78,7 @@ class Line:
 
 
 def refused(sandbox: Sandbox, path: str, token: str | None = None) -> tuple[int, Any]:
-    """Status and body of an upgrade that must be refused."""
+    """Return status and body of an upgrade that must be refused."""
     try:
         Line(sandbox, path, token).leave()
     except websocket.WebSocketBadStatusException as error:
@@ -87,7 +87,7 @@ def refused(sandbox: Sandbox, path: str, token: str | None = None) -> tuple[int,
 
 
 class Guest:
-    """A guest of one family. Subclasses say each operation in its words; `ask` is one REST call of any."""
+    """A guest of one API. Subclasses define each operation; `ask` performs one REST request."""
 
     api: ClassVar[str]
     key_name: ClassVar[str] = "messageId"
@@ -102,7 +102,7 @@ class Guest:
     def ask(
         self, method: str, path: str, body: Any = None, *, status: int = 200, token: str | None = None, **more: Any
     ) -> Any:
-        """`token` None: the guest's own; empty: none."""
+        """Perform a REST request. `token` None: the guest's own; empty: none."""
         bearer = self.token if token is None else token
         headers = {**({"Authorization": f"Bearer {bearer}"} if bearer else {}), **more.pop("headers", {})}
         answer = requests.request(
@@ -131,21 +131,21 @@ class Guest:
         raise NotImplementedError
 
     def send(self, text: str, key: str | None = None, *, status: int = 200) -> Any:
-        """Over REST."""
+        """Send a message over REST."""
         raise NotImplementedError
 
     def history(self, *, status: int = 200, **query: Any) -> Any:
         raise NotImplementedError
 
     def listen(self) -> Line:
-        """A socket on which the first frames have been exchanged."""
+        """Return a socket on which the first frames have been exchanged."""
         raise NotImplementedError
 
     def message_in(self, frame: Any) -> Any:
         return frame["message"]
 
     def pushed(self, line: Line) -> Any:
-        """The message in the next frame."""
+        """Return the message in the next frame."""
         return self.message_in(line.hear())
 
     def texts(self) -> list[str]:
@@ -153,7 +153,7 @@ class Guest:
 
 
 class Numbered(Guest):
-    """What both families of numbered messages share."""
+    """What the two APIs with numbered messages share."""
 
     id_name = "messageId"
     messages: str
@@ -222,7 +222,7 @@ class ConversationGuest(Guest):
         return line
 
     def listen(self) -> Line:
-        """On a token of its own: one whose socket has closed would not send."""
+        """Connect with a new token: one whose socket has closed cannot send."""
         self.reattach()
         line = self.connect()
         line.hear(type="CONVERSATION_UPDATED", conversationId=self.id, state="connected")
@@ -274,7 +274,7 @@ class Registrant(Guest):
 
 
 class Profiled(Guest):
-    """Of `guests`."""
+    """A guest of `guests`."""
 
     api = "guests"
     key_name = "correlationId"
@@ -320,7 +320,7 @@ class Profiled(Guest):
 
 
 class Poller(Guest):
-    """Of `webmessaging-conversations`."""
+    """A guest of `webmessaging-conversations`."""
 
     api = "webmessaging-conversations"
     path = "/api/v2/webmessaging/conversations"
@@ -340,12 +340,12 @@ class Poller(Guest):
         return self.ask("GET", self.messages, params=query, status=status)
 
     def refresh(self, *, status: int = 200) -> Any:
-        """The first published form."""
+        """Refresh the token in the first documented form."""
         path = f"{self.path}/{self.id}/guests/{self.guest}/refresh"
         return self._refreshed(self.ask("POST", path, {"guestId": self.guest}, status=status, token=self.access))
 
     def refresh_by_token(self, *, status: int = 200) -> Any:
-        """The second."""
+        """Refresh the token in the second documented form."""
         body = {"conversationId": self.id, "guestId": self.guest}
         return self._refreshed(self.ask("POST", f"{self.path}/{self.id}/guest-token", body, status=status))
 
@@ -360,7 +360,7 @@ EVERYBODY = (GuestSession, ExternalContact, ConversationGuest, Registrant, Profi
 
 
 def gone(sandbox: Sandbox, left: int = 0) -> None:
-    """Waits until the sandbox has noticed that no more sockets are left."""
+    """Wait until the sandbox has at most `left` sockets."""
     deadline = time.monotonic() + PATIENCE
     while sandbox.call(lambda: len(sandbox.peers)) > left:
         assert time.monotonic() < deadline, "a socket is still there"

@@ -1,4 +1,4 @@
-"""A sandbox per test, and strangers that are gone when it ends."""
+"""A sandbox per test, and independent guests that are closed when it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hand_clock() -> HandClock:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Makes started sandboxes; settings as `Sandbox` takes them. The bot answers at once."""
+    """Return a function that starts sandboxes with the settings of `Sandbox`. The bot answers at once."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(Sandbox(**{"bot_delay": 0.0, "port": lasting_port(), **settings}))
 
@@ -35,7 +35,7 @@ def sandbox(make: Make) -> Sandbox:
 
 @pytest.fixture
 def join() -> Iterator[Join]:
-    """Opens sockets: `join(sandbox, token)`."""
+    """Return a function that opens sockets: `join(sandbox, token)`."""
     with ExitStack() as stack:
 
         def open_one(sandbox: Sandbox, token: str = "T", **options: Any) -> Stranger:
@@ -46,7 +46,7 @@ def join() -> Iterator[Join]:
 
 @pytest.fixture(autouse=True)
 def no_line_left_open() -> Iterator[None]:
-    """The families' lines are opened by guests wherever they need one."""
+    """Close the sockets that the guests of `bare` opened."""
     yield
     while Line.lines:
         Line.lines.pop().shut()

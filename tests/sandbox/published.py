@@ -1,7 +1,7 @@
-"""The published shape of every web-messaging answer, restated by hand from web-messaging.md §4.2, §6 and §7.1.
+"""The documented shape of every web-messaging reply, restated by hand from web-messaging.md §4.2, §6 and §7.1.
 
-Knows: required keys and enums, those of the schema and those other clients insist on. Must not
-know: the sandbox, the client. Strict where the documents are; unknown keys are nobody's business.
+Knows: required keys and enums, of the schema and of other clients. Must not know: the sandbox, the client. It is as
+strict as the documents; unknown keys are allowed.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ BODIES: dict[str, Check] = {
     "GenerateUrlError": shape({"name": text, "message": text, **failure}, {"attachmentId": text}),
     "TooManyRequestsErrorMessage": shape({"retryAfter": whole, **failure, "name": text, "message": text}),
 }  # fmt: skip
-#: class -> the `type`s it may have; what is not named is a `response`
+#: class -> the `type`s it may have; a class that is not listed is a `response`
 PUSHED = {
     "StructuredMessage": ("message", "response"), "SessionExpiredEvent": ("message", "response"),
     "UploadSuccessEvent": ("message",), "UploadFailureEvent": ("message",), "AttachmentDeletedResponse": ("message",),
@@ -241,7 +241,7 @@ def no_nulls(value: Any, where: str) -> None:
 
 
 def check_frame(frame: Any) -> None:
-    """One frame of the server. AssertionError says which key is wrong."""
+    """Check one frame of the service. AssertionError names the wrong key."""
     no_nulls(frame, "frame")
     shape({"type": one_of("response", "message"), "class": one_of(*CLASSES), "code": whole}, {"tracingId": text})(
         frame, "frame"
@@ -259,7 +259,7 @@ def check_frame(frame: Any) -> None:
 
 
 def check_page(page: Any) -> None:
-    """One page of history (§7.1)."""
+    """Check one page of history (§7.1)."""
     no_nulls(page, "page")
     shape({"entities": list_of(message), "pageSize": whole, "pageNumber": whole, "total": whole, "pageCount": whole})(
         page, "page"
@@ -271,7 +271,7 @@ def check_page(page: Any) -> None:
 
 
 def check_error(body: Any, status: int) -> None:
-    """The error body of the REST calls (§7.1)."""
+    """Check the error body of REST requests (§7.1)."""
     shape({"message": text, "code": text, "status": one_of(status), "contextId": text, "details": list_of(anything)})(
         body, "error"
     )

@@ -1,6 +1,6 @@
-"""A guest that knows nothing of guestctl: bare websocket-client, bare requests, literal frames.
+"""A guest that does not use guestctl: plain websocket-client, plain requests, literal frames.
 
-Every frame it receives is held against the published shape before anybody looks at it.
+Every received frame is checked against the documented shape first.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from guestctl.sandbox import DEPLOYMENT_ID
 from guestctl.sandbox.server import Sandbox
 from tests.sandbox.published import check_error, check_frame, check_page
 
-PATIENCE = 5.0  # seconds to wait for what must come
-QUIET = 0.15  # seconds in which what must not come would have come
+PATIENCE = 5.0  # seconds to wait for what must arrive
+QUIET = 0.15  # seconds to wait for what must not arrive
 
 
 class HandClock:
-    """Time that moves when told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, at: float = 1_772_615_727.0) -> None:
         self.at = at
@@ -57,7 +57,7 @@ class Stranger:
         self.leave()
 
     def leave(self, *, broken: bool = False) -> None:
-        """Close the connection without a word; `broken` resets it."""
+        """Close the connection without a close frame; `broken` resets it."""
         raw = self.socket.sock
         if raw is not None:
             if broken:
@@ -69,7 +69,7 @@ class Stranger:
         self.socket.send(json.dumps({"action": action, "token": self.token, **fields}))
 
     def receive(self) -> Any:
-        """The next frame, checked."""
+        """Return the next frame, checked."""
         opcode, data = self.socket.recv_data()
         assert opcode == websocket.ABNF.OPCODE_TEXT, (opcode, data)
         frame = json.loads(data)
@@ -77,7 +77,7 @@ class Stranger:
         return frame
 
     def expect(self, name: str, code: int = 200) -> Any:
-        """The next frame, which must be of this class and code."""
+        """Return the next frame, which must have this class and code."""
         frame = self.receive()
         assert (frame["class"], frame["code"]) == (name, code), frame
         return frame
@@ -98,7 +98,7 @@ class Stranger:
         raise AssertionError(f"nothing was due, but {frame!r} came")
 
     def expect_close(self) -> int:
-        """The close code; 1006 when the connection just broke."""
+        """Return the close code; 1006 if the connection broke."""
         try:
             opcode, data = self.socket.recv_data()
         except (websocket.WebSocketConnectionClosedException, ConnectionError):
@@ -128,7 +128,7 @@ class Stranger:
         return history(self.sandbox, jwt or self.jwt(), **query)
 
     def texts(self, jwt: str | None = None, **query: Any) -> list[str]:
-        """Texts of one page of history, newest first as sent."""
+        """Return the texts of one page of history, newest first as sent."""
         return [entity.get("text") for entity in self.history(jwt, **query)["entities"]]
 
 
@@ -150,7 +150,7 @@ def history(sandbox: Sandbox, jwt: str, status: int = 200, origin: str | None = 
 
 
 class Control:
-    """The admin endpoint, by bare requests."""
+    """The admin endpoint, with plain requests."""
 
     def __init__(self, sandbox: Sandbox, verify: str | bool = True) -> None:
         self._url = sandbox.admin_url

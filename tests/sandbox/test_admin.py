@@ -1,4 +1,4 @@
-"""The admin endpoint, by bare requests."""
+"""The admin endpoint, with plain requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sandbox.stranger import Control, HandClock, Join, history
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", "Basic x"])
-def test_the_key_is_needed(sandbox: Sandbox, key: str | None) -> None:
+def test_requests_without_the_admin_key_are_refused(sandbox: Sandbox, key: str | None) -> None:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     for method, path in (("GET", "/sessions"), ("POST", "/push"), ("DELETE", "/faults"), ("GET", "/nothing")):
         answer = requests.request(method, sandbox.admin_url + path, headers=headers, timeout=5)
@@ -22,7 +22,7 @@ def test_the_key_is_needed(sandbox: Sandbox, key: str | None) -> None:
         assert "key" in answer.json()["message"]
 
 
-def test_no_web_page_may_ask(sandbox: Sandbox) -> None:
+def test_requests_from_a_web_page_are_refused(sandbox: Sandbox) -> None:
     headers = {"Authorization": f"Bearer {sandbox.admin_key}"}
     for origin, status in (("https://shop.example", 403), ("null", 403), (sandbox.url, 200)):
         answer = requests.get(sandbox.admin_url + "/sessions", headers={**headers, "Origin": origin}, timeout=5)
@@ -57,7 +57,7 @@ def test_health_and_unknown_operations(sandbox: Sandbox) -> None:
         ("/expire", {"token": "yes"}),
     ],
 )
-def test_nonsense(sandbox: Sandbox, path: str, body: dict[str, Any]) -> None:
+def test_invalid_requests_are_refused(sandbox: Sandbox, path: str, body: dict[str, Any]) -> None:
     control = Control(sandbox)
     assert control("POST", path, 400, **body)["message"]
     assert control("GET", "/faults") == {"specs": []}, "a bad list arms nothing"
@@ -70,7 +70,7 @@ def test_body_must_be_a_json_object(sandbox: Sandbox) -> None:
         assert answer.status_code == 400
 
 
-def test_report(sandbox: Sandbox, join: Join) -> None:
+def test_sessions_report_lists_accepted_messages(sandbox: Sandbox, join: Join) -> None:
     control = Control(sandbox)
     assert control("GET", "/sessions") == {"sessions": [], "requests": {}}
     guests = [join(sandbox, "secret-token"), join(sandbox, "secret-token")]
@@ -134,12 +134,12 @@ def test_push_to_one(sandbox: Sandbox, join: Join) -> None:
     other.expect_nothing()
 
 
-def test_push_nobody(sandbox: Sandbox) -> None:
+def test_push_without_sessions_counts_zero(sandbox: Sandbox) -> None:
     assert Control(sandbox)("POST", "/push", text="hello?") == {"pushed": 0}
 
 
 def test_push_raw_frames(sandbox: Sandbox, join: Join) -> None:
-    """Delivered as they are; a message of the dialect also enters the history."""
+    """A frame is sent as it is; a message in it is also stored in history."""
     control = Control(sandbox)
     guest = join(sandbox)
     guest.configure()
@@ -157,8 +157,8 @@ def test_push_raw_frames(sandbox: Sandbox, join: Join) -> None:
     assert (entity["id"], entity["text"], entity["originatingEntity"]) == ("a" * 32, "kept", "Bot")
 
 
-def test_a_frame_pushed_twice_is_one_message_and_history_shows_it_alike(sandbox: Sandbox, join: Join) -> None:
-    """Its id, time and sender are those of the frame (web-messaging.md §11.5)."""
+def test_a_frame_pushed_twice_is_stored_once_and_unchanged(sandbox: Sandbox, join: Join) -> None:
+    """Id, time and sender are those of the frame (web-messaging.md §11.5)."""
     control = Control(sandbox)
     guest = join(sandbox)
     guest.configure()
@@ -178,7 +178,7 @@ def test_a_frame_pushed_twice_is_one_message_and_history_shows_it_alike(sandbox:
     assert guest.history()["total"] == 1, "that is no message of this dialect"
 
 
-def test_end(sandbox: Sandbox, join: Join) -> None:
+def test_end_ends_the_conversation(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.configure()
     assert Control(sandbox)("POST", "/end") == {"ended": 1}
@@ -187,7 +187,7 @@ def test_end(sandbox: Sandbox, join: Join) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4001, 1005, 1006, 999, 5000])
-def test_disconnect(sandbox: Sandbox, join: Join, code: int) -> None:
+def test_disconnect_closes_sockets(sandbox: Sandbox, join: Join, code: int) -> None:
     guests = [join(sandbox, "A"), join(sandbox, "A"), join(sandbox, "B")]
     for guest in guests:
         guest.configure()

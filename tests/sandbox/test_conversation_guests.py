@@ -1,4 +1,4 @@
-"""`conversation-guests`, met by a stranger: other-apis.md, literally."""
+"""The `conversation-guests` API as other-apis.md describes it, with an independent guest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 FORBIDDEN = {"type": "ERROR", "status": 403, "message": "Forbidden"}
 
 
-def test_create(sandbox: Sandbox) -> None:
+def test_create_returns_ids_and_token(sandbox: Sandbox) -> None:
     guest = ConversationGuest(sandbox)
     assert set(guest.created) == {"conversationId", "guestId", "token"}
     for body in (None, {}, {"deploymentId": sandbox.deployment_id, "more": 1}):
@@ -30,7 +30,7 @@ def test_create(sandbox: Sandbox) -> None:
         guest.ask("POST", GUESTS, wrong, status=status)
 
 
-def test_the_three_published_sockets(sandbox: Sandbox) -> None:
+def test_connect_works_on_the_three_documented_sockets(sandbox: Sandbox) -> None:
     guest, other = ConversationGuest(sandbox), ConversationGuest(sandbox)
     for path in (
         "/api/v2/conversations/webmessaging/websocket",
@@ -47,7 +47,7 @@ def test_the_three_published_sockets(sandbox: Sandbox) -> None:
     guest.connect(f"{GUESTS}/{other.guest}/ws").hear(type="ERROR", status=400)
 
 
-def test_a_message(sandbox: Sandbox) -> None:
+def test_a_sent_message_is_accepted_then_received(sandbox: Sandbox) -> None:
     guest = ConversationGuest(sandbox)
     line, other = guest.listen(), guest.listen()
     guest.say(line, "hi", "m-1")
@@ -74,7 +74,7 @@ def test_a_message(sandbox: Sandbox) -> None:
     assert guest.texts() == ["hi", "echo: hi"]
 
 
-def test_nothing_is_replayed(sandbox: Sandbox) -> None:
+def test_connect_replays_no_messages(sandbox: Sandbox) -> None:
     guest = ConversationGuest(sandbox)
     Control(sandbox)("POST", "/push", text="missed")
     guest.listen().hear_nothing()
@@ -95,7 +95,7 @@ def test_nothing_is_replayed(sandbox: Sandbox) -> None:
         ({"type": "SEND_MESSAGE", "conversationId": "other", "messageId": "m", "text": "a"}, "m"),
     ],
 )
-def test_wrong_frames(sandbox: Sandbox, frame: dict[str, Any], key: str | None) -> None:
+def test_invalid_frames_are_answered_with_errors(sandbox: Sandbox, frame: dict[str, Any], key: str | None) -> None:
     guest = ConversationGuest(sandbox)
     line = guest.listen()
     line.socket.send(json.dumps(frame))
@@ -107,7 +107,7 @@ def test_wrong_frames(sandbox: Sandbox, frame: dict[str, Any], key: str | None) 
     assert guest.texts()[0] == "good"
 
 
-def test_who_may_connect(make: Make, hand_clock: HandClock) -> None:
+def test_connect_needs_a_live_token_of_the_conversation(make: Make, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, fast=True)
     guest, other = ConversationGuest(sandbox), ConversationGuest(sandbox)
     own = guest.token
@@ -126,7 +126,7 @@ def test_who_may_connect(make: Make, hand_clock: HandClock) -> None:
     assert line.closed() == 4001
 
 
-def test_nobody_sends_before_connect(sandbox: Sandbox) -> None:
+def test_a_send_before_connect_is_refused(sandbox: Sandbox) -> None:
     guest = ConversationGuest(sandbox)
     line = Line(sandbox, "/api/v2/conversations/webmessaging/websocket")
     guest.say(line, "too early", "m-1")
@@ -134,11 +134,11 @@ def test_nobody_sends_before_connect(sandbox: Sandbox) -> None:
     assert guest.texts() == []
 
 
-# -- the trap
+# -- tokens that serve one socket
 
 
 @pytest.mark.parametrize("way", ["leave", "tear"])
-def test_a_token_whose_socket_has_closed_connects_and_sends_nothing(sandbox: Sandbox, way: str) -> None:
+def test_a_token_of_a_closed_socket_connects_but_cannot_send(sandbox: Sandbox, way: str) -> None:
     guest = ConversationGuest(sandbox)
     getattr(guest.listen(), way)()
     gone(sandbox)
@@ -161,7 +161,7 @@ def test_a_token_whose_socket_has_closed_connects_and_sends_nothing(sandbox: San
     assert (session["refreshes"], session["configures"], session["requests"]["socket"]) == (1 + 1, 1, 3)
 
 
-def test_a_second_connect_on_the_open_socket_heals_too(sandbox: Sandbox) -> None:
+def test_a_second_connect_with_a_new_token_restores_sending(sandbox: Sandbox) -> None:
     guest = ConversationGuest(sandbox)
     guest.listen().leave()
     gone(sandbox)
@@ -175,7 +175,7 @@ def test_a_second_connect_on_the_open_socket_heals_too(sandbox: Sandbox) -> None
     line.hear_nothing()
 
 
-def test_open_sockets_outlive_a_reattach_and_the_old_token(make: Make, hand_clock: HandClock) -> None:
+def test_open_sockets_survive_a_reattach_and_the_expiry_of_the_old_token(make: Make, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, fast=True, idle_timeout=0.0)
     guest = ConversationGuest(sandbox)
     first = guest.connect()
@@ -186,12 +186,12 @@ def test_open_sockets_outlive_a_reattach_and_the_old_token(make: Make, hand_cloc
     gone(sandbox, left=1)
     hand_clock.advance(1000)
     guest.reattach()
-    hand_clock.advance(1000)  # the first token has expired by now
+    hand_clock.advance(1000)  # the first token has expired
     guest.say(first, "still here", "m-1")
     first.hear(type="MESSAGE_ACCEPTED")
 
 
-def test_reattach(make: Make, hand_clock: HandClock) -> None:
+def test_reattach_returns_a_new_token(make: Make, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock)
     guest, other = ConversationGuest(sandbox), ConversationGuest(sandbox)
     hand_clock.advance(1800)
@@ -248,7 +248,7 @@ def test_faults_of_a_send_and_of_a_reattach(make: Make) -> None:
     assert guest.texts() == ["one", "echo: one", "two", "echo: two"]
 
 
-def test_the_end_in_the_stream(sandbox: Sandbox) -> None:
+def test_the_end_is_announced_before_the_close(sandbox: Sandbox) -> None:
     guest = ConversationGuest(sandbox)
     Control(sandbox)("POST", "/end")
     line = guest.connect()

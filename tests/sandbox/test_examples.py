@@ -1,7 +1,7 @@
-"""Every literal wire example, seen from the service: it accepts this, and answers of this shape.
+"""Every literal wire example from the service's side: it accepts the requests and answers in the shape shown.
 
-Knows: bare requests, bare websocket-client, the sandbox's settings and its admin endpoint. Must not
-know: the client. What is said here is said by a stranger, word for word as written in `tests/wire`.
+Knows: plain requests, plain websocket-client, the sandbox's settings and its admin endpoint. Must not know: the
+client. Everything is sent exactly as written in `tests/wire`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from guestctl.sandbox.server import Sandbox
 from tests.examples import Answer, Example, Json, Step, everything, fill, form, match
 
 PATIENCE = 5.0
-#: Seconds in which a frame that must not come would have come.
+#: Seconds to wait for a frame that must not arrive.
 QUIET = 0.05
-#: Beneath the example's own: nobody speaks unasked, and nothing is slowed down.
+#: Defaults below the example's own settings: no greeting, and no delay.
 OPTIONS: Mapping[str, Any] = {"fast": True, "agent": True}
 
 EXAMPLES = [example for example in everything() if not example.client_only]
 
 
 def refused(frame: Json) -> bool:
-    """Whether a frame says no, in whatever family's words."""
+    """Return whether a frame is a refusal, in any API."""
     if not isinstance(frame, dict):
         return False
     code = frame.get("code")
@@ -41,10 +41,10 @@ def refused(frame: Json) -> bool:
 
 
 class Rehearsal:
-    """One example, performed by a stranger against a sandbox of its own.
+    """One example, performed against a sandbox of its own.
 
-    `refusals` lists what was not answered as written at all, `shapes` what was answered otherwise,
-    `accepted` the spoilt requests that should have been refused and were not.
+    `refusals` lists requests that were not answered as written, `shapes` answers of another shape, `accepted` the
+    damaged requests that should have been refused.
     """
 
     def __init__(self, example: Example, folder: Path, *, spoil: bool = False) -> None:
@@ -121,10 +121,10 @@ class Rehearsal:
             return True
         return any(refused(fill_known(answer.body, self._names)) for answer in step.hears)
 
-    # --- what is said ---
+    # --- sending ---
 
     def _filled(self, value: Json) -> Json:
-        """The value as it is sent; what the guest chooses is its sample, or fresh."""
+        """Return the value to send. What the guest chooses is the sample, or a new value."""
         return fill(value, _Choosing(self._names, self.example.samples))
 
     def _socket(self, name: str) -> websocket.WebSocket:
@@ -203,7 +203,7 @@ class Rehearsal:
         done = requests.post(f"{self._sandbox.admin_url}/{operation}", json=body or {}, headers=key, timeout=PATIENCE)
         assert done.status_code == 200, done.text
 
-    # --- what is heard ---
+    # --- receiving ---
 
     def _receive(self, socket: websocket.WebSocket, patience: float) -> Json:
         socket.settimeout(patience)
@@ -229,7 +229,9 @@ class Rehearsal:
             self.shapes += [f"{step.where}: {line}" for line in self._shape(step.reply, json.loads(body))]
 
     def _shape(self, answer: Answer, heard: Json) -> list[str]:
-        """Same keys, same constants; where a value is the service's to choose, the form of the sample."""
+        """Return whether keys and constants are equal; where the service chooses a value, compare the form of the
+        sample.
+        """
         known = set(self._names)
         found = match(answer.body, heard, self._names, extra=answer.extra)
         for name in self._names.keys() - known:
@@ -240,7 +242,7 @@ class Rehearsal:
 
 
 class _Choosing(dict[str, Json]):
-    """The known names; one asked for that is not known yet is chosen, and known from then on."""
+    """The known names. A name that is not known yet is chosen when asked for, and known from then on."""
 
     def __init__(self, names: dict[str, Json], samples: Mapping[str, Json]) -> None:
         super().__init__(names)
@@ -253,7 +255,7 @@ class _Choosing(dict[str, Json]):
 
 
 def fill_known(value: Json, names: Mapping[str, Json]) -> Json:
-    """The value with the names that have values; the others stay as they are written."""
+    """Replace the names that have values; leave the others as written."""
 
     class Known(dict[str, Json]):
         def __missing__(self, name: str) -> Json:
@@ -277,16 +279,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
-def test_the_sandbox_accepts_this(example: Example, folder: Path) -> None:
+def test_the_sandbox_accepts_the_example(example: Example, folder: Path) -> None:
     assert not rehearsed(example.id, folder).refusals
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
-def test_the_sandbox_answers_in_this_shape(example: Example, folder: Path) -> None:
+def test_the_sandbox_answers_in_the_shape_of_the_example(example: Example, folder: Path) -> None:
     assert not rehearsed(example.id, folder).shapes
 
 
-#: Spoilt requests the sandbox is known to accept. Strict: an entry goes when the sandbox refuses them.
+#: Damaged requests that the sandbox accepts. Strict: an entry is removed when the sandbox refuses it.
 DEVIATIONS = {
     "web-messaging/files.announced": "errorsAsJson that is no boolean",
 }
@@ -303,8 +305,8 @@ SPOILABLE = [
 
 
 @pytest.mark.parametrize("example", SPOILABLE)
-def test_the_sandbox_refuses_a_spoilt_request_and_forgets_it(example: Example, folder: Path) -> None:
-    """Each is sent on the session that is then used as written: a refused request changes nothing."""
+def test_the_sandbox_refuses_a_damaged_request_without_side_effects(example: Example, folder: Path) -> None:
+    """Each damaged request is sent on a session that is then used as written: a refusal changes nothing."""
     rehearsal = Rehearsal(example, folder, spoil=True).run()
     assert not rehearsal.accepted
     assert not rehearsal.refusals

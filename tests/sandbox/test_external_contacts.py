@@ -1,4 +1,4 @@
-"""`external-contacts`, met by a stranger: other-apis.md, literally."""
+"""The `external-contacts` API as other-apis.md describes it, with an independent guest."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.sandbox.stranger import Control
 ADDRESSES = "/api/v2/conversations/messaging/addresses"
 
 
-def test_create(sandbox: Sandbox) -> None:
+def test_create_returns_guest_and_token(sandbox: Sandbox) -> None:
     one, two = ExternalContact(sandbox), ExternalContact(sandbox)
     assert set(one.created) == {"guestId", "sessionToken"}
-    assert one.guest != two.guest  # an address proves nothing: who names it does not get its transcript
+    assert one.guest != two.guest  # an address proves nothing: naming it does not give access to its transcript
 
 
-def test_create_as_the_published_code_does_it(sandbox: Sandbox) -> None:
-    """Without a content type."""
+def test_create_accepts_the_documented_body(sandbox: Sandbox) -> None:
+    """The request has no content type."""
     answer = requests.post(sandbox.url + ADDRESSES, data=b'{"address":"email:ada@shop.example"}', timeout=5)
     assert answer.status_code == 201
 
@@ -31,13 +31,13 @@ def test_create_as_the_published_code_does_it(sandbox: Sandbox) -> None:
     [None, {}, [], {"address": 5}, {"address": ""}, {"address": "ada@shop.example"}, {"address": "email:ada"},
      {"address": "tel:+49301234"}, {"address": "email:a b@c"}],
 )  # fmt: skip
-def test_a_wrong_address(sandbox: Sandbox, body: Any) -> None:
+def test_an_invalid_address_is_refused(sandbox: Sandbox, body: Any) -> None:
     guest = ExternalContact(sandbox)
     guest.ask("POST", ADDRESSES, body, status=400)
     assert len(Control(sandbox).sessions()) == 1
 
 
-def test_a_message_sent_twice_shows_once(sandbox: Sandbox) -> None:
+def test_a_message_sent_twice_is_stored_once(sandbox: Sandbox) -> None:
     guest = ExternalContact(sandbox)
     line = guest.listen()
     first = guest.send("once", "m-1")
@@ -57,8 +57,8 @@ def test_the_socket_is_that_of_guest_sessions(sandbox: Sandbox) -> None:
     assert refused(sandbox, f"/v2/guest/webmessaging/events?sessionId={guest.guest}", guest.token)[0] == 404
 
 
-def test_a_broken_socket_locks_nothing(sandbox: Sandbox) -> None:
-    """Locking is the way of `guest-sessions` only."""
+def test_a_broken_socket_does_not_lock_the_session(sandbox: Sandbox) -> None:
+    """Only `guest-sessions` locks a session."""
     guest = ExternalContact(sandbox)
     guest.listen().tear()
     gone(sandbox)
@@ -66,7 +66,7 @@ def test_a_broken_socket_locks_nothing(sandbox: Sandbox) -> None:
     guest.listen()
 
 
-def test_typing(sandbox: Sandbox) -> None:
+def test_typing_is_accepted(sandbox: Sandbox) -> None:
     guest, other = ExternalContact(sandbox), GuestSession(sandbox)
     guest.typing()
     guest.token = other.token
@@ -77,7 +77,7 @@ def test_typing(sandbox: Sandbox) -> None:
     assert requested == {"external-contacts": 2, "guest-sessions": 0}
 
 
-def test_over(sandbox: Sandbox) -> None:
+def test_an_ended_conversation_refuses_every_request(sandbox: Sandbox) -> None:
     guest = ExternalContact(sandbox)
     Control(sandbox)("POST", "/end")
     for answer in (guest.send("late", status=409), guest.history(status=409)):

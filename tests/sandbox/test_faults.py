@@ -1,4 +1,4 @@
-"""Fault specs mean what contract.md §7 says, and count as the module's docstring says."""
+"""Fault specs mean what contract.md §7 says, and count as the docstring of the module says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guestctl.sandbox.faults import KINDS, ON, Fault, FaultError, Faults, parse
 
 
 class Hand:
-    """A clock moved by hand."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.at = 100.0
@@ -38,7 +38,7 @@ def armed(*specs: str) -> tuple[Faults, Hand]:
 
 
 def kinds(found: object) -> str:
-    """Dots for nothing, kinds for what befell."""
+    """Return a dot for no fault, else the kinds that fired."""
     if isinstance(found, Fault):
         return found.kind
     return "+".join(fault.kind for fault in found) if isinstance(found, list) and found else "."
@@ -78,7 +78,7 @@ def requests(faults: Faults, *routes: str | None) -> str:
         ("lag:ms=750", {"seconds": 0.75}),
     ],
 )
-def test_specs_are_read_as_the_contract_writes_them(spec: str, wanted: dict[str, object]) -> None:
+def test_specs_are_parsed_as_documented(spec: str, wanted: dict[str, object]) -> None:
     fault = parse(spec)
     assert {key: getattr(fault, key) for key in wanted} == wanted
 
@@ -111,7 +111,7 @@ def test_specs_are_read_as_the_contract_writes_them(spec: str, wanted: dict[str,
         ("swap:on=history", "history comes over HTTP"),
     ],
 )
-def test_a_wrong_spec_is_told_in_one_line_that_helps(spec: str, words: str) -> None:
+def test_an_invalid_spec_is_reported_in_one_helpful_line(spec: str, words: str) -> None:
     with pytest.raises(FaultError) as caught:
         parse(spec)
     assert words in str(caught.value)
@@ -119,7 +119,7 @@ def test_a_wrong_spec_is_told_in_one_line_that_helps(spec: str, words: str) -> N
 
 
 @given(st.text() | st.from_regex(r"[a-z]{3,12}(:[a-z_]{1,12}=[0-9a-z.]{0,6}(,[a-z_]{1,12}=[0-9a-z.]{0,6}){0,3})?"))
-def test_whatever_the_text_only_a_fault_error_escapes(spec: str) -> None:
+def test_any_invalid_text_raises_only_fault_error(spec: str) -> None:
     with suppress(FaultError):
         assert parse(spec).kind in KINDS
 
@@ -130,7 +130,7 @@ def test_whatever_the_text_only_a_fault_error_escapes(spec: str) -> None:
     st.none() | st.integers(1, 6),
     st.none() | st.integers(1, 6),
 )
-def test_after_every_and_times_agree_with_a_plain_count(
+def test_after_every_and_times_match_a_simple_counter(
     kind: str, after: int | None, every: int | None, times: int | None
 ) -> None:
     keys = {"after": after, "every": every, "times": times}
@@ -142,12 +142,12 @@ def test_after_every_and_times_agree_with_a_plain_count(
     assert [n for n in range(1, 31) if faults.frame(None)] == due
 
 
-def test_the_nth_frame_is_hit_whoever_it_is_for_and_only_once_with_after() -> None:
+def test_after_fires_once_at_the_nth_frame_of_any_socket() -> None:
     faults, _ = armed("drop:after=3")
     assert frames(faults, 6) == ". . drop . . ."
 
 
-def test_frames_requests_and_upgrades_are_counted_apart() -> None:
+def test_frames_requests_and_upgrades_are_counted_separately() -> None:
     faults, _ = armed("drop:after=2", "http:after=2", "refuse:after=2")
     assert requests(faults, "send") == "."
     assert kinds(faults.upgrade()) == "."
@@ -156,7 +156,7 @@ def test_frames_requests_and_upgrades_are_counted_apart() -> None:
     assert kinds(faults.upgrade()) == "refuse"
 
 
-def test_on_counts_and_hits_only_what_it_names() -> None:
+def test_on_limits_counting_and_effect_to_one_route() -> None:
     faults, _ = armed("drop:on=send,after=2", "unauthorized:on=history,times=1")
     assert [kinds(faults.frame(route)) for route in ("send", None, "create", "send")] == [".", ".", ".", "drop"]
     assert requests(faults, "send", None, "history", "history") == ". . unauthorized ."
@@ -172,32 +172,32 @@ def test_every_frame_belongs_to_the_socket() -> None:
     ]
 
 
-def test_a_frame_gets_all_that_is_due_in_the_order_armed() -> None:
+def test_a_frame_gets_all_due_faults_in_the_order_armed() -> None:
     faults, _ = armed("delay", "duplicate")
     assert frames(faults, 1) == "delay+duplicate"
 
 
-def test_a_request_gets_the_refusal_first_and_the_others_at_their_next_chance() -> None:
+def test_a_request_gets_one_fault_and_the_others_fire_later() -> None:
     faults, _ = armed("delay:times=1", "garbage:on=send,times=1", "http:after=1")
     assert requests(faults, *["send"] * 4) == "http garbage delay ."
 
 
-def test_of_all_that_is_due_for_a_request_refusals_come_first_then_damage_then_delay() -> None:
+def test_refusals_precede_damage_and_damage_precedes_delay() -> None:
     order = ["http", "unauthorized", "conflict", "ratelimit", "silence", "truncate", "garbage", "delay"]
     faults, clock = armed(*(f"{kind}:on=send,times=1" for kind in reversed(order)))
     seen = []
     for _ in order:
         seen.append(requests(faults, "send"))
-        clock.sleep(10)  # over with the window
+        clock.sleep(10)  # ended with the window
     assert seen == order
 
 
 @pytest.mark.parametrize("kind", ["drop", "delay", "duplicate", "swap", "silence", "truncate", "garbage"])
-def test_what_befalls_a_frame(kind: str) -> None:
+def test_every_frame_fault_is_returned_for_a_frame(kind: str) -> None:
     assert frames(armed(kind)[0], 1) == kind
 
 
-def test_damage_without_on_spares_requests_and_delay_does_not() -> None:
+def test_without_on_delay_affects_requests_and_damage_does_not() -> None:
     faults, _ = armed("garbage", "truncate", "silence", "delay:on=socket")
     assert requests(faults, "history", "send") == ". ."
     faults, _ = armed("delay:ms=5")
@@ -222,7 +222,7 @@ def test_actions_over_a_socket_are_refused_only_by_faults_that_name_them() -> No
         ("silence:for=2s", lambda faults: next(iter(faults.frame(None)), None)),
     ],
 )
-def test_a_window_lasts_from_its_first_firing_and_opens_once(spec: str, ask: Callable[[Faults], Fault | None]) -> None:
+def test_a_window_starts_when_it_fires_and_opens_once(spec: str, ask: Callable[[Faults], Fault | None]) -> None:
     faults, clock = armed(spec)
     left = []
     for _ in range(5):
@@ -241,7 +241,7 @@ def test_times_counts_windows() -> None:
     assert seen == [".", "conflict", "conflict", "conflict", "conflict", ".", "."]
 
 
-def test_silence_can_be_looked_at_without_counting() -> None:
+def test_asking_for_a_silence_does_not_count() -> None:
     faults, clock = armed("silence:for=5s,after=2")
     assert faults.silence() == 0.0
     assert frames(faults, 2) == ". silence"
@@ -251,7 +251,7 @@ def test_silence_can_be_looked_at_without_counting() -> None:
     assert faults.silence() == 0.0
 
 
-def test_lag_is_asked_apart_and_never_refuses() -> None:
+def test_lag_is_separate_from_refusals() -> None:
     faults, _ = armed("lag:ms=500,times=2", "lag:ms=200")
     assert requests(faults, "history") == "."
     assert [faults.lag() for _ in range(3)] == [0.5, 0.5, 0.2]
@@ -265,12 +265,12 @@ def test_specs_can_be_listed_and_cleared() -> None:
     assert frames(faults, 2) == ". ."
 
 
-def test_retry_after_is_written_in_either_form() -> None:
+def test_retry_after_is_seconds_or_a_date() -> None:
     assert parse("ratelimit:retry_after=3").retry_after_header(1.0) == "3"
     now = Hand().now()
     written = parse("ratelimit:retry_after=date").retry_after_header(now)
     assert 1.0 <= parsedate_to_datetime(written).timestamp() - now <= 2.0
 
 
-def test_the_contracts_routes_are_all_there() -> None:
+def test_every_documented_route_is_known() -> None:
     assert ON == ("create", "send", "history", "socket", "refresh", "typing", "upload")

@@ -1,4 +1,4 @@
-"""`guest-sessions`, met by a stranger: other-apis.md, literally."""
+"""The `guest-sessions` API as other-apis.md describes it, with an independent guest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SESSIONS = "/api/v2/guest/webmessaging/sessions"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_create(make: Make, hand_clock: HandClock) -> None:
+def test_create_returns_session_and_token(make: Make, hand_clock: HandClock) -> None:
     guest = GuestSession(make(clock=hand_clock))
     assert set(guest.created) == {"webMessagingSessionId", "guestId", "sessionToken", "expiresAt"}
     assert epoch_of(guest.created["expiresAt"]) == hand_clock.now() + 1800
@@ -26,7 +26,7 @@ def test_create(make: Make, hand_clock: HandClock) -> None:
 @pytest.mark.parametrize(
     "body", [None, {}, {"deploymentId": DEPLOYMENT_ID}, {"more": 1}, {"customAttributes": {"n": 1}}]
 )
-def test_nothing_need_be_said(sandbox: Sandbox, body: Any) -> None:
+def test_create_accepts_an_empty_body(sandbox: Sandbox, body: Any) -> None:
     GuestSession(sandbox).ask("POST", SESSIONS, body, status=201, token="")
 
 
@@ -40,7 +40,7 @@ def test_nothing_need_be_said(sandbox: Sandbox, body: Any) -> None:
         ("x", 400),
     ],
 )
-def test_a_wrong_create(sandbox: Sandbox, body: Any, status: int) -> None:
+def test_an_invalid_create_is_refused(sandbox: Sandbox, body: Any, status: int) -> None:
     GuestSession(sandbox).ask("POST", SESSIONS, body, status=status)
     assert len(Control(sandbox).sessions()) == 1
 
@@ -66,7 +66,7 @@ def test_send_and_history(sandbox: Sandbox) -> None:
     assert page["messages"][1]["from"] == {"role": "bot"}
 
 
-def test_the_highest_number_tells_how_far_to_read(sandbox: Sandbox) -> None:
+def test_history_reports_the_highest_number(sandbox: Sandbox) -> None:
     guest = GuestSession(sandbox)
     for number in range(60):
         guest.send(f"n{number}")
@@ -85,7 +85,7 @@ def test_the_highest_number_tells_how_far_to_read(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "query", [{"limit": 0}, {"limit": 101}, {"lastSequenceNumber": -1}, {"lastSequenceNumber": "x"}, {"limit": "5.0"}]
 )
-def test_a_wrong_page(sandbox: Sandbox, query: dict[str, Any]) -> None:
+def test_an_invalid_page_request_is_refused(sandbox: Sandbox, query: dict[str, Any]) -> None:
     GuestSession(sandbox).history(status=400, **query)
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_page(sandbox: Sandbox, query: dict[str, Any]) -> None:
     [{}, {"text": "a"}, {"messageId": "m"}, {"text": 5, "messageId": "m"}, {"text": "a", "messageId": 5},
      {"text": " ", "messageId": "m"}, {"text": None, "messageId": "m"}, [], None],
 )  # fmt: skip
-def test_a_wrong_message(sandbox: Sandbox, body: Any) -> None:
+def test_an_invalid_message_is_refused(sandbox: Sandbox, body: Any) -> None:
     guest = GuestSession(sandbox)
     assert guest.ask("POST", guest.messages, body, status=400)["code"] == "bad.request"
     assert guest.texts() == []
@@ -104,7 +104,7 @@ def test_a_wrong_message(sandbox: Sandbox, body: Any) -> None:
 # -- the socket
 
 
-def test_who_may_listen(sandbox: Sandbox) -> None:
+def test_the_upgrade_needs_a_token_of_the_session(sandbox: Sandbox) -> None:
     guest, other = GuestSession(sandbox), GuestSession(sandbox)
     assert refused(sandbox, guest.socket)[0] == 401
     assert refused(sandbox, guest.socket, other.token)[0] == 401
@@ -115,14 +115,14 @@ def test_who_may_listen(sandbox: Sandbox) -> None:
     guest.listen()
 
 
-def test_expired_tokens_open_nothing(make: Make, hand_clock: HandClock) -> None:
+def test_an_expired_token_is_refused_everywhere(make: Make, hand_clock: HandClock) -> None:
     guest = GuestSession(make(clock=hand_clock))
     hand_clock.advance(1800)
     assert refused(guest.sandbox, guest.socket, guest.token)[0] == 401
     guest.send("late", status=401)
 
 
-def test_typing_both_ways(make: Make, tmp_path: Any) -> None:
+def test_typing_works_in_both_directions(make: Make, tmp_path: Any) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("otherwise: {reply: Hi, typing: true}\n")
     guest = GuestSession(make(script=script, fast=True))
@@ -150,7 +150,7 @@ def test_traces_on_the_upgrade_and_after(sandbox: Sandbox) -> None:
     assert session["traceparent"] == TRACE.replace("01", "00")
 
 
-# -- locked and invalid
+# -- locked and ended sessions
 
 
 def test_a_broken_socket_locks_the_session_for_two_seconds(make: Make, hand_clock: HandClock) -> None:
@@ -173,7 +173,7 @@ def test_a_broken_socket_locks_the_session_for_two_seconds(make: Make, hand_cloc
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 4001])
-def test_a_clean_close_never_locks(sandbox: Sandbox, code: int) -> None:
+def test_a_clean_close_does_not_lock_the_session(sandbox: Sandbox, code: int) -> None:
     guest = GuestSession(sandbox)
     guest.listen().leave()
     line = guest.listen()
@@ -184,7 +184,7 @@ def test_a_clean_close_never_locks(sandbox: Sandbox, code: int) -> None:
     guest.send("at once")
 
 
-def test_a_connection_the_sandbox_breaks_locks_too(sandbox: Sandbox) -> None:
+def test_a_reset_by_the_sandbox_locks_the_session(sandbox: Sandbox) -> None:
     guest = GuestSession(sandbox)
     line = guest.listen()
     Control(sandbox)("POST", "/disconnect", code=1006)

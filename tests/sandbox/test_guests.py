@@ -1,4 +1,4 @@
-"""`guests`, met by a stranger: other-apis.md, literally."""
+"""The `guests` API as other-apis.md describes it, with an independent guest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def claims(token: str) -> Any:
 # -- OAuth
 
 
-def test_oauth(sandbox: Sandbox) -> None:
+def test_client_credentials_return_an_access_token(sandbox: Sandbox) -> None:
     answer = requests.post(sandbox.url + "/oauth/token", data=FORM, timeout=5)
     assert answer.status_code == 200
     body = answer.json()
@@ -53,13 +53,15 @@ def test_oauth(sandbox: Sandbox) -> None:
         ({"scope": [SCOPE, SCOPE]}, 400, "invalid_request"),
     ],
 )
-def test_wrong_credentials(sandbox: Sandbox, change: dict[str, Any], status: int, error: str) -> None:
+def test_invalid_client_credentials_are_refused(
+    sandbox: Sandbox, change: dict[str, Any], status: int, error: str
+) -> None:
     answer = requests.post(sandbox.url + "/oauth/token", data={**FORM, **change}, timeout=5)
     assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert CLIENT_SECRET not in answer.text
 
 
-def test_json_is_no_form(sandbox: Sandbox) -> None:
+def test_a_json_token_request_is_refused(sandbox: Sandbox) -> None:
     assert requests.post(sandbox.url + "/oauth/token", json=FORM, timeout=5).status_code == 400
 
 
@@ -85,7 +87,7 @@ def test_access_tokens_expire_and_have_scopes(make: Make, hand_clock: HandClock)
 # -- create, and the JWT
 
 
-def test_create(make: Make, hand_clock: HandClock) -> None:
+def test_create_returns_guest_token_and_session(make: Make, hand_clock: HandClock) -> None:
     guest = Profiled(make(clock=hand_clock))
     assert set(guest.created) == {"id", "guestToken", "sessions", "attributes"}
     assert guest.created["attributes"] == {"plan": "gold"}
@@ -97,7 +99,7 @@ def test_create(make: Make, hand_clock: HandClock) -> None:
     assert found["attributes"] == {"plan": "gold"}
 
 
-def test_hints_are_as_they_were_given(sandbox: Sandbox) -> None:
+def test_routing_hints_are_returned_as_given(sandbox: Sandbox) -> None:
     guest = Profiled(sandbox)
     for body, hints in (({}, {}), ({"routing": {}}, {}), ({"routing": {"skill": {"id": "s"}}}, {"skill": "s"})):
         made = guest.ask("POST", GUESTS, {"name": "N", **body}, status=201, token=guest.access)
@@ -105,7 +107,7 @@ def test_hints_are_as_they_were_given(sandbox: Sandbox) -> None:
 
 
 def test_tokens_come_in_every_base64_length(sandbox: Sandbox) -> None:
-    """So that a decoder that pads wrongly shows."""
+    """A decoder that pads incorrectly fails with some of them."""
     guest = Profiled(sandbox)
     lengths: set[int] = set()
     while lengths != {0, 2, 3}:
@@ -130,7 +132,7 @@ def test_tokens_come_in_every_base64_length(sandbox: Sandbox) -> None:
         {"name": "N", "routing": {"language": 5}},
     ],
 )
-def test_a_wrong_create(sandbox: Sandbox, body: Any) -> None:
+def test_an_invalid_create_is_refused(sandbox: Sandbox, body: Any) -> None:
     guest = Profiled(sandbox)
     guest.ask("POST", GUESTS, body, status=400, token=guest.access)
 
@@ -138,7 +140,7 @@ def test_a_wrong_create(sandbox: Sandbox, body: Any) -> None:
 # -- the socket
 
 
-def test_a_message(sandbox: Sandbox) -> None:
+def test_a_sent_message_reaches_socket_and_history(sandbox: Sandbox) -> None:
     guest = Profiled(sandbox)
     line = guest.listen()
     guest.say(line, "hi", "k-1")
@@ -157,7 +159,7 @@ def test_a_message(sandbox: Sandbox) -> None:
     assert guest.history()["messages"] == [echo, answer]
 
 
-def test_a_bad_token_breaks_the_connection(make: Make, hand_clock: HandClock) -> None:
+def test_a_handshake_with_an_invalid_token_breaks_the_connection(make: Make, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, fast=True)
     guest, other = Profiled(sandbox), Profiled(sandbox)
 
@@ -178,7 +180,7 @@ def test_a_bad_token_breaks_the_connection(make: Make, hand_clock: HandClock) ->
     assert knock(guest.token) == 1006
 
 
-def test_where_there_is_a_socket(sandbox: Sandbox) -> None:
+def test_only_known_sessions_have_a_socket(sandbox: Sandbox) -> None:
     guest, other = Profiled(sandbox), Profiled(sandbox)
     assert refused(sandbox, f"{GUESTS}/nobody/sessions/{guest.session}/ws")[0] == 404
     assert refused(sandbox, f"{GUESTS}/{guest.guest}/sessions/{other.session}/ws")[0] == 404
@@ -196,7 +198,7 @@ def test_where_there_is_a_socket(sandbox: Sandbox) -> None:
         {"type": "message", "payload": {"text": "too early", "correlationId": "k"}},
     ],
 )
-def test_wrong_frames(sandbox: Sandbox, frame: dict[str, Any]) -> None:
+def test_invalid_frames_are_answered_with_errors(sandbox: Sandbox, frame: dict[str, Any]) -> None:
     guest = Profiled(sandbox)
     line = guest.knock()
     line.say(**frame)
@@ -208,7 +210,7 @@ def test_wrong_frames(sandbox: Sandbox, frame: dict[str, Any]) -> None:
     assert guest.texts() == []
 
 
-def test_faults_of_a_send_close(make: Make) -> None:
+def test_a_fault_on_send_closes_the_socket(make: Make) -> None:
     sandbox = make(fast=True)
     guest = Profiled(sandbox)
     for spec, code in (
@@ -248,7 +250,7 @@ def test_a_new_session_has_the_same_transcript(make: Make, hand_clock: HandClock
     assert session["refreshes"] == 1
 
 
-def test_sync_merges(sandbox: Sandbox) -> None:
+def test_sync_merges_attributes(sandbox: Sandbox) -> None:
     guest = Profiled(sandbox)
     synced = {"external_provider_id": "idp", "external_email": "ada@shop.example", "delegation_verified": True}
     answer = guest.sync(synced)
@@ -260,7 +262,7 @@ def test_sync_merges(sandbox: Sandbox) -> None:
     assert session["requests"]["sync"] == 1
 
 
-def test_sync_refused(sandbox: Sandbox) -> None:
+def test_an_invalid_sync_is_refused(sandbox: Sandbox) -> None:
     guest = Profiled(sandbox)
     room = 10_240 - len('{"plan":"gold","x":""}')
     guest.sync({"x": "y" * room})
@@ -273,12 +275,12 @@ def test_sync_refused(sandbox: Sandbox) -> None:
     guest.refresh(status=404)
 
 
-def test_not_for_guests_of_others(sandbox: Sandbox) -> None:
+def test_guests_of_other_apis_are_unknown(sandbox: Sandbox) -> None:
     guest, other = Profiled(sandbox), Poller(sandbox)
     guest.sync({}, status=404, guest=other.guest)
 
 
-def test_traces(sandbox: Sandbox) -> None:
+def test_trace_context_of_requests_and_handshake_is_reported(sandbox: Sandbox) -> None:
     guest = Profiled(sandbox)
     line = Line(sandbox, f"{GUESTS}/{guest.guest}/sessions/{guest.session}/ws")
     line.say(type="handshake", token=guest.token, traceparent=TRACE)
@@ -290,8 +292,8 @@ def test_traces(sandbox: Sandbox) -> None:
     assert session["traceparents"] == {"socket": TRACE, "refresh": TRACE}
 
 
-def test_two_hundred_requests_a_minute(make: Make, hand_clock: HandClock) -> None:
-    """Unless the sandbox is fast."""
+def test_more_than_two_hundred_requests_a_minute_are_refused(make: Make, hand_clock: HandClock) -> None:
+    """A fast sandbox has no limit."""
     guest = Profiled(make(clock=hand_clock))
     for _ in range(199):
         guest.history()

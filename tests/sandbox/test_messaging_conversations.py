@@ -1,4 +1,4 @@
-"""`messaging-conversations`, met by a stranger: other-apis.md, literally."""
+"""The `messaging-conversations` API as other-apis.md describes it, with an independent guest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_create_is_public(sandbox: Sandbox, token: str) -> None:
     [("conversationName",), ("routing",), ("routing", "selectedQueueId"), ("attributes",), ("attributes", "custom")],
 )
 @pytest.mark.parametrize("instead", [5, None])
-def test_a_wrong_create(sandbox: Sandbox, path: tuple[str, ...], instead: Any) -> None:
+def test_an_invalid_create_is_refused(sandbox: Sandbox, path: tuple[str, ...], instead: Any) -> None:
     body = copy.deepcopy(CREATE)
     holder = body
     for part in path[:-1]:
@@ -43,7 +43,7 @@ def test_a_wrong_create(sandbox: Sandbox, path: tuple[str, ...], instead: Any) -
     Registrant(sandbox).ask("POST", CONVERSATIONS, body, status=400)
 
 
-def test_a_message(sandbox: Sandbox) -> None:
+def test_a_sent_message_reaches_socket_and_history(sandbox: Sandbox) -> None:
     guest = Registrant(sandbox)
     line = guest.listen()
     guest.say(line, "hi", "k-1")
@@ -68,7 +68,7 @@ def test_a_message(sandbox: Sandbox) -> None:
     assert guest.texts() == ["hi", "echo: hi", "Ada here"]
 
 
-def test_pages(sandbox: Sandbox) -> None:
+def test_history_is_paged_by_token(sandbox: Sandbox) -> None:
     guest = Registrant(sandbox)
     line = guest.listen()
     for number in range(60):
@@ -107,7 +107,7 @@ def test_pages(sandbox: Sandbox) -> None:
         ({"type": "send", "message": {"attributes": {"correlationId": "k"}}}, "k"),
     ],
 )
-def test_wrong_frames(sandbox: Sandbox, frame: dict[str, Any], key: str | None) -> None:
+def test_invalid_frames_are_answered_with_errors(sandbox: Sandbox, frame: dict[str, Any], key: str | None) -> None:
     guest = Registrant(sandbox)
     line = guest.listen()
     line.socket.send(json.dumps(frame))
@@ -122,7 +122,7 @@ def test_wrong_frames(sandbox: Sandbox, frame: dict[str, Any], key: str | None) 
 # -- tokens
 
 
-def test_trouble_with_a_token_closes(make: Make, hand_clock: HandClock) -> None:
+def test_an_invalid_token_closes_the_socket(make: Make, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, fast=True)
     guest, other = Registrant(sandbox), Registrant(sandbox)
     line = Line(sandbox, "/ws")
@@ -137,14 +137,14 @@ def test_trouble_with_a_token_closes(make: Make, hand_clock: HandClock) -> None:
     line = Line(sandbox, "/ws")
     guest.register(line)
     assert line.closed() == 4001
-    guest.refresh()  # an expired token of the conversation is good enough for this
+    guest.refresh()  # an expired token of the conversation suffices for a refresh
     guest.listen()
     guest.token = other.token
     guest.refresh(status=401)
 
 
-def test_registered_again_on_the_open_socket(make: Make, hand_clock: HandClock) -> None:
-    """A registration lasts as long as its own token: who refreshes and does not register is put out."""
+def test_a_second_register_keeps_the_socket_open(make: Make, hand_clock: HandClock) -> None:
+    """A registration lasts as long as its own token. Without a new register after a refresh, the socket is closed."""
     sandbox = make(clock=hand_clock, fast=True, idle_timeout=0.0)
     guest = Registrant(sandbox)
     forgetful, line = guest.listen(), guest.listen()
@@ -183,7 +183,7 @@ def test_faults_of_a_send(make: Make) -> None:
     assert line.hear()["message"]["text"] == "one"
 
 
-def test_over(sandbox: Sandbox) -> None:
+def test_an_ended_conversation_refuses_every_request(sandbox: Sandbox) -> None:
     guest = Registrant(sandbox)
     Control(sandbox)("POST", "/end")
     line = Line(sandbox, "/ws")

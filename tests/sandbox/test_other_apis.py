@@ -1,4 +1,4 @@
-"""What other-apis.md says of its families, all at once, asked of each by a stranger."""
+"""What other-apis.md says about all its APIs, tested for each with an independent guest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Kind = type[Guest]
 
 
 def speak(guest: Any, text: str, key: str, line: Line | None = None) -> None:
-    """Says something whichever way the family says things; what answers is left on the line."""
+    """Send a message as this API does it; replies stay unread on the socket."""
     if isinstance(guest, REST_SENDERS):
         guest.send(text, key)
     else:
@@ -46,7 +46,7 @@ def speak(guest: Any, text: str, key: str, line: Line | None = None) -> None:
 
 
 def accepted(guest: Guest, line: Line) -> None:
-    """Takes what only the sender hears."""
+    """Read the frames that only the sender gets."""
     if guest.api == "conversation-guests":
         line.hear(type="MESSAGE_ACCEPTED")
 
@@ -55,7 +55,7 @@ def accepted(guest: Guest, line: Line) -> None:
 
 
 @with_socket
-def test_every_message_reaches_every_socket_and_history_has_the_same(sandbox: Sandbox, kind: Kind) -> None:
+def test_every_message_reaches_every_socket_and_history(sandbox: Sandbox, kind: Kind) -> None:
     guest = kind(sandbox)
     sender, other = guest.listen(), guest.listen()
     speak(guest, "Wo ist mein Paket? 📦", "k-1", sender)
@@ -75,7 +75,7 @@ def test_every_message_reaches_every_socket_and_history_has_the_same(sandbox: Sa
 
 
 @everybody
-def test_a_repeated_id_is_the_first_message(sandbox: Sandbox, kind: Kind) -> None:
+def test_a_repeated_client_key_returns_the_first_message(sandbox: Sandbox, kind: Kind) -> None:
     guest = kind(sandbox)
     watcher = guest.listen() if kind in WITH_SOCKET else None
     for text in ("one", "one again"):
@@ -101,7 +101,7 @@ def test_times_are_unique_and_rise_even_when_the_clock_stands_still(
 
 
 @everybody
-def test_pushed_by_a_test(sandbox: Sandbox, kind: Kind) -> None:
+def test_a_pushed_frame_is_sent_and_stored(sandbox: Sandbox, kind: Kind) -> None:
     guest = kind(sandbox)
     control = Control(sandbox)
     (session,) = control.sessions()
@@ -129,7 +129,7 @@ def test_pushed_by_a_test(sandbox: Sandbox, kind: Kind) -> None:
 
 
 @fixed_page
-def test_the_fixed_page(sandbox: Sandbox, kind: Kind) -> None:
+def test_history_after_a_message_id(sandbox: Sandbox, kind: Kind) -> None:
     guest = kind(sandbox)
     for number in range(4):
         speak(guest, f"n{number}", f"k{number}")
@@ -153,12 +153,12 @@ def test_the_fixed_page(sandbox: Sandbox, kind: Kind) -> None:
 
 @fixed_page
 @pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"limit": ""}, {"limit": "-1"}])
-def test_a_wrong_page(sandbox: Sandbox, kind: Kind, query: dict[str, str]) -> None:
+def test_an_invalid_page_request_is_refused(sandbox: Sandbox, kind: Kind, query: dict[str, str]) -> None:
     kind(sandbox).history(status=400, **query)
 
 
 @fixed_page
-def test_after_what_nobody_said(sandbox: Sandbox, kind: Kind) -> None:
+def test_history_after_an_unknown_id_is_refused(sandbox: Sandbox, kind: Kind) -> None:
     guest, other = kind(sandbox), kind(sandbox)
     speak(other, "elsewhere", "k")
     for unknown in ("", "nothing", other.history()["messages"][0]["id"]):
@@ -177,11 +177,11 @@ def test_history_may_lag(make: Make, hand_clock: HandClock, kind: Kind) -> None:
     assert guest.texts() == ["one", "echo: one", "two", "echo: two"]
 
 
-# -- bearers
+# -- tokens
 
 
 @everybody
-def test_whose_token(sandbox: Sandbox, kind: Kind) -> None:
+def test_a_token_of_another_guest_is_refused(sandbox: Sandbox, kind: Kind) -> None:
     guest, other = kind(sandbox), kind(sandbox)
     own = guest.token
     for wrong in ("nonsense", other.token):
@@ -192,15 +192,15 @@ def test_whose_token(sandbox: Sandbox, kind: Kind) -> None:
 
 
 @everybody
-def test_no_token(sandbox: Sandbox, kind: Kind) -> None:
+def test_a_request_without_a_token_is_refused(sandbox: Sandbox, kind: Kind) -> None:
     guest = kind(sandbox)
     guest.token = ""
     guest.history(status=401)
 
 
 @everybody
-def test_nobody_there(sandbox: Sandbox, kind: Kind) -> None:
-    """Also for another family's conversation: apis do not see each other's."""
+def test_unknown_conversations_are_not_found(sandbox: Sandbox, kind: Kind) -> None:
+    """A conversation of another API is unknown, too."""
     guest = kind(sandbox)
     others = [other(sandbox) for other in EVERYBODY if other is not kind]
     for where in ("11111111-2222-4333-8444-555555555555", *(other.id or other.guest for other in others)):
@@ -217,7 +217,7 @@ def test_nobody_there(sandbox: Sandbox, kind: Kind) -> None:
 
 
 @everybody
-def test_a_token_has_its_time(make: Make, hand_clock: HandClock, kind: Kind) -> None:
+def test_a_token_expires(make: Make, hand_clock: HandClock, kind: Kind) -> None:
     guest = kind(make(clock=hand_clock, fast=True, token_life=60.0))
     hand_clock.advance(59)
     guest.history()
@@ -237,7 +237,7 @@ def test_expire_token_closes_4001(sandbox: Sandbox, kind: Kind) -> None:
 
 
 @with_socket
-def test_a_socket_lives_no_longer_than_its_token(make: Make, kind: Kind) -> None:
+def test_a_socket_is_closed_when_its_token_expires(make: Make, kind: Kind) -> None:
     guest = kind(make(fast=True, token_life=0.3))
     line = Line(guest.sandbox, guest.socket, guest.token) if isinstance(guest, Numbered) else guest.listen()
     frames = [line.hear()["type"] for _ in range(2)] if isinstance(guest, Numbered) else []
@@ -250,7 +250,7 @@ def test_a_socket_lives_no_longer_than_its_token(make: Make, kind: Kind) -> None
 
 @everybody
 @pytest.mark.parametrize("how", ["/end", "/expire"])
-def test_the_end(sandbox: Sandbox, kind: Kind, how: str) -> None:
+def test_an_ended_conversation_closes_its_sockets(sandbox: Sandbox, kind: Kind, how: str) -> None:
     guest: Any = kind(sandbox)
     line = guest.listen() if kind in WITH_SOCKET else None
     control = Control(sandbox)
@@ -272,7 +272,7 @@ def test_the_end(sandbox: Sandbox, kind: Kind, how: str) -> None:
 
 
 @everybody
-def test_trace_context(sandbox: Sandbox, kind: Kind) -> None:
+def test_trace_context_is_reported(sandbox: Sandbox, kind: Kind) -> None:
     guest: Any = kind(sandbox)
     guest.history(status=200)
     (session,) = Control(sandbox).sessions()
@@ -375,7 +375,7 @@ def test_refused_upgrades(make: Make, kind: Kind) -> None:
 
 
 @everybody
-def test_a_restart_forgets_nothing(make: Make, tmp_path: Path, kind: Kind) -> None:
+def test_conversations_survive_a_restart(make: Make, tmp_path: Path, kind: Kind) -> None:
     with Sandbox(state=tmp_path / "state", bot_delay=0.0, fast=True) as before:
         guest = kind(before)
         speak(guest, "one", "k")
@@ -387,7 +387,7 @@ def test_a_restart_forgets_nothing(make: Make, tmp_path: Path, kind: Kind) -> No
 
 
 @everybody
-def test_another_shop_s_page(make: Make, kind: Kind) -> None:
+def test_a_page_of_another_origin_is_refused(make: Make, kind: Kind) -> None:
     guest: Any = kind(make(origins=("shop.example",)))
     guest.ask(
         "GET",
@@ -401,12 +401,12 @@ def test_another_shop_s_page(make: Make, kind: Kind) -> None:
             "messaging-conversations": "/ws",
             "guests": f"/api/v2/guests/{guest.guest}/sessions/{guest.session}/ws",
         }.get(kind.api) or guest.socket
-        assert refused(guest.sandbox, path, guest.token)[0] == 403  # a stranger's library says where it comes from
+        assert refused(guest.sandbox, path, guest.token)[0] == 403  # websocket-client sends an Origin by default
 
 
 @pytest.mark.parametrize("kind", SOCKET_SENDERS, ids=names)
 @pytest.mark.parametrize("nonsense", ["", "<xml/>", "[]", "5", '{"type":5}', '{"type":"dance"}', "{}"])
-def test_nonsense_on_a_socket(sandbox: Sandbox, kind: Kind, nonsense: str) -> None:
+def test_unparsable_frames_are_answered_or_ignored(sandbox: Sandbox, kind: Kind, nonsense: str) -> None:
     guest: Any = kind(sandbox)
     line = guest.listen()
     line.socket.send(nonsense)
@@ -416,7 +416,7 @@ def test_nonsense_on_a_socket(sandbox: Sandbox, kind: Kind, nonsense: str) -> No
     assert guest.pushed(line)["text"] == "still here"
 
 
-def test_bots_attributes(sandbox: Sandbox) -> None:
+def test_a_bot_sees_the_attributes(sandbox: Sandbox) -> None:
     for kind in EVERYBODY:
         kind(sandbox)
     reports = {report["api"]: report["attributes"] for report in Control(sandbox).sessions()}

@@ -1,4 +1,4 @@
-"""`serve` and `run_under` as real processes: ready lines, signals, exit codes, and nothing left behind."""
+"""`serve` and `run_under` as real processes: ready lines, signals, exit codes, and nothing left running."""
 
 from __future__ import annotations
 
@@ -48,8 +48,10 @@ sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ
 
 @contextmanager
 def python(code: str, *argv: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A session of its own, as a CI job is, so that no terminal of ours plays a part. One that is stuck
-    says where, and is not waited for."""
+    """Start Python in a session of its own, as a CI job does, so that our terminal plays no part.
+
+    A process that hangs prints its stack and is not waited for.
+    """
     with subprocess.Popen(
         [sys.executable, "-X", "faulthandler", "-c", code, *argv],
         text=True,
@@ -77,7 +79,7 @@ def served(**options: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
 
 
 def until(true: Callable[[], object]) -> None:
-    """Waits for something another process does; only its never coming is a failure."""
+    """Wait for an effect in another process. The test fails only if it never comes."""
     deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline
@@ -91,7 +93,7 @@ def run(*command: str, environ: Mapping[str, str] | None = None, **options: Any)
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits to be reaped does not."""
+    """Return whether a process runs. One that has ended and waits to be reaped does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -101,7 +103,7 @@ def alive(pid: int) -> bool:
 
 
 class Guest:
-    """A stranger on the web-messaging socket, speaking literal frames."""
+    """An independent guest on the web-messaging socket, with literal frames."""
 
     def __init__(self, found: Mapping[str, str], token: str = "4f1b8b0e-6f61-4e29-b1ce-6b1b0f1f2a9d") -> None:
         self.token = token
@@ -127,7 +129,7 @@ class Guest:
         return json.loads(self.socket.recv())
 
     def hear(self) -> Any:
-        """The next frame's body that is not our own echo."""
+        """Return the body of the next frame that is not an echo."""
         while (body := self.read()["body"])["direction"] == "Inbound":
             pass
         return body
@@ -137,7 +139,7 @@ class Guest:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_says_once_where_it_is_and_stops_when_told(number: signal.Signals) -> None:
+def test_serve_prints_its_addresses_once_and_stops_on_a_signal(number: signal.Signals) -> None:
     with served() as (process, found):
         assert set(found) == {
             "url",
@@ -176,7 +178,7 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
         assert process.wait(PATIENCE) == 143
 
 
-def test_with_tls_it_names_its_ca_and_takes_it_along_when_it_goes() -> None:
+def test_with_tls_serve_prints_its_ca_and_removes_it_at_the_end() -> None:
     pytest.importorskip("cryptography")
     with served(tls=True) as (process, found):
         assert found["url"].startswith("https://127.0.0.1:")
@@ -201,15 +203,15 @@ def test_with_tls_it_names_its_ca_and_takes_it_along_when_it_goes() -> None:
         ({"state": Path("/nowhere/state.db")}, "state.db"),
     ],
 )
-def test_what_prevents_it_is_one_line(options: dict[str, Any], words: str) -> None:
+def test_a_failed_start_is_reported_in_one_line(options: dict[str, Any], words: str) -> None:
     with pytest.raises(CannotServe) as caught, running(SandboxOptions(**options)):
         pass
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_pipe_nobody_writes_into_is_no_script(tmp_path: Path) -> None:
-    """Opening one would wait for its writer, whatever the signal."""
+def test_a_pipe_as_script_is_refused(tmp_path: Path) -> None:
+    """Opening a pipe would wait for its writer, and no signal would end that."""
     pipe = tmp_path / "bot.yaml"
     os.mkfifo(pipe)
     with pytest.raises(CannotServe) as caught, running(SandboxOptions(script=pipe)):
@@ -217,7 +219,7 @@ def test_a_pipe_nobody_writes_into_is_no_script(tmp_path: Path) -> None:
     assert str(caught.value) == f"{pipe}: not a regular file"
 
 
-def test_an_address_that_cannot_be_had_is_said() -> None:
+def test_an_unusable_address_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for options in ({"port": port}, {"host": "192.0.2.1"}):
@@ -280,7 +282,7 @@ def test_a_person_answers_as_the_agent() -> None:
         bob = stack.enter_context(Guest(found, token="9d1f0c7a-b3e2-4f6f-8f3a-5a2f0b7c6d10"))
         bob.say("me too")
         assert shown().endswith(" guest: me too")
-        type_in("hello Bob", "/typing")  # two lines at once: both must be seen
+        type_in("hello Bob", "/typing")  # two lines at once: both must be read
         body = bob.hear()
         assert (body["text"], body["originatingEntity"]) == ("hello Bob", "Human")
         assert bob.hear()["events"][0]["eventType"] == "Typing"
@@ -315,7 +317,7 @@ sys.exit(7)
 """
 
 
-def test_a_command_gets_a_sandbox_of_its_own_and_its_code_comes_back() -> None:
+def test_exec_gives_a_command_a_sandbox_and_returns_its_exit_code() -> None:
     strange = {"GUESTCTL_DEPLOYMENT_ID": "elsewhere", "GUESTCTL_SANDBOX_CA": "/x", "GUESTCTL_STATE": "/mine"}
     code, out, err = run(sys.executable, "-c", TALK, environ=strange, api="guests")
     assert (code, err) == (7, "")
@@ -329,14 +331,14 @@ def test_a_command_gets_a_sandbox_of_its_own_and_its_code_comes_back() -> None:
         requests.get(told["SANDBOX_URL"], timeout=PATIENCE)
 
 
-def test_with_tls_the_command_learns_the_ca() -> None:
+def test_with_tls_the_command_gets_the_ca() -> None:
     pytest.importorskip("cryptography")
     code, out, err = run("sh", "-c", 'test -s "$GUESTCTL_SANDBOX_CA" && echo "$GUESTCTL_SANDBOX_CA"', tls=True)
     assert (code, err) == (0, "")
     assert not Path(out.strip()).exists()
 
 
-def test_input_and_output_are_the_commands_own() -> None:
+def test_the_command_inherits_input_and_output() -> None:
     with python(EXEC, "{}", "sh", "-c", "tr a-z A-Z; echo talk >&2") as process:
         assert process.communicate("hello", timeout=PATIENCE) == ("HELLO", "talk\n")
 
@@ -353,8 +355,8 @@ def test_input_and_output_are_the_commands_own() -> None:
         (["a\0b"], 126, "a\0b: embedded null byte\n"),
     ],
 )
-def test_exit_codes_are_a_shells(command: list[str], wanted: int, words: str) -> None:
-    if "\0" in command[0]:  # cannot come by argv; a library may ask for it
+def test_exit_codes_are_those_of_a_shell(command: list[str], wanted: int, words: str) -> None:
+    if "\0" in command[0]:  # argv cannot contain it, but a library may pass it
         code = EXEC.replace("sys.argv[2:]", repr(command))
         with python(code, "{}") as process:
             _, err = process.communicate(timeout=PATIENCE)
@@ -365,7 +367,7 @@ def test_exit_codes_are_a_shells(command: list[str], wanted: int, words: str) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_the_command_and_everything_is_tidied(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_reaches_the_command_and_the_sandbox_is_removed(number: signal.Signals, tmp_path: Path) -> None:
     script = f"""
         trap 'echo got {number.name}; exit 5' {number.name[3:]}
         echo "$GUESTCTL_STATE"
@@ -377,7 +379,7 @@ def test_a_signal_reaches_the_command_and_everything_is_tidied(number: signal.Si
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out) == (5, f"got {number.name}\n")
-        assert err in ("", "Terminated\n")  # some shells report their own child's end
+        assert err in ("", "Terminated\n")  # some shells report how their child ended
     assert not Path(state).exists()
 
 
@@ -395,7 +397,7 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, "-c", *sys.argv[1:
         ("echo ready; read line </dev/tty; echo got $line", "hello\n", 0, "got hello"),
     ],
 )
-def test_at_a_terminal_the_keys_are_the_commands(script: str, keys: str, wanted: int, shown: str) -> None:
+def test_at_a_terminal_keys_reach_the_command_once(script: str, keys: str, wanted: int, shown: str) -> None:
     with python(TERMINAL, EXEC, "{}", "sh", "-c", script) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -408,7 +410,7 @@ def test_at_a_terminal_the_keys_are_the_commands(script: str, keys: str, wanted:
         assert shown in out
 
 
-def test_a_command_that_dies_of_our_signal_says_so() -> None:
+def test_a_command_ended_by_a_forwarded_signal_returns_its_code() -> None:
     with python(EXEC, "{}", "sh", "-c", "echo ready; exec sleep 100") as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -418,7 +420,7 @@ def test_a_command_that_dies_of_our_signal_says_so() -> None:
 
 
 @pytest.mark.parametrize("stubborn", ["", "trap '' TERM;"])
-def test_what_the_command_leaves_running_is_ended(stubborn: str, tmp_path: Path) -> None:
+def test_processes_left_by_the_command_are_ended(stubborn: str, tmp_path: Path) -> None:
     note = tmp_path / "pid"
     left = f"({stubborn} sh -c 'echo $$ >{note}; while :; do sleep 0.05; done') </dev/null >/dev/null 2>&1 &"
     code, _, _ = run("sh", "-c", f"{left} while ! test -s {note}; do sleep 0.01; done; exit 3")
@@ -426,7 +428,7 @@ def test_what_the_command_leaves_running_is_ended(stubborn: str, tmp_path: Path)
     until(lambda: not alive(int(note.read_text())))
 
 
-def test_a_wrong_script_starts_no_command(tmp_path: Path) -> None:
+def test_an_invalid_script_starts_no_command(tmp_path: Path) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("ruls: []")
     with pytest.raises(CannotServe, match='did you mean "rules'), running(SandboxOptions(script=script)):
@@ -486,7 +488,7 @@ def test_conversations_end_and_sessions_expire(admin: SandboxAdmin) -> None:
         admin.push("hi", to=name)
 
 
-def test_a_wrong_key_and_a_dead_address_are_told_apart(admin: SandboxAdmin) -> None:
+def test_a_wrong_key_and_a_dead_address_raise_different_errors(admin: SandboxAdmin) -> None:
     with pytest.raises(Unauthorised, match="admin key"):
         SandboxAdmin(admin.url, Secret("wrong")).sessions()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -507,7 +509,7 @@ def test_a_wrong_key_and_a_dead_address_are_told_apart(admin: SandboxAdmin) -> N
         b"",
     ],
 )
-def test_a_stranger_at_the_address_is_a_plain_failure(answer: bytes) -> None:
+def test_another_server_at_the_address_is_reported(answer: bytes) -> None:
     from threading import Thread
 
     with socket.create_server(("127.0.0.1", 0)) as stranger:
@@ -526,7 +528,7 @@ def test_a_stranger_at_the_address_is_a_plain_failure(answer: bytes) -> None:
     assert isinstance(caught.value, Failure)
 
 
-def test_where_the_sandbox_is_found() -> None:
+def test_the_admin_client_finds_the_sandbox() -> None:
     running_one: dict[str, Any] = {"url": "http://127.0.0.1:1", "admin_key": "k1", "ca": None}
     both = {"GUESTCTL_SANDBOX_URL": "http://127.0.0.1:2/", "GUESTCTL_SANDBOX_ADMIN_KEY": "k2"}
     found = SandboxAdmin.locate(both, lambda: running_one)

@@ -1,4 +1,4 @@
-"""The server: who may connect, what is too much, how faults feel, and that nothing is left behind."""
+"""The server: who may connect, limits, how faults affect a guest, and that nothing is left running."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MESSAGES = "/api/v2/webmessaging/messages"
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "LocalHost", "[::1]"])
-def test_own_names(sandbox: Sandbox, name: str) -> None:
+def test_requests_with_a_loopback_host_are_served(sandbox: Sandbox, name: str) -> None:
     headers = {"Host": f"{name}:{sandbox.port}"}
     config = requests.get(sandbox.url + CONFIG, headers=headers, timeout=5)
     assert config.status_code == 200
@@ -51,8 +51,8 @@ def test_own_names(sandbox: Sandbox, name: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "localhost.evil:{port}", ""]
 )
-def test_foreign_host(sandbox: Sandbox, host: str) -> None:
-    """A page whose name was made to point at loopback gets nothing (DNS rebinding)."""
+def test_requests_with_another_host_are_refused(sandbox: Sandbox, host: str) -> None:
+    """A page whose name resolves to loopback gets nothing (DNS rebinding)."""
     host = host.format(port=sandbox.port)
     for path in (CONFIG, MESSAGES, "/sandbox/admin/health", "/nothing"):
         answer = requests.get(sandbox.url + path, headers={"Host": host}, timeout=5)
@@ -62,18 +62,18 @@ def test_foreign_host(sandbox: Sandbox, host: str) -> None:
     assert refused.value.status_code == 421
 
 
-def test_a_proxy_in_front_can_be_named(make: Make) -> None:
+def test_further_hosts_can_be_allowed(make: Make) -> None:
     sandbox = make(also_hosts=["127.0.0.1:9"])
     assert requests.get(sandbox.url + CONFIG, headers={"Host": "127.0.0.1:9"}, timeout=5).status_code == 200
 
 
-def test_every_answer_is_visibly_ours(sandbox: Sandbox, join: Join) -> None:
+def test_every_reply_has_the_server_header(sandbox: Sandbox, join: Join) -> None:
     for path in (CONFIG, MESSAGES, "/nothing", "/sandbox/admin/health"):
         assert requests.get(sandbox.url + path, timeout=5).headers["Server"] == "guestctl-sandbox"
     assert join(sandbox).socket.headers["server"] == "guestctl-sandbox"
 
 
-def test_cors(make: Make) -> None:
+def test_cors_headers_follow_the_allowed_origins(make: Make) -> None:
     sandbox = make(origins=("shop.example",))
     asks = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,x-more"}
     answer = requests.options(sandbox.url + MESSAGES, headers={"Origin": "https://www.shop.example", **asks}, timeout=5)
@@ -109,12 +109,12 @@ def test_head_is_get_without_the_body(sandbox: Sandbox) -> None:
         assert asked.headers["Content-Length"] == answer.headers["Content-Length"]
 
 
-def test_a_browsers_upgrade(sandbox: Sandbox, join: Join) -> None:
+def test_an_upgrade_with_fetch_metadata_is_accepted(sandbox: Sandbox, join: Join) -> None:
     header = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "websocket"}
     assert join(sandbox, origin="https://shop.example", header=header).configure()["connected"]
 
 
-def test_unknown_paths_and_methods(sandbox: Sandbox) -> None:
+def test_unknown_paths_and_methods_are_refused(sandbox: Sandbox) -> None:
     answer = requests.get(sandbox.url + "/nothing", timeout=5)
     check_error(answer.json(), 404)
     answer = requests.post(sandbox.url + MESSAGES, timeout=5)
@@ -127,26 +127,26 @@ def test_unknown_paths_and_methods(sandbox: Sandbox) -> None:
     assert requests.get(sandbox.url + "/v1", timeout=5).status_code == 404
 
 
-# -- what is too much
+# -- limits
 
 
-def test_large_bodies(sandbox: Sandbox) -> None:
+def test_a_body_above_the_limit_is_refused(sandbox: Sandbox) -> None:
     path = "/api/v2/webdeployments/token/refresh"
     answer = requests.post(sandbox.url + path, data=b"x" * (1024 * 1024 + 1), timeout=5)
     check_error(answer.json(), 413)
-    with contextlib.suppress(requests.ConnectionError):  # refused on its header
+    with contextlib.suppress(requests.ConnectionError):  # refused because of its header
         answer = requests.post(sandbox.url + path, headers={"Content-Length": str(2**40)}, timeout=5)
         assert answer.status_code >= 400
     assert requests.get(sandbox.url + CONFIG, timeout=5).ok
 
 
 def wide(size: int) -> str:
-    """A configure frame of exactly this many bytes."""
+    """Return a configure frame of exactly this many bytes."""
     frame = json.dumps({"action": "configureSession", "deploymentId": DEPLOYMENT_ID, "token": "T", "pad": ""})
     return frame[:-2] + "x" * (size - len(frame)) + '"}'
 
 
-def test_frame_limit(sandbox: Sandbox, join: Join) -> None:
+def test_a_frame_above_the_limit_closes_1009(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.socket.send(wide(32 * 1024))
     guest.expect("SessionResponse")
@@ -157,7 +157,7 @@ def test_frame_limit(sandbox: Sandbox, join: Join) -> None:
 
 
 @pytest.mark.parametrize(("total", "fits"), [(128 * 1024, True), (128 * 1024 + 1, False)])
-def test_message_limit(sandbox: Sandbox, join: Join, total: int, fits: bool) -> None:
+def test_a_message_above_the_limit_closes_1009(sandbox: Sandbox, join: Join, total: int, fits: bool) -> None:
     guest = join(sandbox)
     text = wide(total)
     parts = [text[start : start + 32 * 1024] for start in range(0, total, 32 * 1024)]
@@ -171,7 +171,7 @@ def test_message_limit(sandbox: Sandbox, join: Join, total: int, fits: bool) -> 
         assert guest.expect_close() == 1009
 
 
-def test_the_message_limit_holds_for_the_smallest_fragments(make: Make, join: Join) -> None:
+def test_the_message_limit_counts_small_fragments(make: Make, join: Join) -> None:
     guest = join(make(message_limit=400))
     guest.socket.sock.sendall(masked(TEXT, b"x" * 14, fin=False) + masked(0, b"x" * 14, fin=False) * 29)
     assert guest.expect_close() == 1009
@@ -189,7 +189,7 @@ def test_limits_can_be_set(make: Make, join: Join) -> None:
     assert guest.expect_close() == 1009
 
 
-def test_binary_is_not_spoken(sandbox: Sandbox, join: Join) -> None:
+def test_a_binary_message_closes_1003(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.socket.send_binary(b"{}")
     assert guest.expect_close() == 1003
@@ -218,10 +218,10 @@ def masked(opcode: int, payload: bytes = b"", **how: Any) -> bytes:
         *[(masked(CLOSE, struct.pack("!H", code) + b"why"), code) for code in (1000, 1001, 1014, 3000, 4999)],
     ],
 )
-def test_a_broken_protocol_is_told_with_its_code(
+def test_a_protocol_violation_is_answered_with_its_close_code(
     sandbox: Sandbox, join: Join, caplog: pytest.LogCaptureFixture, data: bytes, code: int
 ) -> None:
-    """What RFC 6455 forbids; the library would drop the connection, or let it pass."""
+    """Each violation of RFC 6455 is answered with a close code, not with a broken connection."""
     guest = join(sandbox)
     guest.socket.sock.sendall(data)
     assert guest.expect_close() == code
@@ -235,7 +235,7 @@ def test_pings_are_answered(sandbox: Sandbox, join: Join) -> None:
     assert (opcode, data) == (websocket.ABNF.OPCODE_PONG, b"are you there")
 
 
-def test_our_close_is_answered(sandbox: Sandbox, join: Join) -> None:
+def test_a_guests_close_is_answered(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.socket.send_close(1000, b"The user has closed the connection.")
     assert guest.expect_close() == 1000
@@ -245,8 +245,8 @@ def test_an_answered_close_ends_the_connection(sandbox: Sandbox, join: Join) -> 
     guest = join(sandbox)
     guest.configure()
     Control(sandbox)("POST", "/disconnect", code=4001)
-    assert guest.expect_close() == 4001  # and is answered
-    guest.socket.sock.settimeout(PATIENCE / 2)  # less than the library waits for an answer
+    assert guest.expect_close() == 4001  # and the guest's library answers it
+    guest.socket.sock.settimeout(PATIENCE / 2)  # less than the server waits for an answer
     assert guest.socket.sock.recv(1) == b""
 
 
@@ -269,15 +269,15 @@ def test_idle_and_old_sockets_are_closed(make: Make, join: Join, hand_clock: Han
     assert [session["state"] for session in Control(sandbox).sessions()] == ["active", "active"]
 
 
-def test_idle_limits_can_be_off(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_idle_and_age_limits_can_be_disabled(make: Make, join: Join, hand_clock: HandClock) -> None:
     guest = join(make(clock=hand_clock, idle_timeout=0, socket_life=0))
     guest.configure()
     hand_clock.advance(100_000)
-    time.sleep(0.6)  # one sweep of the server's own loop
+    time.sleep(0.6)  # one sweep of the server's loop
     guest.configure()
 
 
-def test_who_does_not_read_is_cut_off(make: Make, join: Join) -> None:
+def test_a_guest_that_does_not_read_is_disconnected(make: Make, join: Join) -> None:
     sandbox = make(fast=True)
     deaf = join(sandbox)
     deaf.configure()
@@ -293,7 +293,9 @@ def test_who_does_not_read_is_cut_off(make: Make, join: Join) -> None:
     assert sandbox.call(lambda: len(sandbox.peers)) == 0
 
 
-def test_a_bug_of_ours_looks_like_the_gateways(make: Make, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_answered_like_the_gateway(
+    make: Make, join: Join, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(EchoBot):
         def reply_to(self, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("bot is broken")
@@ -308,12 +310,12 @@ def test_a_bug_of_ours_looks_like_the_gateways(make: Make, join: Join, caplog: p
     guest.configure()
 
 
-# -- faults as a guest feels them
+# -- faults as a guest sees them
 
 
 @pytest.fixture
 def faulty(make: Make, join: Join) -> Any:
-    """A configured guest and a way to arm faults."""
+    """A configured guest, a function that arms faults, and the sandbox."""
     sandbox = make(fast=True)
     guest = join(sandbox)
     guest.configure()
@@ -321,7 +323,7 @@ def faulty(make: Make, join: Join) -> Any:
 
 
 @pytest.mark.parametrize(("code", "seen"), [(1006, 1006), (1001, 1001), (4001, 4001), (1005, 1005), (999, 999)])
-def test_drop(faulty: Any, join: Join, code: int, seen: int) -> None:
+def test_drop_closes_after_the_nth_frame(faulty: Any, join: Join, code: int, seen: int) -> None:
     guest, arm, sandbox = faulty
     arm(f"drop:code={code},after=2")
     guest.message("one")
@@ -363,7 +365,7 @@ def test_truncate_and_garbage(faulty: Any) -> None:
         guest.expect("JwtResponse")
 
 
-def test_silence_holds_pongs_too(faulty: Any, join: Join) -> None:
+def test_silence_delays_pongs(faulty: Any, join: Join) -> None:
     guest, arm, sandbox = faulty
     other = join(sandbox, "U")
     other.configure()
@@ -387,7 +389,7 @@ def test_silence_holds_pongs_too(faulty: Any, join: Join) -> None:
         (("delay:ms=60000,after=3,times=2", "drop:code=1006,after=4"), ["one", "echo: one"]),
     ],
 )
-def test_a_close_follows_what_is_held_and_a_break_does_not(faulty: Any, specs: Any, heard: list[str]) -> None:
+def test_a_close_waits_for_delayed_frames_and_a_reset_does_not(faulty: Any, specs: Any, heard: list[str]) -> None:
     guest, arm, sandbox = faulty
     arm(*specs)
     guest.message("one")
@@ -404,13 +406,13 @@ def test_a_close_follows_what_is_held_and_a_break_does_not(faulty: Any, specs: A
 
 
 def waited_for(sandbox: Sandbox, messages: int) -> None:
-    """Until so many messages are stored."""
+    """Wait until this many messages are stored."""
     deadline = time.monotonic() + PATIENCE
     while len(Control(sandbox).sessions()[0]["messages"]) < messages:
         assert time.monotonic() < deadline
 
 
-def test_a_frame_that_waits_for_the_next_goes_before_a_close(faulty: Any) -> None:
+def test_a_swapped_frame_is_sent_before_a_close(faulty: Any) -> None:
     guest, arm, sandbox = faulty
     arm("swap:times=1")
     guest.send("getJwt")
@@ -431,7 +433,7 @@ def test_the_guests_close_is_answered_after_a_silence(faulty: Any) -> None:
     assert guest.expect_close() == 1000
 
 
-def test_a_guest_that_is_closed_in_a_silence_can_leave_before_its_end(faulty: Any) -> None:
+def test_a_guest_can_disconnect_during_a_silence(faulty: Any) -> None:
     guest, arm, sandbox = faulty
     arm("silence:for=60s")
     guest.message("held")
@@ -440,7 +442,7 @@ def test_a_guest_that_is_closed_in_a_silence_can_leave_before_its_end(faulty: An
     gone(sandbox)
 
 
-def test_a_stop_waits_for_nothing_held(faulty: Any) -> None:
+def test_a_stop_does_not_wait_for_delayed_frames(faulty: Any) -> None:
     guest, arm, sandbox = faulty
     arm("silence:for=60s")
     guest.message("held")
@@ -450,7 +452,7 @@ def test_a_stop_waits_for_nothing_held(faulty: Any) -> None:
     assert guest.expect_close() == 1001
 
 
-def test_refuse(faulty: Any, join: Join) -> None:
+def test_refuse_answers_an_upgrade_with_its_status(faulty: Any, join: Join) -> None:
     _, arm, sandbox = faulty
     arm("refuse:status=429,times=1")
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
@@ -463,7 +465,7 @@ def test_refuse(faulty: Any, join: Join) -> None:
     ("spec", "status"),
     [("http:status=503,times=1", 503), ("unauthorized:times=1", 401), ("ratelimit:retry_after=7,times=1", 429)],
 )
-def test_refused_requests(faulty: Any, spec: str, status: int) -> None:
+def test_faults_refuse_requests(faulty: Any, spec: str, status: int) -> None:
     guest, arm, sandbox = faulty
     jwt = guest.jwt()
     arm(spec)
@@ -474,7 +476,7 @@ def test_refused_requests(faulty: Any, spec: str, status: int) -> None:
     history(sandbox, jwt)
 
 
-def test_conflict_is_a_window(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_conflict_lasts_for_its_window(make: Make, join: Join, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock)
     guest = join(sandbox)
     guest.configure()
@@ -495,7 +497,7 @@ def test_conflict_is_a_window(make: Make, join: Join, hand_clock: HandClock) -> 
         ("unauthorized:on=send,times=1", "string", 401),
     ],
 )
-def test_refused_actions(faulty: Any, spec: str, name: str, code: int) -> None:
+def test_faults_refuse_actions(faulty: Any, spec: str, name: str, code: int) -> None:
     guest, arm, _ = faulty
     arm(spec)
     guest.message("refused", "r")
@@ -509,7 +511,7 @@ def test_refused_actions(faulty: Any, spec: str, name: str, code: int) -> None:
     assert guest.history()["total"] == 2
 
 
-def test_lag_and_damage_of_history(faulty: Any) -> None:
+def test_history_faults_hide_and_damage_messages(faulty: Any) -> None:
     guest, arm, sandbox = faulty
     guest.message("fresh")
     guest.expect("StructuredMessage")
@@ -528,7 +530,7 @@ def test_lag_and_damage_of_history(faulty: Any) -> None:
     assert history(sandbox, jwt)["total"] == 2
 
 
-def test_faults_from_the_start(make: Make) -> None:
+def test_faults_can_be_armed_at_the_start(make: Make) -> None:
     sandbox = make(faults=("refuse:status=403",))
     with pytest.raises(websocket.WebSocketBadStatusException):
         Stranger(sandbox)
@@ -537,8 +539,8 @@ def test_faults_from_the_start(make: Make) -> None:
 # -- starting, stopping, surviving
 
 
-def test_nothing_is_left_behind() -> None:
-    """Many in one process, one after the other and at once, stopped with guests connected and answers due."""
+def test_stop_leaves_no_thread_or_socket() -> None:
+    """Run many sandboxes in one process and stop them with connected guests and pending replies."""
     before = threading.active_count()
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
@@ -584,7 +586,7 @@ def test_stop_during_a_slow_answer_and_twice(make: Make) -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     deadline = time.monotonic() + PATIENCE
-    while not sandbox.call(lambda: sandbox.faults._armed[0].tallies):  # until the request has reached the fault
+    while not sandbox.call(lambda: sandbox.faults._armed[0].tallies):  # wait until the request has reached the fault
         assert time.monotonic() < deadline
     sandbox.stop()
     sandbox.stop()
@@ -593,7 +595,7 @@ def test_stop_during_a_slow_answer_and_twice(make: Make) -> None:
     assert isinstance(problems[0], requests.ConnectionError)
 
 
-def test_the_port_can_be_chosen_and_taken(make: Make) -> None:
+def test_a_port_in_use_is_an_error(make: Make) -> None:
     first = make()
     with pytest.raises(OSError):
         Sandbox(port=first.port).start()
@@ -602,7 +604,7 @@ def test_the_port_can_be_chosen_and_taken(make: Make) -> None:
         assert second.url == first.url
 
 
-def test_what_prevents_the_start_is_told(tmp_path: Path) -> None:
+def test_a_failed_start_raises_its_cause(tmp_path: Path) -> None:
     with pytest.raises(FaultError):
         Sandbox(faults=("dance",)).start()
     with pytest.raises(StoreError):
@@ -619,7 +621,7 @@ def test_addresses(sandbox: Sandbox) -> None:
     )  # fmt: skip
 
 
-def test_a_restart_with_state(make: Make, join: Join, tmp_path: Path) -> None:
+def test_sessions_survive_a_restart_with_state(make: Make, join: Join, tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     first = make(fast=True, state=path, deployment={"sign_in": True, "session_upgrade": True})
     guest = join(first)
@@ -650,7 +652,7 @@ def test_a_restart_with_state(make: Make, join: Join, tmp_path: Path) -> None:
     assert guest.texts() == [], "the newer conversation of the token is the one that is resumed"
 
 
-def test_a_restart_keeps_what_was_counted_remarked_and_remembered(make: Make, join: Join, tmp_path: Path) -> None:
+def test_counts_complaints_and_bot_memory_survive_a_restart(make: Make, join: Join, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"fast": True, "state": tmp_path / "state.db"}
     settings["bot"] = load("rules: [{equals: psst, times: 1, replies: []}]\notherwise: What?", "bot.yaml", delay=0.0)
     first = make(**settings)
@@ -681,7 +683,7 @@ def test_a_restart_keeps_what_was_counted_remarked_and_remembered(make: Make, jo
     assert guest.expect("StructuredMessage")["body"]["text"] == "What?"
 
 
-def test_tls(make: Make) -> None:
+def test_a_sandbox_with_tls_is_served(make: Make) -> None:
     made = certificates(SystemClock())
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -704,7 +706,7 @@ def test_tls(make: Make) -> None:
         made.remove()
 
 
-def test_nobody_pays_for_the_server_who_only_wants_a_name() -> None:
+def test_importing_a_name_does_not_load_the_server() -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""The service alone: no sockets, no threads, time by hand."""
+"""The service alone: no sockets, no threads, a clock that tests move."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Timers:
 
 
 class Notebook:
-    """A api that writes down what it is told."""
+    """An API that records what the service reports."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -99,7 +99,7 @@ def build(clock: HandClock, bot: Any = None, **settings: Any) -> tuple[Service, 
     return service, notebook, timers
 
 
-def test_a_message_is_stored_then_told_then_answered(hand_clock: HandClock) -> None:
+def test_a_message_is_stored_then_reported_then_answered(hand_clock: HandClock) -> None:
     service, notebook, timers = build(hand_clock)
     conversation = service.open("x")
     message = service.receive(conversation, "hi", key="k", cause="why")
@@ -114,7 +114,7 @@ def test_a_message_is_stored_then_told_then_answered(hand_clock: HandClock) -> N
     assert all(len(m.id) == 32 and int(m.id, 16) >= 0 for m in conversation.messages)
 
 
-def test_times_rise_while_the_clock_stands_or_jumps_back(hand_clock: HandClock) -> None:
+def test_times_rise_when_the_clock_stands_still_or_goes_back(hand_clock: HandClock) -> None:
     service, _, _ = build(hand_clock)
     conversation = service.open("x")
     for number in range(1500):
@@ -127,7 +127,7 @@ def test_times_rise_while_the_clock_stands_or_jumps_back(hand_clock: HandClock) 
         assert round(epoch_of(message.time) * 1000) == message.millis
 
 
-def test_bot_actions_follow_one_another(hand_clock: HandClock) -> None:
+def test_bot_actions_happen_in_order(hand_clock: HandClock) -> None:
     bot = Script(
         BotAction("typing", name="Mina", role="agent", duration=2000),
         BotAction("message", 1.0, "one", role="agent", name="Mina"),
@@ -145,7 +145,7 @@ def test_bot_actions_follow_one_another(hand_clock: HandClock) -> None:
     assert notebook.heard[3:] == [("bot", "two", None), ("ended", "bot")]
 
 
-def test_the_bot_stops_when_the_conversation_does(hand_clock: HandClock) -> None:
+def test_the_bot_stops_when_the_conversation_ends(hand_clock: HandClock) -> None:
     service, notebook, timers = build(hand_clock, Script(BotAction("message", 1.0, "late")))
     conversation = service.open("x")
     service.greet(conversation)
@@ -154,7 +154,7 @@ def test_the_bot_stops_when_the_conversation_does(hand_clock: HandClock) -> None
     assert notebook.heard == []
 
 
-def test_hand_over_to_a_person_silences_the_bot_only_when_there_is_one(hand_clock: HandClock) -> None:
+def test_a_handover_silences_the_bot_only_with_an_agent(hand_clock: HandClock) -> None:
     for agent in (False, True):
         bot = Script(BotAction("handover", name="Mina"))
         service, _, _ = build(hand_clock, bot, agent=agent)
@@ -192,7 +192,7 @@ def test_lag_hides_the_newest(hand_clock: HandClock) -> None:
     assert service.history(conversation, 60) == []
 
 
-def test_attached_files_alone_are_no_structured_message(hand_clock: HandClock) -> None:
+def test_a_message_with_files_only_has_the_kind_text(hand_clock: HandClock) -> None:
     service, _, _ = build(hand_clock)
     conversation = service.open("x")
     assert service.send(conversation, "t").kind == "text"
@@ -200,7 +200,7 @@ def test_attached_files_alone_are_no_structured_message(hand_clock: HandClock) -
     assert service.send(conversation, "t", content=[{"contentType": "Card"}]).kind == "structured"
 
 
-def test_new_ids(hand_clock: HandClock) -> None:
+def test_new_uuids_derive_from_the_ids(hand_clock: HandClock) -> None:
     service, _, _ = build(hand_clock, ids=lambda: "f" * 32)
     assert service.new_uuid() == "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
@@ -235,7 +235,7 @@ def test_attributes_are_counted_in_bytes() -> None:
     assert attributes_size({"é": "👋", "ab": ""}) == 2 + 4 + 2
 
 
-def test_bucket(hand_clock: HandClock) -> None:
+def test_a_bucket_refills_over_time(hand_clock: HandClock) -> None:
     bucket = Bucket(hand_clock, 2, 1.0)
     assert [bucket.take() for _ in range(4)] == [True, True, False, False]
     hand_clock.advance(0.5)
@@ -244,7 +244,7 @@ def test_bucket(hand_clock: HandClock) -> None:
     assert [bucket.take() for _ in range(3)] == [True, True, False]
 
 
-def test_bucket_forgives_who_paces_exactly_on_another_clock(hand_clock: HandClock) -> None:
+def test_a_bucket_tolerates_a_client_whose_clock_is_slightly_fast(hand_clock: HandClock) -> None:
     bucket = Bucket(hand_clock, 2, 1.0)
     for early in (0.09, -0.09) * 20:
         assert bucket.take()
@@ -252,7 +252,7 @@ def test_bucket_forgives_who_paces_exactly_on_another_clock(hand_clock: HandCloc
         hand_clock.advance(1.0 - early)
 
 
-def test_grants_live_expire_and_stay_genuine(hand_clock: HandClock) -> None:
+def test_expired_grants_stay_genuine(hand_clock: HandClock) -> None:
     tokens = Tokens(hand_clock)
     grant = tokens.opaque("session", life=10, conversation="c", spoilt=False)
     assert grant.token.startswith("sandbox-")
@@ -287,7 +287,7 @@ def test_jwt_claims(hand_clock: HandClock) -> None:
     assert grant.exp == claims["exp"]
 
 
-def test_stale_short_lived_grants_are_forgotten(hand_clock: HandClock) -> None:
+def test_expired_short_lived_grants_are_removed(hand_clock: HandClock) -> None:
     tokens = Tokens(hand_clock)
     old = tokens.opaque("history", life=1, conversation="c")
     kept = tokens.opaque("session", life=1, conversation="c")
@@ -298,10 +298,10 @@ def test_stale_short_lived_grants_are_forgotten(hand_clock: HandClock) -> None:
     assert tokens.find(kept.token, "session") is kept
 
 
-# -- kept in a file
+# -- stored in a file
 
 
-def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> None:
+def test_the_state_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> None:
     path = tmp_path / "state.db"
 
     def start() -> tuple[Service, Store]:
@@ -326,7 +326,7 @@ def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> 
     service.close(second, "cleared")
     key = service.tokens.key
     with pytest.raises(StoreError):
-        Store(path)  # one sandbox at a time
+        Store(path)  # only one sandbox at a time
     store.close()
 
     again, store = start()
@@ -346,12 +346,12 @@ def test_a_world_survives_its_process(hand_clock: HandClock, tmp_path: Path) -> 
 
 
 def _plain(message: StoredMessage) -> Any:
-    """As JSON sees it."""
+    """Return the value as JSON represents it."""
     return json.loads(json.dumps(asdict(message)))
 
 
-def test_a_file_of_an_older_sandbox_is_read(hand_clock: HandClock, tmp_path: Path) -> None:
-    """What it does not tell is empty."""
+def test_a_file_of_an_older_sandbox_is_loaded(hand_clock: HandClock, tmp_path: Path) -> None:
+    """Fields that the file lacks have their defaults."""
     path = tmp_path / "state.db"
     store = Store(path)
     build(hand_clock, store=store)[0].open("x", notes={"token": "T"})
@@ -370,7 +370,7 @@ def test_a_file_of_an_older_sandbox_is_read(hand_clock: HandClock, tmp_path: Pat
     assert (conversation.notes, conversation.complaints, conversation.traces) == ({"token": "T"}, [], {})
 
 
-def test_a_file_that_is_not_ours(tmp_path: Path, hand_clock: HandClock) -> None:
+def test_a_foreign_file_is_refused(tmp_path: Path, hand_clock: HandClock) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(StoreError):

@@ -1,4 +1,4 @@
-"""The throw-away CA: strict verifiers accept it, nobody else can read it, it goes when told."""
+"""The temporary CA: strict verifiers accept it, nobody else can read it, and it is removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def made() -> Iterator[Certificates]:
 
 
 def shake_hands(made: Certificates, name: str, context: ssl.SSLContext) -> str | None:
-    """The version both sides agree on; the client's failure is raised."""
+    """Return the version that both sides agree on, or raise the client's failure."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(made.certificate, made.key)
     near, far = socket.socketpair()
@@ -63,7 +63,7 @@ def test_other_names_and_clients_that_do_not_trust_the_ca_are_refused(made: Cert
         shake_hands(made, "localhost", ssl.create_default_context())
 
 
-def test_the_files_are_private_and_removed_for_good(made: Certificates) -> None:
+def test_the_files_are_private_and_are_removed(made: Certificates) -> None:
     directory = made.ca.parent
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(made.key.stat().st_mode) == 0o600
@@ -73,7 +73,7 @@ def test_the_files_are_private_and_removed_for_good(made: Certificates) -> None:
     made.remove()
 
 
-def test_each_authority_is_its_own(made: Certificates) -> None:
+def test_each_call_creates_its_own_authority(made: Certificates) -> None:
     other = certificates(SystemClock())
     try:
         with pytest.raises(ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""The web-messaging api, met by a stranger: literal frames in, published frames out.
+"""The web-messaging API with an independent guest: literal frames in, documented frames out.
 
 Sections are those of web-messaging.md.
 """
@@ -31,7 +31,7 @@ OTHER = "11111111-2222-4333-8444-555555555555"
 
 
 class Greeter(EchoBot):
-    """Greets, echoes, and says answer_close to `bye`."""
+    """A bot that greets, echoes, and answers `bye` with goodbye."""
 
     def __init__(self) -> None:
         super().__init__(0.0)
@@ -59,7 +59,7 @@ def event_of(frame: Any) -> str:
 # -- §13
 
 
-def test_happy_path_transcript(make: Make, join: Join) -> None:
+def test_a_whole_conversation(make: Make, join: Join) -> None:
     sandbox = make(auto_start=True, bot=Greeter())
     guest = join(sandbox)
     literal = guest.socket.send
@@ -149,7 +149,7 @@ def test_refused_upgrade(make: Make, query: str, origin: str | None, domains: tu
 
 @pytest.mark.parametrize("origin", ["https://shop.example", "shop.example", "HTTP://WWW.Shop.Example:8443"])
 def test_allowed_origins(make: Make, join: Join, origin: str) -> None:
-    """Scheme, port and case are nothing; subdomains are covered; Java sends no scheme (§2.3)."""
+    """Scheme, port and case do not matter; subdomains are included; Java sends no scheme (§2.3)."""
     sandbox = make(origins=("shop.example",))
     guest = join(sandbox, origin=origin, header={"deploymentId": DEPLOYMENT_ID, "X-Whatever": "1"})
     assert guest.configure()["connected"]
@@ -161,7 +161,7 @@ def test_any_origin_by_default_and_application_is_ignored(sandbox: Sandbox, join
     assert join(sandbox, suppress_origin=True).configure()
 
 
-# -- §5.1: what a configure gives
+# -- §5.1: what configure returns
 
 
 def read_only(sandbox: Sandbox, guest: Stranger) -> None:
@@ -227,7 +227,7 @@ def test_closing_does_not_end_the_conversation(sandbox: Sandbox, join: Join) -> 
     assert second.texts() == ["echo: kept", "kept"]
 
 
-def test_start_new_hides_the_old_messages_and_dismisses_other_devices(sandbox: Sandbox, join: Join) -> None:
+def test_start_new_hides_old_messages_and_closes_other_sockets(sandbox: Sandbox, join: Join) -> None:
     first, second = join(sandbox), join(sandbox)
     first.configure()
     second.configure()
@@ -256,18 +256,18 @@ def test_start_new_hides_the_old_messages_and_dismisses_other_devices(sandbox: S
         ({"startNew": "yes"}, 400),
     ],
 )
-def test_wrong_configure(sandbox: Sandbox, join: Join, fields: dict[str, Any], code: int) -> None:
+def test_an_invalid_configure_is_refused(sandbox: Sandbox, join: Join, fields: dict[str, Any], code: int) -> None:
     guest = join(sandbox)
     wanted = {"action": "configureSession", "deploymentId": DEPLOYMENT_ID, "token": "T", "tracingId": "t"} | fields
     guest.socket.send(json.dumps({key: value for key, value in wanted.items() if value is not None}))
     assert guest.expect_error(code)["tracingId"] == "t"
 
 
-def test_longest_token(sandbox: Sandbox, join: Join) -> None:
+def test_the_longest_token_is_accepted(sandbox: Sandbox, join: Join) -> None:
     assert join(sandbox, "x" * 2048).configure()["connected"]
 
 
-# -- §11.3: who hears what
+# -- §11.3: which socket receives what
 
 
 def test_messages_reach_every_socket_of_the_token_and_no_other(sandbox: Sandbox, join: Join) -> None:
@@ -297,7 +297,7 @@ def test_answers_go_to_the_caller_only(sandbox: Sandbox, join: Join, action: str
     second.expect_nothing()
 
 
-def test_typing_is_answered_by_nothing(sandbox: Sandbox, join: Join) -> None:
+def test_typing_has_no_reply(sandbox: Sandbox, join: Join) -> None:
     first, second = join(sandbox), join(sandbox)
     first.configure()
     second.configure()
@@ -307,7 +307,7 @@ def test_typing_is_answered_by_nothing(sandbox: Sandbox, join: Join) -> None:
     assert first.history()["total"] == 0
 
 
-def test_the_bots_typing_is_typing_to_a_fault(make: Make, join: Join) -> None:
+def test_faults_on_typing_affect_the_bots_typing(make: Make, join: Join) -> None:
     sandbox = make(fast=True, bot=scripted("otherwise: {typing: true, reply: Hi}"))
     guest = join(sandbox)
     guest.configure()
@@ -316,14 +316,14 @@ def test_the_bots_typing_is_typing_to_a_fault(make: Make, join: Join) -> None:
     assert [guest.expect("StructuredMessage")["body"]["type"] for _ in range(4)] == ["Text", "Event", "Event", "Text"]
 
 
-def test_typing_when_it_is_off(make: Make, join: Join) -> None:
+def test_typing_is_refused_when_disabled(make: Make, join: Join) -> None:
     guest = join(make(typing=False))
     guest.configure()
     guest.event("Typing", "On")
     guest.expect_error(403, "Turn on the Feature Toggle or fix the configuration.")
 
 
-def test_clear(sandbox: Sandbox, join: Join) -> None:
+def test_clear_ends_the_conversation(sandbox: Sandbox, join: Join) -> None:
     guests = [join(sandbox), join(sandbox)]
     for guest in guests:
         guest.configure()
@@ -348,7 +348,7 @@ def test_clear(sandbox: Sandbox, join: Join) -> None:
     assert guests[1].expect_close() == 1000  # a client that does not close is closed
 
 
-def test_clear_when_it_is_off(make: Make, join: Join) -> None:
+def test_clear_is_refused_when_disabled(make: Make, join: Join) -> None:
     guest = join(make(clear=False))
     guest.configure()
     guest.event("Presence", "Clear")
@@ -358,7 +358,7 @@ def test_clear_when_it_is_off(make: Make, join: Join) -> None:
 
 
 def test_close_session_and_start_a_new_chat_on_the_same_socket(make: Make, join: Join) -> None:
-    """§10.6: Transport needs connected false and readOnly true in between."""
+    """The Transport SDK needs `connected: false` and `readOnly: true` in between (§10.6)."""
     sandbox = make(fast=True, bot=Greeter())
     first, second = join(sandbox), join(sandbox)
     first.configure()
@@ -379,7 +379,7 @@ def test_close_session_and_start_a_new_chat_on_the_same_socket(make: Make, join:
     assert [answer[key] for key in ("connected", "readOnly", "newSession")] == [True, False, True]
 
 
-def test_a_socket_that_was_given_up_configures_no_more(sandbox: Sandbox, join: Join) -> None:
+def test_a_socket_cannot_configure_after_its_closed_event(sandbox: Sandbox, join: Join) -> None:
     first, second = join(sandbox), join(sandbox)
     first.configure()
     second.configure()
@@ -393,7 +393,7 @@ def test_a_socket_that_was_given_up_configures_no_more(sandbox: Sandbox, join: J
 
 
 @pytest.mark.parametrize(("policy", "marked"), [("ReadOnly", True), ("Send", False)])
-def test_end_of_a_conversation(make: Make, join: Join, policy: str, marked: bool) -> None:
+def test_an_ended_conversation_is_read_only(make: Make, join: Join, policy: str, marked: bool) -> None:
     guest = join(make(fast=True, disconnect=policy, bot=Greeter()))
     guest.configure()
     guest.message("bye")
@@ -412,8 +412,8 @@ def test_end_of_a_conversation(make: Make, join: Join, policy: str, marked: bool
 
 @pytest.mark.parametrize("agent", [False, True])
 @pytest.mark.parametrize("policy", ["Send", "off"])
-def test_who_writes_on_begins_anew(make: Make, join: Join, policy: str, agent: bool) -> None:
-    """§10.6: what is written after the end belongs to a new conversation, of which the bot knows nothing yet."""
+def test_a_message_after_the_end_starts_a_new_conversation(make: Make, join: Join, policy: str, agent: bool) -> None:
+    """A message after the end belongs to a new conversation that the bot does not know (§10.6)."""
     bot = scripted(
         "rules: [{equals: bye, disconnect: true}, {equals: hi, times: 1, reply: Hello}, "
         "{equals: human, reply: Wait, handover: {name: Mina}}]\notherwise: Enough"
@@ -436,7 +436,7 @@ def test_who_writes_on_begins_anew(make: Make, join: Join, policy: str, agent: b
             assert event_of(guest.expect("StructuredMessage")) == "Disconnect"
 
 
-def test_the_end_is_not_shown_when_disconnecting_is_off(make: Make, join: Join) -> None:
+def test_the_end_is_not_announced_when_disconnect_is_off(make: Make, join: Join) -> None:
     guest = join(make(fast=True, deployment={"disconnect": "off"}, bot=Greeter()))
     guest.configure()
     guest.message("bye")
@@ -445,7 +445,7 @@ def test_the_end_is_not_shown_when_disconnecting_is_off(make: Make, join: Join) 
     guest.expect_nothing()
 
 
-def test_expiry_is_pushed_and_answered(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_expiry_is_pushed_and_refuses_requests(make: Make, join: Join, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, session_life=100, idle_timeout=0, socket_life=0)
     first, second = join(sandbox), join(sandbox)
     assert first.configure()["expirationDate"] == int(hand_clock.at) + 100
@@ -457,7 +457,7 @@ def test_expiry_is_pushed_and_answered(make: Make, join: Join, hand_clock: HandC
         guest.expect("StructuredMessage")
     hand_clock.advance(99)
     first.send("echo", message={"type": "Text", "text": "ping"})
-    first.expect("StructuredMessage")  # an echo does not extend it
+    first.expect("StructuredMessage")  # an echo does not extend the session
     hand_clock.advance(2)
     for guest in (first, second):
         assert guest.expect("SessionExpiredEvent")["type"] == "message"
@@ -468,7 +468,7 @@ def test_expiry_is_pushed_and_answered(make: Make, join: Join, hand_clock: HandC
     assert first.configure()["newSession"] is True
 
 
-def test_fourth_socket_evicts_the_oldest(sandbox: Sandbox, join: Join) -> None:
+def test_a_fourth_socket_closes_the_oldest(sandbox: Sandbox, join: Join) -> None:
     guests = [join(sandbox) for _ in range(3)]
     for guest in guests:
         guest.configure()
@@ -486,7 +486,7 @@ def test_fourth_socket_evicts_the_oldest(sandbox: Sandbox, join: Join) -> None:
     assert Control(sandbox).sessions()[0]["sockets"] == 3
 
 
-def test_a_delayed_eviction_is_told_before_the_close(sandbox: Sandbox, join: Join) -> None:
+def test_a_delayed_closed_event_precedes_the_close(sandbox: Sandbox, join: Join) -> None:
     guests = [join(sandbox) for _ in range(3)]
     for guest in guests:
         guest.configure()
@@ -496,7 +496,7 @@ def test_a_delayed_eviction_is_told_before_the_close(sandbox: Sandbox, join: Joi
     assert guests[0].expect_close() == 1000
 
 
-# -- §4, §11.1: what cannot be understood
+# -- §4, §11.1: invalid requests
 
 
 @pytest.mark.parametrize(
@@ -550,7 +550,7 @@ def test_a_delayed_eviction_is_told_before_the_close(sandbox: Sandbox, join: Joi
         ('{"action":"getConfiguration","deploymentId":"D"}', 4020),
     ],
 )
-def test_nonsense_is_answered(sandbox: Sandbox, join: Join, literal: str, code: int) -> None:
+def test_invalid_requests_are_answered_with_errors(sandbox: Sandbox, join: Join, literal: str, code: int) -> None:
     guest = join(sandbox)
     guest.configure()
     guest.socket.send(literal)
@@ -563,13 +563,13 @@ def test_nonsense_is_answered(sandbox: Sandbox, join: Join, literal: str, code: 
 
 
 @pytest.mark.parametrize("action", ["onMessage", "getJwt", "echo", "closeSession", "onAttachment", "getAttachment"])
-def test_nothing_works_before_configure(sandbox: Sandbox, join: Join, action: str) -> None:
+def test_actions_before_configure_are_refused(sandbox: Sandbox, join: Join, action: str) -> None:
     guest = join(sandbox)
     guest.send(action, message={"type": "Text", "text": "x"}, closeAllConnections=True, attachmentId="a")
     guest.expect_error(4007)
 
 
-def test_configuration_can_be_asked_before_configure(sandbox: Sandbox, join: Join) -> None:
+def test_get_configuration_works_before_configure(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.send("getConfiguration", deploymentId=DEPLOYMENT_ID)
     assert guest.expect("GetConfigurationResponse")["body"]["sessionDurationSeconds"] == 259200
@@ -609,7 +609,7 @@ def test_echo_details(sandbox: Sandbox, join: Join) -> None:
 
 
 def test_times_are_unique_and_rise(make: Make, join: Join, hand_clock: HandClock) -> None:
-    """To the millisecond, although this clock stands still (§11.5)."""
+    """The times differ by a millisecond although the clock stands still (§11.5)."""
     guest = join(make(fast=True, clock=hand_clock))
     guest.configure()
     times = []
@@ -673,7 +673,9 @@ ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("message", "answer"), ANSWERS.values(), ids=ANSWERS)
-def test_answers_to_rich_content(sandbox: Sandbox, join: Join, message: dict[str, Any], answer: str) -> None:
+def test_responses_to_rich_content_are_checked(
+    sandbox: Sandbox, join: Join, message: dict[str, Any], answer: str
+) -> None:
     guest = join(sandbox)
     guest.configure()
     guest.send("onMessage", message=message)
@@ -682,7 +684,7 @@ def test_answers_to_rich_content(sandbox: Sandbox, join: Join, message: dict[str
     assert body["type"] == message["type"]
     assert body.get("text", "") == message.get("text", "")
     assert guest.expect("StructuredMessage")["body"]["text"] == answer
-    assert Control(sandbox).sessions()[0]["complaints"]  # nothing of the kind had been offered
+    assert Control(sandbox).sessions()[0]["complaints"]  # nothing like it had been offered
 
 
 @pytest.mark.parametrize(
@@ -696,7 +698,7 @@ def test_answers_to_rich_content(sandbox: Sandbox, join: Join, message: dict[str
         {"contentType": "Form", "form": {"response": [{"id": "x", "component": {"buttonResponse": {}}}]}},
     ],
 )
-def test_malformed_answers_are_refused(sandbox: Sandbox, join: Join, item: dict[str, Any]) -> None:
+def test_malformed_responses_are_refused(sandbox: Sandbox, join: Join, item: dict[str, Any]) -> None:
     guest = join(sandbox)
     guest.configure()
     guest.message("x", content=[item])
@@ -711,7 +713,7 @@ CONTENT: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_rich_content_out_and_what_history_leaves_out(make: Make, join: Join) -> None:
+def test_history_omits_some_content_types(make: Make, join: Join) -> None:
     class Rich(EchoBot):
         def reply_to(
             self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: dict[str, Any]
@@ -735,7 +737,7 @@ def test_rich_content_out_and_what_history_leaves_out(make: Make, join: Join) ->
 # -- §5.5: attributes
 
 
-def test_attributes_of_both_places(sandbox: Sandbox, join: Join) -> None:
+def test_attributes_of_both_places_are_merged(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.configure()
     guest.send(
@@ -779,7 +781,7 @@ def test_attributes_are_measured_in_bytes(sandbox: Sandbox, join: Join) -> None:
 # -- §9, §11.8: limits
 
 
-def test_text_limit(make: Make, join: Join) -> None:
+def test_a_text_above_the_limit_is_refused(make: Make, join: Join) -> None:
     guest = join(make(fast=True, text_limit=10))
     guest.configure()
     guest.message("é" * 10)
@@ -789,7 +791,7 @@ def test_text_limit(make: Make, join: Join) -> None:
     assert guest.expect_error(4011)["tracingId"] == "long"
 
 
-def test_message_rate_is_the_sessions(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_the_message_rate_applies_to_the_session(make: Make, join: Join, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock)
     first, second = join(sandbox), join(sandbox)
     first.configure()
@@ -814,7 +816,7 @@ def test_message_rate_is_the_sessions(make: Make, join: Join, hand_clock: HandCl
     assert second.texts() == ["echo: 4", "4", "echo: 2", "2", "echo: 1", "1"]  # 3 is dropped, not queued
 
 
-def test_configure_rate(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_the_configure_rate_applies_to_the_token(make: Make, join: Join, hand_clock: HandClock) -> None:
     guest = join(make(clock=hand_clock))
     for _ in range(60):
         guest.configure()
@@ -825,7 +827,7 @@ def test_configure_rate(make: Make, join: Join, hand_clock: HandClock) -> None:
     guest.configure()
 
 
-def test_echo_rate_is_the_sockets(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_the_echo_rate_applies_to_the_socket(make: Make, join: Join, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock)
     first, second = join(sandbox), join(sandbox)
     first.configure()
@@ -917,7 +919,7 @@ def test_history_is_checked_against_the_origin(make: Make, join: Join) -> None:
     history(sandbox, jwt, 403)
 
 
-def test_history_goes_on_after_an_expiry_until_all_begins_anew(sandbox: Sandbox, join: Join) -> None:
+def test_history_includes_expired_conversations_until_start_new(sandbox: Sandbox, join: Join) -> None:
     """§7.1, Scope."""
     guest = join(sandbox)
     guest.configure()
@@ -959,7 +961,7 @@ def test_another_person_does_not_inherit_the_history_of_a_token(make: Make, join
 # -- §3: public configuration
 
 
-def test_configuration(make: Make) -> None:
+def test_the_public_configuration_reflects_the_settings(make: Make) -> None:
     sandbox = make(origins=("shop.example",), auto_start=True, deployment={"sign_in": True, "session_upgrade": True})
     base = f"{sandbox.config_url}/webdeployments/v1/deployments"
     answer = requests.get(f"{base}/{DEPLOYMENT_ID}/config.json", headers={"Origin": "https://any.example"}, timeout=5)
@@ -999,7 +1001,7 @@ def put(presigned: Any, data: bytes = PNG, status: int = 200, **headers: str) ->
     assert requests.put(presigned["url"], data=data, headers=sent, timeout=5).status_code == status
 
 
-def test_attachment_journey(sandbox: Sandbox, join: Join) -> None:
+def test_an_attachment_is_uploaded_sent_and_downloaded(sandbox: Sandbox, join: Join) -> None:
     guest, other = join(sandbox), join(sandbox)
     guest.configure()
     other.configure()
@@ -1035,7 +1037,7 @@ def test_attachment_journey(sandbox: Sandbox, join: Join) -> None:
     assert guest.history()["entities"][0]["content"][0]["attachment"]["filename"] == "label.png"
 
 
-def test_download_addresses_expire_and_cannot_be_made(make: Make, join: Join, hand_clock: HandClock) -> None:
+def test_download_addresses_expire_and_cannot_be_forged(make: Make, join: Join, hand_clock: HandClock) -> None:
     sandbox = make(clock=hand_clock, fast=True)
     guest = join(sandbox)
     guest.configure()
@@ -1054,7 +1056,7 @@ def test_download_addresses_expire_and_cannot_be_made(make: Make, join: Join, ha
     assert requests.get(url, timeout=5).status_code == 404
 
 
-def test_presigned_upload_is_exact(sandbox: Sandbox, join: Join) -> None:
+def test_an_upload_must_match_its_presigned_request(sandbox: Sandbox, join: Join) -> None:
     guest = join(sandbox)
     guest.configure()
     presigned = announce(guest)
@@ -1081,8 +1083,8 @@ def test_upload_failures(sandbox: Sandbox, join: Join) -> None:
     guest.expect_error(4010)
 
 
-def test_who_has_gone_is_told_of_an_upload_on_the_sockets_it_has_now(make: Make, join: Join, tmp_path: Path) -> None:
-    """Its own socket hears of it while there is one (§12 #27); nobody keeps the socket for it."""
+def test_a_verdict_goes_to_the_open_sockets_if_the_announcer_has_closed(make: Make, join: Join, tmp_path: Path) -> None:
+    """The verdict goes to the announcing socket while it is open (§12 #27). Nothing keeps that socket alive."""
     sandbox = make(fast=True, state=tmp_path / "state.db")
     guest = join(sandbox)
     guest.configure()
@@ -1123,7 +1125,9 @@ def test_who_has_gone_is_told_of_an_upload_on_the_sockets_it_has_now(make: Make,
         ({"fileName": None}, 4020),
     ],
 )
-def test_refused_attachments(make: Make, join: Join, fields: dict[str, Any], code: int, as_json: bool) -> None:
+def test_invalid_attachments_are_refused(
+    make: Make, join: Join, fields: dict[str, Any], code: int, as_json: bool
+) -> None:
     guest = join(make(deployment={"file_types": ("image/*", "text/plain")}))
     guest.configure()
     wanted = {"fileName": "a.png", "fileType": "image/png", "fileSize": 3, "attachmentId": "me", **fields}
@@ -1138,14 +1142,14 @@ def test_refused_attachments(make: Make, join: Join, fields: dict[str, Any], cod
     assert frame["tracingId"] == "t"
 
 
-def test_attachments_can_be_off(make: Make, join: Join) -> None:
+def test_attachments_can_be_disabled(make: Make, join: Join) -> None:
     guest = join(make(deployment={"attachments": False}))
     assert guest.configure()["allowedMedia"]["inbound"]["fileTypes"] == []
     guest.send("onAttachment", fileName="a.png", fileType="image/png", fileSize=3)
     guest.expect_error(4000)
 
 
-def test_attachment_references(sandbox: Sandbox, join: Join) -> None:
+def test_only_usable_attachments_can_be_sent(sandbox: Sandbox, join: Join) -> None:
     guest, foreign = join(sandbox), join(sandbox, "U")
     guest.configure()
     foreign.configure()
@@ -1196,7 +1200,7 @@ def sign_in(guest: Stranger, jwt: str, **fields: Any) -> None:
     guest.send("configureAuthenticatedSession", deploymentId=DEPLOYMENT_ID, data={"code": jwt}, **fields)
 
 
-def test_exchange(make: Make) -> None:
+def test_the_sign_in_exchange(make: Make) -> None:
     sandbox = make(deployment=SIGN_IN)
     tokens = exchange(sandbox)
     assert set(tokens) == {"jwt", "refreshToken"}
@@ -1222,7 +1226,7 @@ def test_signed_in_session(make: Make, join: Join, hand_clock: HandClock) -> Non
     guest.message("it is me")
     assert guest.expect("StructuredMessage")["body"]["metadata"]["authenticated"] == "true"
     guest.expect("StructuredMessage")
-    assert guest.texts(jwt) == ["echo: it is me", "it is me"]  # either JWT reads (§11.6)
+    assert guest.texts(jwt) == ["echo: it is me", "it is me"]  # either JWT can read (§11.6)
     assert guest.texts() == ["echo: it is me", "it is me"]
     down = join(sandbox)
     for start_new in (False, True):
@@ -1238,7 +1242,7 @@ def test_signed_in_session(make: Make, join: Join, hand_clock: HandClock) -> Non
 
 
 def test_history_with_a_sign_in_jwt_is_that_of_the_sign_in(make: Make, join: Join) -> None:
-    """Whichever JWT of it opened the session (§11.6); what `startNew` left behind is hidden (§12 #26)."""
+    """Any JWT of the sign-in can read (§11.6). Conversations before `startNew` are hidden (§12 #26)."""
     sandbox = make(deployment=SIGN_IN, fast=True)
     tokens = exchange(sandbox)
     jwts = [tokens["jwt"], refreshed(sandbox, tokens), refreshed(sandbox, tokens)]
@@ -1279,7 +1283,7 @@ def test_sign_in_errors(make: Make, join: Join) -> None:
     guest.expect_error(401)
 
 
-def test_step_up(make: Make, join: Join) -> None:
+def test_a_guest_session_becomes_a_signed_in_one(make: Make, join: Join) -> None:
     sandbox = make(deployment=SIGN_IN, fast=True)
     old, first, second = join(sandbox, "OLD"), join(sandbox), join(sandbox)
     sign_in(old, exchange(sandbox, "ada:0")["jwt"])
@@ -1305,7 +1309,7 @@ def test_step_up(make: Make, join: Join) -> None:
     assert "as a guest" in first.texts()
 
 
-def test_step_up_must_be_allowed_and_happen_on_the_guests_socket(make: Make, join: Join) -> None:
+def test_a_session_upgrade_must_be_enabled_and_use_the_same_socket(make: Make, join: Join) -> None:
     sandbox = make(deployment={"sign_in": True})
     guest = join(sandbox)
     guest.configure()
@@ -1320,7 +1324,7 @@ def test_step_up_must_be_allowed_and_happen_on_the_guests_socket(make: Make, joi
     other.expect_error(403)
 
 
-def test_revoke_logs_every_socket_out(make: Make, join: Join) -> None:
+def test_revoke_closes_every_socket(make: Make, join: Join) -> None:
     sandbox = make(deployment=SIGN_IN)
     tokens = exchange(sandbox)
     guests = [join(sandbox), join(sandbox)]
@@ -1357,7 +1361,7 @@ def test_join_greets_once(make: Make, join: Join) -> None:
     guest.expect_nothing()
 
 
-def test_a_scripted_greeting_knows_the_attributes(make: Make, join: Join) -> None:
+def test_a_scripted_greeting_uses_the_attributes(make: Make, join: Join) -> None:
     guest = join(make(fast=True, bot=scripted("greeting: Hello ${attr.plan}!"), auto_start=True))
     guest.configure()
     channel = {"metadata": {"customAttributes": {"plan": "gold"}}}
@@ -1376,8 +1380,8 @@ def test_guest_disconnects(sandbox: Sandbox, join: Join) -> None:
     guest.expect_error(409)
 
 
-def test_stored_frames_are_published_ones(sandbox: Sandbox, join: Join) -> None:
-    """The validator itself sees: what it must refuse, it refuses."""
+def test_stored_frames_have_the_documented_shape(sandbox: Sandbox, join: Join) -> None:
+    """The validator is tested, too: it refuses what it must refuse."""
     guest = join(sandbox)
     guest.configure()
     guest.message("x")

@@ -1,4 +1,4 @@
-"""`webmessaging-conversations`, met by a stranger: other-apis.md, literally."""
+"""The `webmessaging-conversations` API as other-apis.md describes it, with an independent guest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONVERSATIONS = "/api/v2/webmessaging/conversations"
 INVALID = "Session token is invalid or expired"
 
 
-def test_create(sandbox: Sandbox) -> None:
+def test_create_returns_ids_and_token(sandbox: Sandbox) -> None:
     guest = Poller(sandbox)
     assert set(guest.created) == {"conversationId", "guestId", "sessionToken", "expiresIn"}
     assert guest.created["expiresIn"] == 900
@@ -31,7 +31,7 @@ def test_create(sandbox: Sandbox) -> None:
     assert guest.ask("POST", CONVERSATIONS, {}, status=403, token=other.access)["code"] == "missing.scope"
 
 
-def test_a_message(sandbox: Sandbox) -> None:
+def test_a_sent_message_is_in_history(sandbox: Sandbox) -> None:
     guest = Poller(sandbox)
     first = guest.send("hi", "m-1")
     assert set(first) == {"id", "messageId", "timestamp"}
@@ -47,7 +47,7 @@ def test_a_message(sandbox: Sandbox) -> None:
     assert refused(sandbox, guest.messages, guest.token)[0] == 404
 
 
-def test_the_published_body_has_no_message_id(sandbox: Sandbox) -> None:
+def test_the_documented_body_without_message_id_is_accepted(sandbox: Sandbox) -> None:
     guest = Poller(sandbox)
     body = {"type": "text", "text": "Hello from custom client", "guestId": guest.guest}
     one, two = (guest.ask("POST", guest.messages, body) for _ in range(2))
@@ -55,8 +55,8 @@ def test_the_published_body_has_no_message_id(sandbox: Sandbox) -> None:
     assert one["messageId"] != two["messageId"]
 
 
-def test_the_four_refusals_in_their_order(sandbox: Sandbox) -> None:
-    """Each mends only the first thing that is wrong."""
+def test_refusals_have_their_documented_order(sandbox: Sandbox) -> None:
+    """Each request corrects only the first mistake of the previous one."""
     guest = Poller(sandbox)
     url = sandbox.url + guest.messages
     body: dict[str, Any] = {"text": "Hello, I need help with my order.", "sessionToken": guest.token}
@@ -84,7 +84,7 @@ def test_the_four_refusals_in_their_order(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "change", [{"type": "Text"}, {"type": 5}, {"text": 5}, {"text": ""}, {"text": None}, {"messageId": 5}]
 )
-def test_a_wrong_message(sandbox: Sandbox, change: dict[str, Any]) -> None:
+def test_an_invalid_message_is_refused(sandbox: Sandbox, change: dict[str, Any]) -> None:
     guest = Poller(sandbox)
     body = {"type": "text", "text": "a", "guestId": guest.guest, "messageId": "m", **change}
     guest.ask("POST", guest.messages, body, status=400)
@@ -94,7 +94,7 @@ def test_a_wrong_message(sandbox: Sandbox, change: dict[str, Any]) -> None:
 # -- refresh
 
 
-def test_both_forms_give_a_fresh_token(make: Make, hand_clock: HandClock) -> None:
+def test_both_refresh_forms_return_a_new_token(make: Make, hand_clock: HandClock) -> None:
     guest = Poller(make(clock=hand_clock))
     guest.send("one")
     for refresh in (guest.refresh, guest.refresh_by_token):
@@ -113,7 +113,7 @@ def test_both_forms_give_a_fresh_token(make: Make, hand_clock: HandClock) -> Non
 
 
 @pytest.mark.parametrize("style", ["guest-refresh", "guest-token"])
-def test_one_form_only(make: Make, style: str) -> None:
+def test_one_refresh_form_can_be_selected(make: Make, style: str) -> None:
     guest = Poller(make(refresh_style=style))
     served, other = guest.refresh, guest.refresh_by_token
     if style == "guest-token":
@@ -122,7 +122,7 @@ def test_one_form_only(make: Make, style: str) -> None:
     served()
 
 
-def test_who_may_refresh(sandbox: Sandbox) -> None:
+def test_a_refresh_needs_valid_credentials(sandbox: Sandbox) -> None:
     guest, other = Poller(sandbox), Poller(sandbox)
     path = f"{CONVERSATIONS}/{guest.id}/guests/{guest.guest}/refresh"
     for token in ("", "nonsense", guest.token):
@@ -140,7 +140,7 @@ def test_who_may_refresh(sandbox: Sandbox) -> None:
     assert all(session["messages"] == [] for session in Control(sandbox).sessions())
 
 
-def test_short_lives(make: Make) -> None:
+def test_tokens_live_fifteen_minutes(make: Make) -> None:
     assert Poller(make(token_life=0.5)).created["expiresIn"] == 0.5
     assert Poller(make(token_life=5.0)).created["expiresIn"] == 5
 
@@ -155,7 +155,7 @@ def test_faults_of_a_refresh(make: Make) -> None:
     assert Control(guest.sandbox)("GET", "/sessions")["requests"]["refresh"] == 3
 
 
-def test_over(sandbox: Sandbox) -> None:
+def test_an_ended_conversation_refuses_every_request(sandbox: Sandbox) -> None:
     guest = Poller(sandbox)
     guest.send("one", "m-1")
     Control(sandbox)("POST", "/end")
