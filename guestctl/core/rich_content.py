@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from guestctl.core.values import immutable
+from guestctl.core.values import immutable, objects, text_of
 
 
 @immutable
@@ -125,7 +125,7 @@ Item: TypeAlias = QuickReplies | Card | DatePicker | ListPicker | Form | Picked 
 
 def read(content: Any) -> Iterator[Item]:
     """Yield every item in order, a carousel card by card. Files are omitted: the message lists them."""
-    for item in _objects(content):
+    for item in objects(content):
         known = [(key, inner) for key, inner in item.items() if key in _READERS and isinstance(inner, Mapping)]
         for key, inner in known:
             yield from _READERS[key](inner)
@@ -135,42 +135,42 @@ def read(content: Any) -> Iterator[Item]:
 
 
 def _card(card: Mapping[str, Any]) -> Card:
-    actions = [*_objects(card.get("actions")), *_objects([card.get("defaultAction")])]
-    media = [(kind, _text(card, kind)) for kind in ("image", "video") if _text(card, kind)]
-    links = [(_text(action, "text"), url) for action in actions if (url := _text_or_none(action, "url")) is not None]
-    return Card(_text(card, "title"), _text(card, "description"), tuple(media), tuple(links), len(actions))
+    actions = [*objects(card.get("actions")), *objects([card.get("defaultAction")])]
+    media = [(kind, text_of(card, kind)) for kind in ("image", "video") if text_of(card, kind)]
+    links = [(text_of(action, "text"), url) for action in actions if (url := _text_or_none(action, "url")) is not None]
+    return Card(text_of(card, "title"), text_of(card, "description"), tuple(media), tuple(links), len(actions))
 
 
 def _date_picker(picker: Mapping[str, Any]) -> DatePicker:
-    bounds = _text(picker, "dateMinimum"), _text(picker, "dateMaximum")
-    slots = [(_text(slot, "dateTime"), slot.get("duration")) for slot in _objects(picker.get("availableTimes"))]
-    return DatePicker(_text(picker, "title"), _text(picker, "subtitle"), *bounds, tuple(slots))
+    bounds = text_of(picker, "dateMinimum"), text_of(picker, "dateMaximum")
+    slots = [(text_of(slot, "dateTime"), slot.get("duration")) for slot in objects(picker.get("availableTimes"))]
+    return DatePicker(text_of(picker, "title"), text_of(picker, "subtitle"), *bounds, tuple(slots))
 
 
 def _list_picker(picker: Mapping[str, Any]) -> ListPicker:
     heading = _object(picker, "receivedMessage")
     sections = [
-        Section(_text(section, "title"), section.get("multipleSelection") is True, _entries(section, "subtitle"))
-        for section in _objects(picker.get("sections"))
+        Section(text_of(section, "title"), section.get("multipleSelection") is True, _entries(section, "subtitle"))
+        for section in objects(picker.get("sections"))
     ]
-    return ListPicker(_text(heading, "title"), _text(heading, "subtitle"), tuple(sections))
+    return ListPicker(text_of(heading, "title"), text_of(heading, "subtitle"), tuple(sections))
 
 
 def _entries(holder: Mapping[str, Any], more: str) -> tuple[Entry, ...]:
-    return tuple(Entry(_text(entry, "title"), _text(entry, more)) for entry in _objects(holder.get("items")))
+    return tuple(Entry(text_of(entry, "title"), text_of(entry, more)) for entry in objects(holder.get("items")))
 
 
 def _form(form: Mapping[str, Any]) -> Form:
     heading = _object(form, "introduction")
     answers = [
-        (_text(answer, "id"), _text(_object(_object(answer, "component"), "buttonResponse"), "text"))
-        for answer in _objects(form.get("response"))
+        (text_of(answer, "id"), text_of(_object(_object(answer, "component"), "buttonResponse"), "text"))
+        for answer in objects(form.get("response"))
     ]
     return Form(
-        _text(heading, "title"),
-        _text(heading, "subtitle"),
-        _text(heading, "buttonText"),
-        tuple(_page(page) for page in _objects(form.get("formPages"))),
+        text_of(heading, "title"),
+        text_of(heading, "subtitle"),
+        text_of(heading, "buttonText"),
+        tuple(_page(page) for page in objects(form.get("formPages"))),
         tuple(answers) if "response" in form else None,
     )
 
@@ -178,11 +178,11 @@ def _form(form: Mapping[str, Any]) -> Form:
 def _page(page: Mapping[str, Any]) -> FormPage:
     fields = [
         _field(kind, field)
-        for component in _objects(page.get("pageComponents"))
+        for component in objects(page.get("pageComponents"))
         for kind, field in sorted(component.items())
         if isinstance(field, Mapping)
     ]
-    return FormPage(_text(page, "title"), _text(page, "subtitle"), tuple(fields))
+    return FormPage(text_of(page, "title"), text_of(page, "subtitle"), tuple(fields))
 
 
 def _field(kind: str, field: Mapping[str, Any]) -> Field:
@@ -190,9 +190,9 @@ def _field(kind: str, field: Mapping[str, Any]) -> Field:
         kind,
         str(field.get("id", "")),
         field.get("isRequired") is True,
-        _text(field, "title"),
-        _text(field, "subtitle"),
-        _text(field, "placeholderText"),
+        text_of(field, "title"),
+        text_of(field, "subtitle"),
+        text_of(field, "placeholderText"),
         _PICKERS[kind](field) if kind in _PICKERS else None,
         _entries(field, "value"),
     )
@@ -201,7 +201,7 @@ def _field(kind: str, field: Mapping[str, Any]) -> Field:
 def _place(place: Mapping[str, Any]) -> Location:
     found = (place.get("latitude"), place.get("longitude"))
     numbers = tuple(n for n in found if isinstance(n, (int, float)) and not isinstance(n, bool))
-    return Location(_text(place, "text"), _text(place, "address"), _text_or_none(place, "url"), numbers)
+    return Location(text_of(place, "text"), text_of(place, "address"), _text_or_none(place, "url"), numbers)
 
 
 _PICKERS: Mapping[str, Callable[[Mapping[str, Any]], DatePicker | ListPicker]] = {
@@ -211,16 +211,16 @@ _PICKERS: Mapping[str, Callable[[Mapping[str, Any]], DatePicker | ListPicker]] =
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Iterable[Item]]] = {
     "attachment": lambda _: (),
     "quickReply": lambda _: (QuickReplies(None, 1),),
-    "quickReplyV2": lambda group: (QuickReplies(_text(group, "title"), len(list(_objects(group.get("actions"))))),),
-    "buttonResponse": lambda answer: (Picked(_text(answer, "text") or _text(answer, "payload")),),
+    "quickReplyV2": lambda group: (QuickReplies(text_of(group, "title"), len(list(objects(group.get("actions"))))),),
+    "buttonResponse": lambda answer: (Picked(text_of(answer, "text") or text_of(answer, "payload")),),
     "card": lambda card: (_card(card),),
     "generic": lambda card: (_card(card),),
-    "carousel": lambda carousel: map(_card, _objects(carousel.get("cards"))),
+    "carousel": lambda carousel: map(_card, objects(carousel.get("cards"))),
     "datePicker": lambda picker: (_date_picker(picker),),
     "listPicker": lambda picker: (_list_picker(picker),),
     "form": lambda form: (_form(form),),
     "location": lambda place: (_place(place),),
-    "text": lambda text: (Text(_text(text, "body")),),
+    "text": lambda text: (Text(text_of(text, "body")),),
 }
 
 
@@ -229,14 +229,6 @@ def _text_or_none(source: Mapping[str, Any], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _text(source: Mapping[str, Any], key: str) -> str:
-    return _text_or_none(source, key) or ""
-
-
 def _object(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = source.get(key)
     return value if isinstance(value, Mapping) else {}
-
-
-def _objects(value: Any) -> Iterator[Mapping[str, Any]]:
-    return (entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, (list, tuple)) else iter(())

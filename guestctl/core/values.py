@@ -1,4 +1,4 @@
-"""`@immutable`: a frozen, slotted dataclass whose class is cheap to make.
+"""Values: `@immutable`, a slotted dataclass whose class is cheap to create, and tolerant reading of JSON.
 
 Knows: the standard library's dataclasses. Must not know: any other module of the package.
 
@@ -11,7 +11,7 @@ as for every dataclass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -19,6 +19,19 @@ T = TypeVar("T")
 
 Json: TypeAlias = Any
 """A decoded JSON value. Its type is checked where it is read."""
+
+
+def objects(value: Json) -> Iterator[dict[str, Json]]:
+    """Yield the JSON objects in a list. Any other value has none."""
+    if isinstance(value, (list, tuple)):
+        yield from (item for item in value if isinstance(item, dict))
+
+
+def text_of(source: Mapping[str, Json], key: str) -> str:
+    """Return a member that is text; any other value counts as empty."""
+    value = source.get(key)
+    return value if isinstance(value, str) else ""
+
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform

@@ -13,9 +13,9 @@ from datetime import date, datetime
 from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.model import FormField, Message, Option, Outgoing
-from guestctl.core.values import Json
+from guestctl.core.values import Json, objects, text_of
 from guestctl.dialects.features import RichContent
-from guestctl.dialects.web_messaging.content import date_slots, list_items, objects, text_of
+from guestctl.dialects.web_messaging.content import date_slots, list_items
 
 
 class WebContent(RichContent):

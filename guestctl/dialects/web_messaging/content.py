@@ -9,19 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from guestctl.core.model import Attachment, Option, Outgoing, Secret
-from guestctl.core.values import Json
-
-
-def objects(value: Json) -> Iterator[dict[str, Json]]:
-    """Return the objects in a list. Any other value has none."""
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
-
-
-def text_of(source: Mapping[str, Json], key: str) -> str:
-    """Return a member that is text; any other value counts as empty."""
-    value = source.get(key)
-    return value if isinstance(value, str) else ""
+from guestctl.core.values import Json, objects, text_of
 
 
 def read_options(content: Iterable[Json]) -> tuple[Option, ...]:
