@@ -56,7 +56,7 @@ PHRASES = {
     "good for nothing": "unusable",
     "not? (good|of use) any more": "no longer valid",
     "takes? (its|their) leave": "disconnects",
-    "gives? (itself|themselves) up|came too late": "stops, arrived after the deadline",
+    "gives? (itself|themselves) up": "stops",
     "what stands (in|behind|before)": "the content of",
     "has (its|a|one) say": "sends",
 }

@@ -144,7 +144,7 @@ class _Reader:
             golden=own["golden"].flag() if "golden" in own else common.golden,
         )
         for row in rows:
-            # The label shows values as written, so it does not depend on variables and shows no secret of theirs.
+            # The label shows values as written, so it does not depend on variables and shows none of their secrets.
             label = ", ".join(f"{key}={value}" for key, value in row.items())
             values = {key: filled(value, self._values) for key, value in row.items()}
             yield replace(scenario, name=f"{name} [{label}]", values=values) if row else scenario

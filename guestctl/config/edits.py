@@ -94,7 +94,7 @@ Change: TypeAlias = Callable[[MutableMapping[str, Any]], None]
 
 
 def _rewrite(path: Path, check: Callable[[], None], change: Change, clock: Clock | None) -> None:
-    check()  # what is wrong is told also where nothing can be written
+    check()  # report errors of the file even if it cannot be written
     with _alone(path, clock or SystemClock()):
         check()
         _replace(path, _changed(path, change))
@@ -131,8 +131,11 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
 
 
 def _grabbed(lock: Path) -> Callable[[], None] | None:
-    """Try to have the lock file, which goes with its holder: whoever had opened it before that has hold of
-    nothing, and must try again. Ours is kept open, so that no other file can have its number meanwhile."""
+    """Try to lock the lock file. Return what releases it, or None if another process has it.
+
+    The holder deletes the file, so a process that opened it earlier has to try again. Our file stays open, so that no
+    other file can get its inode number.
+    """
     from guestctl.storage.locks import try_lock_path
 
     with ExitStack() as held:

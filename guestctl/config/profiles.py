@@ -281,7 +281,7 @@ def resolve(
 ) -> Resolved:
     """One profile's values: option > environment > profile > default (contract.md §3).
 
-    `options` by dotted key. `sandbox` tells of the sandbox started last; asked only when needed.
+    `options` by dotted key. `sandbox` returns the sandbox that was started last; it is called only when needed.
     `as_written`: nothing is stronger than the file's own values.
     Raises UsageError: `config.profile`, `config.file`, `config.key` or `sandbox.absent`.
     """

@@ -1,4 +1,4 @@
 """The nouns and tools that every other folder builds on.
 
-Knows: nothing of ours outside this folder. Must not know: sockets, files, any API.
+Knows: nothing of guestctl outside this folder. Must not know: sockets, files, any API.
 """

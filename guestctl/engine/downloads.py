@@ -1,8 +1,8 @@
 """Saves an attachment: makes its name safe, refuses a hostile address, overwrites nothing.
 
 Knows: file names, the addresses a file may come from, size limits (reliability.md §8.5), where an attachment's
-address is found. Must not know: any dialect's wire, tokens: a presigned address carries its own authority, and gets
-no header of ours.
+address is found. Must not know: any dialect's wire, tokens: a presigned address carries its own authority, and is sent
+no header of guestctl.
 """
 
 from __future__ import annotations

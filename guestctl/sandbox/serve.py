@@ -100,7 +100,7 @@ def serve(
     """Serve until SIGINT, SIGTERM or SIGHUP, and return 128 plus the signal's number. Call it in the main thread.
 
     One line is written to `out` when the port accepts connections. `on_ready` is called with the addresses just
-    before, so that whoever reads the line finds them registered. With `options.agent`, each line of `agent_in` is sent
+    before, so that a reader of the line finds them registered. With `options.agent`, each line of `agent_in` is sent
     as the agent, and messages are shown on `agent_out` (default: `out`). Raises CannotServe.
     """
     with ExitStack() as stack:

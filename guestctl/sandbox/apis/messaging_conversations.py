@@ -188,5 +188,5 @@ def _number(token: str | None, most: int) -> int:
         return 0
     digits = token.removeprefix(_PAGE)
     if digits == token or not (digits.isascii() and digits.isdigit()) or len(digits) > 9 or int(digits) > most:
-        raise InvalidRequest(400, "nextPageToken is none of ours")
+        raise InvalidRequest(400, "nextPageToken is unknown")
     return int(digits)

@@ -109,7 +109,7 @@ class MessageExchange:
         """Return the custom attributes of both places. The legacy place is reported, and ignored when strict."""
         inner, legacy = custom_attributes(message), custom_attributes(frame)
         if legacy:
-            self._complain(conversation, "customAttributes in the deprecated place (channel beside message)")
+            self._complain(conversation, "customAttributes in the deprecated place (channel next to message)")
         attributes = inner if conversation.deployment.strict_attributes else {**legacy, **inner}
         limit = conversation.deployment.attributes_limit
         if attributes_size(attributes) > limit:
