@@ -193,14 +193,14 @@ def test_where_a_new_token_is_needed_a_stuck_renewal_is_the_end_for_all(service:
 
 
 @pytest.mark.parametrize("api", ["guests"], indirect=True)
-def test_a_record_that_cannot_be_read_can_be_forgotten_as_told(guest: Guest) -> None:
+def test_an_unreadable_record_is_removed_as_the_hint_says(guest: Guest) -> None:
     guest.ok("session", "create", "--as", "good")
     guest.ok("session", "create", "--as", "bad")
     database = sqlite3.connect(Path(guest.environ["GUESTCTL_STATE"]) / "state.db")
     database.execute("UPDATE session SET body = '{' WHERE name = 'bad'")
     database.commit()
     database.close()
-    error = check(guest("send", "hi"), 2, "state.unusable", "'bad'")
+    error = check(guest("send", "hi"), 2, "state.unusable", '"bad"')
     told = guest.ok("session", "list")
     assert [record["name"] for record in told.records] == ["good"]
     assert error["hint"] in told.err
