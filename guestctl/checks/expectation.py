@@ -114,19 +114,19 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def assigned(
-    wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]], *, in_order: bool
+    expected: Sequence[Conditions], candidates: Sequence[tuple[T, Message]], *, in_order: bool
 ) -> list[T] | None:
-    """Return one candidate for each of `wanted`, or None if some have none.
+    """Return one candidate for each of `expected`, or None if some have none.
 
-    With `in_order` the candidates must come in the order of `wanted`, else in any order.
+    With `in_order` the candidates must come in the order of `expected`, else in any order.
     """
-    return _in_order(wanted, candidates) if in_order else _in_any_order(wanted, candidates)
+    return _in_order(expected, candidates) if in_order else _in_any_order(expected, candidates)
 
 
-def _in_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
+def _in_order(expected: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
     left: Iterator[tuple[T, Message]] = iter(candidates)
     found = []
-    for conditions in wanted:
+    for conditions in expected:
         match = next((item for item, message in left if conditions.met_by(message)), None)
         if match is None:
             return None
@@ -134,9 +134,9 @@ def _in_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Messag
     return found
 
 
-def _in_any_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
+def _in_any_order(expected: Sequence[Conditions], candidates: Sequence[tuple[T, Message]]) -> list[T] | None:
     """Return a maximum matching by augmenting paths: a reply that meets two conditions goes to the right one."""
-    fits = [[n for n, (_, message) in enumerate(candidates) if one.met_by(message)] for one in wanted]
+    fits = [[n for n, (_, message) in enumerate(candidates) if one.met_by(message)] for one in expected]
     taken: dict[int, int] = {}
 
     def place(one: int, tried: set[int]) -> bool:
@@ -148,20 +148,20 @@ def _in_any_order(wanted: Sequence[Conditions], candidates: Sequence[tuple[T, Me
                     return True
         return False
 
-    if not all(place(one, set()) for one in range(len(wanted))):
+    if not all(place(one, set()) for one in range(len(expected))):
         return None
     return [candidates[n][0] for n, _ in sorted(taken.items(), key=lambda pair: pair[1])]
 
 
-def offers_choice(message: Message, wanted: str) -> bool:
+def offers_choice(message: Message, choice: str) -> bool:
     """Return whether a message offers a choice, given as a number from 1, a label or a payload."""
-    if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:6]) <= len(message.options):
+    if choice.isascii() and choice.isdigit() and 1 <= int(choice[:6]) <= len(message.options):
         return True
-    return _offered(wanted, message)
+    return _offered(choice, message)
 
 
-def _offered(wanted: str, message: Message) -> bool:
-    folded = wanted.strip().casefold()
+def _offered(choice: str, message: Message) -> bool:
+    folded = choice.strip().casefold()
     return any(folded in (option.text.strip().casefold(), option.payload.casefold()) for option in message.options)
 
 

@@ -71,12 +71,12 @@ class Rules:
 
 def selected(script: Script, tags: Collection[str]) -> tuple[Scenario, ...]:
     """Return the scenarios with any of these tags, or all without tags. A tag `-name` excludes scenarios."""
-    wanted = {tag for tag in tags if not tag.startswith("-")}
-    unwanted = {tag[1:] for tag in tags if tag.startswith("-")}
+    included = {tag for tag in tags if not tag.startswith("-")}
+    excluded = {tag[1:] for tag in tags if tag.startswith("-")}
     return tuple(
         scenario
         for scenario in script.scenarios
-        if (not wanted or scenario.tags & wanted) and not scenario.tags & unwanted
+        if (not included or scenario.tags & included) and not scenario.tags & excluded
     )
 
 

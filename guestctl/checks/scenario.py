@@ -143,7 +143,7 @@ class ScenarioRun:
             seconds=round(self._now(), 3),
             trouble=trouble,
             transcript=() if verdict == "passed" else tuple(lines[-MOST_LINES:]),
-            ids=self._ids(),
+            ids=_ids_of(self.client),
             remarks=tuple(self.redactor.text(remark) for remark in self._remarks),
             blessed=blessed,
         )
@@ -303,38 +303,38 @@ class ScenarioRun:
     # --- what is expected ---
 
     def _expect(self, step: Step) -> None:
-        wanted = [conditions.bound(self._known()) for conditions in step.expected]
+        expected_replies = [conditions.bound(self._known()) for conditions in step.expected]
         self.timeline.expect()
 
         def met() -> list[TimelineEntry] | None:
-            return assigned(wanted, self.timeline.candidates(in_order=step.in_order), in_order=step.in_order)
+            return assigned(expected_replies, self.timeline.candidates(in_order=step.in_order), in_order=step.in_order)
 
         def misplaced() -> str | None:
-            if met() or not assigned(wanted, self.timeline.candidates(in_order=False), in_order=False):
+            if met() or not assigned(expected_replies, self.timeline.candidates(in_order=False), in_order=False):
                 return None
-            if len(wanted) > 1:
+            if len(expected_replies) > 1:
                 return "the expected replies came in another order"
             return "the expected reply came before the reply that met the last expectation"
 
-        found = self._await(met, step, _all_of(wanted, in_order=step.in_order), misplaced)
+        found = self._await(met, step, _all_of(expected_replies, in_order=step.in_order), misplaced)
         self.timeline.mark_met(found)
-        for conditions, entry in zip(wanted, found, strict=True):
+        for conditions, entry in zip(expected_replies, found, strict=True):
             assert entry.message is not None
             self._captured.update(conditions.captured(entry.message, step.save_as))
 
     def _expect_none(self, step: Step) -> None:
-        wanted = [conditions.bound(self._known()) for conditions in step.expected]
+        excluded = [conditions.bound(self._known()) for conditions in step.expected]
         self.timeline.expect()
         until = self._bounded(step.seconds)
         while True:
-            came = [
+            unexpected = [
                 entry
                 for entry, message in self.timeline.since_last_match()
-                if any(conditions.met_by(message) for conditions in wanted)
+                if any(conditions.met_by(message) for conditions in excluded)
             ]
-            if came:
-                what = ", ".join("no" + str(conditions).removeprefix("a") for conditions in wanted)
-                raise _Unmet("a reply came, but none was expected", f"{what} for {step.seconds:g} s", came)
+            if unexpected:
+                what = ", ".join("no" + str(conditions).removeprefix("a") for conditions in excluded)
+                raise _Unmet("a reply came, but none was expected", f"{what} for {step.seconds:g} s", unexpected)
             if not self._next_event(until):
                 break
         if self._stream_failure is not None and self._ended_at is None:
@@ -408,7 +408,7 @@ class ScenarioRun:
         self._check_time(expected, came)
         expected = f"{expected}, within {within:g} s"
         if wrong is not None:
-            raise _Unmet(f"{wrong} (`in_order: false` takes any)", expected, came)
+            raise _Unmet(f"{wrong} (`in_order: false` accepts any order)", expected, came)
         late, waited = self._listen_for_late(found, min(within, LATE))
         missing = found() is None
         what = f"timed out waiting for {awaited}" if missing else f"{awaited} came too late"
@@ -445,20 +445,10 @@ class ScenarioRun:
     def _handle(self, event: Event | None) -> None:
         if isinstance(event, Message):
             self.timeline.add_received(event, self._now())
-        elif isinstance(event, Presence):
-            if event.presence == "Disconnect" and event.direction == "outbound":
-                self._note_end(f"presence: {event.presence}")
-            else:
-                self.timeline.remark(f"presence: {event.presence}", self._now())
-        elif isinstance(event, SessionEvent):
-            if event.change in _ENDS:
-                self._note_end(f"session {event.change.replace('_', ' ')}")
-            else:
-                self.timeline.remark(f"session {event.change.replace('_', ' ')}", self._now())
-        elif isinstance(event, Gap):
-            self.timeline.remark(f"gap: {event.reason}", self._now())
-        elif isinstance(event, Connection) and event.state in {"lost", "gave_up"}:
-            self.timeline.remark(f"connection lost: {event.detail}", self._now())
+        elif (end := _end_of(event)) is not None:
+            self._note_end(end)
+        elif (remark := _remark_of(event)) is not None:
+            self.timeline.remark(remark, self._now())
 
     def _note_end(self, reason: str) -> None:
         entry = self.timeline.remark(reason, self._now())
@@ -492,12 +482,6 @@ class ScenarioRun:
     def _filled(self, texts: Mapping[str, str]) -> dict[str, str]:
         return {key: self._text(value) for key, value in texts.items()}
 
-    def _ids(self) -> dict[str, str | None]:
-        try:
-            return dict(self.client.session().ids)
-        except Failure:
-            return {}
-
 
 _ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
     "say": ScenarioRun._say,
@@ -512,9 +496,38 @@ _ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
 }
 
 
-def _all_of(wanted: list[Conditions], *, in_order: bool) -> str:
-    if len(wanted) == 1:
-        return str(wanted[0])
-    if all(one == wanted[0] for one in wanted):
-        return f"{len(wanted)} times {wanted[0]}"
-    return (", then " if in_order else " and ").join(str(one) for one in wanted)
+def _end_of(event: Event | None) -> str | None:
+    """Return how an event ended the conversation; None if it did not."""
+    if isinstance(event, Presence) and event.presence == "Disconnect" and event.direction == "outbound":
+        return f"presence: {event.presence}"
+    if isinstance(event, SessionEvent) and event.change in _ENDS:
+        return f"session {event.change.replace('_', ' ')}"
+    return None
+
+
+def _remark_of(event: Event | None) -> str | None:
+    """Return what the transcript reports of an event that is not a message; None for nothing."""
+    if isinstance(event, Presence):
+        return f"presence: {event.presence}"
+    if isinstance(event, SessionEvent):
+        return f"session {event.change.replace('_', ' ')}"
+    if isinstance(event, Gap):
+        return f"gap: {event.reason}"
+    if isinstance(event, Connection) and event.state in {"lost", "gave_up"}:
+        return f"connection lost: {event.detail}"
+    return None
+
+
+def _ids_of(client: Client) -> dict[str, str | None]:
+    try:
+        return dict(client.session().ids)
+    except Failure:
+        return {}
+
+
+def _all_of(conditions: list[Conditions], *, in_order: bool) -> str:
+    if len(conditions) == 1:
+        return str(conditions[0])
+    if all(one == conditions[0] for one in conditions):
+        return f"{len(conditions)} times {conditions[0]}"
+    return (", then " if in_order else " and ").join(str(one) for one in conditions)

@@ -334,11 +334,12 @@ def test_expect_disconnect_times_out(rude: Callable[..., Result]) -> None:
     [
         (
             "[{say: order}, {expect: first}, {expect: second}]",
-            "the expected reply came before the reply that met the last expectation (`in_order: false` takes any)",
+            "the expected reply came before the reply that met the last expectation"
+            " (`in_order: false` accepts any order)",
         ),
         (
             "[{say: order}, {expect: {contains: [first, second]}}]",
-            "the expected replies came in another order (`in_order: false` takes any)",
+            "the expected replies came in another order (`in_order: false` accepts any order)",
         ),
         ("[{say: order}, {expect: first}, {expect: third}]", "timed out waiting for a matching reply"),
     ],
