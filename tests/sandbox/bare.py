@@ -302,11 +302,11 @@ class Profiled(Guest):
         path = f"{self.path}/{self.guest}/sessions/{self.session}/messages"
         return self.ask("GET", path, params=query, status=status)
 
-    def knock(self, session: str | None = None) -> Line:
+    def connect(self, session: str | None = None) -> Line:
         return Line(self.sandbox, f"{self.path}/{self.guest}/sessions/{session or self.session}/ws")
 
     def listen(self) -> Line:
-        line = self.knock()
+        line = self.connect()
         line.say(type="handshake", token=self.token)
         assert line.hear() == {"type": "handshake", "payload": {"status": "ok"}}
         return line

@@ -118,7 +118,7 @@ def test_push_to_all_that_have_not_ended_connected_or_not(make: Make, join: Join
     back.configure()
     assert back.texts() == ["hello"]
     ended = next(s["id"] for s in control.sessions() if s["state"] == "read-only")
-    assert "over" in control("POST", "/push", 409, text="x", to=ended)["message"]
+    assert "has ended" in control("POST", "/push", 409, text="x", to=ended)["message"]
     control("POST", "/push", 404, text="x", to="nobody")
 
 

@@ -100,7 +100,7 @@ class Rehearsal:
         socket = step.stranger or "own"
         spoiling = judged and self._spoil and not self._expects_refusal(step)
         if step.request is not None and step.request.get("upgrade"):
-            self._knock(socket, step, spoiling)
+            self._connect_socket(socket, step, spoiling)
         elif step.request is not None:
             self._ask(step, spoiling)
         if step.frame is not None:
@@ -144,7 +144,7 @@ class Rehearsal:
         self._stack.callback(socket.shutdown)
         return socket
 
-    def _knock(self, name: str, step: Step, spoiling: bool) -> None:
+    def _connect_socket(self, name: str, step: Step, spoiling: bool) -> None:
         assert step.request is not None
         assert step.reply is not None
         request = self._filled(dict(step.request))

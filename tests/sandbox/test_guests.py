@@ -163,21 +163,21 @@ def test_a_handshake_with_an_invalid_token_breaks_the_connection(make: Make, han
     sandbox = make(clock=hand_clock, fast=True)
     guest, other = Profiled(sandbox), Profiled(sandbox)
 
-    def knock(token: str) -> int:
-        line = guest.knock()
+    def handshake_close_code(token: str) -> int:
+        line = guest.connect()
         line.say(type="handshake", token=token)
         return line.closed()
 
-    assert knock("nonsense") == 1006
-    assert knock(other.token) == 1006
+    assert handshake_close_code("nonsense") == 1006
+    assert handshake_close_code(other.token) == 1006
     forged = jwt.encode({**claims(guest.token), "exp": 4_000_000_000}, "another key of thirty-two bytes!!", "HS256")
-    assert knock(forged) == 1006
+    assert handshake_close_code(forged) == 1006
     hand_clock.advance(1800)
-    assert knock(guest.token) == 1006
+    assert handshake_close_code(guest.token) == 1006
     guest.refresh()
     guest.listen()
     Control(sandbox)("POST", "/end")
-    assert knock(guest.token) == 1006
+    assert handshake_close_code(guest.token) == 1006
 
 
 def test_only_known_sessions_have_a_socket(sandbox: Sandbox) -> None:
@@ -200,7 +200,7 @@ def test_only_known_sessions_have_a_socket(sandbox: Sandbox) -> None:
 )
 def test_invalid_frames_are_answered_with_errors(sandbox: Sandbox, frame: dict[str, Any]) -> None:
     guest = Profiled(sandbox)
-    line = guest.knock()
+    line = guest.connect()
     line.say(**frame)
     error = line.hear(type="error")["payload"]
     assert error["status"] in (400, 403)

@@ -50,29 +50,29 @@ class Timers:
         self.clock.at = until
 
 
-class Notebook:
+class FakeApi:
     """An API that records what the service reports."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.calls: list[Any] = []
 
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
-        self.heard.append((message.role, message.text, cause))
+        self.calls.append((message.role, message.text, cause))
 
     def typing(self, conversation: Conversation, role: str, name: str | None, millis: int) -> None:
-        self.heard.append(("typing", role, name, millis))
+        self.calls.append(("typing", role, name, millis))
 
     def ended(self, conversation: Conversation, role: str) -> None:
-        self.heard.append(("ended", role))
+        self.calls.append(("ended", role))
 
     def expired(self, conversation: Conversation) -> None:
-        self.heard.append("expired")
+        self.calls.append("expired")
 
     def token_expired(self, conversation: Conversation) -> None:
-        self.heard.append("token expired")
+        self.calls.append("token expired")
 
     def pushed(self, conversation: Conversation, frame: str) -> None:
-        self.heard.append(frame)
+        self.calls.append(frame)
 
 
 class Script(EchoBot):
@@ -91,23 +91,23 @@ class Script(EchoBot):
         return self.actions
 
 
-def build(clock: HandClock, bot: Any = None, **settings: Any) -> tuple[Service, Notebook, Timers]:
-    timers, notebook = Timers(clock), Notebook()
+def build(clock: HandClock, bot: Any = None, **settings: Any) -> tuple[Service, FakeApi, Timers]:
+    timers, fake_api = Timers(clock), FakeApi()
     settings = {"tokens": Tokens(clock), **settings}
     service = Service(clock=clock, later=timers, bot=bot or EchoBot(0.03), **settings)
-    service.apis["x"] = notebook
-    return service, notebook, timers
+    service.apis["x"] = fake_api
+    return service, fake_api, timers
 
 
 def test_a_message_is_stored_then_reported_then_answered(hand_clock: HandClock) -> None:
-    service, notebook, timers = build(hand_clock)
+    service, fake_api, timers = build(hand_clock)
     conversation = service.open("x")
     message = service.receive(conversation, "hi", key="k", cause="why")
-    assert notebook.heard == [("guest", "hi", "why")]
+    assert fake_api.calls == [("guest", "hi", "why")]
     timers.advance(0.02)
     assert len(conversation.messages) == 1
     timers.advance(0.01)
-    assert notebook.heard[1:] == [("bot", "echo: hi", None)]
+    assert fake_api.calls[1:] == [("bot", "echo: hi", None)]
     assert conversation.messages[0] is message is conversation.by_key["k"]
     assert [m.sequence for m in conversation.messages] == [1, 2]
     assert [m.direction for m in conversation.messages] == ["inbound", "outbound"]
@@ -134,24 +134,24 @@ def test_bot_actions_happen_in_order(hand_clock: HandClock) -> None:
         BotAction("message", 0.5, "two"),
         BotAction("disconnect", 0.5),
     )
-    service, notebook, timers = build(hand_clock, bot)
+    service, fake_api, timers = build(hand_clock, bot)
     conversation = service.open("x", attributes={"plan": "gold"})
     service.receive(conversation, "", prompt="Label", payload="pay")
     assert bot.asked == [("Label", "pay", {"plan": "gold"}, 1)]
-    assert notebook.heard[1:] == [("typing", "agent", "Mina", 2000)]
+    assert fake_api.calls[1:] == [("typing", "agent", "Mina", 2000)]
     timers.advance(1.0)
-    assert notebook.heard[2:] == [("agent", "one", None)]
+    assert fake_api.calls[2:] == [("agent", "one", None)]
     timers.advance(1.0)
-    assert notebook.heard[3:] == [("bot", "two", None), ("ended", "bot")]
+    assert fake_api.calls[3:] == [("bot", "two", None), ("ended", "bot")]
 
 
 def test_the_bot_stops_when_the_conversation_ends(hand_clock: HandClock) -> None:
-    service, notebook, timers = build(hand_clock, Script(BotAction("message", 1.0, "late")))
+    service, fake_api, timers = build(hand_clock, Script(BotAction("message", 1.0, "late")))
     conversation = service.open("x")
     service.greet(conversation)
     service.close(conversation, "ended")
     timers.advance(2)
-    assert notebook.heard == []
+    assert fake_api.calls == []
 
 
 def test_a_handover_silences_the_bot_only_with_an_agent(hand_clock: HandClock) -> None:
@@ -165,7 +165,7 @@ def test_a_handover_silences_the_bot_only_with_an_agent(hand_clock: HandClock) -
 
 
 def test_expiry_counts_from_the_last_activity(hand_clock: HandClock) -> None:
-    service, notebook, timers = build(hand_clock, Script(), deployments=[SandboxDeployment(session_life=100)])
+    service, fake_api, timers = build(hand_clock, Script(), deployments=[SandboxDeployment(session_life=100)])
     conversation = service.open("x")
     timers.advance(60)
     service.receive(conversation, "hi")
@@ -176,9 +176,9 @@ def test_expiry_counts_from_the_last_activity(hand_clock: HandClock) -> None:
     service.sweep()
     assert conversation.state == "active", "nobody watches: found out when next asked for"
     assert not service.live(conversation)
-    assert notebook.heard[-1] == "expired"
+    assert fake_api.calls[-1] == "expired"
     service.expire(conversation)
-    assert notebook.heard.count("expired") == 1
+    assert fake_api.calls.count("expired") == 1
 
 
 def test_lag_hides_the_newest(hand_clock: HandClock) -> None:
