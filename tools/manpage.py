@@ -1,6 +1,6 @@
-"""Writes the manual page that the wheel installs, `python -m tools.manpage`, from what `--help` and `help TOPIC` say.
+"""Writes the manual page that the wheel installs: `python -m tools.manpage`.
 
-Knows: roff. Must not know: any command; what a page says comes from the declarations.
+Knows: roff. Must not know: any command; the texts come from the declarations, like `--help` and `help TOPIC`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ from tools.readme import output_of
 MANUAL = Path(__file__).parent.parent / "docs" / "guestctl.1"
 _NOTHING = "\\&"
 _FILES = (
-    ("./profiles.yaml", "profiles; else the user's, which `guestctl profile path` names"),
-    ("the user's state directory", "sessions, the outbox and what was seen, in one SQLite database; or GUESTCTL_STATE"),
+    ("./profiles.yaml", "profiles; otherwise the user's file, whose path `guestctl profile path` prints"),
+    (
+        "the user's state directory",
+        "sessions, the outbox and the ledger, in one SQLite database; GUESTCTL_STATE sets another directory",
+    ),
 )
 
 
 def manual() -> str:
-    """The page in roff (man(7))."""
+    """Return the page in roff (man(7))."""
     return "\n".join(_parts()) + "\n"
 
 
 def _parts() -> Iterator[str]:
     yield f'.TH GUESTCTL 1 "" "guestctl {__version__}" "User Commands"'
-    yield ".SH NAME\nguestctl \\- play the guest of a Genesys Cloud web\\-messaging conversation from a shell"
+    yield ".SH NAME\nguestctl \\- be the guest of a Genesys Cloud web messaging conversation, from the command line"
     yield ".SH SYNOPSIS\n.B guestctl\n.I COMMAND\n[OPTIONS] [ARGS]\n.br\n.B guestctl help\n.I TOPIC"
     yield ".SH DESCRIPTION"
-    yield _text("`guestctl demo` is a tour that really runs; every command takes --help.")
+    yield _text("`guestctl demo` runs a short tour. Every command has --help.")
     yield _listed((" ".join(words), entry.summary) for words, entry in COMMANDS.items() if not entry.hidden)
     yield ".SH COMMANDS"
     shared: list[tuple[str, str]] = []
@@ -59,7 +62,7 @@ def _parts() -> Iterator[str]:
 
 
 def _built(words: tuple[str, ...]) -> tuple[Leaf, typer.Context]:
-    """A command as it is declared, and as Typer sees it."""
+    """Return the declaration of a command and its Typer context."""
     module, _, name = COMMANDS[words].target.partition(":")
     leaf: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -77,7 +80,7 @@ def _text(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text without a meaning for roff."""
+    """Return text with the characters escaped that roff interprets."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return re.sub(r"^\.", r"\\&.", escaped, flags=re.MULTILINE)
 

@@ -18,8 +18,8 @@ from guestctl.client import Client
 from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.core.model import NewSession, Session
 from guestctl.output.schema import SCHEMAS
-from guestctl.sandbox.apis.web_messaging.api import WebMessaging
 from guestctl.sandbox.apis.web_messaging.frames import GuestError
+from guestctl.sandbox.apis.web_messaging.messages import MessageExchange
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
@@ -65,12 +65,12 @@ def test_a_session_that_ends_before_joining_replaces_nothing(joining: Front, mon
         raise GuestError(4006, "the session has expired")
 
     with monkeypatch.context() as patched:
-        patched.setattr(WebMessaging, "_require_writable", gone)
+        patched.setattr(MessageExchange, "require_writable", gone)
         assert joining("session", "create", "--as", "first").code == 10
         assert "there is no session" in joining("send", "hi").error["message"]
     assert joining("session", "create", "--as", "old").code == 0
     with monkeypatch.context() as patched:
-        patched.setattr(WebMessaging, "_require_writable", gone)
+        patched.setattr(MessageExchange, "require_writable", gone)
         assert joining("session", "create", "--as", "new").code == 10
     assert current(joining) == "old"
     assert joining("send", "hi").record["session"] == "old"

@@ -27,12 +27,12 @@ def list_(run: Invocation) -> None:
         for name in file.names:
             values = {key: found.text for key, found in file.values(name).items()}
             address = values.get("base_url") or values.get("region") or values.get("environment") or values.get("org")
-            add(_listed(name, name == file.default, values.get("api") or "web-messaging", address))
+            add(_list_record(name, name == file.default, values.get("api") or "web-messaging", address))
         if profiles.SANDBOX not in file.names:
-            add(_listed(profiles.SANDBOX, file.default == profiles.SANDBOX, "web-messaging", "built in"))
+            add(_list_record(profiles.SANDBOX, file.default == profiles.SANDBOX, "web-messaging", "built in"))
 
 
-def _listed(name: str, default: bool, api: str, address: str | None) -> dict[str, Any]:
+def _list_record(name: str, default: bool, api: str, address: str | None) -> dict[str, Any]:
     return {"kind": "profile", "name": name, "default": default, "api": api, "address": address}
 
 
@@ -93,7 +93,7 @@ def add(
         raise UsageError(f'no values for profile "{name}"', hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     edits.add(path, name, values, run.clock)
-    _done(run, "added", name, str(path))
+    _print_change(run, "added", name, str(path))
 
 
 @command("guestctl profile use staging", "guestctl profile use sandbox", needs="nothing")
@@ -101,10 +101,10 @@ def use(run: Invocation, name: Name) -> None:
     """Make a profile the default of the file."""
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     edits.use(path, name, run.clock)
-    _done(run, "default", name, str(path))
+    _print_change(run, "default", name, str(path))
 
 
-def _done(run: Invocation, what: str, name: str, path: str) -> None:
+def _print_change(run: Invocation, what: str, name: str, path: str) -> None:
     if run.out.human:
         run.out.notice(f"{name}: {what} in {path}")
     else:

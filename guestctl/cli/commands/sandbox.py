@@ -199,7 +199,7 @@ def push(
     if frame is not None:
         _json(frame)
     count = _admin(run).push(" ".join(text) if text else None, frame=frame, to=to)
-    _done(run, f"pushed to {_sessions(count)}", {"pushed": count})
+    _print_result(run, f"pushed to {_sessions(count)}", {"pushed": count})
 
 
 @command("guestctl sandbox fault drop:after=2 delay:ms=200", "guestctl sandbox fault --clear", needs="nothing")
@@ -220,7 +220,7 @@ def fault(
     if clear:
         admin.clear_faults()
     armed = admin.add_faults(specs) if specs else admin.faults()
-    _done(run, "\n".join(armed) or "no faults", {"specs": armed})
+    _print_result(run, "\n".join(armed) or "no faults", {"specs": armed})
 
 
 @command("guestctl sandbox sessions", "guestctl sandbox sessions -o json | jq '.[0].messages'", needs="nothing")
@@ -239,7 +239,7 @@ def disconnect(run: Invocation, to: To = None) -> None:
     connections instead, use `sandbox fault drop`.
     """
     count = _admin(run).disconnect(to=to)
-    _done(run, f"{count} conversation{'s' * (count != 1)} ended", {"ended": count})
+    _print_result(run, f"{count} conversation{'s' * (count != 1)} ended", {"ended": count})
 
 
 @command("guestctl sandbox expire", "guestctl sandbox expire --token", needs="nothing")
@@ -254,7 +254,7 @@ def expire(
     """
     count = _admin(run).expire(to=to, token=token)
     what = f"{count} token{'s' * (count != 1)}" if token else _sessions(count)
-    _done(run, f"{what} expired", {"expired": count})
+    _print_result(run, f"{what} expired", {"expired": count})
 
 
 def _options(**given: Any) -> SandboxOptions:
@@ -298,9 +298,9 @@ def _admin(run: Invocation) -> SandboxAdmin:
     return replace(admin, observer=run.watcher)
 
 
-def _done(run: Invocation, said: str, record: Record) -> None:
+def _print_result(run: Invocation, text: str, record: Record) -> None:
     if run.out.human:
-        run.out.text(said)
+        run.out.text(text)
     else:
         run.out.one({"kind": "sandbox", **record})
 
