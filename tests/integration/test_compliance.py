@@ -316,7 +316,7 @@ def test_files_picks_and_sync(talking: Guest) -> None:
             check_lacking(result, ability)
     picked = talking("send", "--pick", "1")
     if talking.can(Ability.PICK):
-        check(picked, 2, "usage.option", "offers")
+        check(picked, 2, "usage.option", "has choices")
     else:
         check_lacking(picked, Ability.PICK)
 
