@@ -1,4 +1,4 @@
-"""Opening a session's socket: refused tokens, sessions that are over, and what a failure must give back."""
+"""Opening a session's socket: refused tokens, expired sessions, and what a failure must release."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 FRESH = HttpResponse(200, {}, b'{"token": "fresh-token"}', 0.0)
 
 
-def test_attached_stored_and_logged(world: World) -> None:
+def test_an_attached_session_is_stored_and_logged(world: World) -> None:
     line = open_socket(world.exchange, world.deadline())
     assert line.session is world.exchange.session
     assert [entry.event for entry in world.state.activity(SCOPE, world.exchange.session)] == ["ws_connected"]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_passing_refusal_is_tried_again(world: World, status: int) -> None:
+def test_a_temporary_refusal_is_retried(world: World, status: int) -> None:
     world.service.doors.append(Refusal(status, {"retry-after": "2"}, '{"message": "later"}'))  # type: ignore[arg-type]
     open_socket(world.exchange, world.deadline())
     assert world.clock.monotonic() >= 2.0
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, Forbidden), (404, SessionOver), (429, RateLimited)])
-def test_a_refusal_that_stays(world: World, status: int, kind: type[Exception]) -> None:
+def test_a_permanent_refusal_is_raised(world: World, status: int, kind: type[Exception]) -> None:
     world.service.doors.extend([Refusal(status, {}, "no")] * 9)  # type: ignore[list-item]
     with pytest.raises(kind):
         open_socket(world.exchange, world.deadline())
@@ -55,7 +55,7 @@ def test_a_refused_token_is_renewed_once(world: World) -> None:
         open_socket(world.exchange, world.deadline())
 
 
-def test_a_close_that_refuses_the_token_before_we_are_attached(world: World) -> None:
+def test_a_close_that_refuses_the_token_before_the_attach_renews_it(world: World) -> None:
     real = world.service.heard
 
     def heard(socket: object, said: dict[str, object]) -> None:
@@ -69,7 +69,7 @@ def test_a_close_that_refuses_the_token_before_we_are_attached(world: World) -> 
     assert open_socket(world.exchange, world.deadline()).session.token() == "fresh-token"
 
 
-def test_a_spoilt_token_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_used_up_by_a_close_is_renewed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, renews_before_reconnect=True)
     first = open_socket(world.exchange, world.deadline())
     first.abort()
@@ -88,7 +88,7 @@ def test_a_session_that_is_over_is_not_opened(world: World, state: str) -> None:
 
 
 @pytest.mark.parametrize("known", ["ledger", "outbox"])
-def test_a_new_session_in_place_of_one_with_messages_is_over(world: World, known: str) -> None:
+def test_a_new_session_in_place_of_one_with_messages_means_it_expired(world: World, known: str) -> None:
     """Contract §2: nothing more is sent, it is marked over."""
     if known == "ledger":
         world.state.record(SCOPE, world.exchange.session, [LedgerEntry("m1")])
@@ -105,12 +105,12 @@ def test_a_new_session_in_place_of_one_with_messages_is_over(world: World, known
     assert all(socket.gone for socket in world.service.sockets)
 
 
-def test_a_new_session_in_place_of_an_empty_one_is_fine(world: World) -> None:
+def test_a_new_session_may_replace_an_empty_one(world: World) -> None:
     world.service.new_session = True
     assert open_socket(world.exchange, world.deadline()).session.new_session
 
 
-def test_a_failure_gives_everything_back(world: World) -> None:
+def test_a_failed_attach_releases_socket_and_slot(world: World) -> None:
     world.dialect.sockets_per_session = 1  # type: ignore[misc]
     world.service.heard = lambda socket, said: None  # type: ignore[method-assign]
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_a_failure_gives_everything_back(world: World) -> None:
     assert all(socket.gone and socket.closed is not None for socket in world.service.sockets)
 
 
-def test_no_place_left(world: World) -> None:
+def test_opening_waits_for_a_free_connection_slot(world: World) -> None:
     taken = [open_socket(world.another(), world.deadline()) for _ in range(3)]
     with pytest.raises(TimedOut) as caught:
         open_socket(world.exchange, world.deadline(5.0))
@@ -130,7 +130,7 @@ def test_no_place_left(world: World) -> None:
     open_socket(world.exchange, world.deadline(5.0))
 
 
-def test_unreachable(world: World) -> None:
+def test_an_unreachable_service_is_a_network_error(world: World) -> None:
     world.service.doors.extend([NetworkError("refused", code="network.connect")] * 9)
     with pytest.raises(NetworkError) as caught:
         open_socket(world.exchange, world.deadline())

@@ -1,4 +1,4 @@
-"""Attachments: a hostile name stays in its folder, a hostile address is not asked, nothing is overwritten."""
+"""Attachments: safe names, refused addresses, and no overwritten file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOSTILE = some.one_of(some.text(max_size=300), some.lists(PARTS, max_size=12).ma
 
 
 @given(HOSTILE, some.text(max_size=60))
-def test_a_name_is_only_a_name(offered: str, fallback: str) -> None:
+def test_a_file_name_has_no_folder_and_no_control_character(offered: str, fallback: str) -> None:
     name = safe_name(offered, fallback)
     assert name not in {"", ".", ".."}
     assert not set(name) & set('/\\\0\r\n\x1b:*?"<>|')
@@ -44,7 +44,7 @@ def test_a_name_is_only_a_name(offered: str, fallback: str) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(HOSTILE)
-def test_it_never_leaves_the_folder(tmp_path: Path, offered: str) -> None:
+def test_a_file_never_leaves_its_folder(tmp_path: Path, offered: str) -> None:
     target = tmp_path / safe_name(offered, "1")
     assert target.parent == tmp_path
     assert os.path.realpath(target) == os.path.join(os.path.realpath(tmp_path), target.name)
@@ -76,16 +76,16 @@ def test_it_never_leaves_the_folder(tmp_path: Path, offered: str) -> None:
         ("x" * 300 + "." + "y" * 19, "x" * NAME_BYTES),
     ],
 )
-def test_names(offered: str | None, name: str) -> None:
+def test_offered_names_are_made_safe(offered: str | None, name: str) -> None:
     assert safe_name(offered, "id1") == name
 
 
-def test_a_file_without_a_name_is_called_by_its_id() -> None:
+def test_a_file_without_a_name_is_named_after_its_id() -> None:
     assert safe_name("", "Ab-1/../z2") == "attachment-Ab-1z2"
     assert safe_name("..", "x" * 50) == "attachment-" + "x" * 40
 
 
-def test_an_enormous_name_costs_nothing() -> None:
+def test_an_enormous_name_is_handled_quickly() -> None:
     begun = time.process_time()
     safe_name("x" * 1_000_000 + ".pdf", "1")
     assert time.process_time() - begun < 5.0
@@ -115,7 +115,7 @@ def test_an_enormous_name_costs_nothing() -> None:
         ("", False, False),
     ],
 )
-def test_addresses(url: str, remote: bool, local: bool) -> None:
+def test_only_allowed_addresses_are_fetched_from(url: str, remote: bool, local: bool) -> None:
     assert allowed(url, local=False) is remote
     assert allowed(url, local=True) is local
 
@@ -147,7 +147,7 @@ def fetch(files: Files, to: Path, *, url: str = URL, name: str | None = "a.txt",
     return save(cast(Any, files), located(url, name), "id1", to, DEADLINE, limit=100, local=local)
 
 
-def test_saved_into_a_folder_or_under_a_name(tmp_path: Path) -> None:
+def test_a_file_is_saved_into_a_folder_or_under_a_name(tmp_path: Path) -> None:
     files = Files(b"one", b"two")
     path = fetch(files, tmp_path)
     assert path == tmp_path / "a.txt"
@@ -158,7 +158,7 @@ def test_saved_into_a_folder_or_under_a_name(tmp_path: Path) -> None:
     assert fetch(files, tmp_path, name=None).name == "attachment-id1"
 
 
-def test_what_is_asked_of_the_transport(tmp_path: Path) -> None:
+def test_the_transport_gets_the_limit_the_deadline_and_no_headers(tmp_path: Path) -> None:
     files, there = Files(b"one"), located()
 
     def progress(done: int, of: int) -> None: ...
@@ -173,7 +173,7 @@ def test_what_is_asked_of_the_transport(tmp_path: Path) -> None:
     }
 
 
-def test_a_sandbox_has_its_files_on_this_machine(tmp_path: Path) -> None:
+def test_a_loopback_address_is_allowed_only_for_a_loopback_service(tmp_path: Path) -> None:
     url = "http://127.0.0.1:8080/a"
     assert fetch(Files(b"one"), tmp_path, url=url, local=True).read_bytes() == b"one"
     with pytest.raises(Refused):
@@ -212,7 +212,7 @@ FULL = OSError(28, "No space left on device")
         (Files(b"part", failure=OSError("gone")), UsageError, "usage", "{target}: gone"),
     ],
 )
-def test_what_is_said_of_a_failure_and_that_no_part_is_left_behind(
+def test_a_failure_is_reported_and_leaves_no_partial_file(
     tmp_path: Path, files: Files, kind: type[Failure], code: str, message: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -223,13 +223,13 @@ def test_what_is_said_of_a_failure_and_that_no_part_is_left_behind(
     assert caught.value.http_status == (None if files.failure else files.status)
 
 
-def test_no_part_is_left_behind_by_an_interrupt(tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_partial_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fetch(Files(b"part", failure=KeyboardInterrupt()), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_somebody_else_took_away_is_no_failure_of_its_own(tmp_path: Path) -> None:
+def test_a_partial_file_deleted_by_others_hides_no_failure(tmp_path: Path) -> None:
     class Taken(Files):
         def download(self, request: Request, *, write: Callable[[bytes], object], **how: object) -> HttpResponse:
             (tmp_path / "a.txt").unlink()
@@ -239,7 +239,7 @@ def test_a_part_somebody_else_took_away_is_no_failure_of_its_own(tmp_path: Path)
         fetch(Taken(), tmp_path)
 
 
-def test_a_refused_address_makes_no_file(tmp_path: Path) -> None:
+def test_a_refused_address_creates_no_file(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         fetch(Files(), tmp_path, url="https://169.254.169.254/")
     assert caught.value.code == "service.file"
@@ -302,7 +302,7 @@ def test_an_expired_address_is_requested_again_once(world: World, tmp_path: Path
         download(world.exchange, Transfer(URL, URL), "id1", tmp_path / "b.txt", world.deadline())
 
 
-def test_an_attachment_without_an_address_is_fetched_from_where_history_shows_it(world: World, tmp_path: Path) -> None:
+def test_an_attachment_without_an_address_is_fetched_from_the_one_in_history(world: World, tmp_path: Path) -> None:
     def shown(id_: str, url: str | None) -> Message:
         attachment = Attachment(id_, "b.txt", None, None, url=None if url is None else Secret(url))
         return Message(f"m-{id_}-{url}", "outbound", "", None, attachments=(attachment,))

@@ -1,4 +1,4 @@
-"""Performing flows: what is retried and for how long, renewing once, and keeping the session."""
+"""`SessionEngine`: retries, token renewal, the stored session and lagging history."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ UNSENT = NetworkError("refused", written=False)
         (GET, TimedOut("late"), 1),
     ],
 )
-def test_what_is_tried_again(world: World, request_: Request, failure: Failure, tries: int) -> None:
+def test_failures_that_may_pass_are_retried(world: World, request_: Request, failure: Failure, tries: int) -> None:
     answers = Answers(world, failure)
     with pytest.raises(type(failure)):
         world.exchange.call(request_, world.deadline(300.0))
@@ -108,28 +108,30 @@ def test_what_is_tried_again(world: World, request_: Request, failure: Failure, 
         (RateLimited("slow"), False),
     ],
 )
-def test_the_last_failure_tells_of_a_try_that_may_have_arrived(world: World, first: Failure, doubtful: bool) -> None:
+def test_the_last_failure_is_doubtful_when_an_earlier_try_was_written(
+    world: World, first: Failure, doubtful: bool
+) -> None:
     Answers(world, first, Conflict("ended", code="conflict.ended"))
     with pytest.raises(Conflict) as caught:
         world.exchange.call(GET, world.deadline())
     assert caught.value.doubtful is doubtful
 
 
-def test_waits_as_told(world: World) -> None:
+def test_retry_after_is_respected(world: World) -> None:
     Answers(world, RateLimited("slow", retry_after=7.0), RateLimited("slow"), said(200))
     assert world.exchange.call(GET, world.deadline()).ok
     assert world.clock.sleeps == [7.0, 1.0]
     assert len(world.notices) == 2
 
 
-def test_a_wait_that_does_not_fit_ends_it_at_once_with_the_last_failure(world: World) -> None:
+def test_a_wait_past_the_deadline_raises_the_last_failure_at_once(world: World) -> None:
     answers = Answers(world, RateLimited("slow", retry_after=31.0))
     with pytest.raises(RateLimited):
         world.exchange.call(GET, world.deadline(30.0))
     assert (len(answers.asked), world.clock.sleeps) == (1, [])
 
 
-def test_a_locked_session_is_asked_again_for_a_while(world: World) -> None:
+def test_a_locked_session_is_retried_for_a_limited_time(world: World) -> None:
     Answers(world, Conflict("locked", code="conflict.locked"))
     with pytest.raises(Conflict):
         world.exchange.call(POST, world.deadline())
@@ -143,12 +145,12 @@ def test_a_locked_session_is_asked_again_for_a_while(world: World) -> None:
 
 
 @given(some.integers(0, 200), some.floats(0.01, 60), some.floats(0.01, 600), some.integers())
-def test_jitter_stays_in_its_envelope(attempt: int, base: float, cap: float, seed: int) -> None:
+def test_jitter_stays_within_its_bounds(attempt: int, base: float, cap: float, seed: int) -> None:
     wait = jittered(Random(seed), attempt, base=base, cap=cap)
     assert 0.0 <= wait <= min(cap, base * 2.0 ** min(attempt, 30))
 
 
-def test_jitter_is_full() -> None:
+def test_jitter_covers_the_whole_range() -> None:
     random = Random(1)
     waits = [jittered(random, 3, base=1.0, cap=30.0) for _ in range(2000)]
     assert min(waits) < 0.1
@@ -182,14 +184,14 @@ def expiring(world: World, seconds: float) -> None:
     world.exchange.record.store(world.exchange.session.having(replace(held, expires_at=world.clock.now() + seconds)))
 
 
-def test_the_token_is_a_header_and_only_where_asked_for(world: World) -> None:
+def test_the_token_is_sent_only_where_the_request_asks_for_it(world: World) -> None:
     answers = Answers(world, said(200))
     world.exchange.call(BEARER, world.deadline())
     world.exchange.call(GET, world.deadline())
     assert [headers.get("Authorization") for headers in answers.headers] == ["Bearer token-of-the-guest", None]
 
 
-def test_renewed_once_after_401(world: World) -> None:
+def test_the_token_is_renewed_after_401(world: World) -> None:
     answers = Answers(world, said(401), said(200, b'{"token": "fresh"}'), said(200))
     assert world.exchange.call(BEARER, world.deadline()).ok
     assert [one.route for one in answers.asked] == ["history", "refresh", "history"]
@@ -199,7 +201,7 @@ def test_renewed_once_after_401(world: World) -> None:
     assert stored.token() == "fresh"
 
 
-def test_refused_twice_is_refused(world: World) -> None:
+def test_a_second_401_is_final(world: World) -> None:
     answers = Answers(world, said(401), said(200, b'{"token": "fresh"}'), said(401))
     with pytest.raises(Unauthorised):
         world.exchange.call(BEARER, world.deadline())
@@ -216,14 +218,14 @@ def test_a_renewal_authorised_by_the_old_token_does_not_wait_for_itself(monkeypa
     assert [headers["Authorization"] for headers in answers.headers] == ["Bearer token-of-the-guest", "Bearer fresh"]
 
 
-def test_a_renewal_that_is_refused_is_not_renewed(world: World) -> None:
+def test_a_refused_renewal_is_not_retried(world: World) -> None:
     answers = Answers(world, said(401))
     with pytest.raises(Unauthorised):
         world.exchange.call(BEARER, world.deadline())
     assert [one.route for one in answers.asked] == ["history", "refresh"]
 
 
-def test_what_another_process_renewed_is_taken(world: World) -> None:
+def test_a_token_renewed_by_another_process_is_used(world: World) -> None:
     other = world.another()
     held = other.session.credential("guest")
     assert held is not None
@@ -234,7 +236,7 @@ def test_what_another_process_renewed_is_taken(world: World) -> None:
     assert answers.headers[1]["Authorization"] == "Bearer from the other"
 
 
-def test_what_another_process_was_given_may_be_dead_too(world: World) -> None:
+def test_a_refused_token_of_another_process_is_renewed(world: World) -> None:
     """It was no renewal of ours: the service is still asked for one, once."""
     other = world.another()
     held = other.session.credential("guest")
@@ -246,7 +248,7 @@ def test_what_another_process_was_given_may_be_dead_too(world: World) -> None:
     assert answers.headers[-1]["Authorization"] == "Bearer fresh"
 
 
-def test_an_api_without_refresh_says_what_the_service_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_without_refresh_raises_the_service_s_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def obtain(*_: object) -> Flow[Session]:
         raise Unsupported("no refresh")
         yield
@@ -257,7 +259,7 @@ def test_an_api_without_refresh_says_what_the_service_said(world: World, monkeyp
         world.exchange.call(BEARER, world.deadline())
 
 
-def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_renewal_leaves_the_request_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, renewal_margins={"guest": 60.0})
     expiring(world, -1.0)
     Answers(world, DOWN)
@@ -266,7 +268,7 @@ def test_a_credential_that_cannot_be_had_leaves_the_request_unsent(monkeypatch: 
     assert not caught.value.written
 
 
-def test_tries_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_of_a_renewal_are_not_multiplied_by_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, renewal_margins={"guest": 60.0}, renewal_backoff=Backoff(0.1, 5.0, 3))
     expiring(world, -1.0)
     answers = Answers(world, UNSENT)
@@ -295,7 +297,7 @@ def silent(world: World, seconds: float) -> Callable[[], HttpResponse]:
     return nothing
 
 
-def test_nobody_waits_for_a_renewal_ahead_of_time(ageing: World) -> None:
+def test_an_early_renewal_does_not_wait_for_another_process(ageing: World) -> None:
     answers = Answers(ageing, said(200))
     with ageing.another().record.lock("renew guest", ageing.deadline()):
         assert ageing.exchange.call(BEARER, ageing.deadline()).ok
@@ -304,7 +306,7 @@ def test_nobody_waits_for_a_renewal_ahead_of_time(ageing: World) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["silence", "refused", "nonsense"])
-def test_a_renewal_ahead_of_time_that_fails_fails_nothing(ageing: World, outcome: str) -> None:
+def test_a_failed_early_renewal_does_not_fail_the_request(ageing: World, outcome: str) -> None:
     fails: dict[str, HttpResponse | Callable[[], HttpResponse]] = {
         "silence": silent(ageing, TIMINGS.early_renewal),
         "refused": said(401),
@@ -323,7 +325,7 @@ def test_a_renewal_ahead_of_time_that_fails_fails_nothing(ageing: World, outcome
 
 
 @pytest.mark.parametrize(("left", "share"), [(30.0, TIMINGS.early_renewal), (8.0, 2.0), (None, TIMINGS.early_renewal)])
-def test_a_renewal_ahead_of_time_has_a_share_of_the_deadline(
+def test_an_early_renewal_gets_a_share_of_the_deadline(
     ageing: World, monkeypatch: pytest.MonkeyPatch, left: float | None, share: float
 ) -> None:
     given: list[float | None] = []
@@ -337,7 +339,7 @@ def test_a_renewal_ahead_of_time_has_a_share_of_the_deadline(
     assert given == [share, left]
 
 
-def test_a_token_that_expires_while_it_is_renewed_ahead_is_renewed_for_good(ageing: World) -> None:
+def test_a_token_that_expires_during_an_early_renewal_is_renewed_again(ageing: World) -> None:
     ageing.clock.advance(51.0 - TIMINGS.early_renewal)
     answers = Answers(ageing, silent(ageing, TIMINGS.early_renewal), said(200, b'{"token": "fresh"}'), said(200))
     ageing.exchange.call(BEARER, ageing.deadline())
@@ -345,7 +347,7 @@ def test_a_token_that_expires_while_it_is_renewed_ahead_is_renewed_for_good(agei
 
 
 @pytest.mark.parametrize("why", ["expired", "refused"])
-def test_waiting_for_another_renewal_is_bounded_and_ends_as_not_reached(ageing: World, why: str) -> None:
+def test_waiting_for_another_process_s_renewal_ends_as_a_network_error(ageing: World, why: str) -> None:
     """Contract §5: 9 only when the service was reached and the awaited thing did not come."""
     if why == "expired":
         ageing.clock.advance(51.0)
@@ -361,7 +363,7 @@ def test_waiting_for_another_renewal_is_bounded_and_ends_as_not_reached(ageing: 
     assert len(answers.asked) == (0 if why == "expired" else 1)
 
 
-def test_who_waited_in_vain_asks_itself_in_what_is_left(ageing: World) -> None:
+def test_a_waiting_process_renews_the_token_itself_in_the_time_left(ageing: World) -> None:
     """The one before has given up in time for that."""
     ageing.clock.advance(51.0)
     begun = ageing.clock.monotonic()
@@ -382,7 +384,7 @@ def test_who_waited_in_vain_asks_itself_in_what_is_left(ageing: World) -> None:
     assert [one.route for one in answers.asked] == ["refresh", "history"]
 
 
-def test_a_grant_another_process_was_given_replaces_ours(world: World) -> None:
+def test_an_oauth_grant_of_another_process_replaces_our_refused_one(world: World) -> None:
     """Our own is not tried again before each request."""
 
     def granted() -> Flow[Credential]:
@@ -404,7 +406,7 @@ def test_a_grant_another_process_was_given_replaces_ours(world: World) -> None:
 # --- keeping ---
 
 
-def test_a_renewal_elsewhere_is_not_overwritten(world: World) -> None:
+def test_a_newer_token_of_another_process_is_not_overwritten(world: World) -> None:
     listening, other = world.exchange, world.another()
     now = world.clock.now()
     listening.record.store(listening.session.having(Credential("guest", Secret("old"), now + 10)))
@@ -415,7 +417,7 @@ def test_a_renewal_elsewhere_is_not_overwritten(world: World) -> None:
     assert stored.token() == listening.session.token() == "new"
 
 
-def test_what_was_revoked_with_the_end_does_not_come_back(world: World) -> None:
+def test_a_credential_revoked_at_the_end_is_not_stored_again(world: World) -> None:
     listening, other = world.exchange, world.another()
     signed_in = listening.session.having(Credential("sign-in", Secret("revoked"), world.clock.now() + 1000))
     listening.record.store(signed_in)
@@ -427,7 +429,7 @@ def test_what_was_revoked_with_the_end_does_not_come_back(world: World) -> None:
     assert stored.credential("guest") is not None
 
 
-def test_what_another_process_signed_in_for_is_not_lost(world: World) -> None:
+def test_a_sign_in_by_another_process_is_not_lost(world: World) -> None:
     """`listen` keeps a message to be answered; it had never heard of the sign-in."""
     listening, other = world.exchange, world.another()
     other.record.store(other.session.having(Credential("sign-in", Secret("given elsewhere"), world.clock.now() + 1000)))
@@ -441,7 +443,7 @@ def test_what_another_process_signed_in_for_is_not_lost(world: World) -> None:
     assert stored.credential("sign-in") is None, "but what we give up ourselves is gone"
 
 
-def test_a_renewal_elsewhere_is_not_overwritten_where_no_expiry_tells_which_is_newer(world: World) -> None:
+def test_a_token_without_expiry_from_another_process_is_not_overwritten(world: World) -> None:
     listening, other = world.exchange, world.another()
     listening.record.store(listening.session.having(Credential("sign-in", Secret("old"))))
     other.record.store(other.session.having(Credential("sign-in", Secret("new"))))
@@ -453,7 +455,7 @@ def test_a_renewal_elsewhere_is_not_overwritten_where_no_expiry_tells_which_is_n
     )
 
 
-def test_what_another_process_has_ended_stays_over(world: World) -> None:
+def test_a_session_ended_by_another_process_stays_over(world: World) -> None:
     listening, other = world.exchange, world.another()
     other.record.store(replace(other.session, state="ended"))
     listening.record.store(replace(listening.session, offer={"text": "pick one"}))
@@ -462,7 +464,7 @@ def test_what_another_process_has_ended_stays_over(world: World) -> None:
     assert stored.state == listening.session.state == "ended"
 
 
-def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(world: World) -> None:
+def test_a_token_is_not_renewed_again_soon_after_a_renewal_that_did_not_help(world: World) -> None:
     """But one that another process was given is taken, and after a while one is asked for again."""
     ours, other = world.exchange, world.another()
     held = ours.session.credential("guest")
@@ -476,7 +478,7 @@ def test_another_token_is_not_asked_for_at_once_where_the_last_did_not_help(worl
     assert ours.credentials.new_token_may_help("guest", other.session.credential("guest"))
 
 
-def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
+def test_notes_deleted_by_another_process_stay_deleted(world: World) -> None:
     """`listen` loaded the session before its first message took along what it was opened with."""
     world.exchange.record.store(replace(world.exchange.session, notes={"pending": {"plan": "gold"}, "kept": 1}))
     listening, other = world.exchange, world.another()
@@ -492,7 +494,7 @@ def test_what_was_said_elsewhere_is_not_said_again(world: World) -> None:
     [{"state": "read_only"}, {"offer": {"text": "pick"}}, {"new_session": True}, {"expires_at": 9.0}],
     ids=lambda theirs: next(iter(theirs)),
 )
-def test_what_another_process_was_told_stands_where_we_were_told_nothing(world: World, theirs: dict[str, Any]) -> None:
+def test_fields_changed_only_by_another_process_are_kept(world: World, theirs: dict[str, Any]) -> None:
     ours, other = world.exchange, world.another()
     other.record.store(replace(other.session, **theirs))
     ours.record.store(replace(ours.session, used_token="spoilt"))
@@ -506,14 +508,14 @@ def test_what_another_process_was_told_stands_where_we_were_told_nothing(world: 
     assert (stored.state, stored.offer, stored.new_session, stored.expires_at) == ("active", None, False, None)
 
 
-def test_what_was_forgotten_stays_forgotten(world: World) -> None:
+def test_a_forgotten_session_is_not_stored_again(world: World) -> None:
     world.state.forget(SCOPE, "default")
     world.exchange.record.store(replace(world.exchange.session, new_session=False))
     assert world.state.get(SCOPE, "default") is None
     assert any("forgotten" in notice for notice in world.notices)
 
 
-def test_whoever_has_taken_the_name_keeps_it(world: World) -> None:
+def test_a_new_session_keeps_the_name_it_took(world: World) -> None:
     """`listen` goes on with the old session while another command sets it aside and begins a new one."""
     listening = world.exchange
     world.state.rename(SCOPE, "default", "default-2")
@@ -540,7 +542,7 @@ def test_a_new_session_is_stored(world: World) -> None:
     assert (stored.state, stored.new_session) == ("active", False)
 
 
-def test_tokens_can_be_kept_out_of_the_database(world: World) -> None:
+def test_tokens_are_not_stored_with_store_tokens_memory(world: World) -> None:
     world.dialect.profile = replace(world.dialect.profile, store_tokens="memory")
     world.exchange.record.store(world.exchange.session)
     stored = world.state.get(SCOPE, "default")
@@ -552,7 +554,7 @@ def test_tokens_can_be_kept_out_of_the_database(world: World) -> None:
 # --- flows ---
 
 
-def test_a_flow_may_catch_what_fails(world: World) -> None:
+def test_a_flow_can_catch_a_failure(world: World) -> None:
     def flow() -> Flow[str]:
         try:
             yield from http_request(GET)
@@ -565,21 +567,21 @@ def test_a_flow_may_catch_what_fails(world: World) -> None:
     assert world.exchange.perform(flow(), world.deadline()) == "204"
 
 
-def test_a_turn_opens_the_socket(world: World) -> None:
+def test_the_first_frame_opens_the_socket(world: World) -> None:
     world.exchange.perform(frame_request({"do": "attach"}, None, "typing"), world.deadline())
     assert len(world.service.sockets) == 1
     world.exchange.perform(frame_request({"do": "attach"}, None, "typing"), world.deadline())
     assert len(world.service.sockets) == 1
 
 
-def test_no_socket_is_unsupported(world: World) -> None:
+def test_an_api_without_a_socket_is_unsupported(world: World) -> None:
     exchange: SessionEngine = world.exchange
     exchange.open_socket = None
     with pytest.raises(Unsupported):
         exchange.attached(world.deadline())
 
 
-def test_a_token_that_was_never_written_down(world: World) -> None:
+def test_a_token_that_was_never_stored_ends_the_session(world: World) -> None:
     world.dialect.refreshes = None
     world.exchange.session = replace(world.exchange.session, credentials={})
     with pytest.raises(SessionOver):
@@ -608,7 +610,7 @@ class Short:
         return self.world.clock.monotonic() - begun
 
 
-def test_a_reading_waits_once_for_what_it_is_short_of(world: World) -> None:
+def test_one_reading_waits_once_for_missing_messages(world: World) -> None:
     short = Short(world)
     assert short.read() == 0.0
     short.growth = 1
@@ -618,7 +620,7 @@ def test_a_reading_waits_once_for_what_it_is_short_of(world: World) -> None:
     assert short.read() == TIMINGS.lag_patience
 
 
-def test_a_number_that_was_waited_for_in_vain_or_is_known_is_not_waited_for(world: World) -> None:
+def test_known_numbers_and_those_waited_for_before_are_not_waited_for(world: World) -> None:
     short = Short(world)
     short.number = 5
     assert short.read(known=5) == 0.0
@@ -629,7 +631,7 @@ def test_a_number_that_was_waited_for_in_vain_or_is_known_is_not_waited_for(worl
     assert "up to 5" in world.notices[0]
 
 
-def test_a_deadline_ends_the_wait_before_it_ends_the_reading(world: World) -> None:
+def test_the_deadline_ends_the_wait_before_the_reading(world: World) -> None:
     short = Short(world)
     short.number = 5
     assert 0.5 <= short.read(within=1.0) < 1.0

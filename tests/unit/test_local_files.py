@@ -1,4 +1,4 @@
-"""Local files: what they are, and what a session's own limits say of them before anything travels."""
+"""Local files: their type and size, and the session's own limits, checked before the upload."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def file(name: str, mime: str, size: int) -> LocalFile:
         ("a.txt", "text/plain", 10, 4001),
     ],
 )
-def test_a_file_the_session_refuses(name: str, mime: str, size: int, code: int) -> None:
+def test_a_file_over_the_session_s_limits_is_refused(name: str, mime: str, size: int, code: int) -> None:
     with pytest.raises(Refused) as caught:
         check_file(Session("toy", "p", limits=LIMITS), file(name, mime, size))
     assert caught.value.service_code == code
@@ -38,7 +38,7 @@ def test_a_file_the_session_refuses(name: str, mime: str, size: int, code: int) 
     ("name", "mime", "size"),
     [("a.pdf", "application/pdf", 100_999), ("a.png", "image/png", 1), ("a.EXE", "image/png", 1)],
 )
-def test_a_file_it_takes(name: str, mime: str, size: int) -> None:
+def test_a_file_within_the_limits_is_accepted(name: str, mime: str, size: int) -> None:
     check_file(Session("toy", "p", limits=LIMITS), file(name, mime, size))
     check_file(Session("toy", "p"), file(name, mime, size))
 
@@ -46,14 +46,14 @@ def test_a_file_it_takes(name: str, mime: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("name", "mime"), [("a.PNG", "image/png"), ("a.opus", "audio/ogg"), ("a", "application/octet-stream")]
 )
-def test_what_a_file_is(tmp_path: Path, name: str, mime: str) -> None:
+def test_a_file_is_inspected_without_reading_it(tmp_path: Path, name: str, mime: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"1234")
     found = inspect_file(path)
     assert (found.name, found.mime, found.size, found.read()) == (name, mime, 4, b"1234")
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_a_usage_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     unwritable = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.txt")
     with open(unwritable, "wb") as made:
@@ -69,7 +69,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         caught.value.message.encode()
 
 
-def test_a_file_that_goes_away_meanwhile(tmp_path: Path) -> None:
+def test_a_file_deleted_after_the_inspection_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x")
     found = inspect_file(path)

@@ -1,4 +1,4 @@
-"""One attached socket: turns, what is kept meanwhile, and when a quiet peer counts as dead."""
+"""One attached socket: frame requests, the inbox, and when a quiet connection counts as dead."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def awaits(text: str, **more: object) -> FrameRequest:
     return FrameRequest(None, lambda h: isinstance(h, Message) and h.text == text, "send", **more)  # type: ignore[arg-type]
 
 
-def test_what_else_is_heard_is_kept_in_order(world: World, line: SessionSocket) -> None:
+def test_everything_received_before_the_answer_is_kept_in_order(world: World, line: SessionSocket) -> None:
     for text in ("one", "two", "three"):
         world.service.push(text)
     answer = line.ask(awaits("two"), world.deadline())
@@ -47,7 +47,7 @@ def test_what_else_is_heard_is_kept_in_order(world: World, line: SessionSocket) 
     assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["three"]
 
 
-def test_what_is_here_already_is_heard_even_at_the_deadline(world: World, line: SessionSocket) -> None:
+def test_an_answer_that_has_arrived_is_returned_even_at_the_deadline(world: World, line: SessionSocket) -> None:
     world.service.push("answer")
     assert line.ask(awaits("answer"), Deadline.after(world.clock, 0.0)) is not None
 
@@ -62,7 +62,7 @@ def test_a_missing_answer_raises_unless_the_step_has_its_own_timeout(world: Worl
         line.ask(awaits("never", timeout=9.0), world.deadline(3.0))
 
 
-def test_nothing_awaited_returns_at_once(world: World, line: SessionSocket) -> None:
+def test_a_request_without_an_answer_returns_at_once(world: World, line: SessionSocket) -> None:
     begun = world.clock.monotonic()
     assert line.ask(FrameRequest('{"do":"attach"}', None, "typing"), world.deadline()) is None
     assert world.clock.monotonic() == begun
@@ -87,7 +87,7 @@ def test_an_end_of_the_session_ends_the_wait(
     assert getattr(caught.value, "code", None) == code
 
 
-def test_a_socket_that_was_given_up_is_asked_nothing(world: World, line: SessionSocket) -> None:
+def test_nothing_is_sent_on_an_evicted_connection(world: World, line: SessionSocket) -> None:
     """What it would answer speaks of the socket, not of the question."""
     world.service.tell({"kind": "event", "change": "evicted"})
     with pytest.raises(SessionOver) as caught:
@@ -96,7 +96,7 @@ def test_a_socket_that_was_given_up_is_asked_nothing(world: World, line: Session
     assert {"do": "jwt"} not in socket_of(line).said
 
 
-def test_a_change_that_ends_nothing() -> None:
+def test_only_an_event_that_ends_the_session_is_a_failure() -> None:
     assert terminal_failure(SessionEvent("read_only"), "toy") is None
     over = terminal_failure(SessionEvent("evicted", "signedIn"), "toy")
     assert over is not None
@@ -111,7 +111,9 @@ def test_one_bad_frame_does_not_end_the_stream(world: World, line: SessionSocket
 
 
 @pytest.mark.parametrize(("route", "message"), [("create", False), ("send", True)])
-def test_a_bad_frame_where_an_answer_was_due(world: World, line: SessionSocket, route: str, message: bool) -> None:
+def test_an_unreadable_frame_instead_of_an_awaited_answer_raises(
+    world: World, line: SessionSocket, route: str, message: bool
+) -> None:
     world.service.tell("not json at all")
     with pytest.raises(Unreadable):
         line.ask(FrameRequest(None, lambda h: False, route, message=message), world.deadline())  # type: ignore[arg-type]
@@ -126,7 +128,7 @@ def test_a_quiet_socket_is_pinged(world: World, line: SessionSocket) -> None:
     assert len(socket_of(line).pings) == 3
 
 
-def test_a_busy_socket_is_not(world: World, line: SessionSocket) -> None:
+def test_a_busy_socket_is_not_pinged(world: World, line: SessionSocket) -> None:
     for _ in range(20):
         world.clock.advance(5.0)
         world.service.push("chatter")
@@ -134,7 +136,7 @@ def test_a_busy_socket_is_not(world: World, line: SessionSocket) -> None:
     assert socket_of(line).pings == []
 
 
-def test_dead_within_two_unanswered_pings(world: World, line: SessionSocket) -> None:
+def test_two_unanswered_pings_end_the_connection(world: World, line: SessionSocket) -> None:
     socket = socket_of(line)
     socket.answers_pings = False
     begun = world.clock.monotonic()
@@ -145,7 +147,7 @@ def test_dead_within_two_unanswered_pings(world: World, line: SessionSocket) -> 
     assert socket.gone
 
 
-def test_a_peer_that_talks_and_never_answers_a_ping_is_alive(world: World, line: SessionSocket) -> None:
+def test_frames_without_pongs_keep_the_connection_alive(world: World, line: SessionSocket) -> None:
     """Any frame resets the count (reliability.md §6.3)."""
     socket_of(line).answers_pings = False
     for _ in range(40):
@@ -156,7 +158,9 @@ def test_a_peer_that_talks_and_never_answers_a_ping_is_alive(world: World, line:
     assert len(socket_of(line).pings) == 40
 
 
-def test_the_application_is_asked_too(world: World, line: SessionSocket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_is_sent_at_its_interval(
+    world: World, line: SessionSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beat = FrameRequest('{"do":"attach"}', None, "socket")
     monkeypatch.setattr(world.dialect, "heartbeat", lambda session: beat)
     before = len(socket_of(line).said)
@@ -166,7 +170,7 @@ def test_the_application_is_asked_too(world: World, line: SessionSocket, monkeyp
 
 
 @pytest.mark.parametrize("heartbeat", [False, True], ids=["ping", "heartbeat"])
-def test_a_beat_that_cannot_leave_proves_nothing_of_the_message_before_it(
+def test_a_failed_ping_keeps_the_message_before_it_in_doubt(
     world: World, line: SessionSocket, monkeypatch: pytest.MonkeyPatch, heartbeat: bool
 ) -> None:
     """Else a message that was written would be told as not sent, or said again without a look."""
@@ -197,7 +201,7 @@ def test_a_beat_that_cannot_leave_proves_nothing_of_the_message_before_it(
 # --- ending ---
 
 
-def test_close_returns_what_was_not_taken_first(world: World, line: SessionSocket) -> None:
+def test_close_returns_the_inbox_first(world: World, line: SessionSocket) -> None:
     world.service.push("one")
     line.ask(awaits("one"), world.deadline())
     world.service.push("two")
@@ -206,7 +210,7 @@ def test_close_returns_what_was_not_taken_first(world: World, line: SessionSocke
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_its_place_is_given_back_and_the_socket_is_closed(world: World, line: SessionSocket, how: str) -> None:
+def test_closing_releases_the_connection_slot(world: World, line: SessionSocket, how: str) -> None:
     given_back = []
     line.resources.callback(lambda: given_back.append(True))
     getattr(line, how)()
@@ -216,7 +220,7 @@ def test_its_place_is_given_back_and_the_socket_is_closed(world: World, line: Se
     assert socket_of(line).closed is not None, "an aborted socket still holds a descriptor until it is closed"
 
 
-def test_a_break_is_told_after_what_came_before_it(world: World, line: SessionSocket) -> None:
+def test_a_break_is_raised_after_the_frames_before_it(world: World, line: SessionSocket) -> None:
     world.service.push("one")
     world.service.break_all(lost(1012))
     assert len(line.receive(0.0)) == 1
@@ -225,7 +229,7 @@ def test_a_break_is_told_after_what_came_before_it(world: World, line: SessionSo
     assert caught.value.close_code == 1012
 
 
-def test_what_came_before_is_no_answer_to_what_is_said_after(world: World, line: SessionSocket) -> None:
+def test_a_frame_received_before_the_send_is_not_its_answer(world: World, line: SessionSocket) -> None:
     """The second copy of a refusal must not pass for the answer to the next attempt."""
     world.service.push("answer")
     world.service.sends.append("silent")
@@ -235,7 +239,7 @@ def test_what_came_before_is_no_answer_to_what_is_said_after(world: World, line:
     assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["answer"]
 
 
-def test_a_socket_that_is_over_before_anything_is_said_has_taken_nothing(world: World, line: SessionSocket) -> None:
+def test_a_socket_broken_before_the_send_has_written_nothing(world: World, line: SessionSocket) -> None:
     world.service.break_all()
     with pytest.raises(NetworkError) as caught:
         line.ask(FrameRequest('{"do": "nothing"}', lambda heard: True, "send", message=True), world.deadline())
