@@ -49,7 +49,7 @@ from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import Listener
 from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
-from guestctl.engine.sessions import Sessions, need, no_field, require, unsupported
+from guestctl.engine.sessions import Sessions, completed, need, no_field, require, unsupported
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
@@ -212,7 +212,7 @@ class Client:
 
         Raises UsageError for a field that this API does not have.
         """
-        return self._sessions.completed(opening)
+        return completed(self.dialect, opening)
 
     def sign_in(self, proof: SignIn) -> Session:
         """Sign the guest of the stored session in, authorised by the session's own token ("step up")."""

@@ -31,6 +31,7 @@ from guestctl.core.model import (
     NewSession,
     Outgoing,
     Position,
+    Profile,
     Secret,
     Session,
     SignIn,
@@ -153,20 +154,10 @@ class Sessions:
         Stored tokens are read once: there may be a thousand sessions, and this is called for each line of output.
         """
         if self._known_secrets is None:
-            self._known_secrets = list(self._stored_secrets())
+            self._known_secrets = list(_stored_secrets(self.state, self.scope, self.dialect.profile))
         yield from self._known_secrets
         if self.engine is not None:
             yield from self.engine.credentials.secrets()
-
-    def _stored_secrets(self) -> Iterator[Secret]:
-        stored = self.state.get_credential(oauth_scope(self.scope, self.dialect.profile), "oauth")
-        if stored is not None:
-            yield stored.secret
-        for _, session in self.state.sessions(self.scope):
-            for held in session.credentials.values():
-                yield held.secret
-                if held.refresh is not None:
-                    yield held.refresh
 
     # --- the engine ---
 
@@ -234,7 +225,7 @@ class Sessions:
 
         `credential` is the flow that signs the new session's guest in.
         """
-        opening = self.completed(asked)
+        opening = completed(self.dialect, asked)
         need(self.dialect, Ability.CREATE)
         self.close_socket()
         earlier = self.state.get(self.scope, opening.name)
@@ -330,36 +321,6 @@ class Sessions:
         if configuration is not None:
             begun = configuration.auto_start(engine.session, deployment, opening)
             engine.record.store(engine.perform(begun, deadline))
-
-    def completed(self, opening: NewSession) -> NewSession:
-        """Return `opening` with the profile's values where it has none.
-
-        Raises UsageError for a field that this API does not have.
-        """
-        profile, fields = self.dialect.profile, self.dialect.fields
-        self._check_fields(opening)
-        return replace(
-            opening,
-            attributes={**profile.attributes, **opening.attributes} if "attr" in fields else opening.attributes,
-            queue=opening.queue or (profile.queue if "queue" in fields else None),
-            skill=opening.skill or (profile.skill if "skill" in fields else None),
-            language=opening.language or (profile.language if "language" in fields else None),
-            email=opening.email or (profile.email if "email" in fields else None),
-            guest_name=opening.guest_name or (profile.guest_name if "name" in fields else None),
-        )
-
-    def _check_fields(self, opening: NewSession) -> None:
-        given = {
-            "attr": opening.attributes,
-            "queue": opening.queue,
-            "skill": opening.skill,
-            "language": opening.language,
-            "email": opening.email,
-            "name": opening.guest_name,
-        }
-        for field, value in given.items():
-            if value and field not in self.dialect.fields:
-                raise no_field(self.dialect, field)
 
     def deployment(self, deadline: Deadline) -> Deployment:
         """Return the deployment's configuration, cached for an hour; the usual one when it cannot be read."""
@@ -555,7 +516,39 @@ def no_field(dialect: Dialect, field: str, of: Literal["fields", "send_fields"] 
     )
 
 
-# --- how a session was opened ---
+# --- how a session is opened ---
+
+
+def completed(dialect: Dialect, opening: NewSession) -> NewSession:
+    """Return `opening` with the profile's values where it has none.
+
+    Raises UsageError for a field that this API does not have.
+    """
+    profile, fields = dialect.profile, dialect.fields
+    _check_fields(dialect, opening)
+    return replace(
+        opening,
+        attributes={**profile.attributes, **opening.attributes} if "attr" in fields else opening.attributes,
+        queue=opening.queue or (profile.queue if "queue" in fields else None),
+        skill=opening.skill or (profile.skill if "skill" in fields else None),
+        language=opening.language or (profile.language if "language" in fields else None),
+        email=opening.email or (profile.email if "email" in fields else None),
+        guest_name=opening.guest_name or (profile.guest_name if "name" in fields else None),
+    )
+
+
+def _check_fields(dialect: Dialect, opening: NewSession) -> None:
+    given = {
+        "attr": opening.attributes,
+        "queue": opening.queue,
+        "skill": opening.skill,
+        "language": opening.language,
+        "email": opening.email,
+        "name": opening.guest_name,
+    }
+    for field, value in given.items():
+        if value and field not in dialect.fields:
+            raise no_field(dialect, field)
 
 
 def _dump(asked: NewSession) -> dict[str, Json] | None:
@@ -568,3 +561,14 @@ def _opened_with(session: Session) -> NewSession:
     """Return what the session was opened with, for the session that takes its place."""
     given: Any = session.opening
     return NewSession(**{**(given if isinstance(given, dict) else {}), "name": session.name})
+
+
+def _stored_secrets(state: State, scope: str, profile: Profile) -> Iterator[Secret]:
+    stored = state.get_credential(oauth_scope(scope, profile), "oauth")
+    if stored is not None:
+        yield stored.secret
+    for _, session in state.sessions(scope):
+        for held in session.credentials.values():
+            yield held.secret
+            if held.refresh is not None:
+                yield held.refresh
