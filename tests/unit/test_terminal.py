@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcwidth
 
-from guestctl.output.terminal import Terminal, block, cells, fold, visible
+from guestctl.output.terminal import Terminal, block, cells, fold, visible, wrap
 
 
 class Screen(io.StringIO):
@@ -226,3 +226,18 @@ def test_each_stream_is_detected_separately() -> None:
     assert not found.colour
     assert found.for_stderr().colour
     assert found.for_stderr().width == 80
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "pieces"),
+    [
+        ("one two three", None, ["one two three"]),
+        ("one two three", 8, ["one two", "three"]),
+        ("one two three", 7, ["one two", "three"]),
+        ("see /a/very/long/path now", 10, ["see", "/a/very/long/path", "now"]),
+        ("日本 語", 4, ["日本", "語"]),
+        ("", 10, [""]),
+    ],
+)
+def test_wrap_breaks_at_spaces_only(line: str, width: int | None, pieces: list[str]) -> None:
+    assert list(wrap(line, width)) == pieces
