@@ -1,4 +1,4 @@
-"""Profiles: the YAML file, its keys, edits to it, and regions.
+"""Profiles: the YAML file, its keys, changes to it, and regions.
 
 Knows: the profile file. Must not know: sessions, the network.
 """

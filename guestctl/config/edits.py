@@ -1,8 +1,7 @@
-"""Changing the profiles file: a profile added, the default chosen, and every other line as it was.
+"""Changes to the profiles file: add a profile, set the default, and leave every other line as it is.
 
-Knows: how a YAML document is changed without touching what people wrote in it, and how a file is replaced
-whole or not at all, by one process at a time. Must not know: where the file is looked for, how a value takes
-effect (`profiles`).
+Knows: how to change a YAML document without reformatting it, and how to replace a file atomically, by one process
+at a time. Must not know: how the file is found, the precedence of values (`profiles`).
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from guestctl.core.clock import Clock, Deadline, SystemClock
 from guestctl.core.errors import UsageError
 from guestctl.core.strict_yaml import MAX_BYTES, PERMISSIONS, parse
 
-#: One thread of this process at a time. Closing any descriptor of the lock file would drop the others' locks.
-_TURN = threading.Lock()
-#: What YAML 1.1 ends a line at and nobody else does (YAML 1.2 §5.4).
+#: Admits one thread of this process: closing a descriptor of the lock file would release other threads' locks.
+_THREAD_LOCK = threading.Lock()
+#: Characters that end a line in YAML 1.1 only (YAML 1.2 §5.4).
 _NO_BREAKS = "\x85\u2028\u2029"
 
 
 def add(path: Path, name: str, values: Mapping[str, str], clock: Clock | None = None) -> None:
-    """Add a profile to the file, made with its directory when absent; everything else in it stays.
+    """Add a profile to the file and leave everything else in it unchanged. Creates the file and its directory.
 
-    `values` by dotted key (`attributes.plan`, too), as text. Raises UsageError for a name that is
-    taken, a wrong value, or a literal client secret: it would have come from the command line.
+    `values` maps dotted keys, including `attributes.plan`, to text. Raises UsageError for a name that exists, an
+    invalid value, and a literal client secret, because other users can read command lines.
     """
     if why := bad_name(name):
         raise UsageError(why, code="config.profile")
@@ -42,15 +41,17 @@ def add(path: Path, name: str, values: Mapping[str, str], clock: Clock | None = 
     for key, text in values.items():
         if key == "oauth.client_secret" and not VARIABLE.fullmatch(text):
             raise UsageError(
-                "oauth.client_secret: a secret is never taken from the command line",
-                hint="Give the name of a variable instead: oauth.client_secret='${MY_SECRET}'",
+                "oauth.client_secret: a secret is not accepted on the command line",
+                hint="name a variable instead: oauth.client_secret='${MY_SECRET}'",
             )
         group, _, inner = key.partition(".")
         if group == "attributes" and inner:
             tree.setdefault(group, {})[inner] = text
             continue
         if key not in KEYS:
-            raise UsageError(unknown_key(key), code="usage.option", hint="`guestctl help profiles` lists the keys.")
+            raise UsageError(
+                unknown_key(key), code="usage.option", hint='run "guestctl help profiles" to list the keys'
+            )
         value = text if "${" in text and not KEYS[key].tree else read_value(key, text, key, code="usage")
         if group in GROUPS:
             tree.setdefault(group, {})[inner] = text
@@ -65,14 +66,16 @@ def add(path: Path, name: str, values: Mapping[str, str], clock: Clock | None = 
     def check() -> None:
         if os.path.exists(path) and name in load(path).names:
             raise UsageError(
-                f"{path} already has a profile {name!r}", code="config.profile", hint="Edit the file, or choose a name."
+                f'profile "{name}" already exists in {path}',
+                code="config.profile",
+                hint="edit the file, or choose another name",
             )
 
     _rewrite(path, check, change, clock)
 
 
 def use(path: Path, name: str, clock: Clock | None = None) -> None:
-    """Make a profile the file's default. Raises UsageError when there is no such profile."""
+    """Make a profile the default of the file. Raises UsageError for an unknown profile."""
 
     def check() -> None:
         if os.path.exists(path) or name != SANDBOX:
@@ -84,7 +87,7 @@ def use(path: Path, name: str, clock: Clock | None = None) -> None:
         if "default" in document:
             document["default"] = name
         else:
-            insert: Callable[[int, str, str], None] = getattr(document, "insert")  # noqa: B009  (ruamel's own)
+            insert: Callable[[int, str, str], None] = getattr(document, "insert")  # noqa: B009  (a method of ruamel.yaml only)
             insert(0, "default", name)
 
     _rewrite(path, check, change, clock)
@@ -94,8 +97,8 @@ Change: TypeAlias = Callable[[MutableMapping[str, Any]], None]
 
 
 def _rewrite(path: Path, check: Callable[[], None], change: Change, clock: Clock | None) -> None:
-    check()  # report errors of the file even if it cannot be written
-    with _alone(path, clock or SystemClock()):
+    check()  # report a wrong request even if the file cannot be written
+    with _locked(path, clock or SystemClock()):
         check()
         _replace(path, _changed(path, change))
 
@@ -105,13 +108,13 @@ def _cannot(path: Path, why: str, hint: str) -> UsageError:
 
 
 @contextmanager
-def _alone(path: Path, clock: Clock) -> Iterator[None]:
-    """While the file is read, changed and replaced: two that do so at once would lose what one of them adds."""
+def _locked(path: Path, clock: Clock) -> Iterator[None]:
+    """Lock the file while it is read, changed and replaced. Without the lock, one of two changes could be lost."""
     from guestctl.storage.locks import wait_for_lock
     from guestctl.storage.private_files import BUSY_TIMEOUT
 
-    with _TURN:
-        target = Path(os.path.realpath(path))  # a link to a file kept elsewhere stays a link
+    with _THREAD_LOCK:
+        target = Path(os.path.realpath(path))  # a symbolic link stays a link
         lock = target.with_name(f".{target.name}.lock")
         try:
             if target.is_symlink():
@@ -122,7 +125,7 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
             raise _cannot(path, f"{error.strerror} ({lock})", PERMISSIONS) from error
         if release is None:
             raise _cannot(
-                path, "another guestctl process is still changing it", "Run this again when that one has ended."
+                path, "another guestctl process is changing the file", "repeat the command when that process has ended"
             )
         try:
             yield
@@ -131,10 +134,10 @@ def _alone(path: Path, clock: Clock) -> Iterator[None]:
 
 
 def _grabbed(lock: Path) -> Callable[[], None] | None:
-    """Try to lock the lock file. Return what releases it, or None if another process has it.
+    """Try to lock the lock file and return the function that unlocks it, or None if it is not free.
 
-    The holder deletes the file, so a process that opened it earlier has to try again. Our file stays open, so that no
-    other file can get its inode number.
+    The holder removes the lock file at the end. A process that opened the file before holds a deleted file and must
+    try again. This process keeps its descriptor open, so that no other file can get the same inode number.
     """
     from guestctl.storage.locks import try_lock_path
 
@@ -142,7 +145,7 @@ def _grabbed(lock: Path) -> Callable[[], None] | None:
         ours = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         held.callback(os.close, ours)
         if hasattr(os, "fchmod"):
-            os.fchmod(ours, 0o600)  # a umask such as 777 leaves less than asked for
+            os.fchmod(ours, 0o600)  # a umask such as 777 removes even the owner's permissions
         try:
             unlock = try_lock_path(lock)
         except OSError:
@@ -166,19 +169,18 @@ def _is(path: Path, descriptor: int) -> bool:
 
 
 def _removed(lock: Path) -> None:
-    with suppress(OSError):  # where open files cannot be removed it stays, and does no harm
+    with suppress(OSError):  # Windows cannot remove an open file; it may stay
         os.unlink(lock)
 
 
 def _changed(path: Path, change: Change) -> str:
-    """The file's text with the document changed and nothing else: lines the change does not touch stay byte for
-    byte."""
+    """Return the text of the file after the change. Lines that the change does not concern stay identical."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.error import YAMLError
 
     before = path.read_bytes().decode("utf-8-sig") if os.path.exists(path) else ""
-    # No lines end there for us, so they must not for the writer.
+    # Hide the characters that end a line only for the YAML writer.
     free = (character for number in range(0xE000, 0xF900) if (character := chr(number)) not in before)
     aside = {ord(character): next(free) for character in _NO_BREAKS}
     back = {ord(other): chr(character) for character, other in aside.items()}
@@ -197,9 +199,9 @@ def _changed(path: Path, change: Change) -> str:
 
     try:
         document = writer.load(before.translate(aside))
-    except YAMLError as error:  # what one parser lets pass, the other may not
+    except YAMLError as error:  # the two YAML parsers may disagree
         raise UsageError(f"{path}: {str(error).splitlines()[0]}", code="config.file") from error
-    if document is None:  # nothing but comments, which belong to no node
+    if document is None:  # only comments, which belong to no node
         document, normal = CommentedMap(), before + ("\n" if before and not before.endswith("\n") else "")
         change(document)
         after = normal + dumped(document)
@@ -218,7 +220,7 @@ def _changed(path: Path, change: Change) -> str:
 
 
 def _merged(before: str, normal: str, after: str) -> str:
-    """`after`, with every line it shares with `normal` (what the writer makes of `before`) as it was."""
+    """Return `after`, with the lines that it shares with `normal` (the writer's form of `before`) as in `before`."""
     old, plain, new = (_lines(text) for text in (before, normal, after))
     if len(old) != len(plain):
         return after
@@ -232,12 +234,12 @@ def _merged(before: str, normal: str, after: str) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends, as a YAML file has them: not all that Python takes for one ends a line there."""
+    """Return lines with their ends. Python's `splitlines` knows more line ends than YAML."""
     return re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary file, data to disk, rename, directory to disk."""
+    """Replace a file atomically: write a temporary file, sync it, rename it, sync the directory."""
     import tempfile
 
     try:

@@ -1,6 +1,6 @@
-"""The keys of a profile: what each is called, where it goes, and how its text is read.
+"""The keys of a profile: the name of each, its field in the model, and how its text is read.
 
-Knows: one value at a time. Must not know: files, lines, the environment, which of two values counts.
+Knows: single values. Must not know: files, lines, the environment, which of two values takes precedence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from guestctl.core.model import Secret
 from guestctl.core.suggestions import did_you_mean
 from guestctl.core.values import Json, immutable
 
-#: Half a character: what Python makes of bytes in the environment that are not UTF-8.
+#: Half a character. Python decodes bytes in the environment that are not UTF-8 to these.
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -38,7 +38,7 @@ def _word(text: str) -> str:
 
 def _label(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?", text, re.ASCII):
-        raise ValueError("it becomes part of a host name: only letters, digits, dots and hyphens")
+        raise ValueError("expected part of a host name: only letters, digits, dots and hyphens")
     return text
 
 
@@ -56,7 +56,7 @@ def _count(text: str) -> int:
 
 def _path(text: str) -> str:
     if not _word(text).startswith("/"):
-        raise ValueError("expected a path that begins with /")
+        raise ValueError("expected a path that starts with /")
     return text
 
 
@@ -67,11 +67,11 @@ def _secret(text: str) -> Secret:
 def _url(*schemes: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         parts = urlsplit(_word(text))
-        _ = parts.port  # raises ValueError when it is none
+        _ = parts.port  # raises ValueError if the port is invalid
         if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"expected an address that begins with {' or '.join(s + '://' for s in schemes)}")
+            raise ValueError(f"expected an address that starts with {' or '.join(s + '://' for s in schemes)}")
         if parts.query or parts.fragment or parts.username is not None or parts.password is not None:
-            raise ValueError("an address here has no credentials, query or fragment")
+            raise ValueError("the address may not contain credentials, a query or a fragment")
         return text
 
     return checked
@@ -80,7 +80,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _one_of(*choices: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"it is one of {', '.join(choices)}{did_you_mean(text, choices)}")
+            raise ValueError(f"expected one of {', '.join(choices)}{did_you_mean(text, choices)}")
         return text
 
     return checked
@@ -112,7 +112,7 @@ def _object(text: str) -> dict[str, Json]:
 def _texts(text: str) -> dict[str, str]:
     found = _object(text)
     if not all(isinstance(value, str) for value in found.values()):
-        raise ValueError("expected a JSON object whose values are all text")
+        raise ValueError("expected a JSON object with text values only")
     return found
 
 
@@ -122,9 +122,9 @@ def _yes_or_no(text: str) -> bool:
 
 @immutable
 class ProfileKey:
-    """One profile key: its field in `model.Profile` (None: part of `retry`) and how its text is read.
+    """One profile key: its field in `model.Profile` (None: part of `retry`) and the function that reads its text.
 
-    `read` raises ValueError saying what was expected. `tree`: a mapping in the file, JSON elsewhere.
+    `read` raises ValueError, whose text says what was expected. `tree`: a mapping in the file, JSON elsewhere.
     `file_only`: neither an option nor a variable sets it.
     """
 
@@ -134,7 +134,7 @@ class ProfileKey:
     file_only: bool = False
 
 
-#: Every key, nested ones dotted, in the order they are shown.
+#: Every key in the order of display. A nested key contains a dot.
 KEYS: Mapping[str, ProfileKey] = {
     "api": ProfileKey("api", _api),
     "region": ProfileKey("region", _region),
@@ -169,16 +169,18 @@ GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
 
 
 def variable(key: str) -> str:
-    """The environment variable that sets a key."""
+    """Return the name of the environment variable that sets a key."""
     return f"GUESTCTL_{key.replace('.', '_').upper()}"
 
 
 def unknown_key(key: str) -> str:
+    """Return the error text for an unknown key, with a suggestion if a known key is similar."""
     inside = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2] and name != key]
-    return f"unknown key {key!r}" + (f'; did you mean "{inside[0]}"?' if inside else did_you_mean(key, KEYS))
+    return f'unknown key "{key}"' + (f'; did you mean "{inside[0]}"?' if inside else did_you_mean(key, KEYS))
 
 
 def read_value(key: str, text: str, where: str, *, code: str, hint: str | None = None) -> Any:
+    """Return the value of a key's text. Raises UsageError; `where` names the source of the text."""
     try:
         return KEYS[key].read(text)
     except ValueError as error:

@@ -1,12 +1,13 @@
-"""Profiles: the YAML file people edit, and how its values meet options and the environment.
+"""Profiles: the profiles file, and the precedence of options, environment variables and the file.
 
-Knows: where the file is, `${VAR}`, precedence, and the built-in `sandbox` profile (contract.md §3).
-Must not know: how one value is read; what any dialect does with it; the sandbox's code (its
-published deployment and OAuth client are written here again on purpose).
+Knows: the location of the file, `${VAR}`, precedence, and the built-in `sandbox` profile (contract.md §3). Must not
+know: how one value is read; what a dialect does with it; the sandbox's code (its documented deployment and OAuth client
+are repeated here on purpose).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -27,12 +28,12 @@ from guestctl.core.values import Json, immutable
 FILE = "profiles.yaml"
 FOUND_HERE = "working directory"
 SANDBOX = "sandbox"
-#: The profile that options and variables make by themselves, where there is no file; and the keys that do.
+#: The name of a profile that consists of options and variables only, if there is no file. One of these keys creates it.
 UNNAMED = "default"
 _WHERE = frozenset({"region", "base_url", "org", "environment", "aws_region"})
 
-#: What every sandbox answers to (contract.md §7) and a value for whatever a dialect may need. The
-#: domain can never resolve: should an address ever be derived from it, nobody is reached.
+#: The constants of every sandbox (contract.md §7), and a value for each key that a dialect may need. The domain never
+#: resolves, so an address that is derived from it by mistake reaches nobody.
 _SANDBOX_VALUES: Mapping[str, str] = {
     "region": "sandbox.invalid",
     "deployment_id": "5a4db0c5-0000-4000-8000-677565737463",
@@ -48,7 +49,7 @@ _SANDBOX_VALUES: Mapping[str, str] = {
     "oauth.client_id": "sandbox-client",
     "oauth.client_secret": "sandbox-secret",
 }
-#: The sandbox says where it is; variables meant for a real service must not lead its token away.
+#: These values come from the sandbox only. A variable for a real service must not redirect the sandbox's token.
 _SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
 
 
@@ -57,20 +58,20 @@ _SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
 
 @immutable
 class ProfileFile:
-    """A profiles file, valid as a whole. `profiles`: name -> dotted key -> value as written."""
+    """A valid profiles file. `profiles` maps a name to the profile's values by dotted key, as written in the file."""
 
     path: Path
     default: str | None
     profiles: Mapping[str, Mapping[str, Located]]
     exposed: bool = False
-    """Others on this machine can read the file."""
+    """Whether other users of this machine can read the file."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.profiles)
 
     def values(self, name: str) -> Mapping[str, Located]:
-        """One profile's values by dotted key. Raises UsageError `config.profile` when there is none."""
+        """Return the values of a profile by dotted key. Raises UsageError (config.profile) for an unknown name."""
         if name not in self.profiles:
             known = (*self.names, SANDBOX)
             raise UsageError(
@@ -81,18 +82,18 @@ class ProfileFile:
         return self.profiles[name]
 
     def warnings(self, name: str) -> tuple[str, ...]:
-        """What the owner of the file should know about one profile."""
+        """Return warnings about one profile for the owner of the file."""
         secret = self.profiles.get(name, {}).get("oauth.client_secret")
         if secret is None or not self.exposed or "${" in (secret.text or ""):
             return ()
         return (
-            f"{self.path}:{secret.line}: oauth.client_secret stands in a file that others can read; "
-            f"write ${{VARIABLE}} instead, or: chmod 600 {self.path}",
+            f"{self.path}:{secret.line}: oauth.client_secret is in a file that other users can read; "
+            f"write ${{VARIABLE}} instead, or run: chmod 600 {self.path}",
         )
 
 
 def locate(option: str | None, environ: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
-    """Which profiles file counts, and why. It need not exist."""
+    """Return the path of the profiles file and what selects it. The file need not exist."""
     if option:
         return _under(cwd, option), "option --profiles"
     if named := environ.get("GUESTCTL_PROFILES"):
@@ -109,8 +110,10 @@ def _under(directory: Path, name: str) -> Path:
 
 
 def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFile:
-    """The profiles file that counts, read; without profiles when nobody named one and there is none.
-    Raises UsageError `config.file`."""
+    """Return the selected profiles file. If nothing names a file and none exists, it has no profiles.
+
+    Raises UsageError (config.file).
+    """
     path, why = locate(option, environ, cwd)
     if why == "user configuration directory" and not os.path.exists(path):
         return ProfileFile(path, None, {})
@@ -118,28 +121,31 @@ def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFi
 
 
 def load(path: Path) -> ProfileFile:
-    """Read and validate a whole file, every profile in it. Raises UsageError `config.file` with file,
-    line and key. Values with `${…}` are checked when their profile is used."""
+    """Read a profiles file and validate every profile in it. Values with `${…}` are validated when they are used.
+
+    Raises UsageError (config.file) that names file, line and key.
+    """
     root = read(path)
     exposed = os.name == "posix" and bool(path.stat().st_mode & 0o044)
     return validated(root, path, exposed=exposed)
 
 
 def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
-    members = {} if root.value is None else _mapping(root, path, "the file", "`default` and `profiles`")
+    """Return the parsed YAML as a valid profiles file. Raises UsageError (config.file)."""
+    members = {} if root.value is None else _mapping(root, path, "the file", "default and profiles")
     for key, found in members.items():
         if key not in {"default", "profiles"}:
-            raise _wrong(path, found, f"unknown key {key!r}{did_you_mean(key, ['default', 'profiles'])}")
+            raise _wrong(path, found, f'unknown key "{key}"' + did_you_mean(key, ["default", "profiles"]))
     profiles: dict[str, Mapping[str, Located]] = {}
     if (listed := members.get("profiles")) is not None and listed.value is not None:
-        for name, profile in _mapping(listed, path, "profiles", "one profile by name each").items():
+        for name, profile in _mapping(listed, path, "profiles", "one entry per profile").items():
             if why := bad_name(name):
                 raise _wrong(path, profile, why)
             profiles[name] = dict(_flat(profile, path, name))
     default = members.get("default")
     if default is not None and default.text not in {*profiles, SANDBOX}:
         known = [*profiles, SANDBOX]
-        given = repr(default.text) if default.text is not None else "that"
+        given = f'"{default.text}"' if default.text is not None else "of that name"
         raise _wrong(
             path,
             default,
@@ -149,19 +155,20 @@ def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
 
 
 def bad_name(name: str) -> str | None:
+    """Return why a profile cannot have this name, or None if it can."""
     if name == SANDBOX:
-        return f"the profile {SANDBOX!r} is built in; choose another name"
+        return f'the profile "{SANDBOX}" is built in; choose another name'
     if not name or name != name.strip() or not name.isprintable():
-        return f"{name!r} cannot be the name of a profile"
+        return f"{json.dumps(name)} is not a valid profile name"
     return None
 
 
 def _flat(profile: Located, path: Path, name: str) -> Iterator[tuple[str, Located]]:
-    """The values of one profile by dotted key, each checked as far as it can be."""
+    """Return the values of one profile by dotted key. Checks each value that has no variables."""
     if profile.value is None:
         return
-    for key, found in _mapping(profile, path, name, "keys such as `region` and `deployment_id`").items():
-        if "." in key:  # our own spelling of nested keys, for messages and options only
+    for key, found in _mapping(profile, path, name, "keys such as region and deployment_id").items():
+        if "." in key:  # dotted keys exist only in messages and options
             raise _wrong(path, found, unknown_key(key))
         if key in GROUPS:
             inside = [k.partition(".")[2] for k in KEYS if k.startswith(key + ".")]
@@ -224,7 +231,7 @@ def _check_variables(found: Located, path: Path, key: str) -> None:
 
 
 def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> str:
-    """The text with its variables filled in; as in a shell, `:-` also serves one that is empty."""
+    """Return the text with its variables replaced. As in a shell, `:-` also replaces an empty variable."""
 
     def value(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
@@ -233,7 +240,7 @@ def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> 
             raise UsageError(
                 f"{path}:{leaf.line}: {key}: the environment variable {name} is not set",
                 code="config.key",
-                hint=f"Set {name}, or write ${{{name}:-default}} in the profile.",
+                hint=f"set {name}, or write ${{{name}:-default}} in the profile",
             )
         if SURROGATE.search(found):
             raise UsageError(
@@ -257,9 +264,9 @@ def _tree(found: Located, environ: Mapping[str, str], path: Path, key: str) -> J
 
 @immutable
 class Resolved:
-    """A profile ready for use; per dotted key its value (None: not set) and where it came from.
+    """A complete profile, with the value of each dotted key (None: not set) and the origin of the value.
 
-    `warnings` are for the caller to show. `path` is the file, None for the built-in sandbox.
+    The caller must show `warnings`. `path` is the file, or None for the built-in sandbox.
     """
 
     profile: Profile
@@ -279,11 +286,11 @@ def resolve(
     sandbox: Callable[[], Mapping[str, Json] | None],
     as_written: bool = False,
 ) -> Resolved:
-    """One profile's values: option > environment > profile > default (contract.md §3).
+    """Return a profile's values. Precedence: option, environment, profile, default (contract.md §3).
 
-    `options` by dotted key. `sandbox` returns the sandbox that was started last; it is called only when needed.
-    `as_written`: nothing is stronger than the file's own values.
-    Raises UsageError: `config.profile`, `config.file`, `config.key` or `sandbox.absent`.
+    `options` maps dotted keys to text. `sandbox` returns the last started sandbox; it is called only if needed.
+    `as_written` ignores options and environment. Raises UsageError with code config.profile,
+    config.file, config.key or sandbox.absent.
     """
     chosen = name or environ.get("GUESTCTL_PROFILE") or None
     file: ProfileFile | None = None
@@ -291,7 +298,7 @@ def resolve(
         file = find(profiles_option, environ, cwd)
         if chosen is None and not file.names:
             values, origins = _stronger(options, environ, cwd)
-            if values.keys() & _WHERE:  # all that is needed is said: no file is missed
+            if values.keys() & _WHERE:  # they suffice without a file
                 return _resolved(UNNAMED, values, origins)
         chosen = chosen or _only(file)
     if file is None or chosen == SANDBOX:
@@ -311,40 +318,40 @@ def resolve(
         else:
             text = _expand(found, environ, path, key)
             if not text:
-                continue  # an empty variable is as good as none
+                continue  # an empty variable counts as unset
             value = read_value(key, text, f"{path}:{found.line}: {key}", code="config.file")
             if key == "tls.ca":
                 value = str(_under(path.parent, value))
         values[key], origins[key] = value, f"{path.name}:{found.line}"
-    warnings = (*file.warnings(chosen), *_led_away(chosen, values, origins))
+    warnings = (*file.warnings(chosen), *_redirect_warning(chosen, values, origins))
     if locate(profiles_option, environ, cwd)[1] == FOUND_HERE:
         warnings += tuple(_found_here(file, chosen, values, origins, environ))
     return _resolved(chosen, values, origins, warnings=warnings, path=path)
 
 
 def _only(file: ProfileFile) -> str:
-    """The profile to use when none was named."""
+    """Return the profile to use if none is named. Raises UsageError (config.profile)."""
     if file.default is not None:
         return file.default
     if len(file.names) == 1:
         return file.names[0]
     if file.names:
         raise UsageError(
-            f"{file.path} has several profiles and no `default`: {', '.join(file.names)}",
+            f"several profiles and no default in {file.path}: {', '.join(file.names)}",
             code="config.profile",
-            hint="Choose one with -p, or for good with `guestctl profile use NAME`.",
+            hint='add -p NAME, or set the default with "guestctl profile use NAME"',
         )
     raise UsageError(
-        f"there is no profile yet (looked for ./{FILE} and {file.path})",
+        f"no profile found (looked for ./{FILE} and {file.path})",
         code="config.profile",
-        hint="Add one with `guestctl profile add NAME --region REGION --deployment-id ID`, or use -p sandbox.",
+        hint='run "guestctl profile add NAME --region REGION --deployment-id ID", or use -p sandbox',
     )
 
 
 def _stronger(
     options: Mapping[str, str], environ: Mapping[str, str], cwd: Path, without: frozenset[str] = frozenset()
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What options and environment say, and where."""
+    """Return the values from options and environment variables, and their origins."""
     for key in options:
         if key not in KEYS or KEYS[key].file_only:
             raise UsageError(unknown_key(key), code="usage.option")
@@ -356,9 +363,9 @@ def _stronger(
         option = "--" + key.replace(".", "-").replace("_", "-")
         named = variable(key)
         if key in options:
-            text, origin, hint = options[key], f"option {option}", f"Correct {option}."
+            text, origin, hint = options[key], f"option {option}", f"correct {option}"
         elif environ.get(named):
-            text, origin, hint = environ[named], f"environment {named}", f"Correct {named}, or unset it."
+            text, origin, hint = environ[named], f"environment {named}", f"correct or unset {named}"
         else:
             continue
         values[key] = read_value(key, text, origin, code="config.key", hint=hint)
@@ -374,12 +381,12 @@ def _sandbox(
     cwd: Path,
     registered: Callable[[], Mapping[str, Json] | None],
 ) -> Resolved:
-    """The built-in profile: any sandbox's constants at the address of this one."""
+    """Return the built-in profile: the constants of every sandbox, and the address of the running one."""
     for key in sorted(_SANDBOX_FIXED & options.keys()):
         raise UsageError(
-            f"--{key.replace('_', '-')}: the built-in profile {SANDBOX!r} has the address of the sandbox that runs",
+            f'--{key.replace("_", "-")}: the built-in profile "{SANDBOX}" uses the address of the running sandbox',
             code="usage.option",
-            hint=f"Leave the option away, or take another profile than {SANDBOX!r}: `guestctl profile list`.",
+            hint='remove the option, or choose another profile (run "guestctl profile list")',
         )
     values, origins = _stronger(options, environ, cwd, _SANDBOX_FIXED)
     ca: str | None
@@ -391,7 +398,7 @@ def _sandbox(
             values["api"], origins["api"] = running["api"], origin
     else:
         raise UsageError("no sandbox is running here", code="sandbox.absent")
-    url = read_value("base_url", url.rstrip("/"), origin, code="config.key", hint="Correct the sandbox's address.")
+    url = read_value("base_url", url.rstrip("/"), origin, code="config.key", hint="correct the address of the sandbox")
     parts = urlsplit(url)
     socket = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "", "", ""))
     place = {"base_url": url, "config_url": url, "socket_url": socket}
@@ -421,15 +428,15 @@ def _resolved(
         key: values[key] if key in values else getattr(profile.retry if not rule.field else profile, _attribute(key))
         for key, rule in KEYS.items()
     }
-    warnings += tuple(_in_the_clear(values, origins))
+    warnings += tuple(_cleartext_warnings(values, origins))
     return Resolved(profile, shown, {key: origins.get(key, "default") for key in KEYS}, warnings, path)
 
 
 _ADDRESSES = ("base_url", "socket_url", "config_url")
 
 
-def _open(url: str) -> bool:
-    """Whether anybody on the way could read what goes there: no TLS, and not this machine."""
+def _is_readable(url: str) -> bool:
+    """Return whether anyone on the network path can read the traffic: no TLS, and not this machine."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     if parts.scheme not in {"http", "ws"} or host == "localhost" or host.endswith(".localhost"):
@@ -440,27 +447,29 @@ def _open(url: str) -> bool:
         return True
 
 
-def _in_the_clear(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
-    """A warning for each address without TLS that the profile allows itself. Raises UsageError
-    `config.cleartext` for any other: a variable must not lead its tokens into the open."""
+def _cleartext_warnings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """Return a warning for each address without TLS that the profile permits with `tls.cleartext`.
+
+    Raises UsageError (config.cleartext) for any other address, and for any from the environment.
+    """
     for key in _ADDRESSES:
         url = str(values.get(key, ""))
-        if not _open(url):
+        if not _is_readable(url):
             continue
-        said = f"{key} {url} is not encrypted, so others on the network can read the tokens"
+        text = f"{key} {url} is not encrypted, so others on the network can read the tokens"
         if not values.get("tls.cleartext") or origins[key].startswith("environment "):
-            raise UsageError(f"{origins[key]}: {said}", code="config.cleartext")
-        yield f"{said} (tls.cleartext)"
+            raise UsageError(f"{origins[key]}: {text}", code="config.cleartext")
+        yield f"{text} (tls.cleartext)"
 
 
-# --- whose file and whose variables these are ---
+# --- warnings about files and variables from elsewhere ---
 
-#: Where profiles without an address of their own lead: the regions' domains, and what dialects derive hosts from.
+#: The vendor's domains: those of the regions, and those from which dialects derive hosts.
 _VENDOR = (*(region.domain for region in REGIONS), "pure.cloud", "genesys.cloud", "mygen.com")
 
 
 def elsewhere(key: str, value: object) -> str | None:
-    """The host a value leads to, when it is neither the vendor's nor this machine."""
+    """Return the host that a value leads to, or None for a host of the vendor and for this machine."""
     host = str(value) if key == "region" else (urlsplit(str(value)).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return None
@@ -472,12 +481,12 @@ def elsewhere(key: str, value: object) -> str | None:
 def _found_here(
     file: ProfileFile, name: str, values: Mapping[str, Any], origins: Mapping[str, str], environ: Mapping[str, str]
 ) -> Iterator[str]:
-    """What a file nobody named may do: it came with whatever is in this directory."""
+    """Return a warning about a profile in a file that nobody named: it may have come with a downloaded directory."""
     written = {key: values[key] for key in file.profiles[name] if origins.get(key, "").startswith(f"{file.path.name}:")}
     hosts = [elsewhere(key, written[key]) for key in ("region", *_ADDRESSES) if key in written]
     does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
     if "tls.ca" in written:
-        does.append(f"trusts the authorities in {written['tls.ca']}")
+        does.append(f"trusts the certificate authorities in {written['tls.ca']}")
     if not does:
         return
     leaves = (leaf for found in file.profiles[name].values() for leaf in _leaves(found))
@@ -485,19 +494,19 @@ def _found_here(
     given = sorted(f"${variable}" for variable in used if variable in environ)
     with_ = f" with {', '.join(given)}" if given else ""
     yield (
-        f"./{FILE} was found in this directory: profile {name!r} {' and '.join(does)}{with_}; "
-        f"if that is yours, name it: GUESTCTL_PROFILES=./{FILE}"
+        f'using ./{FILE} from this directory: profile "{name}" {" and ".join(does)}{with_}; '
+        f"if you trust the file, set GUESTCTL_PROFILES=./{FILE}"
     )
 
 
-def _led_away(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
-    """That a variable sends the secret of a profile to another address than the profile's own."""
+def _redirect_warning(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
+    """Return a warning if a variable sends a profile's OAuth secret to an address that is not in the profile."""
     key = "base_url" if "base_url" in values else "region"
     origin = origins.get(key, "")
     if "oauth.client_secret" not in values or origins["oauth.client_secret"].startswith("environment "):
         return
     if origin.startswith("environment ") and (host := elsewhere(key, values[key])):
-        yield f"{origin} sends the OAuth client of profile {name!r} to {host}"
+        yield f'{origin} sends the OAuth client of profile "{name}" to {host}'
 
 
 def _attribute(key: str) -> str:

@@ -1,7 +1,7 @@
 """The regions of the service and their domains (web-messaging.md §1.2).
 
-Knows: names, places and domains. Must not know: which hosts a dialect derives from a domain.
-The table is convenience: any domain is accepted, since new regions appear before new releases.
+Knows: names, places and domains. Must not know: which hosts a dialect derives from a domain. The table is only a
+convenience: any domain is valid, because regions may be newer than this release.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from guestctl.core.values import immutable
 
 @immutable
 class Region:
-    """One region; `aws` is how the vendor's documentation names it."""
+    """One region. `aws` is its name in the vendor's documentation."""
 
     aws: str
     place: str
@@ -45,13 +45,15 @@ REGIONS: tuple[Region, ...] = (
 
 _DOMAINS = {region.aws: region.domain for region in REGIONS}
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-#: Two labels at least, the last not a number: an IP address is an address, not a region.
+#: A domain has two labels or more, and the last is not a number: an IP address is not a region.
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?![0-9]+$){_LABEL}", re.ASCII)
 
 
 def domain_of(region: str) -> str:
-    """The domain of a region given by its AWS name or by its domain, in any case.
-    Raises UsageError `config.file` with the nearest names when it is neither."""
+    """Return the domain of a region, given as its AWS name or as a domain, in upper or lower case.
+
+    Raises UsageError (config.file), whose text suggests similar names.
+    """
     text = region.strip().lower()
     if text in _DOMAINS:
         return _DOMAINS[text]
@@ -60,5 +62,5 @@ def domain_of(region: str) -> str:
     near = nearest(text, [*_DOMAINS, *_DOMAINS.values()], 3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"AWS names: {', '.join(_DOMAINS)}"
     raise UsageError(
-        f"{region!r} is neither a region (eu-central-1) nor a domain (mypurecloud.de); {hint}", code="config.file"
+        f'"{region}" is neither a region (eu-central-1) nor a domain (mypurecloud.de); {hint}', code="config.file"
     )

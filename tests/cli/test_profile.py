@@ -58,7 +58,7 @@ def test_a_read_only_directory_is_an_error(alone: Front) -> None:
     assert (refused.code, unknown.code) == (2, 2)
     assert "Permission denied" in refused.error["message"]
     assert refused.error["code"] == "config.file"
-    assert "no profile 'b'" in unknown.error["message"]
+    assert 'no profile "b"' in unknown.error["message"]
 
 
 def test_a_lock_that_is_not_a_file_is_an_error(alone: Front) -> None:

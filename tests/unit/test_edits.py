@@ -104,12 +104,12 @@ def test_add_and_use_in_files_of_every_manner(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize(
     ("name", "values", "said"),
     [
-        ("staging", {}, "already has a profile 'staging'"),
+        ("staging", {}, "already exists"),
         ("sandbox", {}, "built in"),
-        ("a\nb", {}, "cannot be the name"),
+        ("a\nb", {}, "is not a valid profile name"),
         ("new", {"regio": "x"}, 'did you mean "region"'),
-        ("new", {"region": "nowhere"}, "region: 'nowhere' is neither"),
-        ("new", {"oauth.client_secret": "s3cret"}, "never taken from the command line"),
+        ("new", {"region": "nowhere"}, 'region: "nowhere" is neither'),
+        ("new", {"oauth.client_secret": "s3cret"}, "not accepted on the command line"),
         ("new", {"journey_context": "x"}, "expected a JSON object"),
         ("new", {"queue": "${"}, "expected ${NAME}"),
         ("new", {"queue": "a\x07b"}, "control characters"),
@@ -127,7 +127,7 @@ def test_add_refuses_and_leaves_the_file_alone(tmp_path: Path, name: str, values
 
 def test_use_refuses_what_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path, CONTRACT)
-    with pytest.raises(UsageError, match="no profile 'live'"):
+    with pytest.raises(UsageError, match='no profile "live"'):
         use(path, "live")
     with pytest.raises(UsageError, match="No such file"):
         use(tmp_path / "none.yaml", "live")
