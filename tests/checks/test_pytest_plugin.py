@@ -139,4 +139,4 @@ def test_without_a_profile_the_reason_is_reported(project: pytest.Pytester) -> N
     (project.path / "s.guest.yaml").write_text("scenarios: {a: [{say: x}]}")
     result = run(project)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*there is no profile yet*"])
+    result.stdout.fnmatch_lines(["*no profile found*"])
