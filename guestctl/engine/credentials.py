@@ -28,7 +28,7 @@ from guestctl.core.model import Credential, CredentialKind, Profile, Secret, Ses
 from guestctl.core.timings import Timings
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import Flow
-from guestctl.engine.session_record import SessionRecord
+from guestctl.engine.session_record import StoredSession
 from guestctl.storage.state import State
 
 
@@ -41,7 +41,7 @@ class Credentials:
 
     def __init__(
         self,
-        record: SessionRecord,
+        record: StoredSession,
         *,
         clock: Clock,
         timings: Timings,

@@ -29,7 +29,7 @@ from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.credentials import Credentials
 from guestctl.engine.retry import DEFAULT_RETRY_AFTER, LIMIT_RETRIES, RetryPolicy, jittered
-from guestctl.engine.session_record import SessionRecord
+from guestctl.engine.session_record import StoredSession
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
@@ -66,7 +66,7 @@ class SessionEngine:
         self.random = random
         self.notice = notice
         self.timings = timings or Timings()
-        self.record = SessionRecord(session, dialect, state, scope, clock)
+        self.record = StoredSession(session, dialect, state, scope, clock)
         self.retry = RetryPolicy(
             dialect,
             clock,

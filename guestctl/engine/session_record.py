@@ -34,7 +34,7 @@ _INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "o
 
 
 @dataclass
-class SessionRecord:
+class StoredSession:
     """The current `session` and its stored copy. `scope` is the profile, API and addresses it belongs to."""
 
     session: Session

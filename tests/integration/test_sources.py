@@ -180,7 +180,7 @@ def test_history_that_lags(talking: Guest, room: Room, time: Hurried) -> None:
     talking.ok("send", "two")
     result = talking.ok("resume")
     assert result.record["missed"] == []
-    assert "1 acknowledged" in result.err
+    assert "1 accepted message(s)" in result.err
     room.clear()
     assert [m["text"] for m in talking.ok("resume").record["missed"]] == ["echo: two"]
 
@@ -231,8 +231,8 @@ def test_a_number_that_never_comes_is_waited_for_once_and_told(
     behind.clear()
     behind.faults("lag:ms=3600000")
     found = talking.ok(*command.split())
-    assert "number 3" in found.err
-    assert found.err.count("number 3") == 1
+    assert "numbered messages up to 3" in found.err
+    assert found.err.count("numbered messages up to 3") == 1
     assert "late" not in found.out
     assert sum(time.sleeps) < 6
 
@@ -278,7 +278,7 @@ def test_known_by_an_address(guest: Guest, sandbox: Sandbox) -> None:
 def test_an_address_is_needed(sandbox: Sandbox, guest: Guest, room: Room) -> None:
     file = guest.cwd / "profiles.yaml"
     file.write_text(f"profiles: {{shop: {{api: external-contacts, base_url: '{sandbox.url}'}}}}\n")
-    error = check(guest("session", "create", "-p", "shop"), 2, "config.key", "email")
+    error = check(guest("session", "create", "-p", "shop"), 2, "config.key", "e-mail address")
     assert "--email" in error["hint"]
     assert room.sessions() == []
 
