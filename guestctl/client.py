@@ -102,6 +102,7 @@ class Client:
         self.dialect.check_profile()
         self.scope = scope_of(self.profile, self.dialect)
         self._given_network = network
+        self._timings = timings or Timings()
         self._connector = Connector(self._network, self.clock, observer)
         self._sessions = Sessions(
             self.dialect,
@@ -112,7 +113,7 @@ class Client:
             clock=self.clock,
             random=self.random,
             notice=notice,
-            timings=timings or Timings(),
+            timings=self._timings,
             new_id=new_id,
         )
 
@@ -292,7 +293,18 @@ class Client:
         A guest who was signed in in an expired session stays signed in in the one that replaces it. Raises TimedOut
         when no reply came, or the failure that kept the client from receiving one.
         """
-        return self._sessions.ask(text, self._deadline(), new=new, opening=opening)
+        return self._sessions.ask(text, self._deadline(), new=new, opening=opening, silence=None)[0]
+
+    def ask_all(
+        self, text: str, *, new: bool = False, opening: NewSession | None = None, silence: float | None = None
+    ) -> list[Message]:
+        """Send a question and return all messages of the reply, at least one (see `ask`).
+
+        The reply is complete when no other message has come for `silence` seconds (default: 0.5), when the
+        conversation has ended, or at the client's timeout.
+        """
+        silence = self._timings.reply_silence if silence is None else silence
+        return self._sessions.ask(text, self._deadline(), new=new, opening=opening, silence=silence)
 
     def typing(self) -> None:
         """Send a typing indicator; at most one in five seconds for each session."""

@@ -16,7 +16,8 @@ class Sent:
     """The outcome of a send.
 
     `key` is the client key. `message` is the service's copy, None if there is none. When several files made
-    several messages, `earlier` has the ones accepted before it.
+    several messages, `earlier` has the ones accepted before it. `following` has the messages after the first reply,
+    where they were awaited.
     """
 
     key: str
@@ -24,6 +25,7 @@ class Sent:
     text: str = ""
     message: Message | None = None
     reply: Message | None = None
+    following: tuple[Message, ...] = ()
     earlier: tuple[Message, ...] = ()
 
 

@@ -53,6 +53,9 @@ class Timings:
     settling_pause: float = 1.0
     """Pause between two reads of history that do not show a message in doubt."""
 
+    reply_silence: float = 0.5
+    """How long no other message may come before `ask` takes the reply for complete."""
+
     # --- listening ---
 
     stable_connection: float = 10.0

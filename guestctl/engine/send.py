@@ -25,6 +25,7 @@ from guestctl.core.model import (
     Presence,
     Session,
     SessionEvent,
+    Typing,
 )
 from guestctl.core.results import Sent
 from guestctl.core.values import Json, immutable
@@ -33,7 +34,7 @@ from guestctl.dialects.capabilities import Ability
 from guestctl.engine.delivery import deliver
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import messages, newest
-from guestctl.engine.listener import Listener
+from guestctl.engine.listener import POLL_JITTER, Listener
 from guestctl.engine.local_files import LocalFile, check_file
 
 #: How many of the newest messages are searched for choices and forms.
@@ -47,9 +48,13 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @immutable
 class Awaited:
-    """The awaited reply: any reply, or one whose text matches."""
+    """The awaited reply: any reply, or one whose text matches.
+
+    With `silence`, the messages after it are awaited too, until none has come for that many seconds.
+    """
 
     pattern: re.Pattern[str] | None = None
+    silence: float | None = None
 
 
 @immutable
@@ -59,6 +64,28 @@ class Answer:
     pick: Sequence[str] = ()
     form: Mapping[str, Json] | None = None
     to: Message | None = None
+
+
+class _Silence:
+    """The time without another message after which the reply is complete. It starts with the first message."""
+
+    def __init__(self, engine: SessionEngine, seconds: float | None) -> None:
+        self._clock = engine.clock
+        # Without a socket, a message is only seen by the next poll.
+        polling = 0.0 if engine.dialect.has_socket else POLL_JITTER * engine.timings.poll_min
+        self._seconds = 0.0 if seconds is None else seconds + polling
+        self._until: float | None = None
+
+    def restart(self) -> None:
+        self._until = self._clock.monotonic() + self._seconds
+
+    def left(self) -> float | None:
+        """Return the seconds until the reply is complete, None before its first message."""
+        return None if self._until is None else max(0.0, self._until - self._clock.monotonic())
+
+    @property
+    def over(self) -> bool:
+        return self.left() == 0.0
 
 
 # --- decided before anything is sent ---
@@ -121,11 +148,14 @@ def send_message(
     dialect = engine.dialect
     earlier: list[Message] = []
     listener = None
+    silence = _Silence(engine, None if awaited is None else awaited.silence)
     try:
         if needs_socket_first(dialect, engine.session, awaited=awaited is not None, files=bool(files)):
             engine.attached(deadline)
         if awaited is not None:
-            listener = Listener(engine, baseline=False, step=deadline.remaining(), left=deadline.remaining)
+            listener = Listener(
+                engine, baseline=False, step=deadline.remaining(), left=deadline.remaining, wake=silence.left
+            )
             listener.attach(deadline)
         if answer is not None:
             outgoing = _with_answer(engine, outgoing, answer, deadline)
@@ -149,31 +179,47 @@ def send_message(
     if listener is None or awaited is None:
         return sent
     try:
-        return replace(sent, reply=_wait_for_reply(engine, listener, (*earlier, message)[0], awaited, deadline))
+        first, *following = _wait_for_reply(engine, listener, (*earlier, message)[0], awaited, silence, deadline)
+        return replace(sent, reply=first, following=tuple(following))
     except Failure as failure:
         failure.with_outcome("accepted", sent)
         raise
 
 
 def _wait_for_reply(
-    engine: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, deadline: Deadline
-) -> Message:
+    engine: SessionEngine, listener: Listener, sent: Message, awaited: Awaited, silence: _Silence, deadline: Deadline
+) -> list[Message]:
+    """Return the messages of the reply: the first that matches, and those that follow it before the silence."""
     listener.continue_after(Position(sent.id, sent.sequence, sent.time))
     pattern = awaited.pattern
+    found: list[Message] = []
     closest: str | None = None
     lost: Exception | None = None
-    with _ending_recognised(engine), closing(listener.events()) as events:
-        for event in events:
-            if isinstance(event, Message) and event.direction == "outbound":
-                if pattern is None or pattern.search(event.text):
-                    return event
-                closest = event.text
-            if isinstance(event, Connection):
-                lost = None if event.state == "live" else _more_specific(event.failure, lost)
-            if _ends_conversation(event):
-                raise _conversation_ended(engine)
-            if deadline.expired:
-                break
+    try:
+        with _ending_recognised(engine), closing(listener.events()) as events:
+            for event in events:
+                if isinstance(event, Message) and event.direction == "outbound":
+                    if found or pattern is None or pattern.search(event.text):
+                        found.append(event)
+                        silence.restart()
+                        if awaited.silence is None:
+                            return found
+                    closest = event.text
+                if isinstance(event, Typing) and found:
+                    silence.restart()  # another message is being written
+                if isinstance(event, Connection):
+                    lost = None if event.state == "live" else _more_specific(event.failure, lost)
+                if _ends_conversation(event):
+                    raise _conversation_ended(engine)
+                if deadline.expired or silence.over:
+                    break
+    except Failure as failure:
+        if not found:
+            raise
+        if failure.code != "conversation.ended":
+            engine.notice(f"messages after the first reply may be missing: {failure.message}")
+    if found:
+        return found
     if lost is not None:
         raise lost  # the client was not connected, so a reply may have been missed
     wanted = f' that matches "{pattern.pattern}"' if pattern else ""

@@ -67,6 +67,7 @@ _MessageMembers = TypedDict(
 
 class MessageRecord(_MessageMembers, total=False):
     raw: Raw
+    following: Annotated[list[dict[str, Any]], "only of ask: the messages of the reply after this one"]
 
 
 class _SentMembers(_MessageMembers):

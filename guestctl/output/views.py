@@ -83,12 +83,18 @@ class View:
             # gets none.
             if body.startswith(f"{name}:"):
                 body = self._paint(f"{name}:", style) + body.removeprefix(f"{name}:")
-        lines = [head + body]
-        lines += [self._indented(text, indent + 2 * level) for level, text in rich_content_lines(record)]
-        lines += [self._indented(_file(attachment), indent) for attachment in record["attachments"]]
+        lines = [head + body, *self._content(record, indent)]
         if record.get("delivery", "accepted") != "accepted":
             lines.append(" " * indent + f"({record['delivery'].replace('_', ' ')})")
         return "\n".join(lines)
+
+    def content(self, record: Record) -> str:
+        """Render what a message has next to its text: cards, choices, forms and files."""
+        return "\n".join(self._content(record, 0))
+
+    def _content(self, record: Record, indent: int) -> list[str]:
+        lines = [self._indented(text, indent + 2 * level) for level, text in rich_content_lines(record)]
+        return lines + [self._indented(_file(attachment), indent) for attachment in record["attachments"]]
 
     def _indented(self, text: str, indent: int) -> str:
         """Render a separate line; its continuation rows are indented further."""

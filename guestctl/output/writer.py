@@ -171,6 +171,13 @@ class Output:
         """Print a text: unchanged in a pipe, with control characters made visible on a terminal."""
         self._write(visible(text, lines=True) if self.terminal.stdout else text)
 
+    def reply(self, record: Record) -> None:
+        """Print the text of a message, or its other content if it has no text."""
+        if record["text"].strip():
+            self.text(record["text"])
+        else:
+            self._write(self._view.content(record) or "(empty message)")
+
     def labelled(self, label: str, text: str, style: str | None = None) -> None:
         """Print a label and a text, whose further lines are indented under the first."""
         self._write(self._view.labelled(label, text, style))

@@ -14,6 +14,7 @@ import pytest
 from guestctl.cli.invocation import Environment
 from guestctl.cli.main import run
 from guestctl.core.clock import Clock, SystemClock
+from guestctl.core.timings import Timings
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
@@ -74,7 +75,7 @@ class Front:
         content = stdin.encode() if isinstance(stdin, str) else stdin
         given, out, err = Stream(content, terminal=tty), Stream(terminal=tty), Stream(terminal=tty)
         environ = {**self.environ, **more}
-        world = Environment(given, out, err, environ, self.cwd, self.clock)
+        world = Environment(given, out, err, environ, self.cwd, self.clock, Timings(reply_silence=0.03))
         return Result(int(run(argv, world)), out.text(), err.text())
 
 

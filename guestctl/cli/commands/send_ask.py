@@ -15,7 +15,7 @@ import typer
 
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command, pairs, pattern
+from guestctl.cli.options import command, duration, pairs, pattern
 from guestctl.core.errors import Failure, UsageError
 from guestctl.core.model import Outgoing
 from guestctl.output.records import Record, message_record, sent_record
@@ -29,23 +29,38 @@ def ask(
     run: Invocation,
     text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="question to send; - reads it from stdin")],
     new: Annotated[bool, typer.Option("--new", help="start a new session instead of resuming the stored one")] = False,
+    first: Annotated[bool, typer.Option("--first", help="print the first message of the reply only")] = False,
+    silence: Annotated[
+        str | None,
+        typer.Option("--silence", metavar="TIME", help="time without another message that ends the reply [500ms]"),
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="with -o json, include the service's own object")] = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
     """Send a question and print only the text of the reply.
 
+    A reply may consist of several messages: it ends when no other message has come for 500 ms. A message without
+    text is drawn as `send --wait` draws it. With -o json the record is the first message, and the others are its
+    `following`.
+
     By default guestctl resumes the stored session, or creates one if there is none. In a new session it first
     waits up to two seconds for a greeting, which is not the reply. Put `--` before text that starts with a dash.
     """
+    if first and silence is not None:
+        raise UsageError("--first and --silence cannot be combined", hint="remove one of them")
+    pause = None if silence is None else duration("--silence", silence)
     question = _message_text(run, text)
     if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), question), new=new)):
         return
-    reply = run.client.ask(question, new=new)
+    client = run.client
+    replies = [client.ask(question, new=new)] if first else client.ask_all(question, new=new, silence=pause)
+    records = [message_record(reply, client.session_name, raw=raw) for reply in replies]
     if run.out.mode in {"auto", "table"}:
-        run.out.text(reply.text)
+        for record in records:
+            run.out.reply(record)
     else:
-        run.out.one(message_record(reply, run.client.session_name, raw=raw))
+        run.out.one({**records[0], "following": records[1:]})
 
 
 @command('guestctl send "Where is my parcel?" --wait', "guestctl send --pick 2 --wait")
