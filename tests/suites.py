@@ -13,11 +13,11 @@ _FAULTS = {
     "faults/test_send_kill.py",
     "faults/test_soak.py",
     "faults/test_sockets_shared.py",
-    "faults/test_short.py::test_every_action_everywhere",
+    "faults/test_short.py::test_every_action_on_every_connection",
     "faults/test_short.py::test_every_mutant_is_caught",
     "faults/test_short.py::test_fixed_seeds",
     "faults/test_short.py::test_seeds_that_once_failed",
-    "faults/test_short.py::test_what_catches_a_mutant_is_the_mutant",
+    "faults/test_short.py::test_the_correct_client_passes_the_schedules_of_the_mutants",
 }
 
 #: Fuzzing, sweeps for secrets, memory.

@@ -1,4 +1,4 @@
-"""The fault harness: clients among faults, and the sandbox's log to hold them to (reliability.md §5).
+"""The fault harness: real clients run while faults are injected, and the sandbox's log shows what is true.
 
-`python -m tests.faults --schedules 2000 --seed 1` runs the long form.
+The design is in reliability.md §5. README.md in this folder explains how to use it.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: the long form. Exit 0 when every promise was kept.
+"""`python -m tests.faults`: run the fault harness for longer than the tests do. Exit code 0: no violation.
 
     python -m tests.faults --schedules 2000 --seed 1
     python -m tests.faults --schedules 1 --seed 17 --dialect guests
@@ -8,10 +8,8 @@
     python -m tests.faults --soak 30
     python -m tests.faults --crowd
 
-Seeds count from `--seed` on, each once for every dialect. A violation is printed with the command that
-repeats it. The machine is Hypothesis's: rules in any order, shrunk where they break something; it takes
-one process, so that several seeds may run beside each other. The soak is of one dialect, the first
-given (default web-messaging), for so many minutes. The crowd is a thousand listeners after an outage.
+Seeds count up from `--seed`. Each seed runs once for every API. A violation is printed with the command that
+repeats it. README.md in this folder explains the schedules, the mutants, the rule machine, the soak and the crowd.
 """
 
 from __future__ import annotations
@@ -20,26 +18,30 @@ import argparse
 import sys
 
 from tests.faults.crowd import crowd
-from tests.faults.machine import Broken, run
+from tests.faults.machine import PromiseBroken, run
 from tests.faults.schedules import APIS, enumerated, make
 from tests.faults.soak import soak
-from tests.faults.trials import Tally, many, mutants
+from tests.faults.trials import Tally, run_all, run_mutants
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Clients among faults.")
-    parser.add_argument("--schedules", type=int, default=70, metavar="N", help="how many (default 70)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default 0)")
-    parser.add_argument("--dialect", action="append", choices=APIS, help="only this one; may be repeated")
-    parser.add_argument("--enumerated", action="store_true", help="every action at every place instead")
-    parser.add_argument("--mutants", action="store_true", help="the mistaken clients instead, which must be caught")
-    parser.add_argument(
-        "--soak", type=float, metavar="MINUTES", help="one listener, on a line that breaks all the time"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description="Run guestctl while faults are injected."
     )
-    parser.add_argument("--machine", type=int, metavar="N", help="so many runs of the rule machine instead")
-    parser.add_argument("--steps", type=int, default=50, metavar="N", help="steps of each, at most (default 50)")
-    parser.add_argument("--crowd", action="store_true", help="many listeners that lose their service at once")
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="processes (default 4)")
+    parser.add_argument(
+        "--schedules", type=int, default=70, metavar="N", help="number of random schedules (default 70)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="first seed (default 0)")
+    parser.add_argument("--dialect", action="append", choices=APIS, help="only this API; may be repeated")
+    parser.add_argument("--enumerated", action="store_true", help="run every enumerated schedule instead")
+    parser.add_argument("--mutants", action="store_true", help="run the mutants instead and check that each is caught")
+    parser.add_argument(
+        "--soak", type=float, metavar="MINUTES", help="run one listener while its connection breaks every few seconds"
+    )
+    parser.add_argument("--machine", type=int, metavar="N", help="number of runs of the rule machine instead")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="maximum steps of each run (default 50)")
+    parser.add_argument("--crowd", action="store_true", help="run 1,000 listeners that lose the service together")
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="number of processes (default 4)")
     options = parser.parse_args()
     if options.mutants:
         return _mutants(options.jobs)
@@ -56,7 +58,7 @@ def main() -> int:
     else:
         plan = [make(options.seed + n // len(apis), apis[n % len(apis)]) for n in range(options.schedules)]
     total = Tally()
-    for found in many(plan, options.jobs):
+    for found in run_all(plan, options.jobs):
         total.add(found)
         for violation in found.violations:
             print(violation, file=sys.stderr, flush=True)
@@ -67,8 +69,8 @@ def main() -> int:
 def _machine(runs: int, steps: int, seed: int) -> int:
     try:
         print(run(runs, steps, seed))
-    except Broken as broken:
-        print(broken, *getattr(broken, "__notes__", ()), sep="\n", file=sys.stderr)
+    except PromiseBroken as failure:
+        print(failure, *getattr(failure, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return 0
 
@@ -83,10 +85,10 @@ def _soak(dialects: list[str] | None, seconds: float, seed: int) -> int:
 
 def _mutants(jobs: int) -> int:
     missed = 0
-    for mutant, found in mutants(jobs):
+    for mutant, found in run_mutants(jobs):
         missed += mutant.caught_by not in found
-        told = "" if mutant.caught_by in found else f"NOT CAUGHT BY {mutant.caught_by}: "
-        print(f"{mutant.name:48}{told}{', '.join(sorted(set(found)))}", flush=True)
+        verdict = "" if mutant.caught_by in found else f"NOT CAUGHT BY {mutant.caught_by}: "
+        print(f"{mutant.name:48}{verdict}{', '.join(sorted(set(found)))}", flush=True)
     return 1 if missed else 0
 
 

@@ -1,4 +1,4 @@
-"""Processes that are gone when their test ends."""
+"""A fixture that starts guestctl as processes and ends them with the test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from guestctl.sandbox.server import Sandbox
 from tests.faults.processes import Shell
 
-Enter: TypeAlias = Callable[..., Shell]
+OpenShell: TypeAlias = Callable[..., Shell]
 
 
 @pytest.fixture
-def enter(tmp_path: Path) -> Iterator[Enter]:
-    """`enter(api, **settings)`: a sandbox of that API's own, and a session there."""
+def open_shell(tmp_path: Path) -> Iterator[OpenShell]:
+    """Return `open_shell(api, **settings)`, which starts a sandbox for one API and creates a session there."""
     with ExitStack() as stack:
 
         def shell(api: str, **settings: Any) -> Shell:

@@ -1,8 +1,8 @@
-"""A crowd that loses its service at once: how soon all are back, and how hard they press.
+"""Many listeners that lose the service together: how long the reconnects take, and how many attempts come per second.
 
-Knows: the client's own listener, with its own waits, and a service that lets so many in per second. Must
-not know: how a wait is chosen. Time is counted, each client on a clock of its own; whoever's clock is
-furthest behind acts next, so that all attempts come to the service in the order of their times.
+Knows: the client's listener with its real waits, and a service that accepts a limited number of connections per
+second. Must not know: how a wait is chosen. Time is counted: each client has its own clock. The client whose
+clock is furthest behind acts next, so all attempts reach the service in the order of their times.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ from guestctl.engine.listener import Listener
 from tests.fakes import FakeClock
 from tests.unit.engine_fakes import FakeSocket, World
 
-#: Clients; seconds the service is away; how many it then lets in per second.
+#: Number of clients; seconds of the outage; connections per second that the service accepts after it.
 CLIENTS, AWAY, PER_SECOND = 1000, 20.0, 100
 
 
 @dataclass
-class Returned:
-    """Seconds from the loss until the last client was back; attempts in all, and in the worst second
-    once the service was there again."""
+class CrowdResult:
+    """The result: `last` is the time in seconds from the loss to the last reconnect, `attempts` counts all attempts,
+    and `worst` counts those in the busiest second after the outage."""
 
     last: float
     attempts: int
     worst: int
 
     def __str__(self) -> str:
-        """The table, a figure a line."""
+        """Return a table with one figure per line."""
         rows = [
             ("clients", f"{CLIENTS}"),
-            ("seconds away", f"{AWAY:g}"),
-            ("then lets in per second", f"{PER_SECOND}"),
+            ("seconds of outage", f"{AWAY:g}"),
+            ("accepted per second", f"{PER_SECOND}"),
             ("attempts", f"{self.attempts}"),
-            ("  in the worst second after", f"{self.worst}"),
-            ("all back after seconds", f"{self.last:.1f}"),
+            ("  in the worst second", f"{self.worst}"),
+            ("seconds until all are back", f"{self.last:.1f}"),
         ]
         return "\n".join(f"{name:30}{value:>8}" for name, value in rows)
 
 
-class _Door:
-    """The service: away at first, then letting so many in per second. Who is not let in is refused."""
+class _LimitedService:
+    """The service: away at first, then it accepts a limited number of connections per second and refuses others."""
 
     def __init__(self) -> None:
         self.lost_at = 0.0
         self.attempts: list[float] = []
-        self._let_in: Counter[int] = Counter()
+        self._accepted: Counter[int] = Counter()
 
-    def knock(self, now: float) -> None:
+    def connect(self, now: float) -> None:
         since = now - self.lost_at
         self.attempts.append(since)
         second = int(since)
-        if since < AWAY or self._let_in[second] >= PER_SECOND:
+        if since < AWAY or self._accepted[second] >= PER_SECOND:
             raise NetworkError("connection refused", code="network.connect")
-        self._let_in[second] += 1
+        self._accepted[second] += 1
 
 
-def crowd(seed: int) -> Returned:
-    """Everybody connected, the service lost and back."""
+def crowd(seed: int) -> CrowdResult:
+    """Connect all listeners, take the service away, and return how they came back."""
     with pytest.MonkeyPatch.context() as patch:
-        door = _Door()
+        limited = _LimitedService()
         worlds: dict[FakeClock, World] = {}
         streams = []
         for number in range(CLIENTS):
@@ -80,7 +80,7 @@ def crowd(seed: int) -> Returned:
             streams.append((world.clock, stream))
 
         def connect(url: str, *, clock: FakeClock, **options: object) -> FakeSocket:
-            door.knock(clock.monotonic())
+            limited.connect(clock.monotonic())
             return worlds[clock].service.connect(url)
 
         patch.setattr("guestctl.transport.socket.Socket.connect", connect)
@@ -94,8 +94,8 @@ def crowd(seed: int) -> Returned:
                 back.append(clock.monotonic())
             else:
                 heappush(waiting, (clock.monotonic(), number))
-        after = Counter(int(at) for at in door.attempts if at >= AWAY)
-        return Returned(max(back), len(door.attempts), max(after.values()))
+        after = Counter(int(at) for at in limited.attempts if at >= AWAY)
+        return CrowdResult(max(back), len(limited.attempts), max(after.values()))
 
 
 def _live(event: object) -> bool:

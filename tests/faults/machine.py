@@ -1,10 +1,10 @@
-"""Any rule, in any order, as often as it likes: what must always be true is looked at after each.
+"""The rule machine: Hypothesis applies rules in random order, and the oracles judge the run after each.
 
-Knows: what can happen to a guest (the rules), which Hypothesis puts together and, where something
-breaks, takes apart again until nothing can be left out. Must not know: what is right or wrong (`oracles`).
+Knows: what can happen to a guest (the rules). Hypothesis combines the rules and, after a violation, shrinks the run
+to the steps that are needed. Must not know: what is right or wrong (`oracles`).
 
-Time is counted, not waited for, so the client's own constants hold: half a minute until a dead peer is
-found out costs nothing.
+Time is counted, not waited for, so the client uses its real timings. The 30 seconds until a dead peer is
+detected cost nothing.
 """
 
 from __future__ import annotations
@@ -29,18 +29,29 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.faults.model import Listener, Run, Speaker
-from tests.faults.oracles import Violation, judge, so_far
-from tests.faults.schedules import APIS, LISTENER, MOMENTS, RENEWABLE, SENDER, Crash, Moment, Schedule, Step, spec
-from tests.faults.stage import BREAKS, MISHAPS, Break, Mishap, Stage
+from tests.faults.model import Listener, Run, Sender
+from tests.faults.oracles import Violation, judge, judge_so_far
+from tests.faults.schedules import (
+    APIS,
+    LISTENER,
+    MOMENTS,
+    RENEWABLE,
+    SENDER,
+    Crash,
+    Moment,
+    Schedule,
+    Step,
+    random_fault,
+)
+from tests.faults.simulation import REQUEST_FAULTS, SOCKET_FAULTS, RequestFault, Simulation, SocketFault
 
-#: Where state is kept meanwhile: in memory, where the system has such a place.
+#: Where the state directory is: in memory, if the system has such a folder.
 _MEMORY = Path("/dev/shm")
-#: Seconds a listener has for everything once nothing goes wrong any more; by which a verb may overrun
-#: its deadline: a goodbye, and what was on the way.
+#: Seconds in which a listener must show everything after the last fault.
 RECOVERY = 120.0
+#: Seconds by which a command may exceed its deadline, for closing a socket and for data in transit.
 SLACK = 2.0
-#: Sockets a session may have.
+#: Maximum number of open sockets per session.
 SOCKETS = 3
 
 ACTORS = st.sampled_from((SENDER, LISTENER))
@@ -48,42 +59,42 @@ LISTENING = st.sampled_from((0.0, 0.05, 1.0, 5.0, 40.0))
 SECONDS = st.sampled_from((0.02, 0.3, 1.0, 6.0))
 
 
-class Broken(AssertionError):
-    """A promise was broken."""
+class PromiseBroken(AssertionError):
+    """The oracles found a violation."""
 
 
 @dataclass
-class Ran:
-    """What the machines of this process have done."""
+class Totals:
+    """Count what the machines of this process did."""
 
     runs: int = 0
     steps: int = 0
     messages: int = 0
-    struck: Counter[str] = field(default_factory=Counter)
+    fault_counts: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        """The table, a figure a line."""
+        """Return a table with one figure per line."""
         rows = [
             ("runs", self.runs),
             ("steps", self.steps),
             ("messages", self.messages),
-            ("faults on the way", sum(self.struck.values())),
-            *((f"  {kind}", count) for kind, count in sorted(self.struck.items())),
+            ("faults", sum(self.fault_counts.values())),
+            *((f"  {kind}", count) for kind, count in sorted(self.fault_counts.items())),
             ("violations", 0),
         ]
         return "\n".join(f"{name:30}{value:>8}" for name, value in rows)
 
 
-class Guests(RuleBasedStateMachine):
-    """One guest who speaks, one who listens, an agent, and everything that goes wrong."""
+class GuestMachine(RuleBasedStateMachine):
+    """One process that sends, one that listens, an agent, and all faults."""
 
-    ran: ClassVar[Ran] = Ran()
+    totals: ClassVar[Totals] = Totals()
 
     def __init__(self) -> None:
         super().__init__()
         self._stack = ExitStack()
         self._steps: list[Step] = []
-        self._said = 0
+        self._numbered = 0
 
     @initialize(api=st.sampled_from(APIS), seed=st.integers(0, 3), keys_return=st.booleans())
     def create(self, api: str, seed: int, keys_return: bool) -> None:
@@ -91,16 +102,16 @@ class Guests(RuleBasedStateMachine):
         place = _MEMORY if _MEMORY.is_dir() else None
         directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="guestctl-machine-", dir=place)))
         self._run = Run(schedule)
-        self._stage = stage = Stage(schedule, self._run, directory)
-        self._stack.enter_context(stage.at_work())
-        with stage.client(SENDER) as client:
+        self._simulation = simulation = Simulation(schedule, self._run, directory)
+        self._stack.enter_context(simulation.installed())
+        with simulation.client(SENDER) as client:
             self._created, self._scope = client.create(), client.scope
             client.state.close()
-        self._listener = Listener(stage)
-        self._speaker = Speaker(stage, self._listener)
-        self._lives = self._stack.enter_context(closing(self._listener.lives()))
+        self._listener = Listener(simulation)
+        self._sender = Sender(simulation, self._listener)
+        self._steps_of_listener = self._stack.enter_context(closing(self._listener.processes()))
 
-    # --- what people do ---
+    # --- what the guest and the agent do ---
 
     @rule(then=LISTENING)
     def send(self, then: float) -> None:
@@ -119,25 +130,25 @@ class Guests(RuleBasedStateMachine):
 
     @rule(seconds=LISTENING)
     def listen(self, seconds: float) -> None:
-        until = self._stage.time.monotonic() + seconds
-        while self._stage.time.monotonic() < until and next(self._lives, self) is None:
+        until = self._simulation.time.monotonic() + seconds
+        while self._simulation.time.monotonic() < until and next(self._steps_of_listener, self) is None:
             pass
 
     @rule(seconds=st.sampled_from((0.05, 2.0, 30.0, 600.0)))
-    def nobody_runs(self, seconds: float) -> None:
-        self._stage.time.sleep(seconds)
+    def time_passes(self, seconds: float) -> None:
+        self._simulation.time.sleep(seconds)
 
     @rule()
     def history(self) -> None:
         self._do(Step("history"))
 
     @rule(after=st.integers(1, 3))
-    def history_while_something_arrives(self, after: int) -> None:
-        stage, text = self._stage, f"agent {self._number()}"
-        waiting = stage.on_history = deque([lambda: None] * after)
-        waiting.append(lambda: stage.sandbox.admin.push(text))
+    def history_while_a_message_arrives(self, after: int) -> None:
+        simulation, text = self._simulation, f"agent {self._number()}"
+        waiting = simulation.on_history = deque([lambda: None] * after)
+        waiting.append(lambda: simulation.sandbox.admin.push(text))
         self._do(Step("history"))
-        stage.on_history = deque()
+        simulation.on_history = deque()
 
     # --- what happens to processes and tokens ---
 
@@ -155,97 +166,100 @@ class Guests(RuleBasedStateMachine):
     def token_expires(self) -> None:
         self._do(Step("expire"))
 
-    # --- what happens on the way ---
+    # --- what happens on the network ---
 
-    @rule(who=ACTORS, how=st.sampled_from(BREAKS), seconds=SECONDS)
-    def socket_breaks(self, who: str, how: Break, seconds: float) -> None:
-        self._stage.strike(who, how, seconds)
+    @rule(who=ACTORS, how=st.sampled_from(SOCKET_FAULTS), seconds=SECONDS)
+    def socket_breaks(self, who: str, how: SocketFault, seconds: float) -> None:
+        self._simulation.inject(who, how, seconds)
 
     @rule(who=ACTORS, code=st.sampled_from((1000, 1001, 1005, 1011, 1012, 1013)))
     def socket_closed(self, who: str, code: int) -> None:
-        self._stage.close(who, code)
+        self._simulation.close(who, code)
 
-    @rule(who=ACTORS, how=st.sampled_from(BREAKS), seconds=SECONDS)
-    def socket_breaks_once_stored(self, who: str, how: Break, seconds: float) -> None:
-        self._stage.when_stored.append(lambda: self._stage.strike(who, how, seconds))
+    @rule(who=ACTORS, how=st.sampled_from(SOCKET_FAULTS), seconds=SECONDS)
+    def socket_breaks_after_a_message_is_stored(self, who: str, how: SocketFault, seconds: float) -> None:
+        self._simulation.when_stored.append(lambda: self._simulation.inject(who, how, seconds))
 
-    @rule(who=ACTORS, how=st.sampled_from(MISHAPS), seconds=SECONDS)
-    def request_goes_wrong(self, who: str, how: Mishap, seconds: float) -> None:
-        self._stage.mishaps.setdefault(who, deque()).append((how, seconds))
+    @rule(who=ACTORS, how=st.sampled_from(REQUEST_FAULTS), seconds=SECONDS)
+    def request_fails(self, who: str, how: RequestFault, seconds: float) -> None:
+        self._simulation.request_faults.setdefault(who, deque()).append((how, seconds))
 
     @rule(seconds=SECONDS)
-    def service_down(self, seconds: float) -> None:
+    def service_goes_down(self, seconds: float) -> None:
         self._do(Step("down", seconds=seconds))
 
     @rule(seed=st.integers(0, 200))
-    def service_faulty(self, seed: int) -> None:
-        self._do(Step("fault", spec(Random(seed), self._run.schedule.api)))
+    def service_injects_a_fault(self, seed: int) -> None:
+        self._do(Step("fault", random_fault(Random(seed), self._run.schedule.api)))
 
     # --- what must be true ---
 
     @invariant()
-    def honest_so_far(self) -> None:
-        run, stage = self._run, self._stage
-        self.ran.steps += 1
-        run.log, run.heard = stage.log(), self._listener.heard()
-        found = so_far(run)
-        if len(stage.sandbox.peers) > SOCKETS + self._zombies():
-            found.append(Violation("O6 sockets", f"{len(stage.sandbox.peers)} are open"))
-        _fail(found)
+    def promises_hold(self) -> None:
+        run, simulation = self._run, self._simulation
+        self.totals.steps += 1
+        run.log, run.output = simulation.log(), self._listener.output()
+        found = judge_so_far(run)
+        if len(simulation.sandbox.peers) > SOCKETS + self._zombies():
+            found.append(Violation("O6 sockets", f"{len(simulation.sandbox.peers)} are open"))
+        _raise_if_any(found)
 
     def teardown(self) -> None:
         with self._stack:
-            if hasattr(self, "_lives"):
+            if hasattr(self, "_steps_of_listener"):
                 self._end()
 
     def _end(self) -> None:
-        run, stage, speaker = self._run, self._stage, self._speaker
-        stage.heal()
+        run, simulation, sender = self._run, self._simulation, self._sender
+        simulation.heal()
         self._listener.crashes.clear()
-        speaker.restart() if self._said % 2 else speaker.close()
-        speaker.settle()
-        speaker.read()
-        run.log = stage.log()
-        until = stage.time.monotonic() + RECOVERY
+        sender.restart() if self._numbered % 2 else sender.close()
+        sender.settle()
+        sender.read()
+        run.log = simulation.log()
+        until = simulation.time.monotonic() + RECOVERY
         everything = {one["id"] for one in run.log}
-        while stage.time.monotonic() < until and next(self._lives, self) is None:
-            if everything <= {line.get("id") for line in self._listener.heard()}:
+        while simulation.time.monotonic() < until and next(self._steps_of_listener, self) is None:
+            if everything <= {line.get("id") for line in self._listener.output()}:
                 break
         self.listen(5.0)
-        speaker.close()
-        run.log, run.heard = stage.log(), self._listener.heard()
-        run.connections = stage.attempts[LISTENER]
-        stage.outcome(self._created, self._scope)
-        self.ran.runs += 1
-        self.ran.messages += len(run.log)
-        self.ran.struck.update(run.struck)
-        _fail(judge(run, slack=SLACK))
+        sender.close()
+        run.log, run.output = simulation.log(), self._listener.output()
+        run.connections = simulation.attempts[LISTENER]
+        simulation.outcome(self._created, self._scope)
+        self.totals.runs += 1
+        self.totals.messages += len(run.log)
+        self.totals.fault_counts.update(run.fault_counts)
+        _raise_if_any(judge(run, slack=SLACK))
 
-    # --- inside ---
+    # --- helpers ---
 
     def _do(self, step: Step) -> None:
         self._steps.append(step)
         self._run.schedule = replace(self._run.schedule, steps=tuple(self._steps))
-        self._speaker.do(step)
+        self._sender.do(step)
 
     def _number(self) -> int:
-        self._said += 1
-        return self._said
+        self._numbered += 1
+        return self._numbered
 
     def _zombies(self) -> int:
-        """Sockets whose guest has gone, which the service does not know yet."""
-        return sum(socket.forsaken for socket in self._stage.open_sockets())
+        """Return the number of sockets that the guest has closed and the service still counts as open."""
+        return sum(socket.forsaken for socket in self._simulation.open_sockets())
 
 
-def _fail(found: list[Violation]) -> None:
+def _raise_if_any(found: list[Violation]) -> None:
     if found:
-        raise Broken("\n".join(map(str, found)))
+        raise PromiseBroken("\n".join(map(str, found)))
 
 
-def run(runs: int, steps: int, seed: int | None = None) -> Ran:
-    """So many machines of so many steps at most, the same every time; with a seed, others. Raises Broken."""
-    Guests.ran = Ran()
-    machine = Guests if seed is None else seeded(seed)(type("Guests", (Guests,), {}))
+def run(runs: int, steps: int, seed: int | None = None) -> Totals:
+    """Run `runs` machines of at most `steps` steps each. Without a seed the runs are always the same.
+
+    Raises PromiseBroken for the first violation, with the shrunk steps in its notes.
+    """
+    GuestMachine.totals = Totals()
+    machine = GuestMachine if seed is None else seeded(seed)(type("GuestMachine", (GuestMachine,), {}))
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -259,4 +273,4 @@ def run(runs: int, steps: int, seed: int | None = None) -> Ran:
             phases=(Phase.generate, Phase.shrink),
         ),
     )
-    return Guests.ran
+    return GuestMachine.totals

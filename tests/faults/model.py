@@ -1,10 +1,10 @@
-"""One schedule carried out: a guest who speaks, one who listens, an agent, and everything that goes wrong.
+"""Run one schedule: a process that sends, a process that listens, an agent, and the scheduled faults.
 
-Knows: the client's verbs, the sandbox, the proxy. Must not know: what is right or wrong (`oracles`).
-The truth is what the sandbox stored; the journal is what the clients said of it, at the time.
+Knows: the client's methods, the sandbox, the proxy. Must not know: what is right or wrong (`oracles`).
+The truth is what the sandbox stored. A `Run` records what the clients reported at the time.
 
-Time is real: the faults are of real connections. What the client waits for by design (heartbeats,
-second looks, jitter) is shortened by `SHORT` and `hurried`, all in proportion, so that a run takes a second or two.
+Time is real, because the faults concern real connections. The client's own waits (heartbeats, repeated reads
+of history, jitter) are shortened in proportion by `SHORT` and `shortened_waits`, so a run takes a second or two.
 """
 
 from __future__ import annotations
@@ -42,14 +42,13 @@ from guestctl.storage.state import OutboxRow, State
 from tests.faults.proxy import Proxy
 from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step
 
-#: Seconds one verb of the guest may take, and the listener's each step.
+#: Seconds one command of the guest may take, and one step of the listener.
 TIMEOUT = 3.0
-#: Seconds it may take once nothing goes wrong any more: what the command line gives it.
+#: Seconds a command may take after the last fault: the default of the command line.
 PATIENCE = 30.0
-#: Seconds within which a listener must have everything once nothing goes wrong any more, and how long
-#: it is then watched for what comes too often. They are counted in looks at what it has, one every `LOOK`
-#: seconds: where a busy machine keeps this process waiting, whoever looks waits as well, and its time does
-#: not run out. A listener that hangs or spins while others run still has no more than this.
+#: `RECOVERY`: seconds in which a listener must show everything after the last fault. `AFTERWARDS`: seconds in
+#: which it is then watched for duplicates. Both are counted in checks, one every `LOOK` seconds. On a busy
+#: machine the checks are late too, so the time does not run out early. A listener that hangs still gets no more.
 RECOVERY = 12.0
 LOOK = 0.02
 AFTERWARDS = 0.12
@@ -58,10 +57,10 @@ Record: TypeAlias = dict[str, Any]
 
 
 class Killed(BaseException):
-    """The process is no more: nothing of it may run on."""
+    """The process was killed: none of its code may continue."""
 
 
-#: The client's own waits, shortened in proportion, for runs on real sockets.
+#: The client's timings, shortened in proportion, for runs on real sockets.
 SHORT = Timings(
     ping_interval=0.25,
     tick=0.05,
@@ -75,20 +74,20 @@ SHORT = Timings(
 )
 
 
-class Brisk(Random):
-    """Jitter, a twentieth as long."""
+class ShortJitter(Random):
+    """Random numbers with jitter shortened to a twentieth."""
 
     def uniform(self, a: float, b: float) -> float:
         return super().uniform(a / 20, b / 20)
 
 
 @contextmanager
-def hurried() -> Iterator[None]:
-    """Shorten the service's one wait, and the pages and rates of each API. Concerns the whole process."""
+def shortened_waits() -> Iterator[None]:
+    """Shorten the lock of guest-sessions, the pages and the rate limits of each API, in the whole process."""
     with ExitStack() as patches:
         for where, name, value in (
             (guest_sessions, "LOCK", 0.2),
-            # Small pages, so that these few messages fill several.
+            # Small pages, so that a few messages fill several pages.
             *((dialect_class(name), "page_size", 5) for name in NAMES),
             *((dialect_class(name), "send_rate", Rate(200, 1.0)) for name in NAMES if dialect_class(name).send_rate),
         ):
@@ -97,8 +96,11 @@ def hurried() -> Iterator[None]:
 
 
 @dataclass
-class Said:
-    """One message of the guest and what its sender was told. `delivery` "killed": it did not live to hear."""
+class SendResult:
+    """One message of the guest and the outcome that its sender got.
+
+    `delivery` is "killed" if the process was killed before the outcome, and "unreported" if a failure had none.
+    """
 
     text: str
     key: str
@@ -110,7 +112,7 @@ class Said:
 
 @dataclass
 class Read:
-    """One reading of history: ids in the order given, the failure that ended it, and how much the
+    """One read of history: the ids in their order, the failure that ended it, and the number of messages that the
     service had stored before and after."""
 
     ids: list[str]
@@ -121,31 +123,31 @@ class Read:
 
 @dataclass
 class Run:
-    """What came of a schedule."""
+    """What happened in a schedule: the input of the oracles."""
 
     schedule: Schedule
-    #: The service's messages, in order: id, key, direction, text, time.
+    #: The service's messages in their order, each with id, key, direction, text and time.
     log: list[Record] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
+    sends: list[SendResult] = field(default_factory=list)
     read: list[Read] = field(default_factory=list)
-    #: Lines the listener wrote, over all its lives: messages and gaps.
-    heard: list[Record] = field(default_factory=list)
+    #: Lines that all listener processes wrote: messages and gaps.
+    output: list[Record] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
-    #: Untyped exceptions, as text; failures of the listener; everything anybody was told.
+    #: `crashes`: unexpected exceptions, as text. `ended`: failures of the listener. `notices`: all printed notices.
     crashes: list[str] = field(default_factory=list)
     ended: list[Failure] = field(default_factory=list)
     settled: Failure | None = None
-    told: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     secrets: set[str] = field(default_factory=set)
     conversations: int = 0
     identities: set[tuple[str, ...]] = field(default_factory=set)
     connections: int = 0
-    struck: Counter[str] = field(default_factory=Counter)
+    fault_counts: Counter[str] = field(default_factory=Counter)
     sound: bool = True
 
 
-class Scene:
-    """A sandbox, a clock and a state directory; the actors' clients are made here."""
+class Environment:
+    """A sandbox, a clock and a state directory. Creates the clients of both actors."""
 
     url = "http://127.0.0.1:1"
     timings = Timings()
@@ -167,17 +169,17 @@ class Scene:
         ).profile
 
     def down(self, seconds: float) -> None:
-        """Everything breaks, and whoever comes within so many seconds is turned away."""
+        """Break all connections and refuse new ones for some seconds."""
         raise NotImplementedError
 
     def client(self, who: str, *, observer: Any = None, timeout: float = TIMEOUT) -> Client:
-        """A client as a fresh process has one; its state is its own connection to the shared database."""
-        state = State.open(self.directory / "state", self.clock, notice=self.run.told.append)
+        """Return a client as a new process creates it, with its own connection to the shared state database."""
+        state = State.open(self.directory / "state", self.clock, notice=self.run.notices.append)
         return Client(
             self.profile,
             state=state,
             timeout=timeout,
-            notice=self.run.told.append,
+            notice=self.run.notices.append,
             observer=observer,
             traceparent=f"00-{who}-{'00f067aa0ba902b7'}-01",
             clock=self.clock,
@@ -191,11 +193,11 @@ class Scene:
         return Random(self.schedule.seed)
 
     def new_id(self, who: str = SENDER) -> str:
-        """From a source of each actor's own, so that ids do not depend on who is faster."""
+        """Return an id from a generator of this actor, so that ids do not depend on which actor is faster."""
         return str(uuid.UUID(int=self._ids[who].getrandbits(128), version=4))
 
     def log(self) -> list[Record]:
-        """The one conversation's messages as the service has them."""
+        """Return the messages that the service has stored."""
         return self.sandbox.call(lambda: [one for c in self.reports() for one in c["messages"]])
 
     def reports(self) -> list[Record]:
@@ -212,7 +214,7 @@ class Scene:
         self.sandbox.call(expire)
 
     def outcome(self, created: Session, scope: str) -> None:
-        """What the state directory says at the end: the outbox, who the session is, what is secret."""
+        """Record the end state: the outbox, whether the database is intact, the ids of the session and all secrets."""
         run = self.run
         with State.open(self.directory / "state", self.clock) as state:
             run.outbox = state.outbox(scope, created)
@@ -226,8 +228,8 @@ class Scene:
         run.conversations = len(self.sandbox.call(self.reports))
 
 
-class Theatre(Scene):
-    """A scene on real sockets, with a proxy before the sandbox; what the schedule asks for is armed."""
+class RealEnvironment(Environment):
+    """Real sockets with the proxy in front of the sandbox, and the faults of the schedule."""
 
     timings = SHORT
 
@@ -251,31 +253,31 @@ class Theatre(Scene):
         return replace(super()._profile(), retry=Retry(base=0.4, cap=2.0))
 
     def random(self) -> Random:
-        return Brisk(self.schedule.seed)
+        return ShortJitter(self.schedule.seed)
 
     def down(self, seconds: float) -> None:
         self.proxy.down(seconds)
 
     def heal(self) -> None:
-        """No more faults, nor those that waited for a message which only the next run says again."""
+        """Remove all faults, including hooks that wait for a message which only the next run sends again."""
         self.sandbox.call(self._hooks.clear)
         self.proxy.heal()
         self.sandbox.call(self.sandbox.faults.clear)
 
     def _stored(self, conversation: Conversation, message: Stored) -> None:
-        """In the sandbox's thread, before anybody is told."""
+        """Run the hooks for a stored message. Called in the sandbox's thread before any client gets the message."""
         if message.direction != "inbound":
             return
         self._inbound += 1
         for hook in [hook for hook in self._hooks if hook.count == self._inbound]:
             self._hooks.remove(hook)
-            self._strike(hook)
+            self._inject(hook)
 
-    def _strike(self, hook: Hook) -> None:
-        self.proxy.strike(hook.action, hook.who, hook.kind, hook.seconds)
+    def _inject(self, hook: Hook) -> None:
+        self.proxy.inject(hook.action, hook.who, hook.kind, hook.seconds)
 
     def fired(self) -> Counter[str]:
-        """How often each kind of the sandbox's faults has fired."""
+        """Return how often each kind of sandbox fault fired."""
         return self.sandbox.call(self._fired)
 
     def _fired(self) -> Counter[str]:
@@ -285,8 +287,8 @@ class Theatre(Scene):
         return count
 
 
-def die(client: Client) -> None:
-    """What the kernel does for a process that was killed: sockets and locks go, nothing is said."""
+def kill_client(client: Client) -> None:
+    """Do what the kernel does for a killed process: release sockets and locks without a close frame."""
     exchange = client._sessions.engine
     if exchange is not None and exchange.socket is not None:
         line, exchange.socket = exchange.socket, None
@@ -297,26 +299,27 @@ def die(client: Client) -> None:
 
 
 class Listener:
-    """Listens as `listen --cursor FILE` does with stdout in a regular file, and is killed now and then.
+    """Listens like `listen --cursor FILE >> OUTPUT`. It is killed and started again as scheduled.
 
-    `crashes` by line, counted over all its lives; `tick`: seconds after which it wants control.
+    `crashes` maps line numbers, counted over all its processes, to crashes. `tick` is the time in seconds after
+    which the client returns control when nothing arrives.
     """
 
     tick: float | None = None
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self.crashes = {crash.line: crash for crash in scene.schedule.crashes}
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self.crashes = {crash.line: crash for crash in environment.schedule.crashes}
         self.lines = 0
         self.live = threading.Event()
-        self._out = scene.directory / "heard.jsonl"
+        self._out = environment.directory / "output.jsonl"
         self._out.touch()
 
-    def lives(self) -> Generator[None, None, None]:
-        """One process after the other; whoever carries it out gets control at every event and every tick."""
-        run = self._scene.run
+    def processes(self) -> Generator[None, None, None]:
+        """Run one process after the other. Yield at every event and every tick."""
+        run = self._environment.run
         while True:
-            client = self._scene.client(LISTENER)
+            client = self._environment.client(LISTENER)
             try:
                 yield from self._live(client)
             except Killed:
@@ -325,15 +328,15 @@ class Listener:
                 run.ended.append(failure)
                 if len(run.ended) > 20:
                     return
-                self._scene.clock.sleep(0.05)
+                self._environment.clock.sleep(0.05)
             except Exception:
                 run.crashes.append(traceback.format_exc())
                 return
             finally:
-                die(client)
+                kill_client(client)
 
-    def heard(self) -> list[Record]:
-        """Its lines so far; what is no record is `torn`. A last line without its end is none yet."""
+    def output(self) -> list[Record]:
+        """Return the lines so far. A line that is no JSON gets the kind "torn"; an unfinished last line is left out."""
         found: list[Record] = []
         for line in self._out.read_text("utf-8").splitlines(keepends=True):
             try:
@@ -343,10 +346,10 @@ class Listener:
         return found
 
     def _live(self, client: Client) -> Iterator[None]:
-        scene = self._scene
+        environment = self._environment
         session = client.session()
         with open(self._out, "ab", buffering=0) as out:
-            cursor = CursorFile(scene.directory / "cursor", client.state, client.scope, session, out)
+            cursor = CursorFile(environment.directory / "cursor", client.state, client.scope, session, out)
             after = cursor.after
             events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: self.tick)
             for event in events:
@@ -357,7 +360,7 @@ class Listener:
                     gap = {"kind": "gap", "after": event.after, "before": event.before}
                     os.write(out.fileno(), (json.dumps(gap) + "\n").encode())
                 elif isinstance(event, Connection):
-                    scene.run.told.append(event.detail or "")
+                    environment.run.notices.append(event.detail or "")
                     if event.state == "live":
                         self.live.set()
 
@@ -382,8 +385,8 @@ def _die_at(crash: Crash | None, moment: str) -> None:
         raise Killed
 
 
-class Audience(threading.Thread):
-    """A listener in a thread of its own."""
+class ListenerThread(threading.Thread):
+    """Runs a listener in its own thread."""
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(name="listener", daemon=True)
@@ -392,8 +395,8 @@ class Audience(threading.Thread):
         listener.tick = 0.05
 
     def run(self) -> None:
-        with closing(self._listener.lives()) as lives:
-            for _ in lives:
+        with closing(self._listener.processes()) as steps:
+            for _ in steps:
                 if self._ending.is_set():
                     return
 
@@ -402,52 +405,52 @@ class Audience(threading.Thread):
         self.join(TIMEOUT + 5)
 
 
-class Speaker:
-    """The guest who speaks, one command after the other."""
+class Sender:
+    """The process that sends: it performs one step after the other."""
 
-    def __init__(self, scene: Scene, listener: Listener) -> None:
-        self._scene = scene
+    def __init__(self, environment: Environment, listener: Listener) -> None:
+        self._environment = environment
         self._listener = listener
         self._client: Client | None = None
         self._fuse = 0
-        #: Seconds a verb may take.
+        #: Seconds one command may take.
         self.timeout = TIMEOUT
 
     def do(self, step: Step) -> None:
-        scene = self._scene
-        if step.does in ("send", "kill"):
+        environment = self._environment
+        if step.kind in ("send", "kill"):
             self._send(step)
-        elif step.does == "push":
-            scene.sandbox.call(lambda: scene.sandbox.admin.push(step.text))
-        elif step.does == "pause":
-            scene.clock.sleep(step.seconds)
-        elif step.does == "attend":
+        elif step.kind == "push":
+            environment.sandbox.call(lambda: environment.sandbox.admin.push(step.text))
+        elif step.kind == "pause":
+            environment.clock.sleep(step.seconds)
+        elif step.kind == "wait_until_live":
             self._listener.live.wait(TIMEOUT)
-        elif step.does == "history":
+        elif step.kind == "history":
             self.read()
-        elif step.does == "restart":
+        elif step.kind == "restart":
             self.restart()
-        elif step.does == "down":
-            scene.down(step.seconds)
-        elif step.does == "fault":
-            scene.fault(step.text)
+        elif step.kind == "down":
+            environment.down(step.seconds)
+        elif step.kind == "fault":
+            environment.fault(step.text)
         else:
-            scene.expire_token()
+            environment.expire_token()
 
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = self._scene.client(SENDER, observer=self._burn, timeout=self.timeout)
+            self._client = self._environment.client(SENDER, observer=self._burn, timeout=self.timeout)
         return self._client
 
     def restart(self) -> None:
-        """The process is killed; the next command is another one."""
+        """Kill the process. The next command starts another one."""
         if self._client is not None:
             client, self._client = self._client, None
-            die(client)
+            kill_client(client)
 
     def close(self) -> None:
-        """The process ends as it should."""
+        """End the process in the normal way."""
         if self._client is not None:
             self._client.close()
             self._client.state.close()
@@ -460,31 +463,31 @@ class Speaker:
                 raise Killed
 
     def _send(self, step: Step) -> None:
-        key, begun = self._scene.new_id(), self._scene.clock.monotonic()
-        said = Said(step.text, key, "killed", None, None, 0.0)
-        self._scene.run.said.append(said)
+        key, begun = self._environment.new_id(), self._environment.clock.monotonic()
+        result = SendResult(step.text, key, "killed", None, None, 0.0)
+        self._environment.run.sends.append(result)
         client = self.client
-        self._fuse = step.count if step.does == "kill" else 0
+        self._fuse = step.count if step.kind == "kill" else 0
         try:
             sent = client.send(step.text, key=key)
-            said.delivery, said.id = sent.delivery, sent.message.id if sent.message else None
+            result.delivery, result.id = sent.delivery, sent.message.id if sent.message else None
         except Failure as failure:
-            said.delivery, said.failure = failure.delivery or "not_sent", failure
-            said.delivery = said.delivery if failure.delivery else "untold"
+            result.delivery, result.failure = failure.delivery or "not_sent", failure
+            result.delivery = result.delivery if failure.delivery else "unreported"
         except Killed:
             self.restart()
         except Exception:
-            said.delivery = "crashed"
-            self._scene.run.crashes.append(traceback.format_exc())
+            result.delivery = "crashed"
+            self._environment.run.crashes.append(traceback.format_exc())
         finally:
             self._fuse = 0
-            said.took = self._scene.clock.monotonic() - begun
-        if step.does == "kill":
+            result.took = self._environment.clock.monotonic() - begun
+        if step.kind == "kill":
             self.restart()
 
     def read(self) -> None:
-        """All of history, as far as it can be read."""
-        run, before, ids, failure = self._scene.run, len(self._scene.log()), [], None
+        """Read all of history, as far as possible, and record the result."""
+        run, before, ids, failure = self._environment.run, len(self._environment.log()), [], None
         try:
             for item in self.client.history(all=True):
                 if isinstance(item, Message):
@@ -494,67 +497,67 @@ class Speaker:
         except Exception:
             run.crashes.append(traceback.format_exc())
             return
-        run.read.append(Read(ids, failure, before, len(self._scene.log())))
+        run.read.append(Read(ids, failure, before, len(self._environment.log())))
 
     def settle(self) -> None:
-        """The next run, in peace and with a user's patience: whatever was left open comes to its end."""
+        """Start the next run, without faults and with the default timeout: it must settle all open messages."""
         self.timeout = PATIENCE
         self.restart()
         try:
             self.client.resume()
         except Failure as failure:
-            self._scene.run.settled = failure
+            self._environment.run.settled = failure
         except Exception:
-            self._scene.run.crashes.append(traceback.format_exc())
+            self._environment.run.crashes.append(traceback.format_exc())
 
 
-def carry_out(schedule: Schedule) -> Run:
-    """Run one schedule to its end. Must run `hurried`."""
+def run_schedule(schedule: Schedule) -> Run:
+    """Run one schedule to its end and return what happened. Call it inside `shortened_waits`."""
     run = Run(schedule)
     with ExitStack() as stack:
-        theatre = Theatre(schedule, stack, run)
-        with theatre.client(SENDER, timeout=60.0) as client:
+        environment = RealEnvironment(schedule, stack, run)
+        with environment.client(SENDER, timeout=60.0) as client:
             created = client.create()
             scope = client.scope
             client.state.close()
-        theatre.proxy.arm(schedule.rules)
+        environment.proxy.arm(schedule.rules)
         for spec in schedule.faults:
-            theatre.fault(spec)
-        listener = Listener(theatre)
-        speaker, audience = Speaker(theatre, listener), Audience(listener)
-        audience.start()
+            environment.fault(spec)
+        listener = Listener(environment)
+        sender, listener_thread = Sender(environment, listener), ListenerThread(listener)
+        listener_thread.start()
         try:
             for step in schedule.steps:
-                speaker.do(step)
-            run.struck.update(theatre.fired())
-            speaker.restart() if schedule.seed % 2 else speaker.close()
-            theatre.heal()
-            speaker.settle()
-            speaker.read()
-            run.log = theatre.log()
-            _await_all(listener, audience, run.log)
+                sender.do(step)
+            run.fault_counts.update(environment.fired())
+            sender.restart() if schedule.seed % 2 else sender.close()
+            environment.heal()
+            sender.settle()
+            sender.read()
+            run.log = environment.log()
+            _await_all(listener, listener_thread, run.log)
         finally:
-            audience.finish()
-            speaker.close()
-        run.log = theatre.log()
-        run.heard = listener.heard()
-        run.connections = theatre.proxy.accepted[LISTENER]
-        run.struck.update(theatre.proxy.struck)
-        run.struck["kill"] += sum(said.delivery == "killed" for said in run.said) + len(schedule.crashes)
-        theatre.outcome(created, scope)
+            listener_thread.finish()
+            sender.close()
+        run.log = environment.log()
+        run.output = listener.output()
+        run.connections = environment.proxy.accepted[LISTENER]
+        run.fault_counts.update(environment.proxy.fault_counts)
+        run.fault_counts["kill"] += sum(result.delivery == "killed" for result in run.sends) + len(schedule.crashes)
+        environment.outcome(created, scope)
     return run
 
 
 def identity(session: Session) -> tuple[str, ...]:
-    """Who and where this is. What a renewal of the token gives anew is not part of it."""
+    """Return the conversation and the guest of a session. Ids that a token renewal replaces are left out."""
     return tuple(f"{name} {session.ids.get(name)}" for name in ("conversation", "guest"))
 
 
-def _await_all(listener: Listener, audience: Audience, wanted: list[Record]) -> None:
-    """Until the listener has all this, or has had the time to."""
+def _await_all(listener: Listener, listener_thread: ListenerThread, wanted: list[Record]) -> None:
+    """Wait until the listener has shown all wanted messages, or until its time is over."""
     for _ in range(round(RECOVERY / LOOK)):
-        heard = {line.get("id") for line in listener.heard()}
-        if not audience.is_alive() or all(one["id"] in heard for one in wanted):
+        shown = {line.get("id") for line in listener.output()}
+        if not listener_thread.is_alive() or all(one["id"] in shown for one in wanted):
             break
         time.sleep(LOOK)
     time.sleep(AFTERWARDS)

@@ -1,6 +1,6 @@
-"""Clients with one mistake each: the harness is worth something only if it catches them all (§5.4).
+"""The mutants: clients with one deliberate mistake each, which the harness must catch (reliability.md §5.4).
 
-Knows: the client's inside, one place per mistake. Must not know: schedules' details, beyond one that
+Knows: the client's internals, one place per mistake. Must not know: details of schedules, except one that
 shows each mistake.
 """
 
@@ -36,7 +36,7 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake, the promise it breaks, and a schedule that shows it and a client without it lives through."""
+    """One mistake, the oracle that must catch it, and a schedule that shows it and that the correct client survives."""
 
     name: str
     caught_by: str
@@ -44,7 +44,7 @@ class Mutant:
     patches: Sequence[Patch]
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         with ExitStack() as stack:
             for where, what, instead in self.patches:
                 stack.enter_context(patch.object(where, what, instead))
@@ -78,17 +78,17 @@ def _forget(exchange: SessionEngine, deadline: Deadline) -> list[Message]:
 _ask = SessionSocket.ask
 
 
-def _take_the_first(line: SessionSocket, turn: FrameRequest, deadline: Deadline) -> Any:
+def _accept_any_message(line: SessionSocket, turn: FrameRequest, deadline: Deadline) -> Any:
     own = turn.answers
     if turn.message and own is not None:
-        turn = replace(turn, answers=lambda heard: isinstance(heard, Message) or own(heard))
+        turn = replace(turn, answers=lambda event: isinstance(event, Message) or own(event))
     return _ask(line, turn, deadline)
 
 
 _open_line = connect.open_socket
 
 
-def _start_afresh(exchange: SessionEngine, deadline: Deadline, **options: Any) -> SessionSocket:
+def _open_another_session(exchange: SessionEngine, deadline: Deadline, **options: Any) -> SessionSocket:
     if exchange.session.state != "draft":
         asked = NewSession(name=exchange.session.name, queue="q", email="guest@example.test", guest_name="guest")
         fresh = exchange.perform(exchange.dialect.create(asked), deadline)
@@ -122,44 +122,44 @@ def _fill_nothing(catch_up: CatchUp) -> Generator[None, None, int]:
     return 0
 
 
-def _burst(line: SessionSocket, frame: Any) -> Any:
+def _raise_untyped(line: SessionSocket, frame: Any) -> Any:
     try:
         return list(line._dialect.decode(frame, line.session))
     except Unreadable as error:
         raise ValueError(error.message) from error
 
 
-def _take_for_a_message(line: SessionSocket, frame: Any) -> Any:
+def _decode_anything(line: SessionSocket, frame: Any) -> Any:
     try:
         return list(line._dialect.decode(frame, line.session))
     except Unreadable:
         return [Message(frame.text[:20], "outbound", frame.text, None)]
 
 
-def _hold_loudly(merge: Merge, event: Any, now: float) -> None:
+def _hold_in_upper_case(merge: Merge, event: Any, now: float) -> None:
     _hold(merge, replace(event, text=event.text.upper()) if isinstance(event, Message) else event, now)
 
 
-# --- the rest ---
+# --- other mistakes ---
 
 
-def _patient(send: _Send) -> Deadline:
-    """Longer than the whole command has, by more than is forgiven."""
+def _too_late(send: _Send) -> Deadline:
+    """Return a deadline that exceeds the one of the command by more than the oracle allows."""
     return Deadline.after(send.engine.clock, TIMEOUT + SLACK + 2.0)
 
 
-def _there_or_not(descriptor: int, end: int, begin: int) -> bool:
+def _has_grown(descriptor: int, end: int, begin: int) -> bool:
     return os.fstat(descriptor).st_size >= end
 
 
 _log = State.log
 
 
-def _scribble(state: State, *args: Any) -> None:
+def _overwrite_database(state: State, *args: Any) -> None:
     _log(state, *args)
     for held in state._rows("PRAGMA database_list"):
         with open(held[2], "r+b") as file:
-            # Every page but the first: one alone may be written anew from memory before anybody reads it.
+            # All pages except the first: SQLite may rewrite a single page from memory before anything reads it.
             size = os.fstat(file.fileno()).st_size
             file.seek(4096)
             file.write(bytes(max(0, size - 4096)))
@@ -176,7 +176,7 @@ def _one_page(fetch: Any, after: Any) -> Iterator[Any]:
 _call = SessionEngine.call
 
 
-def _tell_all(exchange: SessionEngine, request: Any, deadline: Deadline) -> Any:
+def _show_tokens(exchange: SessionEngine, request: Any, deadline: Deadline) -> Any:
     try:
         return _call(exchange, request, deadline)
     except Failure as failure:
@@ -194,7 +194,7 @@ def _never(*args: Any, **options: Any) -> bool:
     return False
 
 
-def _yes(merge: Merge, identity: str) -> bool:
+def _mark_unseen(merge: Merge, identity: str) -> bool:
     merge._seen[identity] = None
     return True
 
@@ -204,52 +204,52 @@ _GUESTS = tuple(f"guest {n}" for n in range(6))
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
-        "sends again without looking",
-        "O2 doubled",
+        "sends again without reading history",
+        "O2 duplicated",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
         [(_Send, "_resolve_doubt", _resend)],
     ),
     Mutant(
-        "takes a break for acceptance",
+        "treats a broken connection as acceptance",
         "O1 outcome",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
         [(_Send, "_after_break", _assume_accepted)],
     ),
     Mutant(
-        "takes a break for nothing sent",
+        "treats a broken connection as not sent",
         "O1 outcome",
         scripted("messaging-conversations", *_GUESTS, hooks=(_CUT,)),
         [(_Send, "_after_break", _assume_not_sent)],
     ),
     Mutant(
-        "forgets what is in doubt",
+        "forgets messages in doubt",
         "O1 settling",
         Schedule(0, "guests", (Step("send", "guest 0"), Step("kill", "guest 1", count=2))),
         [(delivery, "settle_open", _forget), (sessions, "settle_open", _forget)],
     ),
     Mutant(
-        "takes the first message it hears for its own",
+        "treats the first received message as the echo",
         "O1 outcome",
         scripted("messaging-conversations", *_GUESTS, faults=("swap:on=send",)),
-        [(SessionSocket, "ask", _take_the_first)],
+        [(SessionSocket, "ask", _accept_any_message)],
     ),
     Mutant(
-        "starts another session when the line breaks",
+        "starts another session after a break",
         "O5 identity",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
-        [(sessions, "open_socket", _start_afresh)],
+        [(sessions, "open_socket", _open_another_session)],
     ),
     Mutant(
-        "tells doubles by their time",
+        "recognizes duplicates by their time",
         "O3 lost",
         scripted("web-messaging", "agent 0", "agent 1", "agent 2"),
         [(Merge, "_hold", _hold_by_second)],
     ),
     Mutant(
-        "tells no doubles",
-        "O3 doubled",
+        "keeps duplicates",
+        "O3 duplicated",
         scripted("guests", *_GUESTS, faults=("duplicate",)),
-        [(Merge, "_mark_seen", _yes)],
+        [(Merge, "_mark_seen", _mark_unseen)],
     ),
     Mutant(
         "fills no gap",
@@ -258,49 +258,49 @@ MUTANTS: tuple[Mutant, ...] = (
         [(CatchUp, "fill", _fill_nothing), (CatchUp, "look_due", _never)],
     ),
     Mutant(
-        "loses one message at a reconnect",
+        "loses one message in a reconnect",
         "O3 lost",
         scripted("external-contacts", "agent 0", "agent 1", "agent 2", faults=("drop:code=1006,after=2",)),
         [(Merge, "replay", _replay_but_one)],
     ),
     Mutant(
-        "hands on in the wrong order",
+        "reverses the order",
         "O3 out of order",
-        # Held for a while, the frames come together: there is an order to get wrong.
+        # After the silence several frames arrive together, so that there is an order to reverse.
         scripted("guest-sessions", *_GUESTS, faults=("silence:for=1s,after=1",)),
         [(Merge, "ready", _ready_backwards)],
     ),
     Mutant(
-        "never asks whether the peer is alive",
+        "sends no ping",
         "O3 lost",
         Schedule(
             0,
             "guests",
-            (Step("attend"), Step("pause", seconds=0.6), Step("send", "guest 0"), Step("push", "agent 0")),
+            (Step("wait_until_live"), Step("pause", seconds=0.6), Step("send", "guest 0"), Step("push", "agent 0")),
             hooks=(Hook(1, "hole", LISTENER, "socket"),),
         ),
         [(SessionSocket, "keep_alive", _nothing)],
     ),
     Mutant(
-        "lets a library's exception out",
+        "raises an untyped exception",
         "O9 traceback",
         scripted("conversation-guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
-        [(SessionSocket, "_decode", _burst)],
+        [(SessionSocket, "_decode", _raise_untyped)],
     ),
     Mutant(
-        "moves the cursor before the line",
+        "moves the cursor before it writes the line",
         "O3 lost",
         scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "intent"),)),
         [(CursorFile, "writing", _written_first)],
     ),
     Mutant(
-        "notes no intent",
-        "O3 doubled",
+        "stores no intent in the cursor",
+        "O3 duplicated",
         scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "line"),)),
         [(CursorFile, "writing", _nothing)],
     ),
     Mutant(
-        "reads the first page only",
+        "reads only the first page",
         "O4 history",
         scripted("guests", *_GUESTS, "history"),
         [(history, "_forward", _one_page)],
@@ -309,36 +309,36 @@ MUTANTS: tuple[Mutant, ...] = (
         "shows a token",
         "O9 secret",
         scripted("web-messaging", "guest 0", "history", faults=("http:status=500,on=history,times=4",)),
-        [(SessionEngine, "call", _tell_all)],
+        [(SessionEngine, "call", _show_tokens)],
     ),
     Mutant(
-        "takes what it cannot read for a message",
+        "treats an unreadable frame as a message",
         "O3 phantom",
         scripted("guests", "agent 0", "agent 1", faults=("garbage:after=2",)),
-        [(SessionSocket, "_decode", _take_for_a_message)],
+        [(SessionSocket, "_decode", _decode_anything)],
     ),
     Mutant(
-        "shows another text",
+        "changes the text",
         "O3 altered",
         scripted("conversation-guests", "agent 0", "guest 0"),
-        [(Merge, "_hold", _hold_loudly)],
+        [(Merge, "_hold", _hold_in_upper_case)],
     ),
     Mutant(
-        "takes more time than it has",
+        "exceeds its deadline",
         "O8 bounds",
         scripted("external-contacts", *_GUESTS[:2], rules=(Rule("hole", SENDER, "request", 1, "down", 0),)),
-        [(_Send, "_attempt_deadline", _patient)],
+        [(_Send, "_attempt_deadline", _too_late)],
     ),
     Mutant(
-        "leaves half a line",
+        "leaves a torn line",
         "O3 torn",
         scripted("webmessaging-conversations", *_GUESTS, crashes=(Crash(2, "torn"),)),
-        [(cursor, "_holds", _there_or_not)],
+        [(cursor, "_holds", _has_grown)],
     ),
     Mutant(
         "writes into its own database",
         "O6 state",
         scripted("webmessaging-conversations", *_GUESTS[:2]),
-        [(State, "log", _scribble)],
+        [(State, "log", _overwrite_database)],
     ),
 )

@@ -1,6 +1,6 @@
-"""The real program as a process of its own, to be killed; and the sandbox in this one, to be asked.
+"""Start guestctl as separate processes that tests can kill, with the sandbox in the test's own process.
 
-Knows: how guestctl is started and where its state is. Must not know: what a test is after.
+Knows: how guestctl is started and where its state is. Must not know: what a test checks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import IO, Any, TypeAlias
 from guestctl.sandbox.server import Sandbox
 
 ROOT = Path(__file__).parents[2]
-#: Seconds after which a process that should have ended is taken for stuck.
+#: Seconds after which a process that should have ended counts as stuck.
 STUCK = 60.0
 Record: TypeAlias = dict[str, Any]
 
 
 @dataclass
 class Shell:
-    """Where commands are typed: an API, its sandbox, a state directory. `through`: a proxy's address instead."""
+    """Runs commands for one API, with its sandbox and a state directory. `through`: the URL of a proxy, if any."""
 
     sandbox: Sandbox
     api: str
@@ -35,7 +35,7 @@ class Shell:
 
     def __post_init__(self) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            # As in whatever a shell has put into the background; those we start would ignore it, too.
+            # SIGINT is ignored in background jobs of a shell, and child processes would inherit that.
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @property
@@ -58,7 +58,7 @@ class Shell:
         stdout: int | IO[bytes] = subprocess.PIPE,
         stderr: int | IO[bytes] = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """A command in a process of its own."""
+        """Start a command in its own process."""
         process = subprocess.Popen(
             [sys.executable, "-m", "guestctl", *argv],
             cwd=self.folder,
@@ -71,13 +71,13 @@ class Shell:
         return process
 
     def run(self, *argv: str, stdout: int | IO[bytes] = subprocess.PIPE) -> tuple[int, str, str]:
-        """A command to its end: code, stdout, stderr."""
+        """Run a command to its end. Return its exit code, stdout and stderr."""
         process = self.start(*argv, stdout=stdout)
         out, err = process.communicate(timeout=STUCK)
         return process.returncode, (out or b"").decode(), err.decode()
 
     def log(self) -> list[Record]:
-        """What the service has stored, in order."""
+        """Return the messages that the service has stored, in order."""
         return self.sandbox.call(
             lambda: [one for session in self.sandbox.admin.sessions()["sessions"] for one in session["messages"]]
         )
@@ -93,7 +93,7 @@ class Shell:
 
 
 def stop(process: subprocess.Popen[bytes], how: signal.Signals) -> tuple[int, str, str]:
-    """End a process, and see what it left."""
+    """Send a signal to a process and wait for its end. Return its exit code, stdout and stderr."""
     if process.poll() is None:
         process.send_signal(how)
     out, err = process.communicate(timeout=STUCK)
@@ -101,10 +101,13 @@ def stop(process: subprocess.Popen[bytes], how: signal.Signals) -> tuple[int, st
 
 
 def records(text: str) -> list[Record]:
-    """The whole lines of a stream; what a kill tore in two is none."""
+    """Return the records of a stream. A last line that a kill cut off is left out."""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def traced(err: str) -> bool:
-    """Whether a traceback of ours was shown; a signal may also strike while Python itself is starting."""
+def shows_traceback(err: str) -> bool:
+    """Return whether stderr shows a traceback through guestctl's code.
+
+    A signal may also arrive while Python itself starts. Such a traceback is not guestctl's.
+    """
     return f'File "{ROOT / "guestctl"}{os.sep}' in err

@@ -1,10 +1,10 @@
-"""A TCP relay on loopback that breaks what passes through it, where and when it is told to.
+"""A TCP relay on loopback that injects faults into the connections that pass through it.
 
 Knows: bytes, connections, who opened one (by the trace context every guest of the harness sends) and
-whether it is a socket. Must not know: frames, dialects, what a fault should lead to.
+whether it is a WebSocket. Must not know: frames, dialects, the expected effect of a fault.
 
 One thread runs an event loop; every action happens in it. A `Rule` names a connection by who opened it,
-its kind and its number, a direction and a byte position in it, so that the same schedule strikes the
+its kind and its number, a direction and a byte position in it. So the same schedule hits the
 same byte in every run.
 """
 
@@ -34,17 +34,17 @@ ACTIONS: tuple[Action, ...] = (
 )  # fmt: skip
 _HEAD = 16 * 1024
 _TRACE = re.compile(rb"\r\ntraceparent: *00-([0-9a-f]{32})", re.IGNORECASE)
-#: Seconds after which the service notices that the guest behind a hole has gone.
+#: Seconds after which the service notices that a guest in a hole has gone.
 _ZOMBIE = 0.1
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What befalls one connection once `at` bytes have passed in `direction` ("up": guest to service).
+    """A fault for one connection, injected after `at` bytes in `direction` ("up": guest to service).
 
     `number` counts, from 1, the connections of `kind` that `who` opened since the rules were armed.
-    `seconds` is the length of a stall, the lateness of `late` and of each piece under `delay`; `size`
-    the bytes of a slice, or per second under `throttle`.
+    `seconds` is the length of a stall, or the delay of `late` and of each piece under `delay`. `size` is the
+    number of bytes of a slice, or per second under `throttle`.
     """
 
     action: Action
@@ -58,13 +58,13 @@ class Rule:
 
 
 class Proxy:
-    """Relays to `point_at`'s port. Actions that befell somebody are counted in `struck`."""
+    """Relays to the port given to `start`. `fault_counts` counts the injected faults."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._listening.setblocking(False)
         self.port: int = self._listening.getsockname()[1]
-        self.struck: Counter[str] = Counter()
+        self.fault_counts: Counter[str] = Counter()
         #: Connections accepted, by who opened them.
         self.accepted: Counter[str] = Counter()
         self._target = 0
@@ -84,7 +84,7 @@ class Proxy:
         return f"http://{self.address}"
 
     def start(self, target: int) -> Proxy:
-        """Relay to this port of loopback."""
+        """Start to relay to this port on loopback."""
         self._target = target
         self._thread.start()
         serving = self._loop.create_server(lambda: _Near(_Connection(self)), sock=self._listening)
@@ -92,7 +92,7 @@ class Proxy:
         return self
 
     def stop(self) -> None:
-        """Everything is closed and the thread gone when this returns."""
+        """Close all connections and end the thread before returning."""
 
         def end() -> None:
             self._server.close()
@@ -106,31 +106,31 @@ class Proxy:
         self._loop.close()
 
     def arm(self, rules: Iterable[Rule]) -> None:
-        """From now on these rules hold, and connections are counted anew."""
+        """Replace the rules and count connections from 1 again."""
         self._call(lambda: self._arm(tuple(rules)))
 
     def heal(self) -> None:
-        """No more faults: what was held back passes, what was swallowed stays lost."""
+        """Remove all faults. Delayed bytes pass; dropped bytes stay lost."""
         self._call(lambda: self._arm(()))
 
     def down(self, seconds: float) -> None:
-        """Everything breaks, and whoever comes within so many seconds is turned away."""
+        """Reset all connections and refuse new ones for some seconds."""
 
         def go() -> None:
             self._down_until = self._loop.time() + seconds
-            self.struck["down"] += 1
+            self.fault_counts["down"] += 1
             for connection in tuple(self._connections):
                 connection.cut()
 
         self._call(go)
 
-    def strike(self, action: Action, who: str, kind: Kind, seconds: float = 0.0) -> None:
-        """Do this now to every such connection. Returns at once; may be called from any thread."""
+    def inject(self, action: Action, who: str, kind: Kind, seconds: float = 0.0) -> None:
+        """Inject a fault now into every such connection. Return at once; any thread may call this."""
 
         def go() -> None:
             for connection in tuple(self._connections):
                 if connection.who == who and connection.kind == kind:
-                    connection.up.strike(Rule(action, who, kind, 0, "up", 0, seconds, 1))
+                    connection.up.apply(Rule(action, who, kind, 0, "up", 0, seconds, 1))
 
         self._loop.call_soon_threadsafe(go)
 
@@ -171,7 +171,7 @@ class Proxy:
         self._connections.discard(connection)
 
     def rules_for(self, who: str, kind: Kind) -> list[Rule]:
-        """A connection has shown who it is: its rules, in the order of their positions."""
+        """Return the rules for a newly identified connection, in the order of their positions."""
         self.accepted[who] += 1
         self._numbers[who, kind] += 1
         number = self._numbers[who, kind]
@@ -179,7 +179,7 @@ class Proxy:
         return sorted(mine, key=lambda rule: rule.at)
 
     async def reach(self, connection: _Connection) -> None:
-        """Open the far side."""
+        """Open the connection to the service."""
         try:
             await self._loop.create_connection(lambda: _Far(connection), "127.0.0.1", self._target)
         except OSError:
@@ -187,7 +187,7 @@ class Proxy:
 
 
 class _Connection:
-    """One guest's connection: two sides, and a lane in each direction."""
+    """One relayed connection: a transport to the guest (near), one to the service (far), and a lane per direction."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
@@ -198,17 +198,17 @@ class _Connection:
         self.up = _Lane(self, "up")
         self.down = _Lane(self, "down")
         self._head = bytearray()
-        self._left_behind = False
+        self._delivering_late = False
 
     def opened(self, transport: asyncio.Transport) -> None:
         self.near = transport
         self.proxy.joined(self)
         if self.proxy.is_down:
-            self.proxy.struck["refused"] += 1
+            self.proxy.fault_counts["refused"] += 1
             self.cut()
 
-    def heard(self, data: bytes) -> None:
-        """Bytes of the guest; the first ones say who it is."""
+    def received(self, data: bytes) -> None:
+        """Process bytes from the guest. The HTTP head identifies it."""
         if self.who:
             self.up.feed(data)
             return
@@ -227,17 +227,17 @@ class _Connection:
     def reached(self, transport: asyncio.Transport) -> None:
         self.far = transport
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.near is None and not self._left_behind:
+        if self.near is None and not self._delivering_late:
             self.cut()
             return
         self.up.go()
 
     def near_lost(self) -> None:
-        """The guest has gone. The service hears of it, behind a hole a little later."""
+        """The guest closed its side. The service notices, after a hole a little later."""
         self.near = None
         self.down.swallow = True
-        self._maybe_gone()
-        if self._left_behind:
+        self._forget_if_closed()
+        if self._delivering_late:
             return
         if self.up.swallow:
             self.proxy.loop.call_later(_ZOMBIE, self.cut)
@@ -248,17 +248,17 @@ class _Connection:
 
     def far_lost(self) -> None:
         self.far = None
-        self._maybe_gone()
+        self._forget_if_closed()
         if self.down.swallow:
-            return  # nobody tells the guest
+            return  # the guest must not notice
         self.down.end()
 
-    def _maybe_gone(self) -> None:
+    def _forget_if_closed(self) -> None:
         if self.near is None and self.far is None:
             self.proxy.gone(self)
 
     def cut(self) -> None:
-        """Both sides are reset."""
+        """Reset both sides."""
         for transport in (self.near, self.far):
             _reset(transport)
 
@@ -267,9 +267,9 @@ class _Connection:
             if transport is not None:
                 transport.close()
 
-    def leave_behind(self, seconds: float) -> None:
-        """The guest's side is reset; what it had said arrives so much later."""
-        self._left_behind = True
+    def deliver_late(self, seconds: float) -> None:
+        """Reset the guest's side now. Deliver to the service what the guest had sent, some seconds later."""
+        self._delivering_late = True
         self.down.swallow = True
         _reset(self.near)
 
@@ -282,7 +282,7 @@ class _Connection:
         self.proxy.loop.call_later(seconds, arrive)
 
     def heal(self) -> None:
-        """A request in a hole is over, so that nobody waits for it; that a socket is in one is to be found out."""
+        """Remove all faults. Reset a request in a hole; the client must detect a dead socket itself."""
         if self.kind == "request" and (self.up.swallow or self.down.swallow):
             self.cut()
         for lane in (self.up, self.down):
@@ -290,7 +290,7 @@ class _Connection:
 
 
 class _Lane:
-    """What passes in one direction."""
+    """The bytes of one connection in one direction."""
 
     def __init__(self, connection: _Connection, direction: Direction) -> None:
         self.connection = connection
@@ -313,7 +313,7 @@ class _Lane:
         self.go()
 
     def end(self) -> None:
-        """Nothing more comes from this side."""
+        """Close the other side once all bytes have passed."""
         self._ended = True
         self.go()
 
@@ -325,7 +325,7 @@ class _Lane:
     def go(self) -> None:
         while not self.blocked:
             if self.rules and self._passed >= self.rules[0].at:
-                self.strike(self.rules.pop(0))
+                self.apply(self.rules.pop(0))
                 continue
             if self.to is None or not self._waiting:
                 break
@@ -341,9 +341,9 @@ class _Lane:
         if self._ended and not self._waiting and self.to is not None and not self.blocked and not self.swallow:
             self.to.close()
 
-    def strike(self, rule: Rule) -> None:
+    def apply(self, rule: Rule) -> None:
         connection, action = self.connection, rule.action
-        connection.proxy.struck[action] += 1
+        connection.proxy.fault_counts[action] += 1
         if action == "cut":
             self.swallow = True
             connection.cut()
@@ -368,7 +368,7 @@ class _Lane:
         elif action == "one-way hole":
             self.swallow = True
         else:
-            connection.leave_behind(rule.seconds)
+            connection.deliver_late(rule.seconds)
 
     def _block(self, seconds: float) -> None:
         self.blocked = True
@@ -380,7 +380,7 @@ class _Lane:
 
 
 class _Near(asyncio.Protocol):
-    """The guest's side."""
+    """The protocol of the guest's side."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -391,14 +391,14 @@ class _Near(asyncio.Protocol):
         self._connection.opened(transport)
 
     def data_received(self, data: bytes) -> None:
-        self._connection.heard(data)
+        self._connection.received(data)
 
     def connection_lost(self, problem: Exception | None) -> None:
         self._connection.near_lost()
 
 
 class _Far(asyncio.Protocol):
-    """The service's side."""
+    """The protocol of the service's side."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -415,7 +415,7 @@ class _Far(asyncio.Protocol):
 
 
 def _reset(transport: asyncio.Transport | None) -> None:
-    """Close with RST: what is under way is lost."""
+    """Close with RST, so that data in transit is lost."""
     if transport is None:
         return
     sock = transport.get_extra_info("socket")
@@ -423,5 +423,5 @@ def _reset(transport: asyncio.Transport | None) -> None:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         except OSError:
-            pass  # it is gone already
+            pass  # the socket is closed already
     transport.abort()

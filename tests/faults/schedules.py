@@ -1,7 +1,7 @@
-"""What is to happen in one run: what is said, what goes wrong and where. All of it follows from a seed.
+"""Schedules: which messages are sent in a run, and which faults are injected where. All of it follows from a seed.
 
-Knows: the proxy's rules, the sandbox's fault specs, what the dialects declare of themselves, and
-which of these an API can be expected to survive. Must not know: the client, how a schedule is carried out.
+Knows: the proxy's rules, the sandbox's fault specifications, what the dialects declare, and which faults a
+client of an API must survive. Must not know: the client, or how a schedule is run.
 """
 
 from __future__ import annotations
@@ -15,35 +15,41 @@ from guestctl.core.model import Profile, Session
 from guestctl.dialects import NAMES, dialect_class
 from tests.faults.proxy import ACTIONS, Action, Direction, Kind, Rule
 
-#: The trace ids by which the proxy knows who opened a connection.
+#: The trace ids that tell the proxy which actor opened a connection.
 SENDER = "5e" * 16
 LISTENER = "11" * 16
 
 APIS = NAMES
-#: Families whose messages go over REST; one has no socket at all.
+#: APIs that send messages over REST, and APIs without a socket.
 OVER_REST = frozenset(api for api in APIS if not dialect_class(api).sends_on_socket)
 WITHOUT_SOCKET = frozenset(api for api in APIS if not dialect_class(api).has_socket)
 
 
-def _gives_a_successor(api: str) -> bool:
-    """Whether a refused token of the guest's can be renewed."""
+def _renewable(api: str) -> bool:
+    """Return whether a guest's token can be renewed after a refusal."""
     dialect = dialect_class(api)(Profile("p", api=api), new_id=str)
     return dialect.refreshable(Session(api=api, profile="p")) == "guest"
 
 
-RENEWABLE = frozenset(api for api in APIS if _gives_a_successor(api))
+RENEWABLE = frozenset(api for api in APIS if _renewable(api))
 
-Does: TypeAlias = Literal["attend", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire"]
+StepKind: TypeAlias = Literal[
+    "wait_until_live", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire"
+]
 Moment: TypeAlias = Literal["before", "intent", "torn", "line"]
 MOMENTS: tuple[Moment, ...] = ("before", "intent", "torn", "line")
 
 
 @dataclass(frozen=True)
 class Step:
-    """`send` and `push` say `text`; `kill` sends it and dies at the `count`th thing it does on the wire;
-    `fault` arms the spec `text`; `pause` and `down` last `seconds`; `attend` waits for the listener."""
+    """One step of a schedule.
 
-    does: Does
+    `send` sends `text` as the guest, `push` sends it as the agent. `kill` sends it and kills the process at its
+    `count`th event on the wire. `fault` injects the sandbox fault `text`. `pause` and `down` last `seconds`.
+    `wait_until_live` waits until the listener is live.
+    """
+
+    kind: StepKind
     text: str = ""
     seconds: float = 0.0
     count: int = 0
@@ -51,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Hook:
-    """Once the service has stored the guest's `count`th message, before it says so: `action` to `who`."""
+    """A fault for `who`, injected between storing the guest's `count`th message and confirming it."""
 
     count: int
     action: Action
@@ -62,7 +68,10 @@ class Hook:
 
 @dataclass(frozen=True)
 class Crash:
-    """The listener is killed at its `line`th line (from 1, over all its lives), at this moment of it."""
+    """The listener is killed at its `line`th line, counted from 1 over all its processes.
+
+    Moments: before the line, after the cursor's note of the intent, in the middle of the line, after the line.
+    """
 
     line: int
     moment: Moment
@@ -70,7 +79,10 @@ class Crash:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One run. `keys_return`: whether history gives a guest's own ids back (web-messaging leaves it open)."""
+    """The plan of one run.
+
+    `keys_return`: whether history shows the client keys of messages; web-messaging does not document it.
+    """
 
     seed: int
     api: str
@@ -83,35 +95,35 @@ class Schedule:
 
     @property
     def swaps(self) -> int:
-        """How often the service may deliver two messages in the other order."""
-        specs = [*self.faults, *(step.text for step in self.steps if step.does == "fault")]
+        """Return how often the service may swap two messages."""
+        specs = [*self.faults, *(step.text for step in self.steps if step.kind == "fault")]
         return sum(spec.startswith("swap") for spec in specs)
 
 
-def scripted(api: str, *said: str, **more: Any) -> Schedule:
-    """One that is written down: what the guest ("guest 0"), the agent ("agent 0") and history ("history") do."""
-    steps = [Step("history") if text == "history" else Step(_BY[text[:5]], text) for text in said]
-    return Schedule(0, api, (Step("attend"), *steps), **more)
+def scripted(api: str, *texts: str, **more: Any) -> Schedule:
+    """Return a written schedule. "guest N" is sent by the guest, "agent N" by the agent; "history" reads history."""
+    steps = [Step("history") if text == "history" else Step(_BY[text[:5]], text) for text in texts]
+    return Schedule(0, api, (Step("wait_until_live"), *steps), **more)
 
 
-_BY: Mapping[str, Does] = {"guest": "send", "agent": "push"}
+_BY: Mapping[str, StepKind] = {"guest": "send", "agent": "push"}
 
 
 def enumerated(api: str) -> Iterator[Schedule]:
-    """Every action on every kind of connection, in both directions, at positions from the upgrade on."""
+    """Return schedules for every action on every kind of connection, in both directions, at four positions."""
     for rules in _combinations(api):
         for rule in rules:
-            yield scripted(api, *_TALK, rules=(rule,))
+            yield scripted(api, *_EXCHANGE, rules=(rule,))
 
 
 def chosen(api: str) -> Iterator[Schedule]:
-    """Of the enumerated ones, every action on every kind of connection in both directions, at one position each."""
+    """Return a part of the enumerated schedules: one position for each action, kind of connection and direction."""
     for n, rules in enumerate(_combinations(api)):
-        yield scripted(api, *_TALK, rules=(rules[n % len(rules)],))
+        yield scripted(api, *_EXCHANGE, rules=(rules[n % len(rules)],))
 
 
 def _combinations(api: str) -> Iterator[list[Rule]]:
-    """For each connection, direction and action: a rule per position."""
+    """Return, for each connection, direction and action, one rule per position."""
     places: list[tuple[str, Kind]] = [(LISTENER, "request"), (SENDER, "request")]
     if api not in WITHOUT_SOCKET:
         places.append((LISTENER, "socket"))
@@ -126,11 +138,11 @@ def _combinations(api: str) -> Iterator[list[Rule]]:
 
 
 _DIRECTIONS: tuple[Direction, ...] = ("up", "down")
-_TALK = ("agent 0", "guest 0", "guest 1", "agent 1", "guest 2", "agent 2")
+_EXCHANGE = ("agent 0", "guest 0", "guest 1", "agent 1", "guest 2", "agent 2")
 
 
 def make(seed: int, api: str) -> Schedule:
-    """The schedule of a seed; the same in every run."""
+    """Return the schedule of a seed. It is the same in every run."""
     random = Random(f"{api}/{seed}")
     steps = _steps(random, api)
     return Schedule(
@@ -138,7 +150,7 @@ def make(seed: int, api: str) -> Schedule:
         api,
         steps,
         rules=tuple(_rule(random, api) for _ in range(random.choice((0, 1, 2, 3, 5)))),
-        faults=tuple(spec(random, api) for _ in range(random.choice((0, 1, 1, 2, 3)))),
+        faults=tuple(random_fault(random, api) for _ in range(random.choice((0, 1, 1, 2, 3)))),
         hooks=tuple(_hook(random, api) for _ in range(random.choice((0, 1, 1, 2)))),
         crashes=tuple(
             Crash(line, random.choice(MOMENTS))
@@ -149,11 +161,11 @@ def make(seed: int, api: str) -> Schedule:
 
 
 def _steps(random: Random, api: str) -> tuple[Step, ...]:
-    said = [Step("send", f"guest {n}") for n in range(random.randint(3, 6))]
-    said = [Step("kill", step.text, count=random.randint(1, 6)) if random.random() < 0.12 else step for step in said]
+    sends = [Step("send", f"guest {n}") for n in range(random.randint(3, 6))]
+    sends = [Step("kill", step.text, count=random.randint(1, 6)) if random.random() < 0.12 else step for step in sends]
     pushed = [Step("push", f"agent {n}") for n in range(random.randint(2, 6))]
     others = [_other(random, api) for _ in range(random.choice((0, 1, 2, 4)))]
-    return tuple(_interleaved(random, said, pushed, others))
+    return tuple(_interleaved(random, sends, pushed, others))
 
 
 def _other(random: Random, api: str) -> Step:
@@ -162,8 +174,8 @@ def _other(random: Random, api: str) -> Step:
         Step("history"),
         Step("restart"),
         Step("down", seconds=random.choice((0.05, 0.3))),
-        Step("fault", spec(random, api)),
-        Step("fault", spec(random, api)),
+        Step("fault", random_fault(random, api)),
+        Step("fault", random_fault(random, api)),
     ]
     if api in RENEWABLE:
         choices.append(Step("expire"))
@@ -171,7 +183,7 @@ def _other(random: Random, api: str) -> Step:
 
 
 def _interleaved(random: Random, *rows: Sequence[Step]) -> list[Step]:
-    """All of them, each row in its order."""
+    """Mix the rows at random; each row keeps its order."""
     left = [list(row) for row in rows if row]
     mixed: list[Step] = []
     while left:
@@ -219,8 +231,8 @@ def _hook(random: Random, api: str) -> Hook:
     return Hook(random.randint(1, 5), action, who, "request" if over_rest else "socket", 0.3)
 
 
-def spec(random: Random, api: str) -> str:
-    """A fault of the sandbox that this API can live through."""
+def random_fault(random: Random, api: str) -> str:
+    """Return a random sandbox fault that a client of this API must survive."""
     after = random.randint(1, 12)
     choices = [
         f"http:status={random.choice((500, 502, 503, 504))},after={random.randint(1, 5)}",

@@ -1,10 +1,10 @@
-"""`listen` for a long time on a line that breaks every few seconds: nothing lost, and nothing that grows.
+"""The soak: `listen` for a long time while its connection breaks every few seconds. Nothing is lost, nothing grows.
 
-Knows: the real program as a process, what the kernel says of it (/proc), when to break its socket.
-Must not know: the client's inside, beyond how many ids it remembers.
+Knows: guestctl as a process, its figures in /proc, and when to break its socket. Must not know: the client's
+internals, except how many message ids it remembers.
 
-The program remembers the last so many ids for dropping doubles, and SQLite keeps some pages: that is
-memory it may fill once. The long form fills it before anything is measured.
+The listener remembers a fixed number of ids to remove duplicates, and SQLite caches some pages. That memory fills
+once. The soak therefore sends enough messages before it starts to measure.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from typing import TypeAlias
 
 from guestctl.engine.merge import REMEMBERED
 from guestctl.sandbox.server import Sandbox
-from tests.faults.processes import STUCK, Record, Shell, records, traced
+from tests.faults.processes import STUCK, Record, Shell, records, shows_traceback
 from tests.faults.proxy import Action, Proxy
 
 #: Messages per second: 10,000 in half an hour.
 RATE = 10_000 / 1800
-#: Seconds between two breaks, and how one comes about; None: for a moment nobody can connect either.
-#: What is in a hole is cut by the next break.
-BREAKS = (1.0, 5.0)
-HOW: tuple[Action | None, ...] = ("cut", "cut", "cut", "fin", "half-close", "hole", "one-way hole", None)
+#: Seconds between two breaks, and the kinds of breaks. None: new connections are refused for a moment, too.
+#: A connection in a hole is reset by the next break.
+BREAK_INTERVAL = (1.0, 5.0)
+BREAKS: tuple[Action | None, ...] = ("cut", "cut", "cut", "fin", "half-close", "hole", "one-way hole", None)
 HOLES = ("hole", "one-way hole")
 DOWN = 0.3
-#: Seconds between two looks at the process.
-LOOK = 1.0
-#: Messages before anything is measured: ids remembered, rows kept, and some more.
-WARM = REMEMBERED + REMEMBERED // 10
-#: Seconds the listener may need for everything, once the line is whole.
+#: Seconds between two measurements of the process.
+MEASURING_INTERVAL = 1.0
+#: Messages before the first measurement: enough to fill the memory for ids.
+WARM_UP = REMEMBERED + REMEMBERED // 10
+#: Seconds in which the listener must show everything after the last break.
 RECOVERY = 600.0
-#: Who the proxy takes for a guest without a trace context.
-NOBODY = "?"
+#: The name that the proxy gives to a guest without a trace context.
+UNTRACED = "?"
 
 Process: TypeAlias = subprocess.Popen[bytes]
 
 
 @dataclass
 class Size:
-    """What a process holds: resident memory in MiB, descriptors, threads."""
+    """The size of a process: resident memory in MiB, descriptors, threads."""
 
     at: float
     memory: float
@@ -57,34 +57,34 @@ class Size:
 
 
 @dataclass
-class Soaked:
-    """What came of it. `warmed`: messages before anything was measured; `violations` in words."""
+class SoakResult:
+    """The result. `warm_up`: messages before the first measurement. `violations`: descriptions."""
 
     seconds: float
-    warmed: int
+    warm_up: int
     messages: int
     breaks: Counter[str]
     connections: int
-    #: Before the first break, and after the last.
+    #: Sizes before the first break and after the last one.
     first: Size
     last: Size
-    #: In between.
+    #: Sizes in between.
     sizes: list[Size]
     violations: list[str] = field(default_factory=list)
 
     @property
     def slope(self) -> float:
-        """MiB per hour by which the resident memory grew."""
+        """The growth of the resident memory in MiB per hour."""
         if len(self.sizes) < 2:
             return 0.0
         return 3600 * linear_regression([one.at for one in self.sizes], [one.memory for one in self.sizes]).slope
 
     def __str__(self) -> str:
-        """The table, a figure a line."""
+        """Return a table with one figure per line."""
         first, last = self.first, self.last
         rows = [
             ("minutes", f"{self.seconds / 60:.1f}"),
-            ("messages before", f"{self.warmed}"),
+            ("messages before measuring", f"{self.warm_up}"),
             ("messages", f"{self.messages}"),
             ("breaks", f"{sum(self.breaks.values())}"),
             *((f"  {kind}", f"{count}") for kind, count in sorted(self.breaks.items())),
@@ -98,8 +98,8 @@ class Soaked:
         return "\n".join(f"{name:30}{value:>12}" for name, value in rows)
 
 
-def soak(api: str, seconds: float, *, seed: int = 0, warm: int = WARM) -> Soaked:
-    """Listen so long on a line that breaks, after so many messages on one that does not."""
+def soak(api: str, seconds: float, *, seed: int = 0, warm_up: int = WARM_UP) -> SoakResult:
+    """Listen for some seconds while the connection breaks, after `warm_up` messages without breaks."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="guestctl-soak-")))
         proxy = Proxy()
@@ -110,73 +110,75 @@ def soak(api: str, seconds: float, *, seed: int = 0, warm: int = WARM) -> Soaked
         stack.callback(shell.close)
         code, _, err = shell.run("session", "create")
         assert code == 0, err
-        out, told = folder / "out", folder / "told"
-        with out.open("ab") as stdout, told.open("ab") as stderr:
+        out, diagnostics = folder / "out", folder / "diagnostics"
+        with out.open("ab") as stdout, diagnostics.open("ab") as stderr:
             argv = ("listen", "--cursor", "cursor", "--forever", "-o", "jsonl")
             listener = shell.start(*argv, stdout=stdout, stderr=stderr)
-        heard = _Heard(out)
-        stack.callback(heard.close)
-        for number in range(warm + 1):
+        received = _ReceivedCount(out)
+        stack.callback(received.close)
+        for number in range(warm_up + 1):
             shell.push(f"before {number}")
-        wrong = _await(listener, heard, warm + 1)
-        first, connected = _size(listener), proxy.accepted[NOBODY]
-        messages, breaks, sizes = _weather(shell, proxy, listener, seconds, Random(seed))
-        proxy.strike("cut", NOBODY, "socket")
-        wrong += _await(listener, heard, warm + 1 + messages)
-        time.sleep(LOOK)
+        violations = _await(listener, received, warm_up + 1)
+        first, connected = _size(listener), proxy.accepted[UNTRACED]
+        messages, breaks, sizes = _send_while_breaking(shell, proxy, listener, seconds, Random(seed))
+        proxy.inject("cut", UNTRACED, "socket")
+        violations += _await(listener, received, warm_up + 1 + messages)
+        time.sleep(MEASURING_INTERVAL)
         last = _size(listener)
         listener.send_signal(signal.SIGINT)
         code = listener.wait(STUCK)
-        wrong += [] if code == 130 else [f"exit code {code}"]
-        wrong += _compared(records(out.read_text("utf-8")), shell.log())
-        wrong += [text] if traced(text := told.read_text("utf-8")) else []
-        wrong += [] if last.descriptors <= first.descriptors else ["descriptors were left open"]
-        wrong += [] if last.threads <= first.threads else ["threads were left behind"]
-        return Soaked(seconds, warm, messages, breaks, proxy.accepted[NOBODY] - connected, first, last, sizes, wrong)
+        violations += [] if code == 130 else [f"exit code {code}"]
+        violations += _differences(records(out.read_text("utf-8")), shell.log())
+        violations += [text] if shows_traceback(text := diagnostics.read_text("utf-8")) else []
+        violations += [] if last.descriptors <= first.descriptors else ["descriptors were left open"]
+        violations += [] if last.threads <= first.threads else ["threads were left behind"]
+        return SoakResult(
+            seconds, warm_up, messages, breaks, proxy.accepted[UNTRACED] - connected, first, last, sizes, violations
+        )
 
 
-def _weather(
+def _send_while_breaking(
     shell: Shell, proxy: Proxy, listener: Process, seconds: float, random: Random
 ) -> tuple[int, Counter[str], list[Size]]:
-    """An agent speaks, the line breaks, somebody looks; until the time is over or the listener has ended."""
+    """Send as the agent, break the connection and measure, until the time is over or the listener has ended."""
     messages, breaks, sizes = 0, Counter[str](), list[Size]()
     how: Action | None = None
     end = time.monotonic() + seconds
-    speak = look = time.monotonic()
-    strike = speak + random.uniform(*BREAKS)
+    next_message = next_measurement = time.monotonic()
+    next_break = next_message + random.uniform(*BREAK_INTERVAL)
     while (now := time.monotonic()) < end and listener.poll() is None:
-        if now >= speak:
+        if now >= next_message:
             shell.push(f"agent {messages}")
             messages += 1
-            speak += random.uniform(0.0, 2 / RATE)
-        if now >= strike:
-            how = "cut" if how in HOLES else random.choice(HOW)
+            next_message += random.uniform(0.0, 2 / RATE)
+        if now >= next_break:
+            how = "cut" if how in HOLES else random.choice(BREAKS)
             breaks[how or "down"] += 1
             if how is None:
                 proxy.down(DOWN)
             else:
-                proxy.strike(how, NOBODY, "socket")
-            strike = now + random.uniform(*BREAKS)
-        if now >= look:
+                proxy.inject(how, UNTRACED, "socket")
+            next_break = now + random.uniform(*BREAK_INTERVAL)
+        if now >= next_measurement:
             sizes.append(_size(listener))
-            look = now + LOOK
-        time.sleep(max(0.0, min(speak, strike, look, end) - time.monotonic()))
+            next_measurement = now + MEASURING_INTERVAL
+        time.sleep(max(0.0, min(next_message, next_break, next_measurement, end) - time.monotonic()))
     return messages, breaks, sizes
 
 
-def _compared(lines: list[Record], log: list[Record]) -> list[str]:
-    """What is wrong with the lines, the log being the truth."""
+def _differences(lines: list[Record], log: list[Record]) -> list[str]:
+    """Return the differences between the shown lines and the service's log."""
     shown = [line["id"] for line in lines if line["kind"] == "message"]
     stored = [one["id"] for one in log]
-    wrong = [f"a gap was declared: {line}" for line in lines if line["kind"] == "gap"]
+    violations = [f"a gap was reported: {line}" for line in lines if line["kind"] == "gap"]
     missing, more = set(stored) - set(shown), len(shown) - len(set(shown))
-    wrong += [f"{len(missing)} lost"] if missing else []
-    wrong += [f"{more} doubled"] if more else []
-    return [*wrong, "out of order"] if shown != stored and not (missing or more) else wrong
+    violations += [f"{len(missing)} lost"] if missing else []
+    violations += [f"{more} duplicated"] if more else []
+    return [*violations, "out of order"] if shown != stored and not (missing or more) else violations
 
 
-class _Heard:
-    """The messages in a growing file, counted once each."""
+class _ReceivedCount:
+    """Counts the messages in a growing file."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -193,13 +195,13 @@ class _Heard:
         self._file.close()
 
 
-def _await(listener: Process, heard: _Heard, count: int) -> list[str]:
-    """Until so many messages are there; what is wrong when they do not come."""
+def _await(listener: Process, received: _ReceivedCount, count: int) -> list[str]:
+    """Wait until the file has so many messages. Return a violation if they do not come."""
     until = time.monotonic() + RECOVERY
-    while heard.count() < count:
+    while received.count() < count:
         if time.monotonic() > until or listener.poll() is not None:
-            end = "lives" if listener.poll() is None else "has ended"
-            return [f"{heard.count()} of {count} messages came, and the listener {end}"]
+            end = "is running" if listener.poll() is None else "has ended"
+            return [f"{received.count()} of {count} messages came, and the listener {end}"]
         time.sleep(0.05)
     return []
 

@@ -1,6 +1,6 @@
-"""`listen --cursor`, killed at random instants: the outputs together are the conversation (contract.md §2).
+"""`listen --cursor`, killed at random moments: all outputs together are the conversation (contract.md §2).
 
-`GUESTCTL_KILL_ROUNDS=200` makes the long form.
+`GUESTCTL_KILL_ROUNDS=200` repeats it more often.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from guestctl.cli.commands.cursor import CursorFile
 from guestctl.core.clock import SystemClock
 from guestctl.core.model import Message, Position, Session
 from guestctl.storage.state import State
-from tests.faults.conftest import Enter
-from tests.faults.processes import Shell, records, stop, traced
+from tests.faults.conftest import OpenShell
+from tests.faults.processes import Shell, records, shows_traceback, stop
 
 ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "5"))
 ENDINGS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -34,27 +34,27 @@ pytestmark = [
 
 
 @contextmanager
-def talking(shell: Shell) -> Iterator[None]:
-    """An agent who says something every few milliseconds."""
-    over = threading.Event()
+def agent_sending(shell: Shell) -> Iterator[None]:
+    """Send a message as the agent every few milliseconds."""
+    stop_sending = threading.Event()
 
-    def talk() -> None:
+    def send() -> None:
         number = 0
-        while not over.wait(0.004):
+        while not stop_sending.wait(0.004):
             shell.push(f"agent {number}")
             number += 1
 
-    thread = threading.Thread(target=talk)
+    thread = threading.Thread(target=send)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop_sending.set()
         thread.join()
 
 
 def killed_after(process: subprocess.Popen[bytes], random: Random, written: Path) -> tuple[int, str, str]:
-    """Let it write something, most of the time, and then a random moment more."""
+    """Stop the process at a random moment, mostly after it has written something."""
     before, until = written.stat().st_size, time.monotonic() + 5.0
     if random.random() < 0.8:
         while written.stat().st_size == before and time.monotonic() < until and process.poll() is None:
@@ -65,8 +65,10 @@ def killed_after(process: subprocess.Popen[bytes], random: Random, written: Path
 
 @pytest.mark.parametrize("api", ["web-messaging", "messaging-conversations", "webmessaging-conversations"])
 @pytest.mark.parametrize("files", ["one file", "a file each"])
-def test_regular_files_hold_each_message_once_in_order(enter: Enter, tmp_path: Path, api: str, files: str) -> None:
-    shell, random = enter(api), Random(f"{api} {files}")
+def test_files_contain_each_message_once_and_in_order(
+    open_shell: OpenShell, tmp_path: Path, api: str, files: str
+) -> None:
+    shell, random = open_shell(api), Random(f"{api} {files}")
     outputs: list[Path] = []
 
     def listen(*more: str) -> subprocess.Popen[bytes]:
@@ -75,11 +77,11 @@ def test_regular_files_hold_each_message_once_in_order(enter: Enter, tmp_path: P
         with open(outputs[-1], "ab") as out:
             return shell.start("listen", "--cursor", "cursor", "-o", "jsonl", *more, stdout=out)
 
-    with talking(shell):
+    with agent_sending(shell):
         for _ in range(ROUNDS):
             process = listen()
             _, _, err = killed_after(process, random, outputs[-1])
-            assert not traced(err), err
+            assert not shows_traceback(err), err
     last = listen("--idle", "2s")
     assert stop(last, signal.SIGCONT)[0] == 0
     shown = [line["id"] for path in outputs for line in records(path.read_text()) if line["kind"] == "message"]
@@ -87,30 +89,30 @@ def test_regular_files_hold_each_message_once_in_order(enter: Enter, tmp_path: P
     assert all(path.read_bytes()[-1:] in (b"", b"\n") for path in outputs), "a torn line was left"
 
 
-def test_a_pipe_repeats_at_most_the_line_in_flight(enter: Enter) -> None:
-    shell, random = enter("web-messaging"), Random(1)
+def test_a_pipe_repeats_at_most_the_line_in_flight(open_shell: OpenShell) -> None:
+    shell, random = open_shell("web-messaging"), Random(1)
     shown: list[str] = []
 
-    def take(out: bytes) -> None:
+    def collect(out: bytes) -> None:
         ids = [line["id"] for line in records(out.decode()) if line["kind"] == "message"]
         shown.extend(ids[1:] if shown and ids[:1] == shown[-1:] else ids)
 
-    with talking(shell):
+    with agent_sending(shell):
         for _ in range(ROUNDS):
             process = shell.start("listen", "--cursor", "cursor", "-o", "jsonl")
             assert process.stdout is not None
             first = process.stdout.readline()
             time.sleep(random.uniform(0.0, 0.15))
             process.kill()
-            take(first + process.stdout.read())
+            collect(first + process.stdout.read())
     code, out, _ = shell.run("listen", "--cursor", "cursor", "-o", "jsonl", "--idle", "2s")
     assert code == 0
-    take(out.encode())
+    collect(out.encode())
     assert shown == [one["id"] for one in shell.log()]
 
 
-def test_a_line_whose_note_was_cut_off_is_known_by_its_number_and_time_too(tmp_path: Path) -> None:
-    """History that does not show it yet, or any more, is told apart into before and after."""
+def test_an_unconfirmed_line_is_found_by_its_sequence_number_and_time(tmp_path: Path) -> None:
+    """So history is split into before and after even if it does not show that message."""
     clock = SystemClock()
     session = Session(name="default", api="web-messaging", profile="sandbox", created_at=1.0)
     shown = Message("m2", "inbound", "hello", "2026-01-01T00:00:02.000Z", sequence=7)

@@ -1,6 +1,6 @@
-"""`send`, killed or interrupted at random instants: the next run settles what was left (contract.md §6).
+"""`send`, killed or interrupted at random moments: the next run settles open messages (contract.md §6).
 
-`GUESTCTL_KILL_ROUNDS=200` makes the long form.
+`GUESTCTL_KILL_ROUNDS=200` repeats it more often.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pytest
 
 from guestctl.core.clock import SystemClock
 from guestctl.storage.state import State
-from tests.faults.conftest import Enter
-from tests.faults.processes import Shell, stop, traced
+from tests.faults.conftest import OpenShell
+from tests.faults.processes import Shell, shows_traceback, stop
 
 ROUNDS = int(os.environ.get("GUESTCTL_KILL_ROUNDS", "4"))
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -30,8 +30,10 @@ pytestmark = [
 
 
 def interrupted(shell: Shell, random: Random, how: signal.Signals, number: int) -> tuple[str, int, str]:
-    """Send a text and strike at some moment of it, most often when it is about to be, or just was, said.
-    Returns its id, the code and what stdout said of it."""
+    """Send a message and stop the process at a random moment, mostly around the moment of sending.
+
+    Return its client key, the exit code, and the delivery that stdout shows.
+    """
     key = str(uuid.UUID(int=random.getrandbits(128), version=4))
     process = shell.start("send", f"guest {number}", "--id", key, "-o", "json")
     if random.random() < 0.8:
@@ -44,42 +46,42 @@ def interrupted(shell: Shell, random: Random, how: signal.Signals, number: int) 
     else:
         time.sleep(random.uniform(0.0, 0.5))
     code, out, err = stop(process, how)
-    assert not traced(err), err
-    # The last two: before guestctl had begun to listen to signals, or Python to run it.
+    assert not shows_traceback(err), err
+    # -how: before guestctl had installed its signal handlers. "init_": before Python had started.
     assert code in (0, CODES[how], -how) or "Fatal Python error: init_" in err, err
     return key, code, json.loads(out)["delivery"] if out.strip() else ""
 
 
 @pytest.mark.parametrize("how", list(CODES))
 @pytest.mark.parametrize("api", ["web-messaging", "webmessaging-conversations", "messaging-conversations"])
-def test_what_a_signal_cut_off_is_settled_by_the_next_run(enter: Enter, api: str, how: signal.Signals) -> None:
-    shell, random = enter(api, faults=("delay:ms=20",)), Random(f"{api} {how}")
-    struck = [interrupted(shell, random, how, number) for number in range(ROUNDS)]
+def test_the_next_run_settles_a_send_that_a_signal_ended(open_shell: OpenShell, api: str, how: signal.Signals) -> None:
+    shell, random = open_shell(api, faults=("delay:ms=20",)), Random(f"{api} {how}")
+    results = [interrupted(shell, random, how, number) for number in range(ROUNDS)]
     code, _, err = shell.run("resume")
     assert code == 0, err
     log = Counter(one["key"] for one in shell.log() if one["direction"] == "inbound")
-    for key, code, delivery in struck:
-        assert log[key] <= 1, "doubled"
+    for key, code, delivery in results:
+        assert log[key] <= 1, "duplicated"
         if code == 0 or delivery == "accepted":
-            assert log[key] == 1, "said to be accepted, and lost"
+            assert log[key] == 1, "reported as accepted, but lost"
         elif delivery == "not_sent":
-            assert log[key] == 0, "said not to be sent, and there"
+            assert log[key] == 0, "reported as not sent, but stored"
     with State.open(shell.folder / "state", SystemClock()) as state:
         [(scope, session)] = state.sessions()
         for row in state.outbox(scope, session):
-            assert row.state in ("accepted", "not_sent", "rejected"), "left open"
+            assert row.state in ("accepted", "not_sent", "rejected"), "still open"
             assert log[row.key] == (row.state == "accepted")
-    # Each is repeated with its own id, which makes it safe: all are there once, whatever happened before.
-    for number, (key, _, _) in enumerate(struck):
+    # Repeating a message with its own key is safe: each is stored exactly once.
+    for number, (key, _, _) in enumerate(results):
         code, _, err = shell.run("send", f"guest {number}", "--id", key)
         assert code == 0, err
     log = Counter(one["key"] for one in shell.log() if one["direction"] == "inbound")
-    assert log == Counter(key for key, _, _ in struck)
+    assert log == Counter(key for key, _, _ in results)
 
 
-def test_lines_say_which_were_accepted(enter: Enter) -> None:
-    """Killed in the middle of `send --lines`: what stdout said is stored, once, in order."""
-    shell = enter("messaging-conversations")
+def test_a_killed_send_lines_reports_only_stored_messages(open_shell: OpenShell) -> None:
+    """Every message that stdout reported is stored once and in order."""
+    shell = open_shell("messaging-conversations")
     lines = shell.folder / "lines"
     lines.write_text("".join(f"guest {n}\n" for n in range(400)))
     out = shell.folder / "out"
@@ -90,11 +92,11 @@ def test_lines_say_which_were_accepted(enter: Enter) -> None:
             time.sleep(0.005)
         process.kill()
         process.wait()
-    said = [json.loads(line) for line in out.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    reported = [json.loads(line) for line in out.read_text().splitlines(keepends=True) if line.endswith("\n")]
     stored = [one["text"] for one in shell.log() if one["direction"] == "inbound"]
-    assert said
-    assert stored[: len(said)] == [record["text"] for record in said]
-    assert len(stored) <= len(said) + 1
+    assert reported
+    assert stored[: len(reported)] == [record["text"] for record in reported]
+    assert len(stored) <= len(reported) + 1
     code, _, err = shell.run("resume")
     assert code == 0, err
     stored = [one["text"] for one in shell.log() if one["direction"] == "inbound"]

@@ -1,6 +1,6 @@
-"""The short form: fixed seeds for every dialect, every action everywhere, and every mutant caught.
+"""Fault schedules in the test suite: fixed seeds for every API, enumerated schedules, and the mutants.
 
-`python -m tests.faults --schedules 1 --seed N --dialect API` repeats one that failed.
+`python -m tests.faults --schedules 1 --seed N --dialect API` repeats a failed seed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import pytest
 from tests.faults.mutants import MUTANTS
 from tests.faults.proxy import ACTIONS
 from tests.faults.schedules import APIS, Crash, Schedule, chosen, make, scripted
-from tests.faults.trials import Tally, many, mutants
+from tests.faults.trials import Tally, run_all, run_mutants
 
-#: Of every dialect: 1,001 schedules in all.
+#: For every API: 1,001 schedules in all.
 SEEDS = range(143)
 JOBS = 2
-#: Each of these once found a defect.
-TELLING = (
+#: Each of these seeds once found a defect.
+ONCE_FAILED = (
     ("web-messaging", 28),
     ("web-messaging", 5025),
     ("web-messaging", 7077),
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.timeout(1200)
 
 
 def judged(plan: Sequence[Schedule]) -> Tally:
-    """So many carried out; all must have kept every promise."""
+    """Run the schedules and assert that no oracle found a violation."""
     total = Tally()
-    for found in many(plan, JOBS):
+    for found in run_all(plan, JOBS):
         total.add(found)
     assert not total.violations, "\n".join(total.violations)
     assert total.schedules == len(plan)
@@ -47,7 +47,7 @@ def judged(plan: Sequence[Schedule]) -> Tally:
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_few_seeds(api: str) -> None:
-    """The sample of the default run; the slow suite has all of `SEEDS`."""
+    """The default run uses a sample; the slow suite runs all of `SEEDS`."""
     judged([make(seed, api) for seed in SEEDS[:4]])
 
 
@@ -57,36 +57,35 @@ def test_fixed_seeds(api: str) -> None:
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_every_action_everywhere(api: str) -> None:
-    """`--enumerated` is this at every position."""
+def test_every_action_on_every_connection(api: str) -> None:
+    """One position each; `--enumerated` runs all positions."""
     assert set(judged(list(chosen(api))).faults) >= set(ACTIONS)
 
 
-def test_there_are_enough_of_them() -> None:
+def test_there_are_enough_enumerated_schedules() -> None:
     assert sum(len(list(chosen(api))) for api in APIS) >= 400
 
 
 def test_seeds_that_once_failed() -> None:
-    judged([make(seed, api) for api, seed in TELLING])
+    judged([make(seed, api) for api, seed in ONCE_FAILED])
 
 
-def test_killed_behind_one_line_and_then_behind_the_next() -> None:
-    """No life lasts long enough to note its line: each next one knows only what was intended."""
+def test_a_listener_killed_after_each_line_repeats_nothing() -> None:
+    """No process lives long enough to confirm its line: the next one knows only the intent."""
     crashes = tuple(Crash(line, "line") for line in range(3, 7))
     judged([scripted(api, *(f"guest {n}" for n in range(6)), crashes=crashes) for api in APIS])
 
 
-def test_a_seed_is_a_schedule() -> None:
+def test_a_seed_always_makes_the_same_schedule() -> None:
     assert [make(seed, api) for seed in range(50) for api in APIS] == [
         make(seed, api) for seed in range(50) for api in APIS
     ]
 
 
 def test_every_mutant_is_caught() -> None:
-    """By the oracle that is for it: a run may also break promises because the machine is slow."""
-    assert [(mutant.name, found) for mutant, found in mutants(8) if mutant.caught_by not in found] == []
+    """The right oracle must catch it: a run may also break other promises because the machine is slow."""
+    assert [(mutant.name, found) for mutant, found in run_mutants(8) if mutant.caught_by not in found] == []
 
 
-def test_what_catches_a_mutant_is_the_mutant() -> None:
-    """The same schedules, the client as it is."""
+def test_the_correct_client_passes_the_schedules_of_the_mutants() -> None:
     judged([mutant.shown_by for mutant in MUTANTS])

@@ -1,4 +1,4 @@
-"""Twenty commands and a listener on one session: never more than three sockets, and nobody is evicted."""
+"""Twenty commands and a listener share one session: at most three sockets are open, and none is evicted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.faults.conftest import Enter
+from tests.faults.conftest import OpenShell
 from tests.faults.processes import Shell, records
 
 SENDING, READING = 8, 12
-#: Sockets one session may have (web-messaging.md §2.5).
+#: Maximum number of sockets of one session (web-messaging.md §2.5).
 MOST = 3
 
 pytestmark = pytest.mark.timeout(180)
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.timeout(180)
 
 @contextmanager
 def counted(shell: Shell) -> Iterator[list[int]]:
-    """How many sockets were open, looked at all the time."""
-    over, seen = threading.Event(), [0]
+    """Count the open sockets continuously; yield the list of counts."""
+    stop, seen = threading.Event(), [0]
 
     def look() -> None:
-        while not over.wait(0.001):
+        while not stop.wait(0.001):
             seen.append(len(shell.sandbox.peers))
 
     thread = threading.Thread(target=look)
@@ -33,12 +33,12 @@ def counted(shell: Shell) -> Iterator[list[int]]:
     try:
         yield seen
     finally:
-        over.set()
+        stop.set()
         thread.join()
 
 
-def test_twenty_commands_leave_the_listener_its_place(enter: Enter) -> None:
-    shell = enter("web-messaging")
+def test_twenty_commands_do_not_evict_the_listener(open_shell: OpenShell) -> None:
+    shell = open_shell("web-messaging")
     listener = shell.start("listen", "-o", "jsonl", "--max", str(2 * SENDING))
     until = time.monotonic() + 20
     while not shell.sandbox.service.requests["history"] and time.monotonic() < until:

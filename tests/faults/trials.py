@@ -1,9 +1,9 @@
-"""Schedules carried out and judged, many at once, and what came of them in numbers.
+"""Run and judge many schedules at once, and count the results.
 
-Knows: the model and the oracles. Must not know: what is printed, and where.
+Knows: the model and the oracles. Must not know: where results are printed.
 
-A schedule is nearly all waiting: a second or two, of which a tenth is work. So each process has many
-under way, in threads. A mutant is patched into its process, and has one for itself.
+A schedule mostly waits: it takes a second or two, of which a tenth is work. So each process runs several schedules
+in threads. A mutant patches its whole process, so it runs alone there.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from tests.faults.model import Run, carry_out, hurried
+from tests.faults.model import Run, run_schedule, shortened_waits
 from tests.faults.mutants import MUTANTS, Mutant
 from tests.faults.oracles import judge
 from tests.faults.schedules import Schedule, make
 
-#: What must never be.
-WORST = ("lost", "doubled", "out of order")
-#: Schedules under way at once in a process; and those it is given at a time.
+#: Violations with their own line in the table.
+WORST = ("lost", "duplicated", "out of order")
+#: `AT_ONCE`: schedules that a process runs at once. `BATCH`: schedules that it receives together.
 AT_ONCE = 8
 BATCH = 240
 
 
 @dataclass
 class Tally:
-    """One schedule, or many, in numbers."""
+    """Count the results of one schedule or of many."""
 
     schedules: int = 0
-    #: What guests and agents said, and the service stored.
+    #: Messages that the service stored.
     messages: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
@@ -51,7 +51,7 @@ class Tally:
         self.violations += other.violations
 
     def __str__(self) -> str:
-        """The table, a figure a line."""
+        """Return a table with one figure per line."""
         rows: list[tuple[str, int]] = [
             ("schedules", self.schedules),
             ("messages", self.messages),
@@ -60,14 +60,14 @@ class Tally:
             *((what, self.broken[what]) for what in WORST),
             ("other violations", sum(count for what, count in self.broken.items() if what not in WORST)),
             ("in doubt or killed", self.in_doubt),
-            ("  still so after the next run", self.unsettled),
+            ("  still open after the next run", self.unsettled),
             ("gaps declared", self.gaps),
         ]
         return "\n".join(f"{name:30}{value:>8}" for name, value in rows)
 
 
 def tally(run: Run) -> Tally:
-    """One run in numbers."""
+    """Judge one run and count its results. Each violation comes with the command that repeats it."""
     found = judge(run)
     schedule = run.schedule
     which = f"--dialect {schedule.api} --seed {schedule.seed}"
@@ -77,44 +77,44 @@ def tally(run: Run) -> Tally:
     return Tally(
         schedules=1,
         messages=len(run.log),
-        faults=Counter({kind: count for kind, count in run.struck.items() if count}),
+        faults=Counter({kind: count for kind, count in run.fault_counts.items() if count}),
         broken=Counter(violation.oracle.partition(" ")[2] for violation in found),
-        in_doubt=sum(said.delivery in ("in_doubt", "killed") for said in run.said),
+        in_doubt=sum(result.delivery in ("in_doubt", "killed") for result in run.sends),
         unsettled=sum(row.state in ("in_doubt", "writing", "queued") for row in run.outbox),
-        gaps=sum(line["kind"] == "gap" for line in run.heard),
+        gaps=sum(line["kind"] == "gap" for line in run.output),
         violations=[f"{violation}\n    {again}" for violation in found],
     )
 
 
-def one(schedule: Schedule) -> Tally:
-    return tally(carry_out(schedule))
+def run_one(schedule: Schedule) -> Tally:
+    return tally(run_schedule(schedule))
 
 
-def batch(schedules: Sequence[Schedule]) -> list[Tally]:
-    """So many at once, in this process."""
-    with hurried(), ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(one, schedules))
+def run_batch(schedules: Sequence[Schedule]) -> list[Tally]:
+    """Run these schedules in this process, several at once."""
+    with shortened_waits(), ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(run_one, schedules))
 
 
-def many(schedules: Iterable[Schedule], jobs: int) -> Iterator[Tally]:
-    """Each schedule's figures, in order, from so many processes."""
+def run_all(schedules: Iterable[Schedule], jobs: int) -> Iterator[Tally]:
+    """Run the schedules in `jobs` processes. Yield the counts of each, in order."""
     plan = list(schedules)
     size = max(1, min(BATCH, -(-len(plan) // jobs)))
     batches = [plan[at : at + size] for at in range(0, len(plan), size)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(batch, batches):
+        for found in pool.map(run_batch, batches):
             yield from found
 
 
-def caught(number: int) -> list[str]:
-    """What the oracles have against a mutant's run. It has the time that everybody has: none is caught for
-    being slow that would not be slow as it should be."""
+def run_mutant(number: int) -> list[str]:
+    """Return the oracles that caught a mutant. It gets the same time limits as the correct client, so a mutant is
+    never caught only because it ran on a slow machine."""
     mutant = MUTANTS[number]
-    with hurried(), mutant.at_work():
-        return [violation.oracle for violation in judge(carry_out(mutant.shown_by))]
+    with shortened_waits(), mutant.installed():
+        return [violation.oracle for violation in judge(run_schedule(mutant.shown_by))]
 
 
-def mutants(jobs: int) -> Iterator[tuple[Mutant, list[str]]]:
-    """Each mutant and what was found; nothing, when it got through."""
+def run_mutants(jobs: int) -> Iterator[tuple[Mutant, list[str]]]:
+    """Run every mutant. Yield it with the oracles that caught it, or an empty list."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from zip(MUTANTS, pool.map(caught, range(len(MUTANTS))), strict=True)
+        yield from zip(MUTANTS, pool.map(run_mutant, range(len(MUTANTS))), strict=True)

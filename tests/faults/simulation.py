@@ -1,10 +1,10 @@
-"""A scene without sockets and without waiting: the sandbox's world and faults, on time that is only counted.
+"""A simulated network for the rule machine: no sockets and no real waiting, with the real sandbox on counted time.
 
-Knows: what the transport promises its callers (`Http`, `Socket`), the sandbox's server, what a network
+Knows: what the transport promises its callers (`Http`, `Socket`), the sandbox's server, and what a network
 does to frames and requests. Must not know: dialects, schedules, what is right or wrong.
 
-Everything happens in one thread. Whoever waits lets time pass, and what was planned for then happens
-meanwhile. Frames are whole here: what befalls single bytes is the proxy's business.
+Everything happens in one thread. A wait advances the clock, and the actions that are due by then run during it.
+Frames are always whole here; the proxy is for faults within a frame.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ from guestctl.transport.network import Observer
 from guestctl.transport.socket import Refusal
 from tests.examples import numbered
 from tests.fakes import START
-from tests.faults.model import Run, Scene
+from tests.faults.model import Environment, Run
 from tests.faults.schedules import Schedule
 
-#: Seconds a frame or a request is under way; after which the service knows that a guest is gone whom
-#: nothing reaches; after which an answer that never comes is given up where there is no deadline.
+#: `LATENCY`: seconds a frame or a request is in transit. `ZOMBIE`: seconds after which the service notices that an
+#: unreachable guest has gone. `PATIENCE`: seconds after which a missing response fails if there is no deadline.
 LATENCY = 0.004
 ZOMBIE = 0.1
 PATIENCE = 30.0
 FOR_EVER = 10.0**7
 
-Break: TypeAlias = Literal["cut", "fin", "late", "hole", "deaf", "dumb", "stall"]
-"""What may befall a socket. `late`: what was said still arrives; `deaf`: the guest hears no more;
-`dumb`: is heard no more; `stall`: both, for some seconds."""
-BREAKS: tuple[Break, ...] = ("cut", "fin", "late", "hole", "deaf", "dumb", "stall")
+SocketFault: TypeAlias = Literal["cut", "fin", "late", "hole", "outbound lost", "inbound lost", "stall"]
+"""Faults of a socket. `late`: the socket breaks, and what the guest had sent still arrives. `outbound lost`: the
+guest receives nothing more. `inbound lost`: the service receives nothing more. `stall`: both wait some seconds."""
+SOCKET_FAULTS: tuple[SocketFault, ...] = ("cut", "fin", "late", "hole", "outbound lost", "inbound lost", "stall")
 
-Mishap: TypeAlias = Literal["refused", "lost", "unanswered", "late", "hole"]
-"""What may befall a request: nobody is there; it, or its answer, is lost; it arrives later than the guest
-learns that it is lost; nothing comes back."""
-MISHAPS: tuple[Mishap, ...] = ("refused", "lost", "unanswered", "late", "hole")
+RequestFault: TypeAlias = Literal["refused", "lost", "unanswered", "late", "hole"]
+"""Faults of a request. `refused`: no connection. `lost`, `unanswered`: the request or its response is lost. `late`:
+the request arrives after the guest has got an error. `hole`: no response before the deadline."""
+REQUEST_FAULTS: tuple[RequestFault, ...] = ("refused", "lost", "unanswered", "late", "hole")
 
 
 class Time:
-    """A clock that is moved by whoever waits, and what is planned for later."""
+    """A clock that advances when the caller waits, and the actions planned for later."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -79,7 +79,7 @@ class Time:
         heappush(self._plans, (self._now + max(0.0, seconds), next(self._number), what))
 
     def until(self, at: float, over: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass up to `at`, or until something that happens makes it `over`."""
+        """Advance the clock to `at`, or until `over` is true after an action."""
         while not over():
             if not self._plans or self._plans[0][0] > at:
                 self._now = max(self._now, at)
@@ -89,8 +89,8 @@ class Time:
             what()
 
 
-class _InOrder(set[SocketPeer]):
-    """Sockets in the order in which there was something for them, so that a run is the same every time."""
+class _FirstInFirstOut(set[SocketPeer]):
+    """A set of sockets that pops them in the order of adding, so that every run is the same."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,13 +107,13 @@ class _InOrder(set[SocketPeer]):
         return first
 
 
-class _Still(Sandbox):
-    """A sandbox that serves no port: what is planned is the stage's, and there is one thread."""
+class _PortlessSandbox(Sandbox):
+    """A sandbox without a port. It plans actions on the simulation's clock, in the same thread."""
 
     def __init__(self, time: Time, **settings: Any) -> None:
         super().__init__(clock=time, **settings)
         self._time = time
-        self.batch.unsent = _InOrder()
+        self.batch.unsent = _FirstInFirstOut()
         self._build_service(None)
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
@@ -123,71 +123,71 @@ class _Still(Sandbox):
         return what()
 
 
-class Stage(Scene):
-    """Where the clients' transport ends, and the service begins."""
+class Simulation(Environment):
+    """Connects the clients' transport to the sandbox, without a network."""
 
     def __init__(self, schedule: Schedule, run: Run, directory: Path) -> None:
         time, named = Time(), Random(schedule.seed)
-        self.sockets: list[StageSocket] = []
+        self.sockets: list[SimulatedSocket] = []
         self.attempts: Counter[str] = Counter()
-        #: What befalls the next requests of each actor, in order; what is done once the service has stored
-        #: the guest's next message.
-        self.mishaps: dict[str, deque[tuple[Mishap, float]]] = {}
+        #: Faults of the next requests of each actor, in order.
+        self.request_faults: dict[str, deque[tuple[RequestFault, float]]] = {}
+        #: Actions to run when the service has stored the guest's next messages, one each.
         self.when_stored: deque[Callable[[], object]] = deque()
-        #: What is done after the next answers that are pages of history, one each.
+        #: Actions to run after the next pages of history, one each.
         self.on_history: deque[Callable[[], object]] = deque()
         self._down_until = -inf
-        sandbox = _Still(
+        sandbox = _PortlessSandbox(
             time,
             fast=True,
             watch=self._stored,
             ids=lambda: f"{named.getrandbits(128):032x}",
             deployment={"return_message_id": schedule.keys_return},
-            # Where a token has no successor, its end is the session's, and no fault.
+            # If a token cannot be renewed, its expiry ends the session, which is no fault.
             token_life=FOR_EVER if numbered(schedule.api) else None,
         )
         self.time = time
         super().__init__(schedule, run, directory, sandbox, time)
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Stand where the client looks for its transport."""
+    def installed(self) -> Iterator[None]:
+        """Replace the client's transport."""
         with ExitStack() as patches:
             patches.enter_context(patch("guestctl.transport.http.Http", self._http))
             patches.enter_context(patch("guestctl.transport.socket.Socket.connect", self._connect))
             yield
 
-    # --- what goes wrong ---
+    # --- faults ---
 
     def down(self, seconds: float) -> None:
-        self.run.struck["down"] += 1
+        self.run.fault_counts["down"] += 1
         self._down_until = self.time.monotonic() + seconds
         for socket in self.open_sockets():
-            socket.strike("cut", 0.0)
+            socket.inject("cut", 0.0)
 
-    def strike(self, who: str, how: Break, seconds: float) -> None:
-        """Do this to every socket of an actor."""
+    def inject(self, who: str, how: SocketFault, seconds: float) -> None:
+        """Inject a fault into every socket of an actor."""
         for socket in self.open_sockets():
             if socket.who == who:
-                self.run.struck[how] += 1
-                socket.strike(how, seconds)
+                self.run.fault_counts[how] += 1
+                socket.inject(how, seconds)
 
     def close(self, who: str, code: int) -> None:
-        """The service closes every socket of an actor."""
+        """Let the service close every socket of an actor."""
         for socket in self.open_sockets():
             if socket.who == who:
-                self.run.struck[f"close {code}"] += 1
+                self.run.fault_counts[f"close {code}"] += 1
                 socket.peer.close(code)
 
     def heal(self) -> None:
-        """No more faults, but that a socket is in a hole is to be found out."""
+        """Remove all faults. The client must detect a dead socket itself."""
         self._down_until = -inf
-        self.mishaps.clear()
+        self.request_faults.clear()
         self.when_stored.clear()
         self.on_history.clear()
         self.sandbox.faults.clear()
 
-    def open_sockets(self) -> list[StageSocket]:
+    def open_sockets(self) -> list[SimulatedSocket]:
         self.sockets = [socket for socket in self.sockets if not socket.left]
         return list(self.sockets)
 
@@ -201,84 +201,84 @@ class Stage(Scene):
 
     # --- what the clients call ---
 
-    def _http(self, network: object, clock: object, *, observer: Observer | None, user_agent: str) -> StageHttp:
-        return StageHttp(self, observer)
+    def _http(self, network: object, clock: object, *, observer: Observer | None, user_agent: str) -> SimulatedHttp:
+        return SimulatedHttp(self, observer)
 
     def _connect(
         self, url: str, *, headers: Mapping[str, str], observer: Observer | None, deadline: Deadline, **_: object
-    ) -> StageSocket:
+    ) -> SimulatedSocket:
         who = _who(headers)
         self.attempts[who] += 1
-        _tell(observer, "connect")
+        _notify(observer, "connect")
         self.time.sleep(LATENCY)
         if self.is_down:
             raise NetworkError("connection refused", code="network.connect")
         request = _request("GET", url, headers, b"")
         found = self.sandbox.table.socket_route(request.path)
         assert found is not None, url
-        door, api, request.params = found
+        handler, api, request.params = found
         fault = self.sandbox.faults.upgrade()
-        refusal = error(fault.status, f"Fault on demand: {fault.spec}") if fault else door.admit(request)
+        refusal = error(fault.status, f"Fault on demand: {fault.spec}") if fault else handler.admit(request)
         self.sandbox.service.count(None, "socket")
         self.time.sleep(LATENCY)
-        _tell(observer, "upgrade")
+        _notify(observer, "upgrade")
         if refusal is not None:
-            self.run.struck["refuse"] += fault is not None
+            self.run.fault_counts["refuse"] += fault is not None
             head = {name.lower(): value for name, value in refusal.headers.items()}
             raise Refusal(refusal.status, head, refusal.body.decode()[:2048])
-        socket = StageSocket(self, who, request, api, observer)
+        socket = SimulatedSocket(self, who, request, api, observer)
         self.sockets.append(socket)
         return socket
 
 
-class StageHttp:
-    """What `Http` is to the client: a request, and its whole answer or what became of it."""
+class SimulatedHttp:
+    """Replaces the client's `Http`: performs each request at the sandbox, with its fault."""
 
-    def __init__(self, stage: Stage, observer: Observer | None) -> None:
-        self._stage = stage
+    def __init__(self, simulation: Simulation, observer: Observer | None) -> None:
+        self._simulation = simulation
         self._observer = observer
 
     def perform(
         self, request: Request, *, headers: Mapping[str, str], deadline: Deadline, progress: object = None
     ) -> HttpResponse:
-        stage, time = self._stage, self._stage.time
+        simulation, time = self._simulation, self._simulation.time
         sent = {**request.headers, **headers}
         kind, body = _body(request)
         if kind is not None:
             sent["Content-Type"] = kind
         asked = _request(request.method, request.url, sent, body or b"", request.query)
         who = _who(sent)
-        stage.attempts[who] += 1
-        _tell(self._observer, "request")
-        if stage.is_down:
+        simulation.attempts[who] += 1
+        _notify(self._observer, "request")
+        if simulation.is_down:
             raise NetworkError("connection refused", code="network.connect")
-        waiting = stage.mishaps.get(who)
-        mishap, seconds = waiting.popleft() if waiting else (None, 0.0)
-        if mishap is not None:
-            stage.run.struck[f"request {mishap}"] += 1
+        waiting = simulation.request_faults.get(who)
+        request_fault, seconds = waiting.popleft() if waiting else (None, 0.0)
+        if request_fault is not None:
+            simulation.run.fault_counts[f"request {request_fault}"] += 1
         time.sleep(LATENCY)
-        if mishap == "refused":
+        if request_fault == "refused":
             raise NetworkError("connection refused", code="network.connect")
-        if mishap == "lost":
+        if request_fault == "lost":
             raise NetworkError("the connection broke", written=True)
-        if mishap == "late":
+        if request_fault == "late":
             time.later(seconds, lambda: self._arrives_late(asked))
             raise NetworkError("the connection broke", written=True)
         left = deadline.remaining()
         limit = time.monotonic() + (PATIENCE if left is None else left)
-        if mishap == "hole":
+        if request_fault == "hole":
             return self._silent(limit)
         took = [0.0]
         reply = self._handled(asked, took.append)
         if time.monotonic() + sum(took) >= limit:
             return self._silent(limit)
         time.sleep(sum(took) + LATENCY)
-        if mishap == "unanswered" or stage.is_down:
-            _tell(self._observer, "lost")
+        if request_fault == "unanswered" or simulation.is_down:
+            _notify(self._observer, "lost")
             raise NetworkError("the connection broke", written=True)
-        _tell(self._observer, "response")
-        if request.route == "history" and stage.on_history:
-            stage.on_history.popleft()()
+        _notify(self._observer, "response")
+        if request.route == "history" and simulation.on_history:
+            simulation.on_history.popleft()()
         names = {name.lower(): value for name, value in reply.headers.items()}
         return HttpResponse(
             reply.status, names, reply.body, time.now(), urlsplit(request.url)._replace(query="").geturl()
@@ -288,15 +288,15 @@ class StageHttp:
         """There is nothing to close."""
 
     def _silent(self, limit: float) -> HttpResponse:
-        self._stage.time.until(limit)
+        self._simulation.time.until(limit)
         raise NetworkError("timed out before the response was complete", written=True)
 
     def _arrives_late(self, asked: ServerRequest) -> None:
         self._handled(asked, lambda wait: None)
 
     def _handled(self, asked: ServerRequest, wait: Callable[[float], object]) -> ServerReply:
-        """What the sandbox's server makes of a request; `wait` is told of each pause it makes in it."""
-        handling = RequestDispatcher(self._stage.sandbox).answer_guest(asked)
+        """Let the sandbox handle a request. `wait` is called with each of its pauses in seconds."""
+        handling = RequestDispatcher(self._simulation.sandbox).answer_guest(asked)
         with patch.object(asyncio, "sleep", _pause):
             try:
                 while True:
@@ -306,10 +306,10 @@ class StageHttp:
         return reply
 
 
-class _Line:
-    """The service's end of a socket, as its `SocketPeer` knows it."""
+class _ServiceEnd:
+    """The service's end of a socket, with the methods that its `SocketPeer` calls."""
 
-    def __init__(self, socket: StageSocket) -> None:
+    def __init__(self, socket: SimulatedSocket) -> None:
         self._socket = socket
         self._closing = False
 
@@ -326,114 +326,116 @@ class _Line:
         self._socket.up(lambda: self._socket.leave(code))
 
     def reset(self) -> None:
-        self._socket.strike("cut", 0.0)
+        self._socket.inject("cut", 0.0)
 
     def drop(self) -> None:
         self.reset()
 
 
-class StageSocket:
-    """What `Socket` is to the client, and the way between it and the service's peer.
+class SimulatedSocket:
+    """Replaces the client's `Socket`, and simulates the network between it and the service's peer.
 
-    `forsaken`: the guest is gone; `left`: and the service knows it.
+    `forsaken`: the guest has gone. `left`: the service knows that it has gone.
     """
 
-    def __init__(self, stage: Stage, who: str, request: ServerRequest, api: Api, observer: Observer | None) -> None:
+    def __init__(
+        self, simulation: Simulation, who: str, request: ServerRequest, api: Api, observer: Observer | None
+    ) -> None:
         self.who = who
         self.left = self.forsaken = False
-        self._stage, self._time, self._observer = stage, stage.time, observer
+        self._simulation, self._time, self._observer = simulation, simulation.time, observer
         self._frames = Frames()
-        self._heard: deque[str | Close | None] = deque()
+        self._arrived: deque[str | Close | None] = deque()
         self._over: NetworkError | None = None
-        self._deaf = self._dumb = False
+        self._loses_outbound = self._loses_inbound = False
         self._stalled_until = self._broken_at = -inf
         self.heard_at = self._time.monotonic()
-        sandbox = stage.sandbox
-        self._guest = GuestSocket(sandbox, api, request, _Line(self))
+        sandbox = simulation.sandbox
+        self._guest = GuestSocket(sandbox, api, request, _ServiceEnd(self))
         self.peer = self._guest.peer
         self._guest.open()
 
-    # --- the way ---
+    # --- the network ---
 
     def up(self, what: Callable[[], None]) -> None:
-        """Something for the service."""
-        if not self._dumb:
+        """Run an action at the service after the delay."""
+        if not self._loses_inbound:
             self._time.later(self._delay(), lambda: None if self.left else what())
 
     def down(self, what: Callable[[], None]) -> None:
-        """Something for the guest."""
-        if not self._deaf:
-            self._time.later(self._delay(), lambda: None if self._deaf else what())
+        """Run an action at the guest after the delay."""
+        if not self._loses_outbound:
+            self._time.later(self._delay(), lambda: None if self._loses_outbound else what())
 
     def _delay(self) -> float:
         return max(LATENCY, self._stalled_until + LATENCY - self._time.monotonic())
 
     def arrive(self, data: bytes) -> None:
         self._frames.feed(data)
-        while (heard := self._frames.next()) is not None:
-            assert isinstance(heard, (str, Close))
-            self._heard.append(heard)
+        while (item := self._frames.next()) is not None:
+            assert isinstance(item, (str, Close))
+            self._arrived.append(item)
 
     def leave(self, code: int | None) -> None:
-        """The service learns that the guest is gone; with a code, after a close frame."""
+        """Inform the service that the guest has gone. A code means that it sent a close frame."""
         if not self.left:
             self.left = True
             self._guest.closed(clean=code is not None)
 
-    def strike(self, how: Break, seconds: float) -> None:
+    def inject(self, how: SocketFault, seconds: float) -> None:
         if how == "cut":
-            self._heard.append(None)
-            self._deaf = True
+            self._arrived.append(None)
+            self._loses_outbound = True
             self.leave(None)
         elif how == "fin":
-            self.down(lambda: self._heard.append(None))
+            self.down(lambda: self._arrived.append(None))
             self._time.later(LATENCY, lambda: self.leave(None))
         elif how == "late":
-            self._heard.append(None)
-            self._deaf = self.forsaken = True
+            self._arrived.append(None)
+            self._loses_outbound = self.forsaken = True
             self._stalled_until = self._time.monotonic() + seconds
             self._time.later(seconds + ZOMBIE, lambda: self.leave(None))
         elif how == "stall":
             self._stalled_until = max(self._stalled_until, self._time.monotonic() + seconds)
         else:
-            self._deaf = self._deaf or how != "dumb"
-            self._dumb = self._dumb or how != "deaf"
+            self._loses_outbound = self._loses_outbound or how != "inbound lost"
+            self._loses_inbound = self._loses_inbound or how != "outbound lost"
 
     # --- what the client calls ---
 
     def send(self, text: str, *, deadline: Deadline) -> None:
         if self._over is not None:
             raise NetworkError(self._over.message, close_code=self._over.close_code)
-        if None in self._heard:
+        if None in self._arrived:
             raise NetworkError("sending failed (broken pipe)", written=False)
         self.up(lambda: self._guest.receive(text))
-        _tell(self._observer, "frame_out")
+        _notify(self._observer, "frame_out")
 
     def receive(self, timeout: float) -> Frame | None:
         if self._over is not None:
             raise self._over
-        if not self._heard and timeout > 0:
-            self._time.until(self._time.monotonic() + timeout, lambda: bool(self._heard))
-        if not self._heard:
+        if not self._arrived and timeout > 0:
+            self._time.until(self._time.monotonic() + timeout, lambda: bool(self._arrived))
+        if not self._arrived:
             return None
-        heard = self._heard.popleft()
-        if isinstance(heard, str):
+        item = self._arrived.popleft()
+        if isinstance(item, str):
             self.heard_at = self._time.monotonic()
-            _tell(self._observer, "frame_in")
-            return Frame(heard, self._time.now())
-        code = 1006 if heard is None else heard.code
+            _notify(self._observer, "frame_in")
+            return Frame(item, self._time.now())
+        code = 1006 if item is None else item.code
         self._over = NetworkError(f"the connection ended ({code})", written=True, close_code=code)
         raise self._over
 
     def ping(self) -> None:
         if self._over is not None:
             raise NetworkError(self._over.message, close_code=self._over.close_code)
-        self.up(self._asked)
+        self.up(self._ping_arrived)
 
-    def _asked(self) -> None:
-        self._time.later(self._stage.sandbox.faults.silence(), lambda: self.down(self._answered))
+    def _ping_arrived(self) -> None:
+        self._time.later(self._simulation.sandbox.faults.silence(), lambda: self.down(self._pong_arrived))
 
-    def _answered(self) -> None:
+    def _pong_arrived(self) -> None:
         self.heard_at = self._time.monotonic()
 
     def close(self, code: int = 1000, reason: str = "") -> list[Frame]:
@@ -441,7 +443,7 @@ class StageSocket:
         until = self._time.monotonic() + 1.0
         try:
             if self._over is None:
-                self.up(lambda: self._said_goodbye(code))
+                self.up(lambda: self._close_arrived(code))
             while (left := until - self._time.monotonic()) > 0 and (frame := self.receive(left)) is not None:
                 drained.append(frame)
         except NetworkError:
@@ -449,15 +451,15 @@ class StageSocket:
         self.abort()
         return drained
 
-    def _said_goodbye(self, code: int) -> None:
-        self.down(lambda: self._heard.append(Close(code, "")))
+    def _close_arrived(self, code: int) -> None:
+        self.down(lambda: self._arrived.append(Close(code, "")))
         self.leave(code)
 
     def abort(self) -> None:
-        """The guest is gone; the service hears of it, where it can."""
+        """The guest has gone. The service notices, as soon as the network allows it."""
         self._over = self._over or NetworkError("the connection was closed here", written=True, close_code=1006)
-        self._deaf = self.forsaken = True
-        self._time.later(ZOMBIE if self._dumb else self._delay(), lambda: self.leave(None))
+        self._loses_outbound = self.forsaken = True
+        self._time.later(ZOMBIE if self._loses_inbound else self._delay(), lambda: self.leave(None))
 
 
 @types.coroutine
@@ -485,6 +487,6 @@ def _request(
     )
 
 
-def _tell(observer: Observer | None, kind: str) -> None:
+def _notify(observer: Observer | None, kind: str) -> None:
     if observer is not None:
         observer(kind, {})
