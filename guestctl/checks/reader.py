@@ -87,7 +87,8 @@ class _Reader:
                 raise top["scenarios"].error("a scenario needs a name")
             named = field.named(f'scenario "{name}"')
             scenarios += self._scenario(name, named, common, top.get("setup"), top.get("teardown"))
-        return Script(self._path, config, variables, tuple(scenarios), lines)
+        expanded = frozenset(key for key, raw in self._config_texts(top.get("config")).items() if "${" in raw)
+        return Script(self._path, config, variables, tuple(scenarios), lines, expanded)
 
     def _config(self, field: YamlField | None) -> tuple[dict[str, str], dict[str, int]]:
         """Return the values of `config` and the line of each."""
@@ -99,6 +100,12 @@ class _Reader:
         if api not in NAMES:
             raise members["api"].error(f'no API "{api}"{did_you_mean(api, NAMES)} (APIs: {", ".join(NAMES)})')
         return config, {key: member.line for key, member in members.items()}
+
+    def _config_texts(self, field: YamlField | None) -> dict[str, str]:
+        """Return the values of `config` as written."""
+        if field is None or field.value is None:
+            return {}
+        return {key: member.text() for key, member in field.mapping(script_keys.CONFIG).items()}
 
     def _variables(self, field: YamlField | None) -> dict[str, str]:
         """Return the variables. Each may use those above it; a variable given for this run wins."""

@@ -77,6 +77,8 @@ class Script:
     scenarios: tuple[Scenario, ...]
     #: Key of `config` -> its line.
     lines: Mapping[str, int] = field(default_factory=dict)
+    #: Keys of `config` whose value contains a variable.
+    expanded: frozenset[str] = frozenset()
 
     @property
     def golden(self) -> Path:

@@ -39,20 +39,27 @@ CONFIG: Mapping[str, str] = {"deploymentId": "deployment_id", "region": "region"
 
 
 def profile_for(
-    script: Script, resolve: Callable[[], Resolved], options: Mapping[str, str], environ: Mapping[str, str]
+    script: Script,
+    resolve: Callable[[], Resolved],
+    options: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    trusted: bool = False,
 ) -> Profile:
     """Return the profile that a script runs with: option > environment > the script's `config` > profile.
 
     `resolve` returns the chosen profile. Without one, a `config` with a `deploymentId` is enough.
     `options` are the options by profile key. The built-in sandbox has one deployment at one address,
     which `config` cannot change. There `config` overrides GUESTCTL_API, because `sandbox exec` sets that
-    variable for every command.
+    variable for every command. A script that is not `trusted` may not name a host outside the vendor's domains.
     """
     stronger = _stronger(options, environ)
 
     def config() -> dict[str, str]:
         return {key: value for key, value in script.config.items() if CONFIG[key] not in stronger}
 
+    if "region" in config() and not trusted:
+        _refuse_untrusted_address(script)
     try:
         profile = resolve().profile
     except UsageError as error:
@@ -66,24 +73,28 @@ def profile_for(
             stronger.pop("api", None)
     profile = replace(profile, **_configured(script, config()))
     if "region" in config():
-        _refuse_to_redirect_client(script, profile)
         # A region determines every address; those of the profile belong to another region.
         cleared: dict[str, Any] = dict.fromkeys({"base_url", "socket_url", "config_url"} - stronger.keys())
         profile = replace(profile, **cleared)
     return profile
 
 
-def _refuse_to_redirect_client(script: Script, profile: Profile) -> None:
-    """Refuse a region that would send the profile's OAuth client to another host: the script may not be trusted."""
+def _refuse_untrusted_address(script: Script) -> None:
+    """Refuse a region outside the vendor's domains, and one with a variable: the script may not be trusted."""
     from guestctl.config.profiles import elsewhere
 
-    if profile.client_secret is not None and (host := elsewhere("region", profile.region)):
-        raise UsageError(
-            f"{script.path}:{script.lines.get('region', 1)}: config.region would send the OAuth client of "
-            f'profile "{profile.name}" to {host}',
-            code="config.file",
-            hint="If that is intended, give the region yourself with `guestctl check --region`.",
-        )
+    region = str(_configured(script, {"region": script.config["region"]})["region"])
+    if host := elsewhere("region", region):
+        problem = f"sends to {host}, which is not a domain of the vendor"
+    elif "region" in script.expanded:
+        problem = "takes an address from a variable"
+    else:
+        return
+    raise UsageError(
+        f"{script.path}:{script.lines.get('region', 1)}: config.region {problem}",
+        code="config.untrusted",
+        hint="read the script, then add --trust, or give the region yourself: guestctl check --region",
+    )
 
 
 def _stronger(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

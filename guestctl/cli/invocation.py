@@ -118,7 +118,7 @@ class Invocation:
         from guestctl.storage.state import State
 
         directory = None if self.options.no_state else State.directory(self.world.environ)
-        return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.notice))
+        return self._stack.enter_context(State.open(directory, self.clock, notice=self.out.warning))
 
     def running_sandbox(self) -> Mapping[str, Json] | None:
         """Return the registration of the sandbox that was started last, None without one."""
@@ -128,6 +128,13 @@ class Invocation:
     @cached_property
     def resolved(self) -> Resolved:
         """The effective profile, with the origin of each value."""
+        return self._resolve(to_show=False)
+
+    def resolve_to_show(self) -> Resolved:
+        """Return the effective profile for printing it. It needs no trust, and must not be connected with."""
+        return self._resolve(to_show=True)
+
+    def _resolve(self, *, to_show: bool) -> Resolved:
         from guestctl.config import profiles
 
         found = profiles.resolve(
@@ -137,9 +144,10 @@ class Invocation:
             cwd=self.world.cwd,
             profiles_option=self.options.profiles,
             sandbox=self.running_sandbox,
+            to_show=to_show,
         )
         for warning in found.warnings:
-            self.out.notice(warning)
+            self.out.warning(warning)
         self.redactor.add_pair(found.profile.client_id, found.profile.client_secret)
         return found
 

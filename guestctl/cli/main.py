@@ -15,7 +15,9 @@ from guestctl.cli import help as help_text
 from guestctl.cli import registry
 from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.signals import Signals, Terminated
+from guestctl.core.clock import Deadline
 from guestctl.core.errors import NEXT_STEPS, Exit, Failure, UsageError, bug
+from guestctl.core.input_files import DEADLINE
 from guestctl.output.terminal import Terminal
 from guestctl.output.writer import MODES, ClosedPipe, Mode, Output
 
@@ -63,14 +65,19 @@ class _Run:
         except Failure as failure:
             return self._report(failure)
         except KeyboardInterrupt:
-            return Exit.INTERRUPTED
+            return self._stopped(Exit.INTERRUPTED)
         except Terminated:
-            return Exit.TERMINATED
+            return self._stopped(Exit.TERMINATED)
         except ClosedPipe:
-            return Exit.BROKEN_PIPE
+            return self._stopped(Exit.BROKEN_PIPE)
         except Exception as error:
             # While Python creates a class, it replaces an exception from a signal handler with another one.
             return self.signals.exit or self._report(bug(error))
+
+    def _stopped(self, code: Exit) -> int:
+        """Print the warnings that were held back, which no failure carries, and return the exit code."""
+        self.out.print_held()
+        return code
 
     def _go(self) -> int | None:
         words, rest, unknown, topic = self.parsed
@@ -111,6 +118,8 @@ class _Run:
         if mode not in MODES:
             raise UsageError(f'no output mode "{mode}"', hint=f"available modes: {', '.join(MODES)}")
         self.out = self._output(mode, options)
+        if options.timeout is not None:
+            DEADLINE.set(Deadline.after(self.world.clock, options.timeout))
         self.invocation = Invocation(options, self.world, self.out)
         if options.trace is not None:
             self.invocation.watch()

@@ -244,7 +244,9 @@ def _profiles(width: int | None) -> Iterator[str]:
         "`guestctl profile path` prints the path. The profile is -p, or GUESTCTL_PROFILE, or the file's `default`, or "
         "the file's only profile. The profile `sandbox` is built in.\n\n"
         "A dot in a key stands for a nested mapping. ${VARIABLE} and ${VARIABLE:-default} are replaced from the "
-        "environment.",
+        "environment.\n\n"
+        "./profiles.yaml needs trust before it may name hosts outside the vendor's domains, read variables, name "
+        "certificate authorities or allow cleartext: `guestctl profile trust PATH`.",
         width,
     )
     yield "default: staging\nprofiles:\n  staging:\n    region: eu-central-1\n    deployment_id: ID\n"

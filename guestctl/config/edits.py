@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from guestctl.config.profile_keys import GROUPS, KEYS, read_value, unknown_key
 from guestctl.config.profiles import SANDBOX, VARIABLE, bad_name, load, validated
+from guestctl.config.trust import digest_of, is_trusted, record
 from guestctl.core.clock import Clock, Deadline, SystemClock
 from guestctl.core.errors import UsageError
 from guestctl.core.strict_yaml import MAX_BYTES, PERMISSIONS, parse
@@ -29,8 +30,16 @@ _THREAD_LOCK = threading.Lock()
 _NO_BREAKS = "\x85\u2028\u2029"
 
 
-def add(path: Path, name: str, values: Mapping[str, str], clock: Clock | None = None) -> None:
+def add(
+    path: Path,
+    name: str,
+    values: Mapping[str, str],
+    clock: Clock | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
     """Add a profile to the file and leave everything else in it unchanged. Creates the file and its directory.
+
+    A file that was trusted, or did not exist, is trusted after the change.
 
     `values` maps dotted keys, including `attributes.plan`, to text. Raises UsageError for a name that exists, an
     invalid value, and a literal client secret, because other users can read command lines.
@@ -71,11 +80,11 @@ def add(path: Path, name: str, values: Mapping[str, str], clock: Clock | None = 
                 hint="edit the file, or choose another name",
             )
 
-    _rewrite(path, check, change, clock)
+    _rewrite(path, check, change, clock, environ)
 
 
-def use(path: Path, name: str, clock: Clock | None = None) -> None:
-    """Make a profile the default of the file. Raises UsageError for an unknown profile."""
+def use(path: Path, name: str, clock: Clock | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    """Make a profile the default of the file, which stays trusted. Raises UsageError for an unknown profile."""
 
     def check() -> None:
         if os.path.exists(path) or name != SANDBOX:
@@ -90,17 +99,24 @@ def use(path: Path, name: str, clock: Clock | None = None) -> None:
             insert: Callable[[int, str, str], None] = getattr(document, "insert")  # noqa: B009  (a method of ruamel.yaml only)
             insert(0, "default", name)
 
-    _rewrite(path, check, change, clock)
+    _rewrite(path, check, change, clock, environ)
 
 
 Change: TypeAlias = Callable[[MutableMapping[str, Any]], None]
 
 
-def _rewrite(path: Path, check: Callable[[], None], change: Change, clock: Clock | None) -> None:
+def _rewrite(
+    path: Path, check: Callable[[], None], change: Change, clock: Clock | None, environ: Mapping[str, str]
+) -> None:
     check()  # report a wrong request even if the file cannot be written
     with _locked(path, clock or SystemClock()):
         check()
-        _replace(path, _changed(path, change))
+        trusted = not os.path.exists(path) or is_trusted(load(path).digest, environ)
+        text = _changed(path, change)
+        _replace(path, text)
+        if trusted:
+            with suppress(UsageError):  # the change is done; the next command asks for trust
+                record(digest_of(text.encode()), environ)
 
 
 def _cannot(path: Path, why: str, hint: str) -> UsageError:

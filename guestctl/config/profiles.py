@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,9 @@ from urllib.parse import urlsplit, urlunsplit
 from guestctl.config.profile_keys import GROUPS, KEYS, SURROGATE, read_value, unknown_key, variable
 from guestctl.config.regions import REGIONS
 from guestctl.core.errors import UsageError
-from guestctl.core.model import Profile, Retry
-from guestctl.core.strict_yaml import Located, read
+from guestctl.core.input_files import read_bytes
+from guestctl.core.model import Profile, Retry, Secret
+from guestctl.core.strict_yaml import MAX_BYTES, PERMISSIONS, Located, parse_bytes
 from guestctl.core.suggestions import did_you_mean
 from guestctl.core.values import Json, immutable
 
@@ -65,6 +69,8 @@ class ProfileFile:
     profiles: Mapping[str, Mapping[str, Located]]
     exposed: bool = False
     """Whether other users of this machine can read the file."""
+    digest: str = ""
+    """The digest of the content, by which it is trusted."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,9 +131,16 @@ def load(path: Path) -> ProfileFile:
 
     Raises UsageError (config.file) that names file, line and key.
     """
-    root = read(path)
-    exposed = os.name == "posix" and bool(path.stat().st_mode & 0o044)
-    return validated(root, path, exposed=exposed)
+    from guestctl.config.trust import digest_of
+
+    try:
+        content = read_bytes(path, MAX_BYTES + 1)
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path}: {why}", code="config.file", hint=PERMISSIONS) from error
+    exposed = os.name == "posix" and stat.S_ISREG(mode) and bool(mode & 0o044)
+    return replace(validated(parse_bytes(content, str(path)), path, exposed=exposed), digest=digest_of(content))
 
 
 def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
@@ -230,8 +243,13 @@ def _check_variables(found: Located, path: Path, key: str) -> None:
                 raise _wrong(path, leaf, f"{key}: expected ${{NAME}} or ${{NAME:-default}}")
 
 
-def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> str:
-    """Return the text with its variables replaced. As in a shell, `:-` also replaces an empty variable."""
+def _expand(leaf: Located, environ: Mapping[str, str] | None, path: Path, key: str) -> str:
+    """Return the text with its variables replaced. As in a shell, `:-` also replaces an empty variable.
+
+    Without an environment nothing is replaced.
+    """
+    if environ is None:
+        return leaf.text or ""
 
     def value(match: re.Match[str]) -> str:
         name, default = match[1], match[2]
@@ -251,7 +269,7 @@ def _expand(leaf: Located, environ: Mapping[str, str], path: Path, key: str) -> 
     return VARIABLE.sub(value, leaf.text or "")
 
 
-def _tree(found: Located, environ: Mapping[str, str], path: Path, key: str) -> Json:
+def _tree(found: Located, environ: Mapping[str, str] | None, path: Path, key: str) -> Json:
     if isinstance(found.value, Mapping):
         return {name: _tree(member, environ, path, f"{key}.{name}") for name, member in found.value.items()}
     if isinstance(found.value, list):
@@ -285,12 +303,14 @@ def resolve(
     profiles_option: str | None,
     sandbox: Callable[[], Mapping[str, Json] | None],
     as_written: bool = False,
+    to_show: bool = False,
 ) -> Resolved:
     """Return a profile's values. Precedence: option, environment, profile, default (contract.md §3).
 
     `options` maps dotted keys to text. `sandbox` returns the last started sandbox; it is called only if needed.
-    `as_written` ignores options and environment. Raises UsageError with code config.profile,
-    config.file, config.key or sandbox.absent.
+    `as_written` ignores options and environment. `to_show`: the profile is not used for a connection, so a file of
+    the working directory needs no trust; its variables, and variables that are not set, then stay as written.
+    Raises UsageError with code config.profile, config.file, config.key, config.untrusted or sandbox.absent.
     """
     chosen = name or environ.get("GUESTCTL_PROFILE") or None
     file: ProfileFile | None = None
@@ -305,28 +325,42 @@ def resolve(
         return _sandbox(options, environ, cwd, sandbox)
 
     values, origins = ({}, {}) if as_written else _stronger(options, environ, cwd)
-    path = file.path
+    untrusted = _untrusted(file, chosen, values, locate(profiles_option, environ, cwd)[1], environ)
+    if untrusted is not None and not to_show:
+        raise untrusted
+    warnings = list(file.warnings(chosen))
+    if untrusted is not None:
+        warnings.append(f"{untrusted.message}; {untrusted.hint}")
+    kept: set[str] = set()
     for key, found in file.values(chosen).items():
         if key in values:
             continue
-        value: Any
-        if key == "attributes":  # text, whatever it looks like
-            members = _mapping(found, path, key, "keys and values")
-            value = {inner: _expand(leaf, environ, path, f"{key}.{inner}") for inner, leaf in members.items()}
-        elif KEYS[key].tree:
-            value = _tree(found, environ, path, key)
-        else:
-            text = _expand(found, environ, path, key)
-            if not text:
-                continue  # an empty variable counts as unset
-            value = read_value(key, text, f"{path}:{found.line}: {key}", code="config.file")
-            if key == "tls.ca":
-                value = str(_under(path.parent, value))
-        values[key], origins[key] = value, f"{path.name}:{found.line}"
-    warnings = (*file.warnings(chosen), *_redirect_warning(chosen, values, origins))
-    if locate(profiles_option, environ, cwd)[1] == FOUND_HERE:
-        warnings += tuple(_found_here(file, chosen, values, origins, environ))
-    return _resolved(chosen, values, origins, warnings=warnings, path=path)
+        variables: Mapping[str, str] | None = environ
+        missing = sorted(_used(found, required=True) - environ.keys()) if to_show else []
+        if missing:
+            warnings.append(f"{file.path}:{found.line}: {key}: not set: {', '.join(missing)}")
+        if (untrusted is not None or missing) and _used(found):
+            variables = None
+            kept.add(key)
+        value = _value(key, found, variables, file.path)
+        if value is not None:
+            values[key], origins[key] = value, f"{file.path.name}:{found.line}"
+    warnings += _redirect_warning(chosen, values, origins)
+    return _resolved(chosen, values, origins, warnings=tuple(warnings), path=file.path, kept=kept)
+
+
+def _value(key: str, found: Located, environ: Mapping[str, str] | None, path: Path) -> Any:
+    """Return one value of the file, as written without an environment. None: it is empty, which counts as unset."""
+    if key == "attributes":  # text, whatever it looks like
+        members = _mapping(found, path, key, "keys and values")
+        return {inner: _expand(leaf, environ, path, f"{key}.{inner}") for inner, leaf in members.items()}
+    if KEYS[key].tree:
+        return _tree(found, environ, path, key)
+    text = _expand(found, environ, path, key)
+    if not text or environ is None:
+        return text or None
+    value = read_value(key, text, f"{path}:{found.line}: {key}", code="config.file")
+    return str(_under(path.parent, value)) if key == "tls.ca" else value
 
 
 def _only(file: ProfileFile) -> str:
@@ -420,15 +454,19 @@ def _resolved(
     sandbox: bool = False,
     warnings: tuple[str, ...] = (),
     path: Path | None = None,
+    kept: Set[str] = frozenset(),
 ) -> Resolved:
     fields = {str(KEYS[key].field): value for key, value in values.items() if KEYS[key].field is not None}
+    if "oauth.client_secret" in kept:
+        fields["client_secret"] = Secret(values["oauth.client_secret"])
     retry = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("retry.")}
     profile = Profile(name=name, sandbox=sandbox, retry=Retry(**retry), **fields)
     shown = {
         key: values[key] if key in values else getattr(profile.retry if not rule.field else profile, _attribute(key))
         for key, rule in KEYS.items()
     }
-    warnings += tuple(_cleartext_warnings(values, origins))
+    known = {key: value for key, value in values.items() if key not in kept}
+    warnings += tuple(_cleartext_warnings(known, origins))
     return Resolved(profile, shown, {key: origins.get(key, "default") for key in KEYS}, warnings, path)
 
 
@@ -437,14 +475,7 @@ _ADDRESSES = ("base_url", "socket_url", "config_url")
 
 def _is_readable(url: str) -> bool:
     """Return whether anyone on the network path can read the traffic: no TLS, and not this machine."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".")
-    if parts.scheme not in {"http", "ws"} or host == "localhost" or host.endswith(".localhost"):
-        return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return True
+    return urlsplit(url).scheme in {"http", "ws"} and not _is_local(url)
 
 
 def _cleartext_warnings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
@@ -470,33 +501,85 @@ _VENDOR = (*(region.domain for region in REGIONS), "pure.cloud", "genesys.cloud"
 
 def elsewhere(key: str, value: object) -> str | None:
     """Return the host that a value leads to, or None for a host of the vendor and for this machine."""
-    host = str(value) if key == "region" else (urlsplit(str(value)).hostname or "").rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
+    url = f"https://{value}" if key == "region" else str(value)
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if _is_local(url):
         return None
-    with suppress(ValueError):
-        return None if ip_address(host).is_loopback else host
     return None if any(host == domain or host.endswith(f".{domain}") for domain in _VENDOR) else host
 
 
-def _found_here(
-    file: ProfileFile, name: str, values: Mapping[str, Any], origins: Mapping[str, str], environ: Mapping[str, str]
-) -> Iterator[str]:
-    """Return a warning about a profile in a file that nobody named: it may have come with a downloaded directory."""
-    written = {key: values[key] for key in file.profiles[name] if origins.get(key, "").startswith(f"{file.path.name}:")}
-    hosts = [elsewhere(key, written[key]) for key in ("region", *_ADDRESSES) if key in written]
-    does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
-    if "tls.ca" in written:
-        does.append(f"trusts the certificate authorities in {written['tls.ca']}")
-    if not does:
-        return
-    leaves = (leaf for found in file.profiles[name].values() for leaf in _leaves(found))
-    used = {match[1] for leaf in leaves for match in VARIABLE.finditer(leaf.text or "")}
-    given = sorted(f"${variable}" for variable in used if variable in environ)
-    with_ = f" with {', '.join(given)}" if given else ""
-    yield (
-        f'using ./{FILE} from this directory: profile "{name}" {" and ".join(does)}{with_}; '
-        f"if you trust the file, set GUESTCTL_PROFILES=./{FILE}"
+def _used(found: Located, *, required: bool = False) -> set[str]:
+    """Return the variables in a value; with `required`, only those without a default."""
+    matches = (match for leaf in _leaves(found) for match in VARIABLE.finditer(leaf.text or ""))
+    return {match[1] for match in matches if match[1] and not (required and match[2] is not None)}
+
+
+def _untrusted(
+    file: ProfileFile, name: str, stronger: Mapping[str, Any], why: str, environ: Mapping[str, str]
+) -> UsageError | None:
+    """Return the failure for a profile that needs trust and has none, otherwise None.
+
+    A file that is used because it is in the working directory may have come with a downloaded directory.
+    """
+    from guestctl.config.trust import is_trusted
+
+    if why != FOUND_HERE:
+        return None
+    does = needs_trust(file, name, stronger)
+    if not does or is_trusted(file.digest, environ):
+        return None
+    return UsageError(
+        f'./{FILE} of this directory is not trusted: profile "{name}" {" and ".join(does)}',
+        code="config.untrusted",
+        hint=f"read the file, then run: guestctl profile trust {shlex.quote(str(file.path))}",
     )
+
+
+def needs_trust(file: ProfileFile, name: str, stronger: Mapping[str, Any]) -> list[str]:
+    """Return what a profile does that a file of the working directory may only do with trust.
+
+    `stronger` has the values that replace the file's own. A profile that stays on this machine needs no trust.
+    """
+    own = {key: found for key, found in file.values(name).items() if key not in stronger}
+    if _stays_here(own, stronger):
+        return []
+    literal = {key: found.text or "" for key, found in own.items() if not _used(found)}
+    hosts = [elsewhere(key, _address(key, literal[key])) for key in ("region", *_ADDRESSES) if literal.get(key)]
+    does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
+    if "tls.ca" in own:
+        does.append(f"trusts the certificate authorities in {own['tls.ca'].text}")
+    variables = sorted({name for found in own.values() for name in _used(found)})
+    if variables:
+        does.append("reads " + ", ".join(f"${variable}" for variable in variables))
+    if "tls.cleartext" in own and literal.get("tls.cleartext") != "false":
+        does.append("allows connections without TLS")
+    return does
+
+
+def _address(key: str, text: str) -> str:
+    return str(KEYS[key].read(text)) if key == "region" else text
+
+
+def _stays_here(own: Mapping[str, Located], stronger: Mapping[str, Any]) -> bool:
+    """Return whether every address of a profile is a literal address of this machine."""
+    addresses = {key: own[key].text or "" for key in _ADDRESSES if key in own}
+    addresses |= {key: str(stronger[key]) for key in _ADDRESSES if key in stronger}
+    derived = {"region", "org", "environment"} & (own.keys() | stronger.keys())
+    return (
+        bool(addresses)
+        and (not derived or len(addresses) == len(_ADDRESSES))
+        and all("${" not in url and _is_local(url) for url in addresses.values())
+    )
+
+
+def _is_local(url: str) -> bool:
+    """Return whether an address is on this machine."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return False
 
 
 def _redirect_warning(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:

@@ -69,6 +69,7 @@ NEXT_STEPS: dict[str, str] = {
     "config.profile": "list the profiles with `guestctl profile list`; check the file with `guestctl profile check`",
     "config.file": "correct the line named above, then run `guestctl profile check`",
     "config.key": "set the value in the profile (`guestctl help profiles`), with an option or a GUESTCTL_* variable",
+    "config.untrusted": "read the file, then trust it: `guestctl profile trust PATH` (a script: `check --trust`)",
     "config.cleartext": "use https:// or wss://; `tls: {cleartext: true}` in a profile is for test networks only "
     "(`guestctl explain config.cleartext`)",
     "config.tls": "set `tls.ca` (or SSL_CERT_FILE) to a PEM file of the issuing CA; `guestctl doctor` tests it",
@@ -114,6 +115,7 @@ NEXT_STEPS: dict[str, str] = {
     "network.gave_up": "run `guestctl listen --forever` to reconnect without a limit; "
     "`guestctl doctor` looks for the cause",
     "service.down": "try again later; the service reported an error of its own",
+    "timeout.input": "write to the pipe and close it, or raise --timeout",
     "timeout": "raise --timeout, or run `guestctl history` to see what did arrive",
     "timeout.busy": "stop the other command (`guestctl listen` or `guestctl chat`?), or raise --timeout",
     "session.none": "create one with `guestctl session create`",

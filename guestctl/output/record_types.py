@@ -206,7 +206,7 @@ class UnknownRecord(_UnknownMembers, total=False):
     raw: Raw
 
 
-class ErrorMembers(TypedDict):
+class _ErrorMembers(TypedDict):
     code: str
     exit: int
     message: str
@@ -216,6 +216,10 @@ class ErrorMembers(TypedDict):
     service_code: str | int | None
     retry_after: Annotated[float | None, "seconds"]
     body: str | None
+
+
+class ErrorMembers(_ErrorMembers, total=False):
+    warnings: Annotated[list[str], "about safety or damage, that the command could not print before"]
 
 
 class ErrorRecord(TypedDict):
@@ -267,6 +271,12 @@ class ProfileRecord(_ProfileMembers, total=False):
     values: Annotated[dict[str, ProfileValueRecord], "show: each effective value and its source"]
     change: Annotated[Literal["added", "default"], "add, use"]
     path: Annotated[str, "add, use: the file that was changed"]
+
+
+class ProfileTrustRecord(TypedDict):
+    kind: Literal["profile-trust"]
+    path: str
+    sha256: Annotated[str, "digest of the content that is trusted"]
 
 
 class ProfilePathRecord(TypedDict):
@@ -400,6 +410,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "token": ("The contents of a token, of token inspect: not the token itself, and not verified", TokenRecord),
     "report": ("A session's duration and activity, of session report", ReportRecord),
     "profile": ("A profile, of profile list, show, add and use", ProfileRecord),
+    "profile-trust": ("A trusted profile file", ProfileTrustRecord),
     "profile-path": ("The path of the profile file, and how it was chosen", ProfilePathRecord),
     "profile-check": ("A valid profile file, of profile check", ProfileCheckRecord),
     "download": ("A saved attachment", DownloadRecord),

@@ -46,7 +46,8 @@ class Output:
     """The output of one command. `mode` is the requested mode; `auto` depends on whether stdout is a terminal.
 
     With `json_errors` a failure is printed as one JSON object. Notices then wait for the next data or the end,
-    unless stderr is a terminal, so that a failed command writes nothing but that object to stderr.
+    unless stderr is a terminal, so that a failed command writes nothing but that object to stderr. Warnings that wait
+    at a failure become part of the object.
 
     Writing to a closed pipe raises ClosedPipe; a full disk raises UsageError `output.failed`.
     Diagnostics that cannot be written are dropped.
@@ -74,6 +75,8 @@ class Output:
         #: Returns whether agents and bots write Markdown. Called only for a text that may contain it.
         self.markdown: Callable[[], bool] = lambda: False
         self._held: list[str] = []
+        #: Those of the held texts that are warnings.
+        self._held_warnings: list[str] = []
         #: A progress bar is on the current line, unfinished.
         self._drawing = False
         #: Another component draws the terminal.
@@ -248,13 +251,21 @@ class Output:
         else:
             self._print_diagnostic(visible(text))
 
+    def warning(self, text: str) -> None:
+        """Print a warning about safety or damage on stderr. Neither --quiet nor a failure drops it."""
+        if self.json_errors and not (self.terminal.stderr or self.verbose):
+            self._held.append(visible(text))
+            self._held_warnings.append(text)
+        else:
+            self._print_diagnostic(visible(text))
+
     def answer(self, text: str) -> None:
         """Print the answer to a command typed at a prompt. --quiet does not drop it."""
         self._print_diagnostic(visible(text))
 
     def print_held(self) -> None:
         """Print the notices that were held back, because the command has not failed so far."""
-        held, self._held = self._held, []
+        held, self._held, self._held_warnings = self._held, [], []
         for line in held:
             self._print_diagnostic(line)
 
@@ -307,9 +318,12 @@ class Output:
     def failure(self, failure: Failure) -> None:
         """Print one failure: an `error:` line and a `hint:` line, or one JSON object."""
         if self.json_errors:
-            self._held.clear()
+            record = error_record(failure)
+            if self._held_warnings:
+                record["error"]["warnings"] = self._held_warnings
+            self._held, self._held_warnings = [], []
             self._print_diagnostic(
-                json.dumps(error_record(failure), ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
+                json.dumps(record, ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
             )
             return
         what = failure.message.rstrip(". ")

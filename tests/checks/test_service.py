@@ -55,13 +55,17 @@ def test_config_overrides_the_profile(tmp_path: Path) -> None:
     assert found.base_url is None
 
 
-def test_a_script_cannot_send_the_oauth_client_to_another_host(tmp_path: Path) -> None:
+@pytest.mark.parametrize("region", ["evil.example", "mypurecloud.de.evil.example", "${WHERE:-mypurecloud.de}"])
+def test_a_script_needs_trust_for_other_hosts_and_for_variables_in_an_address(tmp_path: Path, region: str) -> None:
     guests = replace(STAGING, client_id="c", client_secret=Secret("hidden"))
-    away = script(tmp_path, "{deploymentId: d, region: evil.example}")
-    with pytest.raises(UsageError, match=r"s.yaml:1: config.region would send .* to evil.example"):
-        profile_for(away, lambda: resolved(guests), {}, {})
-    assert profile_for(away, lambda: resolved(guests), {"region": "mypurecloud.ie"}, {}).region == "mypurecloud.ie"
-    assert profile_for(away, lambda: resolved(STAGING), {}, {}).region == "evil.example"
+    away = script(tmp_path, f"{{deploymentId: d, region: '{region}'}}")
+    for resolve in (lambda: resolved(guests), lambda: resolved(STAGING), absent):
+        with pytest.raises(UsageError, match=r"s\.yaml:1: config\.region ") as caught:
+            profile_for(away, resolve, {}, {})
+        assert caught.value.code == "config.untrusted"
+        assert "--trust" in str(caught.value.hint)
+        assert profile_for(away, resolve, {}, {}, trusted=True).region in {region, "mypurecloud.de"}
+        assert profile_for(away, resolve, {"region": "mypurecloud.ie"}, {}).region == "mypurecloud.ie"
     assert profile_for(script(tmp_path, HERE), lambda: resolved(guests), {}, {}).region == "mypurecloud.de"
 
 

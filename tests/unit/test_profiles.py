@@ -16,6 +16,7 @@ from guestctl import dialects
 from guestctl.config import profiles
 from guestctl.config.profile_keys import KEYS
 from guestctl.config.profiles import Resolved, find, load, locate, resolve
+from guestctl.config.trust import record
 from guestctl.core.errors import UsageError
 from guestctl.core.humanize import parse_duration
 from guestctl.core.model import Profile, Retry, Secret
@@ -49,7 +50,11 @@ def resolved(
     environ: Mapping[str, str] | None = None,
     sandbox: Mapping[str, Any] | None = None,
     file: str | None = None,
+    found: bool = False,
 ) -> Resolved:
+    """Resolve a profile of the file in `cwd`, which is named unless it is to be `found` there."""
+    if not found and file is None and (cwd / "profiles.yaml").exists() and "GUESTCTL_PROFILES" not in (environ or {}):
+        file = "profiles.yaml"
     return resolve(
         name, options=options or {}, environ=environ or {}, cwd=cwd, profiles_option=file, sandbox=lambda: sandbox
     )
@@ -589,11 +594,8 @@ def test_allowing_it_takes_the_word(tmp_path: Path, value: str) -> None:
     )
 
 
-HERE = "if you trust the file, set GUESTCTL_PROFILES=./profiles.yaml"
-
-
 @pytest.mark.parametrize(
-    ("profile", "said"),
+    ("profile", "does"),
     [
         ("base_url: 'https://evil.example/x', deployment_id: d", "sends to evil.example"),
         ("region: mypurecloud.de.evil.example, deployment_id: d", "sends to mypurecloud.de.evil.example"),
@@ -604,36 +606,39 @@ HERE = "if you trust the file, set GUESTCTL_PROFILES=./profiles.yaml"
             "sends to a.example and sends to b.example",
         ),
         ("region: mypurecloud.de, tls: {ca: ca.pem}", "trusts the certificate authorities in "),
-        (
-            "base_url: 'https://${WHERE:-evil.example}', oauth: {client_id: x, client_secret: '${OAUTH_SECRET}'}",
-            "sends to evil.example with $OAUTH_SECRET",
-        ),
-        ("region: mypurecloud.de, oauth: {client_id: x, client_secret: '${OAUTH_SECRET}'}", None),
+        ("base_url: 'https://${WHERE:-evil.example}'", "reads $WHERE"),
+        ("base_url: 'http://127.0.0.1:1', region: mypurecloud.de, queue: '${OAUTH_SECRET}'", "reads $OAUTH_SECRET"),
+        ("region: mypurecloud.de, oauth: {client_id: x, client_secret: '${OAUTH_SECRET}'}", "reads $OAUTH_SECRET"),
+        ("region: mypurecloud.de, attributes: {a: '${OAUTH_SECRET}'}", "reads $OAUTH_SECRET"),
+        ("region: mypurecloud.de, journey_context: {a: ['${OAUTH_SECRET}']}", "reads $OAUTH_SECRET"),
+        ("region: mypurecloud.de, tls: {cleartext: true}", "allows connections without TLS"),
         ("region: euw3.pure.cloud, base_url: 'https://api.euw3.pure.cloud'", None),
         ("region: eu-central-1, socket_url: 'wss://webmessaging.mypurecloud.de'", None),
         ("base_url: 'http://127.0.0.1:8080'", None),
+        ("base_url: 'http://localhost:8080', tls: {ca: ca.pem}, queue: '${OAUTH_SECRET}'", None),
     ],
 )
-def test_a_file_that_came_with_the_directory_does_nothing_unusual_silently(
-    tmp_path: Path, profile: str, said: str | None
-) -> None:
-    write(tmp_path, f"profiles:\n  a: {{{profile}}}")
-    environ = {"OAUTH_SECRET": "s3cret"}
-    found = resolved(tmp_path, environ=environ).warnings
-    if said is None:
-        assert found == ()
-    else:
-        assert len(found) == 1, found
-        assert found[0].startswith('using ./profiles.yaml from this directory: profile "a" ')
-        assert said in found[0]
-        assert found[0].endswith(HERE)
-        assert "s3cret" not in found[0]
-    named = {**environ, "GUESTCTL_PROFILES": "./profiles.yaml"}
-    assert (
-        resolved(tmp_path, environ=named).warnings
-        == resolved(tmp_path, environ=environ, file="profiles.yaml").warnings
-        == ()
-    )
+def test_a_file_found_in_the_directory_needs_trust(tmp_path: Path, profile: str, does: str | None) -> None:
+    path = write(tmp_path, f"profiles:\n  a: {{{profile}}}")
+    environ = {"OAUTH_SECRET": "s3cret", "XDG_STATE_HOME": str(tmp_path / "state"), "WHERE": "127.0.0.1"}
+    if does is None:
+        assert resolved(tmp_path, environ=environ, found=True).warnings == ()
+        return
+    with pytest.raises(UsageError) as caught:
+        resolved(tmp_path, environ=environ, found=True)
+    error = caught.value
+    assert (error.code, error.exit) == ("config.untrusted", 2)
+    assert does in error.message
+    assert "s3cret" not in error.message
+    assert error.hint == f"read the file, then run: guestctl profile trust {path}"
+    for named in ({**environ, "GUESTCTL_PROFILES": "./profiles.yaml"}, environ):
+        file = None if "GUESTCTL_PROFILES" in named else "profiles.yaml"
+        assert resolved(tmp_path, environ=named, file=file).path == path
+    record(load(path).digest, environ)
+    assert resolved(tmp_path, environ=environ, found=True).path == path
+    path.write_text(path.read_text() + "\n# changed\n")
+    with pytest.raises(UsageError):
+        resolved(tmp_path, environ=environ, found=True)
 
 
 def test_a_variable_that_leads_a_profiles_secret_elsewhere_is_told(tmp_path: Path) -> None:

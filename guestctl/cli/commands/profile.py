@@ -5,6 +5,7 @@ Knows: which profile is meant and how it is shown. Must not know: how the file i
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,10 +46,13 @@ def show(
         Completes("profile"),
     ] = None,
 ) -> None:
-    """Show each value of a profile and where it comes from."""
+    """Show each value of a profile and where it comes from.
+
+    Variables of a file that is not trusted stay as written, and so do variables that are not set.
+    """
     if name is not None:
         run.chosen_profile = name
-    found = run.resolved
+    found = run.resolve_to_show()
     values = {key: _shown(value) for key, value in found.values.items()}
     if run.out.human:
         rows = [
@@ -92,7 +96,7 @@ def add(
         hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`"
         raise UsageError(f'no values for profile "{name}"', hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
-    edits.add(path, name, values, run.clock)
+    edits.add(path, name, values, run.clock, run.world.environ)
     _print_change(run, "added", name, str(path))
 
 
@@ -100,7 +104,7 @@ def add(
 def use(run: Invocation, name: Name) -> None:
     """Make a profile the default of the file."""
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
-    edits.use(path, name, run.clock)
+    edits.use(path, name, run.clock, run.world.environ)
     _print_change(run, "default", name, str(path))
 
 
@@ -126,7 +130,8 @@ def path(run: Invocation) -> None:
 def check(run: Invocation) -> None:
     """Check the whole profile file: keys, values, variables, and what each profile's API needs.
 
-    The exit code is 2 if anything is wrong; the error names the file, the line and the key.
+    The exit code is 2 if anything is wrong; the error names the file, the line and the key. A variable that is not
+    set is a warning.
     """
     from guestctl.dialects import dialect_class
 
@@ -142,21 +147,46 @@ def check(run: Invocation) -> None:
             options={},
             environ=run.world.environ,
             cwd=run.world.cwd,
-            profiles_option=str(file.path),
+            profiles_option=run.options.profiles,
             sandbox=lambda: None,
             as_written=True,
+            to_show=True,
         )
         dialect_class(found.profile.api)(found.profile, new_id=str).check_profile()
         warnings += found.warnings
     if run.options.profile is not None and run.options.profile not in {*file.names, profiles.SANDBOX}:
         raise UsageError(f'no profile "{run.options.profile}" in {file.path}', code="config.profile")
     for warning in warnings:
-        run.out.notice(warning)
+        run.out.warning(warning)
     record = {"kind": "profile-check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
     if run.out.human:
         run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all valid")
     else:
         run.out.one(record)
+
+
+@command("guestctl profile trust ./profiles.yaml", needs="nothing")
+def trust(
+    run: Invocation,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="profile file of a working directory")],
+) -> None:
+    """Trust a profile file that commands find in the working directory.
+
+    Without trust such a file may not send to hosts outside the vendor's domains, read variables, allow cleartext, or
+    name certificate authorities. Trust holds for the present content of the file; `profile add` and `profile use`
+    renew it. A file that is named with --profiles or GUESTCTL_PROFILES needs no trust.
+    """
+    from guestctl.config.trust import record
+
+    file = profiles.load(run.world.cwd / path.expanduser())
+    record(file.digest, run.world.environ)
+    if run.out.human:
+        for name in file.names:
+            does = profiles.needs_trust(file, name, {})
+            run.out.text(f"{name}: {' and '.join(does) or 'needs no trust'}")
+        run.out.notice(f"trusted: {file.path}")
+    else:
+        run.out.one({"kind": "profile-trust", "path": str(file.path), "sha256": file.digest})
 
 
 def _shown(value: Any) -> Any:
