@@ -58,9 +58,7 @@ def add(
             tree.setdefault(group, {})[inner] = text
             continue
         if key not in KEYS:
-            raise UsageError(
-                unknown_key(key), code="usage.option", hint='run "guestctl help profiles" to list the keys'
-            )
+            raise UsageError(unknown_key(key), code="usage.option", hint="`guestctl help profiles` lists the keys")
         value = text if "${" in text and not KEYS[key].tree else read_value(key, text, key, code="usage")
         if group in GROUPS:
             tree.setdefault(group, {})[inner] = text

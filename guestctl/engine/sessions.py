@@ -430,14 +430,14 @@ class Sessions:
     def ask(
         self, text: str, deadline: Deadline, *, new: bool, opening: NewSession | None, silence: float | None
     ) -> list[Message]:
-        """Send a question and return the messages of the reply; create the session when there is none.
-
-        `silence` is the time in seconds without another message after which the reply is complete; None: return the
-        first message (see `Client.ask_all`).
-        """
+        """Send a question, in a new session when there is none; return the first message of the reply (`silence`: None)
+        or all of them (see `Client.ask_all`)."""
         awaited = Awaited(None, silence)
-        question = Outgoing(key=self._new_id(), text=text)
-        check_not_empty(question, more=False)
+
+        def put(question: Outgoing) -> Sent:
+            return send_message(self.open(), question, deadline, new_id=self._new_id, awaited=awaited)
+
+        check_not_empty(question := Outgoing(key=self._new_id(), text=text), more=False)
         need(self.dialect, Ability.SEND)
         self.given_name = name = self.name if opening is None else opening.name
         stored = self.state.get(self.scope, name)
@@ -448,7 +448,7 @@ class Sessions:
                 self._notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
             self._create_to_ask(opening, deadline, None if new else stored, new=new)
         try:
-            sent = self._ask(question, awaited, deadline)
+            sent = put(question)
         except (SessionOver, Conflict) as over:
             # Another session helps only when this one is over at the service and did not accept the question.
             elsewhere = over.code in {"session.evicted", "session.replaced"}
@@ -457,12 +457,9 @@ class Sessions:
                 raise
             self._notice(f"{over.message}; starting another session under the same name")
             self._create_to_ask(opening, deadline, self.state.get(self.scope, opening.name))
-            sent = self._ask(replace(question, key=self._new_id()), awaited, deadline)
+            sent = put(replace(question, key=self._new_id()))
         assert sent.reply is not None
         return [sent.reply, *sent.following]
-
-    def _ask(self, question: Outgoing, awaited: Awaited, deadline: Deadline) -> Sent:
-        return send_message(self.open(), question, deadline, new_id=self._new_id, awaited=awaited)
 
     def _create_to_ask(
         self, opening: NewSession, deadline: Deadline, instead_of: Session | None, *, new: bool = False

@@ -165,7 +165,7 @@ def check(run: Invocation) -> None:
         run.out.one(record)
 
 
-@command("guestctl profile trust ./profiles.yaml", needs="nothing")
+@command("guestctl profile trust ./profiles.yaml", "guestctl profile trust profiles.yaml -o json", needs="nothing")
 def trust(
     run: Invocation,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="profile file of a working directory")],
