@@ -90,5 +90,5 @@ def sandbox() -> Iterator[Sandbox]:
     """A fresh sandbox, serving on loopback. Its bot answers at once and no rate is limited."""
     from guestctl.sandbox.server import Sandbox
 
-    with Sandbox(fast=True, port=lasting_port()) as served:
+    with Sandbox(fast=True, keys="returned", deduplicates="yes", port=lasting_port()) as served:
         yield served

@@ -22,6 +22,7 @@ OURS: dict[str, str] = {
     "GUESTCTL_ID_TOKEN": "id token of a sign-in, like --id-token",
     "GUESTCTL_SANDBOX_URL": "address of the sandbox for -p sandbox; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_ADMIN_KEY": "key for `sandbox push`, `sandbox fault` and so on; set by `sandbox exec`",
+    "GUESTCTL_SANDBOX_DEDUPLICATES": "yes if the sandbox of GUESTCTL_SANDBOX_URL deduplicates; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_CA": "CA file of a sandbox with --tls; set by `sandbox exec`",
 }
 #: Variables that other programs also read.
@@ -45,6 +46,7 @@ KEYS: dict[str, str] = {
     "deployment_id": "id of the deployment",
     "origin": "Origin header to send, if the deployment restricts its domains",
     "attributes": "custom attributes of every session: a mapping of texts",
+    "service.deduplicates": "true if the service stores a repeated message once; allows guestctl to send it again",
     "tls.ca": "PEM file of certificate authorities",
     "tls.cleartext": "true allows http:// and ws:// to other machines, for test networks; no variable sets it",
     "retry.attempts": "maximum number of attempts to reconnect",

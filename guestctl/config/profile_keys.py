@@ -146,6 +146,7 @@ KEYS: Mapping[str, ProfileKey] = {
     "attributes": ProfileKey("attributes", _texts, tree=True),
     "tls.ca": ProfileKey("ca", _text),
     "tls.cleartext": ProfileKey("cleartext", _yes_or_no, file_only=True),
+    "service.deduplicates": ProfileKey("deduplicates", _yes_or_no, file_only=True),
     "retry.attempts": ProfileKey(None, _count),
     "retry.base": ProfileKey(None, parse_duration),
     "retry.cap": ProfileKey(None, parse_duration),

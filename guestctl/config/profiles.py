@@ -54,7 +54,7 @@ _SANDBOX_VALUES: Mapping[str, str] = {
     "oauth.client_secret": "sandbox-secret",
 }
 #: These values come from the sandbox only. A variable for a real service must not redirect the sandbox's token.
-_SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca"})
+_SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca", "service.deduplicates"})
 
 
 # --- the file ---
@@ -426,8 +426,10 @@ def _sandbox(
     ca: str | None
     if url := environ.get("GUESTCTL_SANDBOX_URL"):
         origin, ca = "environment GUESTCTL_SANDBOX_URL", environ.get("GUESTCTL_SANDBOX_CA") or None
+        deduplicates = environ.get("GUESTCTL_SANDBOX_DEDUPLICATES") == "yes"
     elif running := registered():
         url, origin, ca = str(running["url"]), "sandbox started last", running.get("ca")
+        deduplicates = running.get("deduplicates") == "yes"
         if "api" in running and "api" not in values:
             values["api"], origins["api"] = running["api"], origin
     else:
@@ -436,6 +438,7 @@ def _sandbox(
     parts = urlsplit(url)
     socket = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, "", "", ""))
     place = {"base_url": url, "config_url": url, "socket_url": socket}
+    values["service.deduplicates"], origins["service.deduplicates"] = deduplicates, origin
     if ca is not None:
         place["tls.ca"] = str(_under(cwd, ca))
     for key, value in place.items():

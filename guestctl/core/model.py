@@ -115,7 +115,8 @@ class Profile:
 
     `base_url`, `socket_url` and `config_url` are overrides. Where they are None, a dialect derives the address
     from `region`, `environment`, `org` or `aws_region`. `cleartext` allows connections without TLS to other
-    machines. `sandbox` marks the built-in profile.
+    machines. `deduplicates` states that the service stores a repeated client key once. `sandbox` marks the built-in
+    profile.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Profile:
     attributes: Mapping[str, str] = field(default_factory=dict)
     ca: str | None = None
     cleartext: bool = False
+    deduplicates: bool = False
     retry: Retry = Retry()
     guest_name: str | None = None
     email: str | None = None

@@ -11,9 +11,9 @@ A spec is `kind[:key=value,...]`. Keys of every kind:
     times=N   fire N times in all; default: once with `after`, else without limit
     on=WHAT   count and affect only create, send, history, socket, refresh, typing or upload
 
-Counting starts when the fault is armed and covers the whole sandbox, all sessions and sockets. Frames to guests, HTTP
-requests of guests and upgrades are counted separately, and `times` applies to each. Admin requests, CORS preflights
-and the public deployment configuration are not counted.
+Counting starts when the fault is armed and covers the whole sandbox, all sessions and sockets. Frames to guests, frames
+from guests, HTTP requests of guests and upgrades are counted separately, and `times` applies to each. Admin requests,
+CORS preflights and the public deployment configuration are not counted.
 
 `KINDS` has a row for every kind: its syntax, its effect and what it affects. A message is stored even if a fault
 affects its frame. A fault on an action is answered with a refusal frame of the API.
@@ -57,7 +57,7 @@ class Fault:
     on: str | None = None
     code: int = 1006  # drop
     status: int = 0  # refuse, http and the other refusals
-    seconds: float = 0.0  # delay, lag; for a window: its length
+    seconds: float = 0.0  # delay, lag, late; for a window: its length
     retry_after: int | None = None  # ratelimit; None: as HTTP-date
 
     def retry_after_header(self, now: float) -> str:
@@ -110,9 +110,9 @@ def _retry_after(value: str) -> int | None:
     return int(value)
 
 
-#: What is counted separately: frames to guests, their requests, actions on a socket, upgrades, and
-#: reads of history.
-Stream: TypeAlias = Literal["frame", "request", "action", "upgrade", "history"]
+#: What is counted separately: frames to guests, their requests, actions on a socket, upgrades, reads of history, and
+#: frames from guests.
+Stream: TypeAlias = Literal["frame", "request", "action", "upgrade", "history", "received"]
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,16 @@ KINDS: dict[str, Kind] = {
         defaults={"seconds": 0.5},
         on=("history",),
         elsewhere="{kind} concerns history only; drop on={on}",
+    ),
+    "late": Kind(
+        "late:ms=2000",  # it happens even if the guest's connection has broken in the meantime
+        "process a guest's frame or request later; later ones may overtake it",
+        hits=("received", "request"),
+        keys={"ms": ("seconds", _milliseconds)},
+        defaults={"seconds": 2.0},
+        rank=2,
+        on=_REQUESTS,
+        elsewhere="{kind} concerns requests and frames of a guest; name the action, or use refuse for upgrades",
     ),
 }
 _ORDER = {kind: number for number, kind in enumerate(KINDS)}
@@ -354,6 +364,11 @@ class Faults:
             return ()
         now = self._clock.monotonic()
         return [armed.fire("frame", now) for armed in self._due("frame", now, "socket", route)]
+
+    def late(self, route: str | None) -> float:
+        """Return by how many seconds the processing of this frame of a guest is postponed."""
+        fault = self._worst("received", route)
+        return fault.seconds if fault is not None else 0.0
 
     def lag(self) -> float:
         """Return how many seconds this history request is behind. Call it in addition to `http("history")`."""

@@ -10,7 +10,9 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from copy import copy
+from functools import partial
+from typing import Any, Protocol
 
 from tornado.web import RequestHandler
 
@@ -115,18 +117,25 @@ class RequestDispatcher:
             if fault.kind == "ratelimit":
                 headers["Retry-After"] = fault.retry_after_header(self._sandbox.clock.now())
             return error(fault.status, f"Fault on demand: {fault.spec}", **headers)
+        if fault is not None and fault.kind == "late":
+            await self._pause(fault.seconds)  # the work is done even if the guest's connection breaks
         try:
             reply = route.handle(request)
         except RequestRefused as refused:
             reply = refused.reply
         if fault is not None:
             if fault.kind in ("delay", "silence"):
-                await asyncio.sleep(fault.seconds)
+                await self._pause(fault.seconds)
             elif fault.kind == "truncate":
                 reply.body = reply.body[: len(reply.body) // 2]
             elif fault.kind == "garbage":
                 reply.body = GARBAGE.encode()
         return reply
+
+    async def _pause(self, seconds: float) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sandbox.later(seconds, partial(done.set_result, None))
+        await asyncio.shield(done)
 
     def _refuse_host(self, request: ServerRequest) -> ServerReply | None:
         if self._sandbox.is_own_host(request.headers.get("host", "")):
@@ -174,6 +183,7 @@ class GuestSocket:
         self.peer = SocketPeer(connection, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch)
         self._sandbox = sandbox
         self._api = api
+        self._left: Any = None  # the API's state of the socket when the connection ended
 
     def open(self) -> None:
         """Report the socket to the API."""
@@ -189,6 +199,29 @@ class GuestSocket:
         if isinstance(message, bytes):
             peer.close(1003, "Text only")
             return
+        late = self._sandbox.faults.late(self._api.route_of(message)) if self._sandbox.faults.list() else 0.0
+        if late > 0:
+            self._sandbox.later(late, partial(self._receive_late, message))
+        else:
+            self._perform(message)
+
+    def _receive_late(self, message: str) -> None:
+        """Handle a frame that a fault has held back. Its connection may have broken: then its session still counts.
+
+        A service, or a proxy in front of it, may work on a frame long after the guest has given it up.
+        """
+        peer, left = self.peer, self._left
+        if left is None:
+            self._perform(message)
+            return
+        peer.state = copy(left)
+        try:
+            self._perform(message)
+        finally:
+            self._api.closed(peer, True)
+
+    def _perform(self, message: str) -> None:
+        peer = self.peer
         self._sandbox.batch.begin()
         try:
             self._api.received(peer, message)
@@ -203,6 +236,7 @@ class GuestSocket:
     def closed(self, *, clean: bool) -> None:
         """The connection has ended; `clean` is true after the guest's close frame."""
         self._sandbox.peers.discard(self.peer)
+        self._left = copy(self.peer.state)
         self._api.closed(self.peer, clean or self.peer.clean)
 
 

@@ -173,6 +173,9 @@ class Api(ApiCallbacks, Protocol):
 
     def socket_routes(self) -> Sequence[SocketRoute]: ...
 
+    def route_of(self, text: str) -> str | None:
+        """Return the action in `faults.ON` that a guest's frame asks for, None if it asks for none of them."""
+
     def opened(self, peer: Peer) -> None: ...
 
     def received(self, peer: Peer, text: str) -> None: ...

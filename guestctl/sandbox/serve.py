@@ -45,6 +45,7 @@ def addresses(sandbox: Sandbox) -> dict[str, str]:
     """Return the addresses and public names of a ready sandbox (contract.md §7)."""
     names = ("url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id", "client_id", "client_secret")
     found = {name: str(getattr(sandbox, name)) for name in names}
+    found["deduplicates"] = sandbox.options.deduplicates
     return found | ({"ca": sandbox.ca} if sandbox.ca is not None else {})
 
 
@@ -315,6 +316,7 @@ def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: S
         "GUESTCTL_API": options.api,
         "GUESTCTL_SANDBOX_URL": sandbox.url,
         "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+        "GUESTCTL_SANDBOX_DEDUPLICATES": options.deduplicates,
         "GUESTCTL_STATE": state,
     }
     if sandbox.ca is not None:

@@ -59,7 +59,6 @@ class SandboxDeployment:
     text_limit: int = 4096  # characters
     attributes_limit: int = 2048
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (§5.5)
-    return_message_id: bool = True  # history returns metadata.customMessageId
     active: bool = True
 
     def allows(self, origin: str | None) -> bool:

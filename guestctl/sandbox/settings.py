@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
 
 REFRESH_STYLES = ("guest-refresh", "guest-token")
+KEYS = ("returned", "withheld")
 
 
 class OptionError(ValueError):
@@ -57,6 +58,8 @@ class SandboxOptions:
     token_life: float | None = None  # None: the default of each API
     refresh_style: str | None = None  # None: serve both
     origins: tuple[str, ...] = ()  # allowed domains; empty: all
+    keys: str = "withheld"  # or returned: history and pushed messages show the client key of a guest's message
+    deduplicates: str = "no"  # or yes: store a client key once in its conversation
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (web-messaging.md §5.5)
     bot_delay: float = 0.03  # between the echo of a message and the bot's reply, unless a script sets another
 
@@ -79,6 +82,8 @@ class SandboxOptions:
         _one_of("api", self.api, API_NAMES)
         if self.refresh_style is not None:
             _one_of("refresh style", self.refresh_style, REFRESH_STYLES)
+        _one_of("keys", self.keys, KEYS)
+        _one_of("deduplicates", self.deduplicates, ("yes", "no"))
         _one_of("disconnect", self.disconnect, ("Send", "ReadOnly"))
         if self.token_life is not None and not (math.isfinite(self.token_life) and self.token_life > 0):
             raise OptionError(f"token life {self.token_life:g} s is not above 0")

@@ -290,6 +290,9 @@ class ReplayApi:
         pairs = [what.split(" ", 1) for what in found]
         return [Route(method, path, None, self._answer, any_origin=True, large=True) for method, path in pairs]
 
+    def route_of(self, text: str) -> str | None:
+        return None
+
     def socket_routes(self) -> Sequence[SocketRoute]:
         found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "upgrade")
         return [SocketRoute(pattern, self._admit) for pattern in found]

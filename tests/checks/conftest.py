@@ -19,6 +19,7 @@ from guestctl.core.clock import SystemClock
 from guestctl.sandbox.bot.bot_script import load as load_bot
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
+from tests.client_keys import RETURNED
 from tests.ports import lasting_port
 
 Checked = Callable[..., dict[str, Outcome]]
@@ -36,7 +37,10 @@ def served() -> Iterator[Callable[..., Sandbox]]:
 
         def start(bot: str | None = None, **settings: Any) -> Sandbox:
             scripted = None if bot is None else load_bot(bot, "bot.yaml", delay=0.0)
-            sandbox = Sandbox(SandboxOptions(**{"fast": True, "port": lasting_port(), **settings}), bot=scripted)
+            sandbox = Sandbox(
+                SandboxOptions(**{**RETURNED, "fast": True, "port": lasting_port(), **settings}),
+                bot=scripted,
+            )
             stack.callback(sandbox.stop)
             return sandbox.start()
 

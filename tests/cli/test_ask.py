@@ -104,7 +104,7 @@ def test_silence_is_a_duration(asking: Front, silence: str) -> None:
 
 @pytest.mark.parametrize("api", NAMES)
 def test_ask_all_returns_every_message_on_every_api(script: Path, tmp_path: Path, api: str) -> None:
-    with running(SandboxOptions(fast=True, api=api, script=script)) as served:
+    with running(SandboxOptions(fast=True, keys="returned", deduplicates="yes", api=api, script=script)) as served:
         environ = {"GUESTCTL_SANDBOX_URL": served.url, "GUESTCTL_STATE": str(tmp_path), "GUESTCTL_API": api}
         timings = Timings(reply_silence=0.1, poll_min=0.05)
         with Client("sandbox", environ=environ, timings=timings) as guest:

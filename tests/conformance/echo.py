@@ -125,6 +125,9 @@ class _Echo:
     def routes(self) -> Sequence[Route]:
         return ()
 
+    def route_of(self, text: str) -> str | None:
+        return None
+
     def socket_routes(self) -> Sequence[SocketRoute]:
         return (SocketRoute("/", lambda request: None),)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from guestctl.sandbox.server import Sandbox
+from tests.client_keys import RETURNED
 from tests.faults.processes import Shell
 
 OpenShell: TypeAlias = Callable[..., Shell]
@@ -21,7 +22,7 @@ def open_shell(tmp_path: Path) -> Iterator[OpenShell]:
     with ExitStack() as stack:
 
         def shell(api: str, **settings: Any) -> Shell:
-            sandbox = stack.enter_context(Sandbox(**{"fast": True, **settings}))
+            sandbox = stack.enter_context(Sandbox(**{**RETURNED, "fast": True, **settings}))
             made = Shell(sandbox, api, tmp_path)
             stack.callback(made.close)
             code, _, err = made.run("session", "create")

@@ -243,7 +243,8 @@ class RealEnvironment(Environment):
             fast=True,
             also_hosts=[self.proxy.address],
             watch=self._stored,
-            deployment={"return_message_id": schedule.keys_return},
+            keys="returned" if schedule.keys_return or schedule.api != "web-messaging" else "withheld",
+            deduplicates="no" if schedule.api == "web-messaging" else "yes",
         )
         super().__init__(schedule, run, directory, stack.enter_context(sandbox), SystemClock())
         self.proxy.start(self.sandbox.port)

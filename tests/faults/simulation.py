@@ -142,7 +142,8 @@ class Simulation(Environment):
             fast=True,
             watch=self._stored,
             ids=lambda: f"{named.getrandbits(128):032x}",
-            deployment={"return_message_id": schedule.keys_return},
+            keys="returned" if schedule.keys_return or schedule.api != "web-messaging" else "withheld",
+            deduplicates="no" if schedule.api == "web-messaging" else "yes",
             # If a token cannot be renewed, its expiry ends the session, which is no fault.
             token_life=FOR_EVER if numbered(schedule.api) else None,
         )

@@ -11,6 +11,7 @@ import pytest
 
 from guestctl.dialects import NAMES
 from guestctl.sandbox.server import Sandbox
+from tests.client_keys import RETURNED
 from tests.integration.front import Guest, Hurried, Room
 from tests.ports import lasting_port
 
@@ -28,7 +29,15 @@ def serve(time: Hurried) -> Iterator[Serve]:
     """Starts sandboxes; settings as `Sandbox` takes them. The bot answers at once, no rate is limited."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(
-            Sandbox(**{"fast": True, "clock": time, "port": lasting_port(), **settings})
+            Sandbox(
+                **{
+                    **RETURNED,
+                    "fast": True,
+                    "clock": time,
+                    "port": lasting_port(),
+                    **settings,
+                }
+            )
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from guestctl.sandbox.server import Sandbox
+from tests.client_keys import RETURNED
 from tests.ports import lasting_port
 from tests.sandbox.bare import Line
 from tests.sandbox.stranger import HandClock, Join, Stranger
@@ -25,7 +26,9 @@ def hand_clock() -> HandClock:
 def make() -> Iterator[Make]:
     """Return a function that starts sandboxes with the settings of `Sandbox`. The bot answers at once."""
     with ExitStack() as stack:
-        yield lambda **settings: stack.enter_context(Sandbox(**{"bot_delay": 0.0, "port": lasting_port(), **settings}))
+        yield lambda **settings: stack.enter_context(
+            Sandbox(**{**RETURNED, "bot_delay": 0.0, "port": lasting_port(), **settings})
+        )
 
 
 @pytest.fixture

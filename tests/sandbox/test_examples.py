@@ -19,6 +19,7 @@ import requests
 import websocket
 
 from guestctl.sandbox.server import Sandbox
+from tests.client_keys import RETURNED
 from tests.examples import Answer, Example, Json, Step, everything, fill, form, match
 
 PATIENCE = 5.0
@@ -57,7 +58,7 @@ class Rehearsal:
         self._sockets: dict[str, websocket.WebSocket] = {}
         self._stack = ExitStack()
         self._door: Mapping[str, Json] | None = None
-        self._sandbox = self._stack.enter_context(Sandbox(**self._settings(folder)))
+        self._sandbox = self._stack.enter_context(Sandbox(**{**RETURNED, **self._settings(folder)}))
 
     def _settings(self, folder: Path) -> dict[str, Any]:
         given = self.example.setting

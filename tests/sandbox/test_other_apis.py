@@ -376,7 +376,7 @@ def test_refused_upgrades(make: Make, kind: Kind) -> None:
 
 @everybody
 def test_conversations_survive_a_restart(make: Make, tmp_path: Path, kind: Kind) -> None:
-    with Sandbox(state=tmp_path / "state", bot_delay=0.0, fast=True) as before:
+    with Sandbox(state=tmp_path / "state", keys="returned", deduplicates="yes", bot_delay=0.0, fast=True) as before:
         guest = kind(before)
         speak(guest, "one", "k")
         said = guest.history()

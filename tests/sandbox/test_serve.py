@@ -150,6 +150,7 @@ def test_serve_prints_its_addresses_once_and_stops_on_a_signal(number: signal.Si
             "deployment_id",
             "client_id",
             "client_secret",
+            "deduplicates",
         }
         assert (found["deployment_id"], found["client_id"], found["client_secret"]) == (
             DEPLOYMENT_ID,

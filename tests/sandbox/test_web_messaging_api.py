@@ -621,7 +621,7 @@ def test_times_are_unique_and_rise(make: Make, join: Join, hand_clock: HandClock
 
 
 def test_metadata_of_the_guest_can_be_kept_out_of_history(make: Make, join: Join) -> None:
-    guest = join(make(fast=True, deployment={"return_message_id": False}))
+    guest = join(make(fast=True, keys="withheld"))
     guest.configure()
     guest.message("Hi", metadata={"customMessageId": "mine", "more": "1"})
     assert guest.expect("StructuredMessage")["body"]["metadata"]["customMessageId"] == "mine"

@@ -50,6 +50,12 @@ Fast = Annotated[bool, typer.Option("--fast", help="answer without delays and ra
 Style = Annotated[
     str | None, typer.Option("--refresh-style", metavar="STYLE", help="token renewal: guest-refresh or guest-token")
 ]
+Keys = Annotated[
+    str, typer.Option("--keys", metavar="HOW", help="client keys in history and pushed messages: returned or withheld")
+]
+Deduplicates = Annotated[
+    str, typer.Option("--deduplicates", metavar="YES|NO", help="whether a repeated client key is stored once")
+]
 Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on")]
 AutoStart = Annotated[bool, typer.Option("--auto-start", help="start a conversation as soon as a guest joins")]
 SignIn = Annotated[bool, typer.Option("--sign-in", help="let guests sign in with any code but `bad`")]
@@ -78,6 +84,8 @@ def serve(
     auto_start: AutoStart = False,
     sign_in: SignIn = False,
     disconnect: Disconnect = "ReadOnly",
+    keys: Keys = "withheld",
+    deduplicates: Deduplicates = "no",
     fast: Fast = False,
 ) -> int:
     """Run a sandbox until Ctrl-C.
@@ -102,6 +110,8 @@ def serve(
         auto_start=auto_start,
         sign_in=sign_in,
         disconnect=disconnect,
+        keys=keys,
+        deduplicates=deduplicates,
         fast=fast,
     )
     registered: list[str] = []
@@ -148,6 +158,8 @@ def exec_(
     auto_start: AutoStart = False,
     sign_in: SignIn = False,
     disconnect: Disconnect = "ReadOnly",
+    keys: Keys = "withheld",
+    deduplicates: Deduplicates = "no",
     fast: Fast = False,
 ) -> int:
     """Run a command against a new sandbox and exit with the command's exit code.
@@ -173,6 +185,8 @@ def exec_(
         auto_start=auto_start,
         sign_in=sign_in,
         disconnect=disconnect,
+        keys=keys,
+        deduplicates=deduplicates,
         fast=fast,
     )
     with cannot_serve_is_usage():

@@ -5,7 +5,7 @@ Knows: the shared rules of that document. Must not know: the paths, frames or fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,6 +44,11 @@ class BaseApi:
         self._service = service
         self._faults = faults
         self._options = options
+
+    @property
+    def returns_keys(self) -> bool:
+        """Return whether history and pushed messages show client keys. No source says that they do."""
+        return self._options.keys == "returned"
 
     # -- REST
 
@@ -112,12 +117,12 @@ class BaseApi:
     def accept(
         self, conversation: Conversation, text: str, key: str, *, message_id: str | None = None, cause: Any = None
     ) -> tuple[StoredMessage, bool]:
-        """Store a guest message, or return the message already stored under this key.
+        """Store a guest message, or return the message already stored under this key if the sandbox deduplicates.
 
         The second value is true for a new message. Raises InvalidRequest if the conversation has ended.
         """
         self.require_live(conversation)
-        before = conversation.by_key.get(key)
+        before = conversation.by_key.get(key) if self._options.deduplicates == "yes" else None
         if before is not None:
             return before, False
         return self._service.receive(conversation, text, key=key, message_id=message_id, cause=cause), True
@@ -129,6 +134,15 @@ class BaseApi:
 
     def closed(self, peer: Peer, clean: bool) -> None:
         self.detach(peer.state)
+
+    #: `type` of a guest's frame -> the action in `faults.ON`
+    actions: Mapping[str, str] = {}
+
+    def route_of(self, text: str) -> str | None:
+        try:
+            return self.actions.get(str(validate.members(text).get("type")))
+        except InvalidRequest:
+            return None
 
     def received(self, peer: Peer, text: str) -> None:
         """Ignore the frame: most APIs define no frames from a guest."""

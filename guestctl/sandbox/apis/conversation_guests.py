@@ -35,6 +35,7 @@ class ConversationGuests(BaseApi):
     """The `conversation-guests` API. The service replays no messages on a socket."""
 
     name = "conversation-guests"
+    actions = {"SEND_MESSAGE": "send"}
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -86,7 +87,7 @@ class ConversationGuests(BaseApi):
     def _history(self, request: ServerRequest) -> ServerReply:
         conversation = self._by_guest(request)
         self.authorise(request, conversation)
-        return history_pages.after(self._service, request, conversation)
+        return history_pages.after(self._service, request, conversation, self._shown)
 
     # -- the socket
 
@@ -161,7 +162,10 @@ class ConversationGuests(BaseApi):
         conversation.broadcast(self.frame(conversation, message))
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
-        return as_frame(type="MESSAGE_RECEIVED", message=history_pages.shown(message))
+        return as_frame(type="MESSAGE_RECEIVED", message=self._shown(message))
+
+    def _shown(self, message: StoredMessage) -> dict[str, Any]:
+        return history_pages.shown(message, "messageId" if self.returns_keys else None)
 
     def parse_frame(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
         return history_pages.parse(validate.part_of(frame, "MESSAGE_RECEIVED", "message"))

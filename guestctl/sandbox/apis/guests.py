@@ -37,6 +37,7 @@ class Guests(BaseApi):
     """The `guests` API. It accepts 200 requests a minute, as documented, unless the sandbox is fast."""
 
     name = "guests"
+    actions = {"message": "send"}
 
     def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
         super().__init__(service, faults, options)
@@ -183,10 +184,9 @@ class Guests(BaseApi):
     def parse_frame(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
         return history_pages.parse(validate.part_of(frame, "message", "payload"))
 
-    @staticmethod
-    def _shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
+    def _shown(self, conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
         """Return a message as frames and history show it, with the guest's name."""
-        found = history_pages.shown(message, "correlationId")
+        found = history_pages.shown(message, "correlationId" if self.returns_keys else None)
         if message.role == "guest":
             found["from"]["name"] = conversation.notes["name"]
         return found

@@ -44,11 +44,14 @@ def parse(message: Members, id_name: str = "id") -> ShownMessage:
     )
 
 
-def shown(message: StoredMessage, key_name: str = "messageId") -> dict[str, Any]:
-    """Return a message of a page after a message id. `key_name` is the API's name for the client key."""
+def shown(message: StoredMessage, key_name: str | None = "messageId") -> dict[str, Any]:
+    """Return a message of a page after a message id.
+
+    `key_name` is the API's name for the client key; None leaves the key out.
+    """
     return {
         "id": message.id,
-        **({} if message.key is None else {key_name: message.key}),
+        **({} if message.key is None or key_name is None else {key_name: message.key}),
         "direction": message.direction,
         "text": message.text or "",
         "from": sender(message),
@@ -57,7 +60,7 @@ def shown(message: StoredMessage, key_name: str = "messageId") -> dict[str, Any]
 
 
 def numbered(message: StoredMessage) -> dict[str, Any]:
-    """Return a message with its sequence number. The id of a guest's message is its client key."""
+    """Return a message with its sequence number."""
     return {
         "messageId": message.id,
         "sequenceNumber": message.sequence,

@@ -31,6 +31,7 @@ class MessagingConversations(BaseApi):
     """The `messaging-conversations` API. A registration ends with its own token: register again after a refresh."""
 
     name = "messaging-conversations"
+    actions = {"send": "send"}
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -72,7 +73,7 @@ class MessagingConversations(BaseApi):
         limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
         start = _number(request.query.get("nextPageToken"), len(conversation.messages))
         visible = self._service.history(conversation, request.lag)
-        answer: dict[str, Any] = {"messages": [shown(conversation, m) for m in visible[start : start + limit]]}
+        answer: dict[str, Any] = {"messages": [self._shown(conversation, m) for m in visible[start : start + limit]]}
         if len(visible) > start + limit:
             answer["nextPageToken"] = f"{_PAGE}{start + limit}"
         return ServerReply.json(200, answer)
@@ -137,7 +138,10 @@ class MessagingConversations(BaseApi):
     # -- frames to the guest
 
     def frame(self, conversation: Conversation, message: StoredMessage) -> str:
-        return as_frame(type="message", message=shown(conversation, message))
+        return as_frame(type="message", message=self._shown(conversation, message))
+
+    def _shown(self, conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
+        return shown(conversation, message, with_key=self.returns_keys)
 
     def parse_frame(self, conversation: Conversation, frame: Members) -> ShownMessage:
         message = validate.part_of(frame, "message", "message")
@@ -156,8 +160,8 @@ class MessagingConversations(BaseApi):
         super().end_sockets(conversation)
 
 
-def shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
-    """Return a message as frames and history show it. `from.id` tells its sender."""
+def shown(conversation: Conversation, message: StoredMessage, *, with_key: bool) -> dict[str, Any]:
+    """Return a message as frames and history show it. `from.id` identifies its sender."""
     guest = {"id": conversation.guest_id, "name": _NAMES["guest"]}
     other = {"id": message.role, "name": message.name or _NAMES[message.role]}
     inbound = message.direction == "inbound"
@@ -170,7 +174,7 @@ def shown(conversation: Conversation, message: StoredMessage) -> dict[str, Any]:
         "to": other if inbound else guest,
         "text": message.text or "",
         "timestamp": message.time,
-        **({} if message.key is None else {"attributes": {"correlationId": message.key}}),
+        **({"attributes": {"correlationId": message.key}} if with_key and message.key is not None else {}),
     }
 
 

@@ -29,7 +29,9 @@ class Numbered(BaseApi):
         conversation = self.require_usable(request)
         body = validate.body_of(request)
         key = validate.text(body, "messageId")
-        stored, _ = self.accept(conversation, validate.text(body, "text"), key, message_id=key)
+        # The id has no other name on the wire, so it is the client key where keys are returned.
+        own = key if self.returns_keys and key not in conversation.by_key else None
+        stored, _ = self.accept(conversation, validate.text(body, "text"), key, message_id=own)
         return ServerReply.json(
             200, {"messageId": stored.id, "sequenceNumber": stored.sequence, "timestamp": stored.time}
         )

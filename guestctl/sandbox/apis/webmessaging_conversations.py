@@ -7,6 +7,7 @@ client's dialect of the same name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from guestctl.sandbox.apis import history_pages, validate
 from guestctl.sandbox.apis.base import BaseApi
@@ -77,7 +78,8 @@ class WebmessagingConversations(BaseApi):
         text, key = validate.text(body, "text"), validate.text_or_none(body, "messageId")
         # The documented bodies have no messageId: such a message is accepted and is never a repeat.
         stored, _ = self.accept(conversation, text, key or self._service.new_uuid())
-        return ServerReply.json(200, {"id": stored.id, "messageId": stored.key, "timestamp": stored.time})
+        named = {"messageId": stored.key} if self.returns_keys else {}
+        return ServerReply.json(200, {"id": stored.id, **named, "timestamp": stored.time})
 
     def _authorise(self, request: ServerRequest, conversation: Conversation, *, allow_expired: bool = False) -> None:
         try:
@@ -88,7 +90,7 @@ class WebmessagingConversations(BaseApi):
     def _history(self, request: ServerRequest) -> ServerReply:
         conversation = self._find_conversation(request)
         self._authorise(request, conversation)
-        return history_pages.after(self._service, request, conversation)
+        return history_pages.after(self._service, request, conversation, self._shown)
 
     # -- the two documented forms of refresh
 
@@ -117,7 +119,10 @@ class WebmessagingConversations(BaseApi):
         """Return a message in the form of history. No socket receives it; it is the form of a frame that a test
         pushes.
         """
-        return dumps(history_pages.shown(message))
+        return dumps(self._shown(message))
+
+    def _shown(self, message: StoredMessage) -> dict[str, Any]:
+        return history_pages.shown(message, "messageId" if self.returns_keys else None)
 
     def parse_frame(self, conversation: Conversation, frame: Members) -> history_pages.ShownMessage:
         return history_pages.parse(frame)

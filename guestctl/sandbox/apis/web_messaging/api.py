@@ -45,6 +45,10 @@ _ROUTES = {
 }
 
 
+def _route_of(frame: Frame) -> str | None:
+    return "typing" if is_typing(frame) else _ROUTES.get(str(frame.get("action")))
+
+
 class WebMessaging:
     """The `web-messaging` API."""
 
@@ -55,8 +59,10 @@ class WebMessaging:
         self._faults = faults
         self._sessions = SessionRegistry(service)
         self._files = FileStore(service)
-        self._messages = MessageExchange(service, self._files, self._sessions)
-        self._rest = Rest(service, self._files, self._sessions.signed_in)
+        self._messages = MessageExchange(
+            service, self._files, self._sessions, deduplicates=options.deduplicates == "yes"
+        )
+        self._rest = Rest(service, self._files, self._sessions.signed_in, return_keys=options.keys == "returned")
         self._sign_in = SignInService(service, self._sessions.signed_in, self._sessions.log_out)
         self._actions: dict[str, Callable[[WebMessagingSocket, Frame, str | None], None]] = {
             "configureSession": self._sessions.configure,
@@ -97,6 +103,13 @@ class WebMessaging:
     def closed(self, peer: Peer, clean: bool) -> None:
         self._sessions.detach(peer.state)
 
+    def route_of(self, text: str) -> str | None:
+        try:
+            frame = decode(text)
+        except ValueError:
+            return None
+        return _route_of(frame) if isinstance(frame, dict) else None
+
     def received(self, peer: Peer, text: str) -> None:
         socket: WebMessagingSocket = peer.state
         tracing: str | None = None
@@ -117,7 +130,7 @@ class WebMessaging:
                 raise GuestError(
                     400, f"Unknown action {str(action)[:40]!r}" if action is not None else "action is missing"
                 )
-            route = "typing" if is_typing(frame) else _ROUTES.get(str(action))
+            route = _route_of(frame)
             fault = self._faults.action(route)
             self._service.count(None if route == "create" else socket.conversation, route or str(action))
             if fault is not None and fault.kind == "ratelimit":

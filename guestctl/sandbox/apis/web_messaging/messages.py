@@ -41,10 +41,13 @@ from guestctl.sandbox.service_state import (
 class MessageExchange:
     """Accepts the messages of guests and sends those of bot, agent and system."""
 
-    def __init__(self, service: Service, files: FileStore, sessions: SessionRegistry) -> None:
+    def __init__(
+        self, service: Service, files: FileStore, sessions: SessionRegistry, *, deduplicates: bool = False
+    ) -> None:
         self._service = service
         self._files = files
         self._sessions = sessions
+        self._deduplicates = deduplicates
 
     def on_message(self, socket: WebMessagingSocket, frame: Frame, tracing: str | None) -> None:
         """Handle `onMessage`: a message or an event of the guest (§5.4, §5.5). Raises GuestError."""
@@ -72,6 +75,8 @@ class MessageExchange:
         if text and len(text) > conversation.deployment.text_limit:
             raise GuestError(4011, f"Message is longer than {conversation.deployment.text_limit} characters")
         metadata = self.metadata(conversation, string_map(message.get("metadata"), "message.metadata"))
+        if self._answer_repeat(socket, conversation, metadata.get("customMessageId"), tracing):
+            return
         attributes = self._attributes(conversation, frame, message)
         stored = [self._content_item(conversation, item) for item in content]
         files = [item["attachment"]["id"] for item in stored if item["contentType"] == "Attachment"]
@@ -92,6 +97,20 @@ class MessageExchange:
             prompt=None if text else label(stored),
             cause=(tracing, socket.peer.request.base),
         )
+
+    def _answer_repeat(
+        self, socket: WebMessagingSocket, conversation: Conversation, key: str | None, tracing: str | None
+    ) -> bool:
+        """Answer a message whose client key is already stored with the first message; return whether it was one.
+
+        Only a sandbox with `--deduplicates yes` does so: no source states that the service does.
+        """
+        first = conversation.by_key.get(key) if self._deduplicates and key is not None else None
+        if first is None:
+            return False
+        body = self.body(conversation, first, socket.peer.request.base)
+        socket.reply("StructuredMessage", body, tracing, type="message", route="send")
+        return True
 
     def require_writable(self, conversation: Conversation) -> None:
         """Raise GuestError if the guest may not send in this conversation."""

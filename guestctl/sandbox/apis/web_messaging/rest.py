@@ -23,14 +23,23 @@ _HISTORIC = {
 
 
 class Rest:
-    """The REST requests of a guest. `signed_in` returns the sessions of a sign-in grant."""
+    """The REST requests of a guest. `signed_in` returns the sessions of a sign-in grant.
+
+    History shows `metadata.customMessageId` only if `return_keys` is true (§11.4).
+    """
 
     def __init__(
-        self, service: Service, files: FileStore, signed_in: Callable[[Grant], Iterable[Conversation]]
+        self,
+        service: Service,
+        files: FileStore,
+        signed_in: Callable[[Grant], Iterable[Conversation]],
+        *,
+        return_keys: bool,
     ) -> None:
         self._service = service
         self._files = files
         self._signed_in = signed_in
+        self._return_keys = return_keys
 
     def routes(self) -> Sequence[Route]:
         configuration = "/webdeployments/v1/deployments/{id}"
@@ -134,7 +143,7 @@ class Rest:
         body = body_of(message, lambda item: self._files.shown(conversation, item, base))
         if "content" in body:
             body["content"] = [item for item in body["content"] if item["contentType"] in _HISTORIC]
-        if not conversation.deployment.return_message_id:
+        if not self._return_keys:
             body["metadata"].pop("customMessageId", None)
         body["status"] = "Sent"
         return body
