@@ -1,4 +1,4 @@
-"""What every test stands on: no guestctl settings from outside, state of its own, no sockets in unit tests."""
+"""Fixtures of every test: no guestctl settings from outside, a state directory per test, no sockets in unit tests."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _PROXIES = {
 }
 _TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT"}
 
-# A slow machine is no failure: nothing here is judged by the time it took.
-settings.register_profile("house", deadline=None)
-settings.load_profile("house")
+# A slow machine is no failure: no test measures how long an example took.
+settings.register_profile("guestctl", deadline=None)
+settings.load_profile("guestctl")
 
 
-# What a shell has put into the background may ignore them, and so would the programs that tests start.
-for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+# A shell may start background jobs with these signals ignored, and child processes would inherit that.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _usual)
+        signal.signal(_number, _default)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `tests/suites.py` lists as slow."""
+    """Mark the tests that `tests/suites.py` lists as slow."""
     for item in items:
         if UNIT.parent not in item.path.parents:
             continue
@@ -53,27 +53,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class SocketUsed(AssertionError):
-    """A unit test reached for the network."""
+    """A unit test used the network."""
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the machine shows through: GUESTCTL_*, proxies, CAs and terminal settings are gone."""
+    """Remove the settings of the machine: GUESTCTL_*, proxies, CAs and terminal variables."""
     for name in tuple(os.environ):
         if name.startswith("GUESTCTL_") or name.upper() in _PROXIES or name in _TERMINAL:
             monkeypatch.delenv(name)
     monkeypatch.setenv("GUESTCTL_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # nor are the profiles of whoever runs this
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # not the user's own profiles
 
 
 @pytest.fixture(autouse=True)
 def no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests under `unit/` neither connect, listen nor resolve. Socket pairs are no network."""
+    """Forbid tests under `unit/` to connect, listen or resolve names. Socket pairs stay allowed."""
     if UNIT not in request.path.parents:
         return
 
     def refuse(*args: object, **options: object) -> NoReturn:
-        raise SocketUsed(f"{request.node.nodeid} reached for the network: {args[1:]}")
+        raise SocketUsed(f"{request.node.nodeid} used the network: {args[1:]}")
 
     for name in ("connect", "connect_ex", "bind", "sendto"):
         monkeypatch.setattr(socket.socket, name, refuse)
@@ -87,7 +87,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A fresh sandbox, serving on loopback. Its bot answers at once and no rate is limited."""
+    """Start a sandbox on loopback. Its bot replies at once, without rate limits."""
     from guestctl.sandbox.server import Sandbox
 
     with Sandbox(fast=True, keys="returned", deduplicates="yes", port=lasting_port()) as served:

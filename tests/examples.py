@@ -1,7 +1,7 @@
-"""The literal wire examples: read strictly, filled, matched and spoilt.
+"""Read the wire examples strictly, fill their placeholders, match them and corrupt them.
 
-Knows: the format of `tests/wire/README.md`. Must not know: the client, the sandbox. Both are held
-against these files; neither lends them a name, a path or a form.
+Knows: the format of `tests/wire/README.md`. Must not know: the client, the sandbox. Both are tested
+against these files, so nothing is imported from either.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Names: TypeAlias = "dict[str, Json]"
 WIRE = Path(__file__).parent / "wire"
 #: Where an example may come from: a protocol document and its section, or a recording.
 SOURCE = re.compile(r"(web-messaging|other-apis)\.md, \S.*|captured, redacted, \d{4}-\d\d-\d\d")
-#: Names whose values each run knows from the start.
+#: Placeholders that have a value in each run from the start.
 GIVEN = frozenset({"rest", "socket", "deployment"})
 
 _NAME = re.compile(r"\$([a-z_][a-z0-9_]*)")
@@ -41,19 +41,19 @@ _HEARD = {"frame", "means", "extra", "vital", "open"}
 
 
 class ExampleError(ValueError):
-    """An example that is not written as the README says."""
+    """An example does not follow the format of the README."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service says: an HTTP reply (`status` set) or one frame. Paths are relative to `body`."""
+    """An HTTP response (`status` is set) or one frame from the service. Paths are relative to `body`."""
 
     body: Json
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
     means: Json = None
-    told: bool = False  # `means` is given for this frame
+    has_meaning: bool = False  # `means` is given for this frame
     extra: tuple[Path_, ...] = ()
     vital: tuple[Path_, ...] = ()
     open: tuple[Path_, ...] = ()
@@ -61,7 +61,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing said and what came of it. `verb` None: it goes on with the verb before, or nothing is said."""
+    """One request or frame and its answers. `verb` None: it continues the step before, or nothing is sent."""
 
     where: str
     verb: str | None = None
@@ -73,20 +73,20 @@ class Step:
     reply: Answer | None = None
     hears: tuple[Answer, ...] = ()
     means: Json = None
-    told: bool = False
+    has_meaning: bool = False
     optional: tuple[Path_, ...] = ()
     required: tuple[Path_, ...] | None = None
     typed: tuple[Path_, ...] = ()
 
-    def spoilings(self, said: Json) -> Iterator[tuple[str, Json]]:
-        """What is said, with one member spoilt at a time: required ones in every way, typed ones in their type."""
-        for path in self.spoilable():
-            yield from spoilt(said, path)
+    def corruptions(self, sent: Json) -> Iterator[tuple[str, Json]]:
+        """Yield the sent object with one member corrupted: required members in every way, typed ones in their type."""
+        for path in self.corruptible():
+            yield from corrupted(sent, path)
         for path in self.typed:
-            yield list(spoilt(said, path))[-1]
+            yield list(corrupted(sent, path))[-1]
 
-    def spoilable(self) -> list[Path_]:
-        """Where what is said can be spoilt: paths into the frame, or into `query`, `headers`, `json`, `form`."""
+    def corruptible(self) -> list[Path_]:
+        """Return the paths that can be corrupted: in the frame, or in `query`, `headers`, `json`, `form`."""
         if self.frame is not None:
             found = list(keys(self.frame))
         else:
@@ -100,7 +100,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Example:
-    """A transcript. `prelude` are the steps of the example it builds on, performed but not judged again."""
+    """A transcript. `prelude`: the steps of the example that it builds on; they run, but are not checked again."""
 
     dialect: str
     name: str
@@ -120,7 +120,7 @@ class Example:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose scalars are JSON's, without anchors and doubled keys: what is written is what is sent."""
+    """YAML with the scalars of JSON, without anchors and repeated keys: the text shows exactly what is sent."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -130,9 +130,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = [key.value for key, _ in node.value]
-        doubled = {key for key in seen if seen.count(key) > 1}
-        if doubled:
-            raise ExampleError(f"{node.start_mark}: {sorted(doubled)} given twice")
+        repeated = {key for key in seen if seen.count(key) > 1}
+        if repeated:
+            raise ExampleError(f"{node.start_mark}: {sorted(repeated)} given twice")
         return super().construct_mapping(node, deep)
 
 
@@ -148,33 +148,33 @@ for _tag, _form, _first in (
 
 @cache
 def load(dialect: str) -> dict[str, Example]:
-    """Every example of one dialect by its name, `file.example`. Raises ExampleError."""
+    """Return every example of one API by its name, `file.example`. Raise ExampleError for a bad one."""
     found: dict[str, Example] = {}
     for path in sorted((WIRE / dialect).glob("*.yaml")):
         for example in parse(path.read_text(encoding="utf-8"), dialect, path.stem):
             found[example.name] = example
-    return {name: _upon(example, found, ()) for name, example in found.items()}
+    return {name: _with_given(example, found, ()) for name, example in found.items()}
 
 
 def everything() -> list[Example]:
-    """Every example of every dialect."""
+    """Return every example of every API."""
     return [example for folder in sorted(WIRE.iterdir()) if folder.is_dir() for example in load(folder.name).values()]
 
 
 @cache
 def numbered(dialect: str) -> bool:
-    """Whether the service numbers this API's messages: what is heard of one has a `sequence`."""
+    """Return whether the messages of this API have sequence numbers."""
     return any(
         path[-1] == "sequence"
         for example in load(dialect).values()
         for step in example.steps
-        for told in (step.means, *(heard.means for heard in step.hears))
-        for path in keys(told)
+        for meaning in (step.means, *(heard.means for heard in step.hears))
+        for path in keys(meaning)
     )
 
 
 def parse(text: str, dialect: str, stem: str) -> list[Example]:
-    """The examples of one file, not yet put upon those they build on. Raises ExampleError."""
+    """Return the examples of one file, before `given:` is resolved. Raise ExampleError for a bad one."""
     try:
         whole = yaml.load(text, _Loader)  # noqa: S506
     except yaml.YAMLError as error:
@@ -185,7 +185,7 @@ def parse(text: str, dialect: str, stem: str) -> list[Example]:
     if not examples:
         raise ExampleError(f"{stem}: no examples")
     if len({example.name for example in examples}) != len(examples):
-        raise ExampleError(f"{stem}: two examples of one name")
+        raise ExampleError(f"{stem}: two examples with one name")
     used = {name for example in whole["examples"] for name in _named({**example, "samples": None})}
     for name in {**shared, **{k: v for raw in whole["examples"] for k, v in (raw.get("samples") or {}).items()}}:
         if name not in used:
@@ -219,14 +219,14 @@ def _example(raw: Json, dialect: str, stem: str, source: Json, shared: Mapping[s
     return replace(example, prelude=(Step(given),)) if given else example
 
 
-def _upon(example: Example, known: Mapping[str, Example], seen: tuple[str, ...]) -> Example:
-    """The example with the steps, samples and settings of the one it names under `given:`."""
+def _with_given(example: Example, known: Mapping[str, Example], seen: tuple[str, ...]) -> Example:
+    """Return the example with the steps, samples and settings of the one named under `given:`."""
     if not example.prelude:
         return example
     given = example.prelude[0].where
     if given not in known or given in seen:
         raise ExampleError(f"{example.name}: `given: {given}` is no other example of {example.dialect}")
-    base = _upon(known[given], known, (*seen, given))
+    base = _with_given(known[given], known, (*seen, given))
     setting = {key: _merged(base.setting.get(key), example.setting.get(key)) for key in _SETTING}
     return replace(
         example,
@@ -271,7 +271,7 @@ def _step(raw: Json, where: str) -> Step:
         reply=_reply(reply, where) if reply is not None else None,
         hears=tuple(hears),
         means=raw.get("means"),
-        told="means" in raw,
+        has_meaning="means" in raw,
         optional=_paths(raw.get("optional")),
         required=_paths(raw["required"]) if "required" in raw else None,
         typed=_paths(raw.get("typed")),
@@ -296,7 +296,7 @@ def _heard(raw: Json, where: str) -> Answer:
     return Answer(
         raw["frame"],
         means=raw.get("means"),
-        told="means" in raw,
+        has_meaning="means" in raw,
         extra=_paths(raw.get("extra")),
         vital=_paths(raw.get("vital")),
         open=_paths(raw.get("open")),
@@ -312,12 +312,12 @@ def _known(raw: Json, keys_: set[str], where: str) -> None:
 
 
 def _paths(raw: Json) -> tuple[Path_, ...]:
-    """`body.content.0.id` as ("body", "content", 0, "id")."""
+    """Return `body.content.0.id` as ("body", "content", 0, "id")."""
     return tuple(tuple(int(part) if part.isdigit() else part for part in text.split(".")) for text in raw or ())
 
 
 def shown(path: Path_) -> str:
-    """A path as the examples write it."""
+    """Return a path as the examples write it."""
     return ".".join(str(part) for part in path)
 
 
@@ -336,7 +336,7 @@ def _named(value: Json) -> Iterator[str]:
 
 
 def fill(value: Json, names: Mapping[str, Json]) -> Json:
-    """The value with every `$name` replaced. Raises KeyError for one nobody has given a value."""
+    """Return the value with every `$name` replaced. Raise KeyError for a name without a value."""
     if isinstance(value, str):
         whole = _NAME.fullmatch(value)
         if whole:
@@ -350,7 +350,7 @@ def fill(value: Json, names: Mapping[str, Json]) -> Json:
 
 
 def match(expected: Json, actual: Json, names: Names, *, at: Path_ = (), extra: tuple[Path_, ...] = ()) -> list[str]:
-    """What differs, a line each. A `$name` not yet known is bound to what stands in its place."""
+    """Return the differences, one line each. A `$name` without a value gets the actual value in its place."""
     here = shown(at) or "the whole"
     if isinstance(expected, str) and _NAME.search(expected):
         whole = _NAME.fullmatch(expected)
@@ -365,7 +365,7 @@ def match(expected: Json, actual: Json, names: Names, *, at: Path_ = (), extra: 
     if isinstance(expected, dict) and isinstance(actual, dict):
         found = [f"{shown((*at, k))}: missing" for k in expected if k not in actual]
         found += [f"{shown((*at, k))}: not expected" for k in actual if k not in expected and (*at, k) not in extra]
-        for key in expected:  # as written: a text may be built of a name that a member before it binds
+        for key in expected:  # in this order: a text may use a name that an earlier member binds
             if key in actual:
                 found += match(expected[key], actual[key], names, at=(*at, key), extra=extra)
         return found
@@ -383,7 +383,7 @@ def match(expected: Json, actual: Json, names: Names, *, at: Path_ = (), extra: 
 
 
 def kind(value: Json) -> str:
-    """The JSON type. Whole and broken numbers are one type on the wire."""
+    """Return the JSON type. Integers and floats are one type on the wire."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else "boolean"
     names = {str: "string", int: "number", float: "number", dict: "object", list: "array"}
@@ -401,7 +401,7 @@ _FORMS = {
 
 
 def form(sample: Json, actual: Json, at: Path_ = ()) -> list[str]:
-    """What is not of the sample's form: types, keys and, for texts, the kind of text (§4.3)."""
+    """Return the differences from the sample's form: types, keys and, for texts, the kind of text."""
     here = shown(at) or "it"
     if kind(sample) != kind(actual):
         return [f"{here}: {kind(actual)} instead of {kind(sample)}"]
@@ -420,11 +420,11 @@ def form(sample: Json, actual: Json, at: Path_ = ()) -> list[str]:
     return []
 
 
-# --- sabotage ---
+# --- corruption ---
 
 
 def keys(value: Json, at: Path_ = ()) -> Iterator[Path_]:
-    """The path of every member of every object within."""
+    """Yield the path of every member of every object in the value."""
     if isinstance(value, dict):
         for key, member in value.items():
             yield (*at, key)
@@ -434,8 +434,8 @@ def keys(value: Json, at: Path_ = ()) -> Iterator[Path_]:
             yield from keys(member, (*at, number))
 
 
-def spoilt(value: Json, path: Path_) -> Iterator[tuple[str, Json]]:
-    """The value with the member at `path` dropped, renamed and given another type."""
+def corrupted(value: Json, path: Path_) -> Iterator[tuple[str, Json]]:
+    """Yield the value with the member at `path` dropped, then renamed, then with another type."""
     for how in ("drop", "rename", "retype"):
         whole = copy.deepcopy(value)
         holder = whole
@@ -445,29 +445,29 @@ def spoilt(value: Json, path: Path_) -> Iterator[tuple[str, Json]]:
         if how == "rename":
             holder[f"{path[-1]}X"] = member
         elif how == "retype":
-            # A query holds numbers as text, so that a text of digits is spoilt as a number is.
+            # A query has numbers as text, so a text of digits is corrupted like a number.
             holder[path[-1]] = 7 if kind(member) == "string" and not member.isdigit() else "seven"
         yield f"{how} {shown(path)}", whole
 
 
-def enriched(value: Json, closed: tuple[Path_, ...], at: Path_ = ()) -> Json:
-    """The value with a member nobody knows in every object but those at `closed` paths (open maps)."""
+def with_unknown_members(value: Json, closed: tuple[Path_, ...], at: Path_ = ()) -> Json:
+    """Return the value with an unknown member in every object, except at `closed` paths (open maps)."""
     if isinstance(value, list):
-        return [enriched(member, closed, (*at, number)) for number, member in enumerate(value)]
+        return [with_unknown_members(member, closed, (*at, number)) for number, member in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    grown = {key: enriched(member, closed, (*at, key)) for key, member in value.items()}
+    grown = {key: with_unknown_members(member, closed, (*at, key)) for key, member in value.items()}
     return grown if at in closed else {**grown, "addedLater": "something new"}
 
 
 def frame_name(frame: Json) -> str | None:
-    """What a frame calls itself: its class, else its type."""
+    """Return the class of a frame, or else its type."""
     name = frame.get("class", frame.get("type")) if isinstance(frame, dict) else None
     return name if isinstance(name, str) else None
 
 
 def broken_frames(dialect: str) -> list[Json]:
-    """The frames the service says, each with one member spoilt without which nobody can read it."""
+    """Return the service's frames, each with one vital member corrupted, so that it is unreadable."""
     found: dict[tuple[str | None, Path_], Answer] = {}
     samples: Names = {}
     for example in load(dialect).values():
@@ -477,12 +477,14 @@ def broken_frames(dialect: str) -> list[Json]:
                 for path in heard.vital:
                     found.setdefault((frame_name(heard.body), path), heard)
     return [
-        fill(frame, _Anything(samples)) for (_, path), heard in found.items() for _, frame in spoilt(heard.body, path)
+        fill(frame, _AnyValue(samples))
+        for (_, path), heard in found.items()
+        for _, frame in corrupted(heard.body, path)
     ]
 
 
-class _Anything(dict[str, Json]):
-    """What a name without a sample stands for does not matter."""
+class _AnyValue(dict[str, Json]):
+    """Placeholder values; a name without a sample stands for itself."""
 
     def __missing__(self, name: str) -> Json:
         return name

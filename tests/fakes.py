@@ -1,7 +1,7 @@
-"""Stand-ins that complain: a clock, a transport, and a hand that drives a dialect's flow.
+"""Fakes: a clock, a scripted transport and sockets, and a driver for a dialect's flow.
 
-Knows: `wire`, `clock` and the shape of the transport. Must not know: any dialect, any example.
-Every fake refuses what it did not expect and reports what it expected and never got.
+Knows: `wire`, `clock` and the interface of the transport. Must not know: any dialect, any example.
+Every fake fails on an unexpected call, and on an expected call that never came.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ START = 1_772_615_727.0
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps or a test says so. Remembers the sleeps asked for."""
+    """A clock that advances only by `sleep` and `advance`. Records the sleeps."""
 
     def __init__(self, at: float = START) -> None:
         self._epoch = at
@@ -47,16 +47,16 @@ class FakeClock:
         self._elapsed += seconds
 
     def advance(self, seconds: float) -> None:
-        """Time passes without anybody sleeping."""
+        """Advance the time without a sleep."""
         self._elapsed += seconds
 
     def jump(self, seconds: float) -> None:
-        """The wall clock is set; monotonic time does not notice."""
+        """Set the wall clock. Monotonic time does not change."""
         self._epoch += seconds
 
 
 def ids(prefix: int = 0) -> Callable[[], str]:
-    """A source of UUIDs that are the same in every run: …0001, …0002."""
+    """Return a function that makes the same UUIDs in every run: …0001, …0002."""
     made = 0
 
     def new_id() -> str:
@@ -70,7 +70,7 @@ def ids(prefix: int = 0) -> Callable[[], str]:
 def reply(
     status: int = 200, body: Json = None, headers: Mapping[str, str] | None = None, *, at: float = START
 ) -> HttpResponse:
-    """An HTTP answer. A `str` or `bytes` body is sent as it is, None as nothing, the rest as JSON."""
+    """Return an HTTP response. A `str` or `bytes` body is sent as it is, None as an empty body, the rest as JSON."""
     if isinstance(body, str):
         raw = body.encode()
     elif isinstance(body, bytes) or body is None:
@@ -80,10 +80,10 @@ def reply(
     return HttpResponse(status, {name.lower(): value for name, value in (headers or {}).items()}, raw, at)
 
 
-class Hand(Generic[T]):
-    """Performs one flow step by step. `step` is what the flow wants now, None once it has ended.
+class FlowDriver(Generic[T]):
+    """Drives one flow step by step. `step` is the flow's current request, None after its end.
 
-    `result` or `failure` say how it ended. A failure other than `Failure` is a bug and is raised.
+    `result` or `failure` is the outcome. Any other exception is a bug and is raised.
     """
 
     def __init__(self, flow: Flow[T]) -> None:
@@ -95,46 +95,46 @@ class Hand(Generic[T]):
 
     @property
     def request(self) -> Request:
-        """The HTTP request it wants performed."""
+        """The HTTP request that the flow waits for."""
         assert isinstance(self.step, HttpRequest), f"the flow wants {self.step}, not a request"
         return self.step.request
 
     @property
-    def said(self) -> Json:
-        """The JSON object it wants said on the socket; None when it only listens."""
+    def sent(self) -> Json:
+        """The JSON object that the flow sends on the socket; None when it only waits for a frame."""
         assert isinstance(self.step, FrameRequest), f"the flow wants {self.step}, not the socket"
         return None if self.step.text is None else json.loads(self.step.text)
 
     def answer(self, answer: HttpResponse | Incoming | None) -> None:
-        """Give it what it waits for."""
+        """Answer the current request."""
         assert self.step is not None, "the flow has ended"
         self._go(lambda: self._flow.send(answer))
 
     def fail(self, failure: Failure) -> None:
-        """Tell it that what it asked for failed."""
+        """Let the current request fail."""
         assert self.step is not None, "the flow has ended"
         self._go(lambda: self._flow.throw(failure))
 
-    def hear(self, heard: Sequence[Incoming]) -> bool:
-        """Let it hear things; the first it awaits is its answer. Says whether there was one."""
+    def receive(self, received: Sequence[Incoming]) -> bool:
+        """Deliver received items. Use the first that the flow accepts as its answer; return whether there was one."""
         assert isinstance(self.step, FrameRequest), f"the flow wants {self.step}, not the socket"
         accepts = self.step.answers
         if accepts is None:
             return False
-        for one in heard:
+        for one in received:
             if accepts(one):
                 self.answer(one)
                 return True
         return False
 
-    def give_up_waiting(self) -> None:
-        """Its patience runs out, or it awaited nothing."""
+    def time_out(self) -> None:
+        """Let the wait time out. Also for a frame that needs no answer."""
         assert isinstance(self.step, FrameRequest)
         assert self.step.answers is None or self.step.timeout is not None, "it waits until it is answered"
         self.answer(None)
 
     def done(self) -> T:
-        """The result. Raises what it failed with."""
+        """Return the result, or raise the failure of the flow."""
         assert self.step is None, f"the flow still wants {self.step}"
         if self.failure is not None:
             raise self.failure
@@ -167,14 +167,14 @@ class _Script:
 
 
 class ScriptedTransport:
-    """Answers in order, checks what is asked, and complains of what was never asked.
+    """Checks each request, answers in order, and fails if an expected request never came.
 
         with ScriptedTransport(clock) as transport:
             transport.expect("GET", "https://api.example.test/x", reply(200, {}))
-            transport.expect_socket("wss://…").says({"action": "…"}).hears({"class": "…"})
+            transport.expect_socket("wss://…").expects({"action": "…"}).delivers({"class": "…"})
             transport.install(monkeypatch)
 
-    `requests` keeps what was asked, with headers as sent. Sockets move the clock while they wait.
+    `requests` holds all requests, with the headers as sent. Sockets advance the clock while they wait.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -182,7 +182,7 @@ class ScriptedTransport:
         self.requests: list[tuple[Request, dict[str, str]]] = []
         self.sockets: list[ScriptedSocket] = []
         self._expected: deque[_Expected] = deque()
-        self._doors: deque[ScriptedSocket] = deque()
+        self._expected_sockets: deque[ScriptedSocket] = deque()
 
     def __enter__(self) -> ScriptedTransport:
         return self
@@ -200,29 +200,29 @@ class ScriptedTransport:
         headers: Mapping[str, str] | None = None,
         json: Json = None,
     ) -> None:
-        """The next request. `headers` are those that must be there, `json` the whole body when given."""
+        """Expect this request next, with at least these headers and, if given, exactly this JSON body."""
         self._expected.append(_Expected(method, url, outcome, headers or {}, json))
 
     def expect_socket(
         self, url: str, *, headers: Mapping[str, str] | None = None, failure: Exception | None = None
     ) -> ScriptedSocket:
-        """The next socket, or the failure to open it."""
+        """Expect this socket next. `failure`: opening it fails."""
         socket = ScriptedSocket(self.clock, _Script(url, headers or {}, failure=failure))
-        self._doors.append(socket)
+        self._expected_sockets.append(socket)
         return socket
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Stand where the client looks for the real transport."""
+        """Replace the client's transport."""
         patch.setattr("guestctl.transport.http.Http", lambda *args, **options: self)
         patch.setattr("guestctl.transport.socket.Socket.connect", self.connect)
 
     def finish(self) -> None:
-        """Fail for whatever was expected and never came."""
+        """Fail if something expected never came."""
         left = [f"{one.method} {one.url}" for one in self._expected] + [
-            f"socket {one.script.url}" for one in self._doors
+            f"socket {one.script.url}" for one in self._expected_sockets
         ]
         left += [f"on {one.script.url}: {line}" for one in self.sockets for line in one.script.lines]
-        assert not left, f"expected and never asked: {left}"
+        assert not left, f"expected, but never requested: {left}"
 
     # --- what the client calls ---
 
@@ -259,8 +259,8 @@ class ScriptedTransport:
         return answer
 
     def connect(self, url: str, *, headers: Mapping[str, str], **options: object) -> ScriptedSocket:
-        assert self._doors, f"unexpected socket: {url}"
-        socket = self._doors.popleft()
+        assert self._expected_sockets, f"unexpected socket: {url}"
+        socket = self._expected_sockets.popleft()
         assert url == socket.script.url
         for name, value in socket.script.headers.items():
             assert headers.get(name) == value, f"header {name}: {headers.get(name)!r} instead of {value!r}"
@@ -270,11 +270,11 @@ class ScriptedTransport:
         return socket
 
     def close(self) -> None:
-        """Connections of a fake need no closing."""
+        """Do nothing: a fake has no connections."""
 
 
 class ScriptedSocket:
-    """One socket that follows its script: `says` is what the client must say next, `hears` what it is told."""
+    """A socket that follows a script: `expects` names the next frame of the client, `delivers` frames for it."""
 
     def __init__(self, clock: FakeClock, script: _Script) -> None:
         self.clock = clock
@@ -284,18 +284,18 @@ class ScriptedSocket:
         self.sent: list[Json] = []
         self.closed: tuple[int, str] | None = None
 
-    def says(self, expected: Json | Callable[[Json], bool]) -> ScriptedSocket:
-        """The client's next frame: an object whose members must all be there, or a predicate."""
-        self.script.lines.append(("says", expected))
+    def expects(self, expected: Json | Callable[[Json], bool]) -> ScriptedSocket:
+        """Expect this frame next: an object whose members must all be present, or a predicate."""
+        self.script.lines.append(("expects", expected))
         return self
 
-    def hears(self, *frames: Json | Callable[[list[Json]], Json]) -> ScriptedSocket:
-        """Frames for the client: a text as it is, an object as JSON, or made from what it has sent so far."""
-        self.script.lines.extend(("hears", frame) for frame in frames)
+    def delivers(self, *frames: Json | Callable[[list[Json]], Json]) -> ScriptedSocket:
+        """Deliver frames: a text as it is, an object as JSON, or the result of a function of the frames sent so far."""
+        self.script.lines.extend(("delivers", frame) for frame in frames)
         return self
 
     def breaks(self, failure: NetworkError) -> ScriptedSocket:
-        """The connection is lost here."""
+        """Lose the connection at this point."""
         self.script.lines.append(("breaks", failure))
         return self
 
@@ -304,7 +304,7 @@ class ScriptedSocket:
         self.sent.append(value)
         due = self.script.lines.popleft() if self.script.lines else None
         assert due is not None, f"unexpected frame: {value}"
-        assert due[0] == "says", f"unexpected frame: {value}; {due} was due"
+        assert due[0] == "expects", f"unexpected frame: {value}; {due} was due"
         if callable(due[1]):
             assert due[1](value), f"not the frame that was due: {value}"
         else:
@@ -317,7 +317,7 @@ class ScriptedSocket:
         if kind == "breaks":
             self.script.lines.popleft()
             raise what
-        if kind != "hears":
+        if kind != "delivers":
             self.clock.advance(timeout)
             return None
         self.script.lines.popleft()

@@ -1,4 +1,4 @@
-"""What the doctor must name as the fix. Knows: the next steps. Must not know: how the doctor arrives at one."""
+"""The fix that doctor must print for an error code. Knows: the next steps. Must not know: how doctor finds one."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from guestctl.core.errors import NEXT_STEPS
 
 
 def fix_of(code: str) -> str:
-    """The next step, but for a clause that sends to the doctor: it is the doctor who says it."""
+    """Return the next step without the advice to run doctor, because doctor itself prints it."""
     return NEXT_STEPS[code].partition("; `guestctl doctor`")[0]

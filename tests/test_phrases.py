@@ -6,17 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.phrases import ALLOWED, ROOT, allowed, findings, search
+from tools.phrases import ROOT, findings, search
 
 
 def test_files_use_plain_english() -> None:
-    found = [str(finding) for finding in search([ROOT]) if str(finding.path) not in allowed()]
+    found = [str(finding) for finding in search([ROOT])]
     assert not found, "\n".join(found)
-
-
-def test_the_list_of_exceptions_names_existing_files() -> None:
-    missing = [name for name in allowed() if not (ROOT / name).is_file()]
-    assert not missing, f"remove from {ALLOWED.name}: {missing}"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Every API is everywhere: what a new one still lacks, one line each, with the file to edit.
+"""Every API is complete: the test lists what a new one still lacks, with the file to edit.
 
-Knows: where the lists are that cannot be derived from the client's registry. Must not know: what stands in them.
+Knows: which lists cannot be derived from the client's registry. Must not know: their contents.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def lacking(api: str) -> Iterator[str]:
     if api not in {profile.get("api", NAMES[0]) for profile in _example_profiles()}:
         yield "a profile in profiles.example.yaml"
     if api != NAMES[0] and api not in {kind.api for kind in EVERYBODY}:
-        yield "a stranger in tests/sandbox/bare.py, and its name in EVERYBODY"
+        yield "a plain client in tests/sandbox/bare.py, and its name in EVERYBODY"
     if api != NAMES[0] and api not in HOSTS:
         yield "its hosts in HOSTS of tests/unit/test_dialects.py"
     if not dialect_class(api).documented_addresses:
@@ -57,14 +57,14 @@ def _steps(api: str) -> Iterator[tuple[Example, Step]]:
 
 
 def _unshown(api: str) -> Iterator[str]:
-    """Verbs that the API has and no example performs."""
+    """Yield the operations that the API has and no example performs."""
     kind = dialect_class(api)
     verbs = {"create", "send", "history", *(["connect", "attach"] if kind.has_socket else [])}
     verbs |= {verb for ability, verb in _VERBS.items() if ability in kind.abilities}
     for verb in sorted(verbs - {step.verb for _, step in _steps(api)}):
         yield f"an example of `do: {verb}` in tests/wire/{api}/"
     if kind.has_socket and not broken_frames(api):
-        yield f"`vital:` of what is heard in tests/wire/{api}/"
+        yield f"`vital:` of a received frame in tests/wire/{api}/"
 
 
 _VERBS = {
@@ -78,15 +78,15 @@ _VERBS = {
 
 
 def _unexplained_frames(api: str) -> Iterator[str]:
-    """Frames the examples hear and the client understands."""
-    told = {row.code for row in everything() if row.kind == "frame class" and (not row.apis or api in row.apis)}
-    heard = {
+    """Yield the frames that the client understands and `explain` does not list."""
+    explained = {row.code for row in everything() if row.kind == "frame class" and (not row.apis or api in row.apis)}
+    received = {
         frame_name(heard.body)
         for _, step in _steps(api)
         for heard in step.hears
         if not (isinstance(heard.means, dict) and "Unknown" in heard.means)
     }
-    for frame in sorted(name for name in heard - told if name is not None):
+    for frame in sorted(name for name in received - explained if name is not None):
         yield f"a row for the frame {frame!r} in guestctl/cli/commands/explanations.py"
 
 
@@ -100,7 +100,7 @@ def _unexplained_closes(api: str) -> Iterator[str]:
 
 
 def _unguarded_tokens(api: str) -> Iterator[str]:
-    """What an answer calls a token must be a name by which the canaries know one."""
+    """Yield token members of responses that the canaries would not recognize."""
     secret = "long-enough-for-a-token"
     for example, step in _steps(api):
         tokens = list(_secrets([step.means, *(heard.means for heard in step.hears)]))
@@ -119,12 +119,12 @@ def _members(value: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _secrets(means: Json) -> Iterator[str]:
-    """The names of what the client keeps as a secret: `secret: $token` and `refresh: $other`."""
+    """Yield the placeholders that the client stores as secrets: `secret: $token` and `refresh: $other`."""
     for member, value in _members(means):
         if member in {"secret", "refresh"} and isinstance(value, str):
             yield value
 
 
 @pytest.mark.parametrize("api", NAMES)
-def test_every_api_is_everywhere(api: str) -> None:
+def test_every_api_is_complete(api: str) -> None:
     assert list(lacking(api)) == []

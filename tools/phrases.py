@@ -4,7 +4,7 @@ Knows: the phrases, what to write instead, and where prose stands in the reposit
 string literals of the package, and test names. Must not know: what a text is about.
 
 Each finding is printed with its file and line. The last lines count the findings per folder. Exit code 1 means that
-there are findings. Without paths the whole repository is searched, except the files that are not rewritten yet.
+there are findings. Without paths the whole repository is searched.
 """
 
 from __future__ import annotations
@@ -59,14 +59,20 @@ PHRASES = {
     "gives? (itself|themselves) up": "stops",
     "what stands (in|behind|before)": "the content of",
     "has (its|a|one) say": "sends",
+    "so (many|much|long) (seconds|minutes|messages|at once|more|as there)": 'the number, or "for some seconds"',
+    "turned away": "refused",
+    "made to say": "sends",
+    "hears? (of|from)": "is informed, receives",
+    "befalls?|befell": "a fault of, happens to",
+    "behind (its|the) (back|line)": "the admin endpoint, after the line",
+    "hand(s|ed)? on": "pass, deliver",
+    "no more than a name": "a name without a path",
 }
 _PATTERN = re.compile(
     "|".join(rf"(?P<p{number}>(?<![\w-])(?:{pattern})(?![\w-]))" for number, pattern in enumerate(PHRASES)),
     re.IGNORECASE,
 )
 _ADVICE = list(PHRASES.values())
-#: Files that are not rewritten yet. This list only shrinks.
-ALLOWED = Path(__file__).with_name("phrases_allowed.txt")
 _SKIPPED = {"phrases.py", "test_phrases.py"}
 
 
@@ -158,16 +164,9 @@ def search(paths: list[Path]) -> list[Finding]:
     ]
 
 
-def allowed() -> set[str]:
-    """Return the files that are not rewritten yet."""
-    return set(ALLOWED.read_text(encoding="utf-8").split()) if ALLOWED.exists() else set()
-
-
 def main(arguments: list[str]) -> int:
     """Print the findings and a count per folder. Return the exit code."""
     found = search([Path(argument).resolve() for argument in arguments] or [ROOT])
-    if not arguments:
-        found = [finding for finding in found if str(finding.path) not in allowed()]
     for finding in found:
         print(finding)
     for folder, count in sorted(Counter(str(finding.path.parent) for finding in found).items()):

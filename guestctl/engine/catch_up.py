@@ -122,8 +122,8 @@ CatchUpState: TypeAlias = FromNewest | Unread | Continuous | Settling | Rereadin
 class CatchUp:
     """Joins the history of one session with its live stream.
 
-    `deadline` gives the deadline for one answer of the service. `pause` waits so many seconds and returns control to
-    the caller on the way.
+    `deadline` gives the deadline for one answer of the service. `pause` waits for some seconds and returns control to
+    the caller in between.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What guestctl costs, each figure beside the same thing done bare, in the same run on the same machine.
+"""Measure what guestctl costs. Each figure is compared with a plain script that does the same in the same run.
 
     python -m tests.bench [--json FILE] [--scale smoke|usual|long] [NAME...]
 
-Knows: the commands and the service as processes, and scripts that do the same without us (`bare/`).
-Must not know: anything inside guestctl, except where a store or a service has to be filled first.
+Knows: the commands and the service as processes, and scripts that do the same without guestctl (`bare/`).
+Must not know: the internals of guestctl, except to fill a state database or a service first.
 """

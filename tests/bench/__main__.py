@@ -1,4 +1,4 @@
-"""The one command: runs what is named (all by default), prints a table, writes JSON with `--json`."""
+"""Run the named items (all by default), print a table, and write JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from tests.bench.items import ITEMS
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="guestctl beside the same done bare")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(ITEMS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    parser.add_argument("--scale", choices=SCALES, default="usual", help="how much of it (long: a million messages)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="Measure guestctl, compared with plain scripts."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(ITEMS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--scale", choices=SCALES, default="usual", help="amount of work (long: a million messages)")
     given = parser.parse_args()
     unknown = sorted(set(given.names) - set(ITEMS))
     if unknown:
@@ -26,8 +28,8 @@ def main() -> int:
             found.append(figure)
             print(row(figure), flush=True)
     if given.json is not None:
-        said = {"machine": machine(), "scale": given.scale, "figures": [figure.record() for figure in found]}
-        given.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        report = {"machine": machine(), "scale": given.scale, "figures": [figure.record() for figure in found]}
+        given.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if all(figure.met for figure in found) else 1
 
 

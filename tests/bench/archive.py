@@ -1,4 +1,4 @@
-"""A long history, read whole."""
+"""Read a long history completely."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def history(scale: Scale) -> Iterator[Figure]:
                 runs=scale.rounds,
                 aim=0.8,
                 ceiling=False,
-                beside="requests, page by page, a line each",
+                baseline="requests, page by page, a line each",
                 unit="/s",
                 warm=0,
             )
@@ -58,7 +58,7 @@ def _fill(service: subprocess.Popen[bytes], count: int) -> None:
 
 
 def _jwt(found: Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """A token for the history of the stored session."""
+    """Return a token for the history of the stored session."""
     with State.open(Path(environ["GUESTCTL_STATE"]), SystemClock()) as state:
         [(_, session)] = state.sessions()
     socket = websocket.create_connection(f"{found['socket_url']}?deploymentId={found['deployment_id']}")

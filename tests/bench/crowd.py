@@ -1,4 +1,4 @@
-"""The sandbox under many guests, and many clients in one process."""
+"""The sandbox with many guests, and many clients in one process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def echo(scale: Scale) -> Iterator[Figure]:
                 runs=scale.rounds,
                 aim=0.4,
                 ceiling=False,
-                beside="a bare tornado echo",
+                baseline="a bare tornado echo",
                 unit="/s",
             )
 
@@ -65,7 +65,7 @@ def clients(scale: Scale) -> Iterator[Figure]:
                 lambda: _seconds(bare("many", url, count), environ),
                 runs=scale.rounds,
                 aim=6.0,
-                beside="as many websocket-client connections",
+                baseline="as many websocket-client connections",
                 unit="s",
                 warm=0,
                 note="all open at once, no descriptor and no thread left behind",

@@ -42,13 +42,13 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure. `value` is ours over theirs, or (`more`) ours less theirs in `unit`.
+    """One figure. `value` is guestctl's figure divided by the other one, or (`more`) the difference in `unit`.
 
     `ceiling`: the aim is an upper bound, else a lower one.
     """
 
     name: str
-    beside: str
+    baseline: str
     ours: float
     theirs: float
     unit: str
@@ -67,10 +67,10 @@ class Figure:
 
 
 def row(figure: Figure) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     sign = "≤" if figure.ceiling else "≥"
     unit = "×" if figure.kind == "ratio" else figure.unit
-    sides = f"{figure.ours:,.4g} {figure.unit} beside {figure.theirs:,.4g} ({figure.beside})"
+    sides = f"{figure.ours:,.4g} {figure.unit} compared with {figure.theirs:,.4g} ({figure.baseline})"
     text = f"{figure.name:<34} {figure.value:8.2f} {unit:<2} aim {sign} {figure.aim:g} {unit:<2} "
     return f"{text}{'met   ' if figure.met else 'MISSED'}  {sides}{'; ' + figure.note if figure.note else ''}"
 
@@ -82,15 +82,15 @@ def side_by_side(
     *,
     runs: int,
     aim: float,
-    beside: str,
+    baseline: str,
     unit: str = "ms",
     ceiling: bool = True,
     warm: int = 1,
     note: str = "",
 ) -> Figure:
-    """Both in turn, `runs` times after `warm` that do not count, the order changing every time.
+    """Measure both in turn, `runs` times after `warm` uncounted runs, and swap the order every time.
 
-    The value is the median of the runs' ratios: what disturbs the machine disturbs both halves of a run.
+    The value is the median of the ratios, because a disturbance of the machine affects both halves of a run.
     """
     pairs: list[tuple[float, float]] = []
     for number in range(warm + runs):
@@ -102,7 +102,7 @@ def side_by_side(
             pairs.append((a, b))
     return Figure(
         name,
-        beside,
+        baseline,
         statistics.median(a for a, _ in pairs),
         statistics.median(b for _, b in pairs),
         unit,
@@ -114,7 +114,7 @@ def side_by_side(
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured."""
+    """Return a description of the machine."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,4 +1,4 @@
-"""`listen -o jsonl --no-state`: a session made and heard in one process, nothing written down. argv: how many."""
+"""`listen -o jsonl --no-state`: create a session and listen in one process. argv: the number of messages."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from tests.bench.figures import Figure, Scale
 from tests.bench.processes import environment, guestctl, run, sandbox, started
 
-#: Seconds until a listener that is live only waits.
+#: Seconds until a live listener only waits.
 SETTLED = 0.5
 
 
@@ -27,7 +27,7 @@ def interrupt(scale: Scale) -> Iterator[Figure]:
 
 
 def _once() -> tuple[float, float]:
-    """Milliseconds from the signal to the first thing shown, and to the exit."""
+    """Return the milliseconds from the signal to the first output, and to the exit."""
     with TemporaryDirectory() as place:
         environ = environment(Path(place))
         with sandbox(environ) as (_, service):
@@ -44,7 +44,7 @@ def _once() -> tuple[float, float]:
                 one.send_signal(signal.SIGINT)
                 shown.read(1)
                 answered = time.perf_counter()
-                with suppress(OSError):  # how a terminal says that nobody has it open any more
+                with suppress(OSError):  # a pseudo-terminal reports like this that the other side is closed
                     while shown.read(1000):
                         pass
                 one.wait()

@@ -1,4 +1,4 @@
-"""Every item there is, by name, in the order of the table."""
+"""Every item by name, in the order of the table."""
 
 from __future__ import annotations
 

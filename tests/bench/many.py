@@ -1,4 +1,4 @@
-"""Many clients at once in this process: each opens, asks and closes. argv: how many. Prints JSON.
+"""Many clients at once in this process: each opens, asks and closes. argv: the number of clients. Prints JSON.
 
 All are open at the same time, worked by a few threads. Raises when anything of them is left over.
 """
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def left() -> tuple[int, int]:
-    """Descriptors and threads of this process."""
+    """Return the numbers of descriptors and threads of this process."""
     return len(os.listdir("/proc/self/fd")), threading.active_count()
 
 

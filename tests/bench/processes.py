@@ -1,4 +1,4 @@
-"""guestctl, the sandbox and the bare scripts as processes, with surroundings of their own.
+"""Start guestctl, the sandbox and the plain scripts as processes, each in its own environment.
 
 Knows: argv, environments, pipes, /proc. Must not know: what any of them says to the other.
 """
@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[2]
 BARE = Path(__file__).parent / "bare"
-#: What a service said of itself in its first line, and its process.
+#: The first line of a service as JSON, and its process.
 Served: TypeAlias = "tuple[dict[str, Any], subprocess.Popen[bytes]]"
-#: What the installed console script does; it need not be installed here.
+#: The code of the console script, which need not be installed.
 GUESTCTL = (sys.executable, "-c", "from guestctl.__main__ import command; command()")
 
 
@@ -37,13 +37,13 @@ def module(name: str, *words: str) -> list[str]:
 
 
 def environment(state: Path, **more: str) -> dict[str, str]:
-    """Nothing of the caller's profiles; compiled modules are kept, as they are where guestctl is installed."""
+    """Return an environment without the caller's profiles. Python caches compiled modules, as in an installation."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GUESTCTL_", "PYTHON"))}
     return {**kept, "PYTHONPATH": str(ROOT), "GUESTCTL_STATE": str(state), "GUESTCTL_PROFILE": "sandbox", **more}
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Its stdout. Raises when it fails."""
+    """Run a command and return its stdout. Raise an error if it fails."""
     done = subprocess.run(argv, env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{argv[-3:]} exited {done.returncode}: {done.stderr[-500:]}")
@@ -51,14 +51,14 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def wall(argv: Sequence[str], environ: Mapping[str, str]) -> float:
-    """Milliseconds from start to exit."""
+    """Return the milliseconds from start to exit."""
     begun = time.perf_counter()
     run(argv, environ)
     return (time.perf_counter() - begun) * 1000
 
 
 def peak(argv: Sequence[str], environ: Mapping[str, str]) -> float:
-    """The most memory it ever held, in megabytes."""
+    """Return the peak memory of a command in megabytes."""
     with subprocess.Popen(argv, env=environ, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -69,7 +69,7 @@ def peak(argv: Sequence[str], environ: Mapping[str, str]) -> float:
 
 @contextmanager
 def started(argv: Sequence[str], environ: Mapping[str, str], **pipes: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended when the block is left."""
+    """Start a process and end it with the block."""
     with subprocess.Popen(argv, env=environ, cwd=ROOT, stdout=subprocess.PIPE, **pipes) as process:
         try:
             yield process
@@ -79,19 +79,19 @@ def started(argv: Sequence[str], environ: Mapping[str, str], **pipes: Any) -> It
 
 @contextmanager
 def serving(argv: Sequence[str], environ: Mapping[str, str]) -> Iterator[Served]:
-    """A service whose first line of stdout is a JSON object with its addresses."""
+    """Start a service whose first line of stdout is a JSON object with its addresses."""
     with started(argv, environ, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline()), process
 
 
 def sandbox(environ: Mapping[str, str], *options: str) -> AbstractContextManager[Served]:
-    """A sandbox that plain guestctl commands in `environ` find (it registers itself in the state there)."""
+    """Start a sandbox that registers itself in the state directory of `environ`, where guestctl commands find it."""
     return serving(guestctl("sandbox", "serve", "--fast", "-o", "json", *options), environ)
 
 
 def resident(pid: int) -> float:
-    """Megabytes of memory a process holds now."""
+    """Return the resident memory of a process in megabytes."""
     said = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     found = re.search(r"VmRSS:\s+(\d+) kB", said)
     return int(found[1]) / 1024 if found else 0.0

@@ -1,4 +1,4 @@
-"""`check` with many scenarios at once, beside one."""
+"""`check` with many scenarios at once, compared with one scenario."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(scale: Scale) -> Iterator[Figure]:
                 lambda: wall(guestctl("check", one), environ),
                 runs=scale.rounds,
                 aim=10.0,
-                beside="one scenario",
+                baseline="one scenario",
             )
 
 

@@ -1,4 +1,4 @@
-"""A sandbox whose first conversation can be filled: a number on stdin is so many more messages of the agent."""
+"""A sandbox whose first conversation can be filled: a number on stdin adds that many messages of the agent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 
 from guestctl.sandbox.server import Sandbox
 
-#: Messages between two looks at the sockets.
+#: Messages between two checks of the sockets.
 PIECE = 1_000
 
 

@@ -1,4 +1,4 @@
-"""Short commands: from the start of the process to its exit."""
+"""Short commands, measured from the start of the process to its exit."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TYPER = (sys.executable, "-c", "import typer")
 
 
 def version(scale: Scale) -> Iterator[Figure]:
-    yield from _beside_typer(scale, "--version")
+    yield from _compared_with_typer(scale, "--version")
 
 
 def help_(scale: Scale) -> Iterator[Figure]:
-    yield from _beside_typer(scale, "--help")
+    yield from _compared_with_typer(scale, "--help")
 
 
-def _beside_typer(scale: Scale, *words: str) -> Iterator[Figure]:
+def _compared_with_typer(scale: Scale, *words: str) -> Iterator[Figure]:
     with TemporaryDirectory() as place:
         environ = environment(Path(place))
         yield side_by_side(
@@ -39,7 +39,7 @@ def _beside_typer(scale: Scale, *words: str) -> Iterator[Figure]:
             lambda: wall(TYPER, environ),
             runs=scale.runs,
             aim=1.3,
-            beside="python -c 'import typer'",
+            baseline="python -c 'import typer'",
         )
 
 
@@ -59,7 +59,7 @@ def places(names: list[str], *options: str) -> Iterator[tuple[dict[str, str], di
 
 
 def turns(names: list[str]) -> Callable[[], str]:
-    """Each name in its turn, over and over."""
+    """Return a function that yields the names in turn, again and again."""
     return cycle(names).__next__
 
 
@@ -76,7 +76,7 @@ def ask(scale: Scale) -> Iterator[Figure]:
             lambda: wall(bare("ask", url, token, "hello"), environ),
             runs=scale.runs,
             aim=2.0,
-            beside="websocket-client, the same frames",
+            baseline="websocket-client, the same frames",
             warm=2,
         )
 
@@ -88,7 +88,7 @@ def send(scale: Scale) -> Iterator[Figure]:
 
 
 def _first_words(api: str, session: Session) -> tuple[str, Json, str]:
-    """The first message in the examples of an API, for this session: the request's path and body, and the text."""
+    """Return the first message in the examples of an API for this session: path, body and text."""
     told = load(api).values()
     example, step = next((example, step) for example in told for step in example.steps if step.verb == "send")
     assert step.request is not None
@@ -110,6 +110,6 @@ def _send(scale: Scale, api: str) -> Iterator[Figure]:
             lambda: wall(bare("send", url, token, json.dumps(_first_words(api, session)[1])), environ),
             runs=scale.runs,
             aim=1.6,
-            beside="one POST by requests",
+            baseline="one POST by requests",
             warm=2,
         )

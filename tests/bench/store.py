@@ -1,4 +1,4 @@
-"""A state database that has grown, beside an empty one."""
+"""A large state database, compared with an empty one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def state(scale: Scale) -> Iterator[Figure]:
                 lambda: wall(guestctl("-s", theirs(), "send", "hello"), empty),
                 runs=scale.runs,
                 aim=1.1,
-                beside="an empty state database",
+                baseline="an empty state database",
                 warm=2,
                 note=f"{(Path(full['GUESTCTL_STATE']) / 'state.db').stat().st_size / 2**20:.0f} MB",
             )
 
 
 def grow(directory: Path, sessions: int, rows: int) -> None:
-    """So many more sessions under the same profile, and ledger rows spread over them."""
+    """Add sessions to the same profile, with the ledger rows spread over them."""
     each = rows // sessions
     with State.open(directory, SystemClock()) as filled:
         scope, pattern = filled.sessions()[0]

@@ -1,4 +1,4 @@
-"""A stream of messages: how fast, how late, how much memory."""
+"""A stream of messages: throughput, delay and memory."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from typing import IO
 from tests.bench.figures import Figure, Scale, side_by_side
 from tests.bench.processes import bare, environment, guestctl, resident, run, serving, started
 
-#: Messages after which memory is looked at for the first time.
+#: Messages before the first measurement of memory.
 SETTLED = 10_000
 
 
 class Flood:
-    """A service that sends when told to, and one listener at a time."""
+    """A service that sends messages on command, for one listener at a time."""
 
-    def __init__(self, said: Mapping[str, str], process: subprocess.Popen[bytes], environ: dict[str, str]) -> None:
+    def __init__(self, addresses: Mapping[str, str], process: subprocess.Popen[bytes], environ: dict[str, str]) -> None:
         self._process = process
-        self.environ = {**environ, "GUESTCTL_SANDBOX_URL": said["url"]}
-        self.socket = f"ws{said['url'][4:]}/v1"
+        self.environ = {**environ, "GUESTCTL_SANDBOX_URL": addresses["url"]}
+        self.socket = f"ws{addresses['url'][4:]}/v1"
 
     @contextmanager
     def listener(self, argv: list[str]) -> Iterator[tuple[IO[bytes], int]]:
-        """stdout and process id of a listener to which the messages are just beginning to come."""
+        """Start a listener, then the messages. Yield its stdout and process id."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with started(argv, self.environ) as listener:
@@ -46,8 +46,8 @@ class Flood:
 def flooding(count: int, rate: float = 0) -> Iterator[Flood]:
     with TemporaryDirectory() as place:
         environ = environment(Path(place) / "state")
-        with serving(bare("flood", str(count), str(rate)), environ) as (said, process):
-            flood = Flood(said, process, environ)
+        with serving(bare("flood", str(count), str(rate)), environ) as (addresses, process):
+            flood = Flood(addresses, process, environ)
             run(guestctl("session", "create"), flood.environ)
             yield flood
 
@@ -56,7 +56,7 @@ def ours(count: int, *options: str) -> list[str]:
     return guestctl("listen", "-o", "jsonl", "--max", str(count), *options)
 
 
-#: `listen --no-state` has no stored session to listen to: the library makes one and listens.
+#: `listen --no-state` has no stored session, so a script of the library creates one and listens.
 IN_MEMORY = (sys.executable, "-m", "tests.bench.in_memory")
 
 
@@ -79,13 +79,13 @@ def _throughput(flood: Flood, scale: Scale, argv: list[str], note: str, aim: flo
         runs=scale.rounds,
         aim=aim,
         ceiling=False,
-        beside="websocket-client, json.loads, print",
+        baseline="websocket-client, json.loads, print",
         unit="/s",
     )
 
 
 def _rate(flood: Flood, argv: list[str], count: int) -> float:
-    """Lines a second between the first and the last."""
+    """Return the lines per second between the first and the last."""
     with flood.listener(argv) as (lines, _):
         seen = lines.read1(1 << 16).count(b"\n")  # type: ignore[attr-defined]
         begun, first = time.perf_counter(), seen
@@ -98,7 +98,7 @@ def _rate(flood: Flood, argv: list[str], count: int) -> float:
 
 
 def delay(scale: Scale) -> Iterator[Figure]:
-    """From a frame on its way to its line on stdout, at 100 messages a second."""
+    """Measure the delay from sending a frame to its line on stdout, at 100 messages per second."""
     with flooding(scale.timed, rate=100) as flood:
         pairs = [
             (_p99(flood, ours(scale.timed)), _p99(flood, bare("listen", flood.socket, str(scale.timed), "flush")))
@@ -110,7 +110,7 @@ def delay(scale: Scale) -> Iterator[Figure]:
 
 
 def _p99(flood: Flood, argv: list[str]) -> float:
-    """Milliseconds; the service wrote its clock into each message."""
+    """Return the delay in milliseconds. The service writes its clock into each message."""
     late: list[float] = []
     with flood.listener(argv) as (lines, _):
         for line in lines:
@@ -122,7 +122,7 @@ def _p99(flood: Flood, argv: list[str]) -> float:
 
 
 def memory(scale: Scale) -> Iterator[Figure]:
-    """A listener's memory at the end of a long stream, beside what it was after the first messages."""
+    """Measure a listener's memory at the end of a long stream, compared with that after the first messages."""
     count = scale.messages
     settled = min(SETTLED, count // 2)
     with flooding(count) as flood, flood.listener(ours(count + 1)) as (lines, pid):

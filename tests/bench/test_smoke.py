@@ -18,4 +18,4 @@ def test_every_item_runs(tmp_path: Path) -> None:
     assert done.returncode in (0, 1), done.stderr  # 1: an aim was missed
     figures = json.loads(file.read_text(encoding="utf-8"))["figures"]
     assert len(figures) >= len(ITEMS)
-    assert all({"name", "beside", "ours", "theirs", "value", "aim", "met"} <= figure.keys() for figure in figures)
+    assert all({"name", "baseline", "ours", "theirs", "value", "aim", "met"} <= figure.keys() for figure in figures)

@@ -1,6 +1,6 @@
-"""A bash like the reader's: `guestctl` and `jq` on the PATH, and a sandbox as the service.
+"""A bash for documented commands: `guestctl` and `jq` on the PATH, and a sandbox as the service.
 
-Knows: how a printed line is run. Must not know: what the line is about.
+Knows: how a printed line is run. Must not know: what a line does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.cli.conftest import Front
 
 ROOT = Path(__file__).parents[2]
 _FOUND = "/usr/local/bin:/usr/bin:/bin"
-#: What stands in for jq where only its binding is installed: a program, and -r or -s before it.
+#: Replaces jq if only its Python binding is installed. Takes a program after -r or -s.
 _JQ = """\
 import sys, jq
 [program], options = [w for w in sys.argv[1:] if w not in ("-r", "-s")], sys.argv[1:]
@@ -31,7 +31,7 @@ for found in jq.compile(program).input_text(sys.stdin.read(), slurp="-s" in opti
 
 
 class Shell:
-    """Runs lines in the test's directory and environment. Skips the test without bash."""
+    """Runs command lines in the test's directory and environment. Skips the test without bash."""
 
     def __init__(self, front: Front) -> None:
         if shutil.which("bash") is None:
@@ -47,22 +47,24 @@ class Shell:
             self.program("jq", f'exec {shlex.quote(sys.executable)} -c {shlex.quote(_JQ)} "$@"')
 
     def program(self, name: str, script: str) -> None:
-        """Puts a program on the PATH."""
+        """Put a program on the PATH."""
         path = self._place / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
     def needs(self, line: str) -> None:
-        """Skips the test where the line names a program that is not here."""
+        """Skip the test if the line needs a program that is not installed."""
         if "jq " in line and shutil.which("jq", path=self.environ["PATH"]) is None:
             pytest.skip("neither jq nor its Python binding is installed here")
 
     def start(self, line: str, **environ: str) -> subprocess.Popen[str]:
-        """The line, running, until `close` at the latest. It hears Ctrl-C whoever we are."""
+        """Start a line; it runs until `close` at the latest. It receives Ctrl-C even if the tests ignore it."""
         self.needs(line)
-        heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', sys.argv[1:])"
+        launcher = (
+            "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', sys.argv[1:])"
+        )
         process = subprocess.Popen(
-            [sys.executable, "-c", heard, "bash", "-o", "pipefail", "-c", f"exec {line}" if "|" not in line else line],
+            [sys.executable, "-c", launcher, "bash", "-o", "pipefail", "-c", line if "|" in line else f"exec {line}"],
             cwd=self.cwd, env={**self.environ, **environ}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip

@@ -115,7 +115,7 @@ def test_the_script_is_valid(alone: Front, shell: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-#: Keys of the line typed so far -> what stands in the line afterwards, the same in every shell but for quoting.
+#: Keys of the line typed so far -> the completed line, the same in every shell except for quoting.
 _TYPED = {
     "guestctl ses\tus\tcar\t": "guestctl session use cart ",
     "guestctl -p stag\tsen\t": "guestctl -p staging send ",
@@ -131,7 +131,7 @@ _TYPED = {
     "guestctl help env\t": "guestctl help environment ",
     "guestctl profile use st\tag\t": "guestctl profile use staging ",
 }
-#: How each shell is started, is told to complete, and writes the line being typed into a file at C-x.
+#: How to start each shell with completion, so that C-x writes the current line into a file.
 _SHELLS = {
     "bash": (
         ["--norc", "--noprofile", "-i"],

@@ -234,7 +234,7 @@ def test_download_of_an_unknown_id(guest: Front) -> None:
     assert (told.code, told.error["code"]) == (3, "service.file")
 
 
-class Elsewhere(BaseHTTPRequestHandler):
+class OtherHost(BaseHTTPRequestHandler):
     """A file server of a bot, whose addresses are valid or stale as the test decides."""
 
     answers: list[int] = []
@@ -247,18 +247,18 @@ class Elsewhere(BaseHTTPRequestHandler):
             self.wfile.write(b"from the bot")
 
     def log_message(self, *_: object) -> None:
-        """Nothing is told."""
+        """Print nothing."""
 
 
 @pytest.fixture
 def elsewhere() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    server = HTTPServer(("127.0.0.1", 0), OtherHost)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/files/bill.pdf"
     finally:
-        Elsewhere.answers = []
+        OtherHost.answers = []
         server.shutdown()
         thread.join()
         server.server_close()
@@ -282,9 +282,9 @@ def test_download_finds_the_bots_file_in_history(with_bot: Front) -> None:
 
 
 def test_download_renews_a_stale_address(with_bot: Front) -> None:
-    Elsewhere.answers = [404]
+    OtherHost.answers = [404]
     assert with_bot("download", "bill-1").code == 0
-    Elsewhere.answers = [403, 404]
+    OtherHost.answers = [403, 404]
     told = with_bot("download", "bill-1", "--to", "other")
     assert (told.code, told.error["code"]) == (3, "service.file")
     assert "expired" in told.error["message"]

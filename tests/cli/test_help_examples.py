@@ -44,7 +44,7 @@ PARSED = {
     "guestctl doctor wss://webmessaging.mypurecloud.de/v1": "asks a public host",
     "guestctl completion fish | source": "is fish: tests/cli/test_completion.py runs it in a fish",
 }
-#: What has to be there first, beside two sessions and a profile `staging`; said with the same commands.
+#: Commands to run first. Two sessions and a profile `staging` always exist.
 _FIRST = {
     "guestctl send --pick 2 --wait": ["send parcel --wait"],
     "guestctl session sign-out": [f"session create --auth-code ann:1 {_URI}"],
@@ -54,7 +54,7 @@ _FIRST = {
     "guestctl guest sync --provider shop --email ann@shop.example": ["session create --api guests"],
     "guestctl guest sync --provider shop --email ann@shop.example --attr tier=gold": ["session create --api guests"],
 }
-#: Examples that go on: what the agent says meanwhile, and how they end, INTERRUPTED by Ctrl-C.
+#: Examples that keep running: what the agent sends, and their exit code (INTERRUPTED by Ctrl-C).
 _UNTIL: dict[str, tuple[str | None, Exit]] = {
     "guestctl listen --max 1 --for 10": ("hello", Exit.DONE),
     "guestctl listen -o jsonl --until goodbye | jq -r .text": ("goodbye", Exit.DONE),

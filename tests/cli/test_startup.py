@@ -93,7 +93,7 @@ def test_version(alone: Front) -> None:
 
 
 def test_importing_the_package_does_nothing() -> None:
-    # Without whoever measures: coverage.py, loaded by the environment, uses sqlite3 itself.
+    # Without coverage.py, which the environment may load and which uses sqlite3 itself.
     probe = "import sys, guestctl; sys.exit(any(m in sys.modules for m in ('requests', 'sqlite3', 'socket', 'yaml')))"
     environ = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE")}
     subprocess.run([sys.executable, "-c", probe], check=True, cwd=ROOT, env=environ)

@@ -28,7 +28,7 @@ def test_no_case_fails_and_no_close_is_wrong(half: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "said", ["", "é", "x" * 70_000, Binary(""), Binary("\x00\xff"), Binary("\xff" * (1 << 20) + "\x00")]
 )
-def test_the_echoes_take_everything(said: str) -> None:
+def test_the_echo_servers_accept_every_case(said: str) -> None:
     with EchoSandbox() as sandbox:
         socket = connect(f"ws://127.0.0.1:{sandbox.port}/")
         socket.say(said)
@@ -39,7 +39,7 @@ def test_the_echoes_take_everything(said: str) -> None:
     assert type(heard.text) is type(said)
 
 
-def test_what_is_bad(tmp_path: Path) -> None:
+def test_bad_results_are_recognized(tmp_path: Path) -> None:
     said = {
         "10.1": ("FAILED", "OK"),
         "9.1": ("OK", "WRONG CODE"),
@@ -55,7 +55,7 @@ def test_what_is_bad(tmp_path: Path) -> None:
     assert "2.1" not in found.table()
 
 
-def test_no_suite_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_suite_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(Missing, match=VARIABLE):
         interpreter(None)

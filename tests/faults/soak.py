@@ -196,7 +196,7 @@ class _ReceivedCount:
 
 
 def _await(listener: Process, received: _ReceivedCount, count: int) -> list[str]:
-    """Wait until the file has so many messages. Return a violation if they do not come."""
+    """Wait until the file has `count` messages. Return a violation if they do not come."""
     until = time.monotonic() + RECOVERY
     while received.count() < count:
         if time.monotonic() > until or listener.poll() is not None:

@@ -1,4 +1,4 @@
-"""One sandbox and one guest a test; the guest's API is whichever the test is parametrised with."""
+"""One sandbox and one guest per test. The test's parameter selects the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from guestctl.dialects import NAMES
 from guestctl.sandbox.server import Sandbox
 from tests.client_keys import RETURNED
-from tests.integration.front import Guest, Hurried, Room
+from tests.integration.front import Guest, InstantClock, Room
 from tests.ports import lasting_port
 
 Serve: TypeAlias = Callable[..., Sandbox]
@@ -20,13 +20,13 @@ Enter: TypeAlias = Callable[..., Guest]
 
 
 @pytest.fixture
-def time() -> Hurried:
-    return Hurried()
+def time() -> InstantClock:
+    return InstantClock()
 
 
 @pytest.fixture
-def serve(time: Hurried) -> Iterator[Serve]:
-    """Starts sandboxes; settings as `Sandbox` takes them. The bot answers at once, no rate is limited."""
+def serve(time: InstantClock) -> Iterator[Serve]:
+    """Return a function that starts sandboxes with the settings of `Sandbox`: the bot replies at once, no rate limits."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(
             Sandbox(
@@ -42,8 +42,8 @@ def serve(time: Hurried) -> Iterator[Serve]:
 
 
 @pytest.fixture
-def enter(time: Hurried, tmp_path: Path) -> Enter:
-    """The front door of a sandbox of the test's own: `enter(sandbox, api)`."""
+def enter(time: InstantClock, tmp_path: Path) -> Enter:
+    """Return `enter(sandbox, api)`, which makes a guest of a sandbox."""
 
     def guest(sandbox: Sandbox, api: str, *, state: str = "state", **more: str) -> Guest:
         environ = {
@@ -91,7 +91,7 @@ def talking(guest: Guest) -> Guest:
 
 @pytest.fixture
 def restarted(serve: Serve, sandbox: Sandbox) -> Callable[[], Room]:
-    """Another sandbox takes the place of the first, at the same address, and knows nothing of its guests."""
+    """Return a function that replaces the sandbox by an empty one at the same address."""
 
     def restart() -> Room:
         sandbox.stop()

@@ -1,8 +1,8 @@
-"""The front door of these tests: argv in; exit code, stdout and stderr out; and the room behind it.
+"""Run guestctl in this process (`Guest`) and control its sandbox (`Room`).
 
 Knows: how to run guestctl in this process and what the sandbox's admin endpoint can do. Must not know:
-any API's wire. Nothing here sleeps: `Hurried` time passes at once, and what a test wants to happen
-while a command runs happens when the command has printed the line it names.
+any API's wire format. Nothing sleeps: `InstantClock` skips every wait. An action that must happen while a
+command runs is bound to a line that the command prints.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ OnRecord: TypeAlias = Callable[[Record], object]
 TIMINGS = Timings(second_look=0.2)
 
 
-class Hurried:
-    """The machine's clock, but a sleep is over at once: the time it would have taken is added instead.
+class InstantClock:
+    """The machine's clock, except that a sleep returns at once and its time is added.
 
-    Client and sandbox share one, so that locks, lives of tokens and waits agree.
+    Client and sandbox share one, so that locks, expiry of tokens and waits agree.
     """
 
     def __init__(self) -> None:
@@ -54,19 +54,19 @@ class Hurried:
         assert seconds >= 0
         self.sleeps.append(seconds)
         self.advance(seconds)
-        time.sleep(0)  # whoever holds what is waited for may go on
+        time.sleep(0)  # let the thread continue that this one waits for
 
     def advance(self, seconds: float) -> None:
         with self._lock:
             self._ahead += seconds
 
 
-class _Tapped(io.BytesIO):
-    """Keeps what is written, and tells of each complete line."""
+class _ObservedBytes(io.BytesIO):
+    """Records what is written and passes each complete line to a callback."""
 
     def __init__(self, on_record: OnRecord) -> None:
         super().__init__()
-        self._tell = on_record
+        self._on_record = on_record
         self._rest = b""
         #: What the callback raised: the test's own failure, never guestctl's.
         self.failure: BaseException | None = None
@@ -76,18 +76,18 @@ class _Tapped(io.BytesIO):
         *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
         for line in lines:
             try:
-                self._tell(json.loads(line) if line.startswith(b"{") else {"line": line.decode()})
+                self._on_record(json.loads(line) if line.startswith(b"{") else {"line": line.decode()})
             except Exception as problem:
                 self.failure = self.failure or problem
         return written
 
 
-class _Tap(Stream):
-    """A stdout that tells of each record as it is printed."""
+class _ObservedStream(Stream):
+    """A stdout that passes each record to a callback as it is printed."""
 
     def __init__(self, on_record: OnRecord) -> None:
-        self.tapped = _Tapped(on_record)
-        self.kept: io.BytesIO = self.tapped
+        self.observed = _ObservedBytes(on_record)
+        self.kept: io.BytesIO = self.observed
         self._terminal = False
         io.TextIOWrapper.__init__(self, self.kept, encoding="utf-8")
 
@@ -99,7 +99,7 @@ class Guest:
     api: str
     environ: Mapping[str, str]
     cwd: Path
-    clock: Hurried
+    clock: InstantClock
 
     @property
     def dialect(self) -> type[Dialect]:
@@ -116,23 +116,23 @@ class Guest:
         return "history" if "history" in self.dialect.renewal_margins else "guest"
 
     def __call__(self, *argv: str, stdin: str = "", on: OnRecord | None = None, **more: Any) -> Result:
-        """`on` hears of each record as soon as it is printed, in this thread; of what is no JSON, of its `line`."""
-        out = Stream() if on is None else _Tap(on)
+        """Run a command. `on` is called with each printed record, in this thread, or with a `line` that is no JSON."""
+        out = Stream() if on is None else _ObservedStream(on)
         err = Stream()
         world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock, TIMINGS)
         result = Result(int(run(argv, world)), out.text(), err.text())
-        if isinstance(out, _Tap) and out.tapped.failure is not None:
-            raise out.tapped.failure
+        if isinstance(out, _ObservedStream) and out.observed.failure is not None:
+            raise out.observed.failure
         return result
 
     def ok(self, *argv: str, **more: Any) -> Result:
-        """A command that must succeed."""
+        """Run a command that must succeed."""
         result = self(*argv, **more)
         assert result.code == 0, (argv, result.code, result.out, result.err)
         return result
 
     def traced(self, *argv: str, **more: Any) -> tuple[Result, list[Record]]:
-        """A command and what it exchanged with the service."""
+        """Run a command and return its result and its trace."""
         file = self.cwd / "trace"
         file.unlink(missing_ok=True)
         result = self(*argv, "--trace", str(file), **more)
@@ -143,7 +143,7 @@ class Guest:
 
 
 class Room:
-    """The sandbox from behind: what it holds, and what befalls it."""
+    """Controls the sandbox through its admin endpoint: reads its sessions and makes things happen."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -175,21 +175,21 @@ class Room:
 
     @property
     def session(self) -> Any:
-        """The only one."""
+        """The only session."""
         (found,) = self.sessions()
         return found
 
     @property
     def requests(self) -> dict[str, int]:
-        """All requests of guests, by route."""
+        """The number of guests' requests, by route."""
         return dict(self._ask("GET", "/sessions")["requests"])
 
     def texts(self, direction: str | None = None) -> list[str]:
-        """What the only session holds."""
+        """Return the texts of the only session."""
         return [m["text"] for m in self.session["messages"] if direction in (None, m["direction"])]
 
     def say(self, *texts: str) -> None:
-        """The agent says many things at once, to the only session, of which nobody is told."""
+        """Store many messages of the agent in the only session without notifying the guest."""
 
         def each() -> None:
             (conversation,) = self.sandbox.service.conversations.values()
@@ -200,14 +200,14 @@ class Room:
 
 
 def able(ability: Ability) -> list[str]:
-    """The APIs that declare it."""
+    """Return the APIs that declare an ability."""
     from guestctl.dialects import NAMES
 
     return [name for name in NAMES if ability in dialect_class(name).abilities]
 
 
 def check_lacking(result: Result, ability: Ability) -> None:
-    """A whole command the API lacks: exit 12, naming those that have it."""
+    """Check that the command is unsupported: exit code 12, with the names of the APIs that support it."""
     assert result.code == 12, (result.out, result.err)
     assert result.error["code"] == "api.unsupported"
     named = result.error["message"].partition("these have it: ")[2].split(", ")
@@ -215,9 +215,9 @@ def check_lacking(result: Result, ability: Ability) -> None:
 
 
 def check(result: Result, exit_code: int, code: str, *words: str) -> Record:
-    """A failure: its exit code, its stable code, words of its message. Returns the error object."""
+    """Check a failure: exit code, error code and words of its message. Return the error object."""
     assert result.code == exit_code, (result.code, result.out, result.err)
-    # In a stream, remarks have gone out with the data before it.
+    # A stream may print notices before the error.
     error: Record = json.loads(result.err.splitlines()[-1])["error"]
     assert (error["exit"], error["code"]) == (exit_code, code), error
     assert error["hint"]
@@ -241,8 +241,11 @@ def listen(
     said: Mapping[str, Callable[[], object]] | None = None,
     **more: str,
 ) -> Result:
-    """`listen`, connection events included: the nth of `lives` happens when the stream is live for the nth
-    time, what `said` has for a text when that has been printed."""
+    """Run `listen` with connection events.
+
+    The nth action of `lives` runs when the stream is live for the nth time. An action of `said` runs when a
+    message with its text is printed.
+    """
     left = list(lives)
 
     def happened(record: Record) -> None:

@@ -1,7 +1,7 @@
-"""A gateway that misbehaves: it stands before a sandbox and answers some requests itself, or alters the answers.
+"""A misbehaving gateway in front of a sandbox: it answers some requests itself, or changes responses.
 
-Knows: TCP and the head of an HTTP/1.1 message. Must not know: guestctl, any API. `Elsewhere` is another
-host, which must never hear anything.
+Knows: TCP and the head of an HTTP/1.1 message. Must not know: guestctl, any API. `OtherHost` is another
+host that must never receive a request.
 """
 
 from __future__ import annotations
@@ -83,21 +83,21 @@ class _Listening:
         raise NotImplementedError
 
 
-class Elsewhere(_Listening):
-    """Keeps what is said to it."""
+class OtherHost(_Listening):
+    """Records what it receives."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         super().__init__()
 
     def serve(self, connection: socket.socket) -> None:
         connection.settimeout(0.5)
-        self.heard.append(connection.recv(65536))
+        self.received.append(connection.recv(65536))
         connection.sendall(answer(200, b"{}"))
 
 
-class Middle(_Listening):
-    """`rule` may answer a request itself; `change` alters the JSON of what the sandbox answers."""
+class Gateway(_Listening):
+    """A gateway. `rule` may answer a request itself; `change` changes the JSON of the sandbox's responses."""
 
     def __init__(self) -> None:
         self.behind = 0
@@ -152,7 +152,7 @@ def _splice(one: socket.socket, other: socket.socket) -> None:
 
 
 def head_of(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The head of a message, and what came behind it. Raises OSError where the other side hangs up before."""
+    """Return the head of a message and the bytes after it. Raise OSError if the peer closes before."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += more(connection)
@@ -161,7 +161,7 @@ def head_of(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 def more(connection: socket.socket) -> bytes:
-    """What comes next. Raises OSError where the other side has hung up instead."""
+    """Return the next bytes. Raise OSError if the peer has closed."""
     piece = connection.recv(65536)
     if not piece:
         raise ConnectionResetError

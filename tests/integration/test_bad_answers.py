@@ -11,8 +11,8 @@ import pytest
 from guestctl.dialects.capabilities import Ability
 from tests.examples import broken_frames
 from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, Hurried, Room, check, listen, texts
-from tests.integration.middle import Asked, Elsewhere, Middle, answer
+from tests.integration.front import Guest, InstantClock, Room, check, listen, texts
+from tests.integration.middle import Asked, Gateway, OtherHost, answer
 
 HTML = b"<html><h1>Welcome to the hotel network</h1></html>"
 
@@ -33,8 +33,8 @@ BAD = {
 
 
 @pytest.fixture
-def middle(serve: Serve) -> Iterator[Middle]:
-    with Middle() as found:
+def middle(serve: Serve) -> Iterator[Gateway]:
+    with Gateway() as found:
         sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
         found.behind = sandbox.port
         found.room = Room(sandbox)  # type: ignore[attr-defined]
@@ -42,18 +42,18 @@ def middle(serve: Serve) -> Iterator[Middle]:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Elsewhere]:
-    with Elsewhere() as found:
+def elsewhere() -> Iterator[OtherHost]:
+    with OtherHost() as found:
         yield found
 
 
 @pytest.fixture
-def room(middle: Middle) -> Room:
+def room(middle: Gateway) -> Room:
     return middle.room  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.fixture
-def guest(middle: Middle, room: Room, enter: Enter, api: str) -> Guest:
+def guest(middle: Gateway, room: Room, enter: Enter, api: str) -> Guest:
     """A guest whose every word goes through the gateway."""
     return enter(room.sandbox, api, GUESTCTL_SANDBOX_URL=middle.url)
 
@@ -82,7 +82,7 @@ def rest_commands(guest: Guest) -> dict[str, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_rest_answers(talking: Guest, middle: Middle, bad: str) -> None:
+def test_rest_answers(talking: Guest, middle: Gateway, bad: str) -> None:
     reply, shown = BAD[bad]
     middle.rule = over_rest(reply)
     for name, command in rest_commands(talking).items():
@@ -93,7 +93,7 @@ def test_rest_answers(talking: Guest, middle: Middle, bad: str) -> None:
     talking.ok("send", "none of that hurt")
 
 
-def test_members_of_the_wrong_type(talking: Guest, middle: Middle) -> None:
+def test_members_of_the_wrong_type(talking: Guest, middle: Gateway) -> None:
     talking.ok("send", "hi")
     middle.change = retyped
     for name, command in rest_commands(talking).items():
@@ -103,7 +103,7 @@ def test_members_of_the_wrong_type(talking: Guest, middle: Middle) -> None:
     assert texts(talking.ok("history")) == ["hi", "echo: hi"]
 
 
-def test_more_members_trouble_nobody(guest: Guest, middle: Middle) -> None:
+def test_unknown_members_are_ignored(guest: Guest, middle: Gateway) -> None:
     def more(value: Any) -> Any:
         if isinstance(value, dict):
             return {**{name: more(inner) for name, inner in value.items()}, "brandNew": {"x": [1]}}
@@ -120,7 +120,7 @@ def test_more_members_trouble_nobody(guest: Guest, middle: Middle) -> None:
     ("status", "exit_code", "code"),
     [(400, 3, "service.refused"), (403, 5, "forbidden"), (418, 3, "service.refused"), (502, 8, "service.down")],
 )
-def test_a_gateway_s_error_page(talking: Guest, middle: Middle, status: int, exit_code: int, code: str) -> None:
+def test_a_gateway_s_error_page(talking: Guest, middle: Gateway, status: int, exit_code: int, code: str) -> None:
     """Not JSON, but a status is a status; the page's words are shown."""
     middle.rule = over_rest(answer(status, HTML, "text/html"))
     for command in rest_commands(talking).values():
@@ -130,7 +130,7 @@ def test_a_gateway_s_error_page(talking: Guest, middle: Middle, status: int, exi
 
 
 @pytest.mark.parametrize("reply", ["html", "no-members", "empty"])
-def test_an_answer_to_a_send(talking: Guest, middle: Middle, room: Room, reply: str) -> None:
+def test_an_answer_to_a_send(talking: Guest, middle: Gateway, room: Room, reply: str) -> None:
     """It may have arrived: in doubt until history can be read again, and then it is there once."""
     if talking.dialect.sends_on_socket:
         room.faults("garbage:on=send,times=2")
@@ -150,17 +150,17 @@ def test_an_answer_to_a_send(talking: Guest, middle: Middle, room: Room, reply: 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(talking: Guest, middle: Middle, elsewhere: Elsewhere, status: int) -> None:
+def test_redirects_are_not_followed(talking: Guest, middle: Gateway, elsewhere: OtherHost, status: int) -> None:
     middle.rule = over_rest(answer(status, b"", Location=f"{elsewhere.url}/api/v2/anything"))
     for command in rest_commands(talking).values():
         error = check(talking(*command), 11, "answer.redirect")
         assert error["http_status"] == status
     talking("send", "hi", "--timeout", "5")
     talking("listen", "--for", "100ms", "--timeout", "1")
-    assert elsewhere.heard == []
+    assert elsewhere.received == []
 
 
-def test_an_upgrade_is_not_redirected(talking: Guest, middle: Middle, elsewhere: Elsewhere) -> None:
+def test_an_upgrade_is_not_redirected(talking: Guest, middle: Gateway, elsewhere: OtherHost) -> None:
     to = answer(302, b"", Location=f"{elsewhere.url}/ws")
     middle.rule = lambda asked: to if asked.upgrade else None
     result = talking("resume", "--timeout", "5")
@@ -168,11 +168,11 @@ def test_an_upgrade_is_not_redirected(talking: Guest, middle: Middle, elsewhere:
         check(result, 11, "answer.redirect")
     else:
         assert result.code == 0
-    assert elsewhere.heard == []
+    assert elsewhere.received == []
 
 
 @pytest.mark.parametrize("reply", ["html", "empty"])
-def test_an_upgrade_answered_with_a_page(talking: Guest, middle: Middle, reply: str) -> None:
+def test_an_upgrade_answered_with_a_page(talking: Guest, middle: Gateway, reply: str) -> None:
     """A captive portal says 200 to everything."""
     middle.rule = lambda asked: BAD[reply][0] if asked.upgrade else None
     result = talking("resume", "--timeout", "5")
@@ -182,7 +182,7 @@ def test_an_upgrade_answered_with_a_page(talking: Guest, middle: Middle, reply: 
         assert result.code == 0
 
 
-def test_addresses_in_answers_are_not_trusted(guest: Guest, middle: Middle, elsewhere: Elsewhere) -> None:
+def test_addresses_in_answers_are_not_trusted(guest: Guest, middle: Gateway, elsewhere: OtherHost) -> None:
     """Whatever looks like an address in an answer, no token goes there."""
 
     def led_away(value: Any) -> Any:
@@ -201,7 +201,7 @@ def test_addresses_in_answers_are_not_trusted(guest: Guest, middle: Middle, else
     guest("ask", "hi", "--timeout", "5")
     guest("history", "--timeout", "5")
     guest("resume", "--timeout", "5")
-    assert elsewhere.heard == []
+    assert elsewhere.received == []
 
 
 # --- frames ---
@@ -210,7 +210,7 @@ STRANGE_FRAMES = [{"type": "brandNew"}, {}, {"type": 5}, {"type": None, "message
 
 
 def test_broken_frames_do_not_end_a_stream(talking: Guest, room: Room) -> None:
-    """They are told of, each of them, and what was said around them arrives."""
+    """Each is reported, and the messages around them arrive."""
     frames = [*broken_frames(talking.api), *STRANGE_FRAMES, "[]", "5", "nonsense", '{"type":']
 
     def push() -> None:
@@ -234,7 +234,7 @@ def test_a_first_frame_that_cannot_be_read(talking: Guest, room: Room, spec: str
         assert result.code == 0
 
 
-def test_a_service_that_says_nothing(talking: Guest, room: Room, time: Hurried) -> None:
+def test_a_silent_service_times_out(talking: Guest, room: Room, time: InstantClock) -> None:
     """Accepted sockets, no answer: the deadline ends it, and nothing counts as sent."""
     if not talking.dialect.has_socket:
         room.faults("delay:ms=1500,on=history")

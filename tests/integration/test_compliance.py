@@ -20,7 +20,18 @@ from guestctl.dialects.capabilities import Ability
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.service_state import StoredMessage as Stored
 from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, Hurried, Record, Room, able, check, check_lacking, listen, messages, texts
+from tests.integration.front import (
+    Guest,
+    InstantClock,
+    Record,
+    Room,
+    able,
+    check,
+    check_lacking,
+    listen,
+    messages,
+    texts,
+)
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 MESSAGE = [
@@ -151,7 +162,7 @@ def test_clear(talking: Guest, room: Room) -> None:
     assert room.session["state"] == "cleared"
 
 
-def test_report(talking: Guest, time: Hurried) -> None:
+def test_report(talking: Guest, time: InstantClock) -> None:
     talking.ok("send", "hi")
     time.advance(100)
     talking.ok("resume")
@@ -173,7 +184,9 @@ def test_no_session(guest: Guest, room: Room) -> None:
 
 
 @pytest.mark.parametrize("command", ["send", "history", "resume", "listen"])
-def test_a_session_the_service_does_not_know(talking: Guest, restarted: Callable[[], Room], command: str) -> None:
+def test_a_session_unknown_to_the_service_is_reported(
+    talking: Guest, restarted: Callable[[], Room], command: str
+) -> None:
     talking.ok("send", "hi")
     room = restarted()
     result = talking(command, *(["again"] if command == "send" else []), "--timeout", "5")
@@ -218,7 +231,7 @@ def test_an_id_is_sent_once(talking: Guest, room: Room) -> None:
     assert room.texts("inbound") == ["once"]
 
 
-def test_an_answer_that_was_lost(talking: Guest, room: Room) -> None:
+def test_a_lost_response_does_not_duplicate_a_message(talking: Guest, room: Room) -> None:
     """The message arrived, its acceptance did not: one message, accepted, whatever it takes to find out."""
     if talking.dialect.sends_on_socket:
         room.faults("drop:code=1006,on=send,times=1")
@@ -249,7 +262,7 @@ def test_ask(guest: Guest, room: Room) -> None:
     assert len(room.sessions()) == 2 or guest.dialect.can_start_new
 
 
-def test_send_wait_and_expect(talking: Guest, time: Hurried) -> None:
+def test_send_wait_and_expect(talking: Guest, time: InstantClock) -> None:
     waited = talking.ok("send", "one", "--wait").record
     assert list(waited) == [*MESSAGE, "delivery", "reply"]
     assert waited["reply"]["text"] == "echo: one"
@@ -285,7 +298,7 @@ def test_the_conversation_ends_before_the_reply(serve: Serve, enter: Enter, api:
     guest = enter(serve(script=script), api)
     guest.ok("session", "create")
     result = guest("send", "bye", "--wait", "--timeout", "2")
-    if api == "webmessaging-conversations":  # whoever polls its history is not told
+    if api == "webmessaging-conversations":  # a client that polls history gets no event
         check(result, 9, "timeout")
     else:
         check(result, 1, "conversation.ended")
@@ -324,7 +337,7 @@ def test_files_picks_and_sync(talking: Guest) -> None:
 # --- history ---
 
 
-def test_history(talking: Guest, room: Room, time: Hurried) -> None:
+def test_history(talking: Guest, room: Room, time: InstantClock) -> None:
     assert talking.ok("history").out == ""
     assert json.loads(talking.ok("history", "-o", "json").out) == []
     for text in ("one", "two", "three"):
@@ -349,7 +362,7 @@ def test_history(talking: Guest, room: Room, time: Hurried) -> None:
     check(talking("history", "--until", "no-such-id"), 2, "usage.option", "no-such-id")
 
 
-def test_history_of_many_pages(talking: Guest, room: Room) -> None:
+def test_history_reads_all_pages(talking: Guest, room: Room) -> None:
     talking.ok("send", "first")
     many = [f"number {n}" for n in range(1, 231)]
     room.say(*many)
@@ -460,7 +473,7 @@ def break_off(guest: Guest, room: Room) -> None:
         room.faults("http:status=503,on=history,times=4")
 
 
-def test_listen_heals_drops(talking: Guest, room: Room) -> None:
+def test_listen_fills_the_gap_after_a_reconnect(talking: Guest, room: Room) -> None:
     talking.ok("send", "before")
 
     def lose() -> None:
@@ -484,7 +497,7 @@ def test_listen_heals_drops(talking: Guest, room: Room) -> None:
     assert not [record for record in result.records if record["kind"] == "gap"]
 
 
-def test_listen_gives_up(talking: Guest, room: Room) -> None:
+def test_listen_stops_after_its_last_attempt(talking: Guest, room: Room) -> None:
     """A bounded number of reconnects, then exit 8."""
 
     def dead() -> None:
@@ -501,7 +514,7 @@ def test_listen_gives_up(talking: Guest, room: Room) -> None:
     assert all(r["delay"] <= min(30, 2.0**n) for n, r in enumerate(retries))
 
 
-def test_listen_drops_doubles(talking: Guest, room: Room) -> None:
+def test_listen_removes_duplicates(talking: Guest, room: Room) -> None:
     def twice() -> None:
         room.faults("duplicate:times=2")
         for text in ("a", "b", "c"):
@@ -510,7 +523,7 @@ def test_listen_drops_doubles(talking: Guest, room: Room) -> None:
     assert texts(listen(talking, "--max", "3", lives=[twice])) == ["a", "b", "c"]
 
 
-def test_listen_repairs_order(talking: Guest, room: Room) -> None:
+def test_listen_restores_the_order(talking: Guest, room: Room) -> None:
     def crossed() -> None:
         room.faults("swap:times=1")
         for text in ("a", "b", "c"):
@@ -521,8 +534,8 @@ def test_listen_repairs_order(talking: Guest, room: Room) -> None:
     assert not [record for record in result.records if record["kind"] == "gap"]
 
 
-def test_listen_survives_frames_it_cannot_read(talking: Guest, room: Room) -> None:
-    """A broken frame is told; what it said is fetched from history."""
+def test_listen_continues_after_unreadable_frames(talking: Guest, room: Room) -> None:
+    """A broken frame is reported, and its message is read from history."""
 
     def broken() -> None:
         room.faults("garbage:times=1", "truncate:after=2")
@@ -551,7 +564,7 @@ def test_listen_when_the_token_dies(talking: Guest, room: Room) -> None:
         assert result.error["code"] in {"auth.refused", "auth.no_refresh"}
 
 
-def test_resume_tells_what_was_missed(talking: Guest, room: Room) -> None:
+def test_resume_prints_missed_messages(talking: Guest, room: Room) -> None:
     assert talking.ok("send", "hi", "--wait").record["reply"]["text"] == "echo: hi"
     room.push("x")
     room.push("y")
@@ -623,7 +636,7 @@ def test_refresh_token(talking: Guest, room: Room) -> None:
     assert texts(talking.ok("history")) == ["still here", "echo: still here"]
 
 
-def test_refresh_ahead_of_expiry(talking: Guest, room: Room, time: Hurried) -> None:
+def test_refresh_ahead_of_expiry(talking: Guest, room: Room, time: InstantClock) -> None:
     """Before the token dies, not after: the service never sees a dead one. Where the service does not say
     when that is, or when nothing renews it, its 401 says so."""
     talking.ok("history")
@@ -649,7 +662,7 @@ def test_refresh_ahead_of_expiry(talking: Guest, room: Room, time: Hurried) -> N
     assert room.requests["history"] == asked + 2
 
 
-def test_short_lived_tokens(serve: Serve, enter: Enter, api: str, time: Hurried) -> None:
+def test_short_lived_tokens(serve: Serve, enter: Enter, api: str, time: InstantClock) -> None:
     """A life shorter than the API's margin: renewed at half of it, not as soon as it is granted."""
     sandbox = serve(token_life=40.0)
     guest, room = enter(sandbox, api), Room(sandbox)
@@ -734,7 +747,7 @@ def test_a_send_that_is_refused_401_once(talking: Guest, room: Room) -> None:
 
 
 @pytest.mark.parametrize("how", ["1", "date"])
-def test_429_is_waited_for(talking: Guest, room: Room, time: Hurried, how: str) -> None:
+def test_a_429_is_retried_after_its_wait(talking: Guest, room: Room, time: InstantClock, how: str) -> None:
     talking.ok("history")
     room.faults(f"ratelimit:retry_after={how},on=history,times=3")
     time.sleeps.clear()
@@ -746,8 +759,8 @@ def test_429_is_waited_for(talking: Guest, room: Room, time: Hurried, how: str) 
     assert (error["http_status"], error["retry_after"]) == (429, 2)
 
 
-def test_a_send_that_is_limited(talking: Guest, room: Room, time: Hurried) -> None:
-    """At most three more tries, whoever makes them. An API that says it by closing leaves the send in doubt."""
+def test_a_send_that_is_limited(talking: Guest, room: Room, time: InstantClock) -> None:
+    """At most three retries. If the API reports the limit by closing the socket, the message is in doubt."""
     room.faults("ratelimit:on=send,times=1")
     talking.ok("send", "hi")
     assert room.requests["send"] == 2
@@ -835,7 +848,7 @@ def test_trace_context(guest: Guest, room: Room) -> None:
 # --- the table ---
 
 
-def test_the_table_of_apis_is_the_registry(guest: Guest) -> None:
+def test_the_command_apis_lists_every_registered_api(guest: Guest) -> None:
     rows = guest.ok("apis", "-o", "jsonl").records
     assert [row["name"] for row in rows] == list(NAMES)
     mine = next(row for row in rows if row["name"] == guest.api)
@@ -844,7 +857,7 @@ def test_the_table_of_apis_is_the_registry(guest: Guest) -> None:
     assert set(mine["operations"].values()) <= {"documented", "assumed", None}
 
 
-def test_everything_is_one_sandbox(sandbox: Sandbox, enter: Enter, room: Room) -> None:
+def test_one_sandbox_serves_every_api(sandbox: Sandbox, enter: Enter, room: Room) -> None:
     """All APIs at once, in one state directory, each with a session of its own."""
     for name in NAMES:
         enter(sandbox, name).ok("ask", "who are you?")
@@ -853,7 +866,7 @@ def test_everything_is_one_sandbox(sandbox: Sandbox, enter: Enter, room: Room) -
         assert texts(enter(sandbox, name).ok("history")) == ["who are you?", "echo: who are you?"]
 
 
-def test_whoever_takes_the_place_of_an_ended_session_is_opened_as_it_was(serve: Serve, enter: Enter, api: str) -> None:
+def test_a_new_session_keeps_the_settings_of_the_ended_one(serve: Serve, enter: Enter, api: str) -> None:
     sandbox = serve()
     guest, room = enter(sandbox, api), Room(sandbox)
     fields = {"attr": "plan=gold", "queue": "q-7", "email": "ann@shop.example", "name": "Ann"}

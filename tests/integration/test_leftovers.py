@@ -1,6 +1,6 @@
-"""What is left over from a session that has been replaced, and processes that wait for one another's token.
+"""Processes that still use a replaced session, and processes that wait for the token of another one.
 
-Records are compared in the state database itself: each session has its own and nobody else's.
+Records are compared in the state database itself: each session has only its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def stored(guest: Guest) -> dict[str, Session]:
 
 
 def records(guest: Guest, name: str) -> dict[str, object]:
-    """What is kept of the session of this name."""
+    """Return what is stored for the session of this name."""
     with State.open(Path(guest.environ["GUESTCTL_STATE"]), guest.clock) as state:
         [(scope, session)] = [found for found in state.sessions() if found[1].name == name]
         last = state.last_position(scope, session)
@@ -43,7 +43,7 @@ def records(guest: Guest, name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("api", ["guests", "guest-sessions"], indirect=True)
 @pytest.mark.parametrize("how", ["kept", "replaced", "forgotten"])
-def test_a_listener_left_over_records_nothing_of_its_successor(guest: Guest, room: Room, how: str) -> None:
+def test_an_old_listener_records_nothing_in_the_new_session(guest: Guest, room: Room, how: str) -> None:
     guest.ok("session", "create")
     guest.ok("send", "mine")
     (old,) = room.sessions()
@@ -58,8 +58,8 @@ def test_a_listener_left_over_records_nothing_of_its_successor(guest: Guest, roo
 
     heard = listen(guest, "--until", "^late$", "--cursor", str(guest.cwd / "cursor"), lives=[replaced])
     assert heard.code == 0, heard.err
-    assert texts(heard)[-1] == "late", "it goes on with what it began with"
-    assert successor == records(guest, "default"), "nothing of it is the successor's"
+    assert texts(heard)[-1] == "late", "it continues with its own session"
+    assert successor == records(guest, "default"), "the new session has none of its records"
     assert ("forgotten or replaced" in heard.err) == (how != "kept")
     if how == "kept":
         mine = records(guest, "default-1")
@@ -68,7 +68,7 @@ def test_a_listener_left_over_records_nothing_of_its_successor(guest: Guest, roo
 
 
 @pytest.mark.parametrize("api", ["web-messaging"], indirect=True)
-def test_a_conversation_begun_anew_has_no_records_of_the_old_one(guest: Guest, room: Room) -> None:
+def test_a_new_conversation_has_no_records_of_the_old_one(guest: Guest, room: Room) -> None:
     guest.ok("session", "create")
     guest.ok("send", "one")
     before = stored(guest)["default"]
@@ -106,8 +106,8 @@ OFFER = {
 
 
 @pytest.mark.parametrize("api", ["web-messaging"], indirect=True)
-def test_a_client_does_not_go_over_either_once_its_session_is_known_to_be_renamed(guest: Guest, room: Room) -> None:
-    """A stream that stores its session meanwhile learns the new name; `chat` still asks for the old one."""
+def test_a_client_does_not_switch_sessions_after_a_rename(guest: Guest, room: Room) -> None:
+    """A stream that stores its session learns the new name, while `chat` still uses the old one."""
     guest.ok("session", "create")
     with (
         State.open(Path(guest.environ["GUESTCTL_STATE"]), guest.clock) as state,
@@ -126,7 +126,7 @@ def test_a_client_does_not_go_over_either_once_its_session_is_known_to_be_rename
     assert "two" not in [m["text"] for session in room.sessions() for m in session["messages"]]
 
 
-# --- one renews, the others wait: real processes, real time ---
+# --- one process renews a token, the others wait: real processes, real time ---
 
 
 def start(guest: Guest, *argv: str) -> subprocess.Popen[str]:
@@ -136,12 +136,12 @@ def start(guest: Guest, *argv: str) -> subprocess.Popen[str]:
 
 
 def ended(*processes: subprocess.Popen[str]) -> list[tuple[int, Mapping[str, object]]]:
-    """Exit codes, and the record or the error."""
+    """Wait for the processes. Return their exit codes, each with the record or the error."""
     found = []
     for process in processes:
         out, err = process.communicate(timeout=60)
-        told = json.loads(out) if process.returncode == 0 else json.loads(err.splitlines()[-1])["error"]
-        found.append((process.returncode, told))
+        result = json.loads(out) if process.returncode == 0 else json.loads(err.splitlines()[-1])["error"]
+        found.append((process.returncode, result))
     return found
 
 
@@ -151,7 +151,7 @@ def service(serve: Serve) -> Room:
 
 
 def age(guest: Guest, seconds: float) -> None:
-    """The token's life as it is stored ends in so many seconds."""
+    """Change the stored token so that it expires in some seconds."""
     with State.open(Path(guest.environ["GUESTCTL_STATE"]), SystemClock()) as state:
         [(scope, session)] = state.sessions()
         held = session.credentials["guest"]
@@ -159,7 +159,7 @@ def age(guest: Guest, seconds: float) -> None:
         state.amend(scope, session, lambda stored: stored.having(old))
 
 
-def test_a_stuck_renewal_ahead_of_time_fails_nobody(service: Room, enter: Enter) -> None:
+def test_a_stuck_early_renewal_fails_no_command(service: Room, enter: Enter) -> None:
     guest = enter(service.sandbox, "guests")
     guest.ok("session", "create")
     age(guest, 60.0)
@@ -170,8 +170,8 @@ def test_a_stuck_renewal_ahead_of_time_fails_nobody(service: Room, enter: Enter)
 
 
 @pytest.mark.parametrize("why", ["expired", "refused"])
-def test_where_a_new_token_is_needed_a_stuck_renewal_is_the_end_for_all(service: Room, enter: Enter, why: str) -> None:
-    """Each says that the service did not answer, and that nothing was sent; and nobody needs to be killed."""
+def test_a_stuck_necessary_renewal_fails_every_command(service: Room, enter: Enter, why: str) -> None:
+    """Each command reports that the service did not answer and nothing was sent. All end by themselves."""
     guest = enter(service.sandbox, "guests")
     guest.ok("session", "create")
     if why == "expired":
@@ -182,7 +182,7 @@ def test_where_a_new_token_is_needed_a_stuck_renewal_is_the_end_for_all(service:
     processes = [start(guest, "send", f"text {n}", "--timeout", "4") for n in range(3)]
     found = ended(*processes)
     assert [code for code, _ in found] == [8] * 3, found
-    assert all(str(told["code"]).startswith("network.") for _, told in found), found
+    assert all(str(error["code"]).startswith("network.") for _, error in found), found
     assert service.texts("inbound") == []
     with State.open(Path(guest.environ["GUESTCTL_STATE"]), SystemClock()) as state:
         [(scope, session)] = state.sessions()
@@ -201,9 +201,9 @@ def test_an_unreadable_record_is_removed_as_the_hint_says(guest: Guest) -> None:
     database.commit()
     database.close()
     error = check(guest("send", "hi"), 2, "state.unusable", '"bad"')
-    told = guest.ok("session", "list")
-    assert [record["name"] for record in told.records] == ["good"]
-    assert error["hint"] in told.err
+    listed = guest.ok("session", "list")
+    assert [record["name"] for record in listed.records] == ["good"]
+    assert error["hint"] in listed.err
     words = error["hint"].removeprefix("Remove the record: guestctl ").split()
     guest.ok(*words)
     assert guest.ok("session", "list").err == ""
@@ -211,7 +211,7 @@ def test_an_unreadable_record_is_removed_as_the_hint_says(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("api", ["guests", "web-messaging"], indirect=True)
-def test_a_client_does_not_go_over_to_whoever_has_taken_the_name(guest: Guest, room: Room) -> None:
+def test_a_client_does_not_switch_to_a_new_session_with_its_name(guest: Guest, room: Room) -> None:
     """`send --lines` and `chat` ask for their session by name before each message."""
     guest.ok("session", "create")
     with (
@@ -225,5 +225,5 @@ def test_a_client_does_not_go_over_to_whoever_has_taken_the_name(guest: Guest, r
         assert caught.value.code == "session.replaced"
         assert "two" not in [m["text"] for session in room.sessions() for m in session["messages"]]
         assert records(guest, "default")["sent"] == []
-        assert client.send("three").delivery == "accepted", "told once, it is the user's to go on"
+        assert client.send("three").delivery == "accepted", "after one error the user decides to continue"
     assert records(guest, "default")["sent"] == ["accepted"]

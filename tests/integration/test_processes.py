@@ -1,7 +1,7 @@
-"""Several guestctl processes on one sandbox and one state: the front door as a shell has it.
+"""Several guestctl processes with one sandbox and one state directory, started from a shell.
 
-Every process costs a third of a second, so a few APIs stand for all: what they do is tested for each of
-them in `test_compliance`.
+Every process takes a third of a second, so only some APIs are tested here. `test_compliance` tests the behaviour
+of every API in one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def guest(service: Room, enter: Enter, api: str) -> Guest:
 
 
 def shell(guest: Guest, script: str) -> subprocess.CompletedProcess[str]:
-    """A script in which `guestctl` is this one."""
+    """Run a script in which `guestctl` is the tested program."""
     program = guest.cwd / "bin" / "guestctl"
     if not program.exists():
         program.parent.mkdir()
@@ -49,7 +49,7 @@ def shell(guest: Guest, script: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("api", ["web-messaging", "guests", "webmessaging-conversations"], indirect=True)
 def test_a_shell_session(guest: Guest, service: Room) -> None:
-    """Create, send, ask, history and resume, each a process of its own."""
+    """Create, send, ask, history and resume, each in its own process."""
     done = shell(
         guest,
         """
@@ -71,7 +71,7 @@ def test_a_shell_session(guest: Guest, service: Room) -> None:
 
 
 @pytest.mark.parametrize("api", ["web-messaging", "guest-sessions", "conversation-guests"], indirect=True)
-def test_a_listener_beside_a_sender(guest: Guest, service: Room) -> None:
+def test_a_listener_and_a_sender_share_one_session(guest: Guest, service: Room) -> None:
     """One process listens while others send through the same session; each message once."""
     done = shell(
         guest,

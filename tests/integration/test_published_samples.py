@@ -1,5 +1,4 @@
-"""The two published programs, followed step by step in their own order by strangers of ours (other-apis.md,
-sources 002 and 003), against the sandbox with only the address changed.
+"""The two published programs (other-apis.md, sources 002 and 003), repeated step by step against the sandbox.
 
 Knows: what those programs send, in which order, with which headers, and their faults. Must not know: the client.
 """
@@ -282,7 +281,7 @@ def test_source_003(sandbox: Sandbox, room: Room) -> None:
     assert gone.sync().status_code == 404
 
 
-def test_source_003_with_a_token_that_has_died(serve: Serve) -> None:
+def test_source_003_with_an_expired_token(serve: Serve) -> None:
     """The connection breaks before any status: 1006, as published."""
     manager = GuestSessionManager(serve(token_life=0.05).url)
     manager.acquire()

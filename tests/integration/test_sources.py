@@ -25,7 +25,7 @@ from guestctl.sandbox import CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
 from guestctl.storage.state import State
 from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, Hurried, Record, Room, check, listen, messages, texts
+from tests.integration.front import Guest, InstantClock, Record, Room, check, listen, messages, texts
 from tests.sandbox.bare import ConversationGuest, Line
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -67,7 +67,7 @@ def goodbyes(trace: list[Record]) -> list[tuple[int, str]]:
 
 @of("guest-sessions")
 @pytest.mark.parametrize("command", ["send hi", "history", "resume"])
-def test_locked_after_a_lost_socket(talking: Guest, room: Room, time: Hurried, command: str) -> None:
+def test_locked_after_a_lost_socket(talking: Guest, room: Room, time: InstantClock, command: str) -> None:
     """409 for two seconds: waited for, then it succeeds."""
     losing_its_socket(talking, room)
     time.sleeps.clear()
@@ -80,7 +80,7 @@ def test_locked_after_a_lost_socket(talking: Guest, room: Room, time: Hurried, c
 
 
 @of("guest-sessions")
-def test_not_locked_after_a_clean_close(talking: Guest, room: Room, time: Hurried) -> None:
+def test_not_locked_after_a_clean_close(talking: Guest, room: Room, time: InstantClock) -> None:
     talking.ok("resume")
     time.sleeps.clear()
     talking.ok("send", "hi")
@@ -88,7 +88,7 @@ def test_not_locked_after_a_clean_close(talking: Guest, room: Room, time: Hurrie
 
 
 @of("guest-sessions")
-def test_locked_for_too_long(talking: Guest, room: Room, time: Hurried) -> None:
+def test_locked_for_too_long(talking: Guest, room: Room, time: InstantClock) -> None:
     room.faults("conflict:for=10m,on=send")
     time.sleeps.clear()
     result = talking("send", "hi")
@@ -99,7 +99,7 @@ def test_locked_for_too_long(talking: Guest, room: Room, time: Hurried) -> None:
 
 
 @of("guest-sessions")
-def test_resume_on_conflict(talking: Guest, room: Room, time: Hurried) -> None:
+def test_resume_on_conflict(talking: Guest, room: Room, time: InstantClock) -> None:
     losing_its_socket(talking, room)
     time.sleeps.clear()
     check(talking("resume", "--on-conflict", "fail"), 6, "conflict.locked")
@@ -119,7 +119,7 @@ def test_resume_on_conflict(talking: Guest, room: Room, time: Hurried) -> None:
 
 
 @of("guest-sessions")
-def test_what_a_new_session_is_greeted_with(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
+def test_a_new_session_shows_its_greeting(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("greeting: Hello!\n")
     sandbox = serve(script=script)
@@ -131,8 +131,8 @@ def test_what_a_new_session_is_greeted_with(serve: Serve, enter: Enter, api: str
 
 
 @of("conversation-guests")
-def test_no_socket_is_opened_with_a_token_that_another_process_has_spoilt(talking: Guest, room: Room) -> None:
-    """The first has learnt of the other's token only when it opens its second socket."""
+def test_no_socket_is_opened_with_a_token_that_another_process_replaced(talking: Guest, room: Room) -> None:
+    """The first process reads the new token only when it opens its second socket."""
     frames: list[str] = []
 
     def watch(kind: str, told: Mapping[str, Any]) -> None:
@@ -169,7 +169,7 @@ def test_another_oauth_client_has_another_grant(talking: Guest, room: Room) -> N
 
 
 @of("guest-sessions")
-def test_history_that_lags(talking: Guest, room: Room, time: Hurried) -> None:
+def test_history_that_lags(talking: Guest, room: Room, time: InstantClock) -> None:
     """What the service has acknowledged is not missing: it is waited for, bounded, and named if it never comes."""
     talking.ok("send", "one")
     room.faults("lag:ms=2000")
@@ -186,7 +186,7 @@ def test_history_that_lags(talking: Guest, room: Room, time: Hurried) -> None:
 
 
 @pytest.fixture
-def behind(talking: Guest, room: Room, time: Hurried) -> Room:
+def behind(talking: Guest, room: Room, time: InstantClock) -> Room:
     """History shows only what is older than two seconds, and the last thing said is newer."""
     room.say("one", "two")
     time.advance(10)
@@ -199,9 +199,9 @@ def behind(talking: Guest, room: Room, time: Hurried) -> Room:
 @of("guest-sessions")
 @pytest.mark.parametrize("command", ["history", "resume", "history --last 1"])
 def test_history_is_read_until_it_shows_the_last_number(
-    talking: Guest, behind: Room, time: Hurried, command: str
+    talking: Guest, behind: Room, time: InstantClock, command: str
 ) -> None:
-    """The service tells of a third message: what it does not show of that yet is waited for."""
+    """The service announces a third message; the command waits until history shows it."""
     found = talking.ok(*command.split())
     shown = found.record["missed"] if command == "resume" else messages(found)
     assert shown[-1]["text"] == "late"
@@ -210,7 +210,7 @@ def test_history_is_read_until_it_shows_the_last_number(
 
 
 @of("guest-sessions")
-def test_a_reconnect_reads_until_it_has_the_last_number(talking: Guest, room: Room, time: Hurried) -> None:
+def test_a_reconnect_reads_until_it_has_the_last_number(talking: Guest, room: Room, time: InstantClock) -> None:
     """Said while the socket was away, not shown by history yet, and followed by nothing."""
     room.say("one")
     time.advance(10)
@@ -225,8 +225,8 @@ def test_a_reconnect_reads_until_it_has_the_last_number(talking: Guest, room: Ro
 
 @of("guest-sessions")
 @pytest.mark.parametrize("command", ["history", "resume", "listen --replay 1 --for 8s"])
-def test_a_number_that_never_comes_is_waited_for_once_and_told(
-    talking: Guest, behind: Room, time: Hurried, command: str
+def test_a_missing_sequence_number_is_awaited_once_and_reported(
+    talking: Guest, behind: Room, time: InstantClock, command: str
 ) -> None:
     behind.clear()
     behind.faults("lag:ms=3600000")
@@ -238,7 +238,7 @@ def test_a_number_that_never_comes_is_waited_for_once_and_told(
 
 
 @of("guest-sessions")
-def test_a_history_that_is_not_behind_is_read_once(talking: Guest, room: Room, time: Hurried) -> None:
+def test_a_history_that_is_not_behind_is_read_once(talking: Guest, room: Room, time: InstantClock) -> None:
     talking.ok("send", "one", "--wait")
     time.sleeps.clear()
     talking.ok("history")
@@ -268,7 +268,7 @@ def test_catching_up_by_number(talking: Guest, room: Room) -> None:
 
 
 @of("external-contacts")
-def test_known_by_an_address(guest: Guest, sandbox: Sandbox) -> None:
+def test_a_guest_is_identified_by_an_address(guest: Guest, sandbox: Sandbox) -> None:
     guest.ok("session", "create", "--email", "ann@shop.example")
     assert [c.notes["address"] for c in sandbox.service.conversations.values()] == ["email:ann@shop.example"]
     check(guest("session", "create", "--email", "nobody"), 3, "service.refused", "e-mail")
@@ -343,7 +343,7 @@ def test_three_socket_paths(talking: Guest, room: Room, path: str) -> None:
 
 
 @of("conversation-guests")
-def test_a_socket_address_nobody_serves_is_no_end_of_the_session(talking: Guest, room: Room) -> None:
+def test_an_unreachable_socket_address_does_not_end_the_session(talking: Guest, room: Room) -> None:
     """Its address is every session's: `ask` gave up a live session over it, and met the same again."""
     room.faults("refuse:status=404")
     for words in (("send", "a"), ("ask", "b")):
@@ -355,7 +355,7 @@ def test_a_socket_address_nobody_serves_is_no_end_of_the_session(talking: Guest,
 
 @of("conversation-guests")
 def test_a_403_in_the_stream(talking: Guest, room: Room, sandbox: Sandbox) -> None:
-    """A token that some other socket has spoilt connects, yet may not send: re-attached, the message goes out once."""
+    """A token replaced by another socket connects but may not send. After attaching again the message is sent once."""
     stranger = ConversationGuest.__new__(ConversationGuest)
     stranger.sandbox, stranger.token = sandbox, talking.token()
     stranger.id, stranger.guest = room.session["id"], room.session["guest"]
@@ -374,8 +374,8 @@ def test_a_403_in_the_stream(talking: Guest, room: Room, sandbox: Sandbox) -> No
 
 
 @of("conversation-guests")
-def test_re_attached_before_it_is_needed(talking: Guest, room: Room) -> None:
-    """Our own sockets spoil tokens too; no send of ours is ever answered 403."""
+def test_a_socket_is_attached_again_before_the_token_is_refused(talking: Guest, room: Room) -> None:
+    """The client's own sockets replace tokens too, and none of its messages gets a 403."""
 
     def lose() -> None:
         room.disconnect(1006)
@@ -392,7 +392,7 @@ def test_re_attached_before_it_is_needed(talking: Guest, room: Room) -> None:
 
 
 @of("conversation-guests")
-def test_full_jitter_under_a_true_cap(talking: Guest, room: Room) -> None:
+def test_retries_use_full_jitter_below_the_cap(talking: Guest, room: Room) -> None:
     def dead() -> None:
         room.faults("refuse:status=503")
         room.disconnect(1006)
@@ -406,7 +406,7 @@ def test_full_jitter_under_a_true_cap(talking: Guest, room: Room) -> None:
 
 
 @of("conversation-guests")
-def test_the_trace_context_goes_along(guest: Guest, room: Room) -> None:
+def test_the_trace_context_is_sent(guest: Guest, room: Room) -> None:
     """On connect, on reconnect and on every REST call; `--traceparent` wins over the environment."""
     guest.ok("session", "create", TRACEPARENT=TRACE)
     later = TRACE[:-5] + "ff-01"
@@ -428,7 +428,7 @@ def test_the_trace_context_goes_along(guest: Guest, room: Room) -> None:
 
 
 @of("messaging-conversations")
-def test_registered_again_on_the_open_socket(talking: Guest, room: Room, time: Hurried) -> None:
+def test_registered_again_on_the_open_socket(talking: Guest, room: Room, time: InstantClock) -> None:
     """The scheduled refresh, 25 minutes on: the same socket, the new token."""
 
     def later() -> None:
@@ -498,13 +498,13 @@ def test_pages_of_fifty(talking: Guest, room: Room) -> None:
     assert len(texts(result)) == 120
     pages = [line["url"] for line in asked(trace, "history")]
     assert len(pages) == 3
-    assert "limit=50" in pages[0]  # a page token is masked, with what stands beside it
+    assert "limit=50" in pages[0]  # a page token is masked, with the text around it
     assert len(set(pages)) == 3
 
 
 @of("messaging-conversations")
 @pytest.mark.parametrize("route", ["create", "refresh", "history"])
-def test_at_most_three_retries(talking: Guest, room: Room, time: Hurried, route: str) -> None:
+def test_at_most_three_retries(talking: Guest, room: Room, time: InstantClock, route: str) -> None:
     command = {"create": ("session", "create"), "refresh": ("refresh-token",), "history": ("history",)}[route]
     for how in ("2", "date"):
         before = room.requests.get(route, 0)
@@ -567,7 +567,7 @@ def test_an_access_token_for_all_processes(real: Callable[[str], tuple[Guest, Ro
 
 
 @of("guests")
-def test_an_access_token_until_it_expires(guest: Guest, room: Room, time: Hurried) -> None:
+def test_an_access_token_until_it_expires(guest: Guest, room: Room, time: InstantClock) -> None:
     guest.ok("session", "create", "--as", "one")
     time.advance(3500)
     guest.ok("session", "create", "--as", "two")
@@ -628,7 +628,7 @@ def test_routing_hints(guest: Guest) -> None:
 
 
 @of("guests")
-def test_what_can_be_wrong_with_a_token(talking: Guest, time: Hurried) -> None:
+def test_invalid_tokens_are_refused(talking: Guest, time: InstantClock) -> None:
     def inspect(token: str) -> Any:
         return talking("token", "inspect", "-", stdin=token)
 
@@ -670,10 +670,10 @@ def test_tokens_of_every_length_are_read(guest: Guest) -> None:
 
 @of("guests")
 @pytest.mark.parametrize("ahead", [-86_400, 3600, 86_400])
-def test_a_token_lasts_by_a_wrong_clock(guest: Guest, room: Room, ahead: int) -> None:
+def test_a_wrong_clock_does_not_shorten_a_token(guest: Guest, room: Room, ahead: int) -> None:
     """reliability.md A16: to a clock that ran ahead, each new token was one that had expired."""
 
-    class Wrong(Hurried):
+    class Wrong(InstantClock):
         def now(self) -> float:
             return super().now() + ahead
 
@@ -691,7 +691,7 @@ def sync(guest: Guest, **attributes: str) -> Any:
 
 
 @of("guests")
-def test_guest_sync(talking: Guest, room: Room, time: Hurried) -> None:
+def test_guest_sync(talking: Guest, room: Room, time: InstantClock) -> None:
     assert sync(talking, tier="gold").code == 0
     held = room.session["attributes"]
     assert held["external_provider_id"] == "shop"
@@ -721,7 +721,7 @@ def test_guest_sync(talking: Guest, room: Room, time: Hurried) -> None:
 
 
 @of("guests")
-def test_guest_sync_tells_what_it_sent(talking: Guest, room: Room) -> None:
+def test_guest_sync_reports_what_it_sent(talking: Guest, room: Room) -> None:
     told = sync(talking, tier="gold").record["attributes"]
     assert told == {**room.session["attributes"], "delegation_verified": True}
     before = room.session["attributes"]
@@ -732,7 +732,7 @@ def test_guest_sync_tells_what_it_sent(talking: Guest, room: Room) -> None:
 
 
 @of("guests")
-def test_the_report_of_a_resumed_session(talking: Guest, room: Room, time: Hurried) -> None:
+def test_the_report_of_a_resumed_session(talking: Guest, room: Room, time: InstantClock) -> None:
     """Duration counts from the first start, whatever was resumed and refreshed since."""
     talking.ok("send", "hi", "--wait")
     time.advance(3600)
@@ -759,7 +759,7 @@ def test_the_report_of_a_resumed_session(talking: Guest, room: Room, time: Hurri
 
 @of("guests")
 def test_the_bucket_is_shared(
-    talking: Guest, sandbox: Sandbox, enter: Enter, room: Room, time: Hurried, monkeypatch: pytest.MonkeyPatch
+    talking: Guest, sandbox: Sandbox, enter: Enter, room: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With five a minute instead of 200: the sixth waits; without the time to wait it is not sent."""
     time.advance(120)
@@ -778,7 +778,7 @@ def test_the_bucket_is_shared(
     assert {name for name in NAMES if dialect_class(name).request_rate is not None} == {"guests"}
 
 
-def test_two_hundred_a_minute() -> None:
+def test_two_hundred_messages_per_minute_are_allowed() -> None:
     assert dialect_class("guests").request_rate == Rate(200, 60.0)
 
 
@@ -786,7 +786,7 @@ def test_two_hundred_a_minute() -> None:
 
 
 @of("webmessaging-conversations")
-def test_refreshed_before_the_flight(talking: Guest, room: Room, time: Hurried) -> None:
+def test_a_token_is_refreshed_before_a_request(talking: Guest, room: Room, time: InstantClock) -> None:
     """Within 60 seconds of the expiry, before each send; the service refuses nothing."""
     time.advance(900 - 65)
     talking.ok("send", "early enough")
@@ -814,7 +814,7 @@ def test_both_refresh_styles(serve: Serve, enter: Enter, api: str, served: str, 
 
 
 @of("webmessaging-conversations")
-def test_a_401_is_answered_by_one_refresh_and_a_wait(talking: Guest, room: Room, time: Hurried) -> None:
+def test_a_401_is_answered_by_one_refresh_and_a_wait(talking: Guest, room: Room, time: InstantClock) -> None:
     room.faults("unauthorized:on=send,times=1")
     time.sleeps.clear()
     talking.ok("send", "hi")
@@ -842,7 +842,7 @@ def test_a_refresh_that_is_limited(talking: Guest, room: Room) -> None:
     assert room.requests["refresh"] == 6
 
 
-def test_no_thundering_herd(real: Callable[[str], tuple[Guest, Room]]) -> None:
+def test_many_listeners_do_not_reconnect_at_once(real: Callable[[str], tuple[Guest, Room]]) -> None:
     """Ten processes with one expired token: one refresh, ten messages."""
     guest, room = real("webmessaging-conversations")
     code, _, err = finished(in_a_process(guest, "session", "create"))
@@ -857,7 +857,7 @@ def test_no_thundering_herd(real: Callable[[str], tuple[Guest, Room]]) -> None:
 
 
 @of("webmessaging-conversations")
-def test_adaptive_polling(talking: Guest, room: Room, time: Hurried) -> None:
+def test_adaptive_polling(talking: Guest, room: Room, time: InstantClock) -> None:
     """Rarely while nothing happens, often once something does, never before a 429 lets it."""
     result = talking("listen", "--for", "100")
     assert result.code == 0

@@ -16,7 +16,7 @@ from guestctl.dialects.base import HistoryPage
 from guestctl.engine.exchange import SessionEngine
 from guestctl.storage.state import State
 from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, Hurried, Room, check
+from tests.integration.front import Guest, InstantClock, Room, check
 
 ID_TOKEN = ("--id-token", "-")
 
@@ -42,7 +42,7 @@ def library() -> Iterator[Callable[[Guest], Client]]:
 # --- attributes ---
 
 
-def test_what_was_said_once_is_not_said_again(guest: Guest, room: Room, library: Callable[[Guest], Client]) -> None:
+def test_a_message_is_not_sent_twice(guest: Guest, room: Room, library: Callable[[Guest], Client]) -> None:
     """A listener that loaded the session before its first message would bring the attributes back."""
     guest.ok("session", "create", "--attr", "plan=gold")
     events = library(guest).listen()
@@ -61,7 +61,7 @@ def test_what_was_said_once_is_not_said_again(guest: Guest, room: Room, library:
 
 
 @pytest.mark.parametrize("command", [("history",), ("refresh-token",)], ids=" ".join)
-def test_what_attaching_told_stands(talking: Guest, room: Room, command: tuple[str, ...]) -> None:
+def test_the_state_reported_while_attaching_is_kept(talking: Guest, room: Room, command: tuple[str, ...]) -> None:
     talking.ok("send", "hi")
     room.end()
     talking.ok(*command)
@@ -72,7 +72,7 @@ def test_what_attaching_told_stands(talking: Guest, room: Room, command: tuple[s
 # --- ends ---
 
 
-def test_an_end_before_the_question_is_not_the_end_of_it(
+def test_an_earlier_end_of_the_conversation_does_not_end_a_new_question(
     serve: Serve, enter: Enter, api: str, library: Callable[[Guest], Client]
 ) -> None:
     sandbox = serve(disconnect="Send")
@@ -84,7 +84,7 @@ def test_an_end_before_the_question_is_not_the_end_of_it(
     assert client.ask("two").text == "echo: two"
 
 
-def test_an_expired_session_is_over_also_where_a_message_is_told(
+def test_an_expired_session_ends_even_with_a_message_in_the_response(
     talking: Guest, room: Room, library: Callable[[Guest], Client]
 ) -> None:
     client = library(talking)
@@ -94,7 +94,7 @@ def test_an_expired_session_is_over_also_where_a_message_is_told(
     assert [(session.name, session.state) for session in client.sessions()] == [("default", "active")]
 
 
-def test_a_read_only_conversation_is_noted_when_a_message_is_refused(
+def test_a_refused_message_marks_the_conversation_as_read_only(
     talking: Guest, room: Room, library: Callable[[Guest], Client]
 ) -> None:
     client = library(talking)
@@ -105,7 +105,7 @@ def test_a_read_only_conversation_is_noted_when_a_message_is_refused(
     assert client.session().state == "read_only"
 
 
-def test_the_report_of_a_session_that_is_over_grows_no_more(talking: Guest, room: Room, time: Hurried) -> None:
+def test_the_report_of_an_ended_session_does_not_grow(talking: Guest, room: Room, time: InstantClock) -> None:
     talking.ok("send", "hi")
     room.expire()
     check(talking("send", "still there?"), 10, "session.expired")
@@ -119,7 +119,7 @@ def test_the_report_of_a_session_that_is_over_grows_no_more(talking: Guest, room
 # --- Join ---
 
 
-def test_a_session_that_joined_and_expired_is_told_to_have(serve: Serve, enter: Enter, api: str) -> None:
+def test_a_session_that_joined_and_expired_is_reported_as_expired(serve: Serve, enter: Enter, api: str) -> None:
     sandbox = serve(auto_start=True)
     guest, room = enter(sandbox, api), Room(sandbox)
     guest.ok("session", "create", "--attr", "plan=gold")
@@ -129,7 +129,7 @@ def test_a_session_that_joined_and_expired_is_told_to_have(serve: Serve, enter: 
     assert [len(session["messages"]) for session in room.sessions()][-1] == 2
 
 
-def test_a_greeting_is_no_answer(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
+def test_a_greeting_is_not_a_reply(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("greeting: {reply: Welcome!, delay: 50ms}\notherwise: [{text: the answer, delay: 150ms}]\n")
     guest = enter(serve(auto_start=True, script=script, bot_delay=0.03), api)
@@ -140,7 +140,7 @@ def test_a_greeting_is_no_answer(serve: Serve, enter: Enter, api: str, tmp_path:
 # --- signing in ---
 
 
-def test_who_was_signed_in_is_so_in_the_session_that_follows(serve: Serve, enter: Enter, api: str) -> None:
+def test_a_signed_in_guest_stays_signed_in_in_the_next_session(serve: Serve, enter: Enter, api: str) -> None:
     sandbox = serve(sign_in=True)
     guest, room = enter(sandbox, api), Room(sandbox)
     guest.ok("session", "create", *ID_TOKEN, stdin="ann:1")
@@ -152,8 +152,8 @@ def test_who_was_signed_in_is_so_in_the_session_that_follows(serve: Serve, enter
 
 
 @pytest.mark.parametrize("command", [("session", "create", "--new"), ("ask", "--new", "hello")], ids=" ".join)
-def test_a_new_session_where_the_old_ones_sign_in_is_over(
-    serve: Serve, enter: Enter, api: str, time: Hurried, command: tuple[str, ...]
+def test_a_new_session_after_the_sign_in_has_expired(
+    serve: Serve, enter: Enter, api: str, time: InstantClock, command: tuple[str, ...]
 ) -> None:
     guest = enter(serve(sign_in=True, token_life=60), api)
     guest.ok("session", "create", *ID_TOKEN, stdin="ann:1")
@@ -166,7 +166,9 @@ def test_a_new_session_where_the_old_ones_sign_in_is_over(
     guest.ok("send", "hello again")
 
 
-def test_signing_in_again_and_out_once_the_sign_in_is_over(serve: Serve, enter: Enter, api: str, time: Hurried) -> None:
+def test_signing_in_and_out_after_the_sign_in_has_expired(
+    serve: Serve, enter: Enter, api: str, time: InstantClock
+) -> None:
     guest = enter(serve(sign_in=True, token_life=60), api)
     guest.ok("session", "create", *ID_TOKEN, stdin="ann:1")
     guest.ok("send", "hi")
@@ -178,8 +180,8 @@ def test_signing_in_again_and_out_once_the_sign_in_is_over(serve: Serve, enter: 
     check(guest("session", "sign-out"), 2, "usage")
 
 
-def test_a_sign_in_that_tells_its_expiry_is_renewed_when_that_is_near(
-    serve: Serve, enter: Enter, api: str, time: Hurried
+def test_a_sign_in_with_an_expiry_is_renewed_before_it_expires(
+    serve: Serve, enter: Enter, api: str, time: InstantClock
 ) -> None:
     sandbox = serve(sign_in=True, token_life=60)
     guest, room = enter(sandbox, api), Room(sandbox)
@@ -196,7 +198,9 @@ def test_a_sign_in_that_tells_its_expiry_is_renewed_when_that_is_near(
 
 
 @pytest.mark.parametrize("command", [("typing",), ("session", "end", "--yes")], ids=" ".join)
-def test_too_fast_is_waited_for(talking: Guest, room: Room, time: Hurried, command: tuple[str, ...]) -> None:
+def test_a_message_sent_too_fast_is_retried_later(
+    talking: Guest, room: Room, time: InstantClock, command: tuple[str, ...]
+) -> None:
     talking.ok("send", "hi")
     room.faults(f"ratelimit:retry_after=2,times=1,on={'typing' if command[0] == 'typing' else 'send'}")
     time.sleeps.clear()
@@ -204,7 +208,7 @@ def test_too_fast_is_waited_for(talking: Guest, room: Room, time: Hurried, comma
     assert 2.0 in time.sleeps
 
 
-def test_join_is_said_again_when_it_was_too_fast(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
+def test_a_join_sent_too_fast_is_sent_again(serve: Serve, enter: Enter, api: str, tmp_path: Path) -> None:
     script = tmp_path / "bot.yaml"
     script.write_text("greeting: Welcome!\n")
     sandbox = serve(auto_start=True, script=script, faults=("ratelimit:retry_after=1,times=1,on=send",))
@@ -216,7 +220,7 @@ def test_join_is_said_again_when_it_was_too_fast(serve: Serve, enter: Enter, api
 
 
 @pytest.mark.parametrize("command", [("ask", "--new", ""), ("ask", "-s", "fresh", " ")], ids=" ".join)
-def test_nothing_is_opened_for_an_empty_question(talking: Guest, room: Room, command: tuple[str, ...]) -> None:
+def test_an_empty_question_opens_no_connection(talking: Guest, room: Room, command: tuple[str, ...]) -> None:
     talking.ok("send", "keep me")
     before = room.sessions()
     check(talking(*command, "-o", "json"), 2, "usage", "empty")
@@ -243,13 +247,13 @@ def test_one_deadline_for_all_of_a_question(
     assert len(made) == 2
 
 
-def test_what_was_expected_of_a_reply_may_be_nothing(talking: Guest, library: Callable[[Guest], Client]) -> None:
+def test_an_expectation_may_be_empty(talking: Guest, library: Callable[[Guest], Client]) -> None:
     reply = library(talking).send("hi", expect="").reply
     assert reply is not None
     assert reply.text == "echo: hi"
 
 
-def test_a_replay_takes_no_longer_than_it_is_listened(
+def test_a_replay_ends_with_the_time_limit_of_listen(
     talking: Guest, library: Callable[[Guest], Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, within = SessionEngine.page, []

@@ -150,7 +150,7 @@ class Rehearsal:
         assert step.reply is not None
         request = self._filled(dict(step.request))
         if spoiling:
-            for what, changed in step.spoilings(request):
+            for what, changed in step.corruptions(request):
                 try:
                     self._connect(changed)
                 except websocket.WebSocketBadStatusException:
@@ -167,7 +167,7 @@ class Rehearsal:
         assert step.request is not None
         request = self._filled(dict(step.request))
         if spoiling:
-            for what, changed in step.spoilings(request):
+            for what, changed in step.corruptions(request):
                 if self._http(changed).status_code < 400:
                     self.accepted.append(f"{step.where}: {what}")
         answer = self._http(request)
@@ -192,7 +192,7 @@ class Rehearsal:
         socket = self._socket(name)
         frame = self._filled(step.frame)
         if spoiling:
-            for what, changed in step.spoilings(frame):
+            for what, changed in step.corruptions(frame):
                 socket.send(json.dumps(changed))
                 heard = self._receive(socket, PATIENCE)
                 if not refused(heard):
@@ -301,7 +301,7 @@ SPOILABLE = [
         marks=[pytest.mark.xfail(reason=DEVIATIONS[example.id], strict=True)] if example.id in DEVIATIONS else [],
     )
     for example in EXAMPLES
-    if any(step.spoilable() or step.typed for step in example.steps)
+    if any(step.corruptible() or step.typed for step in example.steps)
 ]
 
 

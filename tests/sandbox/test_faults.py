@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from guestctl.sandbox.faults import KINDS, ON, Fault, FaultError, Faults, parse
 
 
-class Hand:
+class FlowDriver:
     """A clock that a test moves."""
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class Hand:
         self.at += seconds
 
 
-def armed(*specs: str) -> tuple[Faults, Hand]:
-    clock = Hand()
+def armed(*specs: str) -> tuple[Faults, FlowDriver]:
+    clock = FlowDriver()
     faults = Faults(clock)
     for spec in specs:
         faults.add(spec)
@@ -267,7 +267,7 @@ def test_specs_can_be_listed_and_cleared() -> None:
 
 def test_retry_after_is_seconds_or_a_date() -> None:
     assert parse("ratelimit:retry_after=3").retry_after_header(1.0) == "3"
-    now = Hand().now()
+    now = FlowDriver().now()
     written = parse("ratelimit:retry_after=date").retry_after_header(now)
     assert 1.0 <= parsedate_to_datetime(written).timestamp() - now <= 2.0
 

@@ -25,7 +25,7 @@ from guestctl.sandbox import CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
 from guestctl.storage.state import State
 from tests.cli.conftest import Stream
-from tests.integration.front import Guest, Hurried
+from tests.integration.front import Guest, InstantClock
 from tests.security.canaries import Canaries
 from tests.security.gateway import TRICKS, Teller
 
@@ -117,7 +117,7 @@ class Sweep:
     sandbox: Sandbox
     teller: Teller
     canaries: Canaries
-    clock: Hurried
+    clock: InstantClock
     hits: list[str] = field(default_factory=list)
     runs: int = 0
     codes: set[int] = field(default_factory=set)
@@ -242,7 +242,7 @@ class Sweep:
 @contextlib.contextmanager
 def sweep(api: str, room: Path) -> Iterator[Sweep]:
     """A sweep of one API in a fresh room."""
-    clock = Hurried()
+    clock = InstantClock()
     canaries = Canaries()
     with (
         Teller(canaries) as teller,

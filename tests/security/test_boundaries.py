@@ -30,7 +30,7 @@ from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.stream import Limit
 from tests.cli.conftest import Front
-from tests.integration.front import Guest, Hurried
+from tests.integration.front import Guest, InstantClock
 from tests.integration.middle import answer
 from tests.security.canaries import Canaries
 from tests.security.gateway import Teller
@@ -61,8 +61,8 @@ def profile(folder: Path, **values: object) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://service.invalid", "http://10.255.255.1", "http://[2001:db8::1]:9"])
-def test_nothing_goes_to_another_machine_in_the_clear(alone: Front, tmp_path: Path, url: str) -> None:
-    """An error and exit 2, whatever the command; allowed by the profile itself, it is told at each use."""
+def test_nothing_is_sent_to_another_machine_without_tls(alone: Front, tmp_path: Path, url: str) -> None:
+    """Every command fails with exit code 2. If the profile allows it, each use prints a warning."""
     for words in (("ask", "hi"), ("session", "list"), ("session", "create"), ("profile", "show", "p")):
         profile(tmp_path, base_url=url)
         told = alone("-p", "p", *words, tty=True)
@@ -81,19 +81,19 @@ def test_nothing_goes_to_another_machine_in_the_clear(alone: Front, tmp_path: Pa
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9", "http://[::1]:9", "http://localhost:9", "https://service.invalid"]
 )
-def test_this_machine_and_tls_are_no_clear_text(alone: Front, tmp_path: Path, url: str) -> None:
+def test_loopback_and_tls_addresses_are_allowed(alone: Front, tmp_path: Path, url: str) -> None:
     profile(tmp_path, base_url=url)
     told = alone("-p", "p", "session", "list")
     assert told.code == 0
     assert "not encrypted" not in told.err
 
 
-def test_an_address_the_service_gives_is_no_way_round_tls() -> None:
+def test_an_address_from_the_service_cannot_avoid_tls() -> None:
     """Presigned addresses, and whatever else reaches the network by itself; through a proxy, too."""
     for environ in ({}, {"ALL_PROXY": "http://127.0.0.1:9"}):
         network = Network(ca=None, environ=environ)
-        http = Http(network, Hurried(), user_agent="test")
-        deadline = Deadline.after(Hurried(), 5.0)
+        http = Http(network, InstantClock(), user_agent="test")
+        deadline = Deadline.after(InstantClock(), 5.0)
         with pytest.raises(UsageError) as caught:
             http.perform(Request("PUT", "http://bucket.example/x?sig=canary", "upload"), headers={}, deadline=deadline)
         assert caught.value.code == "config.cleartext"
@@ -116,7 +116,7 @@ def test_another_address_never_gets_a_stored_token(sandbox: Sandbox, tmp_path: P
     environ = {"GUESTCTL_STATE": str(tmp_path / "state"), "GUESTCTL_PROFILE": "p", "XDG_CONFIG_HOME": str(tmp_path)}
     for api in NAMES:
         mine = {**_own(sandbox), "api": api}
-        guest = Guest(api, environ, tmp_path, Hurried())
+        guest = Guest(api, environ, tmp_path, InstantClock())
         profile(tmp_path, **mine)
         guest.ok("session", "create")
         canaries.remember(tmp_path / "state" / "state.db")
@@ -166,7 +166,7 @@ def test_a_proxy_s_password_is_never_shown(how: str, tmp_path: Path) -> None:
         address = proxy.url.replace("http://", "http://user:pr0xy-pa55word-canary@")
         profile(tmp_path, base_url="http://service.invalid", tls={"cleartext": True})
         environ = {"GUESTCTL_STATE": str(tmp_path / "state"), "HTTP_PROXY": address, "GUESTCTL_PROFILE": "p"}
-        guest = Guest("web-messaging", {**environ, "GUESTCTL_PROFILES": ""}, tmp_path, Hurried())
+        guest = Guest("web-messaging", {**environ, "GUESTCTL_PROFILES": ""}, tmp_path, InstantClock())
         for words in (("ask", "hi"), ("doctor",), ("session", "create"), ("doctor", "http://service.invalid/api")):
             result = guest(*words, "--timeout", "2", "-vv", "--debug", "--trace", str(trace))
             assert result.code != 0

@@ -1,4 +1,4 @@
-"""No secret turns up in anything that is written, whatever the service does with what it was told."""
+"""No secret appears in anything that guestctl writes, whatever the service does with a secret it received."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_no_secret_in_anything_written(api: str, tmp_path: Path) -> None:
     assert found.hits == []
 
 
-def test_the_sweep_can_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_finds_a_planted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without masking it finds the same exchange's secrets everywhere."""
     monkeypatch.setattr(Redactor, "text", lambda self, text: text)
     monkeypatch.setattr(Redactor, "value", lambda self, value: value)
@@ -51,7 +51,7 @@ def test_the_sweep_can_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert any(f"-> {where}: " in hit for hit in found.hits), where
 
 
-def test_every_disguise_is_known() -> None:
+def test_every_encoding_of_a_secret_is_found() -> None:
     canaries = Canaries(token='a/b+c"d-0123456789-0123456789-xyz')
     for form, disguised in disguises('a/b+c"d-0123456789-0123456789-xyz'):
         assert canaries.found(b"said: " + disguised + b" indeed"), form
@@ -116,7 +116,7 @@ def test_no_secret_in_any_help(front: Callable[..., object], sandbox: Sandbox) -
         assert secret not in str(result)
 
 
-def test_every_command_is_swept_or_says_why_not() -> None:
+def test_every_command_is_swept_or_exempt_with_a_reason() -> None:
     swept = {split(argv).words for argv in (*COMMANDS.values(), *LOCAL.values())}
     assert swept.isdisjoint(NOT_SWEPT)
     assert swept | NOT_SWEPT.keys() == REGISTERED.keys()

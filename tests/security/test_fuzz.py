@@ -35,7 +35,7 @@ def test_only_typed_failures_and_little_memory(words: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_finding_tells_how_to_make_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finding_names_the_command_that_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(text: str) -> None:
         raise ZeroDivisionError
 
@@ -44,7 +44,7 @@ def test_a_finding_tells_how_to_make_it_again(monkeypatch: pytest.MonkeyPatch) -
         fuzz.fuzz("JSON", 1, seed=7)
 
 
-def test_what_fuzzing_has_found(tmp_path: Path) -> None:
+def test_inputs_found_by_fuzzing(tmp_path: Path) -> None:
     """Lists where names belong, a number for a list, half a character for a secret, an odd trace: each was a bug."""
     dialect = WebMessaging(PROFILE, new_id=lambda: "x")
     for frame in (

@@ -18,7 +18,7 @@ import pytest
 from guestctl.dialects import NAMES
 from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Front
-from tests.integration.front import Guest, Hurried
+from tests.integration.front import Guest, InstantClock
 from tests.integration.middle import answer
 from tests.security.canaries import Canaries
 from tests.security.gateway import Teller
@@ -117,7 +117,7 @@ def test_errors(api: str, where: str, tmp_path: Path, sandboxed: Callable[[Sandb
         "phrase": b"HTTP/1.1 400 " + latin + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         "header": b"HTTP/1.1 302 Moved\r\nLocation: " + latin + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     }
-    clock = Hurried()
+    clock = InstantClock()
     with Teller(Canaries()) as teller, Sandbox(fast=True, clock=clock, also_hosts=(f"127.0.0.1:{teller.port}",)) as box:
         teller.behind = box.port
         environ = {**sandboxed(box).environ, "GUESTCTL_SANDBOX_URL": teller.url, "GUESTCTL_API": api}

@@ -173,7 +173,7 @@ class Peer:
 
     def stop(self) -> None:
         self._stopping.set()
-        # shutdown wakes accept(2) and whoever reads; close alone does not.
+        # shutdown wakes accept(2) and pending reads; close alone does not.
         for sock in [self._listener, *self._open]:
             try:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)

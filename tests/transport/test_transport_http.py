@@ -59,7 +59,7 @@ def replying(data: bytes) -> Script:
 # --- requests ---
 
 
-def test_a_get_says_only_what_it_must() -> None:
+def test_a_get_sends_only_necessary_headers() -> None:
     def script(conn: Conn) -> None:
         lines = conn.head().request.split(b"\r\n")
         assert lines[0] == b"GET / HTTP/1.1"
@@ -137,7 +137,7 @@ def test_queries_are_encoded_and_added() -> None:
 
 
 @pytest.mark.parametrize("path", ["/x", "/x?a", "/x#part?a#b?c", "/x?a?b"])
-def test_a_reply_tells_only_where_it_is_from(path: str) -> None:
+def test_a_response_keeps_its_address_without_the_query(path: str) -> None:
     http = client()
     with serving(replying(answer(200))) as peer:
         assert http.perform(get(peer, path), headers={}, deadline=soon()).url == peer.http + "/x"
@@ -270,7 +270,7 @@ def test_bodies_of_every_framing_in_one_byte_segments(split: str) -> None:
     assert once(script).body == b"hello"
 
 
-def test_gzip_is_undone() -> None:
+def test_gzip_bodies_are_decompressed() -> None:
     assert once(replying(answer(200, gzip.compress(b"{}"), b"Content-Encoding: gzip\r\n"))).body == b"{}"
 
 
@@ -386,7 +386,7 @@ def test_a_failure_is_not_mixed_up_with_the_one_being_handled() -> None:
     assert "connection broke" in caught.value.message
 
 
-def test_tls_that_breaks_under_the_answer(tmp_path: Path) -> None:
+def test_tls_that_breaks_during_the_response(tmp_path: Path) -> None:
     def script(conn: Conn) -> None:
         conn.head().send(b"HTTP/1.1 200 x\r\nContent-Length: 9\r\n\r\n")
         sockets.socket.sendall(conn.sock, b"this is no TLS record")
@@ -485,7 +485,7 @@ def _dropped(http: Http) -> bool:
     return not connection.is_connected
 
 
-def test_a_kept_connection_that_dies_under_the_request_is_not_proved_unwritten() -> None:
+def test_a_reused_connection_that_breaks_during_a_request_may_have_written() -> None:
     def script(conn: Conn) -> None:
         conn.head().send(answer(200))
         conn.head().reset()
@@ -622,7 +622,7 @@ def test_a_writers_own_failure_passes_through() -> None:
 # --- telling ---
 
 
-def test_what_the_observer_is_told() -> None:
+def test_the_observer_gets_every_event() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
     http = client(observer=lambda kind, data: told.append((kind, data)))
     before = CLOCK.now()
@@ -656,7 +656,7 @@ def test_what_the_observer_is_told() -> None:
     assert before <= reply.at <= CLOCK.now()
 
 
-def test_what_is_told_of_a_download() -> None:
+def test_the_observer_gets_the_size_of_a_download() -> None:
     told: list[Mapping[str, Any]] = []
     http = client(observer=lambda _, data: told.append(data))
     with serving(replying(answer(200, b"x"))) as peer:
@@ -666,7 +666,7 @@ def test_what_is_told_of_a_download() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 x\r\nContent-Length: 10\r\n\r\n{"])
-def test_the_observer_is_told_of_an_answer_that_was_lost(data: bytes) -> None:
+def test_the_observer_gets_a_lost_response(data: bytes) -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
     http = client(observer=lambda kind, data: told.append((kind, data)))
     with serving(replying(data)) as peer, pytest.raises(NetworkError) as caught:

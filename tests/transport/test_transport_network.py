@@ -40,7 +40,7 @@ def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch, limit: Limit) -
         stream.close()
 
 
-def test_what_the_resolver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resolver_gets_the_host_and_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", None)  # nobody need wait for an address
         (found,) = resolve("127.0.0.2", 5, 0)
@@ -165,7 +165,7 @@ def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Prox
     assert (caught.value.code, caught.value.transient, caught.value.written) == (code, True, False)
 
 
-def test_an_address_without_time_left_is_no_name() -> None:
+def test_an_expired_deadline_resolves_no_name() -> None:
     with pytest.raises(NetworkError) as caught:
         dial("127.0.0.1", 9, Limit(Deadline.after(SystemClock(), 0.0)))
     assert (caught.value.code, caught.value.message) == ("network.connect", "127.0.0.1:9: no time left to connect")

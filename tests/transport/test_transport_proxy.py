@@ -143,7 +143,7 @@ def test_a_proxy_at_an_ipv6_address(scheme: str) -> None:
     assert caught.value.message == f"the proxy {place} refused the connection to {HOST}:{port}: HTTP 407"
 
 
-#: What else a forwarding proxy answers cannot be told from the service's own answers.
+#: Other answers of a forwarding proxy cannot be distinguished from the service's answers.
 FORWARDING = ["407", "down", "name"]
 TUNNELLING = ["300", "407", "403", "502", "503", "504", "505", "nonsense", "fin", "hang", "down", "name"]
 #: What is said of it, where the resolver's words are not our own.
@@ -160,7 +160,7 @@ SAID = {
     [(f"http://{HOST}/", how) for how in FORWARDING]
     + [(f"{scheme}://{HOST}/", how) for scheme in ("https", "ws", "wss") for how in TUNNELLING],
 )
-def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
+def test_a_failing_proxy_is_named_in_the_error(url: str, how: str) -> None:
     def script(conn: Conn) -> None:
         conn.head()
         if how.isdigit():
@@ -191,7 +191,7 @@ def test_a_failing_proxy_is_called_by_its_name(url: str, how: str) -> None:
         assert caught.value.message == f"the proxy {place}" + SAID[how].format(aim)
 
 
-def test_a_way_is_asked_for_in_so_many_bytes() -> None:
+def test_the_connect_request_is_sent_byte_for_byte() -> None:
     def script(conn: Conn) -> None:
         assert conn.head().request == b"CONNECT %b:80 HTTP/1.1\r\nHost: %b:80\r\n\r\n" % ((HOST.encode(),) * 2)
         conn.send(b"HTTP/1.1 200 x\r\n\r\n").upgrade()

@@ -138,7 +138,7 @@ def test_redirects_are_refusals_and_the_token_stays_here(status: int) -> None:
         assert elsewhere.accepted == 0
 
 
-def test_the_way_and_a_refusals_body_have_patiences_of_their_own() -> None:
+def test_connecting_and_reading_a_refusal_have_separate_time_limits() -> None:
     limits: list[Limit] = []
     left: list[float | None] = []
 
@@ -335,7 +335,7 @@ def test_frames_glued_to_the_upgrade() -> None:
         socket.close()
 
 
-def test_a_message_says_when_it_came() -> None:
+def test_a_message_has_its_time_of_arrival() -> None:
     class Set(SystemClock):
         at = 100.0
 
@@ -413,7 +413,7 @@ def test_pings_that_come_at_once_are_all_answered() -> None:
         socket.close()
 
 
-def test_waiting_is_not_looking_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_does_not_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     take = Stream.take
 
@@ -465,7 +465,7 @@ def test_endless_fragments_and_bytes_do_not_extend_the_wait() -> None:
         socket.close()
 
 
-def test_our_pings_are_sent_and_a_pong_is_a_sign_of_life() -> None:
+def test_a_pong_proves_that_the_peer_is_alive() -> None:
     go = threading.Event()
 
     def script(conn: Conn) -> None:
@@ -685,7 +685,7 @@ def test_a_deadline_that_has_passed_sends_nothing() -> None:
         socket.close()
 
 
-def test_a_send_behind_a_stuck_one_ends_unwritten() -> None:
+def test_a_send_after_a_stuck_one_is_not_written() -> None:
     with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
         with socket._writing, pytest.raises(NetworkError) as caught:
@@ -721,7 +721,7 @@ def test_a_single_byte_may_have_been_written(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_control_frames_never_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer that does not read would hold whoever pings, answers a ping or closes."""
+    """A peer that does not read must not block a ping, a pong or a close."""
     left: list[float | None] = []
     put = Stream.put
 
@@ -805,7 +805,7 @@ def test_closing_drains_what_is_on_its_way() -> None:
     assert caught.value.close_code == 1000
 
 
-def test_after_closing_everybody_is_told_so() -> None:
+def test_calls_after_closing_raise_an_error() -> None:
     def script(conn: Conn) -> None:
         assert conn.upgrade().frame() == (CLOSE, (4000).to_bytes(2, "big"))
 
@@ -839,7 +839,7 @@ def test_closing_a_peer_that_does_not_close(after: bytes) -> None:
             assert (caught.value.close_code, caught.value.written) == (1000, True)
 
 
-def test_closing_a_peer_that_never_stops_talking() -> None:
+def test_closing_while_the_peer_keeps_sending() -> None:
     def script(conn: Conn) -> None:
         conn.upgrade()
         while True:
@@ -885,7 +885,7 @@ def test_abort_wakes_the_reader() -> None:
         socket.abort()
 
 
-def test_what_the_observer_is_told() -> None:
+def test_the_observer_gets_every_event() -> None:
     def script(conn: Conn) -> None:
         conn.upgrade(frame(PING), extra=b"X-Where: here: there\r\n")
         conn.frame()
@@ -924,7 +924,7 @@ def test_what_the_observer_is_told() -> None:
     ]
 
 
-def test_the_observer_is_told_of_our_close_and_of_the_proxy() -> None:
+def test_the_observer_gets_the_close_and_the_proxy() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
 
     def script(conn: Conn) -> None:
@@ -947,14 +947,14 @@ def test_the_observer_is_told_of_our_close_and_of_the_proxy() -> None:
     assert told[2] == ("close", {"direction": "out", "code": 1000, "reason": "done"})
 
 
-def test_the_observer_is_told_of_no_answer_that_did_not_come() -> None:
+def test_the_observer_gets_no_event_for_a_missing_response() -> None:
     told: list[str] = []
     with serving(lambda conn: conn.head()) as peer, pytest.raises(NetworkError):
         connect(peer, observer=lambda kind, _: told.append(kind))
     assert told == ["connect"]
 
 
-def test_an_end_without_a_close_is_told_as_1006() -> None:
+def test_the_observer_gets_1006_for_an_end_without_a_close() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
     with serving(lambda conn: conn.upgrade()) as peer:
         socket = connect(peer, observer=lambda kind, data: told.append((kind, dict(data))))
@@ -964,7 +964,7 @@ def test_an_end_without_a_close_is_told_as_1006() -> None:
     assert told[-1] == ("close", {"direction": "in", "code": 1006, "reason": "the connection ended without a close"})
 
 
-def test_the_observer_is_told_of_a_refusal() -> None:
+def test_the_observer_gets_a_refusal() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
     with serving(lambda conn: conn.head().send(answer(403, b"no"))) as peer, pytest.raises(Refusal):
         connect(peer, observer=lambda kind, data: told.append((kind, data)))

@@ -47,7 +47,7 @@ def secured(folder: Path, script: Script) -> Iterator[TlsStream]:
         yield stream
 
 
-def test_taking_never_waits() -> None:
+def test_reading_available_bytes_never_waits() -> None:
     with plain() as (stream, far):
         assert stream.take(10) is None
         far.sendall(b"hello")
@@ -97,7 +97,7 @@ def test_writing_counts_what_has_left() -> None:
         assert 0 < stuck.sent < 64 << 20
 
 
-def test_what_is_too_much_for_one_write_leaves_as_it_is_read() -> None:
+def test_a_large_write_continues_as_the_peer_reads() -> None:
     data = bytes(range(256)) * (8 << 12)
     got = bytearray()
 
@@ -123,7 +123,7 @@ def test_aborting_ends_both_directions_and_may_come_twice() -> None:
         stream.abort()
 
 
-def test_tls_says_there_is_nothing_yet(tmp_path: Path) -> None:
+def test_tls_without_data_returns_nothing(tmp_path: Path) -> None:
     def script(conn: Conn) -> None:
         conn.read(1)
         conn.send(b"hello").rest()
@@ -138,7 +138,7 @@ def test_tls_says_there_is_nothing_yet(tmp_path: Path) -> None:
         assert stream.recv_into(bytearray(8)) == 5
 
 
-def test_tls_writing_to_who_does_not_read_meets_the_deadline(tmp_path: Path) -> None:
+def test_tls_writing_to_a_peer_that_does_not_read_meets_the_deadline(tmp_path: Path) -> None:
     with secured(tmp_path, lambda conn: conn.hold()) as stream:
         stuck = limit(0.3)
         with pytest.raises(TimeoutError):

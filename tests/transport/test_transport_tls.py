@@ -1,4 +1,4 @@
-"""TLS under both libraries: one context, verified always, and told apart from the network."""
+"""TLS in both libraries: one context, always verified, and its failures are distinguished from network failures."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_is_not_verified_is_refused_for_good(authority: Authority, tmp_path
         assert "127.0.0.1" in caught.value.message
 
 
-def test_the_systems_authorities_do_not_know_ours(authority: Authority, call: Caller) -> None:
+def test_the_systems_authorities_do_not_accept_the_test_authority(authority: Authority, call: Caller) -> None:
     with serving(both, context=authority.server()) as peer, pytest.raises(NetworkError) as caught:
         call(peer, Network(ca=None, environ={}), PATIENCE)
     assert caught.value.code == "network.tls"
@@ -134,7 +134,7 @@ def test_a_server_that_does_not_speak_tls(authority: Authority, call: Caller) ->
 
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
-def test_a_server_that_leaves_in_the_handshake(authority: Authority, call: Caller, how: str) -> None:
+def test_a_server_that_disconnects_during_the_handshake(authority: Authority, call: Caller, how: str) -> None:
     def script(conn: Conn) -> None:
         conn.read(1)
         if how == "rst":

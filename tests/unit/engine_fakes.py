@@ -219,7 +219,7 @@ class Service:
         return [str(one["text"]) for one in self.stored if one["direction"] == direction]
 
     def after(self, seconds: float, plan: Callable[[], object]) -> None:
-        """Do something so many seconds from now, while the client waits."""
+        """Plan an action some seconds from now, while the client waits."""
         self.plans.append((self.clock.monotonic() + seconds, plan))
         self.plans.sort(key=lambda one: one[0])
 

@@ -77,7 +77,7 @@ def test_nothing_to_pick_is_none() -> None:
     assert answer(OUT, offering(options=OPTIONS), [], {}) is None
 
 
-def test_a_long_list_is_told_in_part() -> None:
+def test_a_long_list_is_shortened_in_the_error() -> None:
     options = tuple(Option(f"item {n}", str(n), "QuickReply") for n in range(500))
     with pytest.raises(UsageError, match="and 470 more") as caught:
         picked(offering(options=options), "x")

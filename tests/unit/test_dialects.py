@@ -51,7 +51,7 @@ from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.flows import Accepted, Flow, FrameRequest, HttpRequest, Opened, Rejection
 from tests.examples import Step, fill, load, numbered
-from tests.fakes import Hand
+from tests.fakes import FlowDriver
 from tests.unit.test_examples import performed
 
 AT = 1_772_615_727.0
@@ -370,12 +370,12 @@ OTHER = "another-key"
 def test_what_is_heard_of_another_message_is_not_our_answer(name: str) -> None:
     spoken = dialect(name)
     step = next(steps(name, "send"))
-    hand = Hand(spoken.send(session(name), OUT))
+    hand = FlowDriver(spoken.send(session(name), OUT))
     assert isinstance(hand.step, FrameRequest)
     assert hand.step.message
     for heard in step.hears:
-        assert not hand.hear(decode(spoken, fill(heard.body, names(name, key=OTHER)))), heard
-    assert hand.hear(decode(spoken, fill(step.hears[0].body, names(name, key=OUT.key))))
+        assert not hand.receive(decode(spoken, fill(heard.body, names(name, key=OTHER)))), heard
+    assert hand.receive(decode(spoken, fill(step.hears[0].body, names(name, key=OUT.key))))
     assert (hand.done().key, hand.done().direction) == (OUT.key, "inbound")
 
 
@@ -401,11 +401,11 @@ def test_the_door(name: str) -> None:
 def test_attach_waits_for_its_own_answer_and_says_whose_trace_it_is(name: str) -> None:
     step = next(steps(name, "attach"))
     spoken = dialect(name, traceparent=PARENT)
-    hand = Hand(spoken.attach(session(name)))
+    hand = FlowDriver(spoken.attach(session(name)))
     if step.frame is not None:
-        assert hand.said["traceparent"] == PARENT
-    assert not hand.hear(decode(spoken, {"type": "something new"}))
-    assert any(hand.hear(decode(spoken, fill(heard.body, names(name)))) for heard in step.hears)
+        assert hand.sent["traceparent"] == PARENT
+    assert not hand.receive(decode(spoken, {"type": "something new"}))
+    assert any(hand.receive(decode(spoken, fill(heard.body, names(name)))) for heard in step.hears)
     assert (hand.done().state, hand.done().new_session) == ("active", False)
 
 
@@ -634,7 +634,7 @@ def test_error_codes_of_messaging_conversations(code: object, kind: type[Failure
     assert heard.reply_to is None
 
 
-def test_an_error_about_no_send_of_ours_may_be_the_end() -> None:
+def test_an_error_without_a_send_may_end_the_session() -> None:
     spoken = dialect("messaging-conversations")
     over = {"type": "error", "code": "session.invalid", "message": "it has ended"}
     refused, event = decode(spoken, over)
@@ -713,8 +713,8 @@ def test_when_a_token_ends(more: dict[str, Any], token: str, expected: float | N
 
 
 @pytest.mark.parametrize("ahead", [-86_400, 3600, 86_400])
-def test_a_token_lasts_as_long_by_a_wrong_clock_of_ours(ahead: int) -> None:
-    """reliability.md A16: told by the service's clock alone, whatever ours says."""
+def test_a_wrong_local_clock_does_not_change_the_life_of_a_token(ahead: int) -> None:
+    """reliability.md A16: only the service's clock counts."""
     spoken = dialect("webmessaging-conversations")
     there = AT - ahead
     token = jwt_of({"iat": int(there), "exp": int(there) + 1800})
@@ -743,7 +743,7 @@ OAUTH = tuple(name for name in FAMILIES if dialect_class(name).uses_oauth)
 @pytest.mark.parametrize("name", OAUTH)
 def test_the_oauth_client(name: str) -> None:
     spoken = dialect(name)
-    asked = Hand(spoken.oauth()).request
+    asked = FlowDriver(spoken.oauth()).request
     assert (asked.url, asked.route, asked.idempotent) == (f"{HOSTS[name][0]}/oauth/token", "oauth", True)
     answer = {"access_token": "a", "token_type": "bearer", "expires_in": 3600}
     for broken in ({**answer, "expires_in": -1}, {**answer, "expires_in": "x"}, {"expires_in": 3600}, b"<html>"):
@@ -811,7 +811,7 @@ def test_what_a_create_cannot_do_without() -> None:
 
 def test_guests_without_routing_or_name() -> None:
     spoken = dialect("guests")
-    assert Hand(spoken.create(NewSession())).request.json == {"name": "Guest", "attributes": {}, "routing": {}}
+    assert FlowDriver(spoken.create(NewSession())).request.json == {"name": "Guest", "attributes": {}, "routing": {}}
 
 
 # --- declarations ---

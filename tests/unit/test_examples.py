@@ -1,6 +1,6 @@
 """Every literal wire example, seen from the client: it says exactly this, and reads exactly that.
 
-Knows: how a verb of a dialect is begun and how a value of ours is written down. Must not know: the
+Knows: how to start an operation of a dialect and how the client's values are written. Must not know: the
 sandbox, any path or field of any API; those are in `tests/wire`.
 """
 
@@ -37,8 +37,19 @@ from guestctl.core.wire import Frame, Request, SocketAddress
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming
-from tests.examples import Answer, Example, ExampleError, enriched, everything, fill, match, parse, shown, spoilt
-from tests.fakes import START, Hand, ids, reply
+from tests.examples import (
+    Answer,
+    Example,
+    ExampleError,
+    corrupted,
+    everything,
+    fill,
+    match,
+    parse,
+    shown,
+    with_unknown_members,
+)
+from tests.fakes import START, FlowDriver, ids, reply
 
 T = TypeVar("T")
 
@@ -56,7 +67,7 @@ EXAMPLES = [example for example in everything() if not example.sandbox_only]
 Alter = Callable[[int, int, Answer, Json], Json]
 
 
-# --- values of ours, written down ---
+# --- the client's values as the examples write them ---
 
 
 def written(value: Any, before: Any = None) -> Json:
@@ -204,8 +215,8 @@ def _one_turn(turn: FrameRequest | None) -> Flow[Incoming]:
 # --- performing an example ---
 
 
-class Spoilt(Exception):
-    """The spoilt answer has been taken; how, is what the test wants to know."""
+class CorruptedAnswerUsed(Exception):
+    """Raised after the corrupted answer was used; `problem` is what the client reported."""
 
     def __init__(self, problem: str | None) -> None:
         super().__init__(problem)
@@ -215,12 +226,12 @@ class Spoilt(Exception):
 class Performance:
     """One example, performed by the client against the answers written in it.
 
-    `asked` and `read` list what the client said and understood otherwise than written. `alter` may
-    change an answer on its way; `spoilt_at` names one after which the performance stops with Spoilt.
+    `asked` and `read` list the differences in what the client sent and read. `alter` may change an answer;
+    `corrupted_at` names the answer after which the run stops with CorruptedAnswerUsed.
     """
 
     def __init__(
-        self, example: Example, *, alter: Alter | None = None, spoilt_at: tuple[int, int] | None = None
+        self, example: Example, *, alter: Alter | None = None, corrupted_at: tuple[int, int] | None = None
     ) -> None:
         self.example = example
         self.asked: list[str] = []
@@ -233,13 +244,13 @@ class Performance:
             **example.samples,
         }
         self._alter = alter
-        self._spoilt_at = spoilt_at
+        self._corrupted_at = corrupted_at
         profile = Profile(name="example", api=example.dialect, base_url=REST, deployment_id=DEPLOYMENT)
         given: Any = {k: Secret(v) if k == "client_secret" else v for k, v in example.profile.items()}
         self._dialect = dialect_class(example.dialect)(replace(profile, **given), new_id=ids())
         self._session = Session(api=example.dialect, profile="example")
         self._before = self._session
-        self._hand: Hand[Any] | None = None
+        self._hand: FlowDriver[Any] | None = None
         self._verb = ""
         self._door: Request | None = None
 
@@ -269,23 +280,25 @@ class Performance:
             self._verb = step.verb
             arguments = fill(dict(step.arguments), self.names)
             self._before = self._session
-            self._hand = Hand(begin(self._dialect, self._session, step.verb, arguments))
+            self._hand = FlowDriver(begin(self._dialect, self._session, step.verb, arguments))
         if step.request is not None:
             self._call()
         elif step.frame is not None or step.hears:
             self._turn()
         hand = self._hand
-        if step.verb is None and (hand is None or (step.request is None and step.frame is None and not step.told)):
+        if step.verb is None and (
+            hand is None or (step.request is None and step.frame is None and not step.has_meaning)
+        ):
             return
         if hand is not None and hand.step is None:
             self._finish(hand)
-        elif step.told:
+        elif step.has_meaning:
             self._wrong(self.read, "the verb has not come to its end")
 
-    def _finish(self, hand: Hand[Any]) -> None:
+    def _finish(self, hand: FlowDriver[Any]) -> None:
         step = self._step
         value = hand.failure if hand.failure is not None else hand.result
-        if not step.told:
+        if not step.has_meaning:
             self._wrong(self.read, f"the verb ended with {written(value)}, which `means:` does not say")
         is_session = isinstance(value, Session)
         if isinstance(value, Session):
@@ -315,10 +328,10 @@ class Performance:
             hand.answer(answer)
         else:
             hand.fail(self._dialect.refusal(hand.request, answer))
-        if self._spoilt_at == (self._number, -1):
+        if self._corrupted_at == (self._number, -1):
             if hand.step is None and isinstance(hand.failure, Unreadable):
-                raise Spoilt(None)
-            raise Spoilt(f"read as {written(hand.failure or hand.result)}, wants {hand.step}")
+                raise CorruptedAnswerUsed(None)
+            raise CorruptedAnswerUsed(f"read as {written(hand.failure or hand.result)}, wants {hand.step}")
         for copy in copies(hand.result):
             if not within(copy, body):
                 self._wrong(self.read, f"{copy!r} is not in the answer")
@@ -378,21 +391,23 @@ class Performance:
             if waiting is None:
                 self._wrong(self.asked, f"the client wants {_wanted(hand)}, not to say a frame")
                 return
-            for line in match(step.frame, waiting.said, self.names):
+            for line in match(step.frame, waiting.sent, self.names):
                 self._wrong(self.asked, line)
-        elif waiting is not None and waiting.said is not None:
-            self._wrong(self.asked, f"the client says {waiting.said}, which is not written")
+        elif waiting is not None and waiting.sent is not None:
+            self._wrong(self.asked, f"the client says {waiting.sent}, which is not written")
         answered = False
         for index, answer in enumerate(step.hears):
-            spoilt_here = self._spoilt_at == (self._number, index)
+            corrupted_here = self._corrupted_at == (self._number, index)
             heard = self._decode(index, answer)
             if waiting is not None and not answered:
-                answered = waiting.hear(heard)
-                if spoilt_here and answered:
+                answered = waiting.receive(heard)
+                if corrupted_here and answered:
                     unreadable = isinstance(waiting.failure, Unreadable)
-                    raise Spoilt(None if unreadable else f"read as {written(waiting.failure or waiting.result)}")
-            if spoilt_here:
-                raise Spoilt(f"read as {written(heard)}")
+                    raise CorruptedAnswerUsed(
+                        None if unreadable else f"read as {written(waiting.failure or waiting.result)}"
+                    )
+            if corrupted_here:
+                raise CorruptedAnswerUsed(f"read as {written(heard)}")
         if waiting is not None and not answered:
             turn = waiting.step
             assert isinstance(turn, FrameRequest)
@@ -400,26 +415,26 @@ class Performance:
                 self._wrong(self.read, "nothing heard was taken for the answer")
                 self._hand = None
             else:
-                waiting.give_up_waiting()
+                waiting.time_out()
 
     def _decode(self, index: int, answer: Answer) -> list[Incoming]:
         frame = self._altered(index, answer, fill(answer.body, self.names))
         text = frame if isinstance(frame, str) else json.dumps(frame, ensure_ascii=False)
-        spoilt_here = self._spoilt_at == (self._number, index)
+        corrupted_here = self._corrupted_at == (self._number, index)
         try:
             heard = list(self._dialect.decode(Frame(text, START), self._session))
         except Unreadable as failure:
-            if spoilt_here:
-                raise Spoilt(None) from failure
-            if answer.told:
+            if corrupted_here:
+                raise CorruptedAnswerUsed(None) from failure
+            if answer.has_meaning:
                 for line in compared(answer.means, [failure], self.names):
                     self._wrong(self.read, line)
             else:
                 self._wrong(self.read, f"unreadable: {failure.message}")
             return []
-        if spoilt_here and all(isinstance(one, Unknown) for one in heard):
-            raise Spoilt(None)
-        if answer.told and not spoilt_here:
+        if corrupted_here and all(isinstance(one, Unknown) for one in heard):
+            raise CorruptedAnswerUsed(None)
+        if answer.has_meaning and not corrupted_here:
             expected = answer.means if isinstance(answer.means, list) else [answer.means]
             for line in compared(expected, heard, self.names):
                 self._wrong(self.read, line)
@@ -434,7 +449,7 @@ class Performance:
         return body if self._alter is None else self._alter(self._number, index, answer, body)
 
 
-def _wanted(hand: Hand[Any] | None) -> object:
+def _wanted(hand: FlowDriver[Any] | None) -> object:
     return None if hand is None else hand.step
 
 
@@ -456,13 +471,13 @@ def test_the_client_reads_exactly_that(example: Example) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
 def test_a_member_added_later_troubles_nobody(example: Example) -> None:
     def grow(number: int, index: int, answer: Answer, body: Json) -> Json:
-        return enriched(body, answer.open)
+        return with_unknown_members(body, answer.open)
 
     grown = Performance(example, alter=grow).run()
     assert (grown.asked, grown.read) == ([], [])
 
 
-#: Spoilt answers the client is known to read all the same. Strict: an entry goes when it no longer does.
+#: Corrupted answers the client is known to read all the same. Strict: an entry goes when it no longer does.
 DEVIATIONS: dict[str, str] = {}
 
 
@@ -479,9 +494,7 @@ def _vital() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("example", "number", "index", "path"), list(_vital()))
-def test_a_spoilt_answer_is_not_understood(
-    example: Example, number: int, index: int, path: tuple[str | int, ...]
-) -> None:
+def test_a_corrupted_answer_is_rejected(example: Example, number: int, index: int, path: tuple[str | int, ...]) -> None:
     wrong = []
     for how in range(3):
         names: list[str] = []
@@ -489,13 +502,13 @@ def test_a_spoilt_answer_is_not_understood(
         def spoil(at: int, which: int, answer: Answer, body: Json, how: int = how, names: list[str] = names) -> Json:
             if (at, which) != (number, index):
                 return body
-            name, changed = list(spoilt(body, path))[how]
+            name, changed = list(corrupted(body, path))[how]
             names.append(name)
             return changed
 
         try:
-            Performance(example, alter=spoil, spoilt_at=(number, index)).run()
-        except Spoilt as outcome:
+            Performance(example, alter=spoil, corrupted_at=(number, index)).run()
+        except CorruptedAnswerUsed as outcome:
             if outcome.problem is not None:
                 wrong.append(f"{names[0]}: {outcome.problem}")
         else:

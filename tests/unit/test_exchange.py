@@ -237,7 +237,7 @@ def test_a_token_renewed_by_another_process_is_used(world: World) -> None:
 
 
 def test_a_refused_token_of_another_process_is_renewed(world: World) -> None:
-    """It was no renewal of ours: the service is still asked for one, once."""
+    """This process did not renew it, so it asks the service once."""
     other = world.another()
     held = other.session.credential("guest")
     assert held is not None
@@ -592,7 +592,7 @@ def test_a_token_that_was_never_stored_ends_the_session(world: World) -> None:
 
 
 class Short:
-    """A history that tells of one more message each time, and shows none."""
+    """A history that reports one more message each time and shows none."""
 
     def __init__(self, world: World) -> None:
         self.number = self.growth = 0

@@ -16,7 +16,7 @@ from guestctl.core.wire import Frame, Request
 from guestctl.dialects.flows import Flow, Incoming, frame_request, http_request
 from guestctl.storage.state import State
 from tests.conftest import SocketUsed
-from tests.fakes import FakeClock, Hand, ScriptedTransport, ids, reply
+from tests.fakes import FakeClock, FlowDriver, ScriptedTransport, ids, reply
 
 URL = "https://api.example.test/x"
 
@@ -49,17 +49,17 @@ def _asks_twice() -> Flow[str]:
 
 
 def test_a_flow_driven_by_hand() -> None:
-    hand = Hand(_asks_twice())
+    hand = FlowDriver(_asks_twice())
     assert hand.request.url == URL
     hand.answer(reply(200, "hi"))
-    assert hand.said == {"say": "hi"}
+    assert hand.sent == {"say": "hi"}
     awaited: list[Incoming] = ["no", "yes"]  # type: ignore[list-item]
-    assert hand.hear(awaited)
+    assert hand.receive(awaited)
     assert hand.done() == "yes"
 
 
 def test_a_flow_that_fails() -> None:
-    hand = Hand(_asks_twice())
+    hand = FlowDriver(_asks_twice())
     hand.fail(Unauthorised("no"))
     with pytest.raises(Unauthorised):
         hand.done()
@@ -74,7 +74,7 @@ def test_a_request_that_never_came(clock: FakeClock) -> None:
     transport = ScriptedTransport(clock)
     transport.expect("GET", URL, reply())
     transport.expect_socket("wss://api.example.test/v1")
-    with pytest.raises(AssertionError, match="never asked"):
+    with pytest.raises(AssertionError, match="never requested"):
         transport.finish()
 
 
@@ -82,7 +82,7 @@ def test_a_socket_follows_its_script(clock: FakeClock) -> None:
     deadline = Deadline(clock, None)
     transport = ScriptedTransport(clock)
     lost = NetworkError("gone")
-    transport.expect_socket(URL).says({"a": 1}).hears({"b": 2}, "raw").breaks(lost)
+    transport.expect_socket(URL).expects({"a": 1}).delivers({"b": 2}, "raw").breaks(lost)
     opened = transport.connect(URL, headers={})
     assert opened.receive(0.5) is None
     assert clock.monotonic() == 0.5
@@ -125,8 +125,8 @@ def test_a_whole_client_over_a_scripted_transport(clock: FakeClock, monkeypatch:
         config = "https://api.example.test/webdeployments/v1/deployments/d/config.json"
         transport.expect("GET", config, reply(200, {"status": "Active", "messenger": {"enabled": True}}))
         door = transport.expect_socket("wss://api.example.test/v1?deploymentId=d&application=t")
-        door.says({"action": "configureSession"}).hears(configured)
-        door.says({"action": "onMessage"}).hears(echoed)
+        door.expects({"action": "configureSession"}).delivers(configured)
+        door.expects({"action": "onMessage"}).delivers(echoed)
         with Client(profile, state=State.open(None, clock), clock=clock, new_id=ids(), environ={}) as guest:
             guest.create()
             sent = guest.send("hi")

@@ -1,4 +1,4 @@
-"""What only some APIs have: the part and the ability that people are told of are one thing."""
+"""Features that only some APIs have: the feature and the ability named in the error match."""
 
 from __future__ import annotations
 

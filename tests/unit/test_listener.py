@@ -60,7 +60,7 @@ class Listening:
         self.failure: Failure | None = None
 
     def run(self, seconds: float) -> Listening:
-        """Listen for so many seconds."""
+        """Listen for some seconds."""
         until = self.world.clock.monotonic() + seconds
         while self.failure is None and self.world.clock.monotonic() < until:
             self.step()

@@ -167,11 +167,11 @@ def test_authorities_by_default_are_the_systems() -> None:
         (http.client.BadStatusLine("canary"), "BadStatusLine"),
     ],
 )
-def test_causes_are_told_in_our_words(error: Exception, words: str) -> None:
+def test_causes_are_described_in_guestctls_words(error: Exception, words: str) -> None:
     assert why(error) == words
 
 
-def test_a_reason_of_tls_is_told_in_plain_words() -> None:
+def test_a_tls_reason_is_described_in_plain_words() -> None:
     error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] canary")
     error.reason = "WRONG_VERSION_NUMBER"
     assert why(error) == "wrong version number"

@@ -326,7 +326,7 @@ def test_an_option_nobody_knows(tmp_path: Path) -> None:
     assert refused(tmp_path, CONTRACT, options={"regio": "x"}).message == 'unknown key "regio"; did you mean "region"?'
 
 
-def test_certificates_are_found_beside_the_file_or_from_where_one_stands(tmp_path: Path) -> None:
+def test_certificates_are_found_next_to_the_file_or_in_the_current_directory(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     write(tmp_path / "conf", CONTRACT)
     assert resolved(tmp_path, file="conf/profiles.yaml").profile.ca == str(tmp_path / "conf" / "corp.pem")
@@ -641,7 +641,7 @@ def test_a_file_found_in_the_directory_needs_trust(tmp_path: Path, profile: str,
         resolved(tmp_path, environ=environ, found=True)
 
 
-def test_a_variable_that_leads_a_profiles_secret_elsewhere_is_told(tmp_path: Path) -> None:
+def test_a_variable_that_redirects_a_profiles_secret_is_reported(tmp_path: Path) -> None:
     write(tmp_path, "profiles:\n  a: {region: mypurecloud.de, oauth: {client_id: x, client_secret: '${S}'}}")
     away = {"S": "s3cret", "GUESTCTL_BASE_URL": "https://evil.example"}
     assert resolved(tmp_path, environ=away).warnings == (

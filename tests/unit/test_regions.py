@@ -1,4 +1,4 @@
-"""The region table and what is accepted beside it."""
+"""The table of regions, and other accepted names."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_a_heartbeat_is_sent_at_its_interval(
 def test_a_failed_ping_keeps_the_message_before_it_in_doubt(
     world: World, line: SessionSocket, monkeypatch: pytest.MonkeyPatch, heartbeat: bool
 ) -> None:
-    """Else a message that was written would be told as not sent, or said again without a look."""
+    """Otherwise a written message would be reported as not sent, or sent again without reading history."""
     socket = socket_of(line)
 
     def refuse(*_: object, **__: object) -> None:

@@ -22,7 +22,7 @@ from guestctl.dialects.flows import (
     frame_request,
     http_request,
 )
-from tests.fakes import Hand, reply
+from tests.fakes import FlowDriver, reply
 
 VALUES = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text(),
@@ -103,37 +103,37 @@ def test_a_member_that_is_there() -> None:
 
 
 def test_nothing_to_say() -> None:
-    assert Hand(done(7)).done() == 7
+    assert FlowDriver(done(7)).done() == 7
 
 
 def test_a_call() -> None:
     def flow() -> Flow[int]:
         return (yield from http_request(Request("GET", "https://x.test/", "history"))).status
 
-    hand = Hand(flow())
+    hand = FlowDriver(flow())
     assert hand.request.url == "https://x.test/"
     hand.answer(reply(200))
     assert hand.done() == 200
 
 
 def test_a_turn_is_one_compact_json_object() -> None:
-    hand = Hand(frame_request({"text": "Grüße"}, lambda heard: True, "send", timeout=2.0, message=True))
+    hand = FlowDriver(frame_request({"text": "Grüße"}, lambda heard: True, "send", timeout=2.0, message=True))
     assert hand.step is not None
     assert isinstance(hand.step, FrameRequest)
     assert hand.step.text == '{"text":"Grüße"}'
     assert (hand.step.timeout, hand.step.message) == (2.0, True)
     hand.answer(None)
     assert hand.done() is None
-    assert Hand(frame_request(None, None, "send")).said is None
+    assert FlowDriver(frame_request(None, None, "send")).sent is None
 
 
 def test_a_rejection_is_raised_in_the_flow() -> None:
     refusal = Refused("no")
-    hand = Hand(answered(frame_request({}, lambda heard: True, "send")))
+    hand = FlowDriver(answered(frame_request({}, lambda heard: True, "send")))
     hand.answer(Rejection(refusal))
     with pytest.raises(Refused):
         hand.done()
-    hand = Hand(answered(frame_request({}, lambda heard: True, "send")))
+    hand = FlowDriver(answered(frame_request({}, lambda heard: True, "send")))
     noted = FlowAnswer("label", {})
     hand.answer(noted)
     assert hand.done() is noted

@@ -1,8 +1,8 @@
-"""A service that does nothing but send: one port, a guest's first words, an empty history, then messages.
+"""A service that only sends: it answers the start of a session and an empty history, then sends messages.
 
-argv: how many, and how many a second (0: as fast as they are taken). Prints its address as JSON, then
-`attached` whenever a listener is; a line on stdin starts the messages. Standard library only, frames
-made in bulk, so that what is measured is who reads them.
+argv: the number of messages, and messages per second (0: as fast as possible). It prints its address as JSON, and
+`attached` whenever a listener has attached. A line on stdin starts the messages. It uses only the standard library
+and makes frames in bulk, so that the reader is what is measured.
 """
 
 import base64
@@ -47,7 +47,7 @@ def exactly(stream: socket.socket, size: int) -> bytes:
     return data
 
 
-def heard(stream: socket.socket) -> dict[str, str]:
+def received(stream: socket.socket) -> dict[str, str]:
     _, size = exactly(stream, 2)
     size &= 0x7F
     if size == 126:
@@ -70,7 +70,7 @@ def converse(stream: socket.socket, key: str) -> None:
     head = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
     stream.sendall(head + accept + b"\r\n\r\n")
     while True:
-        asked = heard(stream)
+        asked = received(stream)
         if asked["action"] == "configureSession":
             listener[:] = [stream]
             reply(stream, "SessionResponse", {"connected": True, "newSession": False, "readOnly": False}, asked)
@@ -121,7 +121,7 @@ def flood(stream: socket.socket) -> None:
             for first in range(0, count, 256):
                 stream.sendall(b"".join(message(number) for number in range(first, min(first + 256, count))))
     except OSError:
-        pass  # whoever listened has had enough
+        pass  # the listener has disconnected
 
 
 def accept(server: socket.socket) -> None:

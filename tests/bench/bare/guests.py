@@ -1,9 +1,9 @@
-"""Many guests at once, as cheap as guests can be. argv: host, port, path, deployment, how many guests, how many
-round trips, what an answer has in it.
+"""Many guests at once, with as little work per guest as possible.
 
-Each configures its session and waits for an answer; then all say something, and whoever hears the
-answer says the next thing. No trips: they only stay. Prints JSON:
-`attached` guests, how many were `held` to the end, round trips a `second`.
+argv: host, port, path, deployment, number of guests, number of round trips, text that a reply contains. Each guest
+configures its session and waits for the response. Then all send a message; a guest that receives the reply sends
+the next one. Without round trips the guests only stay connected. Prints JSON: `attached` guests, guests still
+connected at the end (`held`), round trips per `second`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ STAY = 2.0
 
 
 def frame(text: str) -> bytes:
-    """A client frame whose mask is zero: legal, and nothing to compute."""
+    """Return a client frame with a mask of zero: valid, and cheap to make."""
     data = text.encode()
     size = bytes([0x81, 0x80 | len(data)]) if len(data) < 126 else b"\x81\xfe" + struct.pack("!H", len(data))
     return size + b"\0\0\0\0" + data
@@ -37,7 +37,7 @@ class Guest(asyncio.Protocol):
         self.open = True
         self._data = bytearray()
         self._upgraded = False
-        self._said = 0
+        self._sent = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -60,8 +60,8 @@ class Guest(asyncio.Protocol):
             assert self._data.startswith(b"HTTP/1.1 101"), self._data[:200]
             del self._data[: end + 4]
             self._upgraded = True
-            said = {"action": "configureSession", "token": self.token, "tracingId": str(uuid.uuid4())}
-            self.transport.write(frame(json.dumps({**said, "deploymentId": deployment, "startNew": False})))
+            configure = {"action": "configureSession", "token": self.token, "tracingId": str(uuid.uuid4())}
+            self.transport.write(frame(json.dumps({**configure, "deploymentId": deployment, "startNew": False})))
         at = 0
         while len(self._data) >= at + 4:
             size, begin = self._data[at + 1], at + 2
@@ -69,23 +69,23 @@ class Guest(asyncio.Protocol):
                 size, begin = struct.unpack_from("!H", self._data, at + 2)[0], at + 4
             if len(self._data) < begin + size:
                 break
-            self.heard(self._data[begin : begin + size])
+            self.received(self._data[begin : begin + size])
             at = begin + size
         del self._data[:at]
 
-    def heard(self, text: bytearray) -> None:
+    def received(self, text: bytearray) -> None:
         if not self.attached.done():
             self.attached.set_result(None)
         elif answer in text:
             Guest.left -= 1
             if Guest.left > 0:
-                self.say()
+                self.send()
             else:
                 Guest.finished.set()
 
-    def say(self) -> None:
-        self._said += 1
-        message = f'{{"type":"Text","text":"question {self._said}"}}'
+    def send(self) -> None:
+        self._sent += 1
+        message = f'{{"type":"Text","text":"question {self._sent}"}}'
         self.transport.write(
             frame(f'{{"action":"onMessage","token":"{self.token}","tracingId":"{uuid.uuid4()}","message":{message}}}')
         )
@@ -102,7 +102,7 @@ async def main() -> None:
     begun = time.perf_counter()
     if trips:
         for guest in guests:
-            guest.say()
+            guest.send()
         await Guest.finished.wait()
     else:
         await asyncio.sleep(STAY)
