@@ -26,7 +26,7 @@ def time() -> InstantClock:
 
 @pytest.fixture
 def serve(time: InstantClock) -> Iterator[Serve]:
-    """Return a function that starts sandboxes with the settings of `Sandbox`: the bot replies at once, no rate limits."""
+    """Return a function that starts sandboxes with the settings of `Sandbox`: no bot delay, no rate limits."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(
             Sandbox(

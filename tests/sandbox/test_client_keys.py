@@ -57,7 +57,7 @@ def test_client_keys_come_back_only_on_request(make: Make, kind: type[Guest], ke
 @everybody
 @pytest.mark.parametrize(("deduplicates", "times"), [("no", 2), ("yes", 1)])
 @pytest.mark.parametrize("keys", ["withheld", "returned"])
-def test_a_repeated_key_is_stored_as_the_sandbox_is_told(
+def test_deduplicates_decides_whether_a_repeated_key_is_stored_again(
     make: Make, kind: type[Guest], keys: str, deduplicates: str, times: int
 ) -> None:
     sandbox = make(fast=True, keys=keys, deduplicates=deduplicates)
