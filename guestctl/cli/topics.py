@@ -84,7 +84,7 @@ BOT_KEYS: dict[str, str] = {
     "after_handover": "in a rule: match only after (true) or only before (false) an agent took over",
     "reply": "one reply: a text, or a mapping of `text` and the keys below",
     "replies": "several replies; [] sends none",
-    "delay": "pause before a reply; at the top level: before each reply (default: 30ms)",
+    "delay": "pause before a reply; at the top level: before each reply (default: 600ms)",
     "typing": "send a typing indicator before the reply",
     "quickReplies": "[LABEL or {text, payload, image}, …], or {title, replies: [LABEL, …]}",
     "card": "{title, description, image, video, defaultAction, actions: [LABEL or {text, payload} or {text, url}, …]}",

@@ -38,9 +38,14 @@ class Admin:
             ("POST", "/expire"): self._expire,
         }
 
-    def handle(self, request: ServerRequest) -> ServerReply:
+    def check_key(self, request: ServerRequest) -> ServerReply | None:
+        """Return the refusal of a request without the admin key."""
         if not hmac.compare_digest((request.bearer or "").encode(), self._key):
             return _problem(401, "the admin key is missing or wrong")
+        return None
+
+    def handle(self, request: ServerRequest) -> ServerReply:
+        """Answer a request with the admin key."""
         path = request.path.removeprefix(PATH)
         operation = self._operations.get((request.method, path))
         if operation is None:

@@ -14,7 +14,7 @@ from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
-from tornado.web import RequestHandler
+from tornado.web import RequestHandler, stream_request_body
 
 from guestctl.core.clock import Clock
 from guestctl.sandbox.admin import PATH as ADMIN_PATH
@@ -30,6 +30,7 @@ LOG = logging.getLogger("guestctl.sandbox")
 SERVER = "guestctl-sandbox"
 BODY_LIMIT = 1024 * 1024
 FILE_LIMIT = 26 * 1024 * 1024
+BODIES_LIMIT = 64 * 1024 * 1024  # of all requests together
 
 
 class SandboxContext(Protocol):
@@ -43,6 +44,7 @@ class SandboxContext(Protocol):
     table: Table
     peers: set[SocketPeer]
     batch: WriteBatch
+    bodies: BodyBudget
 
     @property
     def scheme(self) -> str: ...
@@ -52,19 +54,70 @@ class SandboxContext(Protocol):
     def is_own_host(self, host: str) -> bool: ...
 
 
+class BodyBudget:
+    """Counts the bytes of all request bodies in memory, and bounds them. `peak` is the highest count so far."""
+
+    def __init__(self, limit: int = BODIES_LIMIT) -> None:
+        self.peak = 0
+        self._limit = limit
+        self._used = 0
+
+    def take(self, size: int) -> bool:
+        """Count `size` more bytes, unless they exceed the limit. Return whether they were counted."""
+        if self._used + size > self._limit:
+            return False
+        self._used += size
+        self.peak = max(self.peak, self._used)
+        return True
+
+    def release(self, size: int) -> None:
+        self._used -= size
+
+
 class RequestDispatcher:
     """Finds the route of a request and returns its reply."""
 
     def __init__(self, sandbox: SandboxContext) -> None:
         self._sandbox = sandbox
 
-    async def answer(self, request: ServerRequest) -> ServerReply:
-        """Return the reply to any request that is not an upgrade."""
+    def check_head(self, request: ServerRequest, size: int) -> ServerReply | None:
+        """Return the reply that refuses a request because of its head, before its body of `size` bytes is read.
+
+        The bodies of refused requests are never buffered: anyone can send one, a web page included.
+        """
         refusal = self._refuse_host(request)
         if refusal is not None:
             return refusal
         if request.path.startswith(ADMIN_PATH + "/"):
-            return self._answer_admin(request)
+            if request.origin is not None and request.origin != request.base:
+                return error(403, "The admin endpoint takes no request from a web page.")
+            return self._sandbox.admin.check_key(request) or (error(413) if size > BODY_LIMIT else None)
+        if request.method == "OPTIONS":
+            return error(413) if size > BODY_LIMIT else None
+        return self._check_guest_head(request, size)
+
+    def _check_guest_head(self, request: ServerRequest, size: int) -> ServerReply | None:
+        found = self._sandbox.table.route(request.method, request.path)
+        cors = self._cors(request, found[0] if found else None)
+        if found is None:
+            refusal: ServerReply | None
+            methods = self._sandbox.table.methods(request.path)
+            refusal = error(405, Allow=", ".join(methods)) if methods else error(404, f"No such path: {request.path}")
+        else:
+            route, _, request.params = found
+            if request.origin is not None and not cors:
+                return error(403, "The origin is not allowed by the deployment.", "origin.not.allowed")
+            if size > (FILE_LIMIT if route.large else BODY_LIMIT):
+                return error(413)
+            refusal = route.check(request) if route.check is not None else None
+        if refusal is not None:
+            refusal.headers.update(cors)
+        return refusal
+
+    async def answer(self, request: ServerRequest) -> ServerReply:
+        """Return the reply to a request that `check_head` admits and that is not an upgrade."""
+        if request.path.startswith(ADMIN_PATH + "/"):
+            return self._sandbox.admin.handle(request)
         if request.method == "OPTIONS":
             return self._answer_preflight(request)
         return await self.answer_guest(request)
@@ -72,18 +125,13 @@ class RequestDispatcher:
     async def answer_guest(self, request: ServerRequest) -> ServerReply:
         """Return the reply to a guest's request, with the faults that are due."""
         sandbox = self._sandbox
+        refusal = self._check_guest_head(request, len(request.body))
+        if refusal is not None:
+            return refusal
         found = sandbox.table.route(request.method, request.path)
-        cors = self._cors(request, found[0] if found else None)
-        if found is None:
-            methods = sandbox.table.methods(request.path)
-            reply = error(405, Allow=", ".join(methods)) if methods else error(404, f"No such path: {request.path}")
-            reply.headers.update(cors)
-            return reply
+        assert found is not None
         route, _, request.params = found
-        if request.origin is not None and not cors:
-            return error(403, "The origin is not allowed by the deployment.", "origin.not.allowed")
-        if len(request.body) > (FILE_LIMIT if route.large else BODY_LIMIT):
-            return error(413)
+        cors = self._cors(request, route)
         fault = None
         name = route.name_of(request)
         if route.counted:
@@ -141,13 +189,6 @@ class RequestDispatcher:
         if self._sandbox.is_own_host(request.headers.get("host", "")):
             return None
         return error(421, "This Host is not served here: use localhost or 127.0.0.1 with the sandbox's port.")
-
-    def _answer_admin(self, request: ServerRequest) -> ServerReply:
-        if request.origin is not None and request.origin != request.base:
-            return error(403, "The admin endpoint takes no request from a web page.")
-        if len(request.body) > BODY_LIMIT:
-            return error(413)
-        return self._sandbox.admin.handle(request)
 
     def _answer_preflight(self, request: ServerRequest) -> ServerReply:
         table = self._sandbox.table
@@ -240,8 +281,13 @@ class GuestSocket:
         self._api.closed(self.peer, clean or self.peer.clean)
 
 
+@stream_request_body
 class GuestHandler(RequestHandler):
-    """One request. The same address may serve plain requests and upgrades."""
+    """One request. The same address may serve plain requests and upgrades.
+
+    The head is judged before the body is read. The body of a refused request is read and dropped, so that the guest
+    receives the reply instead of a reset.
+    """
 
     unsent_limit = UNSENT_LIMIT
     socket_class = GuestSocket
@@ -249,6 +295,42 @@ class GuestHandler(RequestHandler):
     def initialize(self, sandbox: SandboxContext) -> None:
         self.sandbox = sandbox
         self.dispatcher = RequestDispatcher(sandbox)
+        self._refusal: ServerReply | None = None
+        self._body: list[bytes] = []
+        self._buffered = 0
+
+    def prepare(self) -> None:
+        if not self._is_upgrade():
+            size = self.request.headers.get("Content-Length", "0")[:16]  # the server refuses what is not a number
+            self._refusal = self.dispatcher.check_head(self._request(), int(size) if size.isdecimal() else 0)
+
+    def data_received(self, chunk: bytes) -> None:
+        if self._refusal is not None:
+            return
+        if not self.sandbox.bodies.take(len(chunk)):
+            self._refuse_body(error(503, "Too many requests with large bodies at once."))
+            return
+        self._buffered += len(chunk)
+        self._body.append(chunk)
+        refusal = self.dispatcher.check_head(self._request(), self._buffered)  # a chunked body states no size
+        if refusal is not None:
+            self._refuse_body(refusal)
+
+    def _refuse_body(self, refusal: ServerReply) -> None:
+        self._refusal = refusal
+        self._release_body()
+
+    def _release_body(self) -> None:
+        self.sandbox.bodies.release(self._buffered)
+        self._buffered = 0
+        self._body.clear()
+
+    def on_finish(self) -> None:
+        self._release_body()
+
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        self._release_body()
 
     def set_default_headers(self) -> None:
         self.set_header("Server", SERVER)
@@ -257,13 +339,16 @@ class GuestHandler(RequestHandler):
         return None
 
     async def get(self) -> None:
-        if self.request.headers.get("Upgrade", "").lower() == "websocket":
+        if self._is_upgrade():
             await self._upgrade()
         else:
             await self._answer()
 
+    def _is_upgrade(self) -> bool:
+        return self.request.method == "GET" and self.request.headers.get("Upgrade", "").lower() == "websocket"
+
     async def _answer(self) -> None:
-        self._write_reply(await self.dispatcher.answer(self._request()))
+        self._write_reply(self._refusal or await self.dispatcher.answer(self._request(b"".join(self._body))))
 
     head = post = put = patch = delete = options = _answer
 
@@ -274,9 +359,11 @@ class GuestHandler(RequestHandler):
             self.set_header(name, value)
         self.finish(reply.body if reply.status not in (204, 304) else None)
 
-    def _request(self) -> ServerRequest:
+    def _request(self, body: bytes = b"") -> ServerRequest:
         raw = self.request
         host = raw.headers.get("Host", "")
+        domain = self.sandbox.options.domain
+        hosts = [_in_domain(host, name, domain) if domain else host for name in ("api", "webmessaging")]
         secure = self.sandbox.scheme == "https"
         return ServerRequest(
             # HEAD is answered like GET; tornado leaves out the body.
@@ -284,9 +371,9 @@ class GuestHandler(RequestHandler):
             path=raw.path,
             query={name: values[-1].decode("utf-8", "replace") for name, values in raw.query_arguments.items()},
             headers={name.lower(): value for name, value in raw.headers.items()},
-            body=raw.body,
-            base=f"{'https' if secure else 'http'}://{host}",
-            socket_base=f"{'wss' if secure else 'ws'}://{host}",
+            body=body,
+            base=f"{'https' if secure else 'http'}://{hosts[0]}",
+            socket_base=f"{'wss' if secure else 'ws'}://{hosts[1]}",
         )
 
     async def _upgrade(self) -> None:
@@ -332,3 +419,9 @@ class GuestHandler(RequestHandler):
             await connection.run(socket.receive, socket.peer.answer_close)
         finally:
             socket.closed(clean=connection.close_code is not None)
+
+
+def _in_domain(host: str, name: str, domain: str) -> str:
+    """Return the host `name` of a region instead of another host of the same region; any other host as it is."""
+    before, port = host.lower().partition(":")[::2]
+    return f"{name}.{domain}{':' * bool(port)}{port}" if before.endswith(f".{domain}") else host

@@ -149,6 +149,7 @@ class Route:
     name: str | Callable[[ServerRequest], str] | None
     handle: Handler
     any_origin: bool = False
+    check: Callable[[ServerRequest], ServerReply | None] | None = None
     large: bool = False  # accepts files
     counted: bool = True  # False: public configuration; not counted, and no fault affects it
 

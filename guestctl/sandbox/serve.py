@@ -71,7 +71,7 @@ def running(
             if options.tls:
                 import ssl
 
-                made = certificates(clock, list(dict.fromkeys((*NAMES, options.host))))
+                made = certificates(clock, list(dict.fromkeys((*NAMES, options.host, *options.domain_hosts))))
                 stack.callback(made.remove)
                 context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(made.ca)
                 context.load_cert_chain(made.certificate, made.key)
@@ -111,7 +111,9 @@ def serve(
         sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis))
         found = addresses(sandbox)
         on_ready(found)
-        asked = f" --origin https://{options.origins[0]}" if options.origins else ""
+        allowed = options.origins[0] if options.origins else ""
+        origin = allowed if "://" in allowed else f"https://{allowed}"
+        asked = f" --origin {origin}" if allowed else ""
         human = f"sandbox ready at {found['url']} (guestctl -p sandbox{asked} uses it; Ctrl-C stops it)"
         out.write((json.dumps(found) if ready_json else human) + "\n")
         out.flush()

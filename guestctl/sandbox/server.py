@@ -27,7 +27,7 @@ from guestctl.sandbox.admin import Admin
 from guestctl.sandbox.apis import build
 from guestctl.sandbox.bot.bots import Bot
 from guestctl.sandbox.faults import Faults
-from guestctl.sandbox.handler import FILE_LIMIT, SERVER, GuestHandler
+from guestctl.sandbox.handler import FILE_LIMIT, SERVER, BodyBudget, GuestHandler
 from guestctl.sandbox.interfaces import Api, Table
 from guestctl.sandbox.issued_tokens import Tokens
 from guestctl.sandbox.peer import SocketPeer, WriteBatch
@@ -77,6 +77,7 @@ class Sandbox:
         self.table: Table
         self.peers: set[SocketPeer] = set()
         self.batch = WriteBatch()
+        self.bodies = BodyBudget()
         self.hosts: frozenset[str] = frozenset()
         self._bot = bot
         self._deployment = deployment or {}
@@ -182,7 +183,8 @@ class Sandbox:
                 ssl_options=self._tls,
                 max_body_size=FILE_LIMIT,
                 max_header_size=64 * 1024,
-                idle_connection_timeout=600,
+                idle_connection_timeout=self.options.head_timeout,
+                body_timeout=self.options.body_timeout,
             )
             server.add_socket(listening)
             self._loop.call_later(_SWEEP, self._sweep)
@@ -260,6 +262,8 @@ class Sandbox:
     def _own_names(self) -> frozenset[str]:
         names = {"localhost", "127.0.0.1", "[::1]", self.options.host.lower()}
         own = {f"{name}:{self.port}" for name in names} | set(self._also_hosts)
+        # Clients of a region name no port: whatever leads them here listens on the usual one.
+        own |= {host for name in self.options.domain_hosts for host in (name, f"{name}:{self.port}")}
         return frozenset(own | (names if self.port == (443 if self._tls else 80) else set()))
 
     def is_own_host(self, host: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,22 +63,46 @@ class SandboxDeployment:
     active: bool = True
 
     def allows(self, origin: str | None) -> bool:
-        """Return whether an Origin is allowed. Scheme, port and case do not matter; a domain includes its subdomains
-        (§2.3).
+        """Return whether an Origin is allowed. A domain includes its subdomains, and case does not matter (§2.3).
+
+        For a bare domain, scheme and port do not matter either. An allowed origin with a scheme or a port is exact:
+        another port is another origin.
         """
         if not self.origins:
             return True
-        host = origin_host(origin)
-        return any(host == domain or host.endswith("." + domain) for domain in map(origin_host, self.origins))
+        given = origin_parts(origin)
+        return any(_matches(given, origin_parts(allowed)) for allowed in self.origins)
 
 
-def origin_host(origin: str | None) -> str:
-    """Return the host of `https://host:1`, `host:1` or `host` in lower case; empty if there is none."""
+OriginParts: TypeAlias = tuple[str, str, "int | None"]
+
+
+def _matches(given: OriginParts, allowed: OriginParts) -> bool:
+    (scheme, host, port), (only_scheme, domain, only_port) = given, allowed
+    if host != domain and not host.endswith("." + domain):
+        return False
+    if not only_scheme and only_port is None:
+        return True
+    if scheme and only_scheme and scheme != only_scheme:
+        return False
+    usual = _USUAL_PORTS.get(scheme or only_scheme)
+    return (port or usual) == (only_port or usual)
+
+
+_USUAL_PORTS = {"https": 443, "http": 80}
+
+
+def origin_parts(origin: str | None) -> OriginParts:
+    """Return scheme, host and port of `https://host:1`, `host:1` or `host` in lower case.
+
+    A scheme that is missing is empty, and the port of an address without one is None; an unreadable host is empty.
+    """
     text = (origin or "").strip().lower()
     try:
-        return urlsplit(text if "://" in text else f"//{text}").hostname or ""
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        return parts.scheme, parts.hostname or "", parts.port
     except ValueError:
-        return ""
+        return "", "", None
 
 
 @dataclass(slots=True)
@@ -144,6 +169,7 @@ class Conversation:
     notes: dict[str, Any] = field(default_factory=dict)
     observers: list[Observer] = field(default_factory=list)
     by_key: dict[str, StoredMessage] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)  # message id -> its place in `messages`
     requests: Counter[str] = field(default_factory=Counter)
     traces: dict[str, str] = field(default_factory=dict)  # route -> its last traceparent, the latest last
     last_millis: int = 0
@@ -156,6 +182,15 @@ class Conversation:
     @property
     def expires_at(self) -> float:
         return self.last_activity + self.deployment.session_life
+
+    def add(self, message: StoredMessage) -> None:
+        """Append a message, new or loaded from a file."""
+        self.positions.setdefault(message.id, len(self.messages))
+        self.messages.append(message)
+        self.last_millis = message.millis
+        self.inbound += message.role == "guest" and message.kind != "event"
+        if message.key is not None:
+            self.by_key.setdefault(message.key, message)
 
     def broadcast(self, text: str, route: str | None = None) -> None:
         """Send the same frame to every socket of the conversation."""
@@ -421,10 +456,7 @@ class Service:
             events=events,
             metadata=metadata or {},
         )
-        conversation.messages.append(message)
-        conversation.inbound += role == "guest" and kind != "event"
-        if key is not None:
-            conversation.by_key.setdefault(key, message)
+        conversation.add(message)
         if self._store is not None:
             self._store.save_message(conversation, message)
             self._store.save_conversation(conversation)
@@ -446,16 +478,23 @@ class Service:
             self._second = (second, rfc3339(second)[:-4])
         return f"{self._second[1]}{rest:03d}Z"
 
-    def history(self, conversation: Conversation, lag: float = 0.0) -> Sequence[StoredMessage]:
-        """Return the transcript in order, events included, without the last `lag` seconds."""
+    def visible(self, conversation: Conversation, lag: float = 0.0) -> int:
+        """Return how many messages history shows, events included: all but those of the last `lag` seconds.
+
+        The cost of a page of history must not depend on the length of the conversation, so no list is made.
+        """
         messages = conversation.messages
         if not lag:
-            return messages
-        until = int((self.clock.now() - lag) * 1000)
-        end = len(messages)
-        while end and messages[end - 1].millis > until:
-            end -= 1
-        return messages[:end]
+            return len(messages)
+        return bisect_right(messages, int((self.clock.now() - lag) * 1000), key=lambda message: message.millis)
+
+    def find_message(self, message_id: str) -> tuple[Conversation, StoredMessage] | None:
+        """Return a message by its id, with its conversation."""
+        for conversation in self.conversations.values():
+            position = conversation.positions.get(message_id)
+            if position is not None:
+                return conversation, conversation.messages[position]
+        return None
 
     def live(self, conversation: Conversation) -> bool:
         """Return whether a conversation accepts messages. Expire it first if its session is too old."""

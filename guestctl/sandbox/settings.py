@@ -7,6 +7,7 @@ sockets, conversations, the wire of any API.
 from __future__ import annotations
 
 import math
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 REFRESH_STYLES = ("guest-refresh", "guest-token")
 KEYS = ("returned", "withheld")
+#: The hosts of the service below the domain of a region (web-messaging.md §1.2).
+SERVICE_HOSTS = ("webmessaging", "api", "api-cdn", "login")
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 class OptionError(ValueError):
@@ -58,10 +62,11 @@ class SandboxOptions:
     token_life: float | None = None  # None: the default of each API
     refresh_style: str | None = None  # None: serve both
     origins: tuple[str, ...] = ()  # allowed domains; empty: all
+    domain: str | None = None  # serve the hosts of a region with this domain, too
     keys: str = "withheld"  # or returned: history and pushed messages show the client key of a guest's message
     deduplicates: str = "no"  # or yes: store a client key once in its conversation
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (web-messaging.md §5.5)
-    bot_delay: float = 0.03  # between the echo of a message and the bot's reply, unless a script sets another
+    bot_delay: float = 0.6  # between the echo of a message and the bot's reply, unless a script sets another
 
     auto_start: bool = False
     typing: bool = True
@@ -71,6 +76,8 @@ class SandboxOptions:
     session_life: float = 259_200.0
     idle_timeout: float = 600.0  # for sockets; 0: no timeout (§2.5)
     socket_life: float = 7_200.0  # 0: no limit
+    head_timeout: float = 30.0  # for the head of a request, and for idle connections
+    body_timeout: float = 60.0  # for the body of a request
     frame_limit: int = 32 * 1024  # bytes of one frame from a guest
     message_limit: int = 128 * 1024
     text_limit: int = 4096  # characters (§9)
@@ -85,6 +92,8 @@ class SandboxOptions:
         _one_of("keys", self.keys, KEYS)
         _one_of("deduplicates", self.deduplicates, ("yes", "no"))
         _one_of("disconnect", self.disconnect, ("Send", "ReadOnly"))
+        if self.domain is not None and not (len(self.domain) < 230 and _DOMAIN.fullmatch(self.domain)):
+            raise OptionError(f'domain "{self.domain}" is not a host name in lower case')
         if self.token_life is not None and not (math.isfinite(self.token_life) and self.token_life > 0):
             raise OptionError(f"token life {self.token_life:g} s is not above 0")
         if not (math.isfinite(self.session_life) and self.session_life > 0):
@@ -93,6 +102,11 @@ class SandboxOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise OptionError(f"{name.replace('_', ' ')} {value:g} s is below 0")
+
+    @property
+    def domain_hosts(self) -> tuple[str, ...]:
+        """Return the host names of the region with the domain of the settings, empty without one."""
+        return tuple(f"{name}.{self.domain}" for name in SERVICE_HOSTS) if self.domain is not None else ()
 
     def make_bot(self) -> Bot:
         """Return the bot for these settings. Raises script.ScriptError for an invalid or unreadable script."""

@@ -54,7 +54,13 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create the file. Raises StoreError."""
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            for companion in ("-wal", "-shm", "-journal"):  # SQLite opens these names by itself
+                if os.path.islink(f"{path}{companion}"):
+                    raise StoreError(f"{path}{companion} is a symbolic link")
+            # In a shared directory, a link laid by somebody else would lead the tokens to another file.
+            if path.is_symlink():
+                raise StoreError(f"{path} is a symbolic link; name the file itself")
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
             self._db = sqlite3.connect(path, isolation_level=None, timeout=2.0)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{path}: {error}") from error
@@ -107,7 +113,7 @@ class Store:
             for (text,) in self._db.execute("SELECT record FROM conversations ORDER BY rowid"):
                 service.add(_conversation(json.loads(text), service))
             for owner, text in self._db.execute("SELECT conversation, record FROM messages ORDER BY 1, sequence"):
-                _append(service.conversations[owner], StoredMessage(**json.loads(text)))
+                service.conversations[owner].add(StoredMessage(**json.loads(text)))
             for (text,) in self._db.execute("SELECT record FROM grants ORDER BY rowid"):
                 tokens.restore(Grant(**json.loads(text)))
             for owner, text, data in self._db.execute("SELECT conversation, record, data FROM attachments"):
@@ -133,11 +139,3 @@ def _conversation(record: dict[str, Any], service: Service) -> Conversation:
     conversation = Conversation(deployment=deployment, **record)
     conversation.requests.update(requests)
     return conversation
-
-
-def _append(conversation: Conversation, message: StoredMessage) -> None:
-    conversation.messages.append(message)
-    conversation.last_millis = message.millis
-    conversation.inbound += message.role == "guest" and message.kind != "event"
-    if message.key is not None:
-        conversation.by_key.setdefault(message.key, message)

@@ -238,12 +238,9 @@ def _open_and_migrate(path: Path, clock: Clock, notice: Callable[[str], None]) -
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version:
-            backup = path.with_name(f"{DATABASE_FILE}.schema-{version}-{file_stamp(clock)}")
-            create_file(backup)
-            connection.execute("VACUUM INTO ?", (str(backup),))
-            now = len(_STEPS)
-            notice(f"migrated the state database from schema {version} to {now}; the old one is kept as {backup}")
-        elif _enable_write_ahead_log(connection) != "wal":
+            _migrate_with_backup(connection, version, path, clock, notice)
+            return connection
+        if _enable_write_ahead_log(connection) != "wal":
             reason = "no shared memory on this file system"
             notice(f"{path.parent}: {reason}, so state uses a rollback journal, which is slower")
         _migrate(connection, version)
@@ -251,6 +248,26 @@ def _open_and_migrate(path: Path, clock: Clock, notice: Callable[[str], None]) -
         connection.close()
         raise
     return connection
+
+
+def _migrate_with_backup(
+    connection: sqlite3.Connection, version: int, path: Path, clock: Clock, notice: Callable[[str], None]
+) -> None:
+    """Migrate the database and keep a copy of the old one. If the migration fails, the copy is removed.
+
+    The database itself is unchanged then, and each further command would leave one more copy of all tokens.
+    """
+    backup = path.with_name(f"{DATABASE_FILE}.schema-{version}-{file_stamp(clock)}")
+    create_file(backup)
+    try:
+        connection.execute("VACUUM INTO ?", (str(backup),))
+        _migrate(connection, version)
+    except BaseException:
+        with suppress(OSError):
+            backup.unlink()
+        raise
+    now = len(_STEPS)
+    notice(f"migrated the state database from schema {version} to {now}; the old one is kept as {backup}")
 
 
 def _enable_write_ahead_log(connection: sqlite3.Connection) -> str:

@@ -667,7 +667,7 @@ def test_any_wrong_script_raises_only_script_error(text: str | bytes) -> None:
 def test_the_options_choose_the_bot(tmp_path: Path) -> None:
     path = tmp_path / "bot.yaml"
     path.write_text("otherwise: scripted")
-    assert Talk(SandboxOptions().make_bot()).say("x") == [BotAction("message", 0.03, "echo: x")]
+    assert Talk(SandboxOptions().make_bot()).say("x") == [BotAction("message", 0.6, "echo: x")]
     assert Talk(SandboxOptions(fast=True).make_bot()).say("x") == [BotAction("message", 0.0, "echo: x")]
     assert Talk(SandboxOptions(agent=True).make_bot()).say("x") == []
     assert Talk(SandboxOptions(agent=True, script=path).make_bot()).texts("x") == ["scripted"]

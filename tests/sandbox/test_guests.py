@@ -49,7 +49,6 @@ def test_client_credentials_return_an_access_token(sandbox: Sandbox) -> None:
         ({"grant_type": "password"}, 400, "unsupported_grant_type"),
         ({"grant_type": None}, 400, "invalid_request"),
         ({"scope": "root"}, 400, "invalid_scope"),
-        ({"scope": None}, 400, "invalid_scope"),
         ({"scope": [SCOPE, SCOPE]}, 400, "invalid_request"),
     ],
 )

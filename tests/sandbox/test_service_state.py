@@ -25,7 +25,7 @@ from guestctl.sandbox.service_state import (
     StoredAttachment,
     StoredMessage,
     attributes_size,
-    origin_host,
+    origin_parts,
 )
 from guestctl.sandbox.store import Store, StoreError
 from tests.sandbox.stranger import HandClock
@@ -187,9 +187,7 @@ def test_lag_hides_the_newest(hand_clock: HandClock) -> None:
     for text in "abc":
         service.send(conversation, text)
         timers.advance(1)
-    assert [m.text for m in service.history(conversation)] == ["a", "b", "c"]
-    assert [m.text for m in service.history(conversation, 1.5)] == ["a", "b"]
-    assert service.history(conversation, 60) == []
+    assert [service.visible(conversation, lag) for lag in (0.0, 1.5, 60)] == [3, 2, 0]
 
 
 def test_a_message_with_files_only_has_the_kind_text(hand_clock: HandClock) -> None:
@@ -206,27 +204,37 @@ def test_new_uuids_derive_from_the_ids(hand_clock: HandClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "host"),
+    ("origin", "parts"),
     [
-        ("https://Shop.Example:8443/path", "shop.example"),
-        ("shop.example", "shop.example"),
-        ("shop.example:1", "shop.example"),
-        ("http://[::1]:80", "::1"),
-        ("null", "null"),
-        ("", ""),
-        (None, ""),
-        ("http://[", ""),
+        ("https://Shop.Example:8443/path", ("https", "shop.example", 8443)),
+        ("shop.example", ("", "shop.example", None)),
+        ("shop.example:1", ("", "shop.example", 1)),
+        ("http://[::1]:80", ("http", "::1", 80)),
+        ("null", ("", "null", None)),
+        ("", ("", "", None)),
+        (None, ("", "", None)),
+        ("http://[", ("", "", None)),
+        ("https://shop.example:99999", ("", "", None)),
     ],
 )
-def test_origin_host(origin: str | None, host: str) -> None:
-    assert origin_host(origin) == host
+def test_origin_parts(origin: str | None, parts: tuple[str, str, int | None]) -> None:
+    assert origin_parts(origin) == parts
 
 
 def test_allowed_domains() -> None:
     deployment = SandboxDeployment(origins=("Shop.Example", "https://other.example"))
     for origin in ("https://shop.example", "http://a.b.SHOP.example:1", "other.example"):
         assert deployment.allows(origin)
-    for foreign in (None, "", "null", "https://shop.example.evil", "https://evilshop.example", "https://example"):
+    for foreign in (
+        None,
+        "",
+        "null",
+        "https://other.example:444",
+        "http://other.example",
+        "https://shop.example.evil",
+        "https://evilshop.example",
+        "https://example",
+    ):
         assert not deployment.allows(foreign)
     assert SandboxDeployment().allows(None)
 

@@ -45,6 +45,12 @@ Tls = Annotated[bool, typer.Option("--tls", help="serve https and wss with a tem
 Origins = Annotated[
     list[str] | None, typer.Option("--origin", metavar="HOST", help="allow only this Origin (default: any)")
 ]
+Domain = Annotated[
+    str | None, typer.Option("--domain", metavar="NAME", help="also serve the hosts of a region with this domain")
+]
+BotDelay = Annotated[
+    str, typer.Option("--bot-delay", metavar="TIME", help="pause before each reply of the bot; none with --fast")
+]
 TokenLife = Annotated[str | None, typer.Option("--token-life", metavar="TIME", help="lifetime of a token")]
 Fast = Annotated[bool, typer.Option("--fast", help="answer without delays and rate limits")]
 Style = Annotated[
@@ -84,6 +90,8 @@ def serve(
     auto_start: AutoStart = False,
     sign_in: SignIn = False,
     disconnect: Disconnect = "ReadOnly",
+    domain: Domain = None,
+    bot_delay: BotDelay = "600ms",
     keys: Keys = "withheld",
     deduplicates: Deduplicates = "no",
     fast: Fast = False,
@@ -110,6 +118,8 @@ def serve(
         auto_start=auto_start,
         sign_in=sign_in,
         disconnect=disconnect,
+        domain=domain,
+        bot_delay=bot_delay,
         keys=keys,
         deduplicates=deduplicates,
         fast=fast,
@@ -158,6 +168,8 @@ def exec_(
     auto_start: AutoStart = False,
     sign_in: SignIn = False,
     disconnect: Disconnect = "ReadOnly",
+    domain: Domain = None,
+    bot_delay: BotDelay = "600ms",
     keys: Keys = "withheld",
     deduplicates: Deduplicates = "no",
     fast: Fast = False,
@@ -185,6 +197,8 @@ def exec_(
         auto_start=auto_start,
         sign_in=sign_in,
         disconnect=disconnect,
+        domain=domain,
+        bot_delay=bot_delay,
         keys=keys,
         deduplicates=deduplicates,
         fast=fast,
@@ -277,6 +291,7 @@ def _options(**given: Any) -> SandboxOptions:
     life = given.pop("token_life")
     for name in ("faults", "origins"):
         given[name] = tuple(given[name] or ())
+    given["bot_delay"] = duration("--bot-delay", given["bot_delay"])
     try:
         return SandboxOptions(**given, token_life=None if life is None else duration("--token-life", life, zero=False))
     except OptionError as error:

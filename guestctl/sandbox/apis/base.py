@@ -234,7 +234,7 @@ class BaseApi:
             pushed_message = self.parse_frame(conversation, validate.members(frame))
         except InvalidRequest:
             pushed_message = None  # tests push broken frames on purpose
-        if pushed_message is not None and all(message.id != pushed_message.id for message in conversation.messages):
+        if pushed_message is not None and pushed_message.id not in conversation.positions:
             self._service.send(
                 conversation,
                 pushed_message.text,

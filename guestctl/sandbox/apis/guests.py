@@ -46,7 +46,7 @@ class Guests(BaseApi):
 
     def routes(self) -> Sequence[Route]:
         return (
-            self._oauth.route(),
+            *self._oauth.routes(),
             Route("POST", GUESTS, "create", self._limited(self._create)),
             Route("PUT", ONE, "sync", self._limited(self._sync)),
             Route("POST", ONE + "/sessions", "refresh", self._limited(self._refresh)),

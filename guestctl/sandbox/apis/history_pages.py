@@ -82,13 +82,13 @@ def after(
     wanted = request.query.get("after")
     start = 0
     if wanted is not None:
-        found = next((m for m in reversed(conversation.messages) if m.id == wanted), None)
-        if found is None:
+        position = conversation.positions.get(wanted)
+        if position is None:
             raise InvalidRequest(404, "after names no message of this conversation.")
-        start = found.sequence
-    visible = service.history(conversation, request.lag)
-    page = visible[start : start + limit]  # these APIs store no events, so a sequence number is also a position
-    return ServerReply.json(200, {"messages": [show(m) for m in page], "more": len(visible) > start + limit})
+        start = position + 1
+    visible = service.visible(conversation, request.lag)
+    page = conversation.messages[start : min(start + limit, visible)]
+    return ServerReply.json(200, {"messages": [show(m) for m in page], "more": visible > start + limit})
 
 
 def by_number(service: Service, request: ServerRequest, conversation: Conversation) -> ServerReply:
@@ -98,7 +98,6 @@ def by_number(service: Service, request: ServerRequest, conversation: Conversati
     """
     limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
     start = validate.number(request, "lastSequenceNumber", 0, least=0)
-    visible = service.history(conversation, request.lag)
-    page = visible[start : start + limit]
+    page = conversation.messages[start : min(start + limit, service.visible(conversation, request.lag))]
     highest = conversation.messages[-1].sequence if conversation.messages else 0
     return ServerReply.json(200, {"messages": [numbered(m) for m in page], "lastSequenceNumber": highest})

@@ -72,9 +72,10 @@ class MessagingConversations(BaseApi):
             raise InvalidRequest(400, "conversationId is not that of the path")
         limit = validate.number(request, "limit", DEFAULT_LIMIT, most=LIMIT)
         start = _number(request.query.get("nextPageToken"), len(conversation.messages))
-        visible = self._service.history(conversation, request.lag)
-        answer: dict[str, Any] = {"messages": [self._shown(conversation, m) for m in visible[start : start + limit]]}
-        if len(visible) > start + limit:
+        visible = self._service.visible(conversation, request.lag)
+        page = conversation.messages[start : min(start + limit, visible)]
+        answer: dict[str, Any] = {"messages": [self._shown(conversation, m) for m in page]}
+        if visible > start + limit:
             answer["nextPageToken"] = f"{_PAGE}{start + limit}"
         return ServerReply.json(200, answer)
 

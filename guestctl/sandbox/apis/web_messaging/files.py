@@ -41,7 +41,9 @@ class FileStore:
 
     def routes(self) -> Sequence[Route]:
         return (
-            Route("PUT", "/uploads/{id}", "upload", self._upload, any_origin=True, large=True),
+            Route(
+                "PUT", "/uploads/{id}", "upload", self._upload, any_origin=True, large=True, check=self._check_upload
+            ),
             Route("GET", "/api/v2/downloads/{id}", "download", self._download, any_origin=True),
         )
 
@@ -126,16 +128,23 @@ class FileStore:
             raise GuestError(4001, "File type is not allowed")
         return StoredAttachment(identifier, name, type, size, key=self._service.new_id())
 
-    def _upload(self, request: ServerRequest) -> ServerReply:
+    def _check_upload(self, request: ServerRequest) -> ServerReply | None:
+        """Return the refusal of an upload, from its head alone: nobody else's file is read."""
         found = self._files.get(request.params["id"])
         if found is None or not _signed(request, found[1].key):
             return error(403, "The address is not one we signed.")
-        conversation, attachment, announcer = found
-        request.conversation = conversation
-        if attachment.state != "presigned":
+        if found[1].state != "presigned":
             return error(403, "The address has been used.")
         if request.headers.get("x-amz-tagging") != _TAGGING:
             return error(403, "The signed headers are missing or changed.")
+        return None
+
+    def _upload(self, request: ServerRequest) -> ServerReply:
+        refusal = self._check_upload(request)  # again: another upload may have been faster
+        if refusal is not None:
+            return refusal
+        conversation, attachment, announcer = self._files[request.params["id"]]
+        request.conversation = conversation
         attachment.state, attachment.data = "stored", request.body
         self._service.attach(conversation, attachment)
         self._service.later(SCAN, lambda: self._report_scan(conversation, attachment, announcer, request.base))

@@ -275,7 +275,7 @@ class MessageExchange:
         if _is_storable(body):
             assert isinstance(body, dict)
             heading = body.get("channel", {})
-            if all(message.id != body["id"] for message in conversation.messages):
+            if body["id"] not in conversation.positions:
                 self._service.send(
                     conversation,
                     body.get("text"),

@@ -43,7 +43,7 @@ class Rest:
 
     def routes(self) -> Sequence[Route]:
         configuration = "/webdeployments/v1/deployments/{id}"
-        public = {"any_origin": True, "counted": False}
+        public: dict[str, Any] = {"any_origin": True, "counted": False}
         return (
             Route("GET", configuration + "/config.json", "configuration", self._config, **public),
             Route("GET", configuration + "/domains.json", "configuration", self._domains, **public),
@@ -110,10 +110,10 @@ class Rest:
         if size > PAGE_LIMIT:
             return error(400, f"pageSize is above {PAGE_LIMIT}")
         thread = [self._service.conversations[id] for id in conversation.notes.get("earlier", ())]
-        messages = [(c, message) for c in (*thread, conversation) for message in self._service.history(c, request.lag)]
-        total = len(messages)
+        visible = [(one, self._service.visible(one, request.lag)) for one in (*thread, conversation)]
+        total = sum(count for _, count in visible)
         newest = max(0, total - (number - 1) * size)
-        page = messages[max(0, newest - size) : newest]
+        page = _slice(visible, max(0, newest - size), newest)
         body = {
             "entities": [self._entity(*one, request.base) for one in reversed(page)],
             "pageSize": size,
@@ -147,6 +147,22 @@ class Rest:
             body["metadata"].pop("customMessageId", None)
         body["status"] = "Sent"
         return body
+
+
+def _slice(
+    visible: Sequence[tuple[Conversation, int]], start: int, end: int
+) -> list[tuple[Conversation, StoredMessage]]:
+    """Return the messages from `start` to before `end` of several conversations in a row, each with its own.
+
+    `visible` has how many messages of each count.
+    """
+    page, before = [], 0
+    for conversation, count in visible:
+        first, last = max(0, start - before), min(count, end - before)
+        if first < last:
+            page += [(conversation, message) for message in conversation.messages[first:last]]
+        before += count
+    return page
 
 
 def _number(request: ServerRequest, name: str, default: int) -> int:
