@@ -293,7 +293,7 @@ class Client:
         A guest who was signed in in an expired session stays signed in in the one that replaces it. Raises TimedOut
         when no reply came, or the failure that kept the client from receiving one.
         """
-        return self._sessions.ask(text, self._deadline(), new=new, opening=opening, silence=None)[0]
+        return self._ask(text, Awaited(), new, opening)[0]
 
     def ask_all(
         self, text: str, *, new: bool = False, opening: NewSession | None = None, silence: float | None = None
@@ -304,7 +304,12 @@ class Client:
         conversation has ended, or at the client's timeout.
         """
         silence = self._timings.reply_silence if silence is None else silence
-        return self._sessions.ask(text, self._deadline(), new=new, opening=opening, silence=silence)
+        return self._ask(text, Awaited(silence=silence), new, opening)
+
+    def _ask(self, text: str, awaited: Awaited, new: bool, opening: NewSession | None) -> list[Message]:
+        sent = self._sessions.ask(text, self._deadline(), awaited, new=new, opening=opening)
+        assert sent.reply is not None
+        return [sent.reply, *sent.following]
 
     def typing(self) -> None:
         """Send a typing indicator; at most one in five seconds for each session."""

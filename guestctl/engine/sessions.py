@@ -427,12 +427,8 @@ class Sessions:
 
     # --- asking ---
 
-    def ask(
-        self, text: str, deadline: Deadline, *, new: bool, opening: NewSession | None, silence: float | None
-    ) -> list[Message]:
-        """Send a question, in a new session when there is none; return the first message of the reply (`silence`: None)
-        or all of them (see `Client.ask_all`)."""
-        awaited = Awaited(None, silence)
+    def ask(self, text: str, deadline: Deadline, awaited: Awaited, *, new: bool, opening: NewSession | None) -> Sent:
+        """Send a question, in a new session when there is none, and return it with its reply (see `Client.ask`)."""
 
         def put(question: Outgoing) -> Sent:
             return send_message(self.open(), question, deadline, new_id=self._new_id, awaited=awaited)
@@ -458,8 +454,7 @@ class Sessions:
             self._notice(f"{over.message}; starting another session under the same name")
             self._create_to_ask(opening, deadline, self.state.get(self.scope, opening.name))
             sent = put(replace(question, key=self._new_id()))
-        assert sent.reply is not None
-        return [sent.reply, *sent.following]
+        return sent
 
     def _create_to_ask(
         self, opening: NewSession, deadline: Deadline, instead_of: Session | None, *, new: bool = False
