@@ -58,19 +58,21 @@ def profile_for(
     def config() -> dict[str, str]:
         return {key: value for key, value in script.config.items() if CONFIG[key] not in stronger}
 
-    if "region" in config() and not trusted:
-        _refuse_untrusted_address(script)
     try:
         profile = resolve().profile
     except UsageError as error:
         if error.code != "config.profile" or "deploymentId" not in script.config:
             raise
+        if "region" in config() and not trusted:
+            _refuse_untrusted_address(script)
         profile = Profile(name=script.path.stem)
         return replace(profile, **_configured(script, config()), **_given(stronger))
     if profile.sandbox:
         stronger = {**stronger, "deployment_id": "", "region": ""}
         if "api" not in options:
             stronger.pop("api", None)
+    if "region" in config() and not trusted:
+        _refuse_untrusted_address(script)
     profile = replace(profile, **_configured(script, config()))
     if "region" in config():
         # A region determines every address; those of the profile belong to another region.

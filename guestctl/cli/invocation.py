@@ -92,12 +92,25 @@ class Invocation:
     @cached_property
     def watcher(self) -> Watcher | None:
         """The observer of requests and frames for --trace and -v, None without either."""
-        if self.options.trace is None and not self.out.verbose:
+        traced = self._traced()
+        if traced is None and not self.out.verbose:
             return None
         from guestctl.transport.trace import TraceFile, Watcher
 
-        file = self._stack.enter_context(TraceFile(self.options.trace)) if self.options.trace else None
+        file = None
+        if traced is not None:
+            option, path, append = traced
+            file = self._stack.enter_context(TraceFile(path, append=append, option=option))
         return Watcher(self.clock, self.redactor, file, self.out.detail if self.out.verbose else None)
+
+    def _traced(self) -> tuple[str, Path, bool] | None:
+        """Return the option or variable that names the trace, its path, and whether the file may exist."""
+        options, named = self.options, self.world.environ.get("GUESTCTL_TRACE")
+        if options.trace is not None:
+            return "--trace", options.trace, False
+        if options.trace_append is not None:
+            return "--trace-append", options.trace_append, True
+        return ("GUESTCTL_TRACE", self.world.cwd / named, True) if named else None
 
     def watch(self) -> None:
         """Start the trace now, so that the file exists even if nothing is sent."""

@@ -121,7 +121,9 @@ class _Run:
         if options.timeout is not None:
             DEADLINE.set(Deadline.after(self.world.clock, options.timeout))
         self.invocation = Invocation(options, self.world, self.out)
-        if options.trace is not None:
+        if options.trace is not None and options.trace_append is not None:
+            raise UsageError("--trace and --trace-append cannot be combined", hint="use one of them")
+        if options.trace is not None or options.trace_append is not None:
             self.invocation.watch()
         return leaf.function(self.invocation, **arguments)
 

@@ -45,6 +45,7 @@ class Common:
     verbose: int = 0
     quiet: bool = False
     trace: Path | None = None
+    trace_append: Path | None = None
     debug: bool = False
     no_state: bool = False
     traceparent: str | None = None
@@ -186,7 +187,14 @@ def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
         _parameter(
             "trace",
             _option(
-                Path | None, "--trace", metavar="FILE", help="write requests and frames to FILE, with secrets masked"
+                Path | None, "--trace", metavar="FILE", help="write requests and frames to a new FILE, secrets masked"
+            ),
+            None,
+        ),
+        _parameter(
+            "trace_append",
+            _option(
+                Path | None, "--trace-append", metavar="FILE", help="like --trace, but extend FILE [GUESTCTL_TRACE]"
             ),
             None,
         ),

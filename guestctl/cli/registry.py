@@ -100,6 +100,7 @@ LEADING: dict[str, bool] = {
     "--output": True,
     "--timeout": True,
     "--trace": True,
+    "--trace-append": True,
     "--traceparent": True,
     "--profiles": True,
     "--api": True,

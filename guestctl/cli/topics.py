@@ -17,6 +17,7 @@ OURS: dict[str, str] = {
     "GUESTCTL_SESSION": "stored session, like -s",
     "GUESTCTL_OUTPUT": "output mode, like -o",
     "GUESTCTL_STATE": "directory of the state database (default: the user's state directory)",
+    "GUESTCTL_TRACE": "trace to create or extend, like --trace-append",
     "GUESTCTL_PAGER": "pager for long output on a terminal (default: none)",
     "GUESTCTL_CODE_VERIFIER": "PKCE verifier of a sign-in, like --code-verifier",
     "GUESTCTL_ID_TOKEN": "id token of a sign-in, like --id-token",

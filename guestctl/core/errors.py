@@ -115,7 +115,7 @@ NEXT_STEPS: dict[str, str] = {
     "network.gave_up": "run `guestctl listen --forever` to reconnect without a limit; "
     "`guestctl doctor` looks for the cause",
     "service.down": "try again later; the service reported an error of its own",
-    "timeout.input": "write to the pipe and close it, or raise --timeout",
+    "timeout.input": "write to the pipe and close it, or raise --timeout (`guestctl explain timeout.input`)",
     "timeout": "raise --timeout, or run `guestctl history` to see what did arrive",
     "timeout.busy": "stop the other command (`guestctl listen` or `guestctl chat`?), or raise --timeout",
     "session.none": "create one with `guestctl session create`",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from guestctl.core.errors import UsageError
+from guestctl.core.input_files import read_bytes
 from guestctl.core.values import Json, immutable
 
 MAX_BYTES = 256 * 1024
@@ -53,8 +54,7 @@ class Located:
 def read(path: Path) -> Located:
     """Return the document in a file. Raises UsageError `config.file` if it cannot be read or is not valid."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_bytes(path, MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{path}: {why}", code="config.file", hint=PERMISSIONS) from error

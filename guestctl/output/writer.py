@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from guestctl.output.views import View
 
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
-#: Seconds of work before a progress bar is drawn.
-_PATIENCE = 1.0
-#: Columns of a progress bar.
-_BAR = 30
 #: Columns of a label (`error:`, `hint:`) and the space after it.
 _LABEL = 7
 #: Bytes that `gathered` collects before it writes them: as many as a pipe takes at once.
@@ -189,6 +185,28 @@ class Output:
         """Print a trusted text (help, scripts, a document that is already escaped) unchanged."""
         self._write(text, end="")
 
+    def raw(self, data: bytes) -> None:
+        """Write the content of a file to stdout."""
+        self.print_held()
+        self._write_data(data)
+
+    @contextmanager
+    def on_stderr(self) -> Iterator[Callable[[bytes], None]]:
+        """Print data on stderr, because a file takes stdout. Yields the function that writes the file to stdout."""
+        stdout, self._stdout = self._stdout, self._stderr
+
+        def write(data: bytes) -> None:
+            self._stdout = stdout
+            try:
+                self.raw(data)
+            finally:
+                self._stdout = self._stderr
+
+        try:
+            yield write
+        finally:
+            self._stdout = stdout
+
     @contextmanager
     def paged(self) -> Iterator[None]:
         """Send output through GUESTCTL_PAGER if it is set and the output is a terminal. A closed pager is no error."""
@@ -280,30 +298,16 @@ class Output:
             self._print_diagnostic("\rstopping")  # over the ^C that the terminal shows
 
     def progress(self, label: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
-        """Return a callback (done, total) that draws a progress bar on stderr, None if stderr is not a terminal.
-
-        The bar appears when the work takes longer than a second. Each file and each retry starts that time again.
-        """
+        """Return a callback (done, total) that draws a progress bar on stderr, None if stderr is not a terminal."""
         if self._quiet or not self.terminal.stderr:
             return None
-        started, before = monotonic(), 0
+        from guestctl.output.progress_bar import ProgressBar
 
-        def draw(done: int, total: int) -> None:
-            nonlocal started, before
-            if done < before:
-                started = monotonic()
-            before = done
-            if not total or (monotonic() - started < _PATIENCE and not self._drawing):
-                return
-            filled = _BAR * min(done, total) // total
-            bar = "#" * filled + "-" * (_BAR - filled)
-            self._emit(self._stderr, f"\r{label} [{bar}] {100 * min(done, total) // total:3} %")
-            self._drawing = True
-            if done >= total:
-                self._emit(self._stderr, "\n")
-                self._drawing = False
+        return ProgressBar(label, monotonic, self._draw)
 
-        return draw
+    def _draw(self, text: str, unfinished: bool) -> None:
+        self._emit(self._stderr, text)
+        self._drawing = unfinished
 
     def event_notice(self, record: Record) -> None:
         """Print an event on stderr, if stderr is a terminal or with --verbose."""

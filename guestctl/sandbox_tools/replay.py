@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.core.errors import UsageError
+from guestctl.core.input_files import read_bytes
 from guestctl.sandbox.interfaces import Api, Peer, Route, ServerReply, ServerRequest, SocketRoute, error
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ ActionKind = Literal["request", "upgrade", "frame"]
 
 _ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
 _GUEST_VALUE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+#: Largest trace that is read, in bytes.
+TRACE_LIMIT = 1 << 30
 #: Members with an expiry time: epoch seconds, or RFC 3339.
 _EXPIRY_MEMBERS = frozenset({"exp", "expirationDate", "expiresAt"})
 #: Headers of a recorded reply that are sent again.
@@ -95,14 +98,19 @@ def load(paths: Sequence[Path]) -> RecordedTrace:
 
 def _read(path: Path, into: RecordedTrace, sockets: int) -> int:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as failure:
+        lines = read_bytes(path, TRACE_LIMIT).decode("utf-8").splitlines()
+    except (OSError, ValueError) as failure:
         raise UsageError(f"{path}: {getattr(failure, 'strerror', None) or 'not UTF-8'}") from failure
     offset = into.events[-1].seconds if into.events else 0.0
+    before = 0.0
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            sockets = _take(entry, float(entry["seconds"]) + offset, into, sockets)
+            seconds = float(entry["seconds"])
+            if seconds < before and into.events:  # another command has extended the trace
+                offset = into.events[-1].seconds
+            before = seconds
+            sockets = _take(entry, seconds + offset, into, sockets)
             into.started_at = into.started_at or epoch_of(entry["time"])
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
             raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure

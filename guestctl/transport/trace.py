@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,31 +21,46 @@ from urllib.parse import urlsplit
 from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.redact import Redactor
+from guestctl.transport.output_files import is_pipe, open_output, write_all
 
 _FRAMES = frozenset({"frame_in", "frame_out", "ping", "pong"})
 
 
 class TraceFile:
-    """A file that only its owner can read, with one JSON object per line. Opening it deletes earlier content."""
+    """A file that only its owner can read, with one JSON object per line.
 
-    def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    A new trace never replaces a file that exists; with `append` it extends one. `option` names the file in errors.
+    Raises UsageError `output.failed`.
+    """
+
+    def __init__(self, path: Path, *, append: bool = False, option: str = "--trace") -> None:
+        self._name = f"{option} {path}"
+        if str(path) == "-":
+            raise UsageError(
+                f"{option}: a trace cannot be written to stdout",
+                code="output.failed",
+                hint="give a file name; ./- is a file named -",
+            )
+        new = 0 if append or is_pipe(path) else os.O_EXCL  # with O_EXCL, a symbolic link is not followed either
         try:
-            self._descriptor = os.open(path, flags, 0o600)
-            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self._descriptor = open_output(path, option, os.O_CREAT | os.O_APPEND | new)
+        except FileExistsError:
+            raise UsageError(
+                f"{self._name}: the file exists",
+                code="output.failed",
+                hint="give another name, or extend the file with --trace-append",
+            ) from None
+        if stat.S_ISREG(os.fstat(self._descriptor).st_mode) and hasattr(os, "fchmod"):
+            with suppress(OSError):  # another user's file
                 os.fchmod(self._descriptor, 0o600)
-                os.ftruncate(self._descriptor, 0)
-        except OSError as error:
-            raise UsageError(f"--trace {path}: {error.strerror or error}", code="output.failed") from error
-        self._path = path
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line. Raises UsageError if the file cannot be written."""
         line = json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str) + "\n"
         try:
-            os.write(self._descriptor, line.encode())
+            write_all(self._descriptor, line.encode())
         except OSError as error:
-            raise UsageError(f"--trace {self._path}: {error.strerror or error}", code="output.failed") from error
+            raise UsageError(f"{self._name}: {error.strerror or error}", code="output.failed") from error
 
     def __enter__(self) -> TraceFile:
         return self

@@ -333,7 +333,7 @@ def _at(url: str, front: Front) -> tuple[str, ...]:
     """Write a profile with this address for an API with one host; return the options that select it."""
     text = f"profiles:\n  here:\n    api: webmessaging-conversations\n    base_url: {url}\n"
     (front.cwd / "profiles.yaml").write_text(text)
-    return ("-p", "here", "--timeout", "5")
+    return ("-p", "here", "--profiles", "profiles.yaml", "--timeout", "5")
 
 
 @contextlib.contextmanager

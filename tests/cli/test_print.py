@@ -39,6 +39,7 @@ def plain(value: Any) -> Any:
 def sent(front: Front, *argv: str, stdin: str = "") -> list[Any]:
     """Return what a command sends, from its trace."""
     path = front.cwd / "sent.trace"
+    path.unlink(missing_ok=True)
     told = front(*argv, "--trace", str(path), stdin=stdin)
     assert told.code == 0, told.err
     found: list[Any] = []
@@ -139,6 +140,7 @@ def test_nothing_is_sent_stored_or_revealed(front: Front, api: str, how: str) ->
     before = front("sandbox", "sessions").out
     printed = ""
     for argv in (("send", "hi"), ("ask", "hi"), ("ask", "--new", "hi"), ("session", "create", "--new"), ("history",)):
+        (guest.cwd / "none").unlink(missing_ok=True)
         told = guest(*argv, how, "--trace", str(guest.cwd / "none"))
         assert told.code == 0, told.err
         assert (guest.cwd / "none").read_text() == ""

@@ -20,6 +20,8 @@ import jwt
 import pytest
 import requests
 
+from guestctl.config.profiles import load
+from guestctl.config.trust import record
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import UsageError
 from guestctl.core.wire import Request
@@ -57,7 +59,9 @@ def test_nothing_turns_verification_off() -> None:
 
 def profile(folder: Path, **values: object) -> None:
     content = {"deployment_id": "d", "origin": "https://a.example", **values}
-    (folder / "profiles.yaml").write_text(json.dumps({"profiles": {"p": content}}))
+    path = folder / "profiles.yaml"
+    path.write_text(json.dumps({"profiles": {"p": content}}))
+    record(load(path).digest, {})
 
 
 @pytest.mark.parametrize("url", ["http://service.invalid", "http://10.255.255.1", "http://[2001:db8::1]:9"])
@@ -168,6 +172,7 @@ def test_a_proxy_s_password_is_never_shown(how: str, tmp_path: Path) -> None:
         environ = {"GUESTCTL_STATE": str(tmp_path / "state"), "HTTP_PROXY": address, "GUESTCTL_PROFILE": "p"}
         guest = Guest("web-messaging", {**environ, "GUESTCTL_PROFILES": ""}, tmp_path, InstantClock())
         for words in (("ask", "hi"), ("doctor",), ("session", "create"), ("doctor", "http://service.invalid/api")):
+            trace.unlink(missing_ok=True)
             result = guest(*words, "--timeout", "2", "-vv", "--debug", "--trace", str(trace))
             assert result.code != 0
             written = result.out + result.err + trace.read_text()
@@ -217,7 +222,7 @@ def test_forged_tokens_are_refused(
     }[trick]
     seen: list[int] = []
     for held, expected in ((token, True), (forged, False)):
-        traced = tmp_path / "trace"
+        traced = tmp_path / f"trace-{expected}"
         assert front("history", "--trace", str(traced), **given).code == 0  # type: ignore[arg-type]
         asked = next(e for e in map(json.loads, traced.read_text().splitlines()) if e["kind"] == "request")
         reply = requests.get(asked["url"], headers={"Authorization": f"Bearer {held}"}, timeout=5)

@@ -49,10 +49,12 @@ def test_only_the_owner_can_read_it(tmp_path: Path, umask: int) -> None:
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
     (tmp_path / "old").write_text("old")
     (tmp_path / "old").chmod(0o644)
-    with TraceFile(tmp_path / "old"):
+    with TraceFile(tmp_path / "old", append=True):
         pass
     assert (tmp_path / "old").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "old").read_text() == ""
+    assert (tmp_path / "old").read_text() == "old"
+    with pytest.raises(UsageError, match="exists"):
+        TraceFile(tmp_path / "old")
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Knows: the options, where each report is written, the exit code. Must not know: 
 
 from __future__ import annotations
 
+import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,10 @@ def check(
             "--parallel", metavar="N", min=1, max=1000, help="number of scenarios to run at once", show_default=True
         ),
     ] = 1,
-    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="write a JUnit XML report")] = None,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="write a JUnit XML report; - is stdout, the lines go to stderr"),
+    ] = None,
     tap: Annotated[bool, typer.Option("--tap", help="print TAP 14")] = False,
     retries: Annotated[
         int, typer.Option("--retries", metavar="N", min=0, max=100, help="retries of a scenario that did not pass")
@@ -76,13 +80,16 @@ def check(
         )
     if tap and run.options.output is not None:
         raise UsageError("--tap cannot be combined with --output", hint="remove one of the two options")
-    if junit is not None and not junit.absolute().parent.is_dir():
+    to_stdout = str(junit) == "-"
+    if to_stdout and (tap or run.out.mode in {"json", "jsonl", "yaml"}):
+        raise UsageError("--junit - takes stdout, which another report takes too", hint="give --junit a file name")
+    if junit is not None and not to_stdout and not junit.absolute().parent.is_dir():
         raise UsageError(
             f'--junit: no directory "{junit.absolute().parent}"',
             code="output.failed",
             hint="create it first: mkdir -p " + shlex.quote(str(junit.parent)),
         )
-    if junit is not None and junit.is_dir():
+    if junit is not None and not to_stdout and junit.is_dir():
         raise UsageError(
             f'--junit: "{junit}" is a directory', code="output.failed", hint=f"give a file: {junit / 'report.xml'}"
         )
@@ -93,6 +100,7 @@ def check(
 
     scripts = _loaded(files, pairs("--var", var), run)
     with ExitStack() as stack:
+        write_report = _report_writer(run, None if to_stdout else junit, stack) if junit is not None else None
         jobs = _jobs(run, scripts, tag or (), bless, stack, trusted=trust)
         report = _report(run, len(jobs), tap=tap)
         outcomes: list[Outcome] = []
@@ -100,7 +108,7 @@ def check(
         interruption: BaseException | None = None
         with _watching(run, jobs, tap=tap) as progress:
             runner = Runner(Rules(run.options.timeout or 30.0, parallel, retries, bless), run.world.environ, progress)
-            if junit is not None:
+            if junit is not None and not to_stdout:
                 junit_report.write_unfinished(junit, runner.remaining(jobs, 0))
             try:
                 with closing(runner.run(jobs)) as running:
@@ -111,9 +119,9 @@ def check(
                 interruption = error
                 outcomes += runner.remaining(jobs, len(outcomes), _cause(error))
         unwritten: UsageError | None = None
-        if junit is not None:
+        if write_report is not None:
             try:
-                junit_report.write(junit, outcomes)
+                write_report(junit_report.document(outcomes))
             except UsageError as failure:
                 unwritten = failure  # raised last: what is printed is the only report now
         if run.options.debug:
@@ -130,6 +138,29 @@ def check(
         if unwritten is not None:
             raise unwritten
         return exit_code(outcomes) or None
+
+
+def _report_writer(run: Invocation, path: Path | None, stack: ExitStack) -> Callable[[bytes], None]:
+    """Return the function that writes the JUnit report. A pipe is opened now, and None is stdout."""
+    from guestctl.transport.output_files import is_pipe, open_output, write_all
+
+    if path is None:
+        return stack.enter_context(run.out.on_stderr())
+    descriptor = None
+    if is_pipe(path):
+        descriptor = open_output(path, "--junit")
+        stack.callback(os.close, descriptor)
+
+    def write(data: bytes) -> None:
+        try:
+            if descriptor is None:
+                path.write_bytes(data)
+            else:
+                write_all(descriptor, data)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror or error}", code="output.failed") from error
+
+    return write
 
 
 def _cause(error: BaseException) -> type[Interrupted]:

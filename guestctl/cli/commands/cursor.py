@@ -22,6 +22,7 @@ from guestctl.core.errors import UsageError
 from guestctl.core.model import Message, Position, Session
 from guestctl.engine.merge import position_of
 from guestctl.storage.state import Cursor, State
+from guestctl.transport.output_files import is_pipe
 
 
 class CursorFile:
@@ -33,7 +34,11 @@ class CursorFile:
     """
 
     def __init__(self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any]) -> None:
+        if str(path) == "-":
+            raise UsageError("--cursor: - is not a file", hint="give a file name; ./- is a file named -")
         self._path = path.absolute()
+        if is_pipe(self._path) or self._path.is_dir():
+            raise self._bad("not a regular file")
         self._store_intent: Callable[[Cursor], None] = lambda cursor: state.set_cursor(
             scope, session, str(self._path), cursor
         )

@@ -6,6 +6,7 @@ Knows: their options and records. Must not know: the wire.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,12 +35,15 @@ def typing(run: Invocation, print_frames: PrintFrames = False, print_curl: Print
 def download(
     run: Invocation,
     id_: Annotated[str, typer.Argument(metavar="ID", help="id of the attachment, as shown with its message")],
-    to: Annotated[str, typer.Option("--to", metavar="PATH", help="folder or new file name")] = ".",
+    to: Annotated[str, typer.Option("--to", metavar="PATH", help="folder or new file name; - is stdout")] = ".",
 ) -> None:
     """Download an attachment without overwriting any file.
 
     By default the file goes to the current folder. In a folder the file keeps its own name, stripped of any path.
     """
+    if to == "-":
+        _download_to_stdout(run, id_)
+        return
     place = run.world.cwd / to
     if to.endswith(("/", os.sep)) and not place.is_dir():
         raise UsageError(
@@ -50,6 +54,19 @@ def download(
         run.out.text(str(path))
     else:
         run.out.one({"kind": "download", "id": id_, "path": str(path), "size": path.stat().st_size})
+
+
+def _download_to_stdout(run: Invocation, id_: str) -> None:
+    """Write an attachment to stdout when it is complete."""
+    if run.options.output is not None:
+        raise UsageError("--to - cannot be combined with --output", hint="remove one of the two options")
+    if run.out.terminal.stdout:
+        raise UsageError("--to -: stdout is a terminal", hint="redirect stdout, or give a file or a folder")
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="guestctl-") as folder:
+        path = run.client.download(id_, Path(folder), progress=run.out.progress("downloading", run.clock.monotonic))
+        run.out.raw(path.read_bytes())
 
 
 @command(

@@ -180,7 +180,7 @@ def exec_(
     """
     from guestctl.sandbox.serve import run_under
 
-    if run.options.trace is not None:
+    if run.options.trace is not None or run.options.trace_append is not None:
         hint = "`guestctl sandbox exec -- guestctl ask hi --trace FILE`"
         raise UsageError("--trace belongs to the inner command", hint=hint)
     options = _options(
