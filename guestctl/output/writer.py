@@ -303,7 +303,7 @@ class Output:
             return None
         from guestctl.output.progress_bar import ProgressBar
 
-        return ProgressBar(label, monotonic, self._draw)
+        return ProgressBar(label, monotonic, self._draw, lambda: self._drawing)
 
     def _draw(self, text: str, unfinished: bool) -> None:
         self._emit(self._stderr, text)
