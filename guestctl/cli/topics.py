@@ -31,7 +31,7 @@ COMMON: dict[str, str] = {
     "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY": "proxy for requests and sockets; never used for loopback addresses",
     "NO_PROXY": "hosts to reach without a proxy",
     "SSL_CERT_FILE, REQUESTS_CA_BUNDLE": "certificate authorities; tls.ca in the profile wins",
-    "NO_COLOR, FORCE_COLOR, TERM": "colour: never; always; not if `dumb`",
+    "NO_COLOR, FORCE_COLOR, TERM": "no colour; always colour; no colour if TERM is `dumb`",
     "COLUMNS": "width of the terminal",
     "TRACEPARENT": "W3C trace context to send, like --traceparent",
     "GITHUB_ACTIONS, GITHUB_WORKSPACE": "set in GitHub Actions, where `check` annotates the failed lines of a script",
@@ -221,10 +221,10 @@ def _output(width: int | None) -> Iterator[str]:
     from guestctl.output.schema import SCHEMAS
 
     modes = {
-        "auto": "table on a terminal; elsewhere JSON: one object, or one object a line for lists and streams",
+        "auto": "table on a terminal; elsewhere JSON: one object, or one object per line for lists and streams",
         "table": "tables and chat lines",
-        "json": "one object for a single result, an array for a list, one object a line for a stream",
-        "jsonl": "one object a line",
+        "json": "one object for a single result, an array for a list, one object per line for a stream",
+        "jsonl": "one object per line",
         "yaml": "the same records as YAML; a stream has one document per record",
     }
     yield paragraphs(

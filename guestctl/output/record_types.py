@@ -395,7 +395,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "message": ("A message", MessageRecord),
     "sent": ("The outcome of a send: the message with its delivery", SentRecord),
     "typing": ("A participant is typing", TypingRecord),
-    "presence": ("Join, Disconnect, SignIn … as the service spells it", PresenceRecord),
+    "presence": ("A presence event: Join, Disconnect, SignIn … as the service spells it", PresenceRecord),
     "session-event": (
         "A change of the session as a whole (a record of kind session with `change`)",
         SessionEventRecord,

@@ -186,7 +186,7 @@ KINDS: dict[str, Kind] = {
     ),
     "ratelimit": Kind(
         "ratelimit:retry_after=1",
-        "answer 429 with Retry-After; `date` for its other form",
+        "answer 429 with Retry-After; `retry_after=date` sends a date",
         hits=("request", "action"),
         named=("action",),
         keys={"retry_after": ("retry_after", _retry_after)},
@@ -196,7 +196,7 @@ KINDS: dict[str, Kind] = {
     ),
     "delay": Kind(
         "delay:ms=200",  # later frames of the socket wait, too
-        "send a frame or an answer later; order stays",
+        "send a frame or an answer later, in the same order",
         hits=("frame", "request"),
         keys={"ms": ("seconds", _milliseconds)},
         defaults={"seconds": 0.2},
@@ -224,7 +224,7 @@ KINDS: dict[str, Kind] = {
     "garbage": Kind("garbage", "send a frame that is not JSON", hits=("frame", "request"), named=("request",), rank=1),
     "lag": Kind(
         "lag:ms=500",
-        "leave younger messages out of history",
+        "leave newer messages out of history",
         hits=("history",),
         keys={"ms": ("seconds", _milliseconds)},
         defaults={"seconds": 0.5},

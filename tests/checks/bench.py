@@ -1,4 +1,4 @@
-"""How long `check` takes on loopback: one question and answer, a hundred at once, two hundred at once.
+"""Measure `check` on loopback: one question and answer, a hundred at once, two hundred at once.
 
     python -m tests.checks.bench
 

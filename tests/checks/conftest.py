@@ -32,7 +32,7 @@ def resolved(url: str, api: str = "web-messaging") -> Resolved:
 
 @pytest.fixture
 def served() -> Iterator[Callable[..., Sandbox]]:
-    """Start a sandbox with a bot of this test's own."""
+    """Start a sandbox with the bot of the test."""
     with ExitStack() as stack:
 
         def start(bot: str | None = None, **settings: Any) -> Sandbox:
@@ -49,7 +49,7 @@ def served() -> Iterator[Callable[..., Sandbox]]:
 
 @pytest.fixture
 def checked(tmp_path: Path) -> Iterator[Checked]:
-    """Run a script's scenarios against a sandbox; outcomes by name."""
+    """Run a script's scenarios against a sandbox. Return the outcomes by name."""
     with ExitStack() as stack:
 
         def run(

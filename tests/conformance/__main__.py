@@ -1,4 +1,4 @@
-"""`python -m tests.conformance client|server`: RFC 6455 as the Autobahn test suite sees it.
+"""`python -m tests.conformance client|server`: run the Autobahn test suite for RFC 6455.
 
     python -m tests.conformance client --python27 ENV/bin/python
     python -m tests.conformance server --python27 ENV/bin/python --cases '7.*' --keep reports

@@ -1,4 +1,4 @@
-"""The Autobahn test suite: where it is, how it is run, and what it found.
+"""Find and run the Autobahn test suite, and read its report.
 
 Knows: `wstest`, its specifications and its reports. Must not know: anything of guestctl.
 
@@ -31,23 +31,23 @@ PATIENCE = 30.0
 
 
 class Missing(Exception):
-    """No interpreter, or none that has the suite."""
+    """No Python interpreter with the suite was found."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Case -> what the suite thought of it and of the close that ended it."""
+    """The suite's verdict on each case and on the close that ended it."""
 
     cases: Mapping[str, tuple[str, str]]
 
     @property
     def bad(self) -> list[str]:
-        """The cases that failed, or ended with a wrong close."""
+        """Return the cases that failed or ended with a wrong close."""
         fine = {"OK", "NON-STRICT", "INFORMATIONAL"}
         return [case for case, said in self.cases.items() if not fine.issuperset(said)]
 
     def table(self) -> str:
-        """Counts, then the cases that are not simply OK."""
+        """Return the counts, then the cases that are not OK."""
         behaviour, close = (Counter(said[n] for said in self.cases.values()) for n in (0, 1))
         lines = [f"cases {len(self.cases)}", _counted("behaviour", behaviour), _counted("close", close)]
         lines += [f"  {case:<10}{one}, close {two}" for case, (one, two) in self.cases.items() if {one, two} != {"OK"}]
@@ -59,7 +59,7 @@ def _counted(what: str, counts: Counter[str]) -> str:
 
 
 def interpreter(given: str | None) -> str:
-    """The Python that runs the suite. Raises Missing."""
+    """Return the Python interpreter that runs the suite. Raise Missing if there is none."""
     python = given or os.environ.get(VARIABLE)
     if not python:
         raise Missing(f"no Python 2.7 with autobahntestsuite: give --python27 PATH or set {VARIABLE}")
@@ -72,7 +72,7 @@ def interpreter(given: str | None) -> str:
 
 @contextmanager
 def fuzzing_server(python: str, room: Path, cases: Sequence[str], excluded: Sequence[str]) -> Iterator[str]:
-    """The suite as a server to connect to; gives its address."""
+    """Run the suite as a server. Yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"ws://127.0.0.1:{port}"
@@ -86,14 +86,14 @@ def fuzzing_server(python: str, room: Path, cases: Sequence[str], excluded: Sequ
 
 
 def fuzz_server(python: str, room: Path, url: str, cases: Sequence[str], excluded: Sequence[str]) -> None:
-    """The suite as a client of the server at `url`; returns when all its cases are done."""
+    """Run the suite as a client of the server at `url` until all cases are done."""
     server = {"agent": AGENT, "url": url, "options": {"version": 18}}
     more = {"servers": [server], "options": {"failByDrop": False}}
     _wstest(python, room, "fuzzingclient", more, cases, excluded).wait()
 
 
 def results(room: Path) -> Results:
-    """What the suite wrote down, in its own order. Raises OSError when it wrote nothing."""
+    """Return the suite's report in its own order. Raise OSError if it wrote none."""
     found = json.loads((room / "index.json").read_text())[AGENT]
     order = sorted(found, key=lambda case: [int(part) for part in case.split(".")])
     return Results({case: (found[case]["behavior"], found[case]["behaviorClose"]) for case in order})

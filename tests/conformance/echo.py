@@ -1,4 +1,4 @@
-"""Both ends of an echo, on the client's reader and writer and on the sandbox's engine.
+"""An echo client on guestctl's reader and writer, and an echo server on the sandbox's engine.
 
 Knows: where guestctl takes only short texts, and how to have it take all that RFC 6455 allows. Must
 not know: who is at the other end.
@@ -31,7 +31,7 @@ CLOCK = SystemClock()
 
 
 class Binary(str):
-    """A binary message in a text's clothes: its characters are the bytes."""
+    """A binary message as a text: each character is one byte."""
 
     @property
     def payload(self) -> bytes:
@@ -39,7 +39,7 @@ class Binary(str):
 
 
 class EchoSocket(Socket):
-    """The client's connection without the policy: binary messages and large ones are taken, too."""
+    """The client's connection without its limits: it accepts binary and large messages too."""
 
     def __init__(self, stream: Any, rest: bytes, **more: Any) -> None:
         super().__init__(stream, b"", **more)
@@ -50,7 +50,7 @@ class EchoSocket(Socket):
         return super()._message(Binary(heard, "latin-1") if isinstance(heard, bytes) else heard)
 
     def say(self, text: str) -> None:
-        """Send it as it came."""
+        """Send a message back unchanged."""
         deadline = Deadline.after(CLOCK, PATIENCE)
         if isinstance(text, Binary):
             self._write(self._abnf.create_frame(text.payload, self._abnf.OPCODE_BINARY).format(), deadline)
@@ -72,7 +72,7 @@ def connect(url: str) -> EchoSocket:
 
 
 def converse(url: str, *, echo: bool) -> list[str]:
-    """Everything heard until the peer ends the connection, and said again if `echo`."""
+    """Receive until the peer ends the connection, and send everything back if `echo`."""
     socket = connect(url)
     heard: list[str] = []
     try:
@@ -82,7 +82,7 @@ def converse(url: str, *, echo: bool) -> list[str]:
             else:
                 heard.append(frame.text)
     except (NetworkError, Unreadable):
-        pass  # how it ended is for the peer to judge
+        pass  # the peer judges how it ended
     finally:
         socket.close()
     return heard
@@ -99,7 +99,7 @@ class EchoSandbox(Sandbox):
 
 
 class _EchoGuestSocket(GuestSocket):
-    """A guest's socket that echoes binary messages, too."""
+    """A guest's socket that echoes binary messages too."""
 
     def __init__(self, sandbox: Any, api: Api, request: ServerRequest, connection: RawConnection) -> None:
         self._connection = connection
@@ -113,7 +113,7 @@ class _EchoGuestSocket(GuestSocket):
 
 
 class _EchoHandler(GuestHandler):
-    """A handler without limits, as above."""
+    """A handler without limits, like the client above."""
 
     unsent_limit = LARGE
     socket_class = _EchoGuestSocket

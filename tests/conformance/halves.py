@@ -1,4 +1,4 @@
-"""One run of the suite against the client's side, or against the sandbox's.
+"""Run the suite against the client or against the sandbox.
 
 Knows: which end the suite plays for each half. Must not know: the cases.
 """

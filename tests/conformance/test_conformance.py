@@ -1,4 +1,4 @@
-"""The Autobahn suite where there is one; and that the echoes it is run against do echo, anywhere."""
+"""The Autobahn suite, if it is installed, and tests of the echo client and server that it runs against."""
 
 from __future__ import annotations
 

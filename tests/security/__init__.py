@@ -1,1 +1,1 @@
-"""Nobody is let in: secrets stay secret, hostile text stays text, bytes from outside make typed failures only."""
+"""Security tests: secrets stay secret, hostile text stays text, and foreign bytes cause only typed failures."""

@@ -1,4 +1,4 @@
-"""Secrets as canaries: where they live, in which disguises they may turn up, and a search for them.
+"""Canary secrets: where they come from, in which encodings they may appear, and the search for them.
 
 Knows: which values of an exchange are secret, by what the wire and the database call them (its own list, not
 the redactor's). Must not know: how guestctl masks anything.
@@ -26,7 +26,7 @@ _PART = 16
 
 
 class Canaries:
-    """All secrets met so far, by what they are."""
+    """All secrets seen so far, by kind."""
 
     def __init__(self, **known: str) -> None:
         self.known: dict[str, str] = {}
@@ -41,7 +41,7 @@ class Canaries:
                 self._disguised[secret] = tuple({data: form for form, data in disguises(secret)}.items())
 
     def overhear(self, data: bytes) -> str | None:
-        """Whatever crosses the wire under a secret's name; returns the last."""
+        """Record every value on the wire that has the name of a secret. Return the last one."""
         last = None
         for what, pattern in (("member", _MEMBERS), ("header", _HEADER), ("signed address", _SIGNED)):
             for found in pattern.findall(data):
@@ -50,7 +50,7 @@ class Canaries:
         return last
 
     def remember(self, database: Path) -> None:
-        """Whatever the state database holds."""
+        """Record every secret in the state database."""
         if not database.exists():
             return
         with sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True) as connection:
@@ -64,7 +64,7 @@ class Canaries:
         connection.close()
 
     def found(self, data: bytes) -> list[str]:
-        """Which secrets are in there, in which form. Also across a terminal's folding."""
+        """Return the secrets in the data and their encodings. Line wrapping of a terminal does not hide one."""
         hits = []
         unfolded = re.sub(rb"\s+", b"", data)
         for secret, what in self.known.items():
@@ -75,7 +75,7 @@ class Canaries:
 
 
 def disguises(secret: str) -> Iterator[tuple[str, bytes]]:
-    """The forms in which a secret is still one. Masked ones are found in none of them."""
+    """Return the encodings that reveal a secret. A masked secret matches none of them."""
     raw = secret.encode()
     yield "plain", raw
     yield "reversed case", raw.swapcase()
@@ -84,7 +84,7 @@ def disguises(secret: str) -> Iterator[tuple[str, bytes]]:
     yield "JSON", json.dumps(secret)[1:-1].encode()
     yield "JSON in JSON", json.dumps(json.dumps(secret))[3:-3].encode()
     yield "hex", raw.hex().encode()
-    for shift in range(3):  # wherever it stands in what was encoded as a whole
+    for shift in range(3):  # at any position in a longer encoded text
         for name, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
             inner = encode(b"\0" * shift + raw)[(4 if shift else 0) : len(raw) // 3 * 4]
             if len(inner) >= 8:

@@ -1,4 +1,4 @@
-"""The front door of the command-line tests."""
+"""The fixtures of the command-line tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A million odd inputs for the frame reader: random bytes, damaged frames and good ones, in any slices.
+"""Fuzz the frame reader with random bytes, damaged frames and good ones, in random slices.
 
 Knows: the reader, and frames worth damaging. Must not know: what the right answer is, but that it is
 the same for the same bytes however they are sliced.
@@ -50,7 +50,7 @@ _SEEDS = (
 
 
 def inputs(chance: random.Random, most: int) -> Iterator[bytes]:
-    """A few for one reader: random bytes, and frames with up to three bytes changed."""
+    """Return inputs for one reader: random bytes, and frames with up to three changed bytes."""
     bits, whole = chance.getrandbits, chance.random
     for _ in range(min(most, 1 + int(whole() * TOGETHER))):
         kind = bits(2)
@@ -64,7 +64,7 @@ def inputs(chance: random.Random, most: int) -> Iterator[bytes]:
 
 
 def read(pieces: Iterable[bytes], binary: bool) -> tuple[Heard, list[bytes]]:
-    """What is heard, with the code of the violation that ends it, and the pieces that were fed."""
+    """Return the received messages, the code of the violation that ended the input, and the pieces fed."""
     frames = Frames(binary=binary)
     heard: Heard = []
     fed: list[bytes] = []
@@ -90,7 +90,7 @@ def sliced(data: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 def batch(seed: int, count: int, ends: Counter[str]) -> None:
-    """Raises AssertionError for a finding."""
+    """Check one input. Raise AssertionError for a finding."""
     chance = random.Random(seed)
     while count > 0:
         binary = bool(chance.getrandbits(1))

@@ -1,4 +1,4 @@
-"""Bytes from outside, of any kind: what reads them answers, or raises a typed failure.
+"""Fuzz every parser of foreign bytes: it returns a result or raises a typed failure.
 
 Knows: every parser of remote or foreign text, by name. Must not know: what the right answer is.
 `python -m tests.security.fuzz [--examples N] [--seed N] [--only NAME]` is the long run; the test suite has a short one.
@@ -87,10 +87,10 @@ def _frames(name: str) -> Callable[[str], None]:
 
 
 def _shown(heard: Any) -> None:
-    """Drawn on a terminal and written as JSON, too."""
+    """Write an event for a terminal and as JSON."""
     try:
         record = event_record(heard, "s", at="2026-03-04T09:15:27.412Z", raw=True)
-    except KeyError:  # a signal, which nobody is shown
+    except KeyError:  # a signal, which is never printed
         return
     for terminal in (True, False):
         out = Stream(terminal=terminal)
@@ -99,7 +99,7 @@ def _shown(heard: Any) -> None:
 
 
 def _flows(name: str) -> Callable[[tuple[list[str], int]], None]:
-    """Every flow of a dialect, its requests answered with anything."""
+    """Drive every flow of a dialect with random answers."""
 
     def read(given: tuple[list[str], int]) -> None:
         texts, status = given
@@ -133,7 +133,7 @@ def _claims(step: FrameRequest, heard: Any) -> bool:
 
 
 def _missing_id(error: KeyError) -> bool:
-    """An id of *our* session that this made-up one lacks."""
+    """The random session lacks an id of the client's session."""
     return bool(error.args) and isinstance(error.args[0], str) and error.args[0] not in WORDS
 
 
@@ -261,11 +261,11 @@ TARGETS: Mapping[str, tuple[Callable[[Random], Any], Callable[[Any], None]]] = {
 
 
 class Finding(AssertionError):
-    """Something else than a Failure came out of a parser; the example is made again by its seed alone."""
+    """A parser raised something other than a Failure. The seed alone repeats the example."""
 
 
 def fuzz(name: str, examples: int, seed: int = 0) -> None:
-    """Run one target, each example from a seed of its own. Raises Finding."""
+    """Run one target with a separate seed for each example. Raise Finding for a violation."""
     make, read = TARGETS[name]
     for number in range(seed, seed + examples):
         given = make(Random(number))

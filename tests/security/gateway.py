@@ -1,4 +1,4 @@
-"""A gateway that tells tales: it repeats the guest's secrets wherever an answer can hold text.
+"""A gateway that repeats the guest's secrets in every text of an answer.
 
 Knows: TCP, the head of an HTTP/1.1 message, a close frame. Must not know: guestctl, any API.
 """
@@ -17,12 +17,15 @@ from tests.integration.middle import Asked, _Listening, answer, head_of, more
 from tests.security.canaries import Canaries
 
 Trick: TypeAlias = Callable[["Teller", Asked, bytes], bytes | None]
-"""What is answered instead of the service's own `reply` (whole, head and body); None: just that."""
+"""Returns the answer that replaces the service's `reply` (head and body). None: no replacement."""
 
 
 class Teller(_Listening):
-    """Stands before a sandbox. `trick` alters answers to requests and upgrades, `goodbye` closes each
-    socket at its first frame, with what that frame told as the reason. Everything that passes is overheard."""
+    """A gateway in front of a sandbox.
+
+    `trick` changes answers to requests and upgrades. `goodbye` closes each socket at its first frame, with a secret
+    of that frame as the reason. All traffic is recorded.
+    """
 
     def __init__(self, canaries: Canaries) -> None:
         self.behind = 0
@@ -93,7 +96,7 @@ class Teller(_Listening):
 
 
 def unmasked(data: bytes) -> bytes:
-    """The payload of a client's frame, when `data` begins one."""
+    """Return the payload of a client's frame if `data` starts one."""
     size, at = data[1] & 0x7F if len(data) > 1 else 0, 2
     if size == 126:
         size, at = int.from_bytes(data[2:4], "big"), 4
@@ -127,7 +130,7 @@ def _page(teller: Teller, asked: Asked, reply: bytes) -> bytes:
 
 
 def _cut(part: float) -> Trick:
-    """A whole HTTP message whose JSON stops in the middle."""
+    """Return a complete HTTP message whose JSON stops in the middle."""
 
     def told(teller: Teller, asked: Asked, reply: bytes) -> bytes | None:
         if asked.upgrade:
@@ -172,7 +175,7 @@ def _bad_handshake(teller: Teller, asked: Asked, reply: bytes) -> bytes | None:
 
 
 def _wrong_members(teller: Teller, asked: Asked, reply: bytes) -> bytes | None:
-    """Every member but the secret ones of another type."""
+    """Give every member another type, except secrets."""
     if asked.upgrade:
         return None
     try:

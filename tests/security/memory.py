@@ -1,4 +1,4 @@
-"""What hostile bytes cost a client: run in a process of its own, which tells by how much its peak grew.
+"""Measure the memory that hostile bytes cost a client, in a separate process that prints the growth of its peak.
 
 Knows: the client's connections, and the kernel's high-water mark. Must not know: what is sent.
 `python -m tests.security.memory socket|body URL` connects, hears what there is, and prints MiB.
@@ -22,7 +22,7 @@ AGENT = "guestctl/test"
 
 
 def peak(pid: int | str = "self") -> float:
-    """The most memory a process ever held, in MiB; 0 where the kernel does not tell.
+    """Return the peak memory of the process in MiB, or 0 if the kernel does not report it.
 
     Not getrusage's figure: that one begins with its parent's.
     """
@@ -32,13 +32,13 @@ def peak(pid: int | str = "self") -> float:
 
 
 def settled() -> float:
-    """The memory held now, from which the peak is counted on."""
+    """Reset the peak and return the present memory."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return peak()
 
 
 def over_socket(url: str) -> float:
-    """After a first message; the end is the service's or the reader's."""
+    """Measure the growth after a first message, until the service or the reader ends the connection."""
     clock = SystemClock()
     network = Network(ca=None, environ={})
     socket = Socket.connect(
@@ -56,7 +56,7 @@ def over_socket(url: str) -> float:
 
 
 def over_http(url: str) -> float:
-    """After a first answer; the second is one too many."""
+    """Measure the growth after a first answer; the second one is hostile."""
     clock = SystemClock()
     http = Http(Network(ca=None, environ={}), clock, user_agent=AGENT)
     deadline = Deadline.after(clock, PATIENCE)

@@ -1,4 +1,4 @@
-"""Strange values by the thousand, each made from a seed: texts, JSON, and good documents damaged.
+"""Make strange values from seeds: texts, JSON, and damaged copies of good documents.
 
 Knows: which names mean something to some parser, and the published examples. Must not know: who reads
 what is made here. Plain random numbers, because a property-testing library spends twenty times as long
@@ -86,7 +86,7 @@ _DOCUMENTS = ((ROOT / "profiles.example.yaml").read_text(encoding="utf-8"), PASS
 
 
 def _published() -> dict[str, list[str]]:
-    """API -> what the examples have its service say, frames and bodies: good ones to damage."""
+    """API -> the frames and bodies of its service in the examples, as good documents to damage."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests" / "wire").rglob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -109,7 +109,7 @@ def _said(content: Any, heard: bool) -> Iterator[Any]:
 
 
 def _filled(word: Any, samples: Mapping[str, Any]) -> Any:
-    """With something in the place of every `$name`."""
+    """Return the value with a text in the place of every `$name`."""
     if isinstance(word, dict):
         return {name: _filled(inner, samples) for name, inner in word.items()}
     if isinstance(word, list):
@@ -123,7 +123,7 @@ PUBLISHED = _published()
 
 
 def text(chance: Random, most: int = 20) -> str:
-    """Up to `most` characters, short ones more often."""
+    """Return a text of up to `most` characters, more often a short one."""
     size = int(chance.random() ** 2 * (most + 1))
     if chance.random() < 0.5:
         return "".join(chance.choices(_ALPHABETS[int(chance.random() * 3)], k=size))
@@ -155,7 +155,7 @@ def value(chance: Random, depth: int = 4) -> Any:
 
 
 def members(chance: Random, depth: int = 3, words: tuple[str, ...] = WORDS) -> dict[str, Any]:
-    """An object whose members mostly have names that mean something."""
+    """Return an object whose members mostly have known names."""
     return {
         chance.choice(words) if chance.random() < 0.9 else text(chance, 6): value(chance, depth)
         for _ in range(int(chance.random() * 9))
@@ -163,7 +163,7 @@ def members(chance: Random, depth: int = 3, words: tuple[str, ...] = WORDS) -> d
 
 
 def damaged(chance: Random, api: str) -> str:
-    """What its service says, with some members replaced, removed or added."""
+    """Return a document of the service with some members replaced, removed or added."""
     found = json.loads(chance.choice(PUBLISHED[api]))
     for _ in range(chance.randrange(4)):
         at = found
@@ -173,7 +173,7 @@ def damaged(chance: Random, api: str) -> str:
                 _damage(chance, at, key)
                 break
             at = at[key]
-    # A number too large for a float is how JSON says infinity.
+    # JSON has no infinity, but a number may be too large for a float.
     return json.dumps(found).replace("Infinity", "1e400")
 
 
@@ -188,7 +188,7 @@ def _damage(chance: Random, at: Any, key: Any) -> None:
 
 
 def speech(chance: Random, api: str | None = None) -> str:
-    """What a service might say: JSON mostly, and mostly nearly right."""
+    """Return an answer of a service, mostly JSON and mostly nearly valid."""
     kind = chance.random()
     if kind < 0.6:
         return damaged(chance, api or chance.choice(tuple(PUBLISHED)))
@@ -200,7 +200,7 @@ def speech(chance: Random, api: str | None = None) -> str:
 
 
 def file(chance: Random) -> bytes:
-    """What a file might hold: a good one damaged, an object in a known place, or anything."""
+    """Return the content of a file: a damaged good file, an object in a known place, or anything."""
     kind = chance.random()
     if kind < 0.5:
         return _torn(chance, chance.choice(_DOCUMENTS))
@@ -219,7 +219,7 @@ def file(chance: Random) -> bytes:
 
 
 def _torn(chance: Random, document: str) -> bytes:
-    """Some lines of a good document gone, doubled, swapped, or with something else behind their colon."""
+    """Remove, repeat or swap lines of a good document, or change the value after a colon."""
     lines = document.split("\n")
     for _ in range(1 + chance.randrange(3)):
         at = chance.randrange(len(lines))
@@ -240,7 +240,7 @@ def _torn(chance: Random, document: str) -> bytes:
 
 
 def _damaged_line(chance: Random, line: str) -> str:
-    """A line that is JSON with one member damaged; any other as it was."""
+    """Damage one member of a JSON line; return any other line unchanged."""
     try:
         found = json.loads(line)
     except ValueError:

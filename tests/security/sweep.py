@@ -1,4 +1,4 @@
-"""Every command against every trick of a gateway that repeats secrets, and a search of all that was written.
+"""Run every command against every trick of a gateway that repeats secrets, and search all output for secrets.
 
 Knows: commands, output modes, where guestctl may write. Must not know: how anything is masked.
 `python -m tests.security.sweep` runs the whole product; the test suite runs a part of it, another
@@ -110,7 +110,7 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
 
 @dataclass
 class Sweep:
-    """One guest behind one gateway, and everything it has let slip."""
+    """One guest, one gateway, and every secret found in the output."""
 
     api: str
     room: Path
@@ -141,7 +141,7 @@ class Sweep:
         self.canaries.add("client secret", CLIENT_SECRET)
 
     def __call__(self, what: str, argv: tuple[str, ...], mode: str) -> int:
-        """Run one command and search all that it wrote."""
+        """Run one command and search everything that it wrote."""
         more = MODES[mode]
         if "--tap" in argv and "-o" in more:
             more = more[: more.index("-o")]
@@ -177,14 +177,14 @@ class Sweep:
                     path.unlink()
 
     def begin(self) -> None:
-        """A session of its own, made undisturbed."""
+        """Create a session without tricks."""
         self.teller.trick, self.teller.goodbye = None, False
         guest = Guest(self.api, self.environ, self.room, self.clock)
         guest.ok("session", "create", "--new", "--as", "default")
         self.canaries.remember(self.room / "state" / "state.db")
 
     def sign_in(self) -> None:
-        """The guest signs in with a code, where the API has that."""
+        """Sign the guest in with a code, if the API supports it."""
         guest = Guest(self.api, self.environ, self.room, self.clock)
         if not guest.can(Ability.SIGN_IN):
             return
@@ -206,7 +206,7 @@ class Sweep:
         self.canaries.remember(self.room / "state" / "state.db")
 
     def through(self, *, part: int = 1) -> None:
-        """All commands, all tricks, in all modes; or every `part`-th of these, each API another one."""
+        """Yield all commands with all tricks in all modes, or every `part`-th, different for each API."""
         turn = NAMES.index(self.api)
         for trick, act in TRICKS.items():
             begun = False
@@ -232,7 +232,7 @@ class Sweep:
         self("forget", LOCAL["forget"], mode)
 
     def goodbyes(self, mode: str) -> None:
-        """A socket that is closed with the guest's own token as the reason."""
+        """Close a socket with the guest's own token as the reason."""
         for what in ("send", "listen", "resume", "ask"):
             self.teller.goodbye = True
             self(f"goodbye: {what}", COMMANDS[what], mode)
@@ -241,7 +241,7 @@ class Sweep:
 
 @contextlib.contextmanager
 def sweep(api: str, room: Path) -> Iterator[Sweep]:
-    """A sweep of one API in a fresh room."""
+    """Sweep one API with a new sandbox and directory."""
     clock = InstantClock()
     canaries = Canaries()
     with (

@@ -1,4 +1,4 @@
-"""Where secrets may go, and who may come in, seen from the command line.
+"""Where secrets may be sent, and which connections are accepted, tested through the command line.
 
 Held elsewhere, and not repeated: redirects of requests and upgrades (tests/integration/test_bad_answers.py),
 .netrc, cookies, gzip bombs, endless bodies, heads and drips (tests/transport/test_transport_http.py), giant
@@ -41,7 +41,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "guestctl"
 
 
 def test_nothing_turns_verification_off() -> None:
-    """No option, no key, no variable; and nobody but the network makes a TLS context for the service."""
+    """No option, key or variable turns it off, and only `network` makes a TLS context for the service."""
     makers = set()
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def test_nothing_turns_verification_off() -> None:
                 assert node.value.value is True, path
             if isinstance(node, ast.Attribute) and node.attr in {"create_default_context", "SSLContext"}:
                 makers.add(path.relative_to(PACKAGE).as_posix())
-    # The control room's own, for loopback; the sandbox's, for serving; a type where the network names it.
+    # Allowed: the admin client on loopback, the sandbox's server, and a type name in `network`.
     assert makers <= {"transport/network.py", "sandbox_tools/admin_client.py", "sandbox/serve.py"}, makers
 
 
@@ -93,7 +93,7 @@ def test_loopback_and_tls_addresses_are_allowed(alone: Front, tmp_path: Path, ur
 
 
 def test_an_address_from_the_service_cannot_avoid_tls() -> None:
-    """Presigned addresses, and whatever else reaches the network by itself; through a proxy, too."""
+    """Presigned addresses and every other separate request, also through a proxy."""
     for environ in ({}, {"ALL_PROXY": "http://127.0.0.1:9"}):
         network = Network(ca=None, environ=environ)
         http = Http(network, InstantClock(), user_agent="test")
@@ -107,8 +107,10 @@ def test_an_address_from_the_service_cannot_avoid_tls() -> None:
 
 
 def test_another_address_never_gets_a_stored_token(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A profiles file in a cloned repository, under the name and with the values of the user's own, at its own
-    address: there is no session there, so nothing is sent; and a new one has nothing of the old."""
+    """A cloned repository may have a profile with the user's name and values and another address.
+
+    No session exists for that address, so nothing is sent. A new session uses nothing of the old one.
+    """
     heard: list[bytes] = []
     canaries = Canaries()
 
@@ -155,7 +157,7 @@ def _own(sandbox: Sandbox) -> dict[str, object]:
 
 @pytest.mark.parametrize("how", ["refused", "cut", "page"])
 def test_a_proxy_s_password_is_never_shown(how: str, tmp_path: Path) -> None:
-    """Whatever the proxy does; the same for requests and sockets."""
+    """Every behaviour of the proxy, for requests and sockets."""
     canaries = Canaries(password="pr0xy-pa55word-canary")
     said = b"Basic " + base64.b64encode(b"user:pr0xy-pa55word-canary") + b" user:pr0xy-pa55word-canary"
     replies = {"refused": answer(407, said, "text/plain"), "cut": b"", "page": answer(200, said, "text/html")}

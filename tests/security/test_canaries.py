@@ -36,7 +36,7 @@ def test_no_secret_in_anything_written(api: str, tmp_path: Path) -> None:
 
 
 def test_the_sweep_finds_a_planted_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without masking it finds the same exchange's secrets everywhere."""
+    """Without masking, the sweep finds the secrets of the same exchange everywhere."""
     monkeypatch.setattr(Redactor, "text", lambda self, text: text)
     monkeypatch.setattr(Redactor, "value", lambda self, value: value)
     with sweep("guests", tmp_path) as found:
@@ -61,8 +61,7 @@ def test_every_encoding_of_a_secret_is_found() -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_nobody_else_can_read_what_is_written(umask: int, sandbox: Sandbox, tmp_path: Path) -> None:
-    """State, locks and traces, from the first moment on: a watcher never sees a wider mode. Nor does the process
-    list: no secret is in the words of the process."""
+    """State, locks and traces have private modes from the first moment on. No secret is in the process arguments."""
     environ = {
         "PATH": os.environ["PATH"],
         "GUESTCTL_PROFILE": "sandbox",

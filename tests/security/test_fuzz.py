@@ -1,4 +1,4 @@
-"""The short forms of both fuzzers, in processes of their own so that their memory is theirs."""
+"""Both fuzzers for a short time, in separate processes so that their memory can be measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.security import fuzz, strange
 from tests.security.fuzz import PROFILE, TARGETS
 
 
-@pytest.mark.timeout(600)  # seconds of a core, which others may want too
+@pytest.mark.timeout(600)  # seconds, because other tests may use the core too
 @pytest.mark.parametrize(
     "words",
     [
@@ -45,7 +45,7 @@ def test_a_finding_names_the_command_that_repeats_it(monkeypatch: pytest.MonkeyP
 
 
 def test_inputs_found_by_fuzzing(tmp_path: Path) -> None:
-    """Lists where names belong, a number for a list, half a character for a secret, an odd trace: each was a bug."""
+    """Inputs that once raised an untyped exception."""
     dialect = WebMessaging(PROFILE, new_id=lambda: "x")
     for frame in (
         '{"class":[]}',
@@ -59,10 +59,10 @@ def test_inputs_found_by_fuzzing(tmp_path: Path) -> None:
     assert Redactor().value({"token": "\ud800"}) == {"token": Secret("\ud800").placeholder}
     assert Redactor().value({"token": "0123456789\ud800"})["token"].startswith("***")
     with pytest.raises(UsageError, match=r"x\.yaml:3:"):
-        parse("a: 1\rb\rc: d", "x.yaml")  # more lines than line feeds
+        parse("a: 1\rb\rc: d", "x.yaml")  # a carriage return also ends a line
     start = '{"time": "2026-03-04T09:15:27.412Z", "seconds": '
     for line in (
-        start + '0, "kind": "upgrade", "status": 101, "headers": {}, "body": ""}',  # of no connection
+        start + '0, "kind": "upgrade", "status": 101, "headers": {}, "body": ""}',  # a record without a connection
         start + '0, "kind": "connect", "url": 5}',
         start + "1" + "0" * 400 + ', "kind": "frame_in", "text": ""}',
         start + "[[" * 20_000,

@@ -1,4 +1,4 @@
-"""Whatever the service or a profile holds, nothing but text reaches a terminal; a pipe gets it exactly."""
+"""Text of the service or a profile never controls a terminal. A pipe gets the text unchanged."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ HOSTILE = (
 
 
 def forbidden(text: str, *, styled: bool = False) -> set[str]:
-    """Code points that steer a terminal, reorder what is read, or hide."""
-    if styled:  # our own colours and rich's redrawing, of which remote text has no part
+    """Return the code points that control a terminal, reorder text, or are invisible."""
+    if styled:  # colours of guestctl and redrawing by rich, which contain no remote text
         text = re.sub(r"\x1b\[[0-9;?]*[mKAhl]|\r", "", text)
     return {
         repr(char)
@@ -48,7 +48,7 @@ def forbidden(text: str, *, styled: bool = False) -> set[str]:
 
 
 def seen_on_a_terminal(words: list[str], environ: dict[str, str]) -> str:
-    """The command with a pseudo-terminal as stdout and stderr."""
+    """Run a command with a pseudo-terminal as stdout and stderr."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "guestctl", *words], env=environ, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
@@ -58,7 +58,7 @@ def seen_on_a_terminal(words: list[str], environ: dict[str, str]) -> str:
     try:
         while piece := os.read(ours, 65536):
             data += piece
-    except OSError:  # Linux says EIO when the last writer has gone
+    except OSError:  # Linux raises EIO after the last writer has closed
         pass
     os.close(ours)
     child.wait()
@@ -87,7 +87,7 @@ VIEWS = (
 
 @pytest.mark.parametrize("api", NAMES)
 def test_views(api: str, sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> None:
-    """What the agent says, what we said, and what does not exist."""
+    """Texts of the agent and of the guest, and names that do not exist."""
     front = sandboxed(sandbox)
     given: Any = {"GUESTCTL_API": api, "COLUMNS": "70", "NO_COLOR": "1"}
     assert front("session", "create", **given).code == 0
@@ -96,7 +96,7 @@ def test_views(api: str, sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front]
         result = front(*words, "--timeout", "2", tty=True, **given)
         assert not forbidden(result.out + result.err), words
         assert result.code != 70, result.err
-    # Not splitlines(): that takes U+2028 for the end of a line, which JSON Lines does not.
+    # Not splitlines(): it also splits at U+2028, unlike JSON Lines.
     exact = [json.loads(line)["text"] for line in front("history", **given).out.rstrip("\n").split("\n")]
     assert HOSTILE.replace("\r", "") in exact
     screen = front("history", "-o", "jsonl", tty=True, **given)
@@ -134,7 +134,7 @@ def test_errors(api: str, where: str, tmp_path: Path, sandboxed: Callable[[Sandb
 
 
 def test_profile_values(alone: Front, tmp_path: Path) -> None:
-    """A repository's profile file is foreign text, too."""
+    """The profile file of a repository is foreign text too."""
     path = tmp_path / "profiles.yaml"
     for text in (
         "profiles: {p: {application: " + json.dumps(HOSTILE) + "}}",

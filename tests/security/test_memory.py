@@ -1,4 +1,4 @@
-"""Bounds on what hostile bytes cost, and on a listener that runs for long (reliability: peaks, not guesses).
+"""Limits on the memory that hostile bytes and a long-running listener cost (reliability.md §9).
 
 Each is measured in a process of its own as the growth of the kernel's high-water mark, so that nothing that ran before
 can hide it and no pause of the machine can change it.
@@ -33,7 +33,7 @@ BLOCK = b"x" * (1 << 20)
 
 
 def grown(how: str, *scripts: Script) -> float:
-    """MiB that a fresh client's peak grew by, against this peer."""
+    """Return the growth of a new client's peak memory with this peer, in MiB."""
     with serving(*scripts) as peer:
         words = [sys.executable, "-m", "tests.security.memory", how, peer.ws if how == "socket" else peer.http + "/"]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)

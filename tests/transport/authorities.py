@@ -1,4 +1,4 @@
-"""A throw-away certificate authority and the servers it vouches for, good and bad."""
+"""A temporary certificate authority and server certificates, valid and invalid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-# Python 3.13 verifies strictly: without key usage and key identifiers it trusts nobody.
+# Python 3.13 requires key usage and key identifiers.
 _SIGNING = x509.KeyUsage(
     digital_signature=False,
     content_commitment=False,
@@ -27,7 +27,7 @@ _SIGNING = x509.KeyUsage(
 
 
 class Authority:
-    """`path` is its certificate as PEM; `server` makes a context for a server it has signed."""
+    """`path` is the certificate as PEM. `server` makes the context of a server with a signed certificate."""
 
     def __init__(self, folder: Path, name: str = "test authority") -> None:
         self._folder = folder
@@ -43,7 +43,7 @@ class Authority:
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, host: str = "127.0.0.1", *, days: tuple[float, float] = (-1, 1)) -> ssl.SSLContext:
-        """A server's context: certificate for `host`, valid between these days from now."""
+        """Return a server's context with a certificate for `host`, valid between these days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             known: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))

@@ -1,4 +1,4 @@
-"""Raw peers on loopback for the transport tests: each connection is played by a script of literal bytes.
+"""Raw peers on loopback for the transport tests: a script of literal bytes serves each connection.
 
 Knows: sockets, and RFC 6455 just enough to speak and to read what a client sent. Must not know:
 anything of guestctl, so that nothing here can share a mistake with what it tests.
@@ -36,7 +36,7 @@ class Conn:
         return self
 
     def drip(self, data: bytes) -> Conn:
-        """One byte per segment."""
+        """Send one byte per segment."""
         for byte in data:
             self.sock.sendall(bytes([byte]))
         return self
@@ -62,15 +62,15 @@ class Conn:
         return self
 
     def body(self) -> bytes:
-        """The body of the request whose head was read."""
+        """Read the body of the request whose head was read."""
         return self.read(int(header(self.request, b"content-length") or 0))
 
     def upgrade(self, after: bytes = b"", extra: bytes = b"") -> Conn:
-        """Read an upgrade request and agree to it; `after` travels in the same segment."""
+        """Read an upgrade request and accept it. `after` is sent in the same segment."""
         return self.head().send(self.agreed(extra) + after)
 
     def agreed(self, extra: bytes = b"") -> bytes:
-        """The 101 answer to the upgrade request whose head was read."""
+        """Return the 101 response to the upgrade request whose head was read."""
         key = header(self.request, b"sec-websocket-key") + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key).digest())
         return (
@@ -79,7 +79,7 @@ class Conn:
         )
 
     def frame(self) -> tuple[int, bytes]:
-        """One frame from the client: opcode and payload. It must be masked and whole."""
+        """Read one frame of the client: opcode and payload. It must be masked and complete."""
         first, second = self.read(2)
         assert first & 0xF0 == 0x80, "the client fragments or sets reserved bits"
         assert second & 0x80, "the client does not mask"
@@ -94,13 +94,13 @@ class Conn:
         return first & 0xF, (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(length, "big")
 
     def goodbye(self) -> Conn:
-        """Take frames until the client closes, and close."""
+        """Read frames until the client closes, then close."""
         while self.frame()[0] != CLOSE:
             pass
         return self.send(close(1000))
 
     def rest(self) -> bytes:
-        """All that still comes until the client is gone, however it goes."""
+        """Read everything until the client disconnects in any way."""
         data = self.read(len(self._data))
         try:
             while piece := self.sock.recv(65536):
@@ -110,7 +110,7 @@ class Conn:
         return data
 
     def hold(self, seconds: float | None = None) -> bool:
-        """Read nothing until the test is over, or for so long; whether it is over."""
+        """Read nothing until the test ends or the time is over. Return whether the test ended."""
         return self._stopping.wait(seconds)
 
     def reset(self) -> None:
@@ -167,7 +167,7 @@ class Peer:
             with sock:
                 script(Conn(sock, self._stopping))
         except (OSError, EOFError):
-            pass  # the client went, or the test is over
+            pass  # the client disconnected, or the test ended
         except BaseException as error:
             self.failures.append(error)
 
@@ -188,7 +188,7 @@ class Peer:
 
 @contextmanager
 def serving(*scripts: Script, context: ssl.SSLContext | None = None) -> Iterator[Peer]:
-    """A peer whose n-th connection plays the n-th script (the last one again for later ones).
+    """Start a peer. Its n-th connection runs the n-th script; later ones repeat the last script.
 
     A script's failed assertion fails the test.
     """
@@ -202,7 +202,7 @@ def serving(*scripts: Script, context: ssl.SSLContext | None = None) -> Iterator
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes = b"") -> bytes:
-    """A frame as a server sends it; `rsv` (0 to 7) and `mask` break the rules."""
+    """Return a frame as a server sends it. `rsv` (0 to 7) and `mask` violate the RFC."""
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
     masked = 0x80 if mask else 0
     if len(payload) < 126:
@@ -223,7 +223,7 @@ def close(code: int | None = 1000, reason: bytes = b"") -> bytes:
 
 
 def header(head: bytes, name: bytes) -> bytes:
-    """The value of a header in a request head, b"" if it is absent."""
+    """Return the value of a header in a request head, or b"" if it is absent."""
     for line in head.split(b"\r\n")[1:]:
         key, _, value = line.partition(b":")
         if key.strip().lower() == name:
@@ -232,5 +232,5 @@ def header(head: bytes, name: bytes) -> bytes:
 
 
 def answer(status: int, body: bytes = b"", headers: bytes = b"") -> bytes:
-    """An HTTP answer with its length announced."""
+    """Return an HTTP response with a Content-Length."""
     return b"HTTP/1.1 %d x\r\nContent-Length: %d\r\n%s\r\n%s" % (status, len(body), headers, body)

@@ -53,7 +53,7 @@ def lost(code: int | None = 1006, *, written: bool = True) -> NetworkError:
 
 
 class Toy(Dialect):
-    """Declares as little as can be; tests set what they are about on the instance."""
+    """Declares only what is necessary. Tests set the attributes that they need on the instance."""
 
     name = "toy"
     summary = "for tests"
@@ -156,7 +156,7 @@ def read(value: Mapping[str, Json]) -> Message:
 
 
 class Service:
-    """The truth. Scripts (`sends`, `reads`, `doors`, `refreshes`) say what goes wrong, in order; then nothing does.
+    """The service. The scripts `sends`, `reads`, `doors` and `refreshes` list failures in order; then nothing fails.
 
     A send is "ok", "echo_lost" (stored, then the connection breaks), "frame_lost" (breaks, not stored),
     "silent" (nothing comes), "stored_silent", or a Failure to raise without storing it. Times are the
@@ -179,11 +179,11 @@ class Service:
         self.alters: Callable[[str], str] = lambda text: text
         self.bot: Callable[[str], str | None] = lambda text: None
         self.hidden = 0
-        #: Seconds until a read that fails does.
+        #: Seconds until a failing read fails.
         self.silence = 0.0
         self.new_session = False
 
-    # --- the truth ---
+    # --- stored messages ---
 
     def store(self, text: str, direction: str = "outbound", key: str | None = None) -> dict[str, Json]:
         number = len(self.stored) + 1
@@ -200,7 +200,7 @@ class Service:
         return entry
 
     def push(self, text: str, direction: str = "outbound") -> dict[str, Json]:
-        """Store a message and hand it to every open socket."""
+        """Store a message and deliver it to every open socket."""
         entry = self.store(text, direction)
         self.tell(entry)
         return entry
@@ -303,7 +303,7 @@ class Service:
         return HttpResponse(200, {}, json.dumps(body).encode(), self.clock.now())
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no connection."""
 
     # --- sockets ---
 
@@ -317,7 +317,7 @@ class Service:
 
 
 class FakeSocket:
-    """One connection to the service. Waiting moves the clock, and lets the service's plans happen."""
+    """One connection to the service. Waiting advances the clock and runs the service's plans."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -380,7 +380,7 @@ class FakeSocket:
 
 
 class RejectingToy(Toy):
-    """Decodes a rejection as the failure the service's script holds."""
+    """Decodes a rejection as the failure in the service's script."""
 
     service: Service
 
@@ -394,7 +394,7 @@ class RejectingToy(Toy):
 
 
 class World:
-    """An exchange over the toy dialect and service, with state in memory."""
+    """A session engine with the small dialect and service, and with state in memory."""
 
     def __init__(self, patch: pytest.MonkeyPatch, **declared: object) -> None:
         self.clock = FakeClock()
@@ -411,7 +411,7 @@ class World:
         self.exchange = self.another()
 
     def another(self, state: State | None = None) -> SessionEngine:
-        """Another client of the same session, as another process would be."""
+        """Return another client of the same session, like one in another process."""
         held = (state or self.state).get(SCOPE, "default")
         if held is None:
             held = Session(
@@ -445,5 +445,5 @@ class World:
 
 
 def shown(events: Iterable[Event | None]) -> list[str]:
-    """The texts of the messages among events."""
+    """Return the texts of the messages among events."""
     return [event.text for event in events if isinstance(event, Message)]

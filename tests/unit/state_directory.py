@@ -1,4 +1,4 @@
-"""A state directory that tests open as one command after another does."""
+"""A state directory that tests open again and again, like successive commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes import FakeClock
 
 
 class StateDirectory:
-    """Opens the database in `path` as one command after another does, and keeps the notices."""
+    """Opens the database in `path` like successive commands, and records the notices."""
 
     def __init__(self, path: Path, clock: FakeClock) -> None:
         self.path = path
