@@ -34,7 +34,8 @@ COMMON: dict[str, str] = {
     "NO_COLOR, FORCE_COLOR, TERM": "no colour; always colour; no colour if TERM is `dumb`",
     "COLUMNS": "width of the terminal",
     "TRACEPARENT": "W3C trace context to send, like --traceparent",
-    "GITHUB_ACTIONS, GITHUB_WORKSPACE": "set in GitHub Actions, where `check` annotates the failed lines of a script",
+    "GITHUB_ACTIONS, GITHUB_WORKSPACE": "set in GitHub Actions, where `check` annotates failed lines and "
+    "a bot's `::` commands are escaped",
     "XDG_CONFIG_HOME, XDG_STATE_HOME": "directories of the user's profiles and state on Linux",
 }
 #: Profile key -> its meaning.

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guestctl.core.errors import Failure, UsageError
+from guestctl.output.ci_commands import escaped, has_command, runs_in_actions
 from guestctl.output.records import Record, error_record
 from guestctl.output.terminal import Terminal, visible, wrap
 
@@ -82,6 +83,9 @@ class Output:
         self._quiet = quiet
         self._now = now
         self._environ = environ or {}
+        self._in_actions = runs_in_actions(self._environ)
+        #: Makes a text for people harmless: in a CI job, a text may contain commands for the runner.
+        self._guarded: Callable[[str], str] = escaped if self._in_actions else str
         self._view_made: View | None = None
         self._pager: IO[bytes] | None = None
         self._gathered: bytearray | None = None
@@ -100,7 +104,7 @@ class Output:
         elif self.mode == "yaml":
             self._write(self._yaml(record))
         else:
-            self._write(self._json(record))
+            self._write(self._json(record), exact=True)
 
     def one_as_lines(self, records: Iterable[Record], record: Record) -> None:
         """Print a single result, as chat lines (`records`) for people and as `record` otherwise."""
@@ -125,7 +129,7 @@ class Output:
         def add(record: Record) -> None:
             nonlocal count
             if self.mode == "json":
-                self._write(("[\n" if count == 0 else ",\n") + self._json(record), end="")
+                self._write(("[\n" if count == 0 else ",\n") + self._json(record), end="", exact=True)
             elif self.mode == "yaml":
                 self._write(self._yaml([record]))
             else:
@@ -147,7 +151,7 @@ class Output:
 
     def event(self, record: Record) -> int:
         """Print one record of a stream as one flushed line. Return the number of bytes written."""
-        return self._write(self._stream_text(record))
+        return self._write(self._stream_text(record), exact=True)
 
     def size(self, record: Record) -> int:
         """Return the number of bytes that `event` will write for this record."""
@@ -158,7 +162,7 @@ class Output:
         if self.mode == "yaml":
             self._write(self._yaml(value))
         else:
-            self._write(json.dumps(value, indent=2) if self.human else self._json(value))
+            self._write(json.dumps(value, indent=2) if self.human else self._json(value), exact=True)
 
     def grid(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table that is not a list of records."""
@@ -181,9 +185,12 @@ class Output:
         """Print a label and a text, whose further lines are indented under the first."""
         self._write(self._view.labelled(label, text, style))
 
-    def verbatim(self, text: str) -> None:
-        """Print a trusted text (help, scripts, a document that is already escaped) unchanged."""
-        self._write(text, end="")
+    def verbatim(self, text: str, *, command: bool = False) -> None:
+        """Print a trusted text (help, scripts, a document that is already escaped) unchanged.
+
+        In a CI job it contains no commands for the runner, unless it is one.
+        """
+        self._write(text, end="", exact=command)
 
     def raw(self, data: bytes) -> None:
         """Write the content of a file to stdout."""
@@ -327,7 +334,7 @@ class Output:
                 record["error"]["warnings"] = self._held_warnings
             self._held, self._held_warnings = [], []
             self._print_diagnostic(
-                json.dumps(record, ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str)
+                json.dumps(record, ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str), exact=True
             )
             return
         what = failure.message.rstrip(". ")
@@ -349,9 +356,9 @@ class Output:
 
         self.diagnostic(masked("".join(traceback.format_exception(error)).rstrip("\n")))
 
-    def diagnostic(self, text: str) -> None:
-        """Print a text of several lines on stderr. --quiet does not drop it."""
-        self._print_diagnostic(visible(text, lines=True))
+    def diagnostic(self, text: str, *, command: bool = False) -> None:
+        """Print a text of several lines, or a command for a CI runner, on stderr. --quiet does not drop it."""
+        self._print_diagnostic(visible(text, lines=True), exact=command)
 
     # --- writing ---
 
@@ -378,11 +385,8 @@ class Output:
         return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
     def _yaml(self, value: Any) -> str:
-        import yaml
-
-        return yaml.safe_dump(
-            value, allow_unicode=not self.terminal.stdout, sort_keys=False, width=2**31, default_flow_style=False
-        ).rstrip("\n")
+        text = yaml_text(value, ascii_only=self.terminal.stdout)
+        return yaml_text(value, ascii_only=True, quoted=True) if self._in_actions and has_command(text) else text
 
     @contextmanager
     def gathered(self) -> Iterator[Callable[[], None]]:
@@ -403,9 +407,10 @@ class Output:
             data, self._gathered = bytes(self._gathered), bytearray()
             self._write_data(data)
 
-    def _write(self, text: str, end: str = "\n") -> int:
+    def _write(self, text: str, end: str = "\n", *, exact: bool = False) -> int:
         if self._held:
             self.print_held()
+        text = text if exact else self._guarded(text)
         data = self._data(text, end)
         if self._gathered is None:
             self._write_data(data)
@@ -429,13 +434,14 @@ class Output:
 
     def _stream_text(self, record: Record) -> str:
         if self.human:
-            return self._view.line(record)
+            return self._guarded(self._view.line(record))
         return "---\n" + self._yaml(record) if self.mode == "yaml" else self._json(record)
 
     def _data(self, text: str, end: str = "\n") -> bytes:
         return (text + end).encode(self._encoding(self._stdout) if self.human else "utf-8", "backslashreplace")
 
-    def _print_diagnostic(self, line: str) -> None:
+    def _print_diagnostic(self, line: str, *, exact: bool = False) -> None:
+        line = line if exact else self._guarded(line)
         line_end, self._drawing = "\n" if self._drawing else "", False  # after an unfinished progress bar
         self._emit(self._stderr, f"{line_end}{line}\n")
 
@@ -464,6 +470,22 @@ def _ignored(*kinds: type[BaseException]) -> Iterator[None]:
         yield
     except kinds:
         pass
+
+
+def yaml_text(value: Any, *, ascii_only: bool, quoted: bool = False) -> str:
+    """Return YAML. `quoted`: texts are in double quotes on one line, and `##[` is escaped in them."""
+    import yaml
+
+    style = '"' if quoted else None
+    text: str = yaml.safe_dump(
+        value,
+        allow_unicode=not ascii_only,
+        sort_keys=False,
+        width=2**31,
+        default_flow_style=False,
+        default_style=style,
+    )
+    return (text.replace("##[", "\\x23#[") if quoted else text).rstrip("\n")
 
 
 def _encodable(text: str) -> bool:

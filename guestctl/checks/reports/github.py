@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from guestctl.checks.outcomes import Outcome
+from guestctl.output.ci_commands import runs_in_actions
 from guestctl.output.terminal import visible
 
 MOST = 10
@@ -18,7 +19,7 @@ MOST = 10
 
 def wanted(environ: Mapping[str, str]) -> bool:
     """Return whether this runs in an Actions job."""
-    return environ.get("GITHUB_ACTIONS") == "true"
+    return runs_in_actions(environ)
 
 
 def errors(outcomes: Sequence[Outcome], environ: Mapping[str, str]) -> Iterator[str]:

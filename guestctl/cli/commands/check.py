@@ -272,9 +272,9 @@ def _annotate(run: Invocation, outcomes: Sequence[Outcome], *, tap: bool) -> Non
         return
     for line in github.errors(outcomes, run.world.environ):
         if tap or run.out.mode in {"json", "jsonl", "yaml"}:
-            run.out.diagnostic(line)  # stdout is data; the CI runner reads both streams
+            run.out.diagnostic(line, command=True)  # stdout is data; the CI runner reads both streams
         else:
-            run.out.verbatim(line + "\n")
+            run.out.verbatim(line + "\n", command=True)
 
 
 # --- reports on stdout ---
