@@ -107,6 +107,7 @@ def report() -> str:
             shown = Shell(guest)("guestctl check smoke.yaml --parallel 10 --junit report.xml", code=1)
             assert "<testsuite" in (guest.cwd / "report.xml").read_text(encoding="utf-8")
     shown = re.sub(r"\([0-9a-f-]{4,}…?\)", "(21f9…)", shown)
+    shown = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "8d1f4c7e-5b0a-4e36-9c52-70a1e6d3b948", shown)
     shown = re.sub(r"\b\d+\.\d{3} s\b", "0.031 s", shown)
     return f"```console\n$ guestctl check smoke.yaml --parallel 10 --junit report.xml\n{shown}```\n"
 
