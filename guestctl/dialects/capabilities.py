@@ -54,7 +54,7 @@ class Paging(Enum):
 
 @immutable
 class Rate:
-    """At most `count` in any `period` seconds. The declaration that uses it says what is counted."""
+    """At most `count` in any `period` seconds. The declaration that uses it states what is counted."""
 
     count: int
     period: float

@@ -1,4 +1,4 @@
-"""Catching up: what may be missing from the live stream, and reading it from history.
+"""Catch up with history: find out what may be missing from the live stream, and read it.
 
 Knows: in which situations messages may be missing, when history is read again, and when a gap is declared.
 Must not know: any dialect's wire, how a connection is opened or polled, printing, when the caller stops.
@@ -243,7 +243,7 @@ class CatchUp:
     # --- while the socket is open ---
 
     def early_look_due(self) -> bool:
-        """Whether a live message has to wait for history, for the first time since the socket was opened."""
+        """Return whether a live message waits for history, for the first time since the socket was opened."""
         state = self.state
         if not isinstance(state, Settling) or not state.early_look:
             return False
@@ -253,7 +253,7 @@ class CatchUp:
         return True
 
     def look_due(self, now: float) -> bool:
-        """Whether history has to be read at monotonic `now`: a number is missing, or the second look is due."""
+        """Return whether history must be read at monotonic `now`: a number is missing, or the second look is due."""
         if self.merge.after_missing and self.merge.wait(now) == 0.0:
             return True
         return isinstance(self.state, (Settling, Rereading)) and self.state.due <= now
@@ -277,7 +277,7 @@ class CatchUp:
             # History shows a message of this socket: it shows everything that came before the socket, too.
             yield from self._join(items)
         else:
-            # It shows more than before, and may still lag: messages later than all of it go on waiting.
+            # It shows more than before, and may still lag: messages later than all of it keep waiting.
             yield from self.merge.replay(items, lags=True)
             self.merge.wait_for_history(state.due)
 
@@ -352,7 +352,7 @@ class CatchUp:
         return self.merge.position.id if self.merge.position else None
 
     def _shows_more(self, items: Sequence[Item]) -> bool:
-        """Whether history has moved on since it was read last: it shows something new, or something that waits."""
+        """Return whether history has grown since the last read: it shows something new, or something that waits."""
         waiting = self.merge.waiting_for_history(self._clock.monotonic())
         return any(item.id is not None and (item.id in waiting or not self.merge.has_seen(item.id)) for item in items)
 
@@ -369,7 +369,7 @@ class CatchUp:
         state = self.state
         if not isinstance(state, Unproved) or not (fresh or now - state.since >= self._timings.second_look):
             return [], fresh
-        # The last message is gone for good. Without its time, no later poll could tell what follows it.
+        # The last message was deleted. Without its time, no later poll could determine what follows it.
         if self.merge.position is not None and self.merge.position.time is None:
             self.begin_at_newest()
             self.state = state
@@ -420,7 +420,7 @@ class CatchUp:
 
 
 def _raise_if_socket_broke(failure: Failure) -> None:
-    """Raise it again if the socket broke, over which the token for history is requested."""
+    """Raise the failure again if it broke the socket that the token for history is requested on."""
     if isinstance(failure, NetworkError) and failure.close_code is not None:
         raise failure
 
@@ -433,7 +433,7 @@ def _first_id(events: Sequence[Event]) -> str | None:
 
 
 def _certainly_after(item: Item, position: Position) -> bool:
-    """Whether it came after a position that history does not show."""
+    """Return whether an item came after a position that history does not show."""
     sequence = item.sequence if isinstance(item, Message) else None
     if sequence is not None and position.sequence is not None:
         return sequence > position.sequence

@@ -1,6 +1,6 @@
 """Opens a session's socket: takes a connection slot, performs the upgrade and attaches the session.
 
-Knows: refused upgrades, tokens that expired or were used up, sessions that turn out to be over. Must not know: any
+Knows: refused upgrades, tokens that expired or were used up, sessions that have ended. Must not know: any
 dialect's wire, listening, sending, how long a caller retries after this.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def open_socket(engine: SessionEngine, deadline: Deadline, *, start_new: NewSession | None = None) -> SessionSocket:
-    """Open and attach the socket of the engine's session, retrying what may pass. The session is updated and stored.
+    """Open and attach the socket of the engine's session, retry temporary failures, and store the session.
 
     `start_new` starts the guest's next conversation, on an API that supports it. Raises Forbidden (final),
     Unauthorised, SessionOver when the session is unknown or had expired, NetworkError when the service cannot be

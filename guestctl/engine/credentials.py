@@ -119,7 +119,7 @@ class Credentials:
         """Renew `held` while it is still valid; None when that did not succeed soon enough.
 
         This never waits for another process, and only briefly for the service, because `held` still works. After
-        a failure the next attempt is put off. Raises what ends a renewal for good, once `held` has expired too.
+        a failure the next attempt is put off. Raises the failure that ends renewals, once `held` has expired too.
         """
         if self._clock.monotonic() < self._early_again_at.get(kind, 0.0):
             return None

@@ -1,4 +1,4 @@
-"""Delivering one message, and reporting truthfully whether the service accepted it.
+"""Deliver one message, and report truthfully whether the service accepted it.
 
 Knows: the outbox, the four outcomes (contract.md §5), how history settles a message in doubt, and when a message may be
 sent again. Must not know: any dialect's wire, printing, how `listen` reconnects.
@@ -34,7 +34,7 @@ from guestctl.engine.history import following
 from guestctl.engine.retry import LIMIT_RETRIES
 from guestctl.storage.state import OutboxRow, SendState
 
-#: Failures instead of an answer: the service may have accepted the message before the session ended.
+#: Failures that replace an answer: the service may have accepted the message before the session ended.
 _ENDED_WITHOUT_ANSWER = frozenset({"session.evicted", "session.ended"})
 
 

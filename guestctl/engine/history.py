@@ -1,4 +1,4 @@
-"""Reading history: joins pages into one ordered sequence, although messages arrive in between.
+"""Read history: join pages into one ordered sequence, although messages arrive in between.
 
 Knows: how positions and page numbers move when the conversation grows, and how many entries may be held in memory.
 Must not know: any dialect's wire, sockets, printing. It does no I/O: a function that fetches one page is handed in.
@@ -230,7 +230,7 @@ class Window:
         return Position(self.since) if self.since and _time_of(self.since) is None else None
 
     def of(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield those of `items` that are in the window. Raises UsageError when there is no message `until`.
+        """Yield the `items` that are in the window. Raises UsageError when there is no message `until`.
 
         `items` start after `after`.
         """

@@ -390,7 +390,7 @@ def _as_live(event: Event) -> Event:
 
 
 def _older(item: Incoming, position: Position) -> bool:
-    """Whether it is a message or presence from before the position."""
+    """Return whether an event is a message or presence from before the position."""
     if not isinstance(item, (Message, Presence)):
         return False
     if isinstance(item, Message) and item.sequence is not None and position.sequence is not None:

@@ -1,4 +1,4 @@
-"""Merging: shows live and replayed messages once each, and in order.
+"""Merge live and replayed messages: each once, and in order.
 
 Knows: message ids, sequence numbers and service times. Must not know: sockets, clocks (the time is handed in),
 printing, any dialect.
@@ -176,7 +176,7 @@ class Merge:
         return self.position.sequence if self.position else self._number_before_first
 
     def _waits_for_history(self, event: Event, now: float) -> bool:
-        """Whether an earlier message may be missing, and no sequence number proves that none is."""
+        """Return whether an earlier message may be missing, and no sequence number proves the opposite."""
         if now >= self._history_due or not isinstance(event, (Message, Presence)):
             return False
         numbered = isinstance(event, Message) and event.sequence is not None and self._last_number is not None

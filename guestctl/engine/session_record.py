@@ -29,7 +29,7 @@ _STATE_AFTER: dict[str, SessionState] = {
     "session.cleared": "cleared",
     "session.logged_out": "ended",
 }
-#: Fields that change independently of each other. Each is taken from whichever process changed it.
+#: Fields that change independently of each other. Each keeps the value of the process that changed it.
 _INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "offer")
 
 
@@ -53,7 +53,7 @@ class StoredSession:
         return self.state.lock(name, deadline, owner=self.owner)
 
     def store(self, session: Session) -> None:
-        """Make `session` the current one and store it, without tokens where the profile says so.
+        """Make `session` the current one and store it, without tokens if the profile requires that.
 
         The stored copy is merged, not overwritten: a token that another process renewed stays, a session that
         another process ended stays over, and the credentials revoked with that stay deleted. A renamed session is
@@ -118,7 +118,7 @@ def merged(session: Session, stored: Session, before: Session) -> Session:
             # Another process renewed the token after us. The ids of its session belong to that token.
             session = replace(session.having(theirs), ids=stored.ids)
         elif ours == before.credentials.get(kind) and session.state not in OVER:
-            # We did not change this credential, so the stored one stands.
+            # We did not change this credential, so the stored one is kept.
             session = session.having(theirs)
     if stored.state in OVER:
         # Another process ended the session and deleted what was revoked with it.

@@ -122,7 +122,7 @@ class SessionSocket:
     def _receive_pending(self, deadline: Deadline) -> None:
         """Receive what has already arrived, before a frame is sent.
 
-        It cannot answer that frame: the second copy of a rejection must not pass for the answer to the next try. If
+        It cannot answer that frame: the second copy of a rejection must not be used as the answer to the next try. If
         the socket turns out to be broken here, the frame was not written. If the service has evicted this
         connection, its next answer would be about that, so the frame is not sent.
         """

@@ -92,7 +92,7 @@ class Sessions:
         self._notice = notice
         self._timings = timings
         self._new_id = new_id
-        #: The name given, or used by this client since; None: whichever session is the current one.
+        #: The name given, or used by this client since; None: the current session.
         self.given_name = name
         #: The name under which the engine's session was asked for. Another command may have renamed it since.
         self._engine_name = ""
@@ -360,7 +360,7 @@ class Sessions:
         return engine.session
 
     def sign_out(self, deadline: Deadline) -> Session:
-        """Revoke the guest's sign-in. The session is over with it."""
+        """Revoke the guest's sign-in. This ends the session."""
         signing_in = self.signing_in()
         engine = self.open()
         if engine.session.credential("sign-in") is None:
@@ -446,7 +446,7 @@ class Sessions:
         try:
             sent = put(question)
         except (SessionOver, Conflict) as over:
-            # Another session helps only when this one is over at the service and did not accept the question.
+            # Another session helps only if the service has ended this one and did not accept the question.
             elsewhere = over.code in {"session.evicted", "session.replaced"}
             busy = isinstance(over, Conflict) and over.code != "conflict.ended"
             if elsewhere or busy or over.delivery == "accepted":

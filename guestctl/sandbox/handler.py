@@ -83,7 +83,7 @@ class RequestDispatcher:
     def check_head(self, request: ServerRequest, size: int) -> ServerReply | None:
         """Return the reply that refuses a request because of its head, before its body of `size` bytes is read.
 
-        The bodies of refused requests are never buffered: anyone can send one, a web page included.
+        The bodies of refused requests are never buffered: anyone can send one, even a web page.
         """
         refusal = self._refuse_host(request)
         if refusal is not None:
@@ -249,7 +249,7 @@ class GuestSocket:
     def _receive_late(self, message: str) -> None:
         """Handle a frame that a fault has held back. Its connection may have broken: then its session still counts.
 
-        A service, or a proxy in front of it, may work on a frame long after the guest has given it up.
+        A service, or a proxy in front of it, may work on a frame long after the guest has stopped waiting.
         """
         peer, left = self.peer, self._left
         if left is None:

@@ -40,7 +40,7 @@ _SWEEP = 0.5  # seconds between two checks for idle sockets and expired conversa
 
 
 class Sandbox:
-    """A guest messaging service in a thread of its own.
+    """A guest messaging service in its own thread.
 
     Pass the settings as one `SandboxOptions` or as its keywords. `deployment` replaces fields of the default
     `SandboxDeployment`. `also_hosts` are further `host:port` names to accept, such as those of a proxy in front.

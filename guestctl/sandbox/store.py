@@ -57,7 +57,7 @@ class Store:
             for companion in ("-wal", "-shm", "-journal"):  # SQLite opens these names by itself
                 if os.path.islink(f"{path}{companion}"):
                     raise StoreError(f"{path}{companion} is a symbolic link")
-            # In a shared directory, a link laid by somebody else would lead the tokens to another file.
+            # In a shared directory, a symbolic link of another user would redirect the tokens to another file.
             if path.is_symlink():
                 raise StoreError(f"{path} is a symbolic link; name the file itself")
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))

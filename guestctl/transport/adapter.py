@@ -49,7 +49,7 @@ class Upload(io.BytesIO):
 
 
 class _AsGiven(AuthBase):
-    """Keeps our Authorization header. Without it, requests would use netrc entries or the URL's user."""
+    """Keeps guestctl's Authorization header. Without it, requests would use netrc entries or the URL's user."""
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         return r

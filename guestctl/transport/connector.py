@@ -25,7 +25,7 @@ USER_AGENT = f"guestctl/{__version__}"
 class Connector:
     """One network and one HTTP session, both made on first use.
 
-    `network` returns the network settings. `observer` receives every request and answer; None: nobody watches.
+    `network` returns the network settings. `observer` receives every request and answer; None: no observer.
     """
 
     network: Callable[[], Network]

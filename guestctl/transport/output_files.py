@@ -1,6 +1,6 @@
-"""Files that guestctl writes at the user's wish: traces and reports.
+"""Output files that an option names: traces and reports.
 
-Knows: how to open one without losing what is in it and without waiting for a pipe. Must not know: what is written.
+Knows: how to open one without losing its content and without waiting for a pipe. Must not know: what is written.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from guestctl.dialects.capabilities import Ability, Standing
 def apis(run: Invocation) -> None:
     """List the APIs and what a guest can do with each.
 
-    An operation is `documented` if the published sources describe it, and `assumed` if guestctl had to decide.
+    An operation is `documented` if the published sources describe it, and `assumed` if they do not.
     """
     from guestctl.dialects import NAMES, dialect_class
 

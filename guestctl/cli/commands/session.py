@@ -55,7 +55,7 @@ def create(
 ) -> None:
     """Create a guest session and store it.
 
-    Later commands use this session until another is created or chosen. An option that the API has no field for
+    Later commands use this session until another is created or chosen. An option for which the API has no field
     fails with exit code 2 before anything is sent. With --auth-code or --id-token the guest signs in first, where
     the API has sign-in.
     """

@@ -318,7 +318,7 @@ class WebMessaging(Dialect):
             page = (yield from http_request(request)).object()
         except Refused as failure:
             # The service answers 404 if it has no messages for this guest (§7.1). Its own errors have a code;
-            # a 404 without one comes from something in between and proves nothing.
+            # a 404 without one comes from a gateway in between and proves nothing.
             if failure.http_status != 404 or failure.service_code is None:
                 raise
             return HistoryPage((), total=0)

@@ -47,7 +47,7 @@ class BaseApi:
 
     @property
     def returns_keys(self) -> bool:
-        """Return whether history and pushed messages show client keys. No source says that they do."""
+        """Return whether history and pushed messages show client keys. No source states that they do."""
         return self._options.keys == "returned"
 
     # -- REST

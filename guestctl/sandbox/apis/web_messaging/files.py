@@ -129,7 +129,7 @@ class FileStore:
         return StoredAttachment(identifier, name, type, size, key=self._service.new_id())
 
     def _check_upload(self, request: ServerRequest) -> ServerReply | None:
-        """Return the refusal of an upload, from its head alone: nobody else's file is read."""
+        """Return the refusal of an upload, from its head alone: a refused body is not read."""
         found = self._files.get(request.params["id"])
         if found is None or not _signed(request, found[1].key):
             return error(403, "The address is not one we signed.")
