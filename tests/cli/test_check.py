@@ -24,6 +24,7 @@ from guestctl.sandbox.settings import SandboxOptions
 from tests.checks import scripts
 from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import started, until
+from tests.client_keys import RETURNED
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +289,7 @@ def rude(tmp_path: Path, sandboxed: Callable[[Sandbox], Front]) -> Iterator[Call
 
         def check(*options: str, steps: str, more: str = "", disconnect: str = "ReadOnly", api: str = "") -> Result:
             (tmp_path / "s.yaml").write_text(f"{more}scenarios:\n  a:\n    steps: {steps}\n")
-            settings = SandboxOptions(fast=True, script=tmp_path / "rude.yaml", disconnect=disconnect)
+            settings = SandboxOptions(**RETURNED, fast=True, script=tmp_path / "rude.yaml", disconnect=disconnect)
             front = sandboxed(stack.enter_context(running(settings)))
             return front("check", "s.yaml", *options, GUESTCTL_API=api)
 
