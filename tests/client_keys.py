@@ -1,3 +1,5 @@
 """Settings of a sandbox that shows client keys and stores each once. No source states that the service does either."""
 
-RETURNED = {"keys": "returned", "deduplicates": "yes"}
+from typing import Any
+
+RETURNED: dict[str, Any] = {"keys": "returned", "deduplicates": "yes"}

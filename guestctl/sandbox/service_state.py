@@ -122,6 +122,7 @@ class StoredMessage:
     content: Sequence[Item] = ()
     events: Sequence[Item] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)  # custom attributes that came with it
 
 
 class Observer(Protocol):
@@ -353,6 +354,7 @@ class Service:
         kind: Kind = "text",
         content: Sequence[Item] = (),
         metadata: Mapping[str, str] | None = None,
+        attributes: Mapping[str, str] | None = None,
         prompt: str | None = None,
         payload: str | None = None,
         message_id: str | None = None,
@@ -370,6 +372,7 @@ class Service:
             key=key,
             content=content,
             metadata=metadata or {},
+            attributes=attributes,
             message_id=message_id,
             cause=cause,
         )
@@ -430,6 +433,7 @@ class Service:
         content: Sequence[Item] = (),
         events: Sequence[Item] = (),
         metadata: Mapping[str, str] | None = None,
+        attributes: Mapping[str, str] | None = None,
         message_id: str | None = None,
         time: str | None = None,
         cause: Any = None,
@@ -455,6 +459,7 @@ class Service:
             content=content,
             events=events,
             metadata=metadata or {},
+            attributes=attributes or {},
         )
         conversation.add(message)
         if self._store is not None:

@@ -65,6 +65,8 @@ class SandboxOptions:
     domain: str | None = None  # serve the hosts of a region with this domain, too
     keys: str = "withheld"  # or returned: history and pushed messages show the client key of a guest's message
     deduplicates: str = "no"  # or yes: store a client key once in its conversation
+    answers: str = "full"  # or published: create and send answer with the published members only
+    unknown_deployment: str = "answered"  # or refused: what a socket for an unknown deployment gets (§2.4)
     strict_attributes: bool = False  # ignore customAttributes in the legacy place (web-messaging.md §5.5)
     bot_delay: float = 0.6  # between the echo of a message and the bot's reply, unless a script sets another
 
@@ -91,6 +93,8 @@ class SandboxOptions:
             _one_of("refresh style", self.refresh_style, REFRESH_STYLES)
         _one_of("keys", self.keys, KEYS)
         _one_of("deduplicates", self.deduplicates, ("yes", "no"))
+        _one_of("answers", self.answers, ("full", "published"))
+        _one_of("unknown deployment", self.unknown_deployment, ("answered", "refused"))
         _one_of("disconnect", self.disconnect, ("Send", "ReadOnly"))
         if self.domain is not None and not (len(self.domain) < 230 and _DOMAIN.fullmatch(self.domain)):
             raise OptionError(f'domain "{self.domain}" is not a host name in lower case')

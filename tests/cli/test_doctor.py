@@ -23,6 +23,7 @@ from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front, Result, Stream
+from tests.client_keys import RETURNED
 from tests.next_steps import fix_of
 
 Findings = dict[str, dict[str, Any]]
@@ -54,7 +55,7 @@ def own(sandboxed: Callable[[Sandbox], Front]) -> Iterator[Callable[..., Front]]
         def start(options: SandboxOptions | None = None, **deployment: Any) -> Front:
             if deployment:
                 return sandboxed(stack.enter_context(Sandbox(options, fast=True, deployment=deployment)))
-            return sandboxed(stack.enter_context(running(options or SandboxOptions(fast=True))))
+            return sandboxed(stack.enter_context(running(options or SandboxOptions(**RETURNED, fast=True))))
 
         yield start
 

@@ -168,7 +168,10 @@ def event(value: Any, where: str) -> None:
 
 
 person = shape({}, {"firstName": text, "lastName": text, "nickname": text, "image": text})
-channel = shape({"time": matching(TIME), "from": person, "to": person}, {"messageId": matching(UUID)})
+channel = shape(
+    {"time": matching(TIME), "from": person, "to": person},
+    {"messageId": matching(UUID), "metadata": shape({"customAttributes": map_of(text)})},
+)
 message = shape(
     {
         "id": matching(MESSAGE_ID),

@@ -58,7 +58,9 @@ class Rehearsal:
         self._sockets: dict[str, websocket.WebSocket] = {}
         self._stack = ExitStack()
         self._door: Mapping[str, Json] | None = None
-        self._sandbox = self._stack.enter_context(Sandbox(**{**RETURNED, **self._settings(folder)}))
+        self._sandbox = self._stack.enter_context(
+            Sandbox(**{**RETURNED, "unknown_deployment": "refused", **self._settings(folder)})
+        )
 
     def _settings(self, folder: Path) -> dict[str, Any]:
         given = self.example.setting

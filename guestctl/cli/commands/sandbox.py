@@ -45,6 +45,15 @@ Tls = Annotated[bool, typer.Option("--tls", help="serve https and wss with a tem
 Origins = Annotated[
     list[str] | None, typer.Option("--origin", metavar="HOST", help="allow only this Origin (default: any)")
 ]
+Answers = Annotated[
+    str, typer.Option("--answers", metavar="HOW", help="create and send answer full, or with published members only")
+]
+UnknownDeployment = Annotated[
+    str,
+    typer.Option(
+        "--unknown-deployment", metavar="HOW", help="a socket for an unknown deployment is answered or refused"
+    ),
+]
 Domain = Annotated[
     str | None, typer.Option("--domain", metavar="NAME", help="also serve the hosts of a region with this domain")
 ]
@@ -92,6 +101,8 @@ def serve(
     disconnect: Disconnect = "ReadOnly",
     domain: Domain = None,
     bot_delay: BotDelay = "600ms",
+    answers: Answers = "full",
+    unknown_deployment: UnknownDeployment = "answered",
     keys: Keys = "withheld",
     deduplicates: Deduplicates = "no",
     fast: Fast = False,
@@ -120,6 +131,8 @@ def serve(
         disconnect=disconnect,
         domain=domain,
         bot_delay=bot_delay,
+        answers=answers,
+        unknown_deployment=unknown_deployment,
         keys=keys,
         deduplicates=deduplicates,
         fast=fast,
@@ -170,6 +183,8 @@ def exec_(
     disconnect: Disconnect = "ReadOnly",
     domain: Domain = None,
     bot_delay: BotDelay = "600ms",
+    answers: Answers = "full",
+    unknown_deployment: UnknownDeployment = "answered",
     keys: Keys = "withheld",
     deduplicates: Deduplicates = "no",
     fast: Fast = False,
@@ -199,6 +214,8 @@ def exec_(
         disconnect=disconnect,
         domain=domain,
         bot_delay=bot_delay,
+        answers=answers,
+        unknown_deployment=unknown_deployment,
         keys=keys,
         deduplicates=deduplicates,
         fast=fast,

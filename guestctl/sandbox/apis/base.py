@@ -50,6 +50,11 @@ class BaseApi:
         """Return whether history and pushed messages show client keys. No source states that they do."""
         return self._options.keys == "returned"
 
+    @property
+    def full_answers(self) -> bool:
+        """Return whether create and send answer with the assumed members, too, not only the published ones."""
+        return self._options.answers == "full"
+
     # -- REST
 
     def routes(self) -> Sequence[Route]:

@@ -53,6 +53,8 @@ class GuestSessions(Numbered):
             "sessionToken": grant.token,
             "expiresAt": rfc3339(grant.expires_at or 0.0),
         }
+        if not self.full_answers:
+            answer = {"webMessagingSessionId": conversation.id, "token": grant.token}
         self._service.greet(conversation)
         return ServerReply.json(201, answer)
 

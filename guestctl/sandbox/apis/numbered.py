@@ -32,9 +32,8 @@ class Numbered(BaseApi):
         # The id has no other name on the wire, so it is the client key where keys are returned.
         own = key if self.returns_keys and key not in conversation.by_key else None
         stored, _ = self.accept(conversation, validate.text(body, "text"), key, message_id=own)
-        return ServerReply.json(
-            200, {"messageId": stored.id, "sequenceNumber": stored.sequence, "timestamp": stored.time}
-        )
+        more = {"sequenceNumber": stored.sequence, "timestamp": stored.time} if self.full_answers else {}
+        return ServerReply.json(200, {"messageId": stored.id, **more})
 
     def history(self, request: ServerRequest) -> ServerReply:
         return history_pages.by_number(self._service, request, self.require_usable(request))

@@ -27,7 +27,7 @@ from guestctl.sandbox.apis.web_messaging.session_state import API, Answered, Ses
 from guestctl.sandbox.apis.web_messaging.sign_in import SignInService
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute, decode
-from guestctl.sandbox.service_state import Conversation, Role, Service, StoredMessage
+from guestctl.sandbox.service_state import Conversation, Role, SandboxDeployment, Service, StoredMessage
 from guestctl.sandbox.settings import SandboxOptions
 
 HISTORY_LIFE = 60.0  # seconds that a history JWT is valid
@@ -57,6 +57,7 @@ class WebMessaging:
     def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
         self._service = service
         self._faults = faults
+        self._unknown_answered = options.unknown_deployment == "answered"
         self._sessions = SessionRegistry(service)
         self._files = FileStore(service)
         self._messages = MessageExchange(
@@ -92,12 +93,16 @@ class WebMessaging:
 
     def _admit(self, request: ServerRequest) -> ServerReply | None:
         deployment = self._service.deployments.get(request.query.get("deploymentId", ""))
-        if deployment is None or not deployment.active or not deployment.allows(request.origin):
+        if deployment is None:
+            answered = self._unknown_answered and request.query.get("deploymentId")
+            return None if answered else ServerReply.json(403, _DENIED)
+        if not deployment.active or not deployment.allows(request.origin):
             return ServerReply.json(403, _DENIED)
         return None
 
     def opened(self, peer: Peer) -> None:
-        deployment = self._service.deployments[peer.request.query["deploymentId"]]
+        identifier = peer.request.query["deploymentId"]
+        deployment = self._service.deployments.get(identifier) or SandboxDeployment(identifier, active=False)
         peer.state = WebMessagingSocket(peer, deployment, self._service)
 
     def closed(self, peer: Peer, clean: bool) -> None:
@@ -164,7 +169,7 @@ class WebMessaging:
         socket.reply("GetConfigurationResponse", body, tracing)
 
     def _get_jwt(self, socket: WebMessagingSocket, frame: Frame, tracing: str | None) -> None:
-        conversation = self._sessions.require(socket, frame, tracing)
+        conversation = self._sessions.require(socket, frame, tracing, any_token=True)
         tokens = self._service.tokens
         claims = {
             "sub": "guest",
@@ -175,6 +180,9 @@ class WebMessaging:
         socket.reply("JwtResponse", {"jwt": grant.token, "exp": grant.exp}, tracing, route="refresh")
 
     def _echo(self, socket: WebMessagingSocket, frame: Frame, tracing: str | None) -> None:
+        if "token" not in frame and socket.conversation is not None:
+            frame = {**frame, "token": socket.token}
+            self._messages.complain(socket.conversation, "echo without a token")
         conversation = self._sessions.require(socket, frame, tracing)
         if not self._service.fast and not socket.echoes.take():
             socket.rate_limited("Echo rate too high for this connection", tracing, None)

@@ -47,6 +47,8 @@ def body_of(message: StoredMessage, shown: Callable[[Item], Item]) -> dict[str, 
     if not inbound:
         body["originatingEntity"] = _ENTITIES[message.role]
     body["channel"] = channel(message.time, message.id if inbound else None, sender(message))
+    if message.attributes:
+        body["channel"]["metadata"] = {"customAttributes": message.attributes}
     if message.content:
         body["content"] = [shown(item) for item in message.content]
     if message.events:

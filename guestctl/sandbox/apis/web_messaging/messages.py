@@ -93,6 +93,7 @@ class MessageExchange:
             kind="structured" if kind == "Structured" else "text",
             content=stored,
             metadata=metadata,
+            attributes=attributes,
             payload=answers,
             prompt=None if text else label(stored),
             cause=(tracing, socket.peer.request.base),
@@ -128,7 +129,7 @@ class MessageExchange:
         """Return the custom attributes of both places. The legacy place is reported, and ignored when strict."""
         inner, legacy = custom_attributes(message), custom_attributes(frame)
         if legacy:
-            self._complain(conversation, "customAttributes in the deprecated place (channel next to message)")
+            self.complain(conversation, "customAttributes in the deprecated place (channel next to message)")
         attributes = inner if conversation.deployment.strict_attributes else {**legacy, **inner}
         limit = conversation.deployment.attributes_limit
         if attributes_size(attributes) > limit:
@@ -165,9 +166,10 @@ class MessageExchange:
     def _check_answers(self, conversation: Conversation, content: Sequence[Item]) -> None:
         offered = [(m.id, m.content) for m in conversation.messages[-200:] if m.content and m.direction == "outbound"]
         for problem in wrong_answers(content, offered):
-            self._complain(conversation, problem)
+            self.complain(conversation, problem)
 
-    def _complain(self, conversation: Conversation, text: str) -> None:
+    def complain(self, conversation: Conversation, text: str) -> None:
+        """Add a mistake of this client, or a deprecated form, to the report of its session."""
         if text not in conversation.complaints:
             conversation.complaints.append(text)
             self._service.save(conversation)
@@ -183,8 +185,8 @@ class MessageExchange:
             if not conversation.deployment.typing:
                 raise GuestError(403, FEATURE_OFF)
             self.require_writable(conversation)
-            if part(event, "typing").get("type") != "On":
-                raise GuestError(400, "typing.type is not On")
+            if part(event, "typing").get("type") not in ("On", "Off"):
+                raise GuestError(400, "typing.type is neither On nor Off")
             return
         if event.get("eventType") != "Presence":
             raise GuestError(403, FEATURE_OFF)
@@ -198,8 +200,11 @@ class MessageExchange:
             self._clear(conversation)
         elif presence == "Join":
             self.require_writable(conversation)
-            self._accept(conversation, self._attributes(conversation, frame, message))
-            self.presence(conversation, "guest", "Join", metadata=given, key=tracing, cause=cause)
+            attributes = self._attributes(conversation, frame, message)
+            self._accept(conversation, attributes)
+            self.presence(
+                conversation, "guest", "Join", metadata=given, attributes=attributes, key=tracing, cause=cause
+            )
             if not conversation.notes.get("joined"):
                 conversation.notes["joined"] = True
                 self._service.save(conversation)
@@ -213,11 +218,19 @@ class MessageExchange:
 
     def presence(
         self, conversation: Conversation, role: Role, type: str, *, metadata: Mapping[str, str] | None = None,
-        name: str | None = None, key: str | None = None, cause: Any = None,
+        attributes: Mapping[str, str] | None = None, name: str | None = None, key: str | None = None, cause: Any = None,
     ) -> None:  # fmt: skip
         events = [{"eventType": "Presence", "presence": {"type": type}}]
         self._service.append(
-            conversation, role, "event", events=events, metadata=metadata, name=name, key=key, cause=cause
+            conversation,
+            role,
+            "event",
+            events=events,
+            metadata=metadata,
+            attributes=attributes,
+            name=name,
+            key=key,
+            cause=cause,
         )
 
     def _clear(self, conversation: Conversation) -> None:

@@ -120,12 +120,17 @@ class SessionRegistry:
             raise GuestError(401, "Session authentication failed: the JWT is invalid or expired")
         person = {"person": grant.facts["person"], "login": grant.facts["login"]}
         existing = self._resumable(token, frame)
+        moved = existing is None and self._may_move(socket, frame)
+        if moved:
+            existing = socket.conversation
         upgraded = existing is not None and "person" not in existing.notes
         if existing is not None and existing.notes.get("person", person["person"]) != person["person"]:
             raise GuestError(403, SIGN_IN_AGAIN)
         if upgraded and (socket.conversation is not existing or not socket.deployment.session_upgrade):
             raise GuestError(403, SIGN_IN_AGAIN)
         dropped_older = upgraded and self._drop_older(person["person"])
+        if moved:
+            self._move(socket, token, frame)
         conversation = existing or self._start(socket, token, frame, person)
         conversation.notes.update(person)
         grant.conversation = conversation.id
@@ -134,8 +139,34 @@ class SessionRegistry:
         self._attach(socket, conversation, str(frame["token"]))
         if upgraded:
             self.close_others(socket, conversation, {"reason": "signedIn", "reasonCode": "signedIn"})
-        self._session_response(socket, conversation, tracing, new=existing is None, dropped_older=dropped_older)
+        self._session_response(
+            socket, conversation, tracing, new=existing is None, dropped_older=dropped_older or moved
+        )
         return conversation if upgraded else None
+
+    def _may_move(self, socket: WebMessagingSocket, frame: Frame) -> bool:
+        """Return whether a sign-in with a new token continues the guest session of this socket.
+
+        The mobile SDK makes a new token when a guest signs in, and sends it on the socket that is still configured
+        with the old one.
+        """
+        conversation = socket.conversation
+        return (
+            conversation is not None
+            and not frame.get("startNew")
+            and frame["token"] != socket.token
+            and socket.deployment.session_upgrade
+            and "person" not in conversation.notes
+            and self._service.live(conversation)
+        )
+
+    def _move(self, socket: WebMessagingSocket, token: TokenState, frame: Frame) -> None:
+        """Let the session of a socket continue under a new token. The old token has no session any more."""
+        conversation = socket.conversation
+        assert conversation is not None
+        self.token_state(socket.deployment, socket.token).conversation = None
+        token.conversation = conversation
+        socket.token = conversation.notes["token"] = str(frame["token"])
 
     def _check_configure(self, socket: WebMessagingSocket, frame: Frame, tracing: str | None) -> TokenState:
         """Check what both configure actions share, and return the state of the token."""
@@ -154,6 +185,8 @@ class SessionRegistry:
 
     def check_address(self, socket: WebMessagingSocket, frame: Frame) -> None:
         """Raise GuestError if the frame has no token or names another deployment than its socket."""
+        if not socket.deployment.active:
+            raise GuestError(400, "Deployment not found")
         for name in ("deploymentId", "token"):
             if not isinstance(frame.get(name), str) or not frame[name]:
                 raise GuestError(4020, f"{name} is missing")
@@ -251,12 +284,19 @@ class SessionRegistry:
         }
         socket.reply("SessionResponse", body, tracing, route="create")
 
-    def require(self, socket: WebMessagingSocket, frame: Frame, tracing: str | None) -> Conversation:
-        """Return the active or read-only session that a request belongs to. Raises GuestError or Answered."""
+    def require(
+        self, socket: WebMessagingSocket, frame: Frame, tracing: str | None, *, any_token: bool = False
+    ) -> Conversation:
+        """Return the active or read-only session that a request belongs to. Raises GuestError or Answered.
+
+        `any_token` lets the session of the connection decide once the guest has signed in: some releases of the
+        mobile SDK send the token they were created with.
+        """
         if not isinstance(frame.get("token"), str):
             raise GuestError(4020, "token is missing")
         conversation = socket.conversation
-        if conversation is None or frame["token"] != socket.token:
+        signed_in = conversation is not None and "person" in conversation.notes
+        if conversation is None or (frame["token"] != socket.token and not (any_token and signed_in)):
             raise GuestError(4007, "Session not found: configure it on this connection first")
         if self._service.live(conversation) or conversation.state == "read-only":
             return conversation
