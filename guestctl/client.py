@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,6 +53,7 @@ from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
 if TYPE_CHECKING:
+    from guestctl.core.patterns import Pattern
     from guestctl.transport.network import Network, Observer
 
 #: Seconds between two typing indicators (web-messaging.md §9).
@@ -255,11 +255,11 @@ class Client:
     ) -> Sent:
         """Send one message, and return once the service has accepted it; with `wait`, once it was answered.
 
-        `expect` waits for a reply that matches the regular expression. Each file makes a message of its own; the
-        text goes with the first, and any outbound message after that one is a reply. `answering` is the message that
-        offers what is picked; by default it is looked for in history. `progress` is called with (bytes done, bytes
-        in all) during an upload. Raises the failure that the send ended with; its `delivery` is the outcome of the
-        message, its `sent` the record (contract.md §5).
+        `expect` waits for a reply that matches the JavaScript regular expression. Each file makes a message of its
+        own; the text goes with the first, and any outbound message after that one is a reply. `answering` is the
+        message that offers what is picked; by default it is looked for in history. `progress` is called with (bytes
+        done, bytes in all) during an upload. Raises the failure that the send ended with; its `delivery` is the
+        outcome of the message, its `sent` the record (contract.md §5).
         """
         deadline = self._deadline()
         pattern = _compiled(expect)
@@ -465,10 +465,12 @@ def scope_of(profile: Profile, dialect: Dialect) -> str:
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+def _compiled(pattern: str | None) -> Pattern | None:
     if pattern is None:
         return None
+    from guestctl.core.patterns import PatternError, compiled
+
     try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"--expect: {pattern!r} is not a regular expression: {error}") from error
+        return compiled(pattern)
+    except PatternError as error:
+        raise UsageError(f'expect: "{pattern}" is not a regular expression: {error}') from error

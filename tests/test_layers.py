@@ -32,6 +32,7 @@ OWNERS = {
     "tornado": {"sandbox"},
     "sqlite3": {"storage", "sandbox.store"},
     "jwt": {"core.jwt_claims", "sandbox"},
+    "regex": {"core.patterns"},
 }
 
 #: Modules of `dialects/` that serve every API. All others are reached by the API's name.

@@ -6,13 +6,13 @@ order (`timeline`), where messages come from.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
 from guestctl.checks.variables import filled
+from guestctl.core import patterns
 from guestctl.core.model import Message, Role
 from guestctl.core.rich_content import Card, read
 
@@ -46,7 +46,7 @@ class Conditions:
         return replace(
             self,
             contains=text(self.contains),
-            matches=None if self.matches is None else filled(self.matches, values, re.escape),
+            matches=None if self.matches is None else filled(self.matches, values, patterns.literal),
             equals=text(self.equals),
             options=tuple(filled(option, values) for option in self.options),
             card=text(self.card),
@@ -55,7 +55,7 @@ class Conditions:
         )
 
     def met_by(self, message: Message) -> bool:
-        """Return whether a message meets every condition."""
+        """Return whether a message meets every condition. Raises PatternTimeout."""
         return (
             (self.contains is None or _contains(message.text, self.contains))
             and (self.equals is None or self.equals.strip() == message.text.strip())
@@ -74,16 +74,16 @@ class Conditions:
         whole match, else the reply's text.
         """
         found = self._pattern.search(message.text[:MATCHED_LENGTH]) if self._pattern is not None else None
-        groups = {} if found is None else {k: v for k, v in found.groupdict().items() if v is not None}
+        groups = {} if found is None else {k: v for k, v in found.named.items() if v is not None}
         if name is None:
             return groups
         if found is None:
             return {name: message.text}
-        whole = next((group for group in found.groups() if group is not None), found[0])
+        whole = next((group for group in found.groups if group is not None), found.whole)
         return {**groups, name: whole}
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
+    def _pattern(self) -> patterns.Pattern | None:
         return None if self.matches is None else compiled(self.matches)
 
     def __str__(self) -> str:
@@ -106,11 +106,12 @@ class Conditions:
         return " ".join(["a reply", *parts])
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """Return a script's pattern with the meaning it has in JavaScript, where scripts of the
-    web-messaging tester come from: any case, `^` and `$` at every line, `(?<name>…)`. Raises re.error."""
-    python = re.sub(r"(?<!\\)\(\?<(?![=!])", "(?P<", pattern)
-    return re.compile(re.sub(r"\\k<(\w+)>", r"(?P=\1)", python), re.IGNORECASE | re.MULTILINE)
+def compiled(pattern: str) -> patterns.Pattern:
+    """Return a script's pattern with the flags that scripts of the web-messaging tester have: `i` and `m`.
+
+    Raises PatternError.
+    """
+    return patterns.compiled(pattern, any_case=True, lines=True)
 
 
 def assigned(

@@ -7,7 +7,6 @@ found, before anything is sent.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from guestctl.checks.script import Scenario, Script, Step
 from guestctl.checks.variables import NAME, filled, needed, unclosed
 from guestctl.core.errors import NEXT_STEPS, UsageError
 from guestctl.core.model import Role
+from guestctl.core.patterns import PatternError, group_names, literal
 from guestctl.core.strict_yaml import Located, read
 from guestctl.core.suggestions import did_you_mean
 from guestctl.core.yaml_fields import YamlField
@@ -447,8 +447,8 @@ def _pattern(field: YamlField) -> str:
     """Return a pattern with its references, after compiling it once with a value for each of them."""
     text = field.text()
     try:
-        compiled(filled(text, dict.fromkeys(needed(text), "x"), re.escape))
-    except (re.error, OverflowError, RecursionError) as error:
+        compiled(filled(text, dict.fromkeys(needed(text), "x"), literal))
+    except PatternError as error:
         raise field.error(f'"{text}" is not a regular expression: {error}') from error
     return text
 
@@ -478,7 +478,7 @@ def _as_written(name: str, located: Located) -> str:
 def _groups(expected: Conditions) -> Iterator[str]:
     """Yield the names that a pattern's groups give to later steps."""
     if expected.matches is not None:
-        yield from re.findall(r"\(\?P?<([A-Za-z_]\w*)>", expected.matches)
+        yield from group_names(expected.matches)
 
 
 def _texts_of_step(step: Step) -> Iterator[str]:

@@ -264,11 +264,11 @@ def pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
 
 def pattern(option: str, text: str | None) -> Any:
     """Return the compiled regular expression, None for None. Raises UsageError that names the error."""
-    import re
+    from guestctl.core.patterns import PatternError, compiled
 
     try:
-        return None if text is None else re.compile(text)
-    except re.error as error:
+        return None if text is None else compiled(text)
+    except PatternError as error:
         raise UsageError(f'{option}: "{text}" is not a regular expression: {error}') from error
 
 

@@ -54,6 +54,8 @@ class Exit(IntEnum):
 #: Stable failure code -> next step for the user. The only copy: errors and `explain` both read it.
 NEXT_STEPS: dict[str, str] = {
     "check.failed": "compare the expectation with the messages above; `guestctl history` shows the whole conversation",
+    "check.pattern_timeout": "simplify the pattern: avoid a repeat inside a repeat, such as (a+)+, and alternatives "
+    "that match the same text",
     "doctor.clock": "set this machine's clock (NTP): the service checks tokens against its own clock; "
     "then run `guestctl doctor` again",
     "doctor.inactive": "activate the deployment in the service's administration, or use another deployment "

@@ -6,11 +6,10 @@ Must not know: any dialect's wire, how a message is delivered, stored sessions.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import CheckFailed, Conflict, Failure, SessionOver, TimedOut, Unsupported, UsageError
@@ -37,6 +36,9 @@ from guestctl.engine.history import messages, newest
 from guestctl.engine.listener import POLL_JITTER, Listener
 from guestctl.engine.local_files import LocalFile, check_file
 
+if TYPE_CHECKING:
+    from guestctl.core.patterns import Pattern
+
 #: How many of the newest messages are searched for choices and forms.
 PICK_AMONG = 50
 #: Codes of failures which mean, after a message was accepted, that its conversation has ended.
@@ -53,7 +55,7 @@ class Awaited:
     With `silence`, the messages after it are awaited too, until none has come for that many seconds.
     """
 
-    pattern: re.Pattern[str] | None = None
+    pattern: Pattern | None = None
     silence: float | None = None
 
 
@@ -222,7 +224,7 @@ def _wait_for_reply(
         return found
     if lost is not None:
         raise lost  # the client was not connected, so a reply may have been missed
-    wanted = f' that matches "{pattern.pattern}"' if pattern else ""
+    wanted = f' that matches "{pattern.text}"' if pattern else ""
     last = f'; the last reply was "{closest}"' if closest is not None else ""
     raise TimedOut(f"timed out waiting for a reply{wanted}{last}", api=engine.dialect.name)
 

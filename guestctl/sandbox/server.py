@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from ssl import SSLContext
@@ -36,6 +37,7 @@ from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.store import Store
 
 T = TypeVar("T")
+_MOST_ASIDE = 16  # slow matches of a bot's patterns at the same time
 _SWEEP = 0.5  # seconds between two checks for idle sockets and expired conversations
 
 
@@ -85,6 +87,7 @@ class Sandbox:
         self._also_hosts = also_hosts
         self._watch = watch
         self._build = apis
+        self._aside = 0
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -231,6 +234,7 @@ class Sandbox:
             fast=options.fast,
             agent=options.agent,
             watch=self._watch,
+            aside=self.aside,
         )
         if store is not None:
             store.save_key(tokens.key)
@@ -248,6 +252,28 @@ class Sandbox:
             self._loop.call_later(seconds, what)
         else:
             self._loop.call_soon(what)
+
+    def aside(self, work: Callable[[], object], then: Callable[[], None]) -> bool:
+        """Run `work` in another thread, then `then` in the sandbox's. Return False if too many others are running."""
+        loop = self._loop
+        assert loop is not None
+        if self._aside >= _MOST_ASIDE:
+            return False
+        self._aside += 1
+
+        def done() -> None:
+            self._aside -= 1
+            then()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                with suppress(RuntimeError):  # the sandbox has stopped
+                    loop.call_soon_threadsafe(done)
+
+        threading.Thread(target=run, name="sandbox-aside", daemon=True).start()
+        return True
 
     def _sweep(self) -> None:
         assert self._loop is not None

@@ -15,10 +15,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from guestctl.core.clock import Clock, rfc3339
+from guestctl.core.patterns import PatternTimeout, SlowMatch
 from guestctl.sandbox import DEPLOYMENT_ID
 from guestctl.sandbox.issued_tokens import Tokens
 
@@ -29,6 +31,8 @@ Role: TypeAlias = Literal["guest", "bot", "agent", "system"]
 State: TypeAlias = Literal["active", "read-only", "expired", "cleared", "ended"]
 Kind: TypeAlias = Literal["text", "structured", "event"]
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
+Aside: TypeAlias = Callable[[Callable[[], object], Callable[[], None]], bool]
+"""Runs the first function in another thread and then the second in the sandbox's; False if it cannot now."""
 Item: TypeAlias = Mapping[str, Any]
 """One web-messaging content or event item (web-messaging.md §6.4, §6.5): the richest form there is."""
 
@@ -178,7 +182,7 @@ class Conversation:
     memory: dict[str, Any] = field(default_factory=dict)  # the bot's data
     handed_over: bool = False  # a person answers; the bot is silent
     attached: dict[str, StoredAttachment] = field(default_factory=dict)
-    complaints: list[str] = field(default_factory=list)  # mistakes of this client that a test should see
+    complaints: list[str] = field(default_factory=list)  # mistakes that a test should see
 
     @property
     def expires_at(self) -> float:
@@ -238,6 +242,12 @@ class Bucket:
         return True
 
 
+def _at_once(work: Callable[[], object], then: Callable[[], None]) -> bool:
+    work()
+    then()
+    return True
+
+
 class MessageStore(Protocol):
     """Stores conversations, messages and attachments between runs."""
 
@@ -269,9 +279,11 @@ class Service:
         fast: bool = False,
         agent: bool = False,
         watch: Callable[[Conversation, StoredMessage], None] | None = None,
+        aside: Aside = _at_once,
     ) -> None:
         self.clock = clock
         self.later = later
+        self._aside = aside
         self.bot = bot
         self.deployments = {deployment.id: deployment for deployment in deployments}
         self.tokens = tokens or Tokens(clock)
@@ -377,17 +389,37 @@ class Service:
             cause=cause,
         )
         if not conversation.handed_over:
-            actions = self.bot.reply_to(
-                (text or "") if prompt is None else prompt,
-                payload=payload,
-                attributes=conversation.attributes,
-                count=conversation.inbound,
-                memory=conversation.memory,
-            )
-            if conversation.memory:
-                self.save(conversation)
-            self._perform(conversation, actions)
+            self._ask_bot(conversation, (text or "") if prompt is None else prompt, payload, conversation.inbound)
         return message
+
+    def _ask_bot(self, conversation: Conversation, text: str, payload: str | None, count: int) -> None:
+        """Let the bot answer a message.
+
+        A rule whose pattern is slow on this text is tried in another thread, because other guests wait for this one.
+        The bot is asked again when its result is known. If there is no result, the bot does not answer.
+        """
+        try:
+            actions = self.bot.reply_to(
+                text, payload=payload, attributes=conversation.attributes, count=count, memory=conversation.memory
+            )
+        except SlowMatch as slow:
+            again = partial(self._ask_bot, conversation, text, payload, count)
+            if not self._aside(slow.finish, again):
+                slow.give_up()
+                again()
+            return
+        except PatternTimeout as failure:
+            self.complain(conversation, f"the bot did not answer: {failure.message}")
+            return
+        if conversation.memory:
+            self.save(conversation)
+        self._perform(conversation, actions)
+
+    def complain(self, conversation: Conversation, text: str) -> None:
+        """Note a mistake that a test should see, once."""
+        if text not in conversation.complaints:
+            conversation.complaints.append(text)
+            self.save(conversation)
 
     def greet(self, conversation: Conversation) -> None:
         """Let the bot start the conversation."""

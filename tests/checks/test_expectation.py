@@ -63,7 +63,7 @@ def test_a_value_in_a_pattern_matches_itself() -> None:
 def test_javascript_pattern_syntax() -> None:
     found = compiled(r"(?<word>\w+) \k<word>").search("No no")
     assert found is not None
-    assert found["word"] == "No"
+    assert found.named["word"] == "No"
     assert compiled(r"(?<!x)y").search("xy") is None
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from guestctl.cli.commands.stop_rules import StopRules
+from guestctl.core.patterns import compiled
 from tests.fakes import FakeClock
 
 
@@ -25,7 +24,7 @@ def test_max_counts_only_counted_lines() -> None:
 
 
 def test_until_matches_anywhere() -> None:
-    rules = StopRules(FakeClock(), until=re.compile("bye"))
+    rules = StopRules(FakeClock(), until=compiled("bye"))
     rules.printed(counts=True, text="hello")
     assert not rules.met()
     rules.printed(counts=True, text="goodbye")

@@ -98,6 +98,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "usage": (Exit.USAGE, "guestctl does not understand the command", "a wrong argument, option or value", "sends nothing"),
     "usage.option": (Exit.USAGE, "the option does not fit", "this API has no field for it, or the thing it names does not exist", "sends nothing"),
     "config.profile": (Exit.USAGE, "no usable profile", "the profile or API does not exist, or no profile is selected", "sends nothing"),
+    "check.pattern_timeout": (Exit.USAGE, "a match of a regular expression took more than 2 s of CPU time, twice", "a repeat inside a repeat, or alternatives that match the same text, on a text that does not match", "reports neither a match nor a mismatch"),
     "config.file": (Exit.USAGE, "the profile file has an error", "see the line and key in the message", "uses nothing from the file"),
     "config.key": (Exit.USAGE, "a profile value is missing or wrong", "a required value is missing, or a value is not a valid URL, number or choice", "sends nothing"),
     "timeout.input": (Exit.TIMED_OUT, "a file that the command reads is a pipe, and its writer has not closed it", "a FIFO without a writer, or a program that still writes", "sends nothing"),

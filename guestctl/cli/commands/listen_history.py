@@ -243,7 +243,7 @@ def _print_stream(run: Invocation, events: Generator[Event | None, None, None], 
     if lost is not None and not live:
         raise lost  # guestctl never connected, so the lack of a match proves nothing
     if selection.rules.until is not None and not selection.rules.matched:
-        raise TimedOut(f'no message matched "{selection.rules.until.pattern}"')
+        raise TimedOut(f'no message matched "{selection.rules.until.text}"')
 
 
 def _print(run: Invocation, event: Event, record: Record, selection: Selection) -> None:

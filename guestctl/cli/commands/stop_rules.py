@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from re import Pattern
+from typing import TYPE_CHECKING
 
 from guestctl.core.clock import Clock
+
+if TYPE_CHECKING:
+    from guestctl.core.patterns import Pattern
 
 
 @dataclass
@@ -15,7 +18,7 @@ class StopRules:
 
     clock: Clock
     most: int | None = None
-    until: Pattern[str] | None = None
+    until: Pattern | None = None
     longest: float | None = None
     idle: float | None = None
     matched: bool = field(default=False, init=False)
@@ -39,7 +42,10 @@ class StopRules:
         self._connected = self._connected or live
 
     def printed(self, *, counts: bool, text: str | None) -> None:
-        """Record a printed line: whether --max counts it, and the text that --until matches."""
+        """Record a printed line: whether --max counts it, and the text that --until matches.
+
+        Raises PatternTimeout.
+        """
         self._idle_since = self.clock.monotonic()
         self._counted += counts
         if self.until is not None and text is not None and self.until.search(text):

@@ -9,7 +9,7 @@ A script:
     delay: 30ms                   # before each message without its own delay; default 30 ms
     greeting: Hello!              # an answer: a text, a list of replies, or a mapping as in a rule
     rules:                        # the first matching rule answers
-      - match: parcel (\\d+)       # regular expression, found anywhere, in any case
+      - match: parcel (\\d+)       # JavaScript regular expression, found anywhere, in any case
         reply: Parcel ${1} is on its way, ${attr.name}
       - contains: colour          # or: equals, both in any case; payload: exactly what a button sends
         times: 1                  # maximum matches per conversation
@@ -40,6 +40,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guestctl.core.errors import UsageError
+from guestctl.core.patterns import PatternError, compiled
 from guestctl.core.strict_yaml import MAX_BYTES, parse, parse_bytes
 from guestctl.core.suggestions import did_you_mean
 from guestctl.core.yaml_fields import YamlField
@@ -115,10 +116,10 @@ class _Script:
         self._captures = _ALWAYS_KNOWN
         if trigger == "match":
             try:
-                pattern = re.compile(text, re.IGNORECASE)
-            except (re.error, OverflowError, RecursionError) as error:
+                pattern = compiled(text, any_case=True)
+            except PatternError as error:
                 raise keys[trigger].error(f"not a regular expression: {error}") from None
-            self._captures += tuple(str(n) for n in range(1, pattern.groups + 1)) + tuple(pattern.groupindex)
+            self._captures += tuple(str(n) for n in range(1, pattern.group_count + 1)) + pattern.names
         elif not text:
             raise keys[trigger].error("the text is empty; use `otherwise` to answer every message")
         answer = self._answer_of(field, {key: member for key, member in keys.items() if key in ANSWER})

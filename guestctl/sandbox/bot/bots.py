@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from guestctl.core.patterns import Pattern
 
 DEFAULT_DELAY = 0.03  # seconds; some tens of milliseconds are usual between echo and answer (web-messaging.md §11.3)
 TYPING_SHOWN = 5000  # milliseconds, the default on the wire (web-messaging.md §6.5)
@@ -41,7 +44,11 @@ class Bot(Protocol):
     def reply_to(
         self, text: str, *, payload: str | None, attributes: Mapping[str, str], count: int, memory: Memory
     ) -> list[BotAction]:
-        """Return the answer to one message. `payload` comes from a button; `count` counts messages from 1."""
+        """Return the answer to one message. `payload` comes from a button; `count` counts messages from 1.
+
+        Raises SlowMatch if the answer is not known at once, before anything has changed; call it again once the match
+        has finished. Raises PatternTimeout if there is no answer, because a pattern takes too long.
+        """
 
 
 class EchoBot:
@@ -242,19 +249,22 @@ class Rule:
     number: int
     trigger: str
     text: str
-    pattern: re.Pattern[str] | None
+    pattern: Pattern | None
     answer: BotAnswer
     times: int | None
     after_handover: bool | None
 
     def captures(self, message: str, payload: str | None) -> dict[str, str] | None:
-        """Return the values of `${1}`, `${name}` and so on; None if the message does not match."""
+        """Return the values of `${1}`, `${name}` and so on; None if the message does not match.
+
+        Raises SlowMatch if the caller has to wait for the answer, and PatternTimeout if there is none.
+        """
         if self.pattern is not None:
-            found = self.pattern.search(message)
+            found = self.pattern.search_at_once(message)
             if found is None:
                 return None
-            groups = [found[0], *found.groups(default="")]
-            return {str(n): group for n, group in enumerate(groups)} | found.groupdict(default="")
+            groups = {str(n): group or "" for n, group in enumerate((found.whole, *found.groups))}
+            return groups | {name: group or "" for name, group in found.named.items()}
         matches = {
             "contains": self.text.casefold() in message.casefold(),
             "equals": self.text.strip().casefold() == message.strip().casefold(),

@@ -170,9 +170,7 @@ class MessageExchange:
 
     def complain(self, conversation: Conversation, text: str) -> None:
         """Add a mistake of this client, or a deprecated form, to the report of its session."""
-        if text not in conversation.complaints:
-            conversation.complaints.append(text)
-            self._service.save(conversation)
+        self._service.complain(conversation, text)
 
     def _event(
         self, socket: WebMessagingSocket, conversation: Conversation, frame: Frame, message: Frame, tracing: str | None
