@@ -98,7 +98,9 @@ def serve(
     clock: Clock | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> int:
-    """Serve until SIGINT, SIGTERM or SIGHUP, and return 128 plus the signal's number. Call it in the main thread.
+    """Serve until SIGINT, SIGTERM or SIGHUP. Call it in the main thread.
+
+    Return 0 after SIGTERM, else 128 plus the signal's number.
 
     One line is written to `out` when the port accepts connections. `on_ready` is called with the addresses just
     before, so that a reader of the line finds them registered. With `options.agent`, each line of `agent_in` is sent
@@ -124,7 +126,8 @@ def serve(
             waiting = [stopper.fileno(), *([keys.fileno] if keys is not None else [])]
             readable, _, _ = select.select(waiting, [], [])
             if stopper.fileno() in readable:
-                return 128 + stopper.recv(1)[0]
+                number = stopper.recv(1)[0]
+                return 0 if number == signal.SIGTERM else 128 + number  # a supervisor's stop is an orderly end
             assert agent is not None
             assert keys is not None
             for line in keys.lines():

@@ -82,7 +82,7 @@ class Front:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """A shared sandbox that answers at once; every test has its own session."""
-    with running(SandboxOptions(fast=True, keys="returned", deduplicates="yes")) as found:
+    with running(SandboxOptions(fast=True, keys="returned", deduplicates="yes", unknown_deployment="refused")) as found:
         yield found
 
 

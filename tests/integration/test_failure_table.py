@@ -68,6 +68,11 @@ def scene(serve: Serve, enter: Enter, tmp_path: Path, request: pytest.FixtureReq
 
 
 def unknown_deployment(scene: Scene) -> Result:
+    guest, _ = scene.stranger(unknown_deployment="refused")
+    return scene(guest, "session", "create", "--deployment-id", "no-such-deployment")
+
+
+def unknown_deployment_on_the_socket(scene: Scene) -> Result:
     guest, _ = scene.stranger()
     return scene(guest, "session", "create", "--deployment-id", "no-such-deployment")
 
@@ -167,6 +172,7 @@ def unknown_profile_key(scene: Scene) -> Result:
 
 TABLE: list[tuple[Callable[[Scene], Result], int, str, str]] = [
     (unknown_deployment, 5, "forbidden.upgrade", "403"),
+    (unknown_deployment_on_the_socket, 3, "service.refused", "Deployment not found"),
     (refused_origin, 5, "forbidden.upgrade", "403"),
     (wrong_host, 8, "network.dns", "no-such-host.invalid"),
     (dead_port, 8, "network.connect", "127.0.0.1"),

@@ -46,7 +46,7 @@ def test_a_sign_in_with_a_new_token_continues_the_session(make: Make, join: Join
     assert len(Control(sandbox).sessions()) == 1
 
 
-def test_the_old_token_starts_anew_after_the_sign_in(make: Make, join: Join) -> None:
+def test_the_old_token_starts_a_new_session_after_the_sign_in(make: Make, join: Join) -> None:
     sandbox = signed_in_with_a_new_token(make, join)[0]
     stranger = join(sandbox, "old")
     assert stranger.configure()["newSession"] is True
