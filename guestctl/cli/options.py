@@ -81,6 +81,7 @@ class Leaf:
         shared = [*_common(self.needs, self.timeout), self._help(width)]
 
         def parsed(**values: Any) -> tuple[Common, dict[str, Any]]:
+            values = {name: _as_text(name, value) for name, value in values.items()}
             mine = {name: value for name, value in values.items() if name in own.parameters}
             return self._gathered({name: value for name, value in values.items() if name not in mine}), mine
 
@@ -228,6 +229,26 @@ def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
 
 
 # --- parsing values ---
+
+#: Parameters that are file names or another program's arguments: they may have any bytes.
+_ANY_BYTES = frozenset({"profiles", "to", "words"})
+
+
+def _as_text(name: str, value: Any) -> Any:
+    """Return a parameter with its texts decoded as UTF-8, whatever the locale. Raises UsageError for other bytes."""
+    if name in _ANY_BYTES:
+        return value
+    if isinstance(value, list):
+        return [_as_text(name, one) for one in value]
+    if not isinstance(value, str) or not any("\ud800" <= character <= "\udfff" for character in value):
+        return value
+    try:
+        return value.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        shown = value.encode("utf-8", "backslashreplace").decode()
+        raise UsageError(
+            f'argument "{shown}" is not UTF-8', hint="use a UTF-8 locale, or send the text from stdin: iconv -t utf-8"
+        ) from None
 
 
 def duration(option: str, text: str, *, zero: bool = True) -> float:
