@@ -23,6 +23,9 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` has the arguments without the program's name."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    if os.name != "posix":
+        sys.stderr.write("error: guestctl runs on Linux and macOS only\nhint:  on Windows, use WSL\n")
+        return 2
     if arguments == ["--version"] and _print(f"guestctl {__version__}\n"):
         return 0
     from guestctl.cli.main import run

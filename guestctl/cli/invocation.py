@@ -164,6 +164,14 @@ class Invocation:
         self.redactor.add_pair(found.profile.client_id, found.profile.client_secret)
         return found
 
+    def shown_values(self, found: Resolved) -> dict[str, Json]:
+        """Return the values of a profile for printing: secrets are masked, also where another value contains one."""
+        from guestctl.core.redact import without
+
+        secret = found.profile.client_secret
+        values = {key: without(secret, value) for key, value in found.values.items()}
+        return {key: self.redactor.value(value) for key, value in values.items()}
+
     @property
     def session_name(self) -> str | None:
         """The requested session: -s, or GUESTCTL_SESSION if it is not empty. None means the current session.

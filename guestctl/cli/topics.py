@@ -30,7 +30,7 @@ OURS: dict[str, str] = {
 COMMON: dict[str, str] = {
     "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY": "proxy for requests and sockets; never used for loopback addresses",
     "NO_PROXY": "hosts to reach without a proxy",
-    "SSL_CERT_FILE, REQUESTS_CA_BUNDLE": "certificate authorities; tls.ca in the profile wins",
+    "SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE": "certificate authorities; tls.ca in the profile wins",
     "NO_COLOR, FORCE_COLOR, TERM": "no colour; always colour; no colour if TERM is `dumb`",
     "COLUMNS": "width of the terminal",
     "TRACEPARENT": "W3C trace context to send, like --traceparent",

@@ -43,6 +43,20 @@ REGIONS: tuple[Region, ...] = (
     Region("eusc-edee1", "EU Sovereign (pre-release name)", "edee1.eusc-pure.cloud"),
 )
 
+
+def _short(aws: str) -> str:
+    """Return the short form of an AWS name: euw2 for eu-west-2, apne1 for ap-northeast-1."""
+    area, *directions, number = aws.split("-")
+    words = {"northeast": "ne", "southeast": "se"}
+    return area + "".join(words.get(word, word[0]) for word in directions) + number
+
+
+#: The names that the deployment snippet of the Messenger has in its `environment`.
+_SNIPPET = {
+    **{f"prod-{_short(region.aws)}": region.domain for region in REGIONS if region.aws.count("-") == 2},
+    "prod": "mypurecloud.com",
+    "fedramp-use2-core": "use2.us-gov-pure.cloud",
+}
 _DOMAINS = {region.aws: region.domain for region in REGIONS}
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 #: A domain has two labels or more, and the last is not a number: an IP address is not a region.
@@ -55,8 +69,9 @@ def domain_of(region: str) -> str:
     Raises UsageError (config.file), whose text suggests similar names.
     """
     text = region.strip().lower()
-    if text in _DOMAINS:
-        return _DOMAINS[text]
+    for names in (_DOMAINS, _SNIPPET):
+        if text in names:
+            return names[text]
     if len(text) <= 240 and _DOMAIN.fullmatch(text):
         return text
     near = nearest(text, [*_DOMAINS, *_DOMAINS.values()], 3)

@@ -14,6 +14,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from guestctl.core.model import Secret
@@ -136,6 +137,18 @@ class Redactor:
         value = found["value"]
         shown = self._hide(value) if value and not value.startswith("***") else value
         return found[0][: found.start("value") - found.start()] + str(shown)
+
+
+def without(secret: Secret | None, value: Any) -> Json:
+    """Return a value in which each text that equals the secret is masked, however short it is."""
+    if isinstance(value, Secret):
+        return value.placeholder
+    if isinstance(value, Mapping):
+        return {str(key): without(secret, member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without(secret, member) for member in value]
+    same: bool = secret is not None and value == secret.reveal() != ""
+    return _mask(value) if same else value
 
 
 def _mask(value: str) -> str:

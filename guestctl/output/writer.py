@@ -430,7 +430,9 @@ class Output:
         except BrokenPipeError as error:
             raise ClosedPipe from error
         except OSError as error:
-            raise UsageError(f"stdout: {error.strerror or error}", code="output.failed") from error
+            closed = error.errno == errno.EBADF
+            hint = "stdout is closed: redirect it to a file or to /dev/null" if closed else None
+            raise UsageError(f"stdout: {error.strerror or error}", code="output.failed", hint=hint) from error
 
     def _stream_text(self, record: Record) -> str:
         if self.human:

@@ -84,7 +84,9 @@ def _pool_classes(network: Network, limit: Limit) -> dict[str, type[HTTPConnecti
             if self.proxy is None:
                 self.sock = network.open(f"http://{authority(self.host, self.port)}", limit)
             else:  # host and port are those of the proxy
-                self.sock = dial(self.host, self.port, limit, proxy=Proxy(self.host, self.port))
+                self.sock = dial(
+                    self.host, self.port, limit, proxy=Proxy(self.host, self.port, variable="HTTP_PROXY or ALL_PROXY")
+                )
 
     class Secure(HTTPSConnection):
         def connect(self) -> None:

@@ -46,6 +46,7 @@ class Proxy:
     port: int
     username: str = ""
     password: Secret | None = None
+    variable: str = "HTTPS_PROXY"
 
     def __str__(self) -> str:
         return authority(self.host, self.port)
@@ -63,7 +64,8 @@ class Network:
     """The certificate authorities and proxies of one profile, and the connections that use them.
 
     `ca` is a PEM file or a directory that replaces all other authorities. `environ` provides SSL_CERT_FILE,
-    REQUESTS_CA_BUNDLE and the proxy variables. `cleartext` permits connections to other machines without TLS.
+    REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and the proxy variables. `cleartext` permits connections to other machines
+    without TLS.
     """
 
     def __init__(self, *, ca: str | None, environ: Mapping[str, str], cleartext: bool = False) -> None:
@@ -92,6 +94,7 @@ class Network:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else "no certificate in it"
             raise UsageError(f"{origin}: cannot read certificates from {path}: {reason}", code="config.tls") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.hostname_checks_common_name = False  # a name only in CN is no host name (RFC 9110 §4.3.4)
         context.set_alpn_protocols(["http/1.1"])
         context.sslsocket_class = TlsStream
         return context
@@ -100,7 +103,7 @@ class Network:
         """Return the setting that names the certificate authorities, and its file or directory (None: the system)."""
         if self._ca is not None:
             return "tls.ca", self._ca
-        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             if path := self._environ.get(name):
                 return name, path
         return "default", None
@@ -221,7 +224,7 @@ def why(error: BaseException) -> str:
 def dial(host: str, port: int, limit: Limit, *, proxy: Proxy | None = None) -> Stream:
     """Open a TCP connection to the first address that accepts. Raises NetworkError (dns, connect or proxy)."""
     place = authority(host, port)
-    subject, code = (f"the proxy {proxy}", "network.proxy") if proxy else (place, "")
+    subject, code = (f"the proxy {proxy} of {proxy.variable}", "network.proxy") if proxy else (place, "")
     try:
         addresses = resolve(host, port, limit.remaining())
     except TimeoutError as error:
@@ -342,7 +345,10 @@ def _proxy(value: str, variable: str) -> Proxy:
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         host, port = parts.hostname or "", parts.port or 80
-        if host and parts.scheme != "http":
+        if parts.path not in {"", "/"} or parts.query or parts.fragment:
+            # The rest may be a part of the password, and what looks like the host another one.
+            wrong, host = "not the address of a proxy; write / ? # in a password as %2F %3F %23", ""
+        elif host and parts.scheme != "http":
             wrong, host = f"{parts.scheme}:// proxies are not supported", ""
     except ValueError:
         host = ""
@@ -351,7 +357,7 @@ def _proxy(value: str, variable: str) -> Proxy:
             f"{variable}: {wrong}", code="config.key", hint="use the form http://[user:password@]host:port"
         )
     password = None if parts.password is None else Secret(unquote(parts.password))
-    return Proxy(host, port, unquote(parts.username or ""), password)
+    return Proxy(host, port, unquote(parts.username or ""), password, variable)
 
 
 def _matches(entry: str, host: str, port: int) -> bool:

@@ -188,7 +188,9 @@ def test_a_failing_proxy_is_named_in_the_error(url: str, how: str) -> None:
         assert caught.value.http_status == int(how)
         assert caught.value.transient == (how in {"502", "503", "504"})
     elif how in SAID:
-        assert caught.value.message == f"the proxy {place}" + SAID[how].format(aim)
+        variable = "HTTP_PROXY or ALL_PROXY" if url.startswith("http:") else "ALL_PROXY"
+        named = f" of {variable}" if how == "down" else ""
+        assert caught.value.message == f"the proxy {place}{named}" + SAID[how].format(aim)
 
 
 def test_the_connect_request_is_sent_byte_for_byte() -> None:

@@ -166,7 +166,9 @@ def _name(descriptor: int) -> str:
 
 def _offset(descriptor: int) -> int:
     """Return the offset of the next write."""
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        return os.lseek(descriptor, 0, os.SEEK_CUR)
     appends = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
     return os.fstat(descriptor).st_size if appends else os.lseek(descriptor, 0, os.SEEK_CUR)

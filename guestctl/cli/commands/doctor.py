@@ -129,14 +129,10 @@ class _Sources:
         return Network(ca=ca, environ=self._run.world.environ, cleartext=cleartext)
 
     def _profile(self) -> EffectiveProfile:
-        from guestctl.core.model import Secret
         from guestctl.doctor.findings import EffectiveProfile
 
         found = self._run.resolved
-        values = {
-            key: (value.placeholder if isinstance(value, Secret) else value, found.origins[key])
-            for key, value in found.values.items()
-        }
+        values = {key: (value, found.origins[key]) for key, value in self._run.shown_values(found).items()}
         self._dialect.check_profile()
         return EffectiveProfile(found.profile.name, values, tuple(found.warnings))
 

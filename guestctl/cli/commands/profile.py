@@ -14,7 +14,6 @@ from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import Completes, command, pairs
 from guestctl.config import edits, profiles
 from guestctl.core.errors import UsageError
-from guestctl.core.model import Secret
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the profile"), Completes("profile")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="name of the new profile")]
@@ -53,7 +52,7 @@ def show(
     if name is not None:
         run.chosen_profile = name
     found = run.resolve_to_show()
-    values = {key: _shown(value) for key, value in found.values.items()}
+    values = run.shown_values(found)
     if run.out.human:
         rows = [
             [key, "-" if value is None else str(value), found.origins[key]]
@@ -187,7 +186,3 @@ def trust(
         run.out.notice(f"trusted: {file.path}")
     else:
         run.out.one({"kind": "profile-trust", "path": str(file.path), "sha256": file.digest})
-
-
-def _shown(value: Any) -> Any:
-    return value.placeholder if isinstance(value, Secret) else value

@@ -5,6 +5,7 @@ Knows: session names and confirmations. Must not know: how a session is created 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import Completes, command, pairs, session_name
 from guestctl.core.clock import rfc3339
 from guestctl.core.errors import UsageError
+from guestctl.core.jwt_claims import expiry_of
 from guestctl.core.model import NewSession, Session
 from guestctl.dialects.capabilities import Ability
 from guestctl.output.records import report_record, session_record, unreadable_record
@@ -123,7 +125,7 @@ def list_(run: Invocation) -> None:
     current = run.client.session_name
     with run.out.listing() as add:
         for session in run.client.sessions():
-            record = session_record(session)
+            record = session_record(_as_of_now(run, session))
             # Only in the table: `session show` prints the current session for scripts.
             add({**record, "current": session.name == current} if run.out.human else record)
 
@@ -136,8 +138,18 @@ def show(
     ] = False,
 ) -> None:
     """Show one session with all its details and its remaining time."""
-    session = run.client.session()
+    session = _as_of_now(run, run.client.session())
     run.out.one(session_record(session, show_token=show_token), more=_details(session, run.clock.now()))
+
+
+def _as_of_now(run: Invocation, session: Session) -> Session:
+    """Return the session as expired when its token has expired and cannot be renewed, whatever was stored."""
+    now, held = run.clock.now(), session.credential("guest")
+    ends = [session.expires_at, expiry_of(held, now) if held else None]
+    renewable = run.client.dialect.refreshable(session) == "guest"
+    if session.state not in {"active", "read_only"} or renewable or not any(end and end <= now for end in ends):
+        return session
+    return replace(session, state="expired")
 
 
 @command("guestctl session use cart", "guestctl session use default -q", needs="profile")
