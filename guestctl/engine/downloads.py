@@ -90,6 +90,7 @@ def locate(
                 if attachment.id == attachment_id and attachment.url is not None:
                     request = Request("GET", attachment.url.reveal(), "download", idempotent=True)
                     return request, attachment.name
+        refusal.hint = "`guestctl history -o table` shows the ids of attachments"
         raise refusal
 
 

@@ -6,10 +6,13 @@ Knows: the command line. Must not know: how secrets are masked.
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 
 from guestctl.config.regions import domain_of
+from guestctl.core.clock import SystemClock
+from guestctl.transport.network import Network
 from tests.cli.conftest import Front
 
 
@@ -68,3 +71,26 @@ def test_no_part_of_a_proxy_password_is_resolved(
 )  # fmt: skip
 def test_region_names_of_the_deployment_snippet(snippet: str, domain: str) -> None:
     assert domain_of(snippet) == domain
+
+
+def test_a_certificate_needs_a_name_outside_cn() -> None:
+    assert not Network(ca=None, environ={}).ssl_context().hostname_checks_common_name
+
+
+def test_an_unknown_attachment_is_looked_up_in_history(front: Front) -> None:
+    front("session", "create")
+    refused = front("download", "no-such-id")
+    assert refused.code != 0
+    assert "guestctl history" in refused.error["hint"]
+
+
+def test_an_expired_session_is_not_listed_as_active(front: Front) -> None:
+    class Later(SystemClock):
+        def now(self) -> float:
+            return super().now() + 10 * 365 * 86_400
+
+    front("session", "create")
+    assert front("session", "list").record["state"] == "active"
+    later = replace(front, clock=Later())
+    assert later("session", "list").record["state"] == "expired"
+    assert later("session", "show").record["state"] == "expired"
