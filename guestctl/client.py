@@ -245,7 +245,7 @@ class Client:
         *,
         attributes: Mapping[str, str] | None = None,
         key: str | None = None,
-        pick: Sequence[str] = (),
+        pick: Sequence[str | int] = (),
         answering: Message | None = None,
         files: Sequence[Path] = (),
         form: Mapping[str, Json] | None = None,

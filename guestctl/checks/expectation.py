@@ -154,8 +154,10 @@ def _in_any_order(expected: Sequence[Conditions], candidates: Sequence[tuple[T, 
     return [candidates[n][0] for n, _ in sorted(taken.items(), key=lambda pair: pair[1])]
 
 
-def offers_choice(message: Message, choice: str) -> bool:
-    """Return whether a message offers a choice, given as a number from 1, a label or a payload."""
+def offers_choice(message: Message, choice: str | int) -> bool:
+    """Return whether a message offers a choice, given as a label, a payload or a place; an int is only a place."""
+    if isinstance(choice, int):
+        return 1 <= choice <= len(message.options)
     if choice.isascii() and choice.isdigit() and 1 <= int(choice[:6]) <= len(message.options):
         return True
     return _offered(choice, message)

@@ -16,7 +16,7 @@ from typing import cast
 
 from guestctl.checks import script_keys
 from guestctl.checks.expectation import ANY, Conditions, compiled
-from guestctl.checks.script import Scenario, Script, Step
+from guestctl.checks.script import TEST_MARK, Scenario, Script, Step
 from guestctl.checks.variables import NAME, filled, needed, unclosed
 from guestctl.core.errors import NEXT_STEPS, UsageError
 from guestctl.core.model import Role
@@ -77,6 +77,7 @@ class _Reader:
             timeout=_duration(top.get("timeout")),
             retries=top["retries"].whole_number(0, 100) if "retries" in top else 0,
             golden=top["golden"].flag() if "golden" in top else False,
+            marked=not _unmarked(top.get("attributes")),
         )
         listed = root.required(top, "scenarios").members()
         if not listed:
@@ -149,6 +150,7 @@ class _Reader:
             timeout=common.timeout if timeout is None else timeout,
             retries=own["retries"].whole_number(0, 100) if "retries" in own else common.retries,
             golden=own["golden"].flag() if "golden" in own else common.golden,
+            marked=common.marked and not _unmarked(own.get("attributes")),
         )
         for row in rows:
             # The label shows values as written, so it does not depend on variables and shows none of their secrets.
@@ -226,6 +228,9 @@ class _Reader:
         return Step("say", field.line, "", message=message)
 
     def _pick(self, field: YamlField) -> Step:
+        if field.is_mapping:
+            number = field.required(field.mapping(("number",)), "number")
+            return Step("pick", field.line, "", message=str(number.whole_number(1, 999_999)), by_place=True)
         choice = field.text()
         if choice.strip().isdigit() and not choice.strip("0 "):
             raise field.error("options count from 1")
@@ -426,7 +431,14 @@ def _save_as(field: YamlField) -> str:
 
 
 def _texts(field: YamlField) -> dict[str, str]:
-    return {key: member.text() for key, member in field.members().items()}
+    members = field.members()
+    return {key: member.text() for key, member in members.items() if key != TEST_MARK or member.value is not None}
+
+
+def _unmarked(field: YamlField | None) -> bool:
+    """Return whether a mapping of attributes removes the mark of automated tests."""
+    members = {} if field is None else field.members()
+    return TEST_MARK in members and members[TEST_MARK].value is None
 
 
 def _duration(field: YamlField | None) -> float | None:

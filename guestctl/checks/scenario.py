@@ -15,7 +15,7 @@ from typing import TypeVar
 from guestctl.checks import golden
 from guestctl.checks.expectation import Conditions, assigned, offers_choice
 from guestctl.checks.outcomes import MOST_LINES, Outcome, TranscriptLine, Trouble, Verdict, transcript_line
-from guestctl.checks.script import Scenario, Step
+from guestctl.checks.script import TEST_MARK, Scenario, Step
 from guestctl.checks.timeline import Timeline, TimelineEntry
 from guestctl.checks.variables import filled
 from guestctl.client import Client
@@ -170,6 +170,8 @@ class ScenarioRun:
     def _open(self) -> None:
         self.client.timeout = self._time_left(self.wait)
         attributes = {key: self._text(value) for key, value in self.scenario.attributes.items()}
+        if self.scenario.marked and "attr" in self.client.dialect.fields:
+            attributes.setdefault(TEST_MARK, "true")
         self.client.create(NewSession(name=self.client.session_name, attributes=attributes))
         self._mask_secrets()
         self._events = self.client.listen(just_created=True, left=self._seconds_left)
@@ -273,16 +275,16 @@ class ScenarioRun:
             self.timeline.add_sent(sent.message, self._now())
 
     def _pick(self, step: Step) -> None:
-        choice = self._text(step.message or "")
+        text = self._text(step.message or "").strip()
+        choice = int(text) if step.by_place else text
 
         def offered() -> Message | None:
             return next((message for message in self.timeline.offers() if offers_choice(message, choice)), None)
 
-        numbered = choice.isascii() and choice.isdigit()
-        expected = f"option {choice}" if numbered else f'an option "{choice}"'
+        expected = f"option {text}" if text.isascii() and text.isdigit() else f'an option "{text}"'
         message = self._await(offered, step, expected, awaited="an option to pick")
         self.timeline.expect()
-        self._sent(self.client.send(attributes=self._attributes(step), pick=[choice.strip()], answering=message))
+        self._sent(self.client.send(attributes=self._attributes(step), pick=[choice], answering=message))
 
     def _attributes_for_next(self, step: Step) -> None:
         self._pending.update(self._filled(step.attributes))

@@ -18,6 +18,10 @@ Action: TypeAlias = Literal[
 ]
 
 
+#: The attribute by which flows recognise a test; other testers of these services send it too.
+TEST_MARK = "IsAutomatedTest"
+
+
 @dataclass(frozen=True)
 class Step:
     """One step. `text` is the step as written, for reports. Durations are in seconds. Texts may hold `${name}`.
@@ -29,6 +33,8 @@ class Step:
     line: int
     text: str
     message: str | None = None
+    #: Whether `message` of a pick is a place, whatever the labels are.
+    by_place: bool = False
     file: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     expected: tuple[Conditions, ...] = ()
@@ -52,6 +58,8 @@ class Scenario:
     timeout: float | None = None
     retries: int = 0
     golden: bool = False
+    #: Whether the session gets the attribute `TEST_MARK`.
+    marked: bool = True
 
     def required_abilities(self) -> Iterator[tuple[Ability, int]]:
         """Yield what the API must be able to do, with the line that needs it."""

@@ -23,7 +23,9 @@ SCRIPT: Mapping[str, ScriptKey] = {
     "variables": ScriptKey("name → text", "defaults for `${name}`; `--var name=text` wins"),
     "setup": ScriptKey("steps", "run before the steps of every scenario"),
     "teardown": ScriptKey("steps", "run after the steps, even if they failed, unless the conversation has ended"),
-    "attributes": ScriptKey("name → text", "custom attributes of every session"),
+    "attributes": ScriptKey(
+        "name → text", "custom attributes of every session; `IsAutomatedTest: null` removes the one that marks a test"
+    ),
     "tags": ScriptKey("list", "tags of every scenario"),
     "timeout": ScriptKey("time", "maximum duration of every scenario"),
     "retries": ScriptKey("number", "retries of a scenario that did not pass, each as a new guest"),
@@ -60,7 +62,10 @@ ACTIONS: Mapping[str, ScriptKey] = {
     "expectDisconnect": ScriptKey(
         "nothing, or a time", "wait until the service ends the conversation, at most this time"
     ),
-    "pick": ScriptKey("number, label or payload", "wait for a quick reply or card action and choose it"),
+    "pick": ScriptKey(
+        "label, payload or number",
+        "wait for a quick reply or card action and choose it; `{number: N}` is always the place",
+    ),
     "attach": ScriptKey("file", "send a file, with a path relative to the script; with `say`: in the same message"),
     "attributes": ScriptKey(
         "name → text", "custom attributes of the message; in a step of its own: of the next message"

@@ -98,7 +98,7 @@ class Timeline:
 
     def _replies(self) -> Iterator[tuple[int, TimelineEntry, Message]]:
         for place, entry in enumerate(self.entries):
-            if entry.message is not None and entry.message.direction == "outbound":
+            if entry.message is not None and entry.message.is_reply:
                 yield place, entry, entry.message
 
     def _place(self, entry: TimelineEntry | None) -> int:

@@ -273,6 +273,12 @@ class Message:
     attachments: tuple[Attachment, ...] = ()
     raw: Json = None
 
+    @property
+    def is_reply(self) -> bool:
+        """Whether it comes from the service and is more than a guest's choice that the service repeats."""
+        kinds = {item.get("contentType") if isinstance(item, dict) else None for item in self.content}
+        return self.direction == "outbound" and (bool(self.text) or kinds != {"ButtonResponse"})
+
 
 @immutable
 class FormField:

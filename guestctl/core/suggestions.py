@@ -21,8 +21,9 @@ def nearest(word: str, choices: Iterable[str], count: int = 1) -> list[str]:
     from difflib import get_close_matches
 
     names = list(choices)
-    found = get_close_matches(word[:_LONGEST], names, count)
-    if found:
+    # Two letters resemble too many names: `ai` is no misspelled `api`.
+    found = get_close_matches(word[:_LONGEST], names, count) if len(word) > 2 else []
+    if found or len(word) <= 2:
         return found
     folded = {_fold(name): name for name in names}
     return [folded[key] for key in get_close_matches(_fold(word[:_LONGEST]), folded, count)]

@@ -20,7 +20,7 @@ class RichContent(ABC):
 
     @abstractmethod
     def answer(
-        self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
+        self, outgoing: Outgoing, message: Message, pick: Sequence[str | int], form: Mapping[str, Json] | None
     ) -> Outgoing | None:
         """Return `outgoing` as the answer to `message`, or None if the message has no options or no form.
 

@@ -63,7 +63,7 @@ class Awaited:
 class Answer:
     """Choices to pick, or values for a form. `to`: the message with the choices or the form; None: the newest one."""
 
-    pick: Sequence[str] = ()
+    pick: Sequence[str | int] = ()
     form: Mapping[str, Json] | None = None
     to: Message | None = None
 
@@ -200,7 +200,7 @@ def _wait_for_reply(
     try:
         with _ending_recognised(engine), closing(listener.events()) as events:
             for event in events:
-                if isinstance(event, Message) and event.direction == "outbound":
+                if isinstance(event, Message) and event.is_reply:
                     if found or pattern is None or pattern.search(event.text):
                         found.append(event)
                         silence.restart()

@@ -476,7 +476,7 @@ class Sessions:
         listener.attach(within)
         with suppress(NetworkError), closing(listener.events()) as events:
             for event in events:
-                if within.expired or (isinstance(event, Message) and event.direction == "outbound"):
+                if within.expired or (isinstance(event, Message) and event.is_reply):
                     return
 
 

@@ -45,7 +45,7 @@ def test_a_junit_reader_reads_the_report(tmp_path: Path) -> None:
     assert [suite.name for suite in suites] == ["tests/s.yaml", "other.yaml"]
     assert [(suite.tests, suite.failures, suite.errors) for suite in suites] == [(3, 1, 1), (1, 0, 0)]
     good, bad, dead = list(suites[0])
-    assert (good.name, good.classname, good.time, good.is_passed) == ("good", "s", 1.25, True)
+    assert (good.name, good.classname, good.time, good.is_passed) == ("good", "tests.s", 1.25, True)
     (failure,) = bad.result
     assert isinstance(failure, Failure)
     assert failure.message == "late hello: a reply hello"

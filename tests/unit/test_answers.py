@@ -41,18 +41,36 @@ def picks(message: Message, *wanted: str) -> list[str]:
     ("wanted", "index"),
     [
         ("1", 0),
-        ("2", 1),
+        ("2", 2),
+        (2, 1),
+        (3, 2),
         ("4", 3),
         ("Yes", 0),
         ("yes", 3),
-        ("YES", 0),
         ("no-payload", 1),
         ("NO-PAYLOAD", 1),
         ("lower", 3),
     ],
 )
-def test_picked_by_number_label_or_payload(wanted: str, index: int) -> None:
+def test_picked_by_label_payload_or_number(wanted: str | int, index: int) -> None:
     assert picked(offering(options=OPTIONS), wanted) is OPTIONS[index]
+
+
+RATINGS = tuple(Option(str(n), f"rating:{n}", "QuickReply") for n in (5, 4, 3, 2, 1))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_label_that_is_a_number_wins_over_the_place(number: int) -> None:
+    assert picked(offering(options=RATINGS), str(number)).text == str(number)
+    assert picked(offering(options=RATINGS), number) is RATINGS[number - 1]
+
+
+@pytest.mark.parametrize("wanted", ["Same", "same", "YES"])
+def test_a_name_of_several_options_is_refused_with_the_choices(wanted: str) -> None:
+    same = tuple(Option(label, f"p{n}", "QuickReply") for n, label in enumerate(("Same", "Same", "Yes", "yes")))
+    with pytest.raises(UsageError, match="names several options: . ") as refused:
+        picked(offering(options=same), wanted)
+    assert refused.value.delivery == "not_sent"
 
 
 @pytest.mark.parametrize("wanted", ["0", "5", "99", "maybe", "", "-1", "1.0", "٢", "9" * 5000])
@@ -66,7 +84,9 @@ def test_not_offered_lists_what_is(wanted: str) -> None:
 def test_a_label_always_picks_something_with_that_label_or_number(labels: list[str], data: some.DataObject) -> None:
     options = tuple(Option(label, f"payload {n}", "QuickReply") for n, label in enumerate(labels))
     wanted = data.draw(some.sampled_from(labels))
-    if wanted.isdigit():
+    if labels.count(wanted) > 1:
+        with pytest.raises(UsageError, match="several options"):
+            picked(offering(options=options), wanted)
         return
     assert picked(offering(options=options), wanted).text == wanted
 

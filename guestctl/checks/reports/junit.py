@@ -64,7 +64,7 @@ def _case(outcome: Outcome) -> Tree.Element:
         "testcase",
         {
             "name": _xml(outcome.name),
-            "classname": _xml(Path(outcome.script).stem),
+            "classname": _xml(_class_name(outcome.script)),
             "file": _xml(outcome.script),
             "line": str(outcome.line),
             "time": f"{outcome.seconds:.3f}",
@@ -89,6 +89,12 @@ def _case(outcome: Outcome) -> Tree.Element:
     if outcome.transcript:
         Tree.SubElement(case, "system-out").text = _xml("\n".join(transcript(outcome.transcript)))
     return case
+
+
+def _class_name(script: str) -> str:
+    """Return the path without its suffix, with dots, so that equal file names in two folders differ."""
+    parts = [part for part in Path(script).with_suffix("").parts if part not in ("..", Path(script).anchor)]
+    return ".".join(part.replace(".", "_") for part in parts)
 
 
 def _xml(text: str) -> str:

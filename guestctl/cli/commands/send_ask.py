@@ -83,7 +83,11 @@ def send(
     ] = None,
     pick: Annotated[
         list[str] | None,
-        typer.Option("--pick", metavar="N|PAYLOAD", help="answer an offer by number, label, payload or date"),
+        typer.Option("--pick", metavar="N|PAYLOAD", help="answer an offer by label, payload, number or date"),
+    ] = None,
+    pick_number: Annotated[
+        list[int] | None,
+        typer.Option("--pick-number", metavar="N", min=1, help="answer an offer by its place, whatever the labels are"),
     ] = None,
     form: Annotated[
         list[str] | None,
@@ -104,10 +108,11 @@ def send(
     with a dash.
     """
     attributes, answers = pairs("--attr", attr), _answers(run, form)
+    picks = [*(pick or ()), *(pick_number or ())]
     pattern("--expect", expect)
     if lines and text != ["-"]:
         raise UsageError("--lines needs - as the text, because it reads stdin", hint="`… | guestctl send - --lines`")
-    if lines and (id_ or file or pick or form):
+    if lines and (id_ or file or picks or form):
         raise UsageError(
             "--lines cannot be combined with --id, --file, --pick or --form",
             hint="remove --lines, or send the lines as plain text",
@@ -118,7 +123,7 @@ def send(
     awaited = wait or expect is not None
     files = [run.world.cwd / path for path in file or ()]
     if print_frames or print_curl:
-        if pick or answers is not None:
+        if picks or answers is not None:
             raise UsageError(
                 "--pick and --form cannot be previewed: guestctl must first ask the service for the offer",
                 hint="remove --pick and --form, or send the message with --trace FILE",
@@ -135,7 +140,7 @@ def send(
                 message,
                 attributes=attributes,
                 key=id_,
-                pick=pick or (),
+                pick=picks,
                 files=files,
                 form=answers,
                 wait=wait,

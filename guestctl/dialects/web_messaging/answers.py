@@ -22,7 +22,7 @@ class WebContent(RichContent):
     """The options and forms in web-messaging messages, and the answers to them."""
 
     def answer(
-        self, outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
+        self, outgoing: Outgoing, message: Message, pick: Sequence[str | int], form: Mapping[str, Json] | None
     ) -> Outgoing | None:
         return answer(outgoing, message, pick, form)
 
@@ -42,11 +42,11 @@ _MOST_LISTED = 30
 
 
 def answer(
-    outgoing: Outgoing, message: Message, pick: Sequence[str], form: Mapping[str, Json] | None
+    outgoing: Outgoing, message: Message, pick: Sequence[str | int], form: Mapping[str, Json] | None
 ) -> Outgoing | None:
     """Return `outgoing` as the answer to `message`, or None if the message has no options or no form.
 
-    Each value of `pick` is a number (from 1), a label, a payload, or a date if the message asks for one. Several
+    Each value of `pick` is a label, a payload, a number (from 1), or a date if the message asks for one. Several
     values must be items of one list. `form` maps a field's id or title to one value or a list of values. If
     `outgoing` has no text, the answer has the text that the message suggests. Raises UsageError for an option or a
     field that the message does not have.
@@ -65,11 +65,16 @@ def answer(
     return replace(outgoing, text=text, picks=picks, picks_from=message.id)
 
 
-def picked(message: Message, wanted: str) -> Option:
-    """Return the option that `wanted` names. Raises UsageError that lists the available options."""
-    found = _named([(option.text, option.payload) for option in message.options], wanted, numbers_first=True)
+def picked(message: Message, wanted: str | int) -> Option:
+    """Return the option that `wanted` names; an int is its place, from 1.
+
+    Raises UsageError that lists the available options, also if several options have this label or payload.
+    """
+    names = [(option.text, option.payload) for option in message.options]
+    found = _place(wanted, len(names)) if isinstance(wanted, int) else _named(names, wanted)
     if found is not None:
         return message.options[found]
+    wanted = str(wanted)
     slots = [option for option in message.options if option.kind == "DatePicker"]
     slot = _slot(slots, wanted)
     if slot is not None:
@@ -121,16 +126,28 @@ def _check_single_selection(picker: Mapping[str, Json], chosen: set[str]) -> Non
             raise UsageError(f'only one item of "{title}" can be picked', code="usage.option", hint=_PICK_HINT)
 
 
-def _named(offered: Sequence[tuple[str, str]], wanted: str, *, numbers_first: bool) -> int | None:
-    """Return the index of the (label, payload) that matches: by number, exactly, or ignoring case."""
-    number = int(wanted) - 1 if wanted.isascii() and wanted.isdigit() and len(wanted) < 7 else -1
-    if numbers_first and 0 <= number < len(offered):
-        return number
+def _place(number: int, count: int) -> int | None:
+    return number - 1 if 1 <= number <= count else None
+
+
+def _named(offered: Sequence[tuple[str, str]], wanted: str) -> int | None:
+    """Return the index of the (label, payload) that is meant: exactly, else ignoring case, else by its place.
+
+    Raises UsageError if several options that are not the same have this label or payload.
+    """
     for exact in (str, str.casefold):
-        for index, names in enumerate(offered):
-            if exact(wanted) in map(exact, names):
-                return index
-    return number if 0 <= number < len(offered) else None
+        found = [index for index, names in enumerate(offered) if exact(wanted) in map(exact, names)]
+        if len({offered[index] for index in found}) > 1:
+            choices = ", ".join(f'{index + 1} "{offered[index][0]}" ({offered[index][1]})' for index in found)
+            raise UsageError(
+                f'"{wanted}" names several options: {choices}',
+                code="usage.option",
+                hint="pick one by its payload, or by its place: --pick-number N",
+                delivery="not_sent",
+            )
+        if found:
+            return found[0]
+    return _place(int(wanted), len(offered)) if wanted.isascii() and wanted.isdigit() and len(wanted) < 7 else None
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -245,7 +262,7 @@ def _filled(field: FormField, inner: Mapping[str, Json], values: Sequence[str]) 
 
 
 def _index(field: FormField, value: str) -> int:
-    found = _named(field.items, value, numbers_first=False)
+    found = _named(field.items, value)
     if found is None and field.kind == "date":
         slots = [Option(text, payload, "DatePicker") for text, payload in field.items]
         slot = _slot(slots, value)

@@ -168,6 +168,8 @@ def read_structured(
     content = body.get("content")
     items = tuple(content) if isinstance(content, list) else ()
     text = body.get("text")
+    if body.get("type") == "Receipt" or not isinstance(text, (str, type(None))):
+        return (Unknown(str(body.get("type")), frame if frame is not None else body),)
     return (
         Message(
             id=required(body, "id", str, "StructuredMessage"),
