@@ -68,7 +68,7 @@ def test_a_label_that_is_a_number_wins_over_the_place(number: int) -> None:
 @pytest.mark.parametrize("wanted", ["Same", "same", "YES"])
 def test_a_name_of_several_options_is_refused_with_the_choices(wanted: str) -> None:
     same = tuple(Option(label, f"p{n}", "QuickReply") for n, label in enumerate(("Same", "Same", "Yes", "yes")))
-    with pytest.raises(UsageError, match="names several options: . ") as refused:
+    with pytest.raises(UsageError, match=r"names several options: . ") as refused:
         picked(offering(options=same), wanted)
     assert refused.value.delivery == "not_sent"
 
