@@ -78,6 +78,15 @@ def test_other_reports_are_written_if_one_cannot_be(checks: Front) -> None:
     assert checks("check", "good.yaml", "--junit", "/dev/full", "-o", "json").record["passed"] == 3
 
 
+@pytest.mark.parametrize("words", [("broken.yaml",), ("good.yaml", "--tag", "none"), ("absent.yaml",)])
+def test_a_run_that_cannot_start_replaces_the_report(checks: Front, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "broken.yaml").write_text("scenarios: [")
+    assert checks("check", "good.yaml", "--junit", "out.xml").code == 0
+    assert checks("check", *words, "--junit", "out.xml").code == 2
+    report = JUnitXml.fromfile(str(tmp_path / "out.xml"))
+    assert [(suite.tests, suite.errors) for suite in report] == [(1, 1)]
+
+
 def test_quiet_prints_only_failures(checks: Front) -> None:
     assert checks("check", "good.yaml", "-q").out == ""
     result = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "300ms").out

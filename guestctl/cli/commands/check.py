@@ -98,10 +98,15 @@ def check(
     from guestctl.checks.reports import junit as junit_report
     from guestctl.checks.runner import Rules, Runner
 
-    scripts = _loaded(files, pairs("--var", var), run)
     with ExitStack() as stack:
         write_report = _report_writer(run, None if to_stdout else junit, stack) if junit is not None else None
-        jobs = _jobs(run, scripts, tag or (), bless, stack, trusted=trust)
+        try:
+            scripts = _loaded(files, pairs("--var", var), run)
+            jobs = _jobs(run, scripts, tag or (), bless, stack, trusted=trust)
+        except Failure as failure:
+            if write_report is not None:  # an older report could say that all passed
+                write_report(junit_report.document([_nothing_ran(files[0], failure)]))
+            raise
         report = _report(run, len(jobs), tap=tap)
         outcomes: list[Outcome] = []
         begun = run.clock.monotonic()
@@ -161,6 +166,14 @@ def _report_writer(run: Invocation, path: Path | None, stack: ExitStack) -> Call
             raise UsageError(f"{path}: {error.strerror or error}", code="output.failed") from error
 
     return write
+
+
+def _nothing_ran(file: Path, failure: Failure) -> Outcome:
+    """Return the outcome of a run that ends before its first scenario."""
+    from guestctl.checks.outcomes import Outcome, Trouble
+
+    trouble = Trouble(failure.message, 1, "", failure=failure)
+    return Outcome(str(file), "guestctl check", 1, (), "error", 0.0, attempts=0, trouble=trouble)
 
 
 def _cause(error: BaseException) -> type[Interrupted]:
