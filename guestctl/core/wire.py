@@ -7,6 +7,7 @@ websocket-client, any dialect, the profile.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import field
@@ -20,6 +21,10 @@ T = TypeVar("T")
 
 #: Maximum depth of nesting in JSON from the service. Deeper input is hostile and is refused.
 MAX_DEPTH = 100
+
+#: Characters of the longest integer that fits into 64 bits, with its sign.
+_LONGEST_NUMBER = 20
+_YEAR = 366 * 86_400
 
 #: Version ff is forbidden, and ids that consist of zeros are invalid (W3C Trace Context §3.2).
 _TRACE_CONTEXT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -137,8 +142,21 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-#: One decoder for all frames: with `parse_constant`, `json.loads` would create one per call.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _whole_number(text: str) -> int | str:
+    """Return an integer of the service, or its digits as text if it does not fit into 64 bits."""
+    number = int(text) if len(text) <= _LONGEST_NUMBER else None
+    return text if number is None or not -(2**63) <= number < 2**63 else number
+
+
+def _decimal_number(text: str) -> float | str:
+    """Return a number of the service, or its digits as text if a float cannot hold it."""
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+#: One decoder for all frames: with `parse_constant`, `json.loads` would create one per call. A number that no field
+#: can have stays text: whoever reads a number then finds the wrong type, and a record still shows the digits.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_whole_number, parse_float=_decimal_number)
 
 
 _MISSING = object()
@@ -160,6 +178,18 @@ def optional(source: Mapping[str, Json], key: str, kind: type[T], default: T | N
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         return default
     return value
+
+
+def duration(value: Json) -> float | None:
+    """Return a number of the service as seconds, or None if it is not a duration of up to a year."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _YEAR:
+        return None
+    return float(value)
+
+
+def size(value: Json) -> int | None:
+    """Return a number of the service as a size, or None if it is not a number above zero."""
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
 
 
 @immutable

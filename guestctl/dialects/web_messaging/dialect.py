@@ -28,7 +28,7 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required
+from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required, size
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability, Paging, Rate, Standing
 from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
@@ -187,7 +187,6 @@ class WebMessaging(Dialect):
         media = optional(body, "allowedMedia", dict, {}) or {}
         inbound = optional(media, "inbound", dict, {}) or {}
         types = optional(inbound, "fileTypes", list, []) or []
-        size = inbound.get("maxFileSizeKB")
         custom = body.get("maxCustomDataBytes")
         extensions = optional(body, "blockedExtensions", list, []) or []
         return replace(
@@ -196,8 +195,8 @@ class WebMessaging(Dialect):
             new_session=body.get("newSession") is True,
             expires_at=epoch_seconds(body.get("expirationDate")),
             limits=Limits(
-                attribute_bytes=int(custom) if isinstance(custom, (int, float)) else None,
-                file_kilobytes=int(size) if isinstance(size, (int, float)) else None,
+                attribute_bytes=size(custom),
+                file_kilobytes=size(inbound.get("maxFileSizeKB")),
                 file_types=tuple(str(t["type"]) for t in types if isinstance(t, dict) and "type" in t),
                 blocked_extensions=tuple(e for e in extensions if isinstance(e, str)),
             ),

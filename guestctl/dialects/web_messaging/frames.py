@@ -22,7 +22,7 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, load_json, optional, required
+from guestctl.core.wire import Frame, duration, load_json, optional, required
 from guestctl.dialects.base import normalised_time
 from guestctl.dialects.flows import Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.dialects.web_messaging.content import read_attachments, read_options
@@ -128,7 +128,7 @@ def _read_answer(kind: str, code: int, body: Json, reply_to: str | None, raw: Js
             service_failure(
                 number if isinstance(number, int) and number in RATE_LIMIT_CODES else 429,
                 str(detail.get("errorMessage") or "too many requests"),
-                retry_after=float(wait) if isinstance(wait, (int, float)) else None,
+                retry_after=duration(wait),
             ),
             reply_to,
         )
@@ -250,7 +250,7 @@ def epoch_seconds(value: Json) -> float | None:
     """
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if not 0 < number < 1e15:
         return None
