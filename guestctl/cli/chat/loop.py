@@ -314,11 +314,7 @@ class Chat:
         if not command:
             return False
         if not command.startswith("/"):
-            if (
-                self._number_picks
-                and self._choice_message is not None
-                and _number(text, len(self._choice_message.options))
-            ):
+            if self._number_picks and self._choice_message is not None and _picks(text, self._choice_message):
                 self._pick([text.strip()])
             else:
                 self._send(text)
@@ -504,6 +500,13 @@ def _number(text: str, most: int) -> bool:
     """Whether the text is a number from 1 to `most`."""
     word = text.strip()
     return word.isascii() and word.isdigit() and len(word) < 8 and 1 <= int(word) <= most
+
+
+def _picks(text: str, message: Message) -> bool:
+    """Whether the text is a number that picks an option of the message: its place, or its label."""
+    word = text.strip()
+    labels = [option.text.strip() for option in message.options]
+    return _number(word, len(labels)) or (word.isascii() and word.isdigit() and word in labels)
 
 
 def _paths(text: str) -> list[str]:

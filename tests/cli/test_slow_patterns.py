@@ -1,0 +1,50 @@
+"""A pattern that backtracks without end: every command that takes one ends, and none reports a verdict.
+
+Knows: the command line and a real sandbox. Must not know: how matches are limited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guestctl.sandbox.serve import running
+from guestctl.sandbox.settings import SandboxOptions
+from tests.cli.conftest import Front
+
+PATTERN = "(a|a)*$"
+TEXT = "a" * 40 + "b"
+
+
+@pytest.fixture(autouse=True)
+def _short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guestctl.core.patterns.LIMIT", 0.05)
+
+
+@pytest.mark.parametrize("key", ["matches: '(a|a)*$'", "contains: b, not: {matches: '(a|a)*$'}"])
+def test_check_reports_neither_a_pass_nor_a_failure(front: Front, tmp_path: Path, key: str) -> None:
+    script = tmp_path / "s.yaml"
+    script.write_text(f"scenarios:\n  slow: [{{say: {TEXT}}}, {{expect: {{{key}}}}}]\n")
+    result = front("check", str(script), "--timeout", "5s")
+    assert result.code == 2, result
+    assert "check.pattern_timeout" in result.out
+    assert result.out.endswith("0 passed, 0 failed, 1 error\n")
+
+
+def test_send_exits_2_and_prints_the_delivery(front: Front) -> None:
+    front("session", "create")
+    result = front("send", TEXT, "--expect", PATTERN, "--timeout", "5s", "-o", "json")
+    assert (result.code, result.error["code"]) == (2, "check.pattern_timeout")
+    assert result.record["delivery"] == "accepted"
+
+
+def test_a_bot_script_goes_on(sandboxed: Callable[..., Front], tmp_path: Path) -> None:
+    bot = tmp_path / "bot.yaml"
+    bot.write_text("rules:\n  - {match: '(a|a)+$', reply: never}\notherwise: Hello\n")
+    with running(SandboxOptions(fast=True, script=bot)) as sandbox:
+        front = sandboxed(sandbox)
+        front("session", "create")
+        assert front("send", TEXT).code == 0
+        assert front("ask", "xyz", GUESTCTL_STATE=str(tmp_path / "other")).out == "Hello\n"
