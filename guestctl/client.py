@@ -252,14 +252,16 @@ class Client:
         wait: bool = False,
         expect: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        resend: bool = False,
     ) -> Sent:
         """Send one message, and return once the service has accepted it; with `wait`, once it was answered.
 
         `expect` waits for a reply that matches the JavaScript regular expression. Each file makes a message of its
         own; the text goes with the first, and any outbound message after that one is a reply. `answering` is the
         message that offers what is picked; by default it is looked for in history. `progress` is called with (bytes
-        done, bytes in all) during an upload. Raises the failure that the send ended with; its `delivery` is the
-        outcome of the message, its `sent` the record (contract.md §5).
+        done, bytes in all) during an upload. `resend` sends another copy of the message in doubt that has this
+        `key`. Raises the failure that the send ended with; its `delivery` is the outcome of the message, its `sent` the
+        record (contract.md §5).
         """
         deadline = self._deadline()
         pattern = _compiled(expect)
@@ -285,6 +287,7 @@ class Client:
             files=[inspect_file(path) for path in files],
             awaited=Awaited(pattern) if wait or expect is not None else None,
             progress=progress,
+            resend=resend,
         )
 
     def ask(self, text: str, *, new: bool = False, opening: NewSession | None = None) -> Message:

@@ -100,6 +100,7 @@ NEXT_STEPS: dict[str, str] = {
     "forbidden.upgrade": "check deployment_id, region and `origin` (allowed domains); `guestctl doctor` tests each",
     "forbidden.feature": "turn on the feature in the deployment; `guestctl doctor` shows which features are on",
     "conflict.read_only": "start another conversation with `guestctl session create --new`",
+    "conflict.key": "use another --id, or repeat the text that was sent with this one",
     "conflict.locked": "run `guestctl resume` to wait for the other connection to close, then repeat the command",
     "conflict.ended": "start another conversation with `guestctl session create` or "
     "`guestctl resume --on-conflict new`",
@@ -236,9 +237,9 @@ class RateLimited(Failure):
 class NetworkError(Failure):
     """DNS, TCP, TLS, proxy, a broken connection, or the service being down.
 
-    `written` says whether any byte of the request or frame may have been written: False proves that it was not
-    sent. `transient` says whether a retry can help (it never helps with a bad certificate). `close_code` is the
-    WebSocket close code when a close ended the connection (1006: there was none).
+    `written` says whether the last byte of the request or frame may have been handed to the operating system: False
+    proves that the service cannot act on it. `transient` says whether a retry can help (it never helps with a bad
+    certificate). `close_code` is the WebSocket close code when a close ended the connection (1006: there was none).
     """
 
     exit = Exit.NETWORK

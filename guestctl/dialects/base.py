@@ -65,6 +65,8 @@ class Dialect(Refusals, ABC):
         self.profile = profile
         self.new_id = new_id
         self.traceparent = traceparent
+        #: The profile states that the service stores a repeated client key once, so that a send may be repeated.
+        self.deduplicates = profile.deduplicates
 
     def check_profile(self) -> None:
         """Raise UsageError (config.key) if the profile lacks a value that this API requires."""

@@ -97,10 +97,6 @@ class Capabilities:
 
     #: Guest messages are sent on the socket (a FrameRequest), not over REST.
     sends_on_socket: ClassVar[bool] = False
-    #: The service drops a message with a repeated client key, so that a send may be retried safely.
-    deduplicates: ClassVar[bool] = True
-    #: Pushes and history contain the client key of a guest message.
-    returns_client_key: ClassVar[bool] = True
     #: Guest messages that a session may send. None: the service's 429 is the only limit.
     send_rate: ClassVar[Rate | None] = None
     #: REST requests that a profile may make. Its processes share this budget.

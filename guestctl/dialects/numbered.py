@@ -26,7 +26,7 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, Request, SocketAddress, required
+from guestctl.core.wire import Frame, Request, SocketAddress, optional, required
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
 from guestctl.dialects.flows import Flow, Incoming, Opened, answered, frame_request, http_request
 from guestctl.dialects.history_pages import LIMIT, history_from_start, read_message, read_sender, read_time
@@ -69,17 +69,19 @@ class NumberedDialect(Dialect):
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         body = {"text": message.text, "messageId": message.key}
-        request = Request("POST", self.messages(session), "send", json=body, credential="guest", idempotent=True)
+        request = Request(
+            "POST", self.messages(session), "send", json=body, credential="guest", idempotent=self.deduplicates
+        )
         stored = (yield from http_request(request)).object()
         what = "accepted message"
         return Message(
             id=required(stored, "messageId", str, what),
             direction="inbound",
             text=message.text,
-            time=read_time(stored, what),
+            time=None if stored.get("timestamp") is None else read_time(stored, what),
             key=message.key,
             sender=Sender("guest"),
-            sequence=required(stored, "sequenceNumber", int, what),
+            sequence=optional(stored, "sequenceNumber", int),
             raw=stored,
         )
 

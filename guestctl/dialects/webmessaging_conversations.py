@@ -109,7 +109,7 @@ class WebmessagingConversations(Dialect):
         """Send the token in the header, and `guestId` and `type` in the body: the service wants all three."""
         body = {"type": "text", "text": message.text, "guestId": session.ids["guest"], "messageId": message.key}
         url = f"{self._conversation(session)}/messages"
-        request = Request("POST", url, "send", json=body, credential="guest", idempotent=True)
+        request = Request("POST", url, "send", json=body, credential="guest", idempotent=self.deduplicates)
         stored = (yield from http_request(request)).object()
         return Message(
             id=required(stored, "id", str, "accepted message"),

@@ -85,7 +85,7 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
         if begun and attached.new_session and start_new is None:
             engine.record.store(replace(before, state="expired"))
             raise SessionOver(
-                f"session {before.name!r} had expired: the service answered with a new one, and nothing was sent",
+                f"session {before.name!r} had expired: the service answered with a new one",
                 code="session.expired",
                 api=dialect.name,
             )

@@ -3,21 +3,24 @@
 Knows: the outbox, the four outcomes (contract.md §5), how history settles a message in doubt, and when a message may be
 sent again. Must not know: any dialect's wire, printing, how `listen` reconnects.
 
-The outbox says `writing` before the first byte is sent. When the connection breaks after that, the message is in doubt:
-the client looks for it in history. It sends the message again, once, only if history proves that it is absent, or if
-the service removes duplicate ids. Once a message has been in doubt, no failure of a later attempt makes it `rejected`
-or `not_sent`: either history shows it, or it stays in doubt.
+The outbox says `writing` before the first byte is sent. A message whose last byte was handed to the operating system
+may arrive at any later time. So no silence, and no history without it, allows another copy: the client looks for the
+message until its deadline, and then it is in doubt. Only a service that stores a repeated message once
+(`service.deduplicates` in the profile) gets another copy. Later commands look for a message in doubt; they never
+repeat it and never wait for it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import (
+    Conflict,
     Failure,
     InDoubt,
     NetworkError,
@@ -29,6 +32,7 @@ from guestctl.core.errors import (
 from guestctl.core.model import Message, Option, Outgoing, Position, Sender
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Paging
+from guestctl.dialects.flows import Flow, FrameRequest, Incoming
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import following
 from guestctl.engine.retry import LIMIT_RETRIES
@@ -37,18 +41,28 @@ from guestctl.storage.state import OutboxRow, SendState
 #: Failures that replace an answer: the service may have accepted the message before the session ended.
 _ENDED_WITHOUT_ANSWER = frozenset({"session.evicted", "session.ended"})
 
+#: Seconds for which a message in doubt is looked for when the command has no deadline.
+SETTLING_LIMIT = 30.0
+#: Factor between two pauses while history does not show a message in doubt, and the longest pause in seconds.
+PAUSE_GROWTH, LONGEST_PAUSE = 1.5, 5.0
+#: Waiting for the service's rate limit must leave this much to write a message: seconds, and part of the timeout.
+WRITE_RESERVE, WRITE_SHARE = 1.0, 1 / 3
 
-def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Message:
+
+def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline, *, resend: bool = False) -> Message:
     """Send one message, and return it as the service accepted it.
 
     A lock lets only one process at a time send in a session. So messages keep their order, and an unfinished row in
-    the outbox was left by a process that has ended. A key that was accepted before is not sent again. Every failure
-    has the outcome as its `delivery`: `rejected` (the service refused the message), `not_sent` or `in_doubt`.
+    the outbox was left by a process that has ended. A key that was accepted before is not sent again, and one in doubt
+    only with `resend`. Every failure has the outcome as its `delivery`: `rejected` (the service refused the message),
+    `not_sent` or `in_doubt`. Raises Conflict when the key belongs to another message.
     """
     with _not_sent_by_default():
         earlier = engine.state.sent(engine.scope, engine.session, outgoing.key)
-        if earlier is not None and earlier.state == "accepted":
-            return _from_outbox(earlier)
+        if earlier is not None:
+            _check_same(earlier, outgoing)
+            if earlier.state == "accepted":
+                return _from_outbox(earlier)
         engine.dialect.check_message(engine.session, outgoing)
         if engine.dialect.sends_on_socket:
             # Open the socket before taking the lock. The service limits the sockets of a session: the process with
@@ -61,30 +75,63 @@ def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline) -> Me
                 return _from_outbox(row)
             send = _Send(engine, outgoing, deadline)
             if row.state != "queued":
-                raise send.in_doubt("it is still unsettled")
+                if not resend:
+                    raise send.in_doubt("an earlier command sent it, and history does not show it")
+                send.doubtful = True
             return send.run()
 
 
 def settle_open(engine: SessionEngine, deadline: Deadline) -> list[Message]:
-    """Settle the messages that earlier commands left open, and return the accepted ones.
+    """Look once for the messages that earlier commands left open, and return those that history shows.
 
-    A message that history shows was accepted; an absent one is sent again. `notice` reports a message that stays in
-    doubt. The caller holds the session's send lock.
+    The others stay in doubt, and `notice` reports them. Nothing is sent, and a history that cannot be read now keeps
+    nobody from sending. The caller holds the session's send lock.
     """
-    settled = []
+    unsettled = []
     for row in engine.state.outbox(engine.scope, engine.session, "queued", "writing", "in_doubt"):
         if row.state == "queued":
             engine.state.mark(engine.scope, engine.session, row.key, "not_sent")
-            continue
-        engine.notice(f"looking in history for an earlier message ({row.key})")
-        try:
-            settled.append(_Send(engine, _load(row), deadline).settle())
-        except InDoubt as doubt:
-            engine.notice(f"an earlier message is still in doubt: {doubt.message}")
-        except Failure as failure:
-            failure.with_outcome(None)  # the caller would report it as the outcome of its own message
-            raise
+        else:
+            unsettled.append(row)
+    if not unsettled:
+        return []
+    left = deadline.remaining()
+    reserve = engine.timings.settling_reserve
+    within = deadline.sooner(reserve if left is None else min(reserve, left / 4))
+    sends = [_Send(engine, _load(row), within) for row in unsettled]
+    try:
+        recent = recent_inbound(engine, within, min_or_none(send.accepted_before() for send in sends))
+    except Failure as failure:
+        engine.notice(f"cannot look for {_earlier(len(sends))} in doubt now: {failure.message}")
+        for row in unsettled:
+            engine.state.mark(engine.scope, engine.session, row.key, "in_doubt")
+        return []
+    settled = [message for send in sends if (message := send.settle(recent)) is not None]
+    if len(settled) < len(sends):
+        engine.notice(f"{_earlier(len(sends) - len(settled))} still in doubt; see `guestctl explain send.in_doubt`")
     return settled
+
+
+def _earlier(count: int) -> str:
+    return "an earlier message" if count == 1 else f"{count} earlier messages"
+
+
+def min_or_none(times: Iterable[str | None]) -> str | None:
+    """Return the earliest time, or None if one of them is unknown or there is none."""
+    found = list(times)
+    return None if not found or None in found else min(time for time in found if time is not None)
+
+
+def _check_same(row: OutboxRow, outgoing: Outgoing) -> None:
+    """Raise Conflict if a key that may have reached the service is used for another message."""
+    if row.state in {"rejected", "not_sent"}:
+        return
+    known = _load(row)
+    if (known.text, known.picks) != (outgoing.text, outgoing.picks):
+        raise Conflict(
+            f'the id "{row.key}" belongs to another message of this session',
+            code="conflict.key",
+        )
 
 
 @dataclass
@@ -98,8 +145,14 @@ class _Send:
     doubtful: bool = False
     #: How often the message was sent again after such an attempt.
     repeats: int = 0
-    #: Attempts of which no byte was sent.
+    #: Attempts whose last byte was not handed to the operating system.
     unwritten: int = 0
+    #: What must be left of the deadline after waiting for the rate limit, in seconds.
+    write_reserve: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        left = self.deadline.remaining()
+        self.write_reserve = WRITE_RESERVE if left is None else min(WRITE_RESERVE, left * WRITE_SHARE)
 
     def run(self) -> Message:
         """Try until the message is accepted. Raises the refusal, or InDoubt."""
@@ -107,14 +160,15 @@ class _Send:
         while True:
             written = False
             try:
-                self.engine.wait_to_send(self.deadline)
+                self.engine.wait_to_send(self.deadline, reserve=self.write_reserve)
                 if self.engine.dialect.sends_on_socket:
                     self.engine.attached(self.deadline)
                 self._mark("writing")
                 written = True
-                message = self.engine.perform(
-                    self.engine.dialect.send(self.engine.session, self.outgoing), self._attempt_deadline()
-                )
+                flow = self.engine.dialect.send(self.engine.session, self.outgoing)
+                if self._only_with_its_text():
+                    flow = _accepting_bare_echo(flow, self.outgoing)
+                message = self.engine.perform(flow, self._attempt_deadline())
             except RateLimited as failure:
                 limited += 1
                 self.doubtful |= failure.doubtful
@@ -135,10 +189,16 @@ class _Send:
             else:
                 return self._finish_accepted(message)
 
-    def settle(self) -> Message:
-        """Settle a send that an earlier process left unfinished. Raises InDoubt."""
-        self.doubtful = True
-        return self._resolve_doubt("an earlier command was interrupted") or self.run()
+    def settle(self, recent: Sequence[Message]) -> Message | None:
+        """Return the message if history shows a send of an earlier command; otherwise leave it in doubt."""
+        try:
+            found = self._find(recent)
+        except InDoubt:
+            return None
+        if found is None:
+            self._mark("in_doubt")
+            return None
+        return self._finish_accepted(found)
 
     # --- outcomes ---
 
@@ -147,7 +207,11 @@ class _Send:
         session = self.engine.session
         known = replace(self.engine.dialect.after_acceptance(session), new_session=False)
         if known != session:
-            self.engine.record.store(known)
+            try:
+                self.engine.record.store(known)
+            except Failure as failure:
+                failure.with_outcome("accepted")
+                raise
         if message.key is None:
             message = replace(message, key=self.outgoing.key)
         return message
@@ -173,7 +237,7 @@ class _Send:
     def in_doubt(self, why: str) -> InDoubt:
         self._mark("in_doubt")
         return InDoubt(
-            f"message {self.outgoing.key} may or may not have arrived ({why})",
+            f"message {self.outgoing.key} may or may not have arrived: {why}",
             key=self.outgoing.key,
             api=self.engine.dialect.name,
         )
@@ -207,63 +271,95 @@ class _Send:
                     return self._finish_refused(failure, "not_sent")
                 return None
         self.doubtful = True
-        return self._look_last(failure) if self.repeats else self._resolve_doubt(failure.message)
+        if self.engine.dialect.deduplicates and self.repeats < self._max_attempts() and not self.deadline.expired:
+            return self._find_or_repeat()
+        return self._look_until_deadline(failure.message)
 
-    def _resolve_doubt(self, why: str) -> Message | None:
-        """Return the message if history shows it, None if it may be sent again. Raises InDoubt otherwise."""
-        repeatable = self.engine.dialect.deduplicates
+    def _find_or_repeat(self) -> Message | None:
+        """Return the message if history shows it. None: send another copy, which the service stores once."""
         try:
             found = self._find_in_history()
-            if found is None and not repeatable:
-                # The message may still be on its way: look again after a short time.
-                if not self._sleep_if_time(self.engine.timings.settling_pause):
-                    raise self.in_doubt(why)
-                found = self._find_in_history()
         except Failure:
-            # That the message is in doubt is more important than the failure to settle it.
-            if not repeatable or self.deadline.expired:
-                raise self.in_doubt(why) from None
             found = None
         if found is not None:
             return self._finish_accepted(found)
         self.repeats += 1
         return None
 
-    def _find_in_history(self) -> Message | None:
-        """Return our message from history, None when it is not there.
+    def _look_until_deadline(self, why: str) -> Message:
+        """Read history until it shows the message, at growing intervals. Raises InDoubt at the deadline.
 
-        Its key identifies it. Where history has no keys, it is the only entry with its text that no other send of
-        this client claims. The search starts at the last message accepted before ours was begun, by the service's
-        time, because our clock may differ.
-
-        Raises InDoubt when an entry may or may not be our message, and Failure when history cannot be read.
+        The deadline ends the search; that nothing was found until then proves nothing.
         """
-        engine, key = self.engine, self.outgoing.key
-        rows = engine.state.outbox(engine.scope, engine.session)
-        claimed = {row.message_id: row for row in rows if row.state == "accepted"}
-        begun = next((row.begun_at for row in rows if row.key == key), None)
+        self._mark("in_doubt")
+        if self.deadline.at is None:
+            self.deadline = Deadline.after(self.engine.clock, SETTLING_LIMIT)
+        pause = self.engine.timings.settling_pause
+        while True:
+            try:
+                found = self._find_in_history()
+            except InDoubt:
+                raise
+            except Failure as failure:
+                if not isinstance(failure, (NetworkError, TimedOut, RateLimited, Unreadable, Conflict)):
+                    raise self.in_doubt(why) from None
+                found = None
+            if found is not None:
+                return self._finish_accepted(found)
+            if not self._sleep_if_time(pause):
+                raise self.in_doubt(why)
+            pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+
+    def _find_in_history(self) -> Message | None:
+        """Read history, and return our message from it. Raises as `_find`, and Failure when history cannot be read."""
+        return self._find(recent_inbound(self.engine, self.deadline, self.accepted_before()))
+
+    def accepted_before(self) -> str | None:
+        """Return the service's time of the last message that was accepted before ours was begun, if one is known.
+
+        The order of the service's own times is used, because our clock may differ.
+        """
+        rows = self.engine.state.outbox(self.engine.scope, self.engine.session)
+        begun = next((row.begun_at for row in rows if row.key == self.outgoing.key), None)
         before = [
             row.time
-            for row in claimed.values()
-            if row.time is not None and row.written_at is not None and begun is not None and row.written_at < begun
+            for row in rows
+            if row.state == "accepted" and row.time is not None and row.written_at is not None
+            if begun is not None and row.written_at < begun
         ]
-        since = max(before, default=None)
-        recent = recent_inbound(engine, self.deadline, since)
+        return max(before, default=None)
+
+    def _find(self, recent: Sequence[Message]) -> Message | None:
+        """Return our message from entries of history, None when none of them is ours.
+
+        Its key identifies it. An entry without a key is ours if it is the only one with our text that no other send
+        claims, accepted or in doubt, in any process. Entries from before our send, and entries with another key, are
+        not ours. Raises InDoubt when several entries could be our message.
+        """
+        engine, key = self.engine, self.outgoing.key
         for message in recent:
             if message.key == key:
                 return message
-        if engine.dialect.returns_client_key:
+        rows = engine.state.outbox(engine.scope, engine.session)
+        claimed = {row.message_id for row in rows if row.state == "accepted"}
+        since = self.accepted_before()
+        same = [
+            message
+            for message in recent
+            if message.key is None and message.id not in claimed and message.text.split() == _words(self.outgoing)
+            if since is None or message.time is None or message.time >= since
+        ]
+        if not same:
             return None
-        unclaimed = [m for m in recent if m.key is None and m.id not in claimed]
-        same = [m for m in unclaimed if m.text.split() == _words(self.outgoing)]
-        if len(same) == 1:
+        if len(same) == 1 and self._only_with_its_text():
             return same[0]
-        # An entry with the text of another unsettled send is attributed to that send.
-        others = [_words(_load(row)) for row in rows if row.key != key and row.state in {"writing", "in_doubt"}]
-        if same or any(m.text.split() not in others for m in unclaimed):
-            # Several entries have this text, or the service may have altered the text of one.
-            raise self.in_doubt(f"{len(unclaimed)} entries of history could be this message")
-        return None
+        raise self.in_doubt(f"{len(same)} entries of history could be this message or another one with its text")
+
+    def _only_with_its_text(self) -> bool:
+        """Return whether no other send of this session that is being written or in doubt has the same text."""
+        unsettled = self.engine.state.outbox(self.engine.scope, self.engine.session, "writing", "in_doubt")
+        words = _words(self.outgoing)
+        return not any(row.key != self.outgoing.key and _words(_load(row)) == words for row in unsettled)
 
     # --- helpers ---
 
@@ -307,6 +403,41 @@ class _Send:
             return False
         self.engine.clock.sleep(seconds)
         return True
+
+
+def _accepting_bare_echo(flow: Flow[Message], outgoing: Outgoing) -> Flow[Message]:
+    """Perform a send flow that also accepts an echo without a key, if it has the text of the message.
+
+    Gateways and mocks of the service leave the key out. The caller ensures that no other send could own the echo.
+    """
+    words = _words(outgoing)
+
+    def is_bare_echo(incoming: object) -> bool:
+        if not isinstance(incoming, Message) or incoming.direction != "inbound" or incoming.key is not None:
+            return False
+        return incoming.text.split() == words
+
+    answer: Any = None
+    failure: Failure | None = None
+    while True:
+        try:
+            step = flow.send(answer) if failure is None else flow.throw(failure)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        if isinstance(step, FrameRequest) and step.message and step.answers is not None:
+            step = replace(step, answers=_either(step.answers, is_bare_echo))
+        answer = failure = None
+        try:
+            answer = yield step
+        except Failure as problem:
+            failure = problem
+        if is_bare_echo(answer):
+            flow.close()
+            return answer  # type: ignore[no-any-return]
+
+
+def _either(first: Callable[[Incoming], bool], second: Callable[[Incoming], bool]) -> Callable[[Incoming], bool]:
+    return lambda incoming: first(incoming) or second(incoming)
 
 
 def recent_inbound(engine: SessionEngine, deadline: Deadline, since: str | None) -> list[Message]:

@@ -244,11 +244,15 @@ class SessionEngine:
         if rate is not None:
             self._reserve(f"{self.scope}/requests", rate.count, rate.period, deadline)
 
-    def wait_to_send(self, deadline: Deadline) -> None:
-        """Wait until the session may send another message, where the API declares a limit. Raises RateLimited."""
+    def wait_to_send(self, deadline: Deadline, *, reserve: float = 0.0) -> None:
+        """Wait until the session may send another message, where the API declares a limit.
+
+        Raises RateLimited at once if less than `reserve` seconds would be left of the deadline after the wait: a
+        message that is written with no time to wait for its echo would end in doubt.
+        """
         rate = self.dialect.send_rate
         if rate is not None:
-            self.wait_for_budget("sends", rate.count, rate.period, deadline)
+            self._reserve(f"{self.record.owner}/sends", rate.count, rate.period, deadline, reserve)
 
     def wait_for_budget(self, name: str, count: int, period: float, deadline: Deadline) -> None:
         """Wait for a place in one of the session's budgets: at most `count` in `period` seconds.
@@ -257,14 +261,14 @@ class SessionEngine:
         """
         self._reserve(f"{self.record.owner}/{name}", count, period, deadline)
 
-    def _reserve(self, budget: str, count: int, period: float, deadline: Deadline) -> None:
+    def _reserve(self, budget: str, count: int, period: float, deadline: Deadline, reserve: float = 0.0) -> None:
         """Reserve a place in a budget that all processes share, waiting until one is free."""
         while True:
             wait = self.state.take(budget, count, period)
             if wait <= 0:
                 return
             left = deadline.remaining()
-            if left is not None and wait > left:
+            if left is not None and wait > left - reserve:
                 raise RateLimited(
                     f"the limit of {count} in {period:g} s leaves no room before the deadline",
                     api=self.dialect.name,

@@ -142,8 +142,11 @@ def send_message(
     files: Sequence[LocalFile] = (),
     awaited: Awaited | None = None,
     progress: Progress | None = None,
+    resend: bool = False,
 ) -> Sent:
     """Send one message, and wait for the reply if one is `awaited`.
+
+    `resend` allows another copy of a message in doubt.
 
     Every failure has the outcome as its `delivery`, and the record of the message as `sent`.
     """
@@ -168,7 +171,7 @@ def send_message(
             earlier.append(
                 _deliver_file(engine, _with_uploaded_file(engine, outgoing, file, deadline, progress), deadline)
             )
-        message = earlier.pop() if files else deliver(engine, outgoing, deadline)
+        message = earlier.pop() if files else deliver(engine, outgoing, deadline, resend=resend)
     except Failure as failure:
         delivery = cast("Delivery | None", failure.delivery)
         if delivery is None and not isinstance(failure, (UsageError, Unsupported)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, replace
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -223,8 +223,19 @@ class Sessions:
     ) -> Session:
         """Create a session, store it and make it the current one (see `Client.create`).
 
-        `credential` is the flow that signs the new session's guest in.
+        `credential` is the flow that signs the new session's guest in. Commands that create a session of the same
+        name at the same time take turns, so that none loses the session of another.
         """
+        with self._creating(asked.name, deadline):
+            return self._create(asked, deadline, new=new, credential=credential)
+
+    def _creating(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """Return the lock under which sessions of one name are created, shared by all processes."""
+        return self.state.lock("create", deadline, owner=f"{self.scope}/{name}")
+
+    def _create(
+        self, asked: NewSession, deadline: Deadline, *, new: bool = False, credential: Flow[Credential] | None = None
+    ) -> Session:
         opening = completed(self.dialect, asked)
         need(self.dialect, Ability.CREATE)
         self.close_socket()
@@ -241,7 +252,7 @@ class Sessions:
         self.state.use(self.scope, engine.session.name)
         self.given_name = engine.session.name
         try:
-            self._begin(engine, asked, opening, deadline)
+            _begin(self, engine, asked, opening, deadline)
         except SessionOver:
             self.given_name, current = before
             self.state.use(self.scope, current)
@@ -285,7 +296,7 @@ class Sessions:
         created = replace(created, name=opening.name, created_at=self._clock.now())
         if credential is not None:
             created = created.having(engine.perform(credential, deadline))
-        kept_as = self._rename_aside(earlier) if earlier is not None else None
+        kept_as = _rename_aside(self.state, self.scope, earlier) if earlier is not None else None
         try:
             if created.state == "draft":
                 engine.session = created
@@ -301,26 +312,6 @@ class Sessions:
         elif kept_as is not None:
             self.state.forget(self.scope, kept_as)
         return engine
-
-    def _rename_aside(self, earlier: Session) -> str:
-        taken = self.state.names(self.scope)
-        number = next(n for n in range(1, 10_000) if f"{earlier.name}-{n}" not in taken)
-        self.state.rename(self.scope, earlier.name, f"{earlier.name}-{number}")
-        return f"{earlier.name}-{number}"
-
-    def _begin(self, engine: SessionEngine, asked: NewSession, opening: NewSession, deadline: Deadline) -> None:
-        """Start the log of a confirmed new session, and join where the deployment expects that."""
-        engine.record.store(replace(engine.session, new_session=True, opening=_dump(asked)))
-        engine.record.log("session_started", api=self.dialect.name)
-        deployment = self.deployment(deadline)
-        if not deployment.active:
-            self._notice("the deployment's configuration says it is inactive")
-        if deployment.auto_start:
-            engine.wait_to_send(deadline)
-        configuration = self.dialect.deployment_configuration
-        if configuration is not None:
-            begun = configuration.auto_start(engine.session, deployment, opening)
-            engine.record.store(engine.perform(begun, deadline))
 
     def deployment(self, deadline: Deadline) -> Deployment:
         """Return the deployment's configuration, cached for an hour; the usual one when it cannot be read."""
@@ -440,9 +431,14 @@ class Sessions:
         if opening is None:
             opening = NewSession(name=name) if new or stored is None else _opened_with(stored)
         if needs_new_session(stored, new=new):
-            if not new and stored is not None:
-                self._notice(f"session {opening.name!r} is over ({stored.state}); starting another under the same name")
-            self._create_to_ask(opening, deadline, None if new else stored, new=new)
+            with self._creating(name, deadline):
+                stored = self.state.get(self.scope, name)  # another command may have created it in the meantime
+                if needs_new_session(stored, new=new):
+                    if not new and stored is not None:
+                        over = f"session {opening.name!r} is over ({stored.state})"
+                        self._notice(f"{over}; starting another under the same name")
+                    self._create_to_ask(opening, deadline, None if new else stored, new=new)
+        used = self.state.get(self.scope, name)
         try:
             sent = put(question)
         except (SessionOver, Conflict) as over:
@@ -452,7 +448,11 @@ class Sessions:
             if elsewhere or busy or over.delivery == "accepted":
                 raise
             self._notice(f"{over.message}; starting another session under the same name")
-            self._create_to_ask(opening, deadline, self.state.get(self.scope, opening.name))
+            with self._creating(name, deadline):
+                stored = self.state.get(self.scope, name)
+                replaced = stored is not None and used is not None and stored.created_at != used.created_at
+                if not replaced or needs_new_session(stored, new=False):
+                    self._create_to_ask(opening, deadline, stored)
             sent = put(replace(question, key=self._new_id()))
         return sent
 
@@ -466,7 +466,7 @@ class Sessions:
         """
         expired = instead_of is not None and instead_of.state == "expired"
         signed_in = instead_of.credential("sign-in") if instead_of is not None and expired else None
-        self.create(opening, deadline, new=new, credential=None if signed_in is None else done(signed_in))
+        self._create(opening, deadline, new=new, credential=None if signed_in is None else done(signed_in))
         engine = self._any_engine()
         if not self.dialect.began_with_join(engine.session):
             return
@@ -571,3 +571,27 @@ def _stored_secrets(state: State, scope: str, profile: Profile) -> Iterator[Secr
             yield held.secret
             if held.refresh is not None:
                 yield held.refresh
+
+
+def _rename_aside(state: State, scope: str, earlier: Session) -> str:
+    taken = state.names(scope)
+    number = next(n for n in range(1, 10_000) if f"{earlier.name}-{n}" not in taken)
+    state.rename(scope, earlier.name, f"{earlier.name}-{number}")
+    return f"{earlier.name}-{number}"
+
+
+def _begin(
+    sessions: Sessions, engine: SessionEngine, asked: NewSession, opening: NewSession, deadline: Deadline
+) -> None:
+    """Start the log of a confirmed new session, and join where the deployment expects that."""
+    engine.record.store(replace(engine.session, new_session=True, opening=_dump(asked)))
+    engine.record.log("session_started", api=sessions.dialect.name)
+    deployment = sessions.deployment(deadline)
+    if not deployment.active:
+        sessions._notice("the deployment's configuration says it is inactive")
+    if deployment.auto_start:
+        engine.wait_to_send(deadline)
+    configuration = sessions.dialect.deployment_configuration
+    if configuration is not None:
+        begun = configuration.auto_start(engine.session, deployment, opening)
+        engine.record.store(engine.perform(begun, deadline))

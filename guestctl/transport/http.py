@@ -53,7 +53,7 @@ class Http:
     ) -> HttpResponse:
         """Send a request and return its complete response. `headers` override the request's own.
 
-        Raises NetworkError (`written` False: no byte of the request reached the service), Unreadable (not HTTP,
+        Raises NetworkError (`written` False: its last byte was never handed over), Unreadable (not HTTP,
         larger than MAX_BODY, broken compression) and UsageError (the request cannot be sent).
         """
         response = self._answer(request, headers, deadline, "application/json", progress)
@@ -195,7 +195,7 @@ class Http:
 
         place = _place(request.url)
         causes = list(_causes(error))
-        written = self._limit.sent > 0
+        written = self._limit.sent > 0 and self._limit.whole
         for cause in causes:
             if isinstance(cause, TimeoutError):
                 code = "network.lost" if written else "network.connect"

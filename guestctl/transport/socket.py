@@ -297,7 +297,7 @@ class Socket:
                 self._write_failure = self._lost(f"sending failed ({why(error)})", _NO_CLOSE)
                 self._stream.abort()
                 if isinstance(error, OSError):
-                    raise self._lost(f"sending failed ({why(error)})", None, written=limit.sent > 0) from error
+                    raise self._lost(f"sending failed ({why(error)})", None, written=False) from error
                 raise
         finally:
             self._writing.release()

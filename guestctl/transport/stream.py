@@ -42,6 +42,8 @@ class Limit(threading.local):
     def begin(self, deadline: Deadline) -> None:
         self.deadline = deadline
         self.sent = 0
+        #: The last write handed all its bytes to the operating system.
+        self.whole = True
 
     def remaining(self) -> float | None:
         """Return the seconds left, or None without a limit. Raises TimeoutError if no time is left."""
@@ -86,11 +88,13 @@ class _Bounded:
     def put(self, data: Buffer, limit: Limit) -> None:
         """Write everything. Raises TimeoutError and OSError; `limit.sent` is the number of bytes sent before."""
         view = memoryview(data)
+        limit.whole = not view
         while view:
             piece = view[: self._piece]
             count = self._retry_until_ready(limit, selectors.EVENT_WRITE, super().send, piece)  # type: ignore[misc]
             limit.sent += count
             view = view[count:]
+        limit.whole = True
 
     def _retry_until_ready(self, limit: Limit, event: int, operation: Callable[..., T], *args: Any) -> T:
         while True:

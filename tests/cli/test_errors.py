@@ -96,7 +96,7 @@ def test_no_session(front: Front) -> None:
 def test_expired_session(front: Front) -> None:
     front("ask", "one")
     front("sandbox", "expire", "--to", _newest(front))
-    check(front("send", "two"), 10, "session.expired", "nothing was sent")
+    check(front("send", "two"), 10, "session.expired", "answered with a new one")
     assert front("session", "show").record["state"] == "expired"
     again = front("ask", "three")
     assert again.out == "echo: three\n"

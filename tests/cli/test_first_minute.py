@@ -216,6 +216,8 @@ _FIXED_WITHOUT_A_COMMAND = {
     "network.proxy": "the proxy's variables",
     "answer.frame": "the peer",
     "output.failed": "space, or another place",
+    "check.pattern_timeout": "another pattern",
+    "conflict.key": "another id",
 }
 
 

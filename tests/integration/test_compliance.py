@@ -256,7 +256,8 @@ def test_ask(guest: Guest, room: Room) -> None:
     assert guest.ok("ask", "opening", "hours?").out == "echo: opening hours?\n"
     reply = guest.ok("ask", "and", "today?", "-o", "json").record
     assert (reply["direction"], reply["text"]) == ("outbound", "echo: and today?")
-    assert list(reply) == MESSAGE
+    assert list(reply) == [*MESSAGE, "following"]
+    assert reply["following"] == []
     assert room.session["configures"] == 1 or not guest.dialect.fields or guest.api == "web-messaging"
     guest.ok("ask", "--new", "elsewhere?")
     assert len(room.sessions()) == 2 or guest.dialect.can_start_new
@@ -731,12 +732,16 @@ def test_one_retry_after_one_refresh(talking: Guest, room: Room) -> None:
 
 
 def test_a_send_that_is_refused_401_once(talking: Guest, room: Room) -> None:
+    """A refusal by name is repeated with a new token. A close of the socket does not name the message: in doubt."""
     room.faults("unauthorized:on=send,times=1")
     result = talking("send", "hi", "--timeout", "20")
     if talking.renews is None:
         assert result.code == 4, result.err
         assert result.record["delivery"] == "rejected"
         assert room.texts() == []
+    elif talking.api in {"messaging-conversations", "guests"}:
+        assert (result.code, result.record["delivery"]) == (13, "in_doubt"), result.err
+        assert room.texts("inbound") == []
     else:
         assert (result.code, result.record["delivery"]) == (0, "accepted"), result.err
         assert room.texts("inbound") == ["hi"]
@@ -762,7 +767,11 @@ def test_a_429_is_retried_after_its_wait(talking: Guest, room: Room, time: Insta
 def test_a_send_that_is_limited(talking: Guest, room: Room, time: InstantClock) -> None:
     """At most three retries. If the API reports the limit by closing the socket, the message is in doubt."""
     room.faults("ratelimit:on=send,times=1")
-    talking.ok("send", "hi")
+    first = talking("send", "hi")
+    if first.code == 13:
+        assert room.texts("inbound") == []
+        return
+    assert first.code == 0
     assert room.requests["send"] == 2
     room.faults("ratelimit:on=send")
     time.advance(5)

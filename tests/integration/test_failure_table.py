@@ -177,7 +177,7 @@ TABLE: list[tuple[Callable[[Scene], Result], int, str, str]] = [
     (wrong_host, 8, "network.dns", "no-such-host.invalid"),
     (dead_port, 8, "network.connect", "127.0.0.1"),
     (bad_certificate, 8, "network.tls", "certificate"),
-    (expired_session, 10, "session.expired", "nothing was sent"),
+    (expired_session, 10, "session.expired", "answered with a new one"),
     (read_only_conversation, 6, "conflict.read_only", "read-only"),
     (evicted, 10, "session.evicted", "evicted this connection"),
     (rate_limited, 7, "rate.limited", "4029"),

@@ -124,7 +124,7 @@ def test_a_session_that_joined_and_expired_is_reported_as_expired(serve: Serve, 
     guest, room = enter(sandbox, api), Room(sandbox)
     guest.ok("session", "create", "--attr", "plan=gold")
     room.expire()
-    check(guest("send", "hi"), 10, "session.expired", "nothing was sent")
+    check(guest("send", "hi"), 10, "session.expired", "answered with a new one")
     guest.ok("ask", "hi")
     assert [len(session["messages"]) for session in room.sessions()][-1] == 2
 

@@ -160,7 +160,9 @@ def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Prox
     assert asking.daemon, "nobody's exit waits for a resolver"
     release.set()
     asking.join()
-    subject, code = ("the proxy slow.example:3128", "network.proxy") if proxy else ("slow.example:80", "network.dns")
+    subject, code = (
+        ("the proxy slow.example:3128 of HTTPS_PROXY", "network.proxy") if proxy else ("slow.example:80", "network.dns")
+    )
     assert caught.value.message == f"{subject}: timed out resolving the name"
     assert (caught.value.code, caught.value.transient, caught.value.written) == (code, True, False)
 

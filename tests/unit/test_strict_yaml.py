@@ -185,7 +185,7 @@ def test_a_giant_file_is_refused_without_reading_all_of_it(monkeypatch: pytest.M
             assert size == MAX_BYTES + 1
             return b"#" * size
 
-    monkeypatch.setattr(Path, "open", lambda *_: Giant())
+    monkeypatch.setattr("guestctl.core.strict_yaml.read_bytes", lambda path, size: Giant().read(size))
     with pytest.raises(UsageError, match="larger than 256 KiB"):
         read(Path("f.yaml"))
 

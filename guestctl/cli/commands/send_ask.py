@@ -97,6 +97,9 @@ def send(
         str | None,
         typer.Option("--id", metavar="UUID", help="client key of the message, for a safe retry (default: random)"),
     ] = None,
+    resend: Annotated[
+        bool, typer.Option("--resend", help="send the message in doubt that has this --id again")
+    ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="include the service's own object")] = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
@@ -104,9 +107,11 @@ def send(
     """Send one message and wait until the service accepts it.
 
     --wait and --expect also wait for the reply; the exit code is 9 if none matches before --timeout. Exit code 13
-    means that delivery is in doubt; the next `send` or `resume` settles it. Put `--` before text that starts
-    with a dash.
+    means that delivery is in doubt: the message may or may not have arrived. Later commands look for it in
+    history; only `send --id KEY --resend` sends it again. Put `--` before text that starts with a dash.
     """
+    if resend and id_ is None:
+        raise UsageError("--resend needs the --id of the message", hint="the record of the message has it as `key`")
     attributes, answers = pairs("--attr", attr), _answers(run, form)
     picks = [*(pick or ()), *(pick_number or ())]
     pattern("--expect", expect)
@@ -146,6 +151,7 @@ def send(
                 wait=wait,
                 expect=expect,
                 progress=run.out.progress("uploading", run.clock.monotonic),
+                resend=resend,
             )
         except Failure as failure:
             outcome = getattr(failure, "sent", None)

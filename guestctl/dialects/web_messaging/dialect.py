@@ -92,11 +92,8 @@ class WebMessaging(Dialect):
     required = (("deployment_id",), ("region", "base_url", "socket_url"))
     paging = Paging.BY_PAGE_NUMBER
     page_size = 100
-    #: No document says whether the service removes duplicates by tracingId (reliability.md §10): assume it does not.
-    deduplicates = False
     sends_on_socket = True
     can_start_new = True
-    returns_client_key = False
     send_rate = Rate(2, 1.0)
     renewal_margins = {"history": 5.0, "sign-in": 5.0}
     close_frame = (1000, "Guest client disconnect")
