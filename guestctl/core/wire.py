@@ -155,7 +155,7 @@ def _decimal_number(text: str) -> float | str:
 
 
 #: One decoder for all frames: with `parse_constant`, `json.loads` would create one per call. A number that no field
-#: can have stays text: whoever reads a number then finds the wrong type, and a record still shows the digits.
+#: can have stays text: a reader of numbers then finds the wrong type, and a record still shows the digits.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_whole_number, parse_float=_decimal_number)
 
 

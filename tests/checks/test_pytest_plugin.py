@@ -64,9 +64,9 @@ def test_a_failure_shows_its_hint(project: pytest.Pytester) -> None:
     result = run(project)
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
-        ["*guestctl: next*", "guest.create() begins a session; guest.ask(text) does so by itself."]
+        ["*guestctl: hint*", "guest.create() creates a session; guest.ask(text) does so itself."]
     )
-    assert result.stdout.str().count("guestctl: next") == 1
+    assert result.stdout.str().count("guestctl: hint") == 1
 
 
 def test_a_wrong_bot_script_is_reported(project: pytest.Pytester) -> None:
@@ -97,7 +97,7 @@ def test_files_are_collected_and_run_against_the_bot_next_to_them(project: pytes
     result.stdout.fnmatch_lines(
         [
             "survey.guest.yaml::Takes the survey PASSED*",
-            "*expected: a reply containing 'nothing of the kind', within 1 s*",
+            '*expected: a reply containing "nothing of the kind", within 1 s*',
             "*came: * < bot: May we ask a question?*",
             "FAILED wrong.guest.yaml::* - expected a reply containing*",
         ]
@@ -118,7 +118,7 @@ def test_settings_of_a_real_service_are_not_used_for_a_new_sandbox(
 def test_a_wrong_timeout_is_reported_once(project: pytest.Pytester, wait: str) -> None:
     result = run(project, "-o", f"guest_timeout={wait}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: guest_timeout '{wait}': expected seconds, more than 0"])
+    result.stderr.fnmatch_lines([f'ERROR: guest_timeout "{wait}": must be a number of seconds above 0'])
 
 
 def test_tags_are_keywords(project: pytest.Pytester) -> None:
