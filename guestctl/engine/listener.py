@@ -47,6 +47,10 @@ _STATE_AFTER: dict[str, SessionState] = {
 }
 
 
+class StopListening(Exception):
+    """Thrown into `Listener.events` by a caller that stops: the stream yields what it holds, and ends."""
+
+
 class Listener:
     """The stream of events of one session.
 
@@ -132,12 +136,24 @@ class Listener:
                 yield from self._poll()
             else:
                 yield from self._follow_socket()
+        except StopListening:
+            yield from self._rest()
         except Failure:
-            yield from self.catch_up.pending_gap()
-            yield from self._show(self.catch_up.merge.ready(self._clock.monotonic(), flush=True))
+            yield from self._rest()
             raise
         finally:
             self._commit_shown()
+
+    def _rest(self) -> Iterator[Event]:
+        """Yield what was received and not shown yet: the stream ends, and nothing that follows can change its order."""
+        socket = self.engine.socket
+        if socket is not None:
+            received, now = list(socket.inbox), self._clock.monotonic()
+            socket.inbox.clear()
+            for item in received:
+                self._handle(item, now)
+        yield from self.catch_up.pending_gap()
+        yield from self._show(self.catch_up.merge.ready(self._clock.monotonic(), flush=True))
 
     # --- with a socket ---
 
@@ -338,7 +354,7 @@ class Listener:
         for event in events:
             try:
                 yield event
-            except GeneratorExit:
+            except (GeneratorExit, StopListening):
                 # A caller that stops at an event has shown it. One that failed to show it throws that failure in.
                 self._record_shown(event)
                 raise

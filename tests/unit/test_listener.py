@@ -31,7 +31,7 @@ from guestctl.core.wire import HttpResponse
 from guestctl.dialects.capabilities import Paging
 from guestctl.dialects.flows import Flow
 from guestctl.engine.delivery import deliver
-from guestctl.engine.listener import Listener
+from guestctl.engine.listener import Listener, StopListening
 from tests.unit.engine_fakes import SCOPE, World, lost
 
 TIMINGS = Timings()
@@ -536,6 +536,22 @@ def test_a_late_frame_is_shown_in_order(numbered: World) -> None:
     numbered.service.tell(early)
     numbered.service.after(TIMINGS.missing_window + 0.5, lambda: numbered.service.tell(late))
     assert listening.run(5.0).texts == ["late", "early"]
+
+
+def test_held_messages_are_shown_when_the_caller_stops(plain: World) -> None:
+    """A message with an older service time is held for a while, and so are those after it."""
+    wake: list[float | None] = [None]
+    listening = Listening(plain, wake=lambda: wake[0]).live()
+    late, early, held = (plain.service.store(text) for text in ("late", "early", "held"))
+    plain.service.tell(early)
+    listening.run(0.1)
+    wake[0] = 0.0  # from here on no time passes
+    plain.service.tell(late, held)
+    for _ in range(5):
+        listening.step()
+    assert listening.texts == ["early"]
+    rest = [listening.stream.throw(StopListening()), *listening.stream]
+    assert [event.text for event in rest if isinstance(event, Message)] == ["late", "held"]
 
 
 def test_held_messages_are_shown_when_the_session_ends(numbered: World) -> None:

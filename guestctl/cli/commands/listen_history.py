@@ -234,7 +234,7 @@ def _print_stream(run: Invocation, events: Generator[Event | None, None, None], 
                     if event.failure is not None and (lost is None or not isinstance(event.failure, TimedOut)):
                         lost = event.failure
             if selection.rules.met():
-                events.close()
+                _print_rest(run, events, selection, name)
                 break
     except BaseException as error:
         # The stream must not count unprinted messages as shown, and it must end before the state closes.
@@ -244,6 +244,28 @@ def _print_stream(run: Invocation, events: Generator[Event | None, None, None], 
         raise lost  # guestctl never connected, so the lack of a match proves nothing
     if selection.rules.until is not None and not selection.rules.matched:
         raise TimedOut(f'no message matched "{selection.rules.until.text}"')
+
+
+def _print_rest(run: Invocation, events: Generator[Event | None, None, None], selection: Selection, name: str) -> None:
+    """Print what the stream still holds when a rule about time ends it. --max and --until end it at their message."""
+    from guestctl.engine.listener import StopListening
+
+    if selection.rules.complete():
+        events.close()
+        return
+    try:
+        event = events.throw(StopListening())
+        while True:
+            if event is not None:
+                record = _record(run, event, name, raw=selection.raw)
+                if record["kind"] in selection.kinds:
+                    _print(run, event, record, selection)
+                if selection.rules.complete():
+                    events.close()
+                    return
+            event = next(events)
+    except (StopIteration, StopListening):
+        return
 
 
 def _print(run: Invocation, event: Event, record: Record, selection: Selection) -> None:

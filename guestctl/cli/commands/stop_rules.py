@@ -54,9 +54,11 @@ class StopRules:
     def met(self) -> bool:
         """Return whether any rule applies now."""
         left = self.left()
-        return (
-            self.matched or (self.most is not None and self._counted >= self.most) or (left is not None and left <= 0)
-        )
+        return self.complete() or (left is not None and left <= 0)
+
+    def complete(self) -> bool:
+        """Return whether --max or --until applies: no further line is printed."""
+        return self.matched or (self.most is not None and self._counted >= self.most)
 
     def left(self) -> float | None:
         """Return the seconds until a rule about time applies, None without such a rule."""
