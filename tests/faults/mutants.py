@@ -204,10 +204,10 @@ _GUESTS = tuple(f"guest {n}" for n in range(6))
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
-        "sends again without reading history",
+        "sends again instead of looking for the message",
         "O2 duplicated",
         scripted("web-messaging", *_GUESTS, hooks=(_CUT,)),
-        [(_Send, "_resolve_doubt", _resend)],
+        [(_Send, "_look_until_deadline", _resend)],
     ),
     Mutant(
         "treats a broken connection as acceptance",

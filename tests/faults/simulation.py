@@ -9,7 +9,6 @@ Frames are always whole here; the proxy is for faults within a frame.
 
 from __future__ import annotations
 
-import asyncio
 import types
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -298,7 +297,7 @@ class SimulatedHttp:
     def _handled(self, asked: ServerRequest, wait: Callable[[float], object]) -> ServerReply:
         """Let the sandbox handle a request. `wait` is called with each of its pauses in seconds."""
         handling = RequestDispatcher(self._simulation.sandbox).answer_guest(asked)
-        with patch.object(asyncio, "sleep", _pause):
+        with patch.object(RequestDispatcher, "_pause", lambda self, seconds: _pause(seconds)):
             try:
                 while True:
                     wait(handling.send(None))

@@ -94,6 +94,7 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("profile", "add"): "writes a file of the user's",
     ("profile", "use"): "writes a file of the user's",
     ("profile", "path"): "prints a path",
+    ("profile", "trust"): "stores a hash of the file",
     ("profile", "check"): "reads the file alone",
     ("replay",): "serves until it is stopped, from a trace that is searched when it is written",
     ("explain",): "a table of ours; knows no session",

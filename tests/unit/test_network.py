@@ -94,6 +94,9 @@ def test_loopback_needs_no_bypass() -> None:
         ("https://p:1", "https:// proxies are not supported"),
         ("http://", "not the address of a proxy"),
         ("http://p:port", "not the address of a proxy"),
+        ("http://me:se/cret@p:1", "not the address of a proxy"),
+        ("http://me:1/cret@p:1", "not the address of a proxy; write / ? # in a password as %2F %3F %23"),
+        ("http://me:se#cret@p:1", "not the address of a proxy"),
         ("http://[::1", "not the address of a proxy"),
     ],
 )

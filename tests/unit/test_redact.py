@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from guestctl.core.model import Secret
-from guestctl.core.redact import Redactor
+from guestctl.core.redact import Redactor, without
 
 TOKEN = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"
 #: What stands for it.
@@ -229,3 +229,12 @@ def test_a_signing_query_is_masked_completely(name: str, hidden: bool) -> None:
         assert Redactor().text(text) == (masked if hidden else text)
         assert Redactor().text(masked) == masked
         assert Redactor().text(f"{text}#part") == (masked if hidden else f"{text}#part")
+
+
+def test_a_value_that_equals_a_secret_is_masked_wherever_it_is() -> None:
+    secret = Secret("s3")
+    masked = secret.placeholder
+    assert without(secret, {"a": ["s3", ("s3", 1)], "b": secret}) == {"a": [masked, [masked, 1]], "b": masked}
+    assert without(secret, "s3 and more") == "s3 and more"
+    assert without(None, "s3") == "s3"
+    assert without(Secret(""), "") == ""
