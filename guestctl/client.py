@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
@@ -24,7 +24,6 @@ from guestctl.core.errors import UsageError
 from guestctl.core.jwt_claims import expiry_of
 from guestctl.core.model import (
     Deployment,
-    Event,
     Message,
     NewSession,
     Outgoing,
@@ -34,6 +33,7 @@ from guestctl.core.model import (
     Secret,
     Session,
     SignIn,
+    Unknown,
 )
 from guestctl.core.results import Report, Resumed, Sent
 from guestctl.core.timings import Timings
@@ -45,7 +45,7 @@ from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, position_before_last, selection
-from guestctl.engine.listener import Listener
+from guestctl.engine.listener import EventStream, Listener
 from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
 from guestctl.engine.sessions import Sessions, completed, need, no_field, require, unsupported
@@ -352,12 +352,12 @@ class Client:
         until: str | None = None,
         all: bool = False,
         waiting: Callable[[], None] = lambda: None,
-    ) -> Iterator[Message | Presence]:
+    ) -> Iterator[Message | Presence | Unknown]:
         """Yield the messages of the current conversation in order, page by page.
 
-        `all` adds earlier conversations and presence events. `last` keeps that many of the newest. `since` and
-        `until` are RFC 3339 times or message ids (`since` excludes its message, `until` includes it). The client's
-        timeout applies to each page; `waiting` is called before one is requested.
+        An entry that cannot be read is `Unknown`. `all` adds earlier conversations and presence events. `last` keeps
+        that many of the newest. `since` and `until` are RFC 3339 times or message ids (`since` excludes its message,
+        `until` includes it). The client's timeout applies to each page; `waiting` is called before one is requested.
         """
         need(self.dialect, Ability.HISTORY)
         fetch = self._fetch(self._sessions.open(), waiting)
@@ -374,33 +374,39 @@ class Client:
         forever: bool = False,
         wake: Callable[[], float | None] = lambda: None,
         left: Callable[[], float | None] = lambda: None,
-    ) -> Generator[Event | None, None, None]:
-        """Yield live events, each once and in order, across reconnects; None when a tick brought nothing.
+    ) -> EventStream:
+        """Return the live events, each once and in order, across reconnects; None when a tick brought nothing.
 
         The stream starts with what arrives after the client has attached. `replay` yields the last N messages first,
         `after` starts after a message, `from_start` at the beginning. `just_created` says that this client created
         the session a moment ago, so that its socket received everything and history is not needed. `forever`
         reconnects without limit. `wake` returns the seconds after which the caller wants control again, `left` the
-        seconds until it stops listening. The stream ends only by raising.
+        seconds until it stops listening. The stream ends only by raising. A caller that stops before that asks for the
+        stream's `rest`, which has the messages that wait for their place, and a gap if completeness is unproved.
         """
-        need(self.dialect, Ability.LISTEN)
-        engine = self._sessions.open()
-        if replay > 0:
-            before = position_before_last(self._fetch(engine, left=left), self.dialect.paging, replay)
-            after, from_start = before or after, from_start or before is None
-        listener = Listener(
-            engine,
-            position=after,
-            baseline=not just_created,
-            from_start=from_start,
-            forever=forever,
-            step=self.timeout,
-            wake=wake,
-            left=left,
-        )
-        if replay > 0 and after is not None:
-            listener.ignore_before(after)
-        yield from listener.events()
+
+        def start() -> Listener:
+            need(self.dialect, Ability.LISTEN)
+            engine = self._sessions.open()
+            first, begin = after, from_start
+            if replay > 0:
+                before = position_before_last(self._fetch(engine, left=left), self.dialect.paging, replay)
+                first, begin = before or after, from_start or before is None
+            listener = Listener(
+                engine,
+                position=first,
+                baseline=not just_created,
+                from_start=begin,
+                forever=forever,
+                step=self.timeout,
+                wake=wake,
+                left=left,
+            )
+            if replay > 0 and first is not None:
+                listener.ignore_before(first)
+            return listener
+
+        return EventStream(start)
 
     def seen_up_to(self) -> Position | None:
         """Return the position of the last message shown to any listener of this session."""

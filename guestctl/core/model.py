@@ -407,12 +407,20 @@ class Gap:
     reason: str
 
 
+#: The label of what the service sent and guestctl cannot read, live or in history.
+UNREADABLE = "unreadable"
+
+
 @immutable
 class Unknown:
-    """A frame or event that guestctl does not know. `label` is its class or type as received."""
+    """A frame, event or entry of history that guestctl does not know, or cannot read (`UNREADABLE`).
+
+    `label` is its class or type as received. `id` is the service's id, if it has one.
+    """
 
     label: str
     raw: Json = None
+    id: str | None = None
 
 
 Event: TypeAlias = Message | Typing | Presence | SessionEvent | Connection | Gap | Unknown

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from guestctl.core.model import Delivery, Message, Session
+from guestctl.core.model import Delivery, Gap, Message, Session, Unknown
 from guestctl.core.values import Json, immutable
 
 
@@ -31,10 +31,13 @@ class Sent:
 
 @immutable
 class Resumed:
-    """A resumed session, and the messages since the last one shown."""
+    """A resumed session, and the messages since the last one shown.
+
+    `missed` has `Unknown` for an entry that cannot be read, and `Gap` where there were more than are held.
+    """
 
     session: Session
-    missed: tuple[Message, ...]
+    missed: tuple[Message | Unknown | Gap, ...]
 
 
 @immutable

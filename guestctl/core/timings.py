@@ -64,8 +64,17 @@ class Timings:
     tick: float = 0.5
     """The longest time for which `listen` does not return control to its caller."""
 
+    look_min: float = 0.25
+    """Pause after the first read of history while nothing proves that it shows every missed message. It grows."""
+
+    look_max: float = 30.0
+    """The longest such pause."""
+
+    fill_deadline: float = 10.0
+    """How long a live message waits for a history that does not show it, before a gap is reported."""
+
     second_look: float = 2.0
-    """Time after a reconnect until history is read once more, for entries that it did not show yet."""
+    """Pause after a read of history that failed, and before the last read when the session has ended."""
 
     poll_min: float = 0.5
     """Time between two polls of an API without a socket while messages arrive."""

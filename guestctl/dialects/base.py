@@ -15,12 +15,15 @@ has a default.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from guestctl.core.errors import Unreadable, Unsupported, UsageError
 from guestctl.core.model import (
+    UNREADABLE,
     Credential,
     CredentialKind,
     Message,
@@ -41,17 +44,25 @@ from guestctl.dialects.refusals import Refusals
 
 
 @immutable
+class Omitted:
+    """An entry of history that is not for the guest, such as a receipt. It only counts as a position."""
+
+
+HistoryEntry: TypeAlias = Message | Presence | Unknown | Omitted
+
+
+@immutable
 class HistoryPage:
     """One page of history, oldest item first.
 
-    `items` includes entries that are not for the guest, as `Unknown`, so that a caller can count positions.
+    An entry that cannot be read is `Unknown` with the label `UNREADABLE`: it does not hide the other entries.
     `next` is the cursor of the next page. `total` is the number of messages, if the service reports it.
     `anchored` is False for a FORWARD page after a position that history does not contain (yet, or any more): then
     messages before the first item may be missing. `announced_up_to` is set if history ends before the highest
     sequence number that the service announces.
     """
 
-    items: tuple[Message | Presence | Unknown, ...]
+    items: tuple[HistoryEntry, ...]
     next: str | None = None
     total: int | None = None
     anchored: bool = True
@@ -239,6 +250,45 @@ class Dialect(Refusals, ABC):
         if not value:
             raise UsageError(f'profile "{self.profile.name}": the {self.name} API needs "{key}"', code="config.key")
         return str(value)
+
+
+def read_entries(entries: Sequence[Json], read: Callable[[Json], HistoryEntry]) -> list[HistoryEntry]:
+    """Return each entry as `read` does. One that it cannot read becomes `Unknown`, as the same body does live."""
+    found: list[HistoryEntry] = []
+    for entry in entries:
+        try:
+            found.append(read(entry))
+        except Unreadable as failure:
+            found.append(unreadable(entry, failure.message))
+    return found
+
+
+def unreadable(body: Json, reason: str) -> Unknown:
+    """Return the event for a message, or an entry of history, that cannot be read."""
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    return Unknown(UNREADABLE, {"reason": reason, "text": text[:200]}, id=own_id(body))
+
+
+def unreadable_frame(frame: Frame, reason: str) -> Unknown:
+    """Return the event for a frame that cannot be read. History may show the same message: it has the same body."""
+    try:
+        value = load_json(frame.text, "frame")
+    except Unreadable:
+        return unreadable(frame.text, reason)
+    if isinstance(value, dict):
+        for member in ("body", "message", "payload"):
+            if isinstance(value.get(member), dict):
+                return unreadable(value[member], reason)
+    return unreadable(value if isinstance(value, dict) else frame.text, reason)
+
+
+def own_id(body: Json) -> str | None:
+    """Return the service's id of a message object, None if it has none."""
+    for member in ("id", "messageId"):
+        value = body.get(member) if isinstance(body, dict) else None
+        if isinstance(value, str) and value:
+            return value
+    return None
 
 
 def id_in_path(session: Session, name: str) -> str:

@@ -6,19 +6,21 @@ the position asked for. Must not know: the paths of one API, sockets, paging pol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
 from guestctl.core.errors import SessionOver, Unreadable
-from guestctl.core.model import Direction, Message, Position, Presence, Role, Sender, Source, Unknown
+from guestctl.core.model import Direction, Message, Position, Role, Sender, Source, Unknown
 from guestctl.core.values import Json
 from guestctl.core.wire import Request, optional, required
-from guestctl.dialects.base import HistoryPage, normalised_time
+from guestctl.dialects.base import HistoryEntry, HistoryPage, Omitted, normalised_time, read_entries
 from guestctl.dialects.flows import Flow, http_request
 
 #: Maximum number of messages in one page.
 LIMIT = 100
+#: Entries held while a position without a time is searched for. A caller reads on from there.
+PASSED = 10_000
 _ROLES = frozenset({"guest", "bot", "agent", "system"})
 
 
@@ -86,11 +88,11 @@ def history_after(
         request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
         body = (yield from http_request(request)).object()
         found = required(body, "messages", list, "history")
-        items = [read_message(item, "history", key=key, source="history") for item in found]
+        items = read_entries(found, lambda item: read_message(item, "history", key=key, source="history"))
         more = required(body, "more", bool, "history")
         if more and not items:
             raise Unreadable("history: an empty page announces more messages")
-        return HistoryPage(tuple(items), next=items[-1].id if more else None)
+        return HistoryPage(tuple(items), next=_last_id(items, last) if more else None)
 
     if after is None or cursor is not None:
         return (yield from page(cursor))
@@ -104,18 +106,27 @@ def history_after(
     return (yield from history_from_start(page, after))
 
 
+def _last_id(items: Sequence[HistoryEntry], before: str | None) -> str:
+    """Return the id to ask for the next page after. Raises Unreadable if no entry of the page has one."""
+    for item in reversed(items):
+        if not isinstance(item, Omitted) and item.id is not None and item.id != before:
+            return item.id
+    raise Unreadable("history: no entry of a page has an id, so the next page cannot be requested")
+
+
 def history_from_start(page: Callable[[str | None], Flow[HistoryPage]], after: Position) -> Flow[HistoryPage]:
     """Read history from the beginning and return the page that contains `after`, without the items up to it.
 
     If history does not contain that message, return a page with `anchored` False: the items after its time, or the
     whole history if its time is unknown.
     """
-    passed: list[Message | Presence | Unknown] = []
+    passed: list[HistoryEntry] = []
     cursor: str | None = None
+    cursors: set[str] = set()
     while True:
         read = yield from page(cursor)
         for index, item in enumerate(read.items):
-            if isinstance(item, Unknown):
+            if isinstance(item, (Unknown, Omitted)):
                 continue
             if item.id == after.id:
                 return replace(read, items=read.items[index + 1 :])
@@ -123,8 +134,9 @@ def history_from_start(page: Callable[[str | None], Flow[HistoryPage]], after: P
                 return replace(read, items=read.items[index:], anchored=False)
         if after.time is None:
             passed.extend(read.items)
-        if read.next is None:
+        if read.next is None or len(passed) >= PASSED:
             return replace(read, items=tuple(passed), anchored=False)
-        if read.next == cursor:
-            raise Unreadable(f"history does not advance beyond {cursor[:80]!r}")
+        if read.next in cursors or not read.items:
+            raise Unreadable(f'history does not advance beyond the cursor "{read.next[:80]}"')
         cursor = read.next
+        cursors.add(cursor)

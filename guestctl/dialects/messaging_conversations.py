@@ -27,7 +27,7 @@ from guestctl.core.model import (
 )
 from guestctl.core.values import Json
 from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required
-from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, HistoryEntry, HistoryPage, frame_object, id_in_path, read_entries
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.dialects.history_pages import as_object, history_from_start, read_time
@@ -163,11 +163,9 @@ class MessagingConversations(Dialect):
             url = f"{self._conversation(session)}/messages"
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
             body = (yield from http_request(request)).object()
-            items = [
-                _message(item, session, "history", "history") for item in required(body, "messages", list, "history")
-            ]
-            items.sort(key=lambda item: item.time or "")
-            return HistoryPage(tuple(items), next=optional(body, "nextPageToken", str) or None)
+            found = required(body, "messages", list, "history")
+            items = read_entries(found, lambda item: _message(item, session, "history", "history"))
+            return HistoryPage(_by_time(items), next=optional(body, "nextPageToken", str) or None)
 
         return page(cursor) if after is None or cursor is not None else history_from_start(page, after)
 
@@ -208,6 +206,15 @@ def _token(reply: HttpResponse) -> Credential:
     token = guest_token(reply, "guestToken")
     life = LIFETIME if token.life is None else min(token.life, LIFETIME)
     return replace(token, expires_at=reply.at + life, life=life)
+
+
+def _by_time(items: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
+    """Return entries in the order of their times. One without a time stays after the entry before it."""
+    times: list[str] = []
+    for item in items:
+        times.append(item.time or "" if isinstance(item, Message) else times[-1] if times else "")
+    order = sorted(range(len(items)), key=lambda index: times[index])
+    return tuple(items[index] for index in order)
 
 
 def _message(value: Json, session: Session, what: str, source: Source = "live") -> Message:

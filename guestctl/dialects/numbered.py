@@ -27,7 +27,7 @@ from guestctl.core.model import (
 )
 from guestctl.core.values import Json
 from guestctl.core.wire import Frame, Request, SocketAddress, optional, required
-from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.dialects.base import Dialect, HistoryEntry, HistoryPage, frame_object, id_in_path, read_entries
 from guestctl.dialects.flows import Flow, Incoming, Opened, answered, frame_request, http_request
 from guestctl.dialects.history_pages import LIMIT, history_from_start, read_message, read_sender, read_time
 
@@ -92,12 +92,13 @@ class NumberedDialect(Dialect):
             url = self.messages(session)
             request = Request("GET", url, "history", query=query, credential="guest", idempotent=True)
             body = (yield from http_request(request)).object()
-            items = tuple(_read(item, "history", "history") for item in required(body, "messages", list, "history"))
+            found = required(body, "messages", list, "history")
+            items = tuple(read_entries(found, lambda item: _read(item, "history", "history")))
             highest = required(body, "lastSequenceNumber", int, "history")
             before = int(last or 0)
             if not items:
                 return HistoryPage((), announced_up_to=highest if highest > before else None), highest
-            reached = items[-1].sequence or 0
+            reached = _reached(items, found, before)
             if reached <= before:
                 raise Unreadable(f"history does not advance beyond number {before}")
             return HistoryPage(items, next=str(reached) if reached < highest else None), highest
@@ -139,6 +140,20 @@ class NumberedDialect(Dialect):
         if status == 401 and request.route != "create":
             return Unauthorised, "auth.no_refresh"
         return super().status_failure(status, service_code, request)
+
+
+def _reached(items: Sequence[HistoryEntry], entries: Sequence[Json], before: int) -> int:
+    """Return the number of the last entry. One that cannot be read follows the one before it by one."""
+    number = before
+    for item, entry in zip(items, entries, strict=True):
+        stated = entry.get("sequenceNumber") if isinstance(entry, dict) else None
+        if isinstance(item, Message):
+            number = item.sequence or 0
+        elif type(stated) is int and before < stated <= before + LIMIT:
+            number = stated
+        else:
+            number += 1
+    return number
 
 
 def _read(value: Json, what: str, source: Source = "live") -> Message:

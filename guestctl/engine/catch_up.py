@@ -1,52 +1,66 @@
 """Catch up with history: find out what may be missing from the live stream, and read it.
 
-Knows: in which situations messages may be missing, when history is read again, and when a gap is declared.
-Must not know: any dialect's wire, how a connection is opened or polled, printing, when the caller stops.
+Knows: in which situations messages may be missing, which evidence proves that none is, when history is read again, and
+when a gap is declared. Must not know: any dialect's wire, how a connection is opened or polled, printing, when the
+caller stops.
+
+Time proves nothing here. History may lag by any amount, so that neither its silence nor the entry at the position shows
+that it is complete. Two things do (reliability.md §6.4):
+
+* a message with the number after the last one shown, on an API that numbers its messages;
+* a message that arrived live on the open socket and that history also shows. History becomes visible in order, so it
+  then shows everything before that message, too.
 
 `CatchUp.state` is always one of these:
 
 `FromNewest`   Nothing older than now is wanted, and the newest entry of history is not known yet.
 `Unread`       Messages after the last one shown may be missing, and history has not been read yet.
 `Continuous`   Nothing is missing: the open socket brings everything that follows the last message shown.
-`Settling`     History was read just after the socket opened, and may lag: it is read again before live messages
-               without a sequence number are shown.
-`Rereading`    Nothing was missing when the socket opened, but now a sequence number is, and history does not
-               show that message yet.
+`Open`         Messages may be missing, and nothing has proved yet that history shows them all. It is read again and
+               again. Live messages without a consecutive number wait for the proof, or for the fill deadline.
 `Unproved`     Polling only: history does not show the last message shown any more.
 
-    start ── FromNewest ── newest entry read ───────────────► Continuous
-          └─ Unread ────── history read ────────────────────► Settling
-                        └─ history unreadable: gap ─────────► Continuous
-    Continuous ── a sequence number is missing ─────────────► Rereading ── found, or given up: gap ──► Continuous
-               └─ a frame was unreadable ───────────────────► Settling
-    Settling ── history shows all, or given up: gap ────────► Continuous
-    any state but FromNewest ── the socket broke ───────────► Unread
-    Unread or Continuous ── a poll lost the last message ───► Unproved ── a poll shows it ──► Continuous
+    start ── FromNewest ── newest entry read ────────────────► Continuous
+          └─ Unread ────── history read, or unreadable ──────► Open
+    Continuous ── a sequence number is missing ──────────────► Open
+               └─ a frame was unreadable ────────────────────► Open
+    Open ── one of the two proofs ───────────────────────────► Continuous
+         └─ the fill deadline passed: gap, live messages go on, and it stays Open
+    any state but FromNewest ── the socket broke ────────────► Unread
+    Unread or Continuous ── a poll lost the last message ────► Unproved ── a poll shows it ──► Continuous
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TypeAlias, TypeVar
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
-from guestctl.core.model import Event, Gap, Message, Position, Presence
+from guestctl.core.model import Event, Gap, Message, Position, Unknown
 from guestctl.core.values import immutable
+from guestctl.dialects.capabilities import Paging
 from guestctl.engine.exchange import SessionEngine
-from guestctl.engine.history import Fetch, Item, following, latest
-from guestctl.engine.merge import Merge
-from guestctl.engine.retry import jittered
+from guestctl.engine.history import Fetch, Following, Item, latest, missed
+from guestctl.engine.merge import MISSING, Merge
 
 T = TypeVar("T")
 
-#: Attempts to read history before a gap is declared.
+#: Reads of history that may fail in a row before a gap is declared.
 FILL_TRIES = 4
+#: Growth of the pause between two reads of history.
+LOOK_GROWTH = 1.5
+#: Seconds for the first read of history while a socket is open; doubled after each read that fails.
+FIRST_READ = 5.0
 #: Failures after which reading history again may succeed.
 PASSING_FAILURES = (NetworkError, TimedOut, RateLimited, Unreadable, Conflict)
+#: Numbers are not waited for while listening: history is read again anyway.
+_ANY_NUMBER = 1 << 62
 
+#: The reasons of gaps.
+UNPROVED, TOO_LONG = "unproved", "too_long"
 _LAST_MESSAGE_GONE = "the last message shown is no longer in history"
 
 # --- the states ---
@@ -54,18 +68,26 @@ _LAST_MESSAGE_GONE = "the last message shown is no longer in history"
 
 @immutable
 class FromNewest:
-    """A listener without a position starts: it shows what arrives from now on."""
+    """A listener without a position starts: it shows what arrives from now on.
+
+    `due`: when (monotonic) the newest entry is read (again). `pause`: the pause after that. `failure`: why the last
+    read failed. `broken`: a socket broke before the newest entry was known, so that messages may have been missed.
+    """
+
+    due: float = 0.0
+    pause: float = 0.0
+    failure: str | None = None
+    broken: bool = False
 
 
 @immutable
 class Unread:
     """A listener starts at a position, or the socket broke and a new one is open.
 
-    `gap`: an earlier read of history did not prove that nothing is missing. The gap is declared when the stream ends,
-    unless the next read proves otherwise.
+    `broken`: a socket broke, so that live messages may have been missed.
     """
 
-    gap: Gap | None = None
+    broken: bool = False
 
 
 @immutable
@@ -74,41 +96,33 @@ class Continuous:
 
 
 @immutable
-class Settling:
-    """History was read after a socket was opened, or must be, because a frame on the socket was unreadable.
+class Open:
+    """Messages may be missing before a message that arrives on the open socket.
 
-    `due`: when (monotonic) history is read again; until then messages without a number wait.
-    `gap`: declared at `due`, unless history proves that nothing is missing.
-    `received`: ids of messages that arrived on this socket since then. Once history shows one of them, it has caught up
-    with everything before the socket was opened. None: even that proves nothing, because the missing message was
-    sent on this socket.
-    `early_look`: the next live message that has to wait makes the client read history at once.
-    `failures`: attempts in a row that failed, or did not show enough.
+    `due`: when (monotonic) history is read again. `pause`: the pause after that read.
+    `broken`: live messages may have been missed, so that a gap is declared if the stream ends now.
+    `received`: messages that arrived on this socket for the first time, with their numbers. History that shows one
+    of them shows everything before the socket, too.
+    `replayed`: ids that history showed since the socket was opened: a live copy of one is as good as a new message.
+    `failures`: reads in a row that failed, the last of them with `failure`.
+    `declared`: a gap was declared. Nothing waits any more; entries that are found later are still shown.
     """
 
     due: float
-    gap: Gap | None
-    received: set[str] | None
-    early_look: bool = True
+    pause: float
+    broken: bool = False
+    received: tuple[tuple[str, int | None], ...] = ()
+    replayed: frozenset[str] = frozenset()
     failures: int = 0
-
-
-@immutable
-class Rereading:
-    """A live message shows that the number before it is missing, and history could not be read, or lags.
-
-    `due`: when (monotonic) history is read again. `failures`: attempts in a row that failed, or did not show enough.
-    """
-
-    due: float
-    failures: int
+    failure: str | None = None
+    declared: bool = False
 
 
 @immutable
 class Unproved:
     """A poll did not show the last message shown: history lags, or that message was deleted.
 
-    `gap`: declared when history goes on without that message, or after `Timings.second_look`; None once declared.
+    `gap`: declared when history goes on without that message, or after `Timings.fill_deadline`; None once declared.
     `since`: when (monotonic) it was not shown for the first time.
     """
 
@@ -116,14 +130,13 @@ class Unproved:
     since: float
 
 
-CatchUpState: TypeAlias = FromNewest | Unread | Continuous | Settling | Rereading | Unproved
+CatchUpState: TypeAlias = FromNewest | Unread | Continuous | Open | Unproved
 
 
 class CatchUp:
     """Joins the history of one session with its live stream.
 
-    `deadline` gives the deadline for one answer of the service. `pause` waits for some seconds and returns control to
-    the caller in between.
+    `deadline` gives the deadline for one answer of the service, `left` the seconds until the caller stops.
     """
 
     def __init__(
@@ -133,28 +146,26 @@ class CatchUp:
         merge: Merge,
         *,
         deadline: Callable[[], Deadline],
-        pause: Callable[[float], Iterator[None]],
+        left: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.state = state
         self.merge = merge
         self._deadline = deadline
-        self._pause = pause
+        self._left = left
         self._clock = engine.clock
         self._timings = engine.timings
+        #: The caller awaits a reply: it must receive what waits for a proof before its own deadline.
+        self._awaits_reply = False
 
     def start_after(self, position: Position, *, missed: bool) -> None:
-        """Start over after `position`. `missed`: the open socket may not have brought all that follows it."""
+        """Start over after `position`, to await a reply.
+
+        `missed`: the open socket may not have brought all that follows it.
+        """
         self.merge = Merge(position, timings=self._timings)
         self.state = Unread() if missed else Continuous()
-
-    def pending_gap(self) -> list[Gap]:
-        """Return the gap that nothing has disproved, once: the stream ends, or history will not show more."""
-        state = self.state
-        if not isinstance(state, (Unread, Settling, Unproved)) or state.gap is None:
-            return []
-        self.state = replace(state, gap=None)
-        return [state.gap]
+        self._awaits_reply = True
 
     # --- what happens on the socket ---
 
@@ -168,245 +179,315 @@ class CatchUp:
             self.merge.wait_for_history(inf)
         ready = self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False)
         self.merge.wait_for_history(inf)
-        if not isinstance(self.state, FromNewest):
-            self.state = Unread(self._gap)
+        if isinstance(self.state, FromNewest):
+            self.state = replace(self.state, broken=True)
+        else:
+            self.state = Unread(broken=True)
         return ready
 
     def message_received(self, message: Message) -> None:
-        """Note a live message: it may show, in history, that history has caught up."""
-        if isinstance(self.state, Settling) and self.state.received is not None:
-            self.state.received.add(message.id)
+        """Note a live message before it is merged: it can prove that nothing is missing, now or once history shows it.
+
+        A message that an earlier socket brought proves nothing: the service may send it again.
+        """
+        state = self.state
+        if not isinstance(state, Open):
+            return
+        if self.merge.has_seen(message.id) and message.id not in state.replayed:
+            return
+        if message.sequence is not None and self.merge.continues_at(message.sequence):
+            self._close()
+            return
+        now = self._clock.monotonic()
+        soon = max(now, min(state.due, now if not state.received else state.due - state.pause + self._timings.look_min))
+        received = (*state.received, (message.id, message.sequence))[-100:]
+        self.state = replace(state, received=received, due=soon, pause=self._timings.look_min)
 
     def frame_unreadable(self) -> None:
         """Note that a frame was unreadable: if it was a message, history shows it, now or a little later."""
-        self._settle(self._gap, None)
+        if isinstance(self.state, (FromNewest, Unread)):
+            return
+        self._open(broken=True)
 
-    def _settle(self, gap: Gap | None, received: set[str] | None) -> None:
-        state = Settling(self._clock.monotonic() + self._timings.second_look, gap, received)
-        self.state = state
-        self.merge.wait_for_history(state.due)
+    def _open(self, *, broken: bool, received: tuple[tuple[str, int | None], ...] = ()) -> Open:
+        now = self._clock.monotonic()
+        state = self.state
+        broken = broken or (isinstance(state, Open) and state.broken and not state.declared)
+        self.state = opened = Open(now, self._timings.look_min, broken, received)
+        self.merge.wait_for_history(inf)
+        return opened
 
-    @property
-    def _gap(self) -> Gap | None:
-        return self.state.gap if isinstance(self.state, (Unread, Settling, Unproved)) else None
+    def _close(self) -> None:
+        self.state = Continuous()
+        self.merge.wait_for_history(0.0)
 
     # --- after a socket was opened ---
 
-    def fill(self) -> Generator[Event | None, None, int]:
-        """Read what may be missing before the socket that has just been opened.
+    def fill(self) -> list[Event]:
+        """Read what may be missing before the socket that has just been opened, and return it.
 
-        Return the number of messages replayed. Raises NetworkError when the socket itself breaks.
+        Raises NetworkError when the socket itself breaks.
         """
         if isinstance(self.state, FromNewest):
-            self.begin_at_newest()
-            self.merge.wait_for_history(0.0)
-            return 0
+            return self._find_newest(self.state)
         if isinstance(self.state, Continuous):
-            return 0
-        last = self._last_id
-        for attempt in range(FILL_TRIES):
-            try:
-                items, proved = self.read_after(self.merge.anchor)
-                break
-            except PASSING_FAILURES as failure:
-                _raise_if_socket_broke(failure)
-                if attempt == FILL_TRIES - 1:
-                    # History stays unreadable: declare the gap and go on with the live stream.
-                    self.engine.notice(f"cannot read history: {failure.message}")
-                    self.state = Continuous()
-                    yield Gap(last, None, failure.message)
-                    yield from self.merge.ready(self._clock.monotonic(), flush=True)
-                    self.merge.wait_for_history(0.0)
-                    return 0
-                yield from self._pause(jittered(self.engine.random, attempt, base=1.0, cap=5.0))
-        replayed = self.merge.replay(items, lags=True)
-        found = proved or last in {item.id for item in items}
-        self.state = Unread(None if found else Gap(last, _first_id(replayed), _LAST_MESSAGE_GONE))
-        if replayed:
-            yield from self.pending_gap()
-        yield from replayed
-        self._settle(self._gap, set())
-        return sum(isinstance(event, Message) for event in replayed)
+            return []
+        self._open(broken=isinstance(self.state, Unread) and self.state.broken)
+        return self.look()
+
+    def _find_newest(self, state: FromNewest) -> list[Event]:
+        """Find where the stream starts. Where history cannot be read, listening goes on, and it is tried again."""
+        try:
+            self.begin_at_newest()
+        except PASSING_FAILURES as failure:
+            _raise_if_socket_broke(failure)
+            if state.failure is None:
+                self.engine.notice(f"cannot read history: {failure.message}")
+            pause = self._next_pause(state.pause or self._timings.second_look, failure)
+            self.merge.wait_for_history(0.0)
+            self.state = FromNewest(self._clock.monotonic() + pause, pause, failure.message, state.broken)
+            return []
+        self.merge.wait_for_history(0.0)
+        if not state.broken:
+            return []
+        # What arrived between the two sockets is not after the newest entry, and was never shown.
+        return [Gap(None, self._last_id, state.failure or UNPROVED)]
 
     def begin_at_newest(self) -> None:
         """Start after the newest entry of history. A message itself may still arrive on the socket, since the
         socket was open before history was read: it is shown then."""
         newest = self._read(lambda fetch: latest(fetch, self.engine.dialect.paging))
-        if newest is None:
-            self.merge = Merge(begins=True, timings=self._timings)
-        elif newest.id is not None:
-            sequence = newest.sequence if isinstance(newest, Message) else None
-            position = Position(newest.id, sequence, newest.time)
-            self.merge = Merge(position, shown=False, timings=self._timings)
+        if self.merge.position is None and not self.merge.holds_messages:
+            if newest is None:
+                self.merge = Merge(begins=True, timings=self._timings)
+            elif newest.id is not None:
+                sequence = newest.sequence if isinstance(newest, Message) else None
+                position = Position(newest.id, sequence, newest.time)
+                self.merge = Merge(position, shown=False, timings=self._timings)
         self.state = Continuous()
 
     # --- while the socket is open ---
 
-    def early_look_due(self) -> bool:
-        """Return whether a live message waits for history, for the first time since the socket was opened."""
-        state = self.state
-        if not isinstance(state, Settling) or not state.early_look:
-            return False
-        if not self.merge.waiting_for_history(self._clock.monotonic()):
-            return False
-        self.state = replace(state, early_look=False)
-        return True
-
     def look_due(self, now: float) -> bool:
-        """Return whether history must be read at monotonic `now`: a number is missing, or the second look is due."""
-        if self.merge.after_missing and self.merge.wait(now) == 0.0:
-            return True
-        return isinstance(self.state, (Settling, Rereading)) and self.state.due <= now
-
-    def look_early(self) -> Generator[Event, None, None]:
-        """Read history before the second look is due: where it has caught up already, nothing has to wait.
-
-        Where it shows nothing new, that proves nothing, and the second look is still to come.
-        """
+        """Return whether history must be read at monotonic `now`, or a gap be declared."""
         state = self.state
-        assert isinstance(state, Settling)
+        if isinstance(state, FromNewest):
+            if self.merge.position is not None:
+                self.state = Continuous()  # a live message was shown: the stream starts there
+                return False
+            return state.due <= now
+        if isinstance(state, Open):
+            return state.due <= now or (self._something_waits and self._fill_deadline() <= now)
+        return bool(self.merge.after_missing) and self.merge.wait(now) == 0.0
+
+    def wait(self, now: float) -> float | None:
+        """Return the seconds until something has to be done, None if nothing is due."""
+        state = self.state
+        times = [] if (held := self.merge.wait(now)) is None else [held]
+        if isinstance(state, (Open, FromNewest)):
+            times.append(max(0.0, state.due - now))
+        if isinstance(state, Open) and self._something_waits:
+            times.append(max(0.0, self._fill_deadline() - now))
+        return min(times, default=None)
+
+    def look(self) -> list[Event]:
+        """Read history, and return what can be shown now: entries that were missing, live messages, gaps."""
+        if isinstance(self.state, FromNewest):
+            return self._find_newest(self.state)
+        if not isinstance(self.state, Open):
+            # A number is missing. History shows that message, now or a little later.
+            missing = self.merge.after_missing
+            self._open(broken=False, received=() if missing is None else ((missing, None),))
+        events = self._read_missed()
+        state = self.state
+        if isinstance(state, Open):
+            overdue = self._something_waits and self._fill_deadline() <= self._clock.monotonic()
+            if overdue or (state.failures >= FILL_TRIES and not state.declared):
+                events += self._declare(state.failure or MISSING)
+            elif not state.declared or self.merge.after_missing is not None:
+                self.merge.wait_for_history(inf)
+        return events
+
+    def _read_missed(self) -> list[Event]:
+        state = self.state
+        assert isinstance(state, Open)
         try:
-            items, proved = self.read_after(self.merge.anchor)
+            found = self._read_once(self.merge.anchor)
         except PASSING_FAILURES as failure:
             _raise_if_socket_broke(failure)
-            self.engine.notice(f"cannot read history: {failure.message}")
-            return
-        if not proved or not self._shows_more(items):
-            return
-        if state.received and any(item.id in state.received for item in items):
-            # History shows a message of this socket: it shows everything that came before the socket, too.
-            yield from self._join(items)
-        else:
-            # It shows more than before, and may still lag: messages later than all of it keep waiting.
-            yield from self.merge.replay(items, lags=True)
-            self.merge.wait_for_history(state.due)
+            if state.failure is None:
+                self.engine.notice(f"cannot read history: {failure.message}")
+            pause = self._next_pause(max(state.pause, self._timings.second_look), failure)
+            due = self._clock.monotonic() + pause
+            self.state = replace(state, due=due, pause=pause, failures=state.failures + 1, failure=failure.message)
+            return []
+        pause = self._next_pause(state.pause)
+        self.state = replace(state, due=self._clock.monotonic() + pause, pause=pause, failures=0, failure=None)
+        return self._join(found)
 
-    def look(self) -> Generator[Event, None, None]:
-        """Read what the live stream should have brought. What history still does not show afterwards is a gap."""
-        try:
-            items, proved = self.read_after(self.merge.anchor)
-        except PASSING_FAILURES as failure:
-            _raise_if_socket_broke(failure)
-            self.engine.notice(f"cannot read history: {failure.message}")
-            settling = isinstance(self.state, Settling)
-            if self._failures + 1 < FILL_TRIES:
-                self._look_later(hold=settling or self.merge.after_missing is not None)
-                return
-            # History stays unreadable. Where only a number is missing, `Merge` declares the gap.
-            self.state = Continuous()
-            if settling:
-                yield Gap(self._last_id, None, failure.message)
-            return
-        if proved:
-            yield from self._join(items)
-        else:
-            # History does not show the last message any more, although it had time to catch up.
-            yield from self.pending_gap()
-            self.state = Continuous()
+    def _join(self, found: Following) -> list[Event]:
+        """Return what a read of history adds, and close the question if it is proved that nothing is missing."""
+        state = self.state
+        assert isinstance(state, Open)
+        shown = {item.id for item in found.items}
+        items = self._certain(found, self.merge.anchor).items
+        proved = any(id_ in shown for id_, _ in state.received)
+        anchored = found.anchored or (self._last_id is not None and self._last_id in shown)
+        after = self.merge.anchor.id if self.merge.anchor and found.anchored else None
+        fresh = frozenset(item.id for item in items if item.id is not None and not self.merge.has_seen(item.id))
+        events: list[Event] = []
+        if not anchored and (fresh or proved) and not state.declared:
+            # History goes on without the last message shown: it was deleted, and others with it, perhaps.
+            first = next((item.id for item in items if item.id is not None), None)
+            events.append(Gap(self._last_id, first, _LAST_MESSAGE_GONE))
+            state = replace(state, declared=True)
+        if not found.complete:
+            events += self._join_part(items, after)
+            return events
+        events += self.merge.replay(items, after=after, lags=not proved)
+        self.state = state = replace(state, replayed=state.replayed | fresh)
+        if proved or any(number is not None and self.merge.covers(number) for _, number in state.received):
+            self._close()
+        elif not anchored and state.declared and _is_only_an_id(self.merge.position):
+            # Without its number and time, no later read could determine what follows the deleted message.
+            self._start_again()
+        return events
 
-    def _join(self, items: Sequence[Item]) -> Iterator[Event]:
-        """Show history that continues what was shown. Nothing is missing any more, unless it lags."""
-        missing = self.merge.after_missing
-        if missing is not None and all(item.id != missing for item in items):
-            # It does not even show the live message that follows the missing one: it lags.
-            yield from self.merge.replay(items, lags=True)
-            if self.merge.after_missing is not None and self._failures + 1 < FILL_TRIES:
-                self._look_later(hold=True)
-                return
-        self.state = Continuous()
-        yield from self.merge.replay(items)
+    def _join_part(self, items: Sequence[Item], after: str | None) -> list[Event]:
+        """Return the part of history that may be held, and a gap where the rest is missing. Nothing is read again."""
+        last, kept = self._last_id, [item for item in items if item.id is not None]
+        backwards = self._pages_backwards
+        gap = Gap(last, kept[0].id if kept else None, TOO_LONG) if backwards else None
+        shown = self.merge.replay(items, after=after, lags=True)
+        held = self.merge.ready(self._clock.monotonic(), flush=True)
+        gap = gap or Gap(kept[-1].id if kept else last, None, TOO_LONG)
+        self._close()
+        return [gap, *shown, *held] if backwards else [*shown, gap, *held]
 
     @property
-    def _failures(self) -> int:
-        return self.state.failures if isinstance(self.state, (Settling, Rereading)) else 0
+    def _pages_backwards(self) -> bool:
+        return self.engine.dialect.paging is Paging.BY_PAGE_NUMBER
 
-    def _look_later(self, *, hold: bool) -> None:
-        """Read history once more after a while. `hold`: live messages wait for that."""
-        due, failures = self._clock.monotonic() + self._timings.second_look, self._failures + 1
-        if isinstance(self.state, Settling):
-            self.state = replace(self.state, due=due, failures=failures)
-        else:
-            self.state = Rereading(due, failures)
-        if hold:
-            self.merge.wait_for_history(due)
-
-    def look_last(self, *, unreadable: bool) -> Generator[Event | None, None, None]:
-        """The session has ended: show what a lagging history, or an unreadable frame, may hide."""
-        if unreadable:
-            self._settle(self._gap, set())
+    def _declare(self, reason: str) -> list[Event]:
+        """Declare a gap before the live messages that waited, and return both. History is read on."""
         state = self.state
-        if not isinstance(state, Settling):
-            return
-        yield from self._pause(max(0.0, state.due - self._clock.monotonic()))
-        try:
-            items, proved = self.read_after(self.merge.anchor)
-        except Failure as failure:
-            self.state = replace(state, gap=Gap(self._last_id, None, failure.message))
-        else:
-            if proved:
-                self.state = Continuous()
-                yield from self.merge.replay(items)
+        assert isinstance(state, Open)
+        last, before = self._last_id, self.merge.first_held
+        self.merge.wait_for_history(0.0)
+        live = self.merge.ready(self._clock.monotonic(), flush=True)
+        self.state = replace(state, declared=True)
+        if state.declared or any(isinstance(event, Gap) for event in live):
+            return live  # `Merge` names the missing number
+        return [Gap(last, before, reason), *live]
+
+    @property
+    def _something_waits(self) -> bool:
+        return self.merge.waiting_since() is not None
+
+    def _fill_deadline(self) -> float:
+        """Return when (monotonic) the first message that waits is shown without a proof."""
+        since = self.merge.waiting_since()
+        if since is None:
+            return inf
+        patience, left = self._timings.fill_deadline, self._left()
+        if self._awaits_reply and left is not None:
+            now = self._clock.monotonic()
+            patience = min(patience, (now - since + left) / 2)
+        return since + patience
+
+    def _next_pause(self, pause: float, failure: Failure | None = None) -> float:
+        asked = 0.0 if failure is None else failure.retry_after or 0.0
+        return max(asked, min(self._timings.look_max, pause * LOOK_GROWTH))
+
+    # --- the end of the stream ---
+
+    def at_end(self) -> list[Event]:
+        """The stream ends: return everything that waits, and the gap that nothing has disproved."""
+        state = self.state
+        last, before = self._last_id, self.merge.first_held
+        live = self.merge.ready(self._clock.monotonic(), flush=True)
+        self.state = Continuous()
+        if any(isinstance(event, Gap) for event in live):
+            return live
+        gap: Gap | None = None
+        if isinstance(state, Unproved):
+            gap = state.gap
+        elif isinstance(state, Open) and not state.declared and (state.broken or state.received or before):
+            gap = Gap(last, before, state.failure or UNPROVED)
+        elif (isinstance(state, Unread) and state.broken) or (isinstance(state, FromNewest) and state.broken):
+            gap = Gap(last, before, UNPROVED)
+        return [gap, *live] if gap is not None else live
 
     @property
     def _last_id(self) -> str | None:
         return self.merge.position.id if self.merge.position else None
 
-    def _shows_more(self, items: Sequence[Item]) -> bool:
-        """Return whether history has grown since the last read: it shows something new, or something that waits."""
-        waiting = self.merge.waiting_for_history(self._clock.monotonic())
-        return any(item.id is not None and (item.id in waiting or not self.merge.has_seen(item.id)) for item in items)
-
     # --- without a socket ---
 
-    def join_poll(self, items: Sequence[Item], proved: bool) -> tuple[list[Gap], list[Event]]:
+    def join_poll(self, found: Following) -> tuple[list[Gap], list[Event]]:
         """Return what a poll adds: the gap that has to be declared before it, if any, and the new events."""
-        now = self._clock.monotonic()
-        if proved:
+        now, items = self._clock.monotonic(), found.items
+        position = self.merge.position
+        if not found.complete:
+            self.state = Continuous()
+            shown = self._join_part(items, position.id if position else None)
+            return [], shown
+        if found.anchored:
             self.state = Continuous()
         elif not isinstance(self.state, Unproved):
-            self.state = Unproved(Gap(self._last_id, _first_id(items), _LAST_MESSAGE_GONE), now)
-        fresh = self.merge.replay(items)
+            first = next((item.id for item in items if item.id is not None), None)
+            self.state = Unproved(Gap(self._last_id, first, _LAST_MESSAGE_GONE), now)
+        fresh = self.merge.replay(items, after=position.id if position else None)
         state = self.state
-        if not isinstance(state, Unproved) or not (fresh or now - state.since >= self._timings.second_look):
+        if not isinstance(state, Unproved) or not (fresh or now - state.since >= self._timings.fill_deadline):
             return [], fresh
         # The last message was deleted. Without its time, no later poll could determine what follows it.
         if self.merge.position is not None and self.merge.position.time is None:
-            self.begin_at_newest()
+            self._start_again()
             self.state = state
-        return self.pending_gap(), fresh
+        gap, self.state = state.gap, replace(state, gap=None)
+        return ([] if gap is None else [gap]), fresh
+
+    def _start_again(self) -> None:
+        self.merge = Merge(timings=self._timings)
+        self.begin_at_newest()
 
     # --- reading history ---
 
-    def read_after(self, position: Position | None) -> tuple[list[Item], bool]:
-        """Return history after a position, oldest first, and whether it is proved to continue there.
+    def read_after(self, position: Position | None) -> Following:
+        """Return history after a position, oldest first (see `missed`).
 
-        Without that proof, return only what is certainly later: history may not show the position yet.
+        If it is not anchored, return only what is certainly later: history may not show the position yet.
         Where history lags, it is read again until it shows every accepted message, for `Timings.lag_patience` at most.
         """
         until = self._clock.monotonic() + self._timings.lag_patience
-        found = self._read_once(position)
+        found = self._certain(self._read_once(position), position)
         if not self.engine.dialect.history_lags:
             return found
         while True:
-            shown = {item.id for item in found[0]}
+            shown = {item.id for item in found.items}
             absent = [i for i in self._accepted_ids() if i not in shown and not self.merge.has_seen(i)]
-            if not absent:
+            if not absent or not found.complete:
                 return found
-            if self._clock.monotonic() >= until:
+            if self._clock.monotonic() + self._timings.lag_pause >= min(until, self._deadline().at or inf):
                 self.engine.notice(
                     f"history still lacks {len(absent)} accepted message(s) after {self._timings.lag_patience:g} s"
                 )
                 return found
             self._clock.sleep(self._timings.lag_pause)
-            found = self._read_once(position)
+            found = self._certain(self._read_once(position), position)
 
-    def _read_once(self, position: Position | None) -> tuple[list[Item], bool]:
+    def _read_once(self, position: Position | None) -> Following:
         paging, size = self.engine.dialect.paging, self.engine.dialect.page_size
-        items, proved = self._read(lambda fetch: following(fetch, paging, position, size))
-        if not proved:
-            bounds = [bound for bound in (position, self.merge.position) if bound is not None]
-            items = [item for item in items if any(_certainly_after(item, bound) for bound in bounds)]
-        return items, proved
+        return self._read(lambda fetch: missed(fetch, paging, position, size))
+
+    def _certain(self, found: Following, position: Position | None) -> Following:
+        """Return only what is certainly after the position, if history does not show the position."""
+        if found.anchored:
+            return found
+        bounds = [bound for bound in (position, self.merge.position) if bound is not None]
+        items = [item for item in found.items if any(_certainly_after(item, bound) for bound in bounds)]
+        return replace(found, items=items)
 
     def _accepted_ids(self) -> list[str]:
         """Service ids of this session's accepted sends since the position, newest last."""
@@ -415,8 +496,20 @@ class CatchUp:
         return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
     def _read(self, read: Callable[[Fetch], T]) -> T:
+        """Read pages of history, each within the deadline for one answer.
+
+        While a socket is open, live messages cannot be shown during a read. So the first reads are given less time.
+        """
         known = (self.merge.position.sequence if self.merge.position else None) or 0
-        return read(lambda after, cursor: self.engine.page(after, cursor, self._deadline(), known=known))
+        patience: float | None = None
+        state = self.state
+        if isinstance(state, Open):
+            known, patience = _ANY_NUMBER, FIRST_READ * 2.0**state.failures
+        elif isinstance(state, FromNewest) and state.failure is None:
+            patience = FIRST_READ
+        return read(
+            lambda after, cursor: self.engine.page(after, cursor, self._deadline().sooner(patience), known=known)
+        )
 
 
 def _raise_if_socket_broke(failure: Failure) -> None:
@@ -425,15 +518,14 @@ def _raise_if_socket_broke(failure: Failure) -> None:
         raise failure
 
 
-def _first_id(events: Sequence[Event]) -> str | None:
-    for event in events:
-        if isinstance(event, (Message, Presence)):
-            return event.id
-    return None
+def _is_only_an_id(position: Position | None) -> bool:
+    return position is not None and position.time is None and position.sequence is None
 
 
 def _certainly_after(item: Item, position: Position) -> bool:
     """Return whether an item came after a position that history does not show."""
+    if isinstance(item, Unknown):
+        return False
     sequence = item.sequence if isinstance(item, Message) else None
     if sequence is not None and position.sequence is not None:
         return sequence > position.sequence

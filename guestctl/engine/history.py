@@ -14,15 +14,20 @@ from guestctl.core.clock import epoch_of
 from guestctl.core.errors import Unreadable, UsageError
 from guestctl.core.model import Message, Position, Presence, Unknown
 from guestctl.core.values import immutable
-from guestctl.dialects.base import HistoryPage
+from guestctl.dialects.base import HistoryEntry, HistoryPage, Omitted
 from guestctl.dialects.capabilities import Paging
 
-Item: TypeAlias = Message | Presence
+Item: TypeAlias = Message | Presence | Unknown
+"""An entry of history that is shown. `Unknown`: one that cannot be read."""
 Fetch: TypeAlias = Callable[[Position | None, str | None], HistoryPage]
 """Fetches one page: after a position, or at a cursor (see `Dialect.history`)."""
 
 #: Entries held in memory while the start of the current conversation is searched; further ones are read twice.
 HELD = 1000
+#: Pages in a row that may repeat earlier entries, where the service does not state how many there are.
+REPEATED_PAGES = 20
+#: Entries, and their bytes, that are held at most when missed messages are read.
+MISSED_ENTRIES, MISSED_BYTES = 10_000, 64 << 20
 
 
 def whole(fetch: Fetch, paging: Paging, size: int, *, start: int = 0) -> Iterator[Item]:
@@ -47,7 +52,7 @@ def newest(fetch: Fetch, paging: Paging, count: int, wanted: Callable[[Item], bo
         return list(deque((item for item in _forward(fetch, None) if wanted(item)), maxlen=count))
     found: dict[object, Item] = {}
     for _, item in _descending(fetch):
-        if isinstance(item, Unknown) or not wanted(item):
+        if isinstance(item, Omitted) or not wanted(item):
             continue
         found.setdefault(_identity_of(item), item)
         if len(found) >= count:
@@ -55,14 +60,66 @@ def newest(fetch: Fetch, paging: Paging, count: int, wanted: Callable[[Item], bo
     return list(found.values())[::-1]
 
 
-def following(fetch: Fetch, paging: Paging, position: Position | None, size: int) -> tuple[list[Item], bool]:
-    """Return every entry after a position, oldest first, and whether history is proved to continue there.
+@immutable
+class Following:
+    """The entries after a position, oldest first.
 
-    On a BY_PAGE_NUMBER API, pages are read backwards until one has the position; only the entries after it are held.
+    `anchored`: history shows the position. Without that, it is not proved that the entries continue there.
+    `complete`: False when there were more entries than may be held: where pages are read backwards these are the
+    newest, otherwise the oldest.
     """
-    if position is None:
-        return list(whole(fetch, paging, size)), True
-    if paging is Paging.FORWARD:
+
+    items: list[Item]
+    anchored: bool = True
+    complete: bool = True
+
+
+def following(fetch: Fetch, paging: Paging, position: Position | None, size: int) -> tuple[list[Item], bool]:
+    """Return every entry after a position, oldest first, and whether history is proved to continue there."""
+    found = _following(fetch, paging, position, size, _Bound(None, None))
+    return found.items, found.anchored
+
+
+def missed(fetch: Fetch, paging: Paging, position: Position | None, size: int) -> Following:
+    """Return the entries after a position, but at most `MISSED_ENTRIES` and `MISSED_BYTES`."""
+    return _following(fetch, paging, position, size, _Bound(MISSED_ENTRIES, MISSED_BYTES))
+
+
+class _Bound:
+    """Counts entries and their approximate bytes. None: no limit."""
+
+    def __init__(self, entries: int | None, size: int | None) -> None:
+        self._entries, self._size = entries, size
+
+    def exceeded_by(self, item: Item) -> bool:
+        """Count one more entry, and return whether it is one too many."""
+        if self._entries is None or self._size is None:
+            return False
+        self._entries -= 1
+        self._size -= _size_of(item)
+        return self._entries < 0 or self._size < 0
+
+
+def _size_of(item: Item) -> int:
+    """Return about how many bytes an entry takes as JSON."""
+    size, rest = 0, [item.raw] if isinstance(item, (Message, Unknown)) else []
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, dict):
+            rest.extend(value)
+            rest.extend(value.values())
+        elif isinstance(value, list):
+            rest.extend(value)
+        size += 8
+    return size
+
+
+def _following(fetch: Fetch, paging: Paging, position: Position | None, size: int, bound: _Bound) -> Following:
+    """Read the entries after a position. On a BY_PAGE_NUMBER API, pages are read backwards until one has it."""
+    found: list[Item] = []
+    if position is None or paging is Paging.FORWARD:
         anchored = True
 
         def fetch_and_check(after: Position | None, cursor: str | None) -> HistoryPage:
@@ -71,24 +128,36 @@ def following(fetch: Fetch, paging: Paging, position: Position | None, size: int
             anchored = anchored and (cursor is not None or page.anchored)
             return page
 
-        return list(_forward(fetch_and_check, position)), anchored
+        ascending = _forward(fetch_and_check, position) if paging is Paging.FORWARD else whole(fetch, paging, size)
+        for entry in ascending:
+            if bound.exceeded_by(entry):
+                return Following(found, anchored, complete=False)
+            found.append(entry)
+        return Following(found, anchored)
     gap: dict[object, Item] = {}
     for _, item in _descending(fetch):
-        if isinstance(item, Unknown):
+        if isinstance(item, Omitted):
             continue
         if item.id == position.id:
-            return list(gap.values())[::-1], True
-        if position.time is not None and item.time is not None and item.time < position.time:
+            return Following(list(gap.values())[::-1])
+        time = None if isinstance(item, Unknown) else item.time
+        if position.time is not None and time is not None and time < position.time:
             # This entry is older than the position, which history does not have: entries in between may be missing.
-            return list(gap.values())[::-1], False
-        gap.setdefault(_identity_of(item), item)
-    return list(gap.values())[::-1], False
+            break
+        if _identity_of(item) in gap:
+            continue
+        if bound.exceeded_by(item):
+            return Following(list(gap.values())[::-1], complete=False)
+        gap[_identity_of(item)] = item
+    return Following(list(gap.values())[::-1], anchored=False)
 
 
-def latest(fetch: Fetch, paging: Paging) -> Item | None:
-    """Return the newest entry, None in an empty conversation."""
-    last = newest(fetch, paging, 1, lambda item: True)
-    return last[0] if last else None
+def latest(fetch: Fetch, paging: Paging) -> Message | Presence | None:
+    """Return the newest entry that can be read and has an id, None if there is none."""
+    for item in newest(fetch, paging, 1, lambda item: not isinstance(item, Unknown) and item.id is not None):
+        if not isinstance(item, Unknown):
+            return item
+    return None
 
 
 def _forward(fetch: Fetch, after: Position | None) -> Iterator[Item]:
@@ -97,35 +166,49 @@ def _forward(fetch: Fetch, after: Position | None) -> Iterator[Item]:
     seen: set[object] = set()
     while True:
         page = fetch(after if cursor is None else None, cursor)
-        items = [item for item in page.items if not isinstance(item, Unknown)]
+        items = [item for item in page.items if not isinstance(item, Omitted)]
+        added = len(items) < len(page.items)
         for item in items:
-            if item.id not in seen:
+            if item.id is None or item.id not in seen:
+                added = True
                 yield item
         seen = {item.id for item in items if item.id is not None}
         if page.next is None:
             return
         cursor = page.next
-        if cursor in cursors:
+        if cursor in cursors or not added:
             raise Unreadable(f'history does not advance beyond the cursor "{cursor[:80]}"')
         cursors.add(cursor)
 
 
-def _descending(fetch: Fetch) -> Iterator[tuple[int | None, Item | Unknown]]:
+def _descending(fetch: Fetch) -> Iterator[tuple[int | None, HistoryEntry]]:
     """Yield entries newest first, each with its index counted from the oldest entry. The index never changes.
 
     New messages shift entries to later pages: an entry read before, and a new one, is left out. Without a `total` there
-    is no index, and an entry may be yielded twice.
+    is no index, and an entry may be yielded twice. Raises Unreadable for a page that adds no entry, although no new
+    messages shifted the pages.
     """
     number, read, size, total = 1, 0, 0, 0
     lowest: int | None = None
+    seen: set[str] = set()
+    repeated = 0
     while True:
         page = fetch(None, str(number))
         size = max(size, len(page.items))
+        ids = [item.id for item in page.items if not isinstance(item, Omitted) and item.id is not None]
+        repeats = bool(ids) and seen.issuperset(ids)
+        seen.update(ids)
         if page.total is None:
+            # New messages may have shifted the pages by a whole page. That does not happen many times in a row.
+            repeated = repeated + 1 if repeats else 0
+            if repeated > REPEATED_PAGES:
+                raise _repeated(number)
             yield from ((None, item) for item in reversed(page.items))
         else:
             total = _checked_total(page.total, total)
             top = total - 1 - (number - 1) * size
+            if repeats and lowest is not None and top < lowest:
+                raise _repeated(number)
             for index, item in zip(range(top, top - len(page.items), -1), reversed(page.items), strict=True):
                 if lowest is None or index < lowest:
                     lowest = index
@@ -134,6 +217,10 @@ def _descending(fetch: Fetch) -> Iterator[tuple[int | None, Item | Unknown]]:
         if not page.items or (page.total is not None and read >= page.total):
             return
         number += 1
+
+
+def _repeated(number: int) -> Unreadable:
+    return Unreadable(f"history page {number} adds no entry to the pages before it")
 
 
 def _checked_total(now: int, before: int) -> int:
@@ -156,7 +243,7 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
     """
     total = fetch(None, "1").total
     if total is None:
-        items = {_identity_of(item): item for _, item in _descending(fetch) if not isinstance(item, Unknown)}
+        items = {_identity_of(item): item for _, item in _descending(fetch) if not isinstance(item, Omitted)}
         yield from list(items.values())[::-1]
         return
     index = start
@@ -173,7 +260,7 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
         total = grown
         for item in page.items[index - first :]:
             index += 1
-            if not isinstance(item, Unknown):
+            if not isinstance(item, Omitted):
                 yield item
 
 
@@ -188,7 +275,7 @@ def _after_disconnect(fetch: Fetch, size: int) -> Iterator[Item]:
         if has_message and _is_disconnect(item):
             start = 0 if index is None else index + 1
             break
-        if isinstance(item, Unknown) or _identity_of(item) in seen:
+        if isinstance(item, Omitted) or _identity_of(item) in seen:
             continue
         has_message = has_message or isinstance(item, Message)
         if index is not None and len(held) >= HELD:
@@ -199,7 +286,7 @@ def _after_disconnect(fetch: Fetch, size: int) -> Iterator[Item]:
     return _ascending(fetch, size, start) if overflowed else iter(held)
 
 
-def _is_disconnect(item: Item | Unknown) -> bool:
+def _is_disconnect(item: HistoryEntry) -> bool:
     return isinstance(item, Presence) and item.presence == "Disconnect"
 
 
@@ -236,8 +323,10 @@ class Window:
         """
         since, until = _time_of(self.since), _time_of(self.until)
         last_id = self.until if self.until and until is None else None
+        at: float | None = None
         for item in items:
-            at = epoch_of(item.time) if item.time is not None else None
+            time = None if isinstance(item, Unknown) else item.time
+            at = epoch_of(time) if time is not None else at  # an entry without a time is where its predecessor is
             if since is not None and at is not None and at < since:
                 continue
             if until is not None and at is not None and at > until:
@@ -262,12 +351,12 @@ def selection(
     """Return the part of history that a caller asked for, oldest first.
 
     Without `all`: the messages of the current conversation. With it: messages and presence events of every
-    conversation. `last` keeps that many of the newest; `since` and `until` are as in `Window`. Raises UsageError when
-    history has no message of that id.
+    conversation. Entries that cannot be read are always included. `last` keeps that many of the newest; `since` and
+    `until` are as in `Window`. Raises UsageError when history has no message of that id.
     """
 
     def wanted(item: Item) -> bool:
-        return all or isinstance(item, Message)
+        return all or isinstance(item, (Message, Unknown))
 
     window = Window(since, until)
     items: Iterator[Item]

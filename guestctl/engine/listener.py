@@ -7,13 +7,25 @@ caller gets control at every tick, and decides).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut
-from guestctl.core.model import Connection, Event, Message, Position, Presence, SessionEvent, SessionState
+from guestctl.core.model import (
+    UNREADABLE,
+    Connection,
+    Event,
+    Gap,
+    Message,
+    Position,
+    Presence,
+    SessionEvent,
+    SessionState,
+    Unknown,
+)
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.engine.catch_up import (
     PASSING_FAILURES,
@@ -21,17 +33,16 @@ from guestctl.engine.catch_up import (
     CatchUpState,
     Continuous,
     FromNewest,
+    Open,
     Unread,
 )
 from guestctl.engine.connect import open_socket_once
 from guestctl.engine.exchange import SessionEngine
-from guestctl.engine.history import Item
+from guestctl.engine.history import Following
 from guestctl.engine.merge import Merge
 from guestctl.engine.retry import jittered
 from guestctl.engine.session_socket import SessionSocket, terminal_failure
 from guestctl.storage.state import LedgerEntry
-
-T = TypeVar("T")
 
 #: Frames read from a busy socket before events are yielded; ledger rows per commit.
 BATCH = 256
@@ -45,10 +56,6 @@ _STATE_AFTER: dict[str, SessionState] = {
     "logged_out": "ended",
     "ended": "ended",
 }
-
-
-class StopListening(Exception):
-    """Thrown into `Listener.events` by a caller that stops: the stream yields what it holds, and ends."""
 
 
 class Listener:
@@ -84,7 +91,7 @@ class Listener:
         else:
             state = FromNewest() if baseline else Continuous()
         merge = Merge(position, begins=from_start, timings=self._timings)
-        self.catch_up = CatchUp(engine, state, merge, deadline=self._deadline, pause=self._pause)
+        self.catch_up = CatchUp(engine, state, merge, deadline=self._deadline, left=left)
         self._forever = forever
         self._record = record
         self._step = step
@@ -92,6 +99,8 @@ class Listener:
         self._attached_socket: SessionSocket | None = None
         self._ignore_before: Position | None = None
         self._shown: list[LedgerEntry] = []
+        #: Events that are shown next.
+        self._queue: deque[Event] = deque()
         self._clock = engine.clock
 
     def continue_after(self, position: Position) -> None:
@@ -112,8 +121,8 @@ class Listener:
         )
         self.catch_up.start_after(position, missed=not received_all)
 
-    def read_after(self, position: Position | None) -> tuple[list[Item], bool]:
-        """Return history after a position and whether it continues there (see `CatchUp.read_after`)."""
+    def read_after(self, position: Position | None) -> Following:
+        """Return history after a position (see `CatchUp.read_after`)."""
         return self.catch_up.read_after(position)
 
     def ignore_before(self, position: Position) -> None:
@@ -136,24 +145,44 @@ class Listener:
                 yield from self._poll()
             else:
                 yield from self._follow_socket()
-        except StopListening:
-            yield from self._rest()
         except Failure:
-            yield from self._rest()
+            yield from self.rest()
             raise
         finally:
             self._commit_shown()
 
-    def _rest(self) -> Iterator[Event]:
-        """Yield what was received and not shown yet: the stream ends, and nothing that follows can change its order."""
+    @property
+    def holds_messages(self) -> bool:
+        """Whether a received message was not yielded yet, because it waits for its place."""
+        return bool(self._queue) or self.catch_up.merge.holds_messages
+
+    def rest(self, *, gaps_only: bool = False) -> Generator[Event, None, None]:
+        """Yield what was received and not shown: the stream has ended, or the caller closed it.
+
+        A gap comes before it if nothing proved that the stream is complete. With `gaps_only`, yield only that.
+        """
         socket = self.engine.socket
-        if socket is not None:
-            received, now = list(socket.inbox), self._clock.monotonic()
-            socket.inbox.clear()
-            for item in received:
-                self._handle(item, now)
-        yield from self.catch_up.pending_gap()
-        yield from self._show(self.catch_up.merge.ready(self._clock.monotonic(), flush=True))
+        try:
+            if socket is not None:
+                self._handle_all(socket)
+            self._queue.extend(self.catch_up.at_end())
+            if gaps_only:
+                self._queue = deque(event for event in self._queue if isinstance(event, Gap))
+            yield from self._show([])
+        finally:
+            self._commit_shown()
+
+    def _handle_all(self, socket: SessionSocket) -> None:
+        """Merge what has arrived on the socket, without waiting for more."""
+        try:
+            for _ in range(BATCH * 4):
+                received = socket.receive(0.0)
+                if not received:
+                    return
+                for item in received:
+                    self._handle(item, self._clock.monotonic())
+        except Failure:
+            pass  # the stream ends anyway
 
     # --- with a socket ---
 
@@ -166,9 +195,11 @@ class Listener:
                 if socket is None:
                     yield Connection("connecting", attempt=attempt)
                     socket = self.engine.socket = open_socket_once(self.engine, self._deadline())
-                replayed = yield from self._show_all(self.catch_up.fill())
+                found = self.catch_up.fill()
+                yield from self._show(found)
                 live_since = self._clock.monotonic()
-                yield Connection("live", recovered=replayed)
+                replayed = (event for event in found if isinstance(event, Message) and event.source == "replayed")
+                yield Connection("live", recovered=sum(1 for _ in replayed))
                 yield from self._receive(socket)
             except PASSING_FAILURES as failure:
                 unreadable = socket is not None and socket.unreadable is not None
@@ -189,29 +220,37 @@ class Listener:
             while received and end is None:
                 now = monotonic()
                 for item in received:
-                    end = end or self._handle(item, now)
+                    failure = self._handle(item, now)
+                    end = end or failure
                 count += len(received)
                 received = socket.receive(0.0) if end is None and count < BATCH else []
             if end is not None:
-                yield from self._show_all(catch_up.look_last(unreadable=socket.unreadable is not None))
+                yield from self._look_last()
                 raise end
-            if socket.unreadable is not None:
-                socket.unreadable = None
-                catch_up.frame_unreadable()
-                yield from self._show_all(catch_up.look_early())
-            elif catch_up.early_look_due():
-                yield from self._show_all(catch_up.look_early())
+            socket.unreadable = None
             # The time is read once: a message that waits for history is not shown before history was read, however
             # long it took to show earlier ones.
             now = monotonic()
-            if catch_up.look_due(now):
-                yield from self._show_all(catch_up.look())
-            ready = catch_up.merge.ready(now)
+            ready = catch_up.look() if catch_up.look_due(now) else []
+            ready += catch_up.merge.ready(now)
             yield from self._show(ready)
             if not count and not ready:
                 self._commit_shown()
                 yield None
             self._renew_early(socket)
+
+    def _look_last(self) -> Iterator[Event | None]:
+        """The session has ended: show what a lagging history, or an unreadable frame, may hide."""
+        for pause in (0.0, self._timings.second_look):
+            if not isinstance(self.catch_up.state, Open):
+                return
+            yield from self._pause(pause)
+            try:
+                found = self.catch_up.look()
+            except Failure as failure:
+                self.engine.notice(f"cannot read history: {failure.message}")
+                return
+            yield from self._show(found)
 
     def _handle(self, item: Incoming, now: float) -> Failure | None:
         """Pass what arrived on to `Merge`. Return the failure if it ends the stream."""
@@ -221,6 +260,8 @@ class Listener:
             self.engine.notice(f"the service reports: {item.failure.message}")
             return None
         if self._ignore_before is None or not _older(item, self._ignore_before):
+            if isinstance(item, Unknown) and item.label == UNREADABLE:
+                self.catch_up.frame_unreadable()
             if isinstance(item, Message):
                 self.catch_up.message_received(item)
             self.catch_up.merge.add_live(item, now)
@@ -327,15 +368,15 @@ class Listener:
             try:
                 if isinstance(self.catch_up.state, FromNewest):
                     self.catch_up.begin_at_newest()
-                items, proved = self.catch_up.read_after(self.catch_up.merge.position)
+                found = self.catch_up.read_after(self.catch_up.merge.position)
             except PASSING_FAILURES as failure:
                 failures += 1
                 live = False
                 yield from self._connection_lost(failure, failures)
                 continue
             if not live:
-                yield Connection("live", recovered=len(items) if failures else 0)
-            gaps, fresh = self.catch_up.join_poll(items, proved)
+                yield Connection("live", recovered=len(found.items) if failures else 0)
+            gaps, fresh = self.catch_up.join_poll(found)
             yield from gaps
             if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
@@ -350,27 +391,17 @@ class Listener:
     # --- showing ---
 
     def _show(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Yield each event, and record it as shown afterwards."""
-        for event in events:
+        """Yield each event, and record it as shown afterwards. If the caller stops, the others stay for `rest`."""
+        self._queue.extend(events)
+        while self._queue:
+            event = self._queue.popleft()
             try:
                 yield event
-            except (GeneratorExit, StopListening):
+            except GeneratorExit:
                 # A caller that stops at an event has shown it. One that failed to show it throws that failure in.
                 self._record_shown(event)
                 raise
             self._record_shown(event)
-
-    def _show_all(self, events: Generator[Event | None, None, T]) -> Generator[Event | None, None, T]:
-        """Do the same for a generator that also yields None at a tick, and has a result."""
-        while True:
-            try:
-                event = next(events)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]
-            if event is None:
-                yield None
-            else:
-                yield from self._show([event])
 
     def _record_shown(self, event: Event) -> None:
         if self._record and isinstance(event, Message):
@@ -387,7 +418,7 @@ class Listener:
             self.engine.record.log("ws_message_received", count=len(shown))
 
     def _receive_timeout(self) -> float:
-        due = self.catch_up.merge.wait(self._clock.monotonic())
+        due = self.catch_up.wait(self._clock.monotonic())
         return self._limited(self._timings.tick if due is None else min(self._timings.tick, due))
 
     def _limited(self, seconds: float) -> float:
@@ -399,6 +430,48 @@ class Listener:
     def _deadline(self) -> Deadline:
         """Return the deadline for one answer of the service: when the caller stops, at the latest."""
         return Deadline.after(self._clock, self._step).sooner(self._left())
+
+
+class EventStream(Generator["Event | None", None, None]):
+    """The events of a listener, which `start` makes when the first event is wanted.
+
+    A caller that stops before the stream ends asks for the `rest`: what was received and waits for its place.
+    """
+
+    def __init__(self, start: Callable[[], Listener]) -> None:
+        self._start = start
+        self._listener: Listener | None = None
+        self._events: Generator[Event | None, None, None] | None = None
+
+    def _running(self) -> Generator[Event | None, None, None]:
+        if self._events is None:
+            self._listener = self._start()
+            self._events = self._listener.events()
+        return self._events
+
+    def __next__(self) -> Event | None:
+        return next(self._running())
+
+    def send(self, value: None) -> Event | None:
+        return next(self._running())
+
+    def throw(self, *error: Any) -> Event | None:
+        return self._running().throw(*error)
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    @property
+    def holds_messages(self) -> bool:
+        """Whether a received message was not yielded yet, because it waits for its place."""
+        return self._listener is not None and self._listener.holds_messages
+
+    def rest(self, *, gaps_only: bool = False) -> Generator[Event, None, None]:
+        """Close the stream, and yield what was received and not yielded yet (see `Listener.rest`)."""
+        self.close()
+        if self._listener is not None:
+            yield from self._listener.rest(gaps_only=gaps_only)
 
 
 def _as_live(event: Event) -> Event:

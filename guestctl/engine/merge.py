@@ -7,18 +7,23 @@ Messages are ordered by sequence number where the API has one, and by service ti
 number passes at once. Any other is held for a short time: about a millisecond while the stream is in order, and longer
 (up to `Timings.late_window`) for a while after a message arrived late. When a number does not arrive, and history does
 not explain why, a `Gap` takes its place.
+
+What the service sent and guestctl cannot read is an `Unknown` event. It has no time, so it stays where it arrived, or
+where history has it. An id, or its place in history, identifies it.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from guestctl.core.model import Event, Gap, Message, Position, Presence
+from guestctl.core.model import UNREADABLE, Event, Gap, Message, Position, Presence, Unknown
 from guestctl.core.timings import Timings
 
+#: The reason of a gap: a message before a live one is missing from history.
+MISSING = "missing"
 #: Ids remembered to recognise duplicates.
 REMEMBERED = 10_000
 #: Messages in order after which a longer hold time is shortened again.
@@ -48,6 +53,8 @@ class Merge:
     ) -> None:
         self.position = position
         self._seen: OrderedDict[str, None] = OrderedDict()
+        #: Live events that could not be read and have no id, by their text: history may show the same ones.
+        self._unreadable: Counter[str] = Counter()
         self._recent: deque[Position] = deque([position] if position else [], maxlen=OVERLAP)
         #: In order: sort key, order of arrival, time of arrival (monotonic), event.
         self._held: list[tuple[tuple[int, str], int, float, Event]] = []
@@ -73,27 +80,54 @@ class Merge:
     def has_seen(self, id_: str) -> bool:
         return id_ in self._seen
 
+    def start(self, position: Position) -> None:
+        """Set where the stream starts, unless something was released before."""
+        if self.position is None:
+            self.position = position
+            self._recent.append(position)
+
     def wait_for_history(self, until: float) -> None:
         """Hold live messages without a number until then (monotonic), or until history is replayed: it was read, but
         may have lagged."""
         self._history_due = until
 
-    def replay(self, items: Iterable[Message | Presence], *, lags: bool = False) -> list[Event]:
+    def replay(
+        self, items: Iterable[Message | Presence | Unknown], *, after: str | None = None, lags: bool = False
+    ) -> list[Event]:
         """Return what history adds, marked as replayed, together with everything that was held, in order.
 
-        `items` continue at `position` or `anchor`. `lags`: history may not be complete yet, so that messages later
-        than all of it stay held.
+        `items` continue at `position` or `anchor`; `after` is the id of the entry before them. `lags`: history may
+        not be complete yet, so that messages later than all of it stay held.
         """
         last_key: tuple[int, str] | None = (-1, "") if lags else None
+        key = self._position_key()
+        unread = 0
         for item in items:
+            if isinstance(item, Unknown):
+                # It has no time of its own: its place is after the entry before it.
+                unread += 1
+                if not self._is_repeated(item, item.id or f"unreadable {unread} after {after}"):
+                    self._hold(item, 0.0, key)
+            else:
+                key, after, unread = self._sort_key(item), item.id, 0
+                if isinstance(item, Message) and item.sequence is not None:
+                    self._read_up_to = max(self._read_up_to, item.sequence)
+                if item.id is not None and self._mark_seen(item.id):
+                    self._hold(replace(item, source="replayed"), 0.0, key)
             if last_key is not None:
-                last_key = max(last_key, self._sort_key(item))
-            if isinstance(item, Message) and item.sequence is not None:
-                self._read_up_to = max(self._read_up_to, item.sequence)
-            if item.id is not None and self._mark_seen(item.id):
-                self._hold(replace(item, source="replayed"), 0.0)
+                last_key = max(last_key, key)
         self._history_due = 0.0
         return self.ready(0.0, flush=True, last_key=last_key)
+
+    def _is_repeated(self, item: Unknown, identity: str) -> bool:
+        """Return whether an entry that cannot be read was released before, live or from history."""
+        if not self._mark_seen(identity):
+            return True
+        text = _text_of(item)
+        if item.id is None and self._unreadable[text] > 0:
+            self._unreadable[text] -= 1
+            return True
+        return False
 
     def add_live(self, event: Event, now: float) -> None:
         """Add an event that arrived at monotonic `now`. `ready` returns it in its turn."""
@@ -101,11 +135,16 @@ class Merge:
             if event.id is not None and not self._mark_seen(event.id):
                 return
             self._adapt_window(event)
+        if isinstance(event, Unknown) and event.label == UNREADABLE:
+            if event.id is not None and not self._mark_seen(event.id):
+                return
+            if event.id is None and len(self._unreadable) < REMEMBERED:
+                self._unreadable[_text_of(event)] += 1
         self._hold(event, now)
 
-    def _hold(self, event: Event, now: float) -> None:
+    def _hold(self, event: Event, now: float, key: tuple[int, str] | None = None) -> None:
         self._arrivals += 1
-        insort(self._held, (self._sort_key(event), self._arrivals, now, event))
+        insort(self._held, (self._sort_key(event) if key is None else key, self._arrivals, now, event))
 
     def ready(
         self, now: float, *, flush: bool = False, over_gaps: bool = True, last_key: tuple[int, str] | None = None
@@ -127,7 +166,7 @@ class Merge:
             count += 1
             if self._skips_a_number(event) and isinstance(event, Message):
                 after = self.position.id if self.position else None
-                released.append(Gap(after, event.id, f"nothing is known of what came before number {event.sequence}"))
+                released.append(Gap(after, event.id, MISSING))
             if isinstance(event, (Message, Presence)):
                 self._move_position(event)
             released.append(event)
@@ -141,15 +180,30 @@ class Merge:
         _, _, arrived, event = self._held[0]
         return self._time_left(event, arrived, now)
 
-    def waiting_for_history(self, now: float) -> frozenset[str]:
-        """Return the ids of live messages that wait until history has been read once more."""
-        if now >= self._history_due:
-            return frozenset()
-        return frozenset(
-            event.id
-            for _, _, _, event in self._held
-            if isinstance(event, (Message, Presence)) and event.id is not None and self._waits_for_history(event, now)
-        )
+    @property
+    def holds_messages(self) -> bool:
+        """Whether a received message has not been released yet."""
+        return any(isinstance(event, (Message, Presence)) for _, _, _, event in self._held)
+
+    @property
+    def first_held(self) -> str | None:
+        """The id of the first message that is held."""
+        return next((event.id for _, _, _, event in self._held if isinstance(event, (Message, Presence))), None)
+
+    def waiting_since(self) -> float | None:
+        """Return when (monotonic) the first of the held live messages arrived, None when none is held."""
+        arrivals = (arrived for _, _, arrived, event in self._held if isinstance(event, (Message, Presence)))
+        return min(arrivals, default=None)
+
+    def continues_at(self, sequence: int) -> bool:
+        """Return whether a message with this number directly follows what was released or read."""
+        last = self._last_number
+        return last is not None and sequence == max(last, self._read_up_to) + 1
+
+    def covers(self, sequence: int) -> bool:
+        """Return whether everything up to this number was released or read."""
+        last = self._last_number
+        return last is not None and sequence <= max(last, self._read_up_to)
 
     @property
     def after_missing(self) -> str | None:
@@ -199,6 +253,10 @@ class Merge:
             return (0, event.time)
         return self._held[-1][0] if self._held else (0, "")
 
+    def _position_key(self) -> tuple[int, str]:
+        last = self.position
+        return (0, "") if last is None else (last.sequence or 0, last.time or "")
+
     def _mark_seen(self, id_: str) -> bool:
         """Remember an id; return False when it is a duplicate."""
         if id_ in self._seen:
@@ -234,3 +292,7 @@ class Merge:
         self.position = Position(item.id, sequence, item.time or (last.time if last else None))
         if isinstance(item, Message):
             self._recent.append(self.position)
+
+
+def _text_of(event: Unknown) -> str:
+    return str(event.raw.get("text")) if isinstance(event.raw, dict) else ""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
-from guestctl.core.model import Session, SessionEvent, Unknown
+from guestctl.core.model import Session, SessionEvent
 from guestctl.core.timings import Timings
 from guestctl.core.wire import Frame
-from guestctl.dialects.base import Dialect
+from guestctl.dialects.base import Dialect, unreadable_frame
 from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class SessionSocket:
         except Unreadable as error:
             # One bad frame must not end the stream: it is passed on as an unknown event.
             self.unreadable = error
-            return [Unknown("unreadable", {"reason": error.message, "text": frame.text[:200]})]
+            return [unreadable_frame(frame, error.message)]
 
     def keep_alive(self) -> None:
         """Send a ping or a heartbeat when one is due. Raises NetworkError when too many pings went unanswered."""

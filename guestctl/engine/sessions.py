@@ -27,6 +27,7 @@ from guestctl.core.model import (
     OVER,
     Credential,
     Deployment,
+    Gap,
     Message,
     NewSession,
     Outgoing,
@@ -35,15 +36,17 @@ from guestctl.core.model import (
     Secret,
     Session,
     SignIn,
+    Unknown,
 )
 from guestctl.core.results import Report, Resumed, Sent
 from guestctl.core.timings import Timings
 from guestctl.core.values import Json
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.base import Dialect
-from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.capabilities import Ability, Paging
 from guestctl.dialects.features import SigningIn
 from guestctl.dialects.flows import Flow, done
+from guestctl.engine.catch_up import TOO_LONG
 from guestctl.engine.connect import open_socket, refuse_over
 from guestctl.engine.credentials import not_stored, oauth_scope
 from guestctl.engine.delivery import settle_open
@@ -383,7 +386,7 @@ class Sessions:
                 raise
             return self._resume_with_new(engine.session, deadline)
         engine.record.store(replace(engine.session, new_session=False))
-        engine.record.log("session_resumed", missed=len(missed))
+        engine.record.log("session_resumed", missed=sum(isinstance(item, Message) for item in missed))
         return Resumed(engine.session, tuple(missed))
 
     def _resume_with_new(self, session: Session, deadline: Deadline) -> Resumed:
@@ -394,22 +397,33 @@ class Sessions:
         engine.record.store(replace(engine.session, new_session=True))
         return Resumed(engine.session, tuple(missed))
 
-    def _reattach(self, engine: SessionEngine, deadline: Deadline) -> list[Message]:
+    def _reattach(self, engine: SessionEngine, deadline: Deadline) -> list[Message | Unknown | Gap]:
         """Attach, settle messages in doubt, and return the messages that were not shown yet."""
         if self.dialect.has_socket:
             engine.attached(deadline)
         with engine.record.lock("send", deadline):
             settle_open(engine, deadline)
         position = self.last_shown(engine.session)
-        listener = Listener(engine, position=position, step=deadline.remaining())
-        found, proved = listener.read_after(position)
-        if not proved:
+        listener = Listener(engine, position=position, step=deadline.remaining(), left=deadline.remaining)
+        found = listener.read_after(position)
+        if not found.anchored:
             self._notice("the last message seen is not in history any more: some may be missing")
-        messages = [item for item in found if isinstance(item, Message)]
+        entries = [item for item in found.items if isinstance(item, (Message, Unknown))]
         ours = {row.message_id for row in self.state.outbox(self.scope, engine.session, "accepted")}
-        entries = [LedgerEntry(m.id, m.key, m.sequence, m.time) for m in messages]
-        self.state.record(self.scope, engine.session, entries)
-        return [replace(message, source="replayed") for message in messages if message.id not in ours]
+        shown = [LedgerEntry(m.id, m.key, m.sequence, m.time) for m in entries if isinstance(m, Message)]
+        self.state.record(self.scope, engine.session, shown)
+        missed: list[Message | Unknown | Gap] = [
+            replace(item, source="replayed") if isinstance(item, Message) else item
+            for item in entries
+            if item.id is None or item.id not in ours
+        ]
+        if not found.complete:
+            first = self.dialect.paging is Paging.BY_PAGE_NUMBER
+            ids = [item.id for item in entries if item.id is not None]
+            last = position.id if position is not None else None
+            gap = Gap(last, ids[0], TOO_LONG) if first else Gap(ids[-1], None, TOO_LONG)
+            missed.insert(0 if first else len(missed), gap)
+        return missed
 
     def last_shown(self, session: Session) -> Position | None:
         """Return the position of the last message shown to any listener of this session."""

@@ -103,7 +103,9 @@ class _SessionMembers(TypedDict):
 
 class SessionRecord(_SessionMembers, total=False):
     token: Annotated[str | None, "only with session show --show-token"]
-    missed: Annotated[list[MessageRecord], "only of resume: messages since the last one shown"]
+    missed: Annotated[
+        list[MessageRecord | UnknownRecord | GapRecord], "only of resume: what followed the last message shown"
+    ]
 
 
 _TypingMembers = TypedDict(
@@ -187,7 +189,7 @@ class _GapMembers(TypedDict):
     session: str
     after: str | None
     before: str | None
-    reason: str
+    reason: Annotated[str, "unproved, missing or too_long, or why history cannot be read"]
     time: Moment
 
 

@@ -83,9 +83,9 @@ def unreadable_record(name: str, api: str, profile: str) -> SessionRecord:
     return {**empty, "state": "unreadable", "created_at": None}
 
 
-def resumed_record(session: Session, missed: Iterable[Message], *, raw: bool = False) -> SessionRecord:
-    """Return the record of `resume`: the session, and the messages since the last one shown."""
-    return {**session_record(session), "missed": [message_record(m, session.name, raw=raw) for m in missed]}
+def resumed_record(session: Session, missed: Iterable[Record]) -> SessionRecord:
+    """Return the record of `resume`: the session, and the records of what followed the last message shown."""
+    return {**session_record(session), "missed": [cast("MessageRecord", record) for record in missed]}
 
 
 def message_record(message: Message, session: str, *, raw: bool = False) -> MessageRecord:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -10,20 +12,22 @@ from hypothesis import strategies as some
 
 from guestctl.core.clock import rfc3339
 from guestctl.core.errors import Unreadable, UsageError
-from guestctl.core.model import Message, Position, Presence, Unknown
-from guestctl.dialects.base import HistoryPage
+from guestctl.core.model import UNREADABLE, Message, Position, Presence, Unknown
+from guestctl.dialects.base import HistoryEntry, HistoryPage, Omitted
 from guestctl.dialects.capabilities import Paging
 from guestctl.engine import history
-from guestctl.engine.history import Fetch, Item, Window, current, following, latest, messages, newest, whole
+from guestctl.engine.history import Fetch, Item, Window, current, following, latest, messages, missed, newest, whole
 from tests.fakes import START
 
-Entry = Message | Presence | Unknown
+Entry = HistoryEntry
 
 
 def entry(n: int, kind: str = "message") -> Entry:
     time = rfc3339(START + n)
-    if kind == "unknown":
-        return Unknown("Receipt")
+    if kind == "omitted":
+        return Omitted()
+    if kind == "unreadable":
+        return Unknown(UNREADABLE, id=f"e{n}")
     if kind == "disconnect":
         return Presence("Disconnect", "outbound", id=f"e{n}", time=time)
     if kind == "join":
@@ -72,10 +76,12 @@ def ids(items: list[Item] | Iterator[Item]) -> list[str | None]:
 
 
 def shown(entries: list[Entry]) -> list[str | None]:
-    return [one.id for one in entries if not isinstance(one, Unknown)]
+    return [one.id for one in entries if not isinstance(one, Omitted)]
 
 
-KINDS = some.lists(some.sampled_from(["message", "message", "message", "join", "unknown", "disconnect"]), max_size=25)
+KINDS = some.lists(
+    some.sampled_from(["message", "message", "message", "join", "omitted", "unreadable", "disconnect"]), max_size=25
+)
 ARRIVALS = some.lists(some.integers(0, 7), max_size=12)
 SIZES = some.integers(1, 6)
 
@@ -114,7 +120,7 @@ def test_entries_after_a_position_are_complete(
     if not totals:
         arrivals = [min(size, n) for n in arrivals]
     service = Growing(["message", *kinds], arrivals, size, totals=totals)
-    place = data.draw(some.sampled_from([one for one in service.entries if not isinstance(one, Unknown)]))
+    place = data.draw(some.sampled_from([one for one in service.entries if isinstance(one, (Message, Presence))]))
     assert place.id is not None
     items, proved = following(service.numbered, Paging.BY_PAGE_NUMBER, Position(place.id, None, place.time), size)
     assert proved
@@ -266,7 +272,63 @@ def test_entries_without_an_id_are_distinct() -> None:
 
 
 def test_messages_leaves_other_entries_out() -> None:
-    assert ids(list(messages([one for one in (entry(1, "join"), entry(2)) if not isinstance(one, Unknown)]))) == ["e2"]
+    assert ids(list(messages([one for one in (entry(1, "join"), entry(2)) if not isinstance(one, Omitted)]))) == ["e2"]
+
+
+# --- histories without an end ---
+
+
+def never_ending(kind: str) -> Fetch:
+    """Return a history whose pages never end: with new entries, with the same ones, or with none."""
+
+    def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
+        number = int(cursor or "1")
+        if kind == "same":
+            return HistoryPage((entry(1), entry(2)), next=str(number + 1))
+        if kind == "empty":
+            return HistoryPage((), next=str(number + 1))
+        first = 10**6 - 100 * number
+        return HistoryPage(tuple(entry(first + n) for n in range(100)), next=str(number + 1))
+
+    return fetch
+
+
+@pytest.mark.parametrize("paging", Paging)
+def test_missed_messages_are_bounded(paging: Paging) -> None:
+    found = missed(never_ending("new"), paging, Position("none"), 100)
+    assert not found.complete
+    assert len(found.items) == history.MISSED_ENTRIES
+
+
+@pytest.mark.parametrize("paging", Paging)
+def test_missed_bytes_are_bounded(paging: Paging, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MISSED_BYTES", 5_000)
+
+    def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
+        number = int(cursor or "1")
+        big = replace(cast("Message", entry(number)), raw={"text": "x" * 1000})
+        return HistoryPage((big,), next=str(number + 1))
+
+    found = missed(fetch, paging, Position("none"), 100)
+    assert not found.complete
+    assert len(found.items) == 4
+
+
+@pytest.mark.parametrize("paging", Paging)
+@pytest.mark.parametrize("read", [name for name in READS if name != "whole"])
+def test_a_page_that_adds_no_entry_is_an_error(read: str, paging: Paging) -> None:
+    ways: dict[str, Callable[[Fetch], object]] = {
+        "following": lambda fetch: following(fetch, paging, Position("none"), 3),
+        "newest": lambda fetch: newest(fetch, paging, 100, lambda item: True),
+        "current": lambda fetch: list(current(fetch, paging, 3)),
+    }
+    with pytest.raises(Unreadable):
+        ways[read](never_ending("same"))
+
+
+def test_an_empty_page_with_a_cursor_is_an_error() -> None:
+    with pytest.raises(Unreadable, match="advance"):
+        list(whole(never_ending("empty"), Paging.FORWARD, 3))
 
 
 # --- a part of it ---

@@ -31,7 +31,7 @@ from guestctl.core.wire import HttpResponse
 from guestctl.dialects.capabilities import Paging
 from guestctl.dialects.flows import Flow
 from guestctl.engine.delivery import deliver
-from guestctl.engine.listener import Listener, StopListening
+from guestctl.engine.listener import Listener
 from tests.unit.engine_fakes import SCOPE, World, lost
 
 TIMINGS = Timings()
@@ -167,11 +167,11 @@ def test_a_position_missing_from_history_is_a_gap_and_listening_continues(world:
     world.dialect.socketed = socketed
     for n in range(6):
         world.service.store(f"text {n}")
-    listening = Listening(world, position=Position("gone")).run(TIMINGS.second_look + 5.0)
+    listening = Listening(world, position=Position("gone")).run(TIMINGS.fill_deadline + 5.0)
     assert listening.texts == []
-    assert [gap.after for gap in listening.gaps] == ["gone"]
     world.service.push("new")
-    assert listening.run(6.0).texts == ["new"]
+    assert listening.run(TIMINGS.fill_deadline + 1.0).texts == ["new"]
+    assert [gap.after for gap in listening.gaps] == ["gone"]
 
 
 def test_listening_from_the_start_shows_every_message(world: World) -> None:
@@ -330,7 +330,9 @@ def test_live_messages_are_shown_after_a_gap_that_could_not_be_filled(plain: Wor
 def test_a_last_message_missing_from_history_is_reported_as_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, paging=Paging.BY_PAGE_NUMBER)
     entry = world.service.store("old")
-    listening = Listening(world, position=Position("gone", None, entry["time"])).run(TIMINGS.second_look + 1.0)
+    listening = Listening(world, position=Position("gone", None, entry["time"])).live()
+    world.service.push("new")
+    assert listening.run(1.0).texts == ["new"]
     assert [gap.after for gap in listening.gaps] == ["gone"]
 
 
@@ -487,8 +489,9 @@ def test_a_missing_number_is_read_from_history_on_a_busy_stream(numbered: World)
 def test_a_failing_history_does_not_close_a_good_socket(numbered: World) -> None:
     listening = one_left_out(numbered)
     numbered.service.reads.extend([NetworkError("down", transient=False)] * 4)
-    listening.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
-    assert listening.texts == ["shown"]
+    listening.run(TIMINGS.fill_deadline + 8 * TIMINGS.second_look)
+    assert listening.texts == ["shown", "left out"]
+    assert listening.sources == ["live", "replayed"]
     assert [(gap.after, gap.before) for gap in listening.gaps] == [("m1", "m3")]
     assert len(numbered.service.sockets) == 1
 
@@ -500,7 +503,7 @@ def test_each_missing_number_gets_the_same_number_of_attempts(numbered: World) -
         numbered.service.store(f"left out {n}")
         numbered.service.push(f"shown {n}")
         numbered.service.reads.extend([Unreadable("nonsense")] * (4, 3)[n])
-        listening.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
+        listening.run(TIMINGS.fill_deadline + 8 * TIMINGS.second_look)
     assert listening.texts == ["shown 0", "left out 0", "left out 1", "shown 1"]
     assert len(listening.gaps) == 1
 
@@ -523,7 +526,7 @@ def test_a_history_without_the_received_message_is_read_again(numbered: World) -
 def test_a_history_that_keeps_lagging_is_given_up(numbered: World) -> None:
     listening = one_left_out(numbered)
     numbered.service.hidden = 2
-    listening.run(TIMINGS.missing_window + 3.5 * TIMINGS.second_look)
+    listening.run(TIMINGS.fill_deadline + 8 * TIMINGS.second_look)
     assert listening.texts == ["shown"]
     assert [(gap.after, gap.before) for gap in listening.gaps] == [("m1", "m3")]
 
@@ -550,7 +553,8 @@ def test_held_messages_are_shown_when_the_caller_stops(plain: World) -> None:
     for _ in range(5):
         listening.step()
     assert listening.texts == ["early"]
-    rest = [listening.stream.throw(StopListening()), *listening.stream]
+    listening.stream.close()
+    rest = list(listening.listener.rest())
     assert [event.text for event in rest if isinstance(event, Message)] == ["late", "held"]
 
 
@@ -901,9 +905,9 @@ def test_a_lagging_history_is_read_until_it_shows_accepted_messages(plain: World
 
     plain.clock.sleep = sleep  # type: ignore[method-assign]
     listener = Listener(plain.exchange, from_start=True)
-    items, proved = listener.read_after(None)
-    assert [item.id for item in items] == ["m1"]
-    assert proved
+    found = listener.read_after(None)
+    assert [item.id for item in found.items] == ["m1"]
+    assert found.anchored
     assert 1.0 < plain.clock.monotonic() < 2.0
 
 

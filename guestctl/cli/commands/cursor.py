@@ -56,12 +56,26 @@ class CursorFile:
             found = os.fstat(self._stdout)
             begin = _offset(self._stdout)
             identity = f"{found.st_dev}:{found.st_ino}:{begin}:{_name(self._stdout)}"
-            self._store_intent(Cursor(identity, begin + size, message.id, message.sequence, message.time))
+            place = self._place_after(message)
+            self._store_intent(Cursor(identity, begin + size, place.id, place.sequence, place.time))
 
     def written(self, message: Message) -> None:
         """Store that the line was written."""
-        self.after = position_of(message)
+        self.after = self._place_after(message)
         self._write(self.after)
+
+    def _place_after(self, message: Message) -> Position:
+        """Return the position once this message is written.
+
+        A message that was found after later ones were written does not move it back: they would be written again.
+        """
+        place, last = position_of(message), self.after
+        if last is None:
+            return place
+        if place.sequence is not None and last.sequence is not None:
+            return last if place.sequence < last.sequence else place
+        older = place.time is not None and last.time is not None and place.time < last.time
+        return last if older else place
 
     def _reached(self, intent: Cursor) -> bool:
         """Return whether the line of an earlier run is complete in its file. Removes a partial line."""

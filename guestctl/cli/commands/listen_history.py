@@ -6,6 +6,7 @@ Knows: which events are printed, and when to stop. Must not know: how they are f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,17 +24,15 @@ from guestctl.output.records import (
     USUAL_KINDS,
     Record,
     event_record,
-    message_record,
     resumed_record,
     session_record,
 )
 from guestctl.output.writer import ClosedPipe
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from guestctl.cli.commands.cursor import CursorFile
     from guestctl.core.model import Position
+    from guestctl.engine.listener import EventStream
     from guestctl.output.transcript import Format
 
 Raw = Annotated[bool, typer.Option("--raw", help="include the service's own object")]
@@ -193,12 +192,13 @@ def resume(
     """
     resumed = run.client.resume(on_conflict=_conflict(on_conflict))
     if not listen and not run.out.human:
-        run.out.one(resumed_record(resumed.session, resumed.missed, raw=raw))
+        missed = (_record(run, event, resumed.session.name, raw=raw) for event in resumed.missed)
+        run.out.one(resumed_record(resumed.session, missed))
         return
     if not listen:
         run.out.one(session_record(resumed.session))
-    for message in resumed.missed:
-        run.out.event(message_record(message, resumed.session.name, raw=raw))
+    for event in resumed.missed:
+        run.out.event(_record(run, event, resumed.session.name, raw=raw))
     if listen:
         seen = run.client.seen_up_to()
         events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session)
@@ -207,12 +207,14 @@ def resume(
         run.out.notice("no missed messages")
 
 
-def _print_stream(run: Invocation, events: Generator[Event | None, None, None], selection: Selection) -> None:
-    """Print events until a stop rule applies.
+def _print_stream(run: Invocation, events: EventStream, selection: Selection) -> None:
+    """Print events until a stop rule applies, then those that were received and waited for their place.
 
     Raises TimedOut if --until never matched, and the connection's failure if guestctl never connected.
     """
     name = run.client.session_name
+    rules = selection.rules
+    rules.holds = lambda: events.holds_messages
     lost: Exception | None = None
     live = False
     try:
@@ -221,51 +223,45 @@ def _print_stream(run: Invocation, events: Generator[Event | None, None, None], 
                 if run.out.reader_is_gone():
                     raise ClosedPipe
             else:
-                record = _record(run, event, name, raw=selection.raw)
-                if record["kind"] in selection.kinds:
-                    _print(run, event, record, selection)
-                elif isinstance(event, Connection):
-                    run.out.event_notice(record)
+                _print_selected(run, event, name, selection)
                 if isinstance(event, Connection):
                     live = live or event.state == "live"
                     if event.state == "live" or event.failure is not None:
-                        selection.rules.attempted(live=event.state == "live")
+                        rules.attempted(live=event.state == "live")
                     # Keep the most specific failure: a timeout, which --for causes too, never replaces another cause.
                     if event.failure is not None and (lost is None or not isinstance(event.failure, TimedOut)):
                         lost = event.failure
-            if selection.rules.met():
-                _print_rest(run, events, selection, name)
+            if rules.met():
                 break
+        _print_rest(run, events, name, selection)
     except BaseException as error:
         # The stream must not count unprinted messages as shown, and it must end before the state closes.
-        events.throw(error)
+        with suppress(type(error)):
+            events.throw(error)
+        if not isinstance(error, ClosedPipe) and getattr(error, "code", None) != "output.failed":
+            _print_rest(run, events, name, selection)
         raise
     if lost is not None and not live:
         raise lost  # guestctl never connected, so the lack of a match proves nothing
-    if selection.rules.until is not None and not selection.rules.matched:
-        raise TimedOut(f'no message matched "{selection.rules.until.text}"')
+    if rules.until is not None and not rules.matched:
+        raise TimedOut(f'no message matched "{rules.until.text}"')
 
 
-def _print_rest(run: Invocation, events: Generator[Event | None, None, None], selection: Selection, name: str) -> None:
-    """Print what the stream still holds when a rule about time ends it. --max and --until end it at their message."""
-    from guestctl.engine.listener import StopListening
+def _print_rest(run: Invocation, events: EventStream, name: str, selection: Selection) -> None:
+    """Print what was received and waited for its place. After --max or --until, only a gap is printed."""
+    with closing(events.rest(gaps_only=selection.rules.satisfied)) as rest:
+        for event in rest:
+            _print_selected(run, event, name, selection)
+            if selection.rules.satisfied and isinstance(event, Message):
+                break
 
-    if selection.rules.complete():
-        events.close()
-        return
-    try:
-        event = events.throw(StopListening())
-        while True:
-            if event is not None:
-                record = _record(run, event, name, raw=selection.raw)
-                if record["kind"] in selection.kinds:
-                    _print(run, event, record, selection)
-                if selection.rules.complete():
-                    events.close()
-                    return
-            event = next(events)
-    except (StopIteration, StopListening):
-        return
+
+def _print_selected(run: Invocation, event: Event, name: str, selection: Selection) -> None:
+    record = _record(run, event, name, raw=selection.raw)
+    if record["kind"] in selection.kinds:
+        _print(run, event, record, selection)
+    elif isinstance(event, Connection):
+        run.out.event_notice(record)
 
 
 def _print(run: Invocation, event: Event, record: Record, selection: Selection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 @dataclass
 class StopRules:
     """The rules: `most` printed messages, a text that matches `until`, `longest` seconds in total, or `idle` seconds
-    without a printed line. None means that there is no such rule."""
+    without a printed line. None means that there is no such rule.
+
+    `holds`: whether a received message waits for its place. That is no silence.
+    """
 
     clock: Clock
     most: int | None = None
     until: Pattern | None = None
     longest: float | None = None
     idle: float | None = None
+    holds: Callable[[], bool] = lambda: False
     matched: bool = field(default=False, init=False)
     _counted: int = field(default=0, init=False)
     _started: float = field(init=False)
@@ -54,16 +59,17 @@ class StopRules:
     def met(self) -> bool:
         """Return whether any rule applies now."""
         left = self.left()
-        return self.complete() or (left is not None and left <= 0)
+        return self.satisfied or (left is not None and left <= 0)
 
-    def complete(self) -> bool:
-        """Return whether --max or --until applies: no further line is printed."""
+    @property
+    def satisfied(self) -> bool:
+        """Whether --max or --until applies: then no further message is printed."""
         return self.matched or (self.most is not None and self._counted >= self.most)
 
     def left(self) -> float | None:
         """Return the seconds until a rule about time applies, None without such a rule."""
         now = self.clock.monotonic()
         ends = [self._started + self.longest] if self.longest is not None else []
-        if self.idle is not None and self._idle_since is not None:
+        if self.idle is not None and self._idle_since is not None and not self.holds():
             ends.append(self._idle_since + self.idle)
         return max(0.0, min(ends) - now) if ends else None

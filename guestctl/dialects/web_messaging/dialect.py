@@ -29,7 +29,7 @@ from guestctl.core.model import (
 )
 from guestctl.core.values import Json
 from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required, size
-from guestctl.dialects.base import Dialect, HistoryPage
+from guestctl.dialects.base import Dialect, HistoryEntry, HistoryPage, Omitted, own_id, read_entries
 from guestctl.dialects.capabilities import Ability, Paging, Rate, Standing
 from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
 from guestctl.dialects.flows import (
@@ -321,7 +321,7 @@ class WebMessaging(Dialect):
         entities = required(page, "entities", list, "history page")
         number = int(cursor or "1")
         return HistoryPage(
-            items=tuple([_read_entity(entity) for entity in reversed(entities)]),
+            items=tuple(read_entries(entities[::-1], _read_entity)),
             next=str(number + 1) if entities else None,
             total=optional(page, "total", int),
         )
@@ -352,11 +352,16 @@ class WebMessaging(Dialect):
         return FAILURES[404] if status == 404 else super().status_failure(status, service_code, request)
 
 
-def _read_entity(entity: Json) -> Message | Presence | Unknown:
+def _read_entity(entity: Json) -> HistoryEntry:
+    """Return an entity as the same body is read live. Raises Unreadable."""
     if not isinstance(entity, dict):
         raise Unreadable("history page: an entity is not an object", body=str(entity)[:200])
-    if entity.get("type") != "Receipt":
-        for event in read_structured(entity, None, source="history"):
-            if isinstance(event, (Message, Presence)):
-                return event
-    return Unknown(str(entity.get("type")), entity)
+    kind = entity.get("type")
+    if kind == "Receipt":
+        return Omitted()
+    for event in read_structured(entity, None, source="history"):
+        if isinstance(event, (Message, Presence)):
+            return event
+        if isinstance(event, Unknown) and kind != "Event":
+            return replace(event, id=own_id(entity))
+    return Omitted()
