@@ -167,7 +167,8 @@ def _forward(fetch: Fetch, after: Position | None) -> Iterator[Item]:
     while True:
         page = fetch(after if cursor is None else None, cursor)
         items = [item for item in page.items if not isinstance(item, Omitted)]
-        added = len(items) < len(page.items)
+        # A page after a position may begin at its end, and so be empty.
+        added = cursor is None or len(items) < len(page.items)
         for item in items:
             if item.id is None or item.id not in seen:
                 added = True

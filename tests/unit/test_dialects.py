@@ -33,6 +33,7 @@ from guestctl.core.errors import (
     UsageError,
 )
 from guestctl.core.model import (
+    UNREADABLE,
     Credential,
     Message,
     NewSession,
@@ -349,16 +350,32 @@ def test_numbers_that_skip_are_not_anchored_and_must_advance(name: str) -> None:
 def test_a_broken_history_is_unreadable(name: str) -> None:
     spoken = dialect(name)
     good = json.loads(page_of(name, range(1, 2), 1).body)
-    (message,) = good["messages"]
-    broken: list[object] = [b"<html>", {}, {**good, "messages": {}}, {**good, "messages": [7]}]
-    broken.append({**good, "messages": [{**message, "timestamp": "yesterday"}]})
-    if "direction" in message and not numbered(name):
-        broken.append({**good, "messages": [{**message, "direction": "sideways"}]})
+    broken: list[object] = [b"<html>", {}, {**good, "messages": {}}]
     if "more" in good:
         broken.append({"messages": [], "more": True})
     for body in broken:
         with pytest.raises(Unreadable):
             pages(spoken, None, reply(body))
+
+
+@pytest.mark.parametrize("entry", [None, 7, "text", [], {}, "timestamp", "id", "direction", "text member"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_unreadable_entry_does_not_hide_the_others(name: str, entry: object) -> None:
+    spoken = dialect(name)
+    good = json.loads(page_of(name, range(1, 4), 3).body)
+    first, second, third = good["messages"]
+    members = {"timestamp": "timestamp", "text member": "text"}
+    members["id"] = "messageId" if numbered(name) else "id"
+    members["direction"] = "direction" if "direction" in second else "from"
+    if isinstance(entry, str) and entry in members:
+        second = {key: value for key, value in second.items() if key != members[entry]}
+        entry = second
+    _, found = pages(spoken, None, reply({**good, "messages": [first, entry, third]}))
+    one, unreadable, three = (item for page in found for item in page.items)
+    assert isinstance(one, Message)
+    assert isinstance(three, Message)
+    assert isinstance(unreadable, Unknown)
+    assert unreadable.label == UNREADABLE
 
 
 # --- answers among others ---

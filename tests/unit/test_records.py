@@ -120,7 +120,7 @@ def test_sent() -> None:
 
 
 def test_resumed() -> None:
-    found = resumed_record(SESSION, [REPLY])
+    found = resumed_record(SESSION, [message_record(REPLY, "d")])
     assert list(found)[-1] == "missed"
     assert found["missed"][0]["kind"] == "message"
 
@@ -212,7 +212,7 @@ def test_every_record_fits_its_schema() -> None:
     pairs = [
         (session_record(SESSION), "session"),
         (session_record(SESSION, show_token=True), "session"),
-        (resumed_record(SESSION, [MESSAGE, REPLY]), "session"),
+        (resumed_record(SESSION, [message_record(MESSAGE, "d"), message_record(REPLY, "d")]), "session"),
         (message_record(MESSAGE, "d", raw=True), "message"),
         (message_record(REPLY, "d"), "message"),
         (sent_record(MESSAGE, session="d", key="k", text="x", delivery="accepted", reply=REPLY, awaited=True), "sent"),
