@@ -137,8 +137,8 @@ NEXT_STEPS: dict[str, str] = {
     "answer.redirect": "correct the address (`guestctl profile show`); guestctl never follows a redirect",
     "answer.frame": "repeat the command with --trace FILE to see the frame that broke the WebSocket protocol",
     "api.unsupported": "`guestctl apis` shows which API supports it",
-    "send.in_doubt": "do not send it again by hand: the next `guestctl send` or `guestctl resume` looks in history "
-    "and settles it",
+    "send.in_doubt": "later commands look for it and never repeat it: `guestctl history` shows whether it arrived, and "
+    "`guestctl send --id KEY --resend` sends it again",
     "output.failed": "free some space, or write the output somewhere else",
     "interrupted": "`guestctl resume` shows the session's state; nothing acknowledged was lost",
     "bug": "please report it with the output of the same command under --debug",

@@ -7,7 +7,7 @@ one session takes another's place. Must not know: any API's wire, argv, printing
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import asdict, replace
 from random import Random
@@ -229,12 +229,8 @@ class Sessions:
         `credential` is the flow that signs the new session's guest in. Commands that create a session of the same
         name at the same time take turns, so that none loses the session of another.
         """
-        with self._creating(asked.name, deadline):
+        with _creation_lock(self.state, self.scope, asked.name, deadline):
             return self._create(asked, deadline, new=new, credential=credential)
-
-    def _creating(self, name: str, deadline: Deadline) -> AbstractContextManager[None]:
-        """Return the lock under which sessions of one name are created, shared by all processes."""
-        return self.state.lock("create", deadline, owner=f"{self.scope}/{name}")
 
     def _create(
         self, asked: NewSession, deadline: Deadline, *, new: bool = False, credential: Flow[Credential] | None = None
@@ -418,11 +414,7 @@ class Sessions:
             if item.id is None or item.id not in ours
         ]
         if not found.complete:
-            first = self.dialect.paging is Paging.BY_PAGE_NUMBER
-            ids = [item.id for item in entries if item.id is not None]
-            last = position.id if position is not None else None
-            gap = Gap(last, ids[0], TOO_LONG) if first else Gap(ids[-1], None, TOO_LONG)
-            missed.insert(0 if first else len(missed), gap)
+            _insert_gap(missed, entries, position, newest_first=self.dialect.paging is Paging.BY_PAGE_NUMBER)
         return missed
 
     def last_shown(self, session: Session) -> Position | None:
@@ -445,7 +437,7 @@ class Sessions:
         if opening is None:
             opening = NewSession(name=name) if new or stored is None else _opened_with(stored)
         if needs_new_session(stored, new=new):
-            with self._creating(name, deadline):
+            with _creation_lock(self.state, self.scope, name, deadline):
                 stored = self.state.get(self.scope, name)  # another command may have created it in the meantime
                 if needs_new_session(stored, new=new):
                     if not new and stored is not None:
@@ -462,7 +454,7 @@ class Sessions:
             if elsewhere or busy or over.delivery == "accepted":
                 raise
             self._notice(f"{over.message}; starting another session under the same name")
-            with self._creating(name, deadline):
+            with _creation_lock(self.state, self.scope, name, deadline):
                 stored = self.state.get(self.scope, name)
                 replaced = stored is not None and used is not None and stored.created_at != used.created_at
                 if not replaced or needs_new_session(stored, new=False):
@@ -585,6 +577,27 @@ def _stored_secrets(state: State, scope: str, profile: Profile) -> Iterator[Secr
             yield held.secret
             if held.refresh is not None:
                 yield held.refresh
+
+
+def _creation_lock(state: State, scope: str, name: str, deadline: Deadline) -> AbstractContextManager[None]:
+    """Return the lock under which sessions of one name are created, shared by all processes."""
+    return state.lock("create", deadline, owner=f"{scope}/{name}")
+
+
+def _insert_gap(
+    missed: list[Message | Unknown | Gap],
+    entries: Sequence[Message | Unknown],
+    position: Position | None,
+    *,
+    newest_first: bool,
+) -> None:
+    """Insert the gap of a history that was too long to be read whole, at the end that was not read."""
+    ids = [item.id for item in entries if item.id is not None]
+    last = position.id if position is not None else None
+    if newest_first:
+        missed.insert(0, Gap(last, ids[0], TOO_LONG))
+    else:
+        missed.append(Gap(ids[-1], None, TOO_LONG))
 
 
 def _rename_aside(state: State, scope: str, earlier: Session) -> str:

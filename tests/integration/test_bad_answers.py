@@ -97,7 +97,11 @@ def test_members_of_the_wrong_type(talking: Guest, middle: Gateway) -> None:
     talking.ok("send", "hi")
     middle.change = retyped
     for name, command in rest_commands(talking).items():
-        error = check(talking(*command), 11, "answer.unreadable")
+        result = talking(*command)
+        if name == "history" and result.code == 0:  # only the entries could not be read, not the page
+            assert {record["kind"] for record in result.records} == {"unknown"}
+            continue
+        error = check(result, 11, "answer.unreadable")
         assert "wrong type" in error["message"] or "is not" in error["message"] or "expected" in error["message"], name
     middle.change = None
     assert texts(talking.ok("history")) == ["hi", "echo: hi"]
