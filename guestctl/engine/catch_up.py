@@ -414,7 +414,9 @@ class CatchUp:
             gap = state.gap
         elif isinstance(state, Open) and not state.declared and (state.broken or state.received or before):
             gap = Gap(last, before, state.failure or UNPROVED)
-        elif (isinstance(state, Unread) and state.broken) or (isinstance(state, FromNewest) and state.broken):
+        elif (isinstance(state, Unread) and (state.broken or before)) or (
+            isinstance(state, FromNewest) and state.broken
+        ):
             gap = Gap(last, before, UNPROVED)
         return [gap, *live] if gap is not None else live
 

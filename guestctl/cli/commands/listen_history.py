@@ -18,7 +18,7 @@ from guestctl.cli.commands.stop_rules import StopRules
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pattern
 from guestctl.core.errors import TimedOut, UsageError
-from guestctl.core.model import Connection, Event, Message
+from guestctl.core.model import Connection, Event, Gap, Message
 from guestctl.output.records import (
     EVENT_KINDS,
     USUAL_KINDS,
@@ -238,7 +238,9 @@ def _print_stream(run: Invocation, events: EventStream, selection: Selection) ->
         # The stream must not count unprinted messages as shown, and it must end before the state closes.
         with suppress(type(error)):
             events.throw(error)
-        if not isinstance(error, ClosedPipe) and getattr(error, "code", None) != "output.failed":
+        # With a cursor, the next run finds what waits, and also the line whose writing was interrupted here.
+        interrupted = selection.cursor is not None
+        if not interrupted and not isinstance(error, ClosedPipe) and getattr(error, "code", None) != "output.failed":
             _print_rest(run, events, name, selection)
         raise
     if lost is not None and not live:
@@ -248,11 +250,16 @@ def _print_stream(run: Invocation, events: EventStream, selection: Selection) ->
 
 
 def _print_rest(run: Invocation, events: EventStream, name: str, selection: Selection) -> None:
-    """Print what was received and waited for its place. After --max or --until, only a gap is printed."""
+    """Print what was received and waited for its place. After --max or --until, only a gap is printed.
+
+    With --cursor, nothing is printed after a gap: the next run continues before it, and finds what was missing.
+    """
     with closing(events.rest(gaps_only=selection.rules.satisfied)) as rest:
         for event in rest:
             _print_selected(run, event, name, selection)
             if selection.rules.satisfied and isinstance(event, Message):
+                break
+            if selection.cursor is not None and isinstance(event, Gap):
                 break
 
 
