@@ -75,11 +75,15 @@ class ServiceFrame:
 
 @dataclass(slots=True)
 class RecordedTrace:
-    """A trace that has been read. `started_at` is epoch seconds; `bases` are the addresses of the service."""
+    """A trace that has been read. `started_at` is epoch seconds; `bases` are the addresses of the service.
+
+    `closed_by_guest` are the sockets whose close the guest began.
+    """
 
     events: list[GuestAction | ServiceFrame] = field(default_factory=list)
     started_at: float = 0.0
     bases: set[str] = field(default_factory=set)
+    closed_by_guest: set[int] = field(default_factory=set)
 
     @property
     def actions(self) -> list[GuestAction]:
@@ -143,7 +147,11 @@ def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets
         into.events.append(GuestAction("frame", kind_of(sent), seconds, sent, socket=sockets))
     elif kind == "frame_in":
         into.events.append(ServiceFrame(sockets, seconds, str(entry["text"])))
-    elif kind == "close" and entry.get("direction") == "in":
+    elif kind == "close" and entry.get("direction") == "out":
+        into.closed_by_guest.add(sockets)
+    elif kind == "close" and entry.get("direction") == "in" and sockets not in into.closed_by_guest:
+        # After the guest's close, the service's is only the answer to it. A replay that sent it unasked would break
+        # the connection of a guest that is still at work.
         into.events.append(
             ServiceFrame(sockets, seconds, str(entry.get("reason") or ""), int(entry.get("code") or 1005))
         )

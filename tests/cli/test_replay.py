@@ -163,6 +163,21 @@ def test_a_broken_connection_is_replayed(sandboxed: Callable[[Sandbox], Front], 
         assert kinds(again).count("connect") == 2
 
 
+def test_the_answer_to_the_guests_close_is_not_sent_unasked(front: Front) -> None:
+    """Only a close that the service began is replayed: the answer to the guest's would break its connection."""
+    path = recorded(front, "ask", "hello")
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [entry["direction"] for entry in found if entry["kind"] == "close"] == ["out", "in"]
+    assert [frame for frame in load([path]).events if isinstance(frame, ServiceFrame) and frame.code is not None] == []
+
+
+def test_a_close_that_the_service_began_is_loaded(sandboxed: Callable[[Sandbox], Front]) -> None:
+    with running(SandboxOptions(fast=True, faults=("drop:code=1006,after=1,on=send",))) as sandbox:
+        path = recorded(sandboxed(sandbox), "ask", "hello")
+    codes = [frame.code for frame in load([path]).events if isinstance(frame, ServiceFrame)]
+    assert [code for code in codes if code is not None] == [1006]
+
+
 def test_a_request_missing_from_the_trace_is_not_found(front: Front, replayed: Any) -> None:
     path = recorded(front, "ask", "hello")
     with replayed(path) as guest:
