@@ -365,6 +365,12 @@ class Listener:
         live = False
         yield Connection("connecting")
         while True:
+            left = self._left()
+            if live and left is not None and left < self._timings.poll_min:
+                # A poll that the caller's end would interrupt looks like a broken connection.
+                yield from self._pause(left)
+                yield None
+                continue
             try:
                 if isinstance(self.catch_up.state, FromNewest):
                     self.catch_up.begin_at_newest()
