@@ -212,9 +212,7 @@ class _Send:
             except Failure as failure:
                 failure.with_outcome("accepted")
                 raise
-        if message.key is None:
-            message = replace(message, key=self.outgoing.key)
-        return message
+        return replace(message, key=self.outgoing.key)
 
     def _finish_refused(self, failure: Failure, delivery: SendState) -> Message:
         """Raise the failure, unless an earlier attempt may have arrived: then history decides."""
@@ -332,9 +330,9 @@ class _Send:
     def _find(self, recent: Sequence[Message]) -> Message | None:
         """Return our message from entries of history, None when none of them is ours.
 
-        Its key identifies it. An entry without a key is ours if it is the only one with our text that no other send
-        claims, accepted or in doubt, in any process. Entries from before our send, and entries with another key, are
-        not ours. Raises InDoubt when several entries could be our message.
+        Its key identifies it. An entry without a client's key is ours if it is the only one with our text that no
+        other send claims, accepted or in doubt, in any process. Entries from before our send, and entries with another
+        key, are not ours. Raises InDoubt when several entries could be our message.
         """
         engine, key = self.engine, self.outgoing.key
         for message in recent:
@@ -346,7 +344,8 @@ class _Send:
         same = [
             message
             for message in recent
-            if message.key is None and message.id not in claimed and message.text.split() == _words(self.outgoing)
+            if _without_key(message, rows) and message.id not in claimed
+            if message.text.split() == _words(self.outgoing)
             if since is None or message.time is None or message.time >= since
         ]
         if not same:
@@ -403,6 +402,19 @@ class _Send:
             return False
         self.engine.clock.sleep(seconds)
         return True
+
+
+def _without_key(message: Message, rows: Sequence[OutboxRow]) -> bool:
+    """Return whether an entry of history does not identify its send.
+
+    Some APIs have one field for the service's id and the client's key. If it has neither the key of a send of this
+    session, nor has the service taken the key of an accepted send as its id, it is the service's own.
+    """
+    if message.key is None:
+        return True
+    if message.key != message.id:
+        return False
+    return not any(row.key == message.key or (row.state == "accepted" and row.message_id == row.key) for row in rows)
 
 
 def _accepting_bare_echo(flow: Flow[Message], outgoing: Outgoing) -> Flow[Message]:

@@ -1,4 +1,4 @@
-"""A misbehaving gateway in front of a sandbox: it answers some requests itself, or changes responses.
+"""A misbehaving gateway in front of a sandbox: it answers some requests itself, changes responses, or loses them.
 
 Knows: TCP and the head of an HTTP/1.1 message. Must not know: guestctl, any API. `OtherHost` is another
 host that must never receive a request.
@@ -12,6 +12,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
@@ -97,14 +98,26 @@ class OtherHost(_Listening):
 
 
 class Gateway(_Listening):
-    """A gateway. `rule` may answer a request itself; `change` changes the JSON of the sandbox's responses."""
+    """A gateway. `rule` may answer a request itself; `change` changes the JSON of the sandbox's responses.
+
+    `loses` selects the requests whose response never reaches the guest.
+    """
 
     def __init__(self) -> None:
         self.behind = 0
         self.rule: Rule = lambda asked: None
         self.change: Change | None = None
+        self.loses: Callable[[Asked], bool] = lambda asked: False
         self.asked: list[Asked] = []
+        self._carried: list[tuple[socket.socket, socket.socket]] = []
         super().__init__()
+
+    def cut(self) -> None:
+        """Break every connection that is open now."""
+        for pair in self._carried:
+            for sock in pair:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def serve(self, connection: socket.socket) -> None:
         head, rest = head_of(connection)
@@ -120,11 +133,18 @@ class Gateway(_Listening):
             head = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:"))
             head += b"\r\nConnection: close"
         with socket.create_connection(("127.0.0.1", self.behind)) as service:
-            service.sendall(head + b"\r\n\r\n" + rest)
-            if self.change is not None and not asked.upgrade:
-                connection.sendall(self._changed(service))
-            else:
-                _splice(connection, service)
+            pair = (connection, service)
+            self._carried.append(pair)
+            try:
+                service.sendall(head + b"\r\n\r\n" + rest)
+                if self.loses(asked):
+                    service.recv(1)
+                elif self.change is not None and not asked.upgrade:
+                    connection.sendall(self._changed(service))
+                else:
+                    _splice(connection, service)
+            finally:
+                self._carried.remove(pair)
 
     def _changed(self, service: socket.socket) -> bytes:
         data = b""

@@ -1,0 +1,250 @@
+"""Delivery on a hostile network: breaks, lagging history, frames that are held back, and services without client keys.
+
+Every test runs commands and counts what the service stored. The sandbox keeps no client keys and stores every copy,
+unless a test states otherwise. Waits are counted on the shared clock and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import sleep as real_sleep
+from typing import Any
+
+import pytest
+
+from guestctl.dialects import NAMES, dialect_class
+from guestctl.sandbox.server import Sandbox
+from tests.cli.conftest import Result
+from tests.integration.conftest import Enter
+from tests.integration.front import Guest, InstantClock, Room, check
+from tests.integration.middle import Asked, Gateway
+from tests.ports import lasting_port
+
+#: Seconds of real time between two looks at the counted clock.
+LOOK = 0.001
+KEY = "7c2f7a54-0f63-4b5e-9a0e-3a4a4d1f6a11"
+
+SOCKET_SENDERS = [name for name in NAMES if dialect_class(name).sends_on_socket]
+
+
+class CountedSandbox(Sandbox):
+    """A sandbox whose postponed actions happen when the counted clock reaches their time.
+
+    `held` is called when a frame or a request of a guest is postponed by `hold` seconds.
+    """
+
+    def __init__(self, clock: InstantClock, **settings: Any) -> None:
+        super().__init__(clock=clock, **settings)
+        self._counted = clock
+        self.hold = 0.0
+        self.held: Callable[[], object] = lambda: None
+
+    def later(self, seconds: float, what: Callable[[], None]) -> None:
+        due = self._counted.monotonic() + seconds
+
+        def check() -> None:
+            if self._counted.monotonic() >= due:
+                what()
+            else:
+                super(CountedSandbox, self).later(LOOK, check)
+
+        super().later(0.0, check)
+        if seconds and seconds == self.hold:
+            self.held()
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    with Gateway() as found:
+        yield found
+
+
+@pytest.fixture
+def sandbox(gateway: Gateway, time: InstantClock) -> Iterator[CountedSandbox]:
+    settings: dict[str, Any] = {
+        "fast": True,
+        "port": lasting_port(),
+        "keys": "withheld",
+        "deduplicates": "no",
+        "also_hosts": (f"127.0.0.1:{gateway.port}",),
+    }
+    found = CountedSandbox(time, **settings)
+    with found:
+        gateway.behind = found.port
+        yield found
+
+
+@pytest.fixture
+def guest(gateway: Gateway, sandbox: CountedSandbox, enter: Enter, api: str) -> Guest:
+    """A guest who reaches the sandbox through the gateway."""
+    return enter(sandbox, api, GUESTCTL_SANDBOX_URL=gateway.url)
+
+
+def is_send(asked: Asked) -> bool:
+    return asked.method == "POST" and asked.target.endswith("/messages")
+
+
+def break_after_storing(guest: Guest, gateway: Gateway, room: Room, *more: str) -> None:
+    """Break the next send after the service has stored its message and before the guest knows."""
+    if guest.dialect.sends_on_socket:
+        room.faults("drop:code=1006,after=1,on=send", *more)
+        return
+    room.faults(*more)
+    left = [True]
+    gateway.loses = lambda asked: is_send(asked) and bool(left) and left.pop()
+
+
+def hold_and_break(gateway: Gateway, sandbox: CountedSandbox, room: Room, milliseconds: int, *more: str) -> None:
+    """Hold the next message back for a time, and break the guest's connections as soon as it is on its way."""
+    sandbox.hold, sandbox.held = milliseconds / 1000, gateway.cut
+    room.faults(f"late:ms={milliseconds},on=send,times=1", *more)
+
+
+def stored(room: Room, text: str) -> int:
+    return room.texts("inbound").count(text)
+
+
+def check_outcome(result: Result) -> str:
+    """Return the outcome of a send whose record and exit code agree."""
+    outcome = str(result.record["delivery"])
+    assert result.code == {"accepted": 0, "in_doubt": 13}[outcome], (result.code, result.out, result.err)
+    return outcome
+
+
+def briefly(guest: Guest, time: InstantClock, *argv: str) -> None:
+    """Run a command that must succeed without waiting for a message in doubt, which would take its whole timeout."""
+    time.sleeps.clear()
+    guest.ok(*argv)
+    assert sum(time.sleeps) < 4.0, (argv, time.sleeps)
+
+
+def check_later_commands(guest: Guest, room: Room, time: InstantClock, text: str) -> None:
+    """Check that later commands neither repeat a message nor wait for it."""
+    for argv in (("send", "another", "-o", "json"), ("resume", "-o", "json"), ("history", "-o", "jsonl")):
+        briefly(guest, time, *argv)
+    assert stored(room, text) == 1
+
+
+# --- a message is stored once, however history lags and whatever comes back ---
+
+
+@pytest.mark.parametrize("lag", [1500, 3000, 6000])
+def test_a_break_before_the_echo_with_a_lagging_history(
+    guest: Guest, gateway: Gateway, room: Room, time: InstantClock, lag: int
+) -> None:
+    guest.ok("session", "create")
+    break_after_storing(guest, gateway, room, f"lag:ms={lag}")
+    outcome = check_outcome(guest("send", "once", "-o", "json"))
+    assert outcome == "accepted"  # history shows it within the deadline
+    assert stored(room, "once") == 1
+    room.clear()
+    check_later_commands(guest, room, time, "once")
+
+
+@pytest.mark.parametrize("lag", [3000, 60_000])
+def test_a_history_that_lags_beyond_the_deadline_leaves_the_message_in_doubt(
+    guest: Guest, gateway: Gateway, room: Room, time: InstantClock, lag: int
+) -> None:
+    guest.ok("session", "create")
+    break_after_storing(guest, gateway, room, f"lag:ms={lag}")
+    result = guest("send", "once", "--timeout", "2", "-o", "json")
+    assert (check_outcome(result), result.code) == ("in_doubt", 13)
+    guest.ok("send", "another")  # history still lags: nothing is found, repeated or waited for
+    assert stored(room, "once") == 1
+    room.clear()
+    time.advance(lag / 1000)
+    check_later_commands(guest, room, time, "once")
+    again = guest.ok("send", "once", "--id", result.record["key"], "-o", "json")
+    assert again.record["delivery"] == "accepted"
+    assert stored(room, "once") == 1
+
+
+@pytest.mark.parametrize("milliseconds", [1200, 4000, 9000])
+def test_a_message_held_back_beyond_its_connection(
+    guest: Guest, gateway: Gateway, sandbox: CountedSandbox, room: Room, time: InstantClock, milliseconds: int
+) -> None:
+    guest.ok("session", "create")
+    hold_and_break(gateway, sandbox, room, milliseconds)
+    assert check_outcome(guest("send", "once", "-o", "json")) == "accepted"
+    assert stored(room, "once") == 1
+    check_later_commands(guest, room, time, "once")
+
+
+@pytest.mark.parametrize("milliseconds", [3000, 9000, 30_000])
+def test_a_message_held_back_beyond_the_deadline(
+    guest: Guest, gateway: Gateway, sandbox: CountedSandbox, room: Room, time: InstantClock, milliseconds: int
+) -> None:
+    """The next command runs while the first copy is still on its way, and sends no second one."""
+    guest.ok("session", "create")
+    hold_and_break(gateway, sandbox, room, milliseconds)
+    result = guest("send", "once", "--timeout", "1", "-o", "json")
+    assert check_outcome(result) == "in_doubt"
+    assert stored(room, "once") == 0
+    briefly(guest, time, "send", "another")
+    time.advance(milliseconds / 1000)
+    wait_until(lambda: stored(room, "once") == 1)
+    check_later_commands(guest, room, time, "once")
+    assert guest.ok("send", "once", "--id", result.record["key"], "-o", "json").record["delivery"] == "accepted"
+    assert stored(room, "once") == 1
+
+
+@pytest.mark.parametrize("lag", [0, 3000])
+def test_guest_sessions_that_answer_with_an_id_only(
+    gateway: Gateway, sandbox: CountedSandbox, room: Room, enter: Enter, time: InstantClock, lag: int
+) -> None:
+    guest = enter(sandbox, "guest-sessions", GUESTCTL_SANDBOX_URL=gateway.url)
+    gateway.change = lambda value: (
+        {"messageId": value.get("messageId", value.get("id"))} if is_send(gateway.asked[-1]) else value
+    )
+    guest.ok("session", "create")
+    room.faults(f"lag:ms={lag}")
+    assert check_outcome(guest("send", "once", "-o", "json")) == "accepted"
+    assert stored(room, "once") == 1
+    room.clear()
+    check_later_commands(guest, room, time, "once")
+
+
+# --- a client key belongs to one message ---
+
+
+def test_an_id_used_for_another_text_is_a_conflict(
+    guest: Guest, gateway: Gateway, sandbox: CountedSandbox, room: Room, time: InstantClock
+) -> None:
+    """Both while the first message is in doubt and after it was accepted."""
+    guest.ok("session", "create")
+    hold_and_break(gateway, sandbox, room, 5000)
+    assert guest("send", "once", "--id", KEY, "--timeout", "1").code == 13
+    check(guest("send", "twice", "--id", KEY, "--resend"), 6, "conflict.key", KEY)
+    time.advance(6.0)
+    wait_until(lambda: stored(room, "once") == 1)
+    guest.ok("send", "another")
+    check(guest("send", "twice", "--id", KEY), 6, "conflict.key", KEY)
+    assert stored(room, "twice") == 0
+    assert guest.ok("send", "once", "--id", KEY).record["delivery"] == "accepted"
+    assert stored(room, "once") == 1
+
+
+def test_only_resend_repeats_a_message_in_doubt(
+    guest: Guest, gateway: Gateway, sandbox: CountedSandbox, room: Room, time: InstantClock
+) -> None:
+    guest.ok("session", "create")
+    hold_and_break(gateway, sandbox, room, 60_000)
+    assert guest("send", "once", "--id", KEY, "--timeout", "1").code == 13
+    assert guest("send", "once", "--id", KEY, "--timeout", "1").code == 13
+    assert stored(room, "once") == 0
+    assert guest.ok("send", "once", "--id", KEY, "--resend").record["delivery"] == "accepted"
+    assert stored(room, "once") == 1
+    assert guest.ok("send", "once", "--id", KEY, "--resend").record["delivery"] == "accepted"
+    assert stored(room, "once") == 1  # it is not in doubt any more
+    time.advance(60.0)
+    wait_until(lambda: stored(room, "once") == 2)  # what the user asked for
+    guest.ok("send", "another")
+    assert stored(room, "once") == 2
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if true():
+            return
+        real_sleep(LOOK)
+    raise AssertionError("it did not happen")
