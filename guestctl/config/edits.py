@@ -201,6 +201,7 @@ def _changed(path: Path, change: Change) -> str:
     writer = YAML()
     writer.preserve_quotes = True
     writer.width = MAX_BYTES
+    writer.composer.warn_double_anchors = False  # an alias means the last anchor of its name
     step = next((len(line) - len(line.lstrip(" ")) for line in _lines(before) if re.match(r" +[^ #]", line)), 2)
     writer.indent(mapping=step, sequence=step + 2, offset=step)
 

@@ -2,10 +2,12 @@
 
 Knows: which YAML guestctl reads (reliability.md §8.8). Must not know: what the values mean.
 
-Refused are anchors, aliases, merge keys, tags, duplicate keys, keys that are not scalars, several
-documents, more than 20 levels and more than 256 KiB. Scalars follow the JSON schema: unquoted
-`null`, `true`, `false` and JSON numbers have their JSON meaning. Everything else is text, so that
-`no`, `0123`, `12:30` and `2026-03-04` stay as written.
+Refused are tags, duplicate keys, keys that are not scalars, several documents, more than 20 levels
+and more than 256 KiB. Anchors, aliases and merge keys are read as if everything was written out:
+aliases may add at most another 256 KiB, and an alias inside its own anchor is refused. Scalars
+follow the JSON schema: unquoted `null`, `true`, `false` and JSON numbers have their JSON meaning.
+Everything else is text, so that `no`, `0123`, `12:30` and `2026-03-04` stay as written. JSON's
+escapes for characters outside the BMP (`\\ud83d\\ude00`) are one character, as in JSON.
 """
 
 from __future__ import annotations
@@ -22,11 +24,16 @@ from guestctl.core.values import Json, immutable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+#: What aliases may add to a document, counted as if it was written out.
+MAX_ALIASED = MAX_BYTES
 #: The hint for a file that cannot be read or written.
 PERMISSIONS = "Check the file's name and permissions."
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _LITERALS: Mapping[str, bool | None] = {"": None, "null": None, "~": None, "true": True, "false": False}
+
+#: A character outside the BMP as JSON escapes it, after an even number of backslashes.
+_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})", re.ASCII)
 
 Value: TypeAlias = "str | int | float | bool | Sequence[Located] | Mapping[str, Located] | None"
 
@@ -89,6 +96,43 @@ def _error_at(name: str, line: int, problem: str) -> UsageError:
     return UsageError(f"{name}:{line}: {problem}", code="config.file")
 
 
+class _SurrogatePairs:
+    """Hides escaped surrogate pairs from the YAML parser, which refuses them even in double quotes.
+
+    Outside double quotes a backslash is an ordinary character. Only the parser knows where that is, so
+    each pair becomes a private mark with its digits, and each scalar turns its marks into what they mean there.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._mark = None
+        self.text = text
+        if _PAIR.search(text):
+            self._mark = next((mark for mark in map(chr, range(0xE000, 0xF900)) if mark not in text), None)
+        if self._mark is not None:
+            self.text = _PAIR.sub(rf"\1{self._mark}\2\3", text)
+
+    def restored(self, text: str, *, escaped: bool) -> str:
+        """Return a scalar's text. `escaped`: it stood in double quotes, where a pair is one character."""
+        if self._mark is None:
+            return text
+
+        def meant(match: re.Match[str]) -> str:
+            if not escaped:
+                return f"\\u{match[1]}\\u{match[2]}"
+            return bytes.fromhex(match[1] + match[2]).decode("utf-16-be")
+
+        return re.sub(f"{self._mark}(.{{4}})(.{{4}})", meant, text)
+
+
+@immutable
+class _Anchored:
+    """A node with an anchor: its value, its size written out, and how many levels of lists and mappings it has."""
+
+    located: Located
+    size: int
+    levels: int
+
+
 class _Reader:
     """Turns the parser's events into values. Events have no types, so YAML tags never construct objects."""
 
@@ -97,11 +141,19 @@ class _Reader:
 
         self._yaml = yaml
         self._name = name
-        self._text = text
         self._line = 1
+        self._pairs = _SurrogatePairs(text)
+        #: The nodes with an anchor so far. None: the node is not complete, so that an alias would contain itself.
+        self._anchors: dict[str, _Anchored | None] = {}
+        #: The size of what was read, written out: a node counts 1 and its characters.
+        self._size = 0
+        #: The part of `_size` that aliases added.
+        self._aliased = 0
+        #: The deepest level since the node with an anchor that is being read began.
+        self._deepest = 0
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            self._events = loader(text)
+            self._events = loader(self._pairs.text)
         except (yaml.YAMLError, ValueError) as error:
             raise self._unreadable(error) from error
 
@@ -127,17 +179,47 @@ class _Reader:
 
     def _node(self, event: Any, depth: int, key_line: int | None) -> Located:
         events = self._yaml.events
+        line = key_line or self._line
         if isinstance(event, events.AliasEvent):
-            raise self._error(f"alias *{event.anchor}: aliases are not allowed; write the value out")
-        if getattr(event, "anchor", None) is not None:
-            raise self._error(f"anchor &{event.anchor}: anchors are not allowed; write the value out")
+            return self._alias(event.anchor, depth, line)
         if getattr(event, "tag", None) is not None:
             raise self._error(f"tag {event.tag}: tags are not allowed; quote the value if it is text")
-        line = key_line or self._line
-        if isinstance(event, events.ScalarEvent):
-            return Located(self._scalar(event), line, event.value)
+        if event.anchor is None:
+            return self._content(event, depth, line)
+        outer, self._deepest, before = self._deepest, depth - 1, self._size
+        self._anchors[event.anchor] = None
+        located = self._content(event, depth, line)
+        self._anchors[event.anchor] = _Anchored(located, self._size - before, self._deepest - depth + 1)
+        self._deepest = max(outer, self._deepest)
+        return located
+
+    def _alias(self, name: str, depth: int, line: int) -> Located:
+        """Return the anchored node again. Its size and levels count as if it was written here."""
+        if name not in self._anchors:
+            raise self._error(f"alias *{name}: there is no anchor &{name} above it")
+        anchored = self._anchors[name]
+        if anchored is None:
+            raise self._error(f"alias *{name}: it stands inside its own anchor")
+        self._size += anchored.size
+        self._aliased += anchored.size
+        if self._aliased > MAX_ALIASED:
+            raise self._error(f"alias *{name}: aliases repeat more than {MAX_ALIASED // 1024} KiB")
+        self._reach(depth - 1 + anchored.levels)
+        return Located(anchored.located.value, line, anchored.located.text)
+
+    def _reach(self, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise self._error(f"nested deeper than {MAX_DEPTH} levels")
+        self._deepest = max(self._deepest, depth)
+
+    def _content(self, event: Any, depth: int, line: int) -> Located:
+        events = self._yaml.events
+        self._size += 1
+        if isinstance(event, events.ScalarEvent):
+            text = self._pairs.restored(event.value, escaped=event.style == '"')
+            self._size += len(text)
+            return Located(self._scalar(text, quoted=bool(event.style)), line, text)
+        self._reach(depth)
         if isinstance(event, events.SequenceStartEvent):
             items = []
             while not isinstance(event := self._next(), events.SequenceEndEvent):
@@ -148,23 +230,39 @@ class _Reader:
     def _members(self, depth: int) -> dict[str, Located]:
         events = self._yaml.events
         members: dict[str, Located] = {}
+        own: dict[str, int] = {}  # the keys that the mapping has itself, with their lines
         while not isinstance(event := self._next(), events.MappingEndEvent):
             line = self._line
             if isinstance(event, events.ScalarEvent) and event.value == "<<" and not event.style:
-                raise self._error("merge key <<: merge keys are not allowed; write the members out")
-            key = self._node(event, depth + 1, None).text
-            if key is None:
+                for key, member in self._merged(depth, line).items():
+                    members.setdefault(key, member)
+                continue
+            key_text = self._node(event, depth + 1, None).text
+            if key_text is None:
                 raise UsageError(f"{self._name}:{line}: a key must be plain text", code="config.file")
-            if key in members:
-                raise self._error(f'key "{key}" is already set in line {members[key].line}')
-            members[key] = self._node(self._next(), depth + 1, line)
+            if key_text in own:
+                raise self._error(f'key "{key_text}" is already set in line {own[key_text]}')
+            own[key_text] = line
+            members[key_text] = self._node(self._next(), depth + 1, line)
         return members
 
-    def _scalar(self, event: Any) -> str | int | float | bool | None:
-        text: str = event.value
+    def _merged(self, depth: int, line: int) -> dict[str, Located]:
+        """Return the members that a merge key adds: those of a mapping, or of several, of which the first counts."""
+        value = self._node(self._next(), depth + 1, line).value
+        sources = [value] if isinstance(value, Mapping) else value
+        found: dict[str, Located] = {}
+        for source in sources if isinstance(sources, list) else [None]:
+            inner = source.value if isinstance(source, Located) else source
+            if not isinstance(inner, Mapping):
+                raise _error_at(self._name, line, "merge key <<: it takes a mapping or a list of mappings")
+            for key, member in inner.items():
+                found.setdefault(key, member)
+        return found
+
+    def _scalar(self, text: str, *, quoted: bool) -> str | int | float | bool | None:
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise self._error("an escape is half of a surrogate pair, which is not a character")
-        if event.style:  # quoted or a block: text, whatever it looks like
+        if quoted:  # or a block: text, whatever it looks like
             return text
         if text in _LITERALS:
             return _LITERALS[text]
@@ -185,7 +283,7 @@ class _Reader:
             self._line = mark.line + 1
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
         # YAML also ends lines at other characters, so its line number may exceed the number of "\n".
-        line = "".join(self._text.split("\n")[mark.line :][:1]) if mark is not None else ""
+        line = "".join(self._pairs.text.split("\n")[mark.line :][:1]) if mark is not None else ""
         if mark is not None and line[mark.column : mark.column + 1] == "\t":
             problem = "a tab; YAML is indented with spaces"
         return self._error(str(problem))

@@ -303,7 +303,7 @@ def test_a_form_from_a_file(talk: Talk, name: str, text: str) -> None:
         ("- name", "expected FIELD: VALUE lines"),
         ("name: {a: b}", "form.yaml:1: name: expected a value"),
         ("name: [[a]]", "expected a value"),
-        ("name: &a x", "form.yaml:1: anchor"),
+        ("name: *a", "form.yaml:1: alias *a: there is no anchor"),
         ("day: 2026-03-09", 'requires the field "name" (Your name)'),
         ("naem: Ada", 'no field "naem"; available: name, day, top, size'),
     ],

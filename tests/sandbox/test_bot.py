@@ -598,9 +598,10 @@ def test_payloads_of_an_answer() -> None:
         ("otherwise: {form: {title: a, fields: [x]}}", "must be a mapping"),
         ("otherwise: {attachment: https://x.example/}", "no file name; add `name`"),
         ("otherwise: a\notherwise: b", 'bot.yaml:2: key "otherwise" is already set in line 1'),
-        ("otherwise: &a x\n", "anchors are not allowed"),
-        ("otherwise: *a\n", "aliases are not allowed"),
-        ("rules: [{<<: {a: b}}]", "merge keys"),
+        ("otherwise: &a [*a]\n", "alias *a: it stands inside its own anchor"),
+        ("otherwise: *a\n", "alias *a: there is no anchor &a above it"),
+        ("rules: [{<<: {a: b}}]", 'rules[1]: unknown key "a"'),
+        ("rules: [{<<: a}]", "merge key <<: it takes a mapping"),
         ("otherwise: !!python/name:os.system x", "tags are not allowed"),
         ("otherwise: !!binary aGk=", "tags are not allowed"),
         ("3: x", 'unknown key "3"'),
@@ -632,9 +633,9 @@ def test_bytes_that_are_not_utf8_are_reported_with_their_line() -> None:
     assert Talk(load(b"\xef\xbb\xbfotherwise: x", "bot.yaml")).texts("a") == ["x"]
 
 
-def test_nested_aliases_and_deep_nesting_are_refused() -> None:
-    with pytest.raises(ScriptError, match="anchors are not allowed"):
-        script("a: &a [x]\nb: &b [*a, *a]\nc: &c [*b, *b]")
+def test_aliases_that_multiply_and_deep_nesting_are_refused() -> None:
+    with pytest.raises(ScriptError, match="aliases repeat more than 256 KiB"):
+        script("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 5)}]\n" for n in range(1, 15)))
     with pytest.raises(ScriptError, match=r"maximum nesting depth|nested deeper"):
         script("[" * 100_000)
 

@@ -204,3 +204,23 @@ def test_adding_to_any_valid_file_keeps_what_was_there(tmp_path_factory: pytest.
     assert (file.names, file.default) == ((*old.names, "new"), old.default)
     for name in old.names:
         assert {k: v.text for k, v in file.values(name).items()} == {k: v.text for k, v in old.values(name).items()}
+
+
+def test_anchors_and_merge_keys_survive_a_change(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    text = (
+        "profiles:\n  a: &id001\n    region:   mypurecloud.de\n  b: {<<: *id001, attributes: &x {plan:  gold}}\n"
+        "  c: &id001 {region: usw2.pure.cloud, name: Ann}\n  d: *id001\n"
+    )
+    path = write(tmp_path, text)
+    before = load(path)
+    add(path, "e", {"region": "usw2.pure.cloud"})
+    use(path, "d")
+    after = load(path)
+    lines = path.read_text().splitlines()
+    assert [line for line in text.splitlines() if line not in lines] == []
+    assert {name: after.values(name) for name in before.names}.keys() == before.profiles.keys()
+    for name in before.names:
+        assert {key: value.plain() for key, value in after.values(name).items()} == {
+            key: value.plain() for key, value in before.values(name).items()
+        }
+    assert list(recwarn) == []

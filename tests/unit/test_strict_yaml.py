@@ -85,9 +85,17 @@ def test_members_have_the_line_of_their_key() -> None:
     ("text", "said"),
     [
         ("a: 1\nb: 2\na: 3", 'f.yaml:3: key "a" is already set in line 1'),
-        ("x: 1\na: &n 1", "f.yaml:2: anchor &n"),
-        ("a: *n", "f.yaml:1: alias *n"),
-        ("a:\n  <<: {b: 1}", "f.yaml:2: merge key"),
+        ("a: *n", "f.yaml:1: alias *n: there is no anchor &n above it"),
+        ("a: *n\nb: &n 1", "f.yaml:1: alias *n: there is no anchor &n above it"),
+        ("x: 1\na: &n [*n]", "f.yaml:2: alias *n: it stands inside its own anchor"),
+        ("a: &n {b:\n  {c: *n}}", "f.yaml:2: alias *n: it stands inside its own anchor"),
+        ("x: &n\n  <<: *n", "f.yaml:2: alias *n: it stands inside its own anchor"),
+        ("a:\n  <<: 1", "f.yaml:2: merge key <<: it takes a mapping or a list of mappings"),
+        ("a:\n  <<:", "f.yaml:2: merge key <<: it takes a mapping or a list of mappings"),
+        ("a:\n  <<: [{b: 1}, 2]", "f.yaml:2: merge key <<: it takes a mapping or a list of mappings"),
+        ("x: &n {a: 1}\ny:\n  <<: *n\n  b: 1\n  b: 2", 'f.yaml:5: key "b" is already set in line 4'),
+        ("a: &n !!str 1", "f.yaml:1: tag tag:yaml.org,2002:str"),
+        ("a: &n [b]\nc:\n  ? *n\n  : d", "f.yaml:3: a key must be plain text"),
         ("a: !!str 1", "f.yaml:1: tag tag:yaml.org,2002:str"),
         ("!!python/object/apply:os.system [x]", "f.yaml:1: tag"),
         ("a: 1\n---\nb: 2", "f.yaml:2: a second document"),
@@ -109,6 +117,130 @@ def test_members_have_the_line_of_their_key() -> None:
 )
 def test_refused_documents_are_reported_with_their_line(text: str, said: str) -> None:
     assert refused(text).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("a: &n 1\nb: *n", {"a": 1, "b": 1}),
+        ("a: &n No\nb: [*n, *n]", {"a": "No", "b": ["No", "No"]}),
+        ("a: &n\nb: *n", {"a": None, "b": None}),
+        ("a: &n {x: [1]}\nb: *n", {"a": {"x": [1]}, "b": {"x": [1]}}),
+        ("a: &n 1\nb: &n 2\nc: *n", {"a": 1, "b": 2, "c": 2}),
+        ("a: &n [&m 1, *m]\nb: [*n, *m]", {"a": [1, 1], "b": [[1, 1], 1]}),
+        ("&k key: 1\nb: {*k : 2}", {"key": 1, "b": {"key": 2}}),
+        ("a:\n  <<: {b: 1}", {"a": {"b": 1}}),
+        ("a: &n {x: 1, y: 2}\nb: {<<: *n, y: 3, z: 4}", {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3, "z": 4}}),
+        ("a: &n {x: 1, y: 2}\nb: {y: 3, <<: *n}", {"a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}}),
+        (
+            "a: &n {x: 1}\nb: &m {x: 2, y: 2}\nc: {<<: [*n, *m]}",
+            {"a": {"x": 1}, "b": {"x": 2, "y": 2}, "c": {"x": 1, "y": 2}},
+        ),
+        ("a: &n {x: 1}\nb: {<<: *n, <<: {x: 2, y: 2}}", {"a": {"x": 1}, "b": {"x": 1, "y": 2}}),
+        (
+            "a: &n {x: 1}\nb: &m {<<: *n, y: 2}\nc: {<<: *m}",
+            {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "y": 2}},
+        ),
+        ("a: {<<: []}", {"a": {}}),
+    ],
+)
+@pytest.mark.parametrize("c_parser", [True, False])
+def test_aliases_and_merge_keys_are_read_as_if_written_out(
+    monkeypatch: pytest.MonkeyPatch, text: str, meant: dict[str, object], c_parser: bool
+) -> None:
+    if not c_parser:
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    found = parse(text, "f.yaml").plain()
+    assert found == meant
+    assert isinstance(found, dict)
+    assert {key: list(value) for key, value in found.items() if isinstance(value, dict)} == {
+        key: list(value) for key, value in meant.items() if isinstance(value, dict)
+    }
+
+
+def test_an_alias_has_its_own_line_and_its_content_the_line_where_it_was_written() -> None:
+    root = parse("a: &n\n  x: 1\nb:\n  - *n\nc:\n  <<: *n\n", "f.yaml")
+    assert isinstance(root.value, dict)
+    b, c = root.value["b"].value, root.value["c"].value
+    assert isinstance(b, list)
+    assert isinstance(c, dict)
+    assert b[0].line == 4
+    assert b[0].value["x"].line == c["x"].line == 2
+
+
+def bomb(first: str, follow: str, levels: int) -> str:
+    """Return a document whose every line uses the line above it several times."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{n}: &a{n} " + follow.replace("@", f"*a{n - 1}") for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb("lol", "[" + ",".join("@" * 10) + "]", 10),
+        bomb("[]", "[" + ",".join("@" * 9) + "]", 18),
+        bomb("{}", "{a: @, b: @, c: @, d: @}", 15),
+        bomb("{k: v}", "{<<: {a: @, b: @, c: @, d: @, e: @}}", 10),
+        bomb("x", "{<<: [{a: @}, {b: @}, {c: @}, {d: @}, {e: @}, {f: @}]}", 9),
+        "a: &n " + "x" * 100_000 + "\nb: [*n, *n, *n]",
+        "a: &n " + "x" * 1000 + "\nb: [" + ", ".join(["*n"] * 300) + "]",
+        "a: &n {" + "x" * 1000 + ": 1}\nb: [" + ", ".join(["{<<: *n}"] * 300) + "]",
+    ],
+)
+def test_aliases_that_multiply_are_refused_at_once(text: str) -> None:
+    assert "aliases repeat more than 256 KiB" in refused(text)
+
+
+def test_aliases_below_the_limit_are_read() -> None:
+    found = parse("a: &n " + "x" * 1000 + "\nb: [" + ", ".join(["*n"] * 250) + "]", "f.yaml").plain()
+    assert isinstance(found, dict)
+    assert found["b"] == ["x" * 1000] * 250
+
+
+def test_levels_count_through_aliases() -> None:
+    half = MAX_DEPTH // 2
+    deep = f"a: &n {'[' * half}{']' * half}\nb: "
+    assert parse(f"{deep}{'[' * (half - 1)}*n{']' * (half - 1)}", "f.yaml").plain() is not None
+    assert "nested deeper than 20 levels" in refused(f"{deep}{'[' * half}*n{']' * half}")
+    chain = "\n".join(["a0: &a0 []", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 30))])
+    assert "nested deeper than 20 levels" in refused(chain)
+
+
+@pytest.mark.parametrize("c_parser", [True, False])
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        (r'{"a": "\ud83d\ude00"}', "\U0001f600"),
+        (r'{"a": "x\uD83D\uDE00\ud83c\udffby"}', "x\U0001f600\U0001f3fby"),
+        (r'{"a": "\\\ud83d\ude00"}', "\\\U0001f600"),
+        (r'{"a": "\\ud83d"}', r"\ud83d"),
+        (r"a: \ud83d\ude00", r"\ud83d\ude00"),
+        (r"a: '\ud83d\uDE00'", r"\ud83d\uDE00"),
+        ("a: |-\n  \\ud83d\\ude00", r"\ud83d\ude00"),
+        ('a: "\ue000\\ud83d\\ude00"', "\ue000\U0001f600"),
+        ("a: \ue000 # \\ud83d\\ude00", "\ue000"),
+    ],
+)
+def test_escaped_surrogate_pairs_are_one_character_in_double_quotes(
+    monkeypatch: pytest.MonkeyPatch, text: str, meant: str, c_parser: bool
+) -> None:
+    if not c_parser:
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    root = parse(text, "f.yaml")
+    assert root.plain() == {"a": meant}
+    assert isinstance(root.value, dict)
+    assert root.value["a"].text == meant
+
+
+def test_keys_may_have_escaped_surrogate_pairs() -> None:
+    assert parse(r'{"\ud83d\ude00": 1}', "f.yaml").plain() == {"\U0001f600": 1}
+    assert refused('{"\\ud83d\\ude00": 1,\n"\U0001f600": 2}').startswith("f.yaml:2: key ")
+
+
+@pytest.mark.parametrize("text", [r'"\ude00\ud83d"', r'"\ud83d \ude00"', r'"\ud83d\\ude00"', r'"\\\ude00"'])
+def test_half_a_surrogate_pair_is_refused(text: str) -> None:
+    refused(text)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +346,8 @@ JSON = st.recursive(
 @given(JSON)
 @settings(max_examples=150)
 def test_json_is_yaml(value: Any) -> None:
-    assert parse(json.dumps(value, ensure_ascii=False), "f.yaml").plain() == value
+    for ascii_only in (False, True):
+        assert parse(json.dumps(value, ensure_ascii=ascii_only), "f.yaml").plain() == value
 
 
 @given(st.text(st.sampled_from("ab:-?#&*!|>'\"%@`{}[],~<\\/\n\t 0.eux\x00\x85\ufeff\ud800\U0001f600"), max_size=60))
