@@ -231,10 +231,7 @@ class _Reader:
         if field.is_mapping:
             number = field.required(field.mapping(("number",)), "number")
             return Step("pick", field.line, "", message=str(number.whole_number(1, 999_999)), by_place=True)
-        choice = field.text()
-        if choice.strip().isdigit() and not choice.strip("0 "):
-            raise field.error("options count from 1")
-        return Step("pick", field.line, "", message=choice)
+        return Step("pick", field.line, "", message=field.text())
 
     def _attach(self, field: YamlField) -> Step:
         name = field.text()

@@ -90,7 +90,7 @@ def test_a_message_is_sent_as_written(tmp_path: Path, text: str) -> None:
         ("scenarios:\n  a:\n    - typing: false", "step 1: typing: takes no value"),
         ("scenarios:\n  a:\n    - expectDisconnect: soon", "must be a duration such as 2s"),
         ("scenarios:\n  a:\n    - expectDisconnect: 2s\n      timeout: 1s", "give `timeout` or `within`"),
-        ("scenarios:\n  a:\n    - pick: 0", "step 1: pick: options count from 1"),
+        ("scenarios:\n  a:\n    - pick: {number: 0}", "step 1: pick.number: must be a whole number from 1 to 999999"),
         (
             "scenarios:\n  a:\n    - say: x\n    - attributes: {k: v}\n    - expect: y",
             ':4: scenario "a": `attributes` apply',

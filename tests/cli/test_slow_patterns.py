@@ -48,3 +48,11 @@ def test_a_bot_script_goes_on(sandboxed: Callable[..., Front], tmp_path: Path) -
         front("session", "create")
         assert front("send", TEXT).code == 0
         assert front("ask", "xyz", GUESTCTL_STATE=str(tmp_path / "other")).out == "Hello\n"
+
+
+def test_listen_exits_2_and_prints_the_message(front: Front) -> None:
+    front("session", "create")
+    front("send", TEXT, "--wait")
+    listened = front("listen", "--replay", "2", "--until", PATTERN, "--timeout", "5s", "-o", "jsonl")
+    assert (listened.code, listened.error["code"]) == (2, "check.pattern_timeout")
+    assert [record["text"] for record in listened.records][-1].endswith(TEXT)
