@@ -134,6 +134,20 @@ def _check_same(row: OutboxRow, outgoing: Outgoing) -> None:
         )
 
 
+class MessageInDoubt(InDoubt):
+    """The message may or may not have arrived, but something else did after it was written.
+
+    `echo` is an echo that may be this message's or another's. `received` are replies, oldest first.
+    """
+
+    def __init__(
+        self, message: str, *, key: str, api: str, echo: Message | None = None, received: Sequence[Message] = ()
+    ) -> None:
+        super().__init__(message, key=key, api=api)
+        self.echo = echo
+        self.received = tuple(received)
+
+
 @dataclass
 class _Send:
     """The attempts to send one message."""
@@ -147,6 +161,10 @@ class _Send:
     repeats: int = 0
     #: Attempts whose last byte was not handed to the operating system.
     unwritten: int = 0
+    #: An echo without a key that may be this message's.
+    echo: Message | None = None
+    #: Replies that arrived after the message was written, on a socket that has been dropped since.
+    received: list[Message] = field(default_factory=list)
     #: What must be left of the deadline after waiting for the rate limit, in seconds.
     write_reserve: float = field(init=False)
 
@@ -166,13 +184,14 @@ class _Send:
                 self._mark("writing")
                 written = True
                 flow = self.engine.dialect.send(self.engine.session, self.outgoing)
-                if self._only_with_its_text():
-                    flow = _accepting_bare_echo(flow, self.outgoing)
+                flow = _accepting_bare_echo(flow, self.outgoing, self._claimed_ids())
                 message = self.engine.perform(flow, self._attempt_deadline())
             except RateLimited as failure:
                 limited += 1
                 self.doubtful |= failure.doubtful
-                if failure.retried or limited > LIMIT_RETRIES or not self._wait_as_requested(failure):
+                # Before writing, the limit is this command's own: waiting for it would leave too little time.
+                hopeless = not written or failure.retried or limited > LIMIT_RETRIES
+                if hopeless or not self._wait_as_requested(failure):
                     return self._finish_refused(failure, "rejected" if written else "not_sent")
             except Failure as failure:
                 if not written:
@@ -187,6 +206,8 @@ class _Send:
                 else:
                     return self._finish_refused(failure, "rejected")
             else:
+                if message.key is None and not self._only_with_its_text():
+                    return self._look_after_ambiguous_echo(message)
                 return self._finish_accepted(message)
 
     def settle(self, recent: Sequence[Message]) -> Message | None:
@@ -217,27 +238,35 @@ class _Send:
     def _finish_refused(self, failure: Failure, delivery: SendState) -> Message:
         """Raise the failure, unless an earlier attempt may have arrived: then history decides."""
         if self.doubtful:
-            return self._look_last(failure)
+            return self._look_last(failure.message)
         if failure.delivery == "not_sent":  # there was no token, so the request was not sent
             delivery = "not_sent"
         self._mark(delivery)
         raise failure.with_outcome(delivery)
 
-    def _look_last(self, failure: Failure) -> Message:
+    def _look_last(self, why: str) -> Message:
         try:
             found = self._find_in_history()
         except Failure:
             found = None
         if found is None:
-            raise self.in_doubt(failure.message) from None
+            raise self.in_doubt(why) from None
         return self._finish_accepted(found)
 
-    def in_doubt(self, why: str) -> InDoubt:
+    def _look_after_ambiguous_echo(self, echo: Message) -> Message:
+        """An echo without a key may be another send's, which has the same text: history may show our key."""
+        self.doubtful = True
+        self.echo = echo
+        return self._look_last("an echo of its text has no key, and another message in doubt has the same text")
+
+    def in_doubt(self, why: str) -> MessageInDoubt:
         self._mark("in_doubt")
-        return InDoubt(
+        return MessageInDoubt(
             f"message {self.outgoing.key} may or may not have arrived: {why}",
             key=self.outgoing.key,
             api=self.engine.dialect.name,
+            echo=self.echo,
+            received=self.received,
         )
 
     def _mark(self, state: SendState, message: Message | None = None) -> None:
@@ -339,7 +368,7 @@ class _Send:
             if message.key == key:
                 return message
         rows = engine.state.outbox(engine.scope, engine.session)
-        claimed = {row.message_id for row in rows if row.state == "accepted"}
+        claimed = self._claimed_ids()
         since = self.accepted_before()
         same = [
             message
@@ -353,6 +382,11 @@ class _Send:
         if len(same) == 1 and self._only_with_its_text():
             return same[0]
         raise self.in_doubt(f"{len(same)} entries of history could be this message or another one with its text")
+
+    def _claimed_ids(self) -> frozenset[str | None]:
+        """Return the service's ids of the messages that this session's sends were accepted as."""
+        rows = self.engine.state.outbox(self.engine.scope, self.engine.session, "accepted")
+        return frozenset(row.message_id for row in rows)
 
     def _only_with_its_text(self) -> bool:
         """Return whether no other send of this session that is being written or in doubt has the same text."""
@@ -387,6 +421,8 @@ class _Send:
     def _drop_socket(self) -> None:
         line, self.engine.socket = self.engine.socket, None
         if line is not None:
+            arrived = list(line.inbox)[line.before_request :]
+            self.received += [item for item in arrived if isinstance(item, Message) and item.is_reply]
             line.abort()
 
     def _wait_as_requested(self, failure: RateLimited) -> bool:
@@ -417,15 +453,18 @@ def _without_key(message: Message, rows: Sequence[OutboxRow]) -> bool:
     return not any(row.key == message.key or (row.state == "accepted" and row.message_id == row.key) for row in rows)
 
 
-def _accepting_bare_echo(flow: Flow[Message], outgoing: Outgoing) -> Flow[Message]:
-    """Perform a send flow that also accepts an echo without a key, if it has the text of the message.
+def _accepting_bare_echo(flow: Flow[Message], outgoing: Outgoing, claimed: frozenset[str | None]) -> Flow[Message]:
+    """Perform a send flow that also returns an echo without a key, if it has the text of the message.
 
-    Gateways and mocks of the service leave the key out. The caller ensures that no other send could own the echo.
+    Gateways and mocks of the service leave the key out. Messages with the ids in `claimed` are other sends'. The
+    caller decides whether another send may own the echo.
     """
     words = _words(outgoing)
 
     def is_bare_echo(incoming: object) -> bool:
         if not isinstance(incoming, Message) or incoming.direction != "inbound" or incoming.key is not None:
+            return False
+        if incoming.id in claimed:
             return False
         return incoming.text.split() == words
 

@@ -30,7 +30,7 @@ from guestctl.core.results import Sent
 from guestctl.core.values import Json, immutable
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
-from guestctl.engine.delivery import deliver
+from guestctl.engine.delivery import MessageInDoubt, deliver
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import messages, newest
 from guestctl.engine.listener import POLL_JITTER, Listener
@@ -148,7 +148,8 @@ def send_message(
 
     `resend` allows another copy of a message in doubt.
 
-    Every failure has the outcome as its `delivery`, and the record of the message as `sent`.
+    Every failure has the outcome as its `delivery`, and the record of the message as `sent`. The record of a message
+    in doubt has the reply, too, if one arrived.
     """
     dialect = engine.dialect
     earlier: list[Message] = []
@@ -172,6 +173,13 @@ def send_message(
                 _deliver_file(engine, _with_uploaded_file(engine, outgoing, file, deadline, progress), deadline)
             )
         message = earlier.pop() if files else deliver(engine, outgoing, deadline, resend=resend)
+    except MessageInDoubt as failure:
+        outcome = Sent(outgoing.key, "in_doubt", outgoing.text, earlier=tuple(earlier))
+        if listener is not None and awaited is not None:
+            replies = _replies_in_doubt(engine, listener, failure, awaited, silence, deadline)
+            outcome = replace(outcome, reply=replies[0] if replies else None, following=tuple(replies[1:]))
+        failure.with_outcome("in_doubt", outcome)
+        raise
     except Failure as failure:
         delivery = cast("Delivery | None", failure.delivery)
         if delivery is None and not isinstance(failure, (UsageError, Unsupported)):
@@ -230,6 +238,28 @@ def _wait_for_reply(
     wanted = f' that matches "{pattern.text}"' if pattern else ""
     last = f'; the last reply was "{closest}"' if closest is not None else ""
     raise TimedOut(f"timed out waiting for a reply{wanted}{last}", api=engine.dialect.name)
+
+
+def _replies_in_doubt(
+    engine: SessionEngine,
+    listener: Listener,
+    doubt: MessageInDoubt,
+    awaited: Awaited,
+    silence: _Silence,
+    deadline: Deadline,
+) -> list[Message]:
+    """Return the messages that arrived after a message in doubt was written. They may answer it."""
+    try:
+        if doubt.echo is not None and engine.socket is not None:
+            return _wait_for_reply(engine, listener, doubt.echo, awaited, silence, deadline)
+        pattern, replies = awaited.pattern, doubt.received
+        first = next((n for n, reply in enumerate(replies) if pattern is None or pattern.search(reply.text)), None)
+    except Failure as failure:
+        engine.notice(f"no reply: {failure.message}")
+        return []
+    if first is None:
+        return []
+    return list(replies[first : None if awaited.silence is not None else first + 1])
 
 
 @contextmanager

@@ -50,8 +50,9 @@ class SessionSocket:
     """An open, attached socket.
 
     `session` is the session as the service last described it. `inbox` holds what was received and not yet returned by
-    `receive`. `unreadable` is the failure of the last frame that could not be read. `resources` are released when
-    the socket closes, for example its connection slot.
+    `receive`; its first `before_request` items came before the last request was sent. `unreadable` is the failure of
+    the last frame that could not be read. `resources` are released when the socket closes, for example its connection
+    slot.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SessionSocket:
         self.socket = socket
         self.session = session
         self.inbox: deque[Incoming] = deque()
+        self.before_request = 0
         self.unreadable: Unreadable | None = None
         self.resources = ExitStack()
         self._dialect = dialect
@@ -84,6 +86,7 @@ class SessionSocket:
         """
         if request.text is not None:
             self._receive_pending(deadline)
+            self.before_request = len(self.inbox)
             self.socket.send(request.text, deadline=deadline)
         if request.answers is None:
             return None
@@ -141,6 +144,7 @@ class SessionSocket:
             self.keep_alive()
         received = list(self.inbox)
         self.inbox.clear()
+        self.before_request = 0
         return received
 
     def _receive(self, timeout: float) -> list[Incoming]:

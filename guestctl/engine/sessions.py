@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -436,14 +436,18 @@ class Sessions:
         stored = self.state.get(self.scope, name)
         if opening is None:
             opening = NewSession(name=name) if new or stored is None else _opened_with(stored)
-        if needs_new_session(stored, new=new):
-            with _creation_lock(self.state, self.scope, name, deadline):
+        with ExitStack() as turn:
+            if needs_new_session(stored, new=new):
+                turn.enter_context(_creation_lock(self.state, self.scope, name, deadline))
                 stored = self.state.get(self.scope, name)  # another command may have created it in the meantime
                 if needs_new_session(stored, new=new):
                     if not new and stored is not None:
                         over = f"session {opening.name!r} is over ({stored.state})"
                         self._notice(f"{over}; starting another under the same name")
                     self._create_to_ask(opening, deadline, None if new else stored, new=new)
+            if new:
+                # Another --new would end this conversation before its question is answered: they take turns.
+                return put(question)
         used = self.state.get(self.scope, name)
         try:
             sent = put(question)

@@ -6,6 +6,7 @@ unless a test states otherwise. Waits are counted on the shared clock and cost n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from time import sleep as real_sleep
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from guestctl.dialects import NAMES, dialect_class
+from guestctl.sandbox.peer import SocketPeer
 from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Result
 from tests.integration.conftest import Enter
@@ -240,6 +242,152 @@ def test_only_resend_repeats_a_message_in_doubt(
     wait_until(lambda: stored(room, "once") == 2)  # what the user asked for
     guest.ok("send", "another")
     assert stored(room, "once") == 2
+
+
+# --- an echo without the client's key ---
+
+
+def leave_out_keys(monkeypatch: pytest.MonkeyPatch, *, echo: Callable[[str], str] = str) -> None:
+    """Leave the client's key out of every echo of a guest's message. `echo` changes its text."""
+    send = SocketPeer.send
+
+    def changed(peer: SocketPeer, text: str, route: str | None = None) -> None:
+        frame = json.loads(text)
+        if frame.get("type") == "MESSAGE_ACCEPTED":
+            return
+        if '"once"' in text and "echo: " not in text:
+            frame.pop("tracingId", None)
+            for holder in (frame, *(v for v in frame.values() if isinstance(v, dict))):
+                for name in ("correlationId", "messageId", "attributes", "metadata"):
+                    holder.pop(name, None)
+            text = json.dumps(frame).replace('"once"', json.dumps(echo("once")))
+        send(peer, text, route)
+
+    monkeypatch.setattr(SocketPeer, "send", changed)
+
+
+@pytest.mark.parametrize("api", SOCKET_SENDERS, indirect=True)
+def test_an_echo_without_a_key_is_accepted_if_no_other_send_has_its_text(
+    guest: Guest, room: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_out_keys(monkeypatch)
+    guest.ok("session", "create")
+    record = guest.ok("send", "once", "--wait", "-o", "json").record
+    assert (record["delivery"], record["reply"]["text"]) == ("accepted", "echo: once")
+    assert guest.ok("ask", "once").out == "echo: once\n"
+    assert stored(room, "once") == 2
+
+
+@pytest.mark.parametrize("mode", ["text", "json"])
+@pytest.mark.parametrize("command", ["send", "ask"])
+@pytest.mark.parametrize("api", SOCKET_SENDERS, indirect=True)
+def test_an_echo_that_may_be_another_send_leaves_the_message_in_doubt(
+    guest: Guest,
+    gateway: Gateway,
+    sandbox: CountedSandbox,
+    room: Room,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    mode: str,
+) -> None:
+    """The first copy is still on its way when the second is sent. The reply is printed nevertheless."""
+    guest.ok("session", "create")
+    hold_and_break(gateway, sandbox, room, 600_000)
+    assert guest("send", "once", "--timeout", "1").code == 13
+    leave_out_keys(monkeypatch)
+    argv = ("send", "once", "--wait") if command == "send" else ("ask", "once")
+    result = guest(*argv, "-o", "table" if mode == "text" else "json")
+    assert (result.code, stored(room, "once")) == (13, 1)
+    if mode == "text":
+        assert "echo: once" in result.out
+        assert "may or may not have arrived" in result.err
+    else:
+        record = result.record
+        assert (record if command == "ask" else record["reply"])["text"] == "echo: once"
+        assert command == "ask" or record["delivery"] == "in_doubt"
+        assert json.loads(result.err.splitlines()[-1])["error"]["code"] == "send.in_doubt"
+
+
+@pytest.mark.parametrize("command", ["send", "ask"])
+@pytest.mark.parametrize("api", SOCKET_SENDERS, indirect=True)
+def test_a_reply_is_printed_when_the_echo_cannot_be_recognised(
+    guest: Guest, room: Room, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The service masks the text of the message, live and in history."""
+    monkeypatch.setattr("guestctl.sandbox.service_state.Service.visible", lambda *_: 0)
+    leave_out_keys(monkeypatch, echo=lambda text: "****")
+    guest.ok("session", "create")
+    argv = ("send", "once", "--wait") if command == "send" else ("ask", "once")
+    result = guest(*argv, "--timeout", "3", "-o", "table")
+    assert (result.code, stored(room, "once")) == (13, 1)
+    assert "echo: once" in result.out
+
+
+# --- what is reported of an accepted message ---
+
+
+def expire_after_the_echo(gateway: Gateway, room: Room) -> None:
+    """Break the connection between the next echo and the reply. The session has expired at the next connect."""
+    upgrades = [0]
+
+    def rule(asked: Asked) -> None:
+        upgrades[0] += asked.upgrade
+        if asked.upgrade and upgrades[0] == 2:
+            room.expire()
+
+    gateway.rule = rule
+    room.faults("drop:code=1006,after=3")  # after the answer to the configure frame and the echo
+
+
+@pytest.mark.parametrize("mode", ["table", "json"])
+@pytest.mark.parametrize("command", ["send", "ask"])
+@pytest.mark.parametrize("api", ["web-messaging"], indirect=True)
+def test_a_session_that_expires_after_the_echo_does_not_hide_the_delivery(
+    guest: Guest, gateway: Gateway, room: Room, command: str, mode: str
+) -> None:
+    guest.ok("session", "create")
+    guest.ok("send", "first")
+    expire_after_the_echo(gateway, room)
+    argv = ("send", "once", "--wait") if command == "send" else ("ask", "once")
+    result = guest(*argv, "-o", mode)
+    assert result.code == 10
+    assert [m["text"] for session in room.sessions() for m in session["messages"]].count("once") == 1
+    assert "had expired" in result.err
+    assert "not sent" not in result.err
+    if command == "ask":
+        assert "the question was accepted" in result.err
+    elif mode == "json":
+        assert (result.record["delivery"], result.record["reply"]) == ("accepted", None)
+    else:
+        assert result.out.endswith("> guest: once\n")
+
+
+# --- deadlines that the rate limit uses up ---
+
+
+@pytest.mark.parametrize("api", [name for name in NAMES if dialect_class(name).send_rate is not None], indirect=True)
+@pytest.mark.parametrize("seconds", ["0.6", "1"])
+def test_a_send_that_would_have_no_time_left_is_refused_before_writing(
+    guest: Guest, room: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    """The clock stands still between waits, so that eight sends come at once."""
+    guest.ok("session", "create")
+    now, monotonic = time.now(), time.monotonic()
+    time.sleeps.clear()
+    monkeypatch.setattr(time, "now", lambda: now + sum(time.sleeps))
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic + sum(time.sleeps))
+    results = []
+    for n in range(8):
+        time.sleep(0.1)
+        results.append(guest("send", f"text {n}", "--timeout", seconds, "-o", "json"))
+    refused = [result for result in results if result.code]
+    assert refused
+    for result in refused:
+        error = check(result, 7, "rate.limited")
+        assert error["retry_after"] > 0
+        assert result.record["delivery"] == "not_sent"
+    accepted = [result.record["text"] for result in results if not result.code]
+    assert room.texts("inbound") == accepted
 
 
 def wait_until(true: Callable[[], bool]) -> None:

@@ -87,3 +87,47 @@ def test_a_listener_and_a_sender_share_one_session(guest: Guest, service: Room) 
     heard = [json.loads(line) for line in (guest.cwd / "heard").read_text().splitlines()]
     texts = [record["text"] for record in heard if record["kind"] == "message"]
     assert texts == [text for one in ("one", "two", "last") for text in (one, f"echo: {one}")]
+
+
+@pytest.mark.parametrize("new", ["", "--new"])
+@pytest.mark.parametrize("api", ["web-messaging", "guests", "webmessaging-conversations"], indirect=True)
+def test_sessions_created_at_the_same_time_are_all_kept(guest: Guest, service: Room, new: str) -> None:
+    """Each of six processes creates the session of one name. Without --new the earlier ones keep their tokens."""
+    done = shell(
+        guest,
+        f"""
+        for n in 1 2 3 4 5 6; do guestctl session create --as x {new} -o json >out$n 2>err$n & done
+        for n in 1 2 3 4 5 6; do wait $! || true; done; wait
+        guestctl session list -o jsonl
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    created = [json.loads((guest.cwd / f"out{n}").read_text()) for n in range(1, 7)]
+    assert {session["name"] for session in created} == {"x"}
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(service.sessions()) == 6
+    assert sorted(session["name"] for session in listed) == (["x"] if new else ["x", *(f"x-{n}" for n in range(1, 6))])
+    for session in listed:
+        guest.ok("send", "still there", "--session", session["name"])
+
+
+@pytest.mark.parametrize("new", ["", "--new"])
+@pytest.mark.parametrize("api", ["web-messaging", "guest-sessions", "webmessaging-conversations"], indirect=True)
+def test_questions_asked_at_the_same_time_on_an_empty_state(guest: Guest, service: Room, new: str) -> None:
+    """Without --new, one process creates the session and the others use it."""
+    done = shell(
+        guest,
+        f"""
+        for n in 1 2 3 4 5 6; do {{ set +e; guestctl ask {new} "question $n" >out$n 2>err$n; echo $? >code$n; }} & done
+        wait
+        guestctl session list -o jsonl
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    ended = {n: (guest.cwd / f"code{n}").read_text().strip() for n in range(1, 7)}
+    assert set(ended.values()) == {"0"}
+    assert len(service.sessions()) == (6 if new else 1)
+    stored = [m["text"] for session in service.sessions() for m in session["messages"] if m["direction"] == "inbound"]
+    assert sorted(stored) == [f"question {n}" for n in range(1, 7)]
+    assert len(done.stdout.splitlines()) == 1
+    guest.ok("send", "still there")

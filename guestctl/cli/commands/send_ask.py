@@ -6,7 +6,7 @@ Knows: where the text comes from and how the outcome is shown. Must not know: ho
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,7 @@ from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pairs, pattern
 from guestctl.core.errors import Failure, UsageError
-from guestctl.core.model import Outgoing
+from guestctl.core.model import Message, Outgoing
 from guestctl.output.records import Record, message_record, sent_record
 
 if TYPE_CHECKING:
@@ -54,8 +54,21 @@ def ask(
     if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), question), new=new)):
         return
     client = run.client
-    replies = [client.ask(question, new=new)] if first else client.ask_all(question, new=new, silence=pause)
-    records = [message_record(reply, client.session_name, raw=raw) for reply in replies]
+    try:
+        replies = [client.ask(question, new=new)] if first else client.ask_all(question, new=new, silence=pause)
+    except Failure as failure:
+        sent: Sent | None = getattr(failure, "sent", None)
+        if sent is not None and sent.reply is not None:
+            _print_replies(run, [sent.reply, *sent.following], raw=raw)
+        if sent is not None and sent.delivery == "accepted":
+            failure.message += f"; the question was accepted (--id {sent.key})"
+        raise
+    _print_replies(run, replies, raw=raw)
+
+
+def _print_replies(run: Invocation, replies: Sequence[Message], *, raw: bool) -> None:
+    """Print the reply to a question: its text, or one record with the later messages in `following`."""
+    records = [message_record(reply, run.client.session_name, raw=raw) for reply in replies]
     if run.out.mode in {"auto", "table"}:
         for record in records:
             run.out.reply(record)
