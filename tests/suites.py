@@ -7,6 +7,8 @@ from __future__ import annotations
 
 #: Long fault schedules, kills, soaks and mutants.
 _FAULTS = {
+    "faults/test_counted.py::test_promises_and_shares_hold_in_a_sample_on_the_withholding_service",
+    "faults/test_counted.py::test_promises_hold_in_a_sample_on_the_helpful_service",
     "faults/test_crowd.py",
     "faults/test_cursor.py",
     "faults/test_machine.py",

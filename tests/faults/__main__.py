@@ -5,6 +5,7 @@
     python -m tests.faults --enumerated
     python -m tests.faults --mutants
     python -m tests.faults --machine 10000 --steps 100 --seed 1
+    python -m tests.faults --evidence 700 --seed 1
     python -m tests.faults --soak 30
     python -m tests.faults --crowd
 
@@ -16,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
+from tests.faults.counted import SERVICES, Figures, Service, evidence
 from tests.faults.crowd import crowd
 from tests.faults.machine import PromiseBroken, run
 from tests.faults.schedules import APIS, enumerated, make
@@ -40,6 +43,12 @@ def main() -> int:
     )
     parser.add_argument("--machine", type=int, metavar="N", help="number of runs of the rule machine instead")
     parser.add_argument("--steps", type=int, default=50, metavar="N", help="maximum steps of each run (default 50)")
+    parser.add_argument(
+        "--evidence", type=int, metavar="N", help="run N random schedules on counted time, and print what was accepted"
+    )
+    parser.add_argument(
+        "--service", action="append", choices=SERVICES, help="only this kind of service in --evidence (default both)"
+    )
     parser.add_argument("--crowd", action="store_true", help="run 1,000 listeners that lose the service together")
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="number of processes (default 4)")
     options = parser.parse_args()
@@ -48,6 +57,8 @@ def main() -> int:
     apis = options.dialect or list(APIS)
     if options.machine:
         return _machine(options.machine, options.steps, options.seed)
+    if options.evidence:
+        return _evidence(options.service or SERVICES, options.evidence, options.seed, options.jobs, apis)
     if options.crowd:
         print(crowd(options.seed))
         return 0
@@ -73,6 +84,19 @@ def _machine(runs: int, steps: int, seed: int) -> int:
         print(failure, *getattr(failure, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return 0
+
+
+def _evidence(services: Sequence[Service], count: int, seed: int, jobs: int, apis: Sequence[str]) -> int:
+    failed = False
+    for service in services:
+        total = Figures()
+        for found in evidence(service, count, seed, jobs, apis):
+            total.add(found)
+            for violation in found.violations:
+                print(violation, file=sys.stderr, flush=True)
+        print(f"{service} service", total, "", sep="\n", flush=True)
+        failed |= bool(total.violations) or (service == "withholding" and total.goal_missed)
+    return 1 if failed else 0
 
 
 def _soak(dialects: list[str] | None, seconds: float, seed: int) -> int:

@@ -34,14 +34,17 @@ from tests.faults.oracles import Violation, judge, judge_so_far
 from tests.faults.schedules import (
     APIS,
     LISTENER,
+    LONGEST,
     MOMENTS,
     RENEWABLE,
     SENDER,
+    SLOW_FAULTS,
     Crash,
     Moment,
     Schedule,
     Step,
     random_fault,
+    slow_fault,
 )
 from tests.faults.simulation import REQUEST_FAULTS, SOCKET_FAULTS, RequestFault, Simulation, SocketFault
 
@@ -56,7 +59,8 @@ SOCKETS = 3
 
 ACTORS = st.sampled_from((SENDER, LISTENER))
 LISTENING = st.sampled_from((0.0, 0.05, 1.0, 5.0, 40.0))
-SECONDS = st.sampled_from((0.02, 0.3, 1.0, 6.0))
+#: How long a fault lasts: 10 ms to 30 s, on a logarithmic scale.
+SECONDS = st.sampled_from((0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0))
 
 
 class PromiseBroken(AssertionError):
@@ -96,9 +100,11 @@ class GuestMachine(RuleBasedStateMachine):
         self._steps: list[Step] = []
         self._numbered = 0
 
-    @initialize(api=st.sampled_from(APIS), seed=st.integers(0, 3), keys_return=st.booleans())
-    def create(self, api: str, seed: int, keys_return: bool) -> None:
-        schedule = Schedule(seed, api, (), keys_return=keys_return)
+    @initialize(
+        api=st.sampled_from(APIS), seed=st.integers(0, 3), keys_return=st.booleans(), deduplicates=st.booleans()
+    )
+    def create(self, api: str, seed: int, keys_return: bool, deduplicates: bool) -> None:
+        schedule = Schedule(seed, api, (), keys_return=keys_return, deduplicates=deduplicates)
         place = _MEMORY if _MEMORY.is_dir() else None
         directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="guestctl-machine-", dir=place)))
         self._run = Run(schedule)
@@ -192,6 +198,10 @@ class GuestMachine(RuleBasedStateMachine):
     def service_injects_a_fault(self, seed: int) -> None:
         self._do(Step("fault", random_fault(Random(seed), self._run.schedule.api)))
 
+    @rule(kind=st.sampled_from(SLOW_FAULTS), seconds=SECONDS, after=st.integers(1, 4))
+    def service_is_slow(self, kind: str, seconds: float, after: int) -> None:
+        self._do(Step("fault", slow_fault(kind, seconds, after)))
+
     # --- what must be true ---
 
     @invariant()
@@ -212,6 +222,7 @@ class GuestMachine(RuleBasedStateMachine):
     def _end(self) -> None:
         run, simulation, sender = self._run, self._simulation, self._sender
         simulation.heal()
+        simulation.time.sleep(LONGEST)  # what is late arrives
         self._listener.crashes.clear()
         sender.restart() if self._numbered % 2 else sender.close()
         sender.settle()

@@ -30,7 +30,7 @@ from guestctl.client import Client
 from guestctl.config.profiles import resolve
 from guestctl.core.clock import Clock, SystemClock
 from guestctl.core.errors import Failure
-from guestctl.core.model import Connection, Gap, Message, Profile, Retry, Session
+from guestctl.core.model import Connection, Event, Gap, Message, Profile, Retry, Session
 from guestctl.core.timings import Timings
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.capabilities import Rate
@@ -40,7 +40,7 @@ from guestctl.sandbox.service_state import Conversation
 from guestctl.sandbox.service_state import StoredMessage as Stored
 from guestctl.storage.state import OutboxRow, State
 from tests.faults.proxy import Proxy
-from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step
+from tests.faults.schedules import LISTENER, SENDER, WATCHER, Crash, Hook, Schedule, Step
 
 #: Seconds one command of the guest may take, and one step of the listener.
 TIMEOUT = 3.0
@@ -100,6 +100,8 @@ class SendResult:
     """One message of the guest and the outcome that its sender got.
 
     `delivery` is "killed" if the process was killed before the outcome, and "unreported" if a failure had none.
+    `limit` is the time that the command was given, and `took` the time that it needed, in seconds. It began at `begun`,
+    in epoch seconds.
     """
 
     text: str
@@ -108,6 +110,21 @@ class SendResult:
     id: str | None
     failure: Failure | None
     took: float
+    limit: float = TIMEOUT
+    begun: float = 0.0
+
+
+@dataclass
+class Watch:
+    """One `listen --for`, which had no cursor and ended in order.
+
+    `begin` is the number of messages that the service had stored before. `received` are texts of the agent in the
+    frames that the client read. `output` are its lines, as in `Run.output`.
+    """
+
+    begin: int
+    received: set[str] = field(default_factory=set)
+    output: list[Record] = field(default_factory=list)
 
 
 @dataclass
@@ -126,12 +143,17 @@ class Run:
     """What happened in a schedule: the input of the oracles."""
 
     schedule: Schedule
+    #: When the first step began, in epoch seconds (counted time only).
+    begun: float = 0.0
     #: The service's messages in their order, each with id, key, direction, text and time.
     log: list[Record] = field(default_factory=list)
     sends: list[SendResult] = field(default_factory=list)
     read: list[Read] = field(default_factory=list)
     #: Lines that all listener processes wrote: messages and gaps.
     output: list[Record] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
+    #: What ended a listener without a cursor before its time.
+    watch_failures: list[Exception] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     #: `crashes`: unexpected exceptions, as text. `ended`: failures of the listener. `notices`: all printed notices.
     crashes: list[str] = field(default_factory=list)
@@ -141,6 +163,8 @@ class Run:
     secrets: set[str] = field(default_factory=set)
     conversations: int = 0
     identities: set[tuple[str, ...]] = field(default_factory=set)
+    #: When (epoch seconds) the last byte of a message was first handed over, by its client key (counted time only).
+    handed_over: dict[str, float] = field(default_factory=dict)
     connections: int = 0
     fault_counts: Counter[str] = field(default_factory=Counter)
     sound: bool = True
@@ -151,12 +175,14 @@ class Environment:
 
     url = "http://127.0.0.1:1"
     timings = Timings()
+    #: Seconds that one command, or one step of the listener, may take.
+    timeout = TIMEOUT
 
     def __init__(self, schedule: Schedule, run: Run, directory: Path, sandbox: Sandbox, clock: Clock) -> None:
         self.schedule, self.run = schedule, run
         self.directory, self.sandbox, self.clock = directory, sandbox, clock
-        self._ids = {who: Random(f"{who}/{schedule.seed}") for who in (SENDER, LISTENER)}
-        self.profile = self._profile()
+        self._ids = {who: Random(f"{who}/{schedule.seed}") for who in (SENDER, LISTENER, WATCHER)}
+        self.profile = replace(self._profile(), deduplicates=schedule.deduplicates)
 
     def _profile(self) -> Profile:
         return resolve(
@@ -172,13 +198,13 @@ class Environment:
         """Break all connections and refuse new ones for some seconds."""
         raise NotImplementedError
 
-    def client(self, who: str, *, observer: Any = None, timeout: float = TIMEOUT) -> Client:
+    def client(self, who: str, *, observer: Any = None, timeout: float | None = None) -> Client:
         """Return a client as a new process creates it, with its own connection to the shared state database."""
         state = State.open(self.directory / "state", self.clock, notice=self.run.notices.append)
         return Client(
             self.profile,
             state=state,
-            timeout=timeout,
+            timeout=timeout or self.timeout,
             notice=self.run.notices.append,
             observer=observer,
             traceparent=f"00-{who}-{'00f067aa0ba902b7'}-01",
@@ -213,6 +239,16 @@ class Environment:
 
         self.sandbox.call(expire)
 
+    def fired(self) -> Counter[str]:
+        """Return how often each kind of sandbox fault fired."""
+        return self.sandbox.call(self._fired)
+
+    def _fired(self) -> Counter[str]:
+        count: Counter[str] = Counter()
+        for armed in self.sandbox.faults._armed:
+            count[armed.fault.kind] += sum(tally.fired for tally in armed.tallies.values())
+        return count
+
     def outcome(self, created: Session, scope: str) -> None:
         """Record the end state: the outbox, whether the database is intact, the ids of the session and all secrets."""
         run = self.run
@@ -243,8 +279,8 @@ class RealEnvironment(Environment):
             fast=True,
             also_hosts=[self.proxy.address],
             watch=self._stored,
-            keys="returned" if schedule.keys_return or schedule.api != "web-messaging" else "withheld",
-            deduplicates="no" if schedule.api == "web-messaging" else "yes",
+            keys="returned" if schedule.keys_return else "withheld",
+            deduplicates="yes" if schedule.deduplicates else "no",
         )
         super().__init__(schedule, run, directory, stack.enter_context(sandbox), SystemClock())
         self.proxy.start(self.sandbox.port)
@@ -277,16 +313,6 @@ class RealEnvironment(Environment):
     def _inject(self, hook: Hook) -> None:
         self.proxy.inject(hook.action, hook.who, hook.kind, hook.seconds)
 
-    def fired(self) -> Counter[str]:
-        """Return how often each kind of sandbox fault fired."""
-        return self.sandbox.call(self._fired)
-
-    def _fired(self) -> Counter[str]:
-        count: Counter[str] = Counter()
-        for armed in self.sandbox.faults._armed:
-            count[armed.fault.kind] += sum(tally.fired for tally in armed.tallies.values())
-        return count
-
 
 def kill_client(client: Client) -> None:
     """Do what the kernel does for a killed process: release sockets and locks without a close frame."""
@@ -303,10 +329,11 @@ class Listener:
     """Listens like `listen --cursor FILE >> OUTPUT`. It is killed and started again as scheduled.
 
     `crashes` maps line numbers, counted over all its processes, to crashes. `tick` is the time in seconds after
-    which the client returns control when nothing arrives.
+    which the client returns control when nothing arrives. `ending`: the process ends in order at its next event.
     """
 
     tick: float | None = None
+    ending = False
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -355,19 +382,27 @@ class Listener:
             events = client.listen(after=after, from_start=after is None, forever=True, wake=lambda: self.tick)
             for event in events:
                 yield
-                if isinstance(event, Message):
-                    self._write(cursor, out.fileno(), event)
-                elif isinstance(event, Gap):
-                    gap = {"kind": "gap", "after": event.after, "before": event.before}
-                    os.write(out.fileno(), (json.dumps(gap) + "\n").encode())
-                elif isinstance(event, Connection):
-                    environment.run.notices.append(event.detail or "")
-                    if event.state == "live":
-                        self.live.set()
+                self._show(cursor, out.fileno(), event)
+                if self.ending:
+                    break
+            self.ending = False
+            for event in events.rest():
+                self._show(cursor, out.fileno(), event)
+                if isinstance(event, Gap):
+                    break  # as the command does: what follows is left to the next process
+
+    def _show(self, cursor: CursorFile, out: int, event: Event | None) -> None:
+        if isinstance(event, Message):
+            self._write(cursor, out, event)
+        elif isinstance(event, Gap):
+            os.write(out, (json.dumps(record_of(event, self._environment)) + "\n").encode())
+        elif isinstance(event, Connection):
+            self._environment.run.notices.append(event.detail or "")
+            if event.state == "live":
+                self.live.set()
 
     def _write(self, cursor: CursorFile, out: int, message: Message) -> None:
-        record = {"kind": "message", "id": message.id, "text": message.text, "direction": message.direction}
-        line = (json.dumps(record) + "\n").encode()
+        line = (json.dumps(record_of(message, self._environment)) + "\n").encode()
         self.lines += 1
         crash = self.crashes.pop(self.lines, None)
         _die_at(crash, "before")
@@ -379,6 +414,20 @@ class Listener:
         os.write(out, line)
         _die_at(crash, "line")
         cursor.written(message)
+
+
+def record_of(event: Message | Gap, environment: Environment) -> Record:
+    """Return the line for a message or a gap. A gap notes how many messages the service had stored by then."""
+    if isinstance(event, Message):
+        return {
+            "kind": "message",
+            "id": event.id,
+            "text": event.text,
+            "direction": event.direction,
+            "source": event.source,
+        }
+    stored = len(environment.log())
+    return {"kind": "gap", "after": event.after, "before": event.before, "reason": event.reason, "stored": stored}
 
 
 def _die_at(crash: Crash | None, moment: str) -> None:
@@ -415,7 +464,7 @@ class Sender:
         self._client: Client | None = None
         self._fuse = 0
         #: Seconds one command may take.
-        self.timeout = TIMEOUT
+        self.timeout = environment.timeout
 
     def do(self, step: Step) -> None:
         environment = self._environment
@@ -465,7 +514,7 @@ class Sender:
 
     def _send(self, step: Step) -> None:
         key, begun = self._environment.new_id(), self._environment.clock.monotonic()
-        result = SendResult(step.text, key, "killed", None, None, 0.0)
+        result = SendResult(step.text, key, "killed", None, None, 0.0, self.timeout, self._environment.clock.now())
         self._environment.run.sends.append(result)
         client = self.client
         self._fuse = step.count if step.kind == "kill" else 0

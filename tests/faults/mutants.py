@@ -20,16 +20,17 @@ from guestctl.core.errors import Failure, Unreadable
 from guestctl.core.model import Message, NewSession
 from guestctl.dialects.flows import FrameRequest
 from guestctl.engine import connect, delivery, history, sessions
-from guestctl.engine.catch_up import CatchUp, Continuous
+from guestctl.engine.catch_up import CatchUp, Continuous, Open
 from guestctl.engine.delivery import _Send
 from guestctl.engine.exchange import SessionEngine
+from guestctl.engine.listener import Listener
 from guestctl.engine.merge import Merge
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
-from tests.faults.model import TIMEOUT
+from tests.faults.model import PATIENCE, TIMEOUT
 from tests.faults.oracles import SLACK
 from tests.faults.proxy import Rule
-from tests.faults.schedules import LISTENER, SENDER, Crash, Hook, Schedule, Step, scripted
+from tests.faults.schedules import LISTENER, SENDER, WATCHER, Crash, Hook, Schedule, Step, scripted
 
 Patch = tuple[Any, str, Any]
 
@@ -56,6 +57,11 @@ class Mutant:
 
 def _resend(send: _Send, why: str) -> None:
     send.repeats += 1
+
+
+def _repeat_when_absent(send: _Send, why: str) -> Message | None:
+    send.engine.clock.sleep(1.0)
+    return send._find_or_repeat()
 
 
 def _assume_accepted(send: _Send, failure: Failure) -> Message:
@@ -140,6 +146,21 @@ def _hold_in_upper_case(merge: Merge, event: Any, now: float) -> None:
     _hold(merge, replace(event, text=event.text.upper()) if isinstance(event, Message) else event, now)
 
 
+_join = CatchUp._join
+
+
+def _close_after_some_seconds(catch_up: CatchUp, found: Any) -> list[Any]:
+    events = _join(catch_up, found)
+    if isinstance(catch_up.state, Open) and catch_up.state.pause > 1.0:  # about two seconds after the first read
+        catch_up._close()
+    return events
+
+
+def _drop_rest(listener: Listener, *, gaps_only: bool = False) -> Iterator[Any]:
+    listener._commit_shown()
+    yield from ()
+
+
 # --- other mistakes ---
 
 
@@ -173,6 +194,15 @@ def _one_page(fetch: Any, after: Any) -> Iterator[Any]:
     yield from fetch(after, None).items
 
 
+_read_page = SessionEngine.page
+
+
+def _page_with_its_own_deadline(
+    engine: SessionEngine, after: Any, cursor: Any, deadline: Deadline, **known: int
+) -> Any:
+    return _read_page(engine, after, cursor, Deadline.after(engine.clock, PATIENCE), **known)
+
+
 _call = SessionEngine.call
 
 
@@ -201,6 +231,12 @@ def _mark_unseen(merge: Merge, identity: str) -> bool:
 
 _CUT = Hook(1, "cut", SENDER, "socket")
 _GUESTS = tuple(f"guest {n}" for n in range(6))
+
+
+def _counted(*steps: Step, events: Sequence[Step]) -> Schedule:
+    """Return a schedule on counted time for a service that withholds keys and stores a repeated key again."""
+    return Schedule(0, "web-messaging", steps, counted=True, keys_return=False, events=tuple(events))
+
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -341,5 +377,57 @@ MUTANTS: tuple[Mutant, ...] = (
         "O6 state",
         scripted("webmessaging-conversations", *_GUESTS[:2]),
         [(State, "log", _overwrite_database)],
+    ),
+    Mutant(
+        "takes history for complete after some seconds",
+        "O3 lost",
+        # The message that the break loses appears in history after eight seconds, a live one comes after four.
+        _counted(
+            Step("history", at=40.0),
+            events=(
+                Step("push", "agent 0", at=5.0),
+                Step("fault", "lag:ms=8000,times=100", at=9.9),
+                Step("socket", who=LISTENER, how="cut", at=10.0),
+                Step("push", "agent 1", at=10.001),
+                Step("push", "agent 2", at=14.0),
+            ),
+        ),
+        [(CatchUp, "_join", _close_after_some_seconds)],
+    ),
+    Mutant(
+        "repeats what history does not show",
+        "O2 duplicated",
+        _counted(
+            Step("send", "guest 0", at=1.0),
+            Step("send", "guest 1", at=5.0),
+            events=(Step("socket", who=SENDER, how="held", seconds=6.0, at=4.9),),
+        ),
+        [(_Send, "_look_until_deadline", _repeat_when_absent)],
+    ),
+    Mutant(
+        "drops what waits for its place when --for ends it",
+        "O3 dropped",
+        _counted(
+            Step("watch", seconds=12.0, at=5.0),
+            events=(
+                Step("fault", "lag:ms=20000,times=100", at=7.9),
+                Step("socket", who=WATCHER, how="cut", at=8.0),
+                Step("push", "agent 0", at=12.0),
+            ),
+        ),
+        [(Listener, "rest", _drop_rest)],
+    ),
+    Mutant(
+        "gives every page of history a deadline of its own",
+        "O8 bounds",
+        _counted(
+            Step("send", "guest 0", at=5.0),
+            events=(
+                *(Step("push", f"agent {n}", at=n / 10) for n in range(20)),
+                Step("fault", "delay:ms=12000,on=history", at=4.5),
+                Step("stored", who=SENDER, how="cut", at=4.6),
+            ),
+        ),
+        [(SessionEngine, "page", _page_with_its_own_deadline)],
     ),
 )

@@ -7,12 +7,13 @@ Nothing is sorted before it is compared. A reported doubt is no violation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from guestctl.core.errors import Failure
 from tests.examples import numbered
-from tests.faults.model import TIMEOUT, Record, Run, SendResult
+from tests.faults.model import Record, Run, SendResult, Watch
 
 #: Seconds by which a command may exceed its deadline. Closing sockets takes one or two, the rest allows for a busy
 #: machine. On counted time (`machine`) two seconds are enough.
@@ -39,17 +40,19 @@ class Violation:
 def judge(run: Run, *, slack: float = SLACK) -> list[Violation]:
     """Return every violation of a finished run. `slack`: seconds by which a command may exceed its deadline."""
     found, report = _collected()
-    in_log = Counter(one["text"] for one in run.log)
+    in_log = _keys(run)
     _judge_so_far(run, in_log, report)
     _settled(run, in_log, report)
     _shown(run, report)
+    for watch in run.watches:
+        _watched(run, watch, report)
     _history(run, report)
     if run.conversations != 1 or len(run.identities) != 1:
         report("O5 identity", f"{run.conversations} conversations, ids {sorted(run.identities)}")
     if not run.sound:
         report("O6 state", "the state database is damaged")
     for result in run.sends:
-        if result.took > TIMEOUT + slack:
+        if result.took > result.limit + slack:
             report("O8 bounds", f"{result.text!r} took {result.took:.1f} s")
     if run.connections > MOST_CONNECTIONS:
         report("O8 bounds", f"the listener connected {run.connections} times")
@@ -59,7 +62,7 @@ def judge(run: Run, *, slack: float = SLACK) -> list[Violation]:
 def judge_so_far(run: Run) -> list[Violation]:
     """Return every violation of an unfinished run. Checks only what must hold at any moment."""
     found, report = _collected()
-    _judge_so_far(run, Counter(one["text"] for one in run.log), report)
+    _judge_so_far(run, _keys(run), report)
     return found
 
 
@@ -72,6 +75,11 @@ def _collected() -> tuple[list[Violation], Report]:
     return found, report
 
 
+def _keys(run: Run) -> Counter[str]:
+    """Return how often each client key is in the log. The log has it even if the service withholds it."""
+    return Counter(one["key"] for one in run.log if one["key"] is not None)
+
+
 def _judge_so_far(run: Run, in_log: Counter[str], report: Report) -> None:
     for result in run.sends:
         _outcome(run, result, in_log, report)
@@ -81,11 +89,11 @@ def _judge_so_far(run: Run, in_log: Counter[str], report: Report) -> None:
 
 
 def _outcome(run: Run, result: SendResult, in_log: Counter[str], report: Report) -> None:
-    there = in_log[result.text]
+    there = in_log[result.key]
     if result.delivery == "accepted":
         if not there:
             report("O1 lost", f"{result.text!r} was accepted and is not in the log")
-        elif not any(one["text"] == result.text and one["id"] == result.id for one in run.log):
+        elif not any(one["key"] == result.key and one["id"] == result.id for one in run.log):
             report("O1 outcome", f"{result.text!r} was accepted as {result.id}, which is another message")
     elif result.delivery in ("rejected", "not_sent"):
         if there:
@@ -95,13 +103,14 @@ def _outcome(run: Run, result: SendResult, in_log: Counter[str], report: Report)
 
 
 def _own_order(run: Run, in_log: Counter[str], report: Report) -> None:
-    for text, times in in_log.items():
-        if times > 1 and text.startswith("guest "):
-            report("O2 duplicated", f"{text!r} is in the log {times} times")
-    accepted = [result.text for result in run.sends if result.delivery == "accepted"]
-    stored = [one["text"] for one in run.log if one["text"] in accepted]
-    if list(dict.fromkeys(stored)) != [text for text in accepted if text in in_log]:
-        report("O2 out of order", f"sent {accepted}, stored {stored}")
+    texts = {result.key: result.text for result in run.sends}
+    for key, times in in_log.items():
+        if times > 1:
+            report("O2 duplicated", f"{texts.get(key)!r} is in the log {times} times")
+    accepted = [result.key for result in run.sends if result.delivery == "accepted"]
+    stored = [one["key"] for one in run.log if one["key"] in accepted]
+    if list(dict.fromkeys(stored)) != [key for key in accepted if key in in_log]:
+        report("O2 out of order", f"sent {[texts[key] for key in accepted]}, stored {[texts[key] for key in stored]}")
 
 
 def _settled(run: Run, in_log: Counter[str], report: Report) -> None:
@@ -118,11 +127,11 @@ def _settled(run: Run, in_log: Counter[str], report: Report) -> None:
         text = texts.get(row.key)
         if text is None:
             continue
-        if row.state == "accepted" and not in_log[text]:
+        if row.state == "accepted" and not in_log[row.key]:
             report("O1 lost", f"{text!r} is accepted in the outbox and not in the log")
-        elif row.state in ("rejected", "not_sent") and in_log[text]:
+        elif row.state in ("rejected", "not_sent") and in_log[row.key]:
             report("O1 settling", f"{text!r} is {row.state} in the outbox and in the log")
-        elif row.state in ("queued", "writing") or (row.state == "in_doubt" and known_keys and in_log[text]):
+        elif row.state in ("queued", "writing") or (row.state == "in_doubt" and known_keys and in_log[row.key]):
             report("O1 settling", f"{text!r} is still {row.state}")
 
 
@@ -130,7 +139,7 @@ def _heard(run: Run, report: Report) -> None:
     place = {one["id"]: n for n, one in enumerate(run.log)}
     seen: set[str] = set()
     last, inversions = -1, 0
-    for line in run.output:
+    for n, line in enumerate(run.output):
         if line["kind"] == "gap":
             continue
         if line["kind"] == "torn":
@@ -143,7 +152,9 @@ def _heard(run: Run, report: Report) -> None:
         if identity in seen:
             report("O3 duplicated", f"{line['text']!r} was shown again")
         elif place[identity] < last:
-            inversions += 1
+            # What history shows after a gap was declared is printed late.
+            found_late = line["source"] == "replayed" and _in_a_gap(run.output[:n], place, place[identity])
+            inversions += not found_late
         if line["text"] != run.log[place[identity]]["text"]:
             report("O3 altered", f"{line['text']!r} instead of {run.log[place[identity]]['text']!r}")
         seen.add(identity)
@@ -157,17 +168,35 @@ def _shown(run: Run, report: Report) -> None:
     """Check that every message was shown, except those that a gap covers."""
     place = {one["id"]: n for n, one in enumerate(run.log)}
     seen = {line["id"] for line in run.output if line["kind"] == "message"}
-    missing = [one for one in run.log if one["id"] not in seen and not _in_a_gap(run, place, place[one["id"]])]
+    missing = [one for one in run.log if one["id"] not in seen and not _in_a_gap(run.output, place, place[one["id"]])]
     if missing:
         report("O3 lost", f"{_texts(missing)} were never shown; the listener failed with {run.ended}")
 
 
-def _in_a_gap(run: Run, place: dict[str, int], at: int) -> bool:
-    """Return whether a gap record covers this message."""
+def _watched(run: Run, watch: Watch, report: Report) -> None:
+    """Check that a listener that ended in order has shown all that it received, except what a gap covers."""
+    place = {one["id"]: n for n, one in enumerate(run.log)}
+    lines = [line for line in watch.output if line["kind"] == "message"]
+    for identity, times in Counter(line["id"] for line in lines).items():
+        if times > 1 or identity not in place:
+            report("O3 duplicated" if identity in place else "O3 phantom", f"a listener has shown {identity}")
+    shown = {line["id"] for line in lines}
+    dropped = [
+        one["text"]
+        for at, one in enumerate(run.log[watch.begin :], watch.begin)
+        if one["text"] in watch.received and one["id"] not in shown and not _in_a_gap(watch.output, place, at)
+    ]
+    if dropped:
+        report("O3 dropped", f"{dropped} were received and not shown when the listener ended")
+
+
+def _in_a_gap(lines: list[Record], place: Mapping[str, Any], at: int) -> bool:
+    """Return whether a gap record covers this message. It never covers what the service stored after it."""
     before = -1
-    for line in run.output:
+    for line in lines:
         if line["kind"] == "gap":
-            if before < at and (line["before"] is None or place.get(line["before"], at + 1) > at):
+            end = line["stored"] if line["before"] is None else place.get(line["before"], line["stored"])
+            if before < at < end:
                 return True
         else:
             before = max(before, place.get(line.get("id", ""), -1))
@@ -179,21 +208,21 @@ def _history(run: Run, report: Report) -> None:
     for n, read in enumerate(run.read):
         if read.ids != ids[: len(read.ids)]:
             report("O4 history", f"{read.ids} is not a prefix of {ids}")
-        lagged = n < len(run.read) - 1 and any("lag" in spec for spec in _specs(run))
+        lagged = n < len(run.read) - 1 and any("lag" in spec for spec in run.schedule.specs)
         if read.failure is None and not lagged and not read.before <= len(read.ids) <= read.after:
             report("O4 history", f"{len(read.ids)} of {read.before} to {read.after} messages without a failure")
     if not run.read or (run.read[-1].failure is not None):
         report("O4 history", f"cannot be read without faults: {run.read[-1].failure if run.read else 'not read'!r}")
 
 
-def _specs(run: Run) -> list[str]:
-    return [*run.schedule.faults, *(step.text for step in run.schedule.steps if step.kind == "fault")]
-
-
 def _clean(run: Run, report: Report) -> None:
     for crash in run.crashes:
         report("O9 traceback", crash)
-    failures = [result.failure for result in run.sends if result.failure] + run.ended
+    ended = [failure for failure in run.watch_failures if isinstance(failure, Failure)]
+    for failure in run.watch_failures:
+        if not isinstance(failure, Failure):
+            report("O9 traceback", repr(failure))
+    failures = [result.failure for result in run.sends if result.failure] + run.ended + ended
     notices = [*run.notices, *(f"{one.message} {one.hint}" for one in failures)]
     for text in notices:
         if any(secret in text for secret in run.secrets if len(secret) > 8):

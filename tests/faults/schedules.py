@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import exp, log
 from random import Random
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +19,7 @@ from tests.faults.proxy import ACTIONS, Action, Direction, Kind, Rule
 #: The trace ids that tell the proxy which actor opened a connection.
 SENDER = "5e" * 16
 LISTENER = "11" * 16
+WATCHER = "a7" * 16
 
 APIS = NAMES
 #: APIs that send messages over REST, and APIs without a socket.
@@ -34,8 +36,9 @@ def _renewable(api: str) -> bool:
 RENEWABLE = frozenset(api for api in APIS if _renewable(api))
 
 StepKind: TypeAlias = Literal[
-    "wait_until_live", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire"
-]
+    "wait_until_live", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire", "watch",
+    "end", "crash", "socket", "stored", "close", "request",
+]  # fmt: skip
 Moment: TypeAlias = Literal["before", "intent", "torn", "line"]
 MOMENTS: tuple[Moment, ...] = ("before", "intent", "torn", "line")
 
@@ -47,12 +50,21 @@ class Step:
     `send` sends `text` as the guest, `push` sends it as the agent. `kill` sends it and kills the process at its
     `count`th event on the wire. `fault` injects the sandbox fault `text`. `pause` and `down` last `seconds`.
     `wait_until_live` waits until the listener is live.
+
+    Only on counted time: `watch` listens without a cursor for `seconds`, as `listen --for` does. `end` ends the
+    listener as `--for` does, `crash` kills it at its next line, at the moment `how`. `socket` injects the fault `how`
+    into the sockets of `who`, `stored` does so when the service has stored the guest's next message, `request` into
+    the next request of `who`. `close` closes the sockets of `who` with the code `count`. A step is performed `at` that
+    many seconds after the start, a command as soon as the one before it has ended.
     """
 
     kind: StepKind
     text: str = ""
     seconds: float = 0.0
     count: int = 0
+    at: float = 0.0
+    who: str = ""
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,9 @@ class Crash:
 class Schedule:
     """The plan of one run.
 
-    `keys_return`: whether history shows the client keys of messages; web-messaging does not document it.
+    `keys_return`: whether history and pushed messages show the client keys of messages. `deduplicates`: whether the
+    service stores a repeated key once, and the profile states it. No source states that the live service does either.
+    `counted`: it runs on counted time (see `counted.py`), and `events` happen while the commands in `steps` run.
     """
 
     seed: int
@@ -92,12 +106,19 @@ class Schedule:
     hooks: tuple[Hook, ...] = ()
     crashes: tuple[Crash, ...] = ()
     keys_return: bool = True
+    deduplicates: bool = False
+    counted: bool = False
+    events: tuple[Step, ...] = ()
+
+    @property
+    def specs(self) -> list[str]:
+        """Return the specifications of all sandbox faults."""
+        return [*self.faults, *(step.text for step in (*self.steps, *self.events) if step.kind == "fault")]
 
     @property
     def swaps(self) -> int:
         """Return how often the service may swap two messages."""
-        specs = [*self.faults, *(step.text for step in self.steps if step.kind == "fault")]
-        return sum(spec.startswith("swap") for spec in specs)
+        return sum(spec.startswith("swap") for spec in self.specs)
 
 
 def scripted(api: str, *texts: str, **more: Any) -> Schedule:
@@ -157,6 +178,7 @@ def make(seed: int, api: str) -> Schedule:
             for line in sorted(random.sample(range(1, 12), random.choice((0, 0, 1, 2))))
         ),
         keys_return=random.random() < 0.75,
+        deduplicates=random.random() < 0.25,
     )
 
 
@@ -258,3 +280,26 @@ def random_fault(random: Random, api: str) -> str:
     if api in RENEWABLE:
         choices.append(f"unauthorized:on={random.choice(('history', 'send'))},after={random.randint(1, 4)}")
     return random.choice(choices)
+
+
+# --- on counted time ---
+
+#: The shortest and the longest fault on counted time, in seconds.
+SHORTEST, LONGEST = 0.01, 30.0
+#: Faults of the service that last.
+SLOW_FAULTS = ("lag", "late", "delay", "silence")
+
+
+def log_seconds(random: Random, shortest: float = SHORTEST, longest: float = LONGEST) -> float:
+    """Return a random duration. Each power of ten is equally likely."""
+    return round(exp(random.uniform(log(shortest), log(longest))), 3)
+
+
+def slow_fault(kind: str, seconds: float, after: int) -> str:
+    """Return a fault of the service that lasts `seconds`, at the `after`th chance."""
+    if kind == "silence":
+        return f"silence:for={seconds * 1000:.0f}ms,after={after}"
+    if kind == "lag":
+        return f"lag:ms={seconds * 1000:.0f},times={4 * after}"
+    on = ",on=send" if kind == "late" else ""
+    return f"{kind}:ms={seconds * 1000:.0f},after={after}{on}"

@@ -13,6 +13,7 @@ import types
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -46,10 +47,13 @@ ZOMBIE = 0.1
 PATIENCE = 30.0
 FOR_EVER = 10.0**7
 
-SocketFault: TypeAlias = Literal["cut", "fin", "late", "hole", "outbound lost", "inbound lost", "stall"]
-"""Faults of a socket. `late`: the socket breaks, and what the guest had sent still arrives. `outbound lost`: the
-guest receives nothing more. `inbound lost`: the service receives nothing more. `stall`: both wait some seconds."""
-SOCKET_FAULTS: tuple[SocketFault, ...] = ("cut", "fin", "late", "hole", "outbound lost", "inbound lost", "stall")
+SocketFault: TypeAlias = Literal["cut", "fin", "late", "held", "hole", "outbound lost", "inbound lost", "stall"]
+"""Faults of a socket. `late`: the socket breaks, and what the guest had sent still arrives. `held`: a proxy holds the
+guest's next message for some seconds, and the socket breaks meanwhile. `outbound lost`: the guest receives nothing
+more. `inbound lost`: the service receives nothing more. `stall`: both wait some seconds."""
+SOCKET_FAULTS: tuple[SocketFault, ...] = (
+    "cut", "fin", "late", "held", "hole", "outbound lost", "inbound lost", "stall",
+)  # fmt: skip
 
 RequestFault: TypeAlias = Literal["refused", "lost", "unanswered", "late", "hole"]
 """Faults of a request. `refused`: no connection. `lost`, `unanswered`: the request or its response is lost. `late`:
@@ -62,7 +66,7 @@ class Time:
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._plans: list[tuple[float, int, Callable[[], None]]] = []
+        self._plans: list[tuple[float, int, Callable[[], object]]] = []
         self._number = count()
 
     def now(self) -> float:
@@ -74,7 +78,7 @@ class Time:
     def sleep(self, seconds: float) -> None:
         self.until(self._now + seconds)
 
-    def later(self, seconds: float, what: Callable[[], None]) -> None:
+    def later(self, seconds: float, what: Callable[[], object]) -> None:
         heappush(self._plans, (self._now + max(0.0, seconds), next(self._number), what))
 
     def until(self, at: float, over: Callable[[], bool] = lambda: False) -> None:
@@ -135,14 +139,16 @@ class Simulation(Environment):
         self.when_stored: deque[Callable[[], object]] = deque()
         #: Actions to run after the next pages of history, one each.
         self.on_history: deque[Callable[[], object]] = deque()
+        #: Called with each frame that a client reads, and the client's trace id.
+        self.on_frame: Callable[[str, str], object] = lambda who, text: None
         self._down_until = -inf
         sandbox = _PortlessSandbox(
             time,
             fast=True,
             watch=self._stored,
             ids=lambda: f"{named.getrandbits(128):032x}",
-            keys="returned" if schedule.keys_return or schedule.api != "web-messaging" else "withheld",
-            deduplicates="no" if schedule.api == "web-messaging" else "yes",
+            keys="returned" if schedule.keys_return else "withheld",
+            deduplicates="yes" if schedule.deduplicates else "no",
             # If a token cannot be renewed, its expiry ends the session, which is no fault.
             token_life=FOR_EVER if numbered(schedule.api) else None,
         )
@@ -155,6 +161,7 @@ class Simulation(Environment):
         with ExitStack() as patches:
             patches.enter_context(patch("guestctl.transport.http.Http", self._http))
             patches.enter_context(patch("guestctl.transport.socket.Socket.connect", self._connect))
+            patches.enter_context(patch.object(RequestDispatcher, "_pause", lambda self, seconds: _pause(seconds)))
             yield
 
     # --- faults ---
@@ -190,6 +197,12 @@ class Simulation(Environment):
     def open_sockets(self) -> list[SimulatedSocket]:
         self.sockets = [socket for socket in self.sockets if not socket.left]
         return list(self.sockets)
+
+    def note_handed_over(self, data: str) -> None:
+        """Note the messages of the guest that are in a frame or a body that left."""
+        for result in self.run.sends:
+            if result.key in data:
+                self.run.handed_over.setdefault(result.key, self.time.now())
 
     @property
     def is_down(self) -> bool:
@@ -259,23 +272,25 @@ class SimulatedHttp:
         time.sleep(LATENCY)
         if request_fault == "refused":
             raise NetworkError("connection refused", code="network.connect")
+        simulation.note_handed_over((body or b"").decode("utf-8", "replace"))
         if request_fault == "lost":
             raise NetworkError("the connection broke", written=True)
         if request_fault == "late":
-            time.later(seconds, lambda: self._arrives_late(asked))
+            time.later(seconds, partial(self._begin, asked))
             raise NetworkError("the connection broke", written=True)
         left = deadline.remaining()
         limit = time.monotonic() + (PATIENCE if left is None else left)
         if request_fault == "hole":
             return self._silent(limit)
-        took = [0.0]
-        reply = self._handled(asked, took.append)
-        if time.monotonic() + sum(took) >= limit:
+        replies = self._begin(asked)
+        time.until(limit, lambda: bool(replies) or simulation.is_down)
+        if not replies and not simulation.is_down:
             return self._silent(limit)
-        time.sleep(sum(took) + LATENCY)
-        if request_fault == "unanswered" or simulation.is_down:
+        time.sleep(LATENCY)
+        if request_fault == "unanswered" or not replies or simulation.is_down:
             _notify(self._observer, "lost")
             raise NetworkError("the connection broke", written=True)
+        [reply] = replies
         _notify(self._observer, "response")
         if request.route == "history" and simulation.on_history:
             simulation.on_history.popleft()()
@@ -291,19 +306,19 @@ class SimulatedHttp:
         self._simulation.time.until(limit)
         raise NetworkError("timed out before the response was complete", written=True)
 
-    def _arrives_late(self, asked: ServerRequest) -> None:
-        self._handled(asked, lambda wait: None)
-
-    def _handled(self, asked: ServerRequest, wait: Callable[[float], object]) -> ServerReply:
-        """Let the sandbox handle a request. `wait` is called with each of its pauses in seconds."""
+    def _begin(self, asked: ServerRequest) -> list[ServerReply]:
+        """Let the sandbox handle a request, with its pauses. The returned list gets the reply when it is ready."""
         handling = RequestDispatcher(self._simulation.sandbox).answer_guest(asked)
-        with patch.object(RequestDispatcher, "_pause", lambda self, seconds: _pause(seconds)):
+        replies: list[ServerReply] = []
+
+        def proceed() -> None:
             try:
-                while True:
-                    wait(handling.send(None))
+                self._simulation.time.later(handling.send(None), proceed)
             except StopIteration as stop:
-                reply: ServerReply = stop.value
-        return reply
+                replies.append(stop.value)
+
+        proceed()
+        return replies
 
 
 class _ServiceEnd:
@@ -348,7 +363,9 @@ class SimulatedSocket:
         self._arrived: deque[str | Close | None] = deque()
         self._over: NetworkError | None = None
         self._loses_outbound = self._loses_inbound = False
-        self._stalled_until = self._broken_at = -inf
+        self._stalled_until = -inf
+        #: Seconds for which the network holds the guest's next message.
+        self._held_for: float | None = None
         self.heard_at = self._time.monotonic()
         sandbox = simulation.sandbox
         self._guest = GuestSocket(sandbox, api, request, _ServiceEnd(self))
@@ -395,6 +412,8 @@ class SimulatedSocket:
             self._loses_outbound = self.forsaken = True
             self._stalled_until = self._time.monotonic() + seconds
             self._time.later(seconds + ZOMBIE, lambda: self.leave(None))
+        elif how == "held":
+            self._held_for = seconds
         elif how == "stall":
             self._stalled_until = max(self._stalled_until, self._time.monotonic() + seconds)
         else:
@@ -408,8 +427,22 @@ class SimulatedSocket:
             raise NetworkError(self._over.message, close_code=self._over.close_code)
         if None in self._arrived:
             raise NetworkError("sending failed (broken pipe)", written=False)
-        self.up(lambda: self._guest.receive(text))
+        handed_over = len(self._simulation.run.handed_over)
+        self._simulation.note_handed_over(text)
+        if self._held_for is not None and len(self._simulation.run.handed_over) > handed_over:
+            self._arrives_held(text, self._held_for)
+        else:
+            self.up(lambda: self._guest.receive(text))
         _notify(self._observer, "frame_out")
+
+    def _arrives_held(self, text: str, seconds: float) -> None:
+        """Let a message arrive later, on a connection whose other end is closed by then."""
+        self._held_for = None
+        self.down(lambda: self._arrived.append(None))
+        self._time.later(LATENCY, lambda: setattr(self, "_loses_outbound", True))
+        self._loses_inbound = self.forsaken = True
+        self._time.later(seconds, lambda: None if self.left else self._guest.receive(text))
+        self._time.later(seconds + ZOMBIE, lambda: self.leave(None))
 
     def receive(self, timeout: float) -> Frame | None:
         if self._over is not None:
@@ -421,6 +454,7 @@ class SimulatedSocket:
         item = self._arrived.popleft()
         if isinstance(item, str):
             self.heard_at = self._time.monotonic()
+            self._simulation.on_frame(self.who, item)
             _notify(self._observer, "frame_in")
             return Frame(item, self._time.now())
         code = 1006 if item is None else item.code
@@ -458,7 +492,10 @@ class SimulatedSocket:
     def abort(self) -> None:
         """The guest has gone. The service notices, as soon as the network allows it."""
         self._over = self._over or NetworkError("the connection was closed here", written=True, close_code=1006)
-        self._loses_outbound = self.forsaken = True
+        self._loses_outbound = True
+        if self.forsaken:
+            return  # a proxy keeps the connection to the service for a while
+        self.forsaken = True
         self._time.later(ZOMBIE if self._loses_inbound else self._delay(), lambda: self.leave(None))
 
 

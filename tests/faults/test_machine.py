@@ -23,7 +23,7 @@ def test_random_rules_in_random_order_break_no_promise() -> None:
 def test_a_cursor_whose_message_is_not_in_history_yet_repeats_nothing() -> None:
     """A found defect: a listener that was killed after it had written a line showed everything again."""
     machine = GuestMachine()
-    machine.create(api="guest-sessions", seed=0, keys_return=False)
+    machine.create(api="guest-sessions", seed=0, keys_return=True, deduplicates=True)
     for at in (6, 3):
         machine.killed_while_sending(at=at)
     machine.listen(seconds=5.0)

@@ -14,9 +14,10 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
+from tests.faults.counted import SLACK, run_counted
 from tests.faults.model import Run, run_schedule, shortened_waits
 from tests.faults.mutants import MUTANTS, Mutant
-from tests.faults.oracles import judge
+from tests.faults.oracles import Violation, judge
 from tests.faults.schedules import Schedule, make
 
 #: Violations with their own line in the table.
@@ -87,6 +88,7 @@ def tally(run: Run) -> Tally:
 
 
 def run_one(schedule: Schedule) -> Tally:
+    """Run one schedule on real time and count its results."""
     return tally(run_schedule(schedule))
 
 
@@ -110,8 +112,16 @@ def run_mutant(number: int) -> list[str]:
     """Return the oracles that caught a mutant. It gets the same time limits as the correct client, so a mutant is
     never caught only because it ran on a slow machine."""
     mutant = MUTANTS[number]
-    with shortened_waits(), mutant.installed():
-        return [violation.oracle for violation in judge(run_schedule(mutant.shown_by))]
+    with mutant.installed():
+        return [violation.oracle for violation in judged(mutant.shown_by)]
+
+
+def judged(schedule: Schedule) -> list[Violation]:
+    """Run one schedule, alone in this process, and return every violation."""
+    if schedule.counted:
+        return judge(run_counted(schedule), slack=SLACK)
+    with shortened_waits():
+        return judge(run_schedule(schedule))
 
 
 def run_mutants(jobs: int) -> Iterator[tuple[Mutant, list[str]]]:
