@@ -21,7 +21,7 @@ from guestctl.checks.variables import NAME, filled, needed, unclosed
 from guestctl.core.errors import NEXT_STEPS, UsageError
 from guestctl.core.model import Role
 from guestctl.core.patterns import PatternError, group_names, literal
-from guestctl.core.strict_yaml import Located, read
+from guestctl.core.strict_yaml import Located, parse_bytes, read
 from guestctl.core.suggestions import did_you_mean
 from guestctl.core.yaml_fields import YamlField
 from guestctl.dialects import NAMES
@@ -36,18 +36,28 @@ LONGEST = 24 * 3600.0
 _KEYS_HINT = "`guestctl check --keys` lists every key of a script."
 
 
-def load(path: Path, variables: Mapping[str, str], environ: Mapping[str, str]) -> Script:
+def load(path: Path, variables: Mapping[str, str], environ: Mapping[str, str], content: bytes | None = None) -> Script:
     """Read and validate a script. `variables` are those given for this run, `environ` the process's environment.
 
+    `content` is the script if it has been read already, from stdin; `path` is then its name for reports.
     Raises UsageError `config.file` with file, line, key and a suggestion.
     """
     try:
-        root = read(path)
+        root = read(path) if content is None else parse_bytes(content, str(path))
     except UsageError as error:
         if error.hint == NEXT_STEPS["config.file"]:
-            error.hint = f"Correct that line, then run `guestctl check {shlex.quote(str(path))}` again."
+            again = f"run `guestctl check {shlex.quote(str(path))}` again" if content is None else "send it again"
+            error.hint = f"Correct that line, then {again}."
         raise
-    return _Reader(path, variables, environ).script(YamlField(root, str(path), hint=_KEYS_HINT))
+    script = _Reader(path, variables, environ).script(YamlField(root, str(path), hint=_KEYS_HINT))
+    for scenario in script.scenarios if content is not None else ():
+        if scenario.golden:
+            raise UsageError(
+                f"{path}:{scenario.line}: a script from stdin has no golden transcript",
+                code="config.file",
+                hint="save the script in a file, next to which the transcript can be stored",
+            )
+    return script
 
 
 class _Reader:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from guestctl.core.clock import Clock, SystemClock, rfc3339
 from guestctl.core.errors import Failure, UsageError
+from guestctl.core.input_files import read_descriptor
 from guestctl.core.values import Json
 from guestctl.output.writer import Output
 
@@ -46,6 +47,14 @@ class Environment:
     def read(self) -> str:
         """Return all of stdin as text. Raises UsageError if it is not UTF-8."""
         return "".join(self.lines())
+
+    def read_bytes(self, limit: int) -> bytes:
+        """Return what stdin has, at most `limit` bytes of it. Raises OSError, and TimedOut at the deadline."""
+        try:
+            descriptor = self.stdin.fileno()
+        except io.UnsupportedOperation:
+            return self.stdin.buffer.read(limit) if hasattr(self.stdin, "buffer") else b""
+        return read_descriptor(descriptor, "stdin", limit)
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of stdin as they arrive, with their line ends but without a byte order mark.

@@ -153,7 +153,7 @@ def _environment(width: int | None) -> Iterator[str]:
 
 def _bots(width: int | None) -> Iterator[str]:
     yield paragraphs(
-        "A bot script is a YAML file with the answers of the sandbox's bot: "
+        "A bot script is a YAML or JSON file with the answers of the sandbox's bot: "
         "`guestctl sandbox serve --script bot.yaml`. An answer is a text, a list of replies or a mapping. "
         "Without a script the bot echoes each message.",
         width,
@@ -172,8 +172,9 @@ def _checks(width: int | None) -> Iterator[str]:
     from guestctl.checks import script_keys
 
     yield paragraphs(
-        "A check script is a YAML file of conversation tests for `guestctl check`. `scenarios` maps each name to its "
-        "steps. Durations are written 2s, 500ms or 1m. Every text may contain ${name} and ${name:-default}.",
+        "A check script is a YAML or JSON file of conversation tests for `guestctl check`. `scenarios` maps each "
+        "name to its steps. Durations are written 2s, 500ms or 1m. Every text may contain ${name} and "
+        "${name:-default}.",
         width,
     )
     yield CHECK
@@ -183,7 +184,9 @@ def _checks(width: int | None) -> Iterator[str]:
         )
         yield f"{title}:\n" + columns(rows, width)
     yield sentences(
-        "`guestctl check FILE.yaml` runs a script. `guestctl check --keys` prints this page as Markdown.", width
+        "`guestctl check FILE.yaml` runs a script, `guestctl check DIR` all scripts below a directory, and `guestctl "
+        "check -` one from stdin. `guestctl check --keys` prints this page as Markdown.",
+        width,
     )
 
 

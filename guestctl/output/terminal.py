@@ -119,9 +119,54 @@ def _shown(char: str, lines: bool) -> str:
     nonchar = (code & 0xFFFE) == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
     if not nonchar and (category in {"Zs", "Co", "Cn"} or code in _JOINERS):
         return char
+    return _escaped(char)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def distinct(text: str) -> str:
+    """Return a text in which two different texts do not look the same because of how their characters are encoded.
+
+    Spaces other than U+0020 are escaped, joiners next to ASCII too, and the parts of a character that has a code of
+    its own: the accent in `e\\u0301`, but not in `é`.
+    """
+    if text.isascii():
+        return text
+    shown = "".join(map(_distinct_cluster, _clusters(text)))
+    return re.sub("[\u200c\u200d]", lambda found: _distinct_joiner(shown, found.start()), shown)
+
+
+def _clusters(text: str) -> Iterator[str]:
+    """Yield each character with the marks after it; the letters of a Korean syllable count as marks."""
+    start = 0
+    for at, char in enumerate(text):
+        if at and unicodedata.category(char)[0] != "M" and not "\u1160" <= char <= "\u11ff":
+            yield text[start:at]
+            start = at
+    yield text[start:]
+
+
+def _distinct_cluster(cluster: str) -> str:
+    """Return a character with the marks after it, escaped where another encoding of it looks the same."""
+    first, marks = cluster[0], cluster[1:]
+    if first != " " and unicodedata.category(first) == "Zs":
+        first = _escaped(first)
+    if unicodedata.normalize("NFC", cluster) == cluster:
+        return first + marks
+    if unicodedata.normalize("NFC", first) != first:
+        first = _escaped(first)
+    return first + "".join(map(_escaped, marks))
+
+
+def _distinct_joiner(text: str, at: int) -> str:
+    """Return the joiner there, which is visible between two letters or symbols that are not ASCII."""
+    around = text[max(at - 1, 0) : at], text[at + 1 : at + 2]
+    return text[at] if all(one and not one.isascii() for one in around) else _escaped(text[at])
 
 
 def cells(char: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -547,3 +548,161 @@ def test_an_internal_error_is_in_every_report(buggy: Front) -> None:
     debugged = buggy("check", "good.yaml", "--debug").err
     assert "Traceback" in debugged
     assert "secret = " not in debugged
+
+
+# --- texts that look the same ---
+
+
+@pytest.mark.parametrize(
+    ("wanted", "came", "shown_wanted", "shown_came"),
+    [
+        ("5 EUR", "5\u00a0EUR", "5 EUR", "5\\xa0EUR"),
+        ("5\u00a0EUR", "5 EUR", "5\\xa0EUR", "5 EUR"),
+        ("5\u00a0EUR", "5\u202fEUR", "5\\xa0EUR", "5\\u202fEUR"),
+        ("caf\u00e9", "cafe\u0301", "caf\u00e9", "cafe\\u0301"),
+        ("cafe\u0301", "caf\u00e9", "cafe\\u0301", "caf\u00e9"),
+        ("\ud55c", "\u1112\u1161\u11ab", "\ud55c", "\u1112\\u1161\\u11ab"),
+        ("ok", "o\u200bk", "ok", "o\\u200bk"),
+        ("ok", "o\u200dk", "ok", "o\\u200dk"),
+    ],
+)
+def test_expected_and_came_never_look_the_same(
+    sandboxed: Callable[[Sandbox], Front], tmp_path: Path, wanted: str, came: str, shown_wanted: str, shown_came: str
+) -> None:
+    (tmp_path / "bot.json").write_text(json.dumps({"otherwise": {"reply": came, "disconnect": True}}))
+    script = {"scenarios": {"a": [{"say": "x"}, {"expect": {"equals": wanted}}]}}
+    (tmp_path / "s.json").write_text(json.dumps(script))
+    with running(SandboxOptions(fast=True, script=tmp_path / "bot.json")) as sandbox:
+        front = sandboxed(sandbox)
+        result = front("check", "s.json", "--junit", "out.xml")
+        tap = front("check", "s.json", "--tap")
+        github = front("check", "s.json", GITHUB_ACTIONS="true")
+        exact = front("check", "s.json", "-o", "json")
+    assert result.code == 1
+    [expected] = [line for line in result.out.splitlines() if line.strip().startswith("expected: ")]
+    [reply] = [line for line in result.out.splitlines() if line.strip().startswith("came: ")]
+    assert f'"{shown_wanted}"' in expected
+    assert f"bot: {shown_came}  (" in reply
+    report = (tmp_path / "out.xml").read_text()
+    assert f'"{shown_wanted}"' in report.replace("&quot;", '"')
+    assert f"bot: {shown_came}  (" in report
+    assert json.dumps(f"bot: {shown_came}  (")[1:-1] in tap.out
+    [annotation] = [line for line in github.out.splitlines() if line.startswith("::error")]
+    assert f'"{shown_wanted}"' in annotation
+    assert f"came: {shown_came}" in annotation
+    assert exact.record["scenarios"][0]["trouble"]["came"][0]["text"] == came
+
+
+def test_a_golden_difference_never_looks_the_same(sandboxed: Callable[[Sandbox], Front], tmp_path: Path) -> None:
+    (tmp_path / "bot.json").write_text(json.dumps({"otherwise": "5\u00a0EUR"}))
+    (tmp_path / "s.yaml").write_text("golden: true\nscenarios: {a: [{say: x}, {expect: EUR}]}\n")
+    (tmp_path / "s.golden.json").write_text(json.dumps({"a": ["> x", "< 5 EUR"]}))
+    with running(SandboxOptions(fast=True, script=tmp_path / "bot.json")) as sandbox:
+        result = sandboxed(sandbox)("check", "s.yaml")
+    assert "| -< 5 EUR\n" in result.out
+    assert "| +< 5\\xa0EUR\n" in result.out
+
+
+# --- directories and stdin ---
+
+ONE = "scenarios: {{{name}: [{{say: hello}}, {{expect: question}}]}}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory of scripts in several folders, among files that are none."""
+    folder = tmp_path / "tests"
+    for name in ("b.yaml", "a.yml", "sub/c.yaml", "sub/deeper/d.json", "Z.yaml"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(ONE.format(name=path.stem))
+    for name in ("bot.yaml", "sub/profiles.yaml", "numbers.json"):
+        (folder / name).write_text("rules: []\n" if name != "numbers.json" else "[1, 2]")
+    (folder / "notes.txt").write_text("scenarios: [")
+    (folder / "b.golden.json").write_text('{"scenarios": []}')
+    (folder / "foreign.yaml").write_text("a: !tag 1\n")
+    for hidden in (".git", ".cache"):
+        (folder / hidden).mkdir()
+        (folder / hidden / "e.yaml").write_text(ONE.format(name="hidden"))
+    (folder / ".f.yaml").write_text(ONE.format(name="hidden"))
+    return folder
+
+
+def test_a_directory_is_all_scripts_below_it_sorted(checks: Front, folder: Path) -> None:
+    result = checks("check", "tests")
+    assert result.code == 0, result
+    assert result.out == (
+        "ok    tests/Z.yaml: Z\nok    tests/a.yml: a\nok    tests/b.yaml: b\nok    tests/sub/c.yaml: c\n"
+        "ok    tests/sub/deeper/d.json: d\n5 passed, 0 failed, 0 errors\n"
+    )
+    skipped = "bot.yaml, foreign.yaml, numbers.json, sub/profiles.yaml"
+    assert result.err == f"tests: skipped files without `scenarios`: {skipped}\n"
+    assert checks("check", "tests/", "-q").err == ""
+    assert checks("check", "tests", "--parallel", "3", "-o", "json").record["passed"] == 5
+
+
+def test_a_script_below_a_directory_is_run_once(checks: Front, folder: Path) -> None:
+    result = checks("check", "tests/sub/c.yaml", "tests/sub", "good.yaml", "./tests/sub/", "-q", "-o", "json")
+    scripts = [found["script"] for found in result.record["scenarios"]]
+    assert scripts[:2] == ["tests/sub/c.yaml", "tests/sub/deeper/d.json"]
+    assert scripts[2:] == ["good.yaml"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("wrong.yaml", "scenarios: {a: [{sya: x}]}", 'wrong.yaml:1: scenario "a", step 1: unknown key "sya"'),
+        ("broken.yaml", "scenarios:\n  - [\n", "broken.yaml:"),
+        ("slip.yaml", "scenario: {a: [{say: x}]}", 'slip.yaml:1: unknown key "scenario"; did you mean "scenarios"?'),
+        ("list.yaml", "scenarios: [a]", "list.yaml:1: scenarios: must be a mapping"),
+    ],
+)
+def test_a_wrong_script_below_a_directory_exits_2(checks: Front, folder: Path, name: str, text: str, said: str) -> None:
+    (folder / "sub" / name).write_text(text)
+    result = checks("check", "tests")
+    assert (result.code, result.out) == (2, "")
+    assert f"tests/sub/{said}" in result.err
+
+
+def test_a_directory_without_scripts_exits_2(checks: Front, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "bot.yaml").write_text("rules: []\n")
+    result = checks("check", "empty", "--junit", "out.xml")
+    assert (result.code, result.out) == (2, "")
+    assert 'no check script below "empty"' in result.err
+    assert "key `scenarios`" in result.err
+    assert "errors" in (tmp_path / "out.xml").read_text()
+
+
+def test_a_script_from_stdin(checks: Front, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    script = "scenarios: {a: [{say: hello}, {expect: question}, {attach: a.png}]}"
+    for content in (script, b"\xef\xbb\xbf" + script.encode()):
+        result = checks("check", "-", "--junit", "out.xml", stdin=content)
+        assert (result.code, result.out) == (0, "ok    stdin: a\n1 passed, 0 failed, 0 errors\n"), result
+    both = checks("check", "-", "good.yaml", "-", stdin=script, tty=False)
+    assert both.out.startswith("ok    stdin: a\nok    good.yaml: Takes the survey\n")
+    assert both.out.endswith("4 passed, 0 failed, 0 errors\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "stdin:1: the script is empty"),
+        ("scenarios: {a: [{sya: x}]}", 'stdin:1: scenario "a", step 1: unknown key "sya"'),
+        ("scenarios:\n  a: [\n", "stdin:3: "),
+        (b"a: \xff", "stdin:1: not UTF-8"),
+        ("#" * 300_000, "stdin:1: larger than 256 KiB"),
+        ("golden: true\nscenarios:\n  a: [{say: x}]", "stdin:3: a script from stdin has no golden transcript"),
+    ],
+)
+def test_a_wrong_script_from_stdin_exits_2(checks: Front, content: str | bytes, said: str) -> None:
+    result = checks("check", "-", stdin=content)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+
+
+def test_a_script_from_a_real_stdin(checks: Front) -> None:
+    with started(checks, "check", "-", "--timeout", "10s", stdin=subprocess.PIPE) as process:
+        out, _ = process.communicate(ONE.format(name="piped").encode(), timeout=30)
+    assert (process.returncode, out.decode().splitlines()[0]) == (0, "ok    stdin: piped")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcwidth
 
-from guestctl.output.terminal import Terminal, block, cells, fold, visible, wrap
+from guestctl.output.terminal import Terminal, block, cells, distinct, fold, visible, wrap
 
 
 class Screen(io.StringIO):
@@ -241,3 +241,33 @@ def test_each_stream_is_detected_separately() -> None:
 )
 def test_wrap_breaks_at_spaces_only(line: str, width: int | None, pieces: list[str]) -> None:
     assert list(wrap(line, width)) == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a b", "a b"),
+        ("a\u00a0b", "a\\xa0b"),
+        ("5\u202f€", "5\\u202f€"),
+        ("a\u3000b\u2009c", "a\\u3000b\\u2009c"),
+        ("caf\u00e9", "caf\u00e9"),
+        ("cafe\u0301", "cafe\\u0301"),
+        ("q\u0301", "q\u0301"),
+        ("\u212b", "\\u212b"),
+        ("a\u0323\u0302", "a\\u0323\\u0302"),
+        ("\ud55c", "\ud55c"),
+        ("\u1112\u1161\u11ab", "\u1112\\u1161\\u11ab"),
+        ("हिन्दी", "हिन्दी"),
+        ("\u0915\u093c", "\u0915\u093c"),
+        ("\u0958", "\\u0958"),
+        ("👩\u200d💻", "👩\u200d💻"),
+        ("a\u200db", "a\\u200db"),
+        ("\u200cx", "\\u200cx"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\u0301a", "\u0301a"),
+        ("", ""),
+        ("a\nb\u00a0", "a\nb\\xa0"),
+    ],
+)
+def test_texts_that_differ_never_look_the_same(text: str, shown: str) -> None:
+    assert distinct(text) == shown

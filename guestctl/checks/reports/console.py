@@ -6,10 +6,10 @@ run. The same result gives the same lines, except for the times of scenarios tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from guestctl.checks.outcomes import Outcome, TranscriptLine, Trouble, Verdict
-from guestctl.output.terminal import visible
+from guestctl.output.terminal import distinct, visible
 
 #: The label of each verdict, all of one width.
 MARKS: dict[Verdict, str] = {"passed": "ok   ", "failed": "FAIL ", "error": "ERROR"}
@@ -18,6 +18,11 @@ MARKS: dict[Verdict, str] = {"passed": "ok   ", "failed": "FAIL ", "error": "ERR
 def clean(text: str) -> str:
     """Return remote text as one line of a log, with control characters and commands of CI runners escaped."""
     return visible(text).replace("##[", "# #[")
+
+
+def exact(text: str) -> str:
+    """Return remote text like `clean`, for comparison: two different texts never look the same."""
+    return clean(distinct(text))
 
 
 def headline(outcome: Outcome) -> str:
@@ -31,7 +36,7 @@ def reason(outcome: Outcome) -> str:
     trouble = outcome.trouble
     if trouble is None:
         return "passed"
-    return clean(trouble.message.partition("\n")[0] if trouble.expected is None else f"expected {trouble.expected}")
+    return exact(trouble.message.partition("\n")[0] if trouble.expected is None else f"expected {trouble.expected}")
 
 
 def explanation(outcome: Outcome) -> Iterator[str]:
@@ -56,17 +61,17 @@ def trouble_lines(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
     first, *more = trouble.message.split("\n")
     yield clean(first)
     # The mark keeps remote text from the start of a line, where `::` is a command of a CI runner.
-    yield from (f"| {clean(line)}" for line in more)
+    yield from (f"| {exact(line)}" for line in more)
     if trouble.expected is not None:
-        yield f"expected: {clean(trouble.expected)}"
+        yield f"expected: {exact(trouble.expected)}"
         if not trouble.came:
             yield "came: nothing"
         for line in trouble.came:
-            yield f"came: {_line(line)}"
+            yield f"came: {_line(line, exact)}"
         if trouble.waited and not (trouble.late or trouble.came):
             yield f"late: nothing in the next {trouble.waited:g} s"
         for line in trouble.late:
-            yield f"late: {_line(line)}"
+            yield f"late: {_line(line, exact)}"
     if trouble.failure is not None:
         yield f"code: {trouble.failure.code} (exit {int(trouble.failure.exit)})"
         if trouble.failure.hint:
@@ -82,12 +87,12 @@ def transcript(lines: Sequence[TranscriptLine]) -> Iterator[str]:
         yield from (f"    (file) {clean(name)}" for name in line.files)
 
 
-def _line(line: TranscriptLine) -> str:
+def _line(line: TranscriptLine, shown: Callable[[str], str] = clean) -> str:
     if line.who is None:
-        return f"{line.at:.3f} s * {clean(line.text)}"
+        return f"{line.at:.3f} s * {shown(line.text)}"
     mark = ">" if line.who == "guest" else "<"
     identity = f"  ({clean(line.id)})" if line.id else ""
-    return f"{line.at:.3f} s {mark} {clean(line.who)}: {clean(line.text)}{identity}"
+    return f"{line.at:.3f} s {mark} {clean(line.who)}: {shown(line.text)}{identity}"
 
 
 def tally(outcomes: Sequence[Outcome]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from guestctl.checks.outcomes import Outcome
 from guestctl.output.ci_commands import runs_in_actions
-from guestctl.output.terminal import visible
+from guestctl.output.terminal import distinct, visible
 
 MOST = 10
 
@@ -33,7 +33,7 @@ def errors(outcomes: Sequence[Outcome], environ: Mapping[str, str]) -> Iterator[
             parts.append(f"expected: {trouble.expected}")
             parts += [f"came: {line.text}" for line in trouble.came[-3:]] or ["came: nothing"]
         location = f"file={_property(_from_root(outcome.script, environ))},line={trouble.line}"
-        message = _data("\n".join(visible(line, lines=True) for line in parts))
+        message = _data("\n".join(visible(distinct(line), lines=True) for line in parts))
         yield f"::error {location},title={_property(outcome.name)}::{message}"
     if len(bad) > MOST:
         yield f"::notice::and {len(bad) - MOST} more scenarios that did not pass"

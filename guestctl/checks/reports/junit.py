@@ -13,7 +13,7 @@ from xml.etree import ElementTree as Tree
 from guestctl.checks.outcomes import Outcome
 from guestctl.checks.reports.console import explanation, transcript
 from guestctl.core.errors import UsageError
-from guestctl.output.terminal import visible
+from guestctl.output.terminal import distinct, visible
 
 
 def document(outcomes: Sequence[Outcome]) -> bytes:
@@ -84,7 +84,7 @@ def _case(outcome: Outcome) -> Tree.Element:
         failure = trouble.failure
         kind = "failure" if failure is None else "error"
         code = "check.failed" if failure is None else failure.code
-        element = Tree.SubElement(case, kind, {"message": _xml(trouble.short), "type": code})
+        element = Tree.SubElement(case, kind, {"message": _xml(distinct(trouble.short)), "type": code})
         element.text = _xml("\n".join(explanation(outcome)))
     if outcome.transcript:
         Tree.SubElement(case, "system-out").text = _xml("\n".join(transcript(outcome.transcript)))

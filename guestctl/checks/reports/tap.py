@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 
 from guestctl.checks.outcomes import Outcome
-from guestctl.checks.reports.console import clean, explanation
+from guestctl.checks.reports.console import clean, exact, explanation
 
 
 def header(count: int) -> Iterator[str]:
@@ -26,7 +26,7 @@ def point(number: int, outcome: Outcome) -> Iterator[str]:
         return
     yield "  ---"
     # A JSON string is also a YAML string: on one line, with special characters escaped.
-    yield f"  message: {json.dumps(clean(outcome.trouble.short))}"
+    yield f"  message: {json.dumps(exact(outcome.trouble.short))}"
     yield f"  severity: {'fail' if outcome.verdict == 'failed' else 'error'}"
     yield f"  at: {json.dumps(f'{clean(outcome.script)}:{outcome.trouble.line}')}"
     yield "  details:"

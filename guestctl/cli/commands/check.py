@@ -28,14 +28,22 @@ if TYPE_CHECKING:
     from guestctl.core.model import Profile
 
 
+_STDIN = Path("-")
+#: How many skipped files of a directory are named.
+_MOST_NAMED = 5
+
+
 @command(
-    "guestctl check tests/*.yaml --parallel 10 --junit report.xml",
+    "guestctl check tests --parallel 10 --junit report.xml",
     "guestctl sandbox exec --script bot.yaml -- guestctl check bot.check.yaml",
     needs="profile",
 )
 def check(
     run: Invocation,
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="check scripts (YAML)")] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="check scripts (YAML or JSON), directories of them, or - for stdin"),
+    ] = None,
     parallel: Annotated[
         int,
         typer.Option(
@@ -184,9 +192,39 @@ def _cause(error: BaseException) -> type[Interrupted]:
 
 
 def _loaded(files: Sequence[Path], variables: Mapping[str, str], run: Invocation) -> list[Script]:
+    """Return the scripts of these files, each once. `-` is stdin; a directory is all scripts below it."""
     from guestctl.checks.reader import load
 
-    return [load(file, variables, run.world.environ) for file in dict.fromkeys(files)]
+    found: dict[Path, bytes | None] = {}
+    for file in files:
+        if file == _STDIN:
+            found[file] = found.get(file) or _stdin_script(run)
+        else:
+            found.update(dict.fromkeys(_scripts_of(file, run) if file.is_dir() else [file]))
+    return [
+        load(Path("stdin") if content is not None else file, variables, run.world.environ, content)
+        for file, content in found.items()
+    ]
+
+
+def _stdin_script(run: Invocation) -> bytes:
+    from guestctl.core.strict_yaml import MAX_BYTES
+
+    try:
+        return run.world.read_bytes(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"stdin: {error.strerror or error}", code="config.file") from error
+
+
+def _scripts_of(directory: Path, run: Invocation) -> list[Path]:
+    from guestctl.checks.discovery import scripts_below
+
+    scripts, others = scripts_below(directory)
+    if others:
+        names = ", ".join(str(path.relative_to(directory)) for path in others[:_MOST_NAMED])
+        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+        run.out.notice(f"{directory}: skipped files without `scenarios`: {names}{more}")
+    return scripts
 
 
 def _jobs(
