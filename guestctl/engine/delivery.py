@@ -30,6 +30,7 @@ from guestctl.core.errors import (
     Unreadable,
 )
 from guestctl.core.model import Message, Option, Outgoing, Position, Sender
+from guestctl.core.results import Sent
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Paging
 from guestctl.dialects.flows import Flow, FrameRequest, Incoming
@@ -224,6 +225,7 @@ class _Send:
     # --- outcomes ---
 
     def _finish_accepted(self, message: Message) -> Message:
+        message = replace(message, key=self.outgoing.key)
         self._mark("accepted", message)
         session = self.engine.session
         known = replace(self.engine.dialect.after_acceptance(session), new_session=False)
@@ -231,9 +233,8 @@ class _Send:
             try:
                 self.engine.record.store(known)
             except Failure as failure:
-                failure.with_outcome("accepted")
-                raise
-        return replace(message, key=self.outgoing.key)
+                raise _accepted(failure, message) from None
+        return message
 
     def _finish_refused(self, failure: Failure, delivery: SendState) -> Message:
         """Raise the failure, unless an earlier attempt may have arrived: then history decides."""
@@ -241,7 +242,7 @@ class _Send:
             return self._look_last(failure.message)
         if failure.delivery == "not_sent":  # there was no token, so the request was not sent
             delivery = "not_sent"
-        self._mark(delivery)
+        failure.message += self._mark(delivery)
         raise failure.with_outcome(delivery)
 
     def _look_last(self, why: str) -> Message:
@@ -260,7 +261,7 @@ class _Send:
         return self._look_last("an echo of its text has no key, and another message in doubt has the same text")
 
     def in_doubt(self, why: str) -> MessageInDoubt:
-        self._mark("in_doubt")
+        why += self._mark("in_doubt")
         return MessageInDoubt(
             f"message {self.outgoing.key} may or may not have arrived: {why}",
             key=self.outgoing.key,
@@ -269,15 +270,21 @@ class _Send:
             received=self.received,
         )
 
-    def _mark(self, state: SendState, message: Message | None = None) -> None:
+    def _mark(self, state: SendState, message: Message | None = None) -> str:
+        """Store the state of the send. Return what a failure to store it adds to the failure of the send, or "".
+
+        Raises the failure itself for a message that is about to be written, or that was accepted.
+        """
         engine = self.engine
         known = (message.id, message.time) if message is not None else (None, None)
         try:
             engine.state.mark(engine.scope, engine.session, self.outgoing.key, state, *known)
         except Failure as failure:
+            if state not in {"writing", "accepted"}:
+                return f"; this cannot be stored: {failure.message}"
             # The outcome is known, even though the outbox cannot store it.
-            failure.with_outcome(state)
-            raise
+            raise (failure.with_outcome("not_sent") if message is None else _accepted(failure, message)) from None
+        return ""
 
     # --- in doubt ---
 
@@ -510,8 +517,13 @@ def _not_sent_by_default() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        failure.with_outcome(failure.delivery or "not_sent")
+        failure.with_outcome(failure.delivery or "not_sent", failure.sent)
         raise
+
+
+def _accepted(failure: Failure, message: Message) -> Failure:
+    """Return a failure to store something after the message was accepted, with the message as its outcome."""
+    return failure.with_outcome("accepted", Sent(message.key or "", "accepted", message.text, message))
 
 
 def _from_outbox(row: OutboxRow) -> Message:

@@ -186,7 +186,8 @@ def send_message(
             delivery = "not_sent"
         if delivery is None:
             raise
-        failure.with_outcome(delivery, Sent(outgoing.key, delivery, outgoing.text, earlier=tuple(earlier)))
+        known = failure.sent if isinstance(failure.sent, Sent) else Sent(outgoing.key, delivery, outgoing.text)
+        failure.with_outcome(delivery, replace(known, earlier=tuple(earlier)))
         raise
     sent = Sent(message.key or outgoing.key, "accepted", message.text, message, earlier=tuple(earlier))
     if listener is None or awaited is None:

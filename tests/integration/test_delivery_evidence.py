@@ -16,6 +16,9 @@ import pytest
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.sandbox.peer import SocketPeer
 from guestctl.sandbox.server import Sandbox
+from guestctl.storage.database import Database
+from guestctl.storage.private_files import unusable
+from guestctl.storage.state import State
 from tests.cli.conftest import Result
 from tests.integration.conftest import Enter
 from tests.integration.front import Guest, InstantClock, Room, check
@@ -360,6 +363,80 @@ def test_a_session_that_expires_after_the_echo_does_not_hide_the_delivery(
         assert (result.record["delivery"], result.record["reply"]) == ("accepted", None)
     else:
         assert result.out.endswith("> guest: once\n")
+
+
+# --- a full disk ---
+
+
+class Disk:
+    """Makes every write to the state fail after a message has been marked as being written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patches = monkeypatch
+        self.full = False
+        mark, transaction = State.mark, Database.transaction
+
+        def marked(state: State, scope: str, session: Any, key: str, to: str, *more: Any) -> None:
+            mark(state, scope, session, key, to, *more)  # type: ignore[arg-type]
+            self.full |= to == "writing"
+
+        def written(database: Database, *, durable: bool) -> Any:
+            if self.full:
+                raise unusable(database.directory, "database or disk is full")
+            return transaction(database, durable=durable)
+
+        monkeypatch.setattr(State, "mark", marked)
+        monkeypatch.setattr(Database, "transaction", written)
+
+    def free(self) -> None:
+        self._patches.undo()
+
+
+COMMANDS = {"send": ("send", "once"), "send --wait": ("send", "once", "--wait"), "ask": ("ask", "once")}
+#: Each API with one command; one API with each command in each output mode.
+SHOWN = [(api, "send", "json") for api in NAMES]
+SHOWN += [("web-messaging", command, mode) for command in COMMANDS for mode in ("auto", "table", "json")]
+
+
+@pytest.mark.parametrize(("api", "command", "mode"), SHOWN, indirect=["api"])
+def test_a_disk_that_fills_up_does_not_hide_the_delivery(
+    guest: Guest, room: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch, command: str, mode: str
+) -> None:
+    guest.ok("session", "create")
+    disk = Disk(monkeypatch)
+    result = guest(*COMMANDS[command], "-o", mode)
+    assert (result.code, stored(room, "once")) == (2, 1)
+    assert "database or disk is full" in result.err
+    assert "was accepted" in result.err
+    if command != "ask" and mode != "table":
+        assert result.record["delivery"] == "accepted"
+        assert result.record["id"]
+    disk.free()
+    check_later_commands(guest, room, time, "once")
+
+
+@pytest.mark.parametrize(("api", "command", "mode"), SHOWN, indirect=["api"])
+def test_a_disk_that_fills_up_does_not_hide_a_doubt(
+    guest: Guest,
+    gateway: Gateway,
+    room: Room,
+    time: InstantClock,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    mode: str,
+) -> None:
+    guest.ok("session", "create")
+    break_after_storing(guest, gateway, room, "lag:ms=60000")
+    disk = Disk(monkeypatch)
+    result = guest(*COMMANDS[command], "--timeout", "2", "-o", mode)
+    assert (result.code, stored(room, "once")) == (13, 1)
+    assert "database or disk is full" in result.err
+    assert "may or may not have arrived" in result.err
+    if command != "ask" and mode != "table":
+        assert result.record["delivery"] == "in_doubt"
+    disk.free()
+    room.clear()
+    check_later_commands(guest, room, time, "once")
 
 
 # --- deadlines that the rate limit uses up ---

@@ -60,8 +60,7 @@ def ask(
         sent: Sent | None = getattr(failure, "sent", None)
         if sent is not None and sent.reply is not None:
             _print_replies(run, [sent.reply, *sent.following], raw=raw)
-        if sent is not None and sent.delivery == "accepted":
-            failure.message += f"; the question was accepted (--id {sent.key})"
+        _name_delivery(failure, "question")
         raise
     _print_replies(run, replies, raw=raw)
 
@@ -171,6 +170,7 @@ def send(
             if outcome is not None:
                 # The record carries the delivery; a reply that did not arrive is null.
                 show(_records(run, outcome, awaited=awaited, raw=raw))
+            _name_delivery(failure, "message")
             raise
         show(_records(run, sent, awaited=awaited, raw=raw))
 
@@ -195,6 +195,13 @@ def _add_to_list(run: Invocation, records: list[Record], add: Callable[[Record],
         for record in records:
             for shown in _shown(run, record):
                 add(shown)
+
+
+def _name_delivery(failure: Failure, what: str) -> None:
+    """Add to a failure that the message was accepted nevertheless."""
+    sent: Sent | None = getattr(failure, "sent", None)
+    if sent is not None and sent.delivery == "accepted":
+        failure.message += f"; the {what} was accepted (--id {sent.key})"
 
 
 @contextmanager
