@@ -28,6 +28,9 @@ _SECURITY = {
     "security/test_fuzz.py",
     "security/test_hostile_text.py",
     "security/test_memory.py",
+    "integration/test_hostile_numbers.py::test_every_number_in_answers",
+    "integration/test_hostile_numbers.py::test_every_number_in_frames",
+    "integration/test_unencodable_text.py::test_every_text_in_answers",
 }
 
 #: Many processes, real shells, pseudo-terminals and signals.

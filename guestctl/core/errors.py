@@ -68,6 +68,8 @@ NEXT_STEPS: dict[str, str] = {
     "conversation.ended": "run `guestctl history --all` to see how the conversation ended",
     "usage": "`guestctl --help` lists the commands; add --help to a command for its options and two examples",
     "usage.option": "remove the option, or use an API that supports it: `guestctl apis`",
+    "usage.text": "leave out the text that cannot be encoded; where the service offered it (a choice, a form), answer "
+    "with a text of your own",
     "config.profile": "list the profiles with `guestctl profile list`; check the file with `guestctl profile check`",
     "config.file": "correct the line named above, then run `guestctl profile check`",
     "config.key": "set the value in the profile (`guestctl help profiles`), with an option or a GUESTCTL_* variable",
@@ -98,6 +100,8 @@ NEXT_STEPS: dict[str, str] = {
     "auth.downgrade": "sign in again, or run `guestctl session create`; this token belongs to a signed-in guest",
     "forbidden": "check deployment_id, scopes, `origin` (allowed domains) and features; `guestctl doctor` tests each",
     "forbidden.upgrade": "check deployment_id, region and `origin` (allowed domains); `guestctl doctor` tests each",
+    "forbidden.gateway": "check base_url, socket_url, region and deployment_id (`guestctl profile show`): the gateway "
+    "in front of the service did not pass the frame on",
     "forbidden.feature": "turn on the feature in the deployment; `guestctl doctor` shows which features are on",
     "conflict.read_only": "start another conversation with `guestctl session create --new`",
     "conflict.key": "use another --id, or repeat the text that was sent with this one",
@@ -137,6 +141,7 @@ NEXT_STEPS: dict[str, str] = {
     "answer.redirect": "correct the address (`guestctl profile show`); guestctl never follows a redirect",
     "answer.frame": "repeat the command with --trace FILE to see the frame that broke the WebSocket protocol",
     "api.unsupported": "`guestctl apis` shows which API supports it",
+    "api.no_guest_id": "the service gave this session no guest id; sending, reading and listening work without it",
     "send.in_doubt": "later commands look for it and never repeat it: `guestctl history` shows whether it arrived, and "
     "`guestctl send --id KEY --resend` sends it again",
     "output.failed": "free some space, or write the output somewhere else",

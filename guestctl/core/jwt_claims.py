@@ -6,6 +6,7 @@ a token belongs to, where it came from. The claims are for display and timing on
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,15 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from guestctl.core.clock import rfc3339
-from guestctl.core.errors import Unauthorised
+from guestctl.core.errors import Unauthorised, Unreadable
 from guestctl.core.model import Credential, Secret
 from guestctl.core.redact import Redactor
 from guestctl.core.values import Json
+from guestctl.core.wire import LATEST, load_json, number
 
 #: The characters of a bearer token (RFC 6750 §2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}", re.ASCII)
-#: The last epoch second that has a four-digit year.
-_LATEST = 253_402_300_799
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,12 @@ def _decoded(text: str) -> tuple[dict[str, Json], dict[str, Json]]:
         raise Unauthorised(f"malformed: a JWT has three parts, this one has {parts}", code="auth.secret")
     try:
         whole = jwt.decode_complete(text, options={"verify_signature": False})
-    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        # The library also reads what is not JSON: NaN and numbers without a bound.
+        parts_read = load_json(json.dumps([whole["header"], whole["payload"]]), "token")
+    except (jwt.PyJWTError, ValueError, RecursionError, Unreadable) as error:
         # The library's own message may quote the token.
         raise Unauthorised(f"malformed: not base64url of JSON ({type(error).__name__})", code="auth.secret") from None
-    return dict(whole["header"]), dict(whole["payload"])
+    return parts_read[0], parts_read[1]
 
 
 def _moment(claims: dict[str, Json], name: str) -> float | None:
@@ -102,10 +104,10 @@ def _moment(claims: dict[str, Json], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= _LATEST
-    if not usable:
+    found = number(value)
+    if found is None or not 0 <= found <= LATEST:
         raise Unauthorised(f"malformed: `{name}` is not a time", code="auth.secret")
-    return float(value)
+    return float(found)
 
 
 def _expiry_problem(expires_at: float | None, now: float) -> tuple[str, ...]:

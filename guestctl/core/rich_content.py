@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from guestctl.core.values import immutable, objects, text_of
+from guestctl.core.wire import number
 
 
 @immutable
@@ -199,8 +200,8 @@ def _field(kind: str, field: Mapping[str, Any]) -> Field:
 
 
 def _place(place: Mapping[str, Any]) -> Location:
-    found = (place.get("latitude"), place.get("longitude"))
-    numbers = tuple(n for n in found if isinstance(n, (int, float)) and not isinstance(n, bool))
+    found = (number(place.get("latitude")), number(place.get("longitude")))
+    numbers = tuple(n for n in found if n is not None)
     return Location(text_of(place, "text"), text_of(place, "address"), _text_or_none(place, "url"), numbers)
 
 

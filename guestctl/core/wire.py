@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Literal, TypeAlias, TypeVar
 
-from guestctl.core.errors import Unreadable
+from guestctl.core.errors import Unreadable, UsageError
 from guestctl.core.model import CredentialKind
 from guestctl.core.values import Json, immutable
 
@@ -24,7 +24,13 @@ MAX_DEPTH = 100
 
 #: Characters of the longest integer that fits into 64 bits, with its sign.
 _LONGEST_NUMBER = 20
-_YEAR = 366 * 86_400
+_LARGEST = 2**63 - 1
+#: The longest wait that a service may ask for, in seconds. More is a mistake.
+LONGEST_WAIT = 86_400.0
+#: The last epoch second that has a four-digit year.
+LATEST = 253_402_300_799
+#: From here on (the year 5138 in seconds, 1973 in milliseconds) a time is in milliseconds.
+_MILLISECONDS = 1e11
 
 #: Version ff is forbidden, and ids that consist of zeros are invalid (W3C Trace Context §3.2).
 _TRACE_CONTEXT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -145,7 +151,7 @@ def _refuse_constant(name: str) -> None:
 def _whole_number(text: str) -> int | str:
     """Return an integer of the service, or its digits as text if it does not fit into 64 bits."""
     number = int(text) if len(text) <= _LONGEST_NUMBER else None
-    return text if number is None or not -(2**63) <= number < 2**63 else number
+    return text if number is None or not -_LARGEST - 1 <= number <= _LARGEST else number
 
 
 def _decimal_number(text: str) -> float | str:
@@ -180,16 +186,97 @@ def optional(source: Mapping[str, Json], key: str, kind: type[T], default: T | N
     return value
 
 
-def duration(value: Json) -> float | None:
-    """Return a number of the service as seconds, or None if it is not a duration of up to a year."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _YEAR:
-        return None
-    return float(value)
+# --- text: half of a surrogate pair, which an escape in JSON can name and UTF-8 cannot encode ---
+
+
+def utf8(text: str) -> bytes:
+    """Return outgoing text as bytes. Raises UsageError (`not_sent`) for text that UTF-8 cannot encode."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the text has half of a surrogate pair (U+{ord(text[error.start]):04X}) at position {error.start + 1}",
+            code="usage.text",
+            delivery="not_sent",
+        ) from error
+
+
+def check_outgoing(*values: Json) -> None:
+    """Check every text in these values before anything is written. Raises UsageError as `utf8` does."""
+    for value in values:
+        if isinstance(value, str):
+            if not value.isascii():
+                utf8(value)
+        elif isinstance(value, Mapping):
+            check_outgoing(*value.keys(), *value.values())
+        elif isinstance(value, (list, tuple)):
+            check_outgoing(*value)
+
+
+def identifier(source: Mapping[str, Json], key: str, what: str) -> str:
+    """Return an id or a token, which guestctl stores and sends back. Raises Unreadable as `required` does."""
+    value = required(source, key, str, what)
+    if not _is_encodable(value):
+        raise Unreadable(f"{what}: `{key}` has half of a surrogate pair")
+    return value
+
+
+def optional_identifier(source: Mapping[str, Json], key: str) -> str | None:
+    """Return an id, or None if it is missing, has another type or cannot be encoded."""
+    value = optional(source, key, str)
+    return value if value is not None and _is_encodable(value) else None
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+# --- numbers of the service: what no field can have counts as absent ---
+
+
+def number(value: Json) -> float | None:
+    """Return a number of the service, or None for anything else; true, false and text are no numbers."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def integer(value: Json) -> int | None:
+    """Return an integer of the service, or None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def count(value: Json) -> int | None:
+    """Return an integer of the service that is not negative, or None for anything else."""
+    found = integer(value)
+    return found if found is not None and found >= 0 else None
 
 
 def size(value: Json) -> int | None:
-    """Return a number of the service as a size, or None if it is not a number above zero."""
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+    """Return a limit of the service in whole units, or None if it is not a number above zero."""
+    found = number(value)
+    return int(found) if found is not None and 0 < found <= _LARGEST else None
+
+
+def duration(value: Json) -> float | None:
+    """Return a wait that the service asks for, in seconds, or None if it is not a number of up to a day."""
+    found = number(value)
+    return float(found) if found is not None and 0 <= found <= LONGEST_WAIT else None
+
+
+def epoch_seconds(value: Json) -> float | None:
+    """Return a time as epoch seconds, or None if it is not a time before the year 10000.
+
+    The service sends numbers or text, in seconds or in milliseconds; milliseconds are recognised by their size.
+    """
+    try:
+        found = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if found is not None and found > _MILLISECONDS:
+        found /= 1000
+    return found if found is not None and 0 < found <= LATEST else None
 
 
 @immutable

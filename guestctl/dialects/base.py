@@ -18,10 +18,11 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from guestctl.core.errors import Unreadable, Unsupported, UsageError
+from guestctl.core.errors import Forbidden, NetworkError, Unreadable, Unsupported, UsageError
 from guestctl.core.model import (
     UNREADABLE,
     Credential,
@@ -36,11 +37,11 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json, immutable
-from guestctl.core.wire import Frame, SocketAddress, load_json
+from guestctl.core.wire import Frame, SocketAddress, load_json, optional, optional_identifier
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
-from guestctl.dialects.flows import Flow, FrameRequest, Incoming, done
-from guestctl.dialects.refusals import Refusals
+from guestctl.dialects.flows import Flow, FrameRequest, Incoming, Rejection, done
+from guestctl.dialects.refusals import Refusals, mark_written
 
 
 @immutable
@@ -285,15 +286,25 @@ def unreadable_frame(frame: Frame, reason: str) -> Unknown:
 def own_id(body: Json) -> str | None:
     """Return the service's id of a message object, None if it has none."""
     for member in ("id", "messageId"):
-        value = body.get(member) if isinstance(body, dict) else None
-        if isinstance(value, str) and value:
+        value = optional_identifier(body, member) if isinstance(body, dict) else None
+        if value:
             return value
     return None
 
 
 def id_in_path(session: Session, name: str) -> str:
-    """Return one of the session's ids, quoted as a path segment."""
-    return quote(str(session.ids[name]), safe="")
+    """Return one of the session's ids, quoted as a path segment.
+
+    Raises Unsupported if the service gave the session no such id: the answers that two APIs publish have none.
+    """
+    value = session.ids.get(name)
+    if value is None:
+        raise Unsupported(
+            f"the service gave this session no {name} id, which this operation needs",
+            code="api.no_guest_id",
+            api=session.api,
+        )
+    return quote(value, safe="")
 
 
 def frame_object(frame: Frame) -> dict[str, Json]:
@@ -304,15 +315,30 @@ def frame_object(frame: Frame) -> dict[str, Json]:
     return value
 
 
+def other_frame(label: Json, value: dict[str, Json], api: str) -> Incoming:
+    """Return what a frame of no known class means: a refusal by the gateway in front of the service, or `Unknown`.
+
+    The gateway answers a frame that it cannot pass on with `message` and the ids of the connection and the request,
+    and without a type (web-messaging.md §2.5). It names no request, so the refusal answers the one that waits.
+    """
+    text = optional(value, "message", str)
+    gateway = label is None and text is not None and ("connectionId" in value or "requestId" in value)
+    if not gateway:
+        return Unknown(str(label) if label is not None else "gateway", value)
+    kind, code = (Forbidden, "forbidden.gateway") if text == "Forbidden" else (NetworkError, "service.down")
+    return Rejection(mark_written(kind(f"the gateway answers: {text}", code=code, api=api, body=text)))
+
+
 def normalised_time(value: object) -> str | None:
     """Return a timestamp as RFC 3339 in UTC with milliseconds, or None if the value is not a time."""
     if not isinstance(value, str):
         return None
-    if len(value) == 24 and value[10] == "T" and value[19] == "." and value[23] == "Z":
-        return value
-    from guestctl.core.clock import epoch_of, rfc3339
-
     try:
+        if len(value) == 24 and value[4] + value[7] + value[10] + value[19] + value[23] == "--T.Z":
+            datetime.fromisoformat(value[:23])
+            return value
+        from guestctl.core.clock import epoch_of, rfc3339
+
         return rfc3339(epoch_of(value))
     except (ValueError, OverflowError):
         return None

@@ -25,8 +25,8 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required
-from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, identifier, optional, required
+from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path, other_frame
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Accepted, Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.dialects.history_pages import history_after, read_message, read_time
@@ -170,7 +170,7 @@ class ConversationGuests(Dialect):
         if kind == "MESSAGE_RECEIVED":
             return (read_message(required(value, "message", dict, "MESSAGE_RECEIVED"), "MESSAGE_RECEIVED"),)
         if kind == "MESSAGE_ACCEPTED":
-            key, identity = required(value, "messageId", str, kind), required(value, "id", str, kind)
+            key, identity = identifier(value, "messageId", kind), identifier(value, "id", kind)
             return (Accepted(key, identity, read_time(value, kind)),)
         if kind == "CONVERSATION_UPDATED":
             state = optional(value, "state", str, "")
@@ -181,14 +181,14 @@ class ConversationGuests(Dialect):
             status = required(value, "status", int, kind)
             failure = self.stream_failure(status, optional(value, "message", str) or "no explanation")
             return (Rejection(failure, optional(value, "messageId", str)),)
-        return (Unknown(str(kind), value),)
+        return (other_frame(kind, value, self.name),)
 
 
 def _granted(session: Session, reply: HttpResponse) -> Session:
     """Return the session with the ids and the token of an answer."""
     answer = reply.object()
     ids = {
-        "conversation": required(answer, "conversationId", str, "guest"),
-        "guest": required(answer, "guestId", str, "guest"),
+        "conversation": identifier(answer, "conversationId", "guest"),
+        "guest": identifier(answer, "guestId", "guest"),
     }
     return replace(session, ids=ids).having(guest_token(reply, "token"))

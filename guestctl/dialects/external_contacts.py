@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from guestctl.core.errors import UsageError
 from guestctl.core.model import NewSession, Session
-from guestctl.core.wire import Request, required
+from guestctl.core.wire import Request, identifier
 from guestctl.dialects.base import id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, http_request
@@ -43,7 +43,7 @@ class ExternalContacts(NumberedDialect):
             )
         url = self.rest("/api/v2/conversations/messaging/addresses")
         reply = yield from http_request(Request("POST", url, "create", json={"address": f"email:{new.email}"}))
-        ids = {"conversation": None, "guest": required(reply.object(), "guestId", str, "address")}
+        ids = {"conversation": None, "guest": identifier(reply.object(), "guestId", "address")}
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from guestctl.core.model import NewSession, Session
 from guestctl.core.values import Json
-from guestctl.core.wire import Request, required
+from guestctl.core.wire import Request, identifier, optional_identifier
 from guestctl.dialects.base import id_in_path
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, http_request
@@ -46,11 +46,12 @@ class GuestSessions(NumberedDialect):
         answer = reply.object()
         ids = {
             "conversation": None,
-            "guest": required(answer, "guestId", str, "session"),
-            "session": required(answer, "webMessagingSessionId", str, "session"),
+            "guest": optional_identifier(answer, "guestId"),
+            "session": identifier(answer, "webMessagingSessionId", "session"),
         }
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
-        return session.having(guest_token(reply, "sessionToken"))
+        # [q] shows an answer without `guestId` that calls the token `token`.
+        return session.having(guest_token(reply, "token" if "sessionToken" not in answer else "sessionToken"))
 
     def messages(self, session: Session) -> str:
         return self.rest(f"/api/v2/guest/webmessaging/sessions/{id_in_path(session, 'session')}/messages")

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from guestctl.core.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
-from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Session, Unknown
+from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Session
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, Request, SocketAddress, optional, required
-from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path
+from guestctl.core.wire import Frame, Request, SocketAddress, identifier, optional, required, utf8
+from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path, other_frame
 from guestctl.dialects.capabilities import Ability, Rate, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, done, frame_request, http_request
 from guestctl.dialects.history_pages import as_object, history_after, read_message
@@ -88,7 +88,7 @@ class Guests(Dialect):
             Request("POST", self.rest("/api/v2/guests"), "create", json=body, credential="oauth")
         )
         answer = reply.object()
-        ids = {"conversation": None, "guest": required(answer, "id", str, "guest"), "session": _session_id(answer)}
+        ids = {"conversation": None, "guest": identifier(answer, "id", "guest"), "session": _session_id(answer)}
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "guestToken"))
 
@@ -132,7 +132,7 @@ class Guests(Dialect):
         return merged
 
     def _check_size(self, attributes: Mapping[str, Json]) -> None:
-        size = len(json.dumps(attributes, ensure_ascii=False, separators=(",", ":")).encode())
+        size = len(utf8(json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))))
         if size > ATTRIBUTE_BYTES:
             raise Refused(
                 f"the attributes take {size} bytes of JSON, the limit is {ATTRIBUTE_BYTES}; nothing was sent",
@@ -146,6 +146,8 @@ class Guests(Dialect):
         frame = {"type": "message", "payload": {"text": message.text, "correlationId": message.key}}
 
         def answers(incoming: Incoming) -> bool:
+            if isinstance(incoming, Rejection):
+                return incoming.reply_to in (message.key, None)
             return isinstance(incoming, Message) and incoming.key == message.key
 
         echo = yield from answered(frame_request(frame, answers, "send", message=True))
@@ -171,7 +173,7 @@ class Guests(Dialect):
                 return (Opened(payload),)
             text = optional(payload, "message", str) or f'the service answered the handshake with "{status[:80]}"'
             return (Rejection(Unauthorised(text, api=self.name)),)
-        return (Unknown(str(kind), value),)
+        return (other_frame(kind, value, self.name),)
 
     def on_early_close(self, code: int) -> CloseAction:
         """A close without a code before the answer to the handshake may mean an expired token."""
@@ -182,4 +184,4 @@ def _session_id(answer: Mapping[str, Json]) -> str:
     sessions = required(answer, "sessions", list, "guest")
     if not sessions:
         raise Unreadable("guest: `sessions` is empty")
-    return required(as_object(sessions[0], "guest: session"), "id", str, "guest: session")
+    return identifier(as_object(sessions[0], "guest: session"), "id", "guest: session")

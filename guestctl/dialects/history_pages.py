@@ -13,7 +13,7 @@ from typing import cast
 from guestctl.core.errors import SessionOver, Unreadable
 from guestctl.core.model import Direction, Message, Position, Role, Sender, Source, Unknown
 from guestctl.core.values import Json
-from guestctl.core.wire import Request, optional, required
+from guestctl.core.wire import Request, identifier, optional, optional_identifier, required
 from guestctl.dialects.base import HistoryEntry, HistoryPage, Omitted, normalised_time, read_entries
 from guestctl.dialects.flows import Flow, http_request
 
@@ -43,11 +43,11 @@ def read_message(
     if direction not in {"inbound", "outbound"}:
         raise Unreadable(f'{what}: `direction` is "{direction[:40]}", neither inbound nor outbound')
     return Message(
-        id=required(value, id, str, what),
+        id=identifier(value, id, what),
         direction=cast("Direction", direction),
         text=required(value, "text", str, what),
         time=read_time(value, what),
-        key=optional(value, key, str) if direction == "inbound" else None,
+        key=optional_identifier(value, key) if direction == "inbound" else None,
         sender=read_sender(value.get("from"), "guest" if direction == "inbound" else None),
         sequence=required(value, sequence, int, what) if sequence else None,
         source=source,

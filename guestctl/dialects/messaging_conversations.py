@@ -23,11 +23,27 @@ from guestctl.core.model import (
     Session,
     SessionEvent,
     Source,
-    Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required
-from guestctl.dialects.base import Dialect, HistoryEntry, HistoryPage, frame_object, id_in_path, read_entries
+from guestctl.core.wire import (
+    Frame,
+    HttpResponse,
+    Request,
+    SocketAddress,
+    identifier,
+    optional,
+    optional_identifier,
+    required,
+)
+from guestctl.dialects.base import (
+    Dialect,
+    HistoryEntry,
+    HistoryPage,
+    frame_object,
+    id_in_path,
+    other_frame,
+    read_entries,
+)
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.dialects.history_pages import as_object, history_from_start, read_time
@@ -113,7 +129,10 @@ class MessagingConversations(Dialect):
             Request("POST", self.rest("/api/v2/messaging/conversations"), "create", json=body)
         )
         answer = reply.object()
-        ids = {"conversation": required(answer, "id", str, "conversation"), "guest": optional(answer, "guestId", str)}
+        ids = {
+            "conversation": identifier(answer, "id", "conversation"),
+            "guest": optional_identifier(answer, "guestId"),
+        }
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(_token(reply))
 
@@ -184,7 +203,7 @@ class MessagingConversations(Dialect):
             if key is None and value.get("code") == _ENDED:
                 return (refused, SessionEvent("ended", optional(value, "message", str)))
             return (refused,)
-        return (Unknown(str(kind), value),)
+        return (other_frame(kind, value, self.name),)
 
     def _error(self, value: dict[str, Json]) -> Failure:
         code = value.get("code")
@@ -221,14 +240,14 @@ def _message(value: Json, session: Session, what: str, source: Source = "live") 
     """Return `{id, type, from: {id, name}, to, text, timestamp, attributes}` as a Message. Raises Unreadable."""
     value = as_object(value, what)
     origin = required(value, "from", dict, what)
-    sender = required(origin, "id", str, f"{what}: from")
-    key = optional(optional(value, "attributes", dict) or {}, "correlationId", str)
+    sender = identifier(origin, "id", f"{what}: from")
+    key = optional_identifier(optional(value, "attributes", dict) or {}, "correlationId")
     guest = session.ids.get("guest")
     # Without the guest's id, recognise a guest message by its correlationId, which only guests set.
     inbound = sender == guest if guest else key is not None
     role: Role = "guest" if inbound else "bot" if sender == "bot" else "agent"
     return Message(
-        id=required(value, "id", str, what),
+        id=identifier(value, "id", what),
         direction="inbound" if inbound else "outbound",
         text=required(value, "text", str, what),
         time=read_time(value, what),

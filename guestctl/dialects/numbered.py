@@ -23,12 +23,19 @@ from guestctl.core.model import (
     SessionEvent,
     Source,
     Typing,
-    Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, Request, SocketAddress, optional, required
-from guestctl.dialects.base import Dialect, HistoryEntry, HistoryPage, frame_object, id_in_path, read_entries
-from guestctl.dialects.flows import Flow, Incoming, Opened, answered, frame_request, http_request
+from guestctl.core.wire import Frame, Request, SocketAddress, identifier, optional, required
+from guestctl.dialects.base import (
+    Dialect,
+    HistoryEntry,
+    HistoryPage,
+    frame_object,
+    id_in_path,
+    other_frame,
+    read_entries,
+)
+from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
 from guestctl.dialects.history_pages import LIMIT, history_from_start, read_message, read_sender, read_time
 
 
@@ -64,7 +71,7 @@ class NumberedDialect(Dialect):
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         """Wait for `connected`. The guest sends nothing first, because the upgrade carried the token."""
-        yield from answered(frame_request(None, lambda incoming: isinstance(incoming, Opened), "socket"))
+        yield from answered(frame_request(None, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
@@ -75,7 +82,7 @@ class NumberedDialect(Dialect):
         stored = (yield from http_request(request)).object()
         what = "accepted message"
         return Message(
-            id=required(stored, "messageId", str, what),
+            id=identifier(stored, "messageId", what),
             direction="inbound",
             text=message.text,
             time=None if stored.get("timestamp") is None else read_time(stored, what),
@@ -131,7 +138,7 @@ class NumberedDialect(Dialect):
             return (Typing(read_sender(value.get("from"))),)
         if kind == "tokenExpired":
             return (SessionEvent("token_expired"),)
-        return (Unknown(str(kind), value),)
+        return (other_frame(kind, value, self.name),)
 
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request

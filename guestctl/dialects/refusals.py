@@ -6,7 +6,6 @@ overrides what differs), retry policy.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
@@ -22,7 +21,7 @@ from guestctl.core.errors import (
     Unauthorised,
     Unreadable,
 )
-from guestctl.core.wire import HttpResponse, Request
+from guestctl.core.wire import HttpResponse, Request, duration, load_json
 from guestctl.dialects.capabilities import Capabilities
 
 #: Maximum number of characters shown of an answer that has no `message`.
@@ -107,8 +106,8 @@ class Refusals(Capabilities):
     @staticmethod
     def _error_members(body: str) -> dict[str, str]:
         try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
+            value = load_json(body, "refusal")
+        except Unreadable:
             return {}
         if not isinstance(value, dict):
             return {}
@@ -116,7 +115,7 @@ class Refusals(Capabilities):
             "message": value.get("message", value.get("error_description")),  # names from RFC 6749 §5.2
             "code": value.get("code", value.get("error")),
         }
-        return {k: str(v) for k, v in members.items() if isinstance(v, (str, int))}
+        return {k: str(v) for k, v in members.items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
 
     def renewal_may_help(self, failure: Failure) -> bool:
         """Return whether to renew the token, attach again and repeat the send after this refusal on the socket.
@@ -150,15 +149,16 @@ def _plain_text(body: str) -> str:
 def retry_after(reply: HttpResponse) -> float | None:
     """Return `Retry-After` in seconds after the arrival of the response (RFC 9110 §10.2.3).
 
-    The header holds seconds or an HTTP date; a date in the past returns 0. None if it is missing or malformed.
+    The header holds seconds or an HTTP date; a date in the past returns 0. None if it is missing or malformed, or asks
+    for more than a day.
     """
     value = reply.headers.get("retry-after", "").strip()
     if not value:
         return None
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return duration(int(value)) if len(value) <= 9 else None
     moment = http_date(value)
-    return None if moment is None else max(0.0, moment - reply.at)
+    return None if moment is None else duration(max(0.0, moment - reply.at))
 
 
 def http_date(value: str) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from guestctl.core.errors import Unauthorised, Unreadable, UsageError
 from guestctl.core.model import Credential, Profile, Secret
 from guestctl.core.values import Json
-from guestctl.core.wire import HttpResponse, Request, required
+from guestctl.core.wire import HttpResponse, Request, identifier, number, required
 from guestctl.dialects.flows import Flow, http_request
 from guestctl.dialects.refusals import http_date
 
@@ -24,7 +24,7 @@ _AGREES = 2.0
 def guest_token(reply: HttpResponse, member: str) -> Credential:
     """Return the guest's token in an answer. Raises Unreadable if there is none."""
     body = reply.object()
-    secret = Secret(required(body, member, str, "token"))
+    secret = Secret(identifier(body, member, "token"))
     until = expiry(body, secret, reply)
     return Credential("guest", secret, until, life=None if until is None else until - reply.at)
 
@@ -35,10 +35,10 @@ def expiry(body: Mapping[str, Json], token: Secret, reply: HttpResponse) -> floa
     An answer states it as `expiresIn` (seconds), as `expiresAt` (RFC 3339) or in the token's own `exp`; the first one
     present counts. `expiresAt` and `exp` follow the service's clock, and ours may be wrong (reliability.md A16).
     Their distance from `iat` or from the answer's `Date` therefore counts. A token that has expired on arrival is
-    the sign of a wrong clock and has no known expiry.
+    the sign of a wrong clock and has no known expiry. Neither has one that would be valid for more than a century.
     """
-    lasts = body.get("expiresIn")
-    if isinstance(lasts, (int, float)) and not isinstance(lasts, bool) and 0 < lasts < _LONGEST:
+    lasts = number(body.get("expiresIn"))
+    if lasts is not None and 0 < lasts < _LONGEST:
         return reply.at + lasts
     until, issued = _span(body.get("expiresAt"), token, reply.at)
     if until is None:
@@ -48,7 +48,7 @@ def expiry(body: Mapping[str, Json], token: Secret, reply: HttpResponse) -> floa
         # A Date is of whole seconds: as long as ours agrees with it, ours is the more exact.
         issued = date if date is not None and abs(date - reply.at) > _AGREES else None
     left = until - (reply.at if issued is None else issued)
-    return reply.at + left if left > 0 else None
+    return reply.at + left if 0 < left < _LONGEST else None
 
 
 def _span(until: Json, token: Secret, now: float) -> tuple[float | None, float | None]:
@@ -88,6 +88,4 @@ def client_credentials(profile: Profile, url: str, scope: str) -> Flow[Credentia
     lasts = required(body, "expires_in", (int, float), "OAuth answer")
     if not 0 < lasts < _LONGEST:
         raise Unreadable("OAuth answer: `expires_in` is not a duration")
-    return Credential(
-        "oauth", Secret(required(body, "access_token", str, "OAuth answer")), reply.at + lasts, life=lasts
-    )
+    return Credential("oauth", Secret(identifier(body, "access_token", "OAuth answer")), reply.at + lasts, life=lasts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from guestctl.core.errors import Refused, SessionOver
 from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Sender, Session
 from guestctl.core.values import Json
-from guestctl.core.wire import Request, required
+from guestctl.core.wire import Request, identifier, optional_identifier
 from guestctl.dialects.base import Dialect, HistoryPage, id_in_path
 from guestctl.dialects.capabilities import Ability, Backoff, Standing
 from guestctl.dialects.flows import Flow, http_request
@@ -71,8 +71,8 @@ class WebmessagingConversations(Dialect):
         # [q] spells it "conversationsId"; the answers in the same thread spell it "conversationId".
         member = "conversationsId" if "conversationsId" in answer else "conversationId"
         ids = {
-            "conversation": required(answer, member, str, "conversation"),
-            "guest": required(answer, "guestId", str, "conversation"),
+            "conversation": identifier(answer, member, "conversation"),
+            "guest": optional_identifier(answer, "guestId"),  # [q] shows an answer without it
         }
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(guest_token(reply, "sessionToken"))
@@ -95,7 +95,7 @@ class WebmessagingConversations(Dialect):
         return session.having(guest_token(reply, "sessionToken"))
 
     def _refresh(self, style: str, session: Session) -> Request:
-        guest: dict[str, Json] = {"guestId": session.ids["guest"]}
+        guest = _guest_member(session)
         base = self._conversation(session)
         if style == "guest-token":
             body = {"conversationId": session.ids["conversation"], **guest}
@@ -106,13 +106,16 @@ class WebmessagingConversations(Dialect):
     # --- messages ---
 
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
-        """Send the token in the header, and `guestId` and `type` in the body: the service wants all three."""
-        body = {"type": "text", "text": message.text, "guestId": session.ids["guest"], "messageId": message.key}
+        """Send the token in the header, and `guestId` and `type` in the body: the service wants all three.
+
+        A session without a guest's id is sent without it: only the service can say whether it accepts that.
+        """
+        body = {"type": "text", "text": message.text, **_guest_member(session), "messageId": message.key}
         url = f"{self._conversation(session)}/messages"
         request = Request("POST", url, "send", json=body, credential="guest", idempotent=self.deduplicates)
         stored = (yield from http_request(request)).object()
         return Message(
-            id=required(stored, "id", str, "accepted message"),
+            id=identifier(stored, "id", "accepted message"),
             direction="inbound",
             text=message.text,
             time=read_time(stored, "accepted message"),
@@ -123,3 +126,8 @@ class WebmessagingConversations(Dialect):
 
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         return history_after(f"{self._conversation(session)}/messages", after=after, cursor=cursor, limit=limit)
+
+
+def _guest_member(session: Session) -> dict[str, Json]:
+    guest = session.ids.get("guest")
+    return {} if guest is None else {"guestId": guest}

@@ -31,6 +31,7 @@ from guestctl.core.errors import (
 )
 from guestctl.core.model import Message, Option, Outgoing, Position, Sender
 from guestctl.core.results import Sent
+from guestctl.core.wire import check_outgoing
 from guestctl.dialects.base import HistoryPage
 from guestctl.dialects.capabilities import Paging
 from guestctl.dialects.flows import Flow, FrameRequest, Incoming
@@ -64,6 +65,7 @@ def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline, *, re
             _check_same(earlier, outgoing)
             if earlier.state == "accepted":
                 return _from_outbox(earlier)
+        check_outgoing(asdict(outgoing))
         engine.dialect.check_message(engine.session, outgoing)
         if engine.dialect.sends_on_socket:
             # Open the socket before taking the lock. The service limits the sockets of a session: the process with
@@ -326,6 +328,7 @@ class _Send:
         The deadline ends the search; that nothing was found until then proves nothing.
         """
         self._mark("in_doubt")
+        self.engine.notice(f"{why}; looking for the message in history")
         if self.deadline.at is None:
             self.deadline = Deadline.after(self.engine.clock, SETTLING_LIMIT)
         pause = self.engine.timings.settling_pause

@@ -24,7 +24,7 @@ from guestctl.core.model import (
     Session,
 )
 from guestctl.core.timings import Timings
-from guestctl.core.wire import HttpResponse, Request
+from guestctl.core.wire import HttpResponse, Request, check_outgoing
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.credentials import Credentials
@@ -125,7 +125,10 @@ class SessionEngine:
 
     def _step(self, step: HttpRequest | FrameRequest, deadline: Deadline, socket: SessionSocket | None) -> object:
         if isinstance(step, HttpRequest):
-            return self.call(step.request, deadline)
+            request = step.request
+            check_outgoing(request.url, request.query, request.headers, request.json, request.form)
+            return self.call(request, deadline)
+        check_outgoing(step.text)
         if socket is not None:
             return socket.ask(step, deadline)
         return self._ask_on_socket(step, deadline)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote, urlencode
@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from guestctl.core.errors import Failure
 from guestctl.core.model import Credential, CredentialKind, NewSession, Outgoing, Profile, Secret, Session, SignIn
 from guestctl.core.values import Json
-from guestctl.core.wire import Request
+from guestctl.core.wire import Request, check_outgoing
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.flows import Flow, FrameRequest, Granted, HttpRequest, Incoming, Opened, Step
@@ -128,6 +128,7 @@ class Plan:
                 self._send(message)
 
     def _send(self, message: Outgoing) -> None:
+        check_outgoing(asdict(message))
         self._dialect.check_message(self._session, message)
         self._follow(self._dialect.send(self._session, message))
         self._session = self._dialect.after_acceptance(self._session)

@@ -80,6 +80,8 @@ class Attempts:
     locked_since: float | None = None
     #: A try was written, and its outcome is unknown.
     doubtful: bool = False
+    #: The last network failure. A lock that is found after it comes from our own broken connection.
+    broken: NetworkError | None = None
 
     def run(self, once: Callable[[], T]) -> T:
         """Return the result of `once`, called again while that can help.
@@ -91,13 +93,17 @@ class Attempts:
                 return once()
             except Failure as failure:
                 if not self.may_retry(failure):
-                    raise
+                    raise self._cause(failure) from failure.__cause__
                 wait, left = self._wait_after(failure), self.deadline.remaining()
                 if left is not None and wait > left:
-                    raise
+                    raise self._cause(failure) from failure.__cause__
                 self.policy.report(self.request.route, wait, failure)
                 self.policy.notice(f"{self.request.route}: trying again in {wait:.1f} s")
             self.policy.clock.sleep(wait)
+
+    def _cause(self, failure: Failure) -> Failure:
+        """Return the failure to report: not the lock that our own broken connection left behind."""
+        return self.broken if failure.code == "conflict.locked" and self.broken is not None else failure
 
     @property
     def _backoff(self) -> Backoff | None:
@@ -135,5 +141,6 @@ class Attempts:
                 self.locked_since = self.policy.clock.monotonic()
             return random.uniform(*LOCK_WAIT)
         self.failed += 1
+        self.broken = failure if isinstance(failure, NetworkError) else None
         base, cap = (BASE, self.policy.dialect.profile.retry.cap) if backoff is None else (backoff.base, backoff.cap)
         return max(asked or 0.0, jittered(random, self.failed - 1, base=base, cap=cap))

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, Unreadable, UsageError
-from guestctl.core.wire import HttpResponse, Request
+from guestctl.core.wire import HttpResponse, Request, utf8
 from guestctl.transport.network import Network, Observer, authority, checked, target, why
 from guestctl.transport.stream import Limit
 
@@ -219,11 +219,7 @@ def _body(request: Request) -> tuple[str | None, bytes | None]:
         return "application/x-www-form-urlencoded", urlencode(request.form).encode()
     if request.json is None:
         return None, None
-    text = json.dumps(request.json, ensure_ascii=False, separators=(",", ":"))
-    try:
-        return "application/json", text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError("the text contains half a character, which UTF-8 cannot encode") from error
+    return "application/json", utf8(json.dumps(request.json, ensure_ascii=False, separators=(",", ":")))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,8 +17,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from guestctl.core.clock import Clock, Deadline
-from guestctl.core.errors import Failure, NetworkError, Unreadable, UsageError
-from guestctl.core.wire import Frame
+from guestctl.core.errors import Failure, NetworkError, Unreadable
+from guestctl.core.wire import Frame, utf8
 from guestctl.transport.network import CONNECT_TIMEOUT, Network, Observer, authority, checked, target, why
 from guestctl.transport.stream import Limit, Stream, TlsStream
 
@@ -122,10 +122,7 @@ class Socket:
 
         A failure ends the connection, because part of a frame may be on the wire (W7).
         """
-        try:
-            payload = text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the text contains half a character at position {error.start}") from error
+        payload = utf8(text)
         self._write(self._abnf.create_frame(payload, self._abnf.OPCODE_TEXT).format(), deadline)
         if self._observer is not None:
             self._observer("frame_out", {"text": text})

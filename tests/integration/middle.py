@@ -101,6 +101,7 @@ class Gateway(_Listening):
     """A gateway. `rule` may answer a request itself; `change` changes the JSON of the sandbox's responses.
 
     `loses` selects the requests whose response never reaches the guest.
+    `rewrite` changes the text of every response and of every frame of the sandbox. It may write what is not JSON.
     """
 
     def __init__(self) -> None:
@@ -108,6 +109,7 @@ class Gateway(_Listening):
         self.rule: Rule = lambda asked: None
         self.change: Change | None = None
         self.loses: Callable[[Asked], bool] = lambda asked: False
+        self.rewrite: Callable[[str], str] | None = None
         self.asked: list[Asked] = []
         self._carried: list[tuple[socket.socket, socket.socket]] = []
         super().__init__()
@@ -139,12 +141,22 @@ class Gateway(_Listening):
                 service.sendall(head + b"\r\n\r\n" + rest)
                 if self.loses(asked):
                     service.recv(1)
-                elif self.change is not None and not asked.upgrade:
+                elif asked.upgrade and self.rewrite is not None:
+                    self._upgrade(connection, service, self.rewrite)
+                elif not asked.upgrade and (self.change is not None or self.rewrite is not None):
                     connection.sendall(self._changed(service))
                 else:
                     _splice(connection, service)
             finally:
                 self._carried.remove(pair)
+
+    def _upgrade(self, connection: socket.socket, service: socket.socket, rewrite: Callable[[str], str]) -> None:
+        """Carry an upgrade and, if the service accepts it, its frames, rewritten."""
+        head, begun = head_of(service)
+        frames = _RewrittenFrames(service, rewrite)
+        accepted = b" 101 " in head.split(b"\r\n", 1)[0]
+        connection.sendall(head + b"\r\n\r\n" + (frames.complete(begun) if accepted else begun))
+        _splice(connection, frames if accepted else service)
 
     def _changed(self, service: socket.socket) -> bytes:
         data = b""
@@ -152,13 +164,62 @@ class Gateway(_Listening):
             data += piece
         head, _, body = data.partition(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
+        if self.rewrite is not None:
+            return answer(status, self.rewrite(body.decode()).encode())
         assert self.change is not None
         if not body or status >= 300:
             return data
         return answer(status, json.dumps(self.change(json.loads(body))).encode())
 
 
-def _splice(one: socket.socket, other: socket.socket) -> None:
+class _RewrittenFrames:
+    """The service's end of a socket after the upgrade. `recv` returns its complete frames, the text rewritten."""
+
+    def __init__(self, service: socket.socket, rewrite: Callable[[str], str]) -> None:
+        self._service, self._rewrite, self._begun = service, rewrite, b""
+
+    def fileno(self) -> int:
+        return self._service.fileno()
+
+    def sendall(self, data: bytes) -> None:
+        self._service.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        found = b""
+        while not found:
+            piece = self._service.recv(size)
+            if not piece:
+                return b""
+            found = self.complete(piece)
+        return found
+
+    def complete(self, piece: bytes) -> bytes:
+        """Return the frames that this piece completes, rewritten."""
+        self._begun += piece
+        found = b""
+        while (frame := self._next()) is not None:
+            found += frame
+        return found
+
+    def _next(self) -> bytes | None:
+        """Return the next complete frame, rewritten. The sandbox masks and fragments nothing."""
+        data = self._begun
+        if len(data) < 2:
+            return None
+        size, at = data[1], 2
+        if size >= 126:
+            at = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:at], "big")
+        if len(data) < at + size:
+            return None
+        self._begun, payload = data[at + size :], data[at : at + size]
+        if data[0] & 0x0F != 1:
+            return data[: at + size]
+        payload = self._rewrite(payload.decode()).encode()
+        return data[:1] + b"\x7f" + len(payload).to_bytes(8, "big") + payload
+
+
+def _splice(one: socket.socket, other: Any) -> None:
     """Carry bytes both ways until either side ends."""
     while True:
         readable, _, _ = select.select([one, other], [], [], 10)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from guestctl.core.errors import Refused
 from guestctl.core.model import NewSession, Outgoing, Session
+from guestctl.core.wire import utf8
 
 #: `maxCustomDataBytes` if the service has not sent its own limit (§9).
 DEFAULT_LIMIT = 2048
@@ -60,7 +61,7 @@ def has_joined(session: Session) -> bool:
 def check_size(session: Session, attributes: Mapping[str, str]) -> None:
     """Raise Refused for attributes that exceed the service's limit. Keys and values count, in bytes of UTF-8."""
     limit = session.limits.attribute_bytes or DEFAULT_LIMIT
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in attributes.items())
+    size = sum(len(utf8(key)) + len(utf8(value)) for key, value in attributes.items())
     if size > limit:
         raise Refused(
             f"attributes take {size} bytes, the limit is {limit}",

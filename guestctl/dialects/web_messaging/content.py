@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from guestctl.core.model import Attachment, Option, Outgoing, Secret
 from guestctl.core.values import Json, objects, text_of
+from guestctl.core.wire import count
 
 
 def read_options(content: Iterable[Json]) -> tuple[Option, ...]:
@@ -91,14 +92,13 @@ def read_attachments(content: Iterable[Json]) -> tuple[Attachment, ...]:
         inner = item.get("attachment") if isinstance(item, dict) else None
         if not isinstance(inner, dict):
             continue
-        size = inner.get("fileSize")
         url = text_of(inner, "url")
         found.append(
             Attachment(
                 id=text_of(inner, "id") or None,
                 name=text_of(inner, "filename") or None,
                 mime=text_of(inner, "mime") or None,
-                size=size if isinstance(size, int) and not isinstance(size, bool) else None,
+                size=count(inner.get("fileSize")),
                 media_type=text_of(inner, "mediaType") or None,
                 url=Secret(url) if url else None,
             )

@@ -28,7 +28,18 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, optional, required, size
+from guestctl.core.wire import (
+    Frame,
+    HttpResponse,
+    Request,
+    SocketAddress,
+    count,
+    epoch_seconds,
+    optional,
+    required,
+    size,
+    utf8,
+)
 from guestctl.dialects.base import Dialect, HistoryEntry, HistoryPage, Omitted, own_id, read_entries
 from guestctl.dialects.capabilities import Ability, Paging, Rate, Standing
 from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
@@ -56,7 +67,6 @@ from guestctl.dialects.web_messaging.frames import (
     HEALTH_CHECK,
     AnswerTo,
     decode_frame,
-    epoch_seconds,
     event_frame,
     read_structured,
     rejects,
@@ -250,7 +260,7 @@ class WebMessaging(Dialect):
 
     def check_message(self, session: Session, message: Outgoing) -> None:
         attributes.check_size(session, attributes.carried_by(session, message))
-        if len(json.dumps(self._on_message(session, message), ensure_ascii=False).encode()) > FRAME_BYTES:
+        if len(utf8(json.dumps(self._on_message(session, message), ensure_ascii=False))) > FRAME_BYTES:
             raise Refused(
                 f"the message is larger than a frame may be ({FRAME_BYTES // 1024} KiB)",
                 code="service.too_long",
@@ -323,7 +333,7 @@ class WebMessaging(Dialect):
         return HistoryPage(
             items=tuple(read_entries(entities[::-1], _read_entity)),
             next=str(number + 1) if entities else None,
-            total=optional(page, "total", int),
+            total=count(page.get("total")),
         )
 
     # --- refusals (§2.6, §3.1, §7) ---

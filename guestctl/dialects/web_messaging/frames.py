@@ -22,14 +22,28 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, duration, load_json, optional, required
-from guestctl.dialects.base import normalised_time
+from guestctl.core.wire import (
+    Frame,
+    count,
+    duration,
+    epoch_seconds,
+    identifier,
+    integer,
+    load_json,
+    optional,
+    optional_identifier,
+    required,
+)
+from guestctl.dialects.base import normalised_time, other_frame
 from guestctl.dialects.flows import Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
 from guestctl.dialects.web_messaging.content import read_attachments, read_options
-from guestctl.dialects.web_messaging.error_codes import RATE_LIMIT_CODES, service_failure
+from guestctl.dialects.web_messaging.error_codes import NAME, RATE_LIMIT_CODES, service_failure
 
 #: The id that marks a health check: base64 of `HealthCheckMessageId`, the vendor's convention (§5.7).
 HEALTH_CHECK = "SGVhbHRoQ2hlY2tNZXNzYWdlSWQ="
+
+#: How long a typing indicator lasts without a `duration` of its own (§6.5).
+TYPING_MILLISECONDS = 5000
 
 #: Frames that only report a change of the session.
 SESSION_EVENTS: Mapping[str, SessionChange] = {
@@ -89,8 +103,7 @@ def decode_frame(frame: Frame) -> Sequence[Incoming]:
         raise Unreadable(f"frame: expected an object, got {type(value).__name__}", body=frame.text[:200])
     kind = value.get("class")
     body = value.get("body")
-    tracing = value.get("tracingId")
-    reply_to = tracing if isinstance(tracing, str) else None
+    reply_to = optional_identifier(value, "tracingId")
     if kind == "StructuredMessage":
         if not isinstance(body, dict):
             raise Unreadable("StructuredMessage: `body` is missing", body=frame.text[:200])
@@ -99,10 +112,10 @@ def decode_frame(frame: Frame) -> Sequence[Incoming]:
         detail = body if isinstance(body, dict) else {}
         reason = detail.get("reason") or detail.get("reasonCode")
         return (SessionEvent(SESSION_EVENTS[kind], reason if isinstance(reason, str) else None),)
-    if not isinstance(kind, str) or not isinstance(value.get("code"), int):
-        # The gateway in front of the service sends frames of its own (§2.5). Report them and do nothing else.
-        return (Unknown(str(kind or value.get("type") or "gateway"), value),)
-    return (_read_answer(kind, value["code"], body, reply_to, value),)
+    code = integer(value.get("code"))
+    if not isinstance(kind, str) or code is None:
+        return (other_frame(kind or value.get("type"), value, NAME),)
+    return (_read_answer(kind, code, body, reply_to, value),)
 
 
 def _read_answer(kind: str, code: int, body: Json, reply_to: str | None, raw: Json) -> Incoming:
@@ -110,32 +123,32 @@ def _read_answer(kind: str, code: int, body: Json, reply_to: str | None, raw: Js
     if kind == "SessionResponse":
         return Opened(detail, reply_to)
     if kind == "JwtResponse":
-        jwt = required(detail, "jwt", str, kind)
+        jwt = identifier(detail, "jwt", kind)
         return Granted("history", Secret(jwt), epoch_seconds(required(detail, "exp", (int, float), kind)), reply_to)
     if kind in {"PresignedUrlResponse", "AttachmentDeletedResponse"}:
         return FlowAnswer(kind, detail, reply_to)
     if kind == "UploadSuccessEvent":
         return FlowAnswer(kind, detail, required(detail, "attachmentId", str, kind))
     if kind in {"UploadFailureEvent", "GenerateUrlError"}:
-        number = detail.get("errorCode")
-        failure = service_failure(number if isinstance(number, int) else 4003, _error_text(detail, kind))
+        number = integer(detail.get("errorCode"))
+        failure = service_failure(4003 if number is None else number, _error_text(detail, kind))
         if kind == "UploadFailureEvent":  # like its success, it belongs to the attachment, not to a request
             return Rejection(failure, required(detail, "attachmentId", str, kind))
         return Rejection(failure, reply_to or optional(detail, "attachmentId", str))
     if kind == "TooManyRequestsErrorMessage":
-        wait, number = detail.get("retryAfter"), detail.get("errorCode")
+        number = integer(detail.get("errorCode"))
         return Rejection(
             service_failure(
-                number if isinstance(number, int) and number in RATE_LIMIT_CODES else 429,
+                number if number in RATE_LIMIT_CODES else 429,
                 str(detail.get("errorMessage") or "too many requests"),
-                retry_after=duration(wait),
+                retry_after=duration(detail.get("retryAfter")),
             ),
             reply_to,
         )
     if code >= 300 and (kind in {"string", "Error", "ErrorMessage"} or not detail):
         text = body if isinstance(body, str) else _error_text(detail, kind)
-        number = detail.get("errorCode")
-        return Rejection(service_failure(number if isinstance(number, int) else code, text), reply_to)
+        number = integer(detail.get("errorCode"))
+        return Rejection(service_failure(code if number is None else number, text), reply_to)
     return Unknown(kind, raw)
 
 
@@ -161,8 +174,7 @@ def read_structured(
     sender = _sender(inbound, body.get("originatingEntity"), channel.get("from"))
     key = None
     if inbound:
-        custom = metadata.get("customMessageId")
-        key = custom if isinstance(custom, str) else reply_to
+        key = optional_identifier(metadata, "customMessageId") or reply_to
     if body.get("type") == "Event":
         return _read_events(body, metadata, inbound, sender, time, key, frame, source)
     content = body.get("content")
@@ -172,7 +184,7 @@ def read_structured(
         return (Unknown(str(body.get("type")), frame if frame is not None else body),)
     return (
         Message(
-            id=required(body, "id", str, "StructuredMessage"),
+            id=identifier(body, "id", "StructuredMessage"),
             direction="inbound" if inbound else "outbound",
             text=text if isinstance(text, str) else "",
             time=time,
@@ -205,16 +217,15 @@ def _read_events(
         detail = event.get("presence" if kind == "Presence" else "typing")
         detail = detail if isinstance(detail, dict) else {}
         if kind == "Typing":
-            duration = detail.get("duration")
-            found.append(Typing(sender, duration if isinstance(duration, int) else 5000, time))
+            lasts = count(detail.get("duration"))
+            found.append(Typing(sender, TYPING_MILLISECONDS if lasts is None else lasts, time))
         elif kind == "Presence":
             read_only = metadata.get("readOnly") == "true"
-            identity = body.get("id")
             found.append(
                 Presence(
                     presence=str(detail.get("type") or "Unknown"),
                     direction="inbound" if inbound else "outbound",
-                    id=identity if isinstance(identity, str) else None,
+                    id=optional_identifier(body, "id"),
                     time=time,
                     sender=sender,
                     key=key,
@@ -241,17 +252,3 @@ def _sender(inbound: bool, entity: Json, origin: Json) -> Sender:
     if entity == "Bot":
         return Sender("bot", name)
     return Sender("agent" if entity == "Human" else None, name)
-
-
-def epoch_seconds(value: Json) -> float | None:
-    """Return a time as epoch seconds, or None if it is not a time.
-
-    The service sends numbers or text, in seconds or in milliseconds; milliseconds are recognised by their size.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if not 0 < number < 1e15:
-        return None
-    return number / 1000 if number > 1e11 else number
