@@ -186,8 +186,15 @@ class Dialect(Refusals, ABC):
     def send(self, session: Session, message: Outgoing) -> Flow[Message]:
         """Send one message and return it as accepted. Raises the failure if the service refuses it."""
 
-    def after_acceptance(self, session: Session) -> Session:
-        """Return the session after the service accepted a message in it."""
+    def as_own(self, session: Session, message: Message) -> Message | None:
+        """Return a message as the guest's own, or None if somebody else sent it.
+
+        Where the API does not say who the guest is, this includes each message whose sender is unknown.
+        """
+        return message if message.direction == "inbound" else None
+
+    def after_acceptance(self, session: Session, accepted: Message | None = None) -> Session:
+        """Return the session after the service accepted a message in it; `accepted` is the message, if it was seen."""
         return session
 
     def began_with_join(self, session: Session) -> bool:

@@ -7,7 +7,7 @@ reconnect, the current time.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from guestctl.core.errors import Failure, UsageError
@@ -172,6 +172,18 @@ class MessagingConversations(Dialect):
         assert isinstance(echo, Message)
         return echo
 
+    def as_own(self, session: Session, message: Message) -> Message | None:
+        """Without the guest's id, a message of anybody but the bot may be the guest's own."""
+        if session.ids.get("guest") or message.direction == "inbound" or message.sender.role == "bot":
+            return super().as_own(session, message)
+        return replace(message, direction="inbound", sender=replace(message.sender, role="guest"))
+
+    def after_acceptance(self, session: Session, accepted: Message | None = None) -> Session:
+        """Learn the guest's id from the accepted message: it identifies the guest's other messages."""
+        if session.ids.get("guest") or accepted is None or not isinstance(accepted.raw, dict):
+            return session
+        return replace(session, ids={**session.ids, "guest": _sender_id(accepted.raw)})
+
     def history(self, session: Session, *, after: Position | None, cursor: str | None, limit: int) -> Flow[HistoryPage]:
         """Read the pages before `after`, too: no request of this API starts at a message."""
 
@@ -243,7 +255,8 @@ def _message(value: Json, session: Session, what: str, source: Source = "live") 
     sender = identifier(origin, "id", f"{what}: from")
     key = optional_identifier(optional(value, "attributes", dict) or {}, "correlationId")
     guest = session.ids.get("guest")
-    # Without the guest's id, recognise a guest message by its correlationId, which only guests set.
+    # Without the guest's id, recognise a guest message by its correlationId, which only guests set. The first
+    # accepted message tells the guest's id.
     inbound = sender == guest if guest else key is not None
     role: Role = "guest" if inbound else "bot" if sender == "bot" else "agent"
     return Message(
@@ -256,3 +269,8 @@ def _message(value: Json, session: Session, what: str, source: Source = "live") 
         source=source,
         raw=value,
     )
+
+
+def _sender_id(message: Mapping[str, Json]) -> str | None:
+    origin = message.get("from")
+    return optional_identifier(origin, "id") if isinstance(origin, dict) else None

@@ -187,7 +187,7 @@ class _Send:
                 self._mark("writing")
                 written = True
                 flow = self.engine.dialect.send(self.engine.session, self.outgoing)
-                flow = _accepting_bare_echo(flow, self.outgoing, self._claimed_ids())
+                flow = _accepting_bare_echo(flow, self.outgoing, self._claimed_ids(), self._as_own)
                 message = self.engine.perform(flow, self._attempt_deadline())
             except RateLimited as failure:
                 limited += 1
@@ -230,7 +230,9 @@ class _Send:
         message = replace(message, key=self.outgoing.key)
         self._mark("accepted", message)
         session = self.engine.session
-        known = replace(self.engine.dialect.after_acceptance(session), new_session=False)
+        known = replace(self.engine.dialect.after_acceptance(session, message), new_session=False)
+        if self.engine.socket is not None:
+            self.engine.socket.recognise(message, known.ids)
         if known != session:
             try:
                 self.engine.record.store(known)
@@ -406,6 +408,9 @@ class _Send:
 
     # --- helpers ---
 
+    def _as_own(self, message: Message) -> Message | None:
+        return self.engine.dialect.as_own(self.engine.session, message)
+
     def _attempt_deadline(self) -> Deadline:
         """Return the deadline of one attempt. It leaves time to settle the message afterwards."""
         left = self.deadline.remaining()
@@ -463,20 +468,26 @@ def _without_key(message: Message, rows: Sequence[OutboxRow]) -> bool:
     return not any(row.key == message.key or (row.state == "accepted" and row.message_id == row.key) for row in rows)
 
 
-def _accepting_bare_echo(flow: Flow[Message], outgoing: Outgoing, claimed: frozenset[str | None]) -> Flow[Message]:
+def _accepting_bare_echo(
+    flow: Flow[Message],
+    outgoing: Outgoing,
+    claimed: frozenset[str | None],
+    as_own: Callable[[Message], Message | None],
+) -> Flow[Message]:
     """Perform a send flow that also returns an echo without a key, if it has the text of the message.
 
-    Gateways and mocks of the service leave the key out. Messages with the ids in `claimed` are other sends'. The
-    caller decides whether another send may own the echo.
+    Gateways and mocks of the service leave the key out. Messages with the ids in `claimed` are other sends'. `as_own`
+    returns a message as the guest's own, if it can be that. The caller decides whether another send may own the echo.
     """
     words = _words(outgoing)
 
-    def is_bare_echo(incoming: object) -> bool:
-        if not isinstance(incoming, Message) or incoming.direction != "inbound" or incoming.key is not None:
-            return False
-        if incoming.id in claimed:
-            return False
-        return incoming.text.split() == words
+    def bare_echo(incoming: object) -> Message | None:
+        if not isinstance(incoming, Message) or incoming.key is not None or incoming.text.split() != words:
+            return None
+        return None if incoming.id in claimed else as_own(incoming)
+
+    def is_bare_echo(incoming: Incoming) -> bool:
+        return bare_echo(incoming) is not None
 
     answer: Any = None
     failure: Failure | None = None
@@ -492,9 +503,10 @@ def _accepting_bare_echo(flow: Flow[Message], outgoing: Outgoing, claimed: froze
             answer = yield step
         except Failure as problem:
             failure = problem
-        if is_bare_echo(answer):
+        echo = bare_echo(answer)
+        if echo is not None:
             flow.close()
-            return answer  # type: ignore[no-any-return]
+            return echo
 
 
 def _either(first: Callable[[Incoming], bool], second: Callable[[Incoming], bool]) -> Callable[[Incoming], bool]:
@@ -511,7 +523,8 @@ def recent_inbound(engine: SessionEngine, deadline: Deadline, since: str | None)
     # No message has this id, so that pages with the newest entries first are read until they are older than `since`.
     oldest = Position("", None, since) if since is not None and dialect.paging is Paging.BY_PAGE_NUMBER else None
     items, _ = following(fetch, dialect.paging, oldest, dialect.page_size)
-    return [item for item in items if isinstance(item, Message) and item.direction == "inbound"]
+    found = [dialect.as_own(engine.session, item) for item in items if isinstance(item, Message)]
+    return [own for own in found if own is not None]
 
 
 @contextmanager

@@ -7,13 +7,14 @@ know: any dialect's frames, reconnecting, history, the state database.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
-from guestctl.core.model import Session, SessionEvent
+from guestctl.core.model import Message, Session, SessionEvent
 from guestctl.core.timings import Timings
 from guestctl.core.wire import Frame
 from guestctl.dialects.base import Dialect, unreadable_frame
@@ -146,6 +147,16 @@ class SessionSocket:
         self.inbox.clear()
         self.before_request = 0
         return received
+
+    def recognise(self, own: Message, ids: Mapping[str, str | None]) -> None:
+        """Take a received message for the guest's own, and know the session's ids from now on.
+
+        An API may show only by the acceptance of a message who the guest is.
+        """
+        self.session = replace(self.session, ids=ids)
+        for index, item in enumerate(self.inbox):
+            if isinstance(item, Message) and item.id == own.id and item.direction != own.direction:
+                self.inbox[index] = replace(item, direction=own.direction, sender=own.sender)
 
     def _receive(self, timeout: float) -> list[Incoming]:
         frame = self.socket.receive(timeout)

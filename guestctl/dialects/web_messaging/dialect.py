@@ -268,7 +268,7 @@ class WebMessaging(Dialect):
                 service_code=4011,
             )
 
-    def after_acceptance(self, session: Session) -> Session:
+    def after_acceptance(self, session: Session, accepted: Message | None = None) -> Session:
         return attributes.without_pending(session)
 
     def began_with_join(self, session: Session) -> bool:
