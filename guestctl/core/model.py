@@ -356,6 +356,35 @@ class Presence:
     source: Source = "live"
 
 
+ParticipantEventKind: TypeAlias = Literal["receipt", "cobrowse", "video", "reactions"]
+
+
+@immutable
+class ParticipantEvent:
+    """A receipt, an offer to co-browse or of a video call, or reactions to a message.
+
+    `status` is the service's own name for what happened (Delivered, Offering, …), None where there is none. `details`
+    are the other members as received. `id` is the service id of the event; for a receipt, of the message.
+    """
+
+    kind: ParticipantEventKind
+    direction: Direction
+    status: str | None = None
+    id: str | None = None
+    time: str | None = None
+    sender: Sender = Sender()
+    details: Mapping[str, Json] = field(default_factory=dict)
+    raw: Json = None
+
+
+@immutable
+class ServiceError:
+    """An error that the service reports in the stream. `code` is its own code, if it has one."""
+
+    code: str | int | None
+    message: str
+
+
 SessionChange: TypeAlias = Literal[
     "read_only",
     "expired",
@@ -423,7 +452,9 @@ class Unknown:
     id: str | None = None
 
 
-Event: TypeAlias = Message | Typing | Presence | SessionEvent | Connection | Gap | Unknown
+Event: TypeAlias = (
+    Message | Typing | Presence | ParticipantEvent | ServiceError | SessionEvent | Connection | Gap | Unknown
+)
 """Anything that a listener receives."""
 
 

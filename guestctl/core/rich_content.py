@@ -135,8 +135,31 @@ def read(content: Any) -> Iterator[Item]:
             yield Other(kind if isinstance(kind, str) else None)
 
 
+def card_actions(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the actions of a card or a generic template in the form of a card's: type, text, url, payload.
+
+    A generic template has its buttons as `components`, each with a title and `actions`; these are a list as on a card,
+    or one object with `url` or `textback`.
+    """
+    found = list(_actions(card.get("actions"), ""))
+    for component in objects(card.get("components")):
+        title = text_of(component, "title") or text_of(component, "text")
+        found.extend(_actions(component.get("actions") or {}, title))
+    return found
+
+
+def _actions(actions: Any, title: str) -> Iterator[dict[str, Any]]:
+    if isinstance(actions, Mapping):
+        url, payload = text_of(actions, "url"), text_of(actions, "textback")
+        if title or url or payload:
+            yield {"text": title or payload, **({"type": "Link", "url": url} if url else {"payload": payload})}
+        return
+    for action in objects(actions):
+        yield action if text_of(action, "text") or not title else {**action, "text": title}
+
+
 def _card(card: Mapping[str, Any]) -> Card:
-    actions = [*objects(card.get("actions")), *objects([card.get("defaultAction")])]
+    actions = [*card_actions(card), *objects([card.get("defaultAction")])]
     media = [(kind, text_of(card, kind)) for kind in ("image", "video") if text_of(card, kind)]
     links = [(text_of(action, "text"), url) for action in actions if (url := _text_or_none(action, "url")) is not None]
     return Card(text_of(card, "title"), text_of(card, "description"), tuple(media), tuple(links), len(actions))

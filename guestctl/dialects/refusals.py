@@ -99,9 +99,8 @@ class Refusals(Capabilities):
     def stream_failure(self, status: int, text: str, *, service_code: str | int | None = None) -> Failure:
         """Return the failure that a refusal on the socket stands for, if its code is an HTTP status."""
         kind, code = self.status_failure(status, service_code, Request("GET", "", "send"))
-        return mark_written(
-            kind(f"{text} ({status})", code=code, api=self.name, service_code=service_code or status, body=text)
-        )
+        shown = service_code or status
+        return mark_written(kind(f"{text} ({shown})", code=code, api=self.name, service_code=shown, body=text))
 
     @staticmethod
     def _error_members(body: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from guestctl.core.model import (
     Message,
     Position,
     Presence,
+    ServiceError,
     SessionEvent,
     SessionState,
     Unknown,
@@ -257,7 +258,9 @@ class Listener:
         if isinstance(item, (Opened, Granted, Accepted, Alive, FlowAnswer)):
             return None
         if isinstance(item, Rejection):
-            self.engine.notice(f"the service reports: {item.failure.message}")
+            failure = item.failure
+            self.engine.notice(f"the service reports: {failure.message}")
+            self.catch_up.merge.add_live(ServiceError(failure.service_code, failure.body or failure.message), now)
             return None
         if self._ignore_before is None or not _older(item, self._ignore_before):
             if isinstance(item, Unknown) and item.label == UNREADABLE:

@@ -219,7 +219,7 @@ def _wait_for_reply(
                         if awaited.silence is None:
                             return found
                     closest = event.text
-                if isinstance(event, Typing) and found:
+                if isinstance(event, Typing) and found and event.duration != 0:
                     silence.restart()  # another message is being written
                 if isinstance(event, Connection):
                     lost = None if event.state == "live" else _more_specific(event.failure, lost)

@@ -145,6 +145,57 @@ class PresenceRecord(_PresenceMembers, total=False):
     raw: Raw
 
 
+# Several kinds have these members. Each has a schema of its own.
+_ParticipantEventMembers = TypedDict(
+    "_ParticipantEventMembers",
+    {
+        "id": Annotated[str | None, "the service's id; of a receipt, the id of the message"],
+        "session": str,
+        "direction": Direction,
+        "from": SenderRecord,
+        "status": Annotated[str | None, "what happened, as the service spells it: Delivered, Offering, …"],
+        "details": Annotated[dict[str, Any], "the other members as the service sent them, secrets masked"],
+        "time": Moment,
+    },
+)
+
+
+class _ParticipantEvent(_ParticipantEventMembers, total=False):
+    raw: Raw
+
+
+class ParticipantEventRecord(_ParticipantEvent):
+    kind: Literal["receipt", "cobrowse", "video", "reactions"]
+
+
+class ReceiptRecord(_ParticipantEvent):
+    kind: Literal["receipt"]
+
+
+class CoBrowseRecord(_ParticipantEvent):
+    kind: Literal["cobrowse"]
+
+
+class VideoRecord(_ParticipantEvent):
+    kind: Literal["video"]
+
+
+class ReactionsRecord(_ParticipantEvent):
+    kind: Literal["reactions"]
+
+
+class _ServiceErrorMembers(TypedDict):
+    kind: Literal["error"]
+    session: str
+    code: Annotated[str | int | None, "the service's own code"]
+    message: str
+    time: Moment
+
+
+class ServiceErrorRecord(_ServiceErrorMembers, total=False):
+    raw: Raw
+
+
 class _SessionEventMembers(TypedDict):
     kind: Literal["session"]
     session: str
@@ -398,6 +449,11 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "sent": ("The outcome of a send: the message with its delivery", SentRecord),
     "typing": ("A participant is typing", TypingRecord),
     "presence": ("A presence event: Join, Disconnect, SignIn … as the service spells it", PresenceRecord),
+    "receipt": ("A message was delivered, read or not", ReceiptRecord),
+    "cobrowse": ("An offer to co-browse, or what became of it", CoBrowseRecord),
+    "video": ("An offer of a video call, or what became of it", VideoRecord),
+    "reactions": ("Reactions to a message", ReactionsRecord),
+    "error-event": ("An error that the service reports in the stream (a record of kind error)", ServiceErrorRecord),
     "session-event": (
         "A change of the session as a whole (a record of kind session with `change`)",
         SessionEventRecord,

@@ -18,8 +18,10 @@ from guestctl.core.model import (
     Gap,
     Message,
     Option,
+    ParticipantEvent,
     Presence,
     Sender,
+    ServiceError,
     Session,
     SessionEvent,
     Typing,
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
         GapRecord,
         MessageRecord,
         OptionRecord,
+        ParticipantEventRecord,
         PresenceRecord,
         ReportRecord,
         SenderRecord,
         SentRecord,
+        ServiceErrorRecord,
         SessionEventRecord,
         SessionRecord,
         TypingRecord,
@@ -51,9 +55,22 @@ if TYPE_CHECKING:
 Record: TypeAlias = Mapping[str, Any]
 
 #: The kinds that `listen --only` accepts.
-EVENT_KINDS = ("message", "typing", "presence", "connection", "session", "gap", "unknown")
+EVENT_KINDS = (
+    "message",
+    "typing",
+    "presence",
+    "receipt",
+    "cobrowse",
+    "video",
+    "reactions",
+    "error",
+    "connection",
+    "session",
+    "gap",
+    "unknown",
+)
 #: The kinds that `listen` prints without --only.
-USUAL_KINDS = frozenset({"message", "presence", "session", "gap", "unknown"})
+USUAL_KINDS = frozenset(EVENT_KINDS) - {"typing", "connection"}
 
 
 def session_record(session: Session, *, show_token: bool = False) -> SessionRecord:
@@ -200,6 +217,23 @@ def _presence(event: Presence, session: str, at: str) -> PresenceRecord:
     }
 
 
+def _participant_event(event: ParticipantEvent, session: str, at: str) -> ParticipantEventRecord:
+    return {
+        "kind": event.kind,
+        "id": event.id,
+        "session": session,
+        "direction": event.direction,
+        "from": _sender(event.sender),
+        "status": event.status,
+        "details": _masked(dict(event.details)),
+        "time": event.time or at,
+    }
+
+
+def _service_error(event: ServiceError, session: str, at: str) -> ServiceErrorRecord:
+    return {"kind": "error", "session": session, "code": event.code, "message": event.message, "time": at}
+
+
 def _session_event(event: SessionEvent, session: str, at: str) -> SessionEventRecord:
     return {"kind": "session", "session": session, "change": event.change, "reason": event.reason, "time": at}
 
@@ -239,6 +273,8 @@ _EVENTS = cast(
         Message: _message_event,
         Typing: _typing,
         Presence: _presence,
+        ParticipantEvent: _participant_event,
+        ServiceError: _service_error,
         SessionEvent: _session_event,
         Connection: _connection,
         Gap: _gap,

@@ -284,6 +284,22 @@ def _presence(record: Mapping[str, Any]) -> str:
     return f"presence: {visible(record['presence'])}{ended}"
 
 
+def _participant_event(record: Mapping[str, Any]) -> str:
+    reactions = record["details"].get("reactions")
+    found = [_reaction(one) for one in reactions if isinstance(one, Mapping)] if isinstance(reactions, list) else []
+    words = ", ".join(found) or record["status"] or "-"
+    return f"{record['kind']}: {visible(words)}"
+
+
+def _reaction(reaction: Mapping[str, Any]) -> str:
+    return f"{reaction.get('reactionType')} {reaction.get('count')}"
+
+
+def _service_error(record: Mapping[str, Any]) -> str:
+    code = "" if record["code"] is None else f" ({record['code']})"
+    return f"error: {visible(record['message'] + code)}"
+
+
 def _session(record: Mapping[str, Any]) -> str:
     reason = f": {visible(record['reason'])}" if record.get("reason") else ""
     return f"session {record['change'].replace('_', ' ')}{reason}" if "change" in record else _plain(record)
@@ -312,6 +328,8 @@ def _unknown(record: Mapping[str, Any]) -> str:
 _REMARKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "typing": _typing,
     "presence": _presence,
+    **dict.fromkeys(("receipt", "cobrowse", "video", "reactions"), _participant_event),
+    "error": _service_error,
     "session": _session,
     "connection": _connection,
     "gap": _gap,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from guestctl.core.model import ParticipantEventKind
 from guestctl.output import schema
 from guestctl.output.record_types import RECORD_TYPES
 from guestctl.output.records import EVENT_KINDS
@@ -48,6 +49,7 @@ def test_every_kind_that_a_command_writes_has_a_schema() -> None:
         *package.glob("cli/commands/*.py"),
     ]
     written = {kind for path in sources for kind in re.findall(r'"kind": "([\w-]+)"', path.read_text("utf-8"))}
+    written |= set(get_args(ParticipantEventKind))
     described = {schema["properties"]["kind"]["const"] for name, schema in SCHEMAS.items() if name != "error"}
     assert written - {"schema"} == described
 

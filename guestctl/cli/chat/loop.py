@@ -22,7 +22,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from guestctl.core.clock import rfc3339
 from guestctl.core.errors import NEXT_STEPS, Failure, NetworkError, RateLimited, SessionOver, UsageError
-from guestctl.core.model import Connection, Event, FormField, Message, Outgoing, Presence, SessionEvent, Typing, Unknown
+from guestctl.core.model import (
+    Connection,
+    Event,
+    FormField,
+    Message,
+    Outgoing,
+    Presence,
+    ServiceError,
+    SessionEvent,
+    Typing,
+    Unknown,
+)
 from guestctl.core.values import immutable
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import RichContent
@@ -228,7 +239,7 @@ class Chat:
                 self._typing_name = event.sender.name or event.sender.role or "someone"
         elif isinstance(event, Connection):
             self._handle_connection(event)
-        elif not isinstance(event, Unknown):
+        elif not isinstance(event, (Unknown, ServiceError)):  # the listener has reported a ServiceError
             self._show(event)
             if isinstance(event, (Presence, SessionEvent)) and _read_only(event):
                 self._output.notice("the conversation is read-only: nothing more can be sent; Ctrl-D leaves")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from guestctl.core.model import Attachment, Option, Outgoing, Secret
+from guestctl.core.rich_content import card_actions
 from guestctl.core.values import Json, objects, text_of
 from guestctl.core.wire import count
 
@@ -41,7 +42,7 @@ def _card(card: dict[str, Json]) -> Iterator[Option]:
     title = text_of(card, "title") or None
     seen = set()
     default = card.get("defaultAction")
-    for action in [*objects(card.get("actions")), *objects([default])]:
+    for action in [*card_actions(card), *objects([default])]:
         text, url = text_of(action, "text") or title or "", text_of(action, "url")
         if text_of(action, "type") == "Link":
             option = Option(text, url, "Link", url=url or None, group=title)

@@ -11,6 +11,8 @@ from typing import Any
 from guestctl.core.errors import Unreadable
 from guestctl.core.model import (
     Message,
+    ParticipantEvent,
+    ParticipantEventKind,
     Presence,
     Secret,
     Sender,
@@ -180,7 +182,9 @@ def read_structured(
     content = body.get("content")
     items = tuple(content) if isinstance(content, list) else ()
     text = body.get("text")
-    if body.get("type") == "Receipt" or not isinstance(text, (str, type(None))):
+    if body.get("type") == "Receipt":
+        return (_read_receipt(body, inbound, sender, time, frame),)
+    if not isinstance(text, (str, type(None))):
         return (Unknown(str(body.get("type")), frame if frame is not None else body),)
     return (
         Message(
@@ -218,6 +222,8 @@ def _read_events(
         detail = detail if isinstance(detail, dict) else {}
         if kind == "Typing":
             lasts = count(detail.get("duration"))
+            if detail.get("type") == "Off":
+                lasts = 0
             found.append(Typing(sender, TYPING_MILLISECONDS if lasts is None else lasts, time))
         elif kind == "Presence":
             read_only = metadata.get("readOnly") == "true"
@@ -235,9 +241,61 @@ def _read_events(
             )
             if read_only and not inbound:
                 found.append(SessionEvent("read_only"))
+        elif isinstance(kind, str) and kind in _PARTICIPANT_EVENTS:
+            found.append(_read_participant_event(kind, event, body, inbound, sender, time, frame))
         else:
             found.append(Unknown(str(kind), frame if frame is not None else body))
     return tuple(found)
+
+
+#: Event types and the kinds that guestctl gives them. Their member is the type with a small first letter (§6.5).
+_PARTICIPANT_EVENTS: Mapping[str, ParticipantEventKind] = {
+    "CoBrowse": "cobrowse",
+    "Video": "video",
+    "Reactions": "reactions",
+}
+
+
+def _read_participant_event(
+    kind: str,
+    event: Mapping[str, Json],
+    body: Mapping[str, Json],
+    inbound: bool,
+    sender: Sender,
+    time: str | None,
+    frame: Json,
+) -> ParticipantEvent:
+    member = kind[0].lower() + kind[1:]
+    detail = event.get(member)
+    details = dict(detail) if isinstance(detail, dict) else {member: detail}
+    status = details.pop("type", None)
+    return ParticipantEvent(
+        _PARTICIPANT_EVENTS[kind],
+        "inbound" if inbound else "outbound",
+        status=status if isinstance(status, str) else None,
+        id=optional_identifier(body, "id"),
+        time=time,
+        sender=sender,
+        details=details,
+        raw=frame if frame is not None else body,
+    )
+
+
+def _read_receipt(
+    body: Mapping[str, Json], inbound: bool, sender: Sender, time: str | None, frame: Json
+) -> ParticipantEvent:
+    """Return a receipt. It is not a message: its id is that of the message it is about (§6.3)."""
+    details = {name: body[name] for name in ("reasons", "isFinalReceipt", "text") if name in body}
+    return ParticipantEvent(
+        "receipt",
+        "inbound" if inbound else "outbound",
+        status=optional(body, "status", str),
+        id=optional_identifier(body, "id"),
+        time=time,
+        sender=sender,
+        details=details,
+        raw=frame if frame is not None else body,
+    )
 
 
 def _sender(inbound: bool, entity: Json, origin: Json) -> Sender:
