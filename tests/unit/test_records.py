@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -16,9 +16,12 @@ from guestctl.core.model import (
     Gap,
     Message,
     Option,
+    ParticipantEvent,
+    ParticipantEventKind,
     Presence,
     Secret,
     Sender,
+    ServiceError,
     Session,
     SessionEvent,
     Typing,
@@ -35,6 +38,7 @@ from guestctl.output.records import (
 from guestctl.output.schema import SCHEMAS
 
 AT = "2026-03-04T09:15:27.412Z"
+DETAILS = {"offeringId": "v", "jwt": "eyJ"}
 MESSAGE = Message(
     "9d1f",
     "inbound",
@@ -146,6 +150,30 @@ EVENTS: list[tuple[Event, str, dict[str, Any]]] = [
             "time": AT,
             "source": "live",
         },
+    ),
+    *(
+        (
+            ParticipantEvent(
+                kind, "outbound", "Offering", "e-1", AT, Sender("agent"), {"offeringId": "v", "jwt": "eyJ"}
+            ),
+            kind,
+            {
+                "kind": kind,
+                "id": "e-1",
+                "session": "d",
+                "direction": "outbound",
+                "from": {"role": "agent", "name": None},
+                "status": "Offering",
+                "details": {"offeringId": "v", "jwt": Secret("eyJ").placeholder},
+                "time": AT,
+            },
+        )
+        for kind in get_args(ParticipantEventKind)
+    ),
+    (
+        ServiceError("quota.reached", "too much"),
+        "error-event",
+        {"kind": "error", "session": "d", "code": "quota.reached", "message": "too much", "time": AT},
     ),
     (
         SessionEvent("read_only", "Disconnect"),
