@@ -30,6 +30,7 @@ _SECURITY = {
     "security/test_memory.py",
     "integration/test_hostile_numbers.py::test_every_number_in_answers",
     "integration/test_hostile_numbers.py::test_every_number_in_frames",
+    "integration/test_hostile_numbers.py::test_every_retry_after_header",
     "integration/test_unencodable_text.py::test_every_text_in_answers",
 }
 

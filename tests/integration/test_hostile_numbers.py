@@ -219,18 +219,28 @@ def test_every_number_in_frames(guest: Guest, middle: Gateway, api: str, literal
     check_frames(guest, middle, LITERALS[literal], frames(api))
 
 
-@pytest.mark.parametrize(
-    "header",
-    ["0", "-1", "9" * 400, str(2**63), "1e400", "NaN", "text", "1.5", "Fri, 31 Dec 9999 23:59:59 GMT", "\u0663"],
-)
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_retry_after_header(guest: Guest, middle: Gateway, header: str, status: int) -> None:
+HEADERS = ["0", "-1", "9" * 400, str(2**63), "1e400", "NaN", "text", "1.5", "Fri, 31 Dec 9999 23:59:59 GMT", "\u0663"]
+
+
+def check_header(guest: Guest, middle: Gateway, header: str, status: int) -> None:
     guest.ok("session", "create")
     wait = answer(status, b"{}", Retry_After=header.encode().decode("latin-1"))
     middle.rule = lambda asked: wait
     run_each(guest, header)
     middle.rule = lambda asked: None
     guest.ok("history", "--timeout", "5")
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("api", ["webmessaging-conversations"])
+def test_a_retry_after_header(guest: Guest, middle: Gateway, header: str) -> None:
+    check_header(guest, middle, header, 429)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("status", [429, 503])
+def test_every_retry_after_header(guest: Guest, middle: Gateway, header: str, status: int) -> None:
+    check_header(guest, middle, header, status)
 
 
 @pytest.mark.parametrize("literal", LITERALS)
