@@ -13,6 +13,7 @@ from guestctl.dialects import NAMES
 from guestctl.sandbox.server import Sandbox
 from tests.client_keys import RETURNED
 from tests.integration.front import Guest, InstantClock, Room
+from tests.integration.middle import Gateway
 from tests.ports import lasting_port
 
 Serve: TypeAlias = Callable[..., Sandbox]
@@ -80,6 +81,27 @@ def room(sandbox: Sandbox) -> Room:
 def guest(sandbox: Sandbox, enter: Enter, api: str) -> Guest:
     """A guest without a session yet."""
     return enter(sandbox, api)
+
+
+@pytest.fixture
+def middle(serve: Serve) -> Iterator[Gateway]:
+    """A gateway in front of a sandbox."""
+    with Gateway() as found:
+        sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
+        found.behind = sandbox.port
+        found.room = Room(sandbox)  # type: ignore[attr-defined]
+        yield found
+
+
+def room_of(middle: Gateway) -> Room:
+    """Return the control of the sandbox behind the gateway."""
+    return middle.room  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.fixture
+def behind(middle: Gateway, enter: Enter, api: str) -> Guest:
+    """A guest without a session whose every request goes through the gateway."""
+    return enter(room_of(middle).sandbox, api, GUESTCTL_SANDBOX_URL=middle.url)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from guestctl.dialects.capabilities import Ability
 from tests.examples import broken_frames
-from tests.integration.conftest import Enter, Serve
+from tests.integration.conftest import Enter
 from tests.integration.front import Guest, InstantClock, Room, check, listen, texts
 from tests.integration.middle import Asked, Gateway, OtherHost, answer
 
@@ -30,15 +30,6 @@ BAD = {
     "not-a-number": (answer(200, b'{"a": NaN}'), "not JSON"),
     "too-deep": (answer(200, b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}"), "nests deeper"),
 }
-
-
-@pytest.fixture
-def middle(serve: Serve) -> Iterator[Gateway]:
-    with Gateway() as found:
-        sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
-        found.behind = sandbox.port
-        found.room = Room(sandbox)  # type: ignore[attr-defined]
-        yield found
 
 
 @pytest.fixture

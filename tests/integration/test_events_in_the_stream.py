@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from guestctl.output.records import EVENT_KINDS
-from tests.integration.conftest import Enter, Serve
+from tests.integration.conftest import Enter, room_of
 from tests.integration.front import Guest, Room, check, texts
 from tests.integration.middle import Gateway
 
@@ -134,15 +133,6 @@ def test_an_error_that_answers_a_send_has_code_and_message(guest: Guest, room: R
 # --- buttons of generic templates ---
 
 
-@pytest.fixture
-def middle(serve: Serve) -> Iterator[Gateway]:
-    with Gateway() as found:
-        sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
-        found.behind = sandbox.port
-        found.room = Room(sandbox)  # type: ignore[attr-defined]
-        yield found
-
-
 @pytest.mark.parametrize(
     ("actions", "payload"),
     [
@@ -156,7 +146,7 @@ def middle(serve: Serve) -> Iterator[Gateway]:
 def test_a_button_of_a_generic_template_is_shown_and_picked(
     middle: Gateway, enter: Enter, actions: Any, payload: str
 ) -> None:
-    room: Room = middle.room  # type: ignore[attr-defined]
+    room = room_of(middle)
     guest = enter(room.sandbox, "web-messaging", GUESTCTL_SANDBOX_URL=middle.url)
     template = {"title": "Plans", "components": [{"title": "Gold", "actions": actions}, {"title": "Silver"}]}
     content = [{"contentType": "GenericTemplate", "generic": template}]

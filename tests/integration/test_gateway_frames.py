@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from guestctl.dialects import NAMES, dialect_class
-from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, InstantClock, Room, check, listen, texts
+from tests.integration.conftest import room_of
+from tests.integration.front import Guest, InstantClock, check, listen, texts
 from tests.integration.middle import Gateway
 
 WITH_SOCKET = [name for name in NAMES if dialect_class(name).has_socket]
@@ -19,17 +19,8 @@ FAILED = {"message": "Internal server error", "connectionId": "Zx81", "requestId
 
 
 @pytest.fixture
-def middle(serve: Serve) -> Iterator[Gateway]:
-    with Gateway() as found:
-        sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
-        found.behind = sandbox.port
-        found.room = Room(sandbox)  # type: ignore[attr-defined]
-        yield found
-
-
-@pytest.fixture
-def guest(middle: Gateway, enter: Enter, api: str) -> Guest:
-    return enter(middle.room.sandbox, api, GUESTCTL_SANDBOX_URL=middle.url)  # type: ignore[attr-defined]
+def guest(behind: Guest) -> Guest:
+    return behind
 
 
 def refusing(frame: object, *, when: Callable[[str], bool] = lambda text: True) -> Callable[[str], str]:
@@ -92,14 +83,14 @@ def test_a_message_that_the_gateway_failed_on_is_looked_for(guest: Guest, middle
     result = guest("send", "second", "--timeout", "25", "-o", "json")
     assert "the gateway answers: Internal server error" in result.err
     assert result.code in {0, 13}, result
-    assert middle.room.texts("inbound").count("second") == 1  # type: ignore[attr-defined]
+    assert room_of(middle).texts("inbound").count("second") == 1
 
 
 @pytest.mark.parametrize("frame", [FORBIDDEN, FAILED], ids=lambda frame: frame["message"])
 @pytest.mark.parametrize("api", WITH_SOCKET)
 def test_listening_reports_it_and_continues(guest: Guest, middle: Gateway, frame: dict[str, str]) -> None:
     guest.ok("session", "create")
-    room: Room = middle.room  # type: ignore[attr-defined]
+    room = room_of(middle)
 
     def push() -> None:
         room.frame(frame)

@@ -19,8 +19,8 @@ from guestctl.core.errors import Exit
 from guestctl.dialects import NAMES
 from tests.cli.conftest import Result
 from tests.examples import _AnyValue, fill, keys, load
-from tests.integration.conftest import Enter, Serve
-from tests.integration.front import Guest, OnRecord, Record, Room
+from tests.integration.conftest import room_of
+from tests.integration.front import Guest, OnRecord, Record
 from tests.integration.middle import Gateway, answer
 
 #: As written in JSON, or as a writer with a bug would write it.
@@ -126,17 +126,8 @@ def rewriting(member: str, literal: str) -> Callable[[str], str]:
 
 
 @pytest.fixture
-def middle(serve: Serve) -> Iterator[Gateway]:
-    with Gateway() as found:
-        sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
-        found.behind = sandbox.port
-        found.room = Room(sandbox)  # type: ignore[attr-defined]
-        yield found
-
-
-@pytest.fixture
-def guest(middle: Gateway, enter: Enter, api: str) -> Guest:
-    return enter(middle.room.sandbox, api, GUESTCTL_SANDBOX_URL=middle.url)  # type: ignore[attr-defined]
+def guest(behind: Guest) -> Guest:
+    return behind
 
 
 TIMED = ("--timeout", "5")
@@ -180,7 +171,7 @@ def check_member(guest: Guest, middle: Gateway, member: str, literal: str) -> No
 
 def check_frames(guest: Guest, middle: Gateway, literal: str, some: tuple[str, ...]) -> None:
     """Push the frames to a listener, each before a message."""
-    room: Room = middle.room  # type: ignore[attr-defined]
+    room = room_of(middle)
     guest("session", "create", "--new")
     for frame in some:
 

@@ -6,7 +6,7 @@ A service may show it. guestctl prints it, never sends it back, and says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from random import Random
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from guestctl.dialects import NAMES
 from tests.examples import keys
-from tests.integration.conftest import Enter, Serve
+from tests.integration.conftest import room_of
 from tests.integration.front import Guest, Room, check
 from tests.integration.middle import Gateway
 from tests.integration.test_hostile_numbers import answers, at, check_member
@@ -49,22 +49,13 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def middle(serve: Serve) -> Iterator[Gateway]:
-    with Gateway() as found:
-        sandbox = serve(also_hosts=(f"127.0.0.1:{found.port}",))
-        found.behind = sandbox.port
-        found.room = Room(sandbox)  # type: ignore[attr-defined]
-        yield found
-
-
-@pytest.fixture
 def room(middle: Gateway) -> Room:
-    return middle.room  # type: ignore[attr-defined, no-any-return]
+    return room_of(middle)
 
 
 @pytest.fixture
-def guest(middle: Gateway, room: Room, enter: Enter, api: str) -> Guest:
-    return enter(room.sandbox, api, GUESTCTL_SANDBOX_URL=middle.url)
+def guest(behind: Guest) -> Guest:
+    return behind
 
 
 def changing(text: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[str], str]:
