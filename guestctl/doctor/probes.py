@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from guestctl.core.clock import Clock, Deadline
-from guestctl.core.errors import Failure, NetworkError, UsageError
+from guestctl.core.errors import Failure, NetworkError, Unsupported, UsageError
 from guestctl.core.model import Credential, Deployment, NewSession, Secret, Session
 from guestctl.core.wire import HttpResponse, Request, SocketAddress
 from guestctl.dialects.base import Dialect
@@ -208,7 +208,7 @@ class RealProbes:
         session = session or Session(api=dialect.name, profile=dialect.profile.name)
         try:
             address = with_origin.socket_address(session)
-        except KeyError:  # the address contains an id that only a session has
+        except (KeyError, Unsupported):  # the address contains an id that only a session has
             return None
         return None if address is None else self._upgrade(with_origin, address, session)
 

@@ -218,6 +218,8 @@ _FIXED_WITHOUT_A_COMMAND = {
     "output.failed": "space, or another place",
     "check.pattern_timeout": "another pattern",
     "conflict.key": "another id",
+    "usage.text": "another text",
+    "api.no_guest_id": "nothing: the service gave no id",
 }
 
 
