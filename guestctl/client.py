@@ -48,7 +48,7 @@ from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import EventStream, Listener
 from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
-from guestctl.engine.sessions import Sessions, completed, need, no_field, require, unsupported
+from guestctl.engine.sessions import Sessions, completed, last_shown, need, no_field, require, unsupported
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
@@ -410,7 +410,7 @@ class Client:
 
     def seen_up_to(self) -> Position | None:
         """Return the position of the last message shown to any listener of this session."""
-        return self._sessions.last_shown(self.session())
+        return last_shown(self.state, self.scope, self.session())
 
     # --- credentials, files, profile ---
 

@@ -399,7 +399,7 @@ class Sessions:
             engine.attached(deadline)
         with engine.record.lock("send", deadline):
             settle_open(engine, deadline)
-        position = self.last_shown(engine.session)
+        position = last_shown(self.state, self.scope, engine.session)
         listener = Listener(engine, position=position, step=deadline.remaining(), left=deadline.remaining)
         found = listener.read_after(position)
         if not found.anchored:
@@ -416,11 +416,6 @@ class Sessions:
         if not found.complete:
             _insert_gap(missed, entries, position, newest_first=self.dialect.paging is Paging.BY_PAGE_NUMBER)
         return missed
-
-    def last_shown(self, session: Session) -> Position | None:
-        """Return the position of the last message shown to any listener of this session."""
-        entry = self.state.last_position(self.scope, session)
-        return Position(entry.id, entry.sequence, entry.time) if entry else None
 
     # --- asking ---
 
@@ -581,6 +576,12 @@ def _stored_secrets(state: State, scope: str, profile: Profile) -> Iterator[Secr
             yield held.secret
             if held.refresh is not None:
                 yield held.refresh
+
+
+def last_shown(state: State, scope: str, session: Session) -> Position | None:
+    """Return the position of the last message shown to any listener of a session."""
+    entry = state.last_position(scope, session)
+    return Position(entry.id, entry.sequence, entry.time) if entry else None
 
 
 def _creation_lock(state: State, scope: str, name: str, deadline: Deadline) -> AbstractContextManager[None]:

@@ -49,8 +49,8 @@ FOR_EVER = 10.0**7
 
 SocketFault: TypeAlias = Literal["cut", "fin", "late", "held", "hole", "outbound lost", "inbound lost", "stall"]
 """Faults of a socket. `late`: the socket breaks, and what the guest had sent still arrives. `held`: a proxy holds the
-guest's next message for some seconds, and the socket breaks meanwhile. `outbound lost`: the guest receives nothing
-more. `inbound lost`: the service receives nothing more. `stall`: both wait some seconds."""
+guest's next message for some seconds, and the socket breaks before it arrives. `outbound lost`: the guest receives
+nothing more. `inbound lost`: the service receives nothing more. `stall`: both wait some seconds."""
 SOCKET_FAULTS: tuple[SocketFault, ...] = (
     "cut", "fin", "late", "held", "hole", "outbound lost", "inbound lost", "stall",
 )  # fmt: skip
