@@ -47,6 +47,9 @@ _ENDED_WITHOUT_ANSWER = frozenset({"session.evicted", "session.ended"})
 SETTLING_LIMIT = 30.0
 #: Factor between two pauses while history does not show a message in doubt, and the longest pause in seconds.
 PAUSE_GROWTH, LONGEST_PAUSE = 1.5, 5.0
+#: Seconds for the first page of history in which a message in doubt is looked for. They are doubled after each read
+#: that fails: a connection that hangs must not use up the deadline.
+FIRST_LOOK = 5.0
 #: Waiting for the service's rate limit must leave this much to write a message: seconds, and part of the timeout.
 WRITE_RESERVE, WRITE_SHARE = 1.0, 1 / 3
 
@@ -168,6 +171,8 @@ class _Send:
     echo: Message | None = None
     #: Replies that arrived after the message was written, on a socket that has been dropped since.
     received: list[Message] = field(default_factory=list)
+    #: Seconds for one page of history.
+    page_patience: float = FIRST_LOOK
     #: What must be left of the deadline after waiting for the rate limit, in seconds.
     write_reserve: float = field(init=False)
 
@@ -351,7 +356,12 @@ class _Send:
 
     def _find_in_history(self) -> Message | None:
         """Read history, and return our message from it. Raises as `_find`, and Failure when history cannot be read."""
-        return self._find(recent_inbound(self.engine, self.deadline, self.accepted_before()))
+        try:
+            recent = recent_inbound(self.engine, self.deadline, self.accepted_before(), patience=self.page_patience)
+        except Failure:
+            self.page_patience *= 2
+            raise
+        return self._find(recent)
 
     def accepted_before(self) -> str | None:
         """Return the service's time of the last message that was accepted before ours was begun, if one is known.
@@ -513,12 +523,17 @@ def _either(first: Callable[[Incoming], bool], second: Callable[[Incoming], bool
     return lambda incoming: first(incoming) or second(incoming)
 
 
-def recent_inbound(engine: SessionEngine, deadline: Deadline, since: str | None) -> list[Message]:
-    """Return the guest's own messages in history since a time of the service, or all of them."""
+def recent_inbound(
+    engine: SessionEngine, deadline: Deadline, since: str | None, *, patience: float | None = None
+) -> list[Message]:
+    """Return the guest's own messages in history since a time of the service, or all of them.
+
+    `patience`: seconds for one page, within the deadline.
+    """
     dialect = engine.dialect
 
     def fetch(after: Position | None, cursor: str | None) -> HistoryPage:
-        return engine.page(after, cursor, deadline)
+        return engine.page(after, cursor, deadline.sooner(patience))
 
     # No message has this id, so that pages with the newest entries first are read until they are older than `since`.
     oldest = Position("", None, since) if since is not None and dialect.paging is Paging.BY_PAGE_NUMBER else None

@@ -136,11 +136,19 @@ class SessionEngine:
     def _ask_on_socket(self, step: FrameRequest, deadline: Deadline) -> Incoming | None:
         """Send a frame on the session's own socket and return the answer; retry it when it is rate limited.
 
-        A frame with a guest message is not retried here: `delivery` decides that.
+        A frame with a guest message is not retried here: `delivery` decides that. After any other frame, a broken
+        socket is dropped, so that the next attempt opens another one.
         """
         limited = 0
         while True:
-            answer = self.attached(deadline).ask(step, deadline)
+            socket = self.attached(deadline)
+            try:
+                answer = socket.ask(step, deadline)
+            except NetworkError:
+                if not step.message and self.socket is socket:
+                    self.socket = None
+                    socket.abort()
+                raise
             if step.message or not isinstance(answer, Rejection) or not isinstance(answer.failure, RateLimited):
                 return answer
             limited += 1

@@ -10,11 +10,12 @@ faults) happens at its own time, also while a command waits.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -25,6 +26,7 @@ from unittest.mock import patch
 from guestctl.core.clock import epoch_of
 from guestctl.core.model import Gap, Message
 from guestctl.dialects import NAMES, dialect_class
+from guestctl.sandbox.faults import parse
 from tests.faults.model import (
     PATIENCE,
     Listener,
@@ -87,15 +89,59 @@ def make_counted(seed: int, api: str, service: Service) -> Schedule:
         now += log_seconds(random)
         commands.append(_command(random, number, now))
     end = now + LONGEST
-    count = random.randint(2, 6)
-    pushed = [
-        Step("push", f"agent {n}", at=at) for n, at in enumerate(sorted(_moment(random, end) for _ in range(count)))
-    ]
-    faults = [_event(random, api, _moment(random, end)) for _ in range(random.choice((0, 2, 4, 6, 10)))]
+    events = [Step("push", at=_moment(random, end)) for _ in range(random.randint(2, 6))]
+    events += [_event(random, api, _moment(random, end)) for _ in range(random.choice((0, 1, 2, 4, 8)))]
+    for _ in range(random.choice((0, 1, 1, 2))):
+        events += _scene(random, api, random.choice(commands))
     helpful = service == "helpful"
     return Schedule(
-        seed, api, tuple(commands), counted=True, keys_return=helpful, deduplicates=helpful, events=(*pushed, *faults)
+        seed, api, tuple(commands), counted=True, keys_return=helpful, deduplicates=helpful, events=_named(events)
     )
+
+
+def _named(events: Iterable[Step]) -> tuple[Step, ...]:
+    """Return the events in their order, with a text for each message of the agent."""
+    names = (f"agent {n}" for n in count())
+    ordered = sorted(events, key=lambda event: event.at)
+    return tuple(replace(event, text=next(names)) if event.kind == "push" else event for event in ordered)
+
+
+def _scene(random: Random, api: str, command: Step) -> list[Step]:
+    """Return events that belong together, near a command: alone they would rarely meet."""
+    scene = random.choice((_loss_while_history_lags, _held_message, _slow_pages))
+    return scene(random, api, max(0.01, command.at + random.random() * command.seconds))
+
+
+def _loss_while_history_lags(random: Random, api: str, at: float) -> list[Step]:
+    """A listener loses its connection as the agent writes, and history shows the message later than a live one."""
+    who = random.choice((LISTENER, WATCHER))
+    lag = f"lag:ms={log_seconds(random, 0.1) * 1000:.0f},times={random.choice((2, 10, 100))}"
+    loss = [Step("socket", who=who, how=random.choice(SOCKET_FAULTS), seconds=log_seconds(random), at=at)]
+    return [
+        Step("fault", lag, at=at - 0.005),
+        *([] if api in WITHOUT_SOCKET else loss),
+        Step("push", at=at + log_seconds(random, 0.001, 1.0)),
+        *(Step("push", at=at + log_seconds(random, 0.5)) for _ in range(random.randint(0, 2))),
+    ]
+
+
+def _held_message(random: Random, api: str, at: float) -> list[Step]:
+    """A proxy holds the guest's next message, and the connection breaks meanwhile."""
+    seconds = log_seconds(random, 0.1)
+    if api in OVER_REST:
+        return [Step("request", who=SENDER, how="late", seconds=seconds, at=at - 0.001)]
+    return [Step("socket", who=SENDER, how="held", seconds=seconds, at=at - 0.001)]
+
+
+def _slow_pages(random: Random, api: str, at: float) -> list[Step]:
+    """History has many pages, and each is slow, when the client looks for its message."""
+    if api in OVER_REST:
+        loss = Step("request", who=SENDER, how="unanswered", at=at - 0.001)
+    else:
+        loss = Step("stored", who=SENDER, how="cut", at=at - 0.001)
+    slow = f"delay:ms={log_seconds(random, 0.5) * 1000:.0f},on=history,times={random.choice((4, 20))}"
+    pushed = (Step("push", at=at * random.random()) for _ in range(random.randint(8, 20)))
+    return [*pushed, Step("fault", slow, at=at - 0.002), loss]
 
 
 def _moment(random: Random, end: float) -> float:
@@ -304,9 +350,9 @@ class Figures:
             ("schedules", self.schedules, None),
             ("faults", self.faults, None),
             ("sends", self.sends, None),
-            ("stored, evidence within 5 s", kinds["prompt"], None),
+            ("stored, in history within 5 s", kinds["prompt"], None),
             ("  accepted", kinds["prompt accepted"], kinds["prompt"]),
-            ("stored, evidence later or unclear", kinds["slow"], None),
+            ("stored, in history later or not alone", kinds["slow"], None),
             ("  accepted", kinds["slow accepted"], kinds["slow"]),
             ("last byte never left", kinds["unsent"], None),
             ("  not_sent", kinds["unsent not_sent"], kinds["unsent"]),
@@ -321,7 +367,7 @@ class Figures:
             ("other violations", sum(self.broken.values()) - sum(self.broken[what] for what in _NAMED), None),
         ]
         return "\n".join(
-            f"{name:36}{value:>8}" + (f"{100 * value / whole:>9.2f} %" if whole else "") for name, value, whole in rows
+            f"{name:40}{value:>8}" + (f"{100 * value / whole:>9.2f} %" if whole else "") for name, value, whole in rows
         )
 
 
@@ -372,15 +418,17 @@ def _count(run: Run, result: SendResult, later: set[str], kinds: Counter[str]) -
 
 
 def _is_prompt(run: Run, result: SendResult, left: float, entry: Record) -> bool:
-    """Return whether history shows the message within `PROMPT` seconds, and no other entry could be it."""
+    """Return whether history can be read and shows the message within `PROMPT` seconds, and no other entry could be it.
+
+    The time is the sum of all delays until then: of the message, of the lag, and of the pages if they are slow.
+    """
     alike = sum(one.text == result.text for one in run.sends)
     ended = result.begun + result.took - run.begun
-    lags = (
-        float(event.text.partition("ms=")[2].partition(",")[0]) / 1000
-        for event in run.schedule.events
-        if event.text.startswith("lag") and event.at <= ended
-    )
-    return alike == 1 and epoch_of(entry["time"]) - left + max(lags, default=0.0) <= PROMPT
+    faults = [parse(event.text) for event in run.schedule.events if event.kind == "fault" and event.at <= ended]
+    lag = max((fault.seconds for fault in faults if fault.kind == "lag"), default=0.0)
+    page = max((fault.seconds for fault in faults if fault.kind == "delay" and fault.on == "history"), default=0.0)
+    pages = len(run.log) // PAGE + 1
+    return alike == 1 and epoch_of(entry["time"]) - left + lag + page * pages <= PROMPT
 
 
 def run_seeds(service: Service, api_seeds: Sequence[tuple[str, int]]) -> Figures:
@@ -391,10 +439,10 @@ def run_seeds(service: Service, api_seeds: Sequence[tuple[str, int]]) -> Figures
     return total
 
 
-def evidence(service: Service, count: int, seed: int, jobs: int, apis: Sequence[str] = APIS) -> Iterator[Figures]:
-    """Run `count` schedules in `jobs` processes. Yield the counts of each part. Each seed runs once for every API."""
-    plan = [(apis[n % len(apis)], seed + n // len(apis)) for n in range(count)]
-    parts = [plan[at : at + 70] for at in range(0, count, 70)]
+def evidence(service: Service, runs: int, seed: int, jobs: int, apis: Sequence[str] = APIS) -> Iterator[Figures]:
+    """Run `runs` schedules in `jobs` processes. Yield the counts of each part. Each seed runs once for every API."""
+    plan = [(apis[n % len(apis)], seed + n // len(apis)) for n in range(runs)]
+    parts = [plan[at : at + 70] for at in range(0, runs, 70)]
     if jobs == 1:
         yield from (run_seeds(service, part) for part in parts)
         return
