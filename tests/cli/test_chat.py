@@ -238,8 +238,9 @@ def test_a_number_picks_while_options_are_offered() -> None:
     assert ChatRun(LIVE, OFFER, bot("Take your time", 2), typed=["1"]).run().sent[0]["pick"] == ["1"]
 
 
-def test_a_number_that_is_a_label_picks_although_it_is_beyond_the_options() -> None:
-    ratings = bot("How was it?", options=(Option("10", "ten", "QuickReply"), Option("20", "twenty", "QuickReply")))
+def test_a_number_that_is_a_label_or_payload_picks_although_it_is_beyond_the_options() -> None:
+    ratings = bot("How was it?", options=(Option("10", "ten", "QuickReply"), Option("20", "40", "QuickReply")))
+    assert ChatRun(LIVE, ratings, typed=["40"]).run().sent == [{"text": "", "pick": ["40"], "answering": ratings}]
     assert ChatRun(LIVE, ratings, typed=["20"]).run().sent == [{"text": "", "pick": ["20"], "answering": ratings}]
     assert ChatRun(LIVE, ratings, typed=["30"]).run().sent == ["30"]
 

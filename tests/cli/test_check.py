@@ -706,3 +706,11 @@ def test_a_script_from_a_real_stdin(checks: Front) -> None:
     with started(checks, "check", "-", "--timeout", "10s", stdin=subprocess.PIPE) as process:
         out, _ = process.communicate(ONE.format(name="piped").encode(), timeout=30)
     assert (process.returncode, out.decode().splitlines()[0]) == (0, "ok    stdin: piped")
+
+
+def test_a_stdin_that_never_ends_is_read_until_the_deadline(checks: Front) -> None:
+    with started(checks, "check", "-", "--timeout", "300ms", stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert (process.stdout.read(), b"timed out reading stdin" in process.stderr.read()) == (b"", True)
+        assert process.wait(timeout=10) == 9

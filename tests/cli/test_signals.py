@@ -438,3 +438,39 @@ def test_a_slow_shutdown_within_the_grace_time_completes(monkeypatch: pytest.Mon
         signal.raise_signal(signal.SIGTERM)
     time.sleep(0.2)
     assert ended == []
+
+
+# --- while a slow pattern runs ---
+
+SLOW = "(a|a)*$"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", ["check", "check --parallel 2", "send", "listen"])
+def test_signals_end_a_command_while_a_slow_pattern_runs(
+    front: Front, tmp_path: Path, command: str, number: int, code: int
+) -> None:
+    front("session", "create")
+    text = "a" * 40 + f" {tmp_path.name} {number}"
+    steps = [{"say": text}, {"expect": {"matches": SLOW}}]
+    (tmp_path / "s.json").write_text(json.dumps({"scenarios": {"slow": steps, "slower": steps}}))
+    argv = {
+        "send": ["send", text, "--expect", SLOW],
+        "listen": ["listen", "--replay", "1", "--until", SLOW],
+    }.get(command, ["check", "s.json", *command.split()[1:]])
+
+    def answered() -> bool:
+        sessions = front("sandbox", "sessions").records
+        return any(message["text"] == f"echo: {text}" for one in sessions for message in one["messages"])
+
+    if command == "listen":
+        front("send", text, "--wait")
+    with started(front, *argv, start_new_session=True) as process:
+        if command == "listen":
+            assert process.stdout is not None
+            process.stdout.readline()
+        else:
+            until(answered)
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode in (code, -number)

@@ -206,6 +206,14 @@ def test_adding_to_any_valid_file_keeps_what_was_there(tmp_path_factory: pytest.
         assert {k: v.text for k, v in file.values(name).items()} == {k: v.text for k, v in old.values(name).items()}
 
 
+def test_escaped_characters_of_json_survive_a_change(tmp_path: Path) -> None:
+    path = write(tmp_path, r'{"profiles": {"a": {"region": "mypurecloud.de", "attributes": {"m": "\ud83d\ude00"}}}}')
+    add(path, "b", {"region": "usw2.pure.cloud", "attributes.m": "\U0001f600"})
+    use(path, "b")
+    file = load(path)
+    assert [file.values(name)["attributes"].plain() for name in ("a", "b")] == [{"m": "\U0001f600"}] * 2
+
+
 def test_anchors_and_merge_keys_survive_a_change(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     text = (
         "profiles:\n  a: &id001\n    region:   mypurecloud.de\n  b: {<<: *id001, attributes: &x {plan:  gold}}\n"

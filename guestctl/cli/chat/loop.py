@@ -514,10 +514,10 @@ def _number(text: str, most: int) -> bool:
 
 
 def _picks(text: str, message: Message) -> bool:
-    """Whether the text is a number that picks an option of the message: its place, or its label."""
+    """Whether the text is a number that picks an option of the message: its place, label or payload."""
     word = text.strip()
-    labels = [option.text.strip() for option in message.options]
-    return _number(word, len(labels)) or (word.isascii() and word.isdigit() and word in labels)
+    names = {name.strip() for option in message.options for name in (option.text, option.payload)}
+    return _number(word, len(message.options)) or (word.isascii() and word.isdigit() and word in names)
 
 
 def _paths(text: str) -> list[str]:
