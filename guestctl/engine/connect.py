@@ -73,7 +73,8 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
         token = engine.credentials.renew_for_use("guest", deadline, stale=token)
     with ExitStack() as undo:
         undo.enter_context(engine.state.slot(engine.scope, before, dialect.sockets_per_session, deadline))
-        socket = SessionSocket(_connect(engine, deadline), dialect, engine.session, engine.clock, engine.timings)
+        connection = _connect(engine, deadline)
+        socket = SessionSocket(connection, dialect, engine.session, engine.clock, engine.timings, engine.notice)
         socket.resources = undo.pop_all()
         undo.callback(socket.abort)
         if token is not None and dialect.renews_before_reconnect:

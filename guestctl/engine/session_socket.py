@@ -6,8 +6,7 @@ know: any dialect's frames, reconnecting, history, the state database.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,12 +18,15 @@ from guestctl.core.timings import Timings
 from guestctl.core.wire import Frame
 from guestctl.dialects.base import Dialect, unreadable_frame
 from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
+from guestctl.engine.inbox import Inbox
 
 if TYPE_CHECKING:
     from guestctl.transport.socket import Socket
 
 #: Unanswered pings after which the connection counts as dead (reliability.md §6.3).
 MAX_UNANSWERED_PINGS = 2
+#: Frames that are read before one is sent. More could keep it from being sent for ever.
+MOST_PENDING = 1_000
 
 #: Change of a session event that ends the session or our connection -> failure type, code, message.
 _ENDINGS: dict[str, tuple[type[Failure], str, str]] = {
@@ -63,16 +65,18 @@ class SessionSocket:
         session: Session,
         clock: Clock,
         timings: Timings,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.socket = socket
         self.session = session
-        self.inbox: deque[Incoming] = deque()
+        self.inbox = Inbox()
         self.before_request = 0
         self.unreadable: Unreadable | None = None
         self.resources = ExitStack()
         self._dialect = dialect
         self._clock = clock
         self._timings = timings
+        self._notice = notice
         self._pinged_at = clock.monotonic()
         #: Pings sent since the last frame was received.
         self._unanswered_pings = 0
@@ -95,10 +99,11 @@ class SessionSocket:
         unreadable = self.unreadable
         while True:
             answer = None
-            for item in self._receive(patience.bound(0.5)):
+            received, size = self._receive(patience.bound(0.5))
+            for item in received:
                 answers = answer is None and request.answers(item)
                 if not (answers and isinstance(item, Rejection)):
-                    self.inbox.append(item)
+                    self._keep(item, size)
                 if answers:
                     answer = item
                 elif answer is None:
@@ -131,8 +136,12 @@ class SessionSocket:
         connection, its next answer would be about that, so the frame is not sent.
         """
         try:
-            while not deadline.expired and (received := self._receive(0.0)):
-                self.inbox.extend(received)
+            for _ in range(MOST_PENDING):
+                received, size = self._receive(0.0)
+                if not received or deadline.expired:
+                    return
+                for item in received:
+                    self._keep(item, size)
                 self._raise_ending(received)
         except NetworkError as failure:
             failure.written = False
@@ -141,12 +150,11 @@ class SessionSocket:
     def receive(self, timeout: float) -> list[Incoming]:
         """Return and empty the inbox; if it is empty, wait up to `timeout` seconds. Keeps the connection alive."""
         if not self.inbox:
-            self.inbox.extend(self._receive(timeout))
+            received, size = self._receive(timeout)
+            for item in received:
+                self._keep(item, size)
             self.keep_alive()
-        received = list(self.inbox)
-        self.inbox.clear()
-        self.before_request = 0
-        return received
+        return self._take_inbox()
 
     def recognise(self, own: Message, ids: Mapping[str, str | None]) -> None:
         """Take a received message for the guest's own, and know the session's ids from now on.
@@ -156,11 +164,28 @@ class SessionSocket:
         self.session = replace(self.session, ids=ids)
         for index, item in enumerate(self.inbox):
             if isinstance(item, Message) and item.id == own.id and item.direction != own.direction:
-                self.inbox[index] = replace(item, direction=own.direction, sender=own.sender)
+                self.inbox.replace(index, replace(item, direction=own.direction, sender=own.sender))
 
-    def _receive(self, timeout: float) -> list[Incoming]:
+    def _keep(self, item: Incoming, size: int) -> None:
+        """Add an item to the inbox. When there is no room for a message, the connection ends."""
+        try:
+            self.inbox.add(item, size)
+        except Unreadable:
+            self.socket.abort()
+            raise
+
+    def _take_inbox(self) -> list[Incoming]:
+        """Return and empty the inbox, and report what was dropped from it."""
+        self.before_request = 0
+        dropped = self.inbox.take_dropped()
+        if dropped:
+            self._notice(f"the service sent too many frames without a message: {dropped} were dropped")
+        return self.inbox.take()
+
+    def _receive(self, timeout: float) -> tuple[list[Incoming], int]:
+        """Return what the next frame holds, and the bytes of the frame."""
         frame = self.socket.receive(timeout)
-        return [] if frame is None else self._decode(frame)
+        return ([], 0) if frame is None else (self._decode(frame), len(frame.text))
 
     def _decode(self, frame: Frame) -> list[Incoming]:
         try:
@@ -197,8 +222,7 @@ class SessionSocket:
 
         Returns what was received and not yet returned: first the inbox, then what arrived during the close.
         """
-        received = list(self.inbox)
-        self.inbox.clear()
+        received = self._take_inbox()
         with self.resources:
             for frame in self.socket.close(*(close_frame or self._dialect.close_frame)):
                 received.extend(self._decode(frame))
@@ -206,6 +230,7 @@ class SessionSocket:
 
     def abort(self) -> None:
         """Drop the socket without waiting for the peer."""
+        self._take_inbox()
         with self.resources:
             self.socket.abort()
             self.socket.close(*self._dialect.close_frame)

@@ -7,6 +7,7 @@ unless a test states otherwise. Waits are counted on the shared clock and cost n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from time import sleep as real_sleep
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from guestctl.dialects import NAMES, dialect_class
+from guestctl.engine.inbox import DROP_FROM_BYTES, DROP_FROM_ITEMS, Inbox
 from guestctl.sandbox.peer import SocketPeer
 from guestctl.sandbox.server import Sandbox
 from guestctl.storage.database import Database
@@ -465,6 +467,74 @@ def test_a_send_that_would_have_no_time_left_is_refused_before_writing(
         assert result.record["delivery"] == "not_sent"
     accepted = [result.record["text"] for result in results if not result.code]
     assert room.texts("inbound") == accepted
+
+
+# --- floods while an answer is awaited ---
+
+
+def flood(monkeypatch: pytest.MonkeyPatch, frames: Callable[[SocketPeer], object]) -> None:
+    """Send many frames before the first acceptance or echo of "once"."""
+    send, left = SocketPeer.send, [True]
+
+    def flooded(peer: SocketPeer, text: str, route: str | None = None) -> None:
+        if left and ('"once"' in text or "MESSAGE_ACCEPTED" in text):
+            left.pop()
+            frames(peer)
+        send(peer, text, route)
+
+    monkeypatch.setattr(SocketPeer, "send", flooded)
+
+
+@pytest.mark.parametrize("filler", [0, 20_000], ids=["many", "large"])
+@pytest.mark.parametrize("api", SOCKET_SENDERS, indirect=True)
+def test_a_flood_of_unknown_frames_is_counted_and_not_kept(
+    guest: Guest, room: Room, monkeypatch: pytest.MonkeyPatch, filler: int
+) -> None:
+    frame = {"type": "surprise", "class": "Surprise", "code": 200, "body": {"filler": "x" * filler}}
+    text, most = json.dumps(frame), [0]
+    add = Inbox.add
+
+    def added(inbox: Inbox, item: Any, size: int) -> None:
+        add(inbox, item, size)
+        most[0] = max(most[0], len(inbox))
+
+    monkeypatch.setattr(Inbox, "add", added)
+    count = 300 if filler else 1500
+
+    def surprise(peer: SocketPeer) -> None:
+        for _ in range(count):
+            peer.send(text)
+
+    flood(monkeypatch, surprise)
+    guest.ok("session", "create")
+    result = guest.ok("ask", "once", "-o", "table")
+    assert result.out == "echo: once\n"
+    assert stored(room, "once") == 1
+    (notice,) = result.err.splitlines()
+    dropped = int(re.sub(r"\D", "", notice))
+    limit = DROP_FROM_BYTES // filler if filler else DROP_FROM_ITEMS
+    assert count - limit - 5 <= dropped <= count - limit + 5
+    assert most[0] <= limit + 5
+
+
+@pytest.mark.parametrize("api", SOCKET_SENDERS, indirect=True)
+def test_a_flood_of_messages_loses_none(guest: Guest, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More messages than the inbox holds: the connection ends, and history shows them."""
+    monkeypatch.setattr("guestctl.engine.inbox.MOST_ITEMS", 50)
+    service = room.sandbox.service
+
+    def many(peer: SocketPeer) -> None:
+        (conversation,) = service.conversations.values()
+        for n in range(100):
+            service.send(conversation, f"news {n}")
+
+    flood(monkeypatch, many)
+    guest.ok("session", "create")
+    result = guest.ok("send", "once", "--expect", "^echo: once$", "-o", "json")
+    assert (result.record["delivery"], result.record["reply"]["text"]) == ("accepted", "echo: once")
+    assert stored(room, "once") == 1
+    shown = {json.loads(line)["text"] for line in guest.ok("history", "--all", "-o", "jsonl").out.splitlines()}
+    assert {f"news {n}" for n in range(100)} < shown
 
 
 def wait_until(true: Callable[[], bool]) -> None:
