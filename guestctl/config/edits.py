@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -237,15 +237,34 @@ def _changed(path: Path, change: Change) -> str:
 def _merged(before: str, normal: str, after: str) -> str:
     """Return `after`, with the lines that it shares with `normal` (the writer's form of `before`) as in `before`."""
     old, plain, new = (_lines(text) for text in (before, normal, after))
-    if len(old) != len(plain):
-        return after
+    place = _places(old, plain)
     lines: list[str] = []
     for kind, start, end, begin, stop in SequenceMatcher(None, plain, new, autojunk=False).get_opcodes():
-        kept = old[start:end] if kind == "equal" else new[begin:stop]
+        kept = old[place[start] : place[end]] if kind == "equal" else new[begin:stop]
         if lines and kept and not lines[-1].endswith("\n"):
             lines[-1] += "\n"
         lines += kept
     return "".join(lines)
+
+
+def _places(old: Sequence[str], plain: Sequence[str]) -> list[int]:
+    """Return for each line of the writer's form, and for its end, the line of the file that it begins at.
+
+    The writer moves some comments to a line of their own, such as one after an anchor. Such lines have the place of
+    the next line that both have.
+    """
+    if len(old) == len(plain):
+        return list(range(len(old) + 1))
+    place = [len(old)] * (len(plain) + 1)
+    # Spaces do not count: the writer changes them.
+    left, right = (["".join(line.split()) for line in text] for text in (old, plain))
+    matcher = SequenceMatcher(None, left, right, autojunk=False)
+    for begin, start, count in matcher.get_matching_blocks():
+        for offset in range(count):
+            place[start + offset] = begin + offset
+    for at in range(len(plain) - 1, -1, -1):
+        place[at] = min(place[at], place[at + 1])
+    return place
 
 
 def _lines(text: str) -> list[str]:

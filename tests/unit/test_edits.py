@@ -216,7 +216,8 @@ def test_escaped_characters_of_json_survive_a_change(tmp_path: Path) -> None:
 
 def test_anchors_and_merge_keys_survive_a_change(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     text = (
-        "profiles:\n  a: &id001\n    region:   mypurecloud.de\n  b: {<<: *id001, attributes: &x {plan:  gold}}\n"
+        "profiles:\n  a: &id001   # first\n    region:   mypurecloud.de\n\n"
+        "  b: {<<: *id001, attributes: &x {plan:  gold}}\n"
         "  c: &id001 {region: usw2.pure.cloud, name: Ann}\n  d: *id001\n"
     )
     path = write(tmp_path, text)
