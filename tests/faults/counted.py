@@ -126,7 +126,7 @@ def _loss_while_history_lags(random: Random, api: str, at: float) -> list[Step]:
 
 
 def _held_message(random: Random, api: str, at: float) -> list[Step]:
-    """A proxy holds the guest's next message, and the connection breaks meanwhile."""
+    """A proxy holds the guest's next message, and the connection breaks at the same time."""
     seconds = log_seconds(random, 0.1)
     if api in OVER_REST:
         return [Step("request", who=SENDER, how="late", seconds=seconds, at=at - 0.001)]
