@@ -28,6 +28,7 @@ _SECURITY = {
     "security/test_fuzz.py",
     "security/test_hostile_text.py",
     "security/test_memory.py",
+    "security/test_warnings.py",
     "integration/test_hostile_numbers.py::test_every_number_in_answers",
     "integration/test_hostile_numbers.py::test_every_number_in_frames",
     "integration/test_hostile_numbers.py::test_every_retry_after_header",

@@ -21,7 +21,7 @@ from guestctl.core.errors import Failure
 from guestctl.core.model import Secret, SignIn
 from guestctl.dialects import NAMES
 from guestctl.dialects.capabilities import Ability
-from guestctl.sandbox import CLIENT_SECRET
+from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
 from guestctl.storage.state import State
 from tests.cli.conftest import Stream
@@ -39,6 +39,24 @@ scenarios:
     - say: hello
     - waitForReplyContaining: nothing of the kind
 """
+
+#: A profile with a secret in a file that other users can read, and what guestctl says about it.
+LOOSE = """\
+profiles:
+  loose:
+    api: {api}
+    base_url: {url}
+    deployment_id: 5a4db0c5-0000-4000-8000-677565737463
+    origin: http://localhost
+    name: Ann
+    email: ann@shop.example
+    queue: sandbox-queue
+    environment: sandbox
+    org: sandbox
+    aws_region: us-east-1
+    oauth: {{client_id: {id}, client_secret: {secret}}}
+"""
+WARNING = "oauth.client_secret is in a file that other users can read"
 
 #: What a command is asked to write. Traces and pipes, terminals, and the plain case that knows least.
 MODES: Mapping[str, tuple[str, ...]] = {
@@ -120,6 +138,8 @@ class Sweep:
     canaries: Canaries
     clock: InstantClock
     hits: list[str] = field(default_factory=list)
+    #: Runs whose output lacks the warning about the profiles file (see `warn`).
+    silent: list[str] = field(default_factory=list)
     runs: int = 0
     codes: set[int] = field(default_factory=set)
 
@@ -140,6 +160,14 @@ class Sweep:
         (self.room / "note.txt").write_text("a note")
         self.canaries.add("admin key", self.sandbox.admin_key)
         self.canaries.add("client secret", CLIENT_SECRET)
+
+    def warn(self) -> None:
+        """Use a profile that deserves a warning from now on: a secret in a file that other users can read."""
+        profiles = self.room / "profiles.yaml"
+        profiles.write_text(LOOSE.format(api=self.api, url=self.teller.url, id=CLIENT_ID, secret=CLIENT_SECRET))
+        profiles.chmod(0o644)
+        del self.environ["GUESTCTL_OAUTH_CLIENT_SECRET"]
+        self.environ |= {"GUESTCTL_PROFILES": str(profiles), "GUESTCTL_PROFILE": "loose"}
 
     def __call__(self, what: str, argv: tuple[str, ...], mode: str) -> int:
         """Run one command and search everything that it wrote."""
@@ -162,6 +190,9 @@ class Sweep:
         self.runs += 1
         self.codes.add(code)
         self.canaries.remember(self.room / "state" / "state.db")
+        # A terminal wraps the warning at spaces.
+        if WARNING not in " ".join(f"{out.text()} {err.text()}".split()):
+            self.silent.append(f"{self.api}: {what}: {' '.join(words)} [{mode}]: {err.text()[-300:]}")
         streams = [("stdout", out.text().encode()), ("stderr", err.text().encode())]
         for where, data in [*streams, *self._files()]:
             for hit in self.canaries.found(data):
