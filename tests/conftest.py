@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from hypothesis import settings
 
+from guestctl.dialects import NAMES
 from tests.fakes import FakeClock
 from tests.ports import lasting_port
-from tests.suites import SLOW
+from tests.suites import SLOW, sampled_apis
 
 if TYPE_CHECKING:
     from guestctl.sandbox.server import Sandbox
@@ -36,6 +39,10 @@ settings.register_profile("guestctl", deadline=None)
 settings.load_profile("guestctl")
 
 
+# Tests start hundreds of processes. Where byte code is forbidden, each of them would compile the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell may start background jobs with these signals ignored, and child processes would inherit that.
 for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
@@ -43,13 +50,28 @@ for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.S
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that `tests/suites.py` lists as slow."""
+    """Mark the tests that `tests/suites.py` lists as slow, and those it leaves out of the sample of APIs."""
+    by_test: dict[str, list[tuple[pytest.Item, str]]] = defaultdict(list)
     for item in items:
         if UNIT.parent not in item.path.parents:
             continue
         file = item.path.relative_to(UNIT.parent).as_posix()
-        if file in SLOW or f"{file}::{getattr(item, 'originalname', item.name)}" in SLOW:
+        name = f"{file}::{getattr(item, 'originalname', item.name)}"
+        if file in SLOW or name in SLOW:
             item.add_marker(pytest.mark.slow)
+        elif UNIT not in item.path.parents and (api := _api(item)):
+            by_test[name].append((item, api))
+    for name, variants in by_test.items():
+        kept = sampled_apis(name, {api for _, api in variants})
+        for item, api in variants:
+            if api not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
+def _api(item: pytest.Item) -> str | None:
+    """Return the API whose name is a parameter of the test, if there is one."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return next((value for value in parameters.values() if isinstance(value, str) and value in NAMES), None)
 
 
 class SocketUsed(AssertionError):

@@ -1,9 +1,12 @@
 """Which tests are slow. The default run leaves them out; `pytest -m slow` runs them and nothing else.
 
 A path marks a whole file; a path and a name mark one test of it. `tests/test_suites.py` checks that each still exists.
+Of a test that runs for each API, the default run takes two APIs and the slow run takes the others.
 """
 
 from __future__ import annotations
+
+import zlib
 
 #: Long fault schedules, kills, soaks and mutants.
 _FAULTS = {
@@ -46,8 +49,13 @@ _PROCESSES = {
     "integration/test_state_processes.py",
 }
 
-#: Gates: coverage, style, packaging, every row of the bench.
+#: Gates: coverage, style, packaging, generated pages, every example of the help, every row of the bench.
 _GATES = {
+    "cli/test_first_minute.py::test_everyday_tasks",
+    "cli/test_help_examples.py::test_an_example_runs",
+    "test_api_docs.py::test_the_page_is_current",
+    "test_phrases.py::test_files_use_plain_english",
+    "test_readme.py::test_a_generated_part_is_current",
     "bench/test_smoke.py",
     "packaging/test_package.py",
     "test_coverage.py",
@@ -55,3 +63,13 @@ _GATES = {
 }
 
 SLOW = frozenset(_FAULTS | _SECURITY | _PROCESSES | _GATES)
+
+
+def sampled_apis(test: str, apis: set[str]) -> set[str]:
+    """Return the APIs with which the default run takes a test: web-messaging and one of the others.
+
+    The choice follows from the name of the test, so that the tests of a file together cover every API.
+    """
+    others = sorted(apis - {"web-messaging"})
+    chosen = {others[zlib.crc32(test.encode()) % len(others)]} if others else set()
+    return chosen | (apis & {"web-messaging"})

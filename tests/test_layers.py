@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,13 @@ def name_of(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
+@cache
+def syntax(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -75,26 +81,28 @@ def test_imports_keep_to_the_layers() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_has_a_docstring(path: Path) -> None:
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert text, f"{path.name} has no docstring saying what it knows and must not know"
+def test_every_module_has_a_docstring() -> None:
+    """It says what the module knows and what it must not know."""
+    assert [name_of(path) for path in MODULES if not ast.get_docstring(syntax(path))] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_each_library_has_one_owner(path: Path) -> None:
-    name = name_of(path)
-    for imported, line in imports(path):
-        owners = OWNERS.get(imported.partition(".")[0])
-        assert owners is None or within(name, owners), f"{name}:{line} imports {imported}, which belongs to {owners}"
+def test_each_library_has_one_owner() -> None:
+    for path in MODULES:
+        name = name_of(path)
+        for imported, line in imports(path):
+            owners = OWNERS.get(imported.partition(".")[0])
+            assert owners is None or within(name, owners), f"{name}:{line} imports {imported} of {owners}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_private_name_is_imported(path: Path) -> None:
-    for imported, line in imports(path):
-        parts = imported.split(".")
-        private = [part for part in parts if part.startswith("_") and not part.startswith("__") and part != "_thread"]
-        assert not private, f"{name_of(path)}:{line} imports {imported}"
+def test_no_private_name_is_imported() -> None:
+    for path in MODULES:
+        for imported, line in imports(path):
+            private = [
+                part
+                for part in imported.split(".")
+                if part.startswith("_") and not part.startswith("__") and part != "_thread"
+            ]
+            assert not private, f"{name_of(path)}:{line} imports {imported}"
 
 
 def test_dialects_are_reached_by_the_name_of_their_api() -> None:
@@ -117,7 +125,7 @@ def test_no_module_outside_dialects_compares_api_names() -> None:
         name = name_of(path)
         if within(name, {"dialects", "sandbox"}):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax(path)):
             if isinstance(node, ast.Compare):
                 for part in ast.walk(node):
                     if isinstance(part, ast.Constant) and part.value in NAMES and part.value != DEFAULT:
@@ -126,7 +134,7 @@ def test_no_module_outside_dialects_compares_api_names() -> None:
 
 def test_nothing_calls_print() -> None:
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax(path)):
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
             assert not called, f"{name_of(path)} prints"
 
@@ -154,7 +162,7 @@ def test_no_public_class_name_is_used_twice() -> None:
     """Exception: the two classes of one API, one in `dialects/`, one in `sandbox/apis/`."""
     seen = defaultdict[str, set[str]](set)
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 seen[node.name].add(path.relative_to(PACKAGE).as_posix())
     apis = {
@@ -168,9 +176,8 @@ def test_no_public_class_name_is_used_twice() -> None:
 LINES, METHODS, CLIENT_LINES = 420, 45, 600
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_class_is_too_large(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def test_no_class_is_too_large() -> None:
+    for node in (node for path in MODULES for node in ast.walk(syntax(path))):
         if not isinstance(node, ast.ClassDef):
             continue
         lines = (node.end_lineno or 0) - node.lineno + 1

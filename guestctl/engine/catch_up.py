@@ -103,7 +103,8 @@ class Open:
     `broken`: live messages may have been missed, so that a gap is declared if the stream ends now.
     `received`: messages that arrived on this socket for the first time, with their numbers. History that shows one
     of them shows everything before the socket, too.
-    `replayed`: ids that history showed since the socket was opened: a live copy of one is as good as a new message.
+    `replayed`: ids that complete reads of history showed since the socket was opened: a live copy of one proves that
+    they showed everything before the socket, too.
     `failures`: reads in a row that failed, the last of them with `failure`.
     `declared`: a gap was declared. Nothing waits any more; entries that are found later are still shown.
     """
@@ -193,7 +194,10 @@ class CatchUp:
         state = self.state
         if not isinstance(state, Open):
             return
-        if self.merge.has_seen(message.id) and message.id not in state.replayed:
+        if message.id in state.replayed:
+            self._close()
+            return
+        if self.merge.has_seen(message.id):
             return
         if message.sequence is not None and self.merge.continues_at(message.sequence):
             self._close()

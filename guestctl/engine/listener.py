@@ -313,6 +313,10 @@ class Listener:
         if socket is not None:
             socket.abort()
             self.engine.record.log("ws_disconnected", reason=failure.message)
+        if attempt > 1 and self._left() == 0:
+            # The end of the wait cut this attempt off. The failure before it says what is wrong with the service.
+            yield None
+            return
         code = failure.close_code if isinstance(failure, NetworkError) else None
         action = dialect.on_close(code) if code is not None else "reconnect"
         final = isinstance(failure, NetworkError) and not failure.transient

@@ -82,6 +82,8 @@ class Attempts:
     doubtful: bool = False
     #: The last network failure. A lock that is found after it comes from our own broken connection.
     broken: NetworkError | None = None
+    #: The failure that was answered by another try.
+    previous: Failure | None = None
 
     def run(self, once: Callable[[], T]) -> T:
         """Return the result of `once`, called again while that can help.
@@ -97,13 +99,21 @@ class Attempts:
                 wait, left = self._wait_after(failure), self.deadline.remaining()
                 if left is not None and wait > left:
                     raise self._cause(failure) from failure.__cause__
+                self.previous = failure
                 self.policy.report(self.request.route, wait, failure)
                 self.policy.notice(f"{self.request.route}: trying again in {wait:.1f} s")
             self.policy.clock.sleep(wait)
 
     def _cause(self, failure: Failure) -> Failure:
-        """Return the failure to report: not the lock that our own broken connection left behind."""
-        return self.broken if failure.code == "conflict.locked" and self.broken is not None else failure
+        """Return the failure to report.
+
+        Neither the lock that our own broken connection left behind, nor, for a read, a try that the deadline cut off:
+        the failure before it says what is wrong with the service.
+        """
+        if failure.code == "conflict.locked" and self.broken is not None:
+            return self.broken
+        cut_off = self.request.method == "GET" and isinstance(failure, NetworkError) and self.deadline.expired
+        return self.previous if cut_off and self.previous is not None else failure
 
     @property
     def _backoff(self) -> Backoff | None:

@@ -16,8 +16,8 @@ from tests.checks import scripts
 from tests.checks.conftest import Checked
 
 Served = Callable[..., Sandbox]
-#: For what is not going to come.
-SHORT = Rules(wait=0.4)
+#: For what is not going to come. A busy machine must be able to send within this time, too.
+SHORT = Rules(wait=2.0)
 
 
 def verdicts(outcomes: dict[str, Outcome]) -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_the_peers_scripts_pass_and_fail_as_they_say(served: Served, checked: Ch
     trouble = failing["Fails on a pattern"].trouble
     assert trouble is not None
     assert trouble.line == 10
-    assert trouble.expected == "a reply matching /question [0-9]+/, within 0.4 s"
+    assert trouble.expected == "a reply matching /question [0-9]+/, within 2 s"
     assert [line.text for line in trouble.came] == ["May we ask a question?"]
     assert [line.who for line in failing["Fails on a pattern"].transcript] == ["guest", "bot"]
 
@@ -60,11 +60,11 @@ def test_the_order_on_the_wire_does_not_change_the_verdict(served: Served, check
         return served(TWO, faults=(fault,) if fault else ())
 
     right = script("say: go", "expect: first", "expect: second")
-    wrong = script("say: go", "expect: second", "expect: first")
+    wrong = script("say: go", "expect: second", "expect: {contains: first, within: 400ms}")
     any_order = script("say: go", "expect: {contains: [second, first], in_order: false}")
     later = script("say: go", "expect: second", "expect: {contains: first, in_order: false}")
     assert one(checked(sandbox(), right)).verdict == "passed"
-    assert one(checked(sandbox(), wrong, rules=SHORT)).verdict == "failed"
+    assert one(checked(sandbox(), wrong)).verdict == "failed"
     assert one(checked(sandbox(), any_order)).verdict == "passed"
     assert one(checked(sandbox(), later)).verdict == "passed"
 
@@ -80,7 +80,7 @@ def test_a_late_reply_is_in_time_or_not(served: Served, checked: Checked) -> Non
 
 def test_a_silent_bot_fails(served: Served, checked: Checked) -> None:
     sandbox = served("rules: [{equals: hello, reply: hi}]")
-    assert one(checked(sandbox, script("say: go", "expect: hi"), rules=SHORT)).verdict == "failed"
+    assert one(checked(sandbox, script("say: go", "expect: {contains: hi, within: 400ms}"))).verdict == "failed"
     assert one(checked(sandbox, script("say: go", "expectNone: 200ms"))).verdict == "passed"
 
 
@@ -88,11 +88,14 @@ def test_a_bot_that_answers_twice(served: Served, checked: Checked) -> None:
     sandbox = served("rules: [{equals: go, replies: [ok, ok]}]")
     assert one(checked(sandbox, script("say: go", "expect: ok"))).verdict == "passed"
     assert one(checked(sandbox, script("say: go", "expect: {equals: ok, count: 2}"))).verdict == "passed"
-    assert one(checked(sandbox, script("say: go", "expect: {equals: ok, count: 3}"), rules=SHORT)).verdict == "failed"
+    assert one(checked(sandbox, script("say: go", "expect: {equals: ok, count: 3, within: 400ms}"))).verdict == "failed"
     assert one(checked(sandbox, script("say: go", "expect: ok", "expectNone: 300ms"))).verdict == "failed"
     # The second ok answers the first question, not the one nobody answers.
     assert (
-        one(checked(sandbox, script("say: go", "expect: ok", "say: x", "expect: ok"), rules=SHORT)).verdict == "failed"
+        one(
+            checked(sandbox, script("say: go", "expect: ok", "say: x", "expect: {contains: ok, within: 400ms}"))
+        ).verdict
+        == "failed"
     )
 
 
@@ -170,7 +173,7 @@ def test_an_option_that_is_not_offered_cannot_be_picked(served: Served, checked:
     outcome = one(checked(served(RICH), script("say: menu", "expect: colour", "pick: Green"), rules=SHORT))
     assert outcome.verdict == "failed"
     assert outcome.trouble is not None
-    assert outcome.trouble.expected == 'an option "Green", within 0.4 s'
+    assert outcome.trouble.expected == 'an option "Green", within 2 s'
 
 
 def test_a_file_is_sent(served: Served, checked: Checked, tmp_path: Path) -> None:
@@ -193,8 +196,10 @@ def test_an_ended_conversation_fails_at_once(served: Served, checked: Checked) -
 
 def test_setup_and_teardown_surround_every_scenario(served: Served, checked: Checked) -> None:
     sandbox = served(RICH)
-    text = "setup: [{say: before}, {expect: before}]\nteardown: [{say: after}]\n" + script("expect: never")
-    assert one(checked(sandbox, text, rules=SHORT)).verdict == "failed"
+    text = "setup: [{say: before}, {expect: before}]\nteardown: [{say: after}]\n" + script(
+        "expect: {contains: never, within: 400ms}"
+    )
+    assert one(checked(sandbox, text)).verdict == "failed"
     texts = [message["text"] for session in _sessions(sandbox) for message in session["messages"]]
     assert [text for text in texts if not text.startswith("you said")] == ["before", "after"]
 
@@ -223,18 +228,20 @@ def test_variables(served: Served, checked: Checked) -> None:
 
 def test_retries_are_new_guests(served: Served, checked: Checked) -> None:
     sandbox = served(RICH)
-    outcome = one(checked(sandbox, script("say: x", "expect: never"), rules=Rules(wait=0.1, retries=2)))
+    outcome = one(
+        checked(sandbox, script("say: x", "expect: {contains: never, within: 100ms}"), rules=Rules(retries=2))
+    )
     assert (outcome.verdict, outcome.attempts, len(_sessions(sandbox))) == ("failed", 3, 3)
     passed = one(checked(sandbox, script("say: x", "expect: x"), rules=Rules(retries=2)))
     assert (passed.verdict, passed.attempts) == ("passed", 1)
 
 
 def test_a_scenario_has_its_own_timeout(served: Served, checked: Checked) -> None:
-    text = "scenarios:\n  a:\n    timeout: 200ms\n    steps: [{pause: 1h}, {say: x}]\n"
+    text = "scenarios:\n  a:\n    timeout: 1s\n    steps: [{pause: 1h}, {say: x}]\n"
     outcome = one(checked(served(RICH), text))
     assert outcome.verdict == "failed"
     assert outcome.trouble is not None
-    assert outcome.trouble.message == "the scenario took longer than its timeout of 0.2 s"
+    assert outcome.trouble.message == "the scenario took longer than its timeout of 1 s"
 
 
 # --- the service, not the bot ---
@@ -267,7 +274,11 @@ def test_every_api_can_be_checked(served: Served, checked: Checked, api: str) ->
     text = script("say: one", "expect: {equals: you said one}", "say: two", "expect: {equals: you said two}")
     outcome = one(checked(served(RICH), text, api=api))
     assert outcome.verdict == "passed", outcome
-    silent = one(checked(served("rules: [{equals: x, reply: y}]"), script("say: z", "expect: y"), api=api, rules=SHORT))
+    silent = one(
+        checked(
+            served("rules: [{equals: x, reply: y}]"), script("say: z", "expect: {contains: y, within: 400ms}"), api=api
+        )
+    )
     assert silent.verdict == "failed", silent
 
 
@@ -316,7 +327,7 @@ def test_a_golden_transcript_is_written_and_compared(served: Served, checked: Ch
 
 
 def test_secrets_are_masked_in_outcomes(served: Served, checked: Checked) -> None:
-    text = script("say: my password is ${PASSWORD}", "expect: never")
-    outcome = one(checked(served(RICH), text, rules=SHORT, environ={"PASSWORD": "correct-horse"}))
+    text = script("say: my password is ${PASSWORD}", "expect: {contains: never, within: 400ms}")
+    outcome = one(checked(served(RICH), text, environ={"PASSWORD": "correct-horse"}))
     assert "correct-horse" not in repr(outcome)
     assert any("my password is ***" in line.text for line in outcome.transcript)

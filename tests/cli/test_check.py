@@ -553,44 +553,49 @@ def test_an_internal_error_is_in_every_report(buggy: Front) -> None:
 # --- texts that look the same ---
 
 
-@pytest.mark.parametrize(
-    ("wanted", "came", "shown_wanted", "shown_came"),
-    [
-        ("5 EUR", "5\u00a0EUR", "5 EUR", "5\\xa0EUR"),
-        ("5\u00a0EUR", "5 EUR", "5\\xa0EUR", "5 EUR"),
-        ("5\u00a0EUR", "5\u202fEUR", "5\\xa0EUR", "5\\u202fEUR"),
-        ("caf\u00e9", "cafe\u0301", "caf\u00e9", "cafe\\u0301"),
-        ("cafe\u0301", "caf\u00e9", "cafe\\u0301", "caf\u00e9"),
-        ("\ud55c", "\u1112\u1161\u11ab", "\ud55c", "\u1112\\u1161\\u11ab"),
-        ("ok", "o\u200bk", "ok", "o\\u200bk"),
-        ("ok", "o\u200dk", "ok", "o\\u200dk"),
-    ],
-)
-def test_expected_and_came_never_look_the_same(
-    sandboxed: Callable[[Sandbox], Front], tmp_path: Path, wanted: str, came: str, shown_wanted: str, shown_came: str
-) -> None:
-    (tmp_path / "bot.json").write_text(json.dumps({"otherwise": {"reply": came, "disconnect": True}}))
-    script = {"scenarios": {"a": [{"say": "x"}, {"expect": {"equals": wanted}}]}}
-    (tmp_path / "s.json").write_text(json.dumps(script))
+#: What is expected, what came, and how a report shows the two.
+LOOK_ALIKES = [
+    ("5 EUR", "5\u00a0EUR", "5 EUR", "5\\xa0EUR"),
+    ("5\u00a0EUR", "5 EUR", "5\\xa0EUR", "5 EUR"),
+    ("5\u00a0EUR", "5\u202fEUR", "5\\xa0EUR", "5\\u202fEUR"),
+    ("caf\u00e9", "cafe\u0301", "caf\u00e9", "cafe\\u0301"),
+    ("cafe\u0301", "caf\u00e9", "cafe\\u0301", "caf\u00e9"),
+    ("\ud55c", "\u1112\u1161\u11ab", "\ud55c", "\u1112\\u1161\\u11ab"),
+    ("ok", "o\u200bk", "ok", "o\\u200bk"),
+    ("ok", "o\u200dk", "ok", "o\\u200dk"),
+]
+
+
+def test_expected_and_came_never_look_the_same(sandboxed: Callable[[Sandbox], Front], tmp_path: Path) -> None:
+    rules = [
+        {"equals": str(number), "reply": came, "disconnect": True} for number, (_, came, *_) in enumerate(LOOK_ALIKES)
+    ]
+    (tmp_path / "bot.json").write_text(json.dumps({"rules": rules}))
+    scenarios = {
+        f"pair {number}": [{"say": str(number)}, {"expect": {"equals": wanted}}]
+        for number, (wanted, *_) in enumerate(LOOK_ALIKES)
+    }
+    (tmp_path / "s.json").write_text(json.dumps({"scenarios": scenarios}))
     with running(SandboxOptions(fast=True, script=tmp_path / "bot.json")) as sandbox:
         front = sandboxed(sandbox)
-        result = front("check", "s.json", "--junit", "out.xml")
-        tap = front("check", "s.json", "--tap")
-        github = front("check", "s.json", GITHUB_ACTIONS="true")
-        exact = front("check", "s.json", "-o", "json")
+        result = front("check", "s.json", "--parallel", "8", "--junit", "out.xml")
+        tap = front("check", "s.json", "--parallel", "8", "--tap")
+        github = front("check", "s.json", "--parallel", "8", GITHUB_ACTIONS="true")
+        exact = front("check", "s.json", "--parallel", "8", "-o", "json")
     assert result.code == 1
-    [expected] = [line for line in result.out.splitlines() if line.strip().startswith("expected: ")]
-    [reply] = [line for line in result.out.splitlines() if line.strip().startswith("came: ")]
-    assert f'"{shown_wanted}"' in expected
-    assert f"bot: {shown_came}  (" in reply
     report = (tmp_path / "out.xml").read_text()
-    assert f'"{shown_wanted}"' in report.replace("&quot;", '"')
-    assert f"bot: {shown_came}  (" in report
-    assert json.dumps(f"bot: {shown_came}  (")[1:-1] in tap.out
-    [annotation] = [line for line in github.out.splitlines() if line.startswith("::error")]
-    assert f'"{shown_wanted}"' in annotation
-    assert f"came: {shown_came}" in annotation
-    assert exact.record["scenarios"][0]["trouble"]["came"][0]["text"] == came
+    expected = [line for line in result.out.splitlines() if line.strip().startswith("expected: ")]
+    replies = [line for line in result.out.splitlines() if line.strip().startswith("came: ")]
+    annotations = [line for line in github.out.splitlines() if line.startswith("::error")]
+    for number, (_, came, shown_wanted, shown_came) in enumerate(LOOK_ALIKES):
+        assert f'"{shown_wanted}"' in expected[number]
+        assert f"bot: {shown_came}  (" in replies[number]
+        assert f'"{shown_wanted}"' in report.replace("&quot;", '"')
+        assert f"bot: {shown_came}  (" in report
+        assert json.dumps(f"bot: {shown_came}  (")[1:-1] in tap.out
+        assert f'"{shown_wanted}"' in annotations[number]
+        assert f"came: {shown_came}" in annotations[number]
+        assert exact.record["scenarios"][number]["trouble"]["came"][0]["text"] == came
 
 
 def test_a_golden_difference_never_looks_the_same(sandboxed: Callable[[Sandbox], Front], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A warning about safety is in the output, whatever the command does, how it is told to print, and how it fails."""
+"""A warning about safety is in the output, whatever the command does, how it prints, and how it fails."""
 
 from __future__ import annotations
 

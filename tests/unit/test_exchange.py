@@ -131,6 +131,17 @@ def test_a_wait_past_the_deadline_raises_the_last_failure_at_once(world: World) 
     assert (len(answers.asked), world.clock.sleeps) == (1, [])
 
 
+def test_a_read_that_the_deadline_cuts_off_raises_the_failure_before_it(world: World) -> None:
+    def cut_off() -> HttpResponse:
+        world.clock.advance(30.0)
+        raise NetworkError("timed out", written=True)
+
+    Answers(world, NetworkError("HTTP 503", code="service.down", written=True), cut_off)
+    with pytest.raises(NetworkError) as caught:
+        world.exchange.call(GET, world.deadline(30.0))
+    assert caught.value.code == "service.down"
+
+
 def test_a_locked_session_is_retried_for_a_limited_time(world: World) -> None:
     Answers(world, Conflict("locked", code="conflict.locked"))
     with pytest.raises(Conflict):

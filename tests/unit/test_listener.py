@@ -360,6 +360,27 @@ def test_listening_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
     assert len(plain.service.doors) == 50 - plain.dialect.reconnect_attempts
 
 
+def test_an_attempt_that_the_end_of_the_wait_cuts_off_reports_no_other_failure(plain: World) -> None:
+    end = plain.clock.monotonic() + 10.0
+    listening = Listening(plain, left=lambda: max(0.0, end - plain.clock.monotonic())).live()
+    plain.service.break_all()
+    plain.service.doors.append(NetworkError("HTTP 503", code="service.down"))
+    real = plain.service.connect
+
+    def connect(url: str, **options: Any) -> object:
+        if plain.service.doors:
+            return real(url, **options)
+        plain.clock.advance(10.0)
+        raise NetworkError("timed out", code="network.connect")
+
+    import guestctl.transport.socket as transport
+
+    transport.Socket.connect = connect  # type: ignore[method-assign, assignment]
+    listening.run(5.0)
+    lost_by = [event.failure.code for event in listening.events if isinstance(event, Connection) and event.failure]
+    assert lost_by[-1] == "service.down"
+
+
 def test_a_listener_with_forever_never_gives_up(plain: World) -> None:
     listening = Listening(plain, forever=True).live()
     plain.service.break_all()
