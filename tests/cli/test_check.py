@@ -62,10 +62,10 @@ def test_a_passing_script(checks: Front) -> None:
 
 
 def test_a_failing_script(checks: Front, tmp_path: Path) -> None:
-    result = checks("check", "good.yaml", "bad.yaml", "--timeout", "300ms", "--junit", "out.xml")
+    result = checks("check", "good.yaml", "bad.yaml", "--timeout", "2s", "--junit", "out.xml")
     assert result.code == 1
     assert "FAIL  bad.yaml: Fails on a text\n      bad.yaml:7: waitForReplyContaining" in result.out
-    assert '      expected: a reply containing "nothing of the kind", within 0.3 s\n' in result.out
+    assert '      expected: a reply containing "nothing of the kind", within 2 s\n' in result.out
     assert result.out.endswith("3 passed, 2 failed, 0 errors\n")
     report = JUnitXml.fromfile(str(tmp_path / "out.xml"))
     assert [(suite.name, suite.tests, suite.failures) for suite in report] == [("good.yaml", 3, 0), ("bad.yaml", 2, 2)]
@@ -90,7 +90,7 @@ def test_a_run_that_cannot_start_replaces_the_report(checks: Front, tmp_path: Pa
 
 def test_quiet_prints_only_failures(checks: Front) -> None:
     assert checks("check", "good.yaml", "-q").out == ""
-    result = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "300ms").out
+    result = checks("check", "good.yaml", "bad.yaml", "-q", "--timeout", "2s").out
     assert result.startswith("FAIL  bad.yaml")
     assert "passed" not in result
 
@@ -111,10 +111,10 @@ def test_on_a_terminal_a_live_table_and_then_the_lines(checks: Front) -> None:
 
 
 def test_annotations_in_actions(checks: Front) -> None:
-    result = checks("check", "bad.yaml", "--timeout", "300ms", GITHUB_ACTIONS="true")
+    result = checks("check", "bad.yaml", "--timeout", "2s", GITHUB_ACTIONS="true")
     marked = [line for line in result.out.splitlines() if line.startswith("::")]
     assert marked[0].startswith("::error file=bad.yaml,line=7,title=Fails on a text::")
-    machine = checks("check", "bad.yaml", "--timeout", "300ms", "-o", "json", GITHUB_ACTIONS="true")
+    machine = checks("check", "bad.yaml", "--timeout", "2s", "-o", "json", GITHUB_ACTIONS="true")
     assert json.loads(machine.out)["failed"] == 2
     assert machine.err.startswith("::error ")
 
@@ -531,7 +531,7 @@ def test_an_internal_error_is_reported_with_its_attempt(
         return let_in(service, wait if len(guests) == 1 else 1 / 0)
 
     monkeypatch.setattr(ServiceUnderTest, "guest", second_meets_a_bug)
-    [found] = checks("check", "one.yaml", "--timeout", "300ms", "--retries", "1", "-o", "json").record["scenarios"]
+    [found] = checks("check", "one.yaml", "--timeout", "2s", "--retries", "1", "-o", "json").record["scenarios"]
     assert found["trouble"]["error"]["code"] == "bug"
     assert (found["attempts"], found["transcript"]) == (2, []), "no line of the first attempt"
 
