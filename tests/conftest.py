@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -78,14 +79,22 @@ class SocketUsed(AssertionError):
     """A unit test used the network."""
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a path for the home of each test. Most tests need none, so none is created."""
+    parent = tmp_path_factory.mktemp("homes")
+    return (parent / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
     """Remove the settings of the machine: GUESTCTL_*, proxies, CAs and terminal variables."""
     for name in tuple(os.environ):
         if name.startswith("GUESTCTL_") or name.upper() in _PROXIES or name in _TERMINAL:
             monkeypatch.delenv(name)
-    monkeypatch.setenv("GUESTCTL_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # not the user's own profiles
+    home = next(homes)
+    monkeypatch.setenv("GUESTCTL_STATE", str(home / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))  # not the user's own profiles
 
 
 @pytest.fixture(autouse=True)

@@ -45,11 +45,13 @@ _PROCESSES = {
     "checks/test_pytest_plugin.py",
     "cli/test_completion.py::test_completion_works_in_a_real_shell",
     "cli/test_first_minute.py::test_the_workflow_runs",
+    "cli/test_chat.py",
     "cli/test_signals.py",
     "integration/test_leftovers.py",
     "integration/test_processes.py",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
+    "sandbox/test_serve.py",
 }
 
 #: Gates: coverage, style, packaging, generated pages, every example of the help, every row of the bench.

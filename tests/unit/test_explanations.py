@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,13 @@ def texts(node: ast.expr) -> list[str]:
     return [b.value for b in branches if isinstance(b, ast.Constant) and isinstance(b.value, str)]
 
 
-def raised() -> Iterator[tuple[str, str, str]]:
-    """Yield place, failure class and code for each failure code in the source."""
+@cache
+def raised() -> tuple[tuple[str, str, str], ...]:
+    """Return place, failure class and code for each failure code in the source."""
+    return tuple(_raised())
+
+
+def _raised() -> Iterator[tuple[str, str, str]]:
     for where, tree in trees():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and named(node.func) in CLASSES:
