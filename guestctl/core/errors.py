@@ -104,7 +104,7 @@ NEXT_STEPS: dict[str, str] = {
     "in front of the service did not pass the frame on",
     "forbidden.feature": "turn on the feature in the deployment; `guestctl doctor` shows which features are on",
     "conflict.read_only": "start another conversation with `guestctl session create --new`",
-    "conflict.key": "use another --id, or repeat the text that was sent with this one",
+    "conflict.key": "use another --id, or repeat exactly what was sent with this one",
     "conflict.locked": "run `guestctl resume` to wait for the other connection to close, then repeat the command",
     "conflict.ended": "start another conversation with `guestctl session create` or "
     "`guestctl resume --on-conflict new`",

@@ -296,7 +296,8 @@ class FormField:
 class Outgoing:
     """A message to send. `key` is the client key (a UUID).
 
-    `picks` are picked options of an earlier message. `form` maps a field id to (text, payload).
+    `picks` are picked options of an earlier message. `form` maps a field id to (text, payload). `file` identifies the
+    content of the attached file on this machine: each upload of the same file has another `attachment_id`.
     """
 
     key: str
@@ -306,6 +307,7 @@ class Outgoing:
     picks_from: str | None = None
     attachment_id: str | None = None
     form: Mapping[str, Json] | None = None
+    file: str | None = None
 
 
 @immutable

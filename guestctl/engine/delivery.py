@@ -65,7 +65,7 @@ def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline, *, re
     with _not_sent_by_default():
         earlier = engine.state.sent(engine.scope, engine.session, outgoing.key)
         if earlier is not None:
-            _check_same(earlier, outgoing)
+            check_same(earlier, outgoing)
             if earlier.state == "accepted":
                 return _from_outbox(earlier)
         check_outgoing(asdict(outgoing))
@@ -128,12 +128,11 @@ def min_or_none(times: Iterable[str | None]) -> str | None:
     return None if not found or None in found else min(time for time in found if time is not None)
 
 
-def _check_same(row: OutboxRow, outgoing: Outgoing) -> None:
+def check_same(row: OutboxRow, outgoing: Outgoing) -> None:
     """Raise Conflict if a key that may have reached the service is used for another message."""
     if row.state in {"rejected", "not_sent"}:
         return
-    known = _load(row)
-    if (known.text, known.picks) != (outgoing.text, outgoing.picks):
+    if _content(_load(row)) != _content(outgoing):
         raise Conflict(
             f'the id "{row.key}" belongs to another message of this session',
             code="conflict.key",
@@ -572,6 +571,12 @@ def _from_outbox(row: OutboxRow) -> Message:
 def _words(outgoing: Outgoing) -> list[str]:
     """Return the words of its text. The service may change the white space between them."""
     return (outgoing.text or ", ".join(option.text for option in outgoing.picks)).split()
+
+
+def _content(outgoing: Outgoing) -> dict[str, Any]:
+    """Return all that the user chose for a message, as the outbox stores it."""
+    stored: dict[str, Any] = json.loads(_dump(replace(outgoing, key="", attachment_id=None, picks_from=None)))
+    return stored
 
 
 def _dump(outgoing: Outgoing) -> str:

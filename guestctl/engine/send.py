@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from guestctl.core.clock import Deadline
@@ -30,7 +31,7 @@ from guestctl.core.results import Sent
 from guestctl.core.values import Json, immutable
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
-from guestctl.engine.delivery import MessageInDoubt, deliver
+from guestctl.engine.delivery import MessageInDoubt, check_same, deliver
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import messages, newest
 from guestctl.engine.listener import POLL_JITTER, Listener
@@ -329,16 +330,23 @@ def _with_answer(engine: SessionEngine, outgoing: Outgoing, answer: Answer, dead
 def _with_uploaded_file(
     engine: SessionEngine, outgoing: Outgoing, file: LocalFile, deadline: Deadline, progress: Progress | None
 ) -> Outgoing:
-    """Upload the file and add it to the message, unless the message was accepted before."""
+    """Upload the file and add it to the message, unless the message was accepted before.
+
+    Raises Conflict, before anything is uploaded, when the key belongs to another message.
+    """
     files = engine.dialect.files
     if files is None:
         raise engine.dialect.unsupported(Ability.FILES)
+    content = file.read()
+    outgoing = replace(outgoing, file=f"{file.name} {sha256(content).hexdigest()}")
     known = engine.state.sent(engine.scope, engine.session, outgoing.key)
-    if known is not None and known.state == "accepted":
-        return outgoing
+    if known is not None:
+        check_same(known, outgoing)
+        if known.state == "accepted":
+            return outgoing
     engine.progress = progress
     try:
-        flow = files.upload(engine.session, file.name, file.mime, file.read())
+        flow = files.upload(engine.session, file.name, file.mime, content)
         return replace(outgoing, attachment_id=engine.perform(flow, deadline))
     finally:
         engine.progress = None
