@@ -79,13 +79,30 @@ def test_other_reports_are_written_if_one_cannot_be(checks: Front) -> None:
     assert checks("check", "good.yaml", "--junit", "/dev/full", "-o", "json").record["passed"] == 3
 
 
-@pytest.mark.parametrize("words", [("broken.yaml",), ("good.yaml", "--tag", "none"), ("absent.yaml",)])
-def test_a_run_that_cannot_start_replaces_the_report(checks: Front, tmp_path: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        (("broken.yaml",), "broken.yaml"),
+        (("good.yaml", "broken.yaml"), "broken.yaml"),
+        (("good.yaml", "--tag", "none"), "good.yaml"),
+        (("absent.yaml",), "absent.yaml"),
+        (("-",), "stdin"),
+        ((".",), "broken.yaml"),
+        (("sub/..",), "sub/../broken.yaml"),
+        (("sub",), "sub"),
+        (("/absent",), "/absent"),
+    ],
+)
+def test_a_run_that_cannot_start_replaces_the_report(
+    checks: Front, tmp_path: Path, words: tuple[str, ...], script: str
+) -> None:
+    """The report names the script that is wrong, whatever the argument was that led to it."""
     (tmp_path / "broken.yaml").write_text("scenarios: [")
+    (tmp_path / "sub").mkdir()
     assert checks("check", "good.yaml", "--junit", "out.xml").code == 0
     assert checks("check", *words, "--junit", "out.xml").code == 2
     report = JUnitXml.fromfile(str(tmp_path / "out.xml"))
-    assert [(suite.tests, suite.errors) for suite in report] == [(1, 1)]
+    assert [(suite.name, suite.tests, suite.errors) for suite in report] == [(script, 1, 1)]
 
 
 def test_quiet_prints_only_failures(checks: Front) -> None:

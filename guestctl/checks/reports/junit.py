@@ -93,8 +93,9 @@ def _case(outcome: Outcome) -> Tree.Element:
 
 def _class_name(script: str) -> str:
     """Return the path without its suffix, with dots, so that equal file names in two folders differ."""
-    parts = [part for part in Path(script).with_suffix("").parts if part not in ("..", Path(script).anchor)]
-    return ".".join(part.replace(".", "_") for part in parts)
+    path = Path(script)
+    parts = [part for part in (*path.parts[:-1], path.stem) if part not in ("", "..", path.anchor)]
+    return ".".join(part.replace(".", "_") for part in parts) or "guestctl"
 
 
 def _xml(text: str) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from guestctl.core.model import Profile
 
 
-_STDIN = Path("-")
+_STDIN, _STDIN_NAME = Path("-"), Path("stdin")
 #: How many skipped files of a directory are named.
 _MOST_NAMED = 5
 
@@ -103,17 +103,21 @@ def check(
         )
 
     from guestctl.checks.outcomes import exit_code
+    from guestctl.checks.reader import load
     from guestctl.checks.reports import junit as junit_report
     from guestctl.checks.runner import Rules, Runner
 
     with ExitStack() as stack:
         write_report = _report_writer(run, None if to_stdout else junit, stack) if junit is not None else None
+        named, file = pairs("--var", var), files[0]
+        scripts: list[Script] = []
         try:
-            scripts = _loaded(files, pairs("--var", var), run)
+            for file, content in _contents(files, run).items():
+                scripts.append(load(file, named, run.world.environ, content))
             jobs = _jobs(run, scripts, tag or (), bless, stack, trusted=trust)
         except Failure as failure:
             if write_report is not None:  # an older report could say that all passed
-                write_report(junit_report.document([_nothing_ran(files[0], failure)]))
+                write_report(junit_report.document([_nothing_ran(file, failure)]))
             raise
         report = _report(run, len(jobs), tap=tap)
         outcomes: list[Outcome] = []
@@ -191,20 +195,18 @@ def _cause(error: BaseException) -> type[Interrupted]:
     return RunTerminated if isinstance(error, Sigterm) else Interrupted
 
 
-def _loaded(files: Sequence[Path], variables: Mapping[str, str], run: Invocation) -> list[Script]:
-    """Return the scripts of these files, each once. `-` is stdin; a directory is all scripts below it."""
-    from guestctl.checks.reader import load
+def _contents(files: Sequence[Path], run: Invocation) -> dict[Path, bytes | None]:
+    """Return the scripts that the arguments name, each once: a directory is all scripts below it.
 
+    The content of stdin is read here; that of a file (None) is not.
+    """
     found: dict[Path, bytes | None] = {}
     for file in files:
         if file == _STDIN:
-            found[file] = found.get(file) or _stdin_script(run)
+            found[_STDIN_NAME] = found.get(_STDIN_NAME) or _stdin_script(run)
         else:
             found.update(dict.fromkeys(_scripts_of(file, run) if file.is_dir() else [file]))
-    return [
-        load(Path("stdin") if content is not None else file, variables, run.world.environ, content)
-        for file, content in found.items()
-    ]
+    return found
 
 
 def _stdin_script(run: Invocation) -> bytes:
