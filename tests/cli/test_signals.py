@@ -147,6 +147,36 @@ def test_a_message_that_was_accepted_is_not_hidden_by_a_full_disk(front: Front) 
     assert [message["text"] for message in front("history").records].count("hi") == 1
 
 
+#: What each command that sends reports of the message if stdout cannot be written.
+REPORTED = {
+    ("send", "hi"): "the message was accepted (--id ",
+    ("send", "hi", "--wait"): "the message was accepted (--id ",
+    ("send", "-", "--lines"): "the message was accepted (--id ",
+    ("ask", "hi"): "the question was accepted and answered",
+    ("ask", "hi", "--first"): "the question was accepted and answered",
+}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("mode", ["table", "json"])
+@pytest.mark.parametrize("words", REPORTED, ids=" ".join)
+@pytest.mark.parametrize(
+    ("target", "hint"), [(">/dev/full", "free some space"), (">&-", "stdout is closed: redirect it")]
+)
+def test_output_that_cannot_be_written_names_the_outcome(
+    front: Front, words: tuple[str, ...], mode: str, target: str, hint: str
+) -> None:
+    """And the hint fits the cause: a closed stdout is no lack of space."""
+    front("session", "create")
+    line = f'echo hi | "{sys.executable}" -m guestctl {" ".join(words)} -o {mode} {target}'
+    with started(front, program=["bash", "-c", line]) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert REPORTED[words] in err.decode()
+    assert hint in err.decode()
+    assert [message["text"] for message in front("history").records].count("hi") == 1
+
+
 def test_a_stdin_that_was_closed(front: Front) -> None:
     front("session", "create")
     argv = f'"{sys.executable}" -m guestctl send - <&-'

@@ -59,10 +59,12 @@ def ask(
     except Failure as failure:
         sent: Sent | None = getattr(failure, "sent", None)
         if sent is not None and sent.reply is not None:
-            _print_replies(run, [sent.reply, *sent.following], raw=raw)
+            with _outcome_in_failure(f"the question was {_words(sent.delivery)} (--id {sent.key})"):
+                _print_replies(run, [sent.reply, *sent.following], raw=raw)
         _name_delivery(failure, "question")
         raise
-    _print_replies(run, replies, raw=raw)
+    with _outcome_in_failure("the question was accepted and answered"):
+        _print_replies(run, replies, raw=raw)
 
 
 def _print_replies(run: Invocation, replies: Sequence[Message], *, raw: bool) -> None:
@@ -185,13 +187,13 @@ def send(
 
 def _print_result(run: Invocation, record: Record) -> None:
     """Print the outcome of a single message."""
-    with _delivery_in_failure(record):
+    with _outcome_in_failure(_outcome_of(record)):
         run.out.one_as_lines(_shown(run, record), record)
 
 
 def _add_to_list(run: Invocation, records: list[Record], add: Callable[[Record], None]) -> None:
     """Add the outcome of one text to a list: one record per message, since each file is a message."""
-    with _delivery_in_failure(records[-1]):
+    with _outcome_in_failure(_outcome_of(records[-1])):
         for record in records:
             for shown in _shown(run, record):
                 add(shown)
@@ -205,14 +207,22 @@ def _name_delivery(failure: Failure, what: str) -> None:
 
 
 @contextmanager
-def _delivery_in_failure(record: Record) -> Iterator[None]:
-    """Add the delivery to the failure when stdout cannot be written, because the record is lost then."""
+def _outcome_in_failure(outcome: str) -> Iterator[None]:
+    """Add the outcome to the failure when stdout cannot be written, because what has it is lost then."""
     try:
         yield
     except UsageError as failure:
         if failure.code == "output.failed":
-            failure.message += f"; the message was {record['delivery'].replace('_', ' ')} (--id {record['key']})"
+            failure.message += f"; {outcome}"
         raise
+
+
+def _outcome_of(record: Record) -> str:
+    return f"the message was {_words(record['delivery'])} (--id {record['key']})"
+
+
+def _words(delivery: str) -> str:
+    return delivery.replace("_", " ")
 
 
 def _shown(run: Invocation, record: Record) -> list[Record]:
