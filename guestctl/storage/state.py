@@ -42,6 +42,7 @@ PATIENCE = 1.0
 
 SendState: TypeAlias = Literal["queued", "writing", "accepted", "rejected", "not_sent", "in_doubt"]
 
+# Statements have plain `?` only: Python 3.12.0 to 3.12.3 warn about `?1` with a sequence of values.
 #: The row of a session, by scope, time of creation and name. The name matters only for sessions created at the same
 #: instant.
 _SESSION = "(SELECT n FROM session WHERE scope = ? AND birth = ? ORDER BY name <> ? LIMIT 1)"
@@ -257,16 +258,16 @@ class State:
                 raise replaced(session)
             run(
                 "INSERT INTO outbox (session, n, key, text, state, begun_at)"
-                " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM outbox WHERE session = ?1), ?2, ?3, 'queued', ?4)"
+                " VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM outbox WHERE session = ?), ?, ?, 'queued', ?)"
                 " ON CONFLICT (session, key) DO UPDATE SET state = 'queued', text = excluded.text,"
                 " begun_at = excluded.begun_at, written_at = NULL, message_id = NULL, time = NULL"
                 " WHERE state IN ('queued', 'rejected', 'not_sent')",
-                (number, key, text, self._clock.now()),
+                (number, number, key, text, self._clock.now()),
             )
             run(
-                "DELETE FROM outbox WHERE session = ?1 AND n <= (SELECT max(n) - ?2 FROM outbox WHERE session = ?1)"
+                "DELETE FROM outbox WHERE session = ? AND n <= (SELECT max(n) - ? FROM outbox WHERE session = ?)"
                 " AND state IN ('accepted', 'rejected', 'not_sent')",
-                (number, KEPT),
+                (number, KEPT, number),
             )
             row = run(_OUTBOX + "AND o.key = ?", (*_session_key(scope, session), key)).fetchone()
         return OutboxRow(*row)
@@ -322,10 +323,10 @@ class State:
                 return
             self._database.connection.executemany(
                 "INSERT INTO ledger (session, n, id, key, sequence, time)"
-                " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE session = ?1), ?2, ?3, ?4, ?5)"
+                " VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE session = ?), ?, ?, ?, ?)"
                 " ON CONFLICT (session, id) DO UPDATE SET key = coalesce(key, excluded.key),"
                 " sequence = coalesce(sequence, excluded.sequence), time = coalesce(time, excluded.time)",
-                [(number, entry.id, entry.key, entry.sequence, entry.time) for entry in entries],
+                [(number, number, entry.id, entry.key, entry.sequence, entry.time) for entry in entries],
             )
             _trim(run, "ledger", number)
 
@@ -417,7 +418,7 @@ class State:
         with self._transaction(durable=False) as run:
             now = self._clock.now()
             # A reservation in the future means that the clock was set back: it was made now at the latest.
-            run("UPDATE budget SET at = ?1 WHERE bucket = ?2 AND at > ?1", (now, bucket))
+            run("UPDATE budget SET at = ? WHERE bucket = ? AND at > ?", (now, bucket, now))
             run("DELETE FROM budget WHERE bucket = ? AND at <= ?", (bucket, now - period))
             row = run(
                 "SELECT at FROM budget WHERE bucket = ? ORDER BY at DESC LIMIT 1 OFFSET ?", (bucket, count - 1)
@@ -438,8 +439,8 @@ class State:
                 return
             run(
                 "INSERT INTO activity (session, n, at, event, details)"
-                " VALUES (?1, (SELECT coalesce(max(n), 0) + 1 FROM activity WHERE session = ?1), ?2, ?3, ?4)",
-                (number, self._clock.now(), event, json.dumps(dict(details))),
+                " VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM activity WHERE session = ?), ?, ?, ?)",
+                (number, number, self._clock.now(), event, json.dumps(dict(details))),
             )
             _trim(run, "activity", number)
 
@@ -531,8 +532,8 @@ def replaced(session: Session) -> SessionOver:
 def _trim(run: Run, table: str, session: int) -> None:
     """Delete all but the newest rows. `n` has no gaps within a session, so this costs only what it deletes."""
     run(
-        f"DELETE FROM {table} WHERE session = ?1 AND n <= (SELECT max(n) - ?2 FROM {table} WHERE session = ?1)",
-        (session, KEPT),
+        f"DELETE FROM {table} WHERE session = ? AND n <= (SELECT max(n) - ? FROM {table} WHERE session = ?)",
+        (session, KEPT, session),
     )
 
 
