@@ -203,10 +203,12 @@ class Listener:
                 yield Connection("live", recovered=sum(1 for _ in replayed))
                 yield from self._receive(socket)
             except PASSING_FAILURES as failure:
-                unreadable = socket is not None and socket.unreadable is not None
-                yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
-                if socket is not None and self.engine.socket not in (None, socket):
-                    continue  # a send of this process has opened another socket
+                if socket is not None:
+                    # Where no socket was opened, nothing can have been missed on it.
+                    unreadable = socket.unreadable is not None
+                    yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
+                    if self.engine.socket not in (None, socket):
+                        continue  # a send of this process has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
                     attempt = 0
                 attempt += 1

@@ -348,6 +348,13 @@ def test_a_socket_that_breaks_while_history_is_read_causes_no_gap(plain: World) 
     assert listening.gaps == []
 
 
+def test_a_listener_that_never_connected_declares_no_gap(plain: World) -> None:
+    plain.service.doors.extend([NetworkError("refused", code="network.connect")] * 50)
+    listening = Listening(plain).run(1.0)
+    assert "lost" in listening.states()
+    assert list(listening.listener.rest()) == []
+
+
 def test_listening_gives_up_after_the_attempts_of_the_api(plain: World) -> None:
     listening = Listening(plain).live()
     plain.service.break_all()
