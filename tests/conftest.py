@@ -18,7 +18,7 @@ from hypothesis import settings
 from guestctl.dialects import NAMES
 from tests.fakes import FakeClock
 from tests.ports import lasting_port
-from tests.suites import SLOW, sampled_apis
+from tests.suites import SLOW, sampled_api
 
 if TYPE_CHECKING:
     from guestctl.sandbox.server import Sandbox
@@ -63,9 +63,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif UNIT not in item.path.parents and (api := _api(item)):
             by_test[name].append((item, api))
     for name, variants in by_test.items():
-        kept = sampled_apis(name, {api for _, api in variants})
+        sample = sampled_api(name, {api for _, api in variants})
         for item, api in variants:
-            if api not in kept:
+            if api != sample:
                 item.add_marker(pytest.mark.slow)
 
 

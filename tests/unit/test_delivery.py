@@ -494,7 +494,7 @@ FAILURES: dict[str | None, Failure | None] = {
 }
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     declared=some.sampled_from([KEYED, PLAIN, {**KEYED, "sends_on_socket": False}]),
     sends=some.lists(SENDS, max_size=8),

@@ -942,7 +942,7 @@ def test_a_lagging_history_is_read_until_it_shows_accepted_messages(plain: World
 # --- any course of faults ---
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=some.sampled_from(["forward", "numbered pages", "sequence numbers"]),
     course=some.lists(

@@ -51,7 +51,7 @@ def arrivals(course: list[tuple[int, int | None]], *, numbered: bool) -> list[tu
     return sorted(found, key=lambda one: one[0])
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(ARRIVALS)
 def test_numbered_messages_are_released_once_and_in_order(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN)
@@ -65,7 +65,7 @@ def test_numbered_messages_are_released_once_and_in_order(course: list[tuple[int
     assert not any(isinstance(event, Gap) for event in shown)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(ARRIVALS)
 def test_timed_messages_are_released_once_and_in_order_within_the_window(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN_TIMED, timings=Timings(quiet_window=0.5))
@@ -78,7 +78,7 @@ def test_timed_messages_are_released_once_and_in_order_within_the_window(course:
     assert numbers(shown) == list(range(1, len(course) + 1))
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(
     course=some.lists(some.tuples(some.sampled_from(["live", "lost", "twice"]), some.integers(0, 60)), max_size=60),
     breaks=some.sets(some.integers(1, 60), max_size=4),

@@ -120,7 +120,7 @@ SESSIONS = st.builds(
 
 
 @given(SESSIONS)
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_any_session_comes_back_exactly(stored: Session) -> None:
     with State.open(None, FakeClock()) as state:
         state.put(SCOPE, stored)
@@ -405,7 +405,7 @@ def test_a_budget_is_available_again_after_its_period(state: State, clock: FakeC
     st.lists(st.none() | st.floats(0, 30), max_size=40),
     st.floats(0, 2_000_000_000),
 )
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_no_window_ever_holds_more_than_the_budget(
     count: int, period: float, steps: list[float | None], start: float
 ) -> None:
