@@ -195,6 +195,9 @@ class Session:
     notes: Mapping[str, Json] = field(default_factory=dict)
     #: Placeholder of the token of the last socket, on APIs where closing a socket invalidates its token.
     used_token: str | None = None
+    #: Placeholder of the guest's token that the service refused last. A passing fault can do that, so nothing but what
+    #: is shown depends on it, and the next success removes it.
+    refused_token: str | None = None
     #: The last message with options that history omits, as received: the guest may still answer it.
     offer: Json = None
     #: The fields of `NewSession` without the name. A session that replaces this one is opened with them too.

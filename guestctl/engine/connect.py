@@ -43,6 +43,8 @@ def open_socket_once(
         return _open(engine, deadline, start_new)
     except Failure as failure:
         engine.record.note_failure(failure)
+        if isinstance(failure, Unauthorised):
+            engine.record.note_token(refused=True)
         refused = isinstance(failure, Unauthorised) or (
             isinstance(failure, NetworkError)
             and failure.written
@@ -90,7 +92,7 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
                 code="session.expired",
                 api=dialect.name,
             )
-        engine.record.store(attached)
+        engine.record.store(replace(attached, refused_token=None))
         socket.session = engine.session
         engine.record.log("ws_connected", new_session=attached.new_session)
         undo.pop_all()

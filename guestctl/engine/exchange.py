@@ -226,6 +226,8 @@ class SessionEngine:
             try:
                 credential = self.credentials.renew_for_use(kind, deadline, stale=credential)
             except Unsupported:
+                if kind == "guest":
+                    self.record.note_token(refused=True)
                 raise refusal from None
             except NetworkError as failure:
                 failure.written = False  # the service refused the only copy it received
@@ -234,6 +236,8 @@ class SessionEngine:
             if backoff is not None and kind == "guest":
                 self.clock.sleep(deadline.bound(jittered(self.random, 0, base=backoff.base, cap=backoff.cap)))
             reply = self._send(request, credential, deadline)
+        if kind == "guest" and (reply.ok or reply.status == 401):
+            self.record.note_token(refused=not reply.ok)
         if reply.ok:
             return reply
         raise self.dialect.refusal(request, reply)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from guestctl.core.clock import Clock, Deadline
-from guestctl.core.errors import Failure
+from guestctl.core.errors import Failure, Unauthorised
 from guestctl.core.model import OVER, Credential, Message, Session, SessionState
 from guestctl.core.values import Json
 from guestctl.core.wire import Frame
@@ -30,7 +30,7 @@ _STATE_AFTER: dict[str, SessionState] = {
     "session.logged_out": "ended",
 }
 #: Fields that change independently of each other. Each keeps the value of the process that changed it.
-_INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "offer")
+_INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "refused_token", "offer")
 
 
 @dataclass
@@ -78,10 +78,20 @@ class StoredSession:
             self.log("session_terminated", state=self.session.state)
 
     def note_failure(self, failure: Failure) -> None:
-        """Store the state that a failure implies for the session as a whole, if it implies one."""
+        """Store what a failure implies for the session as a whole: its state, or that its token was refused."""
         state = _STATE_AFTER.get(failure.code)
         if state is not None and self.session.state not in {"draft", *OVER}:
             self.store(replace(self.session, state=state))
+        # A request names the credential that it was refused with; on the socket it is the guest's.
+        if failure.code == "session.gone" or (isinstance(failure, Unauthorised) and failure.http_status is None):
+            self.note_token(refused=True)
+
+    def note_token(self, *, refused: bool) -> None:
+        """Store whether the service refused the guest's token the last time."""
+        held = self.session.credential("guest")
+        token = held.secret.placeholder if refused and held is not None else None
+        if token != self.session.refused_token and self.session.state not in {"draft", *OVER}:
+            self.store(replace(self.session, refused_token=token))
 
     def log(self, event: str, **details: object) -> None:
         """Append to the session's activity log."""

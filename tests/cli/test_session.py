@@ -141,6 +141,48 @@ def test_a_session_past_its_expiry_is_shown_as_expired(front: Front) -> None:
     assert shown["credentials"].startswith("guest expired 2")
 
 
+#: The APIs that cannot renew a token or whose conversation may be unknown, and how the service refuses it.
+REFUSALS = [
+    ("external-contacts", "unauthorized"),
+    ("guest-sessions", "unauthorized"),
+    ("external-contacts", "http:status=404,on=send"),
+    ("messaging-conversations", "http:status=404,on=send"),
+    ("guests", "http:status=404,on=send"),
+]
+
+
+@pytest.mark.parametrize(("api", "fault"), REFUSALS)
+def test_a_session_whose_token_was_refused_is_shown_as_expired(front: Front, api: str, fault: str) -> None:
+    """Until the service accepts it again: what refused it may have been a passing fault, so nothing is forgotten."""
+
+    def states() -> list[str]:
+        shown = [
+            front("session", "list", GUESTCTL_API=api).records[-1],
+            front("session", "show", GUESTCTL_API=api).record,
+        ]
+        overview = front(GUESTCTL_API=api, tty=True).out
+        return [*(record["state"] for record in shown), *re.findall("Session default: (.*)", overview)]
+
+    front("session", "create", GUESTCTL_API=api)
+    assert states() == ["active"] * 3
+    front("sandbox", "fault", fault)
+    assert front("send", "hi", GUESTCTL_API=api).code in {4, 10}
+    assert states() == ["expired"] * 3
+    front("sandbox", "fault", "--clear")
+    assert front("send", "ho", GUESTCTL_API=api).code == 0
+    assert states() == ["active"] * 3
+
+
+def test_a_token_that_was_renewed_after_its_refusal_is_active(front: Front) -> None:
+    """The web-messaging API issues another token for history, and another socket accepts the guest's."""
+    for api in ("web-messaging", "messaging-conversations", "conversation-guests"):
+        front("session", "create", GUESTCTL_API=api)
+        front("sandbox", "fault", "unauthorized:times=1")
+        assert front("history", GUESTCTL_API=api).code == 0
+        assert front("session", "list", GUESTCTL_API=api).records[-1]["state"] == "active"
+        front("sandbox", "fault", "--clear")
+
+
 def test_stored_sessions_are_read_once_for_many_notices(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their tokens must be masked, with a thousand sessions and a notice every second."""
     front("ask", "hi")

@@ -66,6 +66,7 @@ def _print_table(run: Invocation, classes: list[type[Dialect]]) -> None:
 
 def overview(run: Invocation) -> None:
     """Print the profile, the session and the next commands. Uses no network."""
+    from guestctl.cli.commands.session import as_of_now
     from guestctl.cli.help import next_commands
     from guestctl.core.errors import SessionOver
 
@@ -73,7 +74,7 @@ def overview(run: Invocation) -> None:
     where = profile.base_url or profile.region or profile.environment or profile.org
     run.out.text(f"Profile {profile.name}: {profile.api}" + (f" at {where}" if where else ""))
     try:
-        session = run.client.session()
+        session = as_of_now(run, run.client.session())
         run.out.text(f"Session {session.name}: {session.state}")
     except SessionOver:
         run.out.text("No session yet. `guestctl ask TEXT` creates one.")

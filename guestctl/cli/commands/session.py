@@ -125,7 +125,7 @@ def list_(run: Invocation) -> None:
     current = run.client.session_name
     with run.out.listing() as add:
         for session in run.client.sessions():
-            record = session_record(_as_of_now(run, session))
+            record = session_record(as_of_now(run, session))
             # Only in the table: `session show` prints the current session for scripts.
             add({**record, "current": session.name == current} if run.out.human else record)
 
@@ -138,18 +138,23 @@ def show(
     ] = False,
 ) -> None:
     """Show one session with all its details and its remaining time."""
-    session = _as_of_now(run, run.client.session())
+    session = as_of_now(run, run.client.session())
     run.out.one(session_record(session, show_token=show_token), more=_details(session, run.clock.now()))
 
 
-def _as_of_now(run: Invocation, session: Session) -> Session:
-    """Return the session as expired when its token has expired and cannot be renewed, whatever was stored."""
+def as_of_now(run: Invocation, session: Session) -> Session:
+    """Return the session as expired when its token is of no use, whatever was stored.
+
+    The token has expired and cannot be renewed, or the service refused it the last time.
+    """
+    if session.state not in {"active", "read_only"}:
+        return session
     now, held = run.clock.now(), session.credential("guest")
     ends = [session.expires_at, expiry_of(held, now) if held else None]
+    refused = held is not None and held.secret.placeholder == session.refused_token
     renewable = run.client.dialect.refreshable(session) == "guest"
-    if session.state not in {"active", "read_only"} or renewable or not any(end and end <= now for end in ends):
-        return session
-    return replace(session, state="expired")
+    past = not renewable and any(end and end <= now for end in ends)
+    return replace(session, state="expired") if refused or past else session
 
 
 @command("guestctl session use cart", "guestctl session use default -q", needs="profile")
