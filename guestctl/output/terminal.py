@@ -129,11 +129,15 @@ def _escaped(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+#: The hyphen and the non-breaking hyphen, which no font draws unlike "-".
+_HYPHENS = "\u2010\u2011"
+
+
 def distinct(text: str) -> str:
     """Return a text in which two different texts do not look the same because of how their characters are encoded.
 
-    Spaces other than U+0020 are escaped, joiners next to ASCII too, and the parts of a character that has a code of
-    its own: the accent in `e\\u0301`, but not in `é`.
+    Spaces other than U+0020 and hyphens other than U+002D are escaped, joiners next to ASCII too, and the parts of a
+    character that has a code of its own: the accent in `e\\u0301`, but not in `é`.
     """
     if text.isascii():
         return text
@@ -154,7 +158,7 @@ def _clusters(text: str) -> Iterator[str]:
 def _distinct_cluster(cluster: str) -> str:
     """Return a character with the marks after it, escaped where another encoding of it looks the same."""
     first, marks = cluster[0], cluster[1:]
-    if first != " " and unicodedata.category(first) == "Zs":
+    if first in _HYPHENS or (first != " " and unicodedata.category(first) == "Zs"):
         first = _escaped(first)
     if unicodedata.normalize("NFC", cluster) == cluster:
         return first + marks

@@ -578,6 +578,8 @@ LOOK_ALIKES = [
     ("caf\u00e9", "cafe\u0301", "caf\u00e9", "cafe\\u0301"),
     ("cafe\u0301", "caf\u00e9", "cafe\\u0301", "caf\u00e9"),
     ("\ud55c", "\u1112\u1161\u11ab", "\ud55c", "\u1112\\u1161\\u11ab"),
+    ("e-mail", "e\u2011mail", "e-mail", "e\\u2011mail"),
+    ("e\u2010mail", "e-mail", "e\\u2010mail", "e-mail"),
     ("ok", "o\u200bk", "ok", "o\\u200bk"),
     ("ok", "o\u200dk", "ok", "o\\u200dk"),
 ]
