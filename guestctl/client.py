@@ -1,6 +1,6 @@
-"""`Client`: what a guest can do, as a typed library. The command line is an ordinary user of it.
+"""`Client`: what a guest can do, as a typed library. The command line uses it as any other program does.
 
-Knows: the verbs, their deadlines, and which part of the engine performs each. Must not know: any API's wire, argv,
+Knows: the operations, their deadlines, and which part of the engine performs each. Must not know: any API's wire, argv,
 printing, exit codes. One client belongs to one thread; a process may have many.
 
     with Client("staging") as guest:
@@ -61,12 +61,17 @@ TYPING_EVERY = 5.0
 
 
 class Client:
-    """One guest under one profile. `session` names the stored session (default: the current one).
+    """One guest under one profile.
 
-    `timeout` is the limit in seconds for each verb as a whole. `notice` receives one line of text for each thing
-    that happens on the way (a retry, a reconnect, a warning), `observer` every request, answer and frame. `environ`
-    is the process's environment unless given. `network` may be shared by clients with equal network settings.
-    `timings` replaces the client's own waits (for tests). Raises UsageError when the profile cannot be used.
+    `profile` is a `Profile` or the name of one (default: the profile that the command line would use). `session` names
+    the stored session (default: the current one). `state` is the database of sessions (default: the user's), which
+    several clients may share. `timeout` is the limit of each method call in seconds, None for no limit; `history` and
+    `listen` apply it to each answer of the service. `notice` is called with one line of text for each retry, reconnect
+    or warning, and `observer` with every request, answer and frame. `traceparent` is the W3C trace context to send.
+    `environ` replaces the environment variables of the process. Clients with equal network settings may share a
+    `network`. `clock`, `random`, `new_id` and `timings` replace the client's own, for tests.
+
+    A client belongs to one thread. Raises UsageError if the profile cannot be used.
     """
 
     def __init__(
@@ -154,7 +159,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the socket as the API's guests do, and everything else that the client opened."""
+        """Close the socket with the close frame of the API, and everything else that the client opened."""
         self._sessions.close_socket()
         self._connector.close()
         if self._own_state:
@@ -164,11 +169,11 @@ class Client:
 
     @property
     def session_name(self) -> str:
-        """The name of the session the verbs work on: the one given, else the last one created or chosen."""
+        """The name of the session that the methods use: the given one, else the one created or chosen last."""
         return self._sessions.name
 
     def session(self, name: str | None = None) -> Session:
-        """Return a stored session. Raises SessionOver `session.none` when there is none of that name."""
+        """Return a stored session (default: the current one). Raises SessionOver if none has that name."""
         return self._sessions.get(name)
 
     def sessions(self) -> list[Session]:
@@ -176,22 +181,22 @@ class Client:
         return [session for _, session in self.state.sessions(self.scope, tell=True)]
 
     def secrets(self) -> Iterator[Secret]:
-        """Yield every token this client holds, so that the caller can redact it."""
+        """Yield every token that this client has, so that the caller can mask it."""
         return self._sessions.secrets()
 
     def use(self, name: str) -> Session:
-        """Make a stored session the one the verbs work on. Raises SessionOver when there is none of that name."""
+        """Make a stored session the current one, and return it. Raises SessionOver if none has that name."""
         return self._sessions.use(name)
 
     def forget(self, name: str) -> Session | None:
-        """Delete the local record of a session and return it; None when the record could not be read.
+        """Delete the local record of a session and return it, or None if the record could not be read.
 
-        The service is not asked. Raises SessionOver when there is none of that name.
+        The service is not contacted. Raises SessionOver if no session has that name.
         """
         return self._sessions.forget(name)
 
     def report(self) -> Report:
-        """Return how long the session has lasted and what happened in it."""
+        """Return the duration of the session and a log of its activity."""
         return self._sessions.report()
 
     # --- opening ---
@@ -199,39 +204,39 @@ class Client:
     def create(self, opening: NewSession | None = None, *, new: bool = False, sign_in: SignIn | None = None) -> Session:
         """Create a session, store it, and return it once the service has confirmed it.
 
-        It is the current session from then on, even when a later step fails (the join that the deployment may ask
-        for), unless the session turns out to be over already. A live session of the same name is kept under another
-        name. With `new` it is replaced: on an API that supports it, the same guest starts a new conversation and the
-        old one is no longer reachable. `sign_in` signs the new session's guest in.
+        The new session becomes the current one. It stays the current one if a later step fails (the join that some
+        deployments require), unless the session has already ended. A live session of the same name is kept under
+        another name. With `new` it is replaced: on an API that supports this, the same guest starts a new conversation,
+        and the old one is no longer reachable. `sign_in` signs in the guest of the new session.
         """
         opening = opening or NewSession(name=self._sessions.given_name or "default")
         credential = None if sign_in is None else self._sessions.signing_in().sign_in(sign_in)
         return self._sessions.create(opening, self._deadline(), new=new, credential=credential)
 
     def completed(self, opening: NewSession) -> NewSession:
-        """Return `opening` with the profile's values where it has none.
+        """Return `opening` with missing values taken from the profile.
 
         Raises UsageError for a field that this API does not have.
         """
         return completed(self.dialect, opening)
 
     def sign_in(self, proof: SignIn) -> Session:
-        """Sign the guest of the stored session in, authorised by the session's own token ("step up")."""
+        """Sign in the guest of the stored session, authorised by the session's own token (step-up)."""
         return self._sessions.sign_in(proof, self._deadline())
 
     def sign_out(self) -> Session:
-        """Revoke the guest's sign-in. The session is over with it."""
+        """Sign the guest out. This ends the session on every device."""
         return self._sessions.sign_out(self._deadline())
 
     def deployment(self) -> Deployment:
-        """Return the deployment's configuration, cached for an hour; the usual one when it cannot be read."""
+        """Return the deployment's settings, cached for an hour, or the defaults if they cannot be read."""
         return self._sessions.deployment(self._deadline())
 
     def resume(self, *, on_conflict: Literal["wait", "new", "fail"] = "wait") -> Resumed:
-        """Re-attach the session: prove it alive, settle messages in doubt, and return what was missed.
+        """Attach to the session again, settle messages in doubt, and return the missed messages.
 
-        When the session is locked or over, `wait` retries for a while, `fail` raises at once, and `new` creates
-        another session in its place.
+        If the session is locked, `wait` retries for a while and `fail` raises Conflict at once. If the session is
+        locked or has ended, `new` creates another session in its place. Raises SessionOver if it has ended.
         """
         deadline = self._deadline()
         need(self.dialect, Ability.RESUME)
@@ -254,14 +259,17 @@ class Client:
         progress: Callable[[int, int], None] | None = None,
         resend: bool = False,
     ) -> Sent:
-        """Send one message, and return once the service has accepted it; with `wait`, once it was answered.
+        """Send one message, and return once the service has accepted it; with `wait`, once a reply has arrived.
 
-        `expect` waits for a reply that matches the JavaScript regular expression. Each file makes a message of its
-        own; the text goes with the first, and any outbound message after that one is a reply. `answering` is the
-        message that offers what is picked; by default it is looked for in history. `progress` is called with (bytes
-        done, bytes in all) during an upload. `resend` sends another copy of the message in doubt that has this
-        `key`. Raises the failure that the send ended with; its `delivery` is the outcome of the message, its `sent` the
-        record (contract.md §5).
+        `attributes` are custom attributes of the message. `key` is the client key, a UUID (default: random). `pick`
+        has labels, payloads or places of options, and `form` maps fields to values. `answering` is the message that
+        offers them (default: the newest in history). Each of `files` makes a message of its own: the text goes with
+        the first, and any outbound message after that one is a reply. `expect` waits for a reply that matches this
+        JavaScript regular expression. `progress` is called with (bytes done, bytes in all) during an upload. `resend`
+        sends another copy of the message in doubt that has this `key`.
+
+        Raises the failure that the send ended with. Its `delivery` is the outcome of the message, and its `sent` is
+        the record (contract.md §5).
         """
         deadline = self._deadline()
         pattern = _compiled(expect)
@@ -291,10 +299,11 @@ class Client:
         )
 
     def ask(self, text: str, *, new: bool = False, opening: NewSession | None = None) -> Message:
-        """Send a question and return the first complete reply. The session is created when there is none.
+        """Send a question and return the first message of the reply.
 
-        A guest who was signed in in an expired session stays signed in in the one that replaces it. Raises TimedOut
-        when no reply came, or the failure that kept the client from receiving one.
+        A session is created if there is none, or if the stored one has ended. The guest of an expired session stays
+        signed in. `new` starts a new session in any case, and `opening` has its options. Raises TimedOut if no reply
+        arrives, or the failure that prevented one.
         """
         return self._ask(text, Awaited(), new, opening)[0]
 
@@ -303,8 +312,8 @@ class Client:
     ) -> list[Message]:
         """Send a question and return all messages of the reply, at least one (see `ask`).
 
-        The reply is complete when no other message has come for `silence` seconds (default: 0.5), when the
-        conversation has ended, or at the client's timeout.
+        The reply is complete when no other message has arrived for `silence` seconds (default: 0.5), when the
+        conversation ends, or at the client's timeout.
         """
         silence = self._timings.reply_silence if silence is None else silence
         return self._ask(text, Awaited(silence=silence), new, opening)
@@ -315,7 +324,7 @@ class Client:
         return [sent.reply, *sent.following]
 
     def typing(self) -> None:
-        """Send a typing indicator; at most one in five seconds for each session."""
+        """Send a typing indicator. Waits if the session sent one less than five seconds ago."""
         deadline = self._deadline()
         need(self.dialect, Ability.TYPING)
         engine = self._sessions.open()
@@ -328,7 +337,7 @@ class Client:
         return self._finish(Ability.END)
 
     def clear(self) -> Session:
-        """Clear the conversation. Its transcript is deleted."""
+        """Clear the conversation and delete its transcript."""
         return self._finish(Ability.CLEAR)
 
     def _finish(self, ability: Ability) -> Session:
@@ -355,9 +364,10 @@ class Client:
     ) -> Iterator[Message | Presence | Unknown]:
         """Yield the messages of the current conversation in order, page by page.
 
-        An entry that cannot be read is `Unknown`. `all` adds earlier conversations and presence events. `last` keeps
-        that many of the newest. `since` and `until` are RFC 3339 times or message ids (`since` excludes its message,
-        `until` includes it). The client's timeout applies to each page; `waiting` is called before one is requested.
+        An entry that cannot be read is `Unknown`. `all` adds earlier conversations and presence events. `last` limits
+        the result to that number of the newest messages. `since` and `until` are RFC 3339 times or message ids; `since`
+        excludes its message, `until` includes it. The client's timeout applies to each page, and `waiting` is called
+        before a page is requested.
         """
         need(self.dialect, Ability.HISTORY)
         fetch = self._fetch(self._sessions.open(), waiting)
@@ -375,14 +385,20 @@ class Client:
         wake: Callable[[], float | None] = lambda: None,
         left: Callable[[], float | None] = lambda: None,
     ) -> EventStream:
-        """Return the live events, each once and in order, across reconnects; None when a tick brought nothing.
+        """Return an iterator over the live events, each once and in order, across reconnects.
 
-        The stream starts with what arrives after the client has attached. `replay` yields the last N messages first,
-        `after` starts after a message, `from_start` at the beginning. `just_created` says that this client created
-        the session a moment ago, so that its socket received everything and history is not needed. `forever`
-        reconnects without limit. `wake` returns the seconds after which the caller wants control again, `left` the
-        seconds until it stops listening. The stream ends only by raising. A caller that stops before that asks for the
-        stream's `rest`, which has the messages that wait for their place, and a gap if completeness is unproved.
+        The iterator yields None when some time has passed without an event (0.5 s, or less if `wake` asks for it), so
+        that the caller gets control. It ends only by raising a failure.
+
+        By default the first event is the first one that arrives after the client has attached. `replay` yields the
+        last N messages first, `after` starts after a message, and `from_start` starts at the beginning of the
+        conversation. `just_created` states that this client created the session a moment ago: its socket received
+        everything, so history is not read. `forever` reconnects without a limit. `wake` returns the seconds after
+        which the caller wants control again, and `left` the seconds until the caller stops listening; None stands for
+        no limit.
+
+        A caller that stops early calls `rest()` of the iterator. It yields received messages that still wait for an
+        earlier one, and a `Gap` if messages may be missing.
         """
 
         def start() -> Listener:
@@ -409,13 +425,13 @@ class Client:
         return EventStream(start)
 
     def seen_up_to(self) -> Position | None:
-        """Return the position of the last message shown to any listener of this session."""
+        """Return the position of the last message that any listener of this session has shown."""
         return last_shown(self.state, self.scope, self.session())
 
     # --- credentials, files, profile ---
 
     def refresh_token(self, *, if_expiring: float | None = None) -> Session:
-        """Renew the session's credential and store it. With `if_expiring`, only when it has fewer seconds left."""
+        """Renew the session's credential and store it; with `if_expiring`, only if fewer seconds are left."""
         deadline = self._deadline()
         engine = self._sessions.open()
         kind = self.dialect.refreshable(engine.session)
@@ -431,7 +447,7 @@ class Client:
         return engine.session
 
     def download(self, attachment_id: str, to: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
-        """Save an attachment into the folder (or under the new name) `to`, and return the path written.
+        """Save an attachment in the folder `to`, or as the new file `to`, and return the path of the file.
 
         Nothing is overwritten. `progress` is called with (bytes done, bytes in all).
         """
@@ -442,7 +458,7 @@ class Client:
         return download(self._sessions.open(), files, attachment_id, to, deadline, progress=progress)
 
     def sync(self, attributes: Mapping[str, Json]) -> Mapping[str, Json]:
-        """Merge attributes into the guest's profile, and return them with what the API adds."""
+        """Merge attributes into the guest's profile at the service. Return them with those that the API adds."""
         deadline = self._deadline()
         need(self.dialect, Ability.SYNC)
         engine = self._sessions.open()

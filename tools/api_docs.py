@@ -26,8 +26,8 @@ _INTRODUCTION = """\
 from guestctl import Client, Message
 ```
 
-Values are immutable: two with equal members are equal, and `dataclasses.replace` makes a changed copy.
-Errors are subclasses of `Failure` and carry an exit code, a stable code and a hint ([contract.md](contract.md)).
+Treat values as immutable: two values with equal fields are equal, and `dataclasses.replace` makes a changed copy.
+Errors are subclasses of `Failure`. They have an exit code, a stable code and a hint ([contract.md](contract.md)).
 """
 _SECTIONS = {
     "The client": ("client",),
@@ -60,12 +60,15 @@ def _class(entry: Any) -> Iterator[str]:
     yield f"### {entry.name}\n"
     yield f"```python\nclass {entry.name}{f'({bases})' if bases else ''}\n```\n"
     yield _prose(entry)
-    attributes = [each for each in entry.members.values() if each.is_attribute and not each.name.startswith("_")]
-    stated = [each for each in attributes if each.annotation is not None or each.value is not None]
-    if stated and "instance-attribute" not in set.intersection(*(each.labels for each in stated)):
-        rows = "".join(_row(each) for each in stated if "class-attribute" in each.labels)
-        if rows:
-            yield f"| Member | Type | Default | |\n|---|---|---|---|\n{rows}"
+    fields = list(_fields(entry))
+    if fields and _is_enumeration(entry):
+        yield "| Member | Value |\n|---|---|\n" + "".join(f"| `{each.name}` | {each.value} |\n" for each in fields)
+    elif any(each.docstring for each in fields):
+        yield "| Field | Type | Default | Meaning |\n|---|---|---|---|\n" + "".join(
+            f"{_row(each)} {_one_line(each)} |\n" for each in fields
+        )
+    elif fields:
+        yield "| Field | Type | Default |\n|---|---|---|\n" + "".join(f"{_row(each)}\n" for each in fields)
     for method in entry.members.values():
         if method.is_function and (not method.name.startswith("_") or method.name == "__init__"):
             yield from _function(method, entry.name)
@@ -74,10 +77,23 @@ def _class(entry: Any) -> Iterator[str]:
             yield _prose(method)
 
 
+def _fields(entry: Any) -> Iterator[Any]:
+    """Yield the fields of a value, or the members of an enumeration."""
+    if _is_enumeration(entry) or any(str(each.value) == "immutable" for each in entry.decorators):
+        for each in entry.members.values():
+            if each.is_attribute and not each.name.startswith("_") and "property" not in each.labels:
+                yield each
+
+
+def _is_enumeration(entry: Any) -> bool:
+    return any("Enum" in str(base) for base in entry.bases)
+
+
 def _row(each: Any) -> str:
-    value = "" if each.value is None else f"`{_cell(each.value)}`"
+    value = str(each.value or "")
+    value = {"field(default_factory=dict)": "{}"}.get(value, re.sub(r"^field\(default=(\w+).*\)$", r"\1", value))
     kind = "" if each.annotation is None else f"`{_cell(each.annotation)}`"
-    return f"| `{each.name}` | {kind} | {value} | {_one_line(each)} |\n"
+    return f"| `{each.name}` | {kind} | {_cell(value) and f'`{_cell(value)}`'} |"
 
 
 def _function(method: Any, owner: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ Knows: the exit codes (contract.md §5) and one table of failure codes. Must not
 any dialect. All layers raise these; only the command line turns them into text and an exit code.
 
     Failure
-    ├── CheckFailed      1   the answer is no
+    ├── CheckFailed      1   the answer is no: an expectation was not met
     ├── UsageError       2   the command or the configuration is wrong
     ├── Refused          3   the service refused the request
     ├── Unauthorised     4   the token is not accepted and could not be refreshed
@@ -12,7 +12,7 @@ any dialect. All layers raise these; only the command line turns them into text 
     ├── Conflict         6   locked, read-only, ended
     ├── RateLimited      7   still limited when retries were used up
     ├── NetworkError     8   DNS, TCP, TLS, proxy, or the service is down
-    ├── TimedOut         9   the service was reached, but the awaited answer did not come
+    ├── TimedOut         9   the service was reached, but the awaited answer did not arrive
     ├── SessionOver     10   expired, unknown, cleared, evicted, or none stored
     ├── Unreadable      11   an answer that cannot be read
     ├── Unsupported     12   this API has no such operation
@@ -151,16 +151,16 @@ NEXT_STEPS: dict[str, str] = {
 
 
 class Failure(Exception):
-    """A failure with everything that is reported about it.
+    """The base class of all failures.
 
-    `code` is stable and listed in `NEXT_STEPS`. `message` is one line in the user's terms, `hint` the next step
-    (default: the one of the code). `retry_after` is in seconds. `body` is the service's own answer as text, never a
-    secret.
+    `exit` is the exit code, and `code` the stable code that `guestctl explain` knows. `message` is one line of text,
+    and `hint` the next step (default: that of the code). `api`, `http_status` and `service_code` name the API, the
+    status and the service's own code, None where there is none. `retry_after` is in seconds. `body` is the service's
+    answer as text; it contains no secret.
 
-    `delivery` is the outcome of the message when sending one failed: `accepted`, `rejected`, `not_sent` or
-    `in_doubt`; `sent` is the `Sent` that the send ended with. `retried` says that the request was already retried as
-    often as that makes sense. `doubtful` says that an earlier try of the same request was written and its outcome is
-    unknown.
+    If sending a message failed, `delivery` is the outcome (`accepted`, `rejected`, `not_sent` or `in_doubt`), and
+    `sent` is the `Sent` record. `retried` states that all useful retries have been made. `doubtful` states that an
+    earlier try of the same request was written and that its outcome is unknown.
     """
 
     exit: ClassVar[Exit] = Exit.BUG
@@ -195,7 +195,7 @@ class Failure(Exception):
         self.doubtful = False
 
     def after_retries(self, *, doubtful: bool) -> None:
-        """Mark this failure as the last of its request's tries."""
+        """Mark this failure as that of the last try of its request."""
         self.retried, self.doubtful = True, doubtful
 
     def with_outcome(self, delivery: str | None, sent: object | None = None) -> Self:
@@ -205,46 +205,61 @@ class Failure(Exception):
 
 
 class CheckFailed(Failure):
+    """Exit code 1: the answer is no, for example because an expectation was not met."""
+
     exit = Exit.NO
     default_code = "check.failed"
 
 
 class UsageError(Failure):
+    """Exit code 2: an argument, the configuration or a local file cannot be used."""
+
     exit = Exit.USAGE
     default_code = "usage"
 
 
 class Refused(Failure):
+    """Exit code 3: the service refused the request."""
+
     exit = Exit.REFUSED
     default_code = "service.refused"
 
 
 class Unauthorised(Failure):
+    """Exit code 4: the token is invalid or has expired, and it could not be renewed."""
+
     exit = Exit.UNAUTHORISED
     default_code = "auth.refused"
 
 
 class Forbidden(Failure):
+    """Exit code 5: the scope, the Origin or the feature is not allowed."""
+
     exit = Exit.FORBIDDEN
     default_code = "forbidden"
 
 
 class Conflict(Failure):
+    """Exit code 6: the session is locked, read-only or has ended, or the client key belongs to another message."""
+
     exit = Exit.CONFLICT
     default_code = "conflict"
 
 
 class RateLimited(Failure):
+    """Exit code 7: a rate limit, after all retries or because the wait would exceed the timeout."""
+
     exit = Exit.RATE_LIMITED
     default_code = "rate.limited"
 
 
 class NetworkError(Failure):
-    """DNS, TCP, TLS, proxy, a broken connection, or the service being down.
+    """Exit code 8: DNS, TCP, TLS, a proxy, a broken connection, or an internal fault of the service.
 
-    `written` says whether the last byte of the request or frame may have been handed to the operating system: False
-    proves that the service cannot act on it. `transient` says whether a retry can help (it never helps with a bad
-    certificate). `close_code` is the WebSocket close code when a close ended the connection (1006: there was none).
+    `written` states whether the last byte of the request or frame may have been handed to the operating system. False
+    proves that the service cannot act on it. `transient` states whether a retry can help, which is never the case with
+    an invalid certificate. `close_code` is the WebSocket close code if a close ended the connection (1006: the
+    connection broke without one).
     """
 
     exit = Exit.NETWORK
@@ -281,27 +296,35 @@ class NetworkError(Failure):
 
 
 class TimedOut(Failure):
+    """Exit code 9: the service was reached, but the awaited answer did not arrive in time."""
+
     exit = Exit.TIMED_OUT
     default_code = "timeout"
 
 
 class SessionOver(Failure):
+    """Exit code 10: the session has ended, or none is stored."""
+
     exit = Exit.SESSION_OVER
     default_code = "session.gone"
 
 
 class Unreadable(Failure):
+    """Exit code 11: the service's answer cannot be understood."""
+
     exit = Exit.UNREADABLE
     default_code = "answer.unreadable"
 
 
 class Unsupported(Failure):
+    """Exit code 12: this API has no such operation."""
+
     exit = Exit.UNSUPPORTED
     default_code = "api.unsupported"
 
 
 class InDoubt(Failure):
-    """The service may or may not have accepted the message. `key` is its client key."""
+    """Exit code 13: the service may or may not have accepted the message. `key` is its client key."""
 
     exit = Exit.IN_DOUBT
     default_code = "send.in_doubt"

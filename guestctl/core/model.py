@@ -14,11 +14,16 @@ from typing import Literal, TypeAlias
 from guestctl.core.values import Json, immutable
 
 Role: TypeAlias = Literal["guest", "bot", "agent", "system"]
+"""The kind of participant that sent a message."""
+
 Direction: TypeAlias = Literal["inbound", "outbound"]
 """As on the wire: from the guest to the service is inbound (web-messaging.md §6.3)."""
 
 Source: TypeAlias = Literal["live", "history", "replayed"]
+"""Where a message comes from: the live stream, `history`, or history that fills a gap in the stream (`replayed`)."""
+
 Delivery: TypeAlias = Literal["accepted", "rejected", "not_sent", "in_doubt"]
+"""The outcome of a send (contract.md §5)."""
 
 
 class Secret:
@@ -60,8 +65,8 @@ class Secret:
 
 
 CredentialKind: TypeAlias = Literal["guest", "history", "oauth", "sign-in"]
-"""guest: the session's token · history: a short-lived JWT for REST · oauth: the client credentials grant of
-the profile, shared by its sessions · sign-in: the JWT of a signed-in guest."""
+"""`guest`: the session's token. `history`: a short-lived JWT for REST calls. `oauth`: the OAuth token of the profile,
+shared by its sessions. `sign-in`: the JWT of a signed-in guest."""
 
 
 @immutable
@@ -69,7 +74,7 @@ class Credential:
     """A token with its kind and expiry.
 
     `expires_at` is in epoch seconds of the service's clock, None if unknown. `refresh` is the token that renews
-    it. `life` is its lifetime in seconds when it was granted.
+    this one. `life` is the lifetime in seconds, counted from the moment when the token was granted.
     """
 
     kind: CredentialKind
@@ -79,10 +84,10 @@ class Credential:
     life: float | None = field(default=None, compare=False)
 
     def fresh_at(self, now: float, margin: float) -> bool:
-        """Whether it is still valid `margin` seconds after `now`.
+        """Return whether the credential is still valid `margin` seconds after `now`.
 
-        The margin is at most half its lifetime. Otherwise a short-lived credential would be renewed as soon as
-        it was granted.
+        A margin of more than half the lifetime counts as half. Otherwise a short-lived credential would be renewed as
+        soon as it was granted.
         """
         if self.life is not None:
             margin = min(margin, self.life / 2)
@@ -91,7 +96,7 @@ class Credential:
 
 @immutable
 class Limits:
-    """The limits of a session as the service reported them; None where it reported none."""
+    """The limits of a session as the service reported them; None or empty where it reported none."""
 
     attribute_bytes: int | None = None
     text_length: int | None = None
@@ -102,7 +107,10 @@ class Limits:
 
 @immutable
 class Retry:
-    """Reconnect policy: full jitter, uniform(0, min(cap, base·2^n)) seconds. `attempts` None: the API's default."""
+    """The reconnect policy: each wait is random between 0 and min(`cap`, `base`·2^n) seconds.
+
+    `n` counts the attempts. `attempts` is their maximum number, None for the default of the API.
+    """
 
     attempts: int | None = None
     base: float = 1.0
@@ -113,10 +121,11 @@ class Retry:
 class Profile:
     """The service's addresses and the guest's settings, with every value resolved and secrets wrapped.
 
-    `base_url`, `socket_url` and `config_url` are overrides. Where they are None, a dialect derives the address
-    from `region`, `environment`, `org` or `aws_region`. `cleartext` allows connections without TLS to other
-    machines. `deduplicates` states that the service stores a repeated client key once. `sandbox` marks the built-in
-    profile.
+    `base_url`, `socket_url` and `config_url` are overrides. Where they are None, the address follows from `region`,
+    `environment`, `org` or `aws_region`. `ca` is the path of a PEM file of certificate authorities. `cleartext` allows
+    connections without TLS to other machines. `deduplicates` states that the service stores a repeated client key
+    once. `guest_name`, `client_id` and `client_secret` are the profile keys `name`, `oauth.client_id` and
+    `oauth.client_secret`. `sandbox` marks the built-in profile. `guestctl help profiles` describes the other keys.
     """
 
     name: str
@@ -152,7 +161,11 @@ class Profile:
 
 @immutable
 class Deployment:
-    """The messaging settings of a deployment (web-messaging.md §3.2)."""
+    """The messaging settings of a deployment (web-messaging.md §3.2).
+
+    `disconnect` states what follows the end of a conversation: `Send`, `ReadOnly`, or None if the guest is not
+    informed. `attachments` is None if the configuration does not state it. `raw` is the configuration as received.
+    """
 
     active: bool = True
     messenger: bool = True
@@ -163,23 +176,29 @@ class Deployment:
     disconnect: str | None = None
     attachments: bool | None = None
     sign_in: bool = False
-    #: Whether a guest may sign in later. If not, a deployment with sign-in accepts signed-in guests only.
     session_upgrade: bool = False
+    """Whether a guest may sign in later. If not, a deployment with sign-in accepts signed-in guests only."""
     raw: Json = None
 
 
 SessionState: TypeAlias = Literal["draft", "active", "read_only", "ended", "expired", "cleared", "evicted"]
+"""The state of a session, as far as this machine knows.
+
+`draft`: the service has not confirmed the session. `read_only`: the conversation has ended, and the session still
+allows reading history and clearing. `evicted`: the service closed the socket in favour of another one, and the session
+can be resumed.
+"""
 OVER: frozenset[str] = frozenset({"ended", "expired", "cleared"})
 """States in which no message can be sent any more. An evicted session can be resumed."""
 
 
 @immutable
 class Session:
-    """A guest session. A `draft` has been prepared, but the service has not confirmed it.
+    """A stored guest session.
 
-    `ids` are the service's public ids by short name (conversation, guest, session). `notes` are JSON values that
-    the dialect stores, without secrets. `created_at` and `expires_at` are in epoch seconds. `new_session` is True
-    until a command attaches the session again, resumes it or sends to it.
+    `api` and `profile` are names. `ids` are the service's public ids by short name (conversation, guest, session).
+    `notes` are JSON values that the client stores for the API, without secrets. `created_at` and `expires_at` are in
+    epoch seconds. `new_session` is True until a command attaches to the session again, resumes it or sends to it.
     """
 
     api: str
@@ -193,28 +212,30 @@ class Session:
     credentials: Mapping[str, Credential] = field(default_factory=dict)
     limits: Limits = Limits()
     notes: Mapping[str, Json] = field(default_factory=dict)
-    #: Placeholder of the token of the last socket, on APIs where closing a socket invalidates its token.
     used_token: str | None = None
-    #: Placeholder of the guest's token that the service refused last. A passing fault can do that, so nothing but what
-    #: is shown depends on it, and the next success removes it.
+    """Placeholder of the token of the last socket, on APIs where closing a socket invalidates its token."""
     refused_token: str | None = None
-    #: The last message with options that history omits, as received: the guest may still answer it.
+    """Placeholder of the guest's token that the service refused last, until the next success. It is only shown, because
+    a passing fault can be the cause."""
     offer: Json = None
-    #: The fields of `NewSession` without the name. A session that replaces this one is opened with them too.
+    """The last message with options that history omits, as received: the guest may still answer it."""
     opening: Json = None
-    #: For a session that continues on another's connection (`--new` on an API that restarts): when the first of
-    #: them was created. The service treats them as one, with shared sockets and limits.
+    """The fields of `NewSession` without the name. A session that replaces this one is opened with them too."""
     root: float | None = None
+    """For a session that continues an earlier one (`create` with `new`, on an API that supports this): when the first
+    of them was created. To the service they are one session, with shared sockets and limits."""
 
     @property
     def read_only(self) -> bool:
+        """Whether the conversation has ended, so that the session only allows reading history and clearing."""
         return self.state == "read_only"
 
     def credential(self, kind: CredentialKind) -> Credential | None:
+        """Return the credential of this kind, None if the session has none."""
         return self.credentials.get(kind)
 
     def token(self, kind: CredentialKind = "guest") -> str:
-        """Return the token itself, for a frame. Raises KeyError if the session has none."""
+        """Return the token itself, for the wire only. Raises KeyError if the session has none."""
         return self.credentials[kind].secret.reveal()
 
     def having(self, credential: Credential) -> Session:
@@ -222,12 +243,13 @@ class Session:
         return replace(self, credentials={**self.credentials, credential.kind: credential})
 
     def without(self, kind: CredentialKind) -> Session:
+        """Return this session without the credential of this kind."""
         return replace(self, credentials={k: v for k, v in self.credentials.items() if k != kind})
 
 
 @immutable
 class Sender:
-    """The sender of a message; None where the API does not name it."""
+    """The sender of a message. `role` and `name` are None where the API does not report them."""
 
     role: Role | None = None
     name: str | None = None
@@ -237,7 +259,8 @@ class Sender:
 class Option:
     """An option that the guest can pick: a quick reply, a card action, a date or a list item.
 
-    `kind` names the wire form of the answer: QuickReply, Button, DatePicker, ListPicker, Link.
+    `text` is the label. `kind` names the form of the answer on the wire: QuickReply, Button, DatePicker, ListPicker,
+    Link. `url` is the address of a link. `group` is the title of the card, picker or section with the option.
     """
 
     text: str
@@ -249,7 +272,7 @@ class Option:
 
 @immutable
 class Attachment:
-    """A file that belongs to a message. `url` may be a presigned secret and is never shown."""
+    """A file that belongs to a message. `size` is in bytes. `url` may contain a secret and is never shown."""
 
     id: str | None
     name: str | None
@@ -261,7 +284,12 @@ class Attachment:
 
 @immutable
 class Message:
-    """A message. `id` is the service id, `key` the client key, `sequence` its number on APIs that number messages."""
+    """A message of the guest, a bot or an agent.
+
+    `id` is the service id, and `key` the client key of a guest's message. `time` is RFC 3339 in UTC. `sequence` is the
+    number of the message, on APIs that number messages. `content` has the service's structured parts as received, and
+    `raw` the whole object.
+    """
 
     id: str
     direction: Direction
@@ -278,14 +306,18 @@ class Message:
 
     @property
     def is_reply(self) -> bool:
-        """Whether it comes from the service and is more than a guest's choice that the service repeats."""
+        """Whether the message is outbound and is more than a guest's choice that the service repeats."""
         kinds = {item.get("contentType") if isinstance(item, dict) else None for item in self.content}
         return self.direction == "outbound" and (bool(self.text) or kinds != {"ButtonResponse"})
 
 
 @immutable
 class FormField:
-    """One field of a form in a message. `items` are the choices of a list, wheel or date: title and payload."""
+    """One field of a form in a message.
+
+    `kind` is one line of text, several lines, a date, a list or a wheel. `items` are the choices of the last three,
+    each with title and payload. `several` allows more than one choice.
+    """
 
     id: str
     title: str
@@ -297,10 +329,11 @@ class FormField:
 
 @immutable
 class Outgoing:
-    """A message to send. `key` is the client key (a UUID).
+    """A message to send.
 
-    `picks` are picked options of an earlier message. `form` maps a field id to (text, payload). `file` identifies the
-    content of the attached file on this machine: each upload of the same file has another `attachment_id`.
+    `key` is the client key, a UUID. `picks` are the picked options of the message with the id `picks_from`. `form` maps
+    a field id to (text, payload). `file` identifies the content of the attached file on this machine, because each
+    upload of the same file has another `attachment_id`.
     """
 
     key: str
@@ -315,7 +348,7 @@ class Outgoing:
 
 @immutable
 class NewSession:
-    """The options of `session create` (contract.md §2). An absent option is None or empty."""
+    """The options of a new session, as of `session create` (contract.md §2). An absent option is None or empty."""
 
     name: str = "default"
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -328,8 +361,8 @@ class NewSession:
 
 @immutable
 class SignIn:
-    """The result of signing in at an identity provider: an authorization code (with or without PKCE), or an
-    id token of the implicit flow."""
+    """The result of signing in at an identity provider: an authorization code (with or without PKCE), or an id token of
+    the implicit flow."""
 
     code: Secret | None = None
     redirect_uri: str | None = None
@@ -349,7 +382,10 @@ class Typing:
 
 @immutable
 class Presence:
-    """Join, Disconnect, SignIn … as the service spells it."""
+    """A presence event. `presence` is Join, Disconnect, SignIn … as the service spells it.
+
+    `read_only` states that the conversation accepts no more messages. `key` is the client key of the guest's own event.
+    """
 
     presence: str
     direction: Direction
@@ -362,14 +398,15 @@ class Presence:
 
 
 ParticipantEventKind: TypeAlias = Literal["receipt", "cobrowse", "video", "reactions"]
+"""The kind of a `ParticipantEvent`, which is also the kind of its record."""
 
 
 @immutable
 class ParticipantEvent:
-    """A receipt, an offer to co-browse or of a video call, or reactions to a message.
+    """A receipt, an offer of co-browsing or a video call, or reactions to a message.
 
-    `status` is the service's own name for what happened (Delivered, Offering, …), None where there is none. `details`
-    are the other members as received. `id` is the service id of the event; for a receipt, of the message.
+    `status` is the service's own name for the event (Delivered, Offering, …), None where there is none. `details`
+    are the other fields as received. `id` is the service id of the event; for a receipt, of the message.
     """
 
     kind: ParticipantEventKind
@@ -384,7 +421,7 @@ class ParticipantEvent:
 
 @immutable
 class ServiceError:
-    """An error that the service reports in the stream. `code` is its own code, if it has one."""
+    """An error that the service reports in the stream. `code` is the service's own code, None if it sent none."""
 
     code: str | int | None
     message: str
@@ -402,25 +439,28 @@ SessionChange: TypeAlias = Literal[
     "new",
     "token_expired",
 ]
+"""What happened to the session."""
 
 
 @immutable
 class SessionEvent:
-    """A change of the session as a whole. `reason` is the service's own text, if any."""
+    """A change of the session as a whole. `reason` is the service's own text, None if it sent none."""
 
     change: SessionChange
     reason: str | None = None
 
 
 ConnectionState: TypeAlias = Literal["connecting", "live", "lost", "retrying", "gave_up"]
+"""`live`: connected and authenticated. `retrying`: waiting before the next attempt. `gave_up`: all attempts failed."""
 
 
 @immutable
 class Connection:
     """The state of guestctl's own connection.
 
-    `delay` is in seconds before the next attempt. `failure` is the cause of a lost connection, for a caller that
-    stops listening before the reconnect.
+    `attempt` counts the attempts to reconnect, and `delay` is the time before the next one in seconds. `close_code` is
+    the code with which the service closed the socket. `recovered` is the number of messages that were read from history
+    after a reconnect. `failure` is the cause of a lost connection, for a caller that stops before the reconnect.
     """
 
     state: ConnectionState
@@ -434,22 +474,26 @@ class Connection:
 
 @immutable
 class Gap:
-    """Messages may be missing between two message ids."""
+    """Messages may be missing between two message ids.
+
+    `after` is None at the start of the conversation, and `before` at its end. `reason` is `missing`, `unproved`,
+    `too_long` (reliability.md §6.4), or a text that states why history cannot be read.
+    """
 
     after: str | None
     before: str | None
     reason: str
 
 
-#: The label of what the service sent and guestctl cannot read, live or in history.
+#: The label of an event or entry that guestctl cannot read.
 UNREADABLE = "unreadable"
 
 
 @immutable
 class Unknown:
-    """A frame, event or entry of history that guestctl does not know, or cannot read (`UNREADABLE`).
+    """A frame, event or entry of history that guestctl does not know or cannot read.
 
-    `label` is its class or type as received. `id` is the service's id, if it has one.
+    `label` is its class or type as received, or `unreadable`. `id` is the service id, None if there is none.
     """
 
     label: str
@@ -460,12 +504,12 @@ class Unknown:
 Event: TypeAlias = (
     Message | Typing | Presence | ParticipantEvent | ServiceError | SessionEvent | Connection | Gap | Unknown
 )
-"""Anything that a listener receives."""
+"""Everything that `Client.listen` can yield."""
 
 
 @immutable
 class Position:
-    """A position in a conversation: the caller wants everything after this message."""
+    """A position in a conversation: directly after the message with this `id`."""
 
     id: str
     sequence: int | None = None

@@ -15,9 +15,9 @@ from guestctl.core.values import Json, immutable
 class Sent:
     """The outcome of a send.
 
-    `key` is the client key. `message` is the service's copy, None if there is none. When several files made
-    several messages, `earlier` has the ones accepted before it. `following` has the messages after the first reply,
-    where they were awaited.
+    `key` is the client key. `message` is the service's copy, None if the service returned none. `reply` is the first
+    message of the awaited reply, and `following` has the others. If several files made several messages, this is the
+    outcome of the last one, and `earlier` has the messages that were accepted before it.
     """
 
     key: str
@@ -33,7 +33,7 @@ class Sent:
 class Resumed:
     """A resumed session, and the messages since the last one shown.
 
-    `missed` has `Unknown` for an entry that cannot be read, and `Gap` where there were more than are held.
+    `missed` has an `Unknown` for each entry that cannot be read, and a `Gap` if there were too many messages to read.
     """
 
     session: Session

@@ -1,8 +1,8 @@
-"""How long the client waits in each situation, as one value that is handed to `Client`.
+"""How long the client waits in each situation, as one value that is passed to `Client`.
 
 Knows: the defaults, in seconds. Must not know: where they are used, any clock, any API.
 
-Tests and the fault harness hand in shorter times instead of patching modules.
+Tests and the fault harness pass shorter times instead of patching modules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from guestctl.core.values import immutable
 
 @immutable
 class Timings:
-    """The client's own waits in seconds. Waits that an API asks for are in its dialect."""
+    """The client's own waits in seconds. They do not include the waits that an API prescribes."""
 
     # --- requests and credentials ---
 
@@ -20,7 +20,7 @@ class Timings:
     """How long a request is repeated while another connection locks the session (other-apis.md, "guest-sessions")."""
 
     lag_patience: float = 5.0
-    """How long a history that lags behind what the service has reported is read again."""
+    """How long history is read again while it lags behind what the service has reported."""
 
     lag_pause: float = 0.25
     """Pause between two reads of a lagging history."""
@@ -29,7 +29,7 @@ class Timings:
     """Limit for one renewal of a token that is still valid."""
 
     early_renewal_share: float = 0.25
-    """The same limit, as a part of the time that the command has left. The smaller of the two applies."""
+    """The same limit, as a share of the time that the command has left. The smaller of the two applies."""
 
     early_renewal_pause: float = 15.0
     """Pause before a failed early renewal is tried again."""
@@ -48,13 +48,13 @@ class Timings:
     # --- sending ---
 
     settling_reserve: float = 5.0
-    """Part of a send's deadline that is reserved for looking a message in doubt up in history."""
+    """Part of a send's time limit that is reserved for looking up a message in doubt in history."""
 
     settling_pause: float = 1.0
     """Pause between two reads of history that do not show a message in doubt."""
 
     reply_silence: float = 0.5
-    """How long no other message may come before `ask` takes the reply for complete."""
+    """How long no other message may arrive before `ask` considers the reply complete."""
 
     # --- listening ---
 

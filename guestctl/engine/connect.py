@@ -88,7 +88,7 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
         if begun and attached.new_session and start_new is None:
             engine.record.store(replace(before, state="expired"))
             raise SessionOver(
-                f"session {before.name!r} had expired: the service answered with a new one",
+                f'session "{before.name}" had expired: the service answered with a new one',
                 code="session.expired",
                 api=dialect.name,
             )
@@ -132,10 +132,12 @@ def _connect(engine: SessionEngine, deadline: Deadline) -> Socket:
 
 
 def refuse_over(session: Session) -> None:
-    """Raise SessionOver if the session is known to be over."""
+    """Raise SessionOver if the session is known to have ended."""
     if session.state in OVER:
         raise SessionOver(
-            f"session {session.name!r} is over: {session.state}", code=f"session.{session.state}", api=session.api
+            f'session "{session.name}" is no longer active: {session.state}',
+            code=f"session.{session.state}",
+            api=session.api,
         )
 
 

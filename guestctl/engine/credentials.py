@@ -239,7 +239,7 @@ def oauth_scope(scope: str, profile: Profile) -> str:
 def not_stored(session: Session) -> SessionOver:
     """Return the failure for a session whose token was never stored, so that nothing can be done with it."""
     return SessionOver(
-        f"the token of session {session.name!r} was not stored (store_tokens: memory)",
+        f'the token of session "{session.name}" was not stored (store_tokens: memory)',
         code="session.no_token",
         api=session.api,
     )

@@ -116,7 +116,7 @@ class Sessions:
         if found is None:
             profile = self.dialect.profile.name
             raise SessionOver(
-                f"there is no session {wanted!r} under profile {profile!r} ({self.dialect.name})",
+                f'there is no session "{wanted}" under profile "{profile}" ({self.dialect.name})',
                 code="session.none",
                 api=self.dialect.name,
             )
@@ -266,7 +266,7 @@ class Sessions:
         try:
             engine.socket = open_socket(engine, deadline, start_new=opening)
         except Unauthorised as refused:
-            self._notice(f"{refused.message}; another guest takes the place of session {earlier.name!r}")
+            self._notice(f'{refused.message}; another guest takes the place of session "{earlier.name}"')
             return None
         # The stored record belongs to the earlier conversation and is replaced with it.
         begun = replace(engine.session, name=opening.name, created_at=self._clock.now())
@@ -307,7 +307,7 @@ class Sessions:
                 self.state.rename(self.scope, kept_as, opening.name)
             raise
         if kept_as is not None and keep:
-            self._notice(f"the earlier session {opening.name!r} is kept as {kept_as!r}")
+            self._notice(f'the earlier session "{opening.name}" is kept as "{kept_as}"')
         elif kept_as is not None:
             self.state.forget(self.scope, kept_as)
         return engine
@@ -354,7 +354,7 @@ class Sessions:
         signing_in = self.signing_in()
         engine = self.open()
         if engine.session.credential("sign-in") is None:
-            raise UsageError(f"session {engine.session.name!r} is not signed in")
+            raise UsageError(f'session "{engine.session.name}" is not signed in')
         try:
             signed_out = engine.perform(signing_in.sign_out(engine.session), deadline)
         except Unauthorised as refused:  # the sign-in has expired: there is nothing left to revoke (§7.2)
@@ -437,7 +437,7 @@ class Sessions:
                 stored = self.state.get(self.scope, name)  # another command may have created it in the meantime
                 if needs_new_session(stored, new=new):
                     if not new and stored is not None:
-                        over = f"session {opening.name!r} is over ({stored.state})"
+                        over = f'session "{opening.name}" is no longer active ({stored.state})'
                         self._notice(f"{over}; starting another under the same name")
                     self._create_to_ask(opening, deadline, None if new else stored, new=new)
             if new:

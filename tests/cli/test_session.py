@@ -55,7 +55,7 @@ def test_a_new_session_takes_the_name_of_the_one_it_replaces(joining: Front) -> 
     joining("sandbox", "fault", "http:status=400,on=send,times=1")
     refused = joining("session", "create", "-o", "table")
     assert refused.code == 3
-    assert "kept as 'default-1'" in refused.err
+    assert 'kept as "default-1"' in refused.err
     shown = joining("session", "show").record
     assert (shown["name"], shown["created_at"] > first["created_at"]) == ("default", True)
 

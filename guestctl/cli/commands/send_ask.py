@@ -299,4 +299,4 @@ def _uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise UsageError(f"--id {text!r}: not a UUID", hint="create one with `uuidgen`") from None
+        raise UsageError(f'--id "{text}": not a UUID', hint="create one with `uuidgen`") from None

@@ -179,7 +179,7 @@ def end(run: Invocation, yes: Yes = False) -> None:
     session = run.client.session()
     # An API with both operations has one frame for the two.
     if {Ability.END, Ability.CLEAR} <= set(run.client.dialect.abilities):
-        run.confirmed(f"Ending {session.name!r} also deletes the transcript. Continue?", yes)
+        run.confirmed(f'Ending session "{session.name}" also deletes the transcript. Continue?', yes)
     run.out.one(session_record(run.client.end()))
 
 
@@ -191,7 +191,7 @@ def clear(run: Invocation, yes: Yes = False) -> None:
     """
     session = run.client.session()
     if Ability.CLEAR in run.client.dialect.abilities:
-        run.confirmed(f"Clearing {session.name!r} deletes the transcript permanently. Continue?", yes)
+        run.confirmed(f'Clearing session "{session.name}" deletes the transcript permanently. Continue?', yes)
     run.out.one(session_record(run.client.clear()))
 
 
