@@ -102,6 +102,8 @@ class Listener:
         self._shown: list[LedgerEntry] = []
         #: Events that are shown next.
         self._queue: deque[Event] = deque()
+        #: The caller threw in a failure of its own, and asks for the `rest` itself if it can show it.
+        self._abandoned = False
         self._clock = engine.clock
 
     def continue_after(self, position: Position) -> None:
@@ -147,10 +149,15 @@ class Listener:
             else:
                 yield from self._follow_socket()
         except Failure:
-            yield from self.rest()
+            if not self._abandoned:
+                yield from self.rest()
             raise
         finally:
             self._commit_shown()
+
+    def abandon(self) -> None:
+        """End the stream at the failure that the caller throws in next: what follows stays for `rest`."""
+        self._abandoned = True
 
     @property
     def holds_messages(self) -> bool:
@@ -471,7 +478,10 @@ class EventStream(Generator["Event | None", None, None]):
         return next(self._running())
 
     def throw(self, *error: Any) -> Event | None:
-        return self._running().throw(*error)
+        running = self._running()
+        if self._listener is not None:
+            self._listener.abandon()
+        return running.throw(*error)
 
     def close(self) -> None:
         if self._events is not None:

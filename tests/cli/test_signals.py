@@ -177,6 +177,26 @@ def test_output_that_cannot_be_written_names_the_outcome(
     assert [message["text"] for message in front("history").records].count("hi") == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "words",
+    ["listen --replay 2 --for 5", "history", "history -o json", "resume", "session list", "session report", "apis"],
+)
+@pytest.mark.parametrize("target", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_one_error_and_nothing_else(front: Front, words: str, target: str) -> None:
+    """No traceback of what ended late follows it, and the next command prints what was not printed."""
+    front("session", "create")
+    for text in ("one", "two"):
+        front("send", text, "--wait")
+    line = f'"{sys.executable}" -m guestctl {words} {target}'
+    with started(front, program=["bash", "-c", line]) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 2
+    [only] = err.decode().splitlines()
+    assert json.loads(only)["error"]["code"] == "output.failed"
+    assert [message["text"] for message in front("history").records] == ["one", "echo: one", "two", "echo: two"]
+
+
 def test_a_stdin_that_was_closed(front: Front) -> None:
     front("session", "create")
     argv = f'"{sys.executable}" -m guestctl send - <&-'

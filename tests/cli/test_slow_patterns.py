@@ -56,3 +56,12 @@ def test_listen_exits_2_and_prints_the_message(front: Front) -> None:
     listened = front("listen", "--replay", "2", "--until", PATTERN, "--timeout", "5s", "-o", "jsonl")
     assert (listened.code, listened.error["code"]) == (2, "check.pattern_timeout")
     assert [record["text"] for record in listened.records][-1].endswith(TEXT)
+
+
+def test_listen_loses_no_message_that_follows_a_slow_match(front: Front) -> None:
+    front("session", "create")
+    for text in (TEXT, "two"):
+        front("send", text, "--wait")
+    listened = front("listen", "--replay", "4", "--until", f"^{PATTERN}", "--timeout", "5s", "-o", "jsonl")
+    assert (listened.code, listened.error["code"]) == (2, "check.pattern_timeout")
+    assert [record["text"] for record in listened.records] == [TEXT, f"echo: {TEXT}", "two", "echo: two"]
