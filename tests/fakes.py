@@ -1,23 +1,18 @@
-"""Fakes: a clock, a scripted transport and sockets, and a driver for a dialect's flow.
+"""Fakes: a clock, and a driver for a dialect's flow.
 
-Knows: `wire`, `clock` and the interface of the transport. Must not know: any dialect, any example.
-Every fake fails on an unexpected call, and on an expected call that never came.
+Knows: `wire` and `clock`. Must not know: any dialect, any example. `responses` stands in for HTTP services, and the
+sandbox for sockets.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import pytest
-
-from guestctl.core.clock import Deadline
-from guestctl.core.errors import Failure, NetworkError
+from guestctl.core.errors import Failure
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, HttpResponse, Request
+from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming
 
 T = TypeVar("T")
@@ -147,190 +142,3 @@ class FlowDriver(Generic[T]):
             self.step, self.result = None, stop.value
         except Failure as failure:
             self.step, self.failure = None, failure
-
-
-@dataclass
-class _Expected:
-    method: str
-    url: str
-    outcome: HttpResponse | Failure
-    headers: Mapping[str, str]
-    json: Json
-
-
-@dataclass
-class _Script:
-    url: str
-    headers: Mapping[str, str]
-    lines: deque[tuple[str, Any]] = field(default_factory=deque)
-    failure: Exception | None = None
-
-
-class ScriptedTransport:
-    """Checks each request, answers in order, and fails if an expected request never came.
-
-        with ScriptedTransport(clock) as transport:
-            transport.expect("GET", "https://api.example.test/x", reply(200, {}))
-            transport.expect_socket("wss://…").expects({"action": "…"}).delivers({"class": "…"})
-            transport.install(monkeypatch)
-
-    `requests` holds all requests, with the headers as sent. Sockets advance the clock while they wait.
-    """
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
-        self.requests: list[tuple[Request, dict[str, str]]] = []
-        self.sockets: list[ScriptedSocket] = []
-        self._expected: deque[_Expected] = deque()
-        self._expected_sockets: deque[ScriptedSocket] = deque()
-
-    def __enter__(self) -> ScriptedTransport:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, trace: object) -> None:
-        if kind is None:
-            self.finish()
-
-    def expect(
-        self,
-        method: str,
-        url: str,
-        outcome: HttpResponse | Failure,
-        *,
-        headers: Mapping[str, str] | None = None,
-        json: Json = None,
-    ) -> None:
-        """Expect this request next, with at least these headers and, if given, exactly this JSON body."""
-        self._expected.append(_Expected(method, url, outcome, headers or {}, json))
-
-    def expect_socket(
-        self, url: str, *, headers: Mapping[str, str] | None = None, failure: Exception | None = None
-    ) -> ScriptedSocket:
-        """Expect this socket next. `failure`: opening it fails."""
-        socket = ScriptedSocket(self.clock, _Script(url, headers or {}, failure=failure))
-        self._expected_sockets.append(socket)
-        return socket
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Replace the client's transport."""
-        patch.setattr("guestctl.transport.http.Http", lambda *args, **options: self)
-        patch.setattr("guestctl.transport.socket.Socket.connect", self.connect)
-
-    def finish(self) -> None:
-        """Fail if something expected never came."""
-        left = [f"{one.method} {one.url}" for one in self._expected] + [
-            f"socket {one.script.url}" for one in self._expected_sockets
-        ]
-        left += [f"on {one.script.url}: {line}" for one in self.sockets for line in one.script.lines]
-        assert not left, f"expected, but never requested: {left}"
-
-    # --- what the client calls ---
-
-    def perform(
-        self, request: Request, *, headers: Mapping[str, str], deadline: Deadline, progress: object = None
-    ) -> HttpResponse:
-        sent = {**request.headers, **headers}
-        self.requests.append((request, sent))
-        assert self._expected, f"unexpected request: {request.method} {request.url}"
-        due = self._expected.popleft()
-        assert (request.method, request.url) == (due.method, due.url)
-        for name, value in due.headers.items():
-            assert sent.get(name) == value, f"header {name}: {sent.get(name)!r} instead of {value!r}"
-        if due.json is not None:
-            assert request.json == due.json
-        if isinstance(due.outcome, Failure):
-            raise due.outcome
-        return due.outcome
-
-    def download(
-        self,
-        request: Request,
-        *,
-        headers: Mapping[str, str],
-        deadline: Deadline,
-        write: Callable[[bytes], object],
-        limit: int,
-        progress: object = None,
-    ) -> HttpResponse:
-        answer = self.perform(request, headers=headers, deadline=deadline)
-        if answer.ok:
-            assert len(answer.body) <= limit
-            write(answer.body)
-        return answer
-
-    def connect(self, url: str, *, headers: Mapping[str, str], **options: object) -> ScriptedSocket:
-        assert self._expected_sockets, f"unexpected socket: {url}"
-        socket = self._expected_sockets.popleft()
-        assert url == socket.script.url
-        for name, value in socket.script.headers.items():
-            assert headers.get(name) == value, f"header {name}: {headers.get(name)!r} instead of {value!r}"
-        if socket.script.failure is not None:
-            raise socket.script.failure
-        self.sockets.append(socket)
-        return socket
-
-    def close(self) -> None:
-        """Do nothing: a fake has no connections."""
-
-
-class ScriptedSocket:
-    """A socket that follows a script: `expects` names the next frame of the client, `delivers` frames for it."""
-
-    def __init__(self, clock: FakeClock, script: _Script) -> None:
-        self.clock = clock
-        self.script = script
-        self.heard_at = clock.monotonic()
-        self.pings = 0
-        self.sent: list[Json] = []
-        self.closed: tuple[int, str] | None = None
-
-    def expects(self, expected: Json | Callable[[Json], bool]) -> ScriptedSocket:
-        """Expect this frame next: an object whose members must all be present, or a predicate."""
-        self.script.lines.append(("expects", expected))
-        return self
-
-    def delivers(self, *frames: Json | Callable[[list[Json]], Json]) -> ScriptedSocket:
-        """Deliver frames: a text as it is, an object as JSON, or the result of a function of the frames sent so far."""
-        self.script.lines.extend(("delivers", frame) for frame in frames)
-        return self
-
-    def breaks(self, failure: NetworkError) -> ScriptedSocket:
-        """Lose the connection at this point."""
-        self.script.lines.append(("breaks", failure))
-        return self
-
-    def send(self, text: str, *, deadline: Deadline) -> None:
-        value = json.loads(text)
-        self.sent.append(value)
-        due = self.script.lines.popleft() if self.script.lines else None
-        assert due is not None, f"unexpected frame: {value}"
-        assert due[0] == "expects", f"unexpected frame: {value}; {due} was due"
-        if callable(due[1]):
-            assert due[1](value), f"not the frame that was due: {value}"
-        else:
-            assert {key: value.get(key) for key in due[1]} == due[1]
-
-    def receive(self, timeout: float) -> Frame | None:
-        kind: str
-        what: Any
-        kind, what = self.script.lines[0] if self.script.lines else ("", None)
-        if kind == "breaks":
-            self.script.lines.popleft()
-            raise what
-        if kind != "delivers":
-            self.clock.advance(timeout)
-            return None
-        self.script.lines.popleft()
-        frame = what(self.sent) if callable(what) else what
-        self.heard_at = self.clock.monotonic()
-        return Frame(frame if isinstance(frame, str) else json.dumps(frame), self.clock.now())
-
-    def ping(self) -> None:
-        self.pings += 1
-
-    def close(self, code: int = 1000, reason: str = "") -> list[Frame]:
-        self.closed = (code, reason)
-        return []
-
-    def abort(self) -> None:
-        self.closed = self.closed or (1006, "")

@@ -80,6 +80,8 @@ class Refusals(Capabilities):
             return Unreadable, "answer.redirect" if status >= 300 else "answer.unreadable"
         if status >= 500:
             return NetworkError, "service.down"
+        if request.route == "oauth" and service_code in _CLIENT_REFUSALS:
+            return Unauthorised, "auth.oauth"
         if status == 401:
             oauth = "oauth" in (request.credential, request.route)
             return Unauthorised, "auth.oauth" if oauth else "auth.refused"
@@ -111,7 +113,8 @@ class Refusals(Capabilities):
         if not isinstance(value, dict):
             return {}
         members = {
-            "message": value.get("message", value.get("error_description")),  # names from RFC 6749 §5.2
+            # The second name is that of RFC 6749 §5.2; the platform's own sign-in uses the third.
+            "message": value.get("message", value.get("error_description", value.get("description"))),
             "code": value.get("code", value.get("error")),
         }
         return {k: str(v) for k, v in members.items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
@@ -123,6 +126,9 @@ class Refusals(Capabilities):
         """
         return self.sends_on_socket and isinstance(failure, Unauthorised)
 
+
+#: The errors of RFC 6749 §5.2 about the client and what it may do. Their status may be 400 or 401.
+_CLIENT_REFUSALS = frozenset({"invalid_client", "invalid_grant", "invalid_scope", "unauthorized_client"})
 
 _CONFLICTS: Mapping[str | int | None, str] = {
     "session.locked": "conflict.locked",

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import responses
+from responses import matchers
 
 from guestctl.checks.reader import load
 from guestctl.checks.script import Script
@@ -14,7 +16,7 @@ from guestctl.checks.service import ServiceUnderTest, check_abilities, profile_f
 from guestctl.config.profiles import Resolved
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Profile, Secret
-from tests.fakes import FakeClock, ScriptedTransport, reply
+from tests.fakes import FakeClock
 
 STAGING = Profile(
     name="staging",
@@ -115,23 +117,21 @@ def test_an_unsupported_step_is_refused_before_anything_is_sent(tmp_path: Path) 
     check_abilities(wanting, Profile(name="p"))
 
 
-def test_the_conversation_id_is_looked_up_at_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock()
+def test_the_conversation_id_is_looked_up_at_the_platform() -> None:
     profile = Profile(name="p", region="mypurecloud.de", client_id="c", client_secret=Secret("s3cret"))
-    service = ServiceUnderTest(profile, clock=clock, environ={})
+    service = ServiceUnderTest(profile, clock=FakeClock(), environ={})
     basic = "Basic " + base64.b64encode(b"c:s3cret").decode()
     details = "https://api.mypurecloud.de/api/v2/conversations/messages/m%2F1/details"
-    with ScriptedTransport(clock) as transport:
-        transport.install(monkeypatch)
-        transport.expect(
-            "POST",
+    with responses.RequestsMock() as http:
+        http.post(
             "https://login.mypurecloud.de/oauth/token",
-            reply(200, {"access_token": "t", "token_type": "bearer", "expires_in": 3600}),
-            headers={"Authorization": basic},
+            json={"access_token": "t", "token_type": "bearer", "expires_in": 3600},
+            match=[matchers.header_matcher({"Authorization": basic})],
         )
-        transport.expect("GET", details, reply(404, {"code": "not.found"}), headers={"Authorization": "Bearer t"})
-        transport.expect("GET", details, reply(200, {"conversationId": "c-9"}))
-        transport.expect("GET", details, reply(403, {"code": "missing.any.permissions"}))
+        bearer = [matchers.header_matcher({"Authorization": "Bearer t"})]
+        http.get(details, json={"code": "not.found"}, status=404, match=bearer)
+        http.get(details, json={"conversationId": "c-9"}, match=bearer)
+        http.get(details, json={"code": "missing.any.permissions"}, status=403, match=bearer)
         assert service.conversation_of("m/1") == "c-9"
         assert service.conversation_of("m/1") is None
     service.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+import responses
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -32,6 +33,8 @@ from guestctl.dialects.flows import Flow, done, frame_request, http_request
 from guestctl.engine.credentials import oauth_scope
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.retry import LIMIT_RETRIES, TRIES, jittered
+from guestctl.transport.http import Http
+from guestctl.transport.network import Network
 from tests.unit.engine_fakes import SCOPE, World
 
 TIMINGS = Timings()
@@ -46,22 +49,32 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 class Answers:
-    """Stands in for the transport: answers or fails in order, the last for ever; remembers the headers sent."""
+    """The service's answers in order, the last one for ever. Remembers the requests, and the headers as sent.
+
+    An answer passes through guestctl's HTTP transport. A failure is raised in its place, because only real sockets
+    determine whether a request was written.
+    """
 
     def __init__(self, world: World, *outcomes: HttpResponse | Failure | Callable[[], HttpResponse]) -> None:
         self.outcomes = list(outcomes)
-        self.headers: list[dict[str, str]] = []
+        self.headers: list[Mapping[str, str]] = []
         self.asked: list[Request] = []
+        self._http = Http(Network(ca=None, environ={}), world.clock, user_agent="guestctl/test")
         world.service.perform = self.perform  # type: ignore[method-assign, assignment]
 
-    def perform(self, request: Request, *, headers: dict[str, str], **_: object) -> HttpResponse:
+    def perform(self, request: Request, *, headers: dict[str, str], deadline: Deadline, **_: object) -> HttpResponse:
         self.asked.append(request)
-        self.headers.append(headers)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        self.headers.append(headers)
         if isinstance(outcome, Failure):
             # A fresh one each time, as a transport would make it.
             raise _again(outcome)
-        return outcome if isinstance(outcome, HttpResponse) else outcome()
+        answer = outcome if isinstance(outcome, HttpResponse) else outcome()
+        with responses.RequestsMock() as service:
+            service.add(request.method, request.url, answer.body, status=answer.status, headers=dict(answer.headers))
+            reply = self._http.perform(request, headers=headers, deadline=deadline)
+            self.headers[-1] = service.calls[0].request.headers
+        return reply
 
 
 def _again(failure: Failure) -> Failure:
@@ -574,7 +587,7 @@ def test_a_flow_can_catch_a_failure(world: World) -> None:
             return str(reply.status)
         return "not reached"
 
-    Answers(world, Forbidden("no"), said(204))
+    Answers(world, Forbidden("no"), said(204, b""))
     assert world.exchange.perform(flow(), world.deadline()) == "204"
 
 
