@@ -54,8 +54,8 @@ class Exit(IntEnum):
 #: Stable failure code -> next step for the user. The only copy: errors and `explain` both read it.
 NEXT_STEPS: dict[str, str] = {
     "check.failed": "compare the expectation with the messages above; `guestctl history` shows the whole conversation",
-    "check.pattern_timeout": "simplify the pattern: avoid a repeat inside a repeat, such as (a+)+, and alternatives "
-    "that match the same text",
+    "check.pattern_timeout": "simplify the pattern: avoid a repetition inside a repetition, such as (a+)+, and "
+    "alternatives that match the same text",
     "doctor.clock": "set this machine's clock (NTP): the service checks tokens against its own clock; "
     "then run `guestctl doctor` again",
     "doctor.inactive": "activate the deployment in the service's administration, or use another deployment "
@@ -63,7 +63,8 @@ NEXT_STEPS: dict[str, str] = {
     "doctor.messenger": "turn on messaging in the deployment, or use another deployment (`guestctl profile show`)",
     "doctor.deployment": "check deployment_id, region and config_url: `guestctl profile show` shows where each value "
     "comes from",
-    "doctor.origin": "set `origin` to an allowed domain (`guestctl profile show`), or allow this domain",
+    "doctor.origin": "set `origin` to an allowed domain (`guestctl profile show`), or allow this domain in the "
+    "deployment",
     "doctor.url": "correct the address, or choose the API that it belongs to: `guestctl apis`",
     "conversation.ended": "run `guestctl history --all` to see how the conversation ended",
     "usage": "`guestctl --help` lists the commands; add --help to a command for its options and two examples",
@@ -121,20 +122,19 @@ NEXT_STEPS: dict[str, str] = {
     "network.lost": "repeat the command, or raise --timeout; `guestctl explain close CODE` explains a close code",
     "network.gave_up": "run `guestctl listen --forever` to reconnect without a limit; "
     "`guestctl doctor` looks for the cause",
-    "service.down": "try again later; the service reported an error of its own",
+    "service.down": "try again later; the service reported an internal error",
     "timeout.input": "write to the pipe and close it, or raise --timeout (`guestctl explain timeout.input`)",
     "timeout": "raise --timeout, or run `guestctl history` to see what did arrive",
     "timeout.busy": "stop the other command (`guestctl listen` or `guestctl chat`?), or raise --timeout",
     "session.none": "create one with `guestctl session create`",
-    "session.no_token": "use `guestctl ask` or `guestctl chat`, which keep the token while they run, "
+    "session.no_token": "use `guestctl ask`, which starts a session and keeps its token while it runs, "
     "or set `store_tokens: database`",
     "session.gone": "start another session with `guestctl session create`; the service no longer knows this one",
     "session.expired": "start another session with `guestctl session create`; `guestctl ask` does so automatically",
     "session.cleared": "start another session with `guestctl session create`",
     "session.ended": "start another session with `guestctl session create`",
     "session.evicted": "stop the other connection, which took over this session, or run `guestctl resume`",
-    "session.replaced": "list the sessions with `guestctl session list`; another command created or chose a "
-    "different one",
+    "session.replaced": "list the sessions with `guestctl session list`; another command replaced or deleted this one",
     "session.logged_out": "sign in again, or run `guestctl session create`; the guest was signed out",
     "answer.unreadable": "repeat the command with --trace FILE, and check that base_url serves this API "
     "(`guestctl apis`)",
@@ -142,8 +142,8 @@ NEXT_STEPS: dict[str, str] = {
     "answer.frame": "repeat the command with --trace FILE to see the frame that broke the WebSocket protocol",
     "api.unsupported": "`guestctl apis` shows which API supports it",
     "api.no_guest_id": "the service gave this session no guest id; sending, reading and listening work without it",
-    "send.in_doubt": "later commands look for it and never repeat it: `guestctl history` shows whether it arrived, and "
-    "`guestctl send --id KEY --resend` sends it again",
+    "send.in_doubt": "later commands look for it and do not send it again: `guestctl history` shows whether it "
+    "arrived, and `guestctl send --id KEY --resend` sends it again",
     "output.failed": "free some space, or write the output somewhere else",
     "interrupted": "`guestctl resume` shows the session's state; nothing acknowledged was lost",
     "bug": "please report it with the output of the same command under --debug",

@@ -40,7 +40,7 @@ def doctor(
 ) -> int:
     """Check everything that a conversation needs, one line for each check.
 
-    ✓ passed, ! warning, ✗ failed (with the fix), – skipped. Exits 1 if a check failed. doctor starts no
+    ✓ passed, ! warning, ✗ failed (with the next step), – skipped. Exits 1 if a check failed. doctor starts no
     conversation: it configures a session with a throw-away token only where guests and agents cannot see
     it, and reads the history of the stored session. With a URL, doctor reports which API it belongs to and
     whether its host can be reached.
