@@ -20,7 +20,7 @@ class ScriptKey(NamedTuple):
 SCRIPT: Mapping[str, ScriptKey] = {
     "config": ScriptKey("mapping", "the service to test, instead of the profile: the keys below"),
     "scenarios": ScriptKey("name → steps", "the conversations; a list of steps, or a mapping with the keys below"),
-    "variables": ScriptKey("name → text", "defaults for `${name}`; `--var name=text` wins"),
+    "variables": ScriptKey("name → text", "defaults for `${name}`; `--var name=text` overrides them"),
     "setup": ScriptKey("steps", "run before the steps of every scenario"),
     "teardown": ScriptKey("steps", "run after the steps, even if they failed, unless the conversation has ended"),
     "attributes": ScriptKey(
@@ -45,7 +45,7 @@ SCENARIO: Mapping[str, ScriptKey] = {
     "setup": ScriptKey("steps", "run before the steps, after the file's setup"),
     "teardown": ScriptKey("steps", "run after the steps, before the file's teardown"),
     "tags": ScriptKey("list", "selected with `--tag`"),
-    "matrix": ScriptKey("name → list, or rows", "one scenario for every combination (or row), as `${name}`"),
+    "matrix": ScriptKey("name → list, or rows", "one scenario for every combination (or row) of values; `${name}` is the value"),
     "attributes": ScriptKey("name → text", "custom attributes of the session"),
     "timeout": ScriptKey("time", "maximum duration of the scenario; a longer one fails"),
     "retries": ScriptKey("number", "retries, each as a new guest"),
@@ -57,18 +57,18 @@ ACTIONS: Mapping[str, ScriptKey] = {
     "say": ScriptKey("text", "send a message and wait until the service accepts it"),
     "waitForReplyContaining": ScriptKey("text", "wait for a reply that contains the text, in any case"),
     "waitForReplyMatching": ScriptKey("regex", "wait for a reply that matches the pattern, in any case"),
-    "expect": ScriptKey("text or conditions", "wait for a reply that meets every condition; a text is `contains`"),
-    "expectNone": ScriptKey("time or conditions", "fail if a reply (that meets the conditions) comes in this time"),
+    "expect": ScriptKey("text or conditions", "wait for a reply that meets every condition; a text stands for `contains`"),
+    "expectNone": ScriptKey("time or conditions", "fail if a reply (that meets the conditions) arrives in this time"),
     "expectDisconnect": ScriptKey(
-        "nothing, or a time", "wait until the service ends the conversation, at most this time"
+        "nothing, or a time", "wait until the service ends the conversation, at most for this time"
     ),
     "pick": ScriptKey(
         "label, payload or number",
-        "wait for a quick reply or card action and choose it; `{number: N}` is always the place",
+        "wait for a quick reply or card action and choose it; `{number: N}` always means the place",
     ),
     "attach": ScriptKey("file", "send a file, with a path relative to the script; with `say`: in the same message"),
     "attributes": ScriptKey(
-        "name → text", "custom attributes of the message; in a step of its own: of the next message"
+        "name → text", "custom attributes of the message; in a step of its own: those of the next message"
     ),
     "typing": ScriptKey("–", "send a typing indicator"),
     "pause": ScriptKey("time", "wait (no other step needs a pause)"),
