@@ -28,7 +28,9 @@ OURS: dict[str, str] = {
 }
 #: Variables that other programs also read.
 COMMON: dict[str, str] = {
-    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY": "proxy for requests and sockets; never used for loopback addresses",
+    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY": "proxy for requests and sockets: http://, https://, "
+    "or SOCKS with the extra guestctl[socks] (socks5h://, socks5://, socks4a://, socks4://); "
+    "never used for loopback addresses",
     "NO_PROXY": "hosts to reach without a proxy",
     "SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE": "certificate authorities; tls.ca in the profile wins",
     "NO_COLOR, FORCE_COLOR, TERM": "no colour; always colour; no colour if TERM is `dumb`",

@@ -117,8 +117,8 @@ NEXT_STEPS: dict[str, str] = {
     "`guestctl doctor` tests the connection",
     "network.tls": "check the host name, the certificate's dates and the CA (`tls.ca`), because verification cannot be "
     "turned off; `guestctl doctor` tests each",
-    "network.proxy": "check the proxy variable (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY), its credentials and NO_PROXY; "
-    "the proxy refused the connection, not the service",
+    "network.proxy": "check the proxy variable (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) and NO_PROXY: the proxy is at "
+    "fault, not the service",
     "network.lost": "repeat the command, or raise --timeout; `guestctl explain close CODE` explains a close code",
     "network.gave_up": "run `guestctl listen --forever` to reconnect without a limit; "
     "`guestctl doctor` looks for the cause",

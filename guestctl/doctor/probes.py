@@ -26,9 +26,10 @@ from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
 from guestctl.transport.connector import USER_AGENT, Connector
-from guestctl.transport.network import Network, Observer, dial, is_loopback, resolve, target
+from guestctl.transport.hosts import is_loopback, resolve, target
+from guestctl.transport.network import Network, Observer, dial
 from guestctl.transport.socket import Refusal, Socket
-from guestctl.transport.stream import Limit, TlsStream
+from guestctl.transport.stream import Limit, NestedTlsStream, TlsStream
 
 
 class ThrowAwaySession:
@@ -140,7 +141,7 @@ class RealProbes:
         network = self._network()
         stream = network.open(url, Limit(self._deadline()))
         with closing(stream):
-            assert isinstance(stream, TlsStream)
+            assert isinstance(stream, (TlsStream, NestedTlsStream))
             shown = stream.getpeercert() or {}
             version = stream.version() or "TLS"
         origin, path = network.authorities()

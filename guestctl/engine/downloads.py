@@ -22,7 +22,7 @@ from guestctl.core.wire import Request
 from guestctl.dialects.features import FileTransfer
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.send import recent
-from guestctl.transport.network import is_loopback
+from guestctl.transport.hosts import is_loopback
 
 if TYPE_CHECKING:
     from guestctl.transport.http import Http

@@ -17,7 +17,8 @@ from requests.auth import AuthBase
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from guestctl.transport.network import Network, Proxy, authority, dial
+from guestctl.transport.hosts import authority
+from guestctl.transport.network import Network
 from guestctl.transport.stream import Limit
 
 
@@ -83,10 +84,8 @@ def _pool_classes(network: Network, limit: Limit) -> dict[str, type[HTTPConnecti
         def connect(self) -> None:
             if self.proxy is None:
                 self.sock = network.open(f"http://{authority(self.host, self.port)}", limit)
-            else:  # host and port are those of the proxy
-                self.sock = dial(
-                    self.host, self.port, limit, proxy=Proxy(self.host, self.port, variable="HTTP_PROXY or ALL_PROXY")
-                )
+            else:
+                self.sock = network.open_forwarding(limit)
 
     class Secure(HTTPSConnection):
         def connect(self) -> None:

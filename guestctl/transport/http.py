@@ -14,7 +14,9 @@ from urllib.parse import quote, urlencode, urlsplit
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, Unreadable, UsageError
 from guestctl.core.wire import HttpResponse, Request, utf8
-from guestctl.transport.network import Network, Observer, authority, checked, target, why
+from guestctl.transport.hosts import authority, target, why
+from guestctl.transport.network import Network, Observer, checked
+from guestctl.transport.proxies import failed
 from guestctl.transport.stream import Limit
 
 if TYPE_CHECKING:
@@ -128,6 +130,8 @@ class Http:
             self._observer("request", told)
         data: Any = Upload(body, progress) if body and progress is not None else body
         proxy = self._network.proxy_for(url) if url.startswith("http:") else None
+        if proxy is not None and not proxy.forwards:
+            proxy = None  # the connection itself goes through it
         self._limit.begin(deadline)
         try:
             prepared = requests.Request(request.method, url, headers=sent, data=data, auth=self._session.auth).prepare()
@@ -142,8 +146,7 @@ class Http:
         if proxy is not None and response.status_code == 407:
             response.close()
             # The proxy refused the request, so the service has not received any of it.
-            message = f"the proxy {proxy} refused the connection to {place}: HTTP 407"
-            raise NetworkError(message, code="network.proxy", transient=False, http_status=407)
+            raise failed(proxy, f"refused the connection to {place}: HTTP 407", transient=False, http_status=407)
         return response
 
     @property

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, Unreadable
 from guestctl.core.wire import Frame, utf8
-from guestctl.transport.network import CONNECT_TIMEOUT, Network, Observer, authority, checked, target, why
-from guestctl.transport.stream import Limit, Stream, TlsStream
+from guestctl.transport.hosts import authority, target, why
+from guestctl.transport.network import CONNECT_TIMEOUT, Network, Observer, checked
+from guestctl.transport.stream import AnyStream, Limit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,9 +61,7 @@ class Socket:
     `heard_at` is the monotonic time at which the last frame of any kind arrived.
     """
 
-    def __init__(
-        self, stream: Stream | TlsStream, rest: bytes, *, clock: Clock, observer: Observer | None, place: str
-    ) -> None:
+    def __init__(self, stream: AnyStream, rest: bytes, *, clock: Clock, observer: Observer | None, place: str) -> None:
         # Imported with the first connection, because websocket-client is slow to import.
         from websocket import ABNF
 
@@ -303,7 +302,7 @@ class Socket:
 class _Upgrade:
     """The upgrade. It serves as the socket of the library's handshake."""
 
-    def __init__(self, stream: Stream | TlsStream, place: str) -> None:
+    def __init__(self, stream: AnyStream, place: str) -> None:
         self._stream = stream
         self._place = place
         self._shown = b""
@@ -393,7 +392,7 @@ class _Upgrade:
 class _Replay(io.RawIOBase):
     """A socket for `http.client` that returns the bytes already read before those of the stream."""
 
-    def __init__(self, seen: bytes, stream: Stream | TlsStream) -> None:
+    def __init__(self, seen: bytes, stream: AnyStream) -> None:
         self._seen = seen
         self._stream = stream
 

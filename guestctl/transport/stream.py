@@ -12,12 +12,14 @@ websocket-client need sockets.
 from __future__ import annotations
 
 import errno
+import io
 import selectors
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from guestctl.core.clock import Deadline
 
@@ -75,6 +77,14 @@ class _Bounded:
                 return super().recv(size)  # type: ignore[misc, no-any-return]
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
+
+    def give(self, data: Buffer) -> int:
+        """Write what can be written without waiting, and return its size.
+
+        Raises OSError: BlockingIOError, SSLWantReadError or SSLWantWriteError if nothing can be written now.
+        """
+        with self._guard:
+            return super().send(data)  # type: ignore[misc, no-any-return]
 
     def wait(self, seconds: float | None, event: int = selectors.EVENT_READ) -> bool:
         """Wait up to `seconds` (None: no limit) and return whether the socket became ready. Raises OSError."""
@@ -136,9 +146,14 @@ class _Bounded:
 class Stream(_Bounded, socket.socket):
     """A plain TCP stream."""
 
+    def prepare(self) -> None:
+        """Send small frames at once, and let the system notice a dead peer."""
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
-class TlsStream(_Bounded, ssl.SSLSocket):
-    """A TLS stream. `SSLContext.wrap_socket` creates it through `sslsocket_class`, without a handshake."""
+
+class _Tls(_Bounded):
+    """What both kinds of TLS streams share."""
 
     #: One TLS record. OpenSSL may send some of several records and then only report "try again", without the number
     #: of bytes sent. A single record is safe: the peer cannot read an incomplete one.
@@ -146,4 +161,105 @@ class TlsStream(_Bounded, ssl.SSLSocket):
 
     def shake_hands(self) -> None:
         """Perform the TLS handshake. Raises ssl.SSLError, TimeoutError, OSError."""
-        self._retry_until_ready(self.limit, selectors.EVENT_READ, self.do_handshake)
+        self._retry_until_ready(self.limit, selectors.EVENT_READ, self.do_handshake)  # type: ignore[attr-defined]
+
+
+class TlsStream(_Tls, ssl.SSLSocket):
+    """A TLS stream. `SSLContext.wrap_socket` creates it through `sslsocket_class`, without a handshake."""
+
+
+class _NestedTls:
+    """TLS inside the TLS of `outer`, with the methods of a non-blocking socket.
+
+    A descriptor cannot be wrapped twice, so the inner TLS reads and writes memory. Its records wait in `_unsent` until
+    `outer` takes them.
+    """
+
+    def __init__(self, outer: TlsStream, context: ssl.SSLContext, host: str) -> None:
+        self._outer = outer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._unsent = b""
+        #: Bytes of the present write that are encrypted already, and wait in `_unsent`.
+        self._encrypted = 0
+
+    def do_handshake(self) -> None:
+        self._pulling(self._tls.do_handshake)
+        self._push()
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._pulling(lambda: self._tls.read(size))
+        except ssl.SSLEOFError:  # as SSLSocket: the end of the connection ends the data
+            return b""
+
+    def recv_into(self, buffer: Any, nbytes: int | None = 0, flags: int = 0) -> int:
+        data = self.recv(nbytes or len(buffer))
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
+
+    def send(self, data: Buffer) -> int:
+        if not self._encrypted:
+            self._encrypted = self._tls.write(data)
+        self._push()
+        done, self._encrypted = self._encrypted, 0
+        return done
+
+    def _pulling(self, operation: Callable[[], T]) -> T:
+        """Perform an operation with what has arrived. Raises SSLWantReadError when that is not enough."""
+        while True:
+            try:
+                return operation()
+            except ssl.SSLWantReadError:
+                with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    self._push()
+                arrived = self._outer.take(1 << 16)
+                if arrived is None:
+                    raise
+                if arrived:
+                    self._incoming.write(arrived)
+                else:
+                    self._incoming.write_eof()
+
+    def _push(self) -> None:
+        """Hand all records to `outer`. Raises as its `give` when it does not take them all now."""
+        self._unsent += self._outgoing.read()
+        while self._unsent:
+            self._unsent = self._unsent[self._outer.give(self._unsent[: 1 << 14]) :]
+
+    def getpeercert(self) -> Mapping[str, Any] | None:
+        return self._tls.getpeercert()
+
+    def version(self) -> str | None:
+        return self._tls.version()
+
+    # --- what a socket has ---
+
+    def fileno(self) -> int:
+        return self._outer.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        """Do nothing: `outer` never blocks."""
+
+    def close(self) -> None:
+        self._outer.close()
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """Return a reader, as `socket.makefile("rb")` does: the connection stays open as long as the reader."""
+        self._outer._io_refs += 1  # type: ignore[attr-defined]
+        return io.BufferedReader(socket.SocketIO(self, "r"))  # type: ignore[arg-type]
+
+    def _decref_socketios(self) -> None:
+        self._outer._decref_socketios()  # type: ignore[attr-defined]
+
+
+class NestedTlsStream(_Tls, _NestedTls):
+    """A TLS stream through the TLS connection to an https:// proxy, without a handshake."""
+
+    def abort(self) -> None:
+        """End both directions at once and wake every thread that waits on the stream. Any thread may call it."""
+        self._outer.abort()
+
+
+#: Any stream that `Network` opens.
+AnyStream: TypeAlias = "Stream | TlsStream | NestedTlsStream"

@@ -12,7 +12,9 @@ import pytest
 from guestctl.core.clock import Deadline, SystemClock
 from guestctl.core.errors import NetworkError
 from guestctl.core.model import Secret
-from guestctl.transport.network import Network, Proxy, dial, resolve
+from guestctl.transport.hosts import resolve
+from guestctl.transport.network import Network, dial
+from guestctl.transport.proxies import Proxy
 from guestctl.transport.stream import Limit, Stream, TlsStream
 
 

@@ -16,7 +16,7 @@ from guestctl.core.errors import Exit, NetworkError, Unreadable, UsageError
 from guestctl.core.wire import Frame
 from guestctl.transport.network import CONNECT_TIMEOUT, Network
 from guestctl.transport.socket import CONTROL_PATIENCE, MAX_HEAD, Refusal, Socket
-from guestctl.transport.stream import Limit, Stream, TlsStream
+from guestctl.transport.stream import AnyStream, Limit, Stream
 from tests.transport.peers import (
     BINARY,
     CLOSE,
@@ -107,6 +107,7 @@ def test_cookies_do_not_pass_to_another_connection() -> None:
 def test_nagle_is_off() -> None:
     with serving(lambda conn: conn.upgrade().goodbye()) as peer:
         socket = connect(peer)
+        assert isinstance(socket._stream, Stream)
         assert socket._stream.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
         socket.close()
 
@@ -143,7 +144,7 @@ def test_connecting_and_reading_a_refusal_have_separate_time_limits() -> None:
     left: list[float | None] = []
 
     class Watched(Network):
-        def open(self, url: str, limit: Limit) -> Stream | TlsStream:
+        def open(self, url: str, limit: Limit) -> AnyStream:
             limits.append(limit)
             left.append(limit.remaining())
             return super().open(url, limit)
@@ -639,6 +640,7 @@ def test_a_timeout_while_sending_leaves_half_a_frame_and_ends_the_connection() -
 
     with serving(script) as peer:
         socket = connect(peer)
+        assert isinstance(socket._stream, Stream)
         socket._stream.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 1 << 16)
         with pytest.raises(NetworkError) as caught:
             socket.send("x" * (12 << 20), deadline=soon(2))

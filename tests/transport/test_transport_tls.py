@@ -18,6 +18,7 @@ from guestctl.core.wire import Request
 from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
+from guestctl.transport.stream import TlsStream
 from tests.transport.authorities import Authority
 from tests.transport.peers import TEXT, Conn, Peer, answer, serving, text
 
@@ -235,6 +236,7 @@ def test_a_timeout_while_sending_over_tls(authority: Authority) -> None:
 
     with serving(script, context=authority.server()) as peer:
         socket = connect(peer, trusting(authority))
+        assert isinstance(socket._stream, TlsStream)
         socket._stream.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 1 << 16)
         with pytest.raises(NetworkError) as caught:
             socket.send("x" * (12 << 20), deadline=Deadline.after(CLOCK, 2))

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 import pytest
 
 from guestctl.core.errors import UsageError
-from guestctl.transport.network import Network, Proxy, authority, checked, is_loopback, target, why
+from guestctl.transport.hosts import authority, is_loopback, target, why
+from guestctl.transport.network import Network, checked
+from guestctl.transport.proxies import Proxy
 
 
 def proxy(url: str, environ: Mapping[str, str]) -> str | None:
@@ -32,6 +34,11 @@ def proxy(url: str, environ: Mapping[str, str]) -> str | None:
         ("https://a.example/", {"HTTPS_PROXY": "p.example:3128"}, "p.example:3128"),
         ("https://a.example/", {"HTTPS_PROXY": "http://p.example"}, "p.example:80"),
         ("https://a.example/", {"HTTPS_PROXY": " http://[::1]:8 "}, "[::1]:8"),
+        ("https://a.example/", {"HTTPS_PROXY": "https://p.example"}, "p.example:443"),
+        ("https://a.example/", {"HTTPS_PROXY": "socks5://p.example"}, "p.example:1080"),
+        ("wss://a.example/", {"ALL_PROXY": "SOCKS5H://p:9/"}, "p:9"),
+        ("http://a.example/", {"ALL_PROXY": "socks4://p"}, "p:1080"),
+        ("ws://a.example/", {"HTTP_PROXY": "socks4a://user@[::1]:9"}, "[::1]:9"),
         ("https://a.example/", {"HTTPS_PROXY": ""}, None),
     ],
 )
@@ -90,8 +97,15 @@ def test_loopback_needs_no_bypass() -> None:
 @pytest.mark.parametrize(
     ("value", "wrong"),
     [
-        ("socks5://p:1", "socks5:// proxies are not supported"),
-        ("https://p:1", "https:// proxies are not supported"),
+        ("socks://p:1", "socks:// proxies are not supported"),
+        ("ftp://p:1", "ftp:// proxies are not supported"),
+        ("http://bad host:1", "not the address of a proxy"),
+        ("http://<host>", "not the address of a proxy"),
+        ("http://p:0", "not the address of a proxy"),
+        ("socks5://me@p:1", "a SOCKS5 proxy takes a user name and a password, or neither"),
+        ("socks5h://:word@p:1", "a SOCKS5 proxy takes a user name and a password, or neither"),
+        ("socks4a://me:word@p:1", "a SOCKS4 proxy takes no password"),
+        (f"socks5://me:{'x' * 128}@p:1", "a user name or password of a SOCKS proxy has at most 127 bytes"),
         ("http://", "not the address of a proxy"),
         ("http://p:port", "not the address of a proxy"),
         ("http://me:se/cret@p:1", "not the address of a proxy"),
@@ -106,7 +120,8 @@ def test_a_proxy_that_cannot_be_used(value: str, wrong: str) -> None:
     assert caught.value.message == f"HTTPS_PROXY: {wrong}"
     assert (caught.value.code, caught.value.hint) == (
         "config.key",
-        "use the form http://[user:password@]host:port",
+        "use the form SCHEME://[user:password@]host:port; SCHEME is one of "
+        "http, https, socks5h, socks5, socks4a, socks4",
     )
     assert proxy("https://a.example/", {"HTTPS_PROXY": value, "NO_PROXY": "a.example"}) is None
 

@@ -165,7 +165,7 @@ class _Sources:
 
 
 def _checked(url: str) -> str:
-    from guestctl.transport.network import target
+    from guestctl.transport.hosts import target
 
     try:
         target(url)
