@@ -19,8 +19,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tests.faults.counted import SERVICES, Figures, Service, evidence
+from tests.faults.counted import SERVICES, Service
 from tests.faults.crowd import crowd
+from tests.faults.figures import Figures, evidence
 from tests.faults.machine import PromiseBroken, run
 from tests.faults.schedules import APIS, enumerated, make
 from tests.faults.soak import soak
@@ -90,11 +91,17 @@ def _evidence(services: Sequence[Service], count: int, seed: int, jobs: int, api
     failed = False
     for service in services:
         total = Figures()
-        for found in evidence(service, count, seed, jobs, apis):
-            total.add(found)
-            for violation in found.violations:
-                print(violation, file=sys.stderr, flush=True)
+        interrupted = False
+        try:
+            for found in evidence(service, count, seed, jobs, apis):
+                total.add(found)
+                for violation in found.violations:
+                    print(violation, file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            interrupted = True  # the figures so far are printed
         print(f"{service} service", total, "", sep="\n", flush=True)
+        if interrupted:
+            return 130
         failed |= bool(total.violations) or (service == "withholding" and total.goal_missed)
     return 1 if failed else 0
 

@@ -101,7 +101,7 @@ class SendResult:
 
     `delivery` is "killed" if the process was killed before the outcome, and "unreported" if a failure had none.
     `limit` is the time that the command was given, and `took` the time that it needed, in seconds. It began at `begun`,
-    in epoch seconds.
+    in epoch seconds. `exit` is the exit code, None if no command line was run.
     """
 
     text: str
@@ -112,19 +112,32 @@ class SendResult:
     took: float
     limit: float = TIMEOUT
     begun: float = 0.0
+    exit: int | None = None
 
 
 @dataclass
 class Watch:
-    """One `listen --for`, which had no cursor and ended in order.
+    """One `listen --for`, which had no cursor.
 
     `begin` is the number of messages that the service had stored before. `received` are texts of the agent in the
-    frames that the client read. `output` are its lines, as in `Run.output`.
+    frames that the client read. `output` are its lines: messages, gaps and states of the connection, each with the
+    number of messages that the service had `stored` by then. `code` is the exit code.
     """
 
     begin: int
     received: set[str] = field(default_factory=set)
     output: list[Record] = field(default_factory=list)
+    code: int = 0
+
+
+@dataclass
+class Resumed:
+    """One `resume`: the records in `missed`, its exit code, and the seconds it took and was given."""
+
+    missed: list[Record]
+    code: int
+    took: float
+    limit: float
 
 
 @dataclass
@@ -152,10 +165,10 @@ class Run:
     #: Lines that all listener processes wrote: messages and gaps.
     output: list[Record] = field(default_factory=list)
     watches: list[Watch] = field(default_factory=list)
-    #: What ended a listener without a cursor before its time.
-    watch_failures: list[Exception] = field(default_factory=list)
+    resumed: list[Resumed] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
-    #: `crashes`: unexpected exceptions, as text. `ended`: failures of the listener. `notices`: all printed notices.
+    #: `crashes`: unexpected exceptions, as text. `ended`: failures of the listener. `notices`: all that was printed
+    #: on stderr.
     crashes: list[str] = field(default_factory=list)
     ended: list[Failure] = field(default_factory=list)
     settled: Failure | None = None
@@ -217,6 +230,10 @@ class Environment:
 
     def random(self) -> Random:
         return Random(self.schedule.seed)
+
+    def service_time(self) -> float:
+        """Return the time in epoch seconds by the service's clock."""
+        return self.clock.now()
 
     def new_id(self, who: str = SENDER) -> str:
         """Return an id from a generator of this actor, so that ids do not depend on which actor is faster."""
@@ -514,7 +531,7 @@ class Sender:
 
     def _send(self, step: Step) -> None:
         key, begun = self._environment.new_id(), self._environment.clock.monotonic()
-        result = SendResult(step.text, key, "killed", None, None, 0.0, self.timeout, self._environment.clock.now())
+        result = SendResult(step.text, key, "killed", None, None, 0.0, self.timeout, self._environment.service_time())
         self._environment.run.sends.append(result)
         client = self.client
         self._fuse = step.count if step.kind == "kill" else 0

@@ -7,13 +7,13 @@ Nothing is sorted before it is compared. A reported doubt is no violation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from guestctl.core.errors import Failure
+from guestctl.core.errors import Exit
 from tests.examples import numbered
-from tests.faults.model import Record, Run, SendResult, Watch
+from tests.faults.model import Record, Resumed, Run, SendResult, Watch
 
 #: Seconds by which a command may exceed its deadline. Closing sockets takes one or two, the rest allows for a busy
 #: machine. On counted time (`machine`) two seconds are enough.
@@ -46,6 +46,8 @@ def judge(run: Run, *, slack: float = SLACK) -> list[Violation]:
     _shown(run, report)
     for watch in run.watches:
         _watched(run, watch, report)
+    for resumed in run.resumed:
+        _resumed(run, resumed, slack, report)
     _history(run, report)
     if run.conversations != 1 or len(run.identities) != 1:
         report("O5 identity", f"{run.conversations} conversations, ids {sorted(run.identities)}")
@@ -84,7 +86,7 @@ def _judge_so_far(run: Run, in_log: Counter[str], report: Report) -> None:
     for result in run.sends:
         _outcome(run, result, in_log, report)
     _own_order(run, in_log, report)
-    _heard(run, report)
+    _heard(run, run.output, report)
     _clean(run, report)
 
 
@@ -100,6 +102,11 @@ def _outcome(run: Run, result: SendResult, in_log: Counter[str], report: Report)
             report("O1 outcome", f"{result.text!r} was {result.delivery} and is in the log ({result.failure})")
     elif result.delivery not in ("in_doubt", "killed"):
         report("O1 outcome", f"{result.text!r} ended {result.delivery}: {result.failure!r}")
+    if result.exit is not None:
+        expected = {"accepted": Exit.DONE, "in_doubt": Exit.IN_DOUBT}.get(result.delivery)
+        refused = expected is None and result.exit not in (Exit.DONE, Exit.IN_DOUBT)
+        if result.exit != expected and not refused:
+            report("O1 exit code", f"{result.text!r} was {result.delivery}, the exit code is {result.exit}")
 
 
 def _own_order(run: Run, in_log: Counter[str], report: Report) -> None:
@@ -135,12 +142,13 @@ def _settled(run: Run, in_log: Counter[str], report: Report) -> None:
             report("O1 settling", f"{text!r} is still {row.state}")
 
 
-def _heard(run: Run, report: Report) -> None:
+def _heard(run: Run, lines: list[Record], report: Report) -> None:
+    """Check the lines of a listener: each stored message at most once, unchanged and in order."""
     place = {one["id"]: n for n, one in enumerate(run.log)}
     seen: set[str] = set()
     last, inversions = -1, 0
-    for n, line in enumerate(run.output):
-        if line["kind"] == "gap":
+    for n, line in enumerate(lines):
+        if line["kind"] in ("gap", "connection"):
             continue
         if line["kind"] == "torn":
             report("O3 torn", repr(line["text"]))
@@ -153,7 +161,7 @@ def _heard(run: Run, report: Report) -> None:
             report("O3 duplicated", f"{line['text']!r} was shown again")
         elif place[identity] < last:
             # What history shows after a gap was declared is printed late.
-            found_late = line["source"] == "replayed" and _in_a_gap(run.output[:n], place, place[identity])
+            found_late = line["source"] == "replayed" and _in_a_gap(lines[:n], place, place[identity])
             inversions += not found_late
         if line["text"] != run.log[place[identity]]["text"]:
             report("O3 altered", f"{line['text']!r} instead of {run.log[place[identity]]['text']!r}")
@@ -161,46 +169,86 @@ def _heard(run: Run, report: Report) -> None:
         last = max(last, place[identity])
     # Without sequence numbers the order of delivery counts, so a swap injected into the service is allowed.
     if inversions and (numbered(run.schedule.api) or inversions > run.schedule.swaps):
-        report("O3 out of order", f"shown {_texts(run.output)}, stored {_texts(run.log)}")
+        report("O3 out of order", f"shown {_texts(lines)}, stored {_texts(run.log)}")
 
 
 def _shown(run: Run, report: Report) -> None:
     """Check that every message was shown, except those that a gap covers."""
-    place = {one["id"]: n for n, one in enumerate(run.log)}
-    seen = {line["id"] for line in run.output if line["kind"] == "message"}
-    missing = [one for one in run.log if one["id"] not in seen and not _in_a_gap(run.output, place, place[one["id"]])]
+    missing = _missing(run, run.output, 0, len(run.log))
     if missing:
         report("O3 lost", f"{_texts(missing)} were never shown; the listener failed with {run.ended}")
 
 
-def _watched(run: Run, watch: Watch, report: Report) -> None:
-    """Check that a listener that ended in order has shown all that it received, except what a gap covers."""
+def _missing(run: Run, lines: list[Record], begin: int, end: int) -> list[Record]:
+    """Return the messages between two places in the log that were not shown and that no gap covers."""
     place = {one["id"]: n for n, one in enumerate(run.log)}
-    lines = [line for line in watch.output if line["kind"] == "message"]
-    for identity, times in Counter(line["id"] for line in lines).items():
-        if times > 1 or identity not in place:
-            report("O3 duplicated" if identity in place else "O3 phantom", f"a listener has shown {identity}")
-    shown = {line["id"] for line in lines}
-    dropped = [
-        one["text"]
-        for at, one in enumerate(run.log[watch.begin :], watch.begin)
-        if one["text"] in watch.received and one["id"] not in shown and not _in_a_gap(watch.output, place, at)
+    seen = {line["id"] for line in lines if line["kind"] == "message"}
+    return [
+        one
+        for at, one in enumerate(run.log[begin:end], begin)
+        if one["id"] not in seen and not _in_a_gap(lines, place, at)
     ]
-    if dropped:
-        report("O3 dropped", f"{dropped} were received and not shown when the listener ended")
 
 
-def _in_a_gap(lines: list[Record], place: Mapping[str, Any], at: int) -> bool:
-    """Return whether a gap record covers this message. It never covers what the service stored after it."""
-    before = -1
+def _watched(run: Run, watch: Watch, report: Report) -> None:
+    """Check what a listener without a cursor has printed when it ended.
+
+    It knows that it has missed something if it has printed a later message, or if its connection broke later. It need
+    not know what an open connection has not brought yet, nor what was stored before it was live for the first time:
+    where history lagged then, such a message may be printed after later ones.
+    """
+    lines = watch.output
+    place = {one["id"]: n for n, one in enumerate(run.log)}
+    states = [line for line in lines if line["kind"] == "connection"]
+    live = next((line["stored"] for line in states if line["state"] == "live"), None)
+    since = watch.begin if live is None else live
+    _heard(run, [line for line in lines if line["kind"] != "message" or place.get(line["id"], since) >= since], report)
+    received = [one["text"] for one in _missing(run, lines, watch.begin, len(run.log)) if one["text"] in watch.received]
+    if received:
+        report("O3 dropped", f"{received} were received and not shown when the listener ended")
+    if live is None:
+        return
+    shown = max((place[line["id"]] for line in lines if line["kind"] == "message" and line["id"] in place), default=0)
+    broke = max((line["stored"] for line in states if line["state"] == "lost"), default=0)
+    missing = _missing(run, lines, live, broke) or _missing(run, lines, live, shown)
+    if len(missing) > run.schedule.swaps:
+        report("O3 lost", f"{_texts(missing)} were not shown by a listener, which printed {_texts(lines)}")
+
+
+def _resumed(run: Run, resumed: Resumed, slack: float, report: Report) -> None:
+    """Check a `resume`: it prints what is stored, once and in order, leaves nothing out, and ends in time."""
+    if resumed.took > resumed.limit + slack:
+        report("O8 bounds", f"`resume --timeout {resumed.limit:g}` took {resumed.took:.1f} s")
+    lines = resumed.missed
+    _heard(run, lines, report)
+    place = {one["id"]: n for n, one in enumerate(run.log)}
+    places = [place[line["id"]] for line in lines if line["kind"] == "message" and line["id"] in place]
+    own = {result.key for result in run.sends}
+    left_out = [one for one in _missing(run, lines, places[0], places[-1]) if one["key"] not in own] if places else []
+    if left_out:
+        report("O3 lost", f"{_texts(left_out)} were left out by `resume`, which printed {_texts(lines)}")
+
+
+def gaps_with_a_loss(run: Run, lines: list[Record]) -> int:
+    """Return how many gap records cover a message that was never shown."""
+    place = {one["id"]: n for n, one in enumerate(run.log)}
+    shown = {place.get(line["id"]) for line in lines if line["kind"] == "message"}
+    return sum(any(at not in shown for at in range(begin, end)) for begin, end in _gaps(lines, place))
+
+
+def _in_a_gap(lines: list[Record], place: Mapping[str, int], at: int) -> bool:
+    """Return whether a gap record covers this message."""
+    return any(begin <= at < end for begin, end in _gaps(lines, place))
+
+
+def _gaps(lines: list[Record], place: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    """Yield the part of the log that each gap record covers. It never covers what the service stored after it."""
+    begin = 0
     for line in lines:
         if line["kind"] == "gap":
-            end = line["stored"] if line["before"] is None else place.get(line["before"], line["stored"])
-            if before < at < end:
-                return True
-        else:
-            before = max(before, place.get(line.get("id", ""), -1))
-    return False
+            yield begin, line["stored"] if line["before"] is None else place.get(line["before"], line["stored"])
+        elif line["kind"] == "message":
+            begin = max(begin, place.get(line["id"], -1) + 1)
 
 
 def _history(run: Run, report: Report) -> None:
@@ -218,11 +266,7 @@ def _history(run: Run, report: Report) -> None:
 def _clean(run: Run, report: Report) -> None:
     for crash in run.crashes:
         report("O9 traceback", crash)
-    ended = [failure for failure in run.watch_failures if isinstance(failure, Failure)]
-    for failure in run.watch_failures:
-        if not isinstance(failure, Failure):
-            report("O9 traceback", repr(failure))
-    failures = [result.failure for result in run.sends if result.failure] + run.ended + ended
+    failures = [result.failure for result in run.sends if result.failure] + run.ended
     notices = [*run.notices, *(f"{one.message} {one.hint}" for one in failures)]
     for text in notices:
         if any(secret in text for secret in run.secrets if len(secret) > 8):
@@ -230,4 +274,4 @@ def _clean(run: Run, report: Report) -> None:
 
 
 def _texts(records: list[Record]) -> list[str]:
-    return [one.get("text", "(gap)") for one in records]
+    return [one.get("text", f"({one.get('kind')})") for one in records]

@@ -34,10 +34,12 @@ def _renewable(api: str) -> bool:
 
 
 RENEWABLE = frozenset(api for api in APIS if _renewable(api))
+#: APIs with a service that answers with the published members only. Without a guest id, a token cannot be renewed.
+BARE = frozenset(APIS) - {"webmessaging-conversations"}
 
 StepKind: TypeAlias = Literal[
-    "wait_until_live", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire", "watch",
-    "end", "crash", "socket", "stored", "close", "request",
+    "wait_until_live", "send", "kill", "push", "pause", "history", "restart", "down", "fault", "expire", "command",
+    "watch", "resume", "end", "crash", "socket", "stored", "close", "request",
 ]  # fmt: skip
 Moment: TypeAlias = Literal["before", "intent", "torn", "line"]
 MOMENTS: tuple[Moment, ...] = ("before", "intent", "torn", "line")
@@ -51,11 +53,12 @@ class Step:
     `count`th event on the wire. `fault` injects the sandbox fault `text`. `pause` and `down` last `seconds`.
     `wait_until_live` waits until the listener is live.
 
-    Only on counted time: `watch` listens without a cursor for `seconds`, as `listen --for` does. `end` ends the
-    listener as `--for` does, `crash` kills it at its next line, at the moment `how`. `socket` injects the fault `how`
-    into the sockets of `who`, `stored` does so when the service has stored the guest's next message, `request` into
-    the next request of `who`. `close` closes the sockets of `who` with the code `count`. A step is performed `at` that
-    many seconds after the start, a command as soon as the one before it has ended.
+    Only on counted time: `command` runs `send` with a timeout of `seconds`, `watch` runs `listen --for`, `resume` runs
+    `resume` with a timeout, each as a process of its own. `end` ends the listener as `--for` does, `crash` kills it at
+    its next line, at the moment `how`. `socket` injects the fault `how` into the sockets of `who`, `stored` does so
+    when the service has stored the guest's next message, `request` into the next request of `who`. `close` closes the
+    sockets of `who` with the code `count`. A step is performed `at` that many seconds after the start, a command as
+    soon as the one before it has ended.
     """
 
     kind: StepKind
@@ -96,6 +99,9 @@ class Schedule:
     `keys_return`: whether history and pushed messages show the client keys of messages. `deduplicates`: whether the
     service stores a repeated key once, and the profile states it. No source states that the live service does either.
     `counted`: it runs on counted time (see `counted.py`), and `events` happen while the commands in `steps` run.
+    `bare`: the echoes and answers to messages have no client key either, as behind a gateway. `most_missed`: how many
+    entries of history a client may hold, None for its own limit. `skew`: seconds by which the guest's clock is ahead of
+    the service's.
     """
 
     seed: int
@@ -109,6 +115,9 @@ class Schedule:
     deduplicates: bool = False
     counted: bool = False
     events: tuple[Step, ...] = ()
+    bare: bool = False
+    most_missed: int | None = None
+    skew: float = 0.0
 
     @property
     def specs(self) -> list[str]:

@@ -9,6 +9,8 @@ Frames are always whole here; the proxy is for faults within a frame.
 
 from __future__ import annotations
 
+import json
+import re
 import types
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -47,18 +49,20 @@ ZOMBIE = 0.1
 PATIENCE = 30.0
 FOR_EVER = 10.0**7
 
-SocketFault: TypeAlias = Literal["cut", "fin", "late", "held", "hole", "outbound lost", "inbound lost", "stall"]
-"""Faults of a socket. `late`: the socket breaks, and what the guest had sent still arrives. `held`: a proxy holds the
-guest's next message for some seconds, and the socket breaks before it arrives. `outbound lost`: the guest receives
-nothing more. `inbound lost`: the service receives nothing more. `stall`: both wait some seconds."""
+SocketFault: TypeAlias = Literal["cut", "fin", "torn", "late", "held", "hole", "outbound lost", "inbound lost", "stall"]
+"""Faults of a socket. `torn`: the socket breaks before the last byte of the guest's next message has left. `late`: the
+socket breaks, and what the guest had sent still arrives. `held`: a proxy holds the guest's next message for some
+seconds, and the socket breaks before it arrives. `outbound lost`: the guest receives nothing more. `inbound lost`: the
+service receives nothing more. `stall`: both wait some seconds."""
 SOCKET_FAULTS: tuple[SocketFault, ...] = (
-    "cut", "fin", "late", "held", "hole", "outbound lost", "inbound lost", "stall",
+    "cut", "fin", "torn", "late", "held", "hole", "outbound lost", "inbound lost", "stall",
 )  # fmt: skip
 
-RequestFault: TypeAlias = Literal["refused", "lost", "unanswered", "late", "hole"]
-"""Faults of a request. `refused`: no connection. `lost`, `unanswered`: the request or its response is lost. `late`:
-the request arrives after the guest has got an error. `hole`: no response before the deadline."""
-REQUEST_FAULTS: tuple[RequestFault, ...] = ("refused", "lost", "unanswered", "late", "hole")
+RequestFault: TypeAlias = Literal["refused", "torn", "lost", "unanswered", "gateway", "late", "hole"]
+"""Faults of a request. `refused`: no connection. `torn`: the connection breaks before the last byte has left. `lost`,
+`unanswered`: the request or its response is lost. `gateway`: the service performs the request, and a proxy answers with
+504. `late`: the request arrives after the guest has got an error. `hole`: no response before the deadline."""
+REQUEST_FAULTS: tuple[RequestFault, ...] = ("refused", "torn", "lost", "unanswered", "gateway", "late", "hole")
 
 
 class Time:
@@ -90,6 +94,22 @@ class Time:
             due, _, what = heappop(self._plans)
             self._now = max(self._now, due)
             what()
+
+
+class SkewedClock:
+    """The guest's clock, which is ahead of the service's by some seconds."""
+
+    def __init__(self, time: Time, ahead: float) -> None:
+        self._time, self._ahead = time, ahead
+
+    def now(self) -> float:
+        return self._time.now() + self._ahead
+
+    def monotonic(self) -> float:
+        return self._time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        self._time.sleep(seconds)
 
 
 class _FirstInFirstOut(set[SocketPeer]):
@@ -133,6 +153,8 @@ class Simulation(Environment):
         time, named = Time(), Random(schedule.seed)
         self.sockets: list[SimulatedSocket] = []
         self.attempts: Counter[str] = Counter()
+        #: Faults of the next sockets of each actor, in order.
+        self.socket_faults: dict[str, deque[tuple[SocketFault, float]]] = {}
         #: Faults of the next requests of each actor, in order.
         self.request_faults: dict[str, deque[tuple[RequestFault, float]]] = {}
         #: Actions to run when the service has stored the guest's next messages, one each.
@@ -149,11 +171,12 @@ class Simulation(Environment):
             ids=lambda: f"{named.getrandbits(128):032x}",
             keys="returned" if schedule.keys_return else "withheld",
             deduplicates="yes" if schedule.deduplicates else "no",
+            answers="published" if schedule.bare else "full",
             # If a token cannot be renewed, its expiry ends the session, which is no fault.
             token_life=FOR_EVER if numbered(schedule.api) else None,
         )
         self.time = time
-        super().__init__(schedule, run, directory, sandbox, time)
+        super().__init__(schedule, run, directory, sandbox, SkewedClock(time, schedule.skew))
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -162,6 +185,10 @@ class Simulation(Environment):
             patches.enter_context(patch("guestctl.transport.http.Http", self._http))
             patches.enter_context(patch("guestctl.transport.socket.Socket.connect", self._connect))
             patches.enter_context(patch.object(RequestDispatcher, "_pause", lambda self, seconds: _pause(seconds)))
+            if self.schedule.bare:
+                patches.enter_context(patch.object(SocketPeer, "send", _send_without_keys))
+            if self.schedule.most_missed is not None:
+                patches.enter_context(patch("guestctl.engine.history.MISSED_ENTRIES", self.schedule.most_missed))
             yield
 
     # --- faults ---
@@ -173,11 +200,13 @@ class Simulation(Environment):
             socket.inject("cut", 0.0)
 
     def inject(self, who: str, how: SocketFault, seconds: float) -> None:
-        """Inject a fault into every socket of an actor."""
-        for socket in self.open_sockets():
-            if socket.who == who:
-                self.run.fault_counts[how] += 1
-                socket.inject(how, seconds)
+        """Inject a fault into every socket of an actor, or into its next one if none is open."""
+        sockets = [socket for socket in self.open_sockets() if socket.who == who]
+        if not sockets:
+            self.socket_faults.setdefault(who, deque()).append((how, seconds))
+        for socket in sockets:
+            self.run.fault_counts[how] += 1
+            socket.inject(how, seconds)
 
     def close(self, who: str, code: int) -> None:
         """Let the service close every socket of an actor."""
@@ -189,14 +218,22 @@ class Simulation(Environment):
     def heal(self) -> None:
         """Remove all faults. The client must detect a dead socket itself."""
         self._down_until = -inf
+        self.socket_faults.clear()
         self.request_faults.clear()
         self.when_stored.clear()
         self.on_history.clear()
         self.sandbox.faults.clear()
 
+    def service_time(self) -> float:
+        return self.time.now()
+
     def open_sockets(self) -> list[SimulatedSocket]:
         self.sockets = [socket for socket in self.sockets if not socket.left]
         return list(self.sockets)
+
+    def has_message(self, data: str) -> bool:
+        """Return whether a frame or a body has a message of the guest."""
+        return any(result.key in data for result in self.run.sends)
 
     def note_handed_over(self, data: str) -> None:
         """Note the messages of the guest that are in a frame or a body that left."""
@@ -241,6 +278,8 @@ class Simulation(Environment):
             raise Refusal(refusal.status, head, refusal.body.decode()[:2048])
         socket = SimulatedSocket(self, who, request, api, observer)
         self.sockets.append(socket)
+        if waiting := self.socket_faults.get(who):
+            self.inject(who, *waiting.popleft())
         return socket
 
 
@@ -272,6 +311,8 @@ class SimulatedHttp:
         time.sleep(LATENCY)
         if request_fault == "refused":
             raise NetworkError("connection refused", code="network.connect")
+        if request_fault == "torn":
+            raise NetworkError("the connection broke", written=False)
         simulation.note_handed_over((body or b"").decode("utf-8", "replace"))
         if request_fault == "lost":
             raise NetworkError("the connection broke", written=True)
@@ -290,13 +331,13 @@ class SimulatedHttp:
         if request_fault == "unanswered" or not replies or simulation.is_down:
             _notify(self._observer, "lost")
             raise NetworkError("the connection broke", written=True)
-        [reply] = replies
+        reply = ServerReply(504, b"Gateway Timeout", {}) if request_fault == "gateway" else replies[0]
         _notify(self._observer, "response")
         if request.route == "history" and simulation.on_history:
             simulation.on_history.popleft()()
         names = {name.lower(): value for name, value in reply.headers.items()}
         return HttpResponse(
-            reply.status, names, reply.body, time.now(), urlsplit(request.url)._replace(query="").geturl()
+            reply.status, names, reply.body, simulation.clock.now(), urlsplit(request.url)._replace(query="").geturl()
         )
 
     def close(self) -> None:
@@ -366,6 +407,8 @@ class SimulatedSocket:
         self._stalled_until = -inf
         #: Seconds for which the network holds the guest's next message.
         self._held_for: float | None = None
+        #: Whether the connection breaks before the guest's next message has left.
+        self._tears = False
         self.heard_at = self._time.monotonic()
         sandbox = simulation.sandbox
         self._guest = GuestSocket(sandbox, api, request, _ServiceEnd(self))
@@ -414,6 +457,8 @@ class SimulatedSocket:
             self._time.later(seconds + ZOMBIE, lambda: self.leave(None))
         elif how == "held":
             self._held_for = seconds
+        elif how == "torn":
+            self._tears = True
         elif how == "stall":
             self._stalled_until = max(self._stalled_until, self._time.monotonic() + seconds)
         else:
@@ -426,6 +471,9 @@ class SimulatedSocket:
         if self._over is not None:
             raise NetworkError(self._over.message, close_code=self._over.close_code)
         if None in self._arrived:
+            raise NetworkError("sending failed (broken pipe)", written=False)
+        if self._tears and self._simulation.has_message(text):
+            self.inject("cut", 0.0)
             raise NetworkError("sending failed (broken pipe)", written=False)
         handed_over = len(self._simulation.run.handed_over)
         self._simulation.note_handed_over(text)
@@ -456,7 +504,7 @@ class SimulatedSocket:
             self.heard_at = self._time.monotonic()
             self._simulation.on_frame(self.who, item)
             _notify(self._observer, "frame_in")
-            return Frame(item, self._time.now())
+            return Frame(item, self._simulation.clock.now())
         code = 1006 if item is None else item.code
         self._over = NetworkError(f"the connection ended ({code})", written=True, close_code=code)
         raise self._over
@@ -497,6 +545,28 @@ class SimulatedSocket:
             return  # a proxy keeps the connection to the service for a while
         self.forsaken = True
         self._time.later(ZOMBIE if self._loses_inbound else self._delay(), lambda: self.leave(None))
+
+
+_send = SocketPeer.send
+
+
+def _send_without_keys(peer: SocketPeer, text: str, route: str | None = None) -> None:
+    """Send a frame as a gateway passes it on: an echo of a guest's message has no client key."""
+    frame = json.loads(text)
+    if frame.get("type") == "MESSAGE_ACCEPTED":
+        return
+    if _ECHO.search(text):
+        frame.pop("tracingId", None)
+        for part in (frame, *(value for value in frame.values() if isinstance(value, dict))):
+            # Where there is no other id, `messageId` is the service's own.
+            for name in ("correlationId", "attributes", "metadata", *(("messageId",) if "id" in part else ())):
+                part.pop(name, None)
+        text = json.dumps(frame)
+    _send(peer, text, route)
+
+
+#: A text of the guest in a frame, and not the bot's answer to it.
+_ECHO = re.compile(r'"guest [0-9]+"')
 
 
 @types.coroutine

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.counted import SERVICES, SLACK, Figures, Service, evidence, make_counted, run_counted
+from tests.faults.counted import SERVICES, SLACK, Service, make_counted, run_counted
+from tests.faults.figures import Figures, evidence
 from tests.faults.oracles import judge
 from tests.faults.schedules import APIS, OVER_REST, SENDER, Schedule, Step
 
