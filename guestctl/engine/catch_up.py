@@ -39,7 +39,7 @@ from typing import TypeAlias, TypeVar
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut, Unreadable
-from guestctl.core.model import Event, Gap, Message, Position, Unknown
+from guestctl.core.model import Event, Gap, Message, Position, Presence, Unknown
 from guestctl.core.values import immutable
 from guestctl.dialects.capabilities import Paging
 from guestctl.engine.exchange import SessionEngine
@@ -71,7 +71,8 @@ class FromNewest:
     """A listener without a position starts: it shows what arrives from now on.
 
     `due`: when (monotonic) the newest entry is read (again). `pause`: the pause after that. `failure`: why the last
-    read failed. `broken`: a socket broke before the newest entry was known, so that messages may have been missed.
+    read failed. `broken`: a socket broke before the newest entry was known, so that messages may have been missed: the
+    next read declares a gap.
     """
 
     due: float = 0.0
@@ -158,6 +159,11 @@ class CatchUp:
         self._timings = engine.timings
         #: The caller awaits a reply: it must receive what waits for a proof before its own deadline.
         self._awaits_reply = False
+        #: Ids of live messages before which others may be missing: the first of each socket that has not been proved
+        #: to continue the one before it.
+        self._unproved_before: set[str] = set()
+        #: Why the last poll failed, None if it did not.
+        self._poll_failure: str | None = None
 
     def start_after(self, position: Position, *, missed: bool) -> None:
         """Start over after `position`, to await a reply.
@@ -170,18 +176,18 @@ class CatchUp:
 
     # --- what happens on the socket ---
 
-    def socket_lost(self, *, unreadable: bool) -> list[Event]:
+    def socket_lost(self, *, live: bool, unreadable: bool) -> list[Event]:
         """Note that the socket broke: what follows may be missing until history has been read.
 
-        Return what can be shown before that. `unreadable`: a frame was unreadable shortly before, so that what
-        came after it has to wait, too.
+        Return what can be shown before that. `live`: the socket was open and history had been read as far as possible.
+        `unreadable`: a frame was unreadable shortly before, so that what came after it has to wait, too.
         """
         if unreadable:
             self.merge.wait_for_history(inf)
         ready = self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False)
         self.merge.wait_for_history(inf)
         if isinstance(self.state, FromNewest):
-            self.state = replace(self.state, broken=True)
+            self.state = replace(self.state, broken=self.state.broken or live)
         else:
             self.state = Unread(broken=True)
         return ready
@@ -205,6 +211,8 @@ class CatchUp:
         now = self._clock.monotonic()
         soon = max(now, min(state.due, now if not state.received else state.due - state.pause + self._timings.look_min))
         received = (*state.received, (message.id, message.sequence))[-100:]
+        if not state.received:
+            self._unproved_before.add(message.id)
         self.state = replace(state, received=received, due=soon, pause=self._timings.look_min)
 
     def frame_unreadable(self) -> None:
@@ -223,6 +231,7 @@ class CatchUp:
 
     def _close(self) -> None:
         self.state = Continuous()
+        self._unproved_before.clear()
         self.merge.wait_for_history(0.0)
 
     # --- after a socket was opened ---
@@ -249,13 +258,11 @@ class CatchUp:
                 self.engine.notice(f"cannot read history: {failure.message}")
             pause = self._next_pause(state.pause or self._timings.second_look, failure)
             self.merge.wait_for_history(0.0)
-            self.state = FromNewest(self._clock.monotonic() + pause, pause, failure.message, state.broken)
-            return []
+            self.state = FromNewest(self._clock.monotonic() + pause, pause, failure.message)
+            return [Gap(None, None, failure.message)] if state.broken else []
         self.merge.wait_for_history(0.0)
-        if not state.broken:
-            return []
         # What arrived between the two sockets is not after the newest entry, and was never shown.
-        return [Gap(None, self._last_id, state.failure or UNPROVED)]
+        return [Gap(None, self._last_id, state.failure or UNPROVED)] if state.broken else []
 
     def begin_at_newest(self) -> None:
         """Start after the newest entry of history. A message itself may still arrive on the socket, since the
@@ -306,8 +313,9 @@ class CatchUp:
         state = self.state
         if isinstance(state, Open):
             overdue = self._something_waits and self._fill_deadline() <= self._clock.monotonic()
-            if overdue or (state.failures >= FILL_TRIES and not state.declared):
-                events += self._declare(state.failure or MISSING)
+            unreadable = state.failures >= FILL_TRIES and not state.declared
+            if overdue or unreadable:
+                events += self._declare(state.failure or MISSING, unreadable=unreadable)
             elif not state.declared or self.merge.after_missing is not None:
                 self.merge.wait_for_history(inf)
         return events
@@ -345,9 +353,11 @@ class CatchUp:
             first = next((item.id for item in items if item.id is not None), None)
             events.append(Gap(self._last_id, first, _LAST_MESSAGE_GONE))
             state = replace(state, declared=True)
-        if not found.complete:
+        if not found.complete and not self._pages_backwards:
             events += self._join_part(items, after)
             return events
+        if not found.complete:  # the newest entries, which do not prove more than a whole history does
+            events.append(Gap(self._last_id, next((item.id for item in items if item.id is not None), None), TOO_LONG))
         events += self.merge.replay(items, after=after, lags=not proved)
         self.state = state = replace(state, replayed=state.replayed | fresh)
         if proved or any(number is not None and self.merge.covers(number) for _, number in state.received):
@@ -372,17 +382,31 @@ class CatchUp:
     def _pages_backwards(self) -> bool:
         return self.engine.dialect.paging is Paging.BY_PAGE_NUMBER
 
-    def _declare(self, reason: str) -> list[Event]:
-        """Declare a gap before the live messages that waited, and return both. History is read on."""
+    def _declare(self, reason: str, *, unreadable: bool = False) -> list[Event]:
+        """Declare gaps before the live messages that waited, and return all of them. History is read on.
+
+        If none of them arrived on the open socket, what was missed before that socket remains to be proved, unless
+        history is `unreadable`: then another gap follows.
+        """
         state = self.state
         assert isinstance(state, Open)
-        last, before = self._last_id, self.merge.first_held
+        last = self._last_id
         self.merge.wait_for_history(0.0)
         live = self.merge.ready(self._clock.monotonic(), flush=True)
-        self.state = replace(state, declared=True)
-        if state.declared or any(isinstance(event, Gap) for event in live):
-            return live  # `Merge` names the missing number
-        return [Gap(last, before, reason), *live]
+        if state.declared:
+            return live  # `Merge` names a missing number
+        events = self._between_gaps(live, last, reason)
+        if unreadable and not state.received:
+            events.append(Gap(self._last_id, None, reason))
+        declared = bool(state.received) or unreadable
+        self.state = replace(state, declared=declared)
+        if not declared:
+            self.merge.wait_for_history(inf)
+        return events
+
+    def _between_gaps(self, live: list[Event], last: str | None, reason: str) -> list[Event]:
+        unproved, self._unproved_before = self._unproved_before, set()
+        return _with_gaps(live, last, unproved, reason)
 
     @property
     def _something_waits(self) -> bool:
@@ -406,23 +430,23 @@ class CatchUp:
     # --- the end of the stream ---
 
     def at_end(self) -> list[Event]:
-        """The stream ends: return everything that waits, and the gap that nothing has disproved."""
-        state = self.state
-        last, before = self._last_id, self.merge.first_held
-        live = self.merge.ready(self._clock.monotonic(), flush=True)
+        """The stream ends: return everything that waits, and the gaps that nothing has disproved."""
+        state, reason, last = self.state, UNPROVED, self._last_id
         self.state = Continuous()
-        if any(isinstance(event, Gap) for event in live):
-            return live
-        gap: Gap | None = None
+        live = self.merge.ready(self._clock.monotonic(), flush=True)
+        # Whether messages before those that wait may be missing, and whether messages after them may be.
+        before = after = False
         if isinstance(state, Unproved):
-            gap = state.gap
-        elif isinstance(state, Open) and not state.declared and (state.broken or state.received or before):
-            gap = Gap(last, before, state.failure or UNPROVED)
-        elif (isinstance(state, Unread) and (state.broken or before)) or (
-            isinstance(state, FromNewest) and state.broken
-        ):
-            gap = Gap(last, before, UNPROVED)
-        return [gap, *live] if gap is not None else live
+            return live if state.gap is None else [state.gap, *live]
+        if isinstance(state, Open):
+            before, after = not state.declared, state.broken and not state.received and not state.declared
+            reason = state.failure or UNPROVED
+        elif isinstance(state, (Unread, FromNewest)):
+            before, after = isinstance(state, Unread) or state.broken, state.broken
+        elif self._poll_failure is not None:
+            after, reason = True, self._poll_failure
+        events = self._between_gaps(live, last, reason) if before else live
+        return [*events, Gap(self._last_id, None, reason)] if after else events
 
     @property
     def _last_id(self) -> str | None:
@@ -430,8 +454,13 @@ class CatchUp:
 
     # --- without a socket ---
 
+    def poll_failed(self, failure: Failure) -> None:
+        """Note that a poll failed after an earlier one: what it would have shown is unknown if the stream ends now."""
+        self._poll_failure = failure.message
+
     def join_poll(self, found: Following) -> tuple[list[Gap], list[Event]]:
         """Return what a poll adds: the gap that has to be declared before it, if any, and the new events."""
+        self._poll_failure = None
         now, items = self._clock.monotonic(), found.items
         position = self.merge.position
         if not found.complete:
@@ -536,3 +565,21 @@ def _certainly_after(item: Item, position: Position) -> bool:
     if sequence is not None and position.sequence is not None:
         return sequence > position.sequence
     return item.time is not None and position.time is not None and item.time > position.time
+
+
+def _with_gaps(live: list[Event], last: str | None, unproved_before: set[str], reason: str) -> list[Event]:
+    """Return live messages with a gap before the first, and before each that begins another socket.
+
+    `last` is the message before them. Missing numbers have gaps already, which `Merge` declares.
+    """
+    if any(isinstance(event, Gap) for event in live):
+        return live
+    events: list[Event] = []
+    first = True
+    for event in live:
+        if isinstance(event, (Message, Presence)) and event.id is not None:
+            if first or event.id in unproved_before:
+                events.append(Gap(last, event.id, reason))
+            first, last = False, event.id
+        events.append(event)
+    return events

@@ -167,7 +167,7 @@ class Listener:
     def rest(self, *, gaps_only: bool = False) -> Generator[Event, None, None]:
         """Yield what was received and not shown: the stream has ended, or the caller closed it.
 
-        A gap comes before it if nothing proved that the stream is complete. With `gaps_only`, yield only that.
+        Gaps come with it if nothing proved that the stream is complete. With `gaps_only`, yield only the first.
         """
         socket = self.engine.socket
         try:
@@ -175,7 +175,7 @@ class Listener:
                 self._handle_all(socket)
             self._queue.extend(self.catch_up.at_end())
             if gaps_only:
-                self._queue = deque(event for event in self._queue if isinstance(event, Gap))
+                self._queue = deque([event for event in self._queue if isinstance(event, Gap)][:1])
             yield from self._show([])
         finally:
             self._commit_shown()
@@ -213,7 +213,8 @@ class Listener:
                 if socket is not None:
                     # Where no socket was opened, nothing can have been missed on it.
                     unreadable = socket.unreadable is not None
-                    yield from self._show(self.catch_up.socket_lost(unreadable=unreadable))
+                    ready = self.catch_up.socket_lost(live=live_since is not None, unreadable=unreadable)
+                    yield from self._show(ready)
                     if self.engine.socket not in (None, socket):
                         continue  # a send of this process has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
@@ -378,7 +379,7 @@ class Listener:
         """Poll history: often while messages arrive, less often while none do."""
         interval, failures = self._timings.poll_min, 0
         replaying = isinstance(self.catch_up.state, Unread)
-        live = False
+        live = polled = False
         yield Connection("connecting")
         while True:
             left = self._left()
@@ -394,6 +395,8 @@ class Listener:
             except PASSING_FAILURES as failure:
                 failures += 1
                 live = False
+                if polled:
+                    self.catch_up.poll_failed(failure)
                 yield from self._connection_lost(failure, failures)
                 continue
             if not live:
@@ -402,7 +405,7 @@ class Listener:
             yield from gaps
             if not failures and not replaying:
                 fresh = [_as_live(item) for item in fresh]
-            failures, live, replaying = 0, True, False
+            failures, live, polled, replaying = 0, True, True, False
             interval = (
                 self._timings.poll_min if fresh else min(self._timings.poll_max / POLL_JITTER, interval * POLL_GROWTH)
             )

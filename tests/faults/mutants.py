@@ -7,13 +7,15 @@ shows each mistake.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
-from guestctl.cli.commands import cursor
+from guestctl.cli.commands import cursor, listen_history
 from guestctl.cli.commands.cursor import CursorFile
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, Unreadable
@@ -23,7 +25,6 @@ from guestctl.engine import connect, delivery, history, sessions
 from guestctl.engine.catch_up import CatchUp, Continuous, Open
 from guestctl.engine.delivery import _Send
 from guestctl.engine.exchange import SessionEngine
-from guestctl.engine.listener import Listener
 from guestctl.engine.merge import Merge
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.storage.state import State
@@ -59,9 +60,18 @@ def _resend(send: _Send, why: str) -> None:
     send.repeats += 1
 
 
-def _repeat_when_absent(send: _Send, why: str) -> Message | None:
-    send.engine.clock.sleep(1.0)
-    return send._find_or_repeat()
+def _repeat_when_absent_for(seconds: float) -> Callable[[_Send, str], Message | None]:
+    def look(send: _Send, why: str) -> Message | None:
+        until = send.engine.clock.monotonic() + seconds
+        while send.engine.clock.monotonic() < until:
+            with suppress(Failure):
+                if (found := send._find_in_history()) is not None:
+                    return send._finish_accepted(found)
+            send.engine.clock.sleep(1.0)
+        send.repeats += 1
+        return None
+
+    return look
 
 
 def _assume_accepted(send: _Send, failure: Failure) -> Message:
@@ -128,6 +138,17 @@ def _fill_nothing(catch_up: CatchUp) -> Generator[None, None, int]:
     return 0
 
 
+_declare = CatchUp._declare
+
+
+def _declare_for_good(catch_up: CatchUp, reason: str, **options: Any) -> list[Any]:
+    events = _declare(catch_up, reason, **options)
+    if isinstance(catch_up.state, Open):
+        catch_up.state = replace(catch_up.state, declared=True)
+        catch_up.merge.wait_for_history(0.0)
+    return events
+
+
 def _raise_untyped(line: SessionSocket, frame: Any) -> Any:
     try:
         return list(line._dialect.decode(frame, line.session))
@@ -146,19 +167,25 @@ def _hold_in_upper_case(merge: Merge, event: Any, now: float) -> None:
     _hold(merge, replace(event, text=event.text.upper()) if isinstance(event, Message) else event, now)
 
 
-_join = CatchUp._join
+_join, _open = CatchUp._join, CatchUp._open
 
 
-def _close_after_some_seconds(catch_up: CatchUp, found: Any) -> list[Any]:
-    events = _join(catch_up, found)
-    if isinstance(catch_up.state, Open) and catch_up.state.pause > 1.0:  # about two seconds after the first read
-        catch_up._close()
-    return events
+def _complete_after(seconds: float) -> Sequence[Patch]:
+    """Return the patches of a client that takes history for complete some seconds after a socket was opened."""
+    opened: WeakKeyDictionary[CatchUp, float] = WeakKeyDictionary()
 
+    def open_(catch_up: CatchUp, **options: Any) -> Open:
+        opened[catch_up] = catch_up.engine.clock.monotonic()
+        return _open(catch_up, **options)
 
-def _drop_rest(listener: Listener, *, gaps_only: bool = False) -> Iterator[Any]:
-    listener._commit_shown()
-    yield from ()
+    def join(catch_up: CatchUp, found: Any) -> list[Any]:
+        events = _join(catch_up, found)
+        late = catch_up.engine.clock.monotonic() - opened.get(catch_up, inf) >= seconds
+        if late and isinstance(catch_up.state, Open):
+            catch_up._close()
+        return events
+
+    return ((CatchUp, "_open", open_), (CatchUp, "_join", join))
 
 
 # --- other mistakes ---
@@ -303,7 +330,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "reverses the order",
         "O3 out of order",
         # After the silence several frames arrive together, so that there is an order to reverse.
-        scripted("guest-sessions", *_GUESTS, faults=("silence:for=1s,after=1",)),
+        _counted(
+            Step("history", at=12.0),
+            events=(
+                Step("fault", "silence:for=3s,after=1", at=1.0),
+                *(Step("push", f"agent {n}", at=2.0 + n / 10) for n in range(4)),
+            ),
+        ),
         [(Merge, "ready", _ready_backwards)],
     ),
     Mutant(
@@ -379,7 +412,7 @@ MUTANTS: tuple[Mutant, ...] = (
         [(State, "log", _overwrite_database)],
     ),
     Mutant(
-        "takes history for complete after some seconds",
+        "takes history for complete after two seconds",
         "O3 lost",
         # The message that the break loses appears in history after eight seconds, a live one comes after four.
         _counted(
@@ -392,17 +425,42 @@ MUTANTS: tuple[Mutant, ...] = (
                 Step("push", "agent 2", at=14.0),
             ),
         ),
-        [(CatchUp, "_join", _close_after_some_seconds)],
+        _complete_after(2.0),
     ),
     Mutant(
-        "repeats what history does not show",
+        "takes history for complete after 15 seconds",
+        "O3 lost",
+        _counted(
+            Step("history", at=60.0),
+            events=(
+                Step("push", "agent 0", at=5.0),
+                Step("fault", "lag:ms=29000,times=1000", at=9.9),
+                Step("socket", who=LISTENER, how="cut", at=10.0),
+                Step("push", "agent 1", at=10.001),
+                Step("push", "agent 2", at=35.0),
+            ),
+        ),
+        _complete_after(15.0),
+    ),
+    Mutant(
+        "repeats what history does not show for a second",
         "O2 duplicated",
         _counted(
             Step("send", "guest 0", at=1.0),
             Step("send", "guest 1", at=5.0),
             events=(Step("socket", who=SENDER, how="held", seconds=6.0, at=4.9),),
         ),
-        [(_Send, "_look_until_deadline", _repeat_when_absent)],
+        [(_Send, "_look_until_deadline", _repeat_when_absent_for(1.0))],
+    ),
+    Mutant(
+        "repeats what history does not show for 20 seconds",
+        "O2 duplicated",
+        _counted(
+            Step("send", "guest 0", at=1.0),
+            Step("send", "guest 1", at=5.0),
+            events=(Step("socket", who=SENDER, how="held", seconds=28.0, at=4.9),),
+        ),
+        [(_Send, "_look_until_deadline", _repeat_when_absent_for(20.0))],
     ),
     Mutant(
         "drops what waits for its place when --for ends it",
@@ -415,19 +473,36 @@ MUTANTS: tuple[Mutant, ...] = (
                 Step("push", "agent 0", at=12.0),
             ),
         ),
-        [(Listener, "rest", _drop_rest)],
+        [(listen_history, "_print_rest", _nothing)],
     ),
     Mutant(
         "gives every page of history a deadline of its own",
         "O8 bounds",
         _counted(
-            Step("send", "guest 0", at=5.0),
+            Step("resume", seconds=4.0, at=10.0),
             events=(
-                *(Step("push", f"agent {n}", at=n / 10) for n in range(20)),
-                Step("fault", "delay:ms=12000,on=history", at=4.5),
-                Step("stored", who=SENDER, how="cut", at=4.6),
+                Step("socket", who=LISTENER, how="hole", at=0.05),
+                *(Step("push", f"agent {n}", at=9.0 + n / 50) for n in range(20)),
+                Step("fault", "delay:ms=3000,on=history", at=9.5),
             ),
         ),
         [(SessionEngine, "page", _page_with_its_own_deadline)],
+    ),
+    Mutant(
+        "declares one gap for two broken connections",
+        "O3 lost",
+        _counted(
+            Step("watch", seconds=30.0, at=1.0),
+            events=(
+                Step("fault", "lag:ms=60000,times=1000", at=4.9),
+                Step("socket", who=WATCHER, how="cut", at=5.0),
+                Step("push", "agent 0", at=5.001),
+                Step("push", "agent 1", at=8.0),
+                Step("socket", who=WATCHER, how="cut", at=9.0),
+                Step("push", "agent 2", at=9.001),
+                Step("push", "agent 3", at=25.0),
+            ),
+        ),
+        [(CatchUp, "_declare", _declare_for_good)],
     ),
 )

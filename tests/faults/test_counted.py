@@ -10,7 +10,7 @@ import pytest
 from tests.faults.counted import SERVICES, SLACK, Service, make_counted, run_counted
 from tests.faults.figures import Figures, evidence
 from tests.faults.oracles import judge
-from tests.faults.schedules import APIS, OVER_REST, SENDER, Schedule, Step
+from tests.faults.schedules import APIS, OVER_REST, SENDER, WATCHER, Schedule, Step
 
 #: Schedules in the default run, and in the slow suite.
 FEW, MANY = 14, 700
@@ -71,6 +71,100 @@ def test_a_read_of_history_that_hangs_leaves_time_for_another(api: str) -> None:
     assert judge(run, slack=SLACK) == []
     assert run.fault_counts["request hole"] == 1
     assert [result.delivery for result in run.sends] == ["accepted", "accepted"]
+
+
+def listened(api: str, seconds: float, *events: Step) -> list[tuple[object, ...]]:
+    """Run `listen --for` and return its messages and gaps: a gap as the texts around it and its reason."""
+    steps = (Step("watch", seconds=seconds, at=1.0),)
+    run = run_counted(Schedule(0, api, steps, counted=True, keys_return=False, events=events))
+    assert judge(run, slack=SLACK) == []
+    texts = {one["id"]: one["text"] for one in run.log}
+    [watch] = run.watches
+    assert watch.code == 0
+    return [
+        (line["text"],)
+        if line["kind"] == "message"
+        else (texts.get(line["after"]), texts.get(line["before"]), line["reason"])
+        for line in watch.output
+        if line["kind"] != "connection"
+    ]
+
+
+def breaks(at: float) -> Step:
+    return Step("socket", who=WATCHER, how="cut", at=at)
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "conversation-guests", "messaging-conversations", "guests"])
+def test_every_broken_connection_has_a_gap_of_its_own(api: str) -> None:
+    """A found defect: a gap before the messages of one socket was taken for the gap before the next socket, too."""
+    lag = Step("fault", "lag:ms=60000,times=1000", at=4.9)
+    lost = (breaks(5.0), Step("push", "agent 1", at=5.001))
+    lost_again = (breaks(9.0), Step("push", "agent 3", at=9.001))
+    shown = listened(
+        api,
+        30.0,
+        Step("push", "agent 0", at=2.0),
+        lag,
+        *lost,
+        Step("push", "agent 2", at=8.0),
+        *lost_again,
+        Step("push", "agent 4", at=25.0),
+    )
+    assert shown == [
+        ("agent 0",),
+        ("agent 0", "agent 2", "missing"),
+        ("agent 2",),
+        ("agent 2", "agent 4", "unproved"),
+        ("agent 4",),
+    ]
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "external-contacts", "guests"])
+def test_a_break_after_the_last_message_has_a_gap_after_it(api: str) -> None:
+    """A found defect: `listen` printed a gap before the messages that waited, and none after them."""
+    shown = listened(
+        api,
+        14.0,
+        Step("push", "agent 0", at=2.0),
+        Step("fault", "lag:ms=60000,times=1000", at=4.9),
+        breaks(5.0),
+        Step("push", "agent 1", at=5.001),
+        Step("push", "agent 2", at=8.0),
+        Step("down", seconds=30.0, at=9.0),
+        Step("push", "agent 3", at=9.001),
+    )
+    assert [line[0] for line in shown] == ["agent 0", "agent 0", "agent 2", "agent 2"]
+    assert shown[-1] == ("agent 2", None, "unproved")
+
+
+@pytest.mark.parametrize("api", ["webmessaging-conversations"])
+def test_polls_that_fail_until_the_end_leave_a_gap(api: str) -> None:
+    """A found defect: without a socket, `listen --for` ended as if nothing could be missing."""
+    shown = listened(
+        api,
+        10.0,
+        Step("push", "agent 0", at=3.0),
+        Step("down", seconds=20.0, at=5.0),
+        Step("push", "agent 1", at=8.0),
+    )
+    assert shown == [("agent 0",), ("agent 0", None, "connection refused")]
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "guest-sessions", "external-contacts"])
+def test_a_break_while_history_cannot_be_read_leaves_a_gap(api: str) -> None:
+    """A found defect: a live message after it was taken for the start of the stream."""
+    shown = listened(
+        api,
+        20.0,
+        Step("fault", "http:status=500,on=history,times=1000", at=0.5),
+        Step("push", "agent 0", at=0.6),
+        breaks(5.0),
+        Step("push", "agent 1", at=5.001),
+        Step("push", "agent 2", at=12.0),
+    )
+    (after, before, reason), last = shown
+    assert (after, before, last) == (None, None, ("agent 2",))
+    assert "HTTP 500" in str(reason)
 
 
 def test_a_seed_always_makes_the_same_schedule() -> None:
