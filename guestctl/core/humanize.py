@@ -1,10 +1,11 @@
-"""Durations and sizes as people write and read them.
+"""Durations, sizes and values of keys as people write and read them.
 
-Knows: numbers and their units. Must not know: records, terminals.
+Knows: numbers and their units, and how YAML and JSON write a value. Must not know: records, terminals.
 """
 
 from __future__ import annotations
 
+import json
 import re
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*(ms|s|m|h)?", re.ASCII | re.IGNORECASE)
@@ -40,3 +41,8 @@ def format_size(count: int | None) -> str:
     if count < 1000:
         return f"{count} B"
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
+
+
+def as_written(value: object) -> str:
+    """Return a value as a profiles file has it: `false`, `30.0`, `{"plan": "gold"}`, and a text without quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import Failure, Forbidden, NetworkError, Refused
-from guestctl.core.humanize import format_duration
+from guestctl.core.humanize import as_written, format_duration
 from guestctl.core.model import Credential, Session
 from guestctl.dialects.addresses import host_and_port
 from guestctl.dialects.base import Dialect
@@ -151,7 +151,7 @@ class _Examination:
         given = {key: pair for key, pair in profile.values.items() if pair[0] is not None and pair[1] != "default"}
         sources: dict[str, list[str]] = {}
         for key, (value, origin) in given.items():
-            sources.setdefault(origin, []).append(f"{key} {value}")
+            sources.setdefault(origin, []).append(f"{key} {as_written(value)}")
         listed = "; ".join(f"{', '.join(values)} ({origin})" for origin, values in sources.items())
         details = {key: {"value": value, "origin": origin} for key, (value, origin) in profile.values.items()}
         found = Finding("profile", "ok", f"{profile.name} uses {dialect.name}: {listed}", details={"values": details})

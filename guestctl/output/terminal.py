@@ -211,6 +211,14 @@ def fold(line: str, width: int | None) -> Iterator[str]:
     yield line[start:]
 
 
+def folded_rows(line: str, width: int | None) -> Iterator[str]:
+    """Yield one line as `fold` does, without the spaces at a break: a row that starts with one looks misaligned."""
+    first = True
+    for piece in fold(line, width):
+        yield piece if first else piece.lstrip(" ")
+        first = False
+
+
 def wrap(line: str, width: int | None) -> Iterator[str]:
     """Yield one line in pieces of at most `width` columns, broken at spaces only.
 
@@ -233,5 +241,5 @@ def wrap(line: str, width: int | None) -> Iterator[str]:
 def block(text: str, indent: int, width: int | None) -> str:
     """Return remote text as one or more lines, each after the first indented by `indent` spaces."""
     room = None if width is None else max(_NARROWEST // 2, width - indent)
-    pieces = [piece for line in visible(text, lines=True).split("\n") for piece in fold(line, room)]
+    pieces = [piece for line in visible(text, lines=True).split("\n") for piece in folded_rows(line, room)]
     return ("\n" + " " * indent).join(pieces)

@@ -18,9 +18,13 @@ from guestctl.core.humanize import format_duration, format_size
 from guestctl.core.model import OVER
 from guestctl.output.records import Record
 from guestctl.output.rich_content_lines import lines as rich_content_lines
-from guestctl.output.terminal import Terminal, block, fold, visible
+from guestctl.output.terminal import Terminal, block, cells, fold, folded_rows, visible
 
 _LONGEST_NAME = 40
+#: Spaces between two columns.
+_GAP = 2
+#: Width of a column of prose whose long words may be broken.
+_NARROWEST_PROSE = 16
 _STYLES = {"dim": "2", "bold": "1", "guest": "36", "service": "32", "warn": "33", "bad": "31"}
 
 #: Record kind -> the columns of its list: header and member.
@@ -46,6 +50,9 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "explanation": (("CODE", "code"), ("TYPE", "type"), ("MEANING", "meaning"), ("EXIT", "exit"), ("API", "apis")),
     "schema": (("KIND", "name"), ("DESCRIPTION", "title")),
 }
+
+#: Headers of columns in which a long word may be broken.
+_PROSE = ("MEANING", "API")
 
 
 class View:
@@ -164,21 +171,21 @@ class View:
     # --- lists ---
 
     def table(self, records: Sequence[Record]) -> str:
-        """Render a list as aligned columns. Cells are folded on a terminal and never truncated."""
+        """Render a list as aligned columns. Cells are folded on a terminal and never truncated (see `layout`)."""
         if not records:
             return ""
         columns = _COLUMNS.get(str(records[0].get("kind"))) or tuple(
             (key.upper().replace("_", " "), key) for key in records[0] if key != "kind"
         )
         rows = [[_cell(record.get(path), path) for _, path in columns] for record in records]
-        return layout([header for header, _ in columns], rows, self._terminal)
+        return layout([header for header, _ in columns], rows, self._terminal, prose=_PROSE)
 
     # --- pieces ---
 
     def _folded(self, text: str, indent: int, further: int = 0) -> str:
         width = self._terminal.width
         room = None if width is None else max(10, width - indent - further)
-        return ("\n" + " " * (indent + further)).join(fold(text, room))
+        return ("\n" + " " * (indent + further)).join(folded_rows(text, room))
 
     def _paint(self, text: str, style: str) -> str:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self._terminal.colour else text
@@ -219,17 +226,27 @@ def _fold_spans(spans: Sequence[tuple[str, str]], room: int | None) -> list[list
     return rows
 
 
-def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> str:
-    """Render aligned columns. The caller has escaped the texts with `visible`."""
+def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal, prose: Sequence[str] = ()) -> str:
+    """Render aligned columns. The caller has escaped the texts with `visible`.
+
+    Cells are folded between words. A terminal that is too narrow for that gets one block for each row. Only in columns
+    whose header is in `prose` may a long word be broken instead.
+    """
+    widths: Sequence[int | None] = [None] * len(headers)
+    if terminal.width is not None:
+        found = _column_widths(headers, rows, terminal.width, prose)
+        if found is None:
+            return _blocks(headers, rows, terminal)
+        widths = found
     from io import StringIO
 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold" if terminal.colour else "", padding=(0, 2, 0, 0))
-    for header in headers:
-        table.add_column(Text(header), overflow="fold", no_wrap=terminal.width is None)
+    table = Table(box=None, pad_edge=False, header_style="bold" if terminal.colour else "", padding=(0, _GAP, 0, 0))
+    for header, width in zip(headers, widths, strict=True):
+        table.add_column(Text(header), overflow="fold", no_wrap=terminal.width is None, width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     widest = sum(max(2 * len(cell) for cell in column) + 2 for column in zip(headers, *rows, strict=True))
@@ -247,6 +264,49 @@ def layout(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Term
     with console.capture() as drawn:
         console.print(table)
     return "\n".join(line.rstrip() for line in drawn.get().rstrip("\n").split("\n"))
+
+
+def _column_widths(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], width: int, prose: Sequence[str]
+) -> Sequence[int] | None:
+    """Return widths that break no word, None if there are none. The longest cells get the columns that are left."""
+    columns = list(zip(headers, *rows, strict=True))
+    natural = [max(map(_width, column)) for column in columns]
+    widths = [
+        max([_width(header), *(_width(word) for cell in column for word in cell.split(" "))])
+        for header, *column in columns
+    ]
+    left = width - _GAP * (len(columns) - 1) - sum(widths)
+    for at, header in enumerate(headers):
+        if left < 0 and header in prose:
+            narrower = max(min(widths[at], _NARROWEST_PROSE), widths[at] + left)
+            left += widths[at] - narrower
+            widths[at] = narrower
+    if left < 0:
+        return None
+    for _ in range(left):
+        at = max(range(len(columns)), key=lambda at: natural[at] / max(1, widths[at]))
+        if widths[at] >= natural[at]:
+            break
+        widths[at] += 1
+    return widths
+
+
+def _width(text: str) -> int:
+    return sum(map(cells, text))
+
+
+def _blocks(headers: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> str:
+    """Render each row as lines of a header and a cell. An empty line separates two rows."""
+    indent = max(map(len, headers)) + _GAP
+    bold = "\x1b[1m{}\x1b[0m" if terminal.colour else "{}"
+    return "\n\n".join(
+        "\n".join(
+            (bold.format(header.ljust(indent)) + block(cell, indent, terminal.width)).rstrip()
+            for header, cell in zip(headers, row, strict=True)
+        )
+        for row in rows
+    )
 
 
 def when(time: str) -> str:
@@ -338,7 +398,12 @@ _REMARKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _plain(record: Mapping[str, Any]) -> str:
-    return "  ".join(_cell(value, name) for name, value in record.items() if name != "kind")
+    return "  ".join(_inline(value, name) for name, value in record.items() if name != "kind")
+
+
+def _inline(value: Any, name: str = "") -> str:
+    """Return a value in a sentence or a list, where `*` and nothing would not read as yes and no."""
+    return ("yes" if value else "no") if isinstance(value, bool) else _cell(value, name)
 
 
 def _cell(value: Any, name: str = "") -> str:
@@ -349,9 +414,9 @@ def _cell(value: Any, name: str = "") -> str:
     if isinstance(value, bool):
         return "*" if value else ""
     if isinstance(value, Mapping):
-        return " ".join(f"{visible(str(name))}={_cell(member)}" for name, member in value.items()) or "-"
+        return " ".join(f"{visible(str(name))}={_inline(member)}" for name, member in value.items()) or "-"
     if isinstance(value, (list, tuple)):
-        return str(len(value)) if any(isinstance(item, Mapping) for item in value) else ",".join(map(_cell, value))
+        return str(len(value)) if any(isinstance(item, Mapping) for item in value) else ", ".join(map(_cell, value))
     return visible(str(value))
 
 

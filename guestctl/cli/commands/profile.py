@@ -14,6 +14,7 @@ from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import Completes, command, pairs
 from guestctl.config import edits, profiles
 from guestctl.core.errors import UsageError
+from guestctl.core.humanize import as_written
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the profile"), Completes("profile")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="name of the new profile")]
@@ -55,11 +56,12 @@ def show(
     values = run.shown_values(found)
     if run.out.human:
         rows = [
-            [key, "-" if value is None else str(value), found.origins[key]]
+            [key, "-" if value is None else as_written(value), found.origins[key]]
             for key, value in values.items()
             if value is not None or found.origins[key] != "default"
         ]
-        run.out.grid(["KEY", "VALUE", "FROM"], [["profile", found.profile.name, str(found.path or "built in")], *rows])
+        first = ["profile", found.profile.name, str(found.path or "built in")]
+        run.out.grid(["KEY", "VALUE", "FROM"], [first, *rows])
         return
     run.out.one(
         {
