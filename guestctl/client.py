@@ -23,6 +23,7 @@ from guestctl.core.clock import Clock, Deadline, SystemClock
 from guestctl.core.errors import UsageError
 from guestctl.core.jwt_claims import expiry_of
 from guestctl.core.model import (
+    Credential,
     Deployment,
     Message,
     NewSession,
@@ -49,6 +50,7 @@ from guestctl.engine.listener import EventStream, Listener
 from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
 from guestctl.engine.sessions import Sessions, completed, last_shown, need, no_field, require, unsupported
+from guestctl.engine.take_over import foreign_session, take_over
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
@@ -212,6 +214,36 @@ class Client:
         opening = opening or NewSession(name=self._sessions.given_name or "default")
         credential = None if sign_in is None else self._sessions.signing_in().sign_in(sign_in)
         return self._sessions.create(opening, self._deadline(), new=new, credential=credential)
+
+    def attach(
+        self,
+        token: Secret | str,
+        *,
+        ids: Mapping[str, str | None] | None = None,
+        name: str | None = None,
+        token_expires_at: float | None = None,
+        expires_at: float | None = None,
+        sign_in: Credential | None = None,
+    ) -> Session:
+        """Take over a session that another client made, such as a browser or a middleware, and return it.
+
+        The session is attached once before it is stored, under `name`; it is the current session from then on.
+        `ids` has its ids: conversation, guest and session, as far as the API needs them. Times are in epoch seconds;
+        a token that is a JWT states its own. `sign_in` is the credential of a signed-in guest. Raises Conflict
+        `conflict.name` if a session of this name is stored.
+        """
+        deadline = self._deadline()
+        secret = token if isinstance(token, Secret) else Secret(token)
+        foreign = foreign_session(
+            self.dialect,
+            name or self._sessions.given_name or "default",
+            Credential("guest", secret, token_expires_at),
+            ids=ids or {},
+            now=self.clock.now(),
+            expires_at=expires_at,
+            sign_in=sign_in,
+        )
+        return take_over(self._sessions, foreign, deadline)
 
     def completed(self, opening: NewSession) -> NewSession:
         """Return `opening` with missing values taken from the profile.

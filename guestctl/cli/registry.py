@@ -44,6 +44,8 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("session", "show"): CommandEntry("commands.session:show", "show one session and its remaining time"),
     ("session", "use"): CommandEntry("commands.session:use", "choose the session that later commands use"),
     ("session", "report"): CommandEntry("commands.session:report", "show the session's duration and activity"),
+    ("session", "export"): CommandEntry("commands.handover:export", "print a session for another client"),
+    ("session", "attach"): CommandEntry("commands.handover:attach", "take over a session of another client"),
     ("session", "end"): CommandEntry("commands.session:end", "end the conversation as the guest"),
     ("session", "clear"): CommandEntry("commands.session:clear", "clear the conversation and delete its transcript"),
     ("session", "forget"): CommandEntry("commands.session:forget", "delete the stored session only"),

@@ -105,6 +105,7 @@ NEXT_STEPS: dict[str, str] = {
     "in front of the service did not pass the frame on",
     "forbidden.feature": "turn on the feature in the deployment; `guestctl doctor` shows which features are on",
     "conflict.read_only": "start another conversation with `guestctl session create --new`",
+    "conflict.name": "choose another name with --as, or delete the stored session with `guestctl session forget NAME`",
     "conflict.key": "use another --id, or repeat exactly what was sent with this one",
     "conflict.locked": "run `guestctl resume` to wait for the other connection to close, then repeat the command",
     "conflict.ended": "start another conversation with `guestctl session create` or "

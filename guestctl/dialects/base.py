@@ -16,13 +16,14 @@ has a default.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from guestctl.core.errors import Forbidden, NetworkError, Unreadable, Unsupported, UsageError
+from guestctl.core.errors import Forbidden, NetworkError, Unauthorised, Unreadable, Unsupported, UsageError
 from guestctl.core.model import (
     UNREADABLE,
     Credential,
@@ -33,6 +34,7 @@ from guestctl.core.model import (
     Position,
     Presence,
     Profile,
+    Secret,
     Session,
     Unknown,
 )
@@ -42,6 +44,9 @@ from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
 from guestctl.dialects.flows import Flow, FrameRequest, Incoming, Rejection, done
 from guestctl.dialects.refusals import Refusals, mark_written
+
+#: The characters of a token: those that an HTTP header may have, without blanks.
+_TOKEN = re.compile(r"[!-~]+")
 
 
 @immutable
@@ -146,6 +151,13 @@ class Dialect(Refusals, ABC):
         """Return whether the token must be renewed before it opens another socket."""
         token = session.credential("guest")
         return self.renews_before_reconnect and token is not None and session.used_token == token.secret.placeholder
+
+    def check_token(self, token: Secret) -> None:
+        """Raise Unauthorised for a text that cannot be a guest's token. An expired token is no reason."""
+        if not _TOKEN.fullmatch(token.reveal()):
+            raise Unauthorised(
+                "not a token: empty, or with characters that a token cannot have", code="auth.secret", api=self.name
+            )
 
     # --- its socket ---
 

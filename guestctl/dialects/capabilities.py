@@ -83,6 +83,8 @@ class Capabilities:
     fields: ClassVar[frozenset[str]] = frozenset()
     #: Options of `send` that the API has a field for: attr.
     send_fields: ClassVar[frozenset[str]] = frozenset()
+    #: Ids that identify a session, next to its token: `session attach` needs them.
+    session_ids: ClassVar[tuple[str, ...]] = ()
     #: Every documented address: its purpose and its pattern, in which `{…}` stands for one part.
     documented_addresses: ClassVar[tuple[tuple[str, str], ...]] = ()
 

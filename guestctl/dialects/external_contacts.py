@@ -28,6 +28,7 @@ class ExternalContacts(NumberedDialect):
         Ability.TYPING: Standing.DOCUMENTED,
     }
     fields = frozenset({"email"})
+    session_ids = ("guest",)
     documented_addresses = (
         ("create", "https://api.{region}/api/v2/conversations/messaging/addresses"),
         ("send and history", "https://api.{region}/api/v2/conversations/messaging/external-contacts/{guest}/messages"),

@@ -28,6 +28,7 @@ class GuestSessions(NumberedDialect):
         Ability.TYPING: Standing.DOCUMENTED,
     }
     fields = frozenset({"attr"})
+    session_ids = ("session",)
     documented_addresses = (
         ("create", "https://api.{region}/api/v2/guest/webmessaging/sessions"),
         ("send and history", "https://api.{region}/api/v2/guest/webmessaging/sessions/{session}/messages"),

@@ -42,6 +42,7 @@ class Guests(Dialect):
     }
     fields = frozenset({"attr", "queue", "skill", "language", "name"})
     required = (("org", "base_url"),)
+    session_ids = ("guest", "session")
     token_claims = ("routing_hints",)
     request_rate = Rate(200, 60.0)
     renewal_margins = {"guest": 300.0, "oauth": 5.0}

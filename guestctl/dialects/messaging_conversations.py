@@ -85,6 +85,7 @@ class MessagingConversations(Dialect):
     }
     fields = frozenset({"attr", "queue", "name"})
     required = (("environment", "base_url"),)
+    session_ids = ("conversation",)
     renewal_margins = {"guest": RENEWAL_MARGIN}
     reattaches = True
     sends_on_socket = True

@@ -33,6 +33,7 @@ class WebmessagingConversations(Dialect):
         Ability.REFRESH: Standing.DOCUMENTED,
     }
     required = (("region", "base_url"),)
+    session_ids = ("conversation",)
     renewal_margins = {"guest": 60.0, "oauth": 5.0}
     renewal_backoff = Backoff(base=0.1, cap=5.0, tries=3)
     has_socket = False

@@ -83,8 +83,10 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
             engine.record.store(replace(engine.session, used_token=token.secret.placeholder))
         attached = engine.perform(dialect.attach(engine.session, start_new=start_new), deadline, socket=socket)
         # A new session in place of one with messages, or with a guest who has joined, means that one had expired.
-        # An empty session is replaced without loss.
-        begun = before.state != "draft" and (dialect.began_with_join(before) or _has_messages(engine))
+        # An empty session is replaced without loss. One that was taken over from another client may not be empty.
+        begun = before.state != "draft" and (
+            before.attached_at is not None or dialect.began_with_join(before) or _has_messages(engine)
+        )
         if begun and attached.new_session and start_new is None:
             engine.record.store(replace(before, state="expired"))
             raise SessionOver(

@@ -35,13 +35,17 @@ _INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "r
 
 @dataclass
 class StoredSession:
-    """The current `session` and its stored copy. `scope` is the profile, API and addresses it belongs to."""
+    """The current `session` and its stored copy. `scope` is the profile, API and addresses it belongs to.
+
+    `on_trial`: a session of another client that the service has not accepted yet. Nothing of it is stored.
+    """
 
     session: Session
     dialect: Dialect
     state: State
     scope: str
     clock: Clock
+    on_trial: bool = False
 
     @property
     def owner(self) -> str:
@@ -60,6 +64,9 @@ class StoredSession:
         stored under its new name. A forgotten one is not stored again, and a session that took its name is left
         alone. If the session has expired, `expires_at` becomes now at the latest.
         """
+        if self.on_trial:
+            self.session = session
+            return
         before = self.session
         if session.state == "expired" != before.state:
             now = self.clock.now()
@@ -95,6 +102,8 @@ class StoredSession:
 
     def log(self, event: str, **details: object) -> None:
         """Append to the session's activity log."""
+        if self.on_trial:
+            return
         self.state.log(self.scope, self.session, event, details)
 
     # --- the last offer ---

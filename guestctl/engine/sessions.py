@@ -229,7 +229,7 @@ class Sessions:
         `credential` is the flow that signs the new session's guest in. Commands that create a session of the same
         name at the same time take turns, so that none loses the session of another.
         """
-        with _creation_lock(self.state, self.scope, asked.name, deadline):
+        with creation_lock(self.state, self.scope, asked.name, deadline):
             return self._create(asked, deadline, new=new, credential=credential)
 
     def _create(
@@ -433,7 +433,7 @@ class Sessions:
             opening = NewSession(name=name) if new or stored is None else _opened_with(stored)
         with ExitStack() as turn:
             if needs_new_session(stored, new=new):
-                turn.enter_context(_creation_lock(self.state, self.scope, name, deadline))
+                turn.enter_context(creation_lock(self.state, self.scope, name, deadline))
                 stored = self.state.get(self.scope, name)  # another command may have created it in the meantime
                 if needs_new_session(stored, new=new):
                     if not new and stored is not None:
@@ -453,7 +453,7 @@ class Sessions:
             if elsewhere or busy or over.delivery == "accepted":
                 raise
             self._notice(f"{over.message}; starting another session under the same name")
-            with _creation_lock(self.state, self.scope, name, deadline):
+            with creation_lock(self.state, self.scope, name, deadline):
                 stored = self.state.get(self.scope, name)
                 replaced = stored is not None and used is not None and stored.created_at != used.created_at
                 if not replaced or needs_new_session(stored, new=False):
@@ -584,7 +584,7 @@ def last_shown(state: State, scope: str, session: Session) -> Position | None:
     return Position(entry.id, entry.sequence, entry.time) if entry else None
 
 
-def _creation_lock(state: State, scope: str, name: str, deadline: Deadline) -> AbstractContextManager[None]:
+def creation_lock(state: State, scope: str, name: str, deadline: Deadline) -> AbstractContextManager[None]:
     """Return the lock under which sessions of one name are created, shared by all processes."""
     return state.lock("create", deadline, owner=f"{scope}/{name}")
 

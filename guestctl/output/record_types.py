@@ -108,6 +108,27 @@ class SessionRecord(_SessionMembers, total=False):
     ]
 
 
+class SignInRecord(TypedDict):
+    token: str
+    refresh_token: str | None
+    expires_at: MaybeMoment
+
+
+class _SessionExportMembers(TypedDict):
+    kind: Literal["session-export"]
+    api: str
+    deployment_id: str | None
+    addresses: Annotated[list[str], "the addresses that the token was made for"]
+    ids: Annotated[IdsRecord, {"additionalProperties": {"type": ["string", "null"]}}]
+    expires_at: MaybeMoment
+    token_expires_at: MaybeMoment
+
+
+class SessionExportRecord(_SessionExportMembers, total=False):
+    token: Annotated[str, "only with --show-token"]
+    sign_in: Annotated[SignInRecord, "only with --show-token: the sign-in of a signed-in guest"]
+
+
 _TypingMembers = TypedDict(
     "_TypingMembers",
     {
@@ -444,6 +465,10 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "session": (
         "A session, of session create, list, show, use, end, clear, forget, resume and refresh-token",
         SessionRecord,
+    ),
+    "session-export": (
+        "A session for another machine or program, of session export: what session attach reads",
+        SessionExportRecord,
     ),
     "message": ("A message", MessageRecord),
     "sent": ("The outcome of a send: the message with its delivery", SentRecord),

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         SentRecord,
         ServiceErrorRecord,
         SessionEventRecord,
+        SessionExportRecord,
         SessionRecord,
         TypingRecord,
         UnknownRecord,
@@ -91,6 +92,31 @@ def session_record(session: Session, *, show_token: bool = False) -> SessionReco
     }
     if show_token:
         record["token"] = guest.secret.reveal() if guest else None
+    return record
+
+
+def session_export_record(
+    session: Session, *, deployment_id: str | None, addresses: Iterable[str], show_token: bool = False
+) -> SessionExportRecord:
+    """Return the record of `session export`. It has the tokens only with `show_token`."""
+    guest, sign_in = session.credential("guest"), session.credential("sign-in")
+    record: SessionExportRecord = {
+        "kind": "session-export",
+        "api": session.api,
+        "deployment_id": deployment_id,
+        "addresses": list(addresses),
+        "ids": cast("Any", {"conversation": None, "guest": None, **session.ids}),
+        "expires_at": _moment(session.expires_at),
+        "token_expires_at": _moment(guest.expires_at if guest else None),
+    }
+    if show_token and guest is not None:
+        record["token"] = guest.secret.reveal()
+    if show_token and sign_in is not None:
+        record["sign_in"] = {
+            "token": sign_in.secret.reveal(),
+            "refresh_token": sign_in.refresh.reveal() if sign_in.refresh else None,
+            "expires_at": _moment(sign_in.expires_at),
+        }
     return record
 
 

@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "document": ("history", "--format", "html"),
     "resume": ("resume", "--raw"),
     "create": ("session", "create", "--as", "another", "--attr", "a=b"),
+    "attach": ("session", "attach", "--as", "another", "--no-state"),
     "refresh": ("refresh-token",),
     "typing": ("typing",),
     "download": ("download", "no-such-id"),
@@ -95,6 +96,7 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     "show": ("session", "show"),
     "list": ("session", "list"),
     "report": ("session", "report"),
+    "export": ("session", "export"),
     "inspect": ("token", "inspect"),
     "use": ("session", "use", "default"),
     "profiles": ("profile", "list"),
@@ -214,6 +216,9 @@ class Sweep:
         guest = Guest(self.api, self.environ, self.room, self.clock)
         guest.ok("session", "create", "--new", "--as", "default")
         self.canaries.remember(self.room / "state" / "state.db")
+        made = guest.ok("session", "export", "--show-token", "-o", "json").record
+        self.environ["GUESTCTL_ATTACH_TOKEN"] = made["token"]
+        self.environ |= {f"GUESTCTL_ATTACH_{name.upper()}": value for name, value in made["ids"].items() if value}
 
     def sign_in(self) -> None:
         """Sign the guest in with a code, if the API supports it."""

@@ -129,6 +129,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "forbidden.gateway": (Exit.FORBIDDEN, "the gateway in front of the service refuses a frame", "a wrong address, or a gateway that does not know the route", "reports the gateway's text; never retries"),
     "forbidden.feature": (Exit.FORBIDDEN, "the deployment has this feature switched off", "an administrator's setting", "never retries"),
     "conflict.read_only": (Exit.CONFLICT, "the conversation accepts no more messages", "it has ended, and the deployment makes ended conversations read-only", "reports the send as rejected; history and clear still work"),
+    "conflict.name": (Exit.CONFLICT, "a session of this name is stored already", "`session attach` never replaces a stored session", "sends nothing and stores nothing"),
     "conflict.key": (Exit.CONFLICT, "the id of a message was used for another one", "`send --id` with the id of an earlier message", "sends nothing, and leaves the earlier message as it is"),
     "conflict.locked": (Exit.CONFLICT, "the session is briefly locked", "another connection used it a moment ago", "repeats the request for up to 5 s"),
     "conflict.ended": (Exit.CONFLICT, "the session has ended", "the other side or a time limit ended it", "starts a new session only on `resume --on-conflict new`"),
