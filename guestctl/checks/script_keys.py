@@ -45,7 +45,9 @@ SCENARIO: Mapping[str, ScriptKey] = {
     "setup": ScriptKey("steps", "run before the steps, after the file's setup"),
     "teardown": ScriptKey("steps", "run after the steps, before the file's teardown"),
     "tags": ScriptKey("list", "selected with `--tag`"),
-    "matrix": ScriptKey("name → list, or rows", "one scenario for every combination (or row) of values; `${name}` is the value"),
+    "matrix": ScriptKey(
+        "name → list, or rows", "one scenario for every combination (or row) of values; `${name}` is the value"
+    ),
     "attributes": ScriptKey("name → text", "custom attributes of the session"),
     "timeout": ScriptKey("time", "maximum duration of the scenario; a longer one fails"),
     "retries": ScriptKey("number", "retries, each as a new guest"),
@@ -57,7 +59,9 @@ ACTIONS: Mapping[str, ScriptKey] = {
     "say": ScriptKey("text", "send a message and wait until the service accepts it"),
     "waitForReplyContaining": ScriptKey("text", "wait for a reply that contains the text, in any case"),
     "waitForReplyMatching": ScriptKey("regex", "wait for a reply that matches the pattern, in any case"),
-    "expect": ScriptKey("text or conditions", "wait for a reply that meets every condition; a text stands for `contains`"),
+    "expect": ScriptKey(
+        "text or conditions", "wait for a reply that meets every condition; a text stands for `contains`"
+    ),
     "expectNone": ScriptKey("time or conditions", "fail if a reply (that meets the conditions) arrives in this time"),
     "expectDisconnect": ScriptKey(
         "nothing, or a time", "wait until the service ends the conversation, at most for this time"

@@ -1,4 +1,4 @@
-"""Changes to the profiles file: add a profile, set the default, and leave every other line as it is.
+"""Changes to the profile file: add a profile, set the default, and leave every other line as it is.
 
 Knows: how to change a YAML document without reformatting it, and how to replace a file atomically, by one process
 at a time. Must not know: how the file is found, the precedence of values (`profiles`).

@@ -1,4 +1,4 @@
-"""Profiles: the profiles file, and the precedence of options, environment variables and the file.
+"""Profiles: the profile file, and the precedence of options, environment variables and the file.
 
 Knows: the location of the file, `${VAR}`, precedence, and the built-in `sandbox` profile (contract.md §3). Must not
 know: how one value is read; what a dialect does with it; the sandbox's code (its documented deployment and OAuth client
@@ -62,7 +62,7 @@ _SANDBOX_FIXED = frozenset({"base_url", "socket_url", "config_url", "tls.ca", "s
 
 @immutable
 class ProfileFile:
-    """A valid profiles file. `profiles` maps a name to the profile's values by dotted key, as written in the file."""
+    """A valid profile file. `profiles` maps a name to the profile's values by dotted key, as written in the file."""
 
     path: Path
     default: str | None
@@ -99,7 +99,7 @@ class ProfileFile:
 
 
 def locate(option: str | None, environ: Mapping[str, str], cwd: Path) -> tuple[Path, str]:
-    """Return the path of the profiles file and what selects it. The file need not exist."""
+    """Return the path of the profile file and what selects it. The file need not exist."""
     if option:
         return _under(cwd, option), "option --profiles"
     if named := environ.get("GUESTCTL_PROFILES"):
@@ -116,7 +116,7 @@ def _under(directory: Path, name: str) -> Path:
 
 
 def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFile:
-    """Return the selected profiles file. If nothing names a file and none exists, it has no profiles.
+    """Return the selected profile file. If nothing names a file and none exists, it has no profiles.
 
     Raises UsageError (config.file).
     """
@@ -127,7 +127,7 @@ def find(option: str | None, environ: Mapping[str, str], cwd: Path) -> ProfileFi
 
 
 def load(path: Path) -> ProfileFile:
-    """Read a profiles file and validate every profile in it. Values with `${…}` are validated when they are used.
+    """Read a profile file and validate every profile in it. Values with `${…}` are validated when they are used.
 
     Raises UsageError (config.file) that names file, line and key.
     """
@@ -144,7 +144,7 @@ def load(path: Path) -> ProfileFile:
 
 
 def validated(root: Located, path: Path, *, exposed: bool) -> ProfileFile:
-    """Return the parsed YAML as a valid profiles file. Raises UsageError (config.file)."""
+    """Return the parsed YAML as a valid profile file. Raises UsageError (config.file)."""
     members = {} if root.value is None else _mapping(root, path, "the file", "default and profiles")
     for key, found in members.items():
         if key not in {"default", "profiles"}:
@@ -378,7 +378,7 @@ def _only(file: ProfileFile) -> str:
     raise UsageError(
         f"no profile found (looked for ./{FILE} and {file.path})",
         code="config.profile",
-        hint='run "guestctl profile add NAME --region REGION --deployment-id ID", or use -p sandbox',
+        hint="run `guestctl profile add NAME --region REGION --deployment-id ID`, or use -p sandbox",
     )
 
 
@@ -420,7 +420,7 @@ def _sandbox(
         raise UsageError(
             f'--{key.replace("_", "-")}: the built-in profile "{SANDBOX}" uses the address of the running sandbox',
             code="usage.option",
-            hint='remove the option, or choose another profile (run "guestctl profile list")',
+            hint="remove the option, or choose another profile (`guestctl profile list`)",
         )
     values, origins = _stronger(options, environ, cwd, _SANDBOX_FIXED)
     ca: str | None

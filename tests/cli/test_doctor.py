@@ -109,7 +109,7 @@ def test_profile(alone: Front) -> None:
     assert failures(result) == {"profile": "config.profile"}
     lines = alone("doctor", tty=True, NO_COLOR="1").out.splitlines()
     assert lines[0].startswith("✗ profile")
-    fix = next(number for number, line in enumerate(lines) if '→ run "guestctl profile add' in line)
+    fix = next(number for number, line in enumerate(lines) if "→ run `guestctl profile add" in line)
     assert all(line.startswith(" " * 23) for line in lines[1 : fix + 1]), "continuation lines are indented"
     assert max(map(len, lines)) <= 80
     assert lines[-1] == "– dns … token          fix the profile first"

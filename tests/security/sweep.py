@@ -140,7 +140,7 @@ class Sweep:
     canaries: Canaries
     clock: InstantClock
     hits: list[str] = field(default_factory=list)
-    #: Runs whose output lacks the warning about the profiles file (see `warn`).
+    #: Runs whose output lacks the warning about the profile file (see `warn`).
     silent: list[str] = field(default_factory=list)
     runs: int = 0
     codes: set[int] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Editing the profiles file: what is asked for changes, and not a byte else."""
+"""Editing the profile file: what is asked for changes, and not a byte else."""
 
 from __future__ import annotations
 

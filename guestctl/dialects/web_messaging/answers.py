@@ -36,7 +36,7 @@ class WebContent(RichContent):
 
 
 _PICK_HINT = "pick one of these by its number, label or payload"
-_FORM_HINT = 'run "guestctl history --last 5 -o table" to see the form and its fields'
+_FORM_HINT = "run `guestctl history --last 5 -o table` to see the form and its fields"
 #: Maximum number of options listed in an error.
 _MOST_LISTED = 30
 
