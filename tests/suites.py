@@ -50,6 +50,7 @@ _PROCESSES = {
     "cli/test_chat.py",
     "cli/test_profile.py::test_profiles_added_by_many_processes_at_once_are_all_there",
     "cli/test_signals.py",
+    "integration/test_hooks.py::test_kills_lose_no_post_and_repeat_no_line",
     "integration/test_leftovers.py",
     "integration/test_processes.py",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",

@@ -44,6 +44,7 @@ SHARED_BY_DIALECTS = {
     "dialects.flows",
     "dialects.tokens",
     "dialects.addresses",
+    "dialects.refusals",
 }
 
 #: Folders that mirror each other: the same API, read by the client and by the sandbox.

@@ -145,6 +145,9 @@ NEXT_STEPS: dict[str, str] = {
     "api.no_guest_id": "the service gave this session no guest id; sending, reading and listening work without it",
     "send.in_doubt": "later commands look for it and do not send it again: `guestctl history` shows whether it "
     "arrived, and `guestctl send --id KEY --resend` sends it again",
+    "forward.failed": "start or correct the receiver, then repeat the command; with --cursor it continues with this "
+    "record",
+    "forward.refused": "correct the address or the receiver (its log says why); it must answer 2xx",
     "output.failed": "free some space, or write the output somewhere else",
     "interrupted": "`guestctl resume` shows the session's state; nothing acknowledged was lost",
     "bug": "please report it with the output of the same command under --debug",

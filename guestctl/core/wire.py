@@ -48,6 +48,7 @@ Route: TypeAlias = Literal[
     "oauth",
     "sync",
     "sign-in",
+    "forward",
 ]
 """The purpose of a request, as named in traces and errors."""
 

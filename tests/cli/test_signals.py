@@ -258,6 +258,23 @@ def test_a_real_terminal(front: Front) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_a_command_of_listen_ends_with_it(front: Front, tmp_path: Path) -> None:
+    """The message whose command was ended is passed on again by the next run."""
+    front("ask", "one")
+    started_file, cursor = tmp_path / "started", tmp_path / "cursor"
+    hook = tmp_path / "hook.sh"
+    hook.write_text(f"echo $$ > {started_file}.new; mv {started_file}.new {started_file}; exec sleep 60\n")
+    with started(front, "listen", "--cursor", str(cursor), "--exec", f"sh {hook}") as process:
+        until(started_file.exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started_file.read_text()), 0)
+    hook.write_text(f"cat > {tmp_path}/text")
+    assert front("listen", "--cursor", str(cursor), "--idle", "300ms", "--exec", f"sh {hook}").code == 0
+    assert (tmp_path / "text").read_text() == "echo: one\n"
+
+
 def test_a_cursor_loses_and_repeats_no_line(front: Front, tmp_path: Path) -> None:
     """After repeated kill -9 during a replay, the file has every message exactly once and complete."""
     front("session", "create")

@@ -155,6 +155,10 @@ def _values(run: Invocation, option: str) -> Iterable[str] | None:
         from guestctl.output.records import EVENT_KINDS
 
         return EVENT_KINDS
+    if option == "--from":
+        from guestctl.cli.commands.hooks import ROLES
+
+        return ROLES
     if option in _CHOICES:
         return _CHOICES[option]
     return [] if registry.LEADING.get(option) and option not in {"--trace", "--profiles"} else None

@@ -6,6 +6,8 @@ Writing a line and storing that it was written cannot be one step. So an intent 
 range and the message. At the next start, the size of that file shows whether the line is complete, partial or
 missing, even if stdout is a different file by then. This needs a regular file that still has its name. In a pipe, a
 kill between the two steps repeats the line rather than losing it.
+
+With hooks, a message counts as written only after its hooks have succeeded. Its line is not repeated for that.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import os
 import stat
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -24,16 +27,22 @@ from guestctl.engine.merge import position_of
 from guestctl.storage.state import Cursor, State
 from guestctl.transport.output_files import is_pipe
 
+#: Positions of a run that are remembered, to go back before a late message.
+_REMEMBERED = 1000
+
 
 class CursorFile:
     """The position in one cursor file, for one session's listener.
 
     `after` is the last message written; None means the start of the conversation. Its sequence number and its time
-    are stored too, because history that lacks the message can then still be split into before and after.
+    are stored too, because history that lacks the message can then still be split into before and after. `hooked`: a
+    line alone does not settle its message.
     Raises UsageError if the file is not a cursor file or cannot be written.
     """
 
-    def __init__(self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any]) -> None:
+    def __init__(
+        self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any], *, hooked: bool = False
+    ) -> None:
         if str(path) == "-":
             raise UsageError("--cursor: - is not a file", hint="give a file name; ./- is a file named -")
         self._path = path.absolute()
@@ -46,9 +55,30 @@ class CursorFile:
         self.after = self._read()
         intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
         last = self.after.id if self.after else None
+        #: The message whose line an earlier run has written, and whose hooks it did not finish.
+        self._has_line: str | None = None
         if intent is not None and intent.id is not None and intent.id != last and self._reached(intent):
-            self.after = Position(intent.id, intent.sequence, intent.time)
+            if hooked:
+                self._has_line = intent.id
+            else:
+                self.after = Position(intent.id, intent.sequence, intent.time)
+        self._begun_after = self.after
+        self._earlier: deque[Position] = deque(maxlen=_REMEMBERED)
         self._write(self.after)
+
+    def has_line(self, message: Message) -> bool:
+        """Return whether an earlier run has written the line of this message."""
+        return message.id == self._has_line
+
+    def before_hooks(self, message: Message) -> None:
+        """Make sure that a run that ends here does not count the message as written.
+
+        Only a message that was found after later ones needs this: the position goes back before it until `written`.
+        """
+        if self.after is not None and self._place_after(message) == self.after:
+            place = position_of(message)
+            older = (earlier for earlier in reversed(self._earlier) if earlier != place and _later(place, earlier))
+            self._write(next(older, self._begun_after))
 
     def writing(self, message: Message, size: int) -> None:
         """Store that a line of `size` bytes for this message is about to be written."""
@@ -62,6 +92,7 @@ class CursorFile:
     def written(self, message: Message) -> None:
         """Store that the line was written."""
         self.after = self._place_after(message)
+        self._earlier.append(self.after)
         self._write(self.after)
 
     def _place_after(self, message: Message) -> Position:
@@ -70,12 +101,7 @@ class CursorFile:
         A message that was found after later ones were written does not move it back: they would be written again.
         """
         place, last = position_of(message), self.after
-        if last is None:
-            return place
-        if place.sequence is not None and last.sequence is not None:
-            return last if place.sequence < last.sequence else place
-        older = place.time is not None and last.time is not None and place.time < last.time
-        return last if older else place
+        return last if last is not None and _later(last, place) else place
 
     def _reached(self, intent: Cursor) -> bool:
         """Return whether the line of an earlier run is complete in its file. Removes a partial line."""
@@ -131,6 +157,13 @@ class CursorFile:
         return UsageError(
             f"--cursor {self._path}: {why}", hint="name a file that `listen --cursor` wrote, or a new file"
         )
+
+
+def _later(one: Position, other: Position) -> bool:
+    """Return whether one position is after another one, as far as their numbers or times show it."""
+    if one.sequence is not None and other.sequence is not None:
+        return one.sequence > other.sequence
+    return one.time is not None and other.time is not None and one.time > other.time
 
 
 def _cursor_values(after: Position | None) -> dict[str, str | int | None]:

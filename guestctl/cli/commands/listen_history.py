@@ -6,7 +6,7 @@ Knows: which events are printed, and when to stop. Must not know: how they are f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -31,6 +31,7 @@ from guestctl.output.writer import ClosedPipe
 
 if TYPE_CHECKING:
     from guestctl.cli.commands.cursor import CursorFile
+    from guestctl.cli.commands.hooks import Hooks
     from guestctl.core.model import Position
     from guestctl.engine.listener import EventStream
     from guestctl.output.transcript import Format
@@ -40,12 +41,27 @@ Raw = Annotated[bool, typer.Option("--raw", help="include the service's own obje
 
 @dataclass
 class Selection:
-    """Which records of a stream are printed, when it stops, and where the position is stored."""
+    """Which records of a stream are printed and passed on, when it stops, and where the position is stored.
+
+    `roles`: the senders whose records are printed, None: all.
+    """
 
     kinds: frozenset[str]
     rules: StopRules
     raw: bool = False
     cursor: CursorFile | None = None
+    roles: frozenset[str] | None = None
+    hooks: Hooks | None = None
+
+    def includes(self, record: Record) -> bool:
+        """Return whether the record is printed."""
+        if record["kind"] not in self.kinds:
+            return False
+        if self.roles is None:
+            return True
+        from guestctl.cli.commands.hooks import comes_from
+
+        return comes_from(record, self.roles)
 
     @property
     def counted(self) -> frozenset[str]:
@@ -80,6 +96,20 @@ def listen(
         ),
     ] = None,
     typing: Annotated[bool, typer.Option("--typing", help="print typing indicators too")] = False,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="SENDER,...", help="print only records of these senders: bot, agent, guest"),
+    ] = None,
+    exec_: Annotated[
+        str | None,
+        typer.Option("--exec", metavar="CMD", help="run CMD for each record, without a shell; the text is its stdin"),
+    ] = None,
+    forward_to: Annotated[
+        str | None,
+        typer.Option(
+            "--forward-to", metavar="URL", help="post each record to URL as JSON, signed, until it answers 2xx"
+        ),
+    ] = None,
     forever: Annotated[bool, typer.Option("--forever", help="reconnect without a limit")] = False,
     raw: Raw = False,
 ) -> None:
@@ -88,6 +118,10 @@ def listen(
     By default guestctl prints what arrives from now on, until Ctrl-C. It reconnects, renews the token, fills gaps,
     removes duplicates and restores order. The exit code is 0 when --max, --idle, --for or a match of --until ends
     the stream, 9 when --until never matched, 8 when reconnecting failed, and 130 after Ctrl-C.
+
+    --exec and --forward-to receive each printed record except the guest's own; --from guest,bot,agent includes those.
+    A command that fails is reported. A post that fails after all retries ends the command. With --cursor, a message
+    counts as written only after that, so that the next run passes it on again. GUESTCTL_FORWARD_SECRET signs each post.
     """
     rules = StopRules(
         run.clock,
@@ -101,17 +135,28 @@ def listen(
     selection = Selection(_kinds(only, typing=typing), rules, raw)
     if until is not None and "message" not in selection.kinds:
         raise UsageError("--until matches messages, but --only leaves them out", hint="add message to --only")
+    if from_ is not None or exec_ is not None or forward_to is not None:
+        from guestctl.cli.commands.hooks import Hooks, roles
+
+        selection.roles = roles(from_)
+        if exec_ is not None or forward_to is not None:
+            selection.hooks = Hooks(run, exec_, forward_to, own=selection.roles is not None)
     after: Position | None = None
     from_start = False
     if cursor is not None:
         from guestctl.cli.commands.cursor import CursorFile
 
         session = run.client.session()
-        selection.cursor = CursorFile(cursor, run.state, run.client.scope, session, run.world.stdout)
+        selection.cursor = CursorFile(
+            cursor, run.state, run.client.scope, session, run.world.stdout, hooked=selection.hooks is not None
+        )
         after = selection.cursor.after
         from_start = after is None
     events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, left=rules.left)
-    _print_stream(run, events, selection)
+    with ExitStack() as stack:
+        if selection.hooks is not None:
+            stack.callback(selection.hooks.close)
+        _print_stream(run, events, selection)
 
 
 @command("guestctl history -o jsonl", "guestctl history --last 20 --format md > chat.md")
@@ -207,6 +252,10 @@ def resume(
         run.out.notice("no missed messages")
 
 
+class _NotShownError(Exception):
+    """Ends a stream at an event that was not printed or not passed on."""
+
+
 def _print_stream(run: Invocation, events: EventStream, selection: Selection) -> None:
     """Print events until a stop rule applies, then those that were received and waited for their place.
 
@@ -235,9 +284,11 @@ def _print_stream(run: Invocation, events: EventStream, selection: Selection) ->
                 break
         _print_rest(run, events, name, selection)
     except BaseException as error:
-        # The stream must not count unprinted messages as shown, and it must end before the state closes.
-        with suppress(type(error)):
-            events.throw(error)
+        # The stream must not count unprinted messages as shown, and it must end before the state closes. It would
+        # take a Failure for its own, and go on with what waits.
+        with suppress(_NotShownError):
+            events.throw(_NotShownError())
+        selection.hooks = None  # the rest is printed only: passing it on would skip the record that failed
         # With a cursor, the next run finds what waits, and also the line whose writing was interrupted here.
         interrupted = selection.cursor is not None
         if not interrupted and not isinstance(error, ClosedPipe) and getattr(error, "code", None) != "output.failed":
@@ -265,7 +316,7 @@ def _print_rest(run: Invocation, events: EventStream, name: str, selection: Sele
 
 def _print_selected(run: Invocation, event: Event, name: str, selection: Selection) -> None:
     record = _record(run, event, name, raw=selection.raw)
-    if record["kind"] in selection.kinds:
+    if selection.includes(record):
         _print(run, event, record, selection)
     elif isinstance(event, Connection):
         run.out.event_notice(record)
@@ -273,11 +324,18 @@ def _print_selected(run: Invocation, event: Event, name: str, selection: Selecti
 
 def _print(run: Invocation, event: Event, record: Record, selection: Selection) -> None:
     message = event if isinstance(event, Message) else None
-    if message is not None and selection.cursor is not None:
-        selection.cursor.writing(message, run.out.size(record))
-    run.out.event(record)
-    if message is not None and selection.cursor is not None:
-        selection.cursor.written(message)
+    cursor = selection.cursor if message is not None else None
+    if message is None or cursor is None:
+        run.out.event(record)
+    elif not cursor.has_line(message):
+        cursor.writing(message, run.out.size(record))
+        run.out.event(record)
+    if selection.hooks is not None and selection.hooks.wants(record):
+        if message is not None and cursor is not None:
+            cursor.before_hooks(message)
+        selection.hooks.pass_on(record)
+    if message is not None and cursor is not None:
+        cursor.written(message)
     selection.rules.printed(counts=record["kind"] in selection.counted, text=message.text if message else None)
 
 
