@@ -282,7 +282,7 @@ def _addresses(proxy: Proxy, limit: Limit) -> list[tuple[Any, ...]]:
 
 
 def _for_socks(proxy: Proxy, host: str, port: int, limit: Limit) -> str:
-    """Return the service's host as the proxy is told it: as a name, or as an address that is resolved here."""
+    """Return the service's host in the form that the proxy receives: a name, or an address that is resolved here."""
     only_ipv4 = proxy.scheme.startswith("socks4")
     found: list[str] = [host]
     if proxy.scheme in {"socks5", "socks4"} or address_of(host) is not None:
