@@ -89,13 +89,14 @@ def columns(rows: Iterable[tuple[str, str]], width: int | None) -> str:
     """Return names and descriptions in two columns. Descriptions are wrapped; a long name has its own line."""
 
     rows = list(rows)
-    left = min(_WIDEST_NAME, max((len(name) for name, _ in rows), default=0)) + 4
-    room = max(24, min(width or _WIDEST_PAGE, _WIDEST_PAGE) - left)
+    page = _room(width)
+    left = min(_WIDEST_NAME, page - 28, max((len(name) for name, _ in rows), default=0)) + 4
+    room = page - left
     text = ""
     for name, what in rows:
         lines = _wrapped(what, room) or [""]
         if len(name) > left - 4:
-            text += f"  {name}\n"
+            text += "\n    ".join(_wrapped(name, _room(width) - 4, "  ")).join(("", "\n"))
             name = ""
         text += f"  {name}".ljust(left) + lines[0] + "\n"
         text += "".join(" " * left + line + "\n" for line in lines[1:])
@@ -118,7 +119,7 @@ def sentences(text: str, width: int | None) -> str:
 
 
 def _room(width: int | None) -> int:
-    return max(30, min(width or _WIDEST_PAGE, _WIDEST_PAGE))
+    return max(32, min(width or _WIDEST_PAGE, _WIDEST_PAGE))
 
 
 def _wrapped(text: str, room: int, indent: str = "") -> list[str]:
@@ -148,6 +149,6 @@ _THEN = (
 )
 
 
-def next_commands(*, profile: bool = False) -> str:
+def next_commands(width: int | None, *, profile: bool = False) -> str:
     """Return the commands that `guestctl` without arguments suggests."""
-    return "Next:\n" + columns(_THEN if profile else _FIRST, None) + "\n`guestctl --help` lists every command.\n"
+    return "Next:\n" + columns(_THEN if profile else _FIRST, width) + "\n`guestctl --help` lists every command.\n"

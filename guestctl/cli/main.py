@@ -151,7 +151,7 @@ class _Run:
 
         path, _ = locate(None, self.world.environ, self.world.cwd)
         if not path.exists() and not self.world.environ.get("GUESTCTL_PROFILE"):
-            self.out.verbatim(help_text.next_commands())
+            self.out.verbatim(help_text.next_commands(self.terminal.width))
             return
         from guestctl.cli.commands.about import overview
         from guestctl.cli.options import Common

@@ -170,14 +170,20 @@ class Output:
 
         self._write(layout(headers, [[visible(cell) for cell in row] for row in rows], self.terminal))
 
-    def text(self, text: str) -> None:
-        """Print a text: unchanged in a pipe, with control characters made visible on a terminal."""
-        self._write(visible(text, lines=True) if self.terminal.stdout else text)
+    def text(self, text: str, *, prose: bool = False) -> None:
+        """Print a text: unchanged in a pipe, with control characters made visible on a terminal. There the lines of
+        `prose` are wrapped at spaces; a command or a path stays whole."""
+        shown = visible(text, lines=True) if self.terminal.stdout else text
+        self._write(self.wrapped(shown) if prose else shown)
+
+    def wrapped(self, text: str) -> str:
+        """Return a text with its lines wrapped at spaces, if stdout is a terminal."""
+        return _wrapped(text, self.terminal.width)
 
     def reply(self, record: Record) -> None:
         """Print the text of a message, or its other content if it has no text."""
         if record["text"].strip():
-            self.text(record["text"])
+            self.text(record["text"], prose=True)
         else:
             self._write(self._view.content(record) or "(empty message)")
 
@@ -245,14 +251,7 @@ class Output:
 
     def reader_is_gone(self) -> bool:
         """Return whether the reader of stdout has closed it, so that a stream without new records ends too."""
-        if self._stdout is None or not hasattr(select, "poll"):
-            return False
-        try:
-            poll = select.poll()
-            poll.register(self._stdout.fileno(), 0)
-            return any(found & (select.POLLERR | select.POLLNVAL) for _, found in poll.poll(0))
-        except (OSError, ValueError):
-            return False
+        return self._stdout is not None and _reader_is_gone(self._stdout)
 
     @contextmanager
     def through(self, screen: IO[Any]) -> Iterator[None]:
@@ -274,7 +273,7 @@ class Output:
         if self.json_errors and not (self.terminal.stderr or self.verbose):
             self._held.append(visible(text))
         else:
-            self._print_diagnostic(visible(text))
+            self._say(text)
 
     def warning(self, text: str) -> None:
         """Print a warning about safety or damage on stderr. Neither --quiet nor a failure drops it."""
@@ -282,11 +281,11 @@ class Output:
             self._held.append(visible(text))
             self._held_warnings.append(text)
         else:
-            self._print_diagnostic(visible(text))
+            self._say(text)
 
     def answer(self, text: str) -> None:
         """Print the answer to a command typed at a prompt. --quiet does not drop it."""
-        self._print_diagnostic(visible(text))
+        self._say(text)
 
     def print_held(self) -> None:
         """Print the notices that were held back, because the command has not failed so far."""
@@ -297,7 +296,11 @@ class Output:
     def detail(self, text: str, level: int = 1) -> None:
         """Print a notice only with --verbose (`level` 2: with -vv)."""
         if self.verbose >= level:
-            self._print_diagnostic(visible(text))
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        """Print one line on stderr, wrapped at spaces on a terminal."""
+        self._print_diagnostic(_wrapped(visible(text), self.terminal.stderr_width))
 
     def interrupted(self) -> None:
         """Confirm Ctrl-C on the terminal. Runs inside a signal handler, so it only writes."""
@@ -340,15 +343,9 @@ class Output:
         what = failure.message.rstrip(". ")
         if failure.retry_after is not None:
             what += f" (retry after {failure.retry_after:g} s)"
-        self._labelled_diagnostic("error:", what)
-        if failure.hint:
-            self._labelled_diagnostic("hint:", failure.hint)
-
-    def _labelled_diagnostic(self, label: str, text: str) -> None:
-        """Print a label and a text, whose further lines are indented under the first on a terminal."""
-        width = self.terminal.stderr_width
-        room = None if width is None else width - _LABEL
-        self._print_diagnostic(label.ljust(_LABEL) + ("\n" + " " * _LABEL).join(wrap(visible(text), room)))
+        for label, text in (("error:", what), ("hint:", failure.hint)):
+            if text:
+                self._print_diagnostic(_labelled(label, visible(text), self.terminal.stderr_width))
 
     def traceback(self, error: BaseException, masked: Callable[[str], str]) -> None:
         """Print a traceback for --debug, without values of variables and with secrets masked."""
@@ -440,7 +437,7 @@ class Output:
         return "---\n" + self._yaml(record) if self.mode == "yaml" else self._json(record)
 
     def _data(self, text: str, end: str = "\n") -> bytes:
-        return (text + end).encode(self._encoding(self._stdout) if self.human else "utf-8", "backslashreplace")
+        return (text + end).encode(_encoding(self._stdout) if self.human else "utf-8", "backslashreplace")
 
     def _print_diagnostic(self, line: str, *, exact: bool = False) -> None:
         line = line if exact else self._guarded(line)
@@ -449,11 +446,40 @@ class Output:
 
     def _emit(self, stream: IO[Any] | None, text: str) -> None:
         with _ignored(OSError, ValueError):
-            _put(stream, text.encode(self._encoding(stream), "backslashreplace"))
+            _put(stream, text.encode(_encoding(stream), "backslashreplace"))
 
-    @staticmethod
-    def _encoding(stream: IO[Any] | None) -> str:
-        return getattr(stream, "encoding", None) or "utf-8"
+
+def _reader_is_gone(stream: IO[Any]) -> bool:
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(found & (select.POLLERR | select.POLLNVAL) for _, found in poll.poll(0))
+    except (OSError, ValueError):
+        return False
+
+
+def _encoding(stream: IO[Any] | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def _labelled(label: str, text: str, width: int | None) -> str:
+    """Return a label and a text, whose further lines on a terminal are indented under the first."""
+    room = None if width is None else width - _LABEL
+    return label.ljust(_LABEL) + ("\n" + " " * _LABEL).join(wrap(text, room))
+
+
+def _wrapped(text: str, width: int | None) -> str:
+    """Return a text whose lines are wrapped at spaces, each part of a line indented like its first."""
+    if width is None:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        fits = line.isascii() and len(line) <= width
+        lines += [line] if fits else [indent + part for part in wrap(line[len(indent) :], width - len(indent))]
+    return "\n".join(lines)
 
 
 def _wait_for_pager(pager: Popen[bytes]) -> None:

@@ -95,6 +95,7 @@ def serve(
     agent_out: TextIO | None = None,
     agent_in: TextIO | None = None,
     on_ready: Callable[[Mapping[str, str]], object] = lambda found: None,
+    wrapped: Callable[[str], str] = str,
     clock: Clock | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
 ) -> int:
@@ -104,11 +105,12 @@ def serve(
 
     One line is written to `out` when the port accepts connections. `on_ready` is called with the addresses just
     before, so that a reader of the line finds them registered. With `options.agent`, each line of `agent_in` is sent
-    as the agent, and messages are shown on `agent_out` (default: `out`). Raises CannotServe.
+    as the agent, and messages are shown on `agent_out` (default: `out`). `wrapped` breaks a line for people into lines
+    that fit the terminal. Raises CannotServe.
     """
     with ExitStack() as stack:
         stopper = stack.enter_context(_stopper())
-        agent = Agent(agent_out or out) if options.agent else None
+        agent = Agent(agent_out or out, wrapped) if options.agent else None
         watch = agent.show if agent else None
         sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis))
         found = addresses(sandbox)
@@ -117,7 +119,7 @@ def serve(
         origin = allowed if "://" in allowed else f"https://{allowed}"
         asked = f" --origin {origin}" if allowed else ""
         human = f"sandbox ready at {found['url']} (guestctl -p sandbox{asked} uses it; Ctrl-C stops it)"
-        out.write((json.dumps(found) if ready_json else human) + "\n")
+        out.write((json.dumps(found) if ready_json else wrapped(human)) + "\n")
         out.flush()
         if agent is not None:
             agent.start(sandbox)
@@ -187,8 +189,9 @@ class Agent:
     `/to` alone chooses the newest again. `/typing` shows the agent as typing, and `/end` ends the conversation.
     """
 
-    def __init__(self, agent_out: TextIO) -> None:
+    def __init__(self, agent_out: TextIO, wrapped: Callable[[str], str] = str) -> None:
         self._out = agent_out
+        self._wrapped = wrapped
         self._lock = threading.Lock()  # the sandbox's thread writes, too
         self._sandbox: Sandbox | None = None
         self._chosen: str | None = None
@@ -260,7 +263,7 @@ class Agent:
 
     def _write(self, text: str) -> None:
         with self._lock, suppress(OSError, ValueError):  # the terminal has been closed
-            self._out.write(_visible(text) + "\n")
+            self._out.write(self._wrapped(_visible(text)) + "\n")
             self._out.flush()
 
 

@@ -50,6 +50,7 @@ from guestctl.core.model import (
 from guestctl.core.results import Sent
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.web_messaging.answers import WebContent
+from guestctl.output import terminal as terminals
 from guestctl.output.records import Record
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
@@ -157,6 +158,8 @@ class FakeKeyboard:
 
 
 class FakeOutput:
+    terminal = terminals.Terminal()
+
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.hints: list[str] = []

@@ -73,3 +73,34 @@ def test_a_catalogue_stays_a_table_on_a_narrow_terminal(alone: Front) -> None:
     broken = words(wide) - words(narrow)
     assert broken
     assert all(re.fullmatch(r"[A-Za-z,-]{17,}", word) for word in broken), broken
+
+
+#: What guestctl says, by the arguments: a view on stdout, or notices and errors on stderr.
+SAYINGS = {
+    "": "`guestctl --help` lists every command.",
+    "demo": "(dropping the connection on purpose, before the next message is acknowledged)",
+    "ask this question is so long that neither it nor its answer fits into one line of a narrow terminal": "",
+    "sandbox disconnect": "conversations ended",
+    "profile path": "it does not exist yet",
+    "session use default": "",
+    "resume": "no missed messages",
+    "send --pick nothing": "hint: ",
+    "session create --queue one-of-the-queues": "hint: ",
+}
+
+
+@pytest.mark.parametrize("argv", SAYINGS)
+def test_what_guestctl_says_is_wrapped_between_words(short: Front, argv: str) -> None:
+    short("session", "create")
+
+    def said(width: int) -> str:
+        result = short(*argv.split(), tty=True, NO_COLOR="1", COLUMNS=str(width))
+        return result.out + result.err
+
+    whole = said(WIDE)
+    assert SAYINGS[argv] in whole
+    for width in (40, 60, 80):
+        narrow = said(width)
+        # A word that is longer than the terminal stays in one piece, because it may be a path or a command.
+        assert all(len(line) <= width or len(line.split()) == 1 for line in narrow.splitlines()), narrow
+        assert words(narrow) == words(whole)

@@ -41,6 +41,7 @@ from guestctl.output.records import Record, event_record
 
 if TYPE_CHECKING:
     from guestctl.client import Client
+    from guestctl.output.terminal import Terminal
 
 #: Seconds between two looks at the keyboard.
 TICK = 0.1
@@ -52,15 +53,17 @@ TYPING_SHOWN = 5.0
 DEFAULT_HISTORY = 20
 PROMPT = "> "
 
-HELP = """\
-/pick N...        pick from the offered options, by number or label; a number alone works too
-/form             fill in the form, field by field
-/file PATH...     send files
-/history [N|all]  show the conversation again
-/say TEXT         send a text that is a number or starts with a slash
-/end              end the conversation
-/help             show this list
-Ctrl-D leaves; Ctrl-C clears the line, a second Ctrl-C leaves"""
+HELP = (
+    ("/pick N...", "pick from the offered options, by number or label; a number alone works too"),
+    ("/form", "fill in the form, field by field"),
+    ("/file PATH...", "send files"),
+    ("/history [N|all]", "show the conversation again"),
+    ("/say TEXT", "send a text that is a number or starts with a slash"),
+    ("/end", "end the conversation"),
+    ("/help", "show this list"),
+    ("Ctrl-D", "leave"),
+    ("Ctrl-C", "clear the line; a second Ctrl-C leaves"),
+)
 
 
 @immutable
@@ -115,6 +118,9 @@ class ChatInput(Protocol):
 
 class ChatOutput(Protocol):
     """The screen that shows the conversation."""
+
+    @property
+    def terminal(self) -> Terminal: ...
 
     def event(self, record: Record) -> object: ...
 
@@ -398,7 +404,9 @@ class Chat:
     # --- commands ---
 
     def _help(self, rest: str) -> None:
-        for line in HELP.splitlines():
+        from guestctl.cli.help import columns
+
+        for line in columns(HELP, self._output.terminal.stderr_width).splitlines():
             self._output.answer(line)
 
     def _pick_command(self, rest: str) -> None:

@@ -72,13 +72,13 @@ def overview(run: Invocation) -> None:
 
     profile = run.resolved.profile
     where = profile.base_url or profile.region or profile.environment or profile.org
-    run.out.text(f"Profile {profile.name}: {profile.api}" + (f" at {where}" if where else ""))
+    run.out.text(f"Profile {profile.name}: {profile.api}" + (f" at {where}" if where else ""), prose=True)
     try:
         session = as_of_now(run, run.client.session())
-        run.out.text(f"Session {session.name}: {session.state}")
+        run.out.text(f"Session {session.name}: {session.state}", prose=True)
     except SessionOver:
-        run.out.text("No session yet. `guestctl ask TEXT` creates one.")
-    run.out.verbatim("\n" + next_commands(profile=True))
+        run.out.text("No session yet. `guestctl ask TEXT` creates one.", prose=True)
+    run.out.verbatim("\n" + next_commands(run.out.terminal.width, profile=True))
 
 
 @command("guestctl schema", "guestctl schema message -o json", needs="nothing")

@@ -23,7 +23,7 @@ def demo(run: Invocation) -> None:
                 add({"kind": "demo", "text": line})
         return
     for line in lines:
-        run.out.text(f"  {line}")
+        run.out.text(f"  {line}", prose=True)
         while notices:
             run.out.detail(notices.pop(0))
     run.out.text("Next:")

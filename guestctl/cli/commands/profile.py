@@ -161,7 +161,7 @@ def check(run: Invocation) -> None:
         run.out.warning(warning)
     record = {"kind": "profile-check", "path": str(file.path), "profiles": list(file.names), "warnings": warnings}
     if run.out.human:
-        run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all valid")
+        run.out.text(f"{file.path}: {len(file.names)} profile{'s' * (len(file.names) != 1)}, all valid", prose=True)
     else:
         run.out.one(record)
 
@@ -184,7 +184,7 @@ def trust(
     if run.out.human:
         for name in file.names:
             does = profiles.needs_trust(file, name, {})
-            run.out.text(f"{name}: {' and '.join(does) or 'needs no trust'}")
+            run.out.text(f"{name}: {' and '.join(does) or 'needs no trust'}", prose=True)
         run.out.notice(f"trusted: {file.path}")
     else:
         run.out.one({"kind": "profile-trust", "path": str(file.path), "sha256": file.digest})

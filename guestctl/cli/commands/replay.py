@@ -56,6 +56,7 @@ def replay(
                 ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
                 agent_out=run.world.stderr,
                 on_ready=ready,
+                wrapped=run.out.wrapped,
                 clock=run.clock,
                 apis=replay_apis(recording, pace=pace),
             )

@@ -152,6 +152,7 @@ def serve(
                 agent_out=run.world.stderr,
                 agent_in=run.world.stdin if agent else None,
                 on_ready=ready,
+                wrapped=run.out.wrapped,
                 clock=run.clock,
             )
     finally:
@@ -346,7 +347,7 @@ def _admin(run: Invocation) -> SandboxAdmin:
 
 def _print_result(run: Invocation, text: str, record: Record) -> None:
     if run.out.human:
-        run.out.text(text)
+        run.out.text(text, prose=True)
     else:
         run.out.one({"kind": "sandbox", **record})
 
