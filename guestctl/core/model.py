@@ -225,8 +225,8 @@ class Session:
     """For a session that continues an earlier one (`create` with `new`, on an API that supports this): when the first
     of them was created. To the service they are one session, with shared sockets and limits."""
     attached_at: float | None = None
-    """When the session was taken over from another client (`attach`), in epoch seconds. Such a session may have messages
-    that guestctl has never seen."""
+    """When the session was taken over from another client (`attach`), in epoch seconds. Such a session may have
+    messages that guestctl has never seen."""
 
     @property
     def read_only(self) -> bool:

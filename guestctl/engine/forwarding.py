@@ -16,8 +16,8 @@ from guestctl.core.model import Secret
 from guestctl.core.wire import HttpResponse, Request
 from guestctl.dialects.refusals import retry_after
 from guestctl.engine.retry import RetryPolicy
+from guestctl.transport.hosts import is_loopback
 from guestctl.transport.http import Http
-from guestctl.transport.network import is_loopback
 
 #: Statuses below 500 that may pass: request timeout, too early.
 _PASSING = frozenset({408, 425})
