@@ -117,6 +117,11 @@ class _Run:
         mode = options.output or self.world.environ.get("GUESTCTL_OUTPUT") or "auto"
         if mode not in MODES:
             raise UsageError(f'no output mode "{mode}"', hint=f"available modes: {', '.join(MODES)}")
+        if mode == "csv" and not entry.lists:
+            if options.output is not None:
+                lists = ", ".join(" ".join(words) for words, found in registry.COMMANDS.items() if found.lists)
+                raise UsageError(f"-o csv: {' '.join(words)} prints no list", hint=f"these commands do: {lists}")
+            mode = "auto"
         self.out = self._output(mode, options)
         if options.timeout is not None:
             DEADLINE.set(Deadline.after(self.world.clock, options.timeout))
@@ -141,8 +146,9 @@ class _Run:
         )
 
     def _json_errors(self, mode: Mode) -> bool:
-        """Return whether errors are JSON, which they are where the data is."""
-        by_itself = mode == "auto" and not self.terminal.stdout and self.entry is not None and self.entry.data
+        """Return whether errors are JSON: if JSON was asked for, or if the data is JSON and no stream is a terminal."""
+        at_terminal = self.terminal.stdout or self.terminal.stderr
+        by_itself = mode == "auto" and not at_terminal and self.entry is not None and self.entry.data
         return mode in {"json", "jsonl"} or by_itself
 
     def _greet(self) -> None:

@@ -7,6 +7,7 @@ a function into a `Leaf`: its own parameters and the common ones. Typer only par
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from guestctl.core.clock import rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.humanize import parse_duration
 from guestctl.core.values import immutable
@@ -22,6 +24,8 @@ PANEL = "common"
 DEFAULT_TIMEOUT = 30.0
 
 _LONGEST_NAME = 100
+_DAY = 86_400.0
+_AGO = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 
 #: What a command needs: nothing, a profile, or a profile and a stored session.
 Needs: TypeAlias = Literal["nothing", "profile", "session"]
@@ -168,7 +172,7 @@ def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
                 "-o",
                 "--output",
                 metavar="MODE",
-                help="auto, table, json, jsonl or yaml (default: auto) [GUESTCTL_OUTPUT]",
+                help="auto, table, json, jsonl, yaml or csv (default: auto) [GUESTCTL_OUTPUT]",
             ),
             None,
         ),
@@ -260,6 +264,18 @@ def duration(option: str, text: str, *, zero: bool = True) -> float:
     if not (0 < seconds < 1e9 or (zero and seconds == 0)):
         raise UsageError(f'{option}: "{text}" is not a duration', hint="give seconds, or a unit: 30, 500ms, 2m or 1.5h")
     return seconds
+
+
+def moment(text: str, now: float) -> str:
+    """Return a time or an id unchanged, and a time before now (`5m`, `1.5h`, `2d`) as RFC 3339.
+
+    The unit is required, because an id may be a number.
+    """
+    found = _AGO.fullmatch(text)
+    if found is None:
+        return text
+    seconds = float(found[1]) * _DAY if found[2] == "d" else parse_duration(text)
+    return rfc3339(max(0.0, now - seconds))
 
 
 def session_name(option: str, name: str) -> str:

@@ -13,13 +13,15 @@ from typing import NamedTuple
 class CommandEntry(NamedTuple):
     """The location of a command (module below `guestctl.cli`, and attribute) and its summary.
 
-    `data`: outside a terminal the command prints JSON, and so do its errors.
+    `data`: outside a terminal the command prints JSON, and so do its errors. `lists`: it prints a list, which can be
+    CSV.
     """
 
     target: str
     summary: str
     data: bool = True
     hidden: bool = False
+    lists: bool = False
 
 
 GROUPS: dict[str, str] = {
@@ -34,13 +36,15 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("ask",): CommandEntry("commands.send_ask:ask", "send a question and print the reply", data=False),
     ("send",): CommandEntry("commands.send_ask:send", "send one message and wait until the service accepts it"),
     ("listen",): CommandEntry("commands.listen_history:listen", "print live messages and events, one line each"),
-    ("history",): CommandEntry("commands.listen_history:history", "print the conversation's messages in order"),
+    ("history",): CommandEntry(
+        "commands.listen_history:history", "print the conversation's messages in order", lists=True
+    ),
     ("resume",): CommandEntry("commands.listen_history:resume", "attach to the session again, print missed messages"),
     ("chat",): CommandEntry("chat.prompt:chat", "chat interactively in the terminal", data=False),
     ("session", "create"): CommandEntry("commands.session:create", "create a guest session and store it"),
     ("session", "sign-in"): CommandEntry("commands.session:sign_in", "sign in the guest of an anonymous session"),
     ("session", "sign-out"): CommandEntry("commands.session:sign_out", "sign the guest out and end the session"),
-    ("session", "list"): CommandEntry("commands.session:list_", "list the stored sessions of the profile"),
+    ("session", "list"): CommandEntry("commands.session:list_", "list the stored sessions of the profile", lists=True),
     ("session", "show"): CommandEntry("commands.session:show", "show one session and its remaining time"),
     ("session", "use"): CommandEntry("commands.session:use", "choose the session that later commands use"),
     ("session", "report"): CommandEntry("commands.session:report", "show the session's duration and activity"),
@@ -54,7 +58,7 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("typing",): CommandEntry("commands.guest:typing", "send a typing indicator"),
     ("download",): CommandEntry("commands.guest:download", "download an attachment", data=True),
     ("guest", "sync"): CommandEntry("commands.guest:sync", "merge attributes into the guest's profile"),
-    ("profile", "list"): CommandEntry("commands.profile:list_", "list the profiles"),
+    ("profile", "list"): CommandEntry("commands.profile:list_", "list the profiles", lists=True),
     ("profile", "show"): CommandEntry("commands.profile:show", "show each value and where it comes from"),
     ("profile", "add"): CommandEntry("commands.profile:add", "add a profile to the file"),
     ("profile", "use"): CommandEntry("commands.profile:use", "make a profile the default"),
@@ -63,15 +67,15 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("profile", "check"): CommandEntry("commands.profile:check", "check the file for errors"),
     ("check",): CommandEntry("commands.check:check", "run scripted conversation tests", data=False),
     ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
-    ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs"),
+    ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs", lists=True),
     ("explain",): CommandEntry("commands.explain:explain", "explain a status, close code, failure or message"),
-    ("apis",): CommandEntry("commands.about:apis", "list the APIs and what each can do"),
+    ("apis",): CommandEntry("commands.about:apis", "list the APIs and what each can do", lists=True),
     ("schema",): CommandEntry("commands.about:schema", "print the JSON Schema of the records"),
     ("sandbox", "serve"): CommandEntry("commands.sandbox:serve", "run a sandbox until Ctrl-C", data=False),
     ("sandbox", "exec"): CommandEntry("commands.sandbox:exec_", "run a command against a new sandbox", data=False),
     ("sandbox", "push"): CommandEntry("commands.sandbox:push", "send a message from the agent"),
     ("sandbox", "fault"): CommandEntry("commands.sandbox:fault", "inject faults"),
-    ("sandbox", "sessions"): CommandEntry("commands.sandbox:sessions", "list the sandbox's sessions"),
+    ("sandbox", "sessions"): CommandEntry("commands.sandbox:sessions", "list the sandbox's sessions", lists=True),
     ("sandbox", "disconnect"): CommandEntry("commands.sandbox:disconnect", "end the conversation as the agent"),
     ("sandbox", "expire"): CommandEntry("commands.sandbox:expire", "expire sessions or their tokens"),
     ("demo",): CommandEntry("commands.demo:demo", "run a short tour, without account or network", data=False),

@@ -224,8 +224,8 @@ def _exit_codes(width: int | None) -> Iterator[str]:
     yield columns(((entry.code, entry.meaning) for entry in everything() if entry.kind == "exit code"), width)
     yield paragraphs(
         "A failure prints two lines on stderr: `error:` with the cause and `hint:` with the next step. "
-        'JSON output has one object instead, {"error": {"code", "exit", "message", "hint", …}}, '
-        "whose `code` is a stable name.",
+        'JSON output has one object instead, {"error": {"code", "exit", "message", "hint", …}}, whose `code` is a '
+        "stable name. That is so with -o json or jsonl, or if neither stdout nor stderr is a terminal.",
         width,
     )
     yield sentences(
@@ -242,6 +242,7 @@ def _output(width: int | None) -> Iterator[str]:
         "json": "one object for a single result, an array for a list, one object per line for a stream",
         "jsonl": "one object per line",
         "yaml": "the same records as YAML; a stream has one document per record",
+        "csv": "a header and one row per record, for history and for lists; GUESTCTL_OUTPUT applies it only there",
     }
     yield paragraphs(
         "Data goes to stdout, diagnostics to stderr. The keys of records are stable; new keys may be added. Times are "

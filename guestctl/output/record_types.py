@@ -489,7 +489,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     ),
     "gap": ("Messages may be missing between two message ids", GapRecord),
     "unknown": ("A frame or event that guestctl does not know", UnknownRecord),
-    "error": ("A failure, on stderr when the output is JSON", ErrorRecord),
+    "error": ("A failure, on stderr with JSON output", ErrorRecord),
     "token": ("The contents of a token, of token inspect: not the token itself, and not verified", TokenRecord),
     "report": ("A session's duration and activity, of session report", ReportRecord),
     "profile": ("A profile, of profile list, show, add and use", ProfileRecord),

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from guestctl.output.views import View
 
-Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml"]
+Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml", "csv"]
 #: Columns of a label (`error:`, `hint:`) and the space after it.
 _LABEL = 7
 #: Bytes that `gathered` collects before it writes them: as many as a pipe takes at once.
 PIECE = 1 << 16
 #: Created once, because `json.dumps` creates an encoder for every line of a stream.
 _EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-MODES: tuple[Mode, ...] = ("auto", "table", "json", "jsonl", "yaml")
+MODES: tuple[Mode, ...] = ("auto", "table", "json", "jsonl", "yaml", "csv")
 
 
 class ClosedPipe(Exception):
@@ -115,9 +115,17 @@ class Output:
             self._write(self._view.line(line))
 
     @contextmanager
-    def listing(self, *, chat: bool = False) -> Iterator[Callable[[Record], None]]:
-        """Print a list: an array for `json`, a sequence for `yaml`, a table (or chat lines) for people, and otherwise
-        one object per line. Only a table is collected in memory."""
+    def listing(self, *, chat: bool = False, kind: str | None = None) -> Iterator[Callable[[Record], None]]:
+        """Print a list: an array for `json`, a sequence for `yaml`, rows for `csv`, a table (or chat lines) for people,
+        and otherwise one object per line. Only a table is collected in memory. `kind`: that of the records, for the
+        header of an empty list."""
+        if self.mode == "csv":
+            from guestctl.output.csv_rows import CsvRows
+
+            lines = CsvRows(self.text, kind)
+            yield lines.add
+            lines.close()
+            return
         if self.human and not chat:
             rows: list[Record] = []
             yield rows.append

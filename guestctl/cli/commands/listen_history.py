@@ -16,7 +16,7 @@ import typer
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.commands.stop_rules import StopRules
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command, duration, pattern
+from guestctl.cli.options import command, duration, moment, pattern
 from guestctl.core.errors import TimedOut, UsageError
 from guestctl.core.model import Connection, Event, Gap, Message
 from guestctl.output.records import (
@@ -167,11 +167,13 @@ def history(
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="TIME|ID", help="print only what came after this time or message id"),
+        typer.Option(
+            "--since", metavar="TIME|ID", help="print only what came after this time, 5m ago (--since 5m) or message id"
+        ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME|ID", help="print only what came up to this time or message id"),
+        typer.Option("--until", metavar="TIME|ID", help="print only what came up to this time, 5m ago or message id"),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="include earlier conversations and events")] = False,
     format_: Annotated[
@@ -183,9 +185,13 @@ def history(
 ) -> None:
     """Print the messages of the current conversation in order.
 
-    Each page is printed as soon as it arrives.
+    Each page is printed as soon as it arrives. A time is written 2026-03-09T12:00:00Z, or as the time before now with
+    its unit: 90s, 5m, 1.5h or 2d.
     """
     chosen = _format(run, format_)
+    if raw and run.out.mode == "csv":
+        raise UsageError("--raw has no column in CSV", hint="use -o json or -o jsonl")
+    since, until = (None if given is None else moment(given, run.clock.now()) for given in (since, until))
     if printed(run, print_frames, print_curl, lambda plan: plan.history()):
         return
     with run.out.paged(), run.out.gathered() as hand_on:
@@ -198,7 +204,7 @@ def history(
             for piece in document(records, chosen):
                 run.out.verbatim(piece)
             return
-        with run.out.listing(chat=True) as add:
+        with run.out.listing(chat=True, kind="message") as add:
             for record in records:
                 add(record)
 

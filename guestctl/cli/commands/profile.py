@@ -24,7 +24,7 @@ NewName = Annotated[str, typer.Argument(metavar="NAME", help="name of the new pr
 def list_(run: Invocation) -> None:
     """List the profiles in the file and the built-in one."""
     file = profiles.find(run.options.profiles, run.world.environ, run.world.cwd)
-    with run.out.listing() as add:
+    with run.out.listing(kind="profile") as add:
         for name in file.names:
             values = {key: found.text for key, found in file.values(name).items()}
             address = values.get("base_url") or values.get("region") or values.get("environment") or values.get("org")

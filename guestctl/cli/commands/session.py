@@ -123,7 +123,7 @@ def sign_out(run: Invocation) -> None:
 def list_(run: Invocation) -> None:
     """List the sessions stored for this profile, API and deployment."""
     current = run.client.session_name
-    with run.out.listing() as add:
+    with run.out.listing(kind="session") as add:
         for session in run.client.sessions():
             record = session_record(as_of_now(run, session))
             # Only in the table: `session show` prints the current session for scripts.
