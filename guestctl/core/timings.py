@@ -65,10 +65,19 @@ class Timings:
     """The longest time for which `listen` does not return control to its caller."""
 
     look_min: float = 0.25
-    """Pause after the first read of history while nothing proves that it shows every missed message. It grows."""
+    """Pause after the first read of history that lacks something which the service has stored. It grows."""
 
     look_max: float = 30.0
     """The longest such pause."""
+
+    quiet_look: float = 2.0
+    """Pause after the first read of history when nothing shows that it lags. It grows."""
+
+    quiet_look_max: float = 120.0
+    """The longest such pause."""
+
+    page_pause: float = 0.1
+    """Pause between two requests for history after a reconnect."""
 
     fill_deadline: float = 10.0
     """How long a live message waits for a history that does not show it, before a gap is reported."""

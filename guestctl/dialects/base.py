@@ -19,6 +19,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -47,6 +48,10 @@ from guestctl.dialects.refusals import Refusals, mark_written
 
 #: The characters of a token: those that an HTTP header may have, without blanks.
 _TOKEN = re.compile(r"[!-~]+")
+
+
+#: Entries held while a position without a time is searched for. A caller reads on from there.
+PASSED = 10_000
 
 
 @immutable
@@ -346,6 +351,36 @@ def other_frame(label: Json, value: dict[str, Json], api: str) -> Incoming:
         return Unknown(str(label) if label is not None else "gateway", value)
     kind, code = (Forbidden, "forbidden.gateway") if text == "Forbidden" else (NetworkError, "service.down")
     return Rejection(mark_written(kind(f"the gateway answers: {text}", code=code, api=api, body=text)))
+
+
+def history_from_start(
+    page: Callable[[str | None], Flow[HistoryPage]], after: Position, cursor: str | None = None
+) -> Flow[HistoryPage]:
+    """Read history from the beginning, or from `cursor`, and return the page that contains `after`, without the items
+    up to it.
+
+    If history does not contain that message, return a page with `anchored` False: the items after its time, or the
+    whole history if its time is unknown.
+    """
+    passed: list[HistoryEntry] = []
+    cursors: set[str] = set()
+    while True:
+        read = yield from page(cursor)
+        for index, item in enumerate(read.items):
+            if isinstance(item, (Unknown, Omitted)):
+                continue
+            if item.id == after.id:
+                return replace(read, items=read.items[index + 1 :])
+            if after.time is not None and item.time is not None and item.time > after.time:
+                return replace(read, items=read.items[index:], anchored=False)
+        if after.time is None:
+            passed.extend(read.items)
+        if read.next is None or len(passed) >= PASSED:
+            return replace(read, items=tuple(passed), anchored=False)
+        if read.next in cursors or not read.items:
+            raise Unreadable(f'history does not advance beyond the cursor "{read.next[:80]}"')
+        cursor = read.next
+        cursors.add(cursor)
 
 
 def normalised_time(value: object) -> str | None:

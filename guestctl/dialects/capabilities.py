@@ -92,6 +92,8 @@ class Capabilities:
 
     paging: ClassVar[Paging] = Paging.FORWARD
     page_size: ClassVar[int] = 50
+    #: No request starts at a message: its page is requested with a token that only the page before it states.
+    pages_by_token: ClassVar[bool] = False
     #: History may lag behind accepted and pushed messages. Gap filling waits a limited time for known ones.
     history_lags: ClassVar[bool] = False
 

@@ -6,21 +6,25 @@ the position asked for. Must not know: the paths of one API, sockets, paging pol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from guestctl.core.errors import SessionOver, Unreadable
-from guestctl.core.model import Direction, Message, Position, Role, Sender, Source, Unknown
+from guestctl.core.model import Direction, Message, Position, Role, Sender, Source
 from guestctl.core.values import Json
 from guestctl.core.wire import Request, identifier, optional, optional_identifier, required
-from guestctl.dialects.base import HistoryEntry, HistoryPage, Omitted, normalised_time, read_entries
+from guestctl.dialects.base import (
+    HistoryEntry,
+    HistoryPage,
+    Omitted,
+    history_from_start,
+    normalised_time,
+    read_entries,
+)
 from guestctl.dialects.flows import Flow, http_request
 
 #: Maximum number of messages in one page.
 LIMIT = 100
-#: Entries held while a position without a time is searched for. A caller reads on from there.
-PASSED = 10_000
 _ROLES = frozenset({"guest", "bot", "agent", "system"})
 
 
@@ -112,31 +116,3 @@ def _last_id(items: Sequence[HistoryEntry], before: str | None) -> str:
         if not isinstance(item, Omitted) and item.id is not None and item.id != before:
             return item.id
     raise Unreadable("history: no entry of a page has an id, so the next page cannot be requested")
-
-
-def history_from_start(page: Callable[[str | None], Flow[HistoryPage]], after: Position) -> Flow[HistoryPage]:
-    """Read history from the beginning and return the page that contains `after`, without the items up to it.
-
-    If history does not contain that message, return a page with `anchored` False: the items after its time, or the
-    whole history if its time is unknown.
-    """
-    passed: list[HistoryEntry] = []
-    cursor: str | None = None
-    cursors: set[str] = set()
-    while True:
-        read = yield from page(cursor)
-        for index, item in enumerate(read.items):
-            if isinstance(item, (Unknown, Omitted)):
-                continue
-            if item.id == after.id:
-                return replace(read, items=read.items[index + 1 :])
-            if after.time is not None and item.time is not None and item.time > after.time:
-                return replace(read, items=read.items[index:], anchored=False)
-        if after.time is None:
-            passed.extend(read.items)
-        if read.next is None or len(passed) >= PASSED:
-            return replace(read, items=tuple(passed), anchored=False)
-        if read.next in cursors or not read.items:
-            raise Unreadable(f'history does not advance beyond the cursor "{read.next[:80]}"')
-        cursor = read.next
-        cursors.add(cursor)

@@ -40,13 +40,14 @@ from guestctl.dialects.base import (
     HistoryEntry,
     HistoryPage,
     frame_object,
+    history_from_start,
     id_in_path,
     other_frame,
     read_entries,
 )
 from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
-from guestctl.dialects.history_pages import as_object, history_from_start, read_time
+from guestctl.dialects.history_pages import as_object, read_time
 from guestctl.dialects.refusals import CloseAction
 from guestctl.dialects.tokens import guest_token
 
@@ -87,6 +88,7 @@ class MessagingConversations(Dialect):
     required = (("environment", "base_url"),)
     session_ids = ("conversation",)
     renewal_margins = {"guest": RENEWAL_MARGIN}
+    pages_by_token = True
     reattaches = True
     sends_on_socket = True
     shared_socket_address = True

@@ -31,12 +31,13 @@ from guestctl.dialects.base import (
     HistoryEntry,
     HistoryPage,
     frame_object,
+    history_from_start,
     id_in_path,
     other_frame,
     read_entries,
 )
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, frame_request, http_request
-from guestctl.dialects.history_pages import LIMIT, history_from_start, read_message, read_sender, read_time
+from guestctl.dialects.history_pages import LIMIT, read_message, read_sender, read_time
 
 
 class NumberedDialect(Dialect):

@@ -16,8 +16,9 @@ that it is complete. Two things do (reliability.md §6.4):
 `FromNewest`   Nothing older than now is wanted, and the newest entry of history is not known yet.
 `Unread`       Messages after the last one shown may be missing, and history has not been read yet.
 `Continuous`   Nothing is missing: the open socket brings everything that follows the last message shown.
-`Open`         Messages may be missing, and nothing has proved yet that history shows them all. It is read again and
-               again. Live messages without a consecutive number wait for the proof, or for the fill deadline.
+`Open`         Messages may be missing, and nothing has proved yet that history shows them all. It is read again: soon
+               and often while a sign shows that it lags, rarely otherwise, and at once when a live message arrives.
+               Live messages without a consecutive number wait for the proof, or for the fill deadline.
 `Unproved`     Polling only: history does not show the last message shown any more.
 
     start ── FromNewest ── newest entry read ────────────────► Continuous
@@ -44,16 +45,13 @@ from guestctl.core.values import immutable
 from guestctl.dialects.capabilities import Paging
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, Following, Item, latest, missed
+from guestctl.engine.history_reader import FIRST_READ, HistoryReader, raise_if_socket_broke
 from guestctl.engine.merge import MISSING, Merge
 
 T = TypeVar("T")
 
 #: Reads of history that may fail in a row before a gap is declared.
 FILL_TRIES = 4
-#: Growth of the pause between two reads of history.
-LOOK_GROWTH = 1.5
-#: Seconds for the first read of history while a socket is open; doubled after each read that fails.
-FIRST_READ = 5.0
 #: Failures after which reading history again may succeed.
 PASSING_FAILURES = (NetworkError, TimedOut, RateLimited, Unreadable, Conflict)
 #: Numbers are not waited for while listening: history is read again anyway.
@@ -107,6 +105,7 @@ class Open:
     `replayed`: ids that complete reads of history showed since the socket was opened: a live copy of one proves that
     they showed everything before the socket, too.
     `failures`: reads in a row that failed, the last of them with `failure`.
+    `unreadable`: a frame was unreadable, so that history will show a message that was not shown.
     `declared`: a gap was declared. Nothing waits any more; entries that are found later are still shown.
     """
 
@@ -117,6 +116,7 @@ class Open:
     replayed: frozenset[str] = frozenset()
     failures: int = 0
     failure: str | None = None
+    unreadable: bool = False
     declared: bool = False
 
 
@@ -153,6 +153,7 @@ class CatchUp:
         self.engine = engine
         self.state = state
         self.merge = merge
+        self.reader = HistoryReader(engine, deadline)
         self._deadline = deadline
         self._left = left
         self._clock = engine.clock
@@ -197,6 +198,7 @@ class CatchUp:
 
         A message that an earlier socket brought proves nothing: the service may send it again.
         """
+        self.reader.message_received()
         state = self.state
         if not isinstance(state, Open):
             return
@@ -219,13 +221,15 @@ class CatchUp:
         """Note that a frame was unreadable: if it was a message, history shows it, now or a little later."""
         if isinstance(self.state, (FromNewest, Unread)):
             return
-        self._open(broken=True)
+        self._open(broken=True, unreadable=True)
 
-    def _open(self, *, broken: bool, received: tuple[tuple[str, int | None], ...] = ()) -> Open:
+    def _open(
+        self, *, broken: bool, received: tuple[tuple[str, int | None], ...] = (), unreadable: bool = False
+    ) -> Open:
         now = self._clock.monotonic()
         state = self.state
         broken = broken or (isinstance(state, Open) and state.broken and not state.declared)
-        self.state = opened = Open(now, self._timings.look_min, broken, received)
+        self.state = opened = Open(now, self._timings.look_min, broken, received, unreadable=unreadable)
         self.merge.wait_for_history(inf)
         return opened
 
@@ -253,10 +257,10 @@ class CatchUp:
         try:
             self.begin_at_newest()
         except PASSING_FAILURES as failure:
-            _raise_if_socket_broke(failure)
+            raise_if_socket_broke(failure)
             if state.failure is None:
                 self.engine.notice(f"cannot read history: {failure.message}")
-            pause = self._next_pause(state.pause or self._timings.second_look, failure)
+            pause = self.reader.next_pause(state.pause or self._timings.second_look, failure)
             self.merge.wait_for_history(0.0)
             self.state = FromNewest(self._clock.monotonic() + pause, pause, failure.message)
             return [Gap(None, None, failure.message)] if state.broken else []
@@ -326,23 +330,37 @@ class CatchUp:
         try:
             found = self._read_once(self.merge.anchor)
         except PASSING_FAILURES as failure:
-            _raise_if_socket_broke(failure)
+            raise_if_socket_broke(failure)
             if state.failure is None:
                 self.engine.notice(f"cannot read history: {failure.message}")
-            pause = self._next_pause(max(state.pause, self._timings.second_look), failure)
+            pause = self.reader.next_pause(max(state.pause, self._timings.second_look), failure)
             due = self._clock.monotonic() + pause
             self.state = replace(state, due=due, pause=pause, failures=state.failures + 1, failure=failure.message)
             return []
-        pause = self._next_pause(state.pause)
-        self.state = replace(state, due=self._clock.monotonic() + pause, pause=pause, failures=0, failure=None)
-        return self._join(found)
+        self.state = state = replace(state, failures=0, failure=None)
+        events = self._join(found)
+        if isinstance(self.state, Open):
+            pause = (
+                self.reader.next_pause(state.pause) if self._lags(found) else self.reader.next_quiet_pause(state.pause)
+            )
+            self.state = replace(self.state, due=self._clock.monotonic() + pause, pause=pause)
+        return events
+
+    def _lags(self, found: Following) -> bool:
+        """Return whether a sign shows that history lacks something, or a caller needs it as soon as it is there."""
+        state = self.state
+        assert isinstance(state, Open)
+        number = self.reader.announced
+        announced = number is not None and not self.merge.covers(number)
+        lacks = bool(state.received) or state.unreadable or self._something_waits
+        return lacks or announced or not found.anchored or self._awaits_reply
 
     def _join(self, found: Following) -> list[Event]:
         """Return what a read of history adds, and close the question if it is proved that nothing is missing."""
         state = self.state
         assert isinstance(state, Open)
         shown = {item.id for item in found.items}
-        items = self._certain(found, self.merge.anchor).items
+        items = _certain(found, self.merge.anchor, self.merge.position).items
         proved = any(id_ in shown for id_, _ in state.received)
         anchored = found.anchored or (self._last_id is not None and self._last_id in shown)
         after = self.merge.anchor.id if self.merge.anchor and found.anchored else None
@@ -423,10 +441,6 @@ class CatchUp:
             patience = min(patience, (now - since + left) / 2)
         return since + patience
 
-    def _next_pause(self, pause: float, failure: Failure | None = None) -> float:
-        asked = 0.0 if failure is None else failure.retry_after or 0.0
-        return max(asked, min(self._timings.look_max, pause * LOOK_GROWTH))
-
     # --- the end of the stream ---
 
     def at_end(self) -> list[Event]:
@@ -496,7 +510,7 @@ class CatchUp:
         Where history lags, it is read again until it shows every accepted message, for `Timings.lag_patience` at most.
         """
         until = self._clock.monotonic() + self._timings.lag_patience
-        found = self._certain(self._read_once(position), position)
+        found = _certain(self._read_once(position), position, self.merge.position)
         if not self.engine.dialect.history_lags:
             return found
         while True:
@@ -510,19 +524,11 @@ class CatchUp:
                 )
                 return found
             self._clock.sleep(self._timings.lag_pause)
-            found = self._certain(self._read_once(position), position)
+            found = _certain(self._read_once(position), position, self.merge.position)
 
     def _read_once(self, position: Position | None) -> Following:
         paging, size = self.engine.dialect.paging, self.engine.dialect.page_size
         return self._read(lambda fetch: missed(fetch, paging, position, size))
-
-    def _certain(self, found: Following, position: Position | None) -> Following:
-        """Return only what is certainly after the position, if history does not show the position."""
-        if found.anchored:
-            return found
-        bounds = [bound for bound in (position, self.merge.position) if bound is not None]
-        items = [item for item in found.items if any(_certainly_after(item, bound) for bound in bounds)]
-        return replace(found, items=items)
 
     def _accepted_ids(self) -> list[str]:
         """Service ids of this session's accepted sends since the position, newest last."""
@@ -537,24 +543,26 @@ class CatchUp:
         """
         known = (self.merge.position.sequence if self.merge.position else None) or 0
         patience: float | None = None
+        pause = 0.0
         state = self.state
         if isinstance(state, Open):
             known, patience = _ANY_NUMBER, FIRST_READ * 2.0**state.failures
+            pause = self._timings.page_pause if state.broken else 0.0
         elif isinstance(state, FromNewest) and state.failure is None:
             patience = FIRST_READ
-        return read(
-            lambda after, cursor: self.engine.page(after, cursor, self._deadline().sooner(patience), known=known)
-        )
-
-
-def _raise_if_socket_broke(failure: Failure) -> None:
-    """Raise the failure again if it broke the socket that the token for history is requested on."""
-    if isinstance(failure, NetworkError) and failure.close_code is not None:
-        raise failure
+        return self.reader.read(read, known=known, patience=patience, pause=pause)
 
 
 def _is_only_an_id(position: Position | None) -> bool:
     return position is not None and position.time is None and position.sequence is None
+
+
+def _certain(found: Following, *positions: Position | None) -> Following:
+    """Return only what is certainly after one of the positions, if history does not show the position read after."""
+    if found.anchored:
+        return found
+    bounds = [position for position in positions if position is not None]
+    return replace(found, items=[item for item in found.items if any(_certainly_after(item, b) for b in bounds)])
 
 
 def _certainly_after(item: Item, position: Position) -> bool:

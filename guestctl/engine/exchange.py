@@ -16,6 +16,9 @@ from guestctl.core.errors import (
     Failure,
     NetworkError,
     RateLimited,
+    Refused,
+    SessionOver,
+    Unreadable,
     Unsupported,
 )
 from guestctl.core.model import (
@@ -25,9 +28,10 @@ from guestctl.core.model import (
 )
 from guestctl.core.timings import Timings
 from guestctl.core.wire import HttpResponse, Request, check_outgoing
-from guestctl.dialects.base import Dialect, HistoryPage
+from guestctl.dialects.base import Dialect, HistoryPage, history_from_start
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.credentials import Credentials
+from guestctl.engine.page_tokens import PageTokens
 from guestctl.engine.retry import DEFAULT_RETRY_AFTER, LIMIT_RETRIES, RetryPolicy, jittered
 from guestctl.engine.session_record import StoredSession
 from guestctl.engine.session_socket import SessionSocket
@@ -90,6 +94,11 @@ class SessionEngine:
         self._patient_until: float | None = None
         #: The highest message number that was waited for in vain.
         self._given_up = 0
+        #: Where the last pages of history begin (only if the dialect `pages_by_token`).
+        self.page_tokens = PageTokens()
+        #: Seconds between two requests for history of one reading, and when (monotonic) the last one was made.
+        self._page_pause = 0.0
+        self._page_read_at: float | None = None
 
     @property
     def session(self) -> Session:
@@ -127,6 +136,8 @@ class SessionEngine:
         if isinstance(step, HttpRequest):
             request = step.request
             check_outgoing(request.url, request.query, request.headers, request.json, request.form)
+            if request.route == "history":
+                self._space_pages(deadline)
             return self.call(request, deadline)
         check_outgoing(step.text)
         if socket is not None:
@@ -168,19 +179,27 @@ class SessionEngine:
 
     # --- history ---
 
-    def page(self, after: Position | None, cursor: str | None, deadline: Deadline, *, known: int = 0) -> HistoryPage:
-        """Return one page of the session's history (see `Dialect.history`).
+    def page(
+        self,
+        after: Position | None,
+        cursor: str | None,
+        deadline: Deadline,
+        *,
+        known: int = 0,
+        pause: float = 0.0,
+    ) -> HistoryPage:
+        """Return one page of the session's history (see `Dialect.history`). `pause`: seconds between two requests.
 
         A page may lack messages that the service has already numbered. It is then read again until they appear,
         for `timings.lag_patience` seconds counted over all pages of one reading (a page without a cursor starts
         one). After that `notice` reports the missing number, and it is not waited for again. Numbers up to `known`
         are not waited for.
         """
-        size = self.dialect.page_size
+        self._page_pause = pause
         if cursor is None:
             self._patient_until = None
         while True:
-            page = self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=size), deadline)
+            page = self._page(after, cursor, deadline)
             if page.announced_up_to is None or page.announced_up_to <= max(known, self._given_up):
                 return page
             now, left = self.clock.monotonic(), deadline.remaining()
@@ -191,6 +210,44 @@ class SessionEngine:
                 self.notice(f"history is incomplete: the service has numbered messages up to {page.announced_up_to}")
                 return page
             self.clock.sleep(self.timings.lag_pause)
+
+    def _page(self, after: Position | None, cursor: str | None, deadline: Deadline) -> HistoryPage:
+        """Request one page. Where the API pages by token, the search for `after` starts at the last pages read."""
+        if not self.dialect.pages_by_token:
+            limit = self.dialect.page_size
+            return self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=limit), deadline)
+        if after is None or cursor is not None:
+            return self.perform(self._request_page(cursor), deadline)
+        if self.page_tokens.known:
+            try:
+                page = self.perform(history_from_start(self._known_page, after, self.page_tokens.find(after)), deadline)
+            except (Refused, SessionOver, Unreadable):
+                pass  # the service may not know the token any more
+            else:
+                if page.anchored:
+                    return page
+            # Only the whole history can show that the message is gone.
+            self.page_tokens.clear()
+        return self.perform(history_from_start(self._request_page, after), deadline)
+
+    def _known_page(self, token: str | None) -> Flow[HistoryPage]:
+        """Return the page of a token. One that does not change any more is not requested again."""
+        return self.page_tokens.whole(token) or (yield from self._request_page(token))
+
+    def _request_page(self, token: str | None) -> Flow[HistoryPage]:
+        """Return the page of a token, by default the first one, and remember its place."""
+        limit = self.dialect.page_size
+        page = yield from self.dialect.history(self.session, after=None, cursor=token, limit=limit)
+        self.page_tokens.note(token, page)
+        return page
+
+    def _space_pages(self, deadline: Deadline) -> None:
+        """Wait until the pause between two requests for history is over."""
+        if self._page_pause and self._page_read_at is not None:
+            left = self._page_read_at + self._page_pause - self.clock.monotonic()
+            if left > 0:
+                self.clock.sleep(deadline.bound(left))
+        self._page_read_at = self.clock.monotonic()
 
     # --- requests ---
 

@@ -245,6 +245,8 @@ class Listener:
             ready = catch_up.look() if catch_up.look_due(now) else []
             ready += catch_up.merge.ready(now)
             yield from self._show(ready)
+            if isinstance(catch_up.state, Continuous) and catch_up.reader.next_page_due(now):
+                catch_up.reader.find_next_page()
             if not count and not ready:
                 self._commit_shown()
                 yield None

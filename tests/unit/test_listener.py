@@ -273,6 +273,45 @@ def test_a_history_that_shows_some_missing_messages_may_still_lag(plain: World) 
     assert listening.gaps == []
 
 
+def test_a_history_that_shows_no_sign_of_lagging_is_read_rarely(world: World) -> None:
+    """Source 002: history is not polled after a reconnect. A live message is proved by one read at once."""
+    world.dialect.page_size = 10  # type: ignore[misc]
+    world.service.store("old")
+    listening = Listening(world).live()
+    world.service.push("before")
+    listening.run(1.0)
+    listening.events.clear()
+    world.service.break_all()
+    world.service.store("missed")
+    before = len(world.service.requests)
+    listening.live().run(TIMINGS.quiet_look / 2)
+    assert (listening.texts, len(world.service.requests)) == (["missed"], before + 1)
+    listening.run(600.0)
+    looks = len(world.service.requests) - before
+    assert looks <= 10
+    world.service.push("live")
+    assert listening.run(0.2).texts == ["missed", "live"]
+    assert len(world.service.requests) - before - looks <= (0 if world.service.numbered else 1)
+
+
+def test_the_pages_of_a_long_outage_are_spaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.service.store("old")
+    listening = Listening(world).live()
+    asked: list[float] = []
+    perform = world.service.perform
+
+    def noting(*args: Any, **more: Any) -> Any:
+        asked.append(world.clock.monotonic())
+        return perform(*args, **more)
+
+    monkeypatch.setattr(world.service, "perform", noting)
+    world.service.break_all()
+    missed = [str(world.service.store(f"missed {n}")["text"]) for n in range(10)]
+    assert listening.run(1.0).texts == missed
+    assert len(asked) >= 4
+    assert min(b - a for a, b in pairwise(asked)) >= TIMINGS.page_pause * 0.99
+
+
 def test_a_message_of_the_previous_socket_does_not_prove_completeness(plain: World) -> None:
     listening = Listening(plain, from_start=True).live()
     plain.service.push("kept")
