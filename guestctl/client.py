@@ -225,12 +225,12 @@ class Client:
         expires_at: float | None = None,
         sign_in: Credential | None = None,
     ) -> Session:
-        """Take over a session that another client made, such as a browser or a middleware, and return it.
+        """Take over a session that another client created, such as a browser or a middleware, and return it.
 
-        The session is attached once before it is stored, under `name`; it is the current session from then on.
-        `ids` has its ids: conversation, guest and session, as far as the API needs them. Times are in epoch seconds;
-        a token that is a JWT states its own. `sign_in` is the credential of a signed-in guest. Raises Conflict
-        `conflict.name` if a session of this name is stored.
+        The client attaches to the session once before it stores it under `name`. The session then becomes the current
+        one. `ids` has the ids that the API needs: `conversation`, `guest` and `session`. The times are in epoch
+        seconds, None if unknown; the expiry in a JWT is read from the token. `sign_in` is the credential of a signed-in
+        guest. Raises Conflict (`conflict.name`) if a session with this name is stored.
         """
         deadline = self._deadline()
         secret = token if isinstance(token, Secret) else Secret(token)

@@ -27,8 +27,8 @@ OURS: dict[str, str] = {
     "GUESTCTL_ATTACH_SESSION": "session id of that session, where the API needs it",
     "GUESTCTL_FORWARD_SECRET": "secret that signs what `listen --forward-to` posts",
     "GUESTCTL_RECORD_KIND": "kind of the record; set by `listen --exec`, like the next four",
-    "GUESTCTL_RECORD_ID": "service id of the record, empty without one",
-    "GUESTCTL_RECORD_KEY": "client key of the record, empty without one",
+    "GUESTCTL_RECORD_ID": "service id of the record, empty if it has none",
+    "GUESTCTL_RECORD_KEY": "client key of the record, empty if it has none",
     "GUESTCTL_RECORD_ROLE": "sender of the record: bot, agent, guest or system; empty where the API does not name it",
     "GUESTCTL_RECORD_CONVERSATION": "id of the conversation, empty where the API has none",
     "GUESTCTL_SANDBOX_URL": "address of the sandbox for -p sandbox; set by `sandbox exec`",
@@ -42,7 +42,7 @@ COMMON: dict[str, str] = {
     "or SOCKS with the extra guestctl[socks] (socks5h://, socks5://, socks4a://, socks4://); "
     "never used for loopback addresses",
     "NO_PROXY": "hosts to reach without a proxy",
-    "SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE": "certificate authorities; tls.ca in the profile wins",
+    "SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE": "certificate authorities, if the profile has no tls.ca",
     "NO_COLOR, FORCE_COLOR, TERM": "no colour; always colour; no colour if TERM is `dumb`",
     "COLUMNS": "width of the terminal",
     "TRACEPARENT": "W3C trace context to send, like --traceparent",
@@ -64,8 +64,8 @@ KEYS: dict[str, str] = {
     "tls.ca": "PEM file of certificate authorities",
     "tls.cleartext": "true allows http:// and ws:// to other machines, for test networks; no variable sets it",
     "retry.attempts": "maximum number of attempts to reconnect",
-    "retry.base": "first pause between attempts",
-    "retry.cap": "longest pause between attempts",
+    "retry.base": "upper limit of the first random pause between attempts; later ones are longer",
+    "retry.cap": "upper limit of all pauses between attempts",
     "name": "name of the guest",
     "email": "e-mail address of the guest",
     "queue": "queue to route the conversation to",
@@ -95,7 +95,7 @@ BOT_KEYS: dict[str, str] = {
     "equals": "in a rule: the whole text, ignoring case",
     "payload": "in a rule: the exact payload of a button",
     "times": "in a rule: maximum matches per conversation",
-    "after_handover": "in a rule: match only after (true) or only before (false) an agent took over",
+    "after_handover": "in a rule: match only after (true) or only before (false) the handover to an agent",
     "reply": "one reply: a text, or a mapping of `text` and the keys below",
     "replies": "several replies; [] sends none",
     "delay": "pause before a reply; at the top level: before each reply (default: 600ms)",
@@ -197,7 +197,7 @@ def _checks(width: int | None) -> Iterator[str]:
         yield f"{title}:\n" + columns(rows, width)
     yield sentences(
         "`guestctl check FILE.yaml` runs a script, `guestctl check DIR` all scripts below a directory, and `guestctl "
-        "check -` one from stdin. `guestctl check --keys` prints this page as Markdown.",
+        "check -` one from stdin. `guestctl check --keys` prints these tables as Markdown.",
         width,
     )
 
@@ -251,8 +251,10 @@ def _output(width: int | None) -> Iterator[str]:
         width,
     )
     yield "Modes of -o and GUESTCTL_OUTPUT:\n" + columns(modes.items(), width)
-    yield "Records by `kind`:\n" + columns(((kind, found["title"]) for kind, found in SCHEMAS.items()), width)
-    yield sentences("`guestctl schema KIND` prints the JSON Schema of a record.", width)
+    yield "Records, by their name for `guestctl schema`:\n" + columns(
+        ((kind, found["title"]) for kind, found in SCHEMAS.items()), width
+    )
+    yield sentences("`guestctl schema NAME` prints the JSON Schema of a record.", width)
 
 
 def _profiles(width: int | None) -> Iterator[str]:

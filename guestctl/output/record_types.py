@@ -474,9 +474,9 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "sent": ("The outcome of a send: the message with its delivery", SentRecord),
     "typing": ("A participant is typing", TypingRecord),
     "presence": ("A presence event: Join, Disconnect, SignIn … as the service spells it", PresenceRecord),
-    "receipt": ("A message was delivered, read or not", ReceiptRecord),
-    "cobrowse": ("An offer to co-browse, or what became of it", CoBrowseRecord),
-    "video": ("An offer of a video call, or what became of it", VideoRecord),
+    "receipt": ("A receipt: a message was delivered or read, or failed", ReceiptRecord),
+    "cobrowse": ("An offer of co-browsing, or its outcome", CoBrowseRecord),
+    "video": ("An offer of a video call, or its outcome", VideoRecord),
     "reactions": ("Reactions to a message", ReactionsRecord),
     "error-event": ("An error that the service reports in the stream (a record of kind error)", ServiceErrorRecord),
     "session-event": (

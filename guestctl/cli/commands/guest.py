@@ -23,7 +23,7 @@ from guestctl.output.records import event_record
 def typing(run: Invocation, print_frames: PrintFrames = False, print_curl: PrintCurl = False) -> None:
     """Send a typing indicator.
 
-    guestctl sends at most one in five seconds per session.
+    guestctl sends at most one every five seconds per session.
     """
     if printed(run, print_frames, print_curl, lambda plan: plan.typing()):
         return
@@ -39,7 +39,7 @@ def download(
 ) -> None:
     """Download an attachment without overwriting any file.
 
-    By default the file goes to the current folder. In a folder the file keeps its own name, stripped of any path.
+    By default the file is saved in the current folder. In a folder it keeps its own name, stripped of any path.
     """
     if to == "-":
         _download_to_stdout(run, id_)

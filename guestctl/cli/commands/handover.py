@@ -54,7 +54,7 @@ def export(
 ) -> None:
     """Print a session as one record, for `session attach` on another machine or for another program.
 
-    Without --show-token the record has no token, and nothing can be done with the session.
+    Without --show-token the record has no token, so nobody can use the session with it.
     """
     session = run.client.session()
     refuse_over(session)
@@ -80,12 +80,12 @@ def attach(
         str | None, typer.Option("--as", metavar="NAME", help="name to store the session under (default: default)")
     ] = None,
 ) -> None:
-    """Take over a session that a browser, a middleware or another guestctl made.
+    """Take over a session that a browser, a middleware or another guestctl created.
 
-    Stdin is what `session export --show-token` prints, or any JSON object {"token", "ids": {"conversation", "guest",
-    "session"}} with the ids that the API needs. GUESTCTL_ATTACH_TOKEN and GUESTCTL_ATTACH_GUEST (and so on) take
-    its place. The session is attached once before it is stored. A stored session of the same name is never
-    replaced: the exit code is then 6.
+    Stdin has the record that `session export --show-token` prints, or any JSON object {"token", "ids": {"conversation",
+    "guest", "session"}} with the ids that the API needs. Instead of stdin, GUESTCTL_ATTACH_TOKEN and
+    GUESTCTL_ATTACH_GUEST (and so on) can describe the session. guestctl attaches to the session once before it stores
+    it. A stored session of the same name is never replaced: the exit code is then 6.
     """
     if as_ is not None and run.options.session not in {None, as_}:
         raise UsageError("--as and --session name different sessions", hint="use one of them")

@@ -119,9 +119,10 @@ def listen(
     removes duplicates and restores order. The exit code is 0 when --max, --idle, --for or a match of --until ends
     the stream, 9 when --until never matched, 8 when reconnecting failed, and 130 after Ctrl-C.
 
-    --exec and --forward-to receive each printed record except the guest's own; --from guest,bot,agent includes those.
-    A command that fails is reported. A post that fails after all retries ends the command. With --cursor, a message
-    counts as written only after that, so that the next run passes it on again. GUESTCTL_FORWARD_SECRET signs each post.
+    --exec runs a command, and --forward-to posts to a URL, for each printed record except the guest's own; --from
+    guest,bot,agent includes those. A command that fails is reported, and listening continues. A post that fails after
+    all retries ends listening. With --cursor, a message counts as written only after both, so that the next run passes
+    it on again. GUESTCTL_FORWARD_SECRET is the secret that signs each post.
     """
     rules = StopRules(
         run.clock,
@@ -168,12 +169,12 @@ def history(
     since: Annotated[
         str | None,
         typer.Option(
-            "--since", metavar="TIME|ID", help="print only what came after this time, 5m ago (--since 5m) or message id"
+            "--since", metavar="TIME|ID", help="print only messages after this time, 5m ago (--since 5m) or message id"
         ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME|ID", help="print only what came up to this time, 5m ago or message id"),
+        typer.Option("--until", metavar="TIME|ID", help="print only messages up to this time, 5m ago or message id"),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="include earlier conversations and events")] = False,
     format_: Annotated[
@@ -230,7 +231,7 @@ def resume(
         typer.Option(
             "--on-conflict",
             metavar="ACTION",
-            help="wait, new or fail if another connection has the session",
+            help="if the session is locked: wait, fail, or create a new one",
         ),
     ] = "wait",
     listen: Annotated[bool, typer.Option("--listen", help="keep listening afterwards")] = False,

@@ -48,7 +48,7 @@ def show(
 ) -> None:
     """Show each value of a profile and where it comes from.
 
-    Variables of a file that is not trusted stay as written, and so do variables that are not set.
+    A variable is shown as written if it is not set, or if the file is not trusted.
     """
     if name is not None:
         run.chosen_profile = name

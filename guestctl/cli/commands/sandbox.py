@@ -46,7 +46,7 @@ Origins = Annotated[
     list[str] | None, typer.Option("--origin", metavar="HOST", help="allow only this Origin (default: any)")
 ]
 Answers = Annotated[
-    str, typer.Option("--answers", metavar="HOW", help="create and send answer full, or with published members only")
+    str, typer.Option("--answers", metavar="HOW", help="answers to create and send: full, or published fields only")
 ]
 UnknownDeployment = Annotated[
     str,
@@ -75,7 +75,7 @@ Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to
 AutoStart = Annotated[bool, typer.Option("--auto-start", help="start a conversation as soon as a guest joins")]
 SignIn = Annotated[bool, typer.Option("--sign-in", help="let guests sign in with any code but `bad`")]
 Disconnect = Annotated[
-    str, typer.Option("--disconnect", metavar="HOW", help="an ended conversation is ReadOnly or open to Send")
+    str, typer.Option("--disconnect", metavar="HOW", help="an ended conversation is ReadOnly, or still open to Send")
 ]
 To = Annotated[
     str | None, typer.Option("--to", metavar="ID", help="only the session with this id (default: all sessions)")
@@ -192,7 +192,8 @@ def exec_(
 ) -> int:
     """Run a command against a new sandbox and exit with the command's exit code.
 
-    `guestctl` inside the command uses this sandbox without any option. Its state is deleted afterwards.
+    A `guestctl` in the command uses this sandbox without any option. The sessions that it stores are deleted
+    afterwards.
     """
     from guestctl.sandbox.serve import run_under
 

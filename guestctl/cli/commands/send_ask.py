@@ -29,10 +29,10 @@ def ask(
     run: Invocation,
     text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="question to send; - reads it from stdin")],
     new: Annotated[bool, typer.Option("--new", help="start a new session instead of resuming the stored one")] = False,
-    first: Annotated[bool, typer.Option("--first", help="print the first message of the reply only")] = False,
+    first: Annotated[bool, typer.Option("--first", help="print only the first message of the reply")] = False,
     silence: Annotated[
         str | None,
-        typer.Option("--silence", metavar="TIME", help="time without another message that ends the reply [500ms]"),
+        typer.Option("--silence", metavar="TIME", help="time without a message that ends the reply [500ms]"),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="with -o json, include the service's own object")] = False,
     print_frames: PrintFrames = False,
@@ -40,12 +40,13 @@ def ask(
 ) -> None:
     """Send a question and print only the text of the reply.
 
-    A reply may consist of several messages: it ends when no other message has come for 500 ms. A message without
+    A reply may consist of several messages: it ends when no other message has arrived for 500 ms. A message without
     text is drawn as `send --wait` draws it. With -o json the record is the first message, and the others are its
     `following`.
 
     By default guestctl resumes the stored session, or creates one if there is none. In a new session it first
-    waits up to two seconds for a greeting, which is not the reply. Put `--` before text that starts with a dash.
+    waits up to two seconds for a greeting, which does not count as the reply. Put `--` before text that starts with
+    a dash.
     """
     if first and silence is not None:
         raise UsageError("--first and --silence cannot be combined", hint="remove one of them")
@@ -97,11 +98,13 @@ def send(
     ] = None,
     pick: Annotated[
         list[str] | None,
-        typer.Option("--pick", metavar="N|PAYLOAD", help="answer an offer by label, payload, number or date"),
+        typer.Option("--pick", metavar="N|PAYLOAD", help="choose an option by its label, payload, place or date"),
     ] = None,
     pick_number: Annotated[
         list[int] | None,
-        typer.Option("--pick-number", metavar="N", min=1, help="answer an offer by its place, whatever the labels are"),
+        typer.Option(
+            "--pick-number", metavar="N", min=1, help="choose an option by its place, even if a label is a number"
+        ),
     ] = None,
     form: Annotated[
         list[str] | None,
