@@ -240,7 +240,8 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
 
     The index of an entry, counted from the oldest, never changes, but its page does when messages arrive. So each page
     number is computed from the service's latest `total`, and the page is read again if the conversation has grown.
-    Without a `total`, every entry has to be read and held first.
+    Without a `total`, every entry has to be read and held first. Raises Unreadable for a page that adds no entry to the
+    one before it.
     """
     total = fetch(None, "1").total
     if total is None:
@@ -248,6 +249,7 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
         yield from list(items.values())[::-1]
         return
     index = start
+    before: set[str] = set()
     while index < total:
         number = (total - 1 - index) // size + 1
         page = fetch(None, str(number))
@@ -259,7 +261,12 @@ def _ascending(fetch: Fetch, size: int, start: int) -> Iterator[Item]:
             total = grown
             continue
         total = grown
-        for item in page.items[index - first :]:
+        added = page.items[index - first :]
+        ids = {item.id for item in added if not isinstance(item, Omitted) and item.id is not None}
+        if ids and ids <= before:
+            raise _repeated(number)
+        before = ids
+        for item in added:
             index += 1
             if not isinstance(item, Omitted):
                 yield item

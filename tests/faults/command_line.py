@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -22,9 +23,10 @@ from unittest.mock import patch
 from guestctl.cli.invocation import Environment as World
 from guestctl.cli.main import run
 from guestctl.core.errors import Exit
+from guestctl.sandbox.service_state import Conversation
 from tests.cli.conftest import Stream
-from tests.faults.model import Record, Resumed, SendResult, Watch
-from tests.faults.schedules import SENDER, WATCHER, Step
+from tests.faults.model import Record, Resumed, Run, SendResult, Watch
+from tests.faults.schedules import SENDER, WATCHER, Schedule, Step
 from tests.faults.simulation import Simulation
 
 
@@ -49,6 +51,13 @@ class Ended:
     code: int
     records: list[Record]
     err: str
+
+
+@dataclass
+class Took(Ended):
+    """A command that has ended, and the seconds that it took."""
+
+    seconds: float
 
 
 class CommandLine:
@@ -79,7 +88,7 @@ class CommandLine:
         key, begun = simulation.new_id(), time.monotonic()
         result = SendResult(step.text, key, "unreported", None, None, 0.0, step.seconds, time.now())
         simulation.run.sends.append(result)
-        ended = self._run(SENDER, "send", step.text, "--id", key, "--timeout", f"{step.seconds:g}", "-o", "json")
+        ended = self.run(SENDER, "send", step.text, "--id", key, "--timeout", f"{step.seconds:g}", "-o", "json")
         result.took, result.exit = time.monotonic() - begun, ended.code
         for record in ended.records:
             result.delivery, result.id = record["delivery"], record.get("id")
@@ -87,7 +96,7 @@ class CommandLine:
     def resume(self, step: Step) -> None:
         """Run `resume` and record what it printed."""
         simulation, begun = self._simulation, self._simulation.time.monotonic()
-        ended = self._run(SENDER, "resume", "--timeout", f"{step.seconds:g}", "-o", "json")
+        ended = self.run(SENDER, "resume", "--timeout", f"{step.seconds:g}", "-o", "json")
         took, stored = simulation.time.monotonic() - begun, len(simulation.log())
         missed = [{**line, "stored": stored} for record in ended.records for line in record["missed"]]
         simulation.run.resumed.append(Resumed(missed, ended.code, took, step.seconds))
@@ -103,12 +112,12 @@ class CommandLine:
             watch.output.append({**json.loads(line), "stored": len(simulation.log())})
 
         kinds = "message,gap,connection"
-        ended = self._run(
+        ended = self.run(
             WATCHER, "listen", "--for", f"{step.seconds:g}", "--only", kinds, "-o", "jsonl", on_line=printed
         )
         self._watch, watch.code = None, ended.code
 
-    def _run(self, who: str, *argv: str, on_line: Callable[[str], object] | None = None) -> Ended:
+    def run(self, who: str, *argv: str, on_line: Callable[[str], object] | None = None) -> Ended:
         simulation = self._simulation
         schedule, directory = simulation.schedule, simulation.directory
         environ = {
@@ -136,3 +145,32 @@ class CommandLine:
         if who == WATCHER and self._watch is not None and self._simulation.time.monotonic() < self._until:
             pushed = (event.text for event in self._simulation.schedule.events if event.kind == "push")
             self._watch.received |= {name for name in pushed if f'"{name}"' in text}
+
+
+class CountedGuest:
+    """A guest with a session. `guest("resume")` runs a command on counted time, on a service that withholds keys."""
+
+    def __init__(self, api: str, directory: Path) -> None:
+        schedule = Schedule(0, api, (), keys_return=False)
+        self.simulation = Simulation(schedule, Run(schedule), directory)
+        self._command_line = CommandLine(self.simulation)
+
+    @contextmanager
+    def installed(self) -> Iterator[CountedGuest]:
+        """Replace the client's transport, and create the session."""
+        with self.simulation.installed(), self._command_line.installed():
+            with self.simulation.client(SENDER) as client:
+                client.create()
+                client.state.close()
+            yield self
+
+    @property
+    def conversation(self) -> Conversation:
+        [conversation] = self.simulation.sandbox.service.conversations.values()
+        return conversation
+
+    def __call__(self, *argv: str) -> Took:
+        begun = self.simulation.time.monotonic()
+        ended = self._command_line.run(SENDER, *argv)
+        assert not self.simulation.run.crashes
+        return Took(ended.code, ended.records, ended.err, self.simulation.time.monotonic() - begun)

@@ -1,4 +1,4 @@
-"""A fixture that starts guestctl as processes and ends them with the test."""
+"""Fixtures that run guestctl: as processes that end with the test, and on counted time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ import pytest
 
 from guestctl.sandbox.server import Sandbox
 from tests.client_keys import RETURNED
+from tests.faults.command_line import CountedGuest
 from tests.faults.processes import Shell
 
 OpenShell: TypeAlias = Callable[..., Shell]
+
+
+@pytest.fixture
+def counted_guest(api: str, tmp_path: Path) -> Iterator[CountedGuest]:
+    """A guest with a session on counted time. The test's parameter `api` selects the API."""
+    with CountedGuest(api, tmp_path).installed() as guest:
+        yield guest
 
 
 @pytest.fixture
