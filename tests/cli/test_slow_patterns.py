@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -65,3 +66,26 @@ def test_listen_loses_no_message_that_follows_a_slow_match(front: Front) -> None
     listened = front("listen", "--replay", "4", "--until", f"^{PATTERN}", "--timeout", "5s", "-o", "jsonl")
     assert (listened.code, listened.error["code"]) == (2, "check.pattern_timeout")
     assert [record["text"] for record in listened.records] == [TEXT, f"echo: {TEXT}", "two", "echo: two"]
+
+
+def nested(random: Random) -> tuple[str, bool]:
+    """Return a pattern with repetitions in repetitions, and whether it matches at the end of every text."""
+    pattern, empty = random.choice(
+        (("a", False), ("a?", True), ("[ab]?a", False), ("(?:a|a)", False), ("(?:a|aa)", False), ("a*?", True))
+    )
+    for _ in range(random.randint(1, 3)):
+        repetition = random.choice(("+", "*", "{1,30}", "+?", "{2,}"))
+        pattern, empty = f"(?:{pattern}){repetition}", empty or repetition == "*"
+    return f"{pattern}$", empty
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_nested_repetition_ends(front: Front, seed: int) -> None:
+    """The text does not end with what is repeated, so that a search tries every way to divide it."""
+    pattern, matches = nested(Random(seed))
+    front("session", "create")
+    front("send", TEXT, "--wait")
+    listened = front("listen", "--replay", "2", "--max", "2", "--until", pattern, "-o", "jsonl")
+    assert listened.code in {2, 0 if matches else 9}, (pattern, listened)
+    assert listened.code != 2 or listened.error["code"] == "check.pattern_timeout"
+    assert next(record["text"] for record in listened.records if record["kind"] == "message") == TEXT

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -131,3 +132,36 @@ def test_questions_asked_at_the_same_time_on_an_empty_state(guest: Guest, servic
     assert sorted(stored) == [f"question {n}" for n in range(1, 7)]
     assert len(done.stdout.splitlines()) == 1
     guest.ok("send", "still there")
+
+
+#: What a race may consist of. `x` is the name of the session.
+RACERS = ("session create --as x", "session create --as x --new", "ask hello -s x", "send hello -s x", "resume -s x")
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("api", ["web-messaging", "external-contacts", "messaging-conversations"], indirect=True)
+def test_a_race_on_an_empty_state_loses_no_session(guest: Guest, service: Room, seed: int) -> None:
+    """Each session that the service has opened is stored, or was replaced.
+
+    `send` and `resume` may find no session yet. With `--new`, the session of another command may be replaced while it
+    works: then it exits 10, or 13 if its message was on its way.
+    """
+    race = Random(seed).choices(RACERS, k=7)
+    started = "\n".join(
+        f"{{ set +e; guestctl {command} --timeout 55 >out{n} 2>err{n}; echo $? >code{n}; }} &"
+        for n, command in enumerate(race)
+    )
+    done = shell(guest, f"{started}\nwait\nguestctl session list -o jsonl")
+    assert done.returncode == 0, done.stderr
+    replaces = any("--new" in command for command in race)
+    for n, command in enumerate(race):
+        code = int((guest.cwd / f"code{n}").read_text())
+        refusals = set() if "create" in command or ("ask" in command and not replaces) else {10}
+        allowed = {0} | refusals | ({13} if refusals and replaces else set())
+        assert code in allowed, (command, code, (guest.cwd / f"err{n}").read_text())
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
+    replaced = sum("--new" in command for command in race)
+    opened = len(service.sessions())
+    assert opened - replaced <= len(listed) <= opened
+    for session in listed:
+        guest.ok("send", "still there", "--session", session["name"])
