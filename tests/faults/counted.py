@@ -54,6 +54,8 @@ PAGE = 5
 RECOVERY, LOOK = 120.0, 1.0
 #: Seconds by which a command may exceed its deadline, for closing a socket and for data in transit.
 SLACK = 2.0
+#: Faults by which a listener misses messages.
+LOSSES: tuple[SocketFault, ...] = ("cut", "cut", "fin", "hole", "outbound lost", "stall")
 #: The shortest timeout of a command, in seconds. The longest is the default.
 SHORTEST_TIMEOUT = 1.0
 
@@ -110,15 +112,19 @@ def _scene(random: Random, api: str, command: Step) -> list[Step]:
 
 
 def _loss_while_history_lags(random: Random, api: str, at: float) -> list[Step]:
-    """A listener loses its connection as the agent writes, and history shows the message later than a live one."""
+    """A listener loses its connection as the agent writes, and history shows the message later than a live one.
+
+    In every second scene both come late: a client that trusts some seconds of waiting then loses the message.
+    """
     who = random.choice((LISTENER, WATCHER))
-    lag = f"lag:ms={log_seconds(random, 0.1) * 1000:.0f},times={random.choice((2, 10, 100))}"
-    loss = [Step("socket", who=who, how=random.choice(SOCKET_FAULTS), seconds=log_seconds(random), at=at)]
+    shortest = random.choice((0.5, LONGEST / 3))
+    lag = f"lag:ms={log_seconds(random, shortest) * 1000:.0f},times={random.choice((2, 100, 1000))}"
+    loss = [Step("socket", who=who, how=random.choice(LOSSES), seconds=log_seconds(random), at=at)]
     return [
         Step("fault", lag, at=at - 0.005),
         *([] if api in WITHOUT_SOCKET else loss),
         Step("push", at=at + log_seconds(random, 0.001, 1.0)),
-        *(Step("push", at=at + log_seconds(random, 0.5)) for _ in range(random.randint(0, 2))),
+        *(Step("push", at=at + log_seconds(random, shortest)) for _ in range(random.randint(1, 3))),
     ]
 
 
