@@ -42,6 +42,12 @@ _SECURITY = {
     "integration/test_unencodable_text.py::test_every_text_in_answers",
 }
 
+#: Every value of an input, where the default run has a few.
+_SWEEPS = {
+    "integration/test_received_tokens.py::test_each_further_token_that_cannot_be_used_is_refused",
+    "integration/test_attach.py::test_stdin_that_holds_no_session_is_refused",
+}
+
 #: Many processes, real shells, pseudo-terminals and signals.
 _PROCESSES = {
     "checks/test_pytest_plugin.py",
@@ -73,7 +79,7 @@ _GATES = {
     "test_style.py",
 }
 
-SLOW = frozenset(_FAULTS | _SECURITY | _PROCESSES | _GATES)
+SLOW = frozenset(_FAULTS | _SECURITY | _SWEEPS | _PROCESSES | _GATES)
 
 
 def sampled_api(test: str, apis: set[str]) -> str:

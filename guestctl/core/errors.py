@@ -98,6 +98,10 @@ NEXT_STEPS: dict[str, str] = {
     "auth.no_refresh": "this API cannot renew a token; start again with `guestctl session create`",
     "auth.oauth": "check oauth.client_id and oauth.client_secret (`guestctl profile show`), and the client's scopes",
     "auth.secret": "copy the token, client id or secret again from where it was issued",
+    "auth.token_expired": "repeat the command; if the service goes on issuing expired tokens, compare the clocks with "
+    "`guestctl doctor`",
+    "auth.token_routing": "give the guest a queue, a skill or a language: options of `guestctl session create`, or "
+    "keys of the profile (`guestctl help profiles`)",
     "auth.downgrade": "sign in again, or run `guestctl session create`; this token belongs to a signed-in guest",
     "forbidden": "check deployment_id, scopes, `origin` (allowed domains) and features; `guestctl doctor` tests each",
     "forbidden.upgrade": "check deployment_id, region and `origin` (allowed domains); `guestctl doctor` tests each",
@@ -139,6 +143,8 @@ NEXT_STEPS: dict[str, str] = {
     "session.logged_out": "sign in again, or run `guestctl session create`; the guest was signed out",
     "answer.unreadable": "repeat the command with --trace FILE, and check that base_url serves this API "
     "(`guestctl apis`)",
+    "answer.token": "check that base_url serves this API (`guestctl apis`); --trace FILE shows the answer, with its "
+    "token masked",
     "answer.redirect": "correct the address (`guestctl profile show`); guestctl never follows a redirect",
     "answer.frame": "repeat the command with --trace FILE to see the frame that broke the WebSocket protocol",
     "api.unsupported": "`guestctl apis` shows which API supports it",

@@ -10,15 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from guestctl.core.clock import rfc3339
 from guestctl.core.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
-from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Session
+from guestctl.core.jwt_claims import UnverifiedClaims, inspect
+from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Secret, Session
 from guestctl.core.values import Json
-from guestctl.core.wire import Frame, Request, SocketAddress, identifier, optional, required, utf8
+from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, identifier, optional, required, utf8
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path, other_frame
 from guestctl.dialects.capabilities import Ability, Rate, Standing
 from guestctl.dialects.flows import Flow, Incoming, Opened, Rejection, answered, done, frame_request, http_request
 from guestctl.dialects.history_pages import as_object, history_after, read_message
-from guestctl.dialects.refusals import CloseAction
+from guestctl.dialects.refusals import CloseAction, http_date
 from guestctl.dialects.tokens import client_credentials, guest_token
 
 SCOPE = "guest:create guest:read webchat:send"
@@ -91,14 +93,47 @@ class Guests(Dialect):
         answer = reply.object()
         ids = {"conversation": None, "guest": identifier(answer, "id", "guest"), "session": _session_id(answer)}
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
-        return session.having(guest_token(reply, "guestToken"))
+        return session.having(self._token(reply))
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
         """Open a new session of the same guest, which continues the transcript."""
         url = self.rest(f"/api/v2/guests/{id_in_path(session, 'guest')}/sessions")
         reply = yield from http_request(Request("POST", url, "refresh", credential="oauth", idempotent=True))
         ids = {**session.ids, "session": _session_id(reply.object())}
-        return replace(session, ids=ids).having(guest_token(reply, "guestToken"))
+        return replace(session, ids=ids).having(self._token(reply))
+
+    def _token(self, reply: HttpResponse) -> Credential:
+        """Return the token in an answer. Raises Unreadable or Unauthorised for one that cannot be used.
+
+        The source names four reasons. A token has expired if both our clock and the service's agree on that.
+        """
+        answer = reply.object()
+        text = identifier(answer, "guestToken", "guest") if isinstance(answer.get("guestToken"), str) else ""
+        malformed = _malformed(text)
+        if malformed is not None:
+            raise Unreadable(malformed, code="answer.token", api=self.name)
+        claims = inspect(Secret(text), reply.at)
+        served_at = http_date(reply.headers.get("date", ""))
+        now = reply.at if served_at is None else min(reply.at, served_at)
+        if claims.expires_at is None or claims.expires_at < now:
+            when = "it has no `exp`" if claims.expires_at is None else f"on {rfc3339(claims.expires_at)}"
+            raise Unauthorised(f"Guest token has expired: {when}", code="auth.token_expired", api=self.name)
+        self._check_routing(claims)
+        return guest_token(reply, "guestToken")
+
+    def check_token(self, token: Secret) -> None:
+        malformed = _malformed(token.reveal())
+        if malformed is not None:
+            raise Unauthorised(malformed, code="auth.secret", api=self.name)
+        self._check_routing(inspect(token, 0.0))
+
+    def _check_routing(self, claims: UnverifiedClaims) -> None:
+        if not claims.claims.get("routing_hints"):
+            raise Unauthorised(
+                "Guest token missing routing hints: it names no queue, skill or language",
+                code="auth.token_routing",
+                api=self.name,
+            )
 
     def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
         frame = {"type": "handshake", "token": session.token()}
@@ -179,6 +214,20 @@ class Guests(Dialect):
     def on_early_close(self, code: int) -> CloseAction:
         """A close without a code before the answer to the handshake may mean an expired token."""
         return "renew" if code in {1005, 1006} else self.on_close(code)
+
+
+def _malformed(token: str) -> str | None:
+    """Return what keeps a text from being a JWT, None if it is one."""
+    if not token:
+        return "Invalid guest token format: it is empty or not a text"
+    parts = token.count(".") + 1
+    if parts != 3:
+        return f"Malformed JWT structure: a JWT has three parts, this one has {parts}"
+    try:
+        inspect(Secret(token), 0.0, required=("routing_hints",))
+    except Unauthorised as problem:
+        return f"Malformed JWT structure: {problem.message.removeprefix('malformed: ')}"
+    return None
 
 
 def _session_id(answer: Mapping[str, Json]) -> str:

@@ -29,6 +29,7 @@ _STATE_AFTER: dict[str, SessionState] = {
     "session.cleared": "cleared",
     "session.logged_out": "ended",
 }
+_ABOUT_A_NEW_TOKEN = frozenset({"auth.token_expired", "auth.token_routing"})
 #: Fields that change independently of each other. Each keeps the value of the process that changed it.
 _INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "refused_token", "offer")
 
@@ -89,8 +90,10 @@ class StoredSession:
         state = _STATE_AFTER.get(failure.code)
         if state is not None and self.session.state not in {"draft", *OVER}:
             self.store(replace(self.session, state=state))
-        # A request names the credential that it was refused with; on the socket it is the guest's.
-        if failure.code == "session.gone" or (isinstance(failure, Unauthorised) and failure.http_status is None):
+        # A request names the credential that it was refused with; on the socket it is the guest's. A new token that
+        # cannot be used says nothing of the stored one.
+        refused = isinstance(failure, Unauthorised) and failure.http_status is None
+        if failure.code == "session.gone" or (refused and failure.code not in _ABOUT_A_NEW_TOKEN):
             self.note_token(refused=True)
 
     def note_token(self, *, refused: bool) -> None:
