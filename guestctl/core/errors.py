@@ -65,6 +65,7 @@ NEXT_STEPS: dict[str, str] = {
     "comes from",
     "doctor.origin": "set `origin` to an allowed domain (`guestctl profile show`), or allow this domain in the "
     "deployment",
+    "doctor.queue": "correct `queue` (`guestctl profile show`), or create the queue in the service's administration",
     "doctor.url": "correct the address, or choose the API that it belongs to: `guestctl apis`",
     "conversation.ended": "run `guestctl history --all` to see how the conversation ended",
     "usage": "`guestctl --help` lists the commands; add --help to a command for its options and two examples",

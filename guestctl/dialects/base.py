@@ -40,7 +40,7 @@ from guestctl.core.model import (
     Unknown,
 )
 from guestctl.core.values import Json, immutable
-from guestctl.core.wire import Frame, SocketAddress, load_json, optional, optional_identifier
+from guestctl.core.wire import Frame, Request, SocketAddress, load_json, optional, optional_identifier
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.features import DeploymentConfiguration, FileTransfer, RichContent, SigningIn
 from guestctl.dialects.flows import Flow, FrameRequest, Incoming, Rejection, done
@@ -261,6 +261,28 @@ class Dialect(Refusals, ABC):
 
     @property
     def deployment_configuration(self) -> DeploymentConfiguration | None:
+        return None
+
+    # --- what a 403 may be about ---
+
+    def with_checked_values(self, text: str, request: Request) -> str:
+        checked = {key: getattr(self.profile, key) for key in self.forbidden_by}
+        if "queue" in checked:
+            checked["queue"] = self.queue_in(request) or checked["queue"]
+        found = [f'{key} "{value}"' if value else f"{key} (none set)" for key, value in checked.items()]
+        if self.scopes:
+            found.append(f'the scopes "{self.scopes}"')
+        return f"{text.rstrip('. ')}; this API checks {' and '.join(found)}" if found else text
+
+    def queue_in(self, request: Request) -> str | None:
+        """Return the queue that a request names, None if it names none."""
+        return None
+
+    def read_queue(self, queue: str) -> Flow[str | None] | None:
+        """Return the flow that reads a queue's name with the OAuth client's token; None if no call of the API can.
+
+        Its request is refused with 404 for an unknown queue, and with 403 if the client may not read queues.
+        """
         return None
 
     # --- errors for missing abilities and keys ---

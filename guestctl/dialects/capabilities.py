@@ -117,6 +117,10 @@ class Capabilities:
     token_claims: ClassVar[tuple[str, ...]] = ()
     #: Some requests need an access token of the profile's OAuth client.
     uses_oauth: ClassVar[bool] = False
+    #: OAuth scopes that the requests of this API need, separated by blanks.
+    scopes: ClassVar[str] = ""
+    #: Profile keys whose values decide whether the service forbids a request (403): queue, origin, deployment_id.
+    forbidden_by: ClassVar[tuple[str, ...]] = ()
     #: Requests contain the profile's `origin`, which the deployment's allowed domains must include.
     sends_origin: ClassVar[bool] = False
 

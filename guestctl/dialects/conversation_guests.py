@@ -51,6 +51,7 @@ class ConversationGuests(Dialect):
     fields = frozenset({"attr"})
     required = (("region", "base_url"),)
     session_ids = ("conversation", "guest")
+    forbidden_by = ("deployment_id",)
     reconnect_attempts = 5
     renewal_margins = {"guest": 60.0}
     renews_before_reconnect = True

@@ -29,6 +29,7 @@ class GuestSessions(NumberedDialect):
     }
     fields = frozenset({"attr"})
     session_ids = ("session",)
+    forbidden_by = ("deployment_id",)
     documented_addresses = (
         ("create", "https://api.{region}/api/v2/guest/webmessaging/sessions"),
         ("send and history", "https://api.{region}/api/v2/guest/webmessaging/sessions/{session}/messages"),

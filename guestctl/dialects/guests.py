@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 from guestctl.core.clock import rfc3339
 from guestctl.core.errors import Refused, SessionOver, Unauthorised, Unreadable, UsageError
@@ -23,7 +24,6 @@ from guestctl.dialects.history_pages import as_object, history_after, read_messa
 from guestctl.dialects.refusals import CloseAction, http_date
 from guestctl.dialects.tokens import client_credentials, guest_token
 
-SCOPE = "guest:create guest:read webchat:send"
 #: Maximum size of a guest's attributes as compact JSON, in bytes.
 ATTRIBUTE_BYTES = 10 * 1024
 _VERIFIED = "delegation_verified"
@@ -45,6 +45,8 @@ class Guests(Dialect):
     fields = frozenset({"attr", "queue", "skill", "language", "name"})
     required = (("org", "base_url"),)
     session_ids = ("guest", "session")
+    scopes = "guest:create guest:read webchat:send"
+    forbidden_by = ("queue",)
     token_claims = ("routing_hints",)
     request_rate = Rate(200, 60.0)
     renewal_margins = {"guest": 300.0, "oauth": 5.0}
@@ -57,6 +59,7 @@ class Guests(Dialect):
         ("profile sync", "https://{org}.mypurecloud.com/api/v2/guests/{guest}"),
         ("refresh", "https://{org}.mypurecloud.com/api/v2/guests/{guest}/sessions"),
         ("history", "https://{org}.mypurecloud.com/api/v2/guests/{guest}/sessions/{session}/messages"),
+        ("queue", "https://{org}.mypurecloud.com/api/v2/routing/queues/{queue}"),
         ("socket", "wss://{org}.mypurecloud.com/api/v2/guests/{guest}/sessions/{session}/ws"),
     )
 
@@ -75,7 +78,7 @@ class Guests(Dialect):
     # --- session ---
 
     def oauth(self) -> Flow[Credential]:
-        return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
+        return client_credentials(self.profile, self.rest("/oauth/token"), self.scopes)
 
     def create(self, new: NewSession) -> Flow[Session]:
         self._check_size(new.attributes)
@@ -94,6 +97,16 @@ class Guests(Dialect):
         ids = {"conversation": None, "guest": identifier(answer, "id", "guest"), "session": _session_id(answer)}
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(self._token(reply))
+
+    def queue_in(self, request: Request) -> str | None:
+        routing = request.json.get("routing") if isinstance(request.json, dict) else None
+        queue = routing.get("queue") if isinstance(routing, dict) else None
+        return optional(queue, "id", str) if isinstance(queue, dict) else None
+
+    def read_queue(self, queue: str) -> Flow[str | None]:
+        url = self.rest(f"/api/v2/routing/queues/{quote(queue, safe='')}")
+        request = Request("GET", url, "configuration", credential="oauth", idempotent=True)
+        return optional((yield from http_request(request)).object(), "name", str)
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
         """Open a new session of the same guest, which continues the transcript."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from guestctl.core.errors import Failure, UsageError
+from guestctl.core.errors import Failure, Forbidden, UsageError
 from guestctl.core.model import (
     Credential,
     CredentialKind,
@@ -87,6 +87,8 @@ class MessagingConversations(Dialect):
     fields = frozenset({"attr", "queue", "name"})
     required = (("environment", "base_url"),)
     session_ids = ("conversation",)
+    scopes = "webmessaging:guest:send webmessaging:guest:read webmessaging:conversation:read"
+    forbidden_by = ("queue",)
     renewal_margins = {"guest": RENEWAL_MARGIN}
     pages_by_token = True
     reattaches = True
@@ -138,6 +140,10 @@ class MessagingConversations(Dialect):
         }
         session = Session(api=self.name, profile=self.profile.name, name=new.name, ids=ids, state="active")
         return session.having(_token(reply))
+
+    def queue_in(self, request: Request) -> str | None:
+        routing = request.json.get("routing") if isinstance(request.json, dict) else None
+        return optional(routing, "selectedQueueId", str) if isinstance(routing, dict) else None
 
     def obtain(self, kind: CredentialKind, session: Session) -> Flow[Session]:
         url = f"{self._conversation(session)}/guest-tokens"
@@ -224,11 +230,11 @@ class MessagingConversations(Dialect):
         code = value.get("code")
         word = re.sub(r"[-_ ]+", ".", str(code).lower())
         status = int(word) if word.isascii() and word.isdigit() and len(word) == 3 else _STATUSES.get(word, 400)
-        return self.stream_failure(
-            status,
-            optional(value, "message", str) or "no explanation",
-            service_code=code if code is None else str(code),
-        )
+        text = optional(value, "message", str) or "no explanation"
+        failure = self.stream_failure(status, text, service_code=code if code is None else str(code))
+        if isinstance(failure, Forbidden):
+            failure.message = self.with_checked_values(failure.message, Request("GET", "", "send"))
+        return failure
 
     def on_close(self, code: int) -> CloseAction:
         """1009 refuses the token here, like 1008."""

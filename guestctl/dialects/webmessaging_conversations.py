@@ -16,7 +16,6 @@ from guestctl.dialects.flows import Flow, http_request
 from guestctl.dialects.history_pages import history_after, read_time
 from guestctl.dialects.tokens import client_credentials, guest_token
 
-SCOPE = "webmessaging:conversation:write"
 #: Values of `refresh_style`: the request in [a1], which is the default, and the one in [a3].
 STYLES = ("guest-refresh", "guest-token")
 
@@ -34,6 +33,8 @@ class WebmessagingConversations(Dialect):
     }
     required = (("region", "base_url"),)
     session_ids = ("conversation",)
+    scopes = "webmessaging:conversation:write"
+    forbidden_by = ("deployment_id",)
     renewal_margins = {"guest": 60.0, "oauth": 5.0}
     renewal_backoff = Backoff(base=0.1, cap=5.0, tries=3)
     has_socket = False
@@ -63,7 +64,7 @@ class WebmessagingConversations(Dialect):
     # --- session ---
 
     def oauth(self) -> Flow[Credential]:
-        return client_credentials(self.profile, self.rest("/oauth/token"), SCOPE)
+        return client_credentials(self.profile, self.rest("/oauth/token"), self.scopes)
 
     def create(self, new: NewSession) -> Flow[Session]:
         body = {"deploymentId": self.profile.deployment_id} if self.profile.deployment_id else {}

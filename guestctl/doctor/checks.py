@@ -20,7 +20,16 @@ from guestctl.core.humanize import as_written, format_duration
 from guestctl.core.model import Credential, Session
 from guestctl.dialects.addresses import host_and_port
 from guestctl.dialects.base import Dialect
-from guestctl.doctor.findings import Certificate, Finding, Probes, Result, TokenSummary, TrialSession, UpgradeAnswer
+from guestctl.doctor.findings import (
+    Certificate,
+    Finding,
+    Probes,
+    QueueAnswer,
+    Result,
+    TokenSummary,
+    TrialSession,
+    UpgradeAnswer,
+)
 from guestctl.doctor.judgements import (
     SKEW_FAILURE,
     advice,
@@ -54,6 +63,7 @@ _AFTER_PROFILE = (
     "configuration",
     *_OF_CONFIGURATION,
     "oauth",
+    "queue",
     "origin",
     "without origin",
     "wrong origin",
@@ -105,6 +115,7 @@ class _Examination:
         yield from self.hosts(dialect.all_addresses())
         yield from self._deployment()
         yield self._of_this_api("oauth", self._probes.oauth_credential, self._judge_oauth)
+        yield self._queue(dialect)
         yield from self._origins(dialect)
         yield self._upgrade(dialect)
         yield from self._trial_session()
@@ -252,6 +263,25 @@ class _Examination:
         if granted is None:
             return "skipped", "this API uses no OAuth client"
         return "ok", f"the client is accepted{self._valid_for(granted)}"
+
+    def _queue(self, dialect: Dialect) -> Finding:
+        """Check the profile's queue, as far as a call of the API shows it without starting a conversation."""
+        profile = dialect.profile
+        if "queue" not in dialect.fields:
+            return not_on_this_api("queue", "this API has no queue")
+        if profile.queue is None:
+            if dialect.token_claims and not (profile.skill or profile.language):
+                return advice("queue", "the profile has no queue, skill or language", "auth.token_routing", target=None)
+            return skipped("queue", "the profile has none")
+
+        def judge(found: QueueAnswer) -> tuple[Result, str]:
+            return ("ok", found.name or "found") if found.readable else ("skipped", found.name or "")
+
+        queue = profile.queue
+        finding, _ = self._try("queue", lambda: self._probes.queue(queue), judge, target=queue)
+        if finding.failure == "service.not_found":
+            return failed("queue", "the service has no such queue", "doctor.queue", target=queue)
+        return finding
 
     def _valid_for(self, credential: Credential) -> str:
         if credential.expires_at is None:

@@ -70,6 +70,14 @@ class UpgradeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueAnswer:
+    """The answer to the request for a queue. `readable` is False if no call can read it; then `name` says why."""
+
+    readable: bool
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSummary:
     """The claims of a token in one line, unverified, and the problems with them."""
 
@@ -123,6 +131,9 @@ class Probes(Protocol):
 
     def oauth_credential(self) -> Credential | None:
         """Return the OAuth client's credential, None if this API uses none."""
+
+    def queue(self, queue: str) -> QueueAnswer:
+        """Read a queue as the OAuth client."""
 
     def upgrade(self, origin: str | None) -> UpgradeAnswer | None:
         """Request an upgrade with this Origin and close the socket without sending a frame.

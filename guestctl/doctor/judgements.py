@@ -30,7 +30,7 @@ def failed(check: str, found: str, code: str, *, target: str | None = None) -> F
     return Finding(check, "failed", found, target, code, _fix(NEXT_STEPS[code]))
 
 
-def advice(check: str, found: str, code: str, *, target: str) -> Finding:
+def advice(check: str, found: str, code: str, *, target: str | None) -> Finding:
     """Return a warning with a next step: the connection works, but the next command will be refused."""
     return Finding(check, "warning", found, target, fix=_fix(NEXT_STEPS[code]))
 

@@ -15,12 +15,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from guestctl.core.clock import Clock, Deadline
-from guestctl.core.errors import Failure, NetworkError, Unsupported, UsageError
+from guestctl.core.errors import Failure, Forbidden, NetworkError, Unsupported, UsageError
 from guestctl.core.model import Credential, Deployment, NewSession, Secret, Session
 from guestctl.core.wire import HttpResponse, Request, SocketAddress
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.flows import Flow, HttpRequest
-from guestctl.doctor.findings import CHECK_TIMEOUT, Certificate, EffectiveProfile, TokenSummary, UpgradeAnswer
+from guestctl.doctor.findings import (
+    CHECK_TIMEOUT,
+    Certificate,
+    EffectiveProfile,
+    QueueAnswer,
+    TokenSummary,
+    UpgradeAnswer,
+)
 from guestctl.engine.connect import open_socket_once
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.session_socket import SessionSocket
@@ -168,19 +175,22 @@ class RealProbes:
         # The header has whole seconds only. The middle of the round trip is the best estimate of its time.
         return (sent_at + reply.at) / 2 - (moment + 0.5)
 
-    def _ask(self, request: Request) -> HttpResponse:
-        return self._connector.http.perform(request, headers=request.headers, deadline=self._deadline())
+    def _ask(self, request: Request, credential: Credential | None = None) -> HttpResponse:
+        headers = dict(request.headers)
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
+        return self._connector.http.perform(request, headers=headers, deadline=self._deadline())
 
     # --- deployment ---
 
-    def _perform(self, flow: Flow[Any]) -> Any:
-        """Run a flow once that uses HTTP only and no credential."""
+    def _perform(self, flow: Flow[Any], credential: Credential | None = None) -> Any:
+        """Run a flow once that uses HTTP only, and no credential but this one."""
         dialect = self.dialect
         try:
             step = next(flow)
             while True:
                 assert isinstance(step, HttpRequest)
-                reply = self._ask(step.request)
+                reply = self._ask(step.request, credential)
                 step = flow.send(reply) if reply.ok else flow.throw(dialect.refusal(step.request, reply))
         except StopIteration as stop:
             return stop.value
@@ -196,6 +206,19 @@ class RealProbes:
         assert isinstance(granted, Credential)
         self._oauth_credential = granted
         return granted
+
+    def queue(self, queue: str) -> QueueAnswer:
+        flow = self.dialect.read_queue(queue)
+        if flow is None:
+            return QueueAnswer(False, "no call of this API reads a queue: `guestctl session create` tries it")
+        try:
+            credential = self._oauth_credential or self.oauth_credential()
+        except Failure:  # the oauth check reports it
+            return QueueAnswer(False, "the OAuth client is not accepted")
+        try:
+            return QueueAnswer(True, self._perform(flow, credential))
+        except Forbidden:
+            return QueueAnswer(False, "the OAuth client may not read queues")
 
     # --- upgrade ---
 

@@ -23,7 +23,7 @@ from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.addresses import matching_addresses
 from guestctl.dialects.base import Dialect
 from guestctl.doctor.checks import CHECKS, WRONG_ORIGIN, examine, examine_address
-from guestctl.doctor.findings import Certificate, EffectiveProfile, Finding, TokenSummary, UpgradeAnswer
+from guestctl.doctor.findings import Certificate, EffectiveProfile, Finding, QueueAnswer, TokenSummary, UpgradeAnswer
 from guestctl.doctor.judgements import judge_address
 from tests.fakes import FakeClock
 from tests.next_steps import fix_of
@@ -102,6 +102,10 @@ class FakeProbes:
         found: Credential | None = self._answer("oauth_credential", None)
         return found
 
+    def queue(self, queue: str) -> QueueAnswer:
+        found: QueueAnswer = self._answer("queue", QueueAnswer(True, "Sales"))
+        return found
+
     def upgrade(self, origin: str | None) -> UpgradeAnswer | None:
         found = self.upgrades.get(origin, REFUSED if origin == WRONG_ORIGIN else UpgradeAnswer(101))
         if isinstance(found, Failure):
@@ -139,7 +143,7 @@ def examined(probes: FakeProbes) -> dict[str, Finding]:
     assert [f.check for f in found if f.result != "warning" or f.check != "profile"] == list(CHECKS)
     for finding in found:
         assert (finding.result == "failed") == (finding.failure is not None), finding
-        if finding.result == "warning" and finding.check == "session":
+        if finding.result == "warning" and finding.check in {"session", "queue"}:
             assert finding.fix in {None, *map(fix_of, NEXT_STEPS)}, finding
         else:
             assert finding.fix == (fix_of(finding.failure) if finding.failure else None), finding
@@ -153,7 +157,7 @@ def failures(probes: FakeProbes) -> dict[str, str | None]:
 def test_no_check_fails_when_every_probe_succeeds() -> None:
     found = examined(fake_probes())
     assert {f.result for f in found.values()} == {"ok", "skipped"}
-    assert [check for check, f in found.items() if f.result == "skipped"] == ["sign-in", "oauth"]
+    assert [check for check, f in found.items() if f.result == "skipped"] == ["sign-in", "oauth", "queue"]
 
 
 @pytest.mark.parametrize(

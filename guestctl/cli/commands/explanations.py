@@ -93,6 +93,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "doctor.clock": (Exit.NO, "this machine's clock is wrong", "no NTP, or a suspended machine", "computes expiry times with the service's clock where an answer reports it, else with the local clock"),
     "doctor.inactive": (Exit.NO, "the deployment is inactive", "an administrator's setting", "continues until the service refuses"),
     "doctor.messenger": (Exit.NO, "messaging is off in the deployment", "an administrator's setting", "continues until the service refuses"),
+    "doctor.queue": (Exit.NO, "the service has no queue with this id", "the id is mistyped or belongs to another organisation", "`doctor` reads the queue, where a call of the API can"),
     "doctor.url": (Exit.NO, "the address belongs to no API, or to another one", "a typo, a missing or extra /api, or another API family", "compares it with every published address"),
     "conversation.ended": (Exit.NO, "the conversation ended before the awaited message arrived", "an agent, the flow or a time limit ended it", "stops waiting"),
     "usage": (Exit.USAGE, "guestctl does not understand the command", "a wrong argument, option or value", "sends nothing"),

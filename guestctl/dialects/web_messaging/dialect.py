@@ -108,6 +108,7 @@ class WebMessaging(Dialect):
     renewal_margins = {"history": 5.0, "sign-in": 5.0}
     close_frame = (1000, "Guest client disconnect")
     sends_origin = True
+    forbidden_by = ("origin", "deployment_id")
     documented_addresses = (
         ("socket", "wss://webmessaging.{domain}/v1"),
         ("configuration", "https://api-cdn.{domain}/webdeployments/v1/deployments/{deploymentId}/config.json"),
@@ -348,7 +349,7 @@ class WebMessaging(Dialect):
         if request.route == "configuration" and reply.status == 403:
             # For an unknown deployment the CDN answers like an object store: 403 with XML (§3.1).
             return Forbidden(
-                "no configuration for this deployment id in this region",
+                self.with_checked_values("no configuration for this deployment id in this region", request),
                 code="forbidden.upgrade",
                 api=self.name,
                 http_status=403,

@@ -73,6 +73,7 @@ class Guests(BaseApi):
         attributes = validate.part_or_empty(body, "attributes")
         _within_limit(attributes)
         hints = _hints(validate.part_or_empty(body, "routing"))
+        validate.check_queue(hints.get("queue", ""))
         notes = {"name": name, "hints": hints, "attributes": attributes, "sessions": []}
         conversation = self.start(request, {}, attributes, notes)
         answer = {"id": conversation.guest_id, **self._credential(conversation), "attributes": attributes}

@@ -50,6 +50,7 @@ class MessagingConversations(BaseApi):
         body = validate.body_of(request)
         name = validate.text(body, "conversationName")
         queue = validate.text(validate.part(body, "routing"), "selectedQueueId", "routing.")
+        validate.check_queue(queue)
         custom = validate.part(validate.part(body, "attributes"), "custom", "attributes.")
         conversation = self.start(request, {}, custom, {"name": name, "queue": queue})
         answer = {

@@ -1,7 +1,7 @@
 """OAuth client credentials, for the APIs whose guests are created by a server.
 
-Knows: `POST /oauth/token` (other-apis.md, RFC 6749 §4.4), what a scope permits, and the one request of an
-administrator that is served here. Must not know: any one API.
+Knows: `POST /oauth/token` (other-apis.md, RFC 6749 §4.4), what a scope permits, and the two requests of an
+administrator that are served here. Must not know: any one API.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import hmac
 from urllib.parse import parse_qs, unquote_plus
 
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET
-from guestctl.sandbox.apis.validate import InvalidRequest
+from guestctl.sandbox.apis.validate import InvalidRequest, is_unknown_queue
 from guestctl.sandbox.interfaces import Route, ServerReply, ServerRequest
 from guestctl.sandbox.service_state import Service
 
 LIFE = 3600.0
 DETAILS_SCOPES = ("conversation:message:view", "conversation:webmessaging:view")
+QUEUE_SCOPES = ("routing:readonly", "guest:create")
 SCOPES = frozenset({
-    "guest:create", "guest:read", "user:read", "webchat:send",
+    "guest:create", "guest:read", "routing:readonly", "user:read", "webchat:send",
     "webmessaging:conversation:read", "webmessaging:conversation:write", "webmessaging:guest:read",
     "webmessaging:guest:send", *DETAILS_SCOPES,
 })  # fmt: skip
@@ -30,11 +31,12 @@ class OAuth:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def routes(self) -> tuple[Route, Route]:
+    def routes(self) -> tuple[Route, ...]:
         details = "/api/v2/conversations/messages/{messageId}/details"
         return (
             Route("POST", "/oauth/token", "oauth", self._token),
             Route("GET", details, "details", self._details, any_origin=True),
+            Route("GET", "/api/v2/routing/queues/{queueId}", "queue", self._queue, any_origin=True),
         )
 
     def _details(self, request: ServerRequest) -> ServerReply:
@@ -65,6 +67,14 @@ class OAuth:
             },
         }
         return ServerReply.json(200, answer)
+
+    def _queue(self, request: ServerRequest) -> ServerReply:
+        """Return a queue, as an administrator sees it."""
+        self.check(request, *QUEUE_SCOPES)
+        queue = request.params["queueId"]
+        if is_unknown_queue(queue):
+            raise InvalidRequest(404, "The queue was not found.")
+        return ServerReply.json(200, {"id": queue, "name": f"Queue {queue}"})
 
     def check(self, request: ServerRequest, *scopes: str) -> None:
         """Raise InvalidRequest unless the bearer token is a live access token with one of these scopes."""

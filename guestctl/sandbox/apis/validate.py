@@ -54,6 +54,17 @@ def text(holder: Members, name: str, at: str = "") -> str:
     return found
 
 
+def is_unknown_queue(queue: str) -> bool:
+    """Return whether there is no queue with this id. The sandbox has every queue whose id does not start like this."""
+    return queue.startswith("unknown")
+
+
+def check_queue(queue: str) -> None:
+    """Raise InvalidRequest for a queue that guests cannot be routed to."""
+    if is_unknown_queue(queue):
+        raise InvalidRequest(403, "The queue is not provisioned for web messaging.")
+
+
 def text_or_none(holder: Members, name: str, at: str = "") -> str | None:
     return text(holder, name, at) if holder.get(name) is not None else None
 
