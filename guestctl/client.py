@@ -108,6 +108,7 @@ class Client:
         )
         self.dialect.check_profile()
         self.scope = scope_of(self.profile, self.dialect)
+        self.state.profiles.adopt(former_scope_of(self.profile, self.dialect), self.scope, self.profile.name)
         self._given_network = network
         self._timings = timings or Timings()
         self._connector = Connector(self._network, self.clock, observer)
@@ -518,7 +519,15 @@ class Client:
 
 def scope_of(profile: Profile, dialect: Dialect) -> str:
     """Return what a stored session belongs to: profile, API, deployment and every address (contract.md §2)."""
-    parts = (profile.name, dialect.name, profile.deployment_id or "", *dialect.addresses())
+    return _scope(profile, dialect, (dialect.name, profile.deployment_id or "", *dialect.addresses()))
+
+
+def former_scope_of(profile: Profile, dialect: Dialect) -> str:
+    """Return the scope of the same session in version 0.1.0, whose digest contained the profile's name, too."""
+    return _scope(profile, dialect, (profile.name, dialect.name, profile.deployment_id or "", *dialect.addresses()))
+
+
+def _scope(profile: Profile, dialect: Dialect, parts: Sequence[str]) -> str:
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -343,8 +343,12 @@ class ProfileRecord(_ProfileMembers, total=False):
     api: Annotated[str, "list"]
     address: Annotated[str | None, "list"]
     values: Annotated[dict[str, ProfileValueRecord], "show: each effective value and its source"]
-    change: Annotated[Literal["added", "default"], "add, use"]
-    path: Annotated[str, "add, use: the file that was changed"]
+    change: Annotated[
+        Literal["added", "changed", "renamed", "removed", "default"], "add, set, rename, remove, use: what was done"
+    ]
+    path: Annotated[str, "add, set, rename, remove, use: the file that was changed"]
+    sessions: Annotated[Count, "rename, remove: number of stored sessions that were moved or removed"]
+    former_name: Annotated[str, "rename: the name until now"]
 
 
 class ProfileTrustRecord(TypedDict):
@@ -492,7 +496,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "error": ("A failure, on stderr with JSON output", ErrorRecord),
     "token": ("The contents of a token, of token inspect: not the token itself, and not verified", TokenRecord),
     "report": ("A session's duration and activity, of session report", ReportRecord),
-    "profile": ("A profile, of profile list, show, add and use", ProfileRecord),
+    "profile": ("A profile, of the commands profile list, show, add, set, rename, remove and use", ProfileRecord),
     "profile-trust": ("A trusted profile file", ProfileTrustRecord),
     "profile-path": ("The path of the profile file, and how it was chosen", ProfilePathRecord),
     "profile-check": ("A valid profile file, of profile check", ProfileCheckRecord),

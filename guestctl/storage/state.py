@@ -30,6 +30,7 @@ from guestctl.core.results import Activity
 from guestctl.core.values import Json, immutable
 from guestctl.storage.database import Database, Run
 from guestctl.storage.locks import Release, wait_for_lock
+from guestctl.storage.stored_profiles import StoredProfiles
 
 KEPT = 10_000
 """Ledger entries, settled sends and activity lines kept for one session."""
@@ -91,6 +92,8 @@ class State:
 
     def __init__(self, database: Database, clock: Clock, notice: Callable[[str], None]) -> None:
         self._database = database
+        #: Moves what is stored for a profile.
+        self.profiles = StoredProfiles(database)
         self._rows = database.rows
         self._clock = clock
         self._notice = notice

@@ -47,6 +47,9 @@ PARSED = {
 #: Commands to run first. Two sessions and a profile `staging` always exist.
 _FIRST = {
     "guestctl send --pick 2 --wait": ["send parcel --wait"],
+    "guestctl profile set staging --region eu-central-1 --unset origin": [
+        "profile set staging origin=https://shop.example"
+    ],
     "guestctl session sign-out": [f"session create --auth-code ann:1 {_URI}"],
     "guestctl session sign-out -s cart": [f"session create --as cart --auth-code ann:2 {_URI}"],
     "guestctl replay bug.trace": ["ask hi --trace bug.trace"],
@@ -65,7 +68,7 @@ _UNTIL: dict[str, tuple[str | None, Exit]] = {
     "guestctl replay golden.trace --port 4010 -o json": (None, Exit.INTERRUPTED),
 }
 #: Asked for a yes at a terminal.
-_CONFIRMED = {"guestctl session end", "guestctl session clear"}
+_CONFIRMED = {"guestctl session end", "guestctl session clear", "guestctl profile remove staging"}
 
 
 def _examples() -> Iterator[str]:

@@ -153,9 +153,11 @@ class _Sources:
         return state, str(state.directory(self._run.world.environ))
 
     def _find_session(self) -> tuple[str, Session | None]:
-        from guestctl.client import scope_of
+        from guestctl.client import former_scope_of, scope_of
 
-        state, scope = self._open_state()[0], scope_of(self._run.resolved.profile, self._dialect)
+        profile, dialect = self._run.resolved.profile, self._dialect
+        state, scope = self._open_state()[0], scope_of(profile, dialect)
+        state.profiles.adopt(former_scope_of(profile, dialect), scope, profile.name)
         name = self._run.session_name or state.current(scope) or "default"
         session = state.get(scope, name)
         for credential in session.credentials.values() if session else ():

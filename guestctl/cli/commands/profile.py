@@ -89,16 +89,96 @@ def add(
 
     The comments and the order of the file are kept. The file is created if it does not exist.
     """
-    others = pairs("--set", set_)
-    for key in run.options.overrides.keys() & others.keys():
-        raise UsageError(f"{key} is set twice, by its option and by --set", hint="use one of them")
-    values = {**run.options.overrides, **others}
+    values = _values(run, "--set", set_)
     if not values:
         hint = f"`guestctl profile add {name} --region REGION --deployment-id ID`; keys: `guestctl help profiles`"
         raise UsageError(f'no values for profile "{name}"', hint=hint)
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     edits.add(path, name, values, run.clock, run.world.environ)
     _print_change(run, "added", name, str(path))
+
+
+def _values(run: Invocation, source: str, given: list[str] | None) -> dict[str, str]:
+    """Return the values of a profile that options and `KEY=VALUE` words name."""
+    others = pairs(source, given)
+    for key in run.options.overrides.keys() & others.keys():
+        raise UsageError(f"{key} is set twice, by its option and by {source}", hint="use one of them")
+    return {**run.options.overrides, **others}
+
+
+@command(
+    "guestctl profile set staging queue=billing attributes.plan=gold",
+    "guestctl profile set staging --region eu-central-1 --unset origin",
+    needs="profile",
+)
+def set_(
+    run: Invocation,
+    name: Name,
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE...]", help="values; a nested key is written with dots"),
+    ] = None,
+    unset: Annotated[list[str] | None, typer.Option("--unset", metavar="KEY", help="remove a key (repeatable)")] = None,
+) -> None:
+    """Change values of a profile in the file.
+
+    The comments and the order of the file are kept. Stored sessions belong to the addresses that they were created
+    for: after a change of region, deployment or address they are found again only if the old value is.
+    """
+    chosen = _values(run, "KEY=VALUE", values)
+    for key in chosen.keys() & set(unset or ()):
+        raise UsageError(f"{key} is both set and unset", hint="use one of them")
+    if not chosen and not unset:
+        hint = f"`guestctl profile set {name} KEY=VALUE`; keys: `guestctl help profiles`"
+        raise UsageError(f'nothing to change in profile "{name}"', hint=hint)
+    path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
+    edits.change_values(path, name, chosen, unset or (), run.clock, run.world.environ)
+    _print_change(run, "changed", name, str(path))
+
+
+@command("guestctl profile remove staging", "guestctl profile remove staging --yes", needs="nothing")
+def remove(
+    run: Invocation,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
+) -> None:
+    """Remove a profile from the file, and its stored sessions.
+
+    It asks first if there are stored sessions. The service is not asked, so their conversations do not end there.
+    """
+    path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
+    profiles.load(path).values(name)
+    count = run.state.profiles.sessions(name)
+    if count:
+        run.confirmed(f'remove profile "{name}" and its {_sessions(count)}?', yes)
+    with run.state.profiles.renaming(name, None) as removed:
+        was_default = edits.remove(path, name, run.clock, run.world.environ)
+    if was_default:
+        run.out.notice("the file has no default any more: `guestctl profile use NAME` chooses one")
+    _print_change(run, "removed", name, str(path), sessions=removed)
+
+
+@command("guestctl profile rename staging test", "guestctl profile rename staging test -o json", needs="nothing")
+def rename(
+    run: Invocation,
+    name: Name,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="new name of the profile")],
+) -> None:
+    """Give a profile another name. Its stored sessions and the file's default keep belonging to it.
+
+    File and sessions change together or not at all. If a crash interrupts the command between the two, repeat it.
+    """
+    path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
+    names = profiles.load(path).names
+    with run.state.profiles.renaming(name, new) as moved:
+        # A run that was killed may have changed the file and not the sessions. Then only those are left to move.
+        if not (moved and name not in names and new in names):
+            edits.rename(path, name, new, run.clock, run.world.environ)
+    _print_change(run, "renamed", new, str(path), sessions=moved, former_name=name)
+
+
+def _sessions(count: int) -> str:
+    return f"{count} stored session{'s' * (count != 1)}"
 
 
 @command("guestctl profile use staging", "guestctl profile use sandbox", needs="nothing")
@@ -109,11 +189,12 @@ def use(run: Invocation, name: Name) -> None:
     _print_change(run, "default", name, str(path))
 
 
-def _print_change(run: Invocation, what: str, name: str, path: str) -> None:
+def _print_change(run: Invocation, what: str, name: str, path: str, **more: Any) -> None:
     if run.out.human:
-        run.out.notice(f"{name}: {what} in {path}")
+        with_sessions = f", with {_sessions(more['sessions'])}" if more.get("sessions") else ""
+        run.out.notice(f"{name}: {what} in {path}{with_sessions}")
     else:
-        run.out.one({"kind": "profile", "name": name, "change": what, "path": path})
+        run.out.one({"kind": "profile", "name": name, "change": what, "path": path, **more})
 
 
 @command("guestctl profile path", '$EDITOR "$(guestctl profile path)"', needs="nothing")
@@ -174,7 +255,7 @@ def trust(
     """Trust a profile file that commands find in the working directory.
 
     Without trust such a file may not send to hosts outside the vendor's domains, read variables, allow cleartext, or
-    name certificate authorities. Trust holds for the present content of the file; `profile add` and `profile use`
+    name certificate authorities. Trust holds for the present content of the file; the commands that change the file
     renew it. A file that is named with --profiles or GUESTCTL_PROFILES needs no trust.
     """
     from guestctl.config.trust import record
