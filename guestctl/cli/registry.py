@@ -66,7 +66,7 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("profile", "remove"): CommandEntry("commands.profile:remove", "remove a profile, with its sessions"),
     ("profile", "use"): CommandEntry("commands.profile:use", "make a profile the default"),
     ("profile", "path"): CommandEntry("commands.profile:path", "print the path of the file", data=False),
-    ("profile", "trust"): CommandEntry("commands.profile:trust", "trust a file of the working directory"),
+    ("profile", "trust"): CommandEntry("commands.profile:trust", "trust a profile file of the working directory"),
     ("profile", "check"): CommandEntry("commands.profile:check", "check the file for errors"),
     ("check",): CommandEntry("commands.check:check", "run scripted conversation tests", data=False),
     ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
