@@ -2,7 +2,8 @@
 
 Knows: what can happen to an exception that a signal handler raises. Must not know: what a command does.
 
-The exception is raised wherever the main thread is, so that everything unwinds. Python loses it in some places, such as
+The exception is raised wherever the main thread is, so that everything unwinds; a stream of messages holds it back
+until none can be lost (`core/interrupts.py`). Python loses it in some places, such as
 a callback of the import system or of garbage collection; the signal is then sent again. The exception can also leave a
 lock locked that unwinding then waits for. A command that has not ended after `GRACE` seconds is ended like a killed
 process, which the stored state survives.
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from guestctl.core.errors import Exit
+from guestctl.core.interrupts import INTERRUPTS
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -88,7 +90,7 @@ class Signals:
             if interrupted:
                 self._on_interrupt()
         self.exit = Exit.INTERRUPTED if interrupted else Exit.TERMINATED
-        raise KeyboardInterrupt if interrupted else Terminated
+        INTERRUPTS.raise_or_hold(KeyboardInterrupt if interrupted else Terminated)
 
     def _send_again(self, number: int) -> None:
         time.sleep(_RESEND_AFTER)

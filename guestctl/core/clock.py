@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
+from guestctl.core.interrupts import INTERRUPTS
+
 
 class Clock(Protocol):
     """Reads the time and waits."""
@@ -35,7 +37,8 @@ class SystemClock:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        with INTERRUPTS.allowed():
+            time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Conflict, Failure, NetworkError, RateLimited, TimedOut
+from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import (
     UNREADABLE,
     Connection,
@@ -226,6 +227,7 @@ class Listener:
         """Yield what arrives until the socket breaks (NetworkError) or the session ends."""
         catch_up, monotonic = self.catch_up, self._clock.monotonic
         while True:
+            INTERRUPTS.check()  # on a busy stream, nothing below waits
             received = socket.receive(self._receive_timeout())
             count, end = 0, None
             while received and end is None:
@@ -427,6 +429,11 @@ class Listener:
             except GeneratorExit:
                 # A caller that stops at an event has shown it. One that failed to show it throws that failure in.
                 self._record_shown(event)
+                raise
+            except Exception:
+                raise
+            except BaseException:  # a signal: it interrupted the caller before the event was shown
+                self._queue.appendleft(event)
                 raise
             self._record_shown(event)
 

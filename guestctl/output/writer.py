@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guestctl.core.errors import Failure, UsageError
+from guestctl.core.interrupts import INTERRUPTS
 from guestctl.output.ci_commands import escaped, has_command, runs_in_actions
 from guestctl.output.records import Record, error_record
 from guestctl.output.terminal import Terminal, visible, wrap
@@ -550,6 +551,10 @@ def _put(stream: IO[Any] | None, data: bytes) -> None:
         stream.flush()
         return
     stream.flush()
+    if INTERRUPTS.are_held:
+        # A signal may interrupt the wait for a slow reader, but not a line of which a part was written.
+        with INTERRUPTS.allowed():
+            select.select([], [descriptor], [])
     left = memoryview(data)
     while left:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from guestctl.core.errors import UsageError
+from guestctl.core.interrupts import INTERRUPTS
 
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -69,7 +70,8 @@ def resolve(host: str, port: int, seconds: float | None) -> list[tuple[Any, ...]
 
     threading.Thread(target=ask, name="resolver", daemon=True).start()
     try:
-        addresses = answer.get(timeout=seconds)
+        with INTERRUPTS.allowed():
+            addresses = answer.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(addresses, Exception):

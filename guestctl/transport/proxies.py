@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from guestctl.core.errors import NetworkError, UsageError
+from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import Secret
 from guestctl.core.values import immutable
 from guestctl.transport.hosts import address_of, authority, is_loopback, resolve, target, why
@@ -261,7 +262,8 @@ def _negotiate(
     timer.daemon = True
     timer.start()
     try:
-        made.connect(destination)
+        with INTERRUPTS.allowed():
+            made.connect(destination)
     except OSError as error:
         if over.is_set():
             raise TimeoutError from error

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from guestctl.core.clock import Deadline
+from guestctl.core.interrupts import INTERRUPTS
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -93,7 +94,8 @@ class _Bounded:
                 selector.register(self, event)  # type: ignore[arg-type]
             except ValueError as error:  # closed by another thread
                 raise ConnectionAbortedError(errno.ECONNABORTED, "the connection was closed here") from error
-            return bool(selector.select(seconds))
+            with INTERRUPTS.allowed():
+                return bool(selector.select(seconds))
 
     def put(self, data: Buffer, limit: Limit) -> None:
         """Write everything. Raises TimeoutError and OSError; `limit.sent` is the number of bytes sent before."""

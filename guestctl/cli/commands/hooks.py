@@ -17,6 +17,7 @@ from typing import IO, Any
 from guestctl.cli.invocation import Invocation
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import UsageError
+from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import Secret
 from guestctl.output.records import Record
 
@@ -78,7 +79,8 @@ class Hooks:
             self._run.out.warning(f"--exec: {words[0]} did not start: {error.strerror or error}")
             return
         try:
-            process.communicate(text.encode("utf-8", "backslashreplace"))
+            with INTERRUPTS.allowed():
+                process.communicate(text.encode("utf-8", "backslashreplace"))
         finally:
             _end(process)
         if process.returncode:

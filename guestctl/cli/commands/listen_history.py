@@ -18,6 +18,7 @@ from guestctl.cli.commands.stop_rules import StopRules
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, moment, pattern
 from guestctl.core.errors import TimedOut, UsageError
+from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import Connection, Event, Gap, Message
 from guestctl.output.records import (
     EVENT_KINDS,
@@ -52,6 +53,9 @@ class Selection:
     cursor: CursorFile | None = None
     roles: frozenset[str] | None = None
     hooks: Hooks | None = None
+    #: The last event whose line was printed, and the last one that the hooks have received, too.
+    printed: Event | None = None
+    completed: Event | None = None
 
     def includes(self, record: Record) -> bool:
         """Return whether the record is printed."""
@@ -266,13 +270,26 @@ class _NotShownError(Exception):
 def _print_stream(run: Invocation, events: EventStream, selection: Selection) -> None:
     """Print events until a stop rule applies, then those that were received and waited for their place.
 
-    Raises TimedOut if --until never matched, and the connection's failure if guestctl never connected.
+    Raises TimedOut if --until never matched, and the connection's failure if guestctl never connected. A signal ends
+    the stream where it waits, so that no message is lost between its arrival and its line.
     """
     name = run.client.session_name
     rules = selection.rules
     rules.holds = lambda: events.holds_messages
+    with INTERRUPTS.held():
+        lost = _print_events(run, events, name, selection)
+    if lost is not None:
+        raise lost  # guestctl never connected, so the lack of a match proves nothing
+    if rules.until is not None and not rules.matched:
+        raise TimedOut(f'no message matched "{rules.until.text}"')
+
+
+def _print_events(run: Invocation, events: EventStream, name: str, selection: Selection) -> Exception | None:
+    """Print the stream. Return the connection's failure if guestctl never connected."""
+    rules = selection.rules
     lost: Exception | None = None
     live = False
+    event: Event | None = None
     try:
         for event in events:
             if event is None:
@@ -291,20 +308,22 @@ def _print_stream(run: Invocation, events: EventStream, selection: Selection) ->
                 break
         _print_rest(run, events, name, selection)
     except BaseException as error:
-        # The stream must not count unprinted messages as shown, and it must end before the state closes. It would
-        # take a Failure for its own, and go on with what waits.
-        with suppress(_NotShownError):
-            events.throw(_NotShownError())
+        # The stream must not count unprinted messages as shown, and it must end before the state closes.
+        if event is not None and event is selection.completed:
+            events.close()
+        elif not isinstance(error, Exception) and event is not selection.printed:
+            with suppress(type(error)):  # a signal: the event is the first of the rest
+                events.throw(error)
+        else:  # the stream would take a Failure for its own, and go on with what waits
+            with suppress(_NotShownError):
+                events.throw(_NotShownError())
         selection.hooks = None  # the rest is printed only: passing it on would skip the record that failed
         # With a cursor, the next run finds what waits, and also the line whose writing was interrupted here.
         interrupted = selection.cursor is not None
         if not interrupted and not isinstance(error, ClosedPipe) and getattr(error, "code", None) != "output.failed":
             _print_rest(run, events, name, selection)
         raise
-    if lost is not None and not live:
-        raise lost  # guestctl never connected, so the lack of a match proves nothing
-    if rules.until is not None and not rules.matched:
-        raise TimedOut(f'no message matched "{rules.until.text}"')
+    return None if live else lost
 
 
 def _print_rest(run: Invocation, events: EventStream, name: str, selection: Selection) -> None:
@@ -337,13 +356,16 @@ def _print(run: Invocation, event: Event, record: Record, selection: Selection) 
     elif not cursor.has_line(message):
         cursor.writing(message, run.out.size(record))
         run.out.event(record)
+    selection.printed = event
     if selection.hooks is not None and selection.hooks.wants(record):
         if message is not None and cursor is not None:
             cursor.before_hooks(message)
         selection.hooks.pass_on(record)
     if message is not None and cursor is not None:
         cursor.written(message)
-    selection.rules.printed(counts=record["kind"] in selection.counted, text=message.text if message else None)
+    selection.completed = event
+    with INTERRUPTS.allowed():  # a pattern may be slow
+        selection.rules.printed(counts=record["kind"] in selection.counted, text=message.text if message else None)
 
 
 def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[Record]:

@@ -1,0 +1,87 @@
+"""A signal at any point of a busy stream: `listen` prints every message that it had received, once and in order.
+
+Knows: the steps between a frame and its line, at which the signal arrives. Must not know: how they hold signals back.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from guestctl.engine.inbox import Inbox
+from guestctl.engine.listener import Listener
+from guestctl.engine.merge import Merge
+from guestctl.engine.session_socket import SessionSocket
+from guestctl.output.writer import Output
+from guestctl.transport.frame_reader import Frames
+from tests.integration.front import Guest, Room, listen, texts
+
+COUNT = 12
+#: The steps of a message from the wire to its line.
+STEPS: dict[str, tuple[type, str]] = {
+    "frame": (Frames, "next"),
+    "inbox": (Inbox, "add"),
+    "received": (SessionSocket, "receive"),
+    "handled": (Listener, "_handle"),
+    "merged": (Merge, "add_live"),
+    "ready": (Merge, "ready"),
+    "shown": (Listener, "_record_shown"),
+    "printed": (Output, "event"),
+}
+
+
+class Interrupted:
+    """Sends a signal before or after a step, at its nth time since `armed`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, nth: int, number: int) -> None:
+        self.armed = False
+        owner, name = STEPS[step]
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def stepped(*positional: Any, **named: Any) -> Any:
+            if not after:
+                self._count(nth, number)
+            result = original(*positional, **named)
+            if after:
+                self._count(nth, number)
+            return result
+
+        self._left = nth
+        monkeypatch.setattr(owner, name, stepped)
+
+    def _count(self, nth: int, number: int) -> None:
+        if self.armed:
+            self._left -= 1
+            if self._left == 0:
+                signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "guest-sessions"], indirect=True)
+@pytest.mark.parametrize("nth", [1, 6])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_signal_loses_no_received_message(
+    guest: Guest, room: Room, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, nth: int
+) -> None:
+    number, code = (signal.SIGTERM, 143) if nth % 2 else (signal.SIGINT, 130)
+    guest.ok("session", "create")
+    guest.ok("send", "before")
+    interrupted = Interrupted(monkeypatch, step, after, nth, number)
+
+    def burst() -> None:
+        service = room.sandbox.service
+        (conversation,) = service.conversations.values()
+        room.sandbox.call(lambda: [service.send(conversation, f"news {n}") for n in range(COUNT)])
+        interrupted.armed = True
+
+    trace = guest.cwd / "trace"
+    result = listen(guest, "--for", "5", "--trace", str(trace), lives=[burst])
+    assert result.code == code, (result.out, result.err)
+    # What arrives after the close frame came after the end.
+    received, _, _ = trace.read_text().partition('"kind":"close"')
+    arrived = list(dict.fromkeys(re.findall(r"news \d+", received.replace("\\u0020", " "))))
+    assert texts(result) == arrived
