@@ -92,6 +92,8 @@ class SessionEngine:
         self.progress: Callable[[int, int], None] | None = None
         #: When (monotonic) the current reading of history stops waiting for missing messages; None: not waiting yet.
         self._patient_until: float | None = None
+        #: How many pages the current reading of history has requested.
+        self._pages_read = 0
         #: The highest message number that was waited for in vain.
         self._given_up = 0
         #: Where the last pages of history begin (only if the dialect `pages_by_token`).
@@ -198,6 +200,7 @@ class SessionEngine:
         self._page_pause = pause
         if cursor is None:
             self._patient_until = None
+            self._pages_read = 0
         while True:
             page = self._page(after, cursor, deadline)
             if page.announced_up_to is None or page.announced_up_to <= max(known, self._given_up):
@@ -215,7 +218,9 @@ class SessionEngine:
         """Request one page. Where the API pages by token, the search for `after` starts at the last pages read."""
         if not self.dialect.pages_by_token:
             limit = self.dialect.page_size
-            return self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=limit), deadline)
+            page = self.perform(self.dialect.history(self.session, after=after, cursor=cursor, limit=limit), deadline)
+            self._report_page(page)
+            return page
         if after is None or cursor is not None:
             return self.perform(self._request_page(cursor), deadline)
         if self.page_tokens.known:
@@ -238,6 +243,7 @@ class SessionEngine:
         """Return the page of a token, by default the first one, and remember its place."""
         limit = self.dialect.page_size
         page = yield from self.dialect.history(self.session, after=None, cursor=token, limit=limit)
+        self._report_page(page)
         self.page_tokens.note(token, page)
         return page
 
@@ -248,6 +254,20 @@ class SessionEngine:
             if left > 0:
                 self.clock.sleep(deadline.bound(left))
         self._page_read_at = self.clock.monotonic()
+
+    def _report_page(self, page: HistoryPage) -> None:
+        """Report a page to the observer: its number in this reading, its entries, whether another one follows."""
+        self._pages_read += 1
+        if self.connector.observer is not None:
+            self.connector.observer(
+                "page",
+                {
+                    "number": self._pages_read,
+                    "size": len(page.items),
+                    "more": page.next is not None,
+                    "by_token": self.dialect.pages_by_token,
+                },
+            )
 
     # --- requests ---
 

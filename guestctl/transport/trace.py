@@ -117,6 +117,10 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
         return f"{'<' if data.get('direction') == 'in' else '>'} {kind}{code}"
     if kind == "retry":
         return f"* retrying {data.get('route')} in {data.get('wait')} s: {data.get('why')}"
+    if kind == "page":
+        what = "token" if data.get("by_token") else "further page"
+        what = f"a {what}" if data.get("more") else f"no {what}"
+        return f"* history page {data.get('number')}: {data.get('size')} entries, {what}"
     if kind == "lost":
         return f"< no response: {data.get('why')}"
     return f"* {kind} " + json.dumps(data, ensure_ascii=False, default=str)
