@@ -117,7 +117,7 @@ def _resolved(name: str | None, environ: Mapping[str, str]) -> Resolved:
 
 
 #: Hints for failures whose usual hint is a command: error code -> what a test does.
-_HINTS = {"session.none": "guest.create() creates a session; guest.ask(text) does so itself."}
+_HINTS = {"session.none": "guest.create() creates a session; guest.ask(text) does so itself"}
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -59,7 +59,7 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
         return {}
     except OSError as error:
         raise UsageError(
-            f"{path}: {error.strerror or error}", code="config.file", hint="Check the permissions of the file."
+            f"{path}: {error.strerror or error}", code="config.file", hint="check the permissions of the file"
         ) from error
     try:
         value = json.loads(content)
@@ -69,7 +69,7 @@ def load(path: Path) -> dict[str, tuple[str, ...]]:
         raise UsageError(
             f"{path}: not a golden transcript file",
             code="config.file",
-            hint="Restore it, or remove it and run with --bless.",
+            hint="restore it, or remove it and run with --bless",
         )
     return {name: tuple(entry) for name, entry in value.items()}
 

@@ -33,7 +33,7 @@ MOST_REPLIES = 100
 #: The longest duration in a script, in seconds.
 LONGEST = 24 * 3600.0
 
-_KEYS_HINT = "`guestctl check --keys` lists every key of a script."
+_KEYS_HINT = "`guestctl check --keys` lists every key of a script"
 
 
 def load(path: Path, variables: Mapping[str, str], environ: Mapping[str, str], content: bytes | None = None) -> Script:
@@ -47,7 +47,7 @@ def load(path: Path, variables: Mapping[str, str], environ: Mapping[str, str], c
     except UsageError as error:
         if error.hint == NEXT_STEPS["config.file"]:
             again = f"run `guestctl check {shlex.quote(str(path))}` again" if content is None else "send it again"
-            error.hint = f"Correct that line, then {again}."
+            error.hint = f"correct that line, then {again}"
         raise
     script = _Reader(path, variables, environ).script(YamlField(root, str(path), hint=_KEYS_HINT))
     for scenario in script.scenarios if content is not None else ():

@@ -30,7 +30,7 @@ class Interrupted(Failure):
     default_code = "interrupted"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, hint="Run the check again: unfinished scenarios have no verdict.")
+        super().__init__(message, hint="run the check again: unfinished scenarios have no verdict")
 
 
 class RunTerminated(Interrupted):

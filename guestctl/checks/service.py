@@ -113,9 +113,7 @@ def _configured(script: Script, config: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key, text in config.items():
         where = f"{script.path}:{script.lines.get(key, 1)}: config.{key}"
-        fields |= _field(
-            CONFIG[key], text, where, "config.file", "`guestctl check --keys` lists every key of a script."
-        )
+        fields |= _field(CONFIG[key], text, where, "config.file", "`guestctl check --keys` lists every key of a script")
     return fields
 
 

@@ -6,6 +6,7 @@ of a group comes from the registry alone, the help of a command from its paramet
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,9 @@ def command(context: typer.Context, about: str, examples: Sequence[str], common:
 
 
 def usage(context: typer.Context) -> str:
-    """Return the usage line of a command."""
-    return " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
+    """Return the usage line of a command. Typer puts a required argument in braces, which mean a choice elsewhere."""
+    pieces = context.command.collect_usage_pieces(context)
+    return " ".join([context.command_path, *(re.sub(r"^\{(.*)\}$", r"\1", piece) for piece in pieces)])
 
 
 def sections(context: typer.Context, common: str) -> dict[str, list[tuple[str, str]]]:

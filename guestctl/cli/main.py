@@ -6,7 +6,6 @@ Must not know: what a command does.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,6 @@ from guestctl.output.writer import MODES, ClosedPipe, Mode, Output
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Common, Leaf
-
-
-#: The end of Typer's message about an unknown option.
-_SUGGESTION = re.compile(r" (?:\(Possible options: (.*)\)|Did you mean (.*)\?)$")
 
 
 def run(argv: Sequence[str], world: Environment | None = None) -> int:
@@ -82,7 +77,7 @@ class _Run:
     def _go(self) -> int | None:
         words, rest, unknown, topic = self.parsed
         if unknown is not None:
-            raise _unknown(words, unknown)
+            raise _unknown(words, unknown, topics=_asks_for_help(rest))
         if self.entry is not None:
             return self._command(self.entry, words, rest)
         if topic is not None:
@@ -201,22 +196,19 @@ def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | Non
     try:
         parsed = built.main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
     except refused as error:
-        message, suggested = _without_suggestion(error.format_message().rstrip("."))  # type: ignore[attr-defined]
-        hint = f"did you mean `{suggested}`? {_help_hint(words)}" if suggested else _help_hint(words)
-        if message.startswith("No such option") and any(parameter.nargs == -1 for parameter in built.params):
+        from guestctl.cli.arguments import problem, similar_option
+
+        hint = _help_hint(words)
+        if unknown := getattr(error, "option_name", None):
+            options = [name for parameter in built.params for name in (*parameter.opts, *parameter.secondary_opts)]
+            suggested = None if unknown in options else similar_option(unknown, options)
+            hint = f"did you mean `{suggested}`? {hint}" if suggested else hint
+        if type(error).__name__ == "NoSuchOption" and any(parameter.nargs == -1 for parameter in built.params):
             hint += "; put `--` before text that starts with a dash"
-        raise UsageError(message[:1].lower() + message[1:], hint=hint) from None
+        raise UsageError(problem(error), hint=hint) from None
     if isinstance(parsed, int):  # Typer returns a number after Ctrl-C
         raise KeyboardInterrupt
     return parsed  # type: ignore[no-any-return]
-
-
-def _without_suggestion(message: str) -> tuple[str, str]:
-    """Split what Typer suggests off its message: `(Possible options: --a, --b)` or `Did you mean --a?`."""
-    found = _SUGGESTION.search(message)
-    if found is None:
-        return message, ""
-    return message[: found.start()], "` or `".join((found[1] or found[2]).split(", "))
 
 
 def _help_hint(words: tuple[str, ...]) -> str:
@@ -234,10 +226,13 @@ def _incomplete(rest: Sequence[str]) -> UsageError:
     return UsageError(f"no command after {' '.join(rest)}")
 
 
-def _unknown(words: tuple[str, ...], unknown: str) -> UsageError:
+def _unknown(words: tuple[str, ...], unknown: str, *, topics: bool) -> UsageError:
+    """Return the error for a word that is no command. With `topics` it may also have been a help topic."""
     nearest = registry.suggestion(words, unknown)
-    what = "option" if unknown.startswith("-") else "command"
-    message = f"no such {what}: {' '.join((*words, unknown)) if what == 'command' else unknown}"
+    if unknown.startswith("-"):
+        message = f"no such option: {unknown}"
+    else:
+        message = f"no such command{' or topic' * topics}: {' '.join((*words, unknown))}"
     group = f"{words[0]} " if words else ""
     hint = f"did you mean `{nearest}`?" if nearest else f"`guestctl {group}--help` lists the commands"
     return UsageError(message, hint=hint)

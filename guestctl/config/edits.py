@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from guestctl.config.line_edits import lines_of, with_name, with_value, without
 from guestctl.config.profile_keys import GROUPS, KEYS, read_value, unknown_key
-from guestctl.config.profiles import SANDBOX, VARIABLE, bad_name, load, validated
+from guestctl.config.profiles import SANDBOX, VARIABLE, ProfileFile, bad_name, load, validated
 from guestctl.config.trust import digest_of, is_trusted, record
 from guestctl.core.clock import Clock, Deadline, SystemClock
 from guestctl.core.errors import UsageError
@@ -79,7 +79,7 @@ def _tree(values: Mapping[str, str]) -> dict[str, Any]:
         if key == "oauth.client_secret" and not VARIABLE.fullmatch(text):
             raise UsageError(
                 "oauth.client_secret: a secret is not accepted on the command line",
-                hint="name a variable instead: oauth.client_secret='${MY_SECRET}'",
+                hint="name a variable instead: `--set oauth.client_secret='${MY_SECRET}'`",
             )
         group, _, inner = key.partition(".")
         if group == "attributes" and inner:
@@ -239,7 +239,7 @@ def use(path: Path, name: str, clock: Clock | None = None, environ: Mapping[str,
 
     def check() -> None:
         if os.path.exists(path) or name != SANDBOX:
-            file = load(path)
+            file = load(path) if os.path.exists(path) else ProfileFile(path, None, {})
             if name != SANDBOX:
                 file.values(name)
 

@@ -80,7 +80,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _one_of(*choices: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}{did_you_mean(text, choices)}")
+            raise ValueError(f'expected one of {", ".join(choices)}, found "{text}"{did_you_mean(text, choices)}')
         return text
 
     return checked

@@ -373,7 +373,7 @@ def _only(file: ProfileFile) -> str:
         raise UsageError(
             f"several profiles and no default in {file.path}: {', '.join(file.names)}",
             code="config.profile",
-            hint='add -p NAME, or set the default with "guestctl profile use NAME"',
+            hint="add -p NAME, or set the default with `guestctl profile use NAME`",
         )
     raise UsageError(
         f"no profile found (looked for ./{FILE} and {file.path})",

@@ -75,7 +75,7 @@ def domain_of(region: str) -> str:
     if len(text) <= 240 and _DOMAIN.fullmatch(text):
         return text
     near = nearest(text, [*_DOMAINS, *_DOMAINS.values()], 3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"AWS names: {', '.join(_DOMAINS)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else "`guestctl help profiles` lists the regions"
     raise UsageError(
         f'"{region}" is neither a region (eu-central-1) nor a domain (mypurecloud.de); {hint}', code="config.file"
     )

@@ -27,7 +27,7 @@ MAX_DEPTH = 20
 #: What aliases may add to a document, counted as if it was written out.
 MAX_ALIASED = MAX_BYTES
 #: The hint for a file that cannot be read or written.
-PERMISSIONS = "Check the file's name and permissions."
+PERMISSIONS = "check the file's name and permissions"
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _LITERALS: Mapping[str, bool | None] = {"": None, "null": None, "~": None, "true": True, "false": False}

@@ -97,8 +97,8 @@ def judge_address(url: str, api: str | None) -> Finding:
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     places = matching_addresses(url)
     if not places:
-        near = " or ".join(nearest_addresses(parts.path)) or "none is similar"
-        return failed("url", f"no API has this address; nearest: {near}", "doctor.url", target=shown)
+        near = " or ".join(nearest_addresses(parts.path))
+        return failed("url", f"no API has this address{near and f'; nearest: {near}'}", "doctor.url", target=shown)
     names = ", ".join(dict.fromkeys(f"{place.api} ({place.purpose})" for place in places))
     if api is not None and api not in {place.api for place in places}:
         return failed("url", f"{names}, but the profile uses {api}", "doctor.url", target=shown)

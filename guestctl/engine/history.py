@@ -398,7 +398,7 @@ def no_message(option: str, id_: str) -> UsageError:
     return UsageError(
         f'{option}: no message has the id "{id_}"',
         code="usage.option",
-        hint="`guestctl history -o json` shows the ids; a time is written 2026-03-09T12:00:00Z.",
+        hint="`guestctl history -o json` shows the ids; a time is written 2026-03-09T12:00:00Z",
     )
 
 

@@ -7,6 +7,7 @@ one session takes another's place. Must not know: any API's wire, argv, printing
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import asdict, replace
@@ -115,9 +116,11 @@ class Sessions:
         found = self.state.get(self.scope, wanted)
         if found is None:
             profile = self.dialect.profile.name
+            create = f"`guestctl session create --as {shlex.quote(wanted)}`"
             raise SessionOver(
                 f'there is no session "{wanted}" under profile "{profile}" ({self.dialect.name})',
                 code="session.none",
+                hint=None if wanted == "default" else f"create it with {create}, or see `guestctl session list`",
                 api=self.dialect.name,
             )
         return found
@@ -514,7 +517,7 @@ def no_field(dialect: Dialect, field: str, of: Literal["fields", "send_fields"] 
     """Return the failure for an option that the API has no field for. It names the APIs that have one."""
     able = [name for name in NAMES if field in getattr(dialect_class(name), of)]
     return UsageError(
-        f"the {dialect.name} API has no field for --{field}; {', '.join(able) or 'none'} has it",
+        f"the {dialect.name} API has no field for --{field}; these have one: {', '.join(able) or 'none'}",
         code="usage.option",
         api=dialect.name,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -246,7 +247,8 @@ class Output:
             )
         except (OSError, ValueError, IndexError) as error:
             raise UsageError(
-                f"GUESTCTL_PAGER={command}: {error}", hint="set GUESTCTL_PAGER to a pager command, or unset it"
+                f'GUESTCTL_PAGER: cannot run "{command}": {getattr(error, "strerror", None) or error}',
+                hint="set GUESTCTL_PAGER to a pager command, or unset it",
             ) from error
         self._pager, self.paging = process.stdin, True
         try:
@@ -349,7 +351,7 @@ class Output:
                 json.dumps(record, ensure_ascii=self.terminal.stderr, separators=(",", ":"), default=str), exact=True
             )
             return
-        what = failure.message.rstrip(". ")
+        what = re.sub(r"(?<!\.)\. *$", "", failure.message)  # the service's own text may end with a full stop
         if failure.retry_after is not None:
             what += f" (retry after {failure.retry_after:g} s)"
         for label, text in (("error:", what), ("hint:", failure.hint)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -83,7 +84,9 @@ def running(
             raise CannotServe(str(error)) from error
         except OSError as error:
             where = f"{options.host}:{options.port}"
-            raise CannotServe(f"cannot listen on {where}: {error.strerror or error}") from None
+            # asyncio adds the number and the address to the system's text.
+            reason = re.sub(r"^\[Errno .*?\] | \(while attempting .*$", "", error.strerror or str(error))
+            raise CannotServe(f"cannot listen on {where}: {reason}") from error
         yield sandbox
 
 
@@ -281,13 +284,13 @@ def run_under(
     command: Sequence[str],
     environ: Mapping[str, str],
     *,
-    err: TextIO,
+    cannot_run: Callable[[int, str], object],
     clock: Clock | None = None,
 ) -> int:
     """Run a command against a new sandbox and return its exit code, as a shell reports it.
 
     The code is 128 plus the number of the signal that ended the command, 127 if the command does not exist, and 126 if
-    it cannot be run (`err` says why). The command receives SIGINT, SIGTERM and SIGHUP once each. Call it in the main
+    it cannot be run; `cannot_run` is called with these two and the reason. The command receives SIGINT, SIGTERM and SIGHUP once each. Call it in the main
     thread. Raises CannotServe.
 
     If the terminal's keys send signals to our process group, the command joins that group, as under a shell: Ctrl-C
@@ -304,12 +307,10 @@ def run_under(
         variables = _environment(environ, options, sandbox, state)
         try:
             child = subprocess.Popen(list(command), env=variables, start_new_session=alone)
-        except FileNotFoundError as error:
-            err.write(f"{command[0]}: {error.strerror}\n")
-            return NOT_FOUND
         except (OSError, ValueError) as error:
-            err.write(f"{command[0]}: {getattr(error, 'strerror', None) or error}\n")
-            return NOT_EXECUTABLE
+            code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            cannot_run(code, getattr(error, "strerror", None) or str(error))
+            return code
         relay.to(child)
         code = child.wait()
         if alone:

@@ -65,16 +65,15 @@ class SandboxAdmin:
         if url and key:
             return cls(_checked(url), Secret(key), environ.get("GUESTCTL_SANDBOX_CA") or None, limit)
         found = registered()
-        if found is None:
-            if url:
-                raise UsageError("GUESTCTL_SANDBOX_ADMIN_KEY is not set", code="sandbox.absent")
-            raise UsageError("no sandbox is running here", code="sandbox.absent")
-        if url and url != found["url"]:
+        if url and (found is None or url != found["url"]):
             raise UsageError(
                 f'no key for the sandbox at "{url}", which was not started here',
-                hint="set GUESTCTL_SANDBOX_ADMIN_KEY",
+                hint="set GUESTCTL_SANDBOX_ADMIN_KEY to the `admin_key` that its `guestctl sandbox serve -o json` "
+                "printed, or unset GUESTCTL_SANDBOX_URL",
                 code="sandbox.absent",
             )
+        if found is None:
+            raise UsageError("no sandbox is running here", code="sandbox.absent")
         ca = found.get("ca")
         return cls(_checked(str(found["url"])), Secret(str(found["admin_key"])), str(ca) if ca else None, limit)
 

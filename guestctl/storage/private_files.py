@@ -83,7 +83,7 @@ def _refuse_unsafe(path: Path, found: os.stat_result, expected: Callable[[int], 
         raise UsageError(
             f"{path} is a symbolic link; state is kept only in a real {kind}",
             code="state.unusable",
-            hint=f"Set GUESTCTL_STATE to the real directory, or remove the link: rm {quoted}",
+            hint=f"set GUESTCTL_STATE to the real directory, or remove the link: `rm {quoted}`",
         )
     if not expected(found.st_mode):
         raise UsageError(f"{path} is not a {kind}", code="state.unusable")
@@ -93,13 +93,13 @@ def _refuse_unsafe(path: Path, found: os.stat_result, expected: Callable[[int], 
         raise UsageError(
             f"{path} belongs to another user (uid {found.st_uid})",
             code="state.unusable",
-            hint=f"Set GUESTCTL_STATE to a directory of your own, or: sudo chown $(id -u) {quoted}",
+            hint=f"set GUESTCTL_STATE to a directory of your own, or run `sudo chown $(id -u) {quoted}`",
         )
     if found.st_mode & 0o077:
         raise UsageError(
             f"{path} can be reached by other users (mode {stat.S_IMODE(found.st_mode):04o}); it holds tokens",
             code="state.unusable",
-            hint=f"Run: chmod {private} {quoted}",
+            hint=f"run `chmod {private} {quoted}`",
         )
 
 

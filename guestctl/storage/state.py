@@ -590,7 +590,7 @@ def _load_session(name: str, body: str) -> Session:
         raise UsageError(
             f'the stored record of session "{name}" cannot be read',
             code="state.unusable",
-            hint=f"Remove the record: guestctl session forget {shlex.quote(name)}",
+            hint=f"remove the record: `guestctl session forget {shlex.quote(name)}`",
         ) from error
 
 

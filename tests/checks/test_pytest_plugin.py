@@ -64,7 +64,7 @@ def test_a_failure_shows_its_hint(project: pytest.Pytester) -> None:
     result = run(project)
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
-        ["*guestctl: hint*", "guest.create() creates a session; guest.ask(text) does so itself."]
+        ["*guestctl: hint*", "guest.create() creates a session; guest.ask(text) does so itself"]
     )
     assert result.stdout.str().count("guestctl: hint") == 1
 

@@ -186,7 +186,7 @@ def test_blessing(checks: Front, tmp_path: Path) -> None:
         (["wrong.yaml"], 'wrong.yaml:1: scenario "a", step 1: unknown key "sya"; did you mean "say"?'),
         (["good.yaml", "--junit", "absent/x.xml"], "--junit: no directory"),
         (["good.yaml", "--junit", "."], '--junit: "." is a directory'),
-        (["indented.yaml"], "then run `guestctl check indented.yaml` again."),
+        (["indented.yaml"], "then run `guestctl check indented.yaml` again"),
         (["tabbed.yaml"], "tabbed.yaml:3: a tab; YAML is indented with spaces"),
         (["good.yaml", "--tap", "-o", "json"], "--tap cannot be combined with --output"),
         (["good.yaml", "--var", "x"], "expected KEY=VALUE"),

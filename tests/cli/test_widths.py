@@ -104,3 +104,13 @@ def test_what_guestctl_says_is_wrapped_between_words(short: Front, argv: str) ->
         # A word that is longer than the terminal stays in one piece, because it may be a path or a command.
         assert all(len(line) <= width or len(line.split()) == 1 for line in narrow.splitlines()), narrow
         assert words(narrow) == words(whole)
+
+
+@pytest.mark.parametrize(("argv", "notice"), [("session list", "no session is stored"), ("history", "has no messages")])
+def test_an_empty_table_says_so_on_stderr(short: Front, argv: str, notice: str) -> None:
+    if argv == "history":
+        short("session", "create")
+    shown = short(*argv.split(), tty=True)
+    assert (shown.code, shown.out) == (0, "")
+    assert notice in shown.err
+    assert short(*argv.split()).err == ""

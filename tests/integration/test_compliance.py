@@ -97,7 +97,7 @@ def test_an_option_without_a_field(guest: Guest, room: Room, field: str) -> None
         assert len(room.sessions()) == 1
         return
     error = check(result, 2, "usage.option", f"--{field}")
-    named = error["message"].partition("; ")[2].removesuffix(" has it").split(", ")
+    named = error["message"].partition("; ")[2].removeprefix("these have one: ").split(", ")
     assert named == [name for name in NAMES if field in dialect_class(name).fields]
     assert room.sessions() == []
     assert room.requests == {}

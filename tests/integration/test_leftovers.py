@@ -204,7 +204,7 @@ def test_an_unreadable_record_is_removed_as_the_hint_says(guest: Guest) -> None:
     listed = guest.ok("session", "list")
     assert [record["name"] for record in listed.records] == ["good"]
     assert error["hint"] in listed.err
-    words = error["hint"].removeprefix("Remove the record: guestctl ").split()
+    words = error["hint"].removeprefix("remove the record: `guestctl ").removesuffix("`").split()
     guest.ok(*words)
     assert guest.ok("session", "list").err == ""
     check(guest(*words), 10, "session.none")

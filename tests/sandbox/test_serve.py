@@ -42,7 +42,7 @@ EXEC = """
 import os, sys
 from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.serve import run_under
-sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ, err=sys.stderr))
+sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ, cannot_run=lambda code, why: print(code, why, file=sys.stderr)))
 """
 
 
@@ -351,9 +351,9 @@ def test_the_command_inherits_input_and_output() -> None:
         (["sh", "-c", "exit 255"], 255, ""),
         (["sh", "-c", "kill -9 $$"], 137, ""),
         (["sh", "-c", "kill -TERM $$"], 143, ""),
-        (["no-such-command-anywhere"], 127, "no-such-command-anywhere: No such file or directory\n"),
-        (["/"], 126, "/: Permission denied\n"),
-        (["a\0b"], 126, "a\0b: embedded null byte\n"),
+        (["no-such-command-anywhere"], 127, "127 No such file or directory\n"),
+        (["/"], 126, "126 Permission denied\n"),
+        (["a\0b"], 126, "126 embedded null byte\n"),
     ],
 )
 def test_exit_codes_are_those_of_a_shell(command: list[str], wanted: int, words: str) -> None:

@@ -67,7 +67,7 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_fixes_it(
     directory.chmod(mode)
     refused = files.refusal(directory)
     assert refused.message == f"{directory} can be reached by other users (mode {mode:04o}); it holds tokens"
-    assert refused.hint == f"Run: chmod 700 '{directory}'"
+    assert refused.hint == f"run `chmod 700 '{directory}'`"
     directory.chmod(0o700)
     files.path = directory
     files.open()
@@ -77,7 +77,7 @@ def test_a_directory_open_to_others_is_refused_with_the_command_that_fixes_it(
 def test_a_file_open_to_others_is_refused(files: StateDirectory) -> None:
     files.open()
     files.file.chmod(0o640)
-    assert files.refusal().hint == f"Run: chmod 600 {shlex.quote(str(files.file))}"
+    assert files.refusal().hint == f"run `chmod 600 {shlex.quote(str(files.file))}`"
 
 
 @posix
@@ -86,7 +86,7 @@ def test_symbolic_links_are_refused(tmp_path: Path, files: StateDirectory) -> No
     (tmp_path / "link").symlink_to(tmp_path / "real")
     refused = files.refusal(tmp_path / "link")
     assert refused.message == f"{tmp_path / 'link'} is a symbolic link; state is kept only in a real directory"
-    assert refused.hint == f"Set GUESTCTL_STATE to the real directory, or remove the link: rm {tmp_path / 'link'}"
+    assert refused.hint == f"set GUESTCTL_STATE to the real directory, or remove the link: `rm {tmp_path / 'link'}`"
     planted = tmp_path / "elsewhere"
     (tmp_path / "real" / DATABASE_FILE).symlink_to(planted)
     assert "is a symbolic link; state is kept only in a real file" in files.refusal(tmp_path / "real").message
@@ -100,7 +100,7 @@ def test_a_directory_of_another_user_is_refused(files: StateDirectory, monkeypat
     monkeypatch.setattr(os, "geteuid", lambda: real + 1)
     refused = files.refusal()
     assert refused.message == f"{files.path} belongs to another user (uid {real})"
-    assert refused.hint.endswith(f"or: sudo chown $(id -u) {files.path}")
+    assert refused.hint.endswith(f"or run `sudo chown $(id -u) {files.path}`")
 
 
 def test_a_file_instead_of_the_directory_is_refused(tmp_path: Path, files: StateDirectory) -> None:

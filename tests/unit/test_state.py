@@ -684,7 +684,7 @@ def test_the_failure_for_an_unreadable_record_names_the_session(tmp_path: Path, 
                 state.get(SCOPE, "my cart")
             assert caught.value.code == "state.unusable"
             assert caught.value.message == 'the stored record of session "my cart" cannot be read'
-            assert caught.value.hint == "Remove the record: guestctl session forget 'my cart'"
+            assert caught.value.hint == "remove the record: `guestctl session forget 'my cart'`"
             state.put(SCOPE, DEFAULT)
             notices.clear()
             assert state.names(SCOPE) == {"my cart", "default"}

@@ -332,7 +332,7 @@ def test_a_missing_file_and_a_directory(tmp_path: Path, name: str, why: str) -> 
         read(path)
     assert caught.value.code == "config.file"
     assert caught.value.message == f"{path}: {why}"
-    assert caught.value.hint == "Check the file's name and permissions."
+    assert caught.value.hint == "check the file's name and permissions"
 
 
 PRINTABLE = st.characters(categories=["L", "N", "P", "S", "Zs"])

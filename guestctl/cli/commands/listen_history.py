@@ -210,8 +210,12 @@ def history(
                 run.out.verbatim(piece)
             return
         with run.out.listing(chat=True, kind="message") as add:
+            empty = True
             for record in records:
                 add(record)
+                empty = False
+        if empty and run.out.human:
+            run.out.notice("the conversation has no messages")
 
 
 def _format(run: Invocation, word: str | None) -> Format | None:

@@ -34,7 +34,8 @@ Script = Annotated[
     Path | None,
     typer.Option("--script", metavar="BOT.yaml", help="bot script, see `guestctl help bots` (default: echo)"),
 ]
-Agent = Annotated[bool, typer.Option("--agent", help="answer as the agent yourself, without a bot (serve only)")]
+Agent = Annotated[bool, typer.Option("--agent", help="answer as the agent yourself, without a bot")]
+NoBot = Annotated[bool, typer.Option("--agent", help="run without a bot; answer with `guestctl sandbox push`")]
 Faults = Annotated[
     list[str] | None, typer.Option("--fault", metavar="SPEC", help="inject a fault, see `guestctl help faults`")
 ]
@@ -172,7 +173,7 @@ def exec_(
     port: Port = 0,
     api: Api = "web-messaging",
     script: Script = None,
-    agent: Agent = False,
+    agent: NoBot = False,
     fault: Faults = None,
     state: StateFile = None,
     tls: Tls = False,
@@ -222,8 +223,16 @@ def exec_(
         deduplicates=deduplicates,
         fast=fast,
     )
+
+    def cannot_run(code: int, reason: str) -> None:
+        failure = UsageError(
+            f'cannot run "{words[0]}": {reason}', hint="the words after `--` are the command and its arguments"
+        )
+        vars(failure)["exit"] = code  # a shell's code, which no other failure has
+        run.out.failure(failure)
+
     with cannot_serve_is_usage():
-        return run_under(options, words, run.world.environ, err=run.world.stderr, clock=run.clock)
+        return run_under(options, words, run.world.environ, cannot_run=cannot_run, clock=run.clock)
 
 
 @command(
@@ -273,8 +282,11 @@ def fault(
 @command("guestctl sandbox sessions", "guestctl sandbox sessions -o json | jq '.[0].messages'", needs="nothing")
 def sessions(run: Invocation) -> None:
     """List the sandbox's sessions with their messages, sockets and requests."""
+    there = _admin(run).sessions()
+    if not there and run.out.human:
+        run.out.notice("the sandbox has no sessions")
     with run.out.listing() as add:
-        for found in _admin(run).sessions():
+        for found in there:
             add({"kind": "sandbox-session", **found})
 
 
@@ -329,10 +341,12 @@ def cannot_serve_is_usage() -> Iterator[None]:
 
 
 def _help_for(cause: BaseException | None) -> str | None:
-    """Return a hint to the help topic of the language that the error is in."""
+    """Return the hint of an address, or of the language that the error is in."""
     from guestctl.sandbox.bot.bot_script import ScriptError
     from guestctl.sandbox.faults import FaultError
 
+    if isinstance(cause, OSError):
+        return "choose another --port or --host; `--port 0` chooses a free port"
     if isinstance(cause, ScriptError):
         return "`guestctl help bots` lists the keys of a bot script and shows an example"
     return "`guestctl help faults` lists the kinds and their keys" if isinstance(cause, FaultError) else None

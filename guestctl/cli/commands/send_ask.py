@@ -32,7 +32,7 @@ def ask(
     first: Annotated[bool, typer.Option("--first", help="print only the first message of the reply")] = False,
     silence: Annotated[
         str | None,
-        typer.Option("--silence", metavar="TIME", help="time without a message that ends the reply [500ms]"),
+        typer.Option("--silence", metavar="TIME", help="time without a message that ends the reply (default: 500ms)"),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="with -o json, include the service's own object")] = False,
     print_frames: PrintFrames = False,
@@ -132,6 +132,8 @@ def send(
     attributes, answers = pairs("--attr", attr), _answers(run, form)
     picks = [*(pick or ()), *(pick_number or ())]
     pattern("--expect", expect)
+    if not (text or lines or file or picks or form):
+        raise UsageError("nothing to send: no text, file, choice or form")
     if lines and text != ["-"]:
         raise UsageError("--lines needs - as the text, because it reads stdin", hint="`… | guestctl send - --lines`")
     if lines and (id_ or file or picks or form):

@@ -123,8 +123,11 @@ def sign_out(run: Invocation) -> None:
 def list_(run: Invocation) -> None:
     """List the sessions stored for this profile, API and deployment."""
     current = run.client.session_name
+    sessions = list(run.client.sessions())
+    if not sessions and run.out.human:
+        run.out.notice(f'no session is stored for profile "{run.client.profile.name}"')
     with run.out.listing(kind="session") as add:
-        for session in run.client.sessions():
+        for session in sessions:
             record = session_record(as_of_now(run, session))
             # Only in the table: `session show` prints the current session for scripts.
             add({**record, "current": session.name == current} if run.out.human else record)
