@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 
 from rich.console import Console
@@ -24,7 +23,7 @@ from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 
 PICTURE = Path(__file__).parent.parent / "docs" / "terminal.svg"
-WIDTH = 100
+WIDTH = 80
 _BOT = """
 rules:
   - contains: parcel
@@ -33,12 +32,11 @@ rules:
   - equals: Track it
     reply: "**Out for delivery**, three stops before you."
 """
-#: Replacements in the picture for the day of the run and the day on which the session expires, and for the time.
-_DAYS = ("2026-03-04", "2026-03-07")
-_CLOCK = "09:15:27"
+#: Replacements in the picture for the time, and for the age of the session.
+_CLOCK, _AGE = "09:15:27", "3 s ago"
 
 
-def lines() -> Iterator[str]:
+def lines() -> Iterator[Text]:
     """Yield the lines of the terminal, with their colours."""
     with tempfile.TemporaryDirectory() as place:
         bot = Path(place) / "bot.yaml"
@@ -56,14 +54,14 @@ def lines() -> Iterator[str]:
             agent.join()
 
 
-def _typed(guest: Front, *argv: str) -> Iterator[str]:
+def _typed(guest: Front, *argv: str) -> Iterator[Text]:
     typed = " ".join(f'"{word}"' if " " in word else word for word in argv)
-    yield f"\x1b[1m$ guestctl {typed}\x1b[0m"
+    yield Text(f"$ guestctl {typed}", "bold")
     result = guest(*argv, tty=True)
     assert result.code == 0, result.err
-    days = cycle(_DAYS)
-    text = re.sub(r"(?<!\d)\d{4}-\d\d-\d\d(?!\d)", lambda _: next(days), result.out)
-    yield from re.sub(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)", _CLOCK, text).rstrip("\n").split("\n")
+    text = re.sub(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)", _CLOCK, result.out)
+    text = re.sub(r"(?:now|\d s ago) +", f"{_AGE:<12}", text)
+    yield from map(Text.from_ansi, text.rstrip("\n").split("\n"))
 
 
 def _push(guest: Front, text: str) -> None:
@@ -79,7 +77,7 @@ def draw() -> str:
     """Return the picture. The web fonts of rich are removed, so that showing it loads nothing."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="standard")
     for line in lines():
-        console.print(Text.from_ansi(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     svg = console.export_svg(title="guestctl", unique_id="guestctl")
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 

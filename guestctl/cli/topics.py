@@ -238,7 +238,7 @@ def _output(width: int | None) -> Iterator[str]:
 
     modes = {
         "auto": "table on a terminal; elsewhere JSON: one object, or one object per line for lists and streams",
-        "table": "tables and chat lines",
+        "table": "tables, as wide as the terminal; in a pipe as wide as COLUMNS or 80, and without colour",
         "json": "one object for a single result, an array for a list, one object per line for a stream",
         "jsonl": "one object per line",
         "yaml": "the same records as YAML; a stream has one document per record",
@@ -246,8 +246,8 @@ def _output(width: int | None) -> Iterator[str]:
     }
     yield paragraphs(
         "Data goes to stdout, diagnostics to stderr. The keys of records are stable; new keys may be added. Times are "
-        "RFC 3339 in UTC with milliseconds. --raw adds the service's own objects. Tables and chat lines are for people "
-        "and may change. They show local times; tables add the offset from UTC.",
+        "RFC 3339 in UTC with milliseconds. --raw adds the service's own objects. Tables are for people and may "
+        "change. They show local times; with -v every time has its date and its offset from UTC.",
         width,
     )
     yield "Modes of -o and GUESTCTL_OUTPUT:\n" + columns(modes.items(), width)

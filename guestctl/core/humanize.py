@@ -23,15 +23,15 @@ def parse_duration(text: str) -> float:
     return float(found[1]) * _SECONDS[(found[2] or "s").lower()]
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration in its two largest units: `1 h 12 min`, `45 s`."""
+def format_duration(seconds: float, units: int = 2) -> str:
+    """Return a duration in its largest units, at most `units` of them: `1 h 12 min`, `45 s`."""
     left = int(seconds)
     found = []
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if left >= size:
             found.append(f"{left // size} {unit}")
             left %= size
-    return " ".join(found[:2]) or "0 s"
+    return " ".join(found[:units]) or "0 s"
 
 
 def format_size(count: int | None) -> str:

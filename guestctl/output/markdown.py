@@ -16,14 +16,14 @@ from guestctl.output.terminal import visible
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-#: Visible text, and its SGR codes ("" for none).
+#: Visible text, and its style as rich writes it ("" for none).
 Span: TypeAlias = tuple[str, str]
 
 #: A text without a match has no Markdown.
 _MARKED = re.compile(r"[*_`\[~#>\\&<]|^\s*(?:[-+]|\d+[.)])\s|^\s*[-=]{2,}\s*$", re.MULTILINE)
 #: A longer text is shown unrendered.
 _LONGEST = 20_000
-_CODES = {"strong": "1", "em": "3", "s": "9", "link": "4"}
+_STYLES = {"strong": "bold", "em": "italic", "s": "strike", "link": "underline"}
 
 
 def spans(text: str) -> list[list[Span]] | None:
@@ -69,7 +69,7 @@ class _Writer:
         elif kind == "hr":
             self._line([("----", "")])
         elif kind == "inline":
-            for line in _inline(token.children or [], "1" if self._heading else ""):
+            for line in _inline(token.children or [], "bold" if self._heading else ""):
                 self._line(line)
 
     def _line(self, pieces: list[Span]) -> None:
@@ -87,7 +87,7 @@ def _inline(tokens: list[Token], base: str) -> list[list[Span]]:
 
     def put(text: str) -> None:
         if text:
-            lines[-1].append((visible(text), ";".join(dict.fromkeys(on))))
+            lines[-1].append((visible(text), " ".join(dict.fromkeys(on))))
 
     for token in tokens:
         name = token.type.removesuffix("_open").removesuffix("_close")
@@ -98,12 +98,12 @@ def _inline(tokens: list[Token], base: str) -> list[list[Span]]:
         elif token.type == "image":
             put(f"(image) {token.content} ".replace("  ", " "))
             lines[-1].append((address(str(token.attrGet("src") or "")), ""))
-        elif name in _CODES and token.nesting == 1:
-            on.append(_CODES[name])
+        elif name in _STYLES and token.nesting == 1:
+            on.append(_STYLES[name])
             if name == "link":
                 links.append((str(token.attrGet("href") or ""), len(lines) - 1, len(lines[-1])))
-        elif name in _CODES and token.nesting == -1:
-            on.remove(_CODES[name])
+        elif name in _STYLES and token.nesting == -1:
+            on.remove(_STYLES[name])
             if name == "link" and links:
                 href, line, piece = links.pop()
                 words = "".join(text for text, _ in lines[line][piece:]) if line == len(lines) - 1 else ""

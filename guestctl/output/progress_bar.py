@@ -1,32 +1,36 @@
 """The progress bar on stderr.
 
-Knows: when a bar is worth drawing, and its text. Must not know: streams.
+Knows: when a bar is worth drawing, and its line. Must not know: streams.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guestctl.output.drawing import Canvas
 
 #: Seconds of work before a progress bar is drawn.
 _PATIENCE = 1.0
-#: Columns of a progress bar.
-_BAR = 30
 
 
 class ProgressBar:
-    """A callback (done, total) that draws a bar. `put(text, unfinished)` writes to the current line, and
-    `drawing` returns whether an unfinished bar is still on it.
+    """A callback (done, total) that draws a bar on a canvas. The canvas is created for the first bar.
 
+    `put(text, unfinished)` writes to the current line, and `drawing` returns whether an unfinished bar is still on it.
     The bar appears when the work takes longer than a second. Each file and each retry starts that time again.
     """
 
     def __init__(
         self,
+        canvas: Callable[[], Canvas],
         label: str,
         monotonic: Callable[[], float],
         put: Callable[[str, bool], None],
         drawing: Callable[[], bool],
     ) -> None:
+        self._canvas = canvas
         self._label = label
         self._monotonic = monotonic
         self._put = put
@@ -39,8 +43,6 @@ class ProgressBar:
         self._before = done
         if not total or (self._monotonic() - self._started < _PATIENCE and not self._drawing()):
             return
-        filled = _BAR * min(done, total) // total
-        bar = "#" * filled + "-" * (_BAR - filled)
         unfinished = done < total
-        text = f"\r{self._label} [{bar}] {100 * min(done, total) // total:3} %"
+        text = "\r" + self._canvas().bar(self._label, min(done, total), total)
         self._put(text if unfinished else text + "\n", unfinished)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from guestctl.core.clock import epoch_of
+from guestctl.core.humanize import format_size
 from guestctl.core.rich_content import (
     Card,
     DatePicker,
@@ -48,6 +49,23 @@ def lines(record: Record, zone: tzinfo | None = None) -> list[IndentedLine]:
     while found.left:
         found.option(0)
     return found.lines
+
+
+def file_lines(record: Record) -> list[str]:
+    """Return one line for each attached file: its kind, name, size and id."""
+    return [_file(attachment) for attachment in record["attachments"]]
+
+
+def plain(record: Record) -> str:
+    """Return what a message has next to its text, as indented lines."""
+    return "\n".join([*("  " * level + text for level, text in lines(record)), *file_lines(record)])
+
+
+def _file(attachment: Mapping[str, Any]) -> str:
+    parts = [attachment["name"] or attachment["mime"] or "unnamed", format_size(attachment["size"])]
+    kind = {"Image": "image", "Video": "video", "Audio": "audio"}.get(attachment["media_type"] or "", "file")
+    named = [*parts, *([attachment["id"]] if attachment["id"] else [])]
+    return f"({kind}) " + ", ".join(visible(part) for part in named)
 
 
 def address(url: str) -> str:

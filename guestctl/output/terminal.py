@@ -38,7 +38,10 @@ _NARROWEST = 20
 
 @immutable
 class Terminal:
-    """Properties of the three streams. `width` is in columns; None means no terminal: lines are not folded."""
+    """Properties of the three streams. `width` is in columns; None means no terminal: plain lines are not folded.
+
+    Tables have a width in a pipe too, `piped_width`.
+    """
 
     stdin: bool = False
     stdout: bool = False
@@ -47,6 +50,7 @@ class Terminal:
     width: int | None = None
     stderr_colour: bool = False
     stderr_width: int | None = None
+    piped_width: int = _FALLBACK_WIDTH
 
     @classmethod
     def of(cls, stdin: IO[Any], stdout: IO[Any], stderr: IO[Any], environ: Mapping[str, str]) -> Terminal:
@@ -61,7 +65,23 @@ class Terminal:
             width=_width(stdout, environ) if on_screen else None,
             stderr_colour=_wants_colour(_is_terminal(stderr), environ),
             stderr_width=_width(stderr, environ) if _is_terminal(stderr) else None,
+            piped_width=_width(None, environ),
         )
+
+    @property
+    def drawing_width(self) -> int:
+        """The width of tables: that of the terminal, otherwise COLUMNS or 80."""
+        return self.piped_width if self.width is None else self.width
+
+    def resized(self, stdout: IO[Any] | None, environ: Mapping[str, str]) -> Terminal:
+        """Return the same properties with the present width of the window, unless COLUMNS states the width."""
+        if not self.stdout or stdout is None or environ.get("COLUMNS"):
+            return self
+        try:
+            columns = os.get_terminal_size(stdout.fileno()).columns
+        except (OSError, ValueError):
+            return self
+        return replace(self, width=max(_NARROWEST, columns)) if columns else self
 
     def for_stderr(self) -> Terminal:
         """Return the same properties for output on stderr."""
@@ -83,12 +103,12 @@ def _wants_colour(on_screen: bool, environ: Mapping[str, str]) -> bool:
     return on_screen and environ.get("TERM") != "dumb"
 
 
-def _width(stream: IO[Any], environ: Mapping[str, str]) -> int:
+def _width(stream: IO[Any] | None, environ: Mapping[str, str]) -> int:
     given = environ.get("COLUMNS", "")
     if given.isascii() and given.isdigit() and int(given[:6]) > 0:
         return max(_NARROWEST, int(given[:6]))
     try:
-        columns = os.get_terminal_size(stream.fileno()).columns
+        columns = 0 if stream is None else os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         columns = 0
     return max(_NARROWEST, columns or _FALLBACK_WIDTH)
@@ -189,34 +209,31 @@ def cells(char: str) -> int:
     return 2 if wide else 1
 
 
-def fold(line: str, width: int | None) -> Iterator[str]:
-    """Yield one line in pieces of at most `width` columns, broken after a space if there is one.
+def fold(line: str, width: int) -> Iterator[str]:
+    """Yield one line in pieces of at most `width` columns, not counting the space at which it is broken.
 
-    A terminal that folded the line itself would start the next row in column one, where a message could pose as
-    a record.
+    A line is broken after a space. Only a word that is longer than a piece is broken itself, after a hyphen or an
+    underscore unless this leaves most of the piece empty. A terminal that folded the line itself would start the next
+    row in column one, where a message could pose as a record.
     """
-    if width is None or (line.isascii() and len(line) <= width):
+    if line.isascii() and len(line) <= width:
         yield line
         return
-    start = used = word = 0
+    start = used = word = part = 0
     for at, char in enumerate(line):
         size = cells(char)
         while used + size > width and at > start:
-            end = word if word > start else at
+            if char == " " and used == width:
+                break  # it ends the piece, and is not drawn
+            end = word if word > start else part if 3 * (part - start) > width else at
             yield line[start:end]
             start, used = end, sum(map(cells, line[end:at]))
         if char == " ":
             word = at + 1
+        elif char in "-_":
+            part = at + 1
         used += size
     yield line[start:]
-
-
-def folded_rows(line: str, width: int | None) -> Iterator[str]:
-    """Yield one line as `fold` does, without the spaces at a break: a row that starts with one looks misaligned."""
-    first = True
-    for piece in fold(line, width):
-        yield piece if first else piece.lstrip(" ")
-        first = False
 
 
 def wrap(line: str, width: int | None) -> Iterator[str]:
@@ -236,10 +253,3 @@ def wrap(line: str, width: int | None) -> Iterator[str]:
         piece += word
         used += sum(map(cells, word))
     yield piece.rstrip()
-
-
-def block(text: str, indent: int, width: int | None) -> str:
-    """Return remote text as one or more lines, each after the first indented by `indent` spaces."""
-    room = None if width is None else max(_NARROWEST // 2, width - indent)
-    pieces = [piece for line in visible(text, lines=True).split("\n") for piece in folded_rows(line, room)]
-    return ("\n" + " " * indent).join(pieces)

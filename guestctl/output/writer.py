@@ -25,6 +25,8 @@ from guestctl.output.terminal import Terminal, visible, wrap
 if TYPE_CHECKING:
     from subprocess import Popen
 
+    from guestctl.output.columns import Column
+    from guestctl.output.drawing import Canvas
     from guestctl.output.views import View
 
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml", "csv"]
@@ -67,6 +69,8 @@ class Output:
     ) -> None:
         self._stdout = stdout
         self._stderr = stderr
+        #: Whose window may be resized.
+        self._screen = stdout
         self.terminal = terminal
         self.mode = mode
         self.verbose = verbose
@@ -88,7 +92,9 @@ class Output:
         self._in_actions = runs_in_actions(self._environ)
         #: Makes a text for people harmless: in a CI job, a text may contain commands for the runner.
         self._guarded: Callable[[str], str] = escaped if self._in_actions else str
-        self._view_made: View | None = None
+        self._views: dict[Terminal, View] = {}
+        #: The sources of messages that tables do not name, because the command prints no others.
+        self.usual_sources: frozenset[str] = frozenset({"live"})
         self._pager: IO[bytes] | None = None
         self._gathered: bytearray | None = None
 
@@ -96,7 +102,7 @@ class Output:
 
     @property
     def human(self) -> bool:
-        """Whether records are printed as tables and chat lines."""
+        """Whether records are printed as tables."""
         return self.mode == "table" or (self.mode == "auto" and self.terminal.stdout)
 
     def one(self, record: Record, *, more: Mapping[str, Any] | None = None) -> None:
@@ -109,18 +115,20 @@ class Output:
             self._write(self._json(record), exact=True)
 
     def one_as_lines(self, records: Iterable[Record], record: Record) -> None:
-        """Print a single result, as chat lines (`records`) for people and as `record` otherwise."""
+        """Print a single result, as lines of a conversation (`records`) for people and as `record` otherwise."""
         if not self.human:
             self.one(record)
             return
         for line in records:
-            self._write(self._view.line(line))
+            self.event(line)
 
     @contextmanager
-    def listing(self, *, chat: bool = False, kind: str | None = None) -> Iterator[Callable[[Record], None]]:
-        """Print a list: an array for `json`, a sequence for `yaml`, rows for `csv`, a table (or chat lines) for people,
-        and otherwise one object per line. Only a table is collected in memory. `kind`: that of the records, for the
-        header of an empty list."""
+    def listing(
+        self, *, conversation: bool = False, header: bool = False, kind: str | None = None
+    ) -> Iterator[Callable[[Record], None]]:
+        """Print a list: an array for `json`, a sequence for `yaml`, rows for `csv`, a table for people, and otherwise
+        one object per line. Records of a conversation are printed one by one, for people with a `header`; only other
+        tables are collected in memory. `kind`: that of the records, for the header of an empty list in CSV."""
         if self.mode == "csv":
             from guestctl.output.csv_rows import CsvRows
 
@@ -128,7 +136,7 @@ class Output:
             yield lines.add
             lines.close()
             return
-        if self.human and not chat:
+        if self.human and not conversation:
             rows: list[Record] = []
             yield rows.append
             if rows:
@@ -138,6 +146,8 @@ class Output:
 
         def add(record: Record) -> None:
             nonlocal count
+            if self.human and header and not count:
+                self._write_header()
             if self.mode == "json":
                 self._write(("[\n" if count == 0 else ",\n") + self._json(record), end="", exact=True)
             elif self.mode == "yaml":
@@ -159,6 +169,11 @@ class Output:
         elif self.mode == "yaml" and not count:
             self._write("[]")
 
+    def _write_header(self) -> None:
+        drawn = self._view.header()
+        if drawn:
+            self._write(drawn)
+
     def event(self, record: Record) -> int:
         """Print one record of a stream as one flushed line. Return the number of bytes written."""
         return self._write(self._stream_text(record), exact=True)
@@ -174,11 +189,13 @@ class Output:
         else:
             self._write(json.dumps(value, indent=2) if self.human else self._json(value), exact=True)
 
-    def grid(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def grid(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Print a table that is not a list of records."""
-        from guestctl.output.views import layout
+        self._write(self._view.grid(columns, rows))
 
-        self._write(layout(headers, [[visible(cell) for cell in row] for row in rows], self.terminal))
+    def row(self, columns: Sequence[Column], cells: Sequence[tuple[str, str]]) -> None:
+        """Print one row of a table without a header: texts with their styles."""
+        self._write(self._view.columns(columns, cells))
 
     def text(self, text: str, *, prose: bool = False) -> None:
         """Print a text: unchanged in a pipe, with control characters made visible on a terminal. There the lines of
@@ -194,12 +211,20 @@ class Output:
         """Print the text of a message, or its other content if it has no text."""
         if record["text"].strip():
             self.text(record["text"], prose=True)
-        else:
+        elif self.terminal.stdout:
             self._write(self._view.content(record) or "(empty message)")
+        else:
+            from guestctl.output.rich_content_lines import plain
 
-    def labelled(self, label: str, text: str, style: str | None = None) -> None:
-        """Print a label and a text, whose further lines are indented under the first."""
-        self._write(self._view.labelled(label, text, style))
+            self._write(plain(record) or "(empty message)")
+
+    def parts(self, *parts: tuple[str, str], hanging: int) -> None:
+        """Print one line: texts with their styles. In a table its further lines are indented by `hanging`; elsewhere
+        it is one line."""
+        if self.human:
+            self._write(self._view.parts(parts, hanging=hanging))
+        else:
+            self._write(visible("".join(text for text, _ in parts)))
 
     def verbatim(self, text: str, *, command: bool = False) -> None:
         """Print a trusted text (help, scripts, a document that is already escaped) unchanged.
@@ -324,7 +349,12 @@ class Output:
             return None
         from guestctl.output.progress_bar import ProgressBar
 
-        return ProgressBar(label, monotonic, self._draw, lambda: self._drawing)
+        return ProgressBar(self._stderr_canvas, label, monotonic, self._draw, lambda: self._drawing)
+
+    def _stderr_canvas(self) -> Canvas:
+        from guestctl.output.drawing import Canvas
+
+        return Canvas(self.terminal.for_stderr())
 
     def _draw(self, text: str, unfinished: bool) -> None:
         self._emit(self._stderr, text)
@@ -332,8 +362,16 @@ class Output:
 
     def event_notice(self, record: Record) -> None:
         """Print an event on stderr, if stderr is a terminal or with --verbose."""
-        if not self._quiet and (self.terminal.stderr or self.verbose):
-            self._print_diagnostic(self._stderr_view.line(record))
+        if self._quiet or not (self.terminal.stderr or self.verbose):
+            return
+        if self.human:
+            drawn = self._view_for(self.terminal.for_stderr()).line(record, usual=self.usual_sources)
+        else:
+            from guestctl.output.event_texts import event_text, mark
+            from guestctl.output.times import stamp
+
+            drawn = f"{stamp(record['time'], self._now())} {mark(record)} {event_text(record)}"
+        self._print_diagnostic(drawn)
 
     def ask(self, question: str, stdin: IO[str]) -> bool:
         """Ask a yes-or-no question and return whether the answer was yes."""
@@ -372,17 +410,14 @@ class Output:
 
     @property
     def _view(self) -> View:
-        if self._view_made is None:
+        return self._view_for(self.terminal.resized(self._screen, self._environ))
+
+    def _view_for(self, terminal: Terminal) -> View:
+        if terminal not in self._views:
             from guestctl.output.views import View
 
-            self._view_made = View(self.terminal, self._now, lambda: self.markdown())
-        return self._view_made
-
-    @property
-    def _stderr_view(self) -> View:
-        from guestctl.output.views import View
-
-        return View(self.terminal.for_stderr(), self._now)
+            self._views[terminal] = View(terminal, self._now, lambda: self.markdown(), full_times=self.verbose > 0)
+        return self._views[terminal]
 
     def _json(self, value: Any) -> str:
         """Return JSON: exact in a pipe, with `\\u` escapes on a terminal and for text that UTF-8 cannot encode."""
@@ -444,7 +479,7 @@ class Output:
 
     def _stream_text(self, record: Record) -> str:
         if self.human:
-            return self._guarded(self._view.line(record))
+            return self._guarded(self._view.line(record, usual=self.usual_sources))
         return "---\n" + self._yaml(record) if self.mode == "yaml" else self._json(record)
 
     def _data(self, text: str, end: str = "\n") -> bytes:

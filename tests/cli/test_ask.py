@@ -68,11 +68,11 @@ def asking(scripted: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Front:
 @pytest.mark.parametrize("kind", WITHOUT_TEXT)
 def test_a_reply_without_text_is_drawn_as_send_draws_it(asking: Front, kind: str) -> None:
     asking("session", "create")
-    drawn = asking("send", kind, "--wait", "-o", "table").out.rstrip("\n").split("\n")[2:]
+    drawn = asking("send", kind, "--wait", "-o", "table").out.rstrip("\n").split("\n")[1:]
     assert drawn
     told = asking("ask", kind)
     assert told.code == 0
-    assert told.out.rstrip("\n").split("\n") == [line[11:] for line in drawn]
+    assert told.out.rstrip("\n").split("\n") == [line[28:] for line in drawn]
 
 
 def test_ask_prints_all_messages_of_the_reply(asking: Front) -> None:

@@ -718,6 +718,11 @@ def has(words: str) -> Callable[[list[str]], bool]:
     return lambda screen: any(words in line for line in screen)
 
 
+def shows(sender: str, text: str) -> Callable[[list[str]], bool]:
+    """Return whether the screen shows a message in its columns."""
+    return lambda screen: any(re.search(rf"\d +{re.escape(sender)} +{re.escape(text)}$", line) for line in screen)
+
+
 @pytest.mark.skipif(
     shutil.which("tmux") is None, reason="tmux is not installed: guest and agent cannot be driven together"
 )
@@ -735,7 +740,7 @@ def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
         tmux.until("guest", has("/help lists the commands"))
 
         tmux.type("guest", "Where is my parcel?", "Enter")
-        tmux.until("guest", has("> guest: Where is my parcel?"))
+        tmux.until("guest", shows("> guest", "Where is my parcel?"))
         tmux.until("agent", has("guest: Where is my parcel?"))
 
         # A reply arrives while the guest types: it is drawn above, and the line stays whole.
@@ -743,7 +748,7 @@ def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
         tmux.until("guest", lambda screen: screen[-1] == "> half a li")
         tmux.type("agent", "On its way", "Enter")
         # The message above and the line below are two writes; the screen may be captured between them.
-        said = has("< agent: On its way")
+        said = shows("< agent", "On its way")
         screen = tmux.until("guest", lambda screen: said(screen) and screen[-1] == "> half a li")
         assert not any("half a li" in line for line in screen[:-1])
         tmux.type("agent", "/typing", "Enter")

@@ -77,7 +77,7 @@ def test_no_check_fails_on_a_fresh_sandbox(front: Front, api: str) -> None:
 def test_a_terminal_shows_a_mark_for_each_check(front: Front) -> None:
     result = front("doctor", tty=True)
     assert result.code == 0
-    assert "\x1b[32m✓ echo" in result.out
+    assert "\x1b[32m✓\x1b[0m \x1b[32mecho\x1b[0m" in result.out
     lines = re.sub("\x1b\\[[0-9;]*m", "", result.out).splitlines()
     assert [line[0] for line in lines if line[2:6] == "echo"] == ["✓"]
     assert any(line.startswith("– tls") for line in lines)

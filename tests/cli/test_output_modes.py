@@ -31,7 +31,7 @@ def test_a_single_result_in_a_pipe_is_one_object(front: Front) -> None:
     assert made.err == ""
 
 
-def test_a_single_result_on_a_terminal_is_a_card(front: Front) -> None:
+def test_a_single_result_on_a_terminal_is_a_table_of_two_columns(front: Front) -> None:
     made = front("session", "create", tty=True, NO_COLOR="1")
     assert re.search(r"^name +default$", made.out, re.MULTILINE)
     assert re.search(r"^expires_at +[\d-]{10} [\d:]{8}[+-]\d\d:\d\d \(in 2 d 23 h\)$", made.out, re.MULTILINE)
@@ -83,11 +83,49 @@ def test_an_empty_list_is_still_valid(front: Front) -> None:
     assert yaml.safe_load(front("session", "list", "-o", "yaml").out) == []
 
 
-def test_chat_lines_on_a_terminal(front: Front) -> None:
+def test_history_is_a_table_of_time_sender_and_text(front: Front) -> None:
     front("ask", "one")
-    lines = front("history", tty=True, NO_COLOR="1", TZ="UTC").out.splitlines()
-    assert re.fullmatch(r"\d\d:\d\d:\d\d > guest: one", lines[0])
-    assert re.fullmatch(r"\d\d:\d\d:\d\d < bot: echo: one", lines[1])
+    for result in (front("history", tty=True, NO_COLOR="1"), front("history", "-o", "table")):
+        header, *lines = result.out.splitlines()
+        assert re.fullmatch(r"TIME {12}FROM {8}TEXT", header)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d {6}> guest {7}one", lines[0])
+        assert re.fullmatch(r"\d\d:\d\d:\d\d {6}< bot {9}echo: one", lines[1])
+    assert front("history", "--last", "0", tty=True).out == ""
+
+
+def test_listen_shows_the_columns_of_history_and_a_source_that_differs(front: Front) -> None:
+    front("ask", "one")
+    lines = front("listen", "--replay", "2", "--max", "2", "-o", "table").out.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d {6}> guest {7}one {41}replayed", lines[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d {6}< bot {9}echo: one {35}replayed", lines[1])
+
+
+def test_send_shows_the_accepted_message_and_the_reply(front: Front) -> None:
+    front("session", "create")
+    sent, reply = front("send", "one", "--wait", tty=True, NO_COLOR="1").out.splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d {6}> guest {7}one {41}accepted", sent)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d {6}< bot {9}echo: one", reply)
+    (alone,) = front("send", "two", "-o", "table").out.splitlines()
+    assert alone.endswith(" accepted")
+
+
+@pytest.mark.parametrize("argv", [("session", "create", "--new"), ("refresh-token",), ("resume",)])
+def test_a_session_is_a_table_of_two_columns(front: Front, argv: tuple[str, ...]) -> None:
+    front("session", "create", GUESTCTL_API="messaging-conversations")
+    result = front(*argv, "-o", "table", GUESTCTL_API="messaging-conversations")
+    assert result.code == 0, result.err
+    names = [line[:20].rstrip() for line in result.out.splitlines()]
+    assert names == ["name", "api", "profile", "ids.conversation", "ids.guest", *SESSION_KEYS[5:]]
+    assert re.search(r"^name {18}default$", result.out, re.MULTILINE)
+
+
+def test_resume_shows_the_missed_messages_below_the_session(front: Front) -> None:
+    front("session", "create")
+    front("sandbox", "push", "are you there?", "--to", _id(front))
+    record, missed = front("resume", tty=True, NO_COLOR="1").out.split("\n\n")
+    assert record.startswith("name  ")
+    assert missed.splitlines()[0].split() == ["TIME", "FROM", "TEXT"]
+    assert missed.endswith("are you there?\n")
 
 
 def test_hostile_text_on_a_terminal_and_in_a_pipe(front: Front) -> None:
@@ -98,7 +136,7 @@ def test_hostile_text_on_a_terminal_and_in_a_pipe(front: Front) -> None:
     assert not set(seen) & {"\x1b", "\u202e", "\x9b"}
     assert "a\\x1b[2Jb\\u202ec\\x9bd\n" in seen
     assert "[bold]x[/] :100:" in seen
-    assert all(line.startswith(" ") for line in seen.splitlines() if line.lstrip().startswith("e: "))
+    assert all(line.startswith(" " * 28) for line in seen.splitlines() if line.lstrip().startswith("e: "))
     exact = front("history").records[0]["text"]
     assert exact == nasty
     on_screen = front("history", "-o", "json", tty=True).out
@@ -115,15 +153,22 @@ def test_colour_follows_the_environment(front: Front) -> None:
     assert "\x1b[" not in front("history", "-o", "table").out
 
 
-def test_tables_are_not_wrapped_outside_a_terminal(front: Front) -> None:
-    name = "a-name-" + "x" * 90
-    front("session", "create", "--as", name)
-    wide = front("session", "list", "-o", "table").out
-    assert name in wide
-    assert len(wide.splitlines()) == 2
-    narrow = front("session", "list", tty=True, NO_COLOR="1", COLUMNS="60").out
-    assert all(len(line) <= 60 for line in narrow.splitlines())
-    assert "xxxx" in narrow
+@pytest.mark.parametrize(("columns", "width"), [("", 80), ("60", 60), ("120", 120)])
+def test_a_table_has_the_same_width_in_a_pipe_and_on_a_terminal(front: Front, columns: str, width: int) -> None:
+    front("ask", "word " * 50)
+    piped = front("history", "-o", "table", COLUMNS=columns).out
+    assert piped == front("history", tty=True, NO_COLOR="1", COLUMNS=columns).out
+    assert max(map(len, piped.splitlines())) in range(width - 4, width + 1)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_session_is_one_line_with_relative_times(front: Front, width: int) -> None:
+    front("session", "create", "--as", "cart")
+    header, line = front("session", "list", "-o", "table", COLUMNS=str(width)).out.splitlines()
+    assert header.split() == ["NAME", "USE", "STATE", "CREATED", "EXPIRES"]
+    assert re.search(r"^cart +\* +active  +(now|\d s ago) +in 2 d$", line)
+    full = front("session", "list", "-o", "table", "-v", COLUMNS="120").out.splitlines()[1]
+    assert len(re.findall(r"  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d", full)) == 2
 
 
 def test_raw_only_on_request(front: Front) -> None:
@@ -184,7 +229,7 @@ def test_listen_stops_with_the_exit_code_of_the_rule(front: Front) -> None:
     assert front("listen", "--for", "100ms").out == ""
     kinds = [record["kind"] for record in front("listen", "--only", "connection", "--idle", "200ms").records]
     assert kinds == ["connection", "connection"]
-    assert "* live" in front("listen", "--idle", "100ms", tty=True, NO_COLOR="1").err
+    assert "*             live" in front("listen", "--idle", "100ms", tty=True, NO_COLOR="1").err
 
 
 def test_a_cursor_continues_after_the_last_line(front: Front, tmp_path: Path) -> None:
@@ -290,9 +335,10 @@ def test_apis_and_schema(alone: Front) -> None:
     apis = json.loads(alone("apis", "-o", "json").out)
     assert apis[0]["name"] == "web-messaging"
     assert apis[0]["operations"]["send"] == "documented"
-    table = alone("apis", "-o", "table").out
+    table = alone("apis", "-o", "table", COLUMNS="200").out
     assert table.splitlines()[0].startswith("OPERATION")
     assert re.search(r"^send +documented", table, re.MULTILINE)
+    assert alone("apis", "-o", "table").out.splitlines()[0].split() == ["API", "DOCUMENTED", "ASSUMED"]
     assert alone("schema", "message").record["properties"]["kind"] == {"const": "message"}
     assert "session" in alone("schema").record["$defs"]
     assert alone("schema", "nonsense").code == 2

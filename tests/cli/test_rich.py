@@ -75,10 +75,11 @@ class Talk:
 
     def shown(self, kind: str) -> list[str]:
         """Return the bot's answer as shown on a terminal, without the time."""
-        told = self.front("send", kind, "--wait", "-o", "table")
+        told = self.front("send", kind, "--wait", "-o", "table", COLUMNS="100")
         assert told.code == 0, told.err
         _, first, *rest = told.out.rstrip("\n").split("\n")
-        return [first.partition(" < ")[2], *(line[11:] for line in rest)]
+        assert first[14:30] == "< Helper        "
+        return [first[30:], *(line[30:] for line in rest)]
 
     def answered(self, *argv: str) -> tuple[str, list[dict[str, Any]]]:
         """Return the answer as the bot received it (text and payloads), and its content items."""
@@ -136,11 +137,11 @@ def test_quick_replies(talk: Talk, wanted: str) -> None:
 
 
 def test_quick_replies_on_a_terminal(talk: Talk) -> None:
-    assert talk.shown("quick") == ["Helper: Which colour?", "[1] Red", "[2] Blue"]
+    assert talk.shown("quick") == ["Which colour?", "[1] Red", "[2] Blue"]
 
 
 def test_quick_reply_groups(talk: Talk) -> None:
-    assert talk.shown("titled") == ["Helper: ", "Colours", "  [1] Red", "  [2] Blue"]
+    assert talk.shown("titled") == ["Colours", "  [1] Red", "  [2] Blue"]
     offer = talk.offered("titled")
     assert offer["options"] == COLOURS
     assert offer["content"][0]["contentType"] == "QuickReplyV2"
@@ -151,7 +152,6 @@ def test_quick_reply_groups(talk: Talk) -> None:
 
 def test_a_card(talk: Talk) -> None:
     assert talk.shown("card") == [
-        "Helper: ",
         "Parcel 7 – On its way",
         "  (image) parcel.png <https://cdn.example/parcel.png>",
         "  [1] Track it",
@@ -200,7 +200,6 @@ def test_a_link_cannot_be_picked(talk: Talk) -> None:
 
 def test_a_carousel_is_numbered_consecutively(talk: Talk) -> None:
     assert talk.shown("carousel") == [
-        "Helper: ",
         "Standard – 3-5 days",
         "  [1] Choose",
         "Express",
@@ -222,10 +221,10 @@ def test_a_date_picker_with_times(talk: Talk, wanted: str) -> None:
 
 def test_a_date_picker_on_a_terminal(talk: Talk) -> None:
     shown = talk.shown("slots")
-    assert shown[:2] == ["Helper: ", "Delivery"]
-    assert shown[2].startswith("  [1] ")
-    assert "2026-03-" in shown[2]
-    assert talk.shown("day")[1:] == ["Delivery day", "  (any date from 2026-03-01 to 2026-03-31)"]
+    assert shown[0] == "Delivery"
+    assert shown[1].startswith("  [1] ")
+    assert "2026-03-" in shown[1]
+    assert talk.shown("day") == ["Delivery day", "  (any date from 2026-03-01 to 2026-03-31)"]
 
 
 def test_any_date(talk: Talk) -> None:
@@ -237,7 +236,6 @@ def test_any_date(talk: Talk) -> None:
 
 def test_several_items_of_a_list(talk: Talk) -> None:
     assert talk.shown("list") == [
-        "Helper: ",
         "Toppings",
         "  pick one or more",
         "    [1] Feta",
@@ -270,7 +268,6 @@ def test_content_that_history_omits_is_stored(talk: Talk) -> None:
 
 def test_a_form_from_arguments(talk: Talk) -> None:
     assert talk.shown("form") == [
-        "Helper: ",
         "(form) Your details",
         "  name: Your name (text, required)",
         "  day: Day (any date)",
@@ -345,7 +342,7 @@ def test_the_newest_options_are_picked_from(talk: Talk) -> None:
 
 
 def test_an_image_is_shown_by_name_and_size(talk: Talk) -> None:
-    assert talk.shown("file")[1:] == ["(image) label.png, 48.2 kB, a-1"]
+    assert talk.shown("file") == ["(image) label.png, 48.2 kB, a-1"]
     assert talk.offered("file")["attachments"] == [
         {"id": "a-1", "name": "label.png", "mime": "image/png", "size": 48213, "media_type": "Image"}
     ]
@@ -353,7 +350,7 @@ def test_an_image_is_shown_by_name_and_size(talk: Talk) -> None:
 
 def test_markdown_is_styled_only_with_colour(talk: Talk) -> None:
     plain = talk.shown("markdown")
-    assert plain == ["Helper: **Hello** [shop](https://shop.example)", "- a list"]
+    assert plain == ["**Hello** [shop](https://shop.example)", "- a list"]
     styled = talk.front("history", "--last", "1", "-o", "table", FORCE_COLOR="1").out
     assert "\x1b[1mHello\x1b[0m \x1b[4mshop\x1b[0m <https://shop.example>" in styled
     assert talk.front("history", "--last", "1").record["text"] == "**Hello** [shop](https://shop.example)\n- a list"

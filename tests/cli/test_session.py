@@ -228,9 +228,9 @@ def test_times_are_local_in_tables_and_utc_in_json(front: Front) -> None:
     terminal: dict[str, Any] = {"tty": True, "NO_COLOR": "1", "COLUMNS": "200"}
     local = datetime.fromtimestamp(epoch_of(record["created_at"])).isoformat(" ", "seconds") + "+05:30"
     assert card(front("session", "show", **terminal))["created_at"].startswith(f"{local} (")
-    listed = front("session", "list", **terminal).out
+    listed = front("session", "list", "-v", **terminal).out
     assert local in listed
-    reported = front("session", "report", **terminal).out
+    reported = front("session", "report", "-v", **terminal).out
     assert "+05:30  session_started" in reported
     for told in (listed, reported):
         assert not re.search(r"\d\dZ\b", told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -250,11 +251,12 @@ def test_a_real_terminal(front: Front) -> None:
             seen += chunk
         assert process.wait(10) == 0
     os.close(near)
-    plain = seen.replace(b"\x1b[2m", b"").replace(b"\x1b[0m", b"").replace(b"\x1b[32m", b"").replace(b"\x1b[36m", b"")
+    plain = re.sub(rb"\x1b\[(?:0|1|2|32|36)m", b"", seen)
     assert b"\x1b" not in plain
     assert b"\x07" not in plain
     lines = plain.decode().replace("\r\n", "\n").splitlines()
-    assert all(line.startswith(" ") for line in lines[1:])
+    assert lines[0].startswith("TIME ")
+    assert all(line.startswith(" ") for line in lines[2:])
     assert max(map(len, lines)) <= 80
 
 

@@ -78,10 +78,32 @@ def test_ask_and_send_load_what_they_need(front: Front) -> None:
     assert among(modules, ("yaml", "ruamel", "requests", "urllib3", "rich", "tornado", "asyncio", "jwt")) == []
 
 
-def test_rich_is_loaded_only_for_tables(front: Front) -> None:
-    front("session", "create")
-    assert among(loaded("session", "list", **front.environ), ("rich",)) == []
-    assert among(loaded("session", "list", "-o", "table", **front.environ), ("rich",)) == ["rich"]
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "session create --new",
+        "session show",
+        "session list",
+        "send hi --wait",
+        "ask hi",
+        "ask hi -o json",
+        "history",
+        "history -o yaml",
+        "listen --replay 1 --max 1 -v",
+        "resume",
+        "sandbox sessions",
+        "doctor",
+    ],
+)
+def test_json_and_the_text_of_ask_do_not_load_rich(front: Front, argv: str) -> None:
+    front("ask", "hi")
+    assert among(loaded(*argv.split(), **front.environ), ("rich",)) == []
+
+
+@pytest.mark.parametrize("argv", ["session list", "history", "send hi"])
+def test_tables_load_rich(front: Front, argv: str) -> None:
+    front("ask", "hi")
+    assert among(loaded(*argv.split(), "-o", "table", **front.environ), ("rich",)) == ["rich"]
 
 
 def test_version(alone: Front) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from wcwidth import wcwidth
 
-from guestctl.output.terminal import Terminal, block, cells, distinct, fold, visible, wrap
+from guestctl.output.terminal import Terminal, cells, distinct, fold, visible, wrap
 
 
 class Screen(io.StringIO):
@@ -88,29 +89,17 @@ def test_escaping_creates_no_new_escape_sequence() -> None:
     assert "\x1b" not in visible("\x1b\x1b[[2J2J")
 
 
-def test_every_line_of_a_block_is_indented_and_fits() -> None:
-    text = "one " * 10 + "\n12:00:00 < agent: fake"
-    lines = block(text, 12, 40).split("\n")
-    assert all(line.startswith(" " * 12) for line in lines[1:])
-    assert all(len(line) <= 40 for line in lines[1:])
-    assert len(lines[0]) <= 28
-
-
 @given(st.text(alphabet="ab 日👍e\u0301", max_size=60), st.integers(2, 20))
 def test_folding_loses_no_text(text: str, width: int) -> None:
     pieces = list(fold(text, width))
     assert "".join(pieces) == text
-    assert all(sum(map(cells, piece)) <= width for piece in pieces)
+    # The space at which a line is broken is not drawn.
+    assert all(sum(map(cells, piece.removesuffix(" "))) <= width for piece in pieces)
 
 
 def test_lines_are_broken_between_words() -> None:
     assert list(fold("a parcel from the shop", 9)) == ["a parcel ", "from the ", "shop"]
     assert list(fold("to https://shop.example/x now", 10)) == ["to ", "https://sh", "op.example", "/x now"]
-
-
-def test_no_width_without_a_terminal() -> None:
-    assert list(fold("x" * 500, None)) == ["x" * 500]
-    assert block("one two\n" + "x" * 500, 2, None) == "one two\n  " + "x" * 500
 
 
 @pytest.mark.parametrize(
@@ -141,6 +130,13 @@ def test_cells_is_never_less_than_wcwidth() -> None:
     assert [char for char in shown if wcwidth(char) > cells(char)] == []
 
 
+def test_cells_is_never_less_than_the_width_that_rich_assumes() -> None:
+    """Otherwise rich would cut off what we think fits."""
+    shown = visible("".join(map(chr, range(0x20, 0x110000))))
+    assert [char for char in shown if cell_len(char) > cells(char)] == []
+    assert [char for char in shown if cell_len(char + "\ufe0f") > cells(char) + cells("\ufe0f")] == []
+
+
 @pytest.mark.parametrize(
     ("line", "width", "pieces"),
     [
@@ -155,16 +151,16 @@ def test_cells_is_never_less_than_wcwidth() -> None:
         ("ab cdefghij", 5, ["ab ", "cdefg", "hij"]),
         ("a b c d e", 4, ["a b ", "c d ", "e"]),
         ("日 本 語", 4, ["日 ", "本 ", "語"]),
+        ("abcde fgh", 5, ["abcde ", "fgh"]),
+        ("abcde  fgh", 5, ["abcde ", " fgh"]),
+        ("ab-cd-efg", 7, ["ab-cd-", "efg"]),
+        ("a-bcdefghijk", 7, ["a-bcdef", "ghijk"]),
+        ("x ab_cd_efg", 7, ["x ", "ab_cd_", "efg"]),
         ("e\u0301e\u0301e\u0301", 2, ["e\u0301e\u0301", "e\u0301"]),
     ],
 )
 def test_fold_breaks_after_a_space(line: str, width: int, pieces: list[str]) -> None:
     assert list(fold(line, width)) == pieces
-
-
-def test_a_block_has_a_minimum_width() -> None:
-    assert block("x" * 25, 12, 30) == "x" * 18 + "\n" + " " * 12 + "x" * 7
-    assert block("x" * 25, 12, 14) == ("\n" + " " * 12).join(["x" * 10, "x" * 10, "x" * 5])
 
 
 @pytest.mark.parametrize(
@@ -190,6 +186,11 @@ def test_width_comes_from_columns_and_only_on_a_terminal() -> None:
     assert Terminal.of(io.StringIO(), io.StringIO(), Screen(), {"COLUMNS": "55"}).width is None
 
 
+@pytest.mark.parametrize(("environ", "width"), [({}, 80), ({"COLUMNS": "120"}, 120), ({"COLUMNS": "9"}, 20)])
+def test_tables_have_a_width_in_a_pipe(environ: dict[str, str], width: int) -> None:
+    assert Terminal.of(io.StringIO(), io.StringIO(), io.StringIO(), environ).drawing_width == width
+
+
 @pytest.mark.parametrize(
     ("columns", "width"),
     [("1", 20), ("20", 20), ("21", 21), ("0", 80), ("", 80), ("-30", 80), ("٣٣", 80), ("1234567", 123456)],
@@ -207,6 +208,18 @@ def test_the_width_of_the_terminal(columns: int, width: int) -> None:
         found = Terminal.of(io.StringIO(), screen, screen, {})
     assert (found.stdout, found.stderr, found.colour) == (True, True, True)
     assert (found.width, found.stderr_width) == (width, width)
+
+
+def test_the_width_follows_the_window() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with os.fdopen(ours), os.fdopen(theirs, "w") as screen:
+        found = Terminal.of(io.StringIO(), screen, screen, {})
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 33, 0, 0))
+        assert found.resized(screen, {}).width == 33
+        assert found.resized(screen, {"COLUMNS": "80"}).width == 80
+    assert Terminal(stdout=True, width=50).resized(Screen(), {}).width == 50
+    assert Terminal().resized(io.StringIO(), {}).width is None
 
 
 def test_a_closed_or_missing_stream_is_not_a_terminal() -> None:

@@ -58,6 +58,7 @@ def chat(
             "chat has no output format but the terminal's", hint="use `guestctl listen -o jsonl` for records"
         )
     run.out.mode, run.out.json_errors = "table", False
+    run.out.usual_sources = frozenset({"live", "history", "replayed"})
     run.client.session()
     from guestctl.cli.chat.loop import Chat
 

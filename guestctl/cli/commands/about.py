@@ -14,6 +14,7 @@ from guestctl.cli.options import Completes, command
 from guestctl.core.errors import UsageError
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability, Standing
+from guestctl.output.columns import Column, fitted
 
 
 @command("guestctl apis", "guestctl apis -o json | jq -r '.[].name'", needs="nothing")
@@ -48,19 +49,18 @@ def _print_table(run: Invocation, classes: list[type[Dialect]]) -> None:
         [ability.value, *(found.abilities[ability].value if ability in found.abilities else "–" for found in classes)]
         for ability in Ability
     ]
-    headers = ["OPERATION", *(found.name for found in classes)]
-    needed = sum(max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True))
-    if run.out.terminal.width is None or needed <= run.out.terminal.width:
-        run.out.grid(headers, rows)
+    columns = [Column("OPERATION", 14), *(Column(found.name, max(10, len(found.name))) for found in classes)]
+    if fitted(columns, run.out.terminal.drawing_width) is not None:
+        run.out.grid(columns, rows)
         return
 
     def having(found: type[Dialect], standing: Standing) -> str:
         return ", ".join(ability.value for ability, how in found.abilities.items() if how is standing) or "–"
 
-    columns = [Standing.DOCUMENTED, Standing.ASSUMED]
+    standings = [Standing.DOCUMENTED, Standing.ASSUMED]
     run.out.grid(
-        ["API", *(standing.value.upper() for standing in columns)],
-        [[found.name, *(having(found, standing) for standing in columns)] for found in classes],
+        [Column("API", 13, 26), *(Column(standing.value.upper(), 16, 60) for standing in standings)],
+        [[found.name, *(having(found, standing) for standing in standings)] for found in classes],
     )
 
 

@@ -400,19 +400,12 @@ class _Lines(_Report):
         if self.run.options.quiet and outcome.verdict == "passed":
             return
         out = self.run.out
-        head = headline(outcome)
-        if out.terminal.colour:
-            mark = MARKS[outcome.verdict]
-            head = f"\x1b[{'32' if outcome.verdict == 'passed' else '31'}m{mark}\x1b[0m{head.removeprefix(mark)}"
+        mark = MARKS[outcome.verdict]
+        rest = headline(outcome).removeprefix(mark)
         took = f" ({outcome.seconds:.2f} s)" if out.terminal.stdout else ""
-        out.verbatim(f"{head}{took}\n")
+        out.parts((mark, "service" if outcome.verdict == "passed" else "bad"), (f"{rest}{took}", ""), hanging=6)
         for line in explanation(outcome):
-            out.verbatim("      " + self._folded(line) + "\n")
-
-    def _folded(self, line: str) -> str:
-        from guestctl.output.terminal import block
-
-        return block(line, 10, self.run.out.terminal.width)
+            out.parts(("      " + line, ""), hanging=10)
 
 
 class _Tap(_Report):

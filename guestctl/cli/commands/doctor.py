@@ -16,6 +16,7 @@ import typer
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.core.errors import Exit, Failure, UsageError
+from guestctl.output.columns import Column
 
 if TYPE_CHECKING:
     from guestctl.core.model import Session
@@ -205,9 +206,12 @@ def _show(run: Invocation, finding: Finding) -> None:
     took = f" ({finding.seconds * 1000:.0f} ms)" if finding.seconds is not None else ""
     target = f"{finding.target}: " if finding.target else ""
     mark, style = _MARKS[finding.result]
-    run.out.labelled(f"{mark} {finding.check:<20} ", f"{target}{finding.found}{took}", style)
+    rest = max(10, run.out.terminal.drawing_width - 23)
+    columns = [Column("", 1, gap=1), Column("", 20, breaks=True, gap=1), Column("", rest, breaks=True)]
+    run.out.row(columns, [(mark, style), (finding.check, style), (f"{target}{finding.found}{took}", "")])
     if finding.fix:
-        run.out.labelled(f"{'':<23}→ ", finding.fix)
+        fixes = [Column("", 22, gap=1), Column("", 1, gap=1), Column("", rest - 2, breaks=True)]
+        run.out.row(fixes, [("", ""), ("→", ""), (finding.fix, "")])
 
 
 def _count(number: int, noun: str) -> str:

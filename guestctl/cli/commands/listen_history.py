@@ -199,6 +199,7 @@ def history(
     since, until = (None if given is None else moment(given, run.clock.now()) for given in (since, until))
     if printed(run, print_frames, print_curl, lambda plan: plan.history()):
         return
+    run.out.usual_sources = frozenset({"history"})
     with run.out.paged(), run.out.gathered() as hand_on:
         items = run.client.history(last=last, since=since, until=until, all=all_, waiting=hand_on)
         records = _records(run, items, raw=raw)
@@ -209,7 +210,7 @@ def history(
             for piece in document(records, chosen):
                 run.out.verbatim(piece)
             return
-        with run.out.listing(chat=True, kind="message") as add:
+        with run.out.listing(conversation=True, header=True, kind="message") as add:
             empty = True
             for record in records:
                 add(record)
@@ -251,19 +252,24 @@ def resume(
     session and its `missed` messages. With --listen the stream starts with the missed messages.
     """
     resumed = run.client.resume(on_conflict=_conflict(on_conflict))
-    if not listen and not run.out.human:
-        missed = (_record(run, event, resumed.session.name, raw=raw) for event in resumed.missed)
-        run.out.one(resumed_record(resumed.session, missed))
-        return
-    if not listen:
-        run.out.one(session_record(resumed.session))
-    for event in resumed.missed:
-        run.out.event(_record(run, event, resumed.session.name, raw=raw))
+    missed = (_record(run, event, resumed.session.name, raw=raw) for event in resumed.missed)
     if listen:
+        for record in missed:
+            run.out.event(record)
         seen = run.client.seen_up_to()
         events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session)
         _print_stream(run, events, Selection(USUAL_KINDS, StopRules(run.clock), raw))
-    elif not resumed.missed:
+        return
+    if not run.out.human:
+        run.out.one(resumed_record(resumed.session, missed))
+        return
+    run.out.usual_sources = frozenset({"replayed"})
+    run.out.one(session_record(resumed.session))
+    run.out.verbatim("\n" if resumed.missed else "")
+    with run.out.listing(conversation=True, header=True) as add:
+        for record in missed:
+            add(record)
+    if not resumed.missed:
         run.out.notice("no missed messages")
 
 

@@ -15,6 +15,7 @@ from guestctl.cli.options import Completes, command, pairs
 from guestctl.config import edits, profiles
 from guestctl.core.errors import UsageError
 from guestctl.core.humanize import as_written
+from guestctl.output.columns import Column
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the profile"), Completes("profile")]
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="name of the new profile")]
@@ -61,7 +62,8 @@ def show(
             if value is not None or found.origins[key] != "default"
         ]
         first = ["profile", found.profile.name, str(found.path or "built in")]
-        run.out.grid(["KEY", "VALUE", "FROM"], [first, *rows])
+        columns = [Column("KEY", 16, 20), Column("VALUE", 20, 60, breaks=True), Column("FROM", 20, 40, breaks=True)]
+        run.out.grid(columns, [first, *rows])
         return
     run.out.one(
         {

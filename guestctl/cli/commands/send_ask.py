@@ -185,7 +185,7 @@ def send(
         send_one(_message_text(run, text or []), lambda records: _print_result(run, records[-1]))
         return
     # The record of a failed message is added before the list is closed, so that the JSON stays valid.
-    with run.out.listing(chat=True) as add:
+    with run.out.listing(conversation=True) as add:
         for message in _stdin_lines(run) if lines else [_message_text(run, text or [])]:
             send_one(message, lambda records: _add_to_list(run, records, add))
 

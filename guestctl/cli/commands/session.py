@@ -208,7 +208,7 @@ def forget(run: Invocation, name: Name) -> None:
 
 def _details(session: Session, now: float) -> dict[str, Any]:
     """Return the details for the table: the session's limits and its credentials."""
-    from guestctl.output.views import when
+    from guestctl.output.times import when
 
     limits = session.limits
     return {
