@@ -185,7 +185,13 @@ def _common(needs: Needs, timeout: float | None) -> list[inspect.Parameter]:
         ),
         _parameter(
             "verbose",
-            _option(int, "-v", "--verbose", count=True, help="print requests on stderr, and full times in tables; twice: frames too"),
+            _option(
+                int,
+                "-v",
+                "--verbose",
+                count=True,
+                help="print requests on stderr, and full times in tables; twice: frames too",
+            ),
             0,
         ),
         _parameter("quiet", _option(bool, "-q", "--quiet", help="print only data and errors"), False),
