@@ -290,8 +290,8 @@ def run_under(
     """Run a command against a new sandbox and return its exit code, as a shell reports it.
 
     The code is 128 plus the number of the signal that ended the command, 127 if the command does not exist, and 126 if
-    it cannot be run; `cannot_run` is called with these two and the reason. The command receives SIGINT, SIGTERM and SIGHUP once each. Call it in the main
-    thread. Raises CannotServe.
+    it cannot be run; `cannot_run` is called with these two and the reason. The command receives SIGINT, SIGTERM and
+    SIGHUP once each. Call it in the main thread. Raises CannotServe.
 
     If the terminal's keys send signals to our process group, the command joins that group, as under a shell: Ctrl-C
     and Ctrl-Z then reach both. Otherwise the command gets a session of its own, so that processes it leaves running

@@ -42,7 +42,9 @@ EXEC = """
 import os, sys
 from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.serve import run_under
-sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ, cannot_run=lambda code, why: print(code, why, file=sys.stderr)))
+def refused(code, why):
+    print(code, why, file=sys.stderr)
+sys.exit(run_under(SandboxOptions(**eval(sys.argv[1])), sys.argv[2:], os.environ, cannot_run=refused))
 """
 
 

@@ -124,8 +124,9 @@ def set_(
 ) -> None:
     """Change values of a profile in the file.
 
-    The comments and the order of the file are kept. Stored sessions belong to the addresses that they were created
-    for: after a change of region, deployment or address they are found again only if the old value is.
+    The comments and the order of the file are kept. Stored sessions belong to the region, deployment and addresses
+    that they were created for. After you change one of these, commands do not find them until you restore the old
+    value.
     """
     chosen = _values(run, "KEY=VALUE", values)
     for key in chosen.keys() & set(unset or ()):
@@ -146,7 +147,8 @@ def remove(
 ) -> None:
     """Remove a profile from the file, and its stored sessions.
 
-    It asks first if there are stored sessions. The service is not asked, so their conversations do not end there.
+    If it has stored sessions, guestctl asks for confirmation first. The service is not contacted, so their
+    conversations do not end.
     """
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     profiles.load(path).values(name)
@@ -166,9 +168,9 @@ def rename(
     name: Name,
     new: Annotated[str, typer.Argument(metavar="NEW", help="new name of the profile")],
 ) -> None:
-    """Give a profile another name. Its stored sessions and the file's default keep belonging to it.
+    """Rename a profile. Its stored sessions and the file's default change with it.
 
-    File and sessions change together or not at all. If a crash interrupts the command between the two, repeat it.
+    The file and the sessions change together or not at all. If a crash interrupts the command, run it again.
     """
     path, _ = profiles.locate(run.options.profiles, run.world.environ, run.world.cwd)
     names = profiles.load(path).names
@@ -257,8 +259,8 @@ def trust(
     """Trust a profile file that commands find in the working directory.
 
     Without trust such a file may not send to hosts outside the vendor's domains, read variables, allow cleartext, or
-    name certificate authorities. Trust holds for the present content of the file; the commands that change the file
-    renew it. A file that is named with --profiles or GUESTCTL_PROFILES needs no trust.
+    name certificate authorities. Trust applies to the present content of the file; `profile add` and the other commands
+    that change the file renew it. A file that is named with --profiles or GUESTCTL_PROFILES needs no trust.
     """
     from guestctl.config.trust import record
 
