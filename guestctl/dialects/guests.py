@@ -130,7 +130,7 @@ class Guests(Dialect):
         now = reply.at if served_at is None else min(reply.at, served_at)
         if claims.expires_at is None or claims.expires_at < now:
             when = "it has no `exp`" if claims.expires_at is None else f"on {rfc3339(claims.expires_at)}"
-            raise Unauthorised(f"Guest token has expired: {when}", code="auth.token_expired", api=self.name)
+            raise Unauthorised(f"guest token has expired: {when}", code="auth.token_expired", api=self.name)
         self._check_routing(claims)
         return guest_token(reply, "guestToken")
 
@@ -143,7 +143,7 @@ class Guests(Dialect):
     def _check_routing(self, claims: UnverifiedClaims) -> None:
         if not claims.claims.get("routing_hints"):
             raise Unauthorised(
-                "Guest token missing routing hints: it names no queue, skill or language",
+                "guest token missing routing hints: it names no queue, skill or language",
                 code="auth.token_routing",
                 api=self.name,
             )
@@ -232,7 +232,7 @@ class Guests(Dialect):
 def _malformed(token: str) -> str | None:
     """Return what keeps a text from being a JWT, None if it is one."""
     if not token:
-        return "Invalid guest token format: it is empty or not a text"
+        return "invalid guest token format: it is empty or not a text"
     parts = token.count(".") + 1
     if parts != 3:
         return f"Malformed JWT structure: a JWT has three parts, this one has {parts}"

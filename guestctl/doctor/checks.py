@@ -18,6 +18,7 @@ from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import Failure, Forbidden, NetworkError, Refused
 from guestctl.core.humanize import as_written, format_duration
 from guestctl.core.model import Credential, Session
+from guestctl.core.redact import without
 from guestctl.dialects.addresses import host_and_port
 from guestctl.dialects.base import Dialect
 from guestctl.doctor.findings import (
@@ -278,9 +279,10 @@ class _Examination:
             return ("ok", found.name or "found") if found.readable else ("skipped", found.name or "")
 
         queue = profile.queue
-        finding, _ = self._try("queue", lambda: self._probes.queue(queue), judge, target=queue)
+        shown = str(without(profile.client_secret, queue))
+        finding, _ = self._try("queue", lambda: self._probes.queue(queue), judge, target=shown)
         if finding.failure == "service.not_found":
-            return failed("queue", "the service has no such queue", "doctor.queue", target=queue)
+            return failed("queue", "the service has no such queue", "doctor.queue", target=shown)
         return finding
 
     def _valid_for(self, credential: Credential) -> str:

@@ -220,6 +220,8 @@ _FIXED_WITHOUT_A_COMMAND = {
     "conflict.key": "another id",
     "usage.text": "another text",
     "api.no_guest_id": "nothing: the service gave no id",
+    "forward.failed": "the receiver",
+    "forward.refused": "the receiver",
 }
 
 

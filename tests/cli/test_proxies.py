@@ -78,7 +78,7 @@ def test_every_command_goes_through_the_proxy(
             assert result.code == 0, result.err
             assert "canary" not in result.out + result.err
         checked = guestctl("doctor", "--profiles", "p.yaml", "-o", "table")
-    assert "connected to the proxy localhost:" in checked.out
+    assert "connected to the proxy localhost:" in " ".join(checked.out.split())
     assert "canary" not in checked.out + checked.err + trace.read_text()
     assert {line.removeprefix("CONNECT ").removesuffix(" HTTP/1.1") for line in seen} == HOSTS
 

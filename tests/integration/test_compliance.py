@@ -7,6 +7,7 @@ APIs that have it. Nothing is skipped: the registry decides what is expected.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -607,7 +608,7 @@ def test_resume_and_listen(talking: Guest, room: Room) -> None:
         if record.get("text") == "missed":
             room.push("live")
         if record.get("text") == "live":
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     result = talking("resume", "--listen", "-o", "jsonl", on=on)
     assert result.code == 130

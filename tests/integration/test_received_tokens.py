@@ -25,16 +25,16 @@ def claims(**changed: Any) -> Change:
 
 #: What becomes of the token in the answer -> exit code, error code, the message.
 TOKENS: dict[str, tuple[Change, int, str, str]] = {
-    "empty": (lambda old: "", 11, "answer.token", "Invalid guest token format"),
-    "a number": (lambda old: 5, 11, "answer.token", "Invalid guest token format"),
-    "absent": (lambda old: None, 11, "answer.token", "Invalid guest token format"),
+    "empty": (lambda old: "", 11, "answer.token", "invalid guest token format"),
+    "a number": (lambda old: 5, 11, "answer.token", "invalid guest token format"),
+    "absent": (lambda old: None, 11, "answer.token", "invalid guest token format"),
     "opaque": (lambda old: "token-token-token", 11, "answer.token", "Malformed JWT structure: a JWT has three parts"),
     "two parts": (lambda old: "eyJhbGciOiJIUzI1NiJ9.eyJ", 11, "answer.token", "Malformed JWT structure"),
     "no base64": (lambda old: "eyJhbGciOiJIUzI1NiJ9.!!!!.abc", 11, "answer.token", "Malformed JWT structure"),
-    "expired": (claims(exp=1_000_000_000), 4, "auth.token_expired", "Guest token has expired: on 2001-09-09"),
-    "no exp": (claims(exp=None), 4, "auth.token_expired", "Guest token has expired: it has no `exp`"),
-    "no hints": (claims(routing_hints=None), 4, "auth.token_routing", "Guest token missing routing hints"),
-    "empty hints": (claims(routing_hints={}), 4, "auth.token_routing", "Guest token missing routing hints"),
+    "expired": (claims(exp=1_000_000_000), 4, "auth.token_expired", "guest token has expired: on 2001-09-09"),
+    "no exp": (claims(exp=None), 4, "auth.token_expired", "guest token has expired: it has no `exp`"),
+    "no hints": (claims(routing_hints=None), 4, "auth.token_routing", "guest token missing routing hints"),
+    "empty hints": (claims(routing_hints={}), 4, "auth.token_routing", "guest token missing routing hints"),
 }
 
 

@@ -84,7 +84,8 @@ def _masked(findings: Iterator[Finding], probes: RealProbes, redactor: Redactor)
         for secret in probes.secrets():
             redactor.add(secret)
         fix = None if finding.fix is None else redactor.text(finding.fix)
-        yield replace(finding, found=redactor.text(finding.found), fix=fix)
+        target = None if finding.target is None else redactor.text(finding.target)
+        yield replace(finding, found=redactor.text(finding.found), target=target, fix=fix)
 
 
 class _Sources:
