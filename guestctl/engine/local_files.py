@@ -42,7 +42,8 @@ def inspect_file(path: Path) -> LocalFile:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except ValueError:
-        raise UsageError(f'"{path}": its name is not UTF-8', hint="copy it to another name") from None
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise UsageError(f'"{shown}": its name is not UTF-8', hint="copy it to another name") from None
     if not stat.S_ISREG(found.st_mode):
         raise UsageError(
             f"{path}: not a file", hint="give a regular file; to send a folder, pack it into an archive first"

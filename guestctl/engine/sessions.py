@@ -7,7 +7,6 @@ one session takes another's place. Must not know: any API's wire, argv, printing
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import asdict, replace
@@ -116,11 +115,9 @@ class Sessions:
         found = self.state.get(self.scope, wanted)
         if found is None:
             profile = self.dialect.profile.name
-            create = f"`guestctl session create --as {shlex.quote(wanted)}`"
             raise SessionOver(
                 f'there is no session "{wanted}" under profile "{profile}" ({self.dialect.name})',
                 code="session.none",
-                hint=None if wanted == "default" else f"create it with {create}, or see `guestctl session list`",
                 api=self.dialect.name,
             )
         return found
