@@ -23,10 +23,7 @@ from guestctl.output.records import Record, error_record
 from guestctl.output.terminal import Terminal, visible, wrap
 
 if TYPE_CHECKING:
-    from subprocess import Popen
-
     from guestctl.output.columns import Column
-    from guestctl.output.drawing import Canvas
     from guestctl.output.views import View
 
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml", "csv"]
@@ -142,37 +139,15 @@ class Output:
             if rows:
                 self._write(self._view.table(rows))
             return
-        count = 0
-
-        def add(record: Record) -> None:
-            nonlocal count
-            if self.human and header and not count:
-                self._write_header()
-            if self.mode == "json":
-                self._write(("[\n" if count == 0 else ",\n") + self._json(record), end="", exact=True)
-            elif self.mode == "yaml":
-                self._write(self._yaml([record]))
-            else:
-                self.event(record)
-            count += 1
-
+        records = _Records(self, header=header)
         try:
-            yield add
+            yield records.add
         except ClosedPipe:
             raise
         except BaseException:
-            if self.mode == "json" and count:
-                self._write("\n]")
+            records.abort()
             raise
-        if self.mode == "json":
-            self._write("\n]" if count else "[]")
-        elif self.mode == "yaml" and not count:
-            self._write("[]")
-
-    def _write_header(self) -> None:
-        drawn = self._view.header()
-        if drawn:
-            self._write(drawn)
+        records.close()
 
     def event(self, record: Record) -> int:
         """Print one record of a stream as one flushed line. Return the number of bytes written."""
@@ -201,11 +176,7 @@ class Output:
         """Print a text: unchanged in a pipe, with control characters made visible on a terminal. There the lines of
         `prose` are wrapped at spaces; a command or a path stays whole."""
         shown = visible(text, lines=True) if self.terminal.stdout else text
-        self._write(self.wrapped(shown) if prose else shown)
-
-    def wrapped(self, text: str) -> str:
-        """Return a text with its lines wrapped at spaces, if stdout is a terminal."""
-        return _wrapped(text, self.terminal.width)
+        self._write(_wrapped(shown, self.terminal.width) if prose else shown)
 
     def reply(self, record: Record) -> None:
         """Print the text of a message, or its other content if it has no text."""
@@ -262,26 +233,16 @@ class Output:
         if not (command and self.terminal.stdin and self.terminal.stdout):
             yield
             return
-        import shlex
-        import subprocess
+        from guestctl.output.pager import Pager
 
-        try:
-            arguments = shlex.split(command)
-            process = subprocess.Popen(
-                arguments, stdin=subprocess.PIPE, env={"LESS": "-R", **self._environ, "LESSSECURE": "1"}
-            )
-        except (OSError, ValueError, IndexError) as error:
-            raise UsageError(
-                f'GUESTCTL_PAGER: cannot run "{command}": {getattr(error, "strerror", None) or error}',
-                hint="set GUESTCTL_PAGER to a pager command, or unset it",
-            ) from error
-        self._pager, self.paging = process.stdin, True
+        pager = Pager(command, self._environ)
+        self._pager, self.paging = pager.stdin, True
         try:
             yield
         finally:
             self._pager = None
             try:
-                _wait_for_pager(process)
+                pager.wait()
             finally:
                 self.paging = False
 
@@ -347,14 +308,12 @@ class Output:
         """Return a callback (done, total) that draws a progress bar on stderr, None if stderr is not a terminal."""
         if self._quiet or not self.terminal.stderr:
             return None
+        from guestctl.output.drawing import Canvas
         from guestctl.output.progress_bar import ProgressBar
 
-        return ProgressBar(self._stderr_canvas, label, monotonic, self._draw, lambda: self._drawing)
-
-    def _stderr_canvas(self) -> Canvas:
-        from guestctl.output.drawing import Canvas
-
-        return Canvas(self.terminal.for_stderr())
+        return ProgressBar(
+            lambda: Canvas(self.terminal.for_stderr()), label, monotonic, self._draw, lambda: self._drawing
+        )
 
     def _draw(self, text: str, unfinished: bool) -> None:
         self._emit(self._stderr, text)
@@ -495,6 +454,38 @@ class Output:
             _put(stream, text.encode(_encoding(stream), "backslashreplace"))
 
 
+class _Records:
+    """The records of a list, printed one by one, and the text around them."""
+
+    def __init__(self, output: Output, *, header: bool) -> None:
+        self._output = output
+        self._header = header and output.human
+        self._count = 0
+
+    def add(self, record: Record) -> None:
+        output = self._output
+        if self._header and not self._count and (drawn := output._view.header()):
+            output._write(drawn)
+        if output.mode == "json":
+            output._write(("[\n" if self._count == 0 else ",\n") + output._json(record), end="", exact=True)
+        elif output.mode == "yaml":
+            output._write(output._yaml([record]))
+        else:
+            output.event(record)
+        self._count += 1
+
+    def abort(self) -> None:
+        """End the list after a failure, so that it stays readable."""
+        if self._output.mode == "json" and self._count:
+            self._output._write("\n]")
+
+    def close(self) -> None:
+        if self._output.mode == "json":
+            self._output._write("\n]" if self._count else "[]")
+        elif self._output.mode == "yaml" and not self._count:
+            self._output._write("[]")
+
+
 def _reader_is_gone(stream: IO[Any]) -> bool:
     if not hasattr(select, "poll"):
         return False
@@ -526,16 +517,6 @@ def _wrapped(text: str, width: int | None) -> str:
         fits = line.isascii() and len(line) <= width
         lines += [line] if fits else [indent + part for part in wrap(line[len(indent) :], width - len(indent))]
     return "\n".join(lines)
-
-
-def _wait_for_pager(pager: Popen[bytes]) -> None:
-    """Wait until the pager exits. Ctrl-C reaches guestctl too, but is meant for the pager."""
-    while pager.returncode is None:
-        with _ignored(KeyboardInterrupt):
-            if pager.stdin is not None:
-                with _ignored(OSError):
-                    pager.stdin.close()
-            pager.wait()
 
 
 @contextmanager
