@@ -4,6 +4,7 @@
     python -m tests.faults --schedules 1 --seed 17 --dialect guests
     python -m tests.faults --enumerated
     python -m tests.faults --mutants
+    python -m tests.faults --hunt 700 --seed 5000
     python -m tests.faults --machine 10000 --steps 100 --seed 1
     python -m tests.faults --evidence 700 --seed 1
     python -m tests.faults --soak 30
@@ -23,9 +24,10 @@ from tests.faults.counted import SERVICES, Service
 from tests.faults.crowd import crowd
 from tests.faults.figures import Figures, evidence
 from tests.faults.machine import PromiseBroken, run
+from tests.faults.mutants import MUTANTS
 from tests.faults.schedules import APIS, enumerated, make
 from tests.faults.soak import soak
-from tests.faults.trials import Tally, run_all, run_mutants
+from tests.faults.trials import Tally, hunt, run_all, run_mutants
 
 
 def main() -> int:
@@ -39,6 +41,9 @@ def main() -> int:
     parser.add_argument("--dialect", action="append", choices=APIS, help="only this API; may be repeated")
     parser.add_argument("--enumerated", action="store_true", help="run every enumerated schedule instead")
     parser.add_argument("--mutants", action="store_true", help="run the mutants instead and check that each is caught")
+    parser.add_argument(
+        "--hunt", type=int, metavar="N", help="find each mutant on counted time with at most N random schedules"
+    )
     parser.add_argument(
         "--soak", type=float, metavar="MINUTES", help="run one listener while its connection breaks every few seconds"
     )
@@ -55,6 +60,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.mutants:
         return _mutants(options.jobs)
+    if options.hunt:
+        return _hunt(options.hunt, options.seed)
     apis = options.dialect or list(APIS)
     if options.machine:
         return _machine(options.machine, options.steps, options.seed)
@@ -85,6 +92,16 @@ def _machine(runs: int, steps: int, seed: int) -> int:
         print(failure, *getattr(failure, "__notes__", ()), sep="\n", file=sys.stderr)
         return 1
     return 0
+
+
+def _hunt(runs: int, seed: int) -> int:
+    missed = 0
+    for mutant in (mutant for mutant in MUTANTS if mutant.shown_by.counted):
+        found = hunt(mutant, runs, seed)
+        missed += found is None
+        verdict = "NOT FOUND" if found is None else f"{found[0]} schedules (--dialect {found[1]} --seed {found[2]})"
+        print(f"{mutant.name:56}{verdict}", flush=True)
+    return 1 if missed else 0
 
 
 def _evidence(services: Sequence[Service], count: int, seed: int, jobs: int, apis: Sequence[str]) -> int:
@@ -119,7 +136,7 @@ def _mutants(jobs: int) -> int:
     for mutant, found in run_mutants(jobs):
         missed += mutant.caught_by not in found
         verdict = "" if mutant.caught_by in found else f"NOT CAUGHT BY {mutant.caught_by}: "
-        print(f"{mutant.name:48}{verdict}{', '.join(sorted(set(found)))}", flush=True)
+        print(f"{mutant.name:56}{verdict}{', '.join(sorted(set(found)))}", flush=True)
     return 1 if missed else 0
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from tests.faults.counted import SERVICES, SLACK, Service, make_counted, run_counted
 from tests.faults.figures import Figures, evidence
+from tests.faults.mutants import MUTANTS, Mutant
 from tests.faults.oracles import judge
 from tests.faults.schedules import APIS, OVER_REST, SENDER, WATCHER, Schedule, Step
 
 #: Schedules in the default run, and in the slow suite.
-FEW, MANY = 14, 700
+FEW, MANY = 14, 280
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -165,6 +166,27 @@ def test_a_break_while_history_cannot_be_read_leaves_a_gap(api: str) -> None:
     (after, before, reason), last = shown
     assert (after, before, last) == (None, None, ("agent 2",))
     assert "HTTP 500" in str(reason)
+
+
+#: Mutants, and a random schedule that finds each one, as `python -m tests.faults --hunt 700 --seed 5000` did.
+FOUND = {
+    "takes history for complete after two seconds": ("web-messaging", 5000),
+    "takes history for complete after 15 seconds": ("web-messaging", 5000),
+    "repeats what history does not show for a second": ("guest-sessions", 5001),
+    "repeats what history does not show for 20 seconds": ("guest-sessions", 5001),
+    "drops what waits for its place when --for ends it": ("guest-sessions", 5023),
+    "gives every page of history a deadline of its own": ("guest-sessions", 5001),
+}
+
+
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.name in FOUND], ids=lambda one: one.name)
+def test_random_schedules_find_the_mutants(mutant: Mutant) -> None:
+    """The schedules written for them are not needed."""
+    api, seed = FOUND[mutant.name]
+    schedule = make_counted(seed, api, "withholding")
+    assert judge(run_counted(schedule), slack=SLACK) == []
+    with mutant.installed():
+        assert mutant.caught_by in {violation.oracle for violation in judge(run_counted(schedule), slack=SLACK)}
 
 
 def test_a_seed_always_makes_the_same_schedule() -> None:

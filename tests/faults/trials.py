@@ -14,11 +14,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from tests.faults.counted import SLACK, run_counted
+from tests.faults.counted import SLACK, make_counted, run_counted
 from tests.faults.model import Run, run_schedule, shortened_waits
 from tests.faults.mutants import MUTANTS, Mutant
 from tests.faults.oracles import Violation, judge
-from tests.faults.schedules import Schedule, make
+from tests.faults.schedules import APIS, Schedule, make
 
 #: Violations with their own line in the table.
 WORST = ("lost", "duplicated", "out of order")
@@ -128,3 +128,16 @@ def run_mutants(jobs: int) -> Iterator[tuple[Mutant, list[str]]]:
     """Run every mutant. Yield it with the oracles that caught it, or an empty list."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         yield from zip(MUTANTS, pool.map(run_mutant, range(len(MUTANTS))), strict=True)
+
+
+def hunt(mutant: Mutant, runs: int, seed: int) -> tuple[int, str, int] | None:
+    """Run random schedules on counted time until the oracle made for the mutant catches it.
+
+    Return how many it took, with the API and the seed of the last; None if it was not caught in `runs` schedules.
+    """
+    with mutant.installed():
+        for n in range(runs):
+            schedule = make_counted(seed + n // len(APIS), APIS[n % len(APIS)], "withholding")
+            if any(violation.oracle == mutant.caught_by for violation in judged(schedule)):
+                return n + 1, schedule.api, schedule.seed
+    return None
