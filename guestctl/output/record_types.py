@@ -84,6 +84,21 @@ class IdsRecord(TypedDict):
     guest: str | None
 
 
+class ActivityRecord(TypedDict):
+    timestamp: Moment
+    event: str
+    details: dict[str, Any]
+
+
+class ReportRecord(TypedDict):
+    kind: Literal["report"]
+    session: str
+    api: str
+    state: str
+    duration_ms: Count
+    activity: list[ActivityRecord]
+
+
 class _SessionMembers(TypedDict):
     kind: Literal["session"]
     name: str
@@ -103,6 +118,7 @@ class _SessionMembers(TypedDict):
 
 class SessionRecord(_SessionMembers, total=False):
     token: Annotated[str | None, "only with session show --show-token"]
+    report: Annotated[ReportRecord, "only of session end and clear: the duration and the activity"]
     missed: Annotated[
         list[MessageRecord | UnknownRecord | GapRecord], "only of resume: what followed the last message shown"
     ]
@@ -311,21 +327,6 @@ class TokenRecord(TypedDict):
     seconds_left: int | None
     expired: bool | None
     problems: list[str]
-
-
-class ActivityRecord(TypedDict):
-    timestamp: Moment
-    event: str
-    details: dict[str, Any]
-
-
-class ReportRecord(TypedDict):
-    kind: Literal["report"]
-    session: str
-    api: str
-    state: str
-    duration_ms: Count
-    activity: list[ActivityRecord]
 
 
 class _ProfileMembers(TypedDict):

@@ -126,6 +126,11 @@ def unreadable_record(name: str, api: str, profile: str) -> SessionRecord:
     return {**empty, "state": "unreadable", "created_at": None}
 
 
+def ended_record(session: Session, report: ReportRecord) -> SessionRecord:
+    """Return the record of `session end` and `session clear`: the session, and its report."""
+    return {**session_record(session), "report": report}
+
+
 def resumed_record(session: Session, missed: Iterable[Record]) -> SessionRecord:
     """Return the record of `resume`: the session, and the records of what followed the last message shown."""
     return {**session_record(session), "missed": [cast("MessageRecord", record) for record in missed]}

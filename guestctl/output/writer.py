@@ -332,6 +332,11 @@ class Output:
             drawn = f"{stamp(record['time'], self._now())} {mark(record)} {event_text(record)}"
         self._print_diagnostic(drawn)
 
+    def card_notice(self, record: Record) -> None:
+        """Print a single result on stderr, for people. --quiet drops it. Only for a command that has succeeded."""
+        if not self._quiet:
+            self._print_diagnostic(self._stderr_view.card(record))
+
     def ask(self, question: str, stdin: IO[str]) -> bool:
         """Ask a yes-or-no question and return whether the answer was yes."""
         self._emit(self._stderr, f"{visible(question)} [y/N] ")

@@ -19,7 +19,7 @@ from guestctl.core.errors import UsageError
 from guestctl.core.jwt_claims import expiry_of
 from guestctl.core.model import NewSession, Session
 from guestctl.dialects.capabilities import Ability
-from guestctl.output.records import report_record, session_record, unreadable_record
+from guestctl.output.records import ended_record, report_record, session_record, unreadable_record
 
 if TYPE_CHECKING:
     from guestctl.engine.preview import Plan
@@ -174,7 +174,7 @@ def report(run: Invocation) -> None:
 
 @command("guestctl session end", "guestctl session end -s cart --yes")
 def end(run: Invocation, yes: Yes = False) -> None:
-    """End the conversation as the guest.
+    """End the conversation as the guest, and print the session's report on stderr.
 
     On an API where a guest can only end a conversation by clearing it, the transcript is deleted too. guestctl
     then asks for confirmation first; without a terminal, --yes is required.
@@ -183,19 +183,26 @@ def end(run: Invocation, yes: Yes = False) -> None:
     # An API with both operations has one frame for the two.
     if {Ability.END, Ability.CLEAR} <= set(run.client.dialect.abilities):
         run.confirmed(f'Ending session "{session.name}" also deletes the transcript. Continue?', yes)
-    run.out.one(session_record(run.client.end()))
+    _print_ended(run, run.client.end())
 
 
 @command("guestctl session clear", "guestctl session clear --yes")
 def clear(run: Invocation, yes: Yes = False) -> None:
-    """Clear the conversation and delete its transcript.
+    """Clear the conversation, delete its transcript, and print the session's report on stderr.
 
     guestctl asks for confirmation first; without a terminal, --yes is required.
     """
     session = run.client.session()
     if Ability.CLEAR in run.client.dialect.abilities:
         run.confirmed(f'Clearing session "{session.name}" deletes the transcript permanently. Continue?', yes)
-    run.out.one(session_record(run.client.clear()))
+    _print_ended(run, run.client.clear())
+
+
+def _print_ended(run: Invocation, session: Session) -> None:
+    """Print a session that has ended, with its report: on stderr for people, and as a member of the record."""
+    report = report_record(run.client.report())
+    run.out.one(session_record(session) if run.out.human else ended_record(session, report))
+    run.out.card_notice(report)
 
 
 @command("guestctl session forget cart", "guestctl session forget default", needs="profile")
