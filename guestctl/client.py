@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -101,7 +102,8 @@ class Client:
         self._own_state = state is None
         self.state = state or State.open(State.directory(environ), self.clock, notice=notice)
         given = profile if isinstance(profile, Profile) else self._resolved(profile)
-        self.profile = given if given.application else replace(given, application=f"guestctl-{__version__}")
+        application = given.application or f"guestctl-{__version__}"
+        self.profile = replace(given, application=application, locale=given.locale or _locale(environ))
         self._new_id = new_id
         self.dialect: Dialect = dialect_class(self.profile.api)(
             self.profile, new_id=new_id, traceparent=traceparent or self._trace_context()
@@ -529,6 +531,13 @@ def former_scope_of(profile: Profile, dialect: Dialect) -> str:
 
 def _scope(profile: Profile, dialect: Dialect, parts: Sequence[str]) -> str:
     return f"{profile.name}/{dialect.name}/" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _locale(environ: Mapping[str, str]) -> str | None:
+    """Return the language tag of this process's locale (`de_DE.UTF-8`: `de-DE`), None without one (`C`)."""
+    named = next((environ[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if environ.get(name)), "")
+    tag = re.split("[.@]", named)[0].replace("_", "-")
+    return tag if re.fullmatch("[a-z]{2,3}(-[A-Z]{2})?", tag) else None
 
 
 def _compiled(pattern: str | None) -> Pattern | None:

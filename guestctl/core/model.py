@@ -125,7 +125,8 @@ class Profile:
     `environment`, `org` or `aws_region`. `ca` is the path of a PEM file of certificate authorities. `cleartext` allows
     connections without TLS to other machines. `deduplicates` states that the service stores a repeated client key
     once. `guest_name`, `client_id` and `client_secret` are the profile keys `name`, `oauth.client_id` and
-    `oauth.client_secret`. `sandbox` marks the built-in profile. `guestctl help profiles` describes the other keys.
+    `oauth.client_secret`. `sandbox` marks the built-in profile. `locale` is the language tag of this machine.
+    `guestctl help profiles` describes the other keys.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Profile:
     store_tokens: Literal["database", "memory"] = "database"
     journey_context: Mapping[str, Json] | None = None
     application: str | None = None
+    locale: str | None = None
     client_id: str | None = None
     client_secret: Secret | None = None
     sandbox: bool = False

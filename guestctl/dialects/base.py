@@ -140,6 +140,10 @@ class Dialect(Refusals, ABC):
     def create(self, new: NewSession) -> Flow[Session]:
         """Open a session. The first `attach` confirms a session that is returned as `draft`."""
 
+    def default_attributes(self, new: NewSession) -> Mapping[str, str]:
+        """Return the attributes that a new session has unless the profile or the command sets others."""
+        return {}
+
     def refreshable(self, session: Session) -> CredentialKind | None:
         """Return the kind of credential that `refresh-token` renews, or None if the API has no refresh."""
         return "guest" if Ability.REFRESH in self.abilities else None

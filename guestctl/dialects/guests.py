@@ -16,6 +16,7 @@ from guestctl.core.errors import Refused, SessionOver, Unauthorised, Unreadable,
 from guestctl.core.jwt_claims import UnverifiedClaims, inspect
 from guestctl.core.model import Credential, CredentialKind, Message, NewSession, Outgoing, Position, Secret, Session
 from guestctl.core.values import Json
+from guestctl.core.version import __version__
 from guestctl.core.wire import Frame, HttpResponse, Request, SocketAddress, identifier, optional, required, utf8
 from guestctl.dialects.base import Dialect, HistoryPage, frame_object, id_in_path, other_frame
 from guestctl.dialects.capabilities import Ability, Rate, Standing
@@ -79,6 +80,14 @@ class Guests(Dialect):
 
     def oauth(self) -> Flow[Credential]:
         return client_credentials(self.profile, self.rest("/oauth/token"), self.scopes)
+
+    def default_attributes(self, new: NewSession) -> Mapping[str, str]:
+        """Return what the source's own widget sends with each guest."""
+        return {
+            "source": "guestctl",
+            "locale": new.language or self.profile.locale or "en-US",
+            "user_agent": f"guestctl/{__version__}",
+        }
 
     def create(self, new: NewSession) -> Flow[Session]:
         self._check_size(new.attributes)

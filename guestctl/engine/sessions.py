@@ -530,12 +530,14 @@ def completed(dialect: Dialect, opening: NewSession) -> NewSession:
     """
     profile, fields = dialect.profile, dialect.fields
     _check_fields(dialect, opening)
+    language = opening.language or (profile.language if "language" in fields else None)
+    defaults = dialect.default_attributes(replace(opening, language=language))
     return replace(
         opening,
-        attributes={**profile.attributes, **opening.attributes} if "attr" in fields else opening.attributes,
+        attributes={**defaults, **profile.attributes, **opening.attributes} if "attr" in fields else opening.attributes,
         queue=opening.queue or (profile.queue if "queue" in fields else None),
         skill=opening.skill or (profile.skill if "skill" in fields else None),
-        language=opening.language or (profile.language if "language" in fields else None),
+        language=language,
         email=opening.email or (profile.email if "email" in fields else None),
         guest_name=opening.guest_name or (profile.guest_name if "name" in fields else None),
     )

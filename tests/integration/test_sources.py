@@ -19,6 +19,7 @@ import pytest
 from guestctl.client import Client
 from guestctl.core.clock import SystemClock, epoch_of
 from guestctl.core.model import Connection
+from guestctl.core.version import __version__
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.capabilities import Rate
 from guestctl.sandbox import CLIENT_SECRET
@@ -621,10 +622,34 @@ def test_routing_hints(guest: Guest) -> None:
     inspected = guest.ok("token", "inspect")
     claims = inspected.record["claims"]
     assert claims["routing_hints"] == {"queue": "q-7", "skill": "s-7", "language": "de"}
-    assert claims["attributes"] == {"plan": "gold"}
+    assert claims["attributes"] == {
+        "source": "guestctl",
+        "locale": "de",
+        "user_agent": f"guestctl/{__version__}",
+        "plan": "gold",
+    }
     assert inspected.record["verified"] is False
     assert 1700 < inspected.record["seconds_left"] <= 1800
     assert guest.token() not in inspected.out + inspected.err
+
+
+@of("guests")
+def test_a_profile_changes_the_default_attributes(guest: Guest, room: Room) -> None:
+    """The locale is that of the machine, unless the guest has a language."""
+    url = guest.environ["GUESTCTL_SANDBOX_URL"]
+    (guest.cwd / "profiles.yaml").write_text(
+        f"profiles: {{shop: {{api: guests, base_url: '{url}', queue: q, attributes: {{source: shop, locale: fr}}, "
+        "oauth: {client_id: sandbox-client, client_secret: '${S}'}}}\n"
+    )
+    shop = {"GUESTCTL_PROFILE": "shop", "S": CLIENT_SECRET, "LANG": "it_IT.UTF-8"}
+    guest.ok("session", "create", **shop)
+    guest.ok("session", "create", "--as", "two", "--attr", "locale=es", "--attr", "source=cli", **shop)
+    file = guest.cwd / "profiles.yaml"
+    file.write_text(file.read_text().replace("attributes: {source: shop, locale: fr}, ", ""))
+    guest.ok("session", "create", "--as", "three", **shop)
+    guest.ok("session", "create", "--as", "four", **{**shop, "LANG": "C"})
+    found = [(one["attributes"]["source"], one["attributes"]["locale"]) for one in room.sessions()]
+    assert found == [("shop", "fr"), ("cli", "es"), ("guestctl", "it-IT"), ("guestctl", "en-US")]
 
 
 @of("guests")
@@ -722,8 +747,10 @@ def test_guest_sync(talking: Guest, room: Room, time: InstantClock) -> None:
 
 @of("guests")
 def test_guest_sync_reports_what_it_sent(talking: Guest, room: Room) -> None:
+    created = room.session["attributes"]
     told = sync(talking, tier="gold").record["attributes"]
-    assert told == {**room.session["attributes"], "delegation_verified": True}
+    assert not created.keys() & told.keys()
+    assert {**created, **told} == {**room.session["attributes"], "delegation_verified": True}
     before = room.session["attributes"]
     for key in ("external_provider_id", "external_email", "synced_at", "delegation_verified"):
         check(sync(talking, **{key: "no"}), 2, "usage.option", key)
