@@ -105,7 +105,7 @@ class Output:
     def one(self, record: Record, *, more: Mapping[str, Any] | None = None) -> None:
         """Print a single result. `more` has further details for the table."""
         if self.human:
-            self._write(self._view.card(record, more))
+            self._write(self._view().card(record, more))
         elif self.mode == "yaml":
             self._write(self._yaml(record))
         else:
@@ -137,7 +137,7 @@ class Output:
             rows: list[Record] = []
             yield rows.append
             if rows:
-                self._write(self._view.table(rows))
+                self._write(self._view().table(rows))
             return
         records = _Records(self, header=header)
         try:
@@ -166,24 +166,28 @@ class Output:
 
     def grid(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Print a table that is not a list of records."""
-        self._write(self._view.grid(columns, rows))
+        self._write(self._view().grid(columns, rows))
 
     def row(self, columns: Sequence[Column], cells: Sequence[tuple[str, str]]) -> None:
         """Print one row of a table without a header: texts with their styles."""
-        self._write(self._view.columns(columns, cells))
+        self._write(self._view().columns(columns, cells))
 
     def text(self, text: str, *, prose: bool = False) -> None:
         """Print a text: unchanged in a pipe, with control characters made visible on a terminal. There the lines of
         `prose` are wrapped at spaces; a command or a path stays whole."""
         shown = visible(text, lines=True) if self.terminal.stdout else text
-        self._write(_wrapped(shown, self.terminal.width) if prose else shown)
+        self._write(self.wrapped(shown) if prose else shown)
+
+    def wrapped(self, text: str) -> str:
+        """Return a text with its lines wrapped at spaces, if stdout is a terminal."""
+        return _wrapped(text, self.terminal.width)
 
     def reply(self, record: Record) -> None:
         """Print the text of a message, or its other content if it has no text."""
         if record["text"].strip():
             self.text(record["text"], prose=True)
         elif self.terminal.stdout:
-            self._write(self._view.content(record) or "(empty message)")
+            self._write(self._view().content(record) or "(empty message)")
         else:
             from guestctl.output.rich_content_lines import plain
 
@@ -193,7 +197,7 @@ class Output:
         """Print one line: texts with their styles. In a table its further lines are indented by `hanging`; elsewhere
         it is one line."""
         if self.human:
-            self._write(self._view.parts(parts, hanging=hanging))
+            self._write(self._view().parts(parts, hanging=hanging))
         else:
             self._write(visible("".join(text for text, _ in parts)))
 
@@ -311,20 +315,18 @@ class Output:
         from guestctl.output.drawing import Canvas
         from guestctl.output.progress_bar import ProgressBar
 
-        return ProgressBar(
-            lambda: Canvas(self.terminal.for_stderr()), label, monotonic, self._draw, lambda: self._drawing
-        )
+        def draw(text: str, unfinished: bool) -> None:
+            self._emit(self._stderr, text)
+            self._drawing = unfinished
 
-    def _draw(self, text: str, unfinished: bool) -> None:
-        self._emit(self._stderr, text)
-        self._drawing = unfinished
+        return ProgressBar(lambda: Canvas(self.terminal.for_stderr()), label, monotonic, draw, lambda: self._drawing)
 
     def event_notice(self, record: Record) -> None:
         """Print an event on stderr, if stderr is a terminal or with --verbose."""
         if self._quiet or not (self.terminal.stderr or self.verbose):
             return
         if self.human:
-            drawn = self._view_for(self.terminal.for_stderr()).line(record, usual=self.usual_sources)
+            drawn = self._view(self.terminal.for_stderr()).line(record, usual=self.usual_sources)
         else:
             from guestctl.output.event_texts import event_text, mark
             from guestctl.output.times import stamp
@@ -335,7 +337,7 @@ class Output:
     def card_notice(self, record: Record) -> None:
         """Print a single result on stderr, for people. --quiet drops it. Only for a command that has succeeded."""
         if not self._quiet:
-            self._print_diagnostic(self._stderr_view.card(record))
+            self._print_diagnostic(self._view(self.terminal.for_stderr()).card(record))
 
     def ask(self, question: str, stdin: IO[str]) -> bool:
         """Ask a yes-or-no question and return whether the answer was yes."""
@@ -372,11 +374,9 @@ class Output:
 
     # --- writing ---
 
-    @property
-    def _view(self) -> View:
-        return self._view_for(self.terminal.resized(self._screen, self._environ))
-
-    def _view_for(self, terminal: Terminal) -> View:
+    def _view(self, terminal: Terminal | None = None) -> View:
+        """Return what draws records on a terminal: that of stdout, with its present size, unless one is given."""
+        terminal = terminal or self.terminal.resized(self._screen, self._environ)
         if terminal not in self._views:
             from guestctl.output.views import View
 
@@ -443,7 +443,7 @@ class Output:
 
     def _stream_text(self, record: Record) -> str:
         if self.human:
-            return self._guarded(self._view.line(record, usual=self.usual_sources))
+            return self._guarded(self._view().line(record, usual=self.usual_sources))
         return "---\n" + self._yaml(record) if self.mode == "yaml" else self._json(record)
 
     def _data(self, text: str, end: str = "\n") -> bytes:
@@ -469,7 +469,7 @@ class _Records:
 
     def add(self, record: Record) -> None:
         output = self._output
-        if self._header and not self._count and (drawn := output._view.header()):
+        if self._header and not self._count and (drawn := output._view().header()):
             output._write(drawn)
         if output.mode == "json":
             output._write(("[\n" if self._count == 0 else ",\n") + output._json(record), end="", exact=True)
