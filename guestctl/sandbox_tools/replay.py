@@ -12,7 +12,8 @@ The rules:
   The position moves behind it. The frames of the service up to there, and from there to the next action, are sent. So
   steps may be left out, and the whole conversation may be run again.
 - Ids and masked secrets that the recorded guest made are replaced by those of *this* guest. Everything else is sent as
-  recorded, except the service's addresses and expiry times, which keep their distance from now.
+  recorded, except the service's addresses and expiry times, which keep their distance from now, and the masked tokens
+  of `guests`, which a client reads: they are replaced by tokens that it can read.
 - An action without a match is answered with 404 over HTTP, and not at all on a socket.
 """
 
@@ -42,6 +43,8 @@ _ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
 _GUEST_VALUE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 #: Largest trace that is read, in bytes.
 TRACE_LIMIT = 1 << 30
+#: Seconds that a token lasts which replaces a masked one.
+_TOKEN_LIFE = 1800.0
 #: Members with an expiry time: epoch seconds, or RFC 3339.
 _EXPIRY_MEMBERS = frozenset({"exp", "expirationDate", "expiresAt"})
 #: Headers of a recorded reply that are sent again.
@@ -185,9 +188,10 @@ def kind_of(sent: Any) -> str:
 class ReplayState:
     """The position in a trace, and this guest's values for those the recorded guest made."""
 
-    def __init__(self, trace: RecordedTrace, now: Callable[[], float]) -> None:
+    def __init__(self, trace: RecordedTrace, now: Callable[[], float], new_token: Callable[[], str]) -> None:
         self._trace = trace
         self._now = now
+        self._new_token = new_token
         self._position = 0
         self._values: dict[str, str] = {}
         self._shift = now() - trace.started_at
@@ -254,6 +258,8 @@ class ReplayState:
             return [self._rewrite_value(item, base, socket_base) for item in value]
         if key in _EXPIRY_MEMBERS:
             return self._move_expiry(value)
+        if key == "guestToken" and isinstance(value, str) and _GUEST_VALUE.fullmatch(value):
+            return self._values.setdefault(value, self._new_token())
         return self._rewrite_text(value, base, socket_base) if isinstance(value, str) else value
 
     def _rewrite_text(self, text: str, base: str, socket_base: str) -> str:
@@ -295,11 +301,15 @@ class ReplayApi:
         self._trace = trace
         self._service = service
         self._pace = pace
-        self._state = ReplayState(trace, service.clock.now)
+        self._state = ReplayState(trace, service.clock.now, self._new_token)
         self._peers: dict[int, Peer] = {}
         self._admitted: _ReplaySocket | None = None
 
     # --- routes ---
+
+    def _new_token(self) -> str:
+        claims = {"sub": "recorded", "routing_hints": {"queue": "recorded"}, "attributes": {}}
+        return self._service.tokens.jwt("guest", life=_TOKEN_LIFE, conversation="recorded", claims=claims).token
 
     def routes(self) -> Sequence[Route]:
         found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "request")

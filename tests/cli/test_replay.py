@@ -240,7 +240,7 @@ def test_empty_and_missing_traces_are_refused(alone: Front) -> None:
 
 def script(*events: GuestAction | ServiceFrame) -> ReplayState:
     recording = RecordedTrace(list(events), started_at=1000.0, bases={"https://api.x.example", "wss://ws.x.example"})
-    return ReplayState(recording, lambda: 1500.0)
+    return ReplayState(recording, lambda: 1500.0, lambda: "new-token")
 
 
 def test_an_action_is_matched_forward_then_from_the_start() -> None:
