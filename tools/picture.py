@@ -70,6 +70,7 @@ def _push(guest: Front, text: str) -> None:
         if any(session["sockets"] for session in guest("sandbox", "sessions").records):
             break
         time.sleep(0.02)
+    time.sleep(1.0)  # the guest reads history first; afterwards the message is a live one
     guest("sandbox", "push", text)
 
 
