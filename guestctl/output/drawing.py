@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from itertools import accumulate
+from typing import IO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -68,24 +69,35 @@ def _pieces(line: Text, width: int) -> list[Text]:
     return list(line.divide(ends[:-1]))
 
 
+def console_of(
+    terminal: Terminal, file: IO[str], *, width: int | None, height: int | None = None, moves_cursor: bool = False
+) -> Console:
+    """Return rich's console for a terminal. It reads no text as markup and guesses nothing about the terminal.
+
+    `moves_cursor`: it may move the cursor, also on a terminal without colour.
+    """
+    return Console(
+        file=file,
+        width=width,
+        height=height,
+        force_terminal=terminal.colour or moves_cursor,
+        color_system="standard" if terminal.colour else None,
+        no_color=not terminal.colour,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        legacy_windows=False,
+    )
+
+
 class Canvas:
     """The rich console of one terminal. It draws into texts, which the caller writes."""
 
     def __init__(self, terminal: Terminal) -> None:
         #: Columns of a line.
         self.width = terminal.drawing_width
-        self._console = Console(
-            file=StringIO(),
-            width=self.width,
-            height=25,  # without a height, rich ignores the width of a simple terminal
-            force_terminal=terminal.colour,
-            color_system="standard" if terminal.colour else None,
-            no_color=not terminal.colour,
-            markup=False,
-            emoji=False,
-            highlight=False,
-            legacy_windows=False,
-        )
+        # Without a height, rich ignores the width of a simple terminal.
+        self._console = console_of(terminal, StringIO(), width=self.width, height=25)
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Text]], *, header: bool = False) -> str:
         """Return rows as a table. A cell has as many lines as its text needs.

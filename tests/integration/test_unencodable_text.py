@@ -1,6 +1,6 @@
 """Text with half of a surrogate pair, which an escape in JSON can name and UTF-8 cannot encode.
 
-A service may show it. guestctl prints it, never sends it back, and says so.
+A service may show it. guestctl prints it and never sends it back: it reports that the text cannot be sent.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ SENT_BACK = {
 
 @pytest.mark.parametrize(("api", "member"), [(api, member) for api in SENT_BACK for member in SENT_BACK[api]])
 def test_an_id_that_cannot_be_sent_back_is_not_accepted(guest: Guest, middle: Gateway, member: str) -> None:
-    def spoilt(value: Any) -> Any:
+    def damaged(value: Any) -> Any:
         return {**value, member: f"x{HALF}"} if member in value else value
 
-    middle.change = spoilt
+    middle.change = damaged
     check(guest("session", "create"), 11, "answer.unreadable", f"`{member}` has half of a surrogate pair")
 
 

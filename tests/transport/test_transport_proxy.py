@@ -101,6 +101,25 @@ def hello(conn: Conn) -> None:
         conn.send(answer(200, b"hello"))
 
 
+def greet(network: Network, secure: str) -> None:
+    """Make a request and open a socket, with TLS if `secure` is "s"."""
+    assert get(network, f"http{secure}://{HOST}/x").body == b"hello"
+    socket = connect(network, f"ws{secure}://{HOST}/y")
+    frame = socket.receive(PATIENCE)
+    assert frame is not None
+    assert frame.text == "hello"
+    socket.close()
+
+
+#: What a proxy receives when `greet` runs without TLS to the service, and then with it.
+BOTH = [
+    f"GET http://{HOST}/x HTTP/1.1",
+    f"CONNECT {HOST}:80 HTTP/1.1",
+    f"CONNECT {HOST}:443 HTTP/1.1",
+    f"CONNECT {HOST}:443 HTTP/1.1",
+]
+
+
 @pytest.mark.parametrize("user", ["", "me:p@ss/w:rd é"])
 def test_plain_and_secure_over_both(tmp_path: Path, user: str, recwarn: pytest.WarningsRecorder) -> None:
     authority = Authority(tmp_path)
@@ -114,18 +133,8 @@ def test_plain_and_secure_over_both(tmp_path: Path, user: str, recwarn: pytest.W
         ):
             environ = {f"HTTP{secure.upper()}_PROXY": f"http://{credentials}127.0.0.1:{proxy.port}"}
             network = Network(ca=str(authority.path), environ=environ, cleartext=True)
-            assert get(network, f"http{secure}://{HOST}/x").body == b"hello"
-            socket = connect(network, f"ws{secure}://{HOST}/y")
-            frame = socket.receive(PATIENCE)
-            assert frame is not None
-            assert frame.text == "hello"
-            socket.close()
-    assert seen == [
-        f"GET http://{HOST}/x HTTP/1.1",
-        f"CONNECT {HOST}:80 HTTP/1.1",
-        f"CONNECT {HOST}:443 HTTP/1.1",
-        f"CONNECT {HOST}:443 HTTP/1.1",
-    ]
+            greet(network, secure)
+    assert seen == BOTH
     assert not recwarn.list, "urllib3 takes the connection for unverified"
 
 
@@ -244,18 +253,8 @@ def test_an_https_proxy(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> Non
         ):
             environ = {"ALL_PROXY": f"https://me:word@localhost:{proxy.port}"}
             network = Network(ca=str(authority.path), environ=environ, cleartext=True)
-            assert get(network, f"http{secure}://{HOST}/x").body == b"hello"
-            socket = connect(network, f"ws{secure}://{HOST}/y")
-            frame = socket.receive(PATIENCE)
-            assert frame is not None
-            assert frame.text == "hello"
-            socket.close()
-    assert seen == [
-        f"GET http://{HOST}/x HTTP/1.1",
-        f"CONNECT {HOST}:80 HTTP/1.1",
-        f"CONNECT {HOST}:443 HTTP/1.1",
-        f"CONNECT {HOST}:443 HTTP/1.1",
-    ]
+            greet(network, secure)
+    assert seen == BOTH
     assert not recwarn.list
 
 
@@ -464,12 +463,7 @@ def test_plain_and_secure_through_socks(tmp_path: Path, scheme: str, user: str) 
         ):
             environ = {"ALL_PROXY": f"{scheme}://{credentials}127.0.0.1:{proxy.port}"}
             network = Network(ca=str(authority.path), environ=environ, cleartext=True)
-            assert get(network, f"http{secure}://{HOST}/x").body == b"hello"
-            socket = connect(network, f"ws{secure}://{HOST}/y")
-            frame = socket.receive(PATIENCE)
-            assert frame is not None
-            assert frame.text == "hello"
-            socket.close()
+            greet(network, secure)
     place = HOST if scheme in {"socks5h", "socks4a"} else "192.0.2.7"
     assert seen == [f"{place}:80"] * 2 + [f"{place}:443"] * 2
 

@@ -31,8 +31,9 @@ class Screen:
     """The live table. `update` may be called from any thread."""
 
     def __init__(self, stream: IO[Any], terminal: Terminal, names: Sequence[str], clock: Clock) -> None:
-        from rich.console import Console
         from rich.live import Live
+
+        from guestctl.output.drawing import console_of
 
         self._names = names
         self._clock = clock
@@ -40,19 +41,8 @@ class Screen:
         self._running: dict[int, tuple[str, float]] = {}
         self._finished: list[tuple[int, str, float]] = []
         self._count = {"passed": 0, "failed": 0, "error": 0}
-        console = Console(
-            file=stream,
-            width=terminal.width,
-            force_terminal=True,
-            color_system="standard" if terminal.colour else None,
-            no_color=not terminal.colour,
-            markup=False,
-            emoji=False,
-            highlight=False,
-            legacy_windows=False,
-        )
         self._live: Live = Live(
-            console=console,
+            console=console_of(terminal, stream, width=terminal.width, moves_cursor=True),
             get_renderable=self.table,
             transient=True,
             refresh_per_second=_PER_SECOND,
