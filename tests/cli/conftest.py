@@ -107,8 +107,11 @@ def sandboxed(tmp_path: Path) -> Callable[[Sandbox], Front]:
 
 
 @pytest.fixture
-def front(sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Front:
-    return sandboxed(sandbox)
+def front(sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front]) -> Iterator[Front]:
+    """Run commands against the shared sandbox. A fault that a failed test leaves there must not reach the next test."""
+    yield sandboxed(sandbox)
+    if sandbox.faults.list():
+        sandbox.call(sandbox.faults.clear)
 
 
 @pytest.fixture

@@ -141,13 +141,12 @@ def test_a_session_past_its_expiry_is_shown_as_expired(front: Front) -> None:
     assert shown["credentials"].startswith("guest expired 2")
 
 
-#: The APIs that cannot renew a token or whose conversation may be unknown, and how the service refuses it.
+#: APIs that cannot renew a token or may not know the conversation, and how the service refuses a message.
 REFUSALS = [
     ("external-contacts", "unauthorized"),
     ("guest-sessions", "unauthorized"),
     ("external-contacts", "http:status=404,on=send"),
     ("messaging-conversations", "http:status=404,on=send"),
-    ("guests", "http:status=404,on=send"),
 ]
 
 
