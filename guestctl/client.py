@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two typing indicators (web-messaging.md §9).
 TYPING_EVERY = 5.0
+#: The attribute with the provider that knows the guest.
+_PROVIDER_ID = "external_provider_id"
 
 
 class Client:
@@ -382,8 +384,9 @@ class Client:
         engine.attached(deadline)
         engine.wait_to_send(deadline)
         flow = self.dialect.end if ability is Ability.END else self.dialect.clear
-        engine.record.store(engine.perform(flow(engine.session), deadline))
+        ended = engine.perform(flow(engine.session), deadline)
         self._sessions.close_socket(self.dialect.end_close_frame)
+        engine.record.store(ended)
         return engine.session
 
     # --- receiving ---
@@ -498,7 +501,7 @@ class Client:
         need(self.dialect, Ability.SYNC)
         engine = self._sessions.open()
         merged = engine.perform(self.dialect.sync(engine.session, attributes), deadline)
-        engine.record.log("profile_synced")
+        engine.record.log("profile_synced", provider_id=merged.get(_PROVIDER_ID))
         return merged
 
     # --- helpers ---

@@ -6,7 +6,7 @@ dialect's wire, listening, sending, how long a caller retries after this.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -97,8 +97,33 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
         engine.record.store(replace(attached, refused_token=None))
         socket.session = engine.session
         engine.record.log("ws_connected", new_session=attached.new_session)
+        socket.resources.callback(_log_end, engine, socket, engine.clock.monotonic())
         undo.pop_all()
     return socket
+
+
+def _log_end(engine: SessionEngine, socket: SessionSocket, connected_at: float) -> None:
+    """Add the end of a connection to the activity log. A failure to write it must not hide why the connection ended."""
+    code, reason = socket.ended or (None, "")
+    with suppress(Failure):
+        engine.record.log(
+            "ws_disconnected",
+            code=code,
+            reason=_masked(engine, reason),
+            duration_ms=round((engine.clock.monotonic() - connected_at) * 1000),
+        )
+
+
+def _masked(engine: SessionEngine, reason: str) -> str:
+    """Return the reason of a close without secrets: the service may have written anything into it."""
+    if reason in {"", engine.dialect.close_frame[1]}:
+        return reason
+    from guestctl.core.redact import Redactor
+
+    redactor = Redactor()
+    for secret in engine.credentials.secrets():
+        redactor.add(secret)
+    return redactor.text(reason)
 
 
 def _connect(engine: SessionEngine, deadline: Deadline) -> Socket:

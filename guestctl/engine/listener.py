@@ -7,7 +7,7 @@ caller gets control at every tick, and decides).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,11 +21,13 @@ from guestctl.core.model import (
     Event,
     Gap,
     Message,
+    ParticipantEvent,
     Position,
     Presence,
     ServiceError,
     SessionEvent,
     SessionState,
+    Typing,
     Unknown,
 )
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
@@ -101,6 +103,8 @@ class Listener:
         self._attached_socket: SessionSocket | None = None
         self._ignore_before: Position | None = None
         self._shown: list[LedgerEntry] = []
+        #: How many events of each kind have been shown since the activity log was written.
+        self._kinds: Counter[str] = Counter()
         #: Events that are shown next.
         self._queue: deque[Event] = deque()
         #: The caller threw in a failure of its own, and asks for the `rest` itself if it can show it.
@@ -326,7 +330,6 @@ class Listener:
         socket, self.engine.socket = self.engine.socket, None
         if socket is not None:
             socket.abort()
-            self.engine.record.log("ws_disconnected", reason=failure.message)
         if attempt > 1 and self._left() == 0:
             # The end of the wait cut this attempt off. The failure before it says what is wrong with the service.
             yield None
@@ -438,18 +441,28 @@ class Listener:
             self._record_shown(event)
 
     def _record_shown(self, event: Event) -> None:
-        if self._record and isinstance(event, Message):
+        if not self._record:
+            return
+        if (kind := _kind_of(event)) is not None:
+            self._kinds[kind] += 1
+        if isinstance(event, Message):
             self.engine.record.store_offer(event)
             self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
             if len(self._shown) >= BATCH:
                 self._commit_shown()
 
     def _commit_shown(self) -> None:
-        """Write the shown messages to the ledger. Afterwards, so that no message counts as shown before it is."""
+        """Write the shown messages to the ledger, and the kinds of the shown events to the activity log.
+
+        Afterwards, so that no message counts as shown before it is.
+        """
         if self._shown:
             shown, self._shown = self._shown, []
             self.engine.state.record(self.engine.scope, self.engine.session, shown)
-            self.engine.record.log("ws_message_received", count=len(shown))
+        if self._kinds:
+            kinds, self._kinds = self._kinds, Counter()
+            for kind, count in kinds.items():
+                self.engine.record.log("ws_message_received", type=kind, count=count)
 
     def _receive_timeout(self) -> float:
         due = self.catch_up.wait(self._clock.monotonic())
@@ -509,6 +522,22 @@ class EventStream(Generator["Event | None", None, None]):
         self.close()
         if self._listener is not None:
             yield from self._listener.rest(gaps_only=gaps_only)
+
+
+#: The types of events from the service -> the kind of their records.
+_KINDS: dict[type[Event], str] = {
+    Message: "message",
+    Typing: "typing",
+    Presence: "presence",
+    ServiceError: "error",
+    SessionEvent: "session",
+    Unknown: "unknown",
+}
+
+
+def _kind_of(event: Event) -> str | None:
+    """Return the kind of an event's record, None for an event that does not come from the service."""
+    return event.kind if isinstance(event, ParticipantEvent) else _KINDS.get(type(event))
 
 
 def _as_live(event: Event) -> Event:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Unanswered pings after which the connection counts as dead (reliability.md §6.3).
 MAX_UNANSWERED_PINGS = 2
+#: The code of an end without a close frame.
+_NO_CLOSE = 1006
 #: Frames that are read before one is sent. More could keep it from being sent for ever.
 MOST_PENDING = 1_000
 
@@ -54,8 +56,9 @@ class SessionSocket:
 
     `session` is the session as the service last described it. `inbox` holds what was received and not yet returned by
     `receive`; its first `before_request` items came before the last request was sent. `unreadable` is the failure of
-    the last frame that could not be read. `resources` are released when the socket closes, for example its connection
-    slot.
+    the last frame that could not be read. `ended` is the code and the reason with which the connection ended (1006 if
+    no close frame was exchanged), None while it is open. `resources` are released when the socket closes, for example
+    its connection slot.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class SessionSocket:
         self.inbox = Inbox()
         self.before_request = 0
         self.unreadable: Unreadable | None = None
+        self.ended: tuple[int, str] | None = None
         self.resources = ExitStack()
         self._dialect = dialect
         self._clock = clock
@@ -170,8 +174,8 @@ class SessionSocket:
         """Add an item to the inbox. When there is no room for a message, the connection ends."""
         try:
             self.inbox.add(item, size)
-        except Unreadable:
-            self.socket.abort()
+        except Unreadable as failure:
+            self._drop(failure.message)
             raise
 
     def _take_inbox(self) -> list[Incoming]:
@@ -202,7 +206,7 @@ class SessionSocket:
             self._unanswered_pings = 0
         if now - max(self.socket.heard_at, self._pinged_at) >= self._timings.ping_interval:
             if self._unanswered_pings >= MAX_UNANSWERED_PINGS:
-                self.socket.abort()
+                self._drop("the service does not answer pings")
                 raise NetworkError(
                     "the connection is dead: the service does not answer pings", written=True, close_code=1006
                 )
@@ -223,17 +227,23 @@ class SessionSocket:
         Returns what was received and not yet returned: first the inbox, then what arrived during the close.
         """
         received = self._take_inbox()
+        close_frame = close_frame or self._dialect.close_frame
         with self.resources:
-            for frame in self.socket.close(*(close_frame or self._dialect.close_frame)):
+            for frame in self.socket.close(*close_frame):
                 received.extend(self._decode(frame))
+            self.ended = self.ended or self.socket.ended or close_frame
         return received
 
     def abort(self) -> None:
         """Drop the socket without waiting for the peer."""
         self._take_inbox()
         with self.resources:
-            self.socket.abort()
+            self._drop("guestctl dropped the connection")
             self.socket.close(*self._dialect.close_frame)
+
+    def _drop(self, reason: str) -> None:
+        self.ended = self.ended or self.socket.ended or (_NO_CLOSE, reason)
+        self.socket.abort()
 
 
 @contextmanager

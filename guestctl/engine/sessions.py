@@ -360,8 +360,8 @@ class Sessions:
         except Unauthorised as refused:  # the sign-in has expired: there is nothing left to revoke (§7.2)
             self._notice(f"{refused.message}: the sign-in was over already")
             signed_out = replace(engine.session, state="ended").without("sign-in").without("history")
-        engine.record.store(signed_out)
         self.close_socket()
+        engine.record.store(signed_out)
         return engine.session
 
     # --- resuming ---

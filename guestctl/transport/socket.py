@@ -58,7 +58,9 @@ class Refusal(Exception):
 class Socket:
     """An open connection. Only one thread may call `receive` and `close`; any may call `send`, `ping` and `abort`.
 
-    `heard_at` is the monotonic time at which the last frame of any kind arrived.
+    `heard_at` is the monotonic time at which the last frame of any kind arrived. `ended` is the code and the reason with
+    which the connection ended, None while it is open or if it was aborted. The side that ended it chose them; without a
+    close frame the code is 1006.
     """
 
     def __init__(self, stream: AnyStream, rest: bytes, *, clock: Clock, observer: Observer | None, place: str) -> None:
@@ -78,6 +80,7 @@ class Socket:
         self._writing = threading.Lock()
         self._write_failure: NetworkError | None = None
         self._read_failure: Failure | None = None
+        self.ended: tuple[int, str] | None = None
         self.heard_at = self._read_at = clock.monotonic()
         self._arrived = clock.now()
 
@@ -157,6 +160,7 @@ class Socket:
         """
         drained: list[Frame] = []
         deadline = Deadline.after(self._clock, CONTROL_PATIENCE)
+        self.ended = self.ended or (code, reason)
         try:
             self._send_close(code, reason)
             while not deadline.expired and (frame := self.receive(deadline.bound(CONTROL_PATIENCE))) is not None:
@@ -237,6 +241,7 @@ class Socket:
 
     def _closed_by_peer(self, close: Close) -> Failure:
         reason = _plain(close.reason)
+        self.ended = self.ended or (close.code, reason)
         if self._observer is not None:
             self._observer("close", {"direction": "in", "code": close.code, "reason": close.reason})
         self._send_close(None if close.code == _NO_CODE else close.code, "")
@@ -245,6 +250,7 @@ class Socket:
         return self._end(self._lost(f"the service closed the connection ({code})", close.code))
 
     def _protocol_error(self, violation: Violation) -> Failure:
+        self.ended = self.ended or (violation.code, str(violation))
         self._send_close(violation.code, "")
         self._stream.abort()
         return self._end(Unreadable(f"{self._place} violated the WebSocket protocol: {violation}", code="answer.frame"))
@@ -271,6 +277,7 @@ class Socket:
 
     def _broken(self, what: str) -> NetworkError:
         """Return the failure for an end without a close frame (1006)."""
+        self.ended = self.ended or (_NO_CLOSE, what)
         if self._observer is not None:
             self._observer("close", {"direction": "in", "code": _NO_CLOSE, "reason": what})
         return self._lost(what, _NO_CLOSE)
@@ -291,6 +298,7 @@ class Socket:
             except BaseException as error:
                 # Also after Ctrl-C: the peer would take the next frame for the rest of an incomplete one.
                 self._write_failure = self._lost(f"sending failed ({why(error)})", _NO_CLOSE)
+                self.ended = self.ended or (_NO_CLOSE, f"sending failed ({why(error)})")
                 self._stream.abort()
                 if isinstance(error, OSError):
                     raise self._lost(f"sending failed ({why(error)})", None, written=False) from error

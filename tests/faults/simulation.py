@@ -410,6 +410,7 @@ class SimulatedSocket:
         #: Whether the connection breaks before the guest's next message has left.
         self._tears = False
         self.heard_at = self._time.monotonic()
+        self.ended: tuple[int, str] | None = None
         sandbox = simulation.sandbox
         self._guest = GuestSocket(sandbox, api, request, _ServiceEnd(self))
         self.peer = self._guest.peer

@@ -329,6 +329,7 @@ class FakeSocket:
         self.answers_pings = True
         self.gone = False
         self.closed: tuple[int, str] | None = None
+        self.ended: tuple[int, str] | None = None
         self.said: list[Json] = []
 
     def send(self, text: str, *, deadline: Deadline) -> None:
