@@ -58,9 +58,9 @@ class Refusal(Exception):
 class Socket:
     """An open connection. Only one thread may call `receive` and `close`; any may call `send`, `ping` and `abort`.
 
-    `heard_at` is the monotonic time at which the last frame of any kind arrived. `ended` is the code and the reason with
-    which the connection ended, None while it is open or if it was aborted. The side that ended it chose them; without a
-    close frame the code is 1006.
+    `heard_at` is the monotonic time at which the last frame of any kind arrived. `ended` is the code and the reason
+    with which the connection ended, None while it is open or if it was aborted. The side that ended it chose them;
+    without a close frame the code is 1006.
     """
 
     def __init__(self, stream: AnyStream, rest: bytes, *, clock: Clock, observer: Observer | None, place: str) -> None:

@@ -45,7 +45,8 @@ def test_the_reason_of_a_close_hides_the_token(talking: Guest, room: Room) -> No
     (conversation,) = room.sandbox.service.conversations.values()
 
     def close() -> None:
-        room.sandbox.call(lambda: [socket.close(1012, token[:120]) for socket in conversation.observers])
+        (socket,) = conversation.observers
+        room.sandbox.call(lambda: socket.close(1012, token[:120]))
 
     listen(talking, "--until", "^last$", lives=[close, lambda: room.push("last")])
     (lost,) = [entry for entry in details(talking, "ws_disconnected") if entry["code"] == 1012]
