@@ -56,16 +56,25 @@ class Conditions:
 
     def met_by(self, message: Message) -> bool:
         """Return whether a message meets every condition. Raises PatternTimeout."""
-        return (
-            (self.contains is None or _contains(message.text, self.contains))
-            and (self.equals is None or self.equals.strip() == message.text.strip())
-            and (self._pattern is None or self._pattern.search(message.text[:MATCHED_LENGTH]) is not None)
-            and (self.role is None or self.role == message.sender.role)
-            and all(_offered(option, message) for option in self.options)
-            and (self.card is None or any(_contains(text, self.card) for text in _cards(message)))
-            and (self.attachment is None or any(_contains(text, self.attachment) for text in _files(message)))
-            and not any(other.met_by(message) for other in self.unless)
-        )
+        return next(self.unmet_by(message), None) is None
+
+    def unmet_by(self, message: Message) -> Iterator[str]:
+        """Yield the text of each condition that a message does not meet. Raises PatternTimeout."""
+        if self.contains is not None and not _contains(message.text, self.contains):
+            yield self._contains_text
+        if self.equals is not None and self.equals.strip() != message.text.strip():
+            yield self._equals_text
+        if self._pattern is not None and self._pattern.search(message.text[:MATCHED_LENGTH]) is None:
+            yield self._matches_text
+        if self.role is not None and self.role != message.sender.role:
+            yield self._role_text
+        if missing := [option for option in self.options if not _offered(option, message)]:
+            yield _options_text(missing)
+        if self.card is not None and not any(_contains(text, self.card) for text in _cards(message)):
+            yield self._card_text
+        if self.attachment is not None and not any(_contains(text, self.attachment) for text in _files(message)):
+            yield self._file_text
+        yield from (_not_text(other) for other in self.unless if other.met_by(message))
 
     def captured(self, message: Message, name: str | None) -> dict[str, str]:
         """Return the variables that a matching reply sets for later steps.
@@ -89,21 +98,55 @@ class Conditions:
     def __str__(self) -> str:
         parts = []
         if self.contains is not None:
-            parts.append(f'containing "{self.contains}"')
+            parts.append(self._contains_text)
         if self.matches is not None:
-            parts.append(f"matching /{self.matches}/")
+            parts.append(self._matches_text)
         if self.equals is not None:
-            parts.append(f'that equals "{self.equals}"')
+            parts.append(self._equals_text)
         if self.role is not None:
-            parts.append(f"from {'an' if self.role == 'agent' else 'a'} {self.role}")
+            parts.append(self._role_text)
         if self.options:
-            parts.append("with the options " + ", ".join(f'"{option}"' for option in self.options))
+            parts.append(_options_text(self.options))
         if self.card is not None:
-            parts.append("with a card" + (f' "{self.card}"' if self.card else ""))
+            parts.append(self._card_text)
         if self.attachment is not None:
-            parts.append("with a file" + (f' "{self.attachment}"' if self.attachment else ""))
-        parts += [f"and not {' '.join(str(other).split()[2:]) or 'any'}" for other in self.unless]
+            parts.append(self._file_text)
+        parts += [f"and {_not_text(other)}" for other in self.unless]
         return " ".join(["a reply", *parts])
+
+    # --- the text of each condition ---
+
+    @property
+    def _contains_text(self) -> str:
+        return f'containing "{self.contains}"'
+
+    @property
+    def _matches_text(self) -> str:
+        return f"matching /{self.matches}/"
+
+    @property
+    def _equals_text(self) -> str:
+        return f'that equals "{self.equals}"'
+
+    @property
+    def _role_text(self) -> str:
+        return f"from {'an' if self.role == 'agent' else 'a'} {self.role}"
+
+    @property
+    def _card_text(self) -> str:
+        return "with a card" + (f' "{self.card}"' if self.card else "")
+
+    @property
+    def _file_text(self) -> str:
+        return "with a file" + (f' "{self.attachment}"' if self.attachment else "")
+
+
+def _options_text(options: Sequence[str]) -> str:
+    return f"with the option{'s' * (len(options) != 1)} " + ", ".join(f'"{option}"' for option in options)
+
+
+def _not_text(conditions: Conditions) -> str:
+    return f"not {' '.join(str(conditions).split()[2:]) or 'any'}"
 
 
 def compiled(pattern: str) -> patterns.Pattern:

@@ -27,7 +27,7 @@ MOST_LINES = 200
 @dataclass(frozen=True)
 class TranscriptLine:
     """One line of a transcript. `at`: seconds since the start of the scenario; `who` is None for a remark;
-    `content`: the lines of cards, pickers and forms."""
+    `content`: the lines of cards, pickers and forms; `unmet`: the conditions that a reply did not meet."""
 
     at: float
     who: str | None
@@ -36,12 +36,14 @@ class TranscriptLine:
     options: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
+    unmet: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trouble:
     """Why a scenario did not pass. `line` is the line of the step; `came` are the replies that came instead;
-    `late` are those that came in the `waited` seconds after the step had failed.
+    `late` are those that came in the `waited` seconds after the step had failed; `missing` are those of several
+    expected replies that none of them is.
 
     `failure` is set for the verdict `error`.
     """
@@ -54,6 +56,7 @@ class Trouble:
     failure: Failure | None = None
     late: tuple[TranscriptLine, ...] = ()
     waited: float = 0.0
+    missing: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -155,8 +158,9 @@ def _trouble(trouble: Trouble) -> Record:
         "line": trouble.line,
         "step": trouble.step,
         "expected": trouble.expected,
-        "came": [_line_record(line) for line in trouble.came],
-        "late": [_line_record(line) for line in trouble.late],
+        "came": [{**_line_record(line), "unmet": list(line.unmet)} for line in trouble.came],
+        "late": [{**_line_record(line), "unmet": list(line.unmet)} for line in trouble.late],
+        "missing": list(trouble.missing),
         "error": None if trouble.failure is None else error_record(trouble.failure)["error"],
     }
 

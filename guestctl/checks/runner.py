@@ -7,7 +7,7 @@ formats, YAML. Memory grows with the number of outcomes, not with the length of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from guestctl.checks.outcomes import Outcome, Trouble
@@ -50,16 +50,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The progress of job `number`: the present step, or the outcome."""
-
-    number: int
-    doing: str = ""
-    attempt: int = 1
-    outcome: Outcome | None = None
-
-
-@dataclass(frozen=True)
 class Rules:
     """How scenarios run. `wait`: seconds that a step may take; `retries`: minimum number of retries per scenario."""
 
@@ -81,18 +71,11 @@ def selected(script: Script, tags: Collection[str]) -> tuple[Scenario, ...]:
 
 
 class Runner:
-    """Runs jobs. `environ` gives variables that neither the script nor the command line sets; `progress` is
-    called from the worker threads."""
+    """Runs jobs. `environ` gives variables that neither the script nor the command line sets."""
 
-    def __init__(
-        self,
-        rules: Rules,
-        environ: Mapping[str, str],
-        progress: Callable[[Progress], None] = lambda progress: None,
-    ) -> None:
+    def __init__(self, rules: Rules, environ: Mapping[str, str]) -> None:
         self._rules = rules
         self._environ = environ
-        self._progress = progress
         self._stopping = threading.Event()
         #: By job number: outcomes not yet yielded, and scenarios that are running, with the number of the attempt.
         self._done: dict[int, Outcome | BaseException] = {}
@@ -172,9 +155,7 @@ class Runner:
         except RunStopped:
             raise
         except Exception as error:
-            outcome = self._interrupted(job, self._tried[number], bug(error))
-            self._progress(Progress(number, outcome=outcome))
-            return outcome
+            return self._interrupted(job, self._tried[number], bug(error))
 
     def one(self, job: Job, number: int = 0) -> Outcome:
         """Run one scenario, with its retries. Raises RunStopped, and any exception that is an internal error."""
@@ -184,9 +165,7 @@ class Runner:
             useless = outcome.trouble is not None and isinstance(outcome.trouble.failure, UsageError)
             if outcome.verdict == "passed" or attempt == tries or useless or job.service.unusable is not None:
                 break
-        outcome = self._with_conversation_id(job, outcome)
-        self._progress(Progress(number, attempt=outcome.attempts, outcome=outcome))
-        return outcome
+        return self._with_conversation_id(job, outcome)
 
     def _try(self, job: Job, number: int, attempt: int) -> Outcome:
         service, scenario = job.service, job.scenario
@@ -213,9 +192,7 @@ class Runner:
             golden=job.golden,
             bless=self._rules.bless and scenario.golden,
             stopping=self._stopping.is_set,
-            doing=lambda step: self._progress(Progress(number, step, attempt)),
         )
-        self._progress(Progress(number, "connecting", attempt))
         self._tried[number] = attempt, run
         try:
             outcome = run.run()

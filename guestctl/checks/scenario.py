@@ -7,8 +7,9 @@ step ends with the event that meets its condition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,7 +50,8 @@ class RunStopped(Exception):
 
 
 class _Unmet(Exception):
-    """An expectation failed. `late`: the replies that came in the `waited` seconds after that."""
+    """An expectation failed. `late`: the replies that came in the `waited` seconds after that. `conditions`: returns
+    the texts of the conditions that a reply does not meet. `missing`: the expected replies that no reply is."""
 
     def __init__(
         self,
@@ -59,6 +61,8 @@ class _Unmet(Exception):
         *,
         late: Sequence[TimelineEntry] = (),
         waited: float = 0.0,
+        conditions: Callable[[Message], Iterable[str]] = lambda message: (),
+        missing: Iterable[str] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -66,6 +70,8 @@ class _Unmet(Exception):
         self.came = came
         self.late = late
         self.waited = waited
+        self.conditions = conditions
+        self.missing = missing
 
 
 @dataclass
@@ -86,7 +92,6 @@ class ScenarioRun:
     golden: tuple[str, ...] | None = None
     bless: bool = False
     stopping: Callable[[], bool] = lambda: False
-    doing: Callable[[str], None] = lambda step: None
     timeline: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
@@ -201,7 +206,6 @@ class ScenarioRun:
 
     def _do(self, step: Step) -> Trouble | None:
         self._step = step
-        self.doing(step.text)
         self.client.timeout = self._time_left(step.timeout or self.wait)
         return self._guarded(lambda: _ACTIONS[step.action](self, step))
 
@@ -218,9 +222,10 @@ class ScenarioRun:
                 line,
                 self.redactor.text(text),
                 expected,
-                self._last_lines(unmet.came),
-                late=self._last_lines(unmet.late),
+                self._last_lines(unmet.came, unmet.conditions),
+                late=self._last_lines(unmet.late, unmet.conditions),
                 waited=unmet.waited,
+                missing=tuple(self.redactor.text(one) for one in unmet.missing),
             )
         except Failure as failure:
             self._mask_secrets()
@@ -239,8 +244,17 @@ class ScenarioRun:
             )
         return None
 
-    def _last_lines(self, entries: Sequence[TimelineEntry]) -> tuple[TranscriptLine, ...]:
-        return tuple(transcript_line(entry, self.redactor) for entry in entries[-20:])
+    def _last_lines(
+        self, entries: Sequence[TimelineEntry], conditions: Callable[[Message], Iterable[str]] = lambda message: ()
+    ) -> tuple[TranscriptLine, ...]:
+        """Return the last entries as lines, each with the conditions that it does not meet."""
+        lines = []
+        for entry in entries[-20:]:
+            unmet: tuple[str, ...] = ()
+            with suppress(Failure):  # a pattern that takes too long this time
+                unmet = () if entry.message is None else tuple(map(self.redactor.text, conditions(entry.message)))
+            lines.append(replace(transcript_line(entry, self.redactor), unmet=unmet))
+        return tuple(lines)
 
     def _conversation_ended(self, failure: Failure) -> bool:
         """Return whether a step failed because the conversation has ended.
@@ -305,22 +319,15 @@ class ScenarioRun:
     # --- what is expected ---
 
     def _expect(self, step: Step) -> None:
-        expected_replies = [conditions.bound(self._known()) for conditions in step.expected]
+        replies = _ExpectedReplies([one.bound(self._known()) for one in step.expected], step.in_order, self.timeline)
         self.timeline.expect()
-
-        def met() -> list[TimelineEntry] | None:
-            return assigned(expected_replies, self.timeline.candidates(in_order=step.in_order), in_order=step.in_order)
-
-        def misplaced() -> str | None:
-            if met() or not assigned(expected_replies, self.timeline.candidates(in_order=False), in_order=False):
-                return None
-            if len(expected_replies) > 1:
-                return "the expected replies came in another order"
-            return "the expected reply came before the reply that met the last expectation"
-
-        found = self._await(met, step, _all_of(expected_replies, in_order=step.in_order), misplaced)
+        try:
+            found = self._await(replies.found, step, str(replies), replies.misplaced)
+        except _Unmet as unmet:
+            unmet.conditions, unmet.missing = replies.unmet_by, replies.missing()
+            raise
         self.timeline.mark_met(found)
-        for conditions, entry in zip(expected_replies, found, strict=True):
+        for conditions, entry in zip(replies.expected, found, strict=True):
             assert entry.message is not None
             self._captured.update(conditions.captured(entry.message, step.save_as))
 
@@ -335,8 +342,12 @@ class ScenarioRun:
                 if any(conditions.met_by(message) for conditions in excluded)
             ]
             if unexpected:
-                what = ", ".join("no" + str(conditions).removeprefix("a") for conditions in excluded)
-                raise _Unmet("a reply came, but none was expected", f"{what} for {step.seconds:g} s", unexpected)
+                raise _Unmet(
+                    "a reply came, but none was expected",
+                    f"{', '.join(map(_none_of, excluded))} for {step.seconds:g} s",
+                    unexpected,
+                    conditions=lambda message: [_none_of(one) for one in excluded if one.met_by(message)],
+                )
             if not self._next_event(until):
                 break
         if self._stream_failure is not None and self._ended_at is None:
@@ -485,6 +496,50 @@ class ScenarioRun:
         return {key: self._text(value) for key, value in texts.items()}
 
 
+@dataclass(frozen=True)
+class _ExpectedReplies:
+    """The replies that one step expects, and those of the timeline that meet its conditions."""
+
+    expected: Sequence[Conditions]
+    in_order: bool
+    timeline: Timeline
+
+    def __str__(self) -> str:
+        first = self.expected[0]
+        if len(self.expected) == 1:
+            return str(first)
+        if all(one == first for one in self.expected):
+            return f"{len(self.expected)} times {first}"
+        return (", then " if self.in_order else " and ").join(str(one) for one in self.expected)
+
+    def found(self) -> list[TimelineEntry] | None:
+        """Return one reply for each expected one, None if some have not come. Raises PatternTimeout."""
+        return self._assigned(in_order=self.in_order)
+
+    def misplaced(self) -> str | None:
+        """Return which order is wrong if all replies have come, but not where they are expected."""
+        if self.found() or not self._assigned(in_order=False):
+            return None
+        if len(self.expected) > 1:
+            return "the expected replies came in another order"
+        return "the expected reply came before the reply that met the last expectation"
+
+    def unmet_by(self, message: Message) -> Iterable[str]:
+        """Return the conditions that a reply does not meet; of several expected replies it could be any."""
+        return self.expected[0].unmet_by(message) if len(self.expected) == 1 else ()
+
+    def missing(self) -> list[str]:
+        """Return those of several expected replies that no reply is."""
+        replies = [message for _, message in self.timeline.candidates(in_order=False)]
+        several = self.expected if len(self.expected) > 1 else []
+        with suppress(Failure):  # a pattern that takes too long this time
+            return [str(one) for one in several if not any(one.met_by(message) for message in replies)]
+        return []
+
+    def _assigned(self, *, in_order: bool) -> list[TimelineEntry] | None:
+        return assigned(self.expected, self.timeline.candidates(in_order=in_order), in_order=in_order)
+
+
 _ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
     "say": ScenarioRun._say,
     "attach": ScenarioRun._say,
@@ -527,9 +582,5 @@ def _ids_of(client: Client) -> dict[str, str | None]:
         return {}
 
 
-def _all_of(conditions: list[Conditions], *, in_order: bool) -> str:
-    if len(conditions) == 1:
-        return str(conditions[0])
-    if all(one == conditions[0] for one in conditions):
-        return f"{len(conditions)} times {conditions[0]}"
-    return (", then " if in_order else " and ").join(str(one) for one in conditions)
+def _none_of(conditions: Conditions) -> str:
+    return "no" + str(conditions).removeprefix("a")

@@ -69,18 +69,13 @@ def _pieces(line: Text, width: int) -> list[Text]:
     return list(line.divide(ends[:-1]))
 
 
-def console_of(
-    terminal: Terminal, file: IO[str], *, width: int | None, height: int | None = None, moves_cursor: bool = False
-) -> Console:
-    """Return rich's console for a terminal. It reads no text as markup and guesses nothing about the terminal.
-
-    `moves_cursor`: it may move the cursor, also on a terminal without colour.
-    """
+def console_of(terminal: Terminal, file: IO[str], *, width: int | None, height: int | None = None) -> Console:
+    """Return rich's console for a terminal. It reads no text as markup and guesses nothing about the terminal."""
     return Console(
         file=file,
         width=width,
         height=height,
-        force_terminal=terminal.colour or moves_cursor,
+        force_terminal=terminal.colour,
         color_system="standard" if terminal.colour else None,
         no_color=not terminal.colour,
         markup=False,

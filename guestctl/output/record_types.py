@@ -457,6 +457,60 @@ class ExplanationRecord(TypedDict):
     source: str
 
 
+class TranscriptRecord(TypedDict):
+    at: Annotated[float, "seconds since the start of the scenario"]
+    who: Annotated[str | None, "guest, bot, agent, system or service; null for a remark"]
+    text: str
+    id: str | None
+    options: list[str]
+    files: list[str]
+    content: Annotated[list[str], "the lines of cards, pickers and forms"]
+
+
+class ReplyRecord(TranscriptRecord):
+    unmet: Annotated[list[str], "the conditions that this reply does not meet"]
+
+
+class TroubleRecord(TypedDict):
+    message: str
+    line: Annotated[int, "line of the step in the script"]
+    step: str
+    expected: str | None
+    came: Annotated[list[ReplyRecord], "the last replies that came instead"]
+    late: Annotated[list[ReplyRecord], "replies that came after the step had failed"]
+    missing: Annotated[list[str], "those of several expected replies that did not come"]
+    error: Annotated[ErrorMembers | None, "only for the verdict error: the failure"]
+
+
+class CheckRecord(TypedDict):
+    kind: Literal["check"]
+    script: str
+    scenario: str
+    line: int
+    tags: list[str]
+    verdict: Annotated[
+        Literal["passed", "failed", "error"], "failed: an expectation was not met; error: it could not be tested"
+    ]
+    seconds: float
+    attempts: Annotated[Count, "0 for a scenario that was not started"]
+    trouble: Annotated[TroubleRecord | None, "null for a scenario that passed"]
+    ids: dict[str, str | None]
+    transcript: list[TranscriptRecord]
+    remarks: list[str]
+
+
+class _CheckRunMembers(TypedDict):
+    kind: Literal["check-run"]
+    passed: Count
+    failed: Count
+    errors: Count
+    seconds: float
+
+
+class CheckRunRecord(_CheckRunMembers, total=False):
+    scenarios: Annotated[list[CheckRecord], "with -o json and yaml; with -o jsonl each scenario is a line of its own"]
+
+
 class ApiRecord(TypedDict):
     kind: Literal["api"]
     name: str
@@ -507,6 +561,8 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "sandbox-session": ("A session as the sandbox recorded it", SandboxSessionRecord),
     "demo": ("One line of the demo", DemoRecord),
     "step": ("A frame or request that a command would send, of --print-frames", StepRecord),
+    "check": ("A scenario of check", CheckRecord),
+    "check-run": ("A run of check", CheckRunRecord),
     "doctor": ("One check of doctor", DoctorRecord),
     "explanation": ("The meaning of a code or an error text, of explain", ExplanationRecord),
     "api": ("One API family and the operations of a guest there", ApiRecord),

@@ -105,5 +105,5 @@ def test_conditions_as_text() -> None:
     conditions = Conditions(contains="a", role="agent", options=("X",), card=ANY, unless=(Conditions(equals="b"),))
     assert (
         str(conditions)
-        == 'a reply containing "a" from an agent with the options "X" with a card and not that equals "b"'
+        == 'a reply containing "a" from an agent with the option "X" with a card and not that equals "b"'
     )

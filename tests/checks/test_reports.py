@@ -51,6 +51,7 @@ def test_a_junit_reader_reads_the_report(tmp_path: Path) -> None:
     assert failure.message == "late hello: a reply hello"
     assert "came: 0.500 s < bot: hello  (id-1)" in failure.text
     assert "0.100 s > guest: hello  (id-0)" in bad.system_out
+    assert path.read_text(encoding="utf-8").count("0.100 s &gt; guest: hello  (id-0)") == 2  # once for each scenario
     (error,) = dead.result
     assert isinstance(error, Error)
     assert error.type == "network.connect"
@@ -77,10 +78,13 @@ def test_an_unwritable_report_is_an_output_error(tmp_path: Path) -> None:
 
 def test_tap() -> None:
     text = [*tap.header(3), *(line for n, one in enumerate(ALL, 1) for line in tap.point(n, one))]
-    assert text[:3] == ["TAP version 14", "1..3", "ok 1 - tests/s.yaml: good"]
-    assert "not ok 2 - tests/s.yaml: bad" in text
-    block = text[text.index("  ---") + 1 : text.index("  ...")]
+    assert text[:6] == [
+        *("TAP version 14", "1..3", "ok 1 - tests/s.yaml: good", "  ---", "  duration_ms: 1250", "  ...")
+    ]
+    second = text.index("not ok 2 - tests/s.yaml: bad")
+    block = text[second + 2 : text.index("  ...", second)]
     said = yaml.safe_load("\n".join(block))
+    assert said["duration_ms"] == 1250
     assert said["message"] == "late hello: a reply hello"
     assert said["at"] == "tests/s.yaml:7"
     assert "conversation:" in said["details"]
@@ -121,9 +125,10 @@ def test_lines_contain_no_commands_of_a_ci_runner() -> None:
     assert all(line.isprintable() and not line.lstrip().startswith("::") and "##[" not in line for line in text)
 
 
-def test_lines_are_the_same_in_every_run() -> None:
-    assert console.headline(outcome()) == "ok    tests/s.yaml: a"
-    assert console.headline(outcome(attempts=2)) == "ok    tests/s.yaml: a (attempt 2)"
+def test_lines_are_the_same_in_every_run_but_for_times() -> None:
+    assert console.headline(outcome()) == "ok    tests/s.yaml: a (1.25 s)"
+    assert console.headline(outcome(attempts=2)) == "ok    tests/s.yaml: a (attempt 2) (1.25 s)"
+    assert console.headline(outcome(attempts=0)) == "ok    tests/s.yaml: a"
     assert list(console.explanation(outcome())) == []
     assert console.tally(ALL) == "1 passed, 1 failed, 1 error"
     assert console.tally(ALL[:1]) == "1 passed, 0 failed, 0 errors"
@@ -141,7 +146,7 @@ def test_records() -> None:
     value = json.loads(json.dumps(summary(ALL, 2.0)))
     assert (value["kind"], value["passed"], value["failed"], value["errors"]) == ("check-run", 1, 1, 1)
     assert value["scenarios"][1]["trouble"]["came"] == [
-        {"at": 0.5, "who": "bot", "text": "hello", "id": "id-1", "options": [], "files": [], "content": []}
+        {"at": 0.5, "who": "bot", "text": "hello", "id": "id-1", "options": [], "files": [], "content": [], "unmet": []}
     ]
     assert value["scenarios"][2]["trouble"]["error"]["exit"] == 8
     assert list(record(ALL[0])) == [

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from junitparser import JUnitXml
 
 from guestctl.checks.outcomes import Trouble
@@ -24,8 +29,9 @@ from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from tests.checks import scripts
 from tests.cli.conftest import Front, Result
-from tests.cli.test_signals import started, until
+from tests.cli.test_signals import shown, started, until
 from tests.client_keys import RETURNED
+from tests.unit.test_records import faults
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +46,26 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 def checks(survey: Sandbox, sandboxed: Callable[[Sandbox], Front], tmp_path: Path) -> Front:
     (tmp_path / "good.yaml").write_text(scripts.PASSING)
     (tmp_path / "bad.yaml").write_text(scripts.FAILING)
-    return sandboxed(survey)
+    return Untimed(**vars(sandboxed(survey)))
+
+
+class Untimed(Front):
+    """Runs commands like `Front`. Every line of a text report must have a duration, which is left out then."""
+
+    def __call__(self, *argv: str, **more: Any) -> Result:
+        result = super().__call__(*argv, **more)
+        return replace(result, out=untimed(result.out))
+
+
+def untimed(report: str) -> str:
+    """Return a text report without the durations that each of its summary lines must have."""
+    lines = []
+    for line in report.splitlines(keepends=True):
+        if re.match(r"(\x1b\[3\dm)?(ok   |FAIL |ERROR)(\x1b\[0m)? (?!\d+ scenarios? not started)|\d+ passed, ", line):
+            line, found = re.subn(r"( \(\d+\.\d\d s\)| in \d+\.\d s)$", "", line, flags=re.MULTILINE)
+            assert found == 1, line
+        lines.append(line)
+    return "".join(lines)
 
 
 @pytest.fixture(autouse=True)
@@ -119,12 +144,28 @@ def test_machine_output(checks: Front) -> None:
     assert checks("check", "good.yaml", "--tap").out.startswith("TAP version 14\n1..3\nok 1 - good.yaml: Takes")
 
 
-def test_on_a_terminal_a_live_table_and_then_the_lines(checks: Front) -> None:
+def test_a_terminal_shows_the_same_lines_in_colour(checks: Front) -> None:
     result = checks("check", "good.yaml", tty=True, COLUMNS="80")
-    assert result.code == 0
-    assert "3/3" in result.err
-    assert "Takes the survey (" in result.out
-    assert "3 passed" in result.out
+    assert (result.code, result.err) == (0, "")
+    assert result.out == GOOD_LINES.replace("ok   ", "\x1b[32mok   \x1b[0m")
+
+
+def test_a_terminal_shows_each_result_when_it_is_known(checks: Front) -> None:
+    """Nothing is drawn over, so a notice between two results leaves nothing behind."""
+    Path("two.yaml").write_text("scenarios: {first: [{say: hello}], second: [{say: hello}, {expect: never}]}\n")
+    near, far = pty.openpty()
+    with started(checks, "check", "two.yaml", "--timeout", "1m", stdout=far, stderr=far) as process:
+        os.close(far)
+        seen = b""
+        while b"two.yaml: first (" not in seen:  # the second is still waiting
+            seen += os.read(near, 4096)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+    screen = re.sub(r"\x1b\[\d+m", "", (seen + shown(near)).decode())
+    assert "\x1b" not in screen
+    assert screen.startswith("ok    two.yaml: first (")
+    assert "\nERROR two.yaml: second (" in screen
+    assert "\n1 passed, 0 failed, 1 error, interrupted in " in screen
 
 
 def test_annotations_in_actions(checks: Front) -> None:
@@ -234,7 +275,7 @@ def cut_off(checks: Front, tmp_path: Path, number: int, *options: str) -> Iterat
         process.send_signal(number)
         out, err = process.communicate(timeout=10)
     assert err == b""
-    yield process.returncode, out.decode()
+    yield process.returncode, untimed(out.decode())
 
 
 def junit_of(tmp_path: Path) -> list[tuple[str, str]]:
@@ -317,7 +358,7 @@ def rude(tmp_path: Path, sandboxed: Callable[[Sandbox], Front]) -> Iterator[Call
         def check(*options: str, steps: str, more: str = "", disconnect: str = "ReadOnly", api: str = "") -> Result:
             (tmp_path / "s.yaml").write_text(f"{more}scenarios:\n  a:\n    steps: {steps}\n")
             settings = SandboxOptions(**RETURNED, fast=True, script=tmp_path / "rude.yaml", disconnect=disconnect)
-            front = sandboxed(stack.enter_context(running(settings)))
+            front = Untimed(**vars(sandboxed(stack.enter_context(running(settings)))))
             return front("check", "s.yaml", *options, GUESTCTL_API=api)
 
         yield check
@@ -422,7 +463,7 @@ def test_golden_transcripts_contain_cards_pickers_and_forms(
     def check(bot: str, *options: str) -> Result:
         (tmp_path / "bot.yaml").write_text(bot)
         with running(SandboxOptions(fast=True, script=tmp_path / "bot.yaml")) as sandbox:
-            return sandboxed(sandbox)("check", "g.yaml", "--timeout", "5s", *options)
+            return Untimed(**vars(sandboxed(sandbox)))("check", "g.yaml", "--timeout", "5s", *options)
 
     blessed = check(RICH, "--bless")
     assert (blessed.code, blessed.err) == (0, "g.golden.json: 1 golden transcript written\n")
@@ -484,13 +525,13 @@ def test_the_config_of_a_script_selects_the_service(alone: Front, survey: Sandbo
         f"config: {{deploymentId: {survey.deployment_id}, region: eu-central-1}}\nscenarios: {{a: [{{say: hello}}]}}\n"
     )
     result = alone("check", "own.yaml", "--base-url", survey.url)
-    assert (result.code, result.out) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
+    assert (result.code, untimed(result.out)) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
     (tmp_path / "own.yaml").write_text(
         f"variables: {{where: {survey.deployment_id}, family: guest-sessions}}\n"
         "config: {deploymentId: '${where}', region: eu-central-1, api: '${family}'}\nscenarios: {a: [{say: hello}]}\n"
     )
     result = alone("check", "own.yaml", "--base-url", survey.url)
-    assert (result.code, result.out) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
+    assert (result.code, untimed(result.out)) == (0, "ok    own.yaml: a\n1 passed, 0 failed, 0 errors\n")
 
 
 def test_nothing_is_stored(checks: Front, tmp_path: Path) -> None:
@@ -596,7 +637,7 @@ def test_expected_and_came_never_look_the_same(sandboxed: Callable[[Sandbox], Fr
     }
     (tmp_path / "s.json").write_text(json.dumps({"scenarios": scenarios}))
     with running(SandboxOptions(fast=True, script=tmp_path / "bot.json")) as sandbox:
-        front = sandboxed(sandbox)
+        front = Untimed(**vars(sandboxed(sandbox)))
         result = front("check", "s.json", "--parallel", "8", "--junit", "out.xml")
         tap = front("check", "s.json", "--parallel", "8", "--tap")
         github = front("check", "s.json", "--parallel", "8", GITHUB_ACTIONS="true")
@@ -622,7 +663,7 @@ def test_a_golden_difference_never_looks_the_same(sandboxed: Callable[[Sandbox],
     (tmp_path / "s.yaml").write_text("golden: true\nscenarios: {a: [{say: x}, {expect: EUR}]}\n")
     (tmp_path / "s.golden.json").write_text(json.dumps({"a": ["> x", "< 5 EUR"]}))
     with running(SandboxOptions(fast=True, script=tmp_path / "bot.json")) as sandbox:
-        result = sandboxed(sandbox)("check", "s.yaml")
+        result = Untimed(**vars(sandboxed(sandbox)))("check", "s.yaml")
     assert "| -< 5 EUR\n" in result.out
     assert "| +< 5\\xa0EUR\n" in result.out
 
@@ -729,7 +770,7 @@ def test_a_wrong_script_from_stdin_exits_2(checks: Front, content: str | bytes, 
 def test_a_script_from_a_real_stdin(checks: Front) -> None:
     with started(checks, "check", "-", "--timeout", "10s", stdin=subprocess.PIPE) as process:
         out, _ = process.communicate(ONE.format(name="piped").encode(), timeout=30)
-    assert (process.returncode, out.decode().splitlines()[0]) == (0, "ok    stdin: piped")
+    assert (process.returncode, untimed(out.decode()).splitlines()[0]) == (0, "ok    stdin: piped")
 
 
 def test_a_stdin_that_never_ends_is_read_until_the_deadline(checks: Front) -> None:
@@ -738,3 +779,70 @@ def test_a_stdin_that_never_ends_is_read_until_the_deadline(checks: Front) -> No
         assert process.stderr is not None
         assert (process.stdout.read(), b"timed out reading stdin" in process.stderr.read()) == (b"", True)
         assert process.wait(timeout=10) == 9
+
+
+# --- what failed ---
+
+#: The steps that a failure is about come after a reply that was expected, so all replies have arrived by then. The
+#: bot answers with "Please answer with either 'yes' or 'no'" and with this one.
+BOTH_ARRIVED = "{say: Perhaps}, {expect: May we ask a question}"
+
+
+def _failing(checks: Front, conditions: str, *options: str, **more: Any) -> Result:
+    Path("f.yaml").write_text(f"scenarios:\n  a: [{BOTH_ARRIVED}, {{expect: {{{conditions}, within: 10ms}}}}]\n")
+    result = checks("check", "f.yaml", *options, **more)
+    assert result.code == 1
+    return result
+
+
+@pytest.mark.parametrize(
+    ("conditions", "unmet"),
+    [
+        ("contains: answer, not: either", 'not containing "either"'),
+        ("contains: answer, matches: '^x', from: agent", "matching /^x/; from an agent"),
+        ("contains: none, options: [Maybe, Never]", 'containing "none"; with the options "Maybe", "Never"'),
+        ("equals: hi, card: '', attachment: a.pdf", 'that equals "hi"; with a card; with a file "a.pdf"'),
+    ],
+)
+def test_a_failure_names_the_conditions_that_failed(checks: Front, conditions: str, unmet: str) -> None:
+    lines = _failing(checks, conditions, GITHUB_ACTIONS="true").out.splitlines()
+    (came,) = [number for number, line in enumerate(lines) if line.startswith("      came: ")]
+    assert lines[came + 1] == f"        not met: {unmet}"
+    assert lines[-1].endswith(f"(not met: {unmet})")
+    (scenario,) = json.loads(_failing(checks, conditions, "-o", "json").out)["scenarios"]
+    assert "; ".join(scenario["trouble"]["came"][0]["unmet"]) == unmet
+
+
+def test_a_failure_names_the_expected_replies_that_are_missing(checks: Front) -> None:
+    conditions = "contains: [Please answer, something else]"
+    assert '      missing: a reply containing "something else"\n' in _failing(checks, conditions).out
+    (scenario,) = json.loads(_failing(checks, conditions, "-o", "json").out)["scenarios"]
+    assert scenario["trouble"]["missing"] == ['a reply containing "something else"']
+
+
+def test_an_unexpected_reply_names_what_it_should_not_be(checks: Front) -> None:
+    Path("f.yaml").write_text("scenarios: {a: [{say: hello}, {expectNone: {contains: May we, for: 30s}}]}\n")
+    assert '        not met: no reply containing "May we"\n' in checks("check", "f.yaml").out
+
+
+# --- reports ---
+
+
+@pytest.mark.parametrize("mode", ["json", "jsonl", "yaml"])
+def test_records_of_a_run_fit_their_schema(checks: Front, mode: str) -> None:
+    """Passed, failed and erroneous scenarios, with the schema that `guestctl schema` prints."""
+    Path("e.yaml").write_text(f"scenarios:\n  e: [{{say: {'x' * 20_000}}}]\n")
+    result = _failing(checks, "contains: none", "good.yaml", "e.yaml", "-o", mode)
+    records = [yaml.safe_load(result.out)] if mode != "jsonl" else result.records
+    schemas = {kind: checks("schema", kind, "-o", "json").record for kind in ("check", "check-run")}
+    for record in records:
+        assert faults(record, schemas[record["kind"]], record["kind"]) == []
+    inner = records[0]["scenarios"] if mode != "jsonl" else records[:-1]
+    assert {record["verdict"] for record in inner} == {"passed", "failed", "error"}
+    assert all(faults(record, schemas["check"], "check") == [] for record in inner)
+
+
+def test_a_junit_report_has_each_transcript_once(checks: Front) -> None:
+    _failing(checks, "contains: none", "--junit", "out.xml")
+    report = Path("out.xml").read_text()
+    assert report.count("guest: Perhaps") == 1

@@ -152,7 +152,7 @@ def test_profile_values(alone: Front, tmp_path: Path) -> None:
 
 
 def test_on_a_real_terminal(sandbox: Sandbox, sandboxed: Callable[[Sandbox], Front], tmp_path: Path) -> None:
-    """`check`, with its live table, and `history`, through a pseudo-terminal."""
+    """`check`, `ask` and `history`, through a pseudo-terminal."""
     front = sandboxed(sandbox)
     environ = {**front.environ, "PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "70"}
     script = tmp_path / "talk.yaml"

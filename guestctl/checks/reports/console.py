@@ -1,7 +1,7 @@
 """Outcomes as lines for people and logs.
 
 Knows: outcomes, how remote text is made harmless. Must not know: streams, colours, how scenarios
-run. The same result gives the same lines, except for the times of scenarios that failed.
+run. The same result gives the same lines, except for times.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ def exact(text: str) -> str:
 
 
 def headline(outcome: Outcome) -> str:
-    """Return the outcome in one line without a time, so that it is the same in every run."""
+    """Return the outcome in one line. At its end is how long the last attempt took, unless none was started."""
     again = f" (attempt {outcome.attempts})" if outcome.attempts > 1 else ""
-    return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{again}"
+    took = f" ({outcome.seconds:.2f} s)" if outcome.attempts else ""
+    return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{again}{took}"
 
 
 def reason(outcome: Outcome) -> str:
@@ -39,7 +40,7 @@ def reason(outcome: Outcome) -> str:
     return exact(trouble.message.partition("\n")[0] if trouble.expected is None else f"expected {trouble.expected}")
 
 
-def explanation(outcome: Outcome) -> Iterator[str]:
+def explanation(outcome: Outcome, *, conversation: bool = True) -> Iterator[str]:
     """Yield what was expected, what came instead and the conversation; nothing for a scenario that passed."""
     trouble = outcome.trouble
     if trouble is None:
@@ -49,7 +50,7 @@ def explanation(outcome: Outcome) -> Iterator[str]:
     if ids:
         yield f"ids: {ids}"
     yield from (f"remark: {clean(remark)}" for remark in outcome.remarks)
-    if outcome.transcript:
+    if outcome.transcript and conversation:
         yield "conversation:"
         yield from (f"  {line}" for line in transcript(outcome.transcript))
 
@@ -68,14 +69,23 @@ def trouble_lines(outcome: Outcome, trouble: Trouble) -> Iterator[str]:
             yield "came: nothing"
         for line in trouble.came:
             yield f"came: {_line(line, exact)}"
+            yield from _unmet(line)
         if trouble.waited and not (trouble.late or trouble.came):
             yield f"late: nothing in the next {trouble.waited:g} s"
         for line in trouble.late:
             yield f"late: {_line(line, exact)}"
+            yield from _unmet(line)
+        yield from (f"missing: {exact(one)}" for one in trouble.missing)
     if trouble.failure is not None:
         yield f"code: {trouble.failure.code} (exit {int(trouble.failure.exit)})"
         if trouble.failure.hint:
             yield f"next: {clean(trouble.failure.hint)}"
+
+
+def _unmet(line: TranscriptLine) -> Iterator[str]:
+    """Yield the conditions that a reply did not meet, in one line."""
+    if line.unmet:
+        yield f"  not met: {'; '.join(map(exact, line.unmet))}"
 
 
 def transcript(lines: Sequence[TranscriptLine]) -> Iterator[str]:

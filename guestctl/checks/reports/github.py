@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from guestctl.checks.outcomes import Outcome
+from guestctl.checks.outcomes import Outcome, TranscriptLine
 from guestctl.output.ci_commands import runs_in_actions
 from guestctl.output.terminal import distinct, visible
 
@@ -31,12 +31,18 @@ def errors(outcomes: Sequence[Outcome], environ: Mapping[str, str]) -> Iterator[
         parts = [trouble.message]
         if trouble.expected is not None:
             parts.append(f"expected: {trouble.expected}")
-            parts += [f"came: {line.text}" for line in trouble.came[-3:]] or ["came: nothing"]
+            parts += [_came(line) for line in trouble.came[-3:]] or ["came: nothing"]
+            parts += [f"missing: {one}" for one in trouble.missing]
         location = f"file={_property(_from_root(outcome.script, environ))},line={trouble.line}"
         message = _data("\n".join(visible(distinct(line), lines=True) for line in parts))
         yield f"::error {location},title={_property(outcome.name)}::{message}"
     if len(bad) > MOST:
         yield f"::notice::and {len(bad) - MOST} more scenarios that did not pass"
+
+
+def _came(line: TranscriptLine) -> str:
+    unmet = f" (not met: {'; '.join(line.unmet)})" if line.unmet else ""
+    return f"came: {line.text}{unmet}"
 
 
 def _from_root(script: str, environ: Mapping[str, str]) -> str:

@@ -85,7 +85,8 @@ def _case(outcome: Outcome) -> Tree.Element:
         kind = "failure" if failure is None else "error"
         code = "check.failed" if failure is None else failure.code
         element = Tree.SubElement(case, kind, {"message": _xml(distinct(trouble.short)), "type": code})
-        element.text = _xml("\n".join(explanation(outcome)))
+        # The conversation is in `system-out`.
+        element.text = _xml("\n".join(explanation(outcome, conversation=False)))
     if outcome.transcript:
         Tree.SubElement(case, "system-out").text = _xml("\n".join(transcript(outcome.transcript)))
     return case

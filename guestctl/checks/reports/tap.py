@@ -19,12 +19,14 @@ def header(count: int) -> Iterator[str]:
 
 
 def point(number: int, outcome: Outcome) -> Iterator[str]:
-    """Yield a test point, with a YAML block if the scenario did not pass. Numbers count from 1."""
+    """Yield a test point with a YAML block: the duration, and why a scenario did not pass. Numbers count from 1."""
     mark = "ok" if outcome.verdict == "passed" else "not ok"
     yield f"{mark} {number} - {_description(f'{outcome.script}: {outcome.name}')}"
-    if outcome.trouble is None:
-        return
     yield "  ---"
+    yield f"  duration_ms: {outcome.seconds * 1000:.0f}"
+    if outcome.trouble is None:
+        yield "  ..."
+        return
     # A JSON string is also a YAML string: on one line, with special characters escaped.
     yield f"  message: {json.dumps(exact(outcome.trouble.short))}"
     yield f"  severity: {'fail' if outcome.verdict == 'failed' else 'error'}"

@@ -9,7 +9,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from guestctl.output.writer import ClosedPipe
 
 if TYPE_CHECKING:
     from guestctl.checks.outcomes import Outcome
-    from guestctl.checks.runner import Interrupted, Job, Progress
+    from guestctl.checks.runner import Interrupted, Job
     from guestctl.checks.script import Script
     from guestctl.checks.service import ServiceUnderTest
     from guestctl.core.model import Profile
@@ -123,18 +123,17 @@ def check(
         outcomes: list[Outcome] = []
         begun = run.clock.monotonic()
         interruption: BaseException | None = None
-        with _watching(run, jobs, tap=tap) as progress:
-            runner = Runner(Rules(run.options.timeout or 30.0, parallel, retries, bless), run.world.environ, progress)
-            if junit is not None and not to_stdout:
-                junit_report.write_unfinished(junit, runner.remaining(jobs, 0))
-            try:
-                with closing(runner.run(jobs)) as running:
-                    for outcome in running:
-                        outcomes.append(outcome)
-                        report.add(outcome)
-            except BaseException as error:
-                interruption = error
-                outcomes += runner.remaining(jobs, len(outcomes), _cause(error))
+        runner = Runner(Rules(run.options.timeout or 30.0, parallel, retries, bless), run.world.environ)
+        if junit is not None and not to_stdout:
+            junit_report.write_unfinished(junit, runner.remaining(jobs, 0))
+        try:
+            with closing(runner.run(jobs)) as running:
+                for outcome in running:
+                    outcomes.append(outcome)
+                    report.add(outcome)
+        except BaseException as error:
+            interruption = error
+            outcomes += runner.remaining(jobs, len(outcomes), _cause(error))
         unwritten: UsageError | None = None
         if write_report is not None:
             try:
@@ -281,19 +280,6 @@ def _one_at_a_time(act: Callable[..., Any]) -> Callable[..., None]:
     return locked
 
 
-@contextmanager
-def _watching(run: Invocation, jobs: Sequence[Job], *, tap: bool) -> Iterator[Callable[[Progress], None]]:
-    """Show a live table on a terminal. Elsewhere there is no progress output."""
-    if not run.out.terminal.stderr or run.options.quiet or tap or run.out.mode not in {"auto", "table"}:
-        yield lambda progress: None
-        return
-    from guestctl.cli.commands.check_screen import Screen
-
-    names = [job.scenario.name for job in jobs]
-    with Screen(run.world.stderr, run.out.terminal.for_stderr(), names, run.clock) as screen:
-        yield screen.update
-
-
 def _bless(run: Invocation, scripts: Sequence[Script], outcomes: Sequence[Outcome]) -> None:
     """Write the golden transcripts of scenarios that passed. The others keep theirs."""
     from guestctl.checks import golden
@@ -358,21 +344,21 @@ class _Report:
 
 
 class _Lines(_Report):
-    """A line for each scenario, and an explanation of those that did not pass. On a terminal everything is
-    printed at the end, after the live table."""
-
-    @property
-    def _at_the_end(self) -> bool:
-        return self.run.out.terminal.stderr and not self.run.options.quiet
+    """A line for each scenario, and an explanation of those that did not pass."""
 
     def _one(self, outcome: Outcome) -> None:
-        if not self._at_the_end:
-            self._print(outcome)
+        from guestctl.checks.reports.console import MARKS, explanation, headline
+
+        if self.run.options.quiet and outcome.verdict == "passed":
+            return
+        out = self.run.out
+        mark = MARKS[outcome.verdict]
+        rest = headline(outcome).removeprefix(mark)
+        out.parts((mark, "service" if outcome.verdict == "passed" else "bad"), (rest, ""), hanging=6)
+        for line in explanation(outcome):
+            out.parts(("      " + line, ""), hanging=10)
 
     def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        if self._at_the_end:
-            for outcome in outcomes:
-                self._print(outcome)
         self._sum(outcomes, seconds)
 
     def interrupted(self, outcomes: Sequence[Outcome], seconds: float) -> None:
@@ -380,8 +366,8 @@ class _Lines(_Report):
         from guestctl.checks.reports.console import not_started
 
         started = [outcome for outcome in outcomes if outcome.attempts]
-        for outcome in started[0 if self._at_the_end else self.added :]:
-            self._print(outcome)
+        for outcome in started[self.added :]:
+            self._one(outcome)
         if len(started) < len(outcomes):
             self.run.out.verbatim(not_started(len(outcomes) - len(started)) + "\n")
         self._sum(outcomes, seconds, ", interrupted")
@@ -391,21 +377,7 @@ class _Lines(_Report):
 
         if self.run.options.quiet:
             return
-        took = f" in {seconds:.1f} s" if self.run.out.terminal.stdout else ""
-        self.run.out.verbatim(f"{tally(outcomes)}{how}{took}\n")
-
-    def _print(self, outcome: Outcome) -> None:
-        from guestctl.checks.reports.console import MARKS, explanation, headline
-
-        if self.run.options.quiet and outcome.verdict == "passed":
-            return
-        out = self.run.out
-        mark = MARKS[outcome.verdict]
-        rest = headline(outcome).removeprefix(mark)
-        took = f" ({outcome.seconds:.2f} s)" if out.terminal.stdout else ""
-        out.parts((mark, "service" if outcome.verdict == "passed" else "bad"), (f"{rest}{took}", ""), hanging=6)
-        for line in explanation(outcome):
-            out.parts(("      " + line, ""), hanging=10)
+        self.run.out.verbatim(f"{tally(outcomes)}{how} in {seconds:.1f} s\n")
 
 
 class _Tap(_Report):
