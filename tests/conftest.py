@@ -18,7 +18,7 @@ from hypothesis import settings
 from guestctl.dialects import NAMES
 from tests.fakes import FakeClock
 from tests.ports import lasting_port
-from tests.suites import SLOW, sampled_api
+from tests.suites import SLOW, in_sample, sampled_api
 
 if TYPE_CHECKING:
     from guestctl.sandbox.server import Sandbox
@@ -50,15 +50,42 @@ for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _default)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("guestctl")
+    group.addoption(
+        "--sample", type=int, default=1, metavar="N", help="run about one slow test in N, and those that always run"
+    )
+    group.addoption("--sample-seed", type=int, default=0, metavar="SEED", help="which slow tests --sample chooses")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow tests. With `--sample N`, leave out all but about one in N of them."""
+    _mark_slow_tests(items)
+    share, seed = config.getoption("--sample"), config.getoption("--sample-seed")
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("slow") and not in_sample(_name(item), item.nodeid, share, seed)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        leaving = set(left_out)
+        items[:] = [item for item in items if item not in leaving]
+
+
+def _name(item: pytest.Item) -> str:
+    """Return the name of a test as `tests/suites.py` writes it: file and function, without parameters."""
+    return f"{item.path.relative_to(UNIT.parent).as_posix()}::{getattr(item, 'originalname', item.name)}"
+
+
+def _mark_slow_tests(items: list[pytest.Item]) -> None:
     """Mark the tests that `tests/suites.py` lists as slow, and those it leaves out of the sample of APIs."""
     by_test: dict[str, list[tuple[pytest.Item, str]]] = defaultdict(list)
     for item in items:
         if UNIT.parent not in item.path.parents:
             continue
-        file = item.path.relative_to(UNIT.parent).as_posix()
-        name = f"{file}::{getattr(item, 'originalname', item.name)}"
-        if file in SLOW or name in SLOW:
+        name = _name(item)
+        if name in SLOW or name.partition("::")[0] in SLOW:
             item.add_marker(pytest.mark.slow)
         elif UNIT not in item.path.parents and (api := _api(item)):
             by_test[name].append((item, api))

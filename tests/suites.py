@@ -6,6 +6,7 @@ Of a test that runs for each API, the default run takes one API and the slow run
 
 from __future__ import annotations
 
+import random
 import zlib
 
 #: Long fault schedules, kills, soaks and mutants.
@@ -81,6 +82,17 @@ _GATES = {
     "test_style.py",
 }
 
+#: What a sample of the slow run never leaves out: what a change of text or of dependencies breaks most easily.
+ALWAYS = frozenset(
+    {
+        "cli/test_first_minute.py::test_the_workflow_runs",
+        "test_api_docs.py::test_the_page_is_current",
+        "test_phrases.py::test_files_use_plain_english",
+        "test_readme.py::test_a_generated_part_is_current",
+        "test_readme.py::test_the_picture_shows_what_is_printed_today",
+    }
+)
+
 SLOW = frozenset(_FAULTS | _SECURITY | _SWEEPS | _PROCESSES | _GATES)
 
 
@@ -93,3 +105,8 @@ def sampled_api(test: str, apis: set[str]) -> str:
     if "web-messaging" in apis and (not others or number % 2):
         return "web-messaging"
     return others[number // 2 % len(others)]
+
+
+def in_sample(name: str, test: str, share: int, seed: int) -> bool:
+    """Say whether a sample of one in `share` slow tests takes this one: `name` as in `SLOW`, `test` with parameters."""
+    return name in ALWAYS or random.Random(f"{seed} {test}").random() * share < 1
