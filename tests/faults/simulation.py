@@ -15,6 +15,7 @@ import types
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from email.utils import formatdate
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -335,7 +336,9 @@ class SimulatedHttp:
         _notify(self._observer, "response")
         if request.route == "history" and simulation.on_history:
             simulation.on_history.popleft()()
-        names = {name.lower(): value for name, value in reply.headers.items()}
+        # As the HTTP server of the sandbox does, so that a client with a wrong clock can tell.
+        names = {"date": formatdate(time.now(), usegmt=True)}
+        names |= {name.lower(): value for name, value in reply.headers.items()}
         return HttpResponse(
             reply.status, names, reply.body, simulation.clock.now(), urlsplit(request.url)._replace(query="").geturl()
         )
