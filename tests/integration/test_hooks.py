@@ -64,13 +64,14 @@ def test_kills_lose_no_post_and_repeat_no_line(talking: Guest, room: Room, recei
     receiver.answer = answer
     environ = {**talking.environ, "PYTHONPATH": str(ROOT), "GUESTCTL_FORWARD_SECRET": "s3cret"}
     argv = ("listen", "--idle", "1", "--cursor", str(tmp_path / "cursor"), "--forward-to", receiver.url)
-    code = -signal.SIGKILL
-    while code == -signal.SIGKILL:
+    killed, locked = -signal.SIGKILL, 6  # guest-sessions locks a session for a while after its socket broke
+    codes = [killed]
+    while codes[-1] in (killed, locked):
         with log.open("ab") as file:
             running.append(subprocess.Popen([sys.executable, "-m", "guestctl", *argv], env=environ, stdout=file))
-            code = running[-1].wait(60)
-    assert code == 0
+            codes.append(running[-1].wait(60))
+    assert codes[-1] == 0
     expected = [f"m{number}" for number in range(30)]
     assert list(dict.fromkeys(receiver.texts)) == expected
-    assert len(receiver.texts) == 30 + len(running) - 1
+    assert len(receiver.texts) == 30 + codes[1:].count(killed)
     assert [json.loads(line)["text"] for line in log.read_text().splitlines()] == expected
