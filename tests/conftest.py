@@ -9,6 +9,7 @@ import socket
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,7 +76,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _name(item: pytest.Item) -> str:
     """Return the name of a test as `tests/suites.py` writes it: file and function, without parameters."""
-    return f"{item.path.relative_to(UNIT.parent).as_posix()}::{getattr(item, 'originalname', item.name)}"
+    return f"{_file(item.path)}::{getattr(item, 'originalname', item.name)}"
+
+
+@cache
+def _file(path: Path) -> str:
+    return path.relative_to(UNIT.parent).as_posix()
 
 
 def _mark_slow_tests(items: list[pytest.Item]) -> None:
