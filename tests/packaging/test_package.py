@@ -96,7 +96,7 @@ def test_the_archives_contain_the_expected_files(built: Path) -> None:
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.10"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"tls", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"tls", "socks", "dev"}
     assert 'cryptography>=43; extra == "tls"' in metadata.get_all("Requires-Dist", [])
 
 

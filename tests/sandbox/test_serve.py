@@ -547,7 +547,7 @@ def test_the_admin_client_finds_the_sandbox() -> None:
     ("environ", "registered", "words"),
     [
         ({}, None, "no sandbox is running here"),
-        ({"GUESTCTL_SANDBOX_URL": "http://x"}, None, "ADMIN_KEY is not set"),
+        ({"GUESTCTL_SANDBOX_URL": "http://x"}, None, "set GUESTCTL_SANDBOX_ADMIN_KEY"),
         ({"GUESTCTL_SANDBOX_URL": "http://x"}, {"url": "http://y", "admin_key": "k"}, "was not started here"),
         ({"GUESTCTL_SANDBOX_URL": "x:1", "GUESTCTL_SANDBOX_ADMIN_KEY": "k"}, None, "looks like http://127.0.0.1:PORT"),
         (

@@ -202,7 +202,7 @@ class Sweep:
         for where, data in [*streams, *self._files()]:
             for hit in self.canaries.found(data):
                 self.hits.append(f"{self.api}: {what}: {' '.join(words)} [{mode}] -> {where}: {hit}")
-        if "internal error" in err.text():
+        if code == 70 or "internal error: " in err.text():
             self.hits.append(f"{self.api}: {what}: {' '.join(words)} [{mode}] -> a bug: {err.text()[-1500:]}")
         return code
 
