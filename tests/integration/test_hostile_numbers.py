@@ -181,7 +181,8 @@ def check_frames(guest: Guest, middle: Gateway, literal: str, some: tuple[str, .
                 room.push("after it")
 
         only = ("--only", "message,typing,unknown,connection", "-o", "jsonl")
-        check_end(guest, "listen", "--max", "3", "--for", "10", *only, *TIMED, what=(frame, literal), on=push)
+        stop = ("--until", "^after it$", "--for", "10")
+        check_end(guest, "listen", *stop, *only, *TIMED, what=(frame, literal), on=push)
 
 
 def _seeded(api: str) -> tuple[str, str]:
