@@ -55,7 +55,11 @@ OWN: Mapping[str, Sequence[str]] = {
         "tests/unit/test_network.py",
     ),
     "guestctl/transport/socket.py": ("tests/transport/test_transport_socket.py",),
-    "guestctl/transport/stream.py": ("tests/transport/test_transport_stream.py",),
+    "guestctl/transport/stream.py": (
+        "tests/transport/test_transport_proxy.py",
+        "tests/transport/test_transport_stream.py",
+        "tests/transport/test_transport_tls.py",
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import selectors
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -127,15 +127,15 @@ class Network:
         stream = dial(proxy.host, proxy.port, limit, proxy=proxy)
         if proxy.scheme != "https":
             return stream
-        try:
-            return self._secured(stream, proxy.host, limit)
-        except NetworkError as failure:
-            stream.close()
-            reason = failure.message.removeprefix(f"{proxy.host}: ")
-            raise failed(proxy, f"of {proxy.variable}: {reason}", transient=failure.transient) from failure
-        except BaseException:
-            stream.close()
-            raise
+        with ExitStack() as on_failure:
+            on_failure.callback(stream.close)
+            try:
+                secured = self._secured(stream, proxy.host, limit)
+            except NetworkError as failure:
+                reason = failure.message.removeprefix(f"{proxy.host}: ")
+                raise failed(proxy, f"of {proxy.variable}: {reason}", transient=failure.transient) from failure
+            on_failure.pop_all()
+        return secured
 
     def _secured(self, stream: AnyStream, host: str, limit: Limit) -> TlsStream | NestedTlsStream:
         tls: TlsStream | NestedTlsStream
