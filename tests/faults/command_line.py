@@ -161,7 +161,7 @@ class CountedGuest:
         with self.simulation.installed(), self._command_line.installed():
             with self.simulation.client(SENDER) as client:
                 client.create()
-                client.state.close()
+            client.state.close()
             yield self
 
     @property

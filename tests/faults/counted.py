@@ -232,7 +232,7 @@ class CountedRun:
         run, simulation, sender = self.run, self.simulation, self.sender
         with simulation.client(SENDER) as client:
             created, scope = client.create(), client.scope
-            client.state.close()
+        client.state.close()
         start, run.begun = simulation.time.monotonic(), simulation.time.now()
         for event in self.schedule.events:
             simulation.time.later(event.at, partial(self._happen, event))

@@ -112,7 +112,7 @@ class GuestMachine(RuleBasedStateMachine):
         self._stack.enter_context(simulation.installed())
         with simulation.client(SENDER) as client:
             self._created, self._scope = client.create(), client.scope
-            client.state.close()
+        client.state.close()
         self._listener = Listener(simulation)
         self._sender = Sender(simulation, self._listener)
         self._steps_of_listener = self._stack.enter_context(closing(self._listener.processes()))

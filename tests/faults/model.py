@@ -586,7 +586,7 @@ def run_schedule(schedule: Schedule) -> Run:
         with environment.client(SENDER, timeout=60.0) as client:
             created = client.create()
             scope = client.scope
-            client.state.close()
+        client.state.close()
         environment.proxy.arm(schedule.rules)
         for spec in schedule.faults:
             environment.fault(spec)
