@@ -44,7 +44,7 @@ from guestctl.core.version import __version__
 from guestctl.core.wire import is_trace_context
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect, HistoryPage
-from guestctl.dialects.capabilities import Ability
+from guestctl.dialects.capabilities import Ability, Rate
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import EventStream, Listener
@@ -365,7 +365,7 @@ class Client:
         deadline = self._deadline()
         need(self.dialect, Ability.TYPING)
         engine = self._sessions.open()
-        engine.wait_for_budget("typing", 1, TYPING_EVERY, deadline)
+        engine.wait_for_budget("typing", Rate(1, TYPING_EVERY), deadline)
         engine.wait_to_send(deadline)
         engine.perform(self.dialect.typing(engine.session), deadline)
 

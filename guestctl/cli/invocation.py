@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from guestctl.core.clock import Clock, SystemClock, rfc3339
 from guestctl.core.errors import Failure, UsageError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from guestctl.core.redact import Redactor
     from guestctl.core.timings import Timings
     from guestctl.storage.state import State
+    from guestctl.transport.network import Observer
     from guestctl.transport.trace import Watcher
 
 
@@ -205,7 +206,7 @@ class Invocation:
             state=self.state,
             timeout=self.options.timeout,
             notice=lambda text: self.out.notice(self.masked(text)),
-            observer=self.watcher,
+            observer=self._observer(),
             traceparent=self.options.traceparent,
             clock=self.clock,
             environ=self.world.environ,
@@ -216,6 +217,23 @@ class Invocation:
             self._learn_from(client)
         self.out.markdown = cache(lambda: client.deployment().markdown)
         return self._stack.enter_context(client)
+
+    def _observer(self) -> Observer | None:
+        """Return the watcher; on a terminal, with the counter of waits for the rate limit."""
+        watcher, out = self.watcher, self.out
+        if not out.terminal.stderr:
+            return watcher
+        from guestctl.output.progress_bar import QueueCounter
+
+        counter = QueueCounter(lambda: out.progress("", self.clock.monotonic))
+
+        def observe(kind: str, data: Mapping[str, Any]) -> None:
+            if kind == "limit":
+                counter(data)
+            if watcher is not None:
+                watcher(kind, data)
+
+        return observe
 
     def _learn_from(self, client: Client) -> None:
         for secret in client.secrets():

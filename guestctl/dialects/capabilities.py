@@ -54,10 +54,14 @@ class Paging(Enum):
 
 @immutable
 class Rate:
-    """At most `count` in any `period` seconds. The declaration that uses it states what is counted."""
+    """A token bucket: it gets `count` tokens in `period` seconds, and has `burst` (default: `count`) when it is full.
+
+    The declaration that uses it states what needs a token.
+    """
 
     count: int
     period: float
+    burst: int | None = None
 
 
 @immutable

@@ -8,6 +8,8 @@ once after a 401, retry, all under one deadline. Must not know: any dialect's wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from math import ceil
 from random import Random
 from typing import Any, TypeVar
 
@@ -29,6 +31,7 @@ from guestctl.core.model import (
 from guestctl.core.timings import Timings
 from guestctl.core.wire import HttpResponse, Request, check_outgoing
 from guestctl.dialects.base import Dialect, HistoryPage, history_from_start
+from guestctl.dialects.capabilities import Rate
 from guestctl.dialects.flows import Flow, FrameRequest, HttpRequest, Incoming, Rejection
 from guestctl.engine.credentials import Credentials
 from guestctl.engine.page_tokens import PageTokens
@@ -39,6 +42,9 @@ from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
 T = TypeVar("T")
+
+#: A wait for the rate limit that is at least this long is reported to the observer: seconds, also between two reports.
+QUEUE_SHOWN = 1.0
 
 
 class SessionEngine:
@@ -334,7 +340,7 @@ class SessionEngine:
         """Wait until the profile may make another request, where the API declares a limit."""
         rate = self.dialect.request_rate
         if rate is not None:
-            self._reserve(f"{self.scope}/requests", rate.count, rate.period, deadline)
+            self._take(f"{self.scope}/requests", rate, deadline)
 
     def wait_to_send(self, deadline: Deadline, *, reserve: float = 0.0) -> None:
         """Wait until the session may send another message, where the API declares a limit.
@@ -344,26 +350,47 @@ class SessionEngine:
         """
         rate = self.dialect.send_rate
         if rate is not None:
-            self._reserve(f"{self.record.owner}/sends", rate.count, rate.period, deadline, reserve)
+            self._take(f"{self.record.owner}/sends", rate, deadline, reserve)
 
-    def wait_for_budget(self, name: str, count: int, period: float, deadline: Deadline) -> None:
-        """Wait for a place in one of the session's budgets: at most `count` in `period` seconds.
+    def wait_for_budget(self, name: str, rate: Rate, deadline: Deadline) -> None:
+        """Wait for a token of one of the session's budgets.
 
-        Raises RateLimited at once when no place becomes free before the deadline.
+        Raises RateLimited at once when none becomes free before the deadline.
         """
-        self._reserve(f"{self.record.owner}/{name}", count, period, deadline)
+        self._take(f"{self.record.owner}/{name}", rate, deadline)
 
-    def _reserve(self, budget: str, count: int, period: float, deadline: Deadline, reserve: float = 0.0) -> None:
-        """Reserve a place in a budget that all processes share, waiting until one is free."""
-        while True:
-            wait = self.state.take(budget, count, period)
-            if wait <= 0:
-                return
-            left = deadline.remaining()
-            if left is not None and wait > left - reserve:
-                raise RateLimited(
-                    f"the limit of {count} in {period:g} s leaves no room before the deadline",
-                    api=self.dialect.name,
-                    retry_after=round(wait, 3),
-                )
+    def _take(self, budget: str, rate: Rate, deadline: Deadline, reserve: float = 0.0) -> None:
+        """Take a token of a budget that all processes share, and wait in the queue until it may be used."""
+        count, period, left = rate.count, rate.period, deadline.remaining()
+        within = None if left is None else max(0.0, left - reserve)
+        wait = self.state.budgets.take(budget, count, period, burst=rate.burst, within=within)
+        if within is not None and wait > within:
+            raise RateLimited(
+                f"the limit of {count} in {period:g} s leaves no room before the deadline",
+                api=self.dialect.name,
+                retry_after=round(wait, 3),
+            )
+        if wait > 0:
+            try:
+                self._queue(wait, rate)
+            except BaseException:
+                with suppress(Failure):
+                    self.state.budgets.give_back(budget, count, period)
+                raise
+
+    def _queue(self, wait: float, rate: Rate) -> None:
+        """Wait for a reserved token. The observer learns every second how long, and how many are before this one."""
+        observer, until = self.connector.observer, self.clock.monotonic() + wait
+        if observer is None or wait < QUEUE_SHOWN:
             self.clock.sleep(wait)
+            return
+        limit = {"count": rate.count, "period": rate.period}
+        left, begun = wait, True
+        try:
+            while left > 0:
+                ahead = ceil(left * rate.count / rate.period) - 1
+                observer("limit", {**limit, "begun": begun, "left": round(left, 3), "ahead": ahead})
+                self.clock.sleep(min(left, QUEUE_SHOWN))
+                left, begun = until - self.clock.monotonic(), False
+        finally:
+            observer("limit", {**limit, "begun": False, "left": 0.0, "ahead": 0})

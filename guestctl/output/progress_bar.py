@@ -1,12 +1,12 @@
-"""The progress bar on stderr.
+"""The progress bar on stderr, and the counter of a wait.
 
 Knows: when a bar is worth drawing, and its line. Must not know: streams.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guestctl.output.drawing import Canvas
@@ -36,6 +36,8 @@ class ProgressBar:
         self._put = put
         self._started, self._before = monotonic(), 0
         self._drawing = drawing
+        #: Columns of the text that `line` shows.
+        self._shown = 0
 
     def __call__(self, done: int, total: int) -> None:
         if done < self._before:
@@ -46,3 +48,28 @@ class ProgressBar:
         unfinished = done < total
         text = "\r" + self._canvas().bar(self._label, min(done, total), total)
         self._put(text if unfinished else text + "\n", unfinished)
+
+    def line(self, text: str) -> None:
+        """Show a short text in place of the bar. An empty text removes it."""
+        text = text[: self._canvas().width - 1]
+        self._put("\r" + text.ljust(self._shown) + ("" if text else "\r"), bool(text))
+        self._shown = len(text)
+
+
+class QueueCounter:
+    """Shows how long a request still waits for the rate limit, and how many requests are before it.
+
+    `bar` returns what draws on the terminal, None if it cannot be drawn on.
+    """
+
+    def __init__(self, bar: Callable[[], ProgressBar | None]) -> None:
+        self._bar = bar
+        self._drawn: ProgressBar | None = None
+
+    def __call__(self, limit: Mapping[str, Any]) -> None:
+        """Show the data of a `limit` event."""
+        if limit["begun"]:
+            self._drawn = self._bar()
+        if self._drawn is not None:
+            ahead = f", {limit['ahead']} ahead" if limit["ahead"] else ""
+            self._drawn.line(f"waiting for the rate limit: {limit['left']:.0f} s{ahead}" if limit["left"] else "")

@@ -24,6 +24,7 @@ from guestctl.output.terminal import Terminal, visible, wrap
 
 if TYPE_CHECKING:
     from guestctl.output.columns import Column
+    from guestctl.output.progress_bar import ProgressBar
     from guestctl.output.views import View
 
 Mode: TypeAlias = Literal["auto", "table", "json", "jsonl", "yaml", "csv"]
@@ -308,9 +309,9 @@ class Output:
         if self.terminal.stderr and not (self._quiet or self._drawn or self.paging):
             self._print_diagnostic("\rstopping")  # over the ^C that the terminal shows
 
-    def progress(self, label: str, monotonic: Callable[[], float]) -> Callable[[int, int], None] | None:
-        """Return a callback (done, total) that draws a progress bar on stderr, None if stderr is not a terminal."""
-        if self._quiet or not self.terminal.stderr:
+    def progress(self, label: str, monotonic: Callable[[], float]) -> ProgressBar | None:
+        """Return a callback (done, total) that draws a progress bar on stderr, None where none can be drawn."""
+        if self._quiet or self._drawn or self.paging or not self.terminal.stderr:
             return None
         from guestctl.output.drawing import Canvas
         from guestctl.output.progress_bar import ProgressBar

@@ -70,6 +70,10 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE cursor ADD COLUMN sequence INTEGER",
         "ALTER TABLE cursor ADD COLUMN time TEXT",
     ),
+    (
+        "DROP TABLE budget",
+        "CREATE TABLE budget (bucket TEXT PRIMARY KEY, full_at REAL NOT NULL, used_at REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 
 

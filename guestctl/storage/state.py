@@ -28,6 +28,7 @@ from guestctl.core.errors import SessionOver, TimedOut, UsageError
 from guestctl.core.model import Credential, CredentialKind, Limits, Secret, Session
 from guestctl.core.results import Activity
 from guestctl.core.values import Json, immutable
+from guestctl.storage.budgets import Budgets
 from guestctl.storage.database import Database, Run
 from guestctl.storage.locks import Release, wait_for_lock
 from guestctl.storage.stored_profiles import StoredProfiles
@@ -36,7 +37,7 @@ KEPT = 10_000
 """Ledger entries, settled sends and activity lines kept for one session."""
 
 DAY = 86_400.0
-"""Seconds after which no budget needs a reservation any more."""
+"""Seconds after which a bucket that was not used is full again."""
 
 PATIENCE = 1.0
 """Seconds to wait for a lock before `notice` reports it."""
@@ -94,6 +95,8 @@ class State:
         self._database = database
         #: Moves what is stored for a profile.
         self.profiles = StoredProfiles(database)
+        #: The rate limits that all processes share.
+        self.budgets = Budgets(database, clock)
         self._rows = database.rows
         self._clock = clock
         self._notice = notice
@@ -143,7 +146,7 @@ class State:
                 " ON CONFLICT (scope, name) DO UPDATE SET body = excluded.body",
                 (scope, session.name, session.created_at, _dump_session(session)),
             )
-            run("DELETE FROM budget WHERE at < ?", (self._clock.now() - DAY,))
+            run("DELETE FROM budget WHERE used_at < ?", (self._clock.now() - DAY,))
 
     def amend(self, scope: str, session: Session, change: Callable[[Session], Session]) -> bool:
         """Change the stored session, even if it was renamed. No other process can write at the same time.
@@ -374,7 +377,7 @@ class State:
                     (number, path, cursor.identity, cursor.position, cursor.id, cursor.sequence, cursor.time),
                 )
 
-    # --- locks and budgets ---
+    # --- locks ---
 
     @contextmanager
     def lock(self, name: str, deadline: Deadline, *, owner: str = "") -> Iterator[None]:
@@ -412,25 +415,6 @@ class State:
             if (release := self._database.try_lock(owner, name)) is not None:
                 return release
         return None
-
-    def take(self, bucket: str, count: int, period: float) -> float:
-        """Reserve one of the `count` calls that all processes together may make in any `period` seconds.
-
-        Return 0.0 when the call is reserved; else the seconds to wait before the next try.
-        """
-        with self._transaction(durable=False) as run:
-            now = self._clock.now()
-            # A reservation in the future means that the clock was set back: it was made now at the latest.
-            run("UPDATE budget SET at = ? WHERE bucket = ? AND at > ?", (now, bucket, now))
-            run("DELETE FROM budget WHERE bucket = ? AND at <= ?", (bucket, now - period))
-            row = run(
-                "SELECT at FROM budget WHERE bucket = ? ORDER BY at DESC LIMIT 1 OFFSET ?", (bucket, count - 1)
-            ).fetchone()
-            if row is None:
-                run("INSERT INTO budget (bucket, at) VALUES (?, ?)", (bucket, now))
-                return 0.0
-            # Rounding must not make it 0.0, which would mean that the call is reserved.
-            return max(0.001, min(period, float(row[0]) + period - now))
 
     # --- activity, caches, sandbox ---
 

@@ -100,7 +100,7 @@ def _move(run: Run, old: str, new: str, profile: str) -> None:
             run(f"UPDATE OR IGNORE {table} SET scope = ? WHERE scope = ?", (_moved(scope, old, new), scope))
             run(f"DELETE FROM {table} WHERE scope = ?", (scope,))
     run(
-        "UPDATE budget SET bucket = ? || substr(bucket, ?) WHERE substr(bucket, 1, ?) = ?",
+        "UPDATE OR REPLACE budget SET bucket = ? || substr(bucket, ?) WHERE substr(bucket, 1, ?) = ?",
         (new, len(old) + 1, len(old), old),
     )
 

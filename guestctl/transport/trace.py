@@ -91,6 +91,8 @@ class Watcher:
         self._begun = clock.monotonic()
 
     def __call__(self, kind: str, data: Mapping[str, Any]) -> None:
+        if kind == "limit" and not data["begun"]:
+            return  # only the start of a wait, and not each second of it
         shown = self._redactor.value(dict(data))
         if self._file is not None:
             seconds = round(self._clock.monotonic() - self._begun, 6)
@@ -117,6 +119,8 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
         return f"{'<' if data.get('direction') == 'in' else '>'} {kind}{code}"
     if kind == "retry":
         return f"* retrying {data.get('route')} in {data.get('wait')} s: {data.get('why')}"
+    if kind == "limit":
+        return f"* waiting {data.get('left')} s for the limit of {data.get('count')} in {data.get('period')} s"
     if kind == "page":
         what = "token" if data.get("by_token") else "further page"
         what = f"a {what}" if data.get("more") else f"no {what}"

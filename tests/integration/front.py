@@ -115,10 +115,15 @@ class Guest:
             return None
         return "history" if "history" in self.dialect.renewal_margins else "guest"
 
-    def __call__(self, *argv: str, stdin: str = "", on: OnRecord | None = None, **more: Any) -> Result:
-        """Run a command. `on` is called with each printed record, in this thread, or with a `line` that is no JSON."""
+    def __call__(
+        self, *argv: str, stdin: str = "", on: OnRecord | None = None, tty: bool = False, **more: Any
+    ) -> Result:
+        """Run a command. `on` is called with each printed record, in this thread, or with a `line` that is no JSON.
+
+        `tty`: stderr is a terminal.
+        """
         out = Stream() if on is None else _ObservedStream(on)
-        err = Stream()
+        err = Stream(terminal=tty)
         world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock, TIMINGS)
         result = Result(int(run(argv, world)), out.text(), err.text())
         if isinstance(out, _ObservedStream) and out.observed.failure is not None:
@@ -239,7 +244,7 @@ def listen(
     *argv: str,
     lives: Sequence[Callable[[], object]] = (),
     said: Mapping[str, Callable[[], object]] | None = None,
-    **more: str,
+    **more: Any,
 ) -> Result:
     """Run `listen` with connection events.
 

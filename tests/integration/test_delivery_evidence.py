@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from guestctl.dialects import NAMES, dialect_class
+from guestctl.dialects.capabilities import Rate
 from guestctl.engine.inbox import DROP_FROM_BYTES, DROP_FROM_ITEMS, Inbox
 from guestctl.sandbox.peer import SocketPeer
 from guestctl.sandbox.server import Sandbox
@@ -449,7 +450,8 @@ def test_a_disk_that_fills_up_does_not_hide_a_doubt(
 def test_a_send_that_would_have_no_time_left_is_refused_before_writing(
     guest: Guest, room: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch, seconds: str
 ) -> None:
-    """The clock stands still between waits, so that eight sends come at once."""
+    """The clock stands still between waits, so that eight sends come at once. A token takes 1.5 s to come."""
+    monkeypatch.setattr(dialect_class(guest.api), "send_rate", Rate(2, 3.0))
     guest.ok("session", "create")
     now, monotonic = time.now(), time.monotonic()
     time.sleeps.clear()

@@ -72,7 +72,7 @@ with State.open(directory, clock) as state:
         state.record("scope", DEFAULT, [LedgerEntry(f"{key}-{i}") for i in range(20)])
         report("ledger", key)
         state.log("scope", DEFAULT, "event", {"n": number})
-        state.take("bucket", 10**6, 60)
+        state.budgets.take("bucket", 10**6, 60)
         with state.slot("scope", DEFAULT, 3, soon()):
             pass
 """
@@ -96,7 +96,7 @@ with State.open(directory, clock) as state:
             count = 0 if found is None else found.notes["count"]
             state.put("scope", Session("api", "p", name="counter", notes={"count": count + 1}))
         state.log("scope", DEFAULT, "event", {})
-        if state.take("budget", 10, 10**6) == 0:
+        if state.budgets.take("budget", 10, 10**6) == 0:
             report("booked")
 """
 

@@ -90,7 +90,7 @@ def test_a_key_accepted_before_needs_no_network(keyed: World) -> None:
 
 
 def test_sends_keep_to_the_rate_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(monkeypatch, send_rate=Rate(2, 1.0), **KEYED)
+    world = World(monkeypatch, send_rate=Rate(2, 1.0, burst=1), **KEYED)
     begun = world.clock.monotonic()
     for n in range(5):
         assert say(world, f"text {n}", f"k{n}") == "accepted"

@@ -192,9 +192,9 @@ def test_a_budget_paces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         world.exchange.call(GET, world.deadline())
     with pytest.raises(RateLimited) as caught:
         world.exchange.call(GET, world.deadline(10.0))
-    assert caught.value.retry_after == pytest.approx(60.0, abs=1.0)
+    assert caught.value.retry_after == pytest.approx(20.0, abs=1.0)
     world.exchange.call(GET, world.deadline(100.0))
-    assert world.clock.monotonic() == pytest.approx(60.0, abs=1.0)
+    assert world.clock.monotonic() == pytest.approx(20.0, abs=1.0)
 
 
 # --- credentials ---

@@ -390,62 +390,79 @@ def test_cursors_are_stored_per_file(kept: State) -> None:
 
 
 def test_a_budget_is_available_again_after_its_period(state: State, clock: FakeClock) -> None:
-    assert [state.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
+    assert [state.budgets.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
     clock.sleep(4)
-    assert state.take("b", 2, 10) == pytest.approx(6)
-    assert state.take("other", 1, 10) == 0.0
+    assert state.budgets.take("b", 2, 10) == pytest.approx(1)
+    assert state.budgets.take("other", 1, 10) == 0.0
     clock.sleep(6)
-    assert [state.take("b", 2, 10), state.take("b", 2, 10)] == [0.0, 0.0]
-    assert state.take("b", 2, 10) == pytest.approx(10)
+    assert [state.budgets.take("b", 2, 10), state.budgets.take("b", 2, 10)] == [0.0, 0.0]
+    assert state.budgets.take("b", 2, 10) == pytest.approx(5)
+
+
+def test_callers_queue_for_tokens_in_the_order_in_which_they_came(state: State) -> None:
+    assert [state.budgets.take("b", 2, 10, within=None) for _ in range(5)] == pytest.approx([0, 0, 5, 10, 15])
+    assert state.budgets.take("b", 2, 10, within=19) == pytest.approx(20)
+    assert state.budgets.take("b", 2, 10, within=20.1) == pytest.approx(20)
+    state.budgets.give_back("b", 2, 10)
+    assert state.budgets.take("b", 2, 10, within=None) == pytest.approx(20)
+
+
+def test_a_small_bucket_spaces_its_tokens(state: State, clock: FakeClock) -> None:
+    assert [state.budgets.take("b", 2, 1, burst=1, within=None) for _ in range(3)] == pytest.approx([0, 0.5, 1.0])
+    clock.sleep(100)
+    assert [state.budgets.take("b", 2, 1, burst=1) for _ in range(2)] == pytest.approx([0, 0.5])
 
 
 @given(
+    st.integers(1, 5),
     st.integers(1, 5),
     st.floats(0.001, 100),
     st.lists(st.none() | st.floats(0, 30), max_size=40),
     st.floats(0, 2_000_000_000),
 )
 @settings(max_examples=100)
-def test_no_window_ever_holds_more_than_the_budget(
-    count: int, period: float, steps: list[float | None], start: float
+def test_no_window_ever_holds_more_than_the_bucket_and_what_it_gets(
+    count: int, burst: int, period: float, steps: list[float | None], start: float
 ) -> None:
+    tolerance = 4e-7 + period * 1e-9  # a float represents the present time to a quarter of a microsecond
     clock = FakeClock(start)
     gone: list[float] = []
     with State.open(None, clock) as state:
         for step in steps:
-            wait = state.take("b", count, period)
-            assert 0 <= wait <= max(period, 0.001)
+            wait = state.budgets.take("b", count, period, burst=burst)
+            assert 0 <= wait <= max(period / count, 0.001) + tolerance
             if wait == 0:
                 gone.append(clock.now())
             clock.sleep(wait if step is None else step)
-    tolerance = 4e-7 + period * 1e-9  # a float represents the present time to a quarter of a microsecond
-    assert all(after - before >= period - tolerance for before, after in zip(gone, gone[count:], strict=False))
+    for more in range(len(gone) - burst):
+        least = (more + 1) * period / count - tolerance * (more + 2)
+        assert all(after - before >= least for before, after in zip(gone, gone[burst + more :], strict=False))
 
 
 def test_waiting_the_returned_time_is_enough(state: State, clock: FakeClock) -> None:
     for _ in range(3):
-        state.take("b", 3, 0.1)
+        state.budgets.take("b", 3, 0.1)
     asked = 0
-    while wait := state.take("b", 3, 0.1):
+    while wait := state.budgets.take("b", 3, 0.1):
         clock.sleep(wait)
         asked += 1
     assert 1 <= asked <= 2
 
 
 def test_old_reservations_are_removed(state: State, clock: FakeClock) -> None:
-    state.take("of a session that is gone", 1, 60)
+    state.budgets.take("of a session that is gone", 1, 60)
     clock.sleep(module.DAY + 1)
-    state.take("b", 1, 60)
+    state.budgets.take("b", 1, 60)
     state.put(SCOPE, DEFAULT)
     assert state._rows("SELECT bucket FROM budget") == [("b",)]
 
 
 def test_a_clock_set_back_does_not_stop_the_budget(state: State, clock: FakeClock) -> None:
-    assert [state.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
+    assert [state.budgets.take("b", 2, 10) for _ in range(2)] == [0.0, 0.0]
     clock.jump(-3600)
-    assert state.take("b", 2, 10) == pytest.approx(10)
-    clock.sleep(10)
-    assert state.take("b", 2, 10) == 0.0
+    assert state.budgets.take("b", 2, 10) == pytest.approx(5)
+    clock.sleep(5)
+    assert state.budgets.take("b", 2, 10) == 0.0
 
 
 # --- activity, caches, sandbox ---
@@ -639,7 +656,7 @@ def test_only_durable_records_are_synced(tmp_path: Path, clock: FakeClock) -> No
     quick: list[Callable[[State], object]] = [
         lambda state: state.record(SCOPE, DEFAULT, [LedgerEntry("m")]),
         lambda state: state.log(SCOPE, DEFAULT, "e", {}),
-        lambda state: state.take("b", 1, 1),
+        lambda state: state.budgets.take("b", 1, 1),
         lambda state: state.put_deployment(SCOPE, "{}"),
     ]
     with State.open(tmp_path / "s", clock) as state:

@@ -104,7 +104,8 @@ class WebMessaging(Dialect):
     page_size = 100
     sends_on_socket = True
     can_start_new = True
-    send_rate = Rate(2, 1.0)
+    #: One at a time, so that no second ever has more than two.
+    send_rate = Rate(2, 1.0, burst=1)
     renewal_margins = {"history": 5.0, "sign-in": 5.0}
     close_frame = (1000, "Guest client disconnect")
     sends_origin = True
