@@ -16,6 +16,7 @@ from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
+from tests.cli.test_check import untimed
 
 #: A pattern, a text of the bot, and whether JavaScript finds the pattern in it: with the flags `i` and `m`, without.
 CASES = [
@@ -80,7 +81,9 @@ def test_a_check_script_has_the_flags_i_and_m(guest: Front, tmp_path: Path) -> N
             steps[f"{number} wait"] = [{"say": f"case {number}"}, {"waitForReplyMatching": pattern}]
     (tmp_path / "s.json").write_text(json.dumps({"scenarios": steps}))
     result = guest("check", str(tmp_path / "s.json"), "--parallel", "4", "--timeout", "10s")
-    assert (result.code, result.out.splitlines()[-1]) == (0, f"{len(steps)} passed, 0 failed, 0 errors"), result.out
+    assert (result.code, untimed(result.out).splitlines()[-1]) == (0, f"{len(steps)} passed, 0 failed, 0 errors"), (
+        result
+    )
 
 
 @pytest.mark.parametrize(("number", "pattern"), [(n, pattern) for n, (pattern, *_, plain) in enumerate(CASES) if plain])

@@ -16,6 +16,7 @@ from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front, Result
+from tests.cli.test_check import untimed
 
 Sandboxed = Callable[[Sandbox], Front]
 
@@ -53,7 +54,7 @@ scenarios:
 def test_a_check_script_may_use_anchors_aliases_and_merge_keys(front: Front, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(CHECK)
     result = front("check", str(tmp_path / "s.yaml"))
-    assert (result.code, result.out.splitlines()[-1]) == (0, "2 passed, 0 failed, 0 errors"), result
+    assert (result.code, untimed(result.out).splitlines()[-1]) == (0, "2 passed, 0 failed, 0 errors"), result
 
 
 def test_a_bot_script_may_use_anchors_aliases_and_merge_keys(with_bot: Callable[..., Result]) -> None:
@@ -210,4 +211,4 @@ def test_a_check_script_takes_bare_words_wherever_a_text_may_stand(
     )
     bot = "otherwise: {reply: No, quickReplies: [Yes, No]}"
     result = with_bot(bot, "check", str(tmp_path / "s.yaml"), "--tag", "Yes")
-    assert (result.code, result.out.splitlines()[-1]) == (0, "2 passed, 0 failed, 0 errors"), result
+    assert (result.code, untimed(result.out).splitlines()[-1]) == (0, "2 passed, 0 failed, 0 errors"), result
