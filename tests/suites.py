@@ -57,6 +57,7 @@ _PROCESSES = {
     "cli/test_first_minute.py::test_the_workflow_runs",
     "cli/test_chat.py",
     "cli/test_profile.py::test_profiles_added_by_many_processes_at_once_are_all_there",
+    "cli/test_sandbox_options.py::test_a_shell_under_exec_shows_where_it_is",
     "cli/test_signals.py",
     "integration/test_hooks.py::test_kills_lose_no_post_and_repeat_no_line",
     "integration/test_leftovers.py",

@@ -26,6 +26,7 @@ from guestctl.dialects.capabilities import Ability, Standing
 from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
+from guestctl.sandbox.subshell import MARK, greeting
 from tests.cli.conftest import Front
 from tests.cli.shell import Shell
 
@@ -63,7 +64,7 @@ def _guest(options: SandboxOptions) -> Iterator[tuple[Front, Sandbox]]:
 
 _TYPED = (
     'guestctl ask "Where is my parcel?"',
-    "guestctl send \"Are you still there?\" --wait | jq -r '.delivery, .reply.text'",
+    'guestctl send "Are you still there?" --wait | jq -r .delivery',
     "guestctl history | jq -s length",
 )
 _FAULT = "--fault drop:code=1006,after=1,on=send"
@@ -73,8 +74,9 @@ _CONFIGURES = "echo configures $(guestctl sandbox sessions | jq .configures)"
 def session() -> str:
     """Return a real session, typed into a shell that `sandbox exec` starts."""
     command = "guestctl sandbox exec -- bash"
-    script = "".join(f"echo {shlex.quote('$ ' + line)}\n{line}\n" for line in _TYPED)
-    return f"```console\n$ {command}\n{_printed(command, script, opened=len(_TYPED))}```\n"
+    script = "".join(f"echo {shlex.quote(f'{MARK}$ {line}')}\n{line}\n" for line in _TYPED)
+    entered = greeting("http://127.0.0.1:49213", "web-messaging")
+    return f"```console\n$ {command}\n{entered}\n{_printed(command, script, opened=len(_TYPED))}```\n"
 
 
 def fault() -> str:

@@ -199,7 +199,11 @@ def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | Non
         from guestctl.cli.arguments import problem, similar_option
 
         hint = _help_hint(words)
-        if unknown := getattr(error, "option_name", None):
+        unknown: str = getattr(error, "option_name", "")
+        if unknown in leaf.refuses:
+            message, hint = leaf.refuses[unknown]
+            raise UsageError(message, hint=hint) from None
+        if unknown:
             options = [name for parameter in built.params for name in (*parameter.opts, *parameter.secondary_opts)]
             suggested = None if unknown in options else similar_option(unknown, options)
             hint = f"did you mean `{suggested}`? {hint}" if suggested else hint

@@ -70,6 +70,8 @@ class Leaf:
     examples: Sequence[str]
     needs: Needs
     timeout: float | None
+    #: Options that one might expect here, with the message and the hint that refuse them.
+    refuses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def completes(self) -> Completes | None:
@@ -82,7 +84,9 @@ class Leaf:
         """Return the function that Typer calls: it returns the common options and the command's own arguments."""
         own = inspect.signature(self.function, eval_str=True)
         parameters = list(own.parameters.values())[1:]
-        shared = [*_common(self.needs, self.timeout), self._help(width)]
+        refused = {name.strip("-").replace("-", "_") for name in self.refuses}
+        common = [option for option in _common(self.needs, self.timeout) if option.name not in refused]
+        shared = [*common, self._help(width)]
 
         def parsed(**values: Any) -> tuple[Common, dict[str, Any]]:
             values = {name: _as_text(name, value) for name, value in values.items()}
@@ -125,15 +129,19 @@ class Leaf:
 
 
 def command(
-    *examples: str, needs: Needs = "session", timeout: float | None = DEFAULT_TIMEOUT
+    *examples: str,
+    needs: Needs = "session",
+    timeout: float | None = DEFAULT_TIMEOUT,
+    refuses: Mapping[str, tuple[str, str]] | None = None,
 ) -> Callable[[Callable[..., int | None]], Leaf]:
     """Declare a command.
 
     The function's first argument is the `Invocation`, and its docstring is the help. It may return an exit code.
+    `refuses`: options that it does not have, with a message and a hint of their own.
     """
 
     def declared(function: Callable[..., int | None]) -> Leaf:
-        return Leaf(function, inspect.cleandoc(function.__doc__ or ""), examples, needs, timeout)
+        return Leaf(function, inspect.cleandoc(function.__doc__ or ""), examples, needs, timeout, refuses or {})
 
     return declared
 

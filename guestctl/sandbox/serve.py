@@ -19,10 +19,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from guestctl.core.clock import Clock, SystemClock
+from guestctl.sandbox.subshell import greeting, is_interactive_shell, with_prompt
 
 if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
@@ -42,12 +44,38 @@ class CannotServe(Exception):
     """The sandbox cannot start: an invalid script or fault, a port in use, a missing extra. The text is one line."""
 
 
-def addresses(sandbox: Sandbox) -> dict[str, str]:
+def addresses(sandbox: Sandbox) -> dict[str, Any]:
     """Return the addresses and public names of a ready sandbox (contract.md §7)."""
     names = ("url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id", "client_id", "client_secret")
-    found = {name: str(getattr(sandbox, name)) for name in names}
+    found: dict[str, Any] = {name: str(getattr(sandbox, name)) for name in names}
     found["deduplicates"] = sandbox.options.deduplicates
+    found["sockets"] = sandbox.sockets
+    if "web-messaging" in sandbox.service.apis:  # a replay serves only what was recorded
+        found["deployment_url"] = f"{sandbox.url}/webdeployments/v1/deployments/{sandbox.deployment_id}/config.json"
+        found["oauth_url"] = f"{sandbox.url}/oauth/token"
+    if sandbox.options.domain is not None:
+        found["hosts"] = [f"{name}:{sandbox.port}" for name in sandbox.options.domain_hosts]
     return found | ({"ca": sandbox.ca} if sandbox.ca is not None else {})
+
+
+def _ready_text(found: Mapping[str, Any], options: SandboxOptions) -> str:
+    """Return the ready line for people: how guestctl uses the sandbox, and the addresses that other clients need."""
+    allowed = options.origins[0] if options.origins else ""
+    origin = allowed if "://" in allowed else f"https://{allowed}"
+    asked = f" --origin {origin}" if allowed else ""
+    others = [
+        f"socket {' or '.join(places)}" for name, places in found["sockets"].items() if name in {options.api, "replay"}
+    ]
+    if "deployment_url" in found:
+        others.append(f"deployment {found['deployment_id']}")
+        others += [f"its configuration {found['deployment_url']}"] * (options.api == "web-messaging")
+        others.append(f"OAuth {found['oauth_url']}")
+    if "hosts" in found:
+        others.append(f"the same under {', '.join(found['hosts'])}, if these names lead to {options.host}")
+    if "ca" in found:
+        others.append(f"certificate authority {found['ca']}")
+    line = f"sandbox ready at {found['url']} (guestctl -p sandbox{asked} uses it; Ctrl-C stops it)"
+    return f"{line}; other clients need: {'; '.join(others)}" if others else line
 
 
 @contextmanager
@@ -97,7 +125,7 @@ def serve(
     ready_json: bool,
     agent_out: TextIO | None = None,
     agent_in: TextIO | None = None,
-    on_ready: Callable[[Mapping[str, str]], object] = lambda found: None,
+    on_ready: Callable[[Mapping[str, Any]], object] = lambda found: None,
     wrapped: Callable[[str], str] = str,
     clock: Clock | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
@@ -118,11 +146,7 @@ def serve(
         sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis))
         found = addresses(sandbox)
         on_ready(found)
-        allowed = options.origins[0] if options.origins else ""
-        origin = allowed if "://" in allowed else f"https://{allowed}"
-        asked = f" --origin {origin}" if allowed else ""
-        human = f"sandbox ready at {found['url']} (guestctl -p sandbox{asked} uses it; Ctrl-C stops it)"
-        out.write((json.dumps(found) if ready_json else wrapped(human)) + "\n")
+        out.write((json.dumps(found) if ready_json else wrapped(_ready_text(found, options))) + "\n")
         out.flush()
         if agent is not None:
             agent.start(sandbox)
@@ -285,9 +309,13 @@ def run_under(
     environ: Mapping[str, str],
     *,
     cannot_run: Callable[[int, str], object],
+    entered: Callable[[str], object] = lambda line: None,
     clock: Clock | None = None,
 ) -> int:
     """Run a command against a new sandbox and return its exit code, as a shell reports it.
+
+    If the command is an interactive shell, its prompt shows that it uses the sandbox, and `entered` is called with a
+    line for its user.
 
     The code is 128 plus the number of the signal that ended the command, 127 if the command does not exist, and 126 if
     it cannot be run; `cannot_run` is called with these two and the reason. The command receives SIGINT, SIGTERM and
@@ -305,6 +333,10 @@ def run_under(
         sandbox = stack.enter_context(running(options, clock=clock))
         state = stack.enter_context(_private_directory())
         variables = _environment(environ, options, sandbox, state)
+        if is_interactive_shell(command):
+            directory = Path(stack.enter_context(_private_directory()))
+            command, variables = with_prompt(command, variables, directory)
+            entered(greeting(sandbox.url, options.api))
         try:
             child = subprocess.Popen(list(command), env=variables, start_new_session=alone)
         except (OSError, ValueError) as error:

@@ -77,6 +77,7 @@ class Sandbox:
         self.faults: Faults
         self.admin: Admin
         self.table: Table
+        self._socket_paths: dict[str, list[str]] = {}
         self.peers: set[SocketPeer] = set()
         self.batch = WriteBatch()
         self.bodies = BodyBudget()
@@ -107,6 +108,13 @@ class Sandbox:
     def socket_url(self) -> str:
         """The address of the `web-messaging` socket."""
         return f"ws{self.url[4:]}/v1"
+
+    @property
+    def sockets(self) -> dict[str, list[str]]:
+        """The addresses of the sockets of each API that has any; `{id}` stands for an id."""
+        return {
+            api: [f"ws{self.url[4:]}{path}" for path in paths] for api, paths in self._socket_paths.items() if paths
+        }
 
     @property
     def config_url(self) -> str:
@@ -243,6 +251,7 @@ class Sandbox:
         for api in self._build(self.service, self.faults, options):
             self.service.apis[api.name] = api
             self.table.add(api)
+            self._socket_paths[api.name] = [route.pattern for route in api.socket_routes()]
         self.admin = Admin(self.service, self.faults, self.admin_key)
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:

@@ -192,7 +192,7 @@ def test_from_python(shell: Shell, served: Sandbox) -> None:
 
 _NAMED = re.compile(r"`(guestctl [^`\n]+)`")
 #: The same behind a prompt, up to what the shell does with it.
-_TYPED = re.compile(r"^\$ (?:.* \| )?(guestctl (?:(?! [|&#<>]|  ).)+)", re.MULTILINE)
+_TYPED = re.compile(r"^(?:\(sandbox\) )?\$ (?:.* \| )?(guestctl (?:(?! [|&#<>]|  ).)+)", re.MULTILINE)
 #: Words that stand for something of the reader's.
 _STANDS_FOR = re.compile(r"\bCOMMAND\b|\bGROUP\b|\bTOPIC\b|\bSHELL\b|…|\{")
 

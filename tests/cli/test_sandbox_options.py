@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tests.cli.conftest import Front
-from tests.cli.test_signals import started
+from tests.cli.test_signals import shown, started
 
 GUESTCTL = (sys.executable, "-m", "guestctl")
 
@@ -76,3 +81,69 @@ def test_a_symbolic_link_as_state_is_refused(alone: Front) -> None:
 
 def test_the_faults_topic_lists_late(alone: Front) -> None:
     assert "late:ms=2000" in alone("help", "faults").out
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ((), "/config.json; OAuth http://127.0.0.1:"),
+        (("--api", "guest-sessions"), "other clients need: socket ws://127.0.0.1:"),
+        (("--domain", "eu.test"), "the same under webmessaging.eu.test:"),
+    ],
+)
+def test_the_ready_line_for_people_has_every_address(alone: Front, options: tuple[str, ...], shown: str) -> None:
+    with started(alone, "sandbox", "serve", *options, "-o", "table") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+    assert line.startswith("sandbox ready at http://127.0.0.1:")
+    assert "/oauth/token" in line
+    assert shown in line
+
+
+def test_the_ready_line_of_a_domain_lists_its_hosts(alone: Front) -> None:
+    with started(alone, "sandbox", "serve", "--domain", "eu.test", "-o", "json") as process:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+    port = found["url"].rpartition(":")[2]
+    assert found["hosts"] == [f"{name}.eu.test:{port}" for name in ("webmessaging", "api", "api-cdn", "login")]
+
+
+#: The user's own file of a shell, and the prompt that it then shows.
+SHELLS = {
+    "bash": (".bashrc", "PS1='mine> '", "(sandbox) mine> "),
+    "zsh": (".zshrc", "PROMPT='mine> '", "(sandbox) mine> "),
+    "fish": (".config/fish/config.fish", "function fish_prompt; printf 'mine> '; end", "(sandbox) mine> "),
+    "sh": (".profile", "", "(sandbox) $ "),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_under_exec_shows_where_it_is(alone: Front, shell: str) -> None:
+    if shutil.which(shell, path=os.defpath) is None:
+        pytest.skip(f"{shell} is not installed here")
+    file, content, prompt = SHELLS[shell]
+    startup = alone.cwd / file
+    startup.parent.mkdir(parents=True, exist_ok=True)
+    startup.write_text(content + "\n")
+    environ = {**alone.environ, "HOME": str(alone.cwd), "TERM": "dumb", "XDG_CONFIG_HOME": str(alone.cwd / ".config")}
+    near, far = pty.openpty()
+    own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    program = (sys.executable, "-c", own, *GUESTCTL, "sandbox", "exec", "--", shell)
+    terminal = {"stdin": far, "stdout": far, "stderr": far, "start_new_session": True}
+    with started(replace(alone, environ=environ), program=program, **terminal) as process:
+        os.close(far)
+        seen = ""
+        while prompt not in seen:
+            seen += os.read(near, 4096).decode()
+        os.write(near, b"echo $GUESTCTL_PROFILE; exit 7\n")
+        seen += shown(near).decode()
+        assert process.wait(20) == 7
+    screen = " ".join(re.sub(r"\x1b\[[?\d]*\w", "", seen).split())
+    assert screen.startswith("commands in this shell use a sandbox at http://127.0.0.1:")
+    assert "(web-messaging); `exit` stops it" in screen
+    assert " sandbox" in screen.rpartition("exit 7")[2]
+
+
+def test_a_shell_with_a_command_under_exec_prints_nothing_of_its_own(alone: Front) -> None:
+    with started(alone, "sandbox", "exec", "--", "bash", "-c", "echo $PS1.") as process:
+        assert process.communicate(timeout=30) == (b".\n", b"")

@@ -74,7 +74,7 @@ def python(code: str, *argv: str, env: Mapping[str, str] | None = None) -> Itera
 
 
 @contextmanager
-def served(**options: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+def served(**options: Any) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     with python(SERVE, repr(options)) as process:
         assert process.stdout is not None
         yield process, json.loads(process.stdout.readline())
@@ -153,6 +153,9 @@ def test_serve_prints_its_addresses_once_and_stops_on_a_signal(number: signal.Si
             "client_id",
             "client_secret",
             "deduplicates",
+            "sockets",
+            "deployment_url",
+            "oauth_url",
         }
         assert (found["deployment_id"], found["client_id"], found["client_secret"]) == (
             DEPLOYMENT_ID,
@@ -162,6 +165,13 @@ def test_serve_prints_its_addresses_once_and_stops_on_a_signal(number: signal.Si
         assert found["socket_url"] == found["url"].replace("http", "ws") + "/v1"
         with Guest(found) as guest:
             guest.say("hi")
+        assert found["sockets"]["web-messaging"] == [found["socket_url"]]
+        assert found["sockets"]["guests"] == [
+            f"ws{found['url'][4:]}/api/v2/guests/{{guestId}}/sessions/{{sessionId}}/ws"
+        ]
+        assert requests.get(found["deployment_url"], timeout=PATIENCE).json()["messenger"]
+        client = {"grant_type": "client_credentials", "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        assert requests.post(found["oauth_url"], data=client, timeout=PATIENCE).json()["access_token"]
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out, err) == (0 if number == signal.SIGTERM else 128 + number, "", "")

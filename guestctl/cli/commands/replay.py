@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guestctl.cli.commands.sandbox import Host, Port, cannot_serve_is_usage
+from guestctl.cli.commands.sandbox import NO_TRACE, Host, Port, cannot_serve_is_usage
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 
@@ -17,6 +17,7 @@ from guestctl.cli.options import command
     "guestctl replay golden.trace --port 4010 -o json",
     needs="nothing",
     timeout=None,
+    refuses=NO_TRACE,
 )
 def replay(
     run: Invocation,

@@ -35,7 +35,6 @@ Script = Annotated[
     typer.Option("--script", metavar="BOT.yaml", help="bot script, see `guestctl help bots` (default: echo)"),
 ]
 Agent = Annotated[bool, typer.Option("--agent", help="answer as the agent yourself, without a bot")]
-NoBot = Annotated[bool, typer.Option("--agent", help="run without a bot; answer with `guestctl sandbox push`")]
 Faults = Annotated[
     list[str] | None, typer.Option("--fault", metavar="SPEC", help="inject a fault, see `guestctl help faults`")
 ]
@@ -82,8 +81,24 @@ To = Annotated[
     str | None, typer.Option("--to", metavar="ID", help="only the session with this id (default: all sessions)")
 ]
 
+#: Options that a server refuses, with the message and the hint.
+NO_TRACE = dict.fromkeys(
+    ("--trace", "--trace-append"),
+    ("a server writes no trace", "trace the client: `guestctl -p sandbox ask hi --trace FILE`"),
+)
+_AGENT_REFUSED = (
+    "--agent needs a terminal, which `sandbox exec` leaves to its command",
+    "run `guestctl sandbox serve --agent`, and the command with `-p sandbox` in another terminal",
+)
 
-@command("guestctl sandbox serve", "guestctl sandbox serve --fault drop:after=3 -o json", needs="nothing", timeout=None)
+
+@command(
+    "guestctl sandbox serve",
+    "guestctl sandbox serve --fault drop:after=3 -o json",
+    needs="nothing",
+    timeout=None,
+    refuses=NO_TRACE,
+)
 def serve(
     run: Invocation,
     port: Port = 0,
@@ -110,8 +125,8 @@ def serve(
 ) -> int:
     """Run a sandbox until Ctrl-C.
 
-    guestctl prints one line when the sandbox is ready. It stores the address and the key, so that `-p sandbox` and
-    `sandbox push` find it.
+    guestctl prints one line with the addresses when the sandbox is ready. It stores them and the key, so that
+    `-p sandbox` and `sandbox push` find it.
     """
     from guestctl.sandbox.serve import serve as serve_until_stopped
 
@@ -166,6 +181,13 @@ def serve(
     "guestctl sandbox exec --fast --script bot.yaml -- sh tests/chat.sh",
     needs="nothing",
     timeout=None,
+    refuses={
+        "--agent": _AGENT_REFUSED,
+        **dict.fromkeys(
+            ("--trace", "--trace-append"),
+            ("--trace belongs to the inner command", "`guestctl sandbox exec -- guestctl ask hi --trace FILE`"),
+        ),
+    },
 )
 def exec_(
     run: Invocation,
@@ -173,7 +195,6 @@ def exec_(
     port: Port = 0,
     api: Api = "web-messaging",
     script: Script = None,
-    agent: NoBot = False,
     fault: Faults = None,
     state: StateFile = None,
     tls: Tls = False,
@@ -194,18 +215,14 @@ def exec_(
     """Run a command against a new sandbox and exit with the command's exit code.
 
     A `guestctl` in the command uses this sandbox without any option. The sessions that it stores are deleted
-    afterwards.
+    afterwards. A shell without arguments, such as `-- bash`, shows the sandbox in its prompt.
     """
     from guestctl.sandbox.serve import run_under
 
-    if run.options.trace is not None or run.options.trace_append is not None:
-        hint = "`guestctl sandbox exec -- guestctl ask hi --trace FILE`"
-        raise UsageError("--trace belongs to the inner command", hint=hint)
     options = _options(
         port=port,
         api=api,
         script=script,
-        agent=agent,
         faults=fault,
         state=state,
         tls=tls,
@@ -232,7 +249,9 @@ def exec_(
         run.out.failure(failure)
 
     with cannot_serve_is_usage():
-        return run_under(options, words, run.world.environ, cannot_run=cannot_run, clock=run.clock)
+        return run_under(
+            options, words, run.world.environ, cannot_run=cannot_run, entered=run.out.notice, clock=run.clock
+        )
 
 
 @command(
