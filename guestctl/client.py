@@ -25,6 +25,7 @@ from guestctl.core.errors import UsageError
 from guestctl.core.jwt_claims import expiry_of
 from guestctl.core.model import (
     Credential,
+    Delivery,
     Deployment,
     Message,
     NewSession,
@@ -334,6 +335,16 @@ class Client:
             progress=progress,
             resend=resend,
         )
+
+    def outcome(self, key: str) -> Delivery | None:
+        """Return the outcome of the message with this client key, None if it was never begun.
+
+        Nothing is sent: the outcome is what this machine knows.
+        """
+        row = self.state.sent(self.scope, self._sessions.get(), key)
+        if row is None:
+            return None
+        return {"queued": "not_sent", "writing": "in_doubt"}.get(row.state, row.state)  # type: ignore[return-value]
 
     def ask(self, text: str, *, new: bool = False, opening: NewSession | None = None) -> Message:
         """Send a question and return the first message of the reply.

@@ -34,6 +34,7 @@ OURS: dict[str, str] = {
     "GUESTCTL_SANDBOX_URL": "address of the sandbox for -p sandbox; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_ADMIN_KEY": "key for `sandbox push`, `sandbox fault` and so on; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_DEDUPLICATES": "yes if the sandbox of GUESTCTL_SANDBOX_URL deduplicates; set by `sandbox exec`",
+    "GUESTCTL_SANDBOX_LIMITS": "none if that sandbox, on loopback, enforces no rate limits; set by `sandbox exec`",
     "GUESTCTL_SANDBOX_CA": "CA file of a sandbox with --tls; set by `sandbox exec`",
 }
 #: Variables that other programs also read.

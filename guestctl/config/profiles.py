@@ -427,9 +427,11 @@ def _sandbox(
     if url := environ.get("GUESTCTL_SANDBOX_URL"):
         origin, ca = "environment GUESTCTL_SANDBOX_URL", environ.get("GUESTCTL_SANDBOX_CA") or None
         deduplicates = environ.get("GUESTCTL_SANDBOX_DEDUPLICATES") == "yes"
+        limits = environ.get("GUESTCTL_SANDBOX_LIMITS")
     elif running := registered():
         url, origin, ca = str(running["url"]), "sandbox started last", running.get("ca")
         deduplicates = running.get("deduplicates") == "yes"
+        limits = str(running.get("limits"))
         if "api" in running and "api" not in values:
             values["api"], origins["api"] = running["api"], origin
     else:
@@ -446,7 +448,9 @@ def _sandbox(
     for key, text in _SANDBOX_VALUES.items():
         if key not in values:
             values[key], origins[key] = KEYS[key].read(text), "built-in sandbox"
-    return _resolved(SANDBOX, values, origins, sandbox=True)
+    found = _resolved(SANDBOX, values, origins, sandbox=True)
+    # Only on this machine: elsewhere, a guest that does not pace itself would burden a service of other people.
+    return replace(found, profile=replace(found.profile, paced=limits != "none" or not _is_local(url)))
 
 
 def _resolved(

@@ -124,7 +124,8 @@ class Profile:
     `base_url`, `socket_url` and `config_url` are overrides. Where they are None, the address follows from `region`,
     `environment`, `org` or `aws_region`. `ca` is the path of a PEM file of certificate authorities. `cleartext` allows
     connections without TLS to other machines. `deduplicates` states that the service stores a repeated client key
-    once. `guest_name`, `client_id` and `client_secret` are the profile keys `name`, `oauth.client_id` and
+    once. `paced` is False only for a sandbox on this machine that has stated that it enforces no rate limits.
+    `guest_name`, `client_id` and `client_secret` are the profile keys `name`, `oauth.client_id` and
     `oauth.client_secret`. `sandbox` marks the built-in profile. `locale` is the language tag of this machine.
     `guestctl help profiles` describes the other keys.
     """
@@ -141,6 +142,7 @@ class Profile:
     ca: str | None = None
     cleartext: bool = False
     deduplicates: bool = False
+    paced: bool = True
     retry: Retry = Retry()
     guest_name: str | None = None
     email: str | None = None

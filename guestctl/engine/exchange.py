@@ -339,7 +339,7 @@ class SessionEngine:
     def _wait_for_request_budget(self, deadline: Deadline) -> None:
         """Wait until the profile may make another request, where the API declares a limit."""
         rate = self.dialect.request_rate
-        if rate is not None:
+        if rate is not None and self.dialect.profile.paced:
             self._take(f"{self.scope}/requests", rate, deadline)
 
     def wait_to_send(self, deadline: Deadline, *, reserve: float = 0.0) -> None:
@@ -349,7 +349,7 @@ class SessionEngine:
         message that is written with no time to wait for its echo would end in doubt.
         """
         rate = self.dialect.send_rate
-        if rate is not None:
+        if rate is not None and self.dialect.profile.paced:
             self._take(f"{self.record.owner}/sends", rate, deadline, reserve)
 
     def wait_for_budget(self, name: str, rate: Rate, deadline: Deadline) -> None:

@@ -45,7 +45,7 @@ class ProgressBar:
         self._before = done
         if not total or (self._monotonic() - self._started < _PATIENCE and not self._drawing()):
             return
-        unfinished = done < total
+        unfinished, self._shown = done < total, self._canvas().width - 1
         text = "\r" + self._canvas().bar(self._label, min(done, total), total)
         self._put(text if unfinished else text + "\n", unfinished)
 

@@ -49,6 +49,7 @@ def addresses(sandbox: Sandbox) -> dict[str, Any]:
     names = ("url", "socket_url", "config_url", "admin_url", "admin_key", "deployment_id", "client_id", "client_secret")
     found: dict[str, Any] = {name: str(getattr(sandbox, name)) for name in names}
     found["deduplicates"] = sandbox.options.deduplicates
+    found["limits"] = _limits(sandbox.options)
     found["sockets"] = sandbox.sockets
     if "web-messaging" in sandbox.service.apis:  # a replay serves only what was recorded
         found["deployment_url"] = f"{sandbox.url}/webdeployments/v1/deployments/{sandbox.deployment_id}/config.json"
@@ -76,6 +77,11 @@ def _ready_text(found: Mapping[str, Any], options: SandboxOptions) -> str:
         others.append(f"certificate authority {found['ca']}")
     line = f"sandbox ready at {found['url']} (guestctl -p sandbox{asked} uses it; Ctrl-C stops it)"
     return f"{line}; other clients need: {'; '.join(others)}" if others else line
+
+
+def _limits(options: SandboxOptions) -> str:
+    """Return what the sandbox announces: whether it enforces rate limits."""
+    return "none" if options.fast else "enforced"
 
 
 @contextmanager
@@ -358,6 +364,7 @@ def _environment(environ: Mapping[str, str], options: SandboxOptions, sandbox: S
         "GUESTCTL_SANDBOX_URL": sandbox.url,
         "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
         "GUESTCTL_SANDBOX_DEDUPLICATES": options.deduplicates,
+        "GUESTCTL_SANDBOX_LIMITS": _limits(options),
         "GUESTCTL_STATE": state,
     }
     if sandbox.ca is not None:

@@ -116,16 +116,18 @@ class Guest:
         return "history" if "history" in self.dialect.renewal_margins else "guest"
 
     def __call__(
-        self, *argv: str, stdin: str = "", on: OnRecord | None = None, tty: bool = False, **more: Any
+        self, *argv: str, stdin: str | Path = "", on: OnRecord | None = None, tty: bool = False, **more: Any
     ) -> Result:
         """Run a command. `on` is called with each printed record, in this thread, or with a `line` that is no JSON.
 
-        `tty`: stderr is a terminal.
+        `stdin` is a text, or the path of a file. `tty`: stderr is a terminal.
         """
         out = Stream() if on is None else _ObservedStream(on)
         err = Stream(terminal=tty)
-        world = Environment(Stream(stdin.encode()), out, err, {**self.environ, **more}, self.cwd, self.clock, TIMINGS)
-        result = Result(int(run(argv, world)), out.text(), err.text())
+        given = stdin.open() if isinstance(stdin, Path) else Stream(stdin.encode())
+        world = Environment(given, out, err, {**self.environ, **more}, self.cwd, self.clock, TIMINGS)
+        with given:
+            result = Result(int(run(argv, world)), out.text(), err.text())
         if isinstance(out, _ObservedStream) and out.observed.failure is not None:
             raise out.observed.failure
         return result

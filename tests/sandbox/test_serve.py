@@ -153,6 +153,7 @@ def test_serve_prints_its_addresses_once_and_stops_on_a_signal(number: signal.Si
             "client_id",
             "client_secret",
             "deduplicates",
+            "limits",
             "sockets",
             "deployment_url",
             "oauth_url",

@@ -6,13 +6,14 @@ Knows: where the text comes from and how the outcome is shown. Must not know: ho
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from guestctl.cli.commands import send_lines
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pairs, pattern
@@ -85,6 +86,10 @@ def send(
         list[str] | None, typer.Argument(metavar="[TEXT... | -]", help="message to send; - reads it from stdin")
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="send each line of stdin as one message")] = False,
+    cursor: Annotated[
+        Path | None,
+        typer.Option("--cursor", metavar="FILE", help="with --lines, go on where an interrupted run stopped"),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="wait for the reply and print it too")] = False,
     expect: Annotated[
         str | None, typer.Option("--expect", metavar="REGEX", help="wait for a reply that matches REGEX and print it")
@@ -115,7 +120,8 @@ def send(
         typer.Option("--id", metavar="UUID", help="client key of the message, for a safe retry (default: random)"),
     ] = None,
     resend: Annotated[
-        bool, typer.Option("--resend", help="send the message in doubt that has this --id again")
+        bool,
+        typer.Option("--resend", help="send a message in doubt again: that with this --id, or the line of --cursor"),
     ] = False,
     raw: Annotated[bool, typer.Option("--raw", help="include the service's own object")] = False,
     print_frames: PrintFrames = False,
@@ -126,9 +132,14 @@ def send(
     --wait and --expect also wait for the reply; the exit code is 9 if none matches before --timeout. Exit code 13
     means that delivery is in doubt: the message may or may not have arrived. Later commands look for it in
     history; only `send --id KEY --resend` sends it again. Put `--` before text that starts with a dash.
+
+    With --lines, Ctrl-C prints how many lines were accepted, and what became of the last one. With --cursor, the
+    next run goes on after them. It looks for a line in doubt in history, and sends it again only with --resend.
     """
-    if resend and id_ is None:
+    if resend and id_ is None and cursor is None:
         raise UsageError("--resend needs the --id of the message", hint="the record of the message has it as `key`")
+    if cursor is not None and not lines:
+        raise UsageError("--cursor needs --lines", hint="`guestctl send - --lines --cursor FILE < texts`")
     attributes, answers = pairs("--attr", attr), _answers(run, form)
     picks = [*(pick or ()), *(pick_number or ())]
     pattern("--expect", expect)
@@ -152,18 +163,18 @@ def send(
                 "--pick and --form cannot be previewed: guestctl must first ask the service for the offer",
                 hint="remove --pick and --form, or send the message with --trace FILE",
             )
-        texts = list(_stdin_lines(run)) if lines else [_message_text(run, text or [])]
+        texts = list(send_lines.texts(run)) if lines else [_message_text(run, text or [])]
         key = id_ or str(uuid.uuid4())
         outgoing = [Outgoing(key if n == 0 else str(uuid.uuid4()), one, attributes) for n, one in enumerate(texts)]
         printed(run, print_frames, print_curl, lambda plan: plan.send(outgoing, files, awaited=awaited))
         return
 
-    def send_one(message: str, show: Callable[[list[Record]], None]) -> None:
+    def send_one(message: str, show: Callable[[list[Record]], None], key: str | None = id_) -> None:
         try:
             sent = run.client.send(
                 message,
                 attributes=attributes,
-                key=id_,
+                key=key,
                 pick=picks,
                 files=files,
                 form=answers,
@@ -186,8 +197,19 @@ def send(
         return
     # The record of a failed message is added before the list is closed, so that the JSON stays valid.
     with run.out.listing(conversation=True) as add:
-        for message in _stdin_lines(run) if lines else [_message_text(run, text or [])]:
-            send_one(message, lambda records: _add_to_list(run, records, add))
+        if not lines:
+            send_one(_message_text(run, text or []), lambda records: _add_to_list(run, records, add))
+            return
+        position = None if cursor is None else send_lines.LineCursor(run.world.cwd / cursor)
+
+        def send_line(message: str, key: str, progress: send_lines.LineProgress) -> None:
+            def show(records: list[Record]) -> None:
+                progress.hide()
+                _add_to_list(run, records, add)
+
+            send_one(message, show, key)
+
+        send_lines.send_lines(run, position, send_line)
 
 
 def _print_result(run: Invocation, record: Record) -> None:
@@ -293,11 +315,6 @@ def _message_text(run: Invocation, text: list[str]) -> str:
         given = run.world.read()
         return given.removesuffix("\r\n" if given.endswith("\r\n") else "\n")
     return " ".join(text)
-
-
-def _stdin_lines(run: Invocation) -> Iterable[str]:
-    """Yield the lines of stdin as they arrive, without the empty ones."""
-    return (line for line in (line.rstrip("\r\n") for line in run.world.lines()) if line.strip())
 
 
 def _uuid(text: str) -> str:
