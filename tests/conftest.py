@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -37,7 +38,7 @@ _PROXIES = {
 _TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT"}
 
 # A slow machine is no failure: no test measures how long an example took.
-settings.register_profile("guestctl", deadline=None)
+settings.register_profile("guestctl", deadline=None, max_examples=50)
 settings.load_profile("guestctl")
 
 
@@ -72,6 +73,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         leaving = set(left_out)
         items[:] = [item for item in items if item not in leaving]
+
+
+def pytest_collection_finish() -> None:
+    """Take the collected tests out of garbage collection: thousands of them would be searched again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _name(item: pytest.Item) -> str:

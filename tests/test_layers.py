@@ -57,6 +57,7 @@ def name_of(path: Path) -> str:
 
 
 @cache
+@cache
 def syntax(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
