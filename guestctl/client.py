@@ -46,6 +46,7 @@ from guestctl.core.wire import is_trace_context
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability, Rate
+from guestctl.engine.catch_up import PASSING_FAILURES
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import EventStream, Listener
@@ -453,15 +454,21 @@ class Client:
         def start() -> Listener:
             need(self.dialect, Ability.LISTEN)
             engine = self._sessions.open()
-            first, begin = after, from_start
+            first, begin, unread = after, from_start, None
             if replay > 0:
-                before = position_before_last(self._fetch(engine, left=left), self.dialect.paging, replay)
-                first, begin = before or after, from_start or before is None
+                try:
+                    before = position_before_last(self._fetch(engine, left=left), self.dialect.paging, replay)
+                    first, begin = before or after, from_start or before is None
+                except PASSING_FAILURES as failure:
+                    # A listener that cannot read history listens all the same, and reports what it cannot show.
+                    engine.notice(f"cannot read history: {failure.message}")
+                    unread = failure.message
             listener = Listener(
                 engine,
                 position=first,
                 baseline=not just_created,
                 from_start=begin,
+                unread=unread,
                 forever=forever,
                 step=self.timeout,
                 wake=wake,

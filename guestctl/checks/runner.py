@@ -39,6 +39,12 @@ class RunTerminated(Interrupted):
     exit = Exit.TERMINATED
 
 
+class RunHungUp(Interrupted):
+    """The terminal was closed (SIGHUP) before this scenario had a verdict."""
+
+    exit = Exit.HUNG_UP
+
+
 @dataclass(frozen=True)
 class Job:
     """One scenario to run. `golden`: its golden transcript; None without one."""

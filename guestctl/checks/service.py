@@ -120,7 +120,7 @@ def _configured(script: Script, config: Mapping[str, str]) -> dict[str, Any]:
 def _given(values: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key, text in values.items():
-        fields |= _field(key, text, key, "config.key", "Correct the option or the GUESTCTL_* variable.")
+        fields |= _field(key, text, key, "config.key", "correct the option or the GUESTCTL_* variable")
     return fields
 
 

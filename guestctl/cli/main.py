@@ -61,8 +61,8 @@ class _Run:
             return self._report(failure)
         except KeyboardInterrupt:
             return self._stopped(Exit.INTERRUPTED)
-        except Terminated:
-            return self._stopped(Exit.TERMINATED)
+        except Terminated as ended:
+            return self._stopped(ended.exit)
         except ClosedPipe:
             return self._stopped(Exit.BROKEN_PIPE)
         except Exception as error:

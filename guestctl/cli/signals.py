@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM stop a command at any point.
+"""SIGINT, SIGTERM and SIGHUP stop a command at any point.
 
 Knows: what can happen to an exception that a signal handler raises. Must not know: what a command does.
 
@@ -37,6 +37,16 @@ _RESEND_AFTER = 0.01
 class Terminated(BaseException):
     """Raised by SIGTERM; unwinds like Ctrl-C."""
 
+    number = signal.SIGTERM
+    exit = Exit.TERMINATED
+
+
+class HungUp(Terminated):
+    """Raised by SIGHUP: the terminal was closed."""
+
+    number = getattr(signal, "SIGHUP", signal.SIGTERM)
+    exit = Exit.HUNG_UP
+
 
 class Signals:
     """The signals of one command.
@@ -54,22 +64,24 @@ class Signals:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle signals, in the main thread only. A SIGINT that the parent process ignores, or that another handler
-        has, stays unchanged."""
+        """Handle signals, in the main thread only. A SIGINT or SIGHUP that the parent process ignores, or that
+        another handler has, stays unchanged."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         handled = [signal.SIGTERM]
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             handled.append(signal.SIGINT)
+        if signal.getsignal(HungUp.number) is signal.SIG_DFL and HungUp.number not in handled:  # `nohup` ignores it
+            handled.append(HungUp.number)
         before = {number: signal.signal(number, self._stop) for number in handled}
         unraisable = sys.unraisablehook
 
         def resend_lost(found: UnraisableHookArgs) -> None:
             if issubclass(found.exc_type, KeyboardInterrupt):
                 _thread.start_new_thread(self._send_again, (signal.SIGINT,))
-            elif found.exc_type is Terminated:
-                _thread.start_new_thread(self._send_again, (signal.SIGTERM,))
+            elif issubclass(found.exc_type, Terminated):
+                _thread.start_new_thread(self._send_again, (found.exc_type.number,))
             else:
                 unraisable(found)
 
@@ -84,13 +96,14 @@ class Signals:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         interrupted = number == signal.SIGINT
+        error = HungUp if number == HungUp.number else Terminated
         if self.exit is None:
             # Not `threading.Thread`: its start takes locks that the main thread may hold at this moment.
             _thread.start_new_thread(self._end, (number,))
             if interrupted:
                 self._on_interrupt()
-        self.exit = Exit.INTERRUPTED if interrupted else Exit.TERMINATED
-        INTERRUPTS.raise_or_hold(KeyboardInterrupt if interrupted else Terminated)
+        self.exit = Exit.INTERRUPTED if interrupted else error.exit
+        INTERRUPTS.raise_or_hold(KeyboardInterrupt if interrupted else error)
 
     def _send_again(self, number: int) -> None:
         time.sleep(_RESEND_AFTER)

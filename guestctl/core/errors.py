@@ -46,6 +46,7 @@ class Exit(IntEnum):
     UNSUPPORTED = 12
     IN_DOUBT = 13
     BUG = 70
+    HUNG_UP = 129
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143

@@ -439,11 +439,8 @@ SessionChange: TypeAlias = Literal[
     "expired",
     "cleared",
     "evicted",
-    "signed_in",
     "logged_out",
     "ended",
-    "expiring",
-    "new",
     "token_expired",
 ]
 """What happened to the session."""

@@ -30,6 +30,8 @@ MAX_ALIASED = MAX_BYTES
 PERMISSIONS = "check the file's name and permissions"
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
+#: A character or name in a message of the YAML parser.
+_QUOTED = re.compile(r"'(.+?)'(?!')")
 _LITERALS: Mapping[str, bool | None] = {"": None, "null": None, "~": None, "true": True, "false": False}
 
 #: A character outside the BMP as JSON escapes it, after an even number of backslashes.
@@ -286,7 +288,7 @@ class _Reader:
         line = "".join(self._pairs.text.split("\n")[mark.line :][:1]) if mark is not None else ""
         if mark is not None and line[mark.column : mark.column + 1] == "\t":
             problem = "a tab; YAML is indented with spaces"
-        return self._error(str(problem))
+        return self._error(_QUOTED.sub(r'"\1"', str(problem)))
 
     def _error(self, problem: str) -> UsageError:
         return _error_at(self._name, self._line, problem)

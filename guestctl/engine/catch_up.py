@@ -255,7 +255,7 @@ class CatchUp:
     def _find_newest(self, state: FromNewest) -> list[Event]:
         """Find where the stream starts. Where history cannot be read, listening goes on, and it is tried again."""
         try:
-            self.begin_at_newest()
+            gaps = self.find_newest()
         except PASSING_FAILURES as failure:
             raise_if_socket_broke(failure)
             if state.failure is None:
@@ -265,8 +265,14 @@ class CatchUp:
             self.state = FromNewest(self._clock.monotonic() + pause, pause, failure.message)
             return [Gap(None, None, failure.message)] if state.broken else []
         self.merge.wait_for_history(0.0)
-        # What arrived between the two sockets is not after the newest entry, and was never shown.
-        return [Gap(None, self._last_id, state.failure or UNPROVED)] if state.broken else []
+        return gaps
+
+    def find_newest(self) -> list[Event]:
+        """Find where the stream starts. Return the gap before it. Raises the failure if history cannot be read."""
+        state = self.state
+        self.begin_at_newest()
+        missed = isinstance(state, FromNewest) and state.broken  # what came before the newest entry was not shown
+        return [Gap(None, self._last_id, _reason(state))] if missed else []
 
     def begin_at_newest(self) -> None:
         """Start after the newest entry of history. A message itself may still arrive on the socket, since the
@@ -445,7 +451,7 @@ class CatchUp:
 
     def at_end(self) -> list[Event]:
         """The stream ends: return everything that waits, and the gaps that nothing has disproved."""
-        state, reason, last = self.state, UNPROVED, self._last_id
+        state, reason, last = self.state, _reason(self.state), self._last_id
         self.state = Continuous()
         live = self.merge.ready(self._clock.monotonic(), flush=True)
         # Whether messages before those that wait may be missing, and whether messages after them may be.
@@ -454,7 +460,6 @@ class CatchUp:
             return live if state.gap is None else [state.gap, *live]
         if isinstance(state, Open):
             before, after = not state.declared, state.broken and not state.received and not state.declared
-            reason = state.failure or UNPROVED
         elif isinstance(state, (Unread, FromNewest)):
             before, after = isinstance(state, Unread) or state.broken, state.broken
         elif self._poll_failure is not None:
@@ -479,8 +484,7 @@ class CatchUp:
         position = self.merge.position
         if not found.complete:
             self.state = Continuous()
-            shown = self._join_part(items, position.id if position else None)
-            return [], shown
+            return [], self._join_part(items, position.id if position else None)
         if found.anchored:
             self.state = Continuous()
         elif not isinstance(self.state, Unproved):
@@ -551,6 +555,10 @@ class CatchUp:
         elif isinstance(state, FromNewest) and state.failure is None:
             patience = FIRST_READ
         return self.reader.read(read, known=known, patience=patience, pause=pause)
+
+
+def _reason(state: CatchUpState) -> str:
+    return (state.failure if isinstance(state, (FromNewest, Open)) else None) or UNPROVED
 
 
 def _is_only_an_id(position: Position | None) -> bool:

@@ -14,6 +14,7 @@ from guestctl.core.clock import epoch_of
 from guestctl.core.errors import Unreadable, UsageError
 from guestctl.core.model import Message, Position, Presence, Unknown
 from guestctl.core.values import immutable
+from guestctl.core.wire import utf8_size
 from guestctl.dialects.base import HistoryEntry, HistoryPage, Omitted
 from guestctl.dialects.capabilities import Paging
 
@@ -106,7 +107,7 @@ def _size_of(item: Item) -> int:
     while rest:
         value = rest.pop()
         if isinstance(value, str):
-            size += len(value)
+            size += utf8_size(value)
         elif isinstance(value, dict):
             rest.extend(value)
             rest.extend(value.values())

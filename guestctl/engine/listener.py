@@ -67,7 +67,8 @@ class Listener:
 
     `position`: the last message already shown; the stream continues after it. Without a position it starts with what
     arrives after the newest message in history (`baseline`), at the beginning of the conversation (`from_start`), or
-    with what the socket brings from now on. `forever`: never give up reconnecting. `record`: write shown messages to
+    with what the socket brings from now on. `unread`: why history could not be read, although the caller wanted earlier
+    messages: a gap stands for them. `forever`: never give up reconnecting. `record`: write shown messages to
     the ledger. `step`: seconds for one answer of the service.
 
     `wake` returns the seconds until the caller wants control again, `left` the seconds until the caller stops. Only
@@ -81,6 +82,7 @@ class Listener:
         position: Position | None = None,
         baseline: bool = True,
         from_start: bool = False,
+        unread: str | None = None,
         forever: bool = False,
         record: bool = True,
         step: float | None = 30.0,
@@ -93,7 +95,7 @@ class Listener:
         if position is not None or from_start:
             state = Unread()
         else:
-            state = FromNewest() if baseline else Continuous()
+            state = FromNewest(failure=unread, broken=unread is not None) if baseline else Continuous()
         merge = Merge(position, begins=from_start, timings=self._timings)
         self.catch_up = CatchUp(engine, state, merge, deadline=self._deadline, left=left)
         self._forever = forever
@@ -397,7 +399,7 @@ class Listener:
                 continue
             try:
                 if isinstance(self.catch_up.state, FromNewest):
-                    self.catch_up.begin_at_newest()
+                    yield from self._show(self.catch_up.find_newest())
                 found = self.catch_up.read_after(self.catch_up.merge.position)
             except PASSING_FAILURES as failure:
                 failures += 1

@@ -15,7 +15,7 @@ from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
 from guestctl.core.model import Message, Session, SessionEvent
 from guestctl.core.timings import Timings
-from guestctl.core.wire import Frame
+from guestctl.core.wire import Frame, utf8_size
 from guestctl.dialects.base import Dialect, unreadable_frame
 from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
 from guestctl.engine.inbox import Inbox
@@ -189,7 +189,7 @@ class SessionSocket:
     def _receive(self, timeout: float) -> tuple[list[Incoming], int]:
         """Return what the next frame holds, and the bytes of the frame."""
         frame = self.socket.receive(timeout)
-        return ([], 0) if frame is None else (self._decode(frame), len(frame.text))
+        return ([], 0) if frame is None else (self._decode(frame), utf8_size(frame.text))
 
     def _decode(self, frame: Frame) -> list[Incoming]:
         try:

@@ -241,11 +241,8 @@ class _SessionEventMembers(TypedDict):
         "expired",
         "cleared",
         "evicted",
-        "signed_in",
         "logged_out",
         "ended",
-        "expiring",
-        "new",
         "token_expired",
     ]
     reason: str | None

@@ -20,7 +20,7 @@ from guestctl.core.errors import Failure, UsageError
 from guestctl.core.interrupts import INTERRUPTS
 from guestctl.output.ci_commands import escaped, has_command, runs_in_actions
 from guestctl.output.records import Record, error_record
-from guestctl.output.terminal import Terminal, visible, wrap
+from guestctl.output.terminal import Terminal, distinct, visible, wrap
 
 if TYPE_CHECKING:
     from guestctl.output.columns import Column
@@ -349,6 +349,7 @@ class Output:
         """Print one failure: an `error:` line and a `hint:` line, or one JSON object."""
         if self.json_errors:
             record = error_record(failure)
+            record["error"]["message"] = distinct(failure.message)  # two texts that it quotes never look the same
             if self._held_warnings:
                 record["error"]["warnings"] = self._held_warnings
             self._held, self._held_warnings = [], []
@@ -361,7 +362,7 @@ class Output:
             what += f" (retry after {failure.retry_after:g} s)"
         for label, text in (("error:", what), ("hint:", failure.hint)):
             if text:
-                self._print_diagnostic(_labelled(label, visible(text), self.terminal.stderr_width))
+                self._print_diagnostic(_labelled(label, visible(distinct(text)), self.terminal.stderr_width))
 
     def traceback(self, error: BaseException, masked: Callable[[str], str]) -> None:
         """Print a traceback for --debug, without values of variables and with secrets masked."""

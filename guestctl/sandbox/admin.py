@@ -191,7 +191,7 @@ def _body(request: ServerRequest, *keys: str) -> Mapping[str, Any]:
         raise _refused(400, "the body is not an object")
     unknown = sorted(set(body) - set(keys))
     if unknown:
-        raise _refused(400, f"unknown key {unknown[0]!r}; known: {', '.join(keys)}")
+        raise _refused(400, f'unknown key "{unknown[0]}"; known: {", ".join(keys)}')
     return body
 
 

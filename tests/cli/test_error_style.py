@@ -83,6 +83,28 @@ WRONG = [
 #: Texts that the documents of an API state.
 WORDS_OF_THE_SERVICE = {"Guest not found. Session may have expired."}
 
+#: Functions and methods that make an error of a text and its place, of a problem, or of a hint.
+MAKERS = {
+    "error",
+    "_error",
+    "_error_at",
+    "_field",
+    "_wrong",
+    "_bad",
+    "_problem",
+    "_refused",
+    "YamlField",
+    "PatternError",
+}
+
+#: Documents that are not YAML, or not a script: each with another error of the reader.
+NOT_SCRIPTS = [
+    "a: [1", "a: b: c", '"a', "- a\nb: c", "a: @x", "a: !x y", "{a: b", '"\\q"', '"\\ud83d"', "a:\n\tb: c",
+    "? [a]\n: b", "%YAML 3.0\n---\na", "%FOO\n---\na", "a: ]", "a: {x, y: }}", "a: \x01", "a: 1e999", "*x : y",
+    "<<: 3", "a: >9x", "--- a\n--- b", "a: 1\na: 2", "a: '", "a: &", "a: |x\n y", "{", "a: 'b' 'c'", "", "a",
+    "scenarios: []",
+]  # fmt: skip
+
 #: The classes whose first argument becomes the message of an error.
 ERRORS = {
     *(name for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, errors.Failure)),
@@ -121,6 +143,26 @@ def test_an_error_has_two_parts_at_every_width(front: Front, words: str) -> None
             assert told.code == shown.code
 
 
+@pytest.mark.parametrize("content", NOT_SCRIPTS)
+def test_an_error_in_a_script_has_the_style(alone: Front, content: str) -> None:
+    script = alone.cwd / "s.yaml"
+    script.write_text(content)
+    failed = alone("check", str(script), tty=True, COLUMNS="400")
+    message, hint = parts(failed.err)
+    assert failed.code == 2
+    assert message.startswith(f"{script}:")
+    check_style(message.partition(": ")[2], hint)
+
+
+@pytest.mark.parametrize("option", ["--region=x y", "--origin=x y", "--base-url=x", "--api=nonsense"])
+def test_an_error_in_an_option_of_check_has_the_style(alone: Front, option: str) -> None:
+    script = alone.cwd / "s.yaml"
+    script.write_text("config: {deploymentId: d, region: mypurecloud.de}\nscenarios: {a: [{say: hi}]}")
+    failed = alone("check", str(script), option, tty=True, COLUMNS="400")
+    assert failed.code == 2
+    check_style(*parts(failed.err))
+
+
 def _texts() -> Iterator[tuple[str, str]]:
     """Yield each text of a hint and of an error in the source, and its place. A value in it is written as {}."""
     for path in sorted(SOURCE.rglob("*.py")):
@@ -131,6 +173,8 @@ def _texts() -> Iterator[tuple[str, str]]:
             given = [keyword.value for keyword in node.keywords if keyword.arg == "hint"]
             if name in ERRORS:
                 given += node.args[:1]
+            elif name in MAKERS and "sandbox" not in path.parts:  # the sandbox's own texts are a service's
+                given += node.args
             for value in given:
                 if isinstance(value, ast.Constant) and isinstance(value.value, str):
                     yield f"{path.name}:{node.lineno}", value.value

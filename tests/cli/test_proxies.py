@@ -100,3 +100,18 @@ def test_a_socks_proxy_and_the_extra_are_named_in_the_help(alone: Front) -> None
     shown = alone("help", "environment").out
     assert "socks5h" in shown
     assert "guestctl[socks]" in shown
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_variable_names_the_certificate_authorities(alone: Front, secure: Sandbox, variable: str) -> None:
+    """Without a proxy: requests and sockets both use them, and doctor names the variable."""
+    assert secure.ca is not None
+    address = f"base_url: 'https://localhost:{secure.port}', deployment_id: {secure.deployment_id}"
+    (alone.cwd / "p.yaml").write_text(f"profiles: {{a: {{{address}}}}}\n")
+    trusting = replace(alone, environ={**alone.environ, variable: secure.ca})
+    for argv in (*COMMANDS, ("doctor",)):
+        result = trusting(*argv, "--profiles", "p.yaml")
+        assert result.code == 0, (argv, result.out, result.err)
+    assert f"trusted by {variable}" in result.out
+    refused = alone("session", "create", "--as", "b", "--profiles", "p.yaml", "--timeout", "2")
+    assert (refused.code, refused.error["code"]) == (8, "network.tls")

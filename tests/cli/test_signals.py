@@ -79,7 +79,7 @@ def push(front: Front, text: str) -> None:
     front("sandbox", "push", text, "--to", str(mine(front)[0]["id"]))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_a_listener_and_leave_state_consistent(front: Front, number: int, code: int) -> None:
     front("session", "create")
     with started(front, "listen") as process:
@@ -121,14 +121,15 @@ def test_quiet_prints_nothing_at_ctrl_c(front: Front) -> None:
     assert (process.returncode, shown(near)) == (-signal.SIGINT, b"")
 
 
-def test_a_ctrl_c_that_the_parent_process_ignores_is_ignored(front: Front) -> None:
-    """As for a command that a shell script runs in the background."""
+@pytest.mark.parametrize("name", ["INT", "HUP"])
+def test_a_signal_that_the_parent_process_ignores_is_ignored(front: Front, name: str) -> None:
+    """As for a command that a shell script runs in the background, or that `nohup` started."""
     front("session", "create")
     with started(
-        front, program=["bash", "-c", f'trap "" INT; exec "{sys.executable}" -m guestctl listen --max 1']
+        front, program=["bash", "-c", f'trap "" {name}; exec "{sys.executable}" -m guestctl listen --max 1']
     ) as it:
         until(lambda: listening(front))
-        it.send_signal(signal.SIGINT)
+        it.send_signal(getattr(signal, f"SIG{name}"))
         push(front, "still here")
         out, _ = it.communicate(timeout=10)
     assert (it.returncode, json.loads(out)["text"]) == (0, "still here")

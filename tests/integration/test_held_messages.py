@@ -73,6 +73,7 @@ ENDS = {
     "idle": (("--idle", "700ms"), 0),
     "SIGINT": ((), 130),
     "SIGTERM": ((), 143),
+    "SIGHUP": ((), 129),
     "gave up": ((), 8),
 }
 

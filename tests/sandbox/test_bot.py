@@ -458,13 +458,13 @@ def test_an_offered_answer_has_no_problems(answer: list[dict[str, Any]]) -> None
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ([button("QuickReply", "Green")], "QuickReply 'Green' was not offered"),
-        ([button("QuickReply", "Red", "m2")], "QuickReply 'Red' was not offered in message m2"),
-        ([button("Button", "Red")], "Button 'Red' was not offered"),
+        ([button("QuickReply", "Green")], 'QuickReply "Green" was not offered'),
+        ([button("QuickReply", "Red", "m2")], 'QuickReply "Red" was not offered in message m2'),
+        ([button("Button", "Red")], 'Button "Red" was not offered'),
         ([button("DatePicker", "2026-03-10T08:00:00.000Z")], "was not offered"),
         ([{"contentType": "ButtonResponse"}], "ButtonResponse without its object"),
-        ([{"contentType": "Form", "form": {"cannedResponseId": "2d2b4c0e", "response": [{"id": "x"}]}}], "Field 'x'"),
-        ([{"contentType": "Form", "form": {"cannedResponseId": "other"}}], "Form 'other' was not offered"),
+        ([{"contentType": "Form", "form": {"cannedResponseId": "2d2b4c0e", "response": [{"id": "x"}]}}], 'Field "x"'),
+        ([{"contentType": "Form", "form": {"cannedResponseId": "other"}}], 'Form "other" was not offered'),
     ],
 )
 def test_an_answer_that_was_not_offered_is_a_problem(answer: list[dict[str, Any]], words: str) -> None:
@@ -484,7 +484,7 @@ def test_a_list_without_multiple_accepts_one_item() -> None:
     one = content("  listPicker: {title: Size, items: [S, L]}")
     several = content("  listPicker: {title: Size, multiple: true, items: [S, L]}")
     both = [button("ListPicker", "s"), button("ListPicker", "l")]
-    assert wrong_answers(both, [("m", one)]) == ["only one item of 'Size' can be picked"]
+    assert wrong_answers(both, [("m", one)]) == ['only one item of "Size" can be picked']
     assert wrong_answers(both, [("m", several)]) == []
     assert wrong_answers(both[:1], [("m", one)]) == []
 
@@ -502,10 +502,10 @@ def test_a_form_answer_has_required_fields_and_offered_values() -> None:
         return wrong_answers([answer], [("m", offered)])
 
     assert submitted(name="Ada", size="s", top="feta") == []
-    assert submitted(size="s") == ["Field 'name' is required"]
+    assert submitted(size="s") == ['Field "name" is required']
     assert submitted(name="Ada", size="xl", top="brie") == [
-        "Field 'size': 'xl' was not offered",
-        "Field 'top': 'brie' was not offered",
+        'Field "size": "xl" was not offered',
+        'Field "top": "brie" was not offered',
     ]
 
 

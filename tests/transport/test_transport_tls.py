@@ -81,7 +81,7 @@ def test_a_verified_server(authority: Authority, call: Caller) -> None:
         call(peer, trusting(authority), PATIENCE)
 
 
-@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_authorities_from_the_environment(authority: Authority, call: Caller, variable: str) -> None:
     with serving(both, context=authority.server()) as peer:
         call(peer, Network(ca=None, environ={variable: str(authority.path)}), PATIENCE)
@@ -162,6 +162,7 @@ def test_authorities_that_cannot_be_read(tmp_path: Path, content: bytes | None) 
         (Network(ca=str(path), environ={"SSL_CERT_FILE": "other"}), "tls.ca"),
         (Network(ca=None, environ={"SSL_CERT_FILE": str(path)}), "SSL_CERT_FILE"),
         (Network(ca=None, environ={"REQUESTS_CA_BUNDLE": str(path)}), "REQUESTS_CA_BUNDLE"),
+        (Network(ca=None, environ={"CURL_CA_BUNDLE": str(path)}), "CURL_CA_BUNDLE"),
     ):
         with pytest.raises(UsageError) as caught:
             network.ssl_context()

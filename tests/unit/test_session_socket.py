@@ -9,6 +9,7 @@ from guestctl.core.errors import NetworkError, SessionOver, TimedOut, Unauthoris
 from guestctl.core.model import Message, SessionEvent, Typing, Unknown
 from guestctl.core.timings import Timings
 from guestctl.dialects.flows import FrameRequest, Incoming
+from guestctl.engine.inbox import DROP_FROM_BYTES
 from guestctl.engine.session_socket import MAX_UNANSWERED_PINGS, SessionSocket, terminal_failure
 from tests.unit.engine_fakes import FakeSocket, World, lost
 
@@ -45,6 +46,16 @@ def test_everything_received_before_the_answer_is_kept_in_order(world: World, li
     assert [h.text for h in line.inbox if isinstance(h, Message)] == ["one", "two"]
     assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["one", "two"]
     assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["three"]
+
+
+@pytest.mark.parametrize("char", ["x", "é", "€", "😀"])
+def test_the_bound_of_the_inbox_counts_bytes(world: World, line: SessionSocket, char: str) -> None:
+    pushed = DROP_FROM_BYTES // (10_000 * len(char.encode())) + 50
+    world.service.tell(*[f'{{"kind":"surprise","text":"{char * 10_000}"}}'] * pushed)
+    world.service.push("answer")
+    assert line.ask(awaits("answer"), world.deadline()) is not None
+    held = sum(isinstance(item, Unknown) for item in line.inbox)
+    assert pushed - 60 < held <= pushed - 50
 
 
 def test_an_answer_that_has_arrived_is_returned_even_at_the_deadline(world: World, line: SessionSocket) -> None:

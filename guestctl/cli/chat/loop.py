@@ -220,6 +220,18 @@ class Chat:
                 self._keyboard.set_connecting(False)
         except LeftWhileConnecting:
             self._process_input()
+        except SessionOver as failure:
+            unsent = self._unsent()
+            if unsent:
+                failure.message += f"; {unsent} typed line{'s' * (unsent > 1)} not sent"
+            raise
+
+    def _unsent(self) -> int:
+        """Return how many entered lines have not been processed."""
+        while (typed := self._keyboard.next_event()) is not None:
+            if isinstance(typed, LineEntered):
+                self._pending.append(typed.text)
+        return len(self._pending)
 
     def _converse(self) -> None:
         self._show_status()

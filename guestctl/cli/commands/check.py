@@ -188,10 +188,12 @@ def _nothing_ran(file: Path, failure: Failure) -> Outcome:
 
 
 def _cause(error: BaseException) -> type[Interrupted]:
-    from guestctl.checks.runner import Interrupted, RunTerminated
-    from guestctl.cli.signals import Terminated as Sigterm
+    from guestctl.checks.runner import Interrupted, RunHungUp, RunTerminated
+    from guestctl.cli.signals import HungUp, Terminated
 
-    return RunTerminated if isinstance(error, Sigterm) else Interrupted
+    if isinstance(error, HungUp):
+        return RunHungUp
+    return RunTerminated if isinstance(error, Terminated) else Interrupted
 
 
 def _contents(files: Sequence[Path], run: Invocation) -> dict[Path, bytes | None]:

@@ -188,6 +188,7 @@ _EXITS: dict[Exit, tuple[str, str]] = {
     Exit.UNSUPPORTED: ("this API has no such operation", "`guestctl apis` shows which APIs have it"),
     Exit.IN_DOUBT: ("in doubt: the message may or may not have arrived; later commands look for it", "the connection broke between the write and the acknowledgement"),
     Exit.BUG: ("an internal error", "a case that guestctl does not handle"),
+    Exit.HUNG_UP: ("the terminal was closed (SIGHUP)", "a terminal window or a remote session ended; `nohup` keeps a command running"),
     Exit.INTERRUPTED: ("interrupted (SIGINT)", "Ctrl-C"),
     Exit.BROKEN_PIPE: ("the reader of stdout closed the pipe", "as in `guestctl … | head`"),
     Exit.TERMINATED: ("terminated (SIGTERM)", "a supervisor or a user terminated the process"),

@@ -119,7 +119,7 @@ def wrong_answers(
             # A date picker without fixed times accepts any date. Its offer has the payload None.
             if pair not in offers and not (pair[0] == "DatePicker" and ("DatePicker", None) in offers):
                 where = f" in message {origin}" if origin is not None else ""
-                problems.append(f"{pair[0]} {pair[1]!r} was not offered{where}")
+                problems.append(f'{pair[0]} "{pair[1]}" was not offered{where}')
     if problems:
         return problems
     bodies = [body for item in answer for body in (item.get("buttonResponse"), item.get("form"))]
@@ -133,7 +133,7 @@ def _too_many_picks(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mappi
     """Return a problem for each list of which more than one item was picked, though it allows one."""
     picked = [response.get("payload") for response in _responses(answer) if response.get("type") == "ListPicker"]
     return [
-        f"only one item of {section.get('title')!r} can be picked"
+        f'only one item of "{section.get("title")}" can be picked'
         for item in offered
         if item.get("contentType") == "ListPicker"
         for section in item["listPicker"].get("sections", ())
@@ -168,14 +168,14 @@ def _wrong_forms(answer: Sequence[Mapping[str, Any]], offered: Sequence[Mapping[
 def _wrong_field(component: Mapping[str, Any], given: Mapping[str, Sequence[Any]]) -> list[str]:
     match component:
         case {"input": {"id": identifier, "isRequired": True}}:
-            return [] if any(given.get(identifier, ())) else [f"Field {identifier!r} is required"]
+            return [] if any(given.get(identifier, ())) else [f'Field "{identifier}" is required']
         case {"wheelPicker": {"id": identifier, "items": [*items]}}:
             ids = [entry.get("id") for entry in items]
         case {"listPicker": {"id": identifier, "sections": [*sections]}}:
             ids = [entry.get("id") for section in sections for entry in section.get("items", ())]
         case _:
             return []
-    return [f"Field {identifier!r}: {one!r} was not offered" for one in given.get(identifier, ()) if one not in ids]
+    return [f'Field "{identifier}": "{one}" was not offered' for one in given.get(identifier, ()) if one not in ids]
 
 
 def _responses(content: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

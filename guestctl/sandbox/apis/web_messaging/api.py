@@ -133,7 +133,7 @@ class WebMessaging:
             perform = self._actions.get(action) if isinstance(action, str) else None
             if perform is None:
                 raise GuestError(
-                    400, f"Unknown action {str(action)[:40]!r}" if action is not None else "action is missing"
+                    400, f'Unknown action "{str(action)[:40]}"' if action is not None else "action is missing"
                 )
             route = _route_of(frame)
             fault = self._faults.action(route)

@@ -64,7 +64,7 @@ class MessageExchange:
             self._event(socket, conversation, frame, message, tracing)
             return
         if kind not in (None, "Text", "Structured"):
-            raise GuestError(400, f"message.type {str(kind)[:40]!r} is not one a guest may send")
+            raise GuestError(400, f'message.type "{str(kind)[:40]}" is not one a guest may send')
         self.require_writable(conversation)
         text = message.get("text")
         content = message.get("content", [])
@@ -161,7 +161,7 @@ class MessageExchange:
                     "mime": attachment.type,
                 },
             }
-        raise GuestError(400, f"content item {str(kind)[:40]!r} is not one a guest may send")
+        raise GuestError(400, f'content item "{str(kind)[:40]}" is not one a guest may send')
 
     def _check_answers(self, conversation: Conversation, content: Sequence[Item]) -> None:
         offered = [(m.id, m.content) for m in conversation.messages[-200:] if m.content and m.direction == "outbound"]
@@ -212,7 +212,7 @@ class MessageExchange:
             self.presence(conversation, "guest", "Disconnect", metadata=given, key=tracing, cause=cause)
             self.ended(conversation, "system")
         else:
-            raise GuestError(400, f"presence {str(presence)[:40]!r} is not one a guest may send")
+            raise GuestError(400, f'presence "{str(presence)[:40]}" is not one a guest may send')
 
     def presence(
         self, conversation: Conversation, role: Role, type: str, *, metadata: Mapping[str, str] | None = None,
