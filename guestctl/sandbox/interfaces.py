@@ -140,7 +140,8 @@ class Route:
     """One REST operation.
 
     `name` is its name in fault specs (`send`, `history`, …), or a function of the request where one address does two
-    things. None: no fault affects it. `{part}` in a pattern is one path segment, passed in `ServerRequest.params`.
+    things. None: no fault affects it. `{part}` in a pattern is one path segment, passed in `ServerRequest.params`, and
+    `{part*}` is any number of them.
     `any_origin` marks what every web page may read: public configuration, presigned addresses.
     """
 
@@ -245,7 +246,8 @@ class Table:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(pattern)))
+    segments = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(pattern))
+    return re.compile(re.sub(r"\\{(\w+)\\\*\\}", r"(?P<\1>.*)", segments))
 
 
 def _params(found: re.Match[str]) -> dict[str, str]:

@@ -251,7 +251,7 @@ class Sandbox:
         for api in self._build(self.service, self.faults, options):
             self.service.apis[api.name] = api
             self.table.add(api)
-            self._socket_paths[api.name] = [route.pattern for route in api.socket_routes()]
+            self._socket_paths[api.name] = [r.pattern for r in api.socket_routes() if "*" not in r.pattern]
         self.admin = Admin(self.service, self.faults, self.admin_key)
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:

@@ -15,6 +15,9 @@ The rules:
   recorded, except the service's addresses and expiry times, which keep their distance from now, and the masked tokens
   of `guests`, which a client reads: they are replaced by tokens that it can read.
 - An action without a match is answered with 404 over HTTP, and not at all on a socket.
+- A strict replay also compares queries, JSON bodies and frames, except what each guest makes itself: ids, masked
+  secrets, times, addresses of the service and guestctl's version. It reports an action without a match, and closes its
+  socket. Clients check a connection whenever they like: a health check without a match is only not answered.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.core.errors import UsageError
@@ -40,6 +43,12 @@ if TYPE_CHECKING:
 ActionKind = Literal["request", "upgrade", "frame"]
 
 _ID = re.compile(r"(?=.*\d)[\w.~%-]{8,}", re.ASCII)
+#: The frame with which web-messaging clients test a connection, whenever they like.
+_HEALTH_CHECK = "echo/Text"
+#: The name and the version that guestctl sends about itself.
+_OWN_VERSION = re.compile(r"guestctl[-/][\w.+-]+", re.ASCII)
+#: Most characters of a value in a report.
+_SHOWN = 60
 _GUEST_VALUE = re.compile(r"\*\*\*[0-9a-f]{8}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 #: Largest trace that is read, in bytes.
 TRACE_LIMIT = 1 << 30
@@ -47,6 +56,7 @@ TRACE_LIMIT = 1 << 30
 _TOKEN_LIFE = 1800.0
 #: Members with an expiry time: epoch seconds, or RFC 3339.
 _EXPIRY_MEMBERS = frozenset({"exp", "expirationDate", "expiresAt"})
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: Headers of a recorded reply that are sent again.
 _HEADERS = ("content-type", "retry-after", "location", "www-authenticate")
 
@@ -60,6 +70,7 @@ class GuestAction:
     seconds: float
     sent: Any = None
     path: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
     socket: int = 0
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -130,7 +141,9 @@ def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets
         parts = urlsplit(entry["url"])
         into.bases.add(f"{parts.scheme}://{parts.netloc}")
         what = f"{entry['method']} {pattern_of(parts.path)}"
-        into.events.append(GuestAction("request", what, seconds, _json(entry.get("body")), parts.path))
+        into.events.append(
+            GuestAction("request", what, seconds, _json(entry.get("body")), parts.path, _query(parts.query))
+        )
     elif kind == "response" and entry.get("route") != "admin":
         what = f"{entry['method']} {pattern_of(urlsplit(entry['url']).path)}"
         for action in into.actions:
@@ -141,7 +154,11 @@ def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets
         sockets += 1
         parts = urlsplit(entry["url"])
         into.bases.add(f"{parts.scheme}://{parts.netloc}")
-        into.events.append(GuestAction("upgrade", pattern_of(parts.path), seconds, path=parts.path, socket=sockets))
+        into.events.append(
+            GuestAction(
+                "upgrade", pattern_of(parts.path), seconds, path=parts.path, query=_query(parts.query), socket=sockets
+            )
+        )
     elif kind == "upgrade":
         (upgrade,) = [action for action in into.actions if action.kind == "upgrade"][-1:]
         upgrade.status, upgrade.headers, upgrade.body = int(entry["status"]), entry["headers"], entry["body"] or ""
@@ -196,13 +213,15 @@ class ReplayState:
         self._values: dict[str, str] = {}
         self._shift = now() - trace.started_at
 
-    def match(self, kind: ActionKind, what: str) -> tuple[GuestAction, list[ServiceFrame]] | None:
+    def match(
+        self, kind: ActionKind, what: str, fits: Callable[[GuestAction], bool] = lambda action: True
+    ) -> tuple[GuestAction, list[ServiceFrame]] | None:
         """Return the matching recorded action, and the service's frames between the position and it."""
         events = self._trace.events
         for begin in (self._position, 0):
             for index in range(begin, len(events)):
                 event = events[index]
-                if isinstance(event, GuestAction) and event.kind == kind and event.what == what:
+                if isinstance(event, GuestAction) and event.kind == kind and event.what == what and fits(event):
                     skipped = (
                         [e for e in events[self._position : index] if isinstance(e, ServiceFrame)]
                         if begin == self._position
@@ -211,6 +230,43 @@ class ReplayState:
                     self._position = index + 1
                     return event, skipped
         return None
+
+    def difference(self, kind: ActionKind, what: str, sent: Any, query: Mapping[str, str]) -> str:
+        """Return how an action without a match differs from the recorded one that is next, empty if there is none."""
+        events = self._trace.events
+        found = (event for event in (*events[self._position :], *events) if isinstance(event, GuestAction))
+        nearest = next((action for action in found if action.kind == kind and action.what == what), None)
+        return "" if nearest is None else self.compared(nearest, sent, query) or ""
+
+    def compared(self, action: GuestAction, sent: Any, query: Mapping[str, str]) -> str | None:
+        """Return the first difference between a recorded action and one of this guest, None without a difference."""
+        return self._different("query", dict(action.query), dict(query)) or self._different("", action.sent, sent)
+
+    def _different(self, place: str, recorded: Any, actual: Any) -> str | None:
+        if isinstance(recorded, dict) and isinstance(actual, dict):
+            inner = f"{place}." if place else ""
+            for key in {**recorded, **actual}:
+                if key not in actual or key not in recorded:
+                    return f"{inner}{key} is {'missing' if key in recorded else 'not in the trace'}"
+                if found := self._different(f"{inner}{key}", recorded[key], actual[key]):
+                    return found
+            return None
+        if isinstance(recorded, list) and isinstance(actual, list) and len(recorded) == len(actual):
+            pairs = enumerate(zip(recorded, actual, strict=True))
+            return next((found for n, pair in pairs if (found := self._different(f"{place}[{n}]", *pair))), None)
+        if isinstance(recorded, str) and isinstance(actual, str) and self._stands_for(recorded, actual):
+            return None
+        if type(recorded) is type(actual) and recorded == actual:
+            return None
+        return f"{place or 'body'} is {_shown(actual)}, and {_shown(recorded)} in the trace"
+
+    def _stands_for(self, recorded: str, actual: str) -> bool:
+        """Return whether two texts are equal, or the same thing of two guests."""
+        if recorded == actual or _GUEST_VALUE.fullmatch(recorded) or recorded.startswith(tuple(self._trace.bases)):
+            return True
+        if _OWN_VERSION.sub("guestctl", recorded) == _OWN_VERSION.sub("guestctl", actual):
+            return True
+        return _is_time(recorded) and _is_time(actual)
 
     def next_frames(self) -> Iterator[ServiceFrame]:
         """Yield the service's frames up to the next action, and move the position."""
@@ -289,16 +345,36 @@ class _ReplaySocket:
     socket_base: str
 
 
+@dataclass(frozen=True, slots=True)
+class _NotRecorded:
+    """Why an action is refused, and the status that refuses a request."""
+
+    reason: str
+    status: int
+
+
 class ReplayApi:
     """A trace as an API of a sandbox. It serves the recorded addresses and nothing else.
 
-    `pace` preserves the recorded pauses; otherwise the frames after an action are sent at once.
+    `pace` preserves the recorded pauses; otherwise the frames after an action are sent at once. With `strict` the
+    content must match, too, and `refused` is called with a line about each action that was refused, in the sandbox's
+    thread.
     """
 
     name = "replay"
 
-    def __init__(self, trace: RecordedTrace, service: Service, *, pace: bool = False) -> None:
+    def __init__(
+        self,
+        trace: RecordedTrace,
+        service: Service,
+        *,
+        pace: bool = False,
+        strict: bool = False,
+        refused: Callable[[str], object] = lambda line: None,
+    ) -> None:
         self._trace = trace
+        self._strict = strict
+        self._refused = refused
         self._service = service
         self._pace = pace
         self._state = ReplayState(trace, service.clock.now, self._new_token)
@@ -314,6 +390,8 @@ class ReplayApi:
     def routes(self) -> Sequence[Route]:
         found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "request")
         pairs = [what.split(" ", 1) for what in found]
+        # A strict replay reports requests to all other addresses.
+        pairs += [[method, "/{path*}"] for method in _METHODS] if self._strict else []
         return [Route(method, path, None, self._answer, any_origin=True, large=True) for method, path in pairs]
 
     def route_of(self, text: str) -> str | None:
@@ -321,17 +399,39 @@ class ReplayApi:
 
     def socket_routes(self) -> Sequence[SocketRoute]:
         found = dict.fromkeys(action.what for action in self._trace.actions if action.kind == "upgrade")
-        return [SocketRoute(pattern, self._admit) for pattern in found]
+        return [SocketRoute(pattern, self._admit) for pattern in (*found, *(["/{path*}"] if self._strict else []))]
+
+    # --- matching ---
+
+    def _match(
+        self, kind: ActionKind, what: str, label: str, sent: Any = None, query: Mapping[str, str] | None = None
+    ) -> tuple[GuestAction, list[ServiceFrame]] | _NotRecorded:
+        """Return what `ReplayState.match` finds, or why the action is refused. `label` names it for people."""
+        given = {} if query is None else query
+
+        def fits(action: GuestAction) -> bool:
+            return not self._strict or self._state.compared(action, sent, given) is None
+
+        found = self._state.match(kind, what, fits)
+        if found is not None:
+            return found
+        difference = self._state.difference(kind, what, sent, given)
+        reason = f"not in the trace: {label}{f': {difference}' if difference else ''}"
+        if self._strict and what != _HEALTH_CHECK:
+            self._refused(reason)
+        return _NotRecorded(reason, 400 if difference else 404)
 
     # --- requests ---
 
     def _answer(self, request: ServerRequest) -> ServerReply:
-        found = self._state.match("request", f"{request.method} {pattern_of(request.path)}")
-        if found is None:
-            return error(404, "the trace has no such request")
+        sent = _json(request.body)
+        what, label = f"{request.method} {pattern_of(request.path)}", f"{request.method} {_shown_path(request.path)}"
+        found = self._match("request", what, label, sent, request.query)
+        if isinstance(found, _NotRecorded):
+            return error(found.status, found.reason)
         action, skipped = found
         self._state.pair_path(action.path, request.path)
-        self._state.pair_values(action.sent, _json(request.body))
+        self._state.pair_values(action.sent, sent)
         self._send_all(skipped, action.seconds)
         self._service.later(0.0, lambda: self._send_all(self._state.next_frames(), action.seconds))
         if action.status is None:
@@ -344,9 +444,11 @@ class ReplayApi:
     # --- sockets ---
 
     def _admit(self, request: ServerRequest) -> ServerReply | None:
-        found = self._state.match("upgrade", pattern_of(request.path))
-        if found is None:
-            return error(404, "the trace has no such socket")
+        found = self._match(
+            "upgrade", pattern_of(request.path), f"socket {_shown_path(request.path)}", query=request.query
+        )
+        if isinstance(found, _NotRecorded):
+            return error(found.status, found.reason)
         action, skipped = found
         self._state.pair_path(action.path, request.path)
         self._send_all(skipped, action.seconds)
@@ -366,8 +468,11 @@ class ReplayApi:
 
     def received(self, peer: Peer, text: str) -> None:
         sent = _json(text)
-        found = self._state.match("frame", kind_of(sent))
-        if found is None:
+        what = kind_of(sent)
+        found = self._match("frame", what, f"frame {what}", sent)
+        if isinstance(found, _NotRecorded):
+            if self._strict and what != _HEALTH_CHECK:
+                peer.close(1008, "not in the trace")
             return
         action, skipped = found
         # From here on this socket repeats the recorded one of the matched frame.
@@ -413,9 +518,15 @@ class ReplayApi:
     def pushed(self, conversation: Conversation, frame: str) -> None: ...
 
 
-def replay_apis(trace: RecordedTrace, *, pace: bool = False) -> Callable[[Service, Faults, SandboxOptions], list[Api]]:
+def replay_apis(
+    trace: RecordedTrace,
+    *,
+    pace: bool = False,
+    strict: bool = False,
+    refused: Callable[[str], object] = lambda line: None,
+) -> Callable[[Service, Faults, SandboxOptions], list[Api]]:
     """Return the function that builds the APIs of a sandbox, here only the replay."""
-    return lambda service, faults, options: [ReplayApi(trace, service, pace=pace)]
+    return lambda service, faults, options: [ReplayApi(trace, service, pace=pace, strict=strict, refused=refused)]
 
 
 def apis_of(trace: RecordedTrace) -> list[str]:
@@ -429,6 +540,28 @@ def apis_of(trace: RecordedTrace) -> list[str]:
             fitting = {place.api for place in matching_addresses(f"http://replay{action.path}")}
             common &= fitting or common
     return [name for name in NAMES if name in common]
+
+
+def _query(text: str) -> dict[str, str]:
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _is_time(text: str) -> bool:
+    try:
+        epoch_of(text)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _shown_path(path: str) -> str:
+    """Return a path without its ids, some of which may be secrets."""
+    return re.sub(r"\{p\d+\}", "*", pattern_of(path))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _json(text: Any) -> Any:

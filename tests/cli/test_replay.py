@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import websocket
 
 from guestctl.core.clock import epoch_of
 from guestctl.core.errors import UsageError
@@ -35,6 +37,7 @@ from guestctl.sandbox_tools.replay import (
     replay_apis,
 )
 from tests.cli.conftest import Front
+from tests.cli.test_signals import started
 
 API = {"GUESTCTL_API": "web-messaging"}
 
@@ -51,8 +54,8 @@ def replayed(tmp_path: Path) -> Callable[[Path], Any]:
     """A guest of a replay, without the state of the recorded guest."""
 
     @contextmanager
-    def serve(path: Path, *, pace: bool = False) -> Iterator[Front]:
-        with running(SandboxOptions(fast=True), apis=replay_apis(load([path]), pace=pace)) as sandbox:
+    def serve(path: Path, **rules: Any) -> Iterator[Front]:
+        with running(SandboxOptions(fast=True), apis=replay_apis(load([path]), **rules)) as sandbox:
             environ = {
                 "GUESTCTL_PROFILE": "sandbox",
                 "GUESTCTL_SANDBOX_URL": sandbox.url,
@@ -203,6 +206,67 @@ def test_pace_preserves_the_pauses(front: Front, replayed: Any) -> None:
     assert answered[-1] - sent[0] > 0.3
 
 
+#: API -> the member that has the text of a message. On some, a frame carries it.
+TEXTS = {
+    "web-messaging": "frame onMessage/Text: message.text",
+    "guest-sessions": "POST /api/v2/guest/webmessaging/sessions/*/messages: text",
+    "external-contacts": "POST /api/v2/conversations/messaging/external-contacts/*/messages: text",
+    "conversation-guests": "frame SEND_MESSAGE: text",
+    "messaging-conversations": "frame send: message.text",
+    "guests": "frame message: payload.text",
+    "webmessaging-conversations": "POST /api/v2/webmessaging/conversations/*/messages: text",
+}
+
+
+@pytest.mark.parametrize("api", NAMES)
+def test_a_strict_replay_refuses_what_was_not_recorded(front: Front, replayed: Any, api: str) -> None:
+    """The recorded conversation passes twice, with other ids and tokens. Another text does not."""
+    path, reported = recorded(front, "ask", "hello", GUESTCTL_API=api), list[str]()
+    with replayed(path, strict=True, refused=reported.append) as guest:
+        for name in ("one", "two"):
+            told = guest("ask", "-s", name, "hello", GUESTCTL_API=api)
+            assert (told.code, told.out, reported) == (0, "echo: hello\n", []), told.err
+        refused = guest("ask", "-s", "three", "other words", "--timeout", "1s", GUESTCTL_API=api)
+    by_frame = TEXTS[api].startswith("frame ")
+    assert (refused.code, refused.out) == (13 if by_frame else 3, "")
+    assert reported[0] == f'not in the trace: {TEXTS[api]} is "other words", and "hello" in the trace'
+    assert ("(1008: not in the trace)" if by_frame else f"HTTP 400: {reported[0]}") in refused.err
+
+
+def test_a_strict_replay_reports_every_other_address(front: Front, replayed: Any) -> None:
+    path, reported = recorded(front, "ask", "hello"), list[str]()
+    with replayed(path, strict=True, refused=reported.append) as guest:
+        url = guest.environ["GUESTCTL_SANDBOX_URL"]
+        for place in ("/v1?deploymentId=1", "/api/v2/guests/5a4db0c5-0000-4000-8000-677565737463/x"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(urllib.request.Request(url + place, method="PUT"))
+            caught.value.close()
+        with pytest.raises(websocket.WebSocketBadStatusException, match="400 Bad Request"):
+            websocket.create_connection(f"ws{url[4:]}/v1?deploymentId=other", timeout=10)
+        with pytest.raises(websocket.WebSocketBadStatusException, match="404 Not Found"):
+            websocket.create_connection(f"ws{url[4:]}/ws", timeout=10)
+    assert reported == [
+        "not in the trace: PUT /v1",
+        "not in the trace: PUT /api/v2/guests/*/x",
+        "not in the trace: socket /v1: query.application is missing",
+        "not in the trace: socket /ws",
+    ]
+
+
+def test_a_health_check_that_was_not_recorded_breaks_no_strict_replay(front: Front, replayed: Any) -> None:
+    path, reported = recorded(front, "ask", "hello"), list[str]()
+    connect = next(entry for entry in map(json.loads, path.read_text().splitlines()) if entry["kind"] == "connect")
+    with replayed(path, strict=True, refused=reported.append) as guest:
+        place = urlsplit(connect["url"])
+        base = guest.environ["GUESTCTL_SANDBOX_URL"].replace("http", "ws")
+        peer: Any = websocket.create_connection(f"{base}{place.path}?{place.query}", timeout=10)
+        peer.send(json.dumps({"action": "echo", "token": "t", "message": {"type": "Text", "text": "ping"}}))
+        peer.send(json.dumps({"action": "echo", "token": "t", "message": {"type": "Image"}}))
+        assert peer.recv_data(control_frame=True)[1][:2] == (1008).to_bytes(2, "big")
+        peer.shutdown()
+    assert reported == ["not in the trace: frame echo/Image"]
+
+
 @pytest.mark.parametrize("api", ["web-messaging", "guest-sessions"])
 def test_replay_serves_as_a_program(front: Front, tmp_path: Path, api: str) -> None:
     path = recorded(front, "ask", "hello", GUESTCTL_API=api)
@@ -233,6 +297,19 @@ def test_empty_and_missing_traces_are_refused(alone: Front) -> None:
     (alone.cwd / "empty.trace").write_text("")
     assert alone("replay", "empty.trace").code == 2
     assert alone("replay", "absent.trace").code == 2
+
+
+def test_a_strict_replay_as_a_program_reports_on_stderr(front: Front) -> None:
+    """Also with JSON output, where other notices wait for the end."""
+    path = recorded(front, "ask", "hello")
+    with started(front, "replay", "--strict", str(path), "-o", "json") as server:
+        assert server.stdout is not None
+        ready = json.loads(server.stdout.readline())
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{ready['url']}/other")
+        server.send_signal(signal.SIGTERM)
+        out, err = server.communicate(timeout=10)
+    assert (server.returncode, out, err.decode().splitlines()[0]) == (0, b"", "not in the trace: GET /other")
 
 
 # --- the rules ---
@@ -287,3 +364,27 @@ def test_paths_and_frames_have_patterns() -> None:
     )
     assert kind_of({"type": "handshake", "token": "t"}) == "handshake"
     assert kind_of([1]) == "?"
+
+
+def test_a_strict_comparison_ignores_what_each_guest_makes() -> None:
+    recorded = {
+        "id": "3530345c-c5bc-4088-9f16-7862b8daf226",
+        "token": "***0123abcd",
+        "at": "2026-01-01T00:00:00.000Z",
+        "link": "https://api.x.example/a",
+        "agent": "guestctl/0.1.0",
+        "list": [1, {"text": "hi"}],
+    }
+    own = {"id": "k-1", "token": "s", "at": "2027-01-01T00:00:00Z", "link": "http://here/a", "agent": "guestctl/0.2.0"}
+    action, found = GuestAction("frame", "a", 0.0, sent=recorded), script()
+    assert found.compared(action, {**own, "list": [1, {"text": "hi"}]}, {}) is None
+    for changed, difference in (
+        ({"list": [1, {"text": "ho"}]}, 'list[1].text is "ho", and "hi" in the trace'),
+        ({"list": [True, {"text": "hi"}]}, "list[0] is true, and 1 in the trace"),
+        ({"list": [1]}, 'list is [1], and [1, {"text": "hi"}] in the trace'),
+        ({"list": [1, {"text": "hi"}], "more": 1}, "more is not in the trace"),
+        ({}, "list is missing"),
+    ):
+        assert found.compared(action, {**own, **changed}, {}) == difference
+    assert found.compared(action, {**own, "list": recorded["list"]}, {"page": "2"}) == "query.page is not in the trace"
+    assert found.compared(action, None, {}).startswith("body is null, and {")  # type: ignore[union-attr]

@@ -29,12 +29,16 @@ def replay(
     pace: Annotated[
         bool, typer.Option("--pace", help="keep the pauses of the trace (default: answer at once)")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="also compare texts and queries; refuse and report what was not recorded")
+    ] = False,
 ) -> int:
     """Serve a trace as a sandbox until Ctrl-C.
 
     guestctl prints one line when the sandbox is ready. `-p sandbox` then connects to it with the API of the trace;
     with GUESTCTL_SANDBOX_URL, choose the API with --api. Requests are matched in order by method and path, frames
-    by their action. Texts, hosts and ids are not compared. A guest may skip steps, and may start again.
+    by their action. Texts, hosts and ids are not compared. A guest may skip steps, and may start again. With --strict,
+    a request whose content differs is answered with 400, such a frame closes its socket (1008), and stderr names both.
     """
     from guestctl.sandbox.serve import serve
     from guestctl.sandbox.settings import SandboxOptions
@@ -59,7 +63,7 @@ def replay(
                 on_ready=ready,
                 wrapped=run.out.wrapped,
                 clock=run.clock,
-                apis=replay_apis(recording, pace=pace),
+                apis=replay_apis(recording, pace=pace, strict=strict, refused=run.out.diagnostic),
             )
     finally:
         for url in registered:
