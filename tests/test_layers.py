@@ -26,7 +26,7 @@ OWNERS = {
     "websocket": {"transport"},
     "yaml": {"core.strict_yaml", "output", "sandbox"},
     "ruamel": {"config.edits"},
-    "typer": {"cli", "__main__"},
+    "typer": {"cli.application", "cli.help", "cli.main"},
     "rich": {"output", "cli"},
     "markdown_it": {"output.markdown"},
     "prompt_toolkit": {"cli.chat.prompt"},

@@ -77,8 +77,8 @@ def test_first_command_runs_as_written() -> None:
 
 def test_every_command_is_documented() -> None:
     pages = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    for called, entry in COMMANDS.items():
-        assert entry.hidden or f"## guestctl {' '.join(called)}\n" in pages
+    for called in COMMANDS:
+        assert f"## guestctl {' '.join(called)}\n" in pages
     for topic in TOPICS:
         assert f"`{topic}`" in pages
         assert f"`{topic}`" in TEXT
@@ -87,8 +87,8 @@ def test_every_command_is_documented() -> None:
 def test_the_manual_page_is_current_and_valid() -> None:
     text = manual()
     assert MANUAL.read_text(encoding="utf-8") == text, "run: python -m tools.manpage"
-    for called, entry in COMMANDS.items():
-        assert entry.hidden or f".SS guestctl {' '.join(called)} ".replace("-", "\\-") in text
+    for called in COMMANDS:
+        assert f".SS guestctl {' '.join(called)} ".replace("-", "\\-") in text
     formatter = shutil.which("groff")
     if formatter is None:
         pytest.skip("groff is not installed here")

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 
-import typer
-from typer.main import get_command
-
+from guestctl.cli.application import PANEL, context
 from guestctl.cli.commands.explanations import everything
 from guestctl.cli.help import sections, usage
-from guestctl.cli.options import PANEL, Leaf
-from guestctl.cli.registry import COMMANDS, TOPICS
+from guestctl.cli.main import app
+from guestctl.cli.registry import ABOUT, COMMANDS, TOPICS
 from guestctl.core.version import __version__
 from tools.readme import output_of
 
@@ -38,36 +35,26 @@ def manual() -> str:
 
 def _parts() -> Iterator[str]:
     yield f'.TH GUESTCTL 1 "" "guestctl {__version__}" "User Commands"'
-    yield ".SH NAME\nguestctl \\- be the guest of a Genesys Cloud web messaging conversation, from the command line"
+    yield f".SH NAME\nguestctl \\- {_plain(ABOUT[:1].lower() + ABOUT[1:].rstrip('.'))}"
     yield ".SH SYNOPSIS\n.B guestctl\n.I COMMAND\n[OPTIONS] [ARGS]\n.br\n.B guestctl help\n.I TOPIC"
     yield ".SH DESCRIPTION"
     yield _text("`guestctl demo` runs a short tour. Every command has --help.")
-    yield _listed((" ".join(words), entry.summary) for words, entry in COMMANDS.items() if not entry.hidden)
+    yield _listed((" ".join(words), entry.summary) for words, entry in COMMANDS.items())
     yield ".SH COMMANDS"
     shared: list[tuple[str, str]] = []
     for words, entry in COMMANDS.items():
-        if not entry.hidden:
-            leaf, context = _built(words)
-            found = sections(context, PANEL)
-            shared = max(shared, found.pop("Common options"), key=len)
-            yield f".SS {_plain(usage(context))}"
-            yield "\n.PP\n".join(_text(part) for part in leaf.about.split("\n\n"))
-            yield from (_listed(rows) for rows in found.values() if rows)
-            yield ".PP\n.nf\n.RS 4\n" + "\n".join(_plain(example) for example in leaf.examples) + "\n.RE\n.fi"
+        leaf, at = entry.load(), context(app, words)
+        found = sections(at, PANEL)
+        shared = max(shared, found.pop("Common options"), key=len)
+        yield f".SS {_plain(usage(at))}"
+        yield "\n.PP\n".join(_text(part) for part in leaf.about.split("\n\n"))
+        yield from (_listed(rows) for rows in found.values() if rows)
+        yield ".PP\n.nf\n.RS 4\n" + "\n".join(_plain(example) for example in leaf.examples) + "\n.RE\n.fi"
     yield ".SH COMMON OPTIONS\n" + _listed(shared)
     yield ".SH EXIT STATUS\n" + _listed((e.code, e.meaning) for e in everything() if e.kind == "exit code")
     for topic in (topic for topic in TOPICS if topic != "exit-codes"):
         yield f".SH {_plain(topic.upper())}\n.nf\n{_plain(output_of('help', topic).rstrip())}\n.fi"
     yield ".SH FILES\n" + _listed(_FILES)
-
-
-def _built(words: tuple[str, ...]) -> tuple[Leaf, typer.Context]:
-    """Return the declaration of a command and its Typer context."""
-    module, _, name = COMMANDS[words].target.partition(":")
-    leaf: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(add_help_option=False)(leaf.callback(None))
-    return leaf, typer.Context(get_command(app), info_name=" ".join(("guestctl", *words)))
 
 
 def _listed(rows: Iterable[tuple[str, str]]) -> str:

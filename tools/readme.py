@@ -152,9 +152,7 @@ def exits() -> str:
 def help_pages() -> str:
     """Return the help of every command. Common options are shown once, at the end."""
     pages, shared = [], ""
-    for words, entry in COMMANDS.items():
-        if entry.hidden:
-            continue
+    for words in COMMANDS:
         page = output_of(*words, "--help")
         found = re.search(r"Common options:\n.*?\n\n", page, re.DOTALL)
         if found is not None:

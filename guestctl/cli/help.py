@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from guestctl.cli.registry import COMMANDS, GROUPS, TOPICS, CommandEntry, members
+from guestctl.cli.parameters import HELP, VERSION
+from guestctl.cli.registry import ABOUT, COMMANDS, GROUPS, TOPICS, CommandEntry, about, members
 
 if TYPE_CHECKING:
     import typer
@@ -26,16 +27,13 @@ _TAIL = (
 
 def program(width: int | None) -> str:
     """Return the text of `guestctl --help`."""
-    sections = [
-        "Usage: guestctl COMMAND [OPTIONS] [ARGS]\n\n"
-        + paragraphs("Be the guest of a Genesys Cloud web messaging conversation, from the command line.", width)
-    ]
+    sections = ["Usage: guestctl COMMAND [OPTIONS] [ARGS]\n\n" + paragraphs(ABOUT, width)]
     single: dict[tuple[str, ...], CommandEntry] = {words: entry for words, entry in COMMANDS.items() if len(words) == 1}
     sections.append("Commands:\n" + _listed(single, width))
     for group, what in GROUPS.items():
         sections.append(f"{group.capitalize()} ({what}):\n" + _listed(members(group), width))
     sections.append("Topics (guestctl help TOPIC):\n" + columns(TOPICS.items(), width))
-    options = (("-h, --help", "show this help"), ("--version", "show the version"))
+    options = ((", ".join(option.names), option.help) for option in (HELP, VERSION))
     sections.append("Options:\n" + columns(options, width))
     examples = (
         "guestctl demo",
@@ -49,7 +47,7 @@ def program(width: int | None) -> str:
 def group(name: str, width: int | None) -> str:
     """Return the text of `guestctl GROUP --help`."""
     return (
-        f"Usage: guestctl {name} COMMAND [OPTIONS] [ARGS]\n\n  Manage {GROUPS[name]}.\n\n"
+        f"Usage: guestctl {name} COMMAND [OPTIONS] [ARGS]\n\n  {about(name)}\n\n"
         f"Commands:\n{_listed(members(name), width)}\n"
         + sentences(f"`guestctl {name} COMMAND --help` shows a command's options and two examples.", width)
     )
@@ -106,7 +104,7 @@ def columns(rows: Iterable[tuple[str, str]], width: int | None) -> str:
 
 
 def _listed(entries: Mapping[tuple[str, ...], CommandEntry], width: int | None) -> str:
-    return columns(((" ".join(words), entry.summary) for words, entry in entries.items() if not entry.hidden), width)
+    return columns(((" ".join(words), entry.summary) for words, entry in entries.items()), width)
 
 
 def paragraphs(text: str, width: int | None) -> str:

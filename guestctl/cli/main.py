@@ -7,7 +7,7 @@ Must not know: what a command does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from guestctl.cli import help as help_text
@@ -21,7 +21,24 @@ from guestctl.output.terminal import Terminal
 from guestctl.output.writer import MODES, ClosedPipe, Mode, Output
 
 if TYPE_CHECKING:
-    from guestctl.cli.options import Common, Leaf
+    from typer import Typer
+
+    from guestctl.cli.application import Call
+    from guestctl.cli.options import Common
+
+
+def __getattr__(name: str) -> Any:
+    """Return the Typer application as `app`, which is built when it is named: importing Typer is slow."""
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _app() -> Typer:
+    from guestctl.cli.application import application
+
+    return application(run)
 
 
 def run(argv: Sequence[str], world: Environment | None = None) -> int:
@@ -75,15 +92,18 @@ class _Run:
         return code
 
     def _go(self) -> int | None:
-        words, rest, unknown, topic = self.parsed
-        if unknown is not None:
-            raise _unknown(words, unknown, topics=_asks_for_help(rest))
+        words, rest = self.parsed.words, self.parsed.rest
+        if self.parsed.unknown is not None:
+            raise _unknown(words, self.parsed.unknown, topics=_asks_for_help(rest))
         if self.entry is not None:
             return self._command(self.entry, words, rest)
-        if topic is not None:
+        if words == (registry.COMPLETE,):
+            self._complete(rest)
+            return None
+        if self.parsed.topic is not None:
             from guestctl.cli.topics import page
 
-            self.out.verbatim(page(topic, self.terminal.width))
+            self.out.verbatim(page(self.parsed.topic, self.terminal.width))
         elif "--version" in rest:
             from guestctl.core.version import __version__
 
@@ -99,12 +119,10 @@ class _Run:
         return None
 
     def _command(self, entry: registry.CommandEntry, words: tuple[str, ...], rest: list[str]) -> int | None:
-        from guestctl.cli.options import HelpWanted
+        from guestctl.cli.application import HelpWanted
 
-        module, _, name = entry.target.partition(":")
-        leaf: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
         try:
-            options, arguments = _parse(leaf, words, rest, self.terminal.width)
+            leaf, options, arguments = _parse(words, rest, self.terminal.width)
         except HelpWanted as wanted:
             self.out.verbatim(str(wanted))
             return None
@@ -126,6 +144,13 @@ class _Run:
         if options.trace is not None or options.trace_append is not None:
             self.invocation.watch()
         return leaf.function(self.invocation, **arguments)
+
+    def _complete(self, rest: list[str]) -> None:
+        from guestctl.cli.completion import print_candidates
+        from guestctl.cli.options import Common
+
+        self.invocation = Invocation(Common(), self.world, self.out)
+        print_candidates(self.invocation, rest)
 
     def _output(self, mode: str, options: Common | None = None) -> Output:
         return Output(
@@ -183,36 +208,31 @@ class _Run:
         self.out.traceback(error, redactor.text)
 
 
-def _parse(leaf: Leaf, words: tuple[str, ...], rest: list[str], width: int | None) -> tuple[Common, dict[str, Any]]:
+def _parse(words: tuple[str, ...], rest: list[str], width: int | None) -> Call:
     """Let Typer parse the arguments. Raises UsageError if they are wrong, HelpWanted for `--help`."""
-    import typer
-    from typer.main import get_command
+    from typer import TyperException
 
-    # Typer carries its own Click, whose name moves; its errors are reached from one it exports.
-    refused: type[Exception] = typer.BadParameter.__mro__[2]
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(name=words[-1], context_settings={"help_option_names": []}, add_help_option=False)(leaf.callback(width))
-    built = get_command(app)
+    from guestctl.cli.application import parse
+
     try:
-        parsed = built.main(rest, prog_name=" ".join(("guestctl", *words)), standalone_mode=False)
-    except refused as error:
+        return parse(_app(), words, rest, width)
+    except TyperException as error:
         from guestctl.cli.arguments import problem, similar_option
 
         hint = _help_hint(words)
+        leaf = registry.COMMANDS[words].load()
+        parameters = leaf.parameters()
         unknown: str = getattr(error, "option_name", "")
         if unknown in leaf.refuses:
             message, hint = leaf.refuses[unknown]
             raise UsageError(message, hint=hint) from None
         if unknown:
-            options = [name for parameter in built.params for name in (*parameter.opts, *parameter.secondary_opts)]
+            options = [name for one in parameters if one.option for name in one.option.names]
             suggested = None if unknown in options else similar_option(unknown, options)
             hint = f"did you mean `{suggested}`? {hint}" if suggested else hint
-        if type(error).__name__ == "NoSuchOption" and any(parameter.nargs == -1 for parameter in built.params):
+        if type(error).__name__ == "NoSuchOption" and any(one.takes_several_words for one in parameters):
             hint += "; put `--` before text that starts with a dash"
         raise UsageError(problem(error), hint=hint) from None
-    if isinstance(parsed, int):  # Typer returns a number after Ctrl-C
-        raise KeyboardInterrupt
-    return parsed  # type: ignore[no-any-return]
 
 
 def _help_hint(words: tuple[str, ...]) -> str:

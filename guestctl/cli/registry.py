@@ -1,27 +1,46 @@
 """The list of commands: the name, the module and the one-line summary of each.
 
-Knows: names. Must not import: any command or Typer. `guestctl --help` is rendered from this list alone, and only the
-command in the arguments is imported, which keeps the start-up fast.
+Knows: names. Must not import Typer, or a command before it is named. `guestctl --help` and completion read this list
+alone, and `application` makes the Typer application of it. That keeps the start-up fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from guestctl.cli.parameters import DEFAULT_TIMEOUT, VERSION, common
+
+if TYPE_CHECKING:
+    from guestctl.cli.options import Leaf
+
+#: The hidden command that the completion scripts run. Its arguments are words of another command line, so neither this
+#: list nor Typer parses them.
+COMPLETE = "__complete"
+
+#: What the program is for.
+ABOUT = "Be the guest of a Genesys Cloud web messaging conversation, from the command line."
 
 
-class CommandEntry(NamedTuple):
+class CommandEntry:
     """The location of a command (module below `guestctl.cli`, and attribute) and its summary.
 
     `data`: outside a terminal the command prints JSON, and so do its errors. `lists`: it prints a list, which can be
     CSV.
     """
 
-    target: str
-    summary: str
-    data: bool = True
-    hidden: bool = False
-    lists: bool = False
+    def __init__(self, target: str, summary: str, *, data: bool = True, lists: bool = False) -> None:
+        self.target = target
+        self.summary = summary
+        self.data = data
+        self.lists = lists
+
+    def load(self) -> Leaf:
+        """Import the command's module and return its declaration."""
+        module, _, name = self.target.partition(":")
+        found: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
+        return found
 
 
 GROUPS: dict[str, str] = {
@@ -83,9 +102,6 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("sandbox", "expire"): CommandEntry("commands.sandbox:expire", "expire sessions or their tokens"),
     ("demo",): CommandEntry("commands.demo:demo", "run a short tour, without account or network", data=False),
     ("completion",): CommandEntry("commands.completion:completion", "print a shell completion script", data=False),
-    ("__complete",): CommandEntry(
-        "commands.completion:complete", "list completion candidates", data=False, hidden=True
-    ),
 }
 
 #: Topics of `guestctl help TOPIC`; their pages are in `cli/topics.py`.
@@ -99,50 +115,28 @@ TOPICS: dict[str, str] = {
     "profiles": "the profile file, its keys, the regions",
 }
 
-#: Options that are allowed before the command's name, and whether each takes a value.
-LEADING: dict[str, bool] = {
-    "-p": True,
-    "--profile": True,
-    "-s": True,
-    "--session": True,
-    "-o": True,
-    "--output": True,
-    "--timeout": True,
-    "--trace": True,
-    "--trace-append": True,
-    "--traceparent": True,
-    "--profiles": True,
-    "--api": True,
-    "--region": True,
-    "--deployment-id": True,
-    "--origin": True,
-    "--base-url": True,
-    "--socket-url": True,
-    "--config-url": True,
-    "-v": False,
-    "-vv": False,
-    "--verbose": False,
-    "-q": False,
-    "--quiet": False,
-    "--debug": False,
-    "--no-state": False,
-    "-h": False,
-    "--help": False,
-    "--version": False,
-}
+#: The options that are allowed before the command's name: the common ones and those of the program.
+LEADING_OPTIONS = (*(one.option for one in common("session", DEFAULT_TIMEOUT) if one.option), VERSION)
+
+#: Their names, and whether each takes a value.
+LEADING: dict[str, bool] = {name: option.takes_value for option in LEADING_OPTIONS for name in option.names}
+LEADING["-vv"] = False
 
 
-class Parsed(NamedTuple):
+class Parsed:
     """The split arguments: the words of the command, and the rest in order.
 
     `unknown`: the first word or option that is neither a command nor a leading option, None without one.
     `topic`: the topic after `help`, None without one.
     """
 
-    words: tuple[str, ...]
-    rest: list[str]
-    unknown: str | None = None
-    topic: str | None = None
+    def __init__(
+        self, words: tuple[str, ...], rest: list[str], unknown: str | None = None, topic: str | None = None
+    ) -> None:
+        self.words = words
+        self.rest = rest
+        self.unknown = unknown
+        self.topic = topic
 
 
 def split(argv: Sequence[str]) -> Parsed:
@@ -160,6 +154,8 @@ def split(argv: Sequence[str]) -> Parsed:
             leading.append(word)
             if LEADING.get(word) and waiting:
                 leading.append(waiting.pop(0))
+        elif word == COMPLETE and not words:
+            return Parsed((COMPLETE,), waiting)
         elif word == "help" and not words:
             if waiting and waiting[0] in TOPICS:
                 return Parsed((), leading + waiting[1:], topic=waiting[0])
@@ -176,6 +172,23 @@ def _is_leading_option(word: str) -> bool:
     if name in LEADING:
         return LEADING[name] or not equals
     return not word.startswith("--") and bool(LEADING.get(word[:2])) and len(word) > 2
+
+
+def names(words: tuple[str, ...] = ()) -> list[str]:
+    """Return the names of the commands and groups after these words, in order, each once."""
+    depth = len(words)
+    found = [one[depth] for one in COMMANDS if one[:depth] == words and len(one) > depth]
+    return list(dict.fromkeys(found))
+
+
+def summary(words: tuple[str, ...]) -> str:
+    """Return the one-line summary of a command or a group."""
+    return COMMANDS[words].summary if words in COMMANDS else GROUPS[words[0]]
+
+
+def about(group: str) -> str:
+    """Return the sentence that describes a group."""
+    return f"Manage {GROUPS[group]}."
 
 
 def members(group: str) -> dict[tuple[str, ...], CommandEntry]:
@@ -195,10 +208,9 @@ def suggestion(words: tuple[str, ...], unknown: str) -> str | None:
         found = _starting_with(unknown, inner) or nearest(unknown, inner)
         return "` or `".join(" ".join((*words, name)) for name in found) or None
     names: dict[str, list[str]] = {group: [group] for group in GROUPS}
-    for entry, what in COMMANDS.items():
-        if not what.hidden:
-            names.setdefault(entry[-1], []).append(" ".join(entry))
-    first = {entry[0] for entry, what in COMMANDS.items() if not what.hidden}
+    for entry in COMMANDS:
+        names.setdefault(entry[-1], []).append(" ".join(entry))
+    first = {entry[0] for entry in COMMANDS}
     if unknown not in names and (started := _starting_with(unknown, sorted(first))):
         return "` or `".join(started)
     found = nearest(unknown, names)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from guestctl.cli.commands.completion import _CHOICES
 from guestctl.cli.registry import COMMANDS, TOPICS
 from tests.cli.conftest import Front
 
@@ -79,24 +78,53 @@ def test_candidates(stocked: Front, words: list[str], candidates: list[str]) -> 
 
 
 def test_every_command_is_offered(alone: Front) -> None:
-    assert set(offered(alone, "")) == {words[0] for words, entry in COMMANDS.items() if not entry.hidden} | {"help"}
+    assert set(offered(alone, "")) == {words[0] for words in COMMANDS} | {"help"}
     assert set(TOPICS) <= set(offered(alone, "help", ""))
 
 
 def test_every_name_is_completed(stocked: Front) -> None:
     """Every command that takes the name of a profile or a session offers the existing names."""
-    for words, entry in COMMANDS.items():
-        usage = "" if entry.hidden else stocked(*words, "--help").out.splitlines()[0]
+    for words in COMMANDS:
+        usage = stocked(*words, "--help").out.splitlines()[0]
         if re.search(r"[{\[]NAME[}\]]", usage) and words != ("profile", "add"):
             assert set(offered(stocked, *words, "")) & {"cart", "staging"}, usage
 
 
-@pytest.mark.parametrize("option", _CHOICES)
-def test_completed_choices_match_the_help(alone: Front, option: str) -> None:
-    pages = [alone(*words, "--help").out for words, entry in COMMANDS.items() if not entry.hidden]
-    described = [line for page in pages for line in page.splitlines() if line.startswith(f"  {option} ")]
-    assert described
-    assert all(all(word in line for word in _CHOICES[option]) for line in described), described
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_completed_choices_match_the_help(alone: Front, words: tuple[str, ...]) -> None:
+    page = " ".join(alone(*words, "--help").out.split())
+    for one in COMMANDS[words].load().parameters():
+        choices = one.declared.completes
+        if one.option and isinstance(choices, tuple):
+            description = page.partition(f" {one.option.names[-1]} ")[2].partition(" --")[0]
+            assert all(choice in description for choice in choices), one.option.names
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["ses"], "session\tstored guest sessions"),
+        (["session", "cr"], "create\tcreate a guest session and store it"),
+        (["help", "bo"], "bots\tscripts for the sandbox's bot"),
+        (["--vers"], "--version\tshow the version"),
+        (["send", "--wa"], "--wait\twait for the reply and print it too"),
+        (["session", "list", "--no-s"], "--no-state\tneither read nor store sessions"),
+        (["ask", "--region=eu-central-1"], "--region=eu-central-1\tFrankfurt, mypurecloud.de"),
+        (["ask", "-o", "js"], "json"),
+    ],
+    ids=" ".join,
+)
+def test_descriptions(alone: Front, words: list[str], line: str) -> None:
+    told = alone("__complete", "--descriptions", "--", *words)
+    assert (told.code, told.err) == (0, "")
+    assert told.out.splitlines()[0] == line
+
+
+def test_every_candidate_after_a_command_is_described(alone: Front) -> None:
+    for words in COMMANDS:
+        told = alone("__complete", "--descriptions", "--", *words, "--")
+        assert told.out
+        assert all(re.fullmatch(r"--[a-z-]+\t\S.*", line) for line in told.out.splitlines())
 
 
 def test_completion_changes_no_file_and_prints_no_error(alone: Front) -> None:
@@ -157,16 +185,11 @@ def test_completion_works_in_a_real_shell(stocked: Front, shell: str) -> None:
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"{shell} is not installed here")
-    place = stocked.cwd / "bin" / "guestctl"
-    place.parent.mkdir()
-    place.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m guestctl "$@"\n')
-    place.chmod(0o755)
+    _install(stocked)
     for name in ("picture.png", "smoke.yaml"):
         (stocked.cwd / name).touch()
     options, prepared = _SHELLS[shell]
-    environ = {**stocked.environ, "HOME": str(stocked.cwd), "PYTHONPATH": str(ROOT), "TERM": "xterm", "LANG": "C.UTF-8"}
-    environ |= {"PATH": f"{place.parent}:/usr/bin:/bin", "INPUTRC": os.devnull, "HISTFILE": ""}
-    with _at_a_terminal([program, *options], stocked.cwd, environ) as keys:
+    with _at_a_terminal([program, *options], stocked.cwd, _environ(stocked)) as (keys, _):
         keys(f"{prepared}; touch ready\n")
         _appeared(stocked.cwd / "ready")
         for typed, line in _TYPED.items():
@@ -175,9 +198,72 @@ def test_completion_works_in_a_real_shell(stocked: Front, shell: str) -> None:
             keys("\x15")  # C-u: the line is empty again
 
 
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_a_real_shell_shows_descriptions(alone: Front, shell: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed here")
+    _install(alone)
+    options, prepared = _SHELLS[shell]
+    with _at_a_terminal([program, *options], alone.cwd, _environ(alone)) as (keys, shown):
+        keys(f"{prepared}; touch ready\n")
+        _appeared(alone.cwd / "ready")
+        keys("guestctl se\t\t")
+        for _ in range(1200):
+            if b"stored guest sessions" in shown and b"send one message and wait" in shown:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(shown.decode(errors="replace"))
+
+
+def test_fish_offers_only_the_options_of_the_command(alone: Front) -> None:
+    """Fish makes completions from the manual page and loads them at the first completion."""
+    program = shutil.which("fish")
+    if program is None:
+        pytest.skip("fish is not installed here")
+    _install(alone)
+    made = alone.cwd / "generated" / "guestctl.fish"
+    made.parent.mkdir()
+    made.write_text("complete -c guestctl -l pick-number -d 'an option of another command'\n")
+    script = (
+        f"set -gp fish_complete_path {made.parent}; guestctl completion fish | source; "
+        'complete -C "guestctl session list --"'
+    )
+    done = subprocess.run(
+        [program, "--no-config", "-c", script],
+        capture_output=True, text=True, cwd=alone.cwd, env=_environ(alone), timeout=60,
+    )  # fmt: skip
+    told = alone("__complete", "--descriptions", "--", "session", "list", "--")
+    assert sorted(done.stdout.splitlines()) == sorted(told.out.splitlines())
+
+
+def _install(front: Front) -> None:
+    """Put a program `guestctl` into the directory `bin`."""
+    place = front.cwd / "bin" / "guestctl"
+    place.parent.mkdir()
+    place.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m guestctl "$@"\n')
+    place.chmod(0o755)
+
+
+def _environ(front: Front) -> dict[str, str]:
+    return {
+        **front.environ,
+        "HOME": str(front.cwd),
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{front.cwd / 'bin'}:/usr/bin:/bin",
+        "TERM": "xterm",
+        "LANG": "C.UTF-8",
+        "INPUTRC": os.devnull,
+        "HISTFILE": "",
+    }
+
+
 @contextmanager
-def _at_a_terminal(words: list[str], cwd: Path, environ: dict[str, str]) -> Iterator[Callable[[str], None]]:
-    """Run a program on its own terminal, discard its output and yield the function that types."""
+def _at_a_terminal(
+    words: list[str], cwd: Path, environ: dict[str, str]
+) -> Iterator[tuple[Callable[[str], None], bytearray]]:
+    """Run a program on its own terminal; yield the function that types, and what the program has shown so far."""
     master, slave = pty.openpty()
     own = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     running = subprocess.Popen(
@@ -185,10 +271,11 @@ def _at_a_terminal(words: list[str], cwd: Path, environ: dict[str, str]) -> Iter
         stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env=environ, start_new_session=True,
     )  # fmt: skip
     os.close(slave)
-    reader = threading.Thread(target=_read, args=[master])
+    shown = bytearray()
+    reader = threading.Thread(target=_read, args=[master, shown])
     reader.start()
     try:
-        yield lambda typed: _typed(master, typed)
+        yield (lambda typed: _typed(master, typed)), shown
     finally:
         running.kill()
         running.wait()
@@ -200,10 +287,10 @@ def _typed(descriptor: int, text: str) -> None:
     os.write(descriptor, text.encode())
 
 
-def _read(descriptor: int) -> None:
+def _read(descriptor: int, shown: bytearray) -> None:
     with suppress(OSError):  # EIO: nobody holds the other end any more
-        while os.read(descriptor, 4096):
-            pass
+        while data := os.read(descriptor, 4096):
+            shown += data
 
 
 def _appeared(path: Path) -> str:

@@ -15,12 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 
 import jwt
 import pytest
 
-from guestctl.cli.options import Leaf
 from guestctl.cli.registry import COMMANDS, split
 from guestctl.core.errors import Exit
 from guestctl.sandbox.serve import running
@@ -72,10 +70,8 @@ _CONFIRMED = {"guestctl session end", "guestctl session clear", "guestctl profil
 
 
 def _examples() -> Iterator[str]:
-    for entry in (entry for entry in COMMANDS.values() if not entry.hidden):
-        module, _, name = entry.target.partition(":")
-        leaf: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
-        yield from leaf.examples
+    for entry in COMMANDS.values():
+        yield from entry.load().examples
     yield 'guestctl -p staging send "Where is my parcel?" --wait'  # of `guestctl --help`, like two of those above
 
 

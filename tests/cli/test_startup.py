@@ -49,13 +49,24 @@ def test_help_and_version_load_nothing_heavy(argv: tuple[str, ...]) -> None:
     assert among(modules, (*HEAVY, *OURS, "typer")) == []
 
 
+@pytest.mark.parametrize(
+    "words", [[""], ["session", ""], ["send", "-"], ["listen", "--only", ""], ["ask", "--api", ""], ["-p", ""]]
+)
+def test_completion_loads_neither_typer_nor_other_commands(tmp_path: Path, words: list[str]) -> None:
+    modules = loaded("__complete", "--descriptions", "--", *words, GUESTCTL_STATE=str(tmp_path))
+    named = {"listen": "listen_history", "send": "send_ask", "ask": "send_ask"}.get(words[0], "about")
+    ours = [found for found in modules if found.startswith("guestctl.cli.commands.")]
+    unneeded = {found.rpartition(".")[2] for found in ours} - {named, "dry_run", "stop_rules"}
+    assert (among(modules, ("typer", "rich", "requests", "websocket", "tornado", "asyncio")), unneeded) == ([], set())
+
+
 @pytest.mark.parametrize("argv", [("send", "--help"), ("ask", "-h"), ("listen", "-h"), ("sandbox", "serve", "-h")])
 def test_a_commands_help_builds_only_that_command(argv: tuple[str, ...]) -> None:
     modules = loaded(*argv)
     assert among(modules, (*HEAVY, "guestctl.client", "guestctl.transport", "guestctl.sandbox")) == []
     built = {module for module in modules if module.startswith("guestctl.cli.")} - {"guestctl.cli.commands"}
     common = (
-        *("main", "registry", "help", "invocation", "options", "signals"),
+        *("main", "registry", "help", "invocation", "application", "parameters", "options", "signals"),
         *("commands.stop_rules", "commands.dry_run"),
     )
     shared = {f"guestctl.cli.{name}" for name in common}

@@ -105,7 +105,8 @@ def test_environment(alone: Front) -> None:
 def test_a_topic_is_no_command() -> None:
     assert not set(TOPICS) & {words[0] for words in COMMANDS}
     assert not set(TOPICS) & set(GROUPS)
-    assert split(["help", "output", "-v"]) == ((), ["-v"], None, "output")
+    found = split(["help", "output", "-v"])
+    assert (found.words, found.rest, found.unknown, found.topic) == ((), ["-v"], None, "output")
     assert split(["help", "send"]).words == ("send",)
 
 

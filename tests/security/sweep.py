@@ -128,7 +128,6 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("sandbox", "expire"): "the admin endpoint as `sandbox push` uses it; ends every session",
     ("demo",): "a sandbox of its own, and commands that are swept",
     ("completion",): "a script of ours",
-    ("__complete",): "prints names alone",
 }
 
 

@@ -22,10 +22,9 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.options import command
+from guestctl.cli.parameters import CommandOption
 from guestctl.cli.signals import send_signal
 from guestctl.core.errors import UsageError
 
@@ -41,7 +40,7 @@ _RESTORE_TIMEOUT = 2.0
 @command("guestctl chat", "guestctl chat -s cart --replay 50")
 def chat(
     run: Invocation,
-    replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="show the last N messages first")] = 10,
+    replay: Annotated[int, CommandOption("--replay", metavar="N", min=0, help="show the last N messages first")] = 10,
 ) -> None:
     """Chat in the terminal: replies appear above the line you type.
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import Completes, command
+from guestctl.cli.options import command
+from guestctl.cli.parameters import CommandArgument
 from guestctl.core.errors import UsageError
 from guestctl.dialects.base import Dialect
 from guestctl.dialects.capabilities import Ability, Standing
@@ -85,7 +84,7 @@ def overview(run: Invocation) -> None:
 def schema(
     run: Invocation,
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="record kind (default: all)"), Completes("record")
+        str | None, CommandArgument(metavar="[KIND]", help="record kind (default: all)", completes="record")
     ] = None,
 ) -> None:
     """Print the JSON Schema of the records that guestctl writes.

@@ -13,10 +13,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import Failure, UsageError
 from guestctl.output.writer import ClosedPipe
 
@@ -42,32 +41,36 @@ def check(
     run: Invocation,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE...", help="check scripts (YAML or JSON), directories of them, or - for stdin"),
+        CommandArgument(metavar="FILE...", help="check scripts (YAML or JSON), directories of them, or - for stdin"),
     ] = None,
     parallel: Annotated[
         int,
-        typer.Option(
+        CommandOption(
             "--parallel", metavar="N", min=1, max=1000, help="number of scenarios to run at once", show_default=True
         ),
     ] = 1,
     junit: Annotated[
         Path | None,
-        typer.Option("--junit", metavar="FILE", help="write a JUnit XML report; - is stdout, the lines go to stderr"),
+        CommandOption("--junit", metavar="FILE", help="write a JUnit XML report; - is stdout, the lines go to stderr"),
     ] = None,
-    tap: Annotated[bool, typer.Option("--tap", help="print TAP 14")] = False,
+    tap: Annotated[bool, CommandOption("--tap", help="print TAP 14")] = False,
     retries: Annotated[
-        int, typer.Option("--retries", metavar="N", min=0, max=100, help="retries of a scenario that did not pass")
+        int, CommandOption("--retries", metavar="N", min=0, max=100, help="retries of a scenario that did not pass")
     ] = 0,
     tag: Annotated[
         list[str] | None,
-        typer.Option("--tag", metavar="NAME", help="run only scenarios with this tag; -NAME: without it"),
+        CommandOption("--tag", metavar="NAME", help="run only scenarios with this tag; -NAME: without it"),
     ] = None,
     var: Annotated[
-        list[str] | None, typer.Option("--var", metavar="K=V", help="set a variable, ${K} in scripts")
+        list[str] | None, CommandOption("--var", metavar="K=V", help="set a variable, ${K} in scripts")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="let scripts name hosts outside the vendor's domains")] = False,
-    bless: Annotated[bool, typer.Option("--bless", help="write the golden transcripts of scenarios that pass")] = False,
-    show_keys: Annotated[bool, typer.Option("--keys", help="print every key of a script")] = False,
+    trust: Annotated[
+        bool, CommandOption("--trust", help="let scripts name hosts outside the vendor's domains")
+    ] = False,
+    bless: Annotated[
+        bool, CommandOption("--bless", help="write the golden transcripts of scenarios that pass")
+    ] = False,
+    show_keys: Annotated[bool, CommandOption("--keys", help="print every key of a script")] = False,
 ) -> int | None:
     """Run scripted conversations and report which do not go as expected.
 

@@ -11,10 +11,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
+from guestctl.cli.parameters import CommandArgument
 from guestctl.core.errors import Exit, Failure, UsageError
 from guestctl.output.columns import Column
 
@@ -36,7 +35,7 @@ _MARKS = {"ok": ("✓", "service"), "warning": ("!", "warn"), "failed": ("✗", 
 def doctor(
     run: Invocation,
     urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL...]", help="addresses to check instead of the profile")
+        list[str] | None, CommandArgument(metavar="[URL...]", help="addresses to check instead of the profile")
     ] = None,
 ) -> int:
     """Check everything that a conversation needs, one line for each check.

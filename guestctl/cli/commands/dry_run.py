@@ -9,18 +9,19 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from guestctl.cli.invocation import Invocation
+from guestctl.cli.parameters import CommandOption
 from guestctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from guestctl.engine.preview import Plan
 
 PrintFrames = Annotated[
-    bool, typer.Option("--print-frames", help="print the frames and requests without secrets; send nothing")
+    bool, CommandOption("--print-frames", help="print the frames and requests without secrets; send nothing")
 ]
-PrintCurl = Annotated[bool, typer.Option("--print-curl", help="print them as curl and websocat commands; send nothing")]
+PrintCurl = Annotated[
+    bool, CommandOption("--print-curl", help="print them as curl and websocat commands; send nothing")
+]
 
 
 def printed(

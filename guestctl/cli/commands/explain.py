@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from guestctl.cli.commands.explanations import KINDS, Explanation, everything, nearest
 from guestctl.cli.commands.explanations import explain as explanations_of
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +20,13 @@ def explain(
     run: Invocation,
     codes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CODE...]", help="a status, close code, service code, failure, frame class or message"),
+        CommandArgument(
+            metavar="[CODE...]", help="a status, close code, service code, failure, frame class or message"
+        ),
     ] = None,
-    api: Annotated[str | None, typer.Option("--api", metavar="NAME", help="only entries of this API")] = None,
+    api: Annotated[
+        str | None, CommandOption("--api", metavar="NAME", help="only entries of this API", completes="api")
+    ] = None,
 ) -> None:
     """Explain a code offline: its meaning, its cause, what guestctl does, the next step and the source.
 

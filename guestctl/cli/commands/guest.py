@@ -9,11 +9,10 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Sender, Typing
 from guestctl.output.records import event_record
@@ -34,8 +33,8 @@ def typing(run: Invocation, print_frames: PrintFrames = False, print_curl: Print
 @command("guestctl download 3b1f --to invoices/", "guestctl download 3b1f -o json | jq -r .path")
 def download(
     run: Invocation,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="id of the attachment, as shown with its message")],
-    to: Annotated[str, typer.Option("--to", metavar="PATH", help="folder or new file name; - is stdout")] = ".",
+    id_: Annotated[str, CommandArgument(metavar="ID", help="id of the attachment, as shown with its message")],
+    to: Annotated[str, CommandOption("--to", metavar="PATH", help="folder or new file name; - is stdout")] = ".",
 ) -> None:
     """Download an attachment without overwriting any file.
 
@@ -75,9 +74,9 @@ def _download_to_stdout(run: Invocation, id_: str) -> None:
 )
 def sync(
     run: Invocation,
-    provider: Annotated[str, typer.Option("--provider", metavar="P", help="external provider that knows the guest")],
-    email: Annotated[str, typer.Option("--email", metavar="E", help="e-mail address of the guest at the provider")],
-    attr: Annotated[list[str] | None, typer.Option("--attr", metavar="K=V", help="attribute to merge")] = None,
+    provider: Annotated[str, CommandOption("--provider", metavar="P", help="external provider that knows the guest")],
+    email: Annotated[str, CommandOption("--email", metavar="E", help="e-mail address of the guest at the provider")],
+    attr: Annotated[list[str] | None, CommandOption("--attr", metavar="K=V", help="attribute to merge")] = None,
 ) -> None:
     """Merge attributes into the guest's profile at the service, where the API has one."""
     own = {"external_provider_id": provider, "external_email": email, "synced_at": run.now()}

@@ -10,10 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-import typer
-
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, session_name
+from guestctl.cli.parameters import CommandOption
 from guestctl.core.clock import epoch_of
 from guestctl.core.errors import SessionOver, UsageError
 from guestctl.core.model import Credential, Secret
@@ -49,7 +48,7 @@ class _Given(NamedTuple):
 def export(
     run: Invocation,
     show_token: Annotated[
-        bool, typer.Option("--show-token", help="print the token too; treat the output as a secret")
+        bool, CommandOption("--show-token", help="print the token too; treat the output as a secret")
     ] = False,
 ) -> None:
     """Print a session as one record, for `session attach` on another machine or for another program.
@@ -77,7 +76,7 @@ def export(
 def attach(
     run: Invocation,
     as_: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="name to store the session under (default: default)")
+        str | None, CommandOption("--as", metavar="NAME", help="name to store the session under (default: default)")
     ] = None,
 ) -> None:
     """Take over a session that a browser, a middleware or another guestctl created.

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.commands.stop_rules import StopRules
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, moment, pattern
+from guestctl.cli.parameters import CommandOption
 from guestctl.core.errors import TimedOut, UsageError
 from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import Connection, Event, Gap, Message
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from guestctl.engine.listener import EventStream
     from guestctl.output.transcript import Format
 
-Raw = Annotated[bool, typer.Option("--raw", help="include the service's own object")]
+Raw = Annotated[bool, CommandOption("--raw", help="include the service's own object")]
 
 
 @dataclass
@@ -76,45 +75,51 @@ class Selection:
 @command("guestctl listen --max 1 --for 10", "guestctl listen -o jsonl --until goodbye | jq -r .text")
 def listen(
     run: Invocation,
-    replay: Annotated[int, typer.Option("--replay", metavar="N", min=0, help="print the last N messages first")] = 0,
+    replay: Annotated[int, CommandOption("--replay", metavar="N", min=0, help="print the last N messages first")] = 0,
     only: Annotated[
         str | None,
-        typer.Option(
+        CommandOption(
             "--only",
             metavar="KIND,...",
             help=f"kinds to print, of {', '.join(EVENT_KINDS)} (default: all but typing and connection)",
+            completes="event",
         ),
     ] = None,
-    max_: Annotated[int | None, typer.Option("--max", metavar="N", min=1, help="stop after N messages")] = None,
+    max_: Annotated[int | None, CommandOption("--max", metavar="N", min=1, help="stop after N messages")] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="REGEX", help="stop at a message that matches REGEX")
+        str | None, CommandOption("--until", metavar="REGEX", help="stop at a message that matches REGEX")
     ] = None,
-    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="stop after TIME")] = None,
+    for_: Annotated[str | None, CommandOption("--for", metavar="TIME", help="stop after TIME")] = None,
     idle: Annotated[
-        str | None, typer.Option("--idle", metavar="TIME", help="stop after TIME without a printed line")
+        str | None, CommandOption("--idle", metavar="TIME", help="stop after TIME without a printed line")
     ] = None,
     cursor: Annotated[
         Path | None,
-        typer.Option(
+        CommandOption(
             "--cursor", metavar="FILE", help="continue after the last message written; FILE stores the position"
         ),
     ] = None,
-    typing: Annotated[bool, typer.Option("--typing", help="print typing indicators too")] = False,
+    typing: Annotated[bool, CommandOption("--typing", help="print typing indicators too")] = False,
     from_: Annotated[
         str | None,
-        typer.Option("--from", metavar="SENDER,...", help="print only records of these senders: bot, agent, guest"),
+        CommandOption(
+            "--from",
+            metavar="SENDER,...",
+            help="print only records of these senders: bot, agent, guest",
+            completes=("bot", "agent", "guest"),
+        ),
     ] = None,
     exec_: Annotated[
         str | None,
-        typer.Option("--exec", metavar="CMD", help="run CMD for each record, without a shell; the text is its stdin"),
+        CommandOption("--exec", metavar="CMD", help="run CMD for each record, without a shell; the text is its stdin"),
     ] = None,
     forward_to: Annotated[
         str | None,
-        typer.Option(
+        CommandOption(
             "--forward-to", metavar="URL", help="post each record to URL as JSON, signed, until it answers 2xx"
         ),
     ] = None,
-    forever: Annotated[bool, typer.Option("--forever", help="reconnect without a limit")] = False,
+    forever: Annotated[bool, CommandOption("--forever", help="reconnect without a limit")] = False,
     raw: Raw = False,
 ) -> None:
     """Print live messages and events, one line each.
@@ -168,21 +173,24 @@ def listen(
 def history(
     run: Invocation,
     last: Annotated[
-        int | None, typer.Option("--last", metavar="N", min=0, help="print only the last N messages")
+        int | None, CommandOption("--last", metavar="N", min=0, help="print only the last N messages")
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(
+        CommandOption(
             "--since", metavar="TIME|ID", help="print only messages after this time, 5m ago (--since 5m) or message id"
         ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="TIME|ID", help="print only messages up to this time, 5m ago or message id"),
+        CommandOption("--until", metavar="TIME|ID", help="print only messages up to this time, 5m ago or message id"),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="include earlier conversations and events")] = False,
+    all_: Annotated[bool, CommandOption("--all", help="include earlier conversations and events")] = False,
     format_: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help="print a document: md, html or txt")
+        str | None,
+        CommandOption(
+            "--format", metavar="FORMAT", help="print a document: md, html or txt", completes=("md", "html", "txt")
+        ),
     ] = None,
     raw: Raw = False,
     print_frames: PrintFrames = False,
@@ -237,13 +245,14 @@ def resume(
     run: Invocation,
     on_conflict: Annotated[
         str,
-        typer.Option(
+        CommandOption(
             "--on-conflict",
             metavar="ACTION",
             help="if the session is locked: wait, fail, or create a new one",
+            completes=("wait", "new", "fail"),
         ),
     ] = "wait",
-    listen: Annotated[bool, typer.Option("--listen", help="keep listening afterwards")] = False,
+    listen: Annotated[bool, CommandOption("--listen", help="keep listening afterwards")] = False,
     raw: Raw = False,
 ) -> None:
     """Attach to the stored session again and print the missed messages.

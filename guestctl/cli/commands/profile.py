@@ -8,17 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import Completes, command, pairs
+from guestctl.cli.options import command, pairs
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.config import edits, profiles
 from guestctl.core.errors import UsageError
 from guestctl.core.humanize import as_written
 from guestctl.output.columns import Column
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="name of the profile"), Completes("profile")]
-NewName = Annotated[str, typer.Argument(metavar="NAME", help="name of the new profile")]
+Name = Annotated[str, CommandArgument(metavar="NAME", help="name of the profile", completes="profile")]
+NewName = Annotated[str, CommandArgument(metavar="NAME", help="name of the new profile")]
 
 
 @command("guestctl profile list", "guestctl profile list -o json", needs="nothing")
@@ -43,8 +42,9 @@ def show(
     run: Invocation,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="name of the profile (default: the profile that commands use)"),
-        Completes("profile"),
+        CommandArgument(
+            metavar="[NAME]", help="name of the profile (default: the profile that commands use)", completes="profile"
+        ),
     ] = None,
 ) -> None:
     """Show each value of a profile and where it comes from.
@@ -84,7 +84,7 @@ def add(
     name: NewName,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="any other key; a nested key is written with dots"),
+        CommandOption("--set", metavar="KEY=VALUE", help="any other key; a nested key is written with dots"),
     ] = None,
 ) -> None:
     """Add a profile to the file.
@@ -118,9 +118,11 @@ def set_(
     name: Name,
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE...]", help="values; a nested key is written with dots"),
+        CommandArgument(metavar="[KEY=VALUE...]", help="values; a nested key is written with dots"),
     ] = None,
-    unset: Annotated[list[str] | None, typer.Option("--unset", metavar="KEY", help="remove a key (repeatable)")] = None,
+    unset: Annotated[
+        list[str] | None, CommandOption("--unset", metavar="KEY", help="remove a key (repeatable)")
+    ] = None,
 ) -> None:
     """Change values of a profile in the file.
 
@@ -143,7 +145,7 @@ def set_(
 def remove(
     run: Invocation,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
+    yes: Annotated[bool, CommandOption("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
     """Remove a profile from the file, and its stored sessions.
 
@@ -166,7 +168,7 @@ def remove(
 def rename(
     run: Invocation,
     name: Name,
-    new: Annotated[str, typer.Argument(metavar="NEW", help="new name of the profile")],
+    new: Annotated[str, CommandArgument(metavar="NEW", help="new name of the profile")],
 ) -> None:
     """Rename a profile. Its stored sessions and the file's default change with it.
 
@@ -254,7 +256,7 @@ def check(run: Invocation) -> None:
 @command("guestctl profile trust ./profiles.yaml", "guestctl profile trust profiles.yaml -o json", needs="nothing")
 def trust(
     run: Invocation,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="profile file of a working directory")],
+    path: Annotated[Path, CommandArgument(metavar="PATH", help="profile file of a working directory")],
 ) -> None:
     """Trust a profile file that commands find in the working directory.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from guestctl.cli.commands.sandbox import NO_TRACE, Host, Port, cannot_serve_is_usage
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
+from guestctl.cli.parameters import CommandArgument, CommandOption
 
 
 @command(
@@ -22,15 +21,15 @@ from guestctl.cli.options import command
 def replay(
     run: Invocation,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="trace written by --trace; several are served in order")
+        list[Path], CommandArgument(metavar="FILE...", help="trace written by --trace; several are served in order")
     ],
     port: Port = 0,
     host: Host = "127.0.0.1",
     pace: Annotated[
-        bool, typer.Option("--pace", help="keep the pauses of the trace (default: answer at once)")
+        bool, CommandOption("--pace", help="keep the pauses of the trace (default: answer at once)")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="also compare texts and queries; refuse and report what was not recorded")
+        bool, CommandOption("--strict", help="also compare texts and queries; refuse and report what was not recorded")
     ] = False,
 ) -> int:
     """Serve a trace as a sandbox until Ctrl-C.

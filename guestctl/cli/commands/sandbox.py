@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import Completes, command, duration
+from guestctl.cli.options import command, duration
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.output.records import Record
 
@@ -25,60 +24,75 @@ if TYPE_CHECKING:
 
 
 Port = Annotated[
-    int, typer.Option("--port", metavar="N", min=0, max=65535, help="port to listen on; 0 chooses a free one")
+    int, CommandOption("--port", metavar="N", min=0, max=65535, help="port to listen on; 0 chooses a free one")
 ]
 Api = Annotated[
-    str, typer.Option("--api", metavar="NAME", help="API that `-p sandbox` uses; the sandbox serves all of them")
+    str,
+    CommandOption(
+        "--api", metavar="NAME", help="API that `-p sandbox` uses; the sandbox serves all of them", completes="api"
+    ),
 ]
 Script = Annotated[
     Path | None,
-    typer.Option("--script", metavar="BOT.yaml", help="bot script, see `guestctl help bots` (default: echo)"),
+    CommandOption("--script", metavar="BOT.yaml", help="bot script, see `guestctl help bots` (default: echo)"),
 ]
-Agent = Annotated[bool, typer.Option("--agent", help="answer as the agent yourself, without a bot")]
+Agent = Annotated[bool, CommandOption("--agent", help="answer as the agent yourself, without a bot")]
 Faults = Annotated[
-    list[str] | None, typer.Option("--fault", metavar="SPEC", help="inject a fault, see `guestctl help faults`")
+    list[str] | None, CommandOption("--fault", metavar="SPEC", help="inject a fault, see `guestctl help faults`")
 ]
 StateFile = Annotated[
-    Path | None, typer.Option("--state", metavar="FILE", help="store the sandbox's state in FILE across restarts")
+    Path | None, CommandOption("--state", metavar="FILE", help="store the sandbox's state in FILE across restarts")
 ]
-Tls = Annotated[bool, typer.Option("--tls", help="serve https and wss with a temporary CA")]
+Tls = Annotated[bool, CommandOption("--tls", help="serve https and wss with a temporary CA")]
 Origins = Annotated[
-    list[str] | None, typer.Option("--origin", metavar="HOST", help="allow only this Origin (default: any)")
+    list[str] | None, CommandOption("--origin", metavar="HOST", help="allow only this Origin (default: any)")
 ]
 Answers = Annotated[
-    str, typer.Option("--answers", metavar="HOW", help="answers to create and send: full, or published fields only")
+    str, CommandOption("--answers", metavar="HOW", help="answers to create and send: full, or published fields only")
 ]
 UnknownDeployment = Annotated[
     str,
-    typer.Option(
+    CommandOption(
         "--unknown-deployment", metavar="HOW", help="a socket for an unknown deployment is answered or refused"
     ),
 ]
 Domain = Annotated[
-    str | None, typer.Option("--domain", metavar="NAME", help="also serve the hosts of a region with this domain")
+    str | None, CommandOption("--domain", metavar="NAME", help="also serve the hosts of a region with this domain")
 ]
 BotDelay = Annotated[
-    str, typer.Option("--bot-delay", metavar="TIME", help="pause before each reply of the bot; none with --fast")
+    str, CommandOption("--bot-delay", metavar="TIME", help="pause before each reply of the bot; none with --fast")
 ]
-TokenLife = Annotated[str | None, typer.Option("--token-life", metavar="TIME", help="lifetime of a token")]
-Fast = Annotated[bool, typer.Option("--fast", help="answer without delays and rate limits")]
+TokenLife = Annotated[str | None, CommandOption("--token-life", metavar="TIME", help="lifetime of a token")]
+Fast = Annotated[bool, CommandOption("--fast", help="answer without delays and rate limits")]
 Style = Annotated[
-    str | None, typer.Option("--refresh-style", metavar="STYLE", help="token renewal: guest-refresh or guest-token")
+    str | None,
+    CommandOption(
+        "--refresh-style",
+        metavar="STYLE",
+        help="token renewal: guest-refresh or guest-token",
+        completes=("guest-refresh", "guest-token"),
+    ),
 ]
 Keys = Annotated[
-    str, typer.Option("--keys", metavar="HOW", help="client keys in history and pushed messages: returned or withheld")
+    str, CommandOption("--keys", metavar="HOW", help="client keys in history and pushed messages: returned or withheld")
 ]
 Deduplicates = Annotated[
-    str, typer.Option("--deduplicates", metavar="YES|NO", help="whether a repeated client key is stored once")
+    str, CommandOption("--deduplicates", metavar="YES|NO", help="whether a repeated client key is stored once")
 ]
-Host = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on")]
-AutoStart = Annotated[bool, typer.Option("--auto-start", help="start a conversation as soon as a guest joins")]
-SignIn = Annotated[bool, typer.Option("--sign-in", help="let guests sign in with any code but `bad`")]
+Host = Annotated[str, CommandOption("--host", metavar="ADDRESS", help="address to listen on")]
+AutoStart = Annotated[bool, CommandOption("--auto-start", help="start a conversation as soon as a guest joins")]
+SignIn = Annotated[bool, CommandOption("--sign-in", help="let guests sign in with any code but `bad`")]
 Disconnect = Annotated[
-    str, typer.Option("--disconnect", metavar="HOW", help="an ended conversation is ReadOnly, or still open to Send")
+    str,
+    CommandOption(
+        "--disconnect",
+        metavar="HOW",
+        help="an ended conversation is ReadOnly, or still open to Send",
+        completes=("ReadOnly", "Send"),
+    ),
 ]
 To = Annotated[
-    str | None, typer.Option("--to", metavar="ID", help="only the session with this id (default: all sessions)")
+    str | None, CommandOption("--to", metavar="ID", help="only the session with this id (default: all sessions)")
 ]
 
 #: Options that a server refuses, with the message and the hint.
@@ -191,7 +205,7 @@ def serve(
 )
 def exec_(
     run: Invocation,
-    words: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="command to run, with its arguments")],
+    words: Annotated[list[str], CommandArgument(metavar="-- CMD...", help="command to run, with its arguments")],
     port: Port = 0,
     api: Api = "web-messaging",
     script: Script = None,
@@ -261,8 +275,8 @@ def exec_(
 )
 def push(
     run: Invocation,
-    text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT...]", help="text of the agent's message")] = None,
-    frame: Annotated[str | None, typer.Option("--frame", metavar="JSON", help="frame to send unchanged")] = None,
+    text: Annotated[list[str] | None, CommandArgument(metavar="[TEXT...]", help="text of the agent's message")] = None,
+    frame: Annotated[str | None, CommandOption("--frame", metavar="JSON", help="frame to send unchanged")] = None,
     to: To = None,
 ) -> None:
     """Send a message from the agent.
@@ -282,10 +296,9 @@ def fault(
     run: Invocation,
     specs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SPEC...]", help="fault to inject: kind[:key=value,...]"),
-        Completes("fault"),
+        CommandArgument(metavar="[SPEC...]", help="fault to inject: kind[:key=value,...]", completes="fault"),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="remove all faults")] = False,
+    clear: Annotated[bool, CommandOption("--clear", help="remove all faults")] = False,
 ) -> None:
     """Inject faults into the sandbox.
 
@@ -324,7 +337,7 @@ def disconnect(run: Invocation, to: To = None) -> None:
 def expire(
     run: Invocation,
     to: To = None,
-    token: Annotated[bool, typer.Option("--token", help="expire only the token")] = False,
+    token: Annotated[bool, CommandOption("--token", help="expire only the token")] = False,
 ) -> None:
     """Expire sessions or their tokens.
 

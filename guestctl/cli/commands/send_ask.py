@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from guestctl.cli.commands import send_lines
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pairs, pattern
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import Failure, UsageError
 from guestctl.core.model import Message, Outgoing
 from guestctl.output.records import Record, message_record, sent_record
@@ -28,14 +26,14 @@ if TYPE_CHECKING:
 @command('guestctl ask "opening hours?"', 'guestctl ask --new "hello" --timeout 5')
 def ask(
     run: Invocation,
-    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="question to send; - reads it from stdin")],
-    new: Annotated[bool, typer.Option("--new", help="start a new session instead of resuming the stored one")] = False,
-    first: Annotated[bool, typer.Option("--first", help="print only the first message of the reply")] = False,
+    text: Annotated[list[str], CommandArgument(metavar="TEXT...", help="question to send; - reads it from stdin")],
+    new: Annotated[bool, CommandOption("--new", help="start a new session instead of resuming the stored one")] = False,
+    first: Annotated[bool, CommandOption("--first", help="print only the first message of the reply")] = False,
     silence: Annotated[
         str | None,
-        typer.Option("--silence", metavar="TIME", help="time without a message that ends the reply (default: 500ms)"),
+        CommandOption("--silence", metavar="TIME", help="time without a message that ends the reply (default: 500ms)"),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="with -o json, include the service's own object")] = False,
+    raw: Annotated[bool, CommandOption("--raw", help="with -o json, include the service's own object")] = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
@@ -83,47 +81,47 @@ def _print_replies(run: Invocation, replies: Sequence[Message], *, raw: bool) ->
 def send(
     run: Invocation,
     text: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT... | -]", help="message to send; - reads it from stdin")
+        list[str] | None, CommandArgument(metavar="[TEXT... | -]", help="message to send; - reads it from stdin")
     ] = None,
-    lines: Annotated[bool, typer.Option("--lines", help="send each line of stdin as one message")] = False,
+    lines: Annotated[bool, CommandOption("--lines", help="send each line of stdin as one message")] = False,
     cursor: Annotated[
         Path | None,
-        typer.Option("--cursor", metavar="FILE", help="with --lines, go on where an interrupted run stopped"),
+        CommandOption("--cursor", metavar="FILE", help="with --lines, go on where an interrupted run stopped"),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="wait for the reply and print it too")] = False,
+    wait: Annotated[bool, CommandOption("--wait", help="wait for the reply and print it too")] = False,
     expect: Annotated[
-        str | None, typer.Option("--expect", metavar="REGEX", help="wait for a reply that matches REGEX and print it")
+        str | None, CommandOption("--expect", metavar="REGEX", help="wait for a reply that matches REGEX and print it")
     ] = None,
     attr: Annotated[
-        list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute of the message")
+        list[str] | None, CommandOption("--attr", metavar="K=V", help="custom attribute of the message")
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option("--file", metavar="PATH", help="file to attach; several files make several messages"),
+        CommandOption("--file", metavar="PATH", help="file to attach; several files make several messages"),
     ] = None,
     pick: Annotated[
         list[str] | None,
-        typer.Option("--pick", metavar="N|PAYLOAD", help="choose an option by its label, payload, place or date"),
+        CommandOption("--pick", metavar="N|PAYLOAD", help="choose an option by its label, payload, place or date"),
     ] = None,
     pick_number: Annotated[
         list[int] | None,
-        typer.Option(
+        CommandOption(
             "--pick-number", metavar="N", min=1, help="choose an option by its place, even if a label is a number"
         ),
     ] = None,
     form: Annotated[
         list[str] | None,
-        typer.Option("--form", metavar="FIELD=VALUE|FILE", help="field of a form, or a YAML or JSON file of fields"),
+        CommandOption("--form", metavar="FIELD=VALUE|FILE", help="field of a form, or a YAML or JSON file of fields"),
     ] = None,
     id_: Annotated[
         str | None,
-        typer.Option("--id", metavar="UUID", help="client key of the message, for a safe retry (default: random)"),
+        CommandOption("--id", metavar="UUID", help="client key of the message, for a safe retry (default: random)"),
     ] = None,
     resend: Annotated[
         bool,
-        typer.Option("--resend", help="send a message in doubt again: that with this --id, or the line of --cursor"),
+        CommandOption("--resend", help="send a message in doubt again: that with this --id, or the line of --cursor"),
     ] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="include the service's own object")] = False,
+    raw: Annotated[bool, CommandOption("--raw", help="include the service's own object")] = False,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
@@ -154,6 +152,8 @@ def send(
         )
     if id_ is not None:
         id_ = _uuid(id_)
+
+    from guestctl.cli.commands import send_lines  # it needs the transport, which the help of the command does not
 
     awaited = wait or expect is not None
     files = [run.world.cwd / path for path in file or ()]

@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.commands.sign_in_proof import AuthCode, CodeVerifier, IdToken, Nonce, RedirectUri, read_proof
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import Completes, command, pairs, session_name
+from guestctl.cli.options import command, pairs, session_name
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.clock import rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.jwt_claims import expiry_of
@@ -24,29 +23,29 @@ from guestctl.output.records import ended_record, report_record, session_record,
 if TYPE_CHECKING:
     from guestctl.engine.preview import Plan
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="name of a stored session"), Completes("session")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="skip the confirmation")]
+Name = Annotated[str, CommandArgument(metavar="NAME", help="name of a stored session", completes="session")]
+Yes = Annotated[bool, CommandOption("--yes", "-y", help="skip the confirmation")]
 
 
 @command("guestctl session create --as cart --attr plan=gold", "guestctl session create --new")
 def create(
     run: Invocation,
     as_: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="name to store the session under (default: default)")
+        str | None, CommandOption("--as", metavar="NAME", help="name to store the session under (default: default)")
     ] = None,
     attr: Annotated[
-        list[str] | None, typer.Option("--attr", metavar="K=V", help="custom attribute of the session")
+        list[str] | None, CommandOption("--attr", metavar="K=V", help="custom attribute of the session")
     ] = None,
     queue: Annotated[
-        str | None, typer.Option("--queue", metavar="ID", help="queue to route the conversation to")
+        str | None, CommandOption("--queue", metavar="ID", help="queue to route the conversation to")
     ] = None,
     skill: Annotated[
-        str | None, typer.Option("--skill", metavar="ID", help="skill to route the conversation by")
+        str | None, CommandOption("--skill", metavar="ID", help="skill to route the conversation by")
     ] = None,
-    language: Annotated[str | None, typer.Option("--language", metavar="L", help="language of the guest")] = None,
-    email: Annotated[str | None, typer.Option("--email", metavar="E", help="e-mail address of the guest")] = None,
-    guest_name: Annotated[str | None, typer.Option("--name", metavar="N", help="name of the guest")] = None,
-    new: Annotated[bool, typer.Option("--new", help="replace a stored session of the same name")] = False,
+    language: Annotated[str | None, CommandOption("--language", metavar="L", help="language of the guest")] = None,
+    email: Annotated[str | None, CommandOption("--email", metavar="E", help="e-mail address of the guest")] = None,
+    guest_name: Annotated[str | None, CommandOption("--name", metavar="N", help="name of the guest")] = None,
+    new: Annotated[bool, CommandOption("--new", help="replace a stored session of the same name")] = False,
     auth_code: AuthCode = None,
     redirect_uri: RedirectUri = None,
     code_verifier: CodeVerifier = None,
@@ -137,7 +136,7 @@ def list_(run: Invocation) -> None:
 def show(
     run: Invocation,
     show_token: Annotated[
-        bool, typer.Option("--show-token", help="print the token too; treat the output as a secret")
+        bool, CommandOption("--show-token", help="print the token too; treat the output as a secret")
     ] = False,
 ) -> None:
     """Show one session with all its details and its remaining time."""

@@ -8,27 +8,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from guestctl.cli.invocation import Invocation
+from guestctl.cli.parameters import CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Secret, SignIn
 
 AuthCode = Annotated[
-    str | None, typer.Option("--auth-code", metavar="CODE|-", help="authorization code; - reads it from stdin")
+    str | None, CommandOption("--auth-code", metavar="CODE|-", help="authorization code; - reads it from stdin")
 ]
 RedirectUri = Annotated[
-    str | None, typer.Option("--redirect-uri", metavar="URI", help="redirect URI that the code was issued for")
+    str | None, CommandOption("--redirect-uri", metavar="URI", help="redirect URI that the code was issued for")
 ]
 CodeVerifier = Annotated[
     str | None,
-    typer.Option("--code-verifier", metavar="-", help="PKCE verifier, read from stdin [GUESTCTL_CODE_VERIFIER]"),
+    CommandOption("--code-verifier", metavar="-", help="PKCE verifier, read from stdin [GUESTCTL_CODE_VERIFIER]"),
 ]
 IdToken = Annotated[
     str | None,
-    typer.Option("--id-token", metavar="-", help="id token of the implicit flow, read from stdin [GUESTCTL_ID_TOKEN]"),
+    CommandOption("--id-token", metavar="-", help="id token of the implicit flow, read from stdin [GUESTCTL_ID_TOKEN]"),
 ]
-Nonce = Annotated[str | None, typer.Option("--nonce", metavar="TEXT", help="nonce of the id token")]
+Nonce = Annotated[str | None, CommandOption("--nonce", metavar="TEXT", help="nonce of the id token")]
 
 _VARIABLES = {"--code-verifier": "GUESTCTL_CODE_VERIFIER", "--id-token": "GUESTCTL_ID_TOKEN"}
 

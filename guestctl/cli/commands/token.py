@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration
+from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import Failure, Unauthorised, UsageError
 from guestctl.core.model import Secret
 from guestctl.output.records import session_record
@@ -21,7 +20,7 @@ from guestctl.output.records import session_record
 def refresh(
     run: Invocation,
     if_expiring: Annotated[
-        str | None, typer.Option("--if-expiring", metavar="TIME", help="renew only if less than TIME is left")
+        str | None, CommandOption("--if-expiring", metavar="TIME", help="renew only if less than TIME is left")
     ] = None,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
@@ -40,7 +39,7 @@ def refresh(
 def inspect(
     run: Invocation,
     source: Annotated[
-        str | None, typer.Argument(metavar="[-]", help="- reads the token from stdin (default: the session's token)")
+        str | None, CommandArgument(metavar="[-]", help="- reads the token from stdin (default: the session's token)")
     ] = None,
 ) -> None:
     """Show the kind, the claims and the remaining seconds of a token.
