@@ -275,7 +275,7 @@ def _profiles(width: int | None) -> Iterator[str]:
     yield "default: staging\nprofiles:\n  staging:\n    region: eu-central-1\n    deployment_id: ID\n"
     yield "Keys:\n" + columns(KEYS.items(), width)
     yield "Regions (any other domain is also accepted):\n" + columns(
-        ((found.aws, f"{found.domain}  {found.place}") for found in REGIONS), width
+        ((found.aws, f"{found.domain}, {found.place}") for found in REGIONS), width
     )
     yield sentences("`guestctl profile add NAME --region REGION --deployment-id ID` adds a profile.", width)
 
