@@ -14,7 +14,7 @@ from guestctl.core.input_files import read_bytes
 from guestctl.core.strict_yaml import MAX_BYTES, PERMISSIONS, parse_bytes
 from guestctl.core.suggestions import did_you_mean
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
 _KEY = "scenarios"
 
 
@@ -44,7 +44,7 @@ def _files(directory: Path) -> Iterator[Path]:
     for folder, inner, names in os.walk(directory, onerror=refused):
         inner[:] = [name for name in inner if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and name.endswith(_SUFFIXES) and not name.endswith(".golden.json"):
+            if not name.startswith(".") and name.endswith(SUFFIXES) and not name.endswith(".golden.json"):
                 path = Path(folder, name)
                 if path.is_file():
                     yield path

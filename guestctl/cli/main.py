@@ -56,6 +56,7 @@ class _Run:
         self.entry = registry.COMMANDS.get(self.parsed.words)
         self.debug = "--debug" in self.parsed.rest
         self.invocation: Invocation | None = None
+        self.begun = False
         self.signals = Signals(lambda: self.out.interrupted(), lambda: self.out.paging)
         # Until the options are parsed, so that an error in them has the format that they ask for.
         self.out = self._output(_requested_mode(argv) or world.environ.get("GUESTCTL_OUTPUT") or "auto")
@@ -143,6 +144,7 @@ class _Run:
             raise UsageError("--trace and --trace-append cannot be combined", hint="use one of them")
         if options.trace is not None or options.trace_append is not None:
             self.invocation.watch()
+        self.begun = True
         return leaf.function(self.invocation, **arguments)
 
     def _complete(self, rest: list[str]) -> None:
@@ -187,6 +189,8 @@ class _Run:
 
     def _report(self, failure: Failure) -> int:
         """Print one failure and return its exit code."""
+        if self.entry is not None and not self.begun:
+            self.entry.refuse(self.parsed.rest, failure)
         if self.entry is not None and failure.hint == NEXT_STEPS["usage"]:
             failure.hint = _help_hint(self.parsed.words)
         if self.debug:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guestctl.cli.parameters import DEFAULT_TIMEOUT, VERSION, common
 
 if TYPE_CHECKING:
     from guestctl.cli.options import Leaf
+    from guestctl.core.errors import Failure
 
 #: The hidden command that the completion scripts run. Its arguments are words of another command line, so neither this
 #: list nor Typer parses them.
@@ -27,20 +28,32 @@ class CommandEntry:
     """The location of a command (module below `guestctl.cli`, and attribute) and its summary.
 
     `data`: outside a terminal the command prints JSON, and so do its errors. `lists`: it prints a list, which can be
-    CSV.
+    CSV. `refused`: a function that is called with the arguments and the failure when the arguments are wrong.
     """
 
-    def __init__(self, target: str, summary: str, *, data: bool = True, lists: bool = False) -> None:
+    def __init__(
+        self, target: str, summary: str, *, data: bool = True, lists: bool = False, refused: str | None = None
+    ) -> None:
         self.target = target
         self.summary = summary
         self.data = data
         self.lists = lists
+        self.refused = refused
 
     def load(self) -> Leaf:
         """Import the command's module and return its declaration."""
-        module, _, name = self.target.partition(":")
-        found: Leaf = getattr(import_module(f"guestctl.cli.{module}"), name)
+        found: Leaf = _attribute(self.target)
         return found
+
+    def refuse(self, arguments: Sequence[str], failure: Failure) -> None:
+        """Tell the command that its arguments are wrong, if it wants to know."""
+        if self.refused is not None:
+            _attribute(self.refused)(arguments, failure)
+
+
+def _attribute(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(f"guestctl.cli.{module}"), name)
 
 
 GROUPS: dict[str, str] = {
@@ -87,7 +100,9 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("profile", "path"): CommandEntry("commands.profile:path", "print the path of the file", data=False),
     ("profile", "trust"): CommandEntry("commands.profile:trust", "trust a profile file of the working directory"),
     ("profile", "check"): CommandEntry("commands.profile:check", "check the file for errors"),
-    ("check",): CommandEntry("commands.check:check", "run scripted conversation tests", data=False),
+    ("check",): CommandEntry(
+        "commands.check:check", "run scripted conversation tests", data=False, refused="commands.check:refused"
+    ),
     ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
     ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs", lists=True),
     ("explain",): CommandEntry("commands.explain:explain", "explain a status, close code, failure or message"),

@@ -24,8 +24,10 @@ def open_output(path: Path, option: str, flags: int = 0) -> int:
     except FileExistsError:
         raise
     except OSError as error:
-        why = "no program reads this pipe" if error.errno == errno.ENXIO else error.strerror or str(error)
-        raise UsageError(f"{option} {path}: {why}", code="output.failed") from error
+        if error.errno == errno.ENXIO:
+            hint = "start the program that reads the pipe first"
+            raise UsageError(f"{option} {path}: no program reads this pipe", code="output.failed", hint=hint) from error
+        raise UsageError(f"{option} {path}: {error.strerror or error}", code="output.failed") from error
     if hasattr(os, "set_blocking"):
         os.set_blocking(descriptor, True)
     return descriptor

@@ -25,15 +25,15 @@ def history(scale: Scale) -> Iterator[Figure]:
             environ["GUESTCTL_SANDBOX_URL"] = found["url"]
             run(guestctl("session", "create"), environ)
             some = max(SIZE, scale.kept // 10)
-            _fill(service, some)
+            fill(service, some)
             ours = guestctl("history", "--all", "-o", "jsonl")
             short = peak(ours, environ)
-            _fill(service, scale.kept - some)
+            fill(service, scale.kept - some)
             whole = peak(ours, environ)
             yield side_by_side(
                 f"history --all of {scale.kept:,}, messages/s",
                 lambda: scale.kept / wall(ours, environ) * 1000,
-                lambda: scale.kept / wall(bare("history", *_page(found, environ)), environ) * 1000,
+                lambda: scale.kept / wall(bare("history", *page_of(found, environ)), environ) * 1000,
                 runs=scale.rounds,
                 aim=0.8,
                 ceiling=False,
@@ -45,11 +45,11 @@ def history(scale: Scale) -> Iterator[Figure]:
             yield Figure(name, f"of {some:,}", whole, short, "MB", whole - short, 5.0, kind="more")
 
 
-def _page(found: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str, str]:
+def page_of(found: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str, str]:
     return f"{found['url']}/api/v2/webmessaging/messages", _jwt(found, environ), str(SIZE)
 
 
-def _fill(service: subprocess.Popen[bytes], count: int) -> None:
+def fill(service: subprocess.Popen[bytes], count: int) -> None:
     assert service.stdin is not None
     assert service.stdout is not None
     service.stdin.write(b"%d\n" % count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.bench import archive, crowd, interrupt, scenarios, startup, store, stream
+from tests.bench import archive, crowd, interrupt, pages, scenarios, startup, store, stream
 from tests.bench.figures import Figure, Scale
 
 ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
@@ -16,6 +16,7 @@ ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "delay": stream.delay,
     "memory": stream.memory,
     "history": archive.history,
+    "pages": pages.pages,
     "check": scenarios.check,
     "idle": crowd.idle,
     "echo": crowd.echo,

@@ -80,6 +80,7 @@ def test_a_pipe_without_a_reader_is_an_error(front: Front, script: str, pipe: Pa
     refused = front("check", script, option, str(pipe), "-o", "json")
     assert (refused.code, refused.error["code"]) == (2, "output.failed")
     assert "no program reads this pipe" in refused.error["message"]
+    assert "start the program" in refused.error["hint"]
 
 
 @pytest.mark.parametrize("option", ["--trace", "--junit"])

@@ -9,7 +9,7 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,25 +85,12 @@ def check(
 
         run.out.verbatim(table())
         return None
-    if not files:
-        raise UsageError(
-            "no script given", hint="run `guestctl check FILE.yaml`; `guestctl check --keys` lists the keys of a script"
-        )
-    if tap and run.options.output is not None:
-        raise UsageError("--tap cannot be combined with --output", hint="remove one of the two options")
     to_stdout = str(junit) == "-"
-    if to_stdout and (tap or run.out.mode in {"json", "jsonl", "yaml"}):
-        raise UsageError("--junit - takes stdout, which another report takes too", hint="give --junit a file name")
-    if junit is not None and not to_stdout and not junit.absolute().parent.is_dir():
-        raise UsageError(
-            f'--junit: no directory "{junit.absolute().parent}"',
-            code="output.failed",
-            hint="create it first: mkdir -p " + shlex.quote(str(junit.parent)),
-        )
-    if junit is not None and not to_stdout and junit.is_dir():
-        raise UsageError(
-            f'--junit: "{junit}" is a directory', code="output.failed", hint=f"give a file: {junit / 'report.xml'}"
-        )
+    try:
+        files = _usable(run, files, junit, tap=tap)
+    except UsageError as failure:
+        _write_refusal(junit, failure, *(files or ())[:1])
+        raise
 
     from guestctl.checks.outcomes import exit_code
     from guestctl.checks.reader import load
@@ -112,9 +99,10 @@ def check(
 
     with ExitStack() as stack:
         write_report = _report_writer(run, None if to_stdout else junit, stack) if junit is not None else None
-        named, file = pairs("--var", var), files[0]
+        file = files[0]
         scripts: list[Script] = []
         try:
+            named = pairs("--var", var)
             for file, content in _contents(files, run).items():
                 scripts.append(load(file, named, run.world.environ, content))
             jobs = _jobs(run, scripts, tag or (), bless, stack, trusted=trust)
@@ -157,6 +145,56 @@ def check(
         if unwritten is not None:
             raise unwritten
         return exit_code(outcomes) or None
+
+
+def _usable(run: Invocation, files: list[Path] | None, junit: Path | None, *, tap: bool) -> list[Path]:
+    """Return the files. Raises UsageError if there are none, or if the options for reports do not go together."""
+    if not files:
+        raise UsageError(
+            "no script given", hint="run `guestctl check FILE.yaml`; `guestctl check --keys` lists the keys of a script"
+        )
+    if tap and run.options.output is not None:
+        raise UsageError("--tap cannot be combined with --output", hint="remove one of the two options")
+    to_stdout = str(junit) == "-"
+    if to_stdout and (tap or run.out.mode in {"json", "jsonl", "yaml"}):
+        raise UsageError("--junit - takes stdout, which another report takes too", hint="give --junit a file name")
+    if junit is not None and not to_stdout and not junit.absolute().parent.is_dir():
+        raise UsageError(
+            f'--junit: no directory "{junit.absolute().parent}"',
+            code="output.failed",
+            hint="create it first: mkdir -p " + shlex.quote(str(junit.parent)),
+        )
+    if junit is not None and not to_stdout and junit.is_dir():
+        raise UsageError(
+            f'--junit: "{junit}" is a directory', code="output.failed", hint=f"give a file: {junit / 'report.xml'}"
+        )
+    return files
+
+
+def refused(arguments: Sequence[str], failure: Failure) -> None:
+    """Write the report of `check` for arguments that cannot be parsed."""
+    junit = None
+    for at, word in enumerate(arguments):
+        if word == "--":
+            break
+        if word == "--junit" and at + 1 < len(arguments):
+            junit = arguments[at + 1]
+        elif word.startswith("--junit="):
+            junit = word.partition("=")[2]
+    _write_refusal(None if junit is None else Path(junit), failure)
+
+
+def _write_refusal(junit: Path | None, failure: Failure, script: Path = Path("check")) -> None:
+    """Write a report of a run that did not begin, because an older report could say that all passed."""
+    from guestctl.checks.discovery import SUFFIXES
+    from guestctl.checks.reports.junit import document
+    from guestctl.transport.output_files import is_pipe
+
+    # If the name of the report is missing, the option has taken that of a script.
+    if junit is None or str(junit) == "-" or junit.suffix in SUFFIXES or is_pipe(junit):
+        return
+    with suppress(OSError):
+        junit.write_bytes(document([_nothing_ran(script, failure)]))
 
 
 def _report_writer(run: Invocation, path: Path | None, stack: ExitStack) -> Callable[[bytes], None]:
