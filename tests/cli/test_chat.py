@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -57,6 +58,8 @@ from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 from tests.fakes import FakeClock
+from tests.integration.middle import Gateway, answer
+from tests.sandbox.stranger import Control
 from tests.unit.test_answers import FORM
 
 ROOT = Path(__file__).parents[2]
@@ -634,6 +637,66 @@ def test_ctrl_c_does_not_wait_for_a_connection(unanswered: Front) -> None:
         terminal.until("Ctrl-C again leaves")
         terminal.type("\x03")
         assert terminal.ended() == 130
+
+
+# --- the session ends while the chat is open ---
+
+
+def said_new_session(middle: Gateway, sandbox: Sandbox) -> None:
+    """The service answers the next re-attach with a new session."""
+    middle.rewrite = lambda text: text.replace('"newSession":false', '"newSession":true')
+
+
+def expired(middle: Gateway, sandbox: Sandbox) -> None:
+    """The session expires while the chat reconnects, so that no event reports it."""
+    Control(sandbox)("POST", "/expire")
+
+
+@pytest.fixture
+def through(sandboxed: Callable[[Sandbox], Front]) -> Iterator[tuple[Front, Gateway, Sandbox]]:
+    """A session whose every connection goes through a gateway."""
+    with Gateway() as middle, Sandbox(fast=True, also_hosts=(f"127.0.0.1:{middle.port}",)) as sandbox:
+        middle.behind = sandbox.port
+        front = sandboxed(sandbox)
+        front = replace(front, environ={**front.environ, "GUESTCTL_SANDBOX_URL": middle.url})
+        assert front("session", "create").code == 0
+        yield front, middle, sandbox
+
+
+@pytest.mark.parametrize("ends", [said_new_session, expired])
+def test_a_chat_never_goes_on_in_a_new_conversation(
+    through: tuple[Front, Gateway, Sandbox], ends: Callable[[Gateway, Sandbox], None]
+) -> None:
+    front, middle, sandbox = through
+    with chatting(front) as terminal:
+        terminal.type("hello\r")
+        terminal.until("echo: hello")
+        middle.rule = lambda asked: answer(503) if asked.upgrade else None
+        middle.cut()
+        ends(middle, sandbox)
+        terminal.type("into the void\r")
+        terminal.until("1 waiting to be sent")
+        middle.rule = lambda asked: None
+        terminal.until("hint: ")
+        assert terminal.ended() == 10
+    shown = " ".join(plain(terminal.seen).split())
+    assert "had expired: the service answered with a new one; 1 typed line not sent" in shown
+    assert "another command" not in shown
+    texts = [message["text"] for one in Control(sandbox).sessions() for message in one["messages"]]
+    assert texts == ["hello", "echo: hello"]
+    assert front("session", "show").record["state"] == "expired"
+
+
+def test_a_chat_ends_when_its_session_expires(through: tuple[Front, Gateway, Sandbox]) -> None:
+    front, _, sandbox = through
+    with chatting(front) as terminal:
+        terminal.type("hello\r")
+        terminal.until("echo: hello")
+        Control(sandbox)("POST", "/expire")
+        terminal.until("the session expired")
+        assert terminal.ended() == 10
+    assert "another command" not in terminal.seen
+    assert len(Control(sandbox).sessions()) == 1
 
 
 def test_control_characters_in_messages_are_escaped(front: Front) -> None:
