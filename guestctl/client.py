@@ -476,6 +476,8 @@ class Client:
             )
             if replay > 0 and first is not None:
                 listener.ignore_before(first)
+            if self.dialect.has_socket:
+                listener.catch_up.reader.share()
             return listener
 
         return EventStream(start)

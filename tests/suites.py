@@ -64,6 +64,7 @@ _PROCESSES = {
     "integration/test_hooks.py::test_kills_lose_no_post_and_repeat_no_line",
     "integration/test_leftovers.py",
     "integration/test_processes.py",
+    "integration/test_shared_reconnects.py::test_fifty_sessions_never_reconnect_more_than_twenty_times_a_minute",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
     "sandbox/test_serve.py",

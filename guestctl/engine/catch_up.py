@@ -183,6 +183,7 @@ class CatchUp:
         Return what can be shown before that. `live`: the socket was open and history had been read as far as possible.
         `unreadable`: a frame was unreadable shortly before, so that what came after it has to wait, too.
         """
+        self.reader.socket_lost()
         if unreadable:
             self.merge.wait_for_history(inf)
         ready = self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False)
@@ -519,7 +520,8 @@ class CatchUp:
             return found
         while True:
             shown = {item.id for item in found.items}
-            absent = [i for i in self._accepted_ids() if i not in shown and not self.merge.has_seen(i)]
+            accepted = _accepted_ids(self.engine, self.merge.position)
+            absent = [i for i in accepted if i not in shown and not self.merge.has_seen(i)]
             if not absent or not found.complete:
                 return found
             if self._clock.monotonic() + self._timings.lag_pause >= min(until, self._deadline().at or inf):
@@ -532,13 +534,10 @@ class CatchUp:
 
     def _read_once(self, position: Position | None) -> Following:
         paging, size = self.engine.dialect.paging, self.engine.dialect.page_size
-        return self._read(lambda fetch: missed(fetch, paging, position, size))
-
-    def _accepted_ids(self) -> list[str]:
-        """Service ids of this session's accepted sends since the position, newest last."""
-        rows = self.engine.state.outbox(self.engine.scope, self.engine.session, "accepted")
-        since = self.merge.position.time if self.merge.position else None
-        return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
+        shared = isinstance(self.state, Open) and self.state.broken
+        return self.reader.read_after(
+            position, lambda after: self._read(lambda fetch: missed(fetch, paging, after, size)), shared=shared
+        )
 
     def _read(self, read: Callable[[Fetch], T]) -> T:
         """Read pages of history, each within the deadline for one answer.
@@ -559,6 +558,13 @@ class CatchUp:
 
 def _reason(state: CatchUpState) -> str:
     return (state.failure if isinstance(state, (FromNewest, Open)) else None) or UNPROVED
+
+
+def _accepted_ids(engine: SessionEngine, position: Position | None) -> list[str]:
+    """Return the service ids of the session's accepted sends since a position, newest last."""
+    rows = engine.state.outbox(engine.scope, engine.session, "accepted")
+    since = position.time if position else None
+    return [r.message_id for r in rows[-50:] if r.message_id and (since is None or (r.time or "") > since)]
 
 
 def _is_only_an_id(position: Position | None) -> bool:

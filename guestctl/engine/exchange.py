@@ -7,8 +7,10 @@ once after a 401, retry, all under one deadline. Must not know: any dialect's wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha256
 from math import ceil
 from random import Random
 from typing import Any, TypeVar
@@ -43,8 +45,16 @@ from guestctl.transport.connector import Connector
 
 T = TypeVar("T")
 
+#: The reconnects of all processes under one profile: five at once, and never more than 20 in a minute.
+RECONNECTS = Rate(15, 60.0, burst=5)
 #: A wait for the rate limit that is at least this long is reported to the observer: seconds, also between two reports.
 QUEUE_SHOWN = 1.0
+
+
+def key_of(request: Request) -> str:
+    """Return a digest that identifies a request for history. The credential is not part of it."""
+    parts = [request.method, request.url, dict(request.query), request.json]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class SessionEngine:
@@ -107,6 +117,10 @@ class SessionEngine:
         #: Seconds between two requests for history of one reading, and when (monotonic) the last one was made.
         self._page_pause = 0.0
         self._page_read_at: float | None = None
+        #: The answers of another listener that a reading of history uses, by the `key_of` their requests; and where
+        #: to record the answers to our own (`shared_history`).
+        self.answer_to: Callable[[str], HttpResponse] | None = None
+        self.recorded_answers: list[tuple[str, HttpResponse]] | None = None
 
     @property
     def session(self) -> Session:
@@ -144,9 +158,7 @@ class SessionEngine:
         if isinstance(step, HttpRequest):
             request = step.request
             check_outgoing(request.url, request.query, request.headers, request.json, request.form)
-            if request.route == "history":
-                self._space_pages(deadline)
-            return self.call(request, deadline)
+            return self._history(request, deadline) if request.route == "history" else self.call(request, deadline)
         check_outgoing(step.text)
         if socket is not None:
             return socket.ask(step, deadline)
@@ -253,6 +265,16 @@ class SessionEngine:
         self.page_tokens.note(token, page)
         return page
 
+    def _history(self, request: Request, deadline: Deadline) -> HttpResponse:
+        """Return the answer to a request for history: that of another listener, if it is being used, or our own."""
+        if self.answer_to is not None:
+            return self.answer_to(key_of(request))
+        self._space_pages(deadline)
+        answer = self.call(request, deadline)
+        if self.recorded_answers is not None:
+            self.recorded_answers.append((key_of(request), answer))
+        return answer
+
     def _space_pages(self, deadline: Deadline) -> None:
         """Wait until the pause between two requests for history is over."""
         if self._page_pause and self._page_read_at is not None:
@@ -264,7 +286,7 @@ class SessionEngine:
     def _report_page(self, page: HistoryPage) -> None:
         """Report a page to the observer: its number in this reading, its entries, whether another one follows."""
         self._pages_read += 1
-        if self.connector.observer is not None:
+        if self.connector.observer is not None and self.answer_to is None:
             self.connector.observer(
                 "page",
                 {
@@ -351,6 +373,13 @@ class SessionEngine:
         rate = self.dialect.send_rate
         if rate is not None and self.dialect.profile.paced:
             self._take(f"{self.record.owner}/sends", rate, deadline, reserve)
+
+    def connect_turn(self) -> float:
+        """Reserve the next reconnect that all processes of the profile share, and return the seconds to wait for it."""
+        if not self.dialect.has_socket or not self.dialect.profile.paced:
+            return 0.0
+        bucket, rate = f"{self.scope}/reconnects", RECONNECTS
+        return self.state.budgets.take(bucket, rate.count, rate.period, burst=rate.burst, within=None)
 
     def wait_for_budget(self, name: str, rate: Rate, deadline: Deadline) -> None:
         """Wait for a token of one of the session's budgets.

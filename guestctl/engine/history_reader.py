@@ -7,14 +7,17 @@ when another page has begun. Must not know: what is missing from the stream, any
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, NetworkError
 from guestctl.core.model import Position
 from guestctl.dialects.base import HistoryPage
 from guestctl.engine.exchange import SessionEngine
-from guestctl.engine.history import Fetch
+from guestctl.engine.history import Fetch, Following
+
+if TYPE_CHECKING:
+    from guestctl.engine.shared_history import SharedHistory
 
 T = TypeVar("T")
 
@@ -35,6 +38,9 @@ class HistoryReader:
         #: Live messages since history was read last, and when (monotonic) its next page may be read.
         self._since_read = 0
         self._page_due = 0.0
+        self._shared: SharedHistory | None = None
+        #: When (epoch seconds) the socket broke.
+        self._broke_at = 0.0
 
     def read(
         self, read: Callable[[Fetch], T], *, known: int = 0, patience: float | None = None, pause: float = 0.0
@@ -63,6 +69,32 @@ class HistoryReader:
         """Return the seconds until the next read, while nothing shows that history lags."""
         timings = self._engine.timings
         return max(timings.quiet_look, min(timings.quiet_look_max, pause * QUIET_GROWTH))
+
+    # --- shared with the other listeners of the session ---
+
+    def share(self) -> None:
+        """Share what is read after a break with the other listeners of the session."""
+        from guestctl.engine.shared_history import SharedHistory
+
+        self._shared = SharedHistory(self._engine, self._deadline)
+
+    def close(self) -> None:
+        """Share nothing any more."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
+
+    def socket_lost(self) -> None:
+        """Note that the socket broke: what another listener read before is of no use."""
+        self._broke_at = self._engine.clock.now()
+
+    def read_after(
+        self, position: Position | None, read: Callable[[Position | None], Following], *, shared: bool
+    ) -> Following:
+        """Return what `read` finds after a position; `shared`: unless another listener has read it since the break."""
+        if self._shared is None or not shared:
+            return read(position)
+        return self._shared.read(position, read, broke_at=self._broke_at)
 
     # --- pages with tokens ---
 

@@ -356,12 +356,11 @@ class Listener:
             delay = self.engine.random.uniform(0.0, min(0.25, retry.base))
         else:
             delay = jittered(self.engine.random, attempt - 1, base=retry.base, cap=retry.cap)
-        asked = failure.retry_after
-        if asked is not None:
-            delay = max(delay, asked)
+        delay = max(delay, failure.retry_after or 0.0)
         self.engine.retry.report("socket" if dialect.has_socket else "history", delay, failure)
         yield Connection("retrying", attempt=attempt, delay=round(delay, 3), close_code=code)
         yield from self._pause(delay)
+        yield from self._pause(self.engine.connect_turn())
 
     def _replace_refused_token(self) -> Iterator[Event | None]:
         """Renew the token that the service refused when it closed the socket. Raises Unauthorised where it cannot."""
@@ -513,6 +512,8 @@ class EventStream(Generator["Event | None", None, None]):
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+        if self._listener is not None:
+            self._listener.catch_up.reader.close()
 
     @property
     def holds_messages(self) -> bool:

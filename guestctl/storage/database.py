@@ -74,6 +74,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "DROP TABLE budget",
         "CREATE TABLE budget (bucket TEXT PRIMARY KEY, full_at REAL NOT NULL, used_at REAL NOT NULL) WITHOUT ROWID",
     ),
+    ("CREATE TABLE shared_read (owner TEXT PRIMARY KEY, begun_at REAL NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",),
 )
 
 

@@ -31,6 +31,7 @@ from guestctl.core.values import Json, immutable
 from guestctl.storage.budgets import Budgets
 from guestctl.storage.database import Database, Run
 from guestctl.storage.locks import Release, wait_for_lock
+from guestctl.storage.shared_reads import SharedReads
 from guestctl.storage.stored_profiles import StoredProfiles
 
 KEPT = 10_000
@@ -97,6 +98,8 @@ class State:
         self.profiles = StoredProfiles(database)
         #: The rate limits that all processes share.
         self.budgets = Budgets(database, clock)
+        #: What one listener has read of a session's history for the others.
+        self.shared_reads = SharedReads(database, clock)
         self._rows = database.rows
         self._clock = clock
         self._notice = notice
@@ -213,6 +216,9 @@ class State:
         """Remove a session and all its records. Return False when there is no such session."""
         with self._transaction(durable=True) as run:
             found = run("SELECT body FROM session WHERE scope = ? AND name = ?", (scope, name)).fetchone()
+            if found is not None:
+                with suppress(UsageError):  # the record cannot be read
+                    run("DELETE FROM shared_read WHERE owner = ?", (owner_of(scope, _load_session(name, *found)),))
             run("DELETE FROM session WHERE scope = ? AND name = ?", (scope, name))
             run("DELETE FROM current WHERE scope = ? AND name = ?", (scope, name))
         if found is not None:
