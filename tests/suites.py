@@ -56,6 +56,7 @@ _PROCESSES = {
     "cli/test_completion.py::test_a_real_shell_shows_descriptions",
     "cli/test_completion.py::test_completion_works_in_a_real_shell",
     "cli/test_completion.py::test_fish_offers_only_the_options_of_the_command",
+    "cli/test_deployment.py",
     "cli/test_first_minute.py::test_the_workflow_runs",
     "cli/test_chat.py",
     "cli/test_profile.py::test_profiles_added_by_many_processes_at_once_are_all_there",

@@ -21,7 +21,8 @@ from guestctl.core.version import __version__
 ROOT = Path(__file__).parents[2]
 _SOURCE = (
     "guestctl", "tests", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "profiles.example.yaml",
-    "requirements-dev.txt", "docs", "tools", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md",
+    "requirements-dev.txt", "docs", "tools", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Dockerfile",
+    ".dockerignore",
 )  # fmt: skip
 #: The time of the files in the archives. Without it they have the time of the build.
 _EPOCH = "1700000000"
@@ -30,8 +31,9 @@ _PATIENCE = 240
 
 
 def run(*words: object, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a clean environment that keeps only the variables with which pip reaches its index."""
-    environ = {name: value for name, value in os.environ.items() if name.startswith("PIP_") or "PROXY" in name.upper()}
+    """Run a command in a clean environment that keeps only the variables with which pip and uv reach their index."""
+    kept = ("PIP_", "UV_", "SSL_CERT_")
+    environ = {name: value for name, value in os.environ.items() if name.startswith(kept) or "PROXY" in name.upper()}
     environ |= {"PATH": os.defpath, "HOME": str(home), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     environ["SOURCE_DATE_EPOCH"] = _EPOCH
     environ.setdefault("PIP_CACHE_DIR", f"{home}-cache")
@@ -152,6 +154,78 @@ def test_the_wheel_installs_runs_and_uninstalls(built: Path, tmp_path: Path) -> 
 
     done(scripts / "pip", "uninstall", "-q", "-y", "guestctl", cwd=tmp_path, home=home)
     assert _ours(tmp_path / "fresh") == before
+
+
+@pytest.mark.timeout(2 * _PATIENCE)
+@pytest.mark.parametrize("installer", [("pipx", "install"), ("uv", "tool", "install")], ids=["pipx", "uv"])
+def test_an_installer_of_tools_installs_from_a_clone(built: Path, tmp_path: Path, installer: tuple[str, ...]) -> None:
+    program = shutil.which(installer[0])
+    if program is None:
+        pytest.skip(f"{installer[0]} is not installed here")
+    home = tmp_path / "home"
+    home.mkdir()
+    installed = run(program, *installer[1:], built.parent / "source", cwd=tmp_path, home=home)
+    if installed.returncode and run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "requests",
+                                    cwd=tmp_path, home=home).returncode:  # fmt: skip
+        pytest.skip("the package index cannot be reached")
+    assert installed.returncode == 0, installed.stderr
+    command = home / ".local" / "bin" / "guestctl"
+    assert done(command, "--version", cwd=tmp_path, home=home) == f"guestctl {__version__}\n"
+    assert done(command, "sandbox", "exec", "--", command, "ask", "hi", cwd=tmp_path, home=home) == "echo: hi\n"
+
+
+# --- the container image ---
+
+_STAGE = re.compile(r"^FROM (\S+)(?: AS \w+)?\n(.*?)(?=^FROM |\Z)", re.DOTALL | re.MULTILINE)
+
+
+def _stages() -> list[tuple[str, list[list[str]]]]:
+    """Return the image that each stage starts from, and its instructions as words."""
+    found = _STAGE.findall((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    return [(image, [line.split() for line in text.splitlines() if line[:1].isupper()]) for image, text in found]
+
+
+def test_the_image_is_slim_and_its_user_is_not_root() -> None:
+    stages = _stages()
+    assert [image for image, _ in stages] == ["python:3.12-slim", "python:3.12-slim"]
+    names = [words[0] for words in stages[-1][1]]
+    [user] = [words[1] for words in stages[-1][1] if words[0] == "USER"]
+    assert int(user) > 0
+    assert "RUN" not in names[names.index("USER") :]
+    assert ["ENTRYPOINT", '["guestctl"]'] in stages[-1][1]
+
+
+@pytest.mark.timeout(2 * _PATIENCE)
+def test_the_image_has_all_files_that_the_build_needs(built: Path, tmp_path: Path) -> None:
+    """The files that the first stage copies, without those of `.dockerignore`, give the same wheel."""
+    context, allowed = tmp_path / "context", (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    context.mkdir()
+    for *sources, target in (words[1:] for words in _stages()[0][1] if words[0] == "COPY"):
+        for name in sources:
+            assert f"!{name}" in allowed, f".dockerignore leaves out {name}"
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, context / target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                (context / target).mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, context / target)
+    _build(tmp_path / "dist", context, "--wheel")
+    [ours], [theirs] = (tmp_path / "dist").glob("*.whl"), built.glob("*.whl")
+    with zipfile.ZipFile(ours) as archive, zipfile.ZipFile(theirs) as other:
+        assert set(archive.namelist()) == set(other.namelist())
+
+
+@pytest.mark.timeout(4 * _PATIENCE)
+def test_the_image_builds_and_runs(tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    if docker is None or run(docker, "info", cwd=tmp_path, home=tmp_path).returncode:
+        pytest.skip("no container daemon runs here")
+    done(docker, "build", "-q", "-t", "guestctl-test", ROOT, cwd=tmp_path, home=tmp_path)
+    image = (docker, "run", "--rm", "guestctl-test")
+    assert done(*image, "--version", cwd=tmp_path, home=tmp_path) == f"guestctl {__version__}\n"
+    asked = done(*image, "sandbox", "exec", "--tls", "--", "guestctl", "ask", "hi", cwd=tmp_path, home=tmp_path)
+    assert asked == "echo: hi\n"
+    user = (docker, "run", "--rm", "--entrypoint", "id", "guestctl-test", "-u")
+    assert done(*user, cwd=tmp_path, home=tmp_path) == "10001\n"
 
 
 def _ours(environment: Path) -> set[Path]:
