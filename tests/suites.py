@@ -66,6 +66,7 @@ _PROCESSES = {
     "integration/test_leftovers.py",
     "integration/test_processes.py",
     "integration/test_shared_reconnects.py::test_fifty_sessions_never_reconnect_more_than_twenty_times_a_minute",
+    "integration/test_source_code.py",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
     "sandbox/test_serve.py",
