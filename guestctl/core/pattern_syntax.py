@@ -27,8 +27,9 @@ _SPACES: Ranges = (
     *((0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
 )
 _CLASSES = {"d": _DIGITS, "w": _WORD, "s": _SPACES}
-#: Without regard to case these two equal `s` and `k`, so they are no part of `\W`, as in JavaScript.
-_LIKE_S_AND_K: Ranges = ((0x17F, 0x17F), (0x212A, 0x212A))
+#: Letters that `regex` takes for each other without regard to case: long s, the Kelvin sign and two letters of Turkish
+#: for s, k and i. In JavaScript no letter outside ASCII equals one of ASCII.
+_FOLDED = "\u017f\u212a\u0130\u0131sSkKiI"
 _CONTROLS = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 
 _LINE_ENDS = r"\n\r\U00002028\U00002029"
@@ -176,7 +177,14 @@ class _Translator:
             return (rf"(?=[{_LINE_ENDS}]|\Z)" if self._flags.lines else r"\Z"), False
         if character == ".":
             return (_ANY if self._flags.dot_all else f"[^{_LINE_ENDS}]"), True
-        return _character(ord(character)), True
+        return self._literal(ord(character)), True
+
+    def _literal(self, code: int) -> str:
+        """Return one character outside a class."""
+        character = chr(code)
+        if not self._flags.any_case or character not in _FOLDED:
+            return _character(code)
+        return f"(?-i:[{_either_case(character)}])"
 
     # --- groups ---
 
@@ -245,7 +253,10 @@ class _Translator:
             self._at = number.end()
             return self._reference(int(number[1])), True
         found = self._escaped()
-        return (_character(found) if isinstance(found, int) else f"[{found}]"), True
+        if isinstance(found, int):
+            return self._literal(found), True
+        # None of these classes depends on case, but a property may.
+        return (f"[{found}]" if found.startswith(("\\p", "\\P")) else f"(?-i:[{found}])"), True
 
     def _escaped(self) -> int | str:
         """Return an escaped character, or the members of a class such as `\\d`, as both may occur in `[…]` too."""
@@ -286,10 +297,7 @@ class _Translator:
         ranges = _CLASSES.get(character.lower())
         if ranges is not None:
             self._at += 1
-            if character.islower():
-                return _members(ranges)
-            also = _LIKE_S_AND_K if character == "W" and self._flags.any_case else ()
-            return _members(_others(sorted([*ranges, *also])))
+            return _members(ranges if character.islower() else _others(ranges))
         found = _PROPERTY.match(self._pattern, self._at)
         if found is None:
             return None
@@ -320,7 +328,18 @@ class _Translator:
         self._at += 1
         if not members:
             return _ANY if negated else _NOTHING
-        return f"[{'^' * negated}{''.join(members)}]"
+        found = f"[{'^' * negated}{''.join(members)}]"
+        outside = self._outside(members)
+        if not outside:
+            return found
+        return f"(?:(?-i:[{outside}])|{found})" if negated else f"(?:(?!(?-i:[{outside}])){found})"
+
+    def _outside(self, members: Sequence[str]) -> str:
+        """Return the characters of `_FOLDED` that no member of a class equals in JavaScript."""
+        if not self._flags.any_case or any(member.startswith(("\\p", "\\P")) for member in members):
+            return ""
+        exact = re.compile(f"[{''.join(members)}]")
+        return "".join(c for c in _FOLDED if not any(map(exact.match, _either_case(c))))
 
     def _end_of_range(self) -> int | str | None:
         """Return the part after a dash; None if there is no dash, or if the dash is the last character."""
@@ -338,6 +357,10 @@ class _Translator:
         if self._pattern.startswith("\\b", self._at):
             self._at += 2
             return 0x08
+        control = re.compile(r"\\c([0-9_])").match(self._pattern, self._at)
+        if control is not None:  # only in a class
+            self._at = control.end()
+            return ord(control[1]) % 32
         return self._escaped()
 
 
@@ -365,6 +388,11 @@ def _others(ranges: Ranges) -> Iterator[tuple[int, int]]:
 
 def _members(ranges: Iterable[tuple[int, int]]) -> str:
     return "".join(_character(a) if a == b else f"{_character(a)}-{_character(b)}" for a, b in ranges)
+
+
+def _either_case(character: str) -> str:
+    """Return a letter in both cases; one outside ASCII has no other case that equals it."""
+    return character.lower() + character.upper() if character.isascii() else character
 
 
 def _member(atom: int | str) -> str:

@@ -50,6 +50,16 @@ CASES = [
     (r"\u{1F600}$", "so 😀", True, True),
     (r"\ud83d\ude00$", "so 😀", True, True),
     (r"^.$", "😀", True, True),
+    (r"^\w$", "\u0131", False, False),
+    (r"^\W$", "\u017f", True, True),
+    (r"^[\w-.]$", "\u0130", False, False),
+    (r"^ski$", "\u017f\u212a\u0131", False, False),
+    (r"^\u017f$", "s", False, False),
+    (r"^[a-z]$", "\u212a", False, False),
+    (r"^[^a-z]$", "\u017f", True, True),
+    (r"^[\u0130-\u0131]+$", "\u0131\u0130", True, True),
+    (r"^[K-S]+$", "ks", True, False),
+    (r"^[\c1]$", "\x11", True, True),
 ]
 
 
