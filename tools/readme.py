@@ -29,6 +29,7 @@ from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.subshell import MARK, greeting
 from tests.cli.conftest import Front
 from tests.cli.shell import Shell
+from tools.statements import table as statement_table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -174,6 +175,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "docs" / "checks.md": {"check-keys": table},
     ROOT / "docs" / "commands.md": {"help": help_pages},
     ROOT / "docs" / "debugging.md": {"doctor": doctor},
+    ROOT / "docs" / "protocol" / "sources.md": {"statements": statement_table},
 }
 
 

@@ -28,7 +28,9 @@ from guestctl.sandbox.server import Sandbox
 from guestctl.storage.state import State
 from tests.integration.conftest import Enter, Serve
 from tests.integration.front import Guest, InstantClock, Record, Room, check, listen, messages, texts
+from tests.integration.published_code import SOURCES
 from tests.sandbox.bare import ConversationGuest, Line
+from tools.statements import statements
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -936,3 +938,30 @@ def lines_are_shut() -> Any:
     yield
     while Line.lines:
         Line.lines.pop().shut()
+
+
+# --- every statement (docs/protocol/sources.md) ---
+
+
+def test_every_statement_works_or_has_a_reason_to_differ() -> None:
+    for each in statements():
+        assert re.fullmatch(r"00[0-4]-\d+", each.number)
+        assert each.about
+        assert each.test or each.differs, each.number
+
+
+def test_every_test_of_a_statement_exists() -> None:
+    root = Path(__file__).parents[1]
+    for each in statements():
+        if each.test is not None:
+            path, _, name = each.test.partition("::")
+            assert f"\ndef {name}(" in (root / path).read_text(encoding="utf-8"), each
+
+
+def test_no_statement_of_the_inventory_is_missing() -> None:
+    inventory = SOURCES / "INVENTORY.md"
+    if not inventory.is_file():
+        pytest.skip("the inventory of the published sources is not on this machine")
+    stated = re.findall(r"^\| (00\d-\d+) \|", inventory.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(stated) > 130
+    assert [each.number for each in statements()] == stated
