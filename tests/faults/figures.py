@@ -83,6 +83,7 @@ class Figures:
             ("left and reached nobody", kinds["nobody"], None),
             ("  in doubt", kinds["nobody in_doubt"], kinds["nobody"]),
             ("  rejected by name", kinds["nobody rejected"], kinds["nobody"]),
+            ("  refused, and the repeat never left", kinds["nobody not_sent"], kinds["nobody"]),
             ("killed", kinds["killed"], None),
             ("in doubt", kinds["in_doubt"], self.sends - kinds["killed"]),
             ("  found by a later command", kinds["found later"], kinds["in_doubt"]),
