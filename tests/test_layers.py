@@ -57,7 +57,6 @@ def name_of(path: Path) -> str:
 
 
 @cache
-@cache
 def syntax(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -105,6 +104,16 @@ def test_no_private_name_is_imported() -> None:
                 if part.startswith("_") and not part.startswith("__") and part != "_thread"
             ]
             assert not private, f"{name_of(path)}:{line} imports {imported}"
+
+
+def test_no_class_of_websocket_client_is_subclassed() -> None:
+    """A subclass would depend on how the library calls its own methods."""
+    for path in MODULES:
+        library = {found.rpartition(".")[2] for found, _ in imports(path) if found.startswith("websocket.")}
+        for node in ast.walk(syntax(path)):
+            if isinstance(node, ast.ClassDef):
+                bases = {part.id for base in node.bases for part in ast.walk(base) if isinstance(part, ast.Name)}
+                assert bases.isdisjoint(library | {"websocket"}), f"{name_of(path)}:{node.lineno}"
 
 
 def test_dialects_are_reached_by_the_name_of_their_api() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperGroup
@@ -32,12 +32,8 @@ class HelpWanted(Exception):
     """Raised for `--help`; carries the help text."""
 
 
-class Call(NamedTuple):
-    """A parsed command line: the command, the common options, and the arguments of its function."""
-
-    leaf: Leaf
-    options: Common
-    arguments: dict[str, Any]
+#: A parsed command line: the command, the common options, and the arguments of its function.
+Call: TypeAlias = tuple[Leaf, Common, dict[str, Any]]
 
 
 class LazyGroup(TyperGroup):
@@ -119,7 +115,7 @@ def _parsing(leaf: Leaf) -> Callable[..., Call]:
     """Return the function that Typer calls with the values of a command's parameters."""
 
     def called(**values: Any) -> Call:
-        return Call(leaf, *leaf.read(values))
+        return (leaf, *leaf.read(values))
 
     called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

@@ -3,9 +3,9 @@
 Knows: websocket-client's frame classes and what they fail to check (reliability.md §2.3, §3). Must not know:
 sockets, time, the content of a message.
 
-websocket-client parses the frames. This module adds the checks that it lacks, and makes them when a header has
-been read, before the payload arrives. The most frequent frame, a complete short text in one piece, takes a
-shortcut: a listener spent a third of its time in the library's steps for it.
+websocket-client parses the frames. This module adds the checks that it lacks: it gives the library the bytes that it
+asks for, and looks at them first, so that a frame is refused before its payload arrives. The most frequent frame, a
+complete short text in one piece, takes a shortcut: a listener spent a third of its time in the library's steps for it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _CONTROL = 0x8
 _WHOLE_TEXT = 0x81
 _LENGTH_FOLLOWS = 126
 _MAX_CONTROL = 125
+#: Bits of the two bytes of a header.
+_FIN, _RESERVED, _MASKED = 0x80, 0x70, 0x80
 
 
 class Violation(Exception):
@@ -57,7 +59,7 @@ class Close:
     reason: str
 
 
-class Frames(frame_buffer):
+class Frames:
     """A frame reader: feed bytes in pieces of any size, then take complete messages. Unusable after Violation.
 
     Binary messages are a violation (1003) unless `binary` is set, because no API sends any. `max_message` must be
@@ -67,7 +69,7 @@ class Frames(frame_buffer):
     def __init__(
         self, *, binary: bool = False, max_message: int = MAX_MESSAGE, max_fragments: int = MAX_FRAGMENTS
     ) -> None:
-        super().__init__(self.recv_strict, skip_utf8_validation=True)
+        self._buffer = frame_buffer(self._take, skip_utf8_validation=True)
         self._binary = binary
         self._max_message = max_message
         self._max_fragments = max_fragments
@@ -91,7 +93,7 @@ class Frames(frame_buffer):
             if (text := self._short_text()) is not None:
                 return text
             while True:
-                frame = self.recv_frame()
+                frame = self._buffer.recv_frame()
                 opcode, payload = frame.opcode, frame.data
                 assert isinstance(payload, bytes)
                 if opcode >= _CONTROL:
@@ -126,7 +128,7 @@ class Frames(frame_buffer):
     def _short_text(self) -> str | None:
         """Return a complete unfragmented text of less than 64 KiB, or None for anything else."""
         data, at = self._data, self._at
-        if self.header is not None or self._fragments or len(data) < at + 4 or data[at] != _WHOLE_TEXT:
+        if self._buffer.header is not None or self._fragments or len(data) < at + 4 or data[at] != _WHOLE_TEXT:
             return None
         size, begin = data[at + 1], at + 2
         if size == _LENGTH_FOLLOWS:
@@ -139,28 +141,35 @@ class Frames(frame_buffer):
         self._at = end
         return data[begin:end].decode()
 
-    def recv_strict(self, bufsize: int) -> bytes:
-        end = self._at + bufsize
+    def _take(self, count: int) -> bytes:
+        """Return the next bytes to the library, after a check of what they announce. Raises _Short, Violation.
+
+        The library asks for a header in one piece, then for the rest of the length, then for the payload in pieces.
+        """
+        header, length = self._buffer.header, self._buffer.length
+        if header is not None and length is not None:
+            self._check_size(header[4], length)
+        end = self._at + count
         if end > len(self._data):
             raise _Short
         part = bytes(self._data[self._at : end])  # the library's checks need bytes
+        if header is None:
+            self._check_header(part[0], part[1])
         self._at = end
         return part
 
-    def recv_header(self) -> None:
-        super().recv_header()
-        assert self.header is not None
-        fin, rsv1, rsv2, rsv3, opcode, masked, length = self.header
-        if rsv1 or rsv2 or rsv3:
+    def _check_header(self, first: int, second: int) -> None:
+        opcode = first & 0xF
+        if first & _RESERVED:
             raise Violation(1002, "a reserved bit is set")
-        if masked:
+        if second & _MASKED:
             raise Violation(1002, "a masked frame from the server")
         if opcode >= _CONTROL:
             if opcode not in ABNF.OPCODES:
                 raise Violation(1002, f"reserved opcode {opcode}")
-            if not fin:
+            if not first & _FIN:
                 raise Violation(1002, "a fragmented control frame")
-            if length > _MAX_CONTROL:
+            if second > _MAX_CONTROL:
                 raise Violation(1002, "a control frame over 125 bytes")
         elif opcode == ABNF.OPCODE_BINARY and not self._binary:
             raise Violation(1003, "a binary message")
@@ -171,12 +180,9 @@ class Frames(frame_buffer):
         elif self._fragments >= self._max_fragments:
             raise Violation(1009, f"a message in more than {self._max_fragments} fragments")
 
-    def recv_length(self) -> None:
-        super().recv_length()
-        assert self.header is not None
-        assert self.length is not None
+    def _check_size(self, opcode: int, length: int) -> None:
         # Control frames may come between fragments. They do not count towards the message.
-        if self.header[4] < _CONTROL and self._size + self.length > self._max_message:
+        if opcode < _CONTROL and self._size + length > self._max_message:
             raise Violation(1009, f"a message over {self._max_message} bytes")
 
 
