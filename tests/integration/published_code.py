@@ -236,6 +236,11 @@ class Program:
             if kind in line and text in json.dumps(line[kind]):
                 return line[kind]
 
+    def await_total(self, kind: str, text: str, total: int) -> None:
+        """Read lines until this many of all lines have this kind and contain the text."""
+        while sum(text in json.dumps(line) for line in self.lines(kind)) < total:
+            self.await_line(kind)
+
     def lines(self, kind: str) -> list[Any]:
         """Return what was read of this kind."""
         return [line[kind] for line in self.seen if kind in line]
