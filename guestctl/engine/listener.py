@@ -105,7 +105,7 @@ class Listener:
         self._attached_socket: SessionSocket | None = None
         self._ignore_before: Position | None = None
         self._shown: list[LedgerEntry] = []
-        #: How many events of each kind have been shown since the activity log was written.
+        #: How many other events of each kind have been shown since the activity log was written.
         self._kinds: Counter[str] = Counter()
         #: Events that are shown next.
         self._queue: deque[Event] = deque()
@@ -444,13 +444,13 @@ class Listener:
     def _record_shown(self, event: Event) -> None:
         if not self._record:
             return
-        if (kind := _kind_of(event)) is not None:
-            self._kinds[kind] += 1
         if isinstance(event, Message):
             self.engine.record.store_offer(event)
             self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
             if len(self._shown) >= BATCH:
                 self._commit_shown()
+        elif (kind := _kind_of(event)) is not None:
+            self._kinds[kind] += 1
 
     def _commit_shown(self) -> None:
         """Write the shown messages to the ledger, and the kinds of the shown events to the activity log.
@@ -460,6 +460,7 @@ class Listener:
         if self._shown:
             shown, self._shown = self._shown, []
             self.engine.state.record(self.engine.scope, self.engine.session, shown)
+            self._kinds["message"] += len(shown)
         if self._kinds:
             kinds, self._kinds = self._kinds, Counter()
             for kind, count in kinds.items():
@@ -527,9 +528,8 @@ class EventStream(Generator["Event | None", None, None]):
             yield from self._listener.rest(gaps_only=gaps_only)
 
 
-#: The types of events from the service -> the kind of their records.
+#: The types of events from the service, other than messages -> the kind of their records.
 _KINDS: dict[type[Event], str] = {
-    Message: "message",
     Typing: "typing",
     Presence: "presence",
     ServiceError: "error",
