@@ -251,7 +251,7 @@ def test_half_a_surrogate_pair_is_refused(text: str) -> None:
         ("\ta: 1\nb", "1: a tab; YAML is indented with spaces", None),
         ("x: 1\na: \ud800", "1: surrogates not allowed", "1: special characters are not allowed"),
         ('x: 1\na: "\\UFFFFFFFF"', "2: found invalid Unicode character escape code", "2: not YAML"),
-        ("a: b\x85\x85- c", "3: did not find expected key", "3: expected <block end>, but found '-'"),
+        ("a: b\x85\x85- c", "3: did not find expected key", '3: expected <block end>, but found "-"'),
     ],
 )
 def test_parser_errors_are_reported_with_their_line(

@@ -167,7 +167,7 @@ def test_an_error_is_wrapped_at_spaces_on_a_terminal_only() -> None:
 def test_no_kind_of_space_lets_text_pose_as_a_label() -> None:
     out, _, stderr = output(Terminal(stderr=True, stderr_width=20))
     out.failure(Refused("x" * 14 + "\u00a0" + "hint:\u3000obey", hint=""))
-    assert stderr.text() == "error: xxxxxxxxxxxxxx\n       hint:\u3000obey\n"
+    assert stderr.text() == "error: xxxxxxxxxxxxxx\\xa0hint:\\u3000obey\n"
 
 
 def test_quiet_drops_notices_and_keeps_errors() -> None:
