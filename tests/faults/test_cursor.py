@@ -121,3 +121,25 @@ def test_an_unconfirmed_line_is_found_by_its_sequence_number_and_time(tmp_path: 
         CursorFile(tmp_path / "cursor", state, "scope", session, out).writing(shown, 6)
         out.write(b"hello\n")
         assert CursorFile(tmp_path / "cursor", state, "scope", session, out).after == Position("m2", 7, shown.time)
+
+
+def test_a_partial_line_of_a_message_found_late_is_removed(tmp_path: Path) -> None:
+    """Such a message does not move the position, which shows nothing about its line."""
+    clock = SystemClock()
+    session = Session(name="default", api="guests", profile="sandbox", created_at=1.0)
+    late, last = (Message(f"m{n}", "outbound", "hello", f"2026-01-01T00:00:0{n}.000Z") for n in (1, 2))
+    with State.open(tmp_path / "state", clock) as state, open(tmp_path / "out", "ab", buffering=0) as out:
+        state.put("scope", session)
+        cursor = CursorFile(tmp_path / "cursor", state, "scope", session, out)
+        cursor.writing(last, 6)
+        out.write(b"hello\n")
+        cursor.written(last)
+        cursor.writing(late, 6)
+        out.write(b"hel")
+        again = CursorFile(tmp_path / "cursor", state, "scope", session, out)
+        assert again.after == Position("m2", None, last.time)
+        assert (tmp_path / "out").read_bytes() == b"hello\n"
+        again.writing(late, 6)
+        out.write(b"hello\n")
+        CursorFile(tmp_path / "cursor", state, "scope", session, out)
+        assert (tmp_path / "out").read_bytes() == b"hello\nhello\n"

@@ -57,7 +57,8 @@ class CursorFile:
         last = self.after.id if self.after else None
         #: The message whose line an earlier run has written, and whose hooks it did not finish.
         self._has_line: str | None = None
-        if intent is not None and intent.id is not None and intent.id != last and self._reached(intent):
+        # Removes a partial line in any case: that of a message found late does not move the position.
+        if intent is not None and self._reached(intent) and intent.id is not None and intent.id != last:
             if hooked:
                 self._has_line = intent.id
             else:
