@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.bench.items import ITEMS
 from tests.bench.processes import ROOT
 
 
+@pytest.mark.timeout(600)
 def test_every_item_runs(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     argv = [sys.executable, "-m", "tests.bench", "--scale", "smoke", "--json", str(file)]
