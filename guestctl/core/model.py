@@ -313,9 +313,9 @@ class Message:
 
     @property
     def is_reply(self) -> bool:
-        """Whether the message is outbound and is more than a guest's choice that the service repeats."""
+        """Whether the message is outbound and has a text, a file, or content that is not a guest's own choice."""
         kinds = {item.get("contentType") if isinstance(item, dict) else None for item in self.content}
-        return self.direction == "outbound" and (bool(self.text) or kinds != {"ButtonResponse"})
+        return self.direction == "outbound" and bool(self.text or self.attachments or kinds - {"ButtonResponse"})
 
 
 @immutable
