@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import pyte
 import pytest
 
+from guestctl.cli.chat.completions import complete
 from guestctl.cli.chat.loop import (
+    COMMANDS,
     Chat,
     FormPrompt,
     InputClosed,
@@ -49,6 +53,7 @@ from guestctl.core.model import (
     Typing,
 )
 from guestctl.core.results import Sent
+from guestctl.dialects import NAMES
 from guestctl.dialects.capabilities import Ability
 from guestctl.dialects.web_messaging.answers import WebContent
 from guestctl.output import terminal as terminals
@@ -447,10 +452,30 @@ def test_chat_has_no_json_output(front: Front) -> None:
     assert front("chat", "-o", "json", tty=True).code == 2
 
 
-def test_chat_creates_no_session_by_itself(front: Front) -> None:
-    result = front("chat", tty=True)
-    assert result.code == 10
-    assert "guestctl session create" in result.err
+@pytest.mark.parametrize("api", NAMES)
+def test_chat_creates_a_session_if_there_is_none(front: Front, api: str) -> None:
+    front = replace(front, environ={**front.environ, "GUESTCTL_API": api})
+    with chatting(front, "-s", "cart") as terminal:
+        assert 'created session "cart", because there was none' in plain(terminal.seen)
+        terminal.type("hello\r")
+        terminal.until("echo: hello")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+    with chatting(front, "-s", "cart") as terminal:
+        assert "created session" not in plain(terminal.seen)
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+
+
+def test_chat_creates_no_session_in_place_of_one_that_has_ended(front: Front) -> None:
+    front("session", "create")
+    assert front("session", "end", "--yes").code == 0
+    terminal = Terminal(front, "chat")
+    try:
+        assert terminal.ended() == 10
+    finally:
+        terminal.close()
+    assert "created session" not in plain(terminal.seen)
 
 
 class Terminal:
@@ -458,6 +483,7 @@ class Terminal:
 
     def __init__(self, front: Front, *argv: str, term: str = "xterm-256color") -> None:
         self._near, far = pty.openpty()
+        self.resize(80)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "guestctl", *argv],
             cwd=front.cwd,
@@ -470,6 +496,12 @@ class Terminal:
         )
         os.close(far)
         self.seen = ""
+
+    def resize(self, columns: int) -> None:
+        import fcntl
+        import termios
+
+        fcntl.ioctl(self._near, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def type(self, text: str) -> None:
         os.write(self._near, text.encode())
@@ -585,6 +617,130 @@ def test_ctrl_c_clears_the_line_and_a_second_one_leaves(front: Front) -> None:
         terminal.type("\x03")
         assert terminal.ended() == 130
     assert [m["text"] for m in front("history").records] == ["hello", "echo: hello"]
+
+
+def test_alt_enter_starts_a_new_line(front: Front) -> None:
+    front("session", "create")
+    with chatting(front) as terminal:
+        terminal.type("one\x1b\rtwo\r")
+        terminal.until("echo: one")
+        terminal.type("/say three\x1b\rfour\r")
+        terminal.until("echo: three")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+    said = [message["text"] for message in front("history").records]
+    assert said == ["one\ntwo", "echo: one\ntwo", "three\nfour", "echo: three\nfour"]
+
+
+def test_every_key_that_enters_a_line_sends_it_and_the_chat_continues(front: Front) -> None:
+    front("session", "create")
+    with chatting(front) as terminal:
+        for number, key in enumerate(("\x0f", "\n", "\r")):
+            terminal.type(f"line {number}{key}")
+            terminal.until(f"echo: line {number}")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+
+
+def test_enter_sends_the_line_that_a_search_found(front: Front) -> None:
+    front("session", "create")
+    with chatting(front) as terminal:
+        terminal.type("first line\r")
+        terminal.until("echo: first line")
+        terminal.type("second line\r")
+        terminal.until("echo: second line")
+        terminal.type("\x12fir")
+        terminal.until("backward: fir")
+        terminal.type("\r")
+        terminal.type("\x12never typed\r")  # nothing is found: nothing is sent
+        terminal.type("\x12sec\x03")  # Ctrl-C leaves the search, and not the chat
+        terminal.type("last\r")
+        terminal.until("echo: last")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+    said = [message["text"] for message in front("history").records if message["direction"] == "inbound"]
+    assert said == ["first line", "second line", "first line", "last"]
+
+
+def test_tab_completes_commands_and_paths(front: Front) -> None:
+    front("session", "create")
+    (front.cwd / "note.txt").write_text("hello")
+    (front.cwd / "my notes").mkdir()
+    (front.cwd / "my notes" / "plan.txt").write_text("hello")
+    with chatting(front) as terminal:
+        terminal.type("/f\t")
+        terminal.until("/form  /file")
+        terminal.type("i\tno\t\r")
+        terminal.until("(file) note.txt")
+        terminal.type("/file m\tp\t\r")
+        terminal.until("(file) plan.txt")
+        terminal.type("\x04")
+        assert terminal.ended() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "completed", "choices"),
+    [
+        ("/he", "/help ", ()),
+        ("  /he", "  /help ", ()),
+        ("/f", "/f", ("/form", "/file")),
+        ("/x", None, ()),
+        ("no /he", None, ()),
+        ("/say a", None, ()),
+        ("", None, ()),
+        ("/file al", "/file alpha-", ()),
+        ("/file alpha-", "/file alpha-", ("alpha-1.txt", "alpha-2.txt")),
+        ("/file alpha-1", "/file alpha-1.txt ", ()),
+        ("/file alpha-1.txt it", "/file alpha-1.txt it\\'s\\ me/", ()),
+        ("/file 'with sp", "/file with\\ space.txt ", ()),
+        ("/file with\\ sp", "/file with\\ space.txt ", ()),
+        ("/file \"it's me/", "/file it\\'s\\ me/inner.txt ", ()),
+        ("/file ~/in", "/file ~/in-home.txt ", ()),
+        ("/file .h", "/file .hidden ", ()),
+        ("/file missing/", None, ()),
+        ("/file ~nobody-here/", None, ()),
+    ],
+)
+def test_completion_of_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, completed: str | None, choices: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    work = tmp_path / "work"
+    (work / "it's me").mkdir(parents=True)
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    names = ("alpha-1.txt", "alpha-2.txt", "with space.txt", ".hidden", "it's me/inner.txt", "with\x1bescape")
+    for path in (*(work / name for name in names), home / "in-home.txt"):
+        path.write_text("")
+    found = complete(text, COMMANDS, work)
+    if completed is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert text[: found.start] + found.insert == completed
+        assert found.choices == choices
+
+
+def test_a_narrower_terminal_that_cuts_rows_off_loses_no_message(front: Front) -> None:
+    front("session", "create")
+    words = "one two three four five six seven eight nine ten eleven twelve"
+    with chatting(front) as terminal:
+        terminal.type("hello\r")
+        terminal.until("echo: hello")
+        terminal.type(words)
+        terminal.until(words)
+        before = len(terminal.seen)
+        terminal.resize(40)
+        terminal.type("!")
+        terminal.until("twelve!")
+        screen = pyte.Screen(80, 24)
+        stream = pyte.Stream(screen)
+        stream.feed(terminal.seen[:before])
+        screen.resize(24, 40)
+        stream.feed(terminal.seen[before:])
+    rows = [row.rstrip() for row in screen.display if row.strip()]
+    assert rows[-3].endswith("echo: hello")
+    assert "".join(rows[-2:]) == f"> {words}!"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -770,6 +926,16 @@ class Tmux:
     def resize(self, name: str, columns: int) -> None:
         self._do("resize-window", "-t", name, "-x", str(columns), "-y", "24")
 
+    def width(self, name: str) -> int:
+        """Return the number of columns that the program in the window can read."""
+        descriptor = os.open(
+            self._do("display-message", "-p", "-t", name, "#{pane_tty}").strip(), os.O_RDWR | os.O_NOCTTY
+        )
+        try:
+            return os.get_terminal_size(descriptor).columns
+        finally:
+            os.close(descriptor)
+
     def stop(self) -> None:
         subprocess.run([*self._base, "kill-server"], check=False, capture_output=True)
 
@@ -835,3 +1001,83 @@ def test_both_sides_in_tmux(alone: Front, tmp_path: Path) -> None:
         tmux.until("agent", has("exit code 130"))
     finally:
         tmux.stop()
+
+
+@pytest.fixture
+def tmux(tmp_path: Path) -> Iterator[Tmux]:
+    if shutil.which("tmux") is None or shutil.which("bash") is None:
+        pytest.skip("tmux or bash is not installed: no shell can stop and resume the chat")
+    made = Tmux(tmp_path)
+    yield made
+    made.stop()
+
+
+def in_a_shell(tmux: Tmux, front: Front) -> None:
+    """Start a chat from an interactive shell."""
+    environ = {**front.environ, "PYTHONPATH": str(ROOT), "TERM": "screen-256color", "LANG": "C.UTF-8", "PS1": "shell: "}
+    tmux.start("guest", "bash", "--norc", "--noprofile", "-i", environ=environ)
+    tmux.until("guest", has("shell:"))
+    tmux.type("guest", f"{sys.executable} -m guestctl chat", "Enter")
+    tmux.until("guest", has("/help lists the commands"))
+
+
+@pytest.mark.parametrize("stop", ["Ctrl-Z", "SIGSTOP", "SIGTSTP"])
+def test_a_stopped_chat_continues_with_fg(tmux: Tmux, front: Front, stop: str) -> None:
+    in_a_shell(tmux, front)
+    tmux.type("guest", "half a")
+    tmux.until("guest", lambda screen: screen[-1] == "> half a")
+    if stop == "Ctrl-Z":
+        tmux.type("guest", "", "C-z")
+    else:
+        os.kill(chat_of(tmux), getattr(signal, stop))
+    tmux.until("guest", lambda screen: any("Stopped" in line for line in screen) and screen[-1] == "shell:")
+    tmux.type("guest", "stty -a | tr ' ' '\\n' | grep -x -e -icanon -e icanon; fg", "Enter")
+    tmux.until("guest", lambda screen: screen[-1] == "> half a")
+    tmux.type("guest", " line", "Enter")
+    screen = tmux.until("guest", shows("< bot", "echo: half a line"))
+    assert "icanon" in screen
+    tmux.type("guest", "", "C-d")
+    tmux.until("guest", lambda screen: screen[-1] == "shell:")
+    tmux.type("guest", "stty -a | tr ' ' '\\n' | grep -x -e -echo -e echo", "Enter")
+    tmux.until("guest", lambda screen: screen[-2:] == ["echo", "shell:"])
+
+
+def chat_of(tmux: Tmux) -> int:
+    """Return the process id of the chat in the shell."""
+    shell = tmux._do("list-panes", "-t", "guest", "-F", "#{pane_pid}").strip()
+    children = [(shell, "")]
+    while children:
+        parent, words = children.pop()
+        if words.endswith("guestctl chat") and "bash" not in words:
+            return int(parent)
+        listed = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", parent], check=False, capture_output=True, text=True
+        )
+        for line in listed.stdout.splitlines():
+            pid, _, args = line.strip().partition(" ")
+            children.append((pid, args.strip()))
+    raise AssertionError("the shell runs no chat")
+
+
+def test_a_narrower_window_leaves_no_rows_behind(tmux: Tmux, front: Front) -> None:
+    in_a_shell(tmux, front)
+    tmux.type("guest", "hello", "Enter")
+    tmux.until("guest", shows("< bot", "echo: hello"))
+    words = "one two three four five six seven eight nine ten eleven twelve"
+    tmux.type("guest", words)
+    tmux.until("guest", has(words))
+    for columns in (40, 33, 70, 45):
+        tmux.resize("guest", columns)
+        tmux.until("guest", lambda screen, columns=columns: tmux.width("guest") == columns)  # type: ignore[misc]
+        words += "!"  # this key draws the line again
+        tmux.type("guest", "!")
+        shown = [row.rstrip() for row in rows_of(f"> {words}", columns)]
+        screen = tmux.until("guest", lambda screen, shown=shown: screen[-len(shown) :] == shown)  # type: ignore[misc]
+        assert "".join(screen).count("> one") == 1
+        assert "".join(screen[: -len(shown)]).endswith("hello")
+    tmux.type("guest", "", "C-c", "C-d")
+    tmux.until("guest", lambda screen: screen[-1] == "shell:")
+
+
+def rows_of(text: str, columns: int) -> list[str]:
+    return [text[start : start + columns] for start in range(0, len(text), columns)]

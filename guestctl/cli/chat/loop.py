@@ -61,6 +61,8 @@ HELP = (
     ("/say TEXT", "send a text that is a number or starts with a slash"),
     ("/end", "end the conversation"),
     ("/help", "show this list"),
+    ("Alt-Enter", "start a new line in the message"),
+    ("Tab", "complete a command, or a path after /file"),
     ("Ctrl-D", "leave"),
     ("Ctrl-C", "clear the line; a second Ctrl-C leaves"),
 )
@@ -336,7 +338,8 @@ class Chat:
                 return self._attempt(self._end)
             self._output.answer("not ended")
             return False
-        command, _, rest = text.strip().partition(" ")
+        command, *more = text.strip().split(maxsplit=1) or [""]
+        rest = more[0] if more else ""
         if self._form is not None and command != "/cancel":
             self._fill_in(text)
             return False
@@ -516,6 +519,9 @@ _COMMANDS: dict[str, Callable[[Chat, str], bool | None]] = {
     "/say": Chat._say_command,
     "/end": Chat._end_command,
 }
+
+
+COMMANDS = tuple(_COMMANDS)
 
 
 def is_command(text: str) -> bool:

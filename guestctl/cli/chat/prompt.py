@@ -15,26 +15,39 @@ from __future__ import annotations
 import contextvars
 import os
 import signal
+import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
+from guestctl.cli.chat.completions import complete
+from guestctl.cli.chat.resizing import rows_above, wraps_again
 from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.options import command
 from guestctl.cli.parameters import CommandOption
 from guestctl.cli.signals import send_signal
-from guestctl.core.errors import UsageError
+from guestctl.core.errors import SessionOver, UsageError
+from guestctl.core.model import NewSession
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+    from prompt_toolkit.layout.screen import Char
     from prompt_toolkit.output import Output as Drawing
 
     from guestctl.cli.chat.loop import ChatInput, InputEvent
 
 #: Seconds in which the keyboard thread must restore the terminal.
 _RESTORE_TIMEOUT = 2.0
+#: Seconds in which Ctrl-Z stops the process. Without a shell to return to, the system ignores it.
+_SUSPEND_TIMEOUT = 1.0
+#: Seconds without another new width before the line is drawn again; tmux reports a width up to 0.25 s late.
+_RESIZE_PAUSE = 0.3
+#: Rows above the line being typed that completions may use.
+_CHOICE_ROWS = 5
 
 
 @command("guestctl chat", "guestctl chat -s cart --replay 50")
@@ -44,9 +57,10 @@ def chat(
 ) -> None:
     """Chat in the terminal: replies appear above the line you type.
 
-    A number picks an offered option. /help lists the commands: /pick, /form, /file, /history, /end. Ctrl-D
-    leaves; Ctrl-C clears the line, a second Ctrl-C leaves with exit code 130. The conversation continues
-    after you leave. --timeout applies to each answer of the service.
+    Without a stored session, chat creates one and says so. A number picks an offered option. /help lists the
+    commands: /pick, /form, /file, /history, /end. Alt-Enter starts a new line; Tab completes commands and the
+    paths after /file. Ctrl-D leaves; Ctrl-C clears the line, a second Ctrl-C leaves with exit code 130. The
+    conversation continues after you leave. --timeout applies to each answer of the service.
     """
     if not (run.out.terminal.stdin and run.out.terminal.stdout):
         raise UsageError(
@@ -58,12 +72,23 @@ def chat(
         )
     run.out.mode, run.out.json_errors = "table", False
     run.out.usual_sources = frozenset({"live", "history", "replayed"})
-    run.client.session()
+    _need_session(run)
     from guestctl.cli.chat.loop import Chat
 
     with _terminal(run.world) as (keyboard, screen), run.out.through(screen):
         run.out.notice(f"session {run.client.session_name}: /help lists the commands, Ctrl-D leaves")
         Chat(run.client, keyboard, run.out, cwd=run.world.cwd, replay=replay).run()
+
+
+def _need_session(run: Invocation) -> None:
+    """Create a session if none is stored."""
+    try:
+        run.client.session()
+    except SessionOver as failure:
+        if failure.code != "session.none":
+            raise
+        created = run.client.create(NewSession(name=run.client.session_name))
+        run.out.notice(f'created session "{created.name}", because there was none')
 
 
 class _Stop(Exception):
@@ -87,10 +112,10 @@ def _terminal(world: Environment) -> Iterator[tuple[ChatInput, Any]]:
         # prompt_toolkit asks the terminal for the cursor's position; simple terminals answer late or never.
         output.enable_cpr = False
     with create_app_session(input=create_input(world.stdin), output=output):
-        keyboard = Keyboard(output)
+        keyboard = Keyboard(output, world)
         keyboard.start()
         try:
-            with keyboard.connect_wait.handling_signals():
+            with keyboard.connect_wait.handling_signals(), keyboard.watching_terminal():
                 yield keyboard, keyboard
         finally:
             keyboard.stop()
@@ -152,7 +177,7 @@ class Keyboard:
 
     encoding = "utf-8"
 
-    def __init__(self, output: Drawing) -> None:
+    def __init__(self, output: Drawing, world: Environment) -> None:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.history import InMemoryHistory
 
@@ -163,6 +188,13 @@ class Keyboard:
         self._status = ""
         self._prompt_text = PROMPT
         self._ctrl_c_leaves = False
+        self._cwd = world.cwd
+        #: The completions that Tab found, shown until the line changes.
+        self._choices: tuple[str, ...] = ()
+        self._wraps_again = wraps_again(world.environ)
+        self._columns = output.get_size().columns
+        self._continued = threading.Event()
+        self._redraw: TimerHandle | None = None
         self.connect_wait = ConnectWait()
         self.set_connecting = self.connect_wait.set_connecting
         self._history = InMemoryHistory()
@@ -172,11 +204,16 @@ class Keyboard:
             key_bindings=self._keys(),
             erase_when_done=True,
             enable_history_search=True,
-            enable_suspend=True,
+            multiline=True,
+            prompt_continuation=lambda width, number, wrapped: "" if wrapped else " " * len(PROMPT),
             reserve_space_for_menu=0,
             output=output,
         )
         self._prompt.default_buffer.on_text_changed += self._changed
+        # Every key that enters a line ends in this handler. The one it replaces would end the prompt.
+        self._prompt.default_buffer.accept_handler = self._entered
+        self._prompt.app.before_render += lambda app: self._follow_width()
+        self._prompt.app.terminal_size_polling_interval = None  # `watching_terminal` notices a new width
         # The thread, and what it draws, belong to the same prompt_toolkit session as the main thread.
         self._drawing = contextvars.copy_context()
         self._ready = threading.Event()
@@ -192,6 +229,25 @@ class Keyboard:
         """Stop reading, discard the line being typed, and wait until the terminal is restored."""
         self._in_thread(lambda: self._exit_prompt(_Stop()))
         self._thread.join(_RESTORE_TIMEOUT)
+
+    @contextmanager
+    def watching_terminal(self) -> Iterator[None]:
+        """Redraw when the width changes, and when the process continues after a stop."""
+
+        def on_resize(number: int, frame: FrameType | None) -> None:
+            self._in_thread(self._redraw_later)
+
+        def on_continue(number: int, frame: FrameType | None) -> None:
+            self._continued.set()
+            self._in_thread(self._resume)
+
+        handlers = {signal.SIGWINCH: on_resize, signal.SIGCONT: on_continue}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def next_event(self) -> InputEvent | None:
         try:
@@ -217,6 +273,7 @@ class Keyboard:
 
         def above() -> None:
             # `run_in_terminal` would leave raw mode while it draws, and lose or repeat a key pressed then.
+            self._follow_width()
             self._prompt.app.renderer.erase()
             self._draw(text.replace("\n", "\r\n"))
             self._prompt.app.invalidate()
@@ -255,36 +312,108 @@ class Keyboard:
     def _message(self) -> Any:
         from guestctl.output.terminal import visible
 
-        width = self._output.get_size().columns
+        width = max(1, self._output.get_size().columns - 1)
         above = "Ctrl-C again leaves" if self._ctrl_c_leaves else visible(self._status)
-        head = [("", above[: max(1, width - 1)] + "\n")] if above else []
-        return [*head, ("", visible(self._prompt_text))]
+        rows = [above[:width]] if above else []
+        if self._choices:
+            shown = textwrap.wrap("  ".join(visible(one).replace(" ", "\u00a0") for one in self._choices), width)
+            rows += shown[:_CHOICE_ROWS] if len(shown) <= _CHOICE_ROWS else [*shown[: _CHOICE_ROWS - 1], "…"[:width]]
+        return [("", "".join(f"{row}\n" for row in rows)), ("", visible(self._prompt_text))]
+
+    def _follow_width(self) -> None:
+        """Erase what is drawn if the width has changed since."""
+        columns = self._output.get_size().columns
+        if columns == self._columns:
+            return
+        self._columns = columns
+        app = self._prompt.app
+        screen = app.renderer.last_rendered_screen
+        if screen is None:
+            return
+        cursor = screen.get_cursor_position(app.layout.current_window)
+        if self._wraps_again:
+            # prompt_toolkit would start at the row that was the first one before the terminal wrapped it.
+            rows = [_widths(screen.data_buffer[y]) for y in range(cursor.y + 1)]
+            self._output.cursor_up(max(0, rows_above(rows, cursor.x, columns) - cursor.y))
+        app.renderer.erase()
+
+    def _redraw_later(self) -> None:
+        """Redraw when the width no longer changes.
+
+        While the user drags the border of the window, the terminal can be narrower than the system reports. It
+        would cut off a row drawn now.
+        """
+        if self._redraw is not None:
+            self._redraw.cancel()
+        loop = self._prompt.app.loop
+        if loop is not None:
+            self._redraw = loop.call_later(_RESIZE_PAUSE, self._prompt.app.invalidate, context=self._drawing)
+
+    def _resume(self) -> None:
+        """Return to raw mode, which the shell has left while the process was stopped, and draw the line again."""
+        if not self._prompt.app.is_running:
+            return
+        self._prompt.app.input.raw_mode().__enter__()  # `prompt` restores the first mode at its end
+        self._prompt.app.renderer.erase()
+        self._prompt.app.invalidate()
+
+    def _entered(self, buffer: Any) -> bool:
+        """Queue a line that the user entered. Return False: the buffer becomes empty for the next one."""
+        from guestctl.cli.chat.loop import LineEntered
+
+        self._ctrl_c_leaves = False
+        self._typed.put(LineEntered(buffer.text))
+        return False
 
     def _changed(self, buffer: Any) -> None:
         from guestctl.cli.chat.loop import LineChanged, is_command
 
         self._ctrl_c_leaves = False
+        self._choices = ()
         text = buffer.text.strip()
         if text and not text.isdigit() and not is_command(text):
             self._typed.put(LineChanged())
 
     def _keys(self) -> Any:
+        from prompt_toolkit.application import run_in_terminal
+        from prompt_toolkit.filters import is_searching
         from prompt_toolkit.key_binding import KeyBindings
+        from prompt_toolkit.search import accept_search
 
-        from guestctl.cli.chat.loop import LineEntered
+        from guestctl.cli.chat.loop import COMMANDS
 
         keys = KeyBindings()
 
-        @keys.add("enter")
+        @keys.add("enter", filter=~is_searching)
+        @keys.add("c-o", filter=~is_searching)
         def enter(event: Any) -> None:
-            buffer = event.current_buffer
-            text = buffer.text
-            buffer.append_to_history()
-            buffer.reset()
-            self._ctrl_c_leaves = False
-            self._typed.put(LineEntered(text))
+            event.current_buffer.validate_and_handle()
 
-        @keys.add("c-c")
+        @keys.add("enter", filter=is_searching)
+        def enter_found_line(event: Any) -> None:
+            # As in a shell: Enter sends the line that was found. Without one, it only leaves the search.
+            wanted = event.current_buffer.text
+            accept_search()
+            line = self._prompt.default_buffer
+            if wanted and wanted in line.text:
+                line.validate_and_handle()
+
+        @keys.add("escape", "enter", filter=~is_searching)
+        def new_line(event: Any) -> None:
+            event.current_buffer.newline(copy_margin=False)
+
+        @keys.add("tab", filter=~is_searching)
+        def complete_word(event: Any) -> None:
+            buffer = event.current_buffer
+            before = buffer.document.text_before_cursor
+            found = complete(before, COMMANDS, self._cwd)
+            if found is not None:
+                if found.insert != before[found.start :]:
+                    buffer.delete_before_cursor(len(before) - found.start)
+                    buffer.insert_text(found.insert)
+                self._choices = found.choices
+
+        @keys.add("c-c", filter=~is_searching)
         @keys.add("<sigint>")
         def interrupt(event: Any) -> None:
             if self._ctrl_c_leaves:
@@ -292,9 +421,21 @@ class Keyboard:
                 send_signal(signal.SIGINT)  # as a terminal does at Ctrl-C outside raw mode
             else:
                 event.current_buffer.reset()
+                self._choices = ()
                 self._ctrl_c_leaves = True
 
+        @keys.add("c-z")
+        def suspend(event: Any) -> None:
+            run_in_terminal(self._stop_process)
+
         return keys
+
+    def _stop_process(self) -> None:
+        """Stop the process group, and return when it continues."""
+        # Another thread may receive the signal. Without the wait, this one could be back in raw mode before the stop.
+        self._continued.clear()
+        os.kill(0, signal.SIGTSTP)
+        self._continued.wait(_SUSPEND_TIMEOUT)
 
     def _exit_prompt(self, why: BaseException) -> None:
         with suppress(Exception):  # the prompt is closing already
@@ -310,6 +451,12 @@ class Keyboard:
         except RuntimeError:  # closed in between
             return False
         return True
+
+
+def _widths(row: Mapping[int, Char]) -> list[int]:
+    """Return the widths of a row's characters up to the last one that is not blank."""
+    last = max((x for x, char in row.items() if char.char != " "), default=-1)
+    return [row[x].width for x in range(last + 1)]
 
 
 class PlainKeyboard:

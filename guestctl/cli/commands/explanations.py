@@ -147,7 +147,7 @@ _FAILURES: dict[str, tuple[Exit, str, str, str]] = {
     "service.down": (Exit.NETWORK, "the service reports an internal fault", "HTTP 5xx, or UnexpectedError in the stream", "repeats only requests that are safe to repeat"),
     "timeout": (Exit.TIMED_OUT, "timed out waiting", "the service was reached, but no matching answer arrived", "leaves the session unchanged"),
     "timeout.busy": (Exit.TIMED_OUT, "other guestctl processes use what this one needs", "three sockets on one session, a send in progress, or a token refresh in progress", "waits for its turn, within --timeout"),
-    "session.none": (Exit.SESSION_OVER, "there is no stored session", "none was created for this profile, API and address, or it was forgotten", "does not create one by itself"),
+    "session.none": (Exit.SESSION_OVER, "there is no stored session", "none was created for this profile, API and address, or it was forgotten", "creates one by itself only for `ask` and `chat`"),
     "session.no_token": (Exit.SESSION_OVER, "the session's token was never stored", "the profile has `store_tokens: memory`, and another command created the session", "sends nothing; requests another token if the API grants one"),
     "session.gone": (Exit.SESSION_OVER, "the service no longer knows the session", "it expired, was cleared, or belongs to another deployment", "sends nothing more"),
     "session.expired": (Exit.SESSION_OVER, "the session expired", "no activity during the session's lifetime", "marks the session as expired; `ask` starts another"),
