@@ -28,8 +28,7 @@ from guestctl.core.values import Json
 from guestctl.core.wire import HttpResponse
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Following
-from guestctl.storage.locks import Release
-from guestctl.storage.shared_reads import SharedRead
+from guestctl.storage.shared_reads import Listening, SharedRead
 
 Read: TypeAlias = Callable[[Position | None], Following]
 """Reads history after a position."""
@@ -57,15 +56,15 @@ class SharedHistory:
         #: When (epoch seconds) the last read began that this listener made or used.
         self._last = 0.0
         self._published = False
-        self._left: Release | None = None
+        self._listening: Listening | None = None
         with suppress(UsageError):
-            self._left = self._reads.join(self._owner)
+            self._listening = self._reads.join(self._owner)
 
     def close(self) -> None:
         """Stop being a listener, and remove what was published."""
-        left, self._left = self._left, None
-        if left is not None:
-            left()
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.release()
         if self._published:
             with suppress(Failure):
                 self._reads.remove(self._owner)
@@ -111,7 +110,7 @@ class SharedHistory:
         return found
 
     def _publish(self, begun: float, position: Position | None, answers: list[tuple[str, HttpResponse]]) -> None:
-        if self._reads.has_others(self._owner):
+        if self._listening is None or self._reads.has_others(self._owner, self._listening):
             body = {
                 "after": None if position is None else asdict(position),
                 "answers": [[key, _as_json(answer)] for key, answer in answers],

@@ -27,6 +27,14 @@ class SharedRead:
     body: str
 
 
+@immutable
+class Listening:
+    """A listener that is counted: its number, and what ends that."""
+
+    number: int
+    release: Release
+
+
 class SharedReads:
     """The reads, one for each session at most. `owner` identifies the session (`owner_of`).
 
@@ -37,23 +45,23 @@ class SharedReads:
         self._database = database
         self._clock = clock
 
-    def join(self, owner: str) -> Release | None:
+    def join(self, owner: str) -> Listening | None:
         """Count as a listener of a session until the release; None if there are too many to count."""
         for number in range(_LISTENERS):
             if (release := self._database.try_lock(owner, f"listener {number}")) is not None:
-                return release
+                return Listening(number, release)
         return None
 
-    def has_others(self, owner: str) -> bool:
+    def has_others(self, owner: str, listening: Listening) -> bool:
         """Return whether the session has another listener than the caller, who has joined."""
-        count = 0
+        # A lock of one's own must not be tried: SQLite keeps the descriptor of the attempt until the lock is released.
         for number in range(_LISTENERS):
-            release = self._database.try_lock(owner, f"listener {number}")
-            if release is None:
-                count += 1
-            else:
+            if number != listening.number:
+                release = self._database.try_lock(owner, f"listener {number}")
+                if release is None:
+                    return True
                 release()
-        return count > 1
+        return False
 
     def try_lead(self, owner: str) -> Release | None:
         """Become the process that reads history for all; None while another process is."""

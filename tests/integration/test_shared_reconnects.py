@@ -158,7 +158,7 @@ def test_nothing_is_left_of_the_answers_that_were_shared(talking: Guest, room: R
         owner = owner_of(scope, session)
         published: list[bool] = []
         for others in (False, True):
-            release = state.shared_reads.join(owner) if others else None
+            listening = state.shared_reads.join(owner) if others else None
 
             def lose() -> None:
                 room.say("missed")
@@ -174,8 +174,8 @@ def test_nothing_is_left_of_the_answers_that_were_shared(talking: Guest, room: R
                 lives=[lambda: room.push("first"), lambda: room.push("last")],
                 said={"first": lose, "missed": found},
             )
-            if release is not None:
-                release()
+            if listening is not None:
+                listening.release()
             assert state.shared_reads.get(owner, 0.0) is None
     assert published == [False, True]
 
