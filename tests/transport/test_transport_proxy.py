@@ -8,7 +8,7 @@ import socket as sockets
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from guestctl.core.wire import HttpResponse, Request
 from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
+from guestctl.transport.stream import Limit, NestedTlsStream
 from tests.transport.authorities import Authority
 from tests.transport.peers import Conn, Script, answer, header, serving, text
 from tests.transport.peers import frame as frame_of
@@ -256,6 +257,22 @@ def test_an_https_proxy(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> Non
             greet(network, secure)
     assert seen == BOTH
     assert not recwarn.list
+
+
+def test_the_certificate_of_a_service_behind_an_https_proxy(tmp_path: Path) -> None:
+    """It is the one of the inner TLS connection."""
+    authority = Authority(tmp_path)
+    with (
+        serving(hello, context=authority.server(HOST)) as service,
+        serving(proxying(service.port, []), context=authority.server("localhost")) as proxy,
+    ):
+        network = Network(
+            ca=str(authority.path), environ={"ALL_PROXY": f"https://localhost:{proxy.port}"}, cleartext=True
+        )
+        with closing(network.open(f"https://{HOST}/x", Limit(Deadline.after(SystemClock(), PATIENCE)))) as stream:
+            assert isinstance(stream, NestedTlsStream)
+            assert ("DNS", HOST) in (stream.getpeercert() or {})["subjectAltName"]
+            assert (stream.version() or "").startswith("TLSv1.")
 
 
 @contextmanager
