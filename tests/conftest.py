@@ -20,7 +20,7 @@ from hypothesis import settings
 from guestctl.dialects import NAMES
 from tests.fakes import FakeClock
 from tests.ports import lasting_port
-from tests.suites import SLOW, in_sample, sampled_api
+from tests.suites import ONE_CASE, SLOW, default_case, in_sample, sampled_api
 
 if TYPE_CHECKING:
     from guestctl.sandbox.server import Sandbox
@@ -88,11 +88,11 @@ def _name(item: pytest.Item) -> str:
 
 @cache
 def _file(path: Path) -> str:
-    return path.relative_to(UNIT.parent).as_posix()
+    return path.relative_to(UNIT.parent).as_posix() if UNIT.parent in path.parents else path.as_posix()
 
 
 def _mark_slow_tests(items: list[pytest.Item]) -> None:
-    """Mark the tests that `tests/suites.py` lists as slow, and those it leaves out of the sample of APIs."""
+    """Mark the tests that `tests/suites.py` lists as slow, and those it leaves out of the samples of APIs and cases."""
     by_test: dict[str, list[tuple[pytest.Item, str]]] = defaultdict(list)
     for item in items:
         if UNIT.parent not in item.path.parents:
@@ -106,6 +106,15 @@ def _mark_slow_tests(items: list[pytest.Item]) -> None:
         sample = sampled_api(name, {api for _, api in variants})
         for item, api in variants:
             if api != sample:
+                item.add_marker(pytest.mark.slow)
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if (name := _name(item)) in ONE_CASE and not item.get_closest_marker("slow"):
+            cases[name].append(item)
+    for name, found in cases.items():
+        chosen = default_case(name, [item.nodeid for item in found])
+        for item in found:
+            if item.nodeid != chosen:
                 item.add_marker(pytest.mark.slow)
 
 

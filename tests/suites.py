@@ -1,13 +1,15 @@
 """Which tests are slow. The default run leaves them out; `pytest -m slow` runs them and nothing else.
 
 A path marks a whole file; a path and a name mark one test of it. `tests/test_suites.py` checks that each still exists.
-Of a test that runs for each API, the default run takes one API and the slow run takes the others.
+Of a test that runs for each API, the default run takes one API and the slow run takes the others. Of the tests in
+`ONE_CASE`, the default run takes one case.
 """
 
 from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 
 #: Long fault schedules, kills, soaks and mutants.
 _FAULTS = {
@@ -72,8 +74,23 @@ _PROCESSES = {
     "sandbox/test_serve.py",
 }
 
-#: Gates: coverage, style, packaging, generated pages, every example of the help, every row of the bench.
+#: Gates: coverage, style, packaging, generated pages, every example of the help and README, every row of the bench,
+#: searches of the whole source and of all of Unicode.
 _GATES = {
+    "cli/test_check.py::test_annotations_in_actions",
+    "cli/test_check.py::test_expected_and_came_never_look_the_same",
+    "cli/test_check.py::test_quiet_prints_only_failures",
+    "cli/test_error_style.py::test_every_text_of_an_error_has_the_style",
+    "cli/test_first_minute.py::test_on_the_sandbox",
+    "cli/test_first_minute.py::test_the_shell_script_distinguishes_exit_codes",
+    "cli/test_first_minute.py::test_your_own_deployment",
+    "security/test_boundaries.py::test_nothing_turns_verification_off",
+    "test_citations.py::test_every_citation_resolves",
+    "test_layers.py",
+    "unit/test_explanations.py::test_every_raised_failure_code_has_an_entry_with_its_exit_code",
+    "unit/test_terminal.py::test_cells_is_never_less_than_the_width_that_rich_assumes",
+    "unit/test_terminal.py::test_every_code_point_is_escaped_or_harmless",
+    "unit/test_views.py::test_a_thousand_lines_contain_no_forbidden_character",
     "cli/test_first_minute.py::test_everyday_tasks",
     "cli/test_help_examples.py::test_an_example_runs",
     "test_api_docs.py::test_the_page_is_current",
@@ -88,9 +105,76 @@ _GATES = {
     "test_style.py",
 }
 
+#: Tests of many cases that take long together: the default run takes one case of each, and the slow run the others.
+ONE_CASE = frozenset(
+    {
+        "checks/test_scenario.py::test_the_order_on_the_wire_does_not_change_the_verdict",
+        "cli/test_argument_bytes.py::test_bytes_that_are_not_utf_8_are_a_usage_error",
+        "cli/test_ask.py::test_a_reply_without_text_is_drawn_as_send_draws_it",
+        "cli/test_check.py::test_a_run_that_cannot_start_replaces_the_report",
+        "cli/test_ci_commands.py::test_json_stays_exact",
+        "cli/test_ci_commands.py::test_no_text_output_contains_a_command",
+        "cli/test_completion.py::test_candidates",
+        "cli/test_csv.py::test_every_list_can_be_csv",
+        "cli/test_error_style.py::test_an_error_has_two_parts_at_every_width",
+        "cli/test_error_style.py::test_an_error_in_a_script_has_the_style",
+        "cli/test_errors.py::test_usage",
+        "cli/test_files.py::test_download_strips_hostile_file_names",
+        "cli/test_named_files.py::test_the_timeout_holds_while_a_pipe_is_read",
+        "cli/test_no_replies.py::test_listen_and_history_show_it_as_it_is",
+        "cli/test_output_modes.py::test_the_list_is_valid_when_a_line_fails",
+        "cli/test_pattern_syntax.py::test_an_invalid_pattern_exits_2_everywhere_and_sends_nothing",
+        "cli/test_pattern_syntax.py::test_expect_and_until_find_no_more_than_javascript",
+        "cli/test_pattern_syntax.py::test_expect_and_until_have_no_flags",
+        "cli/test_picks.py::test_pick_number_is_always_the_place",
+        "cli/test_picks.py::test_send_picks_a_label_or_payload_before_a_place",
+        "cli/test_print.py::test_print_frames_prints_what_is_sent",
+        "cli/test_proxies.py::test_every_command_goes_through_the_proxy",
+        "cli/test_rich.py::test_a_date_picker_with_times",
+        "cli/test_rich.py::test_a_malformed_form_file",
+        "cli/test_rich.py::test_quick_replies",
+        "cli/test_sandbox_options.py::test_the_ready_line_for_people_has_every_address",
+        "cli/test_sandbox_options.py::test_the_sandbox_profile_states_whether_its_sandbox_deduplicates",
+        "cli/test_secrets_shown.py::test_a_value_that_equals_the_secret_is_masked",
+        "cli/test_secrets_shown.py::test_no_part_of_a_proxy_password_is_resolved",
+        "cli/test_session.py::test_an_invalid_session_name_is_refused",
+        "cli/test_slow_patterns.py::test_any_nested_repetition_ends",
+        "cli/test_trust.py::test_a_command_that_connects_needs_trust",
+        "cli/test_widths.py::test_a_view_has_the_same_words_at_every_width",
+        "cli/test_widths.py::test_what_guestctl_says_is_wrapped_between_words",
+        "cli/test_yaml_files.py::test_content_takes_bare_words_wherever_a_text_may_stand",
+        "faults/test_counted.py::test_random_schedules_find_the_mutants",
+        "faults/test_floods.py::test_ask_gets_its_reply",
+        "faults/test_floods.py::test_listen_prints_every_message",
+        "integration/test_bad_answers.py::test_redirects_are_not_followed",
+        "integration/test_bad_answers.py::test_rest_answers",
+        "integration/test_events_in_the_stream.py::test_a_button_of_a_generic_template_is_shown_and_picked",
+        "integration/test_events_in_the_stream.py::test_an_event_of_its_own_kind",
+        "integration/test_events_in_the_stream.py::test_no_such_event_is_a_reply",
+        "integration/test_failure_table.py::test_failure",
+        "integration/test_held_messages.py::test_held_messages_are_printed_at_the_end",
+        "integration/test_hostile_numbers.py::test_a_rate_limit_in_answer_to_a_send",
+        "integration/test_hostile_numbers.py::test_a_retry_after_header",
+        "integration/test_interrupted_listen.py::test_a_signal_loses_no_received_message",
+        "integration/test_unencodable_text.py::test_an_answer_that_cannot_be_encoded_is_not_sent",
+        "packaging/test_lock.py::test_indirect_requirements_are_locked",
+        "sandbox/test_client_keys.py::test_deduplicates_decides_whether_a_repeated_key_is_stored_again",
+        "sandbox/test_hostile_requests.py::test_bodies_of_refused_requests_are_not_buffered",
+        "transport/test_transport_proxy.py::test_a_socks_proxy_that_cannot_be_reached_or_is_slow",
+        "unit/test_dialects.py::test_no_frame_breaks_the_reader",
+        "unit/test_views.py::test_a_message_never_leaves_its_place_on_the_screen",
+    }
+)
+
 #: What a sample of the slow run never leaves out: what a change of text or of dependencies breaks most easily.
 ALWAYS = frozenset(
     {
+        "cli/test_error_style.py::test_every_text_of_an_error_has_the_style",
+        "cli/test_first_minute.py::test_on_the_sandbox",
+        "security/test_boundaries.py::test_nothing_turns_verification_off",
+        "test_citations.py::test_every_citation_resolves",
+        "test_layers.py",
+        "unit/test_explanations.py::test_every_raised_failure_code_has_an_entry_with_its_exit_code",
         "cli/test_first_minute.py::test_the_workflow_runs",
         "test_api_docs.py::test_the_page_is_current",
         "test_phrases.py::test_files_use_plain_english",
@@ -113,6 +197,11 @@ def sampled_api(test: str, apis: set[str]) -> str:
     return others[number // 2 % len(others)]
 
 
+def default_case(test: str, cases: Sequence[str]) -> str:
+    """Return the case of a test of `ONE_CASE` that the default run takes. The choice follows from the test's name."""
+    return cases[zlib.crc32(test.encode()) % len(cases)]
+
+
 def in_sample(name: str, test: str, share: int, seed: int) -> bool:
     """Say whether a sample of one in `share` slow tests takes this one: `name` as in `SLOW`, `test` with parameters."""
-    return name in ALWAYS or random.Random(f"{seed} {test}").random() * share < 1
+    return name in ALWAYS or name.partition("::")[0] in ALWAYS or random.Random(f"{seed} {test}").random() * share < 1

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites import ALWAYS, SLOW, in_sample
+from tests.suites import ALWAYS, ONE_CASE, SLOW, in_sample
 
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("entry", sorted(SLOW | ALWAYS))
+@pytest.mark.parametrize("entry", sorted(SLOW | ALWAYS | ONE_CASE))
 def test_every_slow_test_exists(entry: str) -> None:
     file, _, name = entry.partition("::")
     text = (TESTS / file).read_text(encoding="utf-8")
@@ -28,4 +28,5 @@ def test_samples_differ_and_together_contain_every_test() -> None:
     assert samples[0] != samples[1]
     assert set.union(*samples) == set(tests)
     for name in ALWAYS:
-        assert in_sample(name, f"tests/{name}[x]", 1000, 0)
+        test = name if "::" in name else f"{name}::test_something"
+        assert in_sample(test, f"tests/{test}[x]", 1000, 0)

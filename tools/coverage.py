@@ -98,7 +98,8 @@ def own(modules: Iterable[str]) -> int:
         settings.register_profile("coverage", max_examples=10, deadline=None)  # more find faults, not lines
         tests = sorted({test for tests in chosen.values() for test in tests})
         failed = pytest.main(
-            ["-p", "no:cacheprovider", "--hypothesis-profile=coverage", *tests], plugins=[_ByTestModule(measured)]
+            ["-p", "no:cacheprovider", "--hypothesis-profile=coverage", "-m", "slow or not slow", *tests],
+            plugins=[_ByTestModule(measured)],
         )
         measured.stop()
         measured.save()
