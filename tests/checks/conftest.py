@@ -26,7 +26,7 @@ Checked = Callable[..., dict[str, Outcome]]
 
 
 def resolved(url: str, api: str = "web-messaging") -> Resolved:
-    environ = {"GUESTCTL_SANDBOX_URL": url, "GUESTCTL_API": api}
+    environ = {"GUESTCTL_SANDBOX_URL": url, "GUESTCTL_SANDBOX_LIMITS": "none", "GUESTCTL_API": api}
     return resolve("sandbox", options={}, environ=environ, cwd=Path.cwd(), profiles_option=None, sandbox=lambda: None)
 
 

@@ -95,6 +95,7 @@ def sandboxed(tmp_path: Path) -> Callable[[Sandbox], Front]:
             "GUESTCTL_PROFILE": "sandbox",
             "GUESTCTL_SANDBOX_URL": sandbox.url,
             "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+            "GUESTCTL_SANDBOX_LIMITS": "none" if sandbox.options.fast else "enforced",
             "GUESTCTL_STATE": str(tmp_path / "state"),
             "XDG_CONFIG_HOME": str(tmp_path / "config"),
             "PATH": "/usr/bin:/bin",
