@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import socket as sockets
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from guestctl.core.clock import Deadline, SystemClock
 from guestctl.transport.network import Network
-from guestctl.transport.stream import Limit, Stream, TlsStream
+from guestctl.transport.stream import Limit, NestedTlsStream, Stream, TlsStream
 from tests.transport.authorities import Authority
 from tests.transport.peers import Conn, Script, serving
 
@@ -144,3 +146,42 @@ def test_tls_writing_to_a_peer_that_does_not_read_meets_the_deadline(tmp_path: P
         with pytest.raises(TimeoutError):
             stream.put(bytes(64 << 20), stuck)
         assert 0 < stuck.sent < 64 << 20
+
+
+class Outer:
+    """The outer stream of TLS in TLS: what it is given goes to a server in memory, unless it is full."""
+
+    def __init__(self, server: ssl.SSLContext) -> None:
+        self.full = False
+        self._to_server, self._to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = server.wrap_bio(self._to_server, self._to_client, server_side=True)
+
+    def take(self, size: int) -> bytes | None:
+        return self._to_client.read(size) or None
+
+    def give(self, data: bytes) -> int:
+        if self.full:
+            raise BlockingIOError
+        return self._to_server.write(data)
+
+
+def test_bytes_that_the_outer_stream_does_not_take_are_encrypted_once(tmp_path: Path) -> None:
+    """Otherwise a repeated write would send them twice."""
+    authority = Authority(tmp_path)
+    outer = Outer(authority.server("inner.example"))
+    context = ssl.create_default_context(cafile=str(authority.path))
+    stream = NestedTlsStream(cast(Any, outer), context, "inner.example")
+    for step in (stream.do_handshake, outer.server.do_handshake) * 2:
+        try:
+            step()
+        except ssl.SSLWantReadError:
+            pass
+    outer.full = True
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            stream.send(b"hello")
+    outer.full = False
+    assert stream.send(b"hello") == 5
+    assert outer.server.read(100) == b"hello"
+    with pytest.raises(ssl.SSLWantReadError):
+        outer.server.read(100)
