@@ -39,7 +39,7 @@ class TraceFile:
             raise UsageError(
                 f"{option}: a trace cannot be written to stdout",
                 code="output.failed",
-                hint="give a file name; ./- is a file named -",
+                hint="give another file name",
             )
         new = 0 if append or is_pipe(path) else os.O_EXCL  # with O_EXCL, a symbolic link is not followed either
         try:

@@ -2,7 +2,7 @@
 
 The texts are not part of this repository: they are read from `GUESTCTL_SOURCES`, or from a directory next to the
 repository, when it is there. Only the addresses in the code are changed. `HOST` supplies what the code expects of a
-browser, the packages that it imports (`ws` and `uuid`), and timers that run when the test says so.
+browser, the packages that it imports (`ws` and `uuid`), and timers that run only when the test runs them.
 
 Knows: how code is found in a text, compiled and run. Must not know: what the code does.
 """

@@ -57,7 +57,7 @@ def chat(
 ) -> None:
     """Chat in the terminal: replies appear above the line you type.
 
-    Without a stored session, chat creates one and says so. A number picks an offered option. /help lists the
+    Without a stored session, chat creates one and reports it. A number picks an offered option. /help lists the
     commands: /pick, /form, /file, /history, /end. Alt-Enter starts a new line; Tab completes commands and the
     paths after /file. Ctrl-D leaves; Ctrl-C clears the line, a second Ctrl-C leaves with exit code 130. The
     conversation continues after you leave. --timeout applies to each answer of the service.

@@ -12,20 +12,17 @@ With hooks, a message counts as written only after its hooks have succeeded. Its
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from guestctl.core.errors import UsageError
+from guestctl.cli.commands.position_file import PositionFile
 from guestctl.core.model import Message, Position, Session
 from guestctl.engine.merge import position_of
 from guestctl.storage.state import Cursor, State
-from guestctl.transport.output_files import is_pipe
 
 #: Positions of a run that are remembered, to go back before a late message.
 _REMEMBERED = 1000
@@ -43,22 +40,18 @@ class CursorFile:
     def __init__(
         self, path: Path, state: State, scope: str, session: Session, stdout: IO[Any], *, hooked: bool = False
     ) -> None:
-        if str(path) == "-":
-            raise UsageError("--cursor: - is not a file", hint="give a file name; ./- is a file named -")
-        self._path = path.absolute()
-        if is_pipe(self._path) or self._path.is_dir():
-            raise self._bad("not a regular file")
-        self._store_intent: Callable[[Cursor], None] = lambda cursor: state.set_cursor(
-            scope, session, str(self._path), cursor
-        )
+        self._file = PositionFile(path, "listen --cursor")
+        name = str(self._file.path)
+        self._store_intent: Callable[[Cursor], None] = lambda cursor: state.set_cursor(scope, session, name, cursor)
         self._stdout = _regular(stdout)
         self.after = self._read()
-        intent = state.cursor(scope, session, str(self._path)) if self._path.exists() else None
+        intent = state.cursor(scope, session, name) if self._file.path.exists() else None
         last = self.after.id if self.after else None
         #: The message whose line an earlier run has written, and whose hooks it did not finish.
         self._has_line: str | None = None
-        # Removes a partial line in any case: that of a message found late does not move the position.
-        if intent is not None and self._reached(intent) and intent.id is not None and intent.id != last:
+        # Asked in any case, because it removes a partial line: a message found late does not move the position.
+        complete = intent is not None and self._reached(intent)
+        if complete and intent is not None and intent.id is not None and intent.id != last:
             if hooked:
                 self._has_line = intent.id
             else:
@@ -122,42 +115,18 @@ class CursorFile:
             os.close(descriptor)
 
     def _read(self) -> Position | None:
-        try:
-            text = self._path.read_text("utf-8")
-        except FileNotFoundError:
+        value = self._file.read()
+        if value is None:
             return None
-        except (OSError, ValueError) as error:
-            raise self._bad(getattr(error, "strerror", None) or "not a text file") from error
-        try:
-            value = json.loads(text)
-            after, sequence, time = value["after"], value.get("sequence"), value.get("time")
-            known = isinstance(sequence, int | None) and isinstance(time, str | None)
-            if after is None:
-                return None
-            if isinstance(after, str) and known:
-                return Position(after, sequence, time)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        raise self._bad("not a cursor file")
+        after, sequence, time = value.get("after", ""), value.get("sequence"), value.get("time")
+        if after is None:
+            return None
+        if not (after and isinstance(after, str) and isinstance(sequence, int | None) and isinstance(time, str | None)):
+            raise self._file.bad("not a cursor file")
+        return Position(after, sequence, time)
 
     def _write(self, after: Position | None) -> None:
-        """Replace the file in one step, so that a kill cannot leave half of it."""
-        try:
-            descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".guestctl-cursor-")
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(json.dumps(_cursor_values(after)) + "\n")
-                os.replace(name, self._path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise self._bad(error.strerror or str(error)) from error
-
-    def _bad(self, why: str) -> UsageError:
-        return UsageError(
-            f"--cursor {self._path}: {why}", hint="name a file that `listen --cursor` wrote, or a new file"
-        )
+        self._file.replace(_cursor_values(after))
 
 
 def _later(one: Position, other: Position) -> bool:

@@ -8,18 +8,16 @@ that line in the outbox, so that the next run neither skips the line nor sends i
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from guestctl.cli.commands.position_file import PositionFile
 from guestctl.cli.invocation import Invocation
-from guestctl.core.errors import Failure, UsageError
-from guestctl.transport.output_files import is_pipe
+from guestctl.core.errors import Failure
 
 
 class LineCursor:
@@ -27,11 +25,7 @@ class LineCursor:
     it, if that line was begun. Raises UsageError if the file is not such a file or cannot be written."""
 
     def __init__(self, path: Path) -> None:
-        if path.name == "-":
-            raise UsageError("--cursor: - is not a file", hint="give a file name; ./- is a file named -")
-        self._path = path.absolute()
-        if is_pipe(self._path) or self._path.is_dir():
-            raise self._bad("not a regular file")
+        self._file = PositionFile(path, "send - --lines --cursor")
         self.line, self.key = self._read()
 
     def begin(self, line: int, key: str) -> None:
@@ -43,41 +37,19 @@ class LineCursor:
         self._write(line, None)
 
     def _read(self) -> tuple[int, str | None]:
-        try:
-            found = json.loads(self._path.read_text("utf-8"))
-            line, key = found["line"], found["key"]
+        value = self._file.read()
+        if value is None:
+            return 0, None
+        line, key = value.get("line"), value.get("key", "")
+        with suppress(ValueError, TypeError, AttributeError):  # a key that is no UUID
             if type(line) is int and line >= 0 and (key is None or str(uuid.UUID(key)) == key):
                 return line, key
-        except FileNotFoundError:
-            return 0, None
-        except OSError as error:
-            raise self._bad(error.strerror or str(error)) from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        raise self._bad("not a cursor file of `send --lines`")
+        raise self._file.bad("not a cursor file of `send --lines`")
 
     def _write(self, line: int, key: str | None) -> None:
-        """Replace the file in one step, and have it on the disk: without the key, the line would be sent twice."""
+        """Store both on the disk: without the key, the line would be sent twice."""
         self.line, self.key = line, key
-        try:
-            descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".guestctl-cursor-")
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(json.dumps({"line": line, "key": key}) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(name, self._path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise self._bad(error.strerror or str(error)) from error
-
-    def _bad(self, why: str) -> UsageError:
-        return UsageError(
-            f"--cursor {self._path}: {why}",
-            hint="name a file that `send - --lines --cursor` wrote, or a new file",
-        )
+        self._file.replace({"line": line, "key": key}, durable=True)
 
 
 class LineProgress:
