@@ -27,6 +27,8 @@ import pytest
 from guestctl.sandbox.server import Sandbox
 
 SOURCES = Path(os.environ.get("GUESTCTL_SOURCES", Path(__file__).parents[3] / "shared" / "sources"))
+#: Where `npm ci --prefix tests/node` installs programs.
+_PROGRAMS = Path(__file__).parents[1] / "node" / "node_modules" / ".bin"
 PATIENCE = 60.0  # seconds for an answer of node on a busy machine
 
 #: The first words of a statement of code. Prose in the texts starts with a capital or a bullet.
@@ -148,7 +150,8 @@ def node() -> tuple[str, ...]:
 @cache
 def compiled(typescript: str) -> str:
     """Return JavaScript for TypeScript: by esbuild, by tsc, or by a node that can. Skip the test without any."""
-    esbuild, tsc = shutil.which("esbuild"), shutil.which("tsc")
+    esbuild = shutil.which("esbuild", path=str(_PROGRAMS)) or shutil.which("esbuild")
+    tsc = shutil.which("tsc")
     with tempfile.TemporaryDirectory() as place:
         file, done = Path(place) / "source.ts", Path(place) / "source.js"
         file.write_text(typescript, encoding="utf-8")
