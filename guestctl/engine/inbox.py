@@ -9,7 +9,7 @@ Frames that guestctl does not know, and typing events, are outside that promise.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from guestctl.core.errors import Unreadable
 from guestctl.core.model import Typing, Unknown
@@ -35,8 +35,17 @@ class Inbox:
     def __iter__(self) -> Iterator[Incoming]:
         return iter(self._items)
 
-    def add(self, item: Incoming, size: int) -> None:
-        """Add an item whose frame has `size` bytes. Raises Unreadable when the bound is reached."""
+    def add(self, items: Sequence[Incoming], size: int) -> None:
+        """Add the items of one frame, which has `size` bytes. Raises Unreadable when the bound is reached."""
+        count, held = len(self._items) + len(items), self._bytes + size * len(items)
+        if count <= DROP_FROM_ITEMS and held <= DROP_FROM_BYTES:
+            self._items.extend(items)
+            self._bytes = held
+            return
+        for item in items:
+            self._add_one(item, size)
+
+    def _add_one(self, item: Incoming, size: int) -> None:
         count, held = len(self._items) + 1, self._bytes + size
         if isinstance(item, (Unknown, Typing)) and (count > DROP_FROM_ITEMS or held > DROP_FROM_BYTES):
             self._dropped += 1

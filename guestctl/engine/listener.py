@@ -275,6 +275,11 @@ class Listener:
 
     def _handle(self, item: Incoming, now: float) -> Failure | None:
         """Pass what arrived on to `Merge`. Return the failure if it ends the stream."""
+        if isinstance(item, Message):  # first, because most items are messages
+            if self._ignore_before is None or not _older(item, self._ignore_before):
+                self.catch_up.message_received(item)
+                self.catch_up.merge.add_live(item, now)
+            return None
         if isinstance(item, (Opened, Granted, Accepted, Alive, FlowAnswer)):
             return None
         if isinstance(item, Rejection):
@@ -285,8 +290,6 @@ class Listener:
         if self._ignore_before is None or not _older(item, self._ignore_before):
             if isinstance(item, Unknown) and item.label == UNREADABLE:
                 self.catch_up.frame_unreadable()
-            if isinstance(item, Message):
-                self.catch_up.message_received(item)
             self.catch_up.merge.add_live(item, now)
         if not isinstance(item, SessionEvent):
             return None

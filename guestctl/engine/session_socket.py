@@ -29,6 +29,8 @@ MAX_UNANSWERED_PINGS = 2
 _NO_CLOSE = 1006
 #: Frames that are read before one is sent. More could keep it from being sent for ever.
 MOST_PENDING = 1_000
+#: Frames that are received together, if they arrived together.
+MOST_TOGETHER = 256
 
 #: Change of a session event that ends the session or our connection -> failure type, code, message.
 _ENDINGS: dict[str, tuple[type[Failure], str, str]] = {
@@ -144,19 +146,23 @@ class SessionSocket:
                 received, size = self._receive(0.0)
                 if not received or deadline.expired:
                     return
-                for item in received:
-                    self._keep(item, size)
+                self._keep_all(received, size)
                 self._raise_ending(received)
         except NetworkError as failure:
             failure.written = False
             raise
 
     def receive(self, timeout: float) -> list[Incoming]:
-        """Return and empty the inbox; if it is empty, wait up to `timeout` seconds. Keeps the connection alive."""
+        """Return and empty the inbox; if it is empty, wait up to `timeout` seconds for a frame.
+
+        The frames that arrived together with it are returned, too. Keeps the connection alive.
+        """
         if not self.inbox:
             received, size = self._receive(timeout)
-            for item in received:
-                self._keep(item, size)
+            self._keep_all(received, size)
+            if received:
+                for frame in self.socket.arrived(MOST_TOGETHER - 1):
+                    self._keep_all(self._decode(frame), utf8_size(frame.text))
             self.keep_alive()
         return self._take_inbox()
 
@@ -171,9 +177,12 @@ class SessionSocket:
                 self.inbox.replace(index, replace(item, direction=own.direction, sender=own.sender))
 
     def _keep(self, item: Incoming, size: int) -> None:
-        """Add an item to the inbox. When there is no room for a message, the connection ends."""
+        self._keep_all((item,), size)
+
+    def _keep_all(self, items: Sequence[Incoming], size: int) -> None:
+        """Add the items of a frame to the inbox. When there is no room for a message, the connection ends."""
         try:
-            self.inbox.add(item, size)
+            self.inbox.add(items, size)
         except Unreadable as failure:
             self._drop(failure.message)
             raise
@@ -186,14 +195,14 @@ class SessionSocket:
             self._notice(f"the service sent too many frames without a message: {dropped} were dropped")
         return self.inbox.take()
 
-    def _receive(self, timeout: float) -> tuple[list[Incoming], int]:
+    def _receive(self, timeout: float) -> tuple[Sequence[Incoming], int]:
         """Return what the next frame holds, and the bytes of the frame."""
         frame = self.socket.receive(timeout)
-        return ([], 0) if frame is None else (self._decode(frame), utf8_size(frame.text))
+        return ((), 0) if frame is None else (self._decode(frame), utf8_size(frame.text))
 
-    def _decode(self, frame: Frame) -> list[Incoming]:
+    def _decode(self, frame: Frame) -> Sequence[Incoming]:
         try:
-            return list(self._dialect.decode(frame, self.session))
+            return self._dialect.decode(frame, self.session)
         except Unreadable as error:
             # One bad frame must not end the stream: it is passed on as an unknown event.
             self.unreadable = error

@@ -24,6 +24,8 @@ _CONTROL = 0x8
 #: First byte of a text in one piece; second byte if the next two bytes hold the length (RFC 6455 §5.2).
 _WHOLE_TEXT = 0x81
 _LENGTH_FOLLOWS = 126
+#: Bytes that the shortcut for short texts needs: a header with its length. A shorter frame takes the other way.
+_SHORTEST = 4
 _MAX_CONTROL = 125
 #: Bits of the two bytes of a header.
 _FIN, _RESERVED, _MASKED = 0x80, 0x70, 0x80
@@ -90,8 +92,8 @@ class Frames:
     def next(self) -> str | bytes | Ping | Pong | Close | None:
         """Return the next message (text as str) or control frame; None if bytes are missing. Raises Violation."""
         try:
-            if (text := self._short_text()) is not None:
-                return text
+            if texts := self.short_texts(1):
+                return texts[0]
             while True:
                 frame = self._buffer.recv_frame()
                 opcode, payload = frame.opcode, frame.data
@@ -125,21 +127,32 @@ class Frames:
         self._fragments = self._size = 0
         return message
 
-    def _short_text(self) -> str | None:
-        """Return a complete unfragmented text of less than 64 KiB, or None for anything else."""
+    def short_texts(self, most: int) -> list[str]:
+        """Return up to `most` messages that come next and are unfragmented texts of less than 64 KiB.
+
+        It stops before anything else, also before an invalid text: `next` reads that.
+        """
+        texts: list[str] = []
+        if self._buffer.header is not None or self._fragments:
+            return texts
         data, at = self._data, self._at
-        if self._buffer.header is not None or self._fragments or len(data) < at + 4 or data[at] != _WHOLE_TEXT:
-            return None
-        size, begin = data[at + 1], at + 2
-        if size == _LENGTH_FOLLOWS:
-            size, begin = data[at + 2] << 8 | data[at + 3], at + 4
-        elif size > _LENGTH_FOLLOWS:
-            return None
-        end = begin + size
-        if end > len(data):
-            return None
-        self._at = end
-        return data[begin:end].decode()
+        count = len(data)
+        while len(texts) < most and at + _SHORTEST <= count and data[at] == _WHOLE_TEXT:
+            size, begin = data[at + 1], at + 2
+            if size == _LENGTH_FOLLOWS:
+                size, begin = data[at + 2] << 8 | data[at + 3], at + 4
+            elif size > _LENGTH_FOLLOWS:
+                break
+            end = begin + size
+            if end > count:
+                break
+            try:
+                texts.append(data[begin:end].decode())
+            except UnicodeDecodeError:
+                break
+            at = end
+        self._at = at
+        return texts
 
     def _take(self, count: int) -> bytes:
         """Return the next bytes to the library, after a check of what they announce. Raises _Short, Violation.

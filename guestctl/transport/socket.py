@@ -153,6 +153,24 @@ class Socket:
             if frame is not None or deadline.expired:
                 return frame
 
+    def arrived(self, most: int) -> list[Frame]:
+        """Return up to `most` messages that have arrived with the last one, without reading from the connection.
+
+        Never raises: the next `receive` raises what ends the connection.
+        """
+        frames: list[Frame] = []
+        try:
+            while len(frames) < most:
+                if texts := self._frames.short_texts(most - len(frames)):
+                    frames += [self._message(text) for text in texts]
+                elif (frame := self._next()) is not None:
+                    frames.append(frame)
+                else:
+                    break
+        except (NetworkError, Unreadable):
+            pass
+        return frames
+
     def close(self, code: int = 1000, reason: str = "") -> list[Frame]:
         """Close the connection and return the messages that were still in flight (W8).
 

@@ -513,6 +513,14 @@ class SimulatedSocket:
         self._over = NetworkError(f"the connection ended ({code})", written=True, close_code=code)
         raise self._over
 
+    def arrived(self, most: int) -> list[Frame]:
+        frames: list[Frame] = []
+        while len(frames) < most and self._arrived and isinstance(self._arrived[0], str):
+            frame = self.receive(0.0)
+            assert frame is not None
+            frames.append(frame)
+        return frames
+
     def ping(self) -> None:
         if self._over is not None:
             raise NetworkError(self._over.message, close_code=self._over.close_code)

@@ -82,6 +82,38 @@ def test_split_at_every_offset() -> None:
         assert parse(CONVERSATION[:at], CONVERSATION[at:]) == UNDERSTOOD
 
 
+def take_texts_first(frames: Frames) -> list[HEARD]:
+    heard: list[HEARD] = []
+    while True:
+        while texts := frames.short_texts(2):
+            assert len(texts) <= 2
+            heard += texts
+        if (one := frames.next()) is None:
+            return heard
+        heard.append(one)
+
+
+def test_short_texts_are_the_same_messages_in_the_same_order() -> None:
+    data = text("one") + text("two") + text("three") + CONVERSATION + text("x" * 70_000) + text("last")
+    expected = ["one", "two", "three", *UNDERSTOOD, "x" * 70_000, "last"]
+    for at in range(len(CONVERSATION) + 60):
+        frames = Frames()
+        frames.feed(data[:at])
+        heard = take_texts_first(frames)
+        frames.feed(data[at:])
+        assert heard + take_texts_first(frames) == expected
+
+
+def test_short_texts_end_before_an_invalid_one() -> None:
+    frames = Frames()
+    frames.feed(text("good") + frame(TEXT, b"\xff") + text("never"))
+    assert frames.short_texts(9) == ["good"]
+    assert frames.short_texts(9) == []
+    with pytest.raises(Violation) as caught:
+        frames.next()
+    assert caught.value.code == 1007
+
+
 def test_a_payload_that_looks_like_a_frame() -> None:
     data = frame(PING, text("hi"))
     assert parse(data[:2], data[2:]) == [Ping(text("hi"))]

@@ -414,6 +414,25 @@ def test_pings_that_come_at_once_are_all_answered() -> None:
         socket.close()
 
 
+def test_messages_that_arrived_together_are_returned_before_the_end() -> None:
+    def script(conn: Conn) -> None:
+        fragments = frame(TEXT, b"a", fin=False) + frame(0, b"b")
+        conn.upgrade(text("one") + text("two") + frame(PING, b"p") + fragments + text("three") + close(4000))
+        assert conn.frame() == (PONG, b"p")
+        conn.frame()
+
+    with serving(script) as peer:
+        socket = connect(peer)
+        assert hear(socket) == "one"
+        assert [message.text for message in socket.arrived(1)] == ["two"]
+        assert [message.text for message in socket.arrived(10)] == ["ab", "three"]
+        assert socket.arrived(10) == []
+        with pytest.raises(NetworkError) as caught:
+            socket.receive(PATIENCE)
+        assert caught.value.close_code == 4000
+        socket.close()
+
+
 def test_waiting_does_not_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     take = Stream.take

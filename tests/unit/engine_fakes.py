@@ -362,6 +362,14 @@ class FakeSocket:
             return Frame(what, clock.now())
         return Frame(json.dumps(what), clock.now())
 
+    def arrived(self, most: int) -> list[Frame]:
+        frames: list[Frame] = []
+        while len(frames) < most and self.queue and not isinstance(self.queue[0], Failure):
+            frame = self.receive(0.0)
+            assert frame is not None
+            frames.append(frame)
+        return frames
+
     def ping(self) -> None:
         self.pings.append(self.service.clock.monotonic())
         self.unanswered += 1

@@ -48,6 +48,19 @@ def test_everything_received_before_the_answer_is_kept_in_order(world: World, li
     assert [h.text for h in line.receive(0.0) if isinstance(h, Message)] == ["three"]
 
 
+def test_frames_that_arrived_together_are_received_together(world: World, line: SessionSocket) -> None:
+    for text in ("one", "two"):
+        world.service.push(text)
+    world.service.tell("not json at all")
+    socket_of(line).queue.append(lost())
+    received = line.receive(0.0)
+    assert [item.text for item in received if isinstance(item, Message)] == ["one", "two"]
+    assert isinstance(received[-1], Unknown)
+    assert line.unreadable is not None
+    with pytest.raises(NetworkError):
+        line.receive(0.0)
+
+
 @pytest.mark.parametrize("char", ["x", "é", "€", "😀"])
 def test_the_bound_of_the_inbox_counts_bytes(world: World, line: SessionSocket, char: str) -> None:
     pushed = DROP_FROM_BYTES // (10_000 * len(char.encode())) + 50
