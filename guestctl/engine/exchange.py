@@ -22,6 +22,7 @@ from guestctl.core.errors import (
     RateLimited,
     Refused,
     SessionOver,
+    TimedOut,
     Unreadable,
     Unsupported,
 )
@@ -219,18 +220,29 @@ class SessionEngine:
         if cursor is None:
             self._patient_until = None
             self._pages_read = 0
-        while True:
-            page = self._page(after, cursor, deadline)
-            if page.announced_up_to is None or page.announced_up_to <= max(known, self._given_up):
-                return page
+        page = self._page(after, cursor, deadline)
+        while (lacking := page.announced_up_to) is not None and lacking > max(known, self._given_up):
             now, left = self.clock.monotonic(), deadline.remaining()
             if self._patient_until is None:
                 self._patient_until = now + self.timings.lag_patience
             if now >= self._patient_until or (left is not None and left <= self.timings.lag_pause):
-                self._given_up = page.announced_up_to
-                self.notice(f"history is incomplete: the service has numbered messages up to {page.announced_up_to}")
-                return page
+                self._give_up(lacking)
+                break
             self.clock.sleep(self.timings.lag_pause)
+            try:
+                page = self._page(after, cursor, deadline)
+            except (NetworkError, TimedOut):
+                if not deadline.expired:
+                    raise
+                # The time is over in the middle of one more look: what was read before still holds.
+                self._give_up(lacking)
+                break
+        return page
+
+    def _give_up(self, number: int) -> None:
+        """Report that history lacks messages up to this number, and wait for them no more."""
+        self._given_up = number
+        self.notice(f"history is incomplete: the service has numbered messages up to {number}")
 
     def _page(self, after: Position | None, cursor: str | None, deadline: Deadline) -> HistoryPage:
         """Request one page. Where the API pages by token, the search for `after` starts at the last pages read."""

@@ -343,6 +343,7 @@ RUDE = """\
 rules:
   - {equals: bye, reply: Goodbye, disconnect: true}
   - {equals: order, replies: [second, first]}
+  - {equals: order and leave, replies: [second, first], disconnect: true}
   - {equals: late, reply: {text: sorry for that, delay: 1200ms}}
   - {equals: menu, reply: "Which?", quickReplies: [Red, Blue]}
 """
@@ -402,19 +403,22 @@ def test_expect_disconnect_times_out(rude: Callable[..., Result]) -> None:
     ("steps", "said"),
     [
         (
-            "[{say: order}, {expect: first}, {expect: second}]",
+            "[{say: order}, {expect: first}, {expect: {contains: second, within: 200ms}}]",
             "the expected reply came before the reply that met the last expectation"
             " (`in_order: false` accepts any order)",
         ),
         (
-            "[{say: order}, {expect: {contains: [first, second]}}]",
+            "[{say: order and leave}, {expect: {contains: [first, second]}}]",
             "the expected replies came in another order (`in_order: false` accepts any order)",
         ),
-        ("[{say: order}, {expect: first}, {expect: third}]", "timed out waiting for a matching reply"),
+        (
+            "[{say: order}, {expect: first}, {expect: {contains: third, within: 200ms}}]",
+            "timed out waiting for a matching reply",
+        ),
     ],
 )
 def test_a_wrong_order_is_reported_as_such(rude: Callable[..., Result], steps: str, said: str) -> None:
-    result = rude("--timeout", "400ms", steps=steps)
+    result = rude(steps=steps)
     assert (result.code, result.out.splitlines()[2].strip()) == (1, said)
 
 
@@ -425,7 +429,9 @@ def test_a_late_reply_is_reported(rude: Callable[..., Result]) -> None:
     assert "      came: nothing\n      late: " in late.out
     assert " s < bot: sorry for that" in late.out
     silent = rude(steps="[{say: silence}, {expect: {contains: sorry, within: 200ms}}]")
-    assert "      came: nothing\n      late: nothing in the next 0.2 s\n" in silent.out
+    found = re.search(r"      came: nothing\n      late: nothing in the next (\S+) s\n", silent.out)
+    assert found is not None, silent.out
+    assert float(found[1]) >= 0.2, "a busy machine may listen for longer"
 
 
 def test_reports_of_expect_none_and_pick(rude: Callable[..., Result]) -> None:

@@ -202,13 +202,13 @@ def test_text_too_long(front: Front) -> None:
 
 def test_no_reply_in_time(own: Callable[[SandboxOptions], Front]) -> None:
     front = own(SandboxOptions(fast=True, agent=True))
-    late = front("ask", "anybody?", "-o", "json", "--timeout", "1")
+    late = front("ask", "anybody?", "-o", "json", "--timeout", "2")
     check(late, 9, "timeout", "timed out waiting for a reply")
-    unmatched = front("send", "hi", "--expect", "goodbye", "--timeout", "1")
+    unmatched = front("send", "hi", "--expect", "goodbye", "--timeout", "2")
     check(unmatched, 9, "timeout", "goodbye")
     assert unmatched.record["delivery"] == "accepted"
     assert unmatched.record["reply"] is None
-    check(front("send", "hi", "--expect", "", "--timeout", "1"), 9, "timeout")
+    check(front("send", "hi", "--expect", "", "--timeout", "2"), 9, "timeout")
 
 
 def test_malformed_answer(front: Front) -> None:

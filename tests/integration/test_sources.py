@@ -242,6 +242,17 @@ def test_a_missing_sequence_number_is_awaited_once_and_reported(
 
 
 @of("guest-sessions")
+def test_what_was_read_counts_when_the_time_ends_the_wait_for_a_missing_number(
+    talking: Guest, behind: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind.clear()
+    behind.faults("lag:ms=3600000")
+    monkeypatch.setattr(time, "sleep", lambda seconds: time.advance(60))
+    found = talking.ok("history")
+    assert found.err.count("numbered messages up to 3") == 1
+
+
+@of("guest-sessions")
 def test_a_history_that_is_not_behind_is_read_once(talking: Guest, room: Room, time: InstantClock) -> None:
     talking.ok("send", "one", "--wait")
     time.sleeps.clear()
