@@ -157,6 +157,7 @@ ONE_CASE = frozenset(
         "integration/test_hostile_numbers.py::test_a_retry_after_header",
         "integration/test_interrupted_listen.py::test_a_signal_loses_no_received_message",
         "integration/test_unencodable_text.py::test_an_answer_that_cannot_be_encoded_is_not_sent",
+        "relay/test_readers.py::test_a_reader_that_returns_continues_after_its_last_id",
         "packaging/test_lock.py::test_indirect_requirements_are_locked",
         "sandbox/test_client_keys.py::test_deduplicates_decides_whether_a_repeated_key_is_stored_again",
         "sandbox/test_hostile_requests.py::test_bodies_of_refused_requests_are_not_buffered",

@@ -30,8 +30,8 @@ OWNERS = {
     "rich": {"output", "cli"},
     "markdown_it": {"output.markdown"},
     "prompt_toolkit": {"cli.chat.prompt"},
-    "tornado": {"sandbox"},
-    "sqlite3": {"storage", "sandbox.store"},
+    "tornado": {"sandbox", "transport.web_server"},
+    "sqlite3": {"storage", "sandbox.store", "relay.log"},
     "jwt": {"core.jwt_claims", "sandbox"},
     "regex": {"core.patterns"},
 }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from guestctl.core.redact import Redactor
     from guestctl.core.timings import Timings
     from guestctl.storage.state import State
-    from guestctl.transport.network import Observer
+    from guestctl.transport.network import Network, Observer
     from guestctl.transport.trace import Watcher
 
 
@@ -90,6 +90,7 @@ class Invocation:
         #: The requested profile: -p, or the command's own argument.
         self.chosen_profile = options.profile
         self._stack = ExitStack()
+        self._clients: list[Client] = []
 
     @property
     def clock(self) -> Clock:
@@ -198,20 +199,26 @@ class Invocation:
     @cached_property
     def client(self) -> Client:
         """The client for this profile and session."""
+        return self.open_client(self.session_name, observer=self._observer())
+
+    def open_client(self, session: str | None, *, observer: Observer | None, network: Network | None = None) -> Client:
+        """Return a client for this profile and a session, None for the current one. It is closed with the run."""
         from guestctl.client import Client
 
         client = Client(
             self.resolved.profile,
-            session=self.session_name,
+            session=session,
             state=self.state,
             timeout=self.options.timeout,
             notice=lambda text: self.out.notice(self.masked(text)),
-            observer=self._observer(),
+            observer=observer,
             traceparent=self.options.traceparent,
             clock=self.clock,
             environ=self.world.environ,
+            network=network,
             timings=self.world.timings,
         )
+        self._clients.append(client)
         if self.watcher is not None:
             # Without a watcher the secrets are added when there is text to mask; reading a thousand sessions is slow.
             self._learn_from(client)
@@ -241,8 +248,7 @@ class Invocation:
 
     def learn(self) -> None:
         """Add the client's secrets to the redactor, including those it received during this command."""
-        client = self.__dict__.get("client")
-        if client is not None:
+        for client in self._clients:
             with suppress(Failure):  # the state itself may be broken
                 self._learn_from(client)
 

@@ -61,6 +61,7 @@ GROUPS: dict[str, str] = {
     "token": "the session's token",
     "guest": "the guest's profile at the service",
     "profile": "profiles in the YAML file",
+    "relay": "one connection for many readers",
     "sandbox": "the built-in local service",
 }
 
@@ -103,6 +104,8 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("check",): CommandEntry(
         "commands.check:check", "run scripted conversation tests", data=False, refused="commands.check:refused"
     ),
+    ("relay", "serve"): CommandEntry("commands.relay:serve", "pass a session's events to many readers", data=False),
+    ("relay", "key"): CommandEntry("commands.relay:key", "print the key that the relay's readers need", data=False),
     ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
     ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs", lists=True),
     ("explain",): CommandEntry("commands.explain:explain", "explain a status, close code, failure or message"),

@@ -520,6 +520,11 @@ class EventStream(Generator["Event | None", None, None]):
             self._listener.catch_up.reader.close()
 
     @property
+    def has_ready(self) -> bool:
+        """Whether the next event can be yielded without waiting: it arrived together with the last one."""
+        return self._listener is not None and bool(self._listener._queue)
+
+    @property
     def holds_messages(self) -> bool:
         """Whether a received message was not yielded yet, because it waits for its place."""
         return self._listener is not None and self._listener.holds_messages

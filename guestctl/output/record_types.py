@@ -20,6 +20,10 @@ MaybeMoment: TypeAlias = Annotated[str | None, _MOMENT]
 Count: TypeAlias = Annotated[int, {"minimum": 0}]
 #: What the service sent, secrets masked; only with --raw.
 Raw: TypeAlias = Annotated[Any, "the service's own object, secrets masked; only with --raw"]
+#: The id that a relay gives an event; only from a relay.
+RelayId: TypeAlias = Annotated[
+    str | None, "only from a relay: its own id of the event, epoch-number; null if the record has none"
+]
 Direction: TypeAlias = Literal["inbound", "outbound"]
 Source: TypeAlias = Literal["live", "history", "replayed"]
 
@@ -67,6 +71,7 @@ _MessageMembers = TypedDict(
 
 class MessageRecord(_MessageMembers, total=False):
     raw: Raw
+    relay_id: RelayId
     following: Annotated[list[dict[str, Any]], "only of ask: the messages of the reply after this one"]
 
 
@@ -159,6 +164,7 @@ _TypingMembers = TypedDict(
 
 class TypingRecord(_TypingMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 _PresenceMembers = TypedDict(
@@ -180,6 +186,7 @@ _PresenceMembers = TypedDict(
 
 class PresenceRecord(_PresenceMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 # Several kinds have these members. Each has a schema of its own.
@@ -199,6 +206,7 @@ _ParticipantEventMembers = TypedDict(
 
 class _ParticipantEvent(_ParticipantEventMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 class ParticipantEventRecord(_ParticipantEvent):
@@ -231,6 +239,7 @@ class _ServiceErrorMembers(TypedDict):
 
 class ServiceErrorRecord(_ServiceErrorMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 class _SessionEventMembers(TypedDict):
@@ -251,6 +260,7 @@ class _SessionEventMembers(TypedDict):
 
 class SessionEventRecord(_SessionEventMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 class _ConnectionMembers(TypedDict):
@@ -267,6 +277,7 @@ class _ConnectionMembers(TypedDict):
 
 class ConnectionRecord(_ConnectionMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 class _GapMembers(TypedDict):
@@ -274,12 +285,42 @@ class _GapMembers(TypedDict):
     session: str
     after: str | None
     before: str | None
-    reason: Annotated[str, "unproved, missing or too_long, or why history cannot be read"]
+    reason: Annotated[
+        str,
+        "unproved, missing or too_long, or why history cannot be read; from a relay also not_retained and other_log",
+    ]
     time: Moment
 
 
 class GapRecord(_GapMembers, total=False):
     raw: Raw
+    relay_id: RelayId
+    first_missing: Annotated[str | None, "only from a relay: the first id that its log no longer has; null: unknown"]
+    last_missing: Annotated[str | None, "only from a relay: the last id that its log no longer has; null: unknown"]
+
+
+class _SlowMembers(TypedDict):
+    kind: Literal["slow"]
+    session: str
+    resume_after: Annotated[str, "the id with which the reader continues"]
+    time: Moment
+
+
+class SlowRecord(_SlowMembers, total=False):
+    relay_id: RelayId
+
+
+class _EndMembers(TypedDict):
+    kind: Literal["end"]
+    session: str
+    resume_after: Annotated[str, "the id of the newest event of the log"]
+    code: Annotated[str | None, "the failure that ended the session, null if only the relay stops"]
+    reason: str
+    time: Moment
+
+
+class EndRecord(_EndMembers, total=False):
+    relay_id: RelayId
 
 
 class _UnknownMembers(TypedDict):
@@ -291,6 +332,7 @@ class _UnknownMembers(TypedDict):
 
 class UnknownRecord(_UnknownMembers, total=False):
     raw: Raw
+    relay_id: RelayId
 
 
 class _ErrorMembers(TypedDict):
@@ -412,6 +454,21 @@ class SandboxSessionRecord(TypedDict):
     configures: Count
     requests: dict[str, Count]
     messages: list[SandboxMessageRecord]
+
+
+class RelayRecord(TypedDict):
+    kind: Literal["relay"]
+    url: Annotated[str, "the base address"]
+    events: Annotated[str, "the address of the event stream"]
+    socket: Annotated[str, "the address of the WebSocket"]
+    sessions: Annotated[list[str], "the names of the sessions"]
+
+
+class RelayKeyRecord(TypedDict):
+    kind: Literal["relay-key"]
+    session: str
+    right: Annotated[Literal["read", "send"], "send: the key may also read"]
+    key: str
 
 
 class DemoRecord(TypedDict):
@@ -545,6 +602,8 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     ),
     "gap": ("Messages may be missing between two message ids", GapRecord),
     "unknown": ("A frame or event that guestctl does not know", UnknownRecord),
+    "slow": ("The last record of a relay's reader that has fallen behind", SlowRecord),
+    "end": ("The last record of a relay's stream: the relay stops, or the session has ended", EndRecord),
     "error": ("A failure, on stderr with JSON output", ErrorRecord),
     "token": ("The contents of a token, of token inspect: not the token itself, and not verified", TokenRecord),
     "report": ("A session's duration and activity, of session report", ReportRecord),
@@ -556,6 +615,8 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "guest": ("Attributes merged into the guest's profile", GuestRecord),
     "sandbox": ("The effect of a sandbox command", SandboxRecord),
     "sandbox-session": ("A session as the sandbox recorded it", SandboxSessionRecord),
+    "relay": ("A relay that is ready, of relay serve", RelayRecord),
+    "relay-key": ("The key that readers of a relay need, of relay key", RelayKeyRecord),
     "demo": ("One line of the demo", DemoRecord),
     "step": ("A frame or request that a command would send, of --print-frames", StepRecord),
     "check": ("A scenario of check", CheckRecord),

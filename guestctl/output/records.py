@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from guestctl.output.record_types import (
         AttachmentRecord,
         ConnectionRecord,
+        EndRecord,
         ErrorRecord,
         GapRecord,
         MessageRecord,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         SessionEventRecord,
         SessionExportRecord,
         SessionRecord,
+        SlowRecord,
         TypingRecord,
         UnknownRecord,
     )
@@ -186,6 +188,56 @@ def event_record(event: Event, session: str, *, at: str, raw: bool = False) -> R
     """Return the record of an event. `at` is the time of an event that carries none of its own."""
     record = _EVENTS[type(event)](event, session, at)
     return {**record, "raw": _masked(getattr(event, "raw", None))} if raw else record
+
+
+def stream_record(
+    event: Event, session: str, *, now: Callable[[], str], masked: Callable[[str], str], raw: bool = False
+) -> Record:
+    """Return the record of an event as `listen` prints it.
+
+    `masked` masks secrets in a text: the service may repeat one that guestctl sent.
+    """
+    # A message carries its own time, and formatting the current one for each message would cost time.
+    if isinstance(event, Message):
+        return event_record(event, session, at="", raw=raw)
+    record = dict(event_record(event, session, at=now(), raw=raw))
+    for name in ("detail", "reason", "label"):
+        if record.get(name):
+            record[name] = masked(record[name])
+    return record
+
+
+def relay_gap_record(
+    session: str, *, at: str, first_missing: str | None, last_missing: str | None, reason: str
+) -> GapRecord:
+    """Return the gap of a relay whose log no longer has the events from `first_missing` to `last_missing`."""
+    return {
+        "kind": "gap",
+        "session": session,
+        "after": None,
+        "before": None,
+        "reason": reason,
+        "time": at,
+        "first_missing": first_missing,
+        "last_missing": last_missing,
+    }
+
+
+def relay_slow_record(session: str, *, at: str, resume_after: str) -> SlowRecord:
+    """Return the last record of a relay's reader that has fallen behind."""
+    return {"kind": "slow", "session": session, "resume_after": resume_after, "time": at}
+
+
+def relay_end_record(session: str, *, at: str, resume_after: str, code: str | None, reason: str) -> EndRecord:
+    """Return the last record of every reader: the relay stops, or the session has ended with the failure `code`."""
+    return {
+        "kind": "end",
+        "session": session,
+        "resume_after": resume_after,
+        "code": code,
+        "reason": reason,
+        "time": at,
+    }
 
 
 def report_record(report: Report) -> ReportRecord:

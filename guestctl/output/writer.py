@@ -387,11 +387,7 @@ class Output:
 
     def _json(self, value: Any) -> str:
         """Return JSON: exact in a pipe, with `\\u` escapes on a terminal and for text that UTF-8 cannot encode."""
-        if not self.terminal.stdout:
-            text = _EXACT.encode(value)
-            if text.isascii() or _encodable(text):
-                return text
-        return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+        return json.dumps(value, separators=(",", ":")) if self.terminal.stdout else exact_json(value)
 
     def _yaml(self, value: Any) -> str:
         text = yaml_text(value, ascii_only=self.terminal.stdout)
@@ -548,6 +544,14 @@ def yaml_text(value: Any, *, ascii_only: bool, quoted: bool = False) -> str:
         default_style=style,
     )
     return (text.replace("##[", "\\x23#[") if quoted else text).rstrip("\n")
+
+
+def exact_json(value: Any) -> str:
+    """Return compact JSON, with `\\u` escapes only for a text that UTF-8 cannot encode."""
+    text = _EXACT.encode(value)
+    if text.isascii() or _encodable(text):
+        return text
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _encodable(text: str) -> bool:

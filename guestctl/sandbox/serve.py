@@ -12,7 +12,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 import tempfile
@@ -24,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from guestctl.core.clock import Clock, SystemClock
+from guestctl.core.stop_signals import exit_code_of, handling, stop_signals
 from guestctl.sandbox.subshell import greeting, is_interactive_shell, with_prompt
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # the exit codes of shells
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that a command left running
-_STOPPERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 #: Variables that would point a command's guestctl to another service, or make the sandbox refuse it.
 _OVERRIDES = ("GUESTCTL_DEPLOYMENT_ID", "GUESTCTL_SESSION", "GUESTCTL_OAUTH_", "GUESTCTL_TLS_", "GUESTCTL_SANDBOX_")
 
@@ -146,7 +145,7 @@ def serve(
     that fit the terminal. Raises CannotServe.
     """
     with ExitStack() as stack:
-        stopper = stack.enter_context(_stopper())
+        stopper = stack.enter_context(stop_signals())
         agent = Agent(agent_out or out, wrapped) if options.agent else None
         watch = agent.show if agent else None
         sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis))
@@ -162,7 +161,7 @@ def serve(
             readable, _, _ = select.select(waiting, [], [])
             if stopper.fileno() in readable:
                 number = stopper.recv(1)[0]
-                return 0 if number == signal.SIGTERM else 128 + number  # a supervisor's stop is an orderly end
+                return exit_code_of(number)
             assert agent is not None
             assert keys is not None
             for line in keys.lines():
@@ -185,34 +184,6 @@ class _InputLines:
         self.ended = not chunk
         *whole, self._rest = (self._rest + (chunk or b"\n")).split(b"\n")
         return [line.decode(errors="replace").rstrip("\r") for line in whole]
-
-
-@contextmanager
-def _stopper() -> Iterator[socket.socket]:
-    """Yield a socket that becomes readable when a signal asks us to stop, and then holds the signal's number."""
-    reader, writer = socket.socketpair()
-    with reader, writer:
-        writer.setblocking(False)
-        with _handling(lambda number, frame: None):
-            before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-            try:
-                yield reader
-            finally:
-                signal.set_wakeup_fd(before)
-
-
-@contextmanager
-def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the stop signals with `handler`, except those ignored at start (nohup, a background job)."""
-    before = {number: signal.getsignal(number) for number in _STOPPERS}
-    handled = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
-    for number in handled:
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, old in handled.items():
-            signal.signal(number, signal.SIG_DFL if old is None else old)
 
 
 class Agent:
@@ -335,7 +306,7 @@ def run_under(
     alone = hasattr(os, "killpg") and not _controls_terminal()
     with ExitStack() as stack:
         relay = _Relay(alone)
-        stack.enter_context(_handling(relay.signal))  # the command inherits a signal that is ignored
+        stack.enter_context(handling(relay.signal))  # the command inherits a signal that is ignored
         sandbox = stack.enter_context(running(options, clock=clock))
         state = stack.enter_context(_private_directory())
         variables = _environment(environ, options, sandbox, state)

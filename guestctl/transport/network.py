@@ -14,12 +14,15 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guestctl.core.errors import NetworkError, UsageError
 from guestctl.transport.hosts import address_of, authority, is_loopback, resolve, target, why
 from guestctl.transport.proxies import Proxy, configured, connect_tunnel, failed, proxy_for, socks_tunnel
 from guestctl.transport.stream import AnyStream, Limit, NestedTlsStream, Stream, TlsStream
+
+if TYPE_CHECKING:
+    from guestctl.core.waker import Waker
 
 Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 """Receives everything that is sent and received, for traces. It gets the secrets, too, and must redact them.
@@ -36,10 +39,13 @@ class Network:
 
     `ca` is a PEM file or a directory that replaces all other authorities. `environ` provides SSL_CERT_FILE,
     REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and the proxy variables. `cleartext` permits connections to other machines
-    without TLS.
+    without TLS. `waker` ends a wait for the next message of a socket early.
     """
 
-    def __init__(self, *, ca: str | None, environ: Mapping[str, str], cleartext: bool = False) -> None:
+    def __init__(
+        self, *, ca: str | None, environ: Mapping[str, str], cleartext: bool = False, waker: Waker | None = None
+    ) -> None:
+        self.waker = waker
         self._ca = ca
         self._cleartext = cleartext
         self._environ = environ

@@ -26,6 +26,7 @@ from guestctl.transport.stream import AnyStream, Limit
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from guestctl.core.waker import Waker
     from guestctl.transport.frame_reader import Close, Ping, Pong, Violation
 
 #: Seconds to send a pong, a ping or a close frame, and to wait for the peer's close.
@@ -63,7 +64,16 @@ class Socket:
     without a close frame the code is 1006.
     """
 
-    def __init__(self, stream: AnyStream, rest: bytes, *, clock: Clock, observer: Observer | None, place: str) -> None:
+    def __init__(
+        self,
+        stream: AnyStream,
+        rest: bytes,
+        *,
+        clock: Clock,
+        observer: Observer | None,
+        place: str,
+        waker: Waker | None = None,
+    ) -> None:
         # Imported with the first connection, because websocket-client is slow to import.
         from websocket import ABNF
 
@@ -77,6 +87,7 @@ class Socket:
         self._clock = clock
         self._observer = observer
         self._place = place
+        self._waker = waker
         self._writing = threading.Lock()
         self._write_failure: NetworkError | None = None
         self._read_failure: Failure | None = None
@@ -117,7 +128,7 @@ class Socket:
             if observer is not None and upgrade.status:
                 told = {"status": upgrade.status, "headers": upgrade.headers, "body": upgrade.body}
                 observer("upgrade", {"url": url, "request_headers": sent, **told})
-        return cls(stream, upgrade.rest, clock=clock, observer=observer, place=place)
+        return cls(stream, upgrade.rest, clock=clock, observer=observer, place=place, waker=network.waker)
 
     def send(self, text: str, *, deadline: Deadline) -> None:
         """Send one text message. Raises NetworkError; `written` False proves that no byte was sent.
@@ -141,7 +152,7 @@ class Socket:
 
         Answers pings, which do not extend the wait. Raises NetworkError with `close_code` at the end of the
         connection (1005: a close without a code, 1006: no close frame), and Unreadable if the peer violates the
-        protocol. Messages that arrived before the end are returned first.
+        protocol. Messages that arrived before the end are returned first. The network's waker ends the wait early.
         """
         frame = self._next()
         if frame is not None:
@@ -150,7 +161,7 @@ class Socket:
         while True:
             self._read(deadline)
             frame = self._next()
-            if frame is not None or deadline.expired:
+            if frame is not None or deadline.expired or (self._waker is not None and self._waker.take()):
                 return frame
 
     def arrived(self, most: int) -> list[Frame]:
@@ -229,7 +240,7 @@ class Socket:
             data = self._stream.take(_CHUNK)
             if data is None:
                 if left := deadline.remaining():
-                    self._stream.wait(left)
+                    self._stream.wait(left, waker=self._waker)
                 return
         except OSError as error:
             raise self._end(self._broken(why(error))) from error

@@ -27,6 +27,8 @@ from guestctl.core.interrupts import INTERRUPTS
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from guestctl.core.waker import Waker
+
 T = TypeVar("T")
 
 #: poll(2) if it exists: select(2) fails above descriptor 1023, and epoll needs a descriptor per wait.
@@ -87,15 +89,20 @@ class _Bounded:
         with self._guard:
             return super().send(data)  # type: ignore[misc, no-any-return]
 
-    def wait(self, seconds: float | None, event: int = selectors.EVENT_READ) -> bool:
-        """Wait up to `seconds` (None: no limit) and return whether the socket became ready. Raises OSError."""
+    def wait(self, seconds: float | None, event: int = selectors.EVENT_READ, *, waker: Waker | None = None) -> bool:
+        """Wait up to `seconds` (None: no limit) and return whether the socket became ready. Raises OSError.
+
+        A call of `waker.wake` ends the wait.
+        """
         with _Selector() as selector:
             try:
-                selector.register(self, event)  # type: ignore[arg-type]
+                own = selector.register(self, event)  # type: ignore[arg-type]
             except ValueError as error:  # closed by another thread
                 raise ConnectionAbortedError(errno.ECONNABORTED, "the connection was closed here") from error
+            if waker is not None:
+                selector.register(waker, selectors.EVENT_READ)
             with INTERRUPTS.allowed():
-                return bool(selector.select(seconds))
+                return any(key is own for key, _ in selector.select(seconds))
 
     def put(self, data: Buffer, limit: Limit) -> None:
         """Write everything. Raises TimeoutError and OSError; `limit.sent` is the number of bytes sent before."""

@@ -33,7 +33,8 @@ def test_every_entry_leads_to_a_command(words: tuple[str, ...]) -> None:
 def test_every_session_command_takes_a_session(alone: Front, words: tuple[str, ...]) -> None:
     leaf = COMMANDS[words].load()
     help_text = alone(*words, "--help").out
-    assert ("--session NAME" in help_text) == (leaf.needs == "session")
+    own = any(one.option and "--session" in one.option.names for one in leaf.parameters() if not one.common)
+    assert ("--session NAME" in help_text) == (leaf.needs == "session" or own)
     assert ("--region NAME" in help_text) == (leaf.needs != "nothing")
 
 

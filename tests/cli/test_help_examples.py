@@ -62,6 +62,8 @@ _UNTIL: dict[str, tuple[str | None, Exit]] = {
     "guestctl resume --on-conflict new --listen": ("hello", Exit.INTERRUPTED),
     "guestctl sandbox serve": (None, Exit.INTERRUPTED),
     "guestctl sandbox serve --fault drop:after=3 -o json": (None, Exit.INTERRUPTED),
+    "guestctl relay serve -s cart --http 127.0.0.1:8787": (None, Exit.INTERRUPTED),
+    "guestctl relay serve -s cart --http 127.0.0.1:0 -o json": (None, Exit.INTERRUPTED),
     "guestctl replay bug.trace": (None, Exit.INTERRUPTED),
     "guestctl replay golden.trace --port 4010 -o json": (None, Exit.INTERRUPTED),
 }
@@ -128,7 +130,7 @@ def _put_in(example: str, front: Front) -> str:
         example = example.replace("--to ID", f"--to {last['id']}")
     if "profile add" in example:
         example = example.replace("add staging", "add another")
-    return example.replace("CODE", "ann:3").replace("--port 4010", "--port 0")
+    return example.replace("CODE", "ann:3").replace("--port 4010", "--port 0").replace(":8787", ":0")
 
 
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if example not in PARSED])

@@ -104,6 +104,7 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     "profile": ("profile", "show", "sandbox"),
     "apis": ("apis",),
     "usage": ("send", "--no-such-option", "x"),
+    "relay key": ("relay", "key"),
     "forget": ("session", "forget", "default"),
 }
 #: Commands that are not swept, each with its reason. Every other one of `cli.registry` is.
@@ -119,6 +120,7 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("profile", "path"): "prints a path",
     ("profile", "trust"): "stores a hash of the file",
     ("profile", "check"): "reads the file alone",
+    ("relay", "serve"): "serves until it is stopped; tests/security/test_relay_secrets.py searches what it writes",
     ("replay",): "serves until it is stopped, from a trace that is searched when it is written",
     ("explain",): "a table of ours; knows no session",
     ("schema",): "a table of ours; knows no session",

@@ -74,6 +74,10 @@ def test_the_schema_of_a_record() -> None:
             },
             "time": MOMENT,
             "raw": {"description": "the service's own object, secrets masked; only with --raw"},
+            "relay_id": {
+                "type": ["string", "null"],
+                "description": "only from a relay: its own id of the event, epoch-number; null if the record has none",
+            },
         },
         "required": [
             "kind",

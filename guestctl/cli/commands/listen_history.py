@@ -23,9 +23,9 @@ from guestctl.output.records import (
     EVENT_KINDS,
     USUAL_KINDS,
     Record,
-    event_record,
     resumed_record,
     session_record,
+    stream_record,
 )
 from guestctl.output.writer import ClosedPipe
 
@@ -394,14 +394,7 @@ def _records(run: Invocation, items: Iterator[Event], *, raw: bool) -> Iterator[
 
 
 def _record(run: Invocation, event: Event, session: str, *, raw: bool) -> Record:
-    # A message carries its own time, and formatting the current one for each message would cost time.
-    if isinstance(event, Message):
-        return event_record(event, session, at="", raw=raw)
-    record = dict(event_record(event, session, at=run.now(), raw=raw))
-    for name in ("detail", "reason", "label"):  # the service may repeat a secret that guestctl sent
-        if record.get(name):
-            record[name] = run.masked(record[name])
-    return record
+    return stream_record(event, session, now=run.now, masked=run.masked, raw=raw)
 
 
 def _kinds(only: str | None, *, typing: bool) -> frozenset[str]:

@@ -1,0 +1,201 @@
+"""`relay serve` and `relay key`: one connection to the service, many readers.
+
+Knows: the options, what is printed when the relay is ready, signals. Must not know: how events reach readers.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command, session_name
+from guestctl.cli.parameters import CommandOption
+from guestctl.core.errors import UsageError
+from guestctl.core.stop_signals import exit_code_of, stop_signals
+
+if TYPE_CHECKING:
+    from guestctl.client import Client
+    from guestctl.core.waker import Waker
+    from guestctl.relay.relay import Relay, RelaySession
+    from guestctl.transport.network import Observer
+    from guestctl.transport.web_server import WebServer
+
+
+@command(
+    "guestctl relay serve -s cart --http 127.0.0.1:8787",
+    "guestctl relay serve -s cart --http 127.0.0.1:0 -o json",
+    needs="profile",
+)
+def serve(
+    run: Invocation,
+    session: Annotated[
+        list[str] | None,
+        CommandOption(
+            *("-s", "--session"),
+            metavar="NAME",
+            help="stored session; repeat it for several (default: the current one) [GUESTCTL_SESSION]",
+            completes="session",
+        ),
+    ] = None,
+    http: Annotated[
+        str, CommandOption("--http", metavar="HOST:PORT", help="address to listen on; port 0 chooses a free one")
+    ] = "127.0.0.1:8787",
+    retain: Annotated[
+        int, CommandOption("--retain", metavar="N", min=1, help="events that the log keeps for readers that return")
+    ] = 10_000,
+    strict: Annotated[
+        bool, CommandOption("--strict", help="refuse a reader that asks for events that the log no longer has")
+    ] = False,
+) -> int:
+    """Hold one connection to the service, and pass its events to many readers.
+
+    Readers get the records of `listen -o jsonl`: as Server-Sent Events or JSON Lines from /v1/events, or on a WebSocket
+    at /v1/ws. Each has an id, and a reader that returns continues after the last id that it received. POST /v1/messages
+    sends a message over the relay's own connection. `guestctl relay key` prints the key that readers need.
+
+    Every event is stored before a reader gets it. What was missed while the relay was down is read from history, or
+    reported as a gap. The relay stops at SIGTERM with exit code 0, and when the session has ended.
+    """
+    from guestctl.relay.http_api import PAGE_HEADERS, HttpApi
+    from guestctl.relay.relay import Relay
+    from guestctl.transport.web_server import WebServer
+
+    host, port = _address("--http", http)
+    named = [session_name("--session", name) for name in session or ()]
+    names: list[str | None] = [*named] or [run.session_name]
+    with ExitStack() as stack:
+        stopper = stack.enter_context(stop_signals())
+        sessions: list[RelaySession] = []
+        for name in dict.fromkeys(names):
+            sessions.append(_session(run, name, retain=retain, strict=strict))
+            stack.callback(sessions[-1].close)
+        relay = Relay(sessions)
+        api = HttpApi(relay, timeout=run.options.timeout)
+        server = WebServer(
+            api.routes(),
+            host=host,
+            port=port,
+            preflight_headers=PAGE_HEADERS,
+            problem=lambda error: run.out.warning(f"internal error: {type(error).__name__}"),
+        )
+        api.attach(server)
+        with _cannot_listen(host, port):
+            server.start()
+        stack.callback(server.stop)
+        api.started()
+        ended = stack.enter_context(_ended(relay))
+        relay.start()
+        _print_ready(run, relay, server)
+        readable, _, _ = select.select([stopper, ended], [], [])
+        relay.stop()
+        if stopper in readable:
+            return exit_code_of(stopper.recv(1)[0])
+        failure = relay.failure
+        assert failure is not None
+        raise failure
+
+
+@command("guestctl relay key -s cart", "guestctl relay key -s cart --send --rotate")
+def key(
+    run: Invocation,
+    send: Annotated[bool, CommandOption("--send", help="print the key that may also send")] = False,
+    rotate: Annotated[bool, CommandOption("--rotate", help="make a new key; the old one is no longer valid")] = False,
+) -> None:
+    """Print the key that readers of a session's relay need.
+
+    Without --send, it is the key that may only read. The key is made when it is first needed, and stored in a file
+    that only you can read. A running relay accepts a new key at once; readers that are connected stay.
+    """
+    from guestctl.relay.access import AccessKeys, relay_files
+    from guestctl.storage.state import State
+
+    session = run.client.session()
+    keys = AccessKeys(relay_files(State.directory(run.world.environ), run.client.scope, session.name))
+    found = keys.key("send" if send else "read", rotate=rotate).reveal()
+    if run.out.mode in {"json", "jsonl", "yaml"}:
+        run.out.one({"kind": "relay-key", "session": session.name, "right": "send" if send else "read", "key": found})
+    else:
+        run.out.verbatim(found + "\n")
+
+
+def _session(run: Invocation, name: str | None, *, retain: int, strict: bool) -> RelaySession:
+    """Open the relay of one session. Its clients belong to threads of their own."""
+    from guestctl.relay.relay import RelaySession
+    from guestctl.storage.state import State
+    from guestctl.transport.network import Network
+
+    def open_client(waker: Waker | None, observer: Observer | None) -> Client:
+        profile = run.resolved.profile
+        network = Network(ca=profile.ca, environ=run.world.environ, cleartext=profile.cleartext, waker=waker)
+        return run.open_client(name, observer=_both(observer, run.watcher), network=network)
+
+    directory = State.directory(run.world.environ)
+    return RelaySession(directory, open_client, run.clock, retain=retain, strict=strict, masked=run.masked)
+
+
+def _both(one: Observer | None, other: Observer | None) -> Observer | None:
+    if one is None or other is None:
+        return one or other
+
+    def observe(kind: str, data: Any) -> None:
+        one(kind, data)
+        other(kind, data)
+
+    return observe
+
+
+@contextmanager
+def _ended(relay: Relay) -> Iterator[socket.socket]:
+    """Yield a socket that becomes readable when every session has ended."""
+    reader, writer = socket.socketpair()
+    with reader, writer:
+
+        def note() -> None:
+            if relay.failure is not None:
+                with suppress(OSError):  # the relay stops already
+                    writer.send(b"\0")
+
+        for session in relay.sessions:
+            session.upstream.on_end(note)
+        yield reader
+
+
+def _address(option: str, text: str) -> tuple[str, int]:
+    """Return the host and the port of `HOST:PORT`. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise UsageError(f'{option}: "{text}" is not an address', hint="give a host and a port: 127.0.0.1:8787")
+    return host, int(port)
+
+
+@contextmanager
+def _cannot_listen(host: str, port: int) -> Iterator[None]:
+    """Turn an address that cannot be used into a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        reason = re.sub(r"^\[Errno .*?\] | \(while attempting .*$", "", error.strerror or str(error))
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {reason}", hint="choose another --http; port 0 chooses a free one"
+        ) from error
+
+
+def _print_ready(run: Invocation, relay: Relay, server: WebServer) -> None:
+    names = [session.name for session in relay.sessions]
+    events, web_socket = f"{server.url}/v1/events", f"ws{server.url[4:]}/v1/ws"
+    if run.out.mode in {"json", "jsonl", "yaml"}:
+        run.out.one({"kind": "relay", "url": server.url, "events": events, "socket": web_socket, "sessions": names})
+        return
+    keys = " and ".join(f"guestctl relay key -s {name}" for name in names)
+    run.out.verbatim(
+        "relay ready\n"
+        f"  events   {events}   (SSE; JSON Lines with Accept: application/x-ndjson)\n"
+        f"  socket   {web_socket}\n"
+        f"  key      printed by: {keys}\n"
+    )

@@ -1,0 +1,373 @@
+"""The relay over HTTP: `/v1/events`, `/v1/ws`, `/v1/messages`, `/v1/history`, `/healthz` and `/readyz`.
+
+Knows: paths, parameters, headers, statuses, Server-Sent Events and JSON Lines. Must not know: tornado, the upstream,
+files.
+
+All functions run in the thread of the web server. A `Pump` passes new events of one session to its readers there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from guestctl.core.errors import Conflict, Failure, RateLimited, TimedOut, UsageError, bug
+from guestctl.core.model import Secret
+from guestctl.output.records import EVENT_KINDS, USUAL_KINDS, error_record
+from guestctl.output.writer import exact_json
+from guestctl.relay.access import Right
+from guestctl.relay.hub import NotRetained, Subscription
+from guestctl.relay.log import LogEntry
+from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession
+from guestctl.relay.sends import SendAnswer, WantedMessage
+from guestctl.transport.web_server import (
+    JSON,
+    WebRefusal,
+    WebReply,
+    WebRequest,
+    WebRoute,
+    WebServer,
+    WebSocketRoute,
+    WebStream,
+)
+
+T = TypeVar("T")
+
+EVENT_STREAM, JSON_LINES = "text/event-stream", "application/x-ndjson"
+#: Seconds between two comments on a quiet event stream, so that both ends and proxies notice a broken connection.
+KEEP_ALIVE = 15.0
+#: The subprotocol that a browser offers next to the one with its key, and that the relay selects.
+SUBPROTOCOL, BEARER = "guestctl.relay.v1", "guestctl.bearer."
+#: Request headers that permitted web pages may send.
+PAGE_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+#: WebSocket close codes after `slow` (try again) and `end` (going away).
+_CLOSE_CODES = {"slow": 1013, "end": 1001}
+_SELECTING = frozenset({"session", "conversation_id"})
+#: Before the first event: a browser's own `EventSource` reconnects after one second.
+_PREAMBLE = b"retry: 1000\n\n"
+_STATUS = {"accepted": 200, "rejected": 422, "not_sent": 503, "in_doubt": 202}
+
+
+class Pump:
+    """Passes new events of one session to its web readers. `wake` may be called from any thread."""
+
+    def __init__(self, server: WebServer) -> None:
+        self.readers: set[WebReader] = set()
+        self._server = server
+        self._awake = False
+
+    def wake(self) -> None:
+        """Serve all readers soon. Many calls until then count as one."""
+        if not self._awake:
+            self._awake = True
+            self._server.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._awake = False
+        for reader in tuple(self.readers):
+            reader.push()
+
+
+class WebReader:
+    """One reader of an event stream, of JSON Lines or of a WebSocket. `encode` returns the bytes of an entry."""
+
+    def __init__(
+        self, server: WebServer, stream: WebStream, subscription: Subscription, encode: Callable[[LogEntry], bytes]
+    ) -> None:
+        self.subscription = subscription
+        self.stream = stream
+        self._server = server
+        self._encode = encode
+        self._comment_pending = False
+
+    def push(self) -> None:
+        """Send what is new, one page of it, unless the last page is still on its way."""
+        reader = self.subscription
+        if self.stream.closed or (reader.busy and not reader.is_slow):
+            return
+        entries = reader.take()
+        if not entries:
+            return
+        data = b"".join([self._encode(entry) for entry in entries])
+        if reader.ended is not None:
+            reader.close()
+            self.stream.end(data, _CLOSE_CODES[reader.ended])
+        elif self.stream.write(data, self._drained):
+            self._drained(soon=False)
+
+    def comment(self) -> None:
+        """Send a comment, unless the last one or an event is still on its way."""
+        if not (self.subscription.busy or self._comment_pending):
+            self._comment_pending = not self.stream.write(b": keep-alive\n\n", self._comment_sent)
+
+    def _comment_sent(self) -> None:
+        self._comment_pending = False
+
+    def _drained(self, *, soon: bool = True) -> None:
+        self.subscription.ready()
+        if self.subscription.has_more:
+            self._server.call_soon(self.push)  # other readers have their turn in between
+
+
+class HttpApi:
+    """The handlers. `timeout` is how long a request waits for the service, in seconds; None: without a limit."""
+
+    def __init__(
+        self, relay: Relay, *, timeout: float | None, learn: Callable[[Secret], None] = lambda key: None
+    ) -> None:
+        self._relay = relay
+        self._timeout = timeout
+        self._learn = learn
+        self._server: WebServer
+        self._pumps: dict[str, Pump] = {}
+        self._event_streams: set[WebReader] = set()
+
+    def routes(self) -> list[WebRoute | WebSocketRoute]:
+        """Return the routes of the relay."""
+        return [
+            WebRoute("GET", "/v1/events", self._events),
+            WebSocketRoute("/v1/ws", self._admit, self._opened),
+            WebRoute("POST", "/v1/messages", self._send),
+            WebRoute("GET", "/v1/history", self._history),
+            WebRoute("GET", "/healthz", self._healthz),
+            WebRoute("GET", "/readyz", self._readyz),
+        ]
+
+    def attach(self, server: WebServer) -> None:
+        """Use this server, which has not started yet, for the routes."""
+        self._server = server
+        self._pumps = {session.name: Pump(server) for session in self._relay.sessions}
+
+    def started(self) -> None:
+        """Send comments on quiet event streams from now on."""
+        self._server.call_soon(self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        for reader in tuple(self._event_streams):
+            reader.comment()
+        self._server.call_later(KEEP_ALIVE, self._keep_alive)
+
+    # --- reading ---
+
+    async def _events(self, request: WebRequest) -> WebReply | None:
+        session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
+        lines = JSON_LINES in request.headers.get("Accept", "")
+        after = request.headers.get("Last-Event-ID") or _one(request, "after") or "last"
+        subscription = self._subscribe(session, after, request)
+        if lines:
+            stream = request.stream(JSON_LINES)
+        else:
+            stream = request.stream(EVENT_STREAM)
+            stream.write(_PREAMBLE, lambda: None)
+        reader = WebReader(self._server, stream, subscription, _line if lines else _event)
+        if not lines:
+            self._event_streams.add(reader)
+        self._add(session, reader)
+        return None
+
+    def _admit(self, request: WebRequest) -> str | None:
+        self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
+        offered = _subprotocols(request)
+        if SUBPROTOCOL in offered:
+            return SUBPROTOCOL
+        return next((one for one in offered if one.startswith(BEARER)), None)
+
+    def _opened(self, request: WebRequest, stream: WebStream) -> None:
+        try:
+            session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
+            subscription = self._subscribe(session, _one(request, "after") or "last", request)
+        except WebRefusal:
+            stream.abort()
+            return
+        self._add(session, WebReader(self._server, stream, subscription, _frame))
+
+    def _subscribe(self, session: RelaySession, after: str, request: WebRequest) -> Subscription:
+        kinds = _kinds(_one(request, "kinds"))
+        try:
+            return session.hub.subscribe(after, kinds, wake=self._pumps[session.name].wake)
+        except UsageError as failure:
+            raise _refusal(400, failure) from None
+        except NotRetained as gone:
+            missing = gone.missing
+            body = {
+                "error": {"code": "relay.not_retained", "message": "the log no longer has all events after this id"},
+                "first_missing": None if missing.first is None else str(missing.first),
+                "last_missing": None if missing.last is None else str(missing.last),
+            }
+            raise WebRefusal(_json(410, body)) from None
+
+    def _add(self, session: RelaySession, reader: WebReader) -> None:
+        pump = self._pumps[session.name]
+
+        def gone() -> None:
+            reader.subscription.close()
+            pump.readers.discard(reader)
+            self._event_streams.discard(reader)
+
+        pump.readers.add(reader)
+        reader.stream.on_close(gone)
+        if reader.stream.closed:
+            gone()
+        reader.push()
+
+    # --- sending, history ---
+
+    async def _send(self, request: WebRequest) -> WebReply:
+        session = self._authorised(request, "send", _SELECTING)
+        key = request.headers.get("Idempotency-Key", "")
+        if not key:
+            failure = UsageError("the request has no Idempotency-Key", hint="use a new UUID for each message")
+            raise _refusal(400, failure)
+        try:
+            message = WantedMessage.read(_json_of(request))
+            future = session.sends.submit(key, message)
+            answer = await self._result(future)
+        except UsageError as failure:
+            raise _refusal(400, failure) from None
+        except Conflict as failure:
+            raise _refusal(409, failure) from None
+        except Failure as failure:
+            answer = session.sends.not_sent(key, message, failure)
+        return _send_reply(answer)
+
+    async def _history(self, request: WebRequest) -> WebReply:
+        session = self._authorised(request, "read", {"last", "since", "until", "all"} | _SELECTING)
+        last = _one(request, "last")
+        if last is not None and not (last.isascii() and last.isdigit() and len(last) < 9):
+            raise _refusal(400, UsageError(f'last: "{last}" is not a number', hint="give the number of messages"))
+        future = session.history(
+            last=None if last is None else int(last),
+            since=_one(request, "since"),
+            until=_one(request, "until"),
+            all=_one(request, "all") in {"1", "true"},
+        )
+        try:
+            records = await self._result(future)
+        except UsageError as failure:
+            raise _refusal(400, failure) from None
+        except Failure as failure:
+            raise _refusal(_status_of(failure), failure) from None
+        body = "".join(f"{exact_json(record)}\n" for record in records)
+        return WebReply(200, body.encode(), {"Content-Type": JSON_LINES})
+
+    async def _result(self, future: Future[T]) -> T:
+        """Wait for a future of another thread. Withdraws what has not begun when the time is up: raises TimedOut."""
+        wrapped = asyncio.wrap_future(future)
+        await asyncio.wait({wrapped}, timeout=self._timeout)
+        if not wrapped.done() and future.cancel():
+            raise TimedOut("the relay is not connected to the service")
+        try:
+            return await wrapped
+        except Failure:
+            raise
+        except Exception as error:
+            raise bug(error) from None
+
+    # --- operation ---
+
+    async def _healthz(self, request: WebRequest) -> WebReply:
+        return _json(200, {"status": "serving"})
+
+    async def _readyz(self, request: WebRequest) -> WebReply:
+        ready = self._relay.ready
+        return _json(200 if ready else 503, {"ready": ready})
+
+    # --- access ---
+
+    def _authorised(self, request: WebRequest, right: Right, parameters: frozenset[str] | set[str]) -> RelaySession:
+        """Return the session that the request means. Raises WebRefusal without the right, or for wrong parameters."""
+        try:
+            session = self._relay.authorise(
+                _key(request), right, name=_one(request, "session"), conversation_id=_one(request, "conversation_id")
+            )
+        except AccessDenied as denied:
+            headers = {} if denied.known else {"WWW-Authenticate": 'Bearer realm="guestctl relay"'}
+            raise _plain_refusal(403 if denied.known else 401, str(denied), headers) from None
+        except NotNamed as error:
+            raise _plain_refusal(400, str(error)) from None
+        except NotServed as error:
+            raise _plain_refusal(404, str(error)) from None
+        unknown = sorted(set(request.query) - parameters)
+        if unknown:
+            hint = f"the parameters are {', '.join(sorted(parameters))}"
+            raise _refusal(400, UsageError(f'unknown parameter "{unknown[0]}"', hint=hint))
+        return session
+
+
+def _event(entry: LogEntry) -> bytes:
+    return entry.event
+
+
+def _line(entry: LogEntry) -> bytes:
+    return entry.line
+
+
+def _frame(entry: LogEntry) -> bytes:
+    return entry.frame
+
+
+def _key(request: WebRequest) -> str:
+    """Return the key of a request: the bearer of its header, or of a WebSocket's subprotocols; empty without one."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    return next((one.removeprefix(BEARER) for one in _subprotocols(request) if one.startswith(BEARER)), "")
+
+
+def _subprotocols(request: WebRequest) -> list[str]:
+    return [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+
+
+def _one(request: WebRequest, name: str) -> str | None:
+    """Return the value of a parameter, None without one. Raises WebRefusal if it is given twice."""
+    values = request.query.get(name, [])
+    if len(values) > 1:
+        raise _refusal(400, UsageError(f'the parameter "{name}" is given twice', hint="give it once"))
+    return values[0] if values and values[0] else None
+
+
+def _kinds(text: str | None) -> frozenset[str]:
+    if text is None:
+        return USUAL_KINDS
+    kinds = frozenset(word.strip() for word in text.split(",") if word.strip())
+    unknown = sorted(kinds - set(EVENT_KINDS))
+    if unknown or not kinds:
+        what = f'no kind "{", ".join(unknown)}"' if unknown else "no kind named"
+        raise _refusal(400, UsageError(f"kinds: {what}", hint=f"available kinds: {', '.join(EVENT_KINDS)}"))
+    return kinds
+
+
+def _json_of(request: WebRequest) -> Any:
+    try:
+        return json.loads(request.body)
+    except (ValueError, RecursionError):
+        raise UsageError("the body is not JSON", hint='send {"text": "…"}') from None
+
+
+def _send_reply(answer: SendAnswer) -> WebReply:
+    reply = _json(_STATUS[answer.delivery], answer.record)
+    wait = answer.failure.retry_after if isinstance(answer.failure, RateLimited) else None
+    return (
+        reply if wait is None else WebReply(reply.status, reply.body, {**reply.headers, "Retry-After": f"{wait:.0f}"})
+    )
+
+
+def _status_of(failure: Failure) -> int:
+    """Return the status for a failure of the service behind the relay."""
+    return HTTPStatus.GATEWAY_TIMEOUT if isinstance(failure, TimedOut) else HTTPStatus.BAD_GATEWAY
+
+
+def _refusal(status: int, failure: Failure) -> WebRefusal:
+    return WebRefusal(_json(status, error_record(failure)))
+
+
+def _plain_refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> WebRefusal:
+    return WebRefusal(_json(status, {"error": {"message": message}}, headers))
+
+
+def _json(status: int, value: Any, headers: Mapping[str, str] | None = None) -> WebReply:
+    return WebReply(status, exact_json(value).encode() + b"\n", {"Content-Type": JSON, **(headers or {})})

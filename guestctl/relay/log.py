@@ -1,0 +1,364 @@
+"""The log of a relay: every event of one session, in the order in which readers get it.
+
+Knows: SQLite, ids of events, how many events are kept, what a reader has missed. Must not know: where events come
+from, readers, formats other than the JSON of a record.
+
+`append` returns after the events are on the disk, so a reader never gets an event that a crash can undo. The position
+of the newest message is stored in the same transaction: after a crash the upstream continues there. A message that it
+then brings again is recognised by the service's id and is not stored twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from guestctl.core.clock import epoch_of
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Position
+from guestctl.core.values import immutable
+from guestctl.storage import private_files
+
+#: The number of events that `relay serve` keeps by default.
+RETAIN = 10_000
+#: Settled sends that are remembered for a repeated `Idempotency-Key`.
+SENDS_KEPT = 10_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event (
+    number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, conversation TEXT, service_id TEXT,
+    body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS one_event ON event (kind, service_id) WHERE service_id IS NOT NULL;
+CREATE TABLE IF NOT EXISTS send (
+    n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, body_hash TEXT NOT NULL, client_key TEXT NOT NULL, answer TEXT
+);
+"""
+_ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
+
+
+@immutable
+class EntryId:
+    """The id of an event: the epoch of its log, and its number there, from 1 without holes."""
+
+    epoch: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.number}"
+
+
+class LogEntry:
+    """One event as every reader gets it. `body` is the JSON of its record in UTF-8; `at` is in epoch seconds.
+
+    `id` is None for a record of the relay itself (`slow`, `end`) and for a gap whose end is unknown. The encodings for
+    the kinds of readers are made once, and all readers share them.
+    """
+
+    __slots__ = ("_event", "_frame", "_line", "at", "body", "conversation", "id", "kind")
+
+    def __init__(self, id: EntryId | None, kind: str, conversation: str | None, at: float, body: bytes) -> None:
+        self.id = id
+        self.kind = kind
+        self.conversation = conversation
+        self.at = at
+        self.body = body
+        self._event: bytes | None = None
+        self._line: bytes | None = None
+        self._frame: bytes | None = None
+
+    @property
+    def line(self) -> bytes:
+        """The record with the `relay_id`, as a line of JSON."""
+        if self._line is None:
+            shown = b"null" if self.id is None else b'"%s"' % str(self.id).encode()
+            self._line = b'%s,"relay_id":%s}\n' % (self.body[:-1], shown)
+        return self._line
+
+    @property
+    def event(self) -> bytes:
+        """The record as an event of a `text/event-stream`."""
+        if self._event is None:
+            named = b"" if self.id is None else b"id: %s\n" % str(self.id).encode()
+            self._event = b"%sevent: %s\ndata: %s\n\n" % (named, self.kind.encode(), self.body)
+        return self._event
+
+    @property
+    def frame(self) -> bytes:
+        """The record with the `relay_id`, as a text frame of a WebSocket server (RFC 6455 §5.2)."""
+        if self._frame is None:
+            payload = self.line[:-1]
+            size = len(payload)
+            if size < 126:
+                head = bytes((0x81, size))
+            elif size < 1 << 16:
+                head = b"\x81\x7e" + size.to_bytes(2, "big")
+            else:
+                head = b"\x81\x7f" + size.to_bytes(8, "big")
+            self._frame = head + payload
+        return self._frame
+
+
+@immutable
+class Arrival:
+    """An event that is about to be stored.
+
+    `service_id` is the service's id of a message or presence, which the log has once. `position` is where the upstream
+    continues after this event, None for an event that does not change it.
+    """
+
+    kind: str
+    body: bytes
+    service_id: str | None = None
+    position: Position | None = None
+    conversation: str | None = None
+
+
+@immutable
+class Missing:
+    """What a reader asks for and the log does not have: the first and the last id, None where unknown.
+
+    `reason`: `not_retained` (the log has dropped it), or `other_log` (the id belongs to a log that was replaced).
+    """
+
+    first: EntryId | None
+    last: EntryId | None
+    reason: str
+
+
+@immutable
+class SendRow:
+    """A send that was asked for under an `Idempotency-Key`. `answer` is its settled answer as JSON, None before."""
+
+    body_hash: str
+    client_key: str
+    answer: str | None
+
+
+class EventLog:
+    """The log of one session in one SQLite file, which only its owner can read. Threads may share it.
+
+    `birth` identifies the session: a file of another session is replaced. Raises UsageError `state.unusable` if the
+    file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, birth: str, retain: int = RETAIN) -> None:
+        self._path = path
+        self._retain = retain
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        private_files.create_directory(path.parent)
+        with self._failures():
+            private_files.file_identity(path)
+            if not self._belongs_to(birth):
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+            private_files.create_file(path)
+            self._writer = private_files.connect(path)
+            self._writer.execute("PRAGMA journal_mode=WAL")
+            self._writer.execute("PRAGMA synchronous=FULL")
+            self._writer.executescript(_SCHEMA)
+            self._reader = private_files.connect(path)
+            self._reader.execute("PRAGMA query_only=1")
+            with self._transaction() as run:
+                run("INSERT OR IGNORE INTO meta VALUES ('birth', ?)", (birth,))
+                run("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(4),))
+            self.epoch = str(self._meta("epoch"))
+            position = self._meta("position")
+            self._position = None if position is None else Position(*json.loads(position))
+            newest = self._reader.execute("SELECT max(number) FROM event").fetchone()[0]
+            self._last: int = newest or 0
+
+    def _belongs_to(self, birth: str) -> bool:
+        """Return whether the file is the log of this session. A file that is no database is not."""
+        if not self._path.exists():
+            return True
+        try:
+            found = private_files.connect(self._path)
+            try:
+                row = found.execute("SELECT value FROM meta WHERE name = 'birth'").fetchone()
+            finally:
+                found.close()
+        except sqlite3.DatabaseError:
+            return False
+        return row is None or row[0] == birth
+
+    def close(self) -> None:
+        """Move everything into the database file, and close it."""
+        with self._writing, self._reading, self._failures():
+            self._reader.close()
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.close()
+
+    # --- what the log has ---
+
+    @property
+    def position(self) -> Position | None:
+        """The position of the newest message, where the upstream continues; None before the first message."""
+        return self._position
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event, 0 if there is none."""
+        return self._last
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest event that is kept; one more than `last` if there is none."""
+        with self._reading, self._failures():
+            oldest = self._reader.execute("SELECT min(number) FROM event").fetchone()[0]
+        return oldest or self._last + 1
+
+    def id(self, number: int) -> EntryId:
+        """Return the id with this number in this log."""
+        return EntryId(self.epoch, number)
+
+    def after(self, number: int, limit: int) -> list[LogEntry]:
+        """Return up to `limit` events that follow the one with this number."""
+        with self._reading, self._failures():
+            rows = self._reader.execute(
+                "SELECT number, kind, conversation, at, body FROM event WHERE number > ? ORDER BY number LIMIT ?",
+                (number, limit),
+            ).fetchall()
+        return [LogEntry(self.id(row[0]), row[1], row[2], row[3], bytes(row[4])) for row in rows]
+
+    def locate(self, after: str) -> tuple[int, Missing | None]:
+        """Return the number after which a reader continues, and what it misses.
+
+        `after` is the id of the last event that the reader has, `first` (everything that is kept), `last` (only new
+        events) or an RFC 3339 time. Raises UsageError for any other text.
+        """
+        if after == "last":
+            return self._last, None
+        if after == "first":
+            return self.first - 1, None
+        found = _ID.fullmatch(after)
+        if found is not None:
+            return self._after_id(EntryId(found[1], int(found[2])))
+        try:
+            at = epoch_of(after)
+        except ValueError:
+            raise UsageError(
+                f'after: "{after}" is not a position',
+                hint="give the id of an event, first, last or a time such as 2026-03-09T12:00:00Z",
+            ) from None
+        return self._after_time(at)
+
+    def _after_id(self, wanted: EntryId) -> tuple[int, Missing | None]:
+        first = self.first
+        if wanted.epoch != self.epoch or wanted.number > self._last:
+            # The events after it are unknown. Everything that this log has follows them.
+            last = self.id(first - 1) if first > 1 else None
+            return first - 1, Missing(EntryId(wanted.epoch, wanted.number + 1), last, "other_log")
+        if wanted.number < first - 1:
+            return first - 1, Missing(self.id(wanted.number + 1), self.id(first - 1), "not_retained")
+        return wanted.number, None
+
+    def _after_time(self, at: float) -> tuple[int, Missing | None]:
+        with self._reading, self._failures():
+            number = self._reader.execute("SELECT max(number) FROM event WHERE at <= ?", (at,)).fetchone()[0]
+        if number is not None:
+            return number, None
+        first, dropped = self.first, self._meta("dropped_at")
+        if dropped is not None and float(dropped) > at:
+            return first - 1, Missing(None, self.id(first - 1), "not_retained")
+        return first - 1, None
+
+    # --- writing ---
+
+    def append(self, arrivals: Sequence[Arrival], at: float) -> list[LogEntry]:
+        """Store events, and return those that the log did not have, with their ids. They are on the disk then."""
+        stored: list[LogEntry] = []
+        position = self._position
+        with self._writing, self._failures():
+            with self._transaction() as run:
+                number = self._last
+                for one in arrivals:
+                    row = (number + 1, at, one.kind, one.conversation, one.service_id, one.body)
+                    if run("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?, ?, ?)", row).rowcount == 0:
+                        continue
+                    number += 1
+                    stored.append(LogEntry(self.id(number), one.kind, one.conversation, at, one.body))
+                    if one.position is not None and not _later(position, one.position):
+                        position = one.position
+                if position is not None and position is not self._position:
+                    value = json.dumps([position.id, position.sequence, position.time])
+                    run("INSERT OR REPLACE INTO meta VALUES ('position', ?)", (value,))
+                if stored and number > self._retain:
+                    self._drop(run, number - self._retain)
+            # Readers may ask for the new events only now: they are committed.
+            self._last, self._position = number, position
+        return stored
+
+    def _drop(self, run: Any, number: int) -> None:
+        """Delete the events up to this number, and remember when the last of them was stored."""
+        row = run("SELECT at FROM event WHERE number = ?", (number,)).fetchone()
+        if row is not None:
+            run("INSERT OR REPLACE INTO meta VALUES ('dropped_at', ?)", (repr(row[0]),))
+        run("DELETE FROM event WHERE number <= ?", (number,))
+
+    # --- sends ---
+
+    def send_row(self, key: str) -> SendRow | None:
+        """Return what is stored for an `Idempotency-Key`, None for a new one."""
+        with self._reading, self._failures():
+            row = self._reader.execute(
+                "SELECT body_hash, client_key, answer FROM send WHERE key = ?", (key,)
+            ).fetchone()
+        return None if row is None else SendRow(*row)
+
+    def begin_send(self, key: str, body_hash: str, client_key: str) -> None:
+        """Store a send before it is attempted."""
+        with self._writing, self._failures(), self._transaction() as run:
+            run("INSERT INTO send (key, body_hash, client_key) VALUES (?, ?, ?)", (key, body_hash, client_key))
+            run("DELETE FROM send WHERE n <= (SELECT max(n) - ? FROM send) AND answer IS NOT NULL", (SENDS_KEPT,))
+
+    def settle_send(self, key: str, answer: str) -> None:
+        """Store the answer to a send whose outcome cannot change any more."""
+        with self._writing, self._failures(), self._transaction() as run:
+            run("UPDATE send SET answer = ? WHERE key = ?", (answer, key))
+
+    # --- the database ---
+
+    def _meta(self, name: str) -> str | None:
+        with self._reading, self._failures():
+            row = self._reader.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer.execute
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn errors of the system and of SQLite into UsageError `state.unusable`."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise private_files.unusable(self._path.parent, reason) from error
+
+
+def _later(one: Position | None, other: Position) -> bool:
+    """Return whether a position is after another one, as far as their numbers or times show it.
+
+    A message that was found late must not move the position back: later ones would be read again.
+    """
+    if one is None:
+        return False
+    if one.sequence is not None and other.sequence is not None:
+        return one.sequence > other.sequence
+    return one.time is not None and other.time is not None and one.time > other.time

@@ -1,0 +1,103 @@
+"""The log of a relay: ids, positions, retention, and what a reader has missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from guestctl.core.errors import UsageError
+from guestctl.core.model import Position
+from guestctl.relay.log import Arrival, EntryId, EventLog, LogEntry, Missing
+
+
+def opened(path: Path, birth: str = "1", retain: int = 5) -> EventLog:
+    return EventLog(path / "relay" / "log.db", birth=birth, retain=retain)
+
+
+def message(id_: str, sequence: int | None = None) -> Arrival:
+    body = b'{"kind":"message","id":"%s"}' % id_.encode()
+    return Arrival("message", body, id_, Position(id_, sequence, None))
+
+
+def fill(log: EventLog, count: int, start: int = 1) -> list[LogEntry]:
+    return [entry for n in range(start, start + count) for entry in log.append([message(f"m{n}", n)], float(n))]
+
+
+def test_ids_go_on_after_the_log_was_opened_again(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    fill(log, 2)
+    log.close()
+    again = opened(tmp_path)
+    assert again.append([message("m3", 3)], 3.0)[0].id == EntryId(log.epoch, 3)
+    assert again.position == Position("m3", 3, None)
+    again.close()
+
+
+def test_a_message_that_arrives_again_is_stored_once(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    fill(log, 2)
+    assert [entry.id.number for entry in log.append([message("m2", 2), message("m3", 3)], 9.0) if entry.id] == [3]
+    assert log.append([Arrival("typing", b"{}"), Arrival("typing", b"{}")], 9.0)[1].id == log.id(5)
+    log.close()
+
+
+def test_a_message_that_is_found_late_does_not_move_the_position_back(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.append([message("m1", 1), message("m3", 3), message("m2", 2)], 1.0)
+    assert log.position == Position("m3", 3, None)
+    log.close()
+
+
+def test_another_session_begins_another_log(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    fill(log, 2)
+    log.close()
+    other = opened(tmp_path, birth="2")
+    assert (other.last, other.position, other.epoch != log.epoch) == (0, None, True)
+    other.close()
+
+
+def test_what_the_log_dropped_is_named(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    fill(log, 8)
+    epoch = log.epoch
+    assert (log.first, log.last) == (4, 8)
+    assert [entry.id.number for entry in log.after(3, 2) if entry.id] == [4, 5]
+    assert log.locate("first") == (3, None)
+    assert log.locate("last") == (8, None)
+    assert log.locate(f"{epoch}-3") == (3, None)
+    assert log.locate(f"{epoch}-6") == (6, None)
+    assert log.locate(f"{epoch}-1") == (3, Missing(log.id(2), log.id(3), "not_retained"))
+    assert log.locate("00000000-7") == (3, Missing(EntryId("00000000", 8), log.id(3), "other_log"))
+    assert log.locate(f"{epoch}-99") == (3, Missing(log.id(100), log.id(3), "other_log"))
+    assert log.locate("1970-01-01T00:00:06Z") == (6, None)
+    assert log.locate("1970-01-01T00:00:03Z") == (3, None)
+    assert log.locate("1970-01-01T00:00:02.5Z") == (3, Missing(None, log.id(3), "not_retained"))
+    with pytest.raises(UsageError):
+        log.locate("yesterday")
+    log.close()
+
+
+def test_a_file_that_is_no_database_is_replaced(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    log.close()
+    path = tmp_path / "relay" / "log.db"
+    path.write_bytes(b"this is not a database " * 100)
+    again = opened(tmp_path)
+    assert again.last == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    again.close()
+
+
+@pytest.mark.parametrize("size", [10, 200, 70_000])
+def test_each_entry_has_three_encodings(size: int) -> None:
+    body = b'{"text":"%s"}' % (b"x" * size)
+    entry = LogEntry(EntryId("0000abcd", 7), "message", None, 0.0, body)
+    assert entry.event == b"id: 0000abcd-7\nevent: message\ndata: " + body + b"\n\n"
+    assert entry.line == body[:-1] + b',"relay_id":"0000abcd-7"}\n'
+    payload = entry.line[:-1]
+    assert entry.frame.endswith(payload)
+    assert entry.frame[0] == 0x81
+    heads = {2: len(payload), 4: int.from_bytes(entry.frame[2:4], "big"), 10: int.from_bytes(entry.frame[2:10], "big")}
+    assert heads[len(entry.frame) - len(payload)] == len(payload)
