@@ -7,8 +7,7 @@ caller gets control at every tick, and decides).
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +18,12 @@ from guestctl.core.model import (
     UNREADABLE,
     Connection,
     Event,
-    Gap,
     Message,
-    ParticipantEvent,
     Position,
     Presence,
     ServiceError,
     SessionEvent,
     SessionState,
-    Typing,
     Unknown,
 )
 from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, Granted, Incoming, Opened, Rejection
@@ -46,9 +42,9 @@ from guestctl.engine.history import Following
 from guestctl.engine.merge import Merge
 from guestctl.engine.retry import jittered
 from guestctl.engine.session_socket import SessionSocket, terminal_failure
-from guestctl.storage.state import LedgerEntry
+from guestctl.engine.shown_events import ShownEvents
 
-#: Frames read from a busy socket before events are yielded; ledger rows per commit.
+#: Frames read from a busy socket before events are yielded.
 BATCH = 256
 #: Growth of the interval between two polls that find nothing; upper limit of its jitter, as a factor.
 POLL_GROWTH, POLL_JITTER = 1.5, 1.25
@@ -99,16 +95,11 @@ class Listener:
         merge = Merge(position, begins=from_start, timings=self._timings)
         self.catch_up = CatchUp(engine, state, merge, deadline=self._deadline, left=left)
         self._forever = forever
-        self._record = record
         self._step = step
         self._wake, self._left = wake, left
         self._attached_socket: SessionSocket | None = None
         self._ignore_before: Position | None = None
-        self._shown: list[LedgerEntry] = []
-        #: How many other events of each kind have been shown since the activity log was written.
-        self._kinds: Counter[str] = Counter()
-        #: Events that are shown next.
-        self._queue: deque[Event] = deque()
+        self.shown_events = ShownEvents(engine, record=record)
         #: The caller threw in a failure of its own, and asks for the `rest` itself if it can show it.
         self._abandoned = False
         self._clock = engine.clock
@@ -160,7 +151,7 @@ class Listener:
                 yield from self.rest()
             raise
         finally:
-            self._commit_shown()
+            self.shown_events.commit()
 
     def abandon(self) -> None:
         """End the stream at the failure that the caller throws in next: what follows stays for `rest`."""
@@ -169,7 +160,7 @@ class Listener:
     @property
     def holds_messages(self) -> bool:
         """Whether a received message was not yielded yet, because it waits for its place."""
-        return bool(self._queue) or self.catch_up.merge.holds_messages
+        return bool(self.shown_events) or self.catch_up.merge.holds_messages
 
     def rest(self, *, gaps_only: bool = False) -> Generator[Event, None, None]:
         """Yield what was received and not shown: the stream has ended, or the caller closed it.
@@ -180,12 +171,12 @@ class Listener:
         try:
             if socket is not None:
                 self._handle_all(socket)
-            self._queue.extend(self.catch_up.at_end())
+            self.shown_events.add(self.catch_up.at_end())
             if gaps_only:
-                self._queue = deque([event for event in self._queue if isinstance(event, Gap)][:1])
-            yield from self._show([])
+                self.shown_events.keep_first_gap()
+            yield from self.shown_events.show()
         finally:
-            self._commit_shown()
+            self.shown_events.commit()
 
     def _handle_all(self, socket: SessionSocket) -> None:
         """Merge what has arrived on the socket, without waiting for more."""
@@ -211,7 +202,7 @@ class Listener:
                     yield Connection("connecting", attempt=attempt)
                     socket = self.engine.socket = open_socket_once(self.engine, self._deadline())
                 found = self.catch_up.fill()
-                yield from self._show(found)
+                yield from self.shown_events.show(found)
                 live_since = self._clock.monotonic()
                 replayed = (event for event in found if isinstance(event, Message) and event.source == "replayed")
                 yield Connection("live", recovered=sum(1 for _ in replayed))
@@ -221,7 +212,7 @@ class Listener:
                     # Where no socket was opened, nothing can have been missed on it.
                     unreadable = socket.unreadable is not None
                     ready = self.catch_up.socket_lost(live=live_since is not None, unreadable=unreadable)
-                    yield from self._show(ready)
+                    yield from self.shown_events.show(ready)
                     if self.engine.socket not in (None, socket):
                         continue  # a send of this process has opened another socket
                 if live_since is not None and self._clock.monotonic() - live_since >= self._timings.stable_connection:
@@ -252,11 +243,11 @@ class Listener:
             now = monotonic()
             ready = catch_up.look() if catch_up.look_due(now) else []
             ready += catch_up.merge.ready(now)
-            yield from self._show(ready)
+            yield from self.shown_events.show(ready)
             if isinstance(catch_up.state, Continuous) and catch_up.reader.next_page_due(now):
                 catch_up.reader.find_next_page()
             if not count and not ready:
-                self._commit_shown()
+                self.shown_events.commit()
                 yield None
             self._renew_early(socket)
 
@@ -271,7 +262,7 @@ class Listener:
             except Failure as failure:
                 self.engine.notice(f"cannot read history: {failure.message}")
                 return
-            yield from self._show(found)
+            yield from self.shown_events.show(found)
 
     def _handle(self, item: Incoming, now: float) -> Failure | None:
         """Pass what arrived on to `Merge`. Return the failure if it ends the stream."""
@@ -401,7 +392,7 @@ class Listener:
                 continue
             try:
                 if isinstance(self.catch_up.state, FromNewest):
-                    yield from self._show(self.catch_up.find_newest())
+                    yield from self.shown_events.show(self.catch_up.find_newest())
                 found = self.catch_up.read_after(self.catch_up.merge.position)
             except PASSING_FAILURES as failure:
                 failures += 1
@@ -420,54 +411,11 @@ class Listener:
             interval = (
                 self._timings.poll_min if fresh else min(self._timings.poll_max / POLL_JITTER, interval * POLL_GROWTH)
             )
-            yield from self._show(fresh)
-            self._commit_shown()
+            yield from self.shown_events.show(fresh)
+            self.shown_events.commit()
             yield from self._pause(self.engine.random.uniform(interval, interval * POLL_JITTER))
 
-    # --- showing ---
-
-    def _show(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Yield each event, and record it as shown afterwards. If the caller stops, the others stay for `rest`."""
-        self._queue.extend(events)
-        while self._queue:
-            event = self._queue.popleft()
-            try:
-                yield event
-            except GeneratorExit:
-                # A caller that stops at an event has shown it. One that failed to show it throws that failure in.
-                self._record_shown(event)
-                raise
-            except Exception:
-                raise
-            except BaseException:  # a signal: it interrupted the caller before the event was shown
-                self._queue.appendleft(event)
-                raise
-            self._record_shown(event)
-
-    def _record_shown(self, event: Event) -> None:
-        if not self._record:
-            return
-        if isinstance(event, Message):
-            self.engine.record.store_offer(event)
-            self._shown.append(LedgerEntry(event.id, event.key, event.sequence, event.time))
-            if len(self._shown) >= BATCH:
-                self._commit_shown()
-        elif (kind := _kind_of(event)) is not None:
-            self._kinds[kind] += 1
-
-    def _commit_shown(self) -> None:
-        """Write the shown messages to the ledger, and the kinds of the shown events to the activity log.
-
-        Afterwards, so that no message counts as shown before it is.
-        """
-        if self._shown:
-            shown, self._shown = self._shown, []
-            self.engine.state.record(self.engine.scope, self.engine.session, shown)
-            self._kinds["message"] += len(shown)
-        if self._kinds:
-            kinds, self._kinds = self._kinds, Counter()
-            for kind, count in kinds.items():
-                self.engine.record.log("ws_message_received", type=kind, count=count)
+    # --- time ---
 
     def _receive_timeout(self) -> float:
         due = self.catch_up.wait(self._clock.monotonic())
@@ -522,33 +470,27 @@ class EventStream(Generator["Event | None", None, None]):
     @property
     def has_ready(self) -> bool:
         """Whether the next event can be yielded without waiting: it arrived together with the last one."""
-        return self._listener is not None and bool(self._listener._queue)
+        return self._listener is not None and bool(self._listener.shown_events)
 
     @property
     def holds_messages(self) -> bool:
         """Whether a received message was not yielded yet, because it waits for its place."""
         return self._listener is not None and self._listener.holds_messages
 
+    def take_ready(self) -> Event | None:
+        """Return the event after the last one, if it need not be waited for (see `ShownEvents.take`)."""
+        return None if self._listener is None else self._listener.shown_events.take()
+
+    def shown(self, last: Event) -> None:
+        """Note that the events up to `last` were shown. Without it, those taken count as shown at the next one."""
+        if self._listener is not None:
+            self._listener.shown_events.shown(last)
+
     def rest(self, *, gaps_only: bool = False) -> Generator[Event, None, None]:
         """Close the stream, and yield what was received and not yielded yet (see `Listener.rest`)."""
         self.close()
         if self._listener is not None:
             yield from self._listener.rest(gaps_only=gaps_only)
-
-
-#: The types of events from the service, other than messages -> the kind of their records.
-_KINDS: dict[type[Event], str] = {
-    Typing: "typing",
-    Presence: "presence",
-    ServiceError: "error",
-    SessionEvent: "session",
-    Unknown: "unknown",
-}
-
-
-def _kind_of(event: Event) -> str | None:
-    """Return the kind of an event's record, None for an event that does not come from the service."""
-    return event.kind if isinstance(event, ParticipantEvent) else _KINDS.get(type(event))
 
 
 def _as_live(event: Event) -> Event:

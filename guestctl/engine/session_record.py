@@ -113,7 +113,7 @@ class StoredSession:
 
     def store_offer(self, message: Message) -> None:
         """Store a message whose choices history leaves out, so that a later command can answer it."""
-        rich = self.dialect.rich_content
+        rich = self.dialect.rich_content if message.content else None
         if rich is not None and rich.history_omits(message) and len(json.dumps(message.raw)) <= OFFER_LENGTH:
             self.store(replace(self.session, offer=message.raw))
 

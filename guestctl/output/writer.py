@@ -154,9 +154,9 @@ class Output:
         """Print one record of a stream as one flushed line. Return the number of bytes written."""
         return self._write(self._stream_text(record), exact=True)
 
-    def size(self, record: Record) -> int:
-        """Return the number of bytes that `event` will write for this record."""
-        return len(self._data(self._stream_text(record)))
+    def line(self, record: Record) -> bytes:
+        """Return what `event` will write for this record."""
+        return self._data(self._stream_text(record))
 
     def document(self, value: Mapping[str, Any]) -> None:
         """Print a JSON document such as a schema, indented for people."""
@@ -210,7 +210,7 @@ class Output:
         self._write(text, end="", exact=command)
 
     def raw(self, data: bytes) -> None:
-        """Write the content of a file to stdout."""
+        """Write data, such as the content of a file, to stdout."""
         self.print_held()
         self._write_data(data)
 

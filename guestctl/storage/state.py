@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeAlias
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import SessionOver, TimedOut, UsageError
-from guestctl.core.model import Credential, CredentialKind, Limits, Secret, Session
+from guestctl.core.model import Credential, CredentialKind, Limits, Message, Secret, Session
 from guestctl.core.results import Activity
 from guestctl.core.values import Json, immutable
 from guestctl.storage.budgets import Budgets
@@ -322,7 +322,7 @@ class State:
 
     # --- ledger ---
 
-    def record(self, scope: str, session: Session, entries: Sequence[LedgerEntry]) -> None:
+    def record(self, scope: str, session: Session, entries: Sequence[LedgerEntry | Message]) -> None:
         """Add messages in the order in which they were shown, in one commit.
 
         An id that is already there keeps its place, and missing values (key, sequence, time) are added.

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-import time
 
-from guestctl import Client
-from guestctl.core.clock import SystemClock
-from guestctl.core.model import Message
-from guestctl.output.records import message_record
+from guestctl.__main__ import GARBAGE_EVERY
+from guestctl.cli.commands.listen_history import listen
+from guestctl.cli.invocation import Environment, Invocation
+from guestctl.cli.options import Common
 from guestctl.output.terminal import Terminal
 from guestctl.output.writer import Output
-from guestctl.storage.state import State
 
 
 def main() -> None:
-    left = int(sys.argv[1])
-    out = Output(sys.stdout, sys.stderr, Terminal(), mode="jsonl", now=time.time)
-    with Client("sandbox", state=State.open(None, SystemClock())) as guest:
-        name = guest.create().name
-        for event in guest.listen():
-            if isinstance(event, Message):
-                out.event(message_record(event, name))
-                left -= 1
-                if not left:
-                    return
+    world = Environment()
+    out = Output(world.stdout, world.stderr, Terminal(), mode="jsonl", now=world.clock.now)
+    run = Invocation(Common(no_state=True), world, out)
+    try:
+        run.client.create()
+        listen.function(run, max_=int(sys.argv[1]))
+    finally:
+        run.close()
 
 
 if __name__ == "__main__":
+    gc.set_threshold(GARBAGE_EVERY)
     main()

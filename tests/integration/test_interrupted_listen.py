@@ -12,25 +12,31 @@ from typing import Any
 
 import pytest
 
+from guestctl.core.errors import UsageError
 from guestctl.engine.inbox import Inbox
 from guestctl.engine.listener import Listener
 from guestctl.engine.merge import Merge
 from guestctl.engine.session_socket import SessionSocket
+from guestctl.engine.shown_events import ShownEvents
 from guestctl.output.writer import Output
 from guestctl.transport.frame_reader import Frames
-from tests.integration.front import Guest, Room, listen, texts
+from tests.integration.front import Guest, Room, check, listen, texts
 
-COUNT = 12
+#: Enough for several writes.
+COUNT = 80
 #: The steps of a message from the wire to its line.
 STEPS: dict[str, tuple[type, str]] = {
     "frame": (Frames, "next"),
+    "frames": (Frames, "short_texts"),
     "inbox": (Inbox, "add"),
     "received": (SessionSocket, "receive"),
     "handled": (Listener, "_handle"),
     "merged": (Merge, "add_live"),
     "ready": (Merge, "ready"),
-    "shown": (Listener, "_record_shown"),
-    "printed": (Output, "event"),
+    "taken": (ShownEvents, "take"),
+    "printed": (Output, "_write_data"),
+    "noted": (ShownEvents, "shown"),
+    "shown": (ShownEvents, "_record_shown"),
 }
 
 
@@ -87,3 +93,30 @@ def test_a_signal_loses_no_received_message(
     received, _, _ = trace.read_text().partition('"kind":"close"')
     arrived = list(dict.fromkeys(re.findall(r"news \d+", received.replace("\\u0020", " "))))
     assert texts(result) == arrived
+
+
+def test_a_failed_write_leaves_exactly_the_unprinted_messages(
+    guest: Guest, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.ok("session", "create")
+    guest.ok("send", "before")
+    write, writes = Output._write_data, [0]
+
+    def full(output: Output, data: bytes) -> None:
+        writes[0] += b'"news' in data
+        if writes[0] == 3:
+            raise UsageError("stdout: no space left", code="output.failed")
+        write(output, data)
+
+    def burst() -> None:
+        monkeypatch.setattr(Output, "_write_data", full)
+        (conversation,) = room.sandbox.service.conversations.values()
+        room.sandbox.call(lambda: [room.sandbox.service.send(conversation, f"news {n}") for n in range(COUNT)])
+
+    failed = listen(guest, "--for", "5", lives=[burst])
+    monkeypatch.setattr(Output, "_write_data", write)
+    check(failed, 2, "output.failed")
+    printed = texts(failed)
+    assert 1 < len(printed) < COUNT
+    missed = [record["text"] for record in guest.ok("resume", "-o", "json").record["missed"]]
+    assert printed + missed == [f"news {n}" for n in range(COUNT)]

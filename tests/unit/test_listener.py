@@ -32,6 +32,7 @@ from guestctl.dialects.capabilities import Paging
 from guestctl.dialects.flows import Flow
 from guestctl.engine.delivery import deliver
 from guestctl.engine.listener import Listener
+from guestctl.engine.shown_events import BATCH
 from tests.unit.engine_fakes import SCOPE, World, lost
 
 TIMINGS = Timings()
@@ -948,6 +949,44 @@ def test_the_ledger_has_exactly_the_shown_messages(plain: World, shown: bool) ->
     last = plain.state.last_position(SCOPE, plain.exchange.session)
     assert last is not None
     assert last.id == ("m2" if shown else "m1")
+
+
+@pytest.mark.parametrize(
+    ("error", "recorded", "rest"),
+    [(GeneratorExit, 4, []), (BrokenPipeError, 2, ["four"]), (KeyboardInterrupt, 2, ["three", "four"])],
+)
+def test_the_ledger_has_those_of_several_messages_that_were_shown(
+    plain: World, error: type[BaseException], recorded: int, rest: list[str]
+) -> None:
+    """A caller that failed to show one of several messages has shown those before it, and none after it."""
+    listening = Listening(plain).live()
+    for text in ("one", "two", "three", "four"):
+        plain.service.push(text)
+    first = next(event for event in listening.stream if isinstance(event, Message))
+    taken: list[Event] = [first]
+    while (event := listening.listener.shown_events.take()) is not None:
+        taken.append(event)
+    assert [event.text for event in taken if isinstance(event, Message)] == ["one", "two", "three", "four"]
+    listening.listener.shown_events.shown(taken[1])
+    if error is GeneratorExit:
+        listening.stream.close()
+    else:
+        listening.listener.abandon()
+        with pytest.raises(error):
+            listening.stream.throw(error())
+    ids = [f"m{number}" for number in range(1, 5)]
+    assert plain.state.seen(SCOPE, plain.exchange.session, ids) == set(ids[:recorded])
+    assert [event.text for event in listening.listener.rest() if isinstance(event, Message)] == rest
+
+
+def test_no_more_messages_are_taken_at_once_than_one_commit_writes(plain: World) -> None:
+    listening = Listening(plain).live()
+    for number in range(BATCH + 10):
+        plain.service.push(f"message {number}")
+    first = next(event for event in listening.stream if isinstance(event, Message))
+    assert len([first, *iter(listening.listener.shown_events.take, None)]) <= BATCH
+    assert next(listening.stream) is not None
+    assert plain.state.last_position(SCOPE, plain.exchange.session) is not None
 
 
 def test_the_caller_gets_control_when_it_requested_it(plain: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guestctl.core.errors import Refused, UsageError
+from guestctl.core.model import Message
+from guestctl.output.batches import print_together
+from guestctl.output.records import message_record
 from guestctl.output.terminal import Terminal
 from guestctl.output.writer import ClosedPipe, Mode, Output
 
 PIPE = Terminal()
 SCREEN = Terminal(stdin=True, stdout=True, stderr=True, width=80)
 RECORD = {"kind": "gap", "session": "d", "after": "é\x1b[2J\u202e", "before": None, "reason": "why", "time": None}
+
+MESSAGE = message_record(Message(id="m", direction="outbound", text="", time="2026-03-04T05:06:07.008Z"), "default")
 
 
 class Kept(io.TextIOWrapper):
@@ -123,10 +129,48 @@ def test_a_full_disk_is_a_usage_error() -> None:
     assert told.value.code == "output.failed"
 
 
-def test_size_is_what_will_be_written() -> None:
+@pytest.mark.parametrize("mode", ["jsonl", "yaml", "table"])
+def test_several_records_are_printed_with_few_writes(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No write is longer than a pipe takes at once, but for a line that is longer."""
+    records = [{**MESSAGE, "text": "x" * size} for size in (10, 20, select.PIPE_BUF, *[300] * 40, 10)]
+    single, expected, _ = output(mode=mode)
+    sizes = [single.event(record) for record in records]
+    out, stdout, _ = output(mode=mode)
+    writes: list[bytes] = []
+    write = out._write_data
+
+    def watched(data: bytes) -> None:
+        writes.append(data)
+        write(data)
+
+    monkeypatch.setattr(out, "_write_data", watched)
+    printed = list(print_together(out, enumerate(records)))
+    assert stdout.text() == expected.text()
+    assert len(writes) == len(printed) < len(records)
+    assert printed[-1] == len(records) - 1
+    assert [len(data) for data in writes if len(data) > select.PIPE_BUF] == [sizes[2]]
+
+
+def test_records_are_taken_as_they_are_printed() -> None:
+    out, stdout, _ = output(mode="jsonl")
+
+    def records() -> Iterator[tuple[int, dict[str, str]]]:
+        for number in range(100):
+            yield number, {"text": "x" * 100}
+            taken.append(number)
+
+    taken: list[int] = []
+    for printed in print_together(out, records()):
+        assert taken[-1] <= printed + 1
+        assert stdout.text().count("\n") == printed + 1
+    assert len(taken) == 100
+    assert list(print_together(out, [])) == []
+
+
+def test_a_line_is_what_will_be_written() -> None:
     for terminal in (PIPE, SCREEN):
         out, stdout, _ = output(terminal)
-        assert out.size(RECORD) == out.event(RECORD) == len(stdout.kept.getvalue())
+        assert len(out.line(RECORD)) == out.event(RECORD) == len(stdout.kept.getvalue())
 
 
 def test_an_error_is_two_lines_or_one_object() -> None:

@@ -19,6 +19,7 @@ from guestctl.cli.parameters import CommandOption
 from guestctl.core.errors import TimedOut, UsageError
 from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import Connection, Event, Gap, Message
+from guestctl.output.batches import print_together
 from guestctl.output.records import (
     EVENT_KINDS,
     USUAL_KINDS,
@@ -65,6 +66,11 @@ class Selection:
         from guestctl.cli.commands.hooks import comes_from
 
         return comes_from(record, self.roles)
+
+    @property
+    def only_prints(self) -> bool:
+        """Whether nothing but its line depends on an event, so that several lines can be written at once."""
+        return self.cursor is None and self.hooks is None and self.rules.until is None
 
     @property
     def counted(self) -> frozenset[str]:
@@ -314,6 +320,8 @@ def _print_events(run: Invocation, events: EventStream, name: str, selection: Se
             if event is None:
                 if run.out.reader_is_gone():
                     raise ClosedPipe
+            elif selection.only_prints and not isinstance(event, Connection):
+                _print_ready(run, events, event, name, selection)
             else:
                 _print_selected(run, event, name, selection)
                 if isinstance(event, Connection):
@@ -359,6 +367,29 @@ def _print_rest(run: Invocation, events: EventStream, name: str, selection: Sele
                 break
 
 
+def _print_ready(run: Invocation, events: EventStream, first: Event, name: str, selection: Selection) -> None:
+    """Print an event and those that follow it without waiting, with as few writes as possible."""
+    rules, counted = selection.rules, selection.counted
+    room = rules.room
+
+    def selected() -> Iterator[tuple[tuple[Event, int], Record]]:
+        event: Event | None = first
+        count = 0
+        while event is not None:
+            record = _record(run, event, name, raw=selection.raw)
+            if selection.includes(record):
+                count += record["kind"] in counted
+                yield (event, count), record
+            event = events.take_ready() if count < room and not rules.met() else None
+
+    before = 0
+    for event, count in print_together(run.out, selected()):
+        events.shown(event)
+        rules.printed(counts=count - before)
+        before = count
+    selection.printed = selection.completed = first
+
+
 def _print_selected(run: Invocation, event: Event, name: str, selection: Selection) -> None:
     record = _record(run, event, name, raw=selection.raw)
     if selection.includes(record):
@@ -373,7 +404,7 @@ def _print(run: Invocation, event: Event, record: Record, selection: Selection) 
     if message is None or cursor is None:
         run.out.event(record)
     elif not cursor.has_line(message):
-        cursor.writing(message, run.out.size(record))
+        cursor.writing(message, len(run.out.line(record)))
         run.out.event(record)
     selection.printed = event
     if selection.hooks is not None and selection.hooks.wants(record):

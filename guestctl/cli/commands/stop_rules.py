@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from guestctl.core.clock import Clock
@@ -46,8 +47,8 @@ class StopRules:
             self._idle_since = self.clock.monotonic()
         self._connected = self._connected or live
 
-    def printed(self, *, counts: bool, text: str | None) -> None:
-        """Record a printed line: whether --max counts it, and the text that --until matches.
+    def printed(self, *, counts: int, text: str | None = None) -> None:
+        """Record printed lines: how many of them --max counts, and the text that --until matches.
 
         Raises PatternTimeout.
         """
@@ -56,10 +57,14 @@ class StopRules:
         if self.until is not None and text is not None and self.until.search(text):
             self.matched = True
 
+    @property
+    def room(self) -> float:
+        """How many more lines --max counts before it applies."""
+        return inf if self.most is None else self.most - self._counted
+
     def met(self) -> bool:
         """Return whether any rule applies now."""
-        left = self.left()
-        return self.satisfied or (left is not None and left <= 0)
+        return self.satisfied or self.left() == 0
 
     @property
     def satisfied(self) -> bool:
@@ -68,6 +73,8 @@ class StopRules:
 
     def left(self) -> float | None:
         """Return the seconds until a rule about time applies, None without such a rule."""
+        if self.longest is None and self.idle is None:
+            return None
         now = self.clock.monotonic()
         ends = [self._started + self.longest] if self.longest is not None else []
         if self.idle is not None and self._idle_since is not None and not self.holds():
