@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         SessionState,
         SignIn,
         Source,
+        TraceContext,
         Typing,
         Unknown,
     )
@@ -126,6 +127,7 @@ __all__ = [
     "Source",
     "TimedOut",
     "Timings",
+    "TraceContext",
     "Typing",
     "Unauthorised",
     "Unknown",

@@ -42,7 +42,6 @@ from guestctl.core.results import Report, Resumed, Sent
 from guestctl.core.timings import Timings
 from guestctl.core.values import Json
 from guestctl.core.version import __version__
-from guestctl.core.wire import is_trace_context
 from guestctl.dialects import dialect_class
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability, Rate
@@ -74,9 +73,11 @@ class Client:
     the stored session (default: the current one). `state` is the database of sessions (default: the user's), which
     several clients may share. `timeout` is the limit of each method call in seconds, None for no limit; `history` and
     `listen` apply it to each answer of the service. `notice` is called with one line of text for each retry, reconnect
-    or warning, and `observer` with every request, answer and frame. `traceparent` is the W3C trace context to send.
-    `environ` replaces the environment variables of the process. Clients with equal network settings may share a
-    `network`. `clock`, `random`, `new_id` and `timings` replace the client's own, for tests.
+    or warning, and `observer` with every request, answer and frame. `traceparent` is the W3C trace context to send
+    (default: TRACEPARENT, else the one that the session was first used with). `propagate_baggage` also sends BAGGAGE,
+    and `trace_attribute` names the custom attribute of messages that states the trace id. `environ` replaces the
+    environment variables of the process. Clients with equal network settings may share a `network`. `clock`, `random`,
+    `new_id` and `timings` replace the client's own, for tests.
 
     A client belongs to one thread. Raises UsageError if the profile cannot be used.
     """
@@ -91,6 +92,8 @@ class Client:
         notice: Callable[[str], None] = lambda text: None,
         observer: Observer | None = None,
         traceparent: str | None = None,
+        propagate_baggage: bool = False,
+        trace_attribute: str | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
@@ -109,15 +112,26 @@ class Client:
         application = given.application or f"guestctl-{__version__}"
         self.profile = replace(given, application=application, locale=given.locale or _locale(environ))
         self._new_id = new_id
-        self.dialect: Dialect = dialect_class(self.profile.api)(
-            self.profile, new_id=new_id, traceparent=traceparent or self._trace_context()
-        )
+        self.dialect: Dialect = dialect_class(self.profile.api)(self.profile, new_id=new_id)
         self.dialect.check_profile()
         self.scope = scope_of(self.profile, self.dialect)
         self.state.profiles.adopt(former_scope_of(self.profile, self.dialect), self.scope, self.profile.name)
         self._given_network = network
         self._timings = timings or Timings()
+        if trace_attribute is not None and "attr" not in self.dialect.send_fields:
+            raise no_field(self.dialect, "attr", "send_fields", option="trace-attribute")
         self._connector = Connector(self._network, self.clock, observer)
+        # Without any of these there is nothing to send, and nothing to import for it.
+        if traceparent or environ.get("TRACEPARENT") or propagate_baggage or trace_attribute:
+            from guestctl.transport.propagation import propagation
+
+            self._connector.propagation = propagation(
+                traceparent,
+                environ,
+                baggage=propagate_baggage,
+                attribute=trace_attribute,
+                notice=notice,
+            )
         self._sessions = Sessions(
             self.dialect,
             self.scope,
@@ -146,13 +160,10 @@ class Client:
             self.notice(warning)
         return found.profile
 
-    def _trace_context(self) -> str | None:
-        """Return the trace context of this process (W3C Trace Context §3.2) from TRACEPARENT, if it is valid."""
-        given = self._environ.get("TRACEPARENT")
-        if given and not is_trace_context(given):
-            self.notice("TRACEPARENT is not a W3C trace context and is not passed on")
-            return None
-        return given or None
+    def trace(self, session: Session | None) -> tuple[dict[str, str], dict[str, str]]:
+        """Return what a request of a session would have for its trace: headers, and attributes of a message."""
+        stored = None if session is None else session.trace_context
+        return self._connector.trace_headers(stored), self._connector.trace_attributes(stored)
 
     def _network(self) -> Network:
         if self._given_network is None:

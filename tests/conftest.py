@@ -35,7 +35,7 @@ _PROXIES = {
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
 }
-_TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT"}
+_TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT", "TRACESTATE", "BAGGAGE"}
 
 # A slow machine is no failure: no test measures how long an example took.
 settings.register_profile("guestctl", deadline=None, max_examples=50)
@@ -139,7 +139,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def environment(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
     """Remove the settings of the machine: GUESTCTL_*, proxies, CAs and terminal variables."""
     for name in tuple(os.environ):
-        if name.startswith("GUESTCTL_") or name.upper() in _PROXIES or name in _TERMINAL:
+        if name.startswith(("GUESTCTL_", "OTEL_")) or name.upper() in _PROXIES or name in _TERMINAL:
             monkeypatch.delenv(name)
     home = next(homes)
     monkeypatch.setenv("GUESTCTL_STATE", str(home / "state"))

@@ -167,6 +167,8 @@ class ServiceUnderTest:
         environ: Mapping[str, str],
         observer: Observer | None = None,
         traceparent: str | None = None,
+        propagate_baggage: bool = False,
+        trace_attribute: str | None = None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         from guestctl.transport.network import Network
@@ -175,7 +177,11 @@ class ServiceUnderTest:
         self.clock = clock
         self._environ = environ
         self._observer = observer
-        self._traceparent = traceparent
+        self._trace: dict[str, Any] = {
+            "traceparent": traceparent,
+            "propagate_baggage": propagate_baggage,
+            "trace_attribute": trace_attribute,
+        }
         self._notice = notice
         self._network: Network = Network(ca=profile.ca, environ=environ, cleartext=profile.cleartext)
         self._state = State.open(None, clock)
@@ -200,7 +206,7 @@ class ServiceUnderTest:
             timeout=timeout,
             notice=self._notice_once,
             observer=self._observer,
-            traceparent=self._traceparent,
+            **self._trace,
             clock=self.clock,
             environ=self._environ,
             network=self._network,

@@ -89,6 +89,8 @@ class Invocation:
         self.out = out
         #: The requested profile: -p, or the command's own argument.
         self.chosen_profile = options.profile
+        #: The custom attribute of messages that states the trace id (--trace-attribute).
+        self.trace_attribute: str | None = None
         self._stack = ExitStack()
         self._clients: list[Client] = []
 
@@ -213,6 +215,8 @@ class Invocation:
             notice=lambda text: self.out.notice(self.masked(text)),
             observer=observer,
             traceparent=self.options.traceparent,
+            propagate_baggage=self.options.propagate_baggage,
+            trace_attribute=self.trace_attribute,
             clock=self.clock,
             environ=self.world.environ,
             network=network,

@@ -39,6 +39,7 @@ class Common:
     debug: bool = False
     no_state: bool = False
     traceparent: str | None = None
+    propagate_baggage: bool = False
     profiles: str | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
 
@@ -52,6 +53,8 @@ class Leaf:
     examples: Sequence[str]
     needs: Needs
     timeout: float | None
+    #: Whether it sends a guest's requests, so that the options for a trace context have an effect.
+    connects: bool = True
     #: Options that one might expect here, with the message and the hint that refuse them.
     refuses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -64,7 +67,7 @@ class Leaf:
         ]
 
     def _common(self) -> list[Parameter]:
-        every = common(self.needs, self.timeout)
+        every = common(self.needs, self.timeout, connects=self.connects)
         return [one for one in every if one.option is None or self.refuses.keys().isdisjoint(one.option.names)]
 
     def read(self, values: Mapping[str, Any]) -> tuple[Common, dict[str, Any]]:
@@ -73,7 +76,7 @@ class Leaf:
         shared = {one.name for one in self._common()}
         options = {name: texts.pop(name) for name in list(texts) if name in shared}
         overrides = {key: found for key in OVERRIDES if (found := options.pop(key, None)) is not None}
-        if options["traceparent"] is not None:
+        if options.get("traceparent") is not None:
             _check_traceparent(options["traceparent"])
         given = options.pop("timeout")
         timeout = self.timeout if given is None else duration("--timeout", given, zero=False)
@@ -84,16 +87,19 @@ def command(
     *examples: str,
     needs: Needs = "session",
     timeout: float | None = DEFAULT_TIMEOUT,
+    connects: bool | None = None,
     refuses: Mapping[str, tuple[str, str]] | None = None,
 ) -> Callable[[Callable[..., int | None]], Leaf]:
     """Declare a command.
 
     The function's first argument is the `Invocation`, and its docstring is the help. It may return an exit code.
-    `refuses`: options that it does not have, with a message and a hint of their own.
+    `connects`: whether it sends a guest's requests (default: if it needs a profile). `refuses`: options that it does
+    not have, with a message and a hint of their own.
     """
 
     def leaf(function: Callable[..., int | None]) -> Leaf:
-        return Leaf(function, inspect.cleandoc(function.__doc__ or ""), examples, needs, timeout, refuses or {})
+        sends = needs != "nothing" if connects is None else connects
+        return Leaf(function, inspect.cleandoc(function.__doc__ or ""), examples, needs, timeout, sends, refuses or {})
 
     return leaf
 

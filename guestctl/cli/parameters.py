@@ -100,6 +100,12 @@ def declared(name: str, annotation: Any, default: Any) -> Parameter:
     raise TypeError(f"the parameter {name} is neither a CommandOption nor a CommandArgument")
 
 
+#: For the commands that send messages.
+TraceAttribute = Annotated[
+    str | None,
+    CommandOption("--trace-attribute", metavar="NAME", help="state the trace id in this custom attribute of messages"),
+]
+
 _TEXT = str | None
 _PATH = Path | None
 
@@ -131,8 +137,11 @@ VERSION = CommandOption("--version", help="show the version")
 HELP_NAME = "help_"
 
 
-def common(needs: Needs, timeout: float | None) -> list[Parameter]:
-    """Return the common options of a command (contract.md §2). `timeout` is the default of --timeout, in seconds."""
+def common(needs: Needs, timeout: float | None, *, connects: bool = True) -> list[Parameter]:
+    """Return the common options of a command (contract.md §2). `timeout` is the default of --timeout, in seconds.
+
+    `connects`: whether the command sends a guest's requests, which have a trace context.
+    """
     limit = "none" if timeout is None else f"{timeout:g}"
     found = [
         _common(
@@ -182,9 +191,7 @@ def common(needs: Needs, timeout: float | None) -> list[Parameter]:
             _PATH,
             CommandOption("--trace-append", metavar="FILE", help="like --trace, but extend FILE [GUESTCTL_TRACE]"),
         ),
-        _common(
-            "traceparent", _TEXT, CommandOption("--traceparent", metavar="CONTEXT", help="W3C trace context to send")
-        ),
+        *(_TRACING if connects else ()),
         _common("no_state", bool, CommandOption("--no-state", help="neither read nor store sessions"), False),
         _common("debug", bool, CommandOption("--debug", help="print tracebacks, without values"), False),
     ]
@@ -203,3 +210,13 @@ def common(needs: Needs, timeout: float | None) -> list[Parameter]:
 
 def _common(name: str, kind: Any, option: CommandOption, default: Any = None) -> Parameter:
     return Parameter(name, kind, option, default, common=True)
+
+
+_TRACING = (
+    _common(
+        "traceparent",
+        _TEXT,
+        CommandOption("--traceparent", metavar="CONTEXT", help="W3C trace context to send [TRACEPARENT]"),
+    ),
+    _common("propagate_baggage", bool, CommandOption("--propagate-baggage", help="also send BAGGAGE"), False),
+)

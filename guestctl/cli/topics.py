@@ -46,7 +46,8 @@ COMMON: dict[str, str] = {
     "SSL_CERT_FILE, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE": "certificate authorities, if the profile has no tls.ca",
     "NO_COLOR, FORCE_COLOR, TERM": "no colour; always colour; no colour if TERM is `dumb`",
     "COLUMNS": "width of the terminal",
-    "TRACEPARENT": "W3C trace context to send, like --traceparent",
+    "TRACEPARENT, TRACESTATE": "W3C trace context to send, like --traceparent",
+    "BAGGAGE": "W3C baggage to send with --propagate-baggage",
     "GITHUB_ACTIONS, GITHUB_WORKSPACE": "set in GitHub Actions, where `check` annotates failed lines and "
     "a bot's `::` commands are escaped",
     "XDG_CONFIG_HOME, XDG_STATE_HOME": "directories of the user's profiles and state on Linux",

@@ -185,6 +185,18 @@ class Deployment:
     raw: Json = None
 
 
+@immutable
+class TraceContext:
+    """A W3C trace context: the values of the headers `traceparent` and `tracestate`."""
+
+    traceparent: str
+    tracestate: str | None = None
+
+    @property
+    def trace_id(self) -> str:
+        return self.traceparent.split("-")[1]
+
+
 SessionState: TypeAlias = Literal["draft", "active", "read_only", "ended", "expired", "cleared", "evicted"]
 """The state of a session, as far as this machine knows.
 
@@ -228,6 +240,10 @@ class Session:
     root: float | None = None
     """For a session that continues an earlier one (`create` with `new`, on an API that supports this): when the first
     of them was created. To the service they are one session, with shared sockets and limits."""
+    traceparent: str | None = None
+    """The W3C trace context that the session was first used with. Later commands without one of their own send it."""
+    tracestate: str | None = None
+    """The vendors' part of that trace context, as a `tracestate` header has it."""
     attached_at: float | None = None
     """When the session was taken over from another client (`attach`), in epoch seconds. Such a session may have
     messages that guestctl has never seen."""
@@ -236,6 +252,11 @@ class Session:
     def read_only(self) -> bool:
         """Whether the conversation has ended, so that the session only allows reading history and clearing."""
         return self.state == "read_only"
+
+    @property
+    def trace_context(self) -> TraceContext | None:
+        """The stored trace context, None without one."""
+        return None if self.traceparent is None else TraceContext(self.traceparent, self.tracestate)
 
     def credential(self, kind: CredentialKind) -> Credential | None:
         """Return the credential of this kind, None if the session has none."""

@@ -3,7 +3,7 @@
 Knows: the operations of an API. Must not know: HTTP or WebSocket libraries, the clock, the state
 database, a particular API.
 
-A dialect is pure. It receives the resolved profile, a source of ids and a trace context. Its flows yield the
+A dialect is pure. It receives the resolved profile and a source of ids. Its flows yield the
 steps that they want performed (see `flows`), and `decode` turns one frame into events and signals. APIs differ
 in declarations (`capabilities`), in the meaning of refusals (`refusals`), in optional features (`features`)
 and in the methods below. Code outside this folder therefore never asks which API it is using.
@@ -83,10 +83,9 @@ class HistoryPage:
 class Dialect(Refusals, ABC):
     """The client side of one API. Subclasses have no state apart from their profile."""
 
-    def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
+    def __init__(self, profile: Profile, *, new_id: Callable[[], str]) -> None:
         self.profile = profile
         self.new_id = new_id
-        self.traceparent = traceparent
         #: The profile states that the service stores a repeated client key once, so that a send may be repeated.
         self.deduplicates = profile.deduplicates
 
@@ -174,14 +173,17 @@ class Dialect(Refusals, ABC):
         """Return the address of the session's socket, or None: then listening polls history."""
         return None
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         """Authenticate on a new socket and wait until the service confirms. Return the session as confirmed.
 
-        With `start_new` (only if `can_start_new`), close the conversation and begin another one.
+        `traceparent` is the trace context that the first frame states, if it is a JSON object of the client. With
+        `start_new` (only if `can_start_new`), close the conversation and begin another one.
         """
         raise self.unsupported(Ability.LISTEN)
 
-    def reattach(self, session: Session) -> Flow[Session]:
+    def reattach(self, session: Session, *, traceparent: str | None = None) -> Flow[Session]:
         """Send a renewed token on the open socket (only if `reattaches`)."""
         return done(session)
 

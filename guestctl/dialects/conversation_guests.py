@@ -64,8 +64,8 @@ class ConversationGuests(Dialect):
     )
     sends_on_socket = True
 
-    def __init__(self, profile: Profile, *, new_id: Callable[[], str], traceparent: str | None = None) -> None:
-        super().__init__(profile, new_id=new_id, traceparent=traceparent)
+    def __init__(self, profile: Profile, *, new_id: Callable[[], str]) -> None:
+        super().__init__(profile, new_id=new_id)
         self._socket_path = profile.socket_path or SOCKET_PATH
         self.shared_socket_address = "{" not in self._socket_path
 
@@ -113,15 +113,17 @@ class ConversationGuests(Dialect):
     def _guests(self) -> str:
         return self.rest("/api/v2/conversations/webmessaging/guests")
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         frame = {
             "type": "CONNECT",
             "conversationId": session.ids["conversation"],
             "guestId": session.ids["guest"],
             "token": session.token(),
         }
-        if self.traceparent:
-            frame["traceparent"] = self.traceparent
+        if traceparent:
+            frame["traceparent"] = traceparent
         yield from answered(frame_request(frame, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 

@@ -157,10 +157,12 @@ class Guests(Dialect):
                 api=self.name,
             )
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         frame = {"type": "handshake", "token": session.token()}
-        if self.traceparent:
-            frame["traceparent"] = self.traceparent
+        if traceparent:
+            frame["traceparent"] = traceparent
         yield from answered(frame_request(frame, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 

@@ -150,19 +150,21 @@ class MessagingConversations(Dialect):
         reply = yield from http_request(Request("POST", url, "refresh", credential="guest", idempotent=True))
         return session.having(_token(reply))
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         frame = {
             "type": "register",
             "conversationId": session.ids["conversation"],
             "guestToken": session.token(),
         }
-        if self.traceparent:
-            frame["traceparent"] = self.traceparent
+        if traceparent:
+            frame["traceparent"] = traceparent
         yield from answered(frame_request(frame, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)
 
-    def reattach(self, session: Session) -> Flow[Session]:
-        return self.attach(session)
+    def reattach(self, session: Session, *, traceparent: str | None = None) -> Flow[Session]:
+        return self.attach(session, traceparent=traceparent)
 
     # --- messages ---
 

@@ -70,7 +70,9 @@ class NumberedDialect(Dialect):
             f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(self.socket_query(session))}", credential="guest"
         )
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         """Wait for `connected`. The guest sends nothing first, because the upgrade carried the token."""
         yield from answered(frame_request(None, lambda incoming: isinstance(incoming, (Opened, Rejection)), "socket"))
         return replace(session, new_session=False)

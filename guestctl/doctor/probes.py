@@ -35,6 +35,7 @@ from guestctl.storage.state import State
 from guestctl.transport.connector import USER_AGENT, Connector
 from guestctl.transport.hosts import is_loopback, resolve, target
 from guestctl.transport.network import Network, Observer, dial
+from guestctl.transport.propagation import Propagation
 from guestctl.transport.socket import Refusal, Socket
 from guestctl.transport.stream import Limit, NestedTlsStream, TlsStream
 
@@ -86,6 +87,7 @@ class RealProbes:
         clock: Clock,
         deadline: Deadline,
         observer: Observer | None = None,
+        propagation: Propagation | None = None,
     ) -> None:
         self.profile = profile
         self._open_state = open_state
@@ -94,7 +96,7 @@ class RealProbes:
         self._network = network
         self._clock = clock
         self._command_deadline = deadline
-        self._connector = Connector(network, clock, observer)
+        self._connector = Connector(network, clock, observer, propagation=propagation)
         self._exchanges: list[SessionEngine] = []
         self._oauth_credential: Credential | None = None
 
@@ -179,6 +181,7 @@ class RealProbes:
         headers = dict(request.headers)
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
+        headers |= self._connector.trace_headers(None)
         return self._connector.http.perform(request, headers=headers, deadline=self._deadline())
 
     # --- deployment ---
@@ -243,6 +246,7 @@ class RealProbes:
             if held is None:
                 return None
             headers["Authorization"] = f"Bearer {held.secret.reveal()}"
+        headers |= self._connector.trace_headers(session.trace_context)
         try:
             socket = Socket.connect(
                 address.url,

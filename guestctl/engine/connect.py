@@ -6,6 +6,7 @@ dialect's wire, listening, sending, how long a caller retries after this.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -75,13 +76,16 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
         token = engine.credentials.renew_for_use("guest", deadline, stale=token)
     with ExitStack() as undo:
         undo.enter_context(engine.state.slot(engine.scope, before, dialect.sockets_per_session, deadline))
-        connection = _connect(engine, deadline)
+        trace = engine.trace_headers()
+        connection = _connect(engine, trace, deadline)
         socket = SessionSocket(connection, dialect, engine.session, engine.clock, engine.timings, engine.notice)
+        socket.traceparent = trace.get("traceparent")
         socket.resources = undo.pop_all()
         undo.callback(socket.abort)
         if token is not None and dialect.renews_before_reconnect:
             engine.record.store(replace(engine.session, used_token=token.secret.placeholder))
-        attached = engine.perform(dialect.attach(engine.session, start_new=start_new), deadline, socket=socket)
+        attaching = dialect.attach(engine.session, start_new=start_new, traceparent=socket.traceparent)
+        attached = engine.perform(attaching, deadline, socket=socket)
         # A new session in place of one with messages, or with a guest who has joined, means that one had expired.
         # An empty session is replaced without loss. One that was taken over from another client may not be empty.
         begun = before.state != "draft" and (
@@ -126,7 +130,7 @@ def _masked(engine: SessionEngine, reason: str) -> str:
     return redactor.text(reason)
 
 
-def _connect(engine: SessionEngine, deadline: Deadline) -> Socket:
+def _connect(engine: SessionEngine, trace: Mapping[str, str], deadline: Deadline) -> Socket:
     from guestctl.transport.socket import Refusal, Socket
 
     dialect = engine.dialect
@@ -138,8 +142,7 @@ def _connect(engine: SessionEngine, deadline: Deadline) -> Socket:
         credential = engine.credentials.get(address.credential, deadline)
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
-    if dialect.traceparent:
-        headers["traceparent"] = dialect.traceparent
+    headers |= trace
     try:
         return Socket.connect(
             address.url,

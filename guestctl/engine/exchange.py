@@ -198,6 +198,10 @@ class SessionEngine:
             self.socket = self.open_socket(deadline)
         return self.socket
 
+    def attach_again(self, session: Session, socket: SessionSocket, deadline: Deadline) -> Session:
+        """Attach the session with other credentials on its open socket, and return it as confirmed."""
+        return self.perform(self.dialect.attach(session, traceparent=socket.traceparent), deadline)
+
     # --- history ---
 
     def page(
@@ -364,9 +368,12 @@ class SessionEngine:
         headers = dict(request.headers)
         if credential is not None:
             headers["Authorization"] = f"Bearer {credential.secret.reveal()}"
-        if self.dialect.traceparent:
-            headers["traceparent"] = self.dialect.traceparent
+        headers |= self.trace_headers()
         return self.connector.http.perform(request, headers=headers, deadline=deadline, progress=self.progress)
+
+    def trace_headers(self) -> dict[str, str]:
+        """Return the headers with the trace context of the next request, or of the next socket."""
+        return self.connector.trace_headers(self.session.trace_context)
 
     # --- rate limits ---
 

@@ -310,9 +310,8 @@ class Listener:
         if self.engine.credentials.renew_early("guest", self._deadline(), held) is None:
             return  # the present token is valid for a while
         if dialect.reattaches:
-            self.engine.record.store(
-                self.engine.perform(dialect.reattach(self.engine.session), self._deadline(), socket=socket)
-            )
+            reattaching = dialect.reattach(self.engine.session, traceparent=socket.traceparent)
+            self.engine.record.store(self.engine.perform(reattaching, self._deadline(), socket=socket))
         else:
             for item in socket.close():
                 self._handle(item, self._clock.monotonic())

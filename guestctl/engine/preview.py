@@ -76,14 +76,22 @@ class Plan:
     """Everything that one command would send, as `steps`.
 
     `dialect` was made with a profile from `without_secrets`. `stored` is the stored session, if there is one.
-    `complete` adds the profile's values to a new session.
+    `complete` adds the profile's values to a new session. `trace` has the headers, and the attributes of
+    messages, for the trace context.
     """
 
-    def __init__(self, dialect: Dialect, stored: Session | None, complete: Callable[[NewSession], NewSession]) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        stored: Session | None,
+        complete: Callable[[NewSession], NewSession],
+        trace: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+    ) -> None:
         self.steps: list[Planned] = []
         self.complete = complete
         self._dialect = dialect
         self._stored = stored
+        self._trace, self._attributes = trace
         self._needs_new_token = stored is not None and dialect.needs_new_token(stored)
         self._session = stand_in(dialect, stored)
         self._connected = False
@@ -128,6 +136,7 @@ class Plan:
                 self._send(message)
 
     def _send(self, message: Outgoing) -> None:
+        message = replace(message, attributes={**message.attributes, **self._attributes})
         check_outgoing(asdict(message))
         self._dialect.check_message(self._session, message)
         self._follow(self._dialect.send(self._session, message))
@@ -205,8 +214,7 @@ class Plan:
         if request.credential is not None:
             self._authorise(request.credential)
             headers["Authorization"] = f"Bearer {VARIABLES[request.credential]}"
-        if self._dialect.traceparent:
-            headers["traceparent"] = self._dialect.traceparent
+        headers |= self._trace
         query = f"?{urlencode(request.query, quote_via=quote)}" if request.query else ""
         self.steps.append(Planned("request", _named(request.url + query), request.method, headers, body))
 
@@ -230,10 +238,10 @@ class Plan:
         headers = dict(address.headers)
         if address.credential is not None:
             headers["Authorization"] = f"Bearer {VARIABLES[address.credential]}"
-        if self._dialect.traceparent:
-            headers["traceparent"] = self._dialect.traceparent
+        headers |= self._trace
         self.steps.append(Planned("connect", _named(address.url), headers=headers))
-        attached = self._follow(self._dialect.attach(self._session, start_new=start_new))
+        traceparent = self._trace.get("traceparent")
+        attached = self._follow(self._dialect.attach(self._session, start_new=start_new, traceparent=traceparent))
         if start_new is not None and attached is not None:
             self._session = attached
 

@@ -164,12 +164,14 @@ def send_message(
                 engine, baseline=False, step=deadline.remaining(), left=deadline.remaining, wake=silence.left
             )
             listener.attach(deadline)
+        outgoing = _with_trace_id(engine, outgoing)
         if answer is not None:
             outgoing = _with_answer(engine, outgoing, answer, deadline)
         for file in files:
             check_file(engine.session, file)
         given = outgoing
         for outgoing, file in messages_with_files(given, files, new_id):
+            outgoing = _with_trace_id(engine, outgoing)
             earlier.append(
                 _deliver_file(engine, _with_uploaded_file(engine, outgoing, file, deadline, progress), deadline)
             )
@@ -199,6 +201,12 @@ def send_message(
     except Failure as failure:
         failure.with_outcome("accepted", sent)
         raise
+
+
+def _with_trace_id(engine: SessionEngine, outgoing: Outgoing) -> Outgoing:
+    """Add the custom attribute that states the trace id, if the client wants one. Raises UsageError."""
+    added = engine.connector.trace_attributes(engine.session.trace_context)
+    return replace(outgoing, attributes={**outgoing.attributes, **added}) if added else outgoing
 
 
 def _wait_for_reply(

@@ -7,12 +7,12 @@ activity log, the session's locks. Must not know: how a flow is performed, token
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, Unauthorised
-from guestctl.core.model import OVER, Credential, Message, Session, SessionState
+from guestctl.core.model import OVER, Credential, Message, Session, SessionState, TraceContext
 from guestctl.core.values import Json
 from guestctl.core.wire import Frame
 from guestctl.dialects.base import Dialect
@@ -31,7 +31,10 @@ _STATE_AFTER: dict[str, SessionState] = {
 }
 _ABOUT_A_NEW_TOKEN = frozenset({"auth.token_expired", "auth.token_routing"})
 #: Fields that change independently of each other. Each keeps the value of the process that changed it.
-_INDEPENDENT = ("state", "new_session", "expires_at", "limits", "used_token", "refused_token", "offer")
+_INDEPENDENT = (
+    *("state", "new_session", "expires_at", "limits", "used_token", "refused_token", "offer"),
+    *("traceparent", "tracestate"),
+)
 
 
 @dataclass
@@ -103,6 +106,19 @@ class StoredSession:
         if token != self.session.refused_token and self.session.state not in {"draft", *OVER}:
             self.store(replace(self.session, refused_token=token))
 
+    def trace_with(self, context: TraceContext | None) -> None:
+        """Store the trace context of the session, unless it has one.
+
+        A failure to store it is no failure of the command: this process sends the context all the same.
+        """
+        if context is None or self.session.traceparent is not None:
+            return
+        session = traced(self.session, context)
+        if session.state not in {"draft", *OVER}:
+            with suppress(Failure):
+                self.store(session)
+        self.session = traced(self.session, context)
+
     def log(self, event: str, **details: object) -> None:
         """Append to the session's activity log."""
         if self.on_trial:
@@ -123,6 +139,16 @@ class StoredSession:
             return None
         decoded = self.dialect.decode(Frame(json.dumps(self.session.offer), self.clock.now()), self.session)
         return next((item for item in decoded if isinstance(item, Message)), None)
+
+
+# --- the trace context ---
+
+
+def traced(session: Session, context: TraceContext | None) -> Session:
+    """Return the session with a trace context; None leaves it without one."""
+    if context is None:
+        return replace(session, traceparent=None, tracestate=None)
+    return replace(session, traceparent=context.traceparent, tracestate=context.tracestate)
 
 
 # --- merging ---

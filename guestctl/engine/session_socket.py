@@ -59,8 +59,8 @@ class SessionSocket:
     `session` is the session as the service last described it. `inbox` holds what was received and not yet returned by
     `receive`; its first `before_request` items came before the last request was sent. `unreadable` is the failure of
     the last frame that could not be read. `ended` is the code and the reason with which the connection ended (1006 if
-    no close frame was exchanged), None while it is open. `resources` are released when the socket closes, for example
-    its connection slot.
+    no close frame was exchanged), None while it is open. `traceparent` is the trace context with which it was opened.
+    `resources` are released when the socket closes, for example its connection slot.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class SessionSocket:
         self.before_request = 0
         self.unreadable: Unreadable | None = None
         self.ended: tuple[int, str] | None = None
+        self.traceparent: str | None = None
         self.resources = ExitStack()
         self._dialect = dialect
         self._clock = clock

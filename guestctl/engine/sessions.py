@@ -53,6 +53,7 @@ from guestctl.engine.delivery import settle_open
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.listener import Listener
 from guestctl.engine.send import Awaited, check_not_empty, continues_stored_session, needs_new_session, send_message
+from guestctl.engine.session_record import traced
 from guestctl.storage.state import LedgerEntry, State, replaced
 from guestctl.transport.connector import Connector
 
@@ -133,11 +134,9 @@ class Sessions:
 
         Raises SessionOver when there is none of that name.
         """
-        found: Session | None
-        try:
+        found = None
+        with suppress(UsageError):
             found = self.get(name)
-        except UsageError:
-            found = None
         if self.engine is not None and self.engine.session.name == name:
             self._close_engine()
         self.state.forget(self.scope, name)
@@ -185,6 +184,7 @@ class Sessions:
             raise not_stored(session)
         self._close_engine()
         self.engine, self._engine_name = self._new_engine(session), session.name
+        self.engine.record.trace_with(self._connector.trace_context(session.trace_context))
         return self.engine
 
     def _new_engine(self, session: Session) -> SessionEngine:
@@ -269,7 +269,8 @@ class Sessions:
             self._notice(f'{refused.message}; another guest takes the place of session "{earlier.name}"')
             return None
         # The stored record belongs to the earlier conversation and is replaced with it.
-        begun = replace(engine.session, name=opening.name, created_at=self._clock.now())
+        begun = traced(engine.session, self._connector.trace_context(earlier.trace_context))
+        begun = replace(begun, name=opening.name, created_at=self._clock.now())
         engine.session = replace(begun, state="draft")  # nothing is stored of the new one yet
         root = earlier.created_at if earlier.root is None else earlier.root
         engine.record.store(replace(begun, root=root, offer=None))
@@ -292,6 +293,7 @@ class Sessions:
         draft = Session(api=self.dialect.name, profile=self.dialect.profile.name, name=opening.name)
         engine = self.open(draft)
         created = engine.perform(self.dialect.create(opening), deadline)
+        created = traced(created, engine.session.trace_context)
         created = replace(created, name=opening.name, created_at=self._clock.now())
         if credential is not None:
             created = created.having(engine.perform(credential, deadline))
@@ -345,7 +347,7 @@ class Sessions:
             engine.record.store(signed_in)
             engine.attached(deadline)
         else:
-            engine.record.store(engine.perform(self.dialect.attach(signed_in), deadline))
+            engine.record.store(engine.attach_again(signed_in, engine.socket, deadline))
         engine.record.log("signed_in")
         return engine.session
 
@@ -510,11 +512,16 @@ def unsupported(dialect: Dialect, ability: Ability) -> Unsupported:
     )
 
 
-def no_field(dialect: Dialect, field: str, of: Literal["fields", "send_fields"] = "fields") -> UsageError:
-    """Return the failure for an option that the API has no field for. It names the APIs that have one."""
+def no_field(
+    dialect: Dialect, field: str, of: Literal["fields", "send_fields"] = "fields", *, option: str | None = None
+) -> UsageError:
+    """Return the failure for an option that the API has no field for. It names the APIs that have one.
+
+    `option` is its name without the dashes, by default that of the field.
+    """
     able = [name for name in NAMES if field in getattr(dialect_class(name), of)]
     return UsageError(
-        f"the {dialect.name} API has no field for --{field}; these have one: {', '.join(able) or 'none'}",
+        f"the {dialect.name} API has no field for --{option or field}; these have one: {', '.join(able) or 'none'}",
         code="usage.option",
         api=dialect.name,
     )

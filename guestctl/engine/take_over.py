@@ -74,7 +74,7 @@ def take_over(sessions: Sessions, foreign: Session, deadline: Deadline) -> Sessi
             raise Conflict(f'there is a session "{name}" already', code="conflict.name", api=foreign.api)
         engine = sessions.open(foreign)  # a draft, so that it gets an engine of its own
         engine.record.on_trial = True
-        engine.session = replace(foreign, state="active")
+        engine.session = replace(engine.session, state="active")
         try:
             if sessions.dialect.has_socket:
                 engine.attached(deadline)

@@ -535,7 +535,10 @@ def _trim(run: Run, table: str, session: int) -> None:
 
 #: Fields of `Session` that the record keeps among the dialect's notes, so that older and newer versions of guestctl
 #: read each other's records.
-_AMONG_NOTES = ("used_token", "refused_token", "offer", "opening", "root", "attached_at")
+_AMONG_NOTES = (
+    *("used_token", "refused_token", "offer", "opening", "root", "attached_at"),
+    *("traceparent", "tracestate"),
+)
 
 
 def _dump_session(session: Session) -> str:

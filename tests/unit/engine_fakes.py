@@ -77,7 +77,9 @@ class Toy(Dialect):
     def socket_address(self, session: Session) -> SocketAddress | None:
         return SocketAddress("wss://toy.example.test/") if self.socketed else None
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         heard = yield from answered(
             frame_request(
                 {"do": "attach", "token": session.token()}, lambda h: isinstance(h, (Opened, Rejection)), "create"

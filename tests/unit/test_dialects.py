@@ -78,8 +78,8 @@ OPENING = NewSession(
 )
 
 
-def dialect(name: str, *, traceparent: str | None = None, **profile: Any) -> Dialect:
-    return dialect_class(name)(replace(PROFILE, api=name, **profile), new_id=lambda: "id", traceparent=traceparent)
+def dialect(name: str, **profile: Any) -> Dialect:
+    return dialect_class(name)(replace(PROFILE, api=name, **profile), new_id=lambda: "id")
 
 
 def session(name: str, *, token: str = "t-0", **notes: Any) -> Session:
@@ -417,8 +417,8 @@ def test_the_door(name: str) -> None:
 @pytest.mark.parametrize("name", SOCKETS)
 def test_attach_waits_for_its_own_answer_and_says_whose_trace_it_is(name: str) -> None:
     step = next(steps(name, "attach"))
-    spoken = dialect(name, traceparent=PARENT)
-    hand = FlowDriver(spoken.attach(session(name)))
+    spoken = dialect(name)
+    hand = FlowDriver(spoken.attach(session(name), traceparent=PARENT))
     if step.frame is not None:
         assert hand.sent["traceparent"] == PARENT
     assert not hand.receive(decode(spoken, {"type": "something new"}))

@@ -749,7 +749,7 @@ def granted(world: World, token: str, life: float) -> HttpResponse:
 def ageing(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(monkeypatch, renewal_margins={"guest": 60.0}, reattaches=True)
 
-    def reattach(session: Session) -> Flow[Session]:
+    def reattach(session: Session, *, traceparent: str | None = None) -> Flow[Session]:
         return session
         yield
 

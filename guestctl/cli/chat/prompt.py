@@ -27,7 +27,7 @@ from guestctl.cli.chat.completions import complete
 from guestctl.cli.chat.resizing import rows_above, wraps_again
 from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.options import command
-from guestctl.cli.parameters import CommandOption
+from guestctl.cli.parameters import CommandOption, TraceAttribute
 from guestctl.cli.signals import send_signal
 from guestctl.core.errors import SessionOver, UsageError
 from guestctl.core.model import NewSession
@@ -54,6 +54,7 @@ _CHOICE_ROWS = 5
 def chat(
     run: Invocation,
     replay: Annotated[int, CommandOption("--replay", metavar="N", min=0, help="show the last N messages first")] = 10,
+    trace_attribute: TraceAttribute = None,
 ) -> None:
     """Chat in the terminal: replies appear above the line you type.
 
@@ -70,6 +71,7 @@ def chat(
         raise UsageError(
             "chat has no output format but the terminal's", hint="use `guestctl listen -o jsonl` for records"
         )
+    run.trace_attribute = trace_attribute
     run.out.mode, run.out.json_errors = "table", False
     run.out.usual_sources = frozenset({"live", "history", "replayed"})
     _need_session(run)

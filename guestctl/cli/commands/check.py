@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
-from guestctl.cli.parameters import CommandArgument, CommandOption
+from guestctl.cli.parameters import CommandArgument, CommandOption, TraceAttribute
 from guestctl.core.errors import Failure, UsageError
 from guestctl.output.writer import ClosedPipe
 
@@ -70,6 +70,7 @@ def check(
     bless: Annotated[
         bool, CommandOption("--bless", help="write the golden transcripts of scenarios that pass")
     ] = False,
+    trace_attribute: TraceAttribute = None,
     show_keys: Annotated[bool, CommandOption("--keys", help="print every key of a script")] = False,
 ) -> int | None:
     """Run scripted conversations and report which do not go as expected.
@@ -78,6 +79,7 @@ def check(
     0 all passed, 1 an expectation failed, 2 a script is wrong, another code: the service could not be
     tested. --timeout is the maximum duration of one step.
     """
+    run.trace_attribute = trace_attribute
     if show_keys:
         if run.options.output is not None:
             raise UsageError("--keys cannot be combined with --output", hint="remove one of the two options")
@@ -308,6 +310,8 @@ def _service(run: Invocation, profile: Profile) -> ServiceUnderTest:
         environ=run.world.environ,
         observer=_one_at_a_time(run.watcher) if run.watcher is not None else None,
         traceparent=run.options.traceparent,
+        propagate_baggage=run.options.propagate_baggage,
+        trace_attribute=run.trace_attribute,
         notice=_one_at_a_time(run.out.notice),
     )
 

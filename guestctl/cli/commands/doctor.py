@@ -98,6 +98,7 @@ class _Sources:
     def probes(self) -> RealProbes:
         from guestctl.core.clock import Deadline
         from guestctl.doctor.probes import RealProbes
+        from guestctl.transport.propagation import propagation
 
         return RealProbes(
             profile=self._profile,
@@ -108,6 +109,12 @@ class _Sources:
             clock=self._run.clock,
             deadline=Deadline.after(self._run.clock, self._run.options.timeout),
             observer=self._run.watcher,
+            propagation=propagation(
+                self._run.options.traceparent,
+                self._run.world.environ,
+                baggage=self._run.options.propagate_baggage,
+                notice=self._run.out.notice,
+            ),
         )
 
     @property
@@ -139,13 +146,10 @@ class _Sources:
 
     @cached_property
     def _dialect(self) -> Dialect:
-        from guestctl.core.wire import is_trace_context
         from guestctl.dialects import dialect_class
 
         profile = self._run.resolved.profile
-        given = self._run.options.traceparent or self._run.world.environ.get("TRACEPARENT", "")
-        traceparent = given if is_trace_context(given) else None
-        return dialect_class(profile.api)(profile, new_id=lambda: str(uuid.uuid4()), traceparent=traceparent)
+        return dialect_class(profile.api)(profile, new_id=lambda: str(uuid.uuid4()))
 
     def _open_state(self) -> tuple[State, str]:
         state = self._run.state

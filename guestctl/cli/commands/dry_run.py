@@ -41,11 +41,9 @@ def printed(
     from guestctl.engine.preview import Plan, shell, without_secrets
 
     client = run.client
-    dialect = dialect_class(client.profile.api)(
-        without_secrets(client.profile), new_id=lambda: str(uuid.uuid4()), traceparent=client.dialect.traceparent
-    )
+    dialect = dialect_class(client.profile.api)(without_secrets(client.profile), new_id=lambda: str(uuid.uuid4()))
     stored = run.state.get(client.scope, session or client.session_name)
-    planned = Plan(dialect, stored, client.completed)
+    planned = Plan(dialect, stored, client.completed, client.trace(stored))
     plan(planned)
     if curl:
         for line in shell(planned.steps):

@@ -44,6 +44,7 @@ class _Given(NamedTuple):
 @command(
     "guestctl session export --show-token > session.json",
     "guestctl session export -s cart --show-token | guestctl session attach --as copy",
+    connects=False,
 )
 def export(
     run: Invocation,

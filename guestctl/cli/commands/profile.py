@@ -37,7 +37,12 @@ def _list_record(name: str, default: bool, api: str, address: str | None) -> dic
     return {"kind": "profile", "name": name, "default": default, "api": api, "address": address}
 
 
-@command("guestctl profile show staging", "guestctl profile show -o json | jq .values.region", needs="profile")
+@command(
+    "guestctl profile show staging",
+    "guestctl profile show -o json | jq .values.region",
+    needs="profile",
+    connects=False,
+)
 def show(
     run: Invocation,
     name: Annotated[
@@ -78,6 +83,7 @@ def show(
     "guestctl profile add staging --region mypurecloud.de --deployment-id ID",
     "guestctl profile add staging --region eu-central-1 --set oauth.client_secret='${GUEST_SECRET}'",
     needs="profile",
+    connects=False,
 )
 def add(
     run: Invocation,
@@ -112,6 +118,7 @@ def _values(run: Invocation, source: str, given: list[str] | None) -> dict[str, 
     "guestctl profile set staging queue=billing attributes.plan=gold",
     "guestctl profile set staging --region eu-central-1 --unset origin",
     needs="profile",
+    connects=False,
 )
 def set_(
     run: Invocation,

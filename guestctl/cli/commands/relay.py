@@ -100,7 +100,7 @@ def serve(
         raise failure
 
 
-@command("guestctl relay key -s cart", "guestctl relay key -s cart --send --rotate")
+@command("guestctl relay key -s cart", "guestctl relay key -s cart --send --rotate", connects=False)
 def key(
     run: Invocation,
     send: Annotated[bool, CommandOption("--send", help="print the key that may also send")] = False,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from guestctl.cli.commands.dry_run import PrintCurl, PrintFrames, printed
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pairs, pattern
-from guestctl.cli.parameters import CommandArgument, CommandOption
+from guestctl.cli.parameters import CommandArgument, CommandOption, TraceAttribute
 from guestctl.core.errors import Failure, UsageError
 from guestctl.core.model import Message, Outgoing
 from guestctl.output.records import Record, message_record, sent_record
@@ -34,6 +34,7 @@ def ask(
         CommandOption("--silence", metavar="TIME", help="time without a message that ends the reply (default: 500ms)"),
     ] = None,
     raw: Annotated[bool, CommandOption("--raw", help="with -o json, include the service's own object")] = False,
+    trace_attribute: TraceAttribute = None,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
@@ -49,6 +50,7 @@ def ask(
     """
     if first and silence is not None:
         raise UsageError("--first and --silence cannot be combined", hint="remove one of them")
+    run.trace_attribute = trace_attribute
     pause = None if silence is None else duration("--silence", silence)
     question = _message_text(run, text)
     if printed(run, print_frames, print_curl, lambda plan: plan.ask(Outgoing(str(uuid.uuid4()), question), new=new)):
@@ -122,6 +124,7 @@ def send(
         CommandOption("--resend", help="send a message in doubt again: that with this --id, or the line of --cursor"),
     ] = False,
     raw: Annotated[bool, CommandOption("--raw", help="include the service's own object")] = False,
+    trace_attribute: TraceAttribute = None,
     print_frames: PrintFrames = False,
     print_curl: PrintCurl = False,
 ) -> None:
@@ -138,6 +141,7 @@ def send(
         raise UsageError("--resend needs the --id of the message", hint="the record of the message has it as `key`")
     if cursor is not None and not lines:
         raise UsageError("--cursor needs --lines", hint="`guestctl send - --lines --cursor FILE < texts`")
+    run.trace_attribute = trace_attribute
     attributes, answers = pairs("--attr", attr), _answers(run, form)
     picks = [*(pick or ()), *(pick_number or ())]
     pattern("--expect", expect)

@@ -118,7 +118,7 @@ def sign_out(run: Invocation) -> None:
     run.out.one(session_record(run.client.sign_out()))
 
 
-@command("guestctl session list", "guestctl -p staging session list -o json", needs="profile")
+@command("guestctl session list", "guestctl -p staging session list -o json", needs="profile", connects=False)
 def list_(run: Invocation) -> None:
     """List the sessions stored for this profile, API and deployment."""
     current = run.client.session_name
@@ -132,7 +132,7 @@ def list_(run: Invocation) -> None:
             add({**record, "current": session.name == current} if run.out.human else record)
 
 
-@command("guestctl session show", "guestctl session show -s cart --show-token -o json")
+@command("guestctl session show", "guestctl session show -s cart --show-token -o json", connects=False)
 def show(
     run: Invocation,
     show_token: Annotated[
@@ -159,13 +159,13 @@ def as_of_now(run: Invocation, session: Session) -> Session:
     return replace(session, state="expired") if refused or past else session
 
 
-@command("guestctl session use cart", "guestctl session use default -q", needs="profile")
+@command("guestctl session use cart", "guestctl session use default -q", needs="profile", connects=False)
 def use(run: Invocation, name: Name) -> None:
     """Choose the stored session that later commands use."""
     run.out.one(session_record(run.client.use(name)))
 
 
-@command("guestctl session report", "guestctl session report -s cart -o json | jq .duration_ms")
+@command("guestctl session report", "guestctl session report -s cart -o json | jq .duration_ms", connects=False)
 def report(run: Invocation) -> None:
     """Show the duration of the session and a log of its activity."""
     run.out.one(report_record(run.client.report()))
@@ -204,7 +204,7 @@ def _print_ended(run: Invocation, session: Session) -> None:
     run.out.card_notice(report)
 
 
-@command("guestctl session forget cart", "guestctl session forget default", needs="profile")
+@command("guestctl session forget cart", "guestctl session forget default", needs="profile", connects=False)
 def forget(run: Invocation, name: Name) -> None:
     """Delete the stored session. The service is not contacted."""
     session = run.client.forget(name)

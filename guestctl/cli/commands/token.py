@@ -35,7 +35,7 @@ def refresh(
     run.out.one(session_record(run.client.refresh_token(if_expiring=margin)))
 
 
-@command("guestctl token inspect", "pbpaste | guestctl token inspect - -o json | jq .seconds_left")
+@command("guestctl token inspect", "pbpaste | guestctl token inspect - -o json | jq .seconds_left", connects=False)
 def inspect(
     run: Invocation,
     source: Annotated[

@@ -157,10 +157,12 @@ class WebMessaging(Dialect):
         )
         return done(attributes.begin_with(new, draft))
 
-    def attach(self, session: Session, *, start_new: NewSession | None = None) -> Flow[Session]:
+    def attach(
+        self, session: Session, *, start_new: NewSession | None = None, traceparent: str | None = None
+    ) -> Flow[Session]:
         if start_new is not None:
             attributes.check_size(session, start_new.attributes)  # before the old conversation is closed
-            yield from self._close_session(session)
+            yield from self._close_session(session, traceparent)
         frame = self._request("configureSession", session)
         frame.update(deploymentId=self.need("deployment_id"), startNew=start_new is not None)
         signed_in = session.credential("sign-in")
@@ -168,8 +170,8 @@ class WebMessaging(Dialect):
             frame.update(action="configureAuthenticatedSession", data={"code": signed_in.secret.reveal()})
         elif self.profile.journey_context is not None:
             frame["journeyContext"] = self.profile.journey_context
-        if self.traceparent:
-            frame["traceparent"] = self.traceparent
+        if traceparent:
+            frame["traceparent"] = traceparent
         answer = yield from answered(frame_request(frame, AnswerTo(frame, Opened, strict=False), "create"))
         assert isinstance(answer, Opened)
         configured = self._configured(session, answer.body)
@@ -180,12 +182,12 @@ class WebMessaging(Dialect):
             attributes.check_size(configured, attributes.pending(configured))
         return configured
 
-    def _close_session(self, session: Session) -> Flow[None]:
+    def _close_session(self, session: Session, traceparent: str | None) -> Flow[None]:
         """Close the old conversation on the socket that is to start a new one (§10.6).
 
         The service wants three requests in this order: configure, closeSession, configure again.
         """
-        yield from self.attach(session)
+        yield from self.attach(session, traceparent=traceparent)
         frame = self._request("closeSession", session)
         frame["closeAllConnections"] = True
         yield from answered(frame_request(frame, AnswerTo(frame, Opened), "create"))
