@@ -71,6 +71,7 @@ _PROCESSES = {
     "integration/test_source_code.py",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
+    "relay/test_many_readers.py",
     "sandbox/test_serve.py",
 }
 

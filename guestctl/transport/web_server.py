@@ -33,6 +33,8 @@ from guestctl.transport.hosts import address_of, authority
 
 #: Limits in bytes of a request's head and body, and of a message that arrives on a WebSocket.
 HEAD_LIMIT, BODY_LIMIT, MESSAGE_LIMIT = 32 << 10, 1 << 20, 64 << 10
+#: Bytes that the system buffers for one open stream. Linux takes twice as many.
+SEND_BUFFER = 128 << 10
 #: Seconds that a connection may be idle between two requests, and that a body may take.
 IDLE_TIMEOUT, BODY_TIMEOUT = 75.0, 30.0
 #: Seconds between two pings of a WebSocket: a peer that is gone is noticed by the second.
@@ -453,6 +455,7 @@ class _DispatchingHandler(_Answering, RequestHandler):
         """Take the connection from tornado, and write the head of a response to it."""
         raw: IOStream = self.detach()
         raw.set_nodelay(True)
+        _bound_buffer(raw)
         stream = WebStream(self.server, raw)
         self.server.streams.add(stream)
         raw.set_close_callback(stream.gone)
@@ -492,6 +495,8 @@ class _SocketHandler(_Answering, WebSocketHandler):
 
     def open(self, *args: str, **kwargs: str) -> None:
         self.set_nodelay(True)
+        connection: Any = self.ws_connection
+        _bound_buffer(connection.stream)
         self._stream = _SocketStream(self.server, self)
         self.server.streams.add(self._stream)
         self._route.opened(self._request, self._stream)
@@ -503,6 +508,12 @@ class _SocketHandler(_Answering, WebSocketHandler):
     def on_close(self) -> None:
         if self._stream is not None:
             self._stream.gone()
+
+
+def _bound_buffer(stream: IOStream) -> None:
+    """Keep the system from buffering megabytes for a peer that does not read."""
+    with suppress(OSError):
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
 
 def _wildcard(host: str) -> bool:

@@ -9,9 +9,10 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -104,15 +105,30 @@ def relaying(front: Front, *options: str, sessions: tuple[str, ...] = ("default"
 
 
 class EventReader:
-    """A reader of `/v1/events`: SSE, or JSON Lines with `lines`. Iterating yields (relay id, record)."""
+    """A reader of `/v1/events`: SSE, or JSON Lines with `lines`. Iterating yields (relay id, record).
+
+    `buffer` is the size of the system's receive buffer.
+    """
 
     def __init__(
-        self, relay: RelayProcess, query: str = "", *, lines: bool = False, key: str | None = None, **headers: str
+        self,
+        relay: RelayProcess,
+        query: str = "",
+        *,
+        lines: bool = False,
+        key: str | None = None,
+        buffer: int | None = None,
+        **headers: str,
     ) -> None:
         self.lines = lines
         relay.opened.append(self)
         host, _, port = relay.url.removeprefix("http://").rpartition(":")
         self._connection = http.client.HTTPConnection(host, int(port), timeout=STUCK)
+        if buffer is not None:
+            self._connection.sock = raw = socket.socket()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            raw.settimeout(STUCK)
+            raw.connect((host, int(port)))
         sent = {"Authorization": f"Bearer {key or relay.key}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         if lines:
@@ -198,6 +214,17 @@ def push(sandbox: Sandbox, *texts: str) -> None:
     control = Control(sandbox)
     for text in texts:
         control("POST", "/push", text=text)
+
+
+def flood(sandbox: Sandbox, texts: Sequence[str]) -> None:
+    """Send many messages of the agent, at once, to the only session of the sandbox."""
+
+    def each() -> None:
+        (conversation,) = sandbox.service.conversations.values()
+        for text in texts:
+            sandbox.service.send(conversation, text, role="agent")
+
+    sandbox.call(each)
 
 
 def sockets(sandbox: Sandbox) -> int:

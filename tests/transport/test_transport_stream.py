@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from guestctl.core.clock import Deadline, SystemClock
+from guestctl.core.waker import Waker
 from guestctl.transport.network import Network
 from guestctl.transport.stream import Limit, NestedTlsStream, Stream, TlsStream
 from tests.transport.authorities import Authority
@@ -185,3 +186,18 @@ def test_bytes_that_the_outer_stream_does_not_take_are_encrypted_once(tmp_path: 
     assert outer.server.read(100) == b"hello"
     with pytest.raises(ssl.SSLWantReadError):
         outer.server.read(100)
+
+
+def test_a_waker_ends_a_wait_for_bytes() -> None:
+    waker = Waker()
+    with plain() as (stream, far):
+        thread = threading.Thread(target=waker.wake)
+        thread.start()
+        assert not stream.wait(PATIENCE, waker=waker)
+        thread.join()
+        assert (waker.take(), waker.take()) == (True, False)
+        far.sendall(b"hello")
+        assert stream.wait(PATIENCE, waker=waker)
+    waker.close()
+    waker.wake()
+    assert not waker.take()
