@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,8 +13,8 @@ import websocket
 
 from guestctl.core.clock import SystemClock
 from guestctl.storage.state import State
-from tests.bench.figures import Figure, Scale, side_by_side
-from tests.bench.processes import bare, environment, guestctl, module, peak, run, serving, wall
+from tests.bench.figures import Figure, Sample, Scale, side_by_side
+from tests.bench.processes import bare, environment, guestctl, module, peak, run, serving, timed
 
 SIZE = 100
 
@@ -32,8 +33,8 @@ def history(scale: Scale) -> Iterator[Figure]:
             whole = peak(ours, environ)
             yield side_by_side(
                 f"history --all of {scale.kept:,}, messages/s",
-                lambda: scale.kept / wall(ours, environ) * 1000,
-                lambda: scale.kept / wall(bare("history", *page_of(found, environ)), environ) * 1000,
+                lambda: _rate(scale.kept, timed(ours, environ)),
+                lambda: _rate(scale.kept, timed(bare("history", *page_of(found, environ)), environ)),
                 runs=scale.rounds,
                 aim=0.8,
                 ceiling=False,
@@ -43,6 +44,11 @@ def history(scale: Scale) -> Iterator[Figure]:
             )
             name = f"history, peak memory of {scale.kept:,}"
             yield Figure(name, f"of {some:,}", whole, short, "MB", whole - short, 5.0, kind="more")
+
+
+def _rate(count: int, run: Sample) -> Sample:
+    """Return a run as messages per second."""
+    return replace(run, value=count / run.value * 1000)
 
 
 def page_of(found: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str, str]:

@@ -41,10 +41,19 @@ SCALES = {
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One measurement: the figure of its row, and the seconds of processor time (user and system) that it took."""
+
+    value: float
+    cpu: float
+
+
+@dataclass(frozen=True)
 class Figure:
     """One figure. `value` is guestctl's figure divided by the other one, or (`more`) the difference in `unit`.
 
-    `ceiling`: the aim is an upper bound, else a lower one.
+    `ceiling`: the aim is an upper bound, else a lower one. `cpu` is the same ratio of processor time (of a rate: theirs
+    divided by ours), which other processes of a busy machine disturb less. It decides whether the aim is met.
     """
 
     name: str
@@ -57,10 +66,20 @@ class Figure:
     kind: Literal["ratio", "more"] = "ratio"
     ceiling: bool = True
     note: str = ""
+    cpu: float | None = None
 
     @property
     def met(self) -> bool:
-        return self.value <= self.aim if self.ceiling else self.value >= self.aim
+        return self._reaches(self.value if self.cpu is None else self.cpu)
+
+    @property
+    def verdict(self) -> str:
+        """Say whether the aim is met: by processor time, and if not so, that it is missed by the clock."""
+        by_clock = "" if not self.met or self._reaches(self.value) else " by CPU only"
+        return f"met{by_clock}" if self.met else "MISSED"
+
+    def _reaches(self, value: float) -> bool:
+        return value <= self.aim if self.ceiling else value >= self.aim
 
     def record(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}
@@ -71,14 +90,15 @@ def row(figure: Figure) -> str:
     sign = "≤" if figure.ceiling else "≥"
     unit = "×" if figure.kind == "ratio" else figure.unit
     sides = f"{figure.ours:,.4g} {figure.unit} compared with {figure.theirs:,.4g} ({figure.baseline})"
-    text = f"{figure.name:<34} {figure.value:8.2f} {unit:<2} aim {sign} {figure.aim:g} {unit:<2} "
-    return f"{text}{'met   ' if figure.met else 'MISSED'}  {sides}{'; ' + figure.note if figure.note else ''}"
+    cpu = "" if figure.cpu is None else f"CPU {figure.cpu:.2f} ×"
+    text = f"{figure.name:<34} {figure.value:8.2f} {unit:<2} {cpu:<10} aim {sign} {figure.aim:g} {unit:<2} "
+    return f"{text}{figure.verdict:<6}  {sides}{'; ' + figure.note if figure.note else ''}"
 
 
 def side_by_side(
     name: str,
-    ours: Callable[[], float],
-    theirs: Callable[[], float],
+    ours: Callable[[], Sample | float],
+    theirs: Callable[[], Sample | float],
     *,
     runs: int,
     aim: float,
@@ -92,7 +112,7 @@ def side_by_side(
 
     The value is the median of the ratios, because a disturbance of the machine affects both halves of a run.
     """
-    pairs: list[tuple[float, float]] = []
+    pairs: list[tuple[Sample | float, Sample | float]] = []
     for number in range(warm + runs):
         if number % 2:
             b, a = theirs(), ours()
@@ -100,17 +120,24 @@ def side_by_side(
             a, b = ours(), theirs()
         if number >= warm:
             pairs.append((a, b))
+    values = [(_value(a), _value(b)) for a, b in pairs]
+    cpu = [(a.cpu, b.cpu) for a, b in pairs if isinstance(a, Sample) and isinstance(b, Sample)]
     return Figure(
         name,
         baseline,
-        statistics.median(a for a, _ in pairs),
-        statistics.median(b for _, b in pairs),
+        statistics.median(a for a, _ in values),
+        statistics.median(b for _, b in values),
         unit,
-        statistics.median(a / b for a, b in pairs),
+        statistics.median(a / b for a, b in values),
         aim,
         ceiling=ceiling,
         note=note,
+        cpu=statistics.median(a / b if ceiling else b / a for a, b in cpu) if cpu else None,
     )
+
+
+def _value(sample: Sample | float) -> float:
+    return sample.value if isinstance(sample, Sample) else sample
 
 
 def machine() -> dict[str, Any]:

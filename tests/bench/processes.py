@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from tests.bench.figures import Sample
 
 ROOT = Path(__file__).parents[2]
 BARE = Path(__file__).parent / "bare"
@@ -50,11 +53,23 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def wall(argv: Sequence[str], environ: Mapping[str, str]) -> float:
+def timed(argv: Sequence[str], environ: Mapping[str, str]) -> Sample:
     """Return the milliseconds from start to exit."""
-    begun = time.perf_counter()
+    before, begun = _cpu_of_children(), time.perf_counter()
     run(argv, environ)
-    return (time.perf_counter() - begun) * 1000
+    took = time.perf_counter() - begun
+    return Sample(took * 1000, _cpu_of_children() - before)
+
+
+def _cpu_of_children() -> float:
+    """Return the processor time of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def cpu_of(pid: int) -> float:
+    """Return the processor time that a process has used so far, in seconds."""
+    return time.clock_gettime(~pid << 3 | 2)  # the clock that clock_getcpuclockid(3) returns on Linux
 
 
 def peak(argv: Sequence[str], environ: Mapping[str, str]) -> float:

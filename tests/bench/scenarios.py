@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench.figures import Figure, Scale, side_by_side
-from tests.bench.processes import environment, guestctl, sandbox, wall
+from tests.bench.processes import environment, guestctl, sandbox, timed
 
 AT_ONCE = 50
 
@@ -19,8 +19,8 @@ def check(scale: Scale) -> Iterator[Figure]:
             many, one = _script(Path(place), scale.scenarios), _script(Path(place), 1)
             yield side_by_side(
                 f"check {scale.scenarios}, {AT_ONCE} at once",
-                lambda: wall(guestctl("check", many, "--parallel", str(AT_ONCE)), environ),
-                lambda: wall(guestctl("check", one), environ),
+                lambda: timed(guestctl("check", many, "--parallel", str(AT_ONCE)), environ),
+                lambda: timed(guestctl("check", one), environ),
                 runs=scale.rounds,
                 aim=10.0,
                 baseline="one scenario",

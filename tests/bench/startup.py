@@ -16,7 +16,7 @@ from guestctl.core.clock import SystemClock
 from guestctl.core.model import Session
 from guestctl.storage.state import State
 from tests.bench.figures import Figure, Scale, side_by_side
-from tests.bench.processes import bare, environment, guestctl, run, sandbox, wall
+from tests.bench.processes import bare, environment, guestctl, run, sandbox, timed
 from tests.examples import Json, fill, load, match
 
 TYPER = (sys.executable, "-c", "import typer")
@@ -35,8 +35,8 @@ def _compared_with_typer(scale: Scale, *words: str) -> Iterator[Figure]:
         environ = environment(Path(place))
         yield side_by_side(
             f"guestctl {' '.join(words)}",
-            lambda: wall(guestctl(*words), environ),
-            lambda: wall(TYPER, environ),
+            lambda: timed(guestctl(*words), environ),
+            lambda: timed(TYPER, environ),
             runs=scale.runs,
             aim=1.3,
             baseline="python -c 'import typer'",
@@ -71,9 +71,9 @@ def ask(scale: Scale) -> Iterator[Figure]:
         url = f"{found['socket_url']}?deploymentId={found['deployment_id']}"
         token = str(uuid.uuid4())
         yield side_by_side(
-            "ask",
-            lambda: wall(guestctl("-s", turn(), "ask", "hello"), environ),
-            lambda: wall(bare("ask", url, token, "hello"), environ),
+            "ask --first",
+            lambda: timed(guestctl("-s", turn(), "ask", "--first", "hello"), environ),
+            lambda: timed(bare("ask", url, token, "hello"), environ),
             runs=scale.runs,
             aim=2.0,
             baseline="websocket-client, the same frames",
@@ -106,8 +106,8 @@ def _send(scale: Scale, api: str) -> Iterator[Figure]:
         url, token = found["url"] + path, session.token()
         yield side_by_side(
             f"send, {api}",
-            lambda: wall(guestctl("--api", api, "-s", turn(), "send", text), environ),
-            lambda: wall(bare("send", url, token, json.dumps(_first_words(api, session)[1])), environ),
+            lambda: timed(guestctl("--api", api, "-s", turn(), "send", text), environ),
+            lambda: timed(bare("send", url, token, json.dumps(_first_words(api, session)[1])), environ),
             runs=scale.runs,
             aim=1.6,
             baseline="one POST by requests",

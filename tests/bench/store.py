@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from guestctl.core.clock import SystemClock
 from guestctl.storage.state import LedgerEntry, State
 from tests.bench.figures import Figure, Scale, side_by_side
-from tests.bench.processes import environment, guestctl, run, sandbox, wall
+from tests.bench.processes import environment, guestctl, run, sandbox, timed
 from tests.bench.startup import NAMES, turns
 
 
@@ -26,8 +26,8 @@ def state(scale: Scale) -> Iterator[Figure]:
             mine, theirs = turns(NAMES), turns(NAMES)
             yield side_by_side(
                 f"send, {scale.sessions:,} sessions, {scale.rows:,} ids",
-                lambda: wall(guestctl("-s", mine(), "send", "hello"), full),
-                lambda: wall(guestctl("-s", theirs(), "send", "hello"), empty),
+                lambda: timed(guestctl("-s", mine(), "send", "hello"), full),
+                lambda: timed(guestctl("-s", theirs(), "send", "hello"), empty),
                 runs=scale.runs,
                 aim=1.1,
                 baseline="an empty state database",
