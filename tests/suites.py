@@ -71,7 +71,16 @@ _PROCESSES = {
     "integration/test_source_code.py",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
+    "relay/test_access.py::test_a_web_socket_takes_the_key_as_a_subprotocol",
     "relay/test_many_readers.py",
+    "relay/test_missed_events.py::test_a_reader_that_never_reads_is_cut_and_keeps_nobody_waiting",
+    "relay/test_readers.py::test_after_takes_a_time_and_kinds_choose_records",
+    "relay/test_readers.py::test_only_one_relay_serves_a_session",
+    "relay/test_sends.py::test_a_message_that_was_not_sent_is_503_and_may_be_repeated",
+    "relay/test_sends.py::test_a_rejected_message_is_422",
+    "relay/test_serving.py::test_a_conversation_id_names_the_session",
+    "relay/test_serving.py::test_more_readers_than_files_are_refused",
+    "relay/test_serving.py::test_tls",
     "sandbox/test_serve.py",
 }
 

@@ -34,6 +34,7 @@ OWNERS = {
     "sqlite3": {"storage", "sandbox.store", "relay.log"},
     "jwt": {"core.jwt_claims", "sandbox"},
     "regex": {"core.patterns"},
+    "prometheus_client": {"relay"},
 }
 
 #: Modules of `dialects/` that serve every API. All others are reached by the API's name.

@@ -1,4 +1,4 @@
-"""The relay over HTTP: `/v1/events`, `/v1/ws`, `/v1/messages`, `/v1/history`, `/healthz` and `/readyz`.
+"""The relay over HTTP: `/v1/events`, `/v1/ws`, `/v1/messages`, `/v1/history`, `/healthz`, `/readyz` and `/metrics`.
 
 Knows: paths, parameters, headers, statuses, Server-Sent Events and JSON Lines. Must not know: tornado, the upstream,
 files.
@@ -16,12 +16,12 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from guestctl.core.errors import Conflict, Failure, RateLimited, TimedOut, UsageError, bug
-from guestctl.core.model import Secret
 from guestctl.output.records import EVENT_KINDS, USUAL_KINDS, error_record
 from guestctl.output.writer import exact_json
 from guestctl.relay.access import Right
 from guestctl.relay.hub import NotRetained, Subscription
 from guestctl.relay.log import LogEntry
+from guestctl.relay.metrics import CONTENT_TYPE, Metrics
 from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession
 from guestctl.relay.sends import SendAnswer, WantedMessage
 from guestctl.transport.web_server import (
@@ -49,6 +49,7 @@ _CLOSE_CODES = {"slow": 1013, "end": 1001}
 _SELECTING = frozenset({"session", "conversation_id"})
 #: Before the first event: a browser's own `EventSource` reconnects after one second.
 _PREAMBLE = b"retry: 1000\n\n"
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="guestctl relay"'}
 _STATUS = {"accepted": 200, "rejected": 422, "not_sent": 503, "in_doubt": 202}
 
 
@@ -116,12 +117,10 @@ class WebReader:
 class HttpApi:
     """The handlers. `timeout` is how long a request waits for the service, in seconds; None: without a limit."""
 
-    def __init__(
-        self, relay: Relay, *, timeout: float | None, learn: Callable[[Secret], None] = lambda key: None
-    ) -> None:
+    def __init__(self, relay: Relay, metrics: Metrics, *, timeout: float | None) -> None:
         self._relay = relay
+        self._metrics = metrics
         self._timeout = timeout
-        self._learn = learn
         self._server: WebServer
         self._pumps: dict[str, Pump] = {}
         self._event_streams: set[WebReader] = set()
@@ -135,6 +134,7 @@ class HttpApi:
             WebRoute("GET", "/v1/history", self._history),
             WebRoute("GET", "/healthz", self._healthz),
             WebRoute("GET", "/readyz", self._readyz),
+            WebRoute("GET", "/metrics", self._prometheus),
         ]
 
     def attach(self, server: WebServer) -> None:
@@ -157,7 +157,7 @@ class HttpApi:
         session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
         lines = JSON_LINES in request.headers.get("Accept", "")
         after = request.headers.get("Last-Event-ID") or _one(request, "after") or "last"
-        subscription = self._subscribe(session, after, request)
+        subscription = self._subscribe(session, after, request, "json lines" if lines else "sse")
         if lines:
             stream = request.stream(JSON_LINES)
         else:
@@ -179,16 +179,19 @@ class HttpApi:
     def _opened(self, request: WebRequest, stream: WebStream) -> None:
         try:
             session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
-            subscription = self._subscribe(session, _one(request, "after") or "last", request)
+            subscription = self._subscribe(session, _one(request, "after") or "last", request, "websocket")
         except WebRefusal:
             stream.abort()
             return
         self._add(session, WebReader(self._server, stream, subscription, _frame))
 
-    def _subscribe(self, session: RelaySession, after: str, request: WebRequest) -> Subscription:
+    def _subscribe(self, session: RelaySession, after: str, request: WebRequest, protocol: str) -> Subscription:
+        if not self._relay.has_room:
+            raise _plain_refusal(503, "the relay has no room for another reader", {"Retry-After": "10"})
         kinds = _kinds(_one(request, "kinds"))
+        wake = self._pumps[session.name].wake
         try:
-            return session.hub.subscribe(after, kinds, wake=self._pumps[session.name].wake)
+            return session.hub.subscribe(after, kinds, wake=wake, protocol=protocol)
         except UsageError as failure:
             raise _refusal(400, failure) from None
         except NotRetained as gone:
@@ -276,6 +279,11 @@ class HttpApi:
         ready = self._relay.ready
         return _json(200 if ready else 503, {"ready": ready})
 
+    async def _prometheus(self, request: WebRequest) -> WebReply:
+        if not self._relay.permits(_key(request)):
+            raise _plain_refusal(401, "this needs a key of the relay (`guestctl relay key`)", _CHALLENGE)
+        return WebReply(200, self._metrics.text(), {"Content-Type": CONTENT_TYPE})
+
     # --- access ---
 
     def _authorised(self, request: WebRequest, right: Right, parameters: frozenset[str] | set[str]) -> RelaySession:
@@ -285,8 +293,9 @@ class HttpApi:
                 _key(request), right, name=_one(request, "session"), conversation_id=_one(request, "conversation_id")
             )
         except AccessDenied as denied:
-            headers = {} if denied.known else {"WWW-Authenticate": 'Bearer realm="guestctl relay"'}
-            raise _plain_refusal(403 if denied.known else 401, str(denied), headers) from None
+            raise _plain_refusal(
+                403 if denied.known else 401, str(denied), None if denied.known else _CHALLENGE
+            ) from None
         except NotNamed as error:
             raise _plain_refusal(400, str(error)) from None
         except NotServed as error:

@@ -70,8 +70,15 @@ class Subscription:
     """
 
     def __init__(
-        self, hub: Hub, position: int, kinds: frozenset[str], first: LogEntry | None, wake: Callable[[], None]
+        self,
+        hub: Hub,
+        position: int,
+        kinds: frozenset[str],
+        first: LogEntry | None,
+        wake: Callable[[], None],
+        protocol: str,
     ) -> None:
+        self.protocol = protocol
         self.position = position
         self.newest_seen = hub.log.last
         self.kinds = kinds
@@ -183,18 +190,24 @@ class Hub:
     # --- for the servers ---
 
     def subscribe(
-        self, after: str = "last", kinds: frozenset[str] | None = None, *, wake: Callable[[], None] = lambda: None
+        self,
+        after: str = "last",
+        kinds: frozenset[str] | None = None,
+        *,
+        wake: Callable[[], None] = lambda: None,
+        protocol: str = "other",
     ) -> Subscription:
         """Return a new reader that continues after a position (see `EventLog.locate`).
 
-        `kinds` are those of the wanted events; default: all but typing and connection, as `listen` prints them. Raises
-        UsageError for an invalid position, and NotRetained if the relay is strict.
+        `kinds` are those of the wanted events; default: all but typing and connection, as `listen` prints them.
+        `protocol` is a label for metrics. Raises UsageError for an invalid position, and NotRetained if the relay is
+        strict.
         """
         number, missing = self.log.locate(after)
         if missing is not None and self.strict:
             raise NotRetained(missing)
         first = None if missing is None else self.gap_entry(missing)
-        reader = Subscription(self, number, USUAL_KINDS if kinds is None else kinds, first, wake)
+        reader = Subscription(self, number, USUAL_KINDS if kinds is None else kinds, first, wake, protocol)
         with self._lock:
             self._readers.add(reader)
         return reader

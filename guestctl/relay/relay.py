@@ -118,10 +118,11 @@ class RelaySession:
 
 
 class Relay:
-    """All sessions of one process. Use it as a context: at its end every reader has got its last event."""
+    """All sessions of one process. `capacity` is the number of readers that it has room for."""
 
-    def __init__(self, sessions: Sequence[RelaySession]) -> None:
+    def __init__(self, sessions: Sequence[RelaySession], *, capacity: int) -> None:
         self.sessions = tuple(sessions)
+        self.capacity = capacity
 
     def start(self) -> None:
         """Start to listen in every session."""
@@ -137,6 +138,11 @@ class Relay:
         """Close the files, after the servers have stopped."""
         for session in self.sessions:
             session.close()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room for another reader, of any protocol."""
+        return sum(len(session.hub.readers) for session in self.sessions) < self.capacity
 
     @property
     def ready(self) -> bool:

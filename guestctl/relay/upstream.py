@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, TypeAlias, TypeVar
 
 from guestctl.client import Client
@@ -45,6 +46,34 @@ ALIVE = 60.0
 _HEARD = frozenset({"frame_in", "pong", "ping", "upgrade", "response"})
 
 
+class ReplyTimes:
+    """The times from a message of the guest to the next message to the guest, as a histogram."""
+
+    #: Upper bounds of the buckets, in seconds.
+    BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(self.BOUNDS) + 1)
+        self._sum = 0.0
+        self._asked_at: float | None = None
+
+    def note(self, message: Message, now: float) -> None:
+        """Note a message that arrived now, in monotonic seconds. Messages from history have no time of arrival."""
+        if message.source != "live":
+            self._asked_at = None
+        elif message.direction == "inbound":
+            self._asked_at = now if self._asked_at is None else self._asked_at
+        elif self._asked_at is not None:
+            seconds, self._asked_at = now - self._asked_at, None
+            self._counts[sum(seconds > bound for bound in self.BOUNDS)] += 1
+            self._sum += seconds
+
+    def cumulative(self) -> tuple[list[tuple[str, int]], float]:
+        """Return the counts up to each bound, the last of which is `+Inf`, and the sum of all seconds."""
+        bounds = [*map(str, self.BOUNDS), "+Inf"]
+        return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
+
+
 class Upstream:
     """The connection of one session.
 
@@ -57,6 +86,7 @@ class Upstream:
         self.state = "connecting"
         #: How often the connection was lost after it had been live.
         self.reconnects = 0
+        self.reply_times = ReplyTimes()
         #: Why the stream ended, None while it runs and after `stop`.
         self.failure: Failure | None = None
         self._hub = hub
@@ -167,7 +197,9 @@ class Upstream:
         self._store()
 
     def _note(self, event: Event) -> None:
-        if isinstance(event, Connection):
+        if isinstance(event, Message):
+            self.reply_times.note(event, self._clock.monotonic())
+        elif isinstance(event, Connection):
             if event.state == "lost" and self.state == "live":
                 self.reconnects += 1
             self.state = event.state

@@ -86,8 +86,11 @@ class WebRequest:
         lines = [f"HTTP/1.1 {status} {responses.get(status, '')}"]
         sent = {"Content-Type": content_type, "Cache-Control": "no-store", **self._headers, **(headers or {})}
         lines += [f"{name}: {value}" for name, value in sent.items()]
+        # In chunks, because several clients wait for a full buffer otherwise. HTTP/1.0 has none.
+        chunked = self._handler.request.version != "HTTP/1.0"
+        lines += ["Transfer-Encoding: chunked"] * chunked
         head = "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
-        stream: WebStream = self._handler.open_stream(head)
+        stream: WebStream = self._handler.open_stream(head, chunked)
         return stream
 
 
@@ -120,8 +123,9 @@ class WebSocketRoute:
 class WebStream:
     """A response or a WebSocket that stays open. Only the server's thread may use it."""
 
-    def __init__(self, server: WebServer, stream: IOStream) -> None:
+    def __init__(self, server: WebServer, stream: IOStream, *, chunked: bool = False) -> None:
         self._server = server
+        self._chunked = chunked
         self._stream = stream
         self._on_close: Callable[[], None] = lambda: None
         self._ending = self._closed = False
@@ -144,7 +148,7 @@ class WebStream:
 
         After `end` and after the end of the connection, nothing is written and `then` is not called.
         """
-        return not self._ending and self._write(data, then)
+        return not self._ending and self._write(self._chunk(data), then)
 
     def _write(self, data: bytes, then: Callable[[], None]) -> bool:
         try:
@@ -164,10 +168,14 @@ class WebStream:
     def end(self, data: bytes, code: int = 1000) -> None:
         """Write the last bytes, then close the connection; a WebSocket with this close code."""
         self._ending = True
-        if self._write(data, self._finish):
+        if self._write(self._chunk(data) + (b"0\r\n\r\n" if self._chunked else b""), self._finish):
             self._finish()
         else:
             self._server.call_later(LAST_BYTES, self.abort)
+
+    def _chunk(self, data: bytes) -> bytes:
+        """Return bytes as the transfer encoding has them. An empty chunk would be the end."""
+        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked and data else data
 
     def abort(self) -> None:
         """Close the connection now."""
@@ -451,15 +459,16 @@ class _DispatchingHandler(_Answering, RequestHandler):
                 return  # a stream was opened
         self.send_reply(refusal)
 
-    def open_stream(self, head: bytes) -> WebStream:
+    def open_stream(self, head: bytes, chunked: bool) -> WebStream:
         """Take the connection from tornado, and write the head of a response to it."""
         raw: IOStream = self.detach()
         raw.set_nodelay(True)
         _bound_buffer(raw)
-        stream = WebStream(self.server, raw)
+        stream = WebStream(self.server, raw, chunked=chunked)
         self.server.streams.add(stream)
         raw.set_close_callback(stream.gone)
-        stream.write(head, lambda: None)
+        with suppress(StreamClosedError):
+            raw.write(head)
         return stream
 
 

@@ -10,7 +10,9 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, session_name
@@ -19,11 +21,17 @@ from guestctl.core.errors import UsageError
 from guestctl.core.stop_signals import exit_code_of, stop_signals
 
 if TYPE_CHECKING:
+    import ssl
+
     from guestctl.client import Client
     from guestctl.core.waker import Waker
     from guestctl.relay.relay import Relay, RelaySession
     from guestctl.transport.network import Observer
     from guestctl.transport.web_server import WebServer
+
+
+#: Files that the process needs for itself, and for each session; the most that it asks for.
+_OWN_FILES, _SESSION_FILES, _MOST_FILES = 64, 16, 1 << 20
 
 
 @command(
@@ -48,6 +56,26 @@ def serve(
     retain: Annotated[
         int, CommandOption("--retain", metavar="N", min=1, help="events that the log keeps for readers that return")
     ] = 10_000,
+    readers: Annotated[
+        int | None,
+        CommandOption(
+            "--readers", metavar="N", min=1, help="readers to have room for (default: what the system allows)"
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, CommandOption("--tls-cert", metavar="FILE", help="PEM file with the certificate and its chain")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, CommandOption("--tls-key", metavar="FILE", help="PEM file with the key of --tls-cert")
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        CommandOption("--cors", metavar="ORIGIN", help="let web pages of this origin use the relay; may be repeated"),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        CommandOption("--allow-host", metavar="NAME", help="another host name of this machine; may be repeated"),
+    ] = None,
     strict: Annotated[
         bool, CommandOption("--strict", help="refuse a reader that asks for events that the log no longer has")
     ] = False,
@@ -59,27 +87,38 @@ def serve(
     sends a message over the relay's own connection. `guestctl relay key` prints the key that readers need.
 
     Every event is stored before a reader gets it. What was missed while the relay was down is read from history, or
-    reported as a gap. The relay stops at SIGTERM with exit code 0, and when the session has ended.
+    reported as a gap. The relay stops at SIGTERM with exit code 0, and when every session has ended. With several
+    sessions, each request names one: session=NAME.
     """
     from guestctl.relay.http_api import PAGE_HEADERS, HttpApi
+    from guestctl.relay.metrics import Metrics
     from guestctl.relay.relay import Relay
+    from guestctl.transport.hosts import is_loopback
     from guestctl.transport.web_server import WebServer
 
     host, port = _address("--http", http)
+    tls = _tls(tls_cert, tls_key)
+    origins = [_origin(text) for text in cors or ()]
     named = [session_name("--session", name) for name in session or ()]
     names: list[str | None] = [*named] or [run.session_name]
+    capacity = _capacity(readers, len(names))
+    if tls is None and not is_loopback(host):
+        run.out.warning(f"--http {http} has no TLS: anyone on the network path could read keys and messages")
     with ExitStack() as stack:
         stopper = stack.enter_context(stop_signals())
         sessions: list[RelaySession] = []
         for name in dict.fromkeys(names):
             sessions.append(_session(run, name, retain=retain, strict=strict))
             stack.callback(sessions[-1].close)
-        relay = Relay(sessions)
-        api = HttpApi(relay, timeout=run.options.timeout)
+        relay = Relay(sessions, capacity=capacity)
+        api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout)
         server = WebServer(
             api.routes(),
             host=host,
             port=port,
+            tls=tls,
+            allowed_hosts=allow_host or (),
+            origins=origins,
             preflight_headers=PAGE_HEADERS,
             problem=lambda error: run.out.warning(f"internal error: {type(error).__name__}"),
         )
@@ -172,6 +211,65 @@ def _address(option: str, text: str) -> tuple[str, int]:
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise UsageError(f'{option}: "{text}" is not an address', hint="give a host and a port: 127.0.0.1:8787")
     return host, int(port)
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it. Raises UsageError."""
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.netloc
+        or text.rstrip("/") != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise UsageError(f'--cors: "{text}" is not an origin', hint="give a scheme and a host: https://shop.example")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _tls(certificate: Path | None, private_key: Path | None) -> ssl.SSLContext | None:
+    """Return the TLS context of a certificate and its key, None without both. Raises UsageError."""
+    import ssl
+
+    if certificate is None and private_key is None:
+        return None
+    if certificate is None or private_key is None:
+        raise UsageError("--tls-cert and --tls-key belong together", hint="give both files")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for option, path in (("--tls-cert", certificate), ("--tls-key", private_key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise UsageError(f"{option} {path}: {error.strerror or error}", hint="name a readable PEM file") from error
+    try:
+        # The password keeps OpenSSL from asking for one at the terminal.
+        context.load_cert_chain(certificate, private_key, password="")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--tls-cert {certificate}: not a certificate with the key in {private_key}",
+            hint="both must be PEM files that belong together, and the key may have no password",
+        ) from error
+    return context
+
+
+def _capacity(wanted: int | None, sessions: int) -> int:
+    """Raise the limit of open files, and return the number of readers that it allows. Raises UsageError."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return wanted or 500
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            soft = allowed
+    room = (_MOST_FILES if soft == resource.RLIM_INFINITY else soft) - _OWN_FILES - _SESSION_FILES * sessions
+    if wanted is not None and wanted > room:
+        raise UsageError(
+            f"--readers {wanted}: this process may open {soft} files, which is enough for {max(0, room)} readers",
+            hint="raise the hard limit of open files (ulimit -Hn, LimitNOFILE= of systemd), or ask for fewer readers",
+        )
+    return room if wanted is None else wanted
 
 
 @contextmanager
