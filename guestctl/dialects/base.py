@@ -416,7 +416,7 @@ def normalised_time(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     try:
-        if len(value) == 24 and value[4] + value[7] + value[10] + value[19] + value[23] == "--T.Z":
+        if len(value) == 24 and value[4:11:3] == "--T" and value[19] == "." and value[23] == "Z":
             datetime.fromisoformat(value[:23])
             return value
         from guestctl.core.clock import epoch_of, rfc3339

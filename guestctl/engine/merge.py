@@ -144,7 +144,11 @@ class Merge:
 
     def _hold(self, event: Event, now: float, key: tuple[int, str] | None = None) -> None:
         self._arrivals += 1
-        insort(self._held, (self._sort_key(event) if key is None else key, self._arrivals, now, event))
+        held = (self._sort_key(event) if key is None else key, self._arrivals, now, event)
+        if not self._held or held[0] >= self._held[-1][0]:  # nearly always
+            self._held.append(held)
+        else:
+            insort(self._held, held)
 
     def ready(
         self, now: float, *, flush: bool = False, over_gaps: bool = True, last_key: tuple[int, str] | None = None
@@ -164,10 +168,10 @@ class Merge:
             if not over_gaps and (self._skips_a_number(event) or self._waits_for_history(event, now)):
                 break
             count += 1
-            if self._skips_a_number(event) and isinstance(event, Message):
-                after = self.position.id if self.position else None
-                released.append(Gap(after, event.id, MISSING))
             if isinstance(event, (Message, Presence)):
+                if isinstance(event, Message) and self._skips_a_number(event):
+                    after = self.position.id if self.position else None
+                    released.append(Gap(after, event.id, MISSING))
                 self._move_position(event)
             released.append(event)
         del self._held[:count]
@@ -215,15 +219,21 @@ class Merge:
 
     def _time_left(self, event: Event, arrived: float, now: float) -> float:
         """Return the seconds until an event is ready. Less than a clock can measure counts as nothing."""
-        left = arrived + self._hold_time(event) - now
-        if self._waits_for_history(event, now):
+        if not isinstance(event, (Message, Presence)):
+            return 0.0
+        if self._has_comparable_number(event):
+            if not self._skips_a_number(event):
+                return 0.0
+            left = arrived + self._timings.missing_window - now
+        else:
+            left = arrived + self._window - now
+        if now < self._history_due:
             left = max(left, self._history_due - now)
         return left if left > 1e-6 else 0.0
 
-    def _hold_time(self, event: Event) -> float:
-        if self._last_number is not None and isinstance(event, Message) and event.sequence is not None:
-            return self._timings.missing_window if self._skips_a_number(event) else 0.0
-        return self._window if isinstance(event, (Message, Presence)) else 0.0
+    def _has_comparable_number(self, event: Message | Presence) -> bool:
+        """Return whether the number of an event shows if it follows the last one."""
+        return isinstance(event, Message) and event.sequence is not None and self._last_number is not None
 
     @property
     def _last_number(self) -> int | None:
@@ -233,17 +243,13 @@ class Merge:
         """Return whether an earlier message may be missing, and no sequence number proves the opposite."""
         if now >= self._history_due or not isinstance(event, (Message, Presence)):
             return False
-        numbered = isinstance(event, Message) and event.sequence is not None and self._last_number is not None
-        return not numbered or self._skips_a_number(event)
+        return not self._has_comparable_number(event) or self._skips_a_number(event)
 
     def _skips_a_number(self, event: Event) -> bool:
+        if not isinstance(event, Message) or event.sequence is None:
+            return False
         last = self._last_number
-        return (
-            isinstance(event, Message)
-            and event.sequence is not None
-            and last is not None
-            and event.sequence > max(last, self._read_up_to) + 1
-        )
+        return last is not None and event.sequence > max(last, self._read_up_to) + 1
 
     def _sort_key(self, event: Event) -> tuple[int, str]:
         """Return sequence number and time. An event without either stays after the events that came before it."""

@@ -186,6 +186,8 @@ def sent_record(
 
 def event_record(event: Event, session: str, *, at: str, raw: bool = False) -> Record:
     """Return the record of an event. `at` is the time of an event that carries none of its own."""
+    if isinstance(event, Message):
+        return message_record(event, session, raw=raw)
     record = _EVENTS[type(event)](event, session, at)
     return {**record, "raw": _masked(getattr(event, "raw", None))} if raw else record
 
@@ -271,10 +273,6 @@ def error_record(failure: Failure) -> ErrorRecord:
     }
 
 
-def _message_event(message: Message, session: str, at: str) -> MessageRecord:
-    return message_record(message, session)
-
-
 def _typing(event: Typing, session: str, at: str) -> TypingRecord:
     return {
         "kind": "typing",
@@ -353,7 +351,6 @@ def _unknown(event: Unknown, session: str, at: str) -> UnknownRecord:
 _EVENTS = cast(
     "Mapping[type[Event], Callable[[Event, str, str], Record]]",
     {
-        Message: _message_event,
         Typing: _typing,
         Presence: _presence,
         ParticipantEvent: _participant_event,

@@ -333,12 +333,24 @@ class State:
             number = self._row_number(run, scope, session)
             if number is None:
                 return
+            # Binding None is slow, so a missing value is passed as an empty text.
             self._database.connection.executemany(
                 "INSERT INTO ledger (session, n, id, key, sequence, time)"
-                " VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE session = ?), ?, ?, ?, ?)"
+                " VALUES (?, (SELECT coalesce(max(n), 0) + 1 FROM ledger WHERE session = ?), ?,"
+                " nullif(?, ''), nullif(?, ''), nullif(?, ''))"
                 " ON CONFLICT (session, id) DO UPDATE SET key = coalesce(key, excluded.key),"
                 " sequence = coalesce(sequence, excluded.sequence), time = coalesce(time, excluded.time)",
-                [(number, number, entry.id, entry.key, entry.sequence, entry.time) for entry in entries],
+                [
+                    (
+                        number,
+                        number,
+                        one.id,
+                        one.key or "",
+                        "" if one.sequence is None else one.sequence,
+                        one.time or "",
+                    )
+                    for one in entries
+                ],
             )
             _trim(run, "ledger", number)
 

@@ -188,12 +188,12 @@ def read_structured(
         return (Unknown(str(body.get("type")), frame if frame is not None else body),)
     return (
         Message(
-            id=identifier(body, "id", "StructuredMessage"),
-            direction="inbound" if inbound else "outbound",
-            text=text if isinstance(text, str) else "",
-            time=time,
-            key=key,
-            sender=sender,
+            identifier(body, "id", "StructuredMessage"),
+            "inbound" if inbound else "outbound",
+            text or "",
+            time,
+            key,
+            sender,
             source=source,
             content=items,
             options=read_options(items) if items else (),
@@ -298,15 +298,14 @@ def _read_receipt(
     )
 
 
+#: Senders without a name.
+_GUEST, _BOT, _AGENT, _UNKNOWN = Sender("guest"), Sender("bot"), Sender("agent"), Sender()
+
+
 def _sender(inbound: bool, entity: Json, origin: Json) -> Sender:
-    name = None
-    if isinstance(origin, dict) and origin:
-        parts = (
-            [origin.get("nickname")] if origin.get("nickname") else [origin.get("firstName"), origin.get("lastName")]
-        )
-        name = " ".join(part for part in parts if isinstance(part, str) and part) or None
-    if inbound:
-        return Sender("guest", name)
-    if entity == "Bot":
-        return Sender("bot", name)
-    return Sender("agent" if entity == "Human" else None, name)
+    sender = _GUEST if inbound else _BOT if entity == "Bot" else _AGENT if entity == "Human" else _UNKNOWN
+    if not isinstance(origin, dict) or not origin:
+        return sender
+    parts = [origin.get("nickname")] if origin.get("nickname") else [origin.get("firstName"), origin.get("lastName")]
+    name = " ".join(part for part in parts if isinstance(part, str) and part)
+    return Sender(sender.role, name) if name else sender
