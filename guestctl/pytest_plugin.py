@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from guestctl.checks.ai.model_calls import ModelCalls
     from guestctl.checks.outcomes import Outcome
     from guestctl.checks.runner import Job
     from guestctl.checks.script import Scenario, Script
@@ -169,6 +170,8 @@ class GuestFile(pytest.File):
 
     script: Script
     service: ServiceUnderTest
+    #: The model calls of the file's AI steps, None if it has none.
+    calls: ModelCalls | None = None
 
     def collect(self) -> Iterator[GuestItem]:
         from guestctl.checks import golden
@@ -185,6 +188,7 @@ class GuestFile(pytest.File):
 
     def setup(self) -> None:
         """Prepare the service that the scenarios of this file run against."""
+        from guestctl.checks.ai.model_calls import calls_for
         from guestctl.checks.service import ServiceUnderTest, check_abilities, profile_for
         from guestctl.core.clock import SystemClock
         from guestctl.core.errors import UsageError
@@ -195,6 +199,9 @@ class GuestFile(pytest.File):
             name = None if "GUESTCTL_PROFILE" in environ else self._profile()
             profile = profile_for(self.script, lambda: _resolved(name, environ), {}, environ, trusted=True)
             check_abilities(self.script, profile)
+            if any(scenario.has_models for scenario in self.script.scenarios):
+                name = str(self.script.path)
+                self.calls = calls_for(name, self.script.ai, profile, clock=SystemClock(), environ=environ)
         except UsageError as error:
             self._stack.close()
             raise _failed(f"{error.message}; {error.hint}") from None
@@ -215,7 +222,8 @@ class GuestFile(pytest.File):
         if bot.is_file() or (named == "sandbox" and not environ.get("GUESTCTL_SANDBOX_URL")):
             sandbox = self._stack.enter_context(_sandbox(bot if bot.is_file() else None))
             # Other settings are meant for a real service. The sandbox would refuse its deployment.
-            kept = {k: v for k, v in environ.items() if k == "GUESTCTL_API" or not k.startswith("GUESTCTL_")}
+            ours = ("GUESTCTL_API", "GUESTCTL_AI_BASE_URL", "GUESTCTL_AI_KEY", "GUESTCTL_AI_MODEL")
+            kept = {k: v for k, v in environ.items() if k in ours or not k.startswith("GUESTCTL_")}
             return {**kept, "GUESTCTL_PROFILE": "sandbox", "GUESTCTL_SANDBOX_URL": sandbox.url}
         if named is not None:
             environ["GUESTCTL_PROFILE"] = named
@@ -248,7 +256,8 @@ class GuestItem(pytest.Item):
 
         parent = self.parent
         assert isinstance(parent, GuestFile)
-        return Job(parent.script, self.scenario, parent.service, parent.transcripts.get(self.scenario.name))
+        golden = parent.transcripts.get(self.scenario.name)
+        return Job(parent.script, self.scenario, parent.service, golden, parent.calls)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Return the report of a failed check. Any other exception is shown as usual."""

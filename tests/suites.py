@@ -48,6 +48,12 @@ _SECURITY = {
 
 #: Every value of an input, where the default run has a few.
 _SWEEPS = {
+    "checks/test_ai_customers.py::test_two_hundred_planted_faults_are_the_customers",
+    "checks/test_ai_injection.py::test_two_hundred_injected_texts_stay_between_the_data_marks",
+    "checks/test_ai_peer_scripts.py::test_placeholders_are_taken_in_turn",
+    "checks/test_ai_recordings.py::test_a_hundred_scenarios_are_replayed_twenty_times",
+    "checks/test_ai_recordings.py::test_five_hundred_mutations_miss",
+    "checks/test_ai_runs.py::test_a_judge_that_is_wrong_once_in_ten",
     "integration/test_received_tokens.py::test_each_further_token_that_cannot_be_used_is_refused",
     "integration/test_attach.py::test_stdin_that_holds_no_session_is_refused",
 }
@@ -118,6 +124,13 @@ _GATES = {
 #: Tests of many cases that take long together: the default run takes one case of each, and the slow run the others.
 ONE_CASE = frozenset(
     {
+        "checks/test_ai_customers.py::test_a_planted_fault_is_the_customers",
+        "checks/test_ai_customers.py::test_what_a_good_customer_may_write_is_no_fault",
+        "checks/test_ai_peer_scripts.py::test_a_wrong_script_is_refused",
+        "checks/test_ai_recordings.py::test_a_change_misses_and_names_the_first_difference",
+        "checks/test_ai_runs.py::test_one_repetition_that_did_not_pass_decides_the_exit_code",
+        "checks/test_ai_wire.py::test_an_unusable_answer_is_an_infrastructure_failure",
+        "checks/test_ai_wire.py::test_the_key_is_in_no_output_recording_or_trace",
         "checks/test_scenario.py::test_the_order_on_the_wire_does_not_change_the_verdict",
         "cli/test_argument_bytes.py::test_bytes_that_are_not_utf_8_are_a_usage_error",
         "cli/test_ask.py::test_a_reply_without_text_is_drawn_as_send_draws_it",

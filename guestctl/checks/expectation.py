@@ -54,6 +54,14 @@ class Conditions:
             unless=tuple(other.bound(values) for other in self.unless),
         )
 
+    def texts(self) -> Iterator[str]:
+        """Yield every text of the conditions that may contain references."""
+        texts = (self.contains, self.matches, self.equals, self.card, self.attachment)
+        yield from (text for text in texts if text is not None)
+        yield from self.options
+        for other in self.unless:
+            yield from other.texts()
+
     def met_by(self, message: Message) -> bool:
         """Return whether a message meets every condition. Raises PatternTimeout."""
         return next(self.unmet_by(message), None) is None

@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from guestctl.checks.ai.budget import ModelUsage
+from guestctl.checks.ai.interval import wilson
+from guestctl.checks.ai.judge import Decision, Judgement
+from guestctl.checks.ai.verdict_failures import CustomerFailed, Undecided
 from guestctl.checks.content_lines import content_lines
 from guestctl.checks.timeline import TimelineEntry
 from guestctl.core.errors import Exit, Failure
@@ -17,8 +21,10 @@ from guestctl.core.redact import Redactor
 
 Record: TypeAlias = dict[str, Any]
 
-Verdict: TypeAlias = Literal["passed", "failed", "error"]
-"""failed: an expectation was not met; error: the expectations could not be tested."""
+Verdict: TypeAlias = Literal["passed", "failed", "undecided", "customer_failed", "error"]
+"""failed: an expectation was not met; undecided: the votes of a judge decide nothing; customer_failed: the customer of
+the test left its role, which is no fault of the bot; error: the expectations could not be tested."""
+VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "undecided", "customer_failed", "error")
 
 #: Most lines of a transcript in a report; older ones are dropped.
 MOST_LINES = 200
@@ -45,7 +51,7 @@ class Trouble:
     `late` are those that came in the `waited` seconds after the step had failed; `missing` are those of several
     expected replies that none of them is.
 
-    `failure` is set for the verdict `error`.
+    `failure` is set unless an expectation was not met.
     """
 
     message: str
@@ -59,6 +65,15 @@ class Trouble:
     missing: tuple[str, ...] = ()
 
     @property
+    def verdict(self) -> Verdict:
+        """The verdict of a scenario with this trouble."""
+        if self.failure is None:
+            return "failed"
+        if isinstance(self.failure, Undecided):
+            return "undecided"
+        return "customer_failed" if isinstance(self.failure, CustomerFailed) else "error"
+
+    @property
     def short(self) -> str:
         """The reason in one line."""
         first = self.message.split("\n")[0]
@@ -66,10 +81,37 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class JudgedVote:
+    """One vote as a report shows it. `messages` are the service's ids; `problem` states why the vote does not count."""
+
+    verdict: str
+    messages: tuple[str | None, ...]
+    why: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class JudgedCriterion:
+    """The judgement on one criterion as a report shows it. `never`: it is a thing that must not happen.
+
+    `tally` are the votes in words, `quoted` the messages that the deciding votes name.
+    """
+
+    text: str
+    never: bool
+    decision: Decision
+    tally: str
+    why: str
+    votes: tuple[JudgedVote, ...]
+    quoted: tuple[TranscriptLine, ...]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of one scenario. `ids` are the service's ids, with `conversation` if it is known.
 
-    `attempts` is 0 for a scenario that was never started.
+    `attempts` is 0 for a scenario that was never started. `repetition` counts from 1 with --repeat, and is 0 without.
+    `usage` is what its model calls have used, None if no model takes part.
     """
 
     script: str
@@ -85,6 +127,36 @@ class Outcome:
     remarks: tuple[str, ...] = ()
     #: The golden transcript to write, with --bless; else None.
     blessed: tuple[str, ...] | None = None
+    judged: tuple[JudgedCriterion, ...] = ()
+    usage: ModelUsage | None = None
+    repetition: int = 0
+
+
+def judged(judgement: Judgement, entries: Mapping[str, TimelineEntry], redactor: Redactor) -> JudgedCriterion:
+    """Return a judgement for reports. `entries`: the id that the judge knows a message by -> the message."""
+
+    def service_id(name: str) -> str | None:
+        message = entries[name].message
+        return None if message is None else message.id or None
+
+    votes = (
+        JudgedVote(
+            vote.verdict,
+            tuple(service_id(name) for name in vote.messages),
+            redactor.text(vote.why),
+            None if vote.problem is None else redactor.text(vote.problem),
+        )
+        for vote in judgement.votes
+    )
+    return JudgedCriterion(
+        redactor.text(judgement.text),
+        judgement.never,
+        judgement.decision,
+        judgement.tally,
+        redactor.text(judgement.why),
+        tuple(votes),
+        tuple(transcript_line(entries[name], redactor) for name in judgement.quoted),
+    )
 
 
 def transcript_line(entry: TimelineEntry, redactor: Redactor) -> TranscriptLine:
@@ -106,12 +178,15 @@ def transcript_line(entry: TimelineEntry, redactor: Redactor) -> TranscriptLine:
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """Return 0 if all passed, 1 if an expectation failed, else the exit code of the first error."""
-    if any(outcome.verdict == "failed" for outcome in outcomes):
+    """Return 0 if all passed, 1 if an expectation failed, else 9 for undecided, 2 for a customer that failed, else the
+    exit code of the first error."""
+    verdicts = {outcome.verdict for outcome in outcomes}
+    if "failed" in verdicts:
         return Exit.NO
-    for outcome in outcomes:
-        if outcome.trouble is not None and outcome.trouble.failure is not None and outcome.verdict == "error":
-            return int(outcome.trouble.failure.exit)
+    for verdict in ("undecided", "customer_failed", "error"):
+        for outcome in outcomes:
+            if outcome.verdict == verdict and outcome.trouble is not None and outcome.trouble.failure is not None:
+                return int(outcome.trouble.failure.exit)
     return Exit.DONE
 
 
@@ -130,6 +205,9 @@ def record(outcome: Outcome) -> Record:
         "ids": dict(outcome.ids),
         "transcript": [_line_record(line) for line in outcome.transcript],
         "remarks": list(outcome.remarks),
+        "judged": [_judged_record(one) for one in outcome.judged],
+        "model": None if outcome.usage is None else _usage_record(outcome.usage),
+        "repetition": outcome.repetition or None,
     }
 
 
@@ -140,13 +218,97 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> Record:
 
 def totals(outcomes: Sequence[Outcome], seconds: float) -> Record:
     """Return the number of scenarios with each verdict."""
-    count = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in ("passed", "failed", "error")}
+    count = {verdict: sum(o.verdict == verdict for o in outcomes) for verdict in VERDICTS}
+    used = usage_of(outcomes)
     return {
         "kind": "check-run",
         "passed": count["passed"],
         "failed": count["failed"],
+        "undecided": count["undecided"],
+        "customer_failed": count["customer_failed"],
         "errors": count["error"],
         "seconds": round(seconds, 3),
+        "model": None if used is None else _usage_record(used),
+        "rates": [_rate_record(rate) for rate in rates(outcomes)],
+    }
+
+
+def usage_of(outcomes: Sequence[Outcome]) -> ModelUsage | None:
+    """Return what all model calls have used together; None if no model took part."""
+    found = [outcome.usage for outcome in outcomes if outcome.usage is not None]
+    if not found:
+        return None
+    total = round(sum(one.seconds for one in found), 3)
+    return ModelUsage(sum(one.calls for one in found), sum(one.tokens for one in found), total)
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """How often a scenario passed, of the runs in which it passed or failed.
+
+    `low` and `high` bound the 95 % interval.
+    """
+
+    script: str
+    scenario: str
+    runs: int
+    passed: int
+    failed: int
+
+    @property
+    def decided(self) -> int:
+        return self.passed + self.failed
+
+    @property
+    def rate(self) -> float | None:
+        return self.passed / self.decided if self.decided else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.passed, self.decided)
+
+
+def rates(outcomes: Sequence[Outcome]) -> list[PassRate]:
+    """Return the pass rate of each scenario that ran several times, in the order of the scripts."""
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    for outcome in outcomes:
+        if outcome.repetition:
+            groups.setdefault((outcome.script, outcome.name), []).append(outcome.verdict)
+    return [
+        PassRate(script, name, len(found), found.count("passed"), found.count("failed"))
+        for (script, name), found in groups.items()
+    ]
+
+
+def _rate_record(rate: PassRate) -> Record:
+    low, high = rate.interval
+    return {
+        "script": rate.script,
+        "scenario": rate.scenario,
+        "runs": rate.runs,
+        "passed": rate.passed,
+        "failed": rate.failed,
+        "rate": None if rate.rate is None else round(rate.rate, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
+
+
+def _usage_record(usage: ModelUsage) -> Record:
+    return {"calls": usage.calls, "tokens": usage.tokens, "seconds": round(usage.seconds, 3)}
+
+
+def _judged_record(one: JudgedCriterion) -> Record:
+    return {
+        "criterion": one.text,
+        "never": one.never,
+        "decision": one.decision,
+        "why": one.why,
+        "votes": [
+            {"verdict": vote.verdict, "messages": list(vote.messages), "why": vote.why, "problem": vote.problem}
+            for vote in one.votes
+        ],
+        "quoted": [_line_record(line) for line in one.quoted],
     }
 
 

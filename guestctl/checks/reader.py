@@ -14,7 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import cast
 
-from guestctl.checks import script_keys
+from guestctl.checks import ai_reader, script_keys
+from guestctl.checks.ai import peer_scripts
 from guestctl.checks.expectation import ANY, Conditions, compiled
 from guestctl.checks.script import TEST_MARK, Scenario, Script, Step
 from guestctl.checks.variables import NAME, filled, needed, unclosed
@@ -78,6 +79,10 @@ class _Reader:
         top = root.mapping(script_keys.SCRIPT)
         variables = self._variables(top.get("variables"))
         config, lines = self._config(top.get("config"))
+        models = ai_reader.settings(top.get("ai"), self._filled)
+        peer = _member(top.get("config"), "ai")
+        if peer is not None:
+            models = peer_scripts.settings(peer, models)
         common = Scenario(
             name="",
             line=root.line,
@@ -99,13 +104,24 @@ class _Reader:
             named = field.named(f'scenario "{name}"')
             scenarios += self._scenario(name, named, common, top.get("setup"), top.get("teardown"))
         expanded = frozenset(key for key, raw in self._config_texts(top.get("config")).items() if "${" in raw)
-        return Script(self._path, config, variables, tuple(scenarios), lines, expanded)
+        judged_by_itself = any(peer_scripts.is_scenario(field) for field in listed.values())
+        return Script(
+            self._path,
+            config,
+            variables,
+            tuple(scenarios),
+            lines,
+            expanded,
+            models,
+            peer_scripts.deviations(peer, has_scenarios=judged_by_itself),
+        )
 
     def _config(self, field: YamlField | None) -> tuple[dict[str, str], dict[str, int]]:
         """Return the values of `config` and the line of each."""
         if field is None or field.value is None:
             return {}, {}
         members = field.mapping(script_keys.CONFIG)
+        members.pop("ai", None)
         config = {key: self._filled(member, member.text().strip()) for key, member in members.items()}
         api = config.get("api", NAMES[0])
         if api not in NAMES:
@@ -116,7 +132,7 @@ class _Reader:
         """Return the values of `config` as written."""
         if field is None or field.value is None:
             return {}
-        return {key: member.text() for key, member in field.mapping(script_keys.CONFIG).items()}
+        return {key: member.text() for key, member in field.mapping(script_keys.CONFIG).items() if key != "ai"}
 
     def _variables(self, field: YamlField | None) -> dict[str, str]:
         """Return the variables. Each may use those above it; a variable given for this run wins."""
@@ -138,6 +154,9 @@ class _Reader:
     def _scenario(
         self, name: str, field: YamlField, common: Scenario, setup: YamlField | None, teardown: YamlField | None
     ) -> Iterator[Scenario]:
+        if peer_scripts.is_scenario(field):
+            yield self._peer_scenario(name, field, common)
+            return
         own = field.mapping(script_keys.SCENARIO, ": ") if field.is_mapping else {"steps": field}
         main = field.required(own, "steps")
         rows = list(self._matrix(own["matrix"])) if "matrix" in own else [{}]
@@ -167,6 +186,17 @@ class _Reader:
             label = ", ".join(f"{key}={value}" for key, value in row.items())
             values = {key: filled(value, self._values) for key, value in row.items()}
             yield replace(scenario, name=f"{name} [{label}]", values=values) if row else scenario
+
+    def _peer_scenario(self, name: str, field: YamlField, common: Scenario) -> Scenario:
+        """Return an AI scenario of the web-messaging tester as our steps."""
+        (customer, asked), (judge, decided) = peer_scripts.steps(field)
+        steps = (
+            Step("customer", asked.line, "customer: the prompt of `setup`", customer=customer),
+            Step("judge", decided.line, "judge: the terminating phrases", judge=judge),
+        )
+        for step in steps:
+            self._check(field, step.texts(), set())
+        return replace(common, name=name, line=field.line, steps=steps)
 
     def _matrix(self, field: YamlField) -> Iterator[dict[str, str]]:
         if field.is_mapping:
@@ -220,7 +250,7 @@ class _Reader:
             step = replace(step, file=self._attach(members["attach"]).file)
         if "attributes" in members:
             step = replace(step, attributes=_texts(members["attributes"]))
-        self._check(item, _texts_of_step(step), captured)
+        self._check(item, step.texts(), captured)
         return step
 
     def _step_members(self, item: YamlField) -> Mapping[str, YamlField]:
@@ -259,6 +289,20 @@ class _Reader:
 
     def _pause(self, field: YamlField) -> Step:
         return Step("pause", field.line, "", seconds=field.duration(LONGEST))
+
+    def _customer(self, field: YamlField) -> Step:
+        return Step("customer", field.line, "", customer=ai_reader.customer(field, self._until))
+
+    def _until(self, field: YamlField) -> Conditions:
+        if not field.is_mapping:
+            return Conditions(contains=field.text())
+        replies = self._replies(field, field.mapping(script_keys.OF_A_REPLY))
+        if len(replies) > 1:
+            raise field.error("one reply ends the conversation; give one text of each kind")
+        return replies[0]
+
+    def _judge(self, field: YamlField) -> Step:
+        return Step("judge", field.line, "", judge=ai_reader.judge(field))
 
     def _containing(self, field: YamlField) -> Step:
         return Step("expect", field.line, "", expected=(Conditions(contains=field.text()),))
@@ -391,6 +435,8 @@ _STEPS: Mapping[str, Callable[[_Reader, YamlField], Step]] = {
     "attributes": _Reader._attributes,
     "typing": _Reader._typing,
     "pause": _Reader._pause,
+    "customer": _Reader._customer,
+    "judge": _Reader._judge,
 }
 
 
@@ -403,12 +449,12 @@ def _action(item: YamlField, members: Mapping[str, YamlField]) -> str:
     if not main:
         raise item.error(f"a step needs one of {', '.join(script_keys.ACTIONS)}")
     name = main[0]
-    for extra, allowed in (("attach", ("say",)), ("attributes", ("say", "pick", "attach"))):
+    for extra, allowed in (("attach", ("say",)), ("attributes", ("say", "pick", "attach", "customer"))):
         if extra in members and name != extra and name not in allowed:
             raise item.error(f"`{extra}` may accompany {', '.join(allowed)}, not `{name}`")
     if "saveAs" in members and name not in {"expect", "waitForReplyContaining", "waitForReplyMatching"}:
         raise item.error(f"`saveAs` may accompany an expectation, not `{name}`")
-    if "timeout" in members and name in {"pause", "expectNone", "attributes"}:
+    if "timeout" in members and name in {"pause", "expectNone", "attributes", "judge"}:
         raise item.error(f"`timeout` may not accompany `{name}`")
     return name
 
@@ -419,11 +465,15 @@ def _check_attributes_are_sent(steps: Sequence[Step], field: YamlField) -> None:
     for step in steps:
         if step.action == "attributes":
             waiting = step
-        elif step.action in {"say", "pick", "attach"}:
+        elif step.action in {"say", "pick", "attach", "customer"}:
             waiting = None
     if waiting is not None:
         place = replace(field, located=replace(field.located, line=waiting.line))
         raise place.error("`attributes` apply to the next message, and none follows")
+
+
+def _member(field: YamlField | None, key: str) -> YamlField | None:
+    return None if field is None or not field.is_mapping else field.members().get(key)
 
 
 def _check_name(field: YamlField, name: str) -> None:
@@ -498,18 +548,3 @@ def _groups(expected: Conditions) -> Iterator[str]:
     """Yield the names that a pattern's groups give to later steps."""
     if expected.matches is not None:
         yield from group_names(expected.matches)
-
-
-def _texts_of_step(step: Step) -> Iterator[str]:
-    yield from (text for text in (step.message, step.file) if text is not None)
-    yield from step.attributes.values()
-    for expected in step.expected:
-        yield from _texts_of_conditions(expected)
-
-
-def _texts_of_conditions(conditions: Conditions) -> Iterator[str]:
-    texts = (conditions.contains, conditions.matches, conditions.equals, conditions.card, conditions.attachment)
-    yield from (text for text in texts if text is not None)
-    yield from conditions.options
-    for other in conditions.unless:
-        yield from _texts_of_conditions(other)

@@ -10,17 +10,16 @@ import threading
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from guestctl.checks.ai.model_calls import ConversationCalls, ModelCalls
 from guestctl.checks.outcomes import Outcome, Trouble
 from guestctl.checks.scenario import RunStopped, ScenarioRun
 from guestctl.checks.script import Scenario, Script
 from guestctl.checks.service import ServiceUnderTest
+from guestctl.checks.variables import is_secret
 from guestctl.core.errors import Exit, Failure, Forbidden, NetworkError, Unauthorised, UsageError, bug
 
 #: Failures to connect whose cause is the service or the profile, not one scenario.
 _UNUSABLE = (NetworkError, Unauthorised, Forbidden, UsageError)
-
-#: The value of a variable with one of these in its name is masked in reports.
-_SECRET_NAMES = ("password", "secret", "token", "jwt", "pin", "passwd", "apikey", "api_key", "credential")
 
 
 class Interrupted(Failure):
@@ -47,12 +46,18 @@ class RunHungUp(Interrupted):
 
 @dataclass(frozen=True)
 class Job:
-    """One scenario to run. `golden`: its golden transcript; None without one."""
+    """One scenario to run. `golden`: its golden transcript; None without one.
+
+    `calls` asks the models of its AI steps. `repetition` counts from 1 if every scenario runs several times, and is 0
+    otherwise.
+    """
 
     script: Script
     scenario: Scenario
     service: ServiceUnderTest
     golden: tuple[str, ...] | None = None
+    calls: ModelCalls | None = None
+    repetition: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class Runner:
     def _interrupted(self, job: Job, tried: tuple[int, ScenarioRun | None], failure: Failure) -> Outcome:
         attempt, run = tried
         outcome = self._not_run(job, failure) if run is None else run.interrupted(failure)
-        return replace(outcome, attempts=attempt)
+        return replace(outcome, attempts=attempt, repetition=job.repetition)
 
     def _outcome_of(self, job: Job, number: int) -> Outcome:
         """Run one scenario. An internal error becomes its outcome."""
@@ -167,8 +172,9 @@ class Runner:
         """Run one scenario, with its retries. Raises RunStopped, and any exception that is an internal error."""
         tries = 1 + max(self._rules.retries, job.scenario.retries)
         for attempt in range(1, tries + 1):
-            outcome = replace(self._try(job, number, attempt), attempts=attempt)
-            useless = outcome.trouble is not None and isinstance(outcome.trouble.failure, UsageError)
+            outcome = replace(self._try(job, number, attempt), attempts=attempt, repetition=job.repetition)
+            failure = None if outcome.trouble is None else outcome.trouble.failure
+            useless = isinstance(failure, UsageError) or (failure is not None and failure.code == "ai.budget")
             if outcome.verdict == "passed" or attempt == tries or useless or job.service.unusable is not None:
                 break
         return self._with_conversation_id(job, outcome)
@@ -185,7 +191,7 @@ class Runner:
         values = {**self._environ, **job.script.variables}
         redactor = service.redactor()
         for name, value in {**values, **scenario.values}.items():
-            if any(word in name.lower() for word in _SECRET_NAMES):
+            if is_secret(name):
                 redactor.add(value)
         run = ScenarioRun(
             script=str(job.script.path),
@@ -198,6 +204,8 @@ class Runner:
             golden=job.golden,
             bless=self._rules.bless and scenario.golden,
             stopping=self._stopping.is_set,
+            calls=_calls(job, attempt),
+            repetition=max(1, job.repetition),
         )
         self._tried[number] = attempt, run
         try:
@@ -219,6 +227,7 @@ class Runner:
             tags=tuple(sorted(scenario.tags)),
             verdict="error",
             seconds=0.0,
+            repetition=job.repetition,
             trouble=Trouble(f"{prefix}{failure.message}", scenario.line, "", failure=failure),
         )
 
@@ -229,3 +238,16 @@ class Runner:
         message_id = next((line.id for line in outcome.transcript if line.id and line.who is not None), None)
         conversation = job.service.conversation_of(message_id) if message_id else None
         return replace(outcome, ids={**outcome.ids, "conversation": conversation}) if conversation else outcome
+
+
+def _calls(job: Job, attempt: int) -> ConversationCalls | None:
+    """Return the model calls of one attempt, under the place that recordings know it by."""
+    if job.calls is None:
+        return None
+    place = {
+        "script": job.script.path.name,
+        "scenario": job.scenario.name,
+        "run": max(1, job.repetition),
+        "attempt": attempt,
+    }
+    return job.calls.conversation(place)

@@ -14,16 +14,33 @@ from pathlib import Path
 from typing import TypeVar
 
 from guestctl.checks import golden
+from guestctl.checks.ai.conversation_data import NumberedMessage
+from guestctl.checks.ai.customer import Customer, GoalMissed
+from guestctl.checks.ai.judge import Judgement, first_request, judgements
+from guestctl.checks.ai.masking import Masking
+from guestctl.checks.ai.model_calls import ConversationCalls
+from guestctl.checks.ai.plans import REPLAY_PATIENCE, JudgePlan
+from guestctl.checks.ai.verdict_failures import Undecided
+from guestctl.checks.content_lines import content_lines
 from guestctl.checks.expectation import Conditions, assigned, offers_choice
-from guestctl.checks.outcomes import MOST_LINES, Outcome, TranscriptLine, Trouble, Verdict, transcript_line
+from guestctl.checks.outcomes import (
+    MOST_LINES,
+    JudgedCriterion,
+    Outcome,
+    TranscriptLine,
+    Trouble,
+    judged,
+    transcript_line,
+)
 from guestctl.checks.script import TEST_MARK, Scenario, Step
 from guestctl.checks.timeline import Timeline, TimelineEntry
-from guestctl.checks.variables import filled
+from guestctl.checks.variables import filled, is_secret, needed
 from guestctl.client import Client
 from guestctl.core.errors import Conflict, Failure, InDoubt, NetworkError, SessionOver
 from guestctl.core.model import Connection, Event, Gap, Message, NewSession, Presence, SessionEvent
 from guestctl.core.redact import Redactor
 from guestctl.core.results import Sent
+from guestctl.dialects.capabilities import Ability
 
 T = TypeVar("T")
 
@@ -79,7 +96,8 @@ class ScenarioRun:
     """One attempt at one scenario with a new client. `wait`: seconds that a step without its own timeout may take.
 
     `golden`: the golden transcript to compare with, None without one; `bless`: write one instead.
-    `values` are the variables; `folder` is the directory of files to attach.
+    `values` are the variables; `folder` is the directory of files to attach. `calls` asks the models of AI steps, and
+    `repetition` counts the runs of the scenario from 1.
     """
 
     script: str
@@ -92,6 +110,8 @@ class ScenarioRun:
     golden: tuple[str, ...] | None = None
     bless: bool = False
     stopping: Callable[[], bool] = lambda: False
+    calls: ConversationCalls | None = None
+    repetition: int = 1
     timeline: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
@@ -108,6 +128,7 @@ class ScenarioRun:
         #: The failure that ended the event stream. Nothing can be received after it.
         self._stream_failure: Failure | None = None
         self._step: Step | None = None
+        self._judged: list[JudgedCriterion] = []
         limit = self.scenario.timeout
         self._end = None if limit is None else self._begun + limit
 
@@ -134,9 +155,7 @@ class ScenarioRun:
         return self._outcome(Trouble(failure.message, line, self.redactor.text(text), failure=failure))
 
     def _outcome(self, trouble: Trouble | None) -> Outcome:
-        verdict: Verdict = "passed"
-        if trouble is not None:
-            verdict = "failed" if trouble.failure is None else "error"
+        verdict = "passed" if trouble is None else trouble.verdict
         lines = [transcript_line(entry, self.redactor) for entry in list(self.timeline.entries)]
         blessed = golden.lines(lines, self._captured) if self.bless and verdict == "passed" else None
         return Outcome(
@@ -151,6 +170,8 @@ class ScenarioRun:
             ids=_ids_of(self.client),
             remarks=tuple(self.redactor.text(remark) for remark in self._remarks),
             blessed=blessed,
+            judged=tuple(self._judged),
+            usage=None if self.calls is None or not self.scenario.has_models else self.calls.usage,
         )
 
     def _run_steps(self) -> Trouble | None:
@@ -163,7 +184,7 @@ class ScenarioRun:
                 break
         if trouble is None and self.scenario.golden:
             self._step = None
-            trouble = self._guarded(self._compare_with_golden)
+            trouble = self._guarded(lambda: _compare_with_golden(self))
         for step in self.scenario.teardown if self._stream_failure is None else ():
             after = self._do(step)
             if after is not None and trouble is None and self._ended_at is None:
@@ -358,34 +379,6 @@ class ScenarioRun:
         self.timeline.expect()
         self._await(lambda: self._ended_at, step, "the end of the conversation", awaited="the end of the conversation")
 
-    def _compare_with_golden(self) -> None:
-        if self.bless:
-            self._settle()
-            return
-        if self.golden is None:
-            raise _Unmet("no golden transcript yet; --bless writes it", None, [])
-        until = self._bounded(self.wait)
-        while len(came := self._lines()) < len(self.golden) and self._next_event(until):
-            pass
-        if came != self.golden:
-            what = "the conversation differs from its golden transcript:"
-            if self.golden == golden.without_content(came):
-                what = (
-                    "the golden transcript was written by a version that left out cards, pickers and forms; "
-                    "review the new lines, then use --bless:"
-                )
-            raise _Unmet(f"{what}\n{golden.differences(self.golden, came)}", None, [])
-
-    def _settle(self) -> None:
-        """Listen until no event has come for a while. Only for a golden transcript that is about to be written."""
-        count, until = len(self.timeline.entries), self._bounded(SETTLED)
-        while self._next_event(until):
-            if count != len(self.timeline.entries):
-                count, until = len(self.timeline.entries), self._bounded(SETTLED)
-
-    def _lines(self) -> tuple[str, ...]:
-        return golden.lines((transcript_line(entry, self.redactor) for entry in self.timeline.entries), self._captured)
-
     # --- waiting ---
 
     def _await(
@@ -540,6 +533,181 @@ class _ExpectedReplies:
         return assigned(self.expected, self.timeline.candidates(in_order=in_order), in_order=in_order)
 
 
+def _compare_with_golden(run: ScenarioRun) -> None:
+    if run.bless:
+        _settle(run)
+        return
+    if run.golden is None:
+        raise _Unmet("no golden transcript yet; --bless writes it", None, [])
+    until = run._bounded(run.wait)
+    while len(came := _golden_lines(run)) < len(run.golden) and run._next_event(until):
+        pass
+    if came != run.golden:
+        what = "the conversation differs from its golden transcript:"
+        if run.golden == golden.without_content(came):
+            what = (
+                "the golden transcript was written by a version that left out cards, pickers and forms; "
+                "review the new lines, then use --bless:"
+            )
+        raise _Unmet(f"{what}\n{golden.differences(run.golden, came)}", None, [])
+
+
+def _settle(run: ScenarioRun, seconds: float = SETTLED) -> None:
+    """Listen until no event has come for a while."""
+    count, until = len(run.timeline.entries), run._bounded(seconds)
+    while run._next_event(until):
+        if count != len(run.timeline.entries):
+            count, until = len(run.timeline.entries), run._bounded(seconds)
+
+
+def _golden_lines(run: ScenarioRun) -> tuple[str, ...]:
+    return golden.lines((transcript_line(entry, run.redactor) for entry in run.timeline.entries), run._captured)
+
+
+# --- AI steps ---
+
+
+@dataclass
+class _Part:
+    """The conversation as the customer and the judge of a step see it."""
+
+    run: ScenarioRun
+    step: Step
+    masking: Masking
+    #: The entries that were there when the step began.
+    earlier: tuple[TimelineEntry, ...] = ()
+
+    def send(self, text: str) -> None:
+        """Send a message of the customer, as a pick if it is an option of the bot's last message."""
+        run = self.run
+        run.client.timeout = run._time_left(self.step.timeout or run.wait)
+        offer = next(run.timeline.offers(), None)
+        wanted = text.strip().casefold()
+        same = [one for one in offer.options if one.text.strip().casefold() == wanted] if offer is not None else []
+        attributes = run._attributes(self.step)
+        if len(same) == 1 and Ability.PICK in run.client.dialect.abilities:
+            run._sent(run.client.send(attributes=attributes, pick=[same[0].text], answering=offer))
+        else:
+            run._sent(run.client.send(text, attributes=attributes))
+
+    def replies(self) -> Sequence[Message]:
+        """Return the replies since the step began."""
+        new = (entry for entry in self.run.timeline.entries if entry not in self.earlier)
+        return [entry.message for entry in new if entry.message is not None and entry.message.is_reply]
+
+    def shown(self) -> list[tuple[NumberedMessage, TimelineEntry]]:
+        """Return each message as a model sees it, with its entry."""
+        found: list[tuple[NumberedMessage, TimelineEntry]] = []
+        for entry in self.run.timeline.entries:
+            message = entry.message
+            if message is None or not (message.is_reply or message.direction == "inbound"):
+                continue
+            sender = "customer" if message.direction == "inbound" else message.sender.role or "service"
+            more = [*content_lines(message.content), *(f"(file) {one.name or one.mime}" for one in message.attachments)]
+            numbered = NumberedMessage(
+                f"m{len(found) + 1}",
+                sender,
+                self.masking.hide(message.text),
+                tuple(self.masking.hide(option.text) for option in message.options),
+                tuple(map(self.masking.hide, more)),
+            )
+            found.append((numbered, entry))
+        return found
+
+    def numbered(self) -> list[NumberedMessage]:
+        """Return the whole conversation, without secrets."""
+        return [message for message, _ in self.shown()]
+
+    def next_event(self, until: float) -> bool:
+        return self.run._next_event(until)
+
+    def ended_at(self) -> float | None:
+        return self.run._ended_at
+
+    def now(self) -> float:
+        return self.run._clock.monotonic()
+
+    def until(self, seconds: float) -> float:
+        return self.run._bounded(seconds)
+
+    def seconds_left(self) -> float | None:
+        end = self.run._end
+        return None if end is None else max(0.001, end - self.now())
+
+
+def _part(run: ScenarioRun, step: Step) -> _Part:
+    """Return the conversation for an AI step. Masked are the secret variables that can be in it, however short."""
+    known = run._known()
+    used = {
+        name for one in (*run.scenario.steps, *run.scenario.teardown) for text in one.texts() for name in needed(text)
+    }
+    used |= run.scenario.values.keys() | run._captured.keys()
+    secrets = {name: value for name, value in known.items() if is_secret(name) and name in used}
+    return _Part(run, step, Masking(run.redactor, secrets))
+
+
+def _customer(run: ScenarioRun, step: Step) -> None:
+    assert step.customer is not None
+    assert run.calls is not None, "a script with AI steps has calls"
+    part = _part(run, step)
+    part.earlier = tuple(run.timeline.entries)
+    plan = step.customer.filled(run._text, run._known(), run.repetition)
+    run.timeline.expect()
+    try:
+        Customer(plan, part, run.calls, part.masking, step.timeout or run.wait).run(AFTER_END)
+    except GoalMissed as missed:
+        run._check_time()
+        entries = [entry for entry in run.timeline.entries if entry not in part.earlier and entry.message is not None]
+        came = [entry for entry in entries if entry.message is not None and entry.message.is_reply]
+        unless = (lambda message: ()) if plan.until is None else plan.until.unmet_by
+        raise _Unmet(
+            missed.what, "an answer" if plan.until is None else str(plan.until), came, conditions=unless
+        ) from None
+    run._check_time()
+
+
+def _judge(run: ScenarioRun, step: Step) -> None:
+    assert step.judge is not None
+    assert run.calls is not None, "a script with AI steps has calls"
+    part = _part(run, step)
+    plan = step.judge.filled(run._text, run.repetition)
+    shown = plan.hidden(part.masking.hide)
+    calls = run.calls
+    _await_recorded(part, shown, calls)
+    conversation = part.shown()
+    messages = [message for message, _ in conversation]
+    if not messages:
+        raise Undecided("undecided: there is no message to judge")
+    found = judgements(shown, messages, calls.settings, lambda request: calls.ask(request, part.seconds_left()))
+    entries = {message.id: entry for message, entry in conversation}
+    run._judged += [judged(one, entries, run.redactor) for one in found]
+    run._check_time()
+    for decision, failure in (("failed", _judged_failed), ("undecided", _judged_undecided)):
+        for one in found:
+            if one.decision == decision:
+                raise failure(one)
+
+
+def _await_recorded(part: _Part, plan: JudgePlan, calls: ConversationCalls) -> None:
+    """Listen until the bot is silent; in a replay, until the conversation is the recorded one."""
+    run = part.run
+    if not calls.replaying:
+        _settle(run, plan.silence)
+        return
+    until = run._bounded(REPLAY_PATIENCE * plan.silence)
+    while not calls.is_recorded(first_request(plan, part.numbered(), calls.settings)) and run._next_event(until):
+        pass
+
+
+def _judged_failed(one: Judgement) -> Exception:
+    what = "happened, but must never happen" if one.never else "is not met"
+    return _Unmet(f'"{one.text}" {what} ({one.tally}){f": {one.why}" if one.why else ""}', None, [])
+
+
+def _judged_undecided(one: Judgement) -> Exception:
+    return Undecided(f'undecided: "{one.text}" ({one.tally}): {one.why}')
+
+
 _ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
     "say": ScenarioRun._say,
     "attach": ScenarioRun._say,
@@ -550,6 +718,8 @@ _ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
     "expect": ScenarioRun._expect,
     "expectNone": ScenarioRun._expect_none,
     "expectDisconnect": ScenarioRun._expect_disconnect,
+    "customer": _customer,
+    "judge": _judge,
 }
 
 

@@ -10,11 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from guestctl.checks.ai.plans import AiSettings, CustomerPlan, JudgePlan
 from guestctl.checks.expectation import Conditions
 from guestctl.dialects.capabilities import Ability
 
 Action: TypeAlias = Literal[
-    "say", "expect", "expectNone", "expectDisconnect", "pick", "attach", "attributes", "typing", "pause"
+    "say",
+    "expect",
+    "expectNone",
+    "expectDisconnect",
+    "pick",
+    "attach",
+    "attributes",
+    "typing",
+    "pause",
+    "customer",
+    "judge",
 ]
 
 
@@ -26,7 +37,8 @@ TEST_MARK = "IsAutomatedTest"
 class Step:
     """One step. `text` is the step as written, for reports. Durations are in seconds. Texts may hold `${name}`.
 
-    say, pick: `message` · attach: `file` · expect, expectNone: `expected` · pause, expectNone: `seconds`.
+    say, pick: `message` · attach: `file` · expect, expectNone: `expected` · pause, expectNone: `seconds` ·
+    customer, judge: the field of that name.
     """
 
     action: Action
@@ -42,6 +54,26 @@ class Step:
     seconds: float = 0.0
     timeout: float | None = None
     save_as: str | None = None
+    customer: CustomerPlan | None = None
+    judge: JudgePlan | None = None
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text of the step that may contain references."""
+        yield from (text for text in (self.message, self.file) if text is not None)
+        yield from self.attributes.values()
+        for expected in self.expected:
+            yield from expected.texts()
+        if self.customer is not None:
+            yield from self.customer.texts()
+            if self.customer.until is not None:
+                yield from self.customer.until.texts()
+        if self.judge is not None:
+            yield from self.judge.texts()
+
+    @property
+    def most_calls(self) -> int:
+        """The most model calls that one run of the step makes."""
+        return sum(plan.most_calls for plan in (self.customer, self.judge) if plan is not None)
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,16 @@ class Scenario:
     golden: bool = False
     #: Whether the session gets the attribute `TEST_MARK`.
     marked: bool = True
+
+    @property
+    def has_models(self) -> bool:
+        """Whether the scenario has AI steps."""
+        return any(step.action in ("customer", "judge") for step in (*self.steps, *self.teardown))
+
+    @property
+    def most_calls(self) -> int:
+        """The most model calls that one run of the scenario makes."""
+        return sum(step.most_calls for step in (*self.steps, *self.teardown))
 
     def required_abilities(self) -> Iterator[tuple[Ability, int]]:
         """Yield what the API must be able to do, with the line that needs it."""
@@ -87,6 +129,9 @@ class Script:
     lines: Mapping[str, int] = field(default_factory=dict)
     #: Keys of `config` whose value contains a variable.
     expanded: frozenset[str] = frozenset()
+    ai: AiSettings = field(default_factory=AiSettings)
+    #: What a script of the web-messaging tester asks for and guestctl does otherwise, each stated once.
+    deviations: tuple[str, ...] = ()
 
     @property
     def golden(self) -> Path:

@@ -30,6 +30,46 @@ SCRIPT: Mapping[str, ScriptKey] = {
     "timeout": ScriptKey("time", "maximum duration of every scenario"),
     "retries": ScriptKey("number", "retries of a scenario that did not pass, each as a new guest"),
     "golden": ScriptKey("true", "compare every scenario with its golden transcript"),
+    "ai": ScriptKey("mapping", "the models of the steps `customer` and `judge`: the keys below"),
+}
+
+#: Members of `ai`.
+AI: Mapping[str, ScriptKey] = {
+    "model": ScriptKey("name", "the model; address and key come from the profile or the environment"),
+    "judge_model": ScriptKey("name", "another model for the judge"),
+    "budget": ScriptKey("mapping", "`calls` and `tokens` that all scenarios of the file may use together"),
+    "scenario_budget": ScriptKey("mapping", "`calls` and `tokens` that each conversation may use"),
+    "timeout": ScriptKey("time", "maximum duration of one call (default 60s)"),
+    "parameters": ScriptKey(
+        "name → value",
+        "members of every request: `temperature`, `top_p`, `seed`, `max_tokens`, `max_completion_tokens`, "
+        "`reasoning_effort`, `frequency_penalty`, `presence_penalty`; null removes one",
+    ),
+}
+
+#: Members of `budget` and `scenario_budget`.
+BUDGET: Mapping[str, ScriptKey] = {
+    "calls": ScriptKey("number", "the most model calls"),
+    "tokens": ScriptKey("number", "the most tokens, such as `300k` or `1M`"),
+}
+
+#: Members of `customer`.
+CUSTOMER: Mapping[str, ScriptKey] = {
+    "goal": ScriptKey("text", "what the customer wants"),
+    "persona": ScriptKey("text", "how the customer writes"),
+    "knows": ScriptKey("name → text", "the facts that the customer may state; any other number or address is invented"),
+    "opening": ScriptKey("text", "the first message, which no model writes"),
+    "until": ScriptKey("text or conditions", "ends the conversation as soon as a reply meets these conditions"),
+    "turns": ScriptKey("number", "the most messages of the customer (default 10)"),
+    "silence": ScriptKey("time", "time without another reply after which the customer answers (default 500ms)"),
+}
+
+#: Members of `judge`.
+JUDGE: Mapping[str, ScriptKey] = {
+    "criteria": ScriptKey("list", "what must be true of the conversation; a yes must name the messages that show it"),
+    "never": ScriptKey("list", "what must not happen; a violation must name the messages that show it"),
+    "votes": ScriptKey("number", "votes on each of them, of which a strict majority decides (default 3)"),
+    "silence": ScriptKey("time", "time without another reply after which the judge begins (default 500ms)"),
 }
 
 CONFIG: Mapping[str, ScriptKey] = {
@@ -37,6 +77,7 @@ CONFIG: Mapping[str, ScriptKey] = {
     "region": ScriptKey("region or domain", "its region"),
     "origin": ScriptKey("URL", "the Origin header to send"),
     "api": ScriptKey("name", "the API family (`guestctl apis`)"),
+    "ai": ScriptKey("mapping", "the model in a script of the web-messaging tester: `provider` and `config`"),
 }
 
 #: Members of a scenario that is a mapping.
@@ -76,6 +117,8 @@ ACTIONS: Mapping[str, ScriptKey] = {
     ),
     "typing": ScriptKey("–", "send a typing indicator"),
     "pause": ScriptKey("time", "wait (no other step needs a pause)"),
+    "customer": ScriptKey("mapping", "a conversation in which a model writes the guest's messages: the keys below"),
+    "judge": ScriptKey("mapping", "votes of a model on the conversation so far: the keys below"),
 }
 
 #: Keys that may accompany an action.
@@ -123,6 +166,10 @@ PARTS: tuple[tuple[str, Mapping[str, ScriptKey]], ...] = (
     ("A scenario that is a mapping", SCENARIO),
     ("The file", SCRIPT),
     ("Inside `config`", CONFIG),
+    ("Inside `customer`", CUSTOMER),
+    ("Inside `judge`", JUDGE),
+    ("Inside `ai`", AI),
+    ("Inside `budget` and `scenario_budget`", BUDGET),
 )
 
 

@@ -135,6 +135,17 @@ def _field(key: str, text: str, where: str, code: str, hint: str) -> dict[str, A
     return {} if KEYS[key].field is None else {str(KEYS[key].field): value}
 
 
+def model_profile(resolve: Callable[[], Resolved], environ: Mapping[str, str]) -> Profile:
+    """Return a profile with the address, key and name of the model, for a command that needs no service."""
+    try:
+        return resolve().profile
+    except UsageError as error:
+        if error.code not in ("config.profile", "sandbox.absent"):
+            raise
+    given = {key: text for key, text in _stronger({}, environ).items() if key.startswith("ai.")}
+    return replace(Profile(name="model"), **_given(given))
+
+
 def check_abilities(script: Script, profile: Profile) -> None:
     """Refuse a step that this API has no operation or field for, before anything is sent. Raises UsageError."""
     dialect = dialect_class(profile.api)
@@ -229,6 +240,7 @@ class ServiceUnderTest:
         """Return a redactor that knows the profile's secrets."""
         redactor = Redactor()
         redactor.add_pair(self.profile.client_id, self.profile.client_secret)
+        redactor.add(self.profile.ai_key)
         redactor.add_proxies(self._environ)
         return redactor
 

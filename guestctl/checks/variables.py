@@ -13,6 +13,14 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 #: `${name` without the closing brace: a mistake that would otherwise be sent as text.
 _REFERENCE = re.compile(r"(\$\$\{)|\$\{(%s)(?:(?::-([^}]*))?\}|(?![A-Za-z0-9_.-])())" % NAME.pattern, re.ASCII)  # noqa: UP031
 
+#: The value of a variable with one of these in its name is masked in reports, and never sent to a model.
+_SECRET_NAMES = ("password", "secret", "token", "jwt", "pin", "passwd", "apikey", "api_key", "credential")
+
+
+def is_secret(name: str) -> bool:
+    """Return whether the value of a variable with this name is masked."""
+    return any(word in name.lower() for word in _SECRET_NAMES)
+
 
 def needed(text: str) -> Iterator[str]:
     """Yield the names that must have a value, in order."""

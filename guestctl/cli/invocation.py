@@ -175,14 +175,17 @@ class Invocation:
         for warning in found.warnings:
             self.out.warning(warning)
         self.redactor.add_pair(found.profile.client_id, found.profile.client_secret)
+        self.redactor.add(found.profile.ai_key)
         return found
 
     def shown_values(self, found: Resolved) -> dict[str, Json]:
         """Return the values of a profile for printing: secrets are masked, also where another value contains one."""
         from guestctl.core.redact import without
 
-        secret = found.profile.client_secret
-        values = {key: without(secret, value) for key, value in found.values.items()}
+        profile = found.profile
+        values = {
+            key: without(profile.ai_key, without(profile.client_secret, value)) for key, value in found.values.items()
+        }
         return {key: self.redactor.value(value) for key, value in values.items()}
 
     @property

@@ -83,6 +83,9 @@ KEYS: dict[str, str] = {
     "application": "name of the application, part of the socket address",
     "oauth.client_id": "id of the OAuth client",
     "oauth.client_secret": "secret of the OAuth client, written as ${VARIABLE}",
+    "ai.base_url": "address of the model that AI steps of `check` ask, up to /chat/completions",
+    "ai.key": "key for that address, written as ${VARIABLE}",
+    "ai.model": "model to use where a script names none",
 }
 
 

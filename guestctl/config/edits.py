@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from guestctl.config.line_edits import lines_of, with_name, with_value, without
-from guestctl.config.profile_keys import GROUPS, KEYS, read_value, unknown_key
+from guestctl.config.profile_keys import GROUPS, KEYS, SECRETS, read_value, unknown_key
 from guestctl.config.profiles import SANDBOX, VARIABLE, ProfileFile, bad_name, load, validated
 from guestctl.config.trust import digest_of, is_trusted, record
 from guestctl.core.clock import Clock, Deadline, SystemClock
@@ -76,10 +76,10 @@ def _tree(values: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of dotted keys as the file nests them. Raises UsageError for an invalid one."""
     tree: dict[str, Any] = {}
     for key, text in values.items():
-        if key == "oauth.client_secret" and not VARIABLE.fullmatch(text):
+        if key in SECRETS and not VARIABLE.fullmatch(text):
             raise UsageError(
-                "oauth.client_secret: a secret is not accepted on the command line",
-                hint="name a variable instead: `--set oauth.client_secret='${MY_SECRET}'`",
+                f"{key}: a secret is not accepted on the command line",
+                hint=f"name a variable instead: `--set {key}='${{MY_SECRET}}'`",
             )
         group, _, inner = key.partition(".")
         if group == "attributes" and inner:

@@ -64,6 +64,12 @@ def _secret(text: str) -> Secret:
     return Secret(_word(text))
 
 
+def _model_key(text: str) -> Secret:
+    if len(_word(text)) < 6 or not text.isascii():
+        raise ValueError("expected at least 6 ASCII characters, because a shorter key cannot be masked")
+    return Secret(text)
+
+
 def _url(*schemes: str) -> Callable[[str], str]:
     def checked(text: str) -> str:
         parts = urlsplit(_word(text))
@@ -165,7 +171,12 @@ KEYS: Mapping[str, ProfileKey] = {
     "application": ProfileKey("application", _text),
     "oauth.client_id": ProfileKey("client_id", _word),
     "oauth.client_secret": ProfileKey("client_secret", _secret),
+    "ai.base_url": ProfileKey("ai_base_url", _url("https", "http")),
+    "ai.key": ProfileKey("ai_key", _model_key),
+    "ai.model": ProfileKey("ai_model", _word),
 }
+#: Keys whose values are secrets.
+SECRETS = ("oauth.client_secret", "ai.key")
 GROUPS = {key.partition(".")[0] for key in KEYS if "." in key}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from guestctl.config.profile_keys import GROUPS, KEYS, SURROGATE, read_value, unknown_key, variable
+from guestctl.config.profile_keys import GROUPS, KEYS, SECRETS, SURROGATE, read_value, unknown_key, variable
 from guestctl.config.regions import REGIONS
 from guestctl.core.errors import UsageError
 from guestctl.core.input_files import read_bytes
@@ -89,12 +89,13 @@ class ProfileFile:
 
     def warnings(self, name: str) -> tuple[str, ...]:
         """Return warnings about one profile for the owner of the file."""
-        secret = self.profiles.get(name, {}).get("oauth.client_secret")
-        if secret is None or not self.exposed or "${" in (secret.text or ""):
-            return ()
-        return (
-            f"{self.path}:{secret.line}: oauth.client_secret is in a file that other users can read; "
-            f"write ${{VARIABLE}} instead, or run: chmod 600 {self.path}",
+        values = self.profiles.get(name, {})
+        written = {key: values[key] for key in SECRETS if key in values and "${" not in (values[key].text or "")}
+        return tuple(
+            f"{self.path}:{found.line}: {key} is in a file that other users can read; "
+            f"write ${{VARIABLE}} instead, or run: chmod 600 {self.path}"
+            for key, found in written.items()
+            if self.exposed
         )
 
 
@@ -464,8 +465,9 @@ def _resolved(
     kept: Set[str] = frozenset(),
 ) -> Resolved:
     fields = {str(KEYS[key].field): value for key, value in values.items() if KEYS[key].field is not None}
-    if "oauth.client_secret" in kept:
-        fields["client_secret"] = Secret(values["oauth.client_secret"])
+    for key in SECRETS:
+        if key in kept:
+            fields[str(KEYS[key].field)] = Secret(values[key])
     retry = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("retry.")}
     profile = Profile(name=name, sandbox=sandbox, retry=Retry(**retry), **fields)
     shown = {
@@ -478,6 +480,8 @@ def _resolved(
 
 
 _ADDRESSES = ("base_url", "socket_url", "config_url")
+#: The address of a model, which AI steps of `check` send conversations to.
+_MODEL_ADDRESS = "ai.base_url"
 
 
 def _is_readable(url: str) -> bool:
@@ -551,7 +555,8 @@ def needs_trust(file: ProfileFile, name: str, stronger: Mapping[str, Any]) -> li
     if _stays_here(own, stronger):
         return []
     literal = {key: found.text or "" for key, found in own.items() if not _used(found)}
-    hosts = [elsewhere(key, _address(key, literal[key])) for key in ("region", *_ADDRESSES) if literal.get(key)]
+    named = ("region", *_ADDRESSES, _MODEL_ADDRESS)
+    hosts = [elsewhere(key, _address(key, literal[key])) for key in named if literal.get(key)]
     does = [f"sends to {host}" for host in dict.fromkeys(host for host in hosts if host)]
     if "tls.ca" in own:
         does.append(f"trusts the certificate authorities in {own['tls.ca'].text}")
@@ -572,6 +577,9 @@ def _stays_here(own: Mapping[str, Located], stronger: Mapping[str, Any]) -> bool
     addresses = {key: own[key].text or "" for key in _ADDRESSES if key in own}
     addresses |= {key: str(stronger[key]) for key in _ADDRESSES if key in stronger}
     derived = {"region", "org", "environment"} & (own.keys() | stronger.keys())
+    model = own[_MODEL_ADDRESS].text or "" if _MODEL_ADDRESS in own else None
+    if model is not None and ("${" in model or not _is_local(model)):
+        return False
     return (
         bool(addresses)
         and (not derived or len(addresses) == len(_ADDRESSES))
@@ -590,7 +598,11 @@ def _is_local(url: str) -> bool:
 
 
 def _redirect_warning(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[str]:
-    """Return a warning if a variable sends a profile's OAuth secret to an address that is not in the profile."""
+    """Return a warning if a variable sends a secret of a profile to an address that is not in the profile."""
+    model = origins.get(_MODEL_ADDRESS, "")
+    moved = model.startswith("environment ") and not origins.get("ai.key", "environment ").startswith("environment ")
+    if moved and "ai.key" in values and (host := elsewhere(_MODEL_ADDRESS, values[_MODEL_ADDRESS])):
+        yield f'{model} sends the key of the model in profile "{name}" to {host}'
     key = "base_url" if "base_url" in values else "region"
     origin = origins.get(key, "")
     if "oauth.client_secret" not in values or origins["oauth.client_secret"].startswith("environment "):

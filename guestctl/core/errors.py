@@ -57,6 +57,20 @@ NEXT_STEPS: dict[str, str] = {
     "check.failed": "compare the expectation with the messages above; `guestctl history` shows the whole conversation",
     "check.pattern_timeout": "simplify the pattern: avoid a repetition inside a repetition, such as (a+)+, and "
     "alternatives that match the same text",
+    "check.undecided": "read the votes above: make the criterion more precise, raise `votes`, or use another model; "
+    "`guestctl judge LABELLED.yaml` measures a judge",
+    "check.customer": "make persona, goal and `knows` of the customer more precise, or use another model; "
+    "`guestctl check --retries 1 FILE` tries again",
+    "ai.recording": "restore what the recording was made with, or record again: `guestctl check "
+    "--model-record DIR FILE`",
+    "ai.budget": "raise `budget` or `scenario_budget`; `guestctl check --dry-run FILE` prints the "
+    "most calls of a script",
+    "ai.key": "correct `ai.key` (`guestctl profile show`) or GUESTCTL_AI_KEY",
+    "ai.limited": "repeat the command later, or run fewer scenarios at once: `guestctl check --parallel 1 FILE`",
+    "ai.refused": "check `ai.base_url` (`guestctl profile show`), `model` and `parameters` of the script",
+    "ai.down": "try again later; the model server reported an internal error",
+    "ai.answer": "check that `ai.base_url` (`guestctl profile show`) speaks the chat-completions wire; "
+    "--trace FILE shows the answer",
     "doctor.clock": "set this machine's clock (NTP): the service checks tokens against its own clock; "
     "then run `guestctl doctor` again",
     "doctor.inactive": "activate the deployment in the service's administration, or use another deployment "

@@ -122,12 +122,13 @@ class Profile:
     """The service's addresses and the guest's settings, with every value resolved and secrets wrapped.
 
     `base_url`, `socket_url` and `config_url` are overrides. Where they are None, the address follows from `region`,
-    `environment`, `org` or `aws_region`. `ca` is the path of a PEM file of certificate authorities. `cleartext` allows
-    connections without TLS to other machines. `deduplicates` states that the service stores a repeated client key
-    once. `paced` is False only for a sandbox on this machine that has stated that it enforces no rate limits.
+    `environment`, `org` or `aws_region`. `ca` is the path of a PEM file of certificate authorities. `cleartext`
+    allows connections without TLS to other machines. `deduplicates` states that the service stores a repeated client
+    key once. `paced` is False only for a sandbox on this machine that has stated that it enforces no rate limits.
     `guest_name`, `client_id` and `client_secret` are the profile keys `name`, `oauth.client_id` and
-    `oauth.client_secret`. `sandbox` marks the built-in profile. `locale` is the language tag of this machine.
-    `guestctl help profiles` describes the other keys.
+    `oauth.client_secret`; `ai_base_url`, `ai_key` and `ai_model` are `ai.base_url`, `ai.key` and `ai.model`.
+    `sandbox` marks the built-in profile. `locale` is the language tag of this machine. `guestctl help profiles`
+    describes the other keys.
     """
 
     name: str
@@ -160,6 +161,9 @@ class Profile:
     locale: str | None = None
     client_id: str | None = None
     client_secret: Secret | None = None
+    ai_base_url: str | None = None
+    ai_key: Secret | None = None
+    ai_model: str | None = None
     sandbox: bool = False
 
 

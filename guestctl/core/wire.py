@@ -49,6 +49,7 @@ Route: TypeAlias = Literal[
     "sync",
     "sign-in",
     "forward",
+    "model",
 ]
 """The purpose of a request, as named in traces and errors."""
 

@@ -533,7 +533,40 @@ class TroubleRecord(TypedDict):
     came: Annotated[list[ReplyRecord], "the last replies that came instead"]
     late: Annotated[list[ReplyRecord], "replies that came after the step had failed"]
     missing: Annotated[list[str], "those of several expected replies that did not come"]
-    error: Annotated[ErrorMembers | None, "only for the verdict error: the failure"]
+    error: Annotated[ErrorMembers | None, "the failure, unless an expectation was not met"]
+
+
+class JudgedVoteRecord(TypedDict):
+    verdict: Literal["yes", "no", "cannot tell", "invalid"]
+    messages: Annotated[list[str | None], "the service's ids of the messages that the vote names"]
+    why: str
+    problem: Annotated[str | None, "why the vote counts for no side"]
+
+
+class JudgedRecord(TypedDict):
+    criterion: str
+    never: Annotated[bool, "whether it must not happen"]
+    decision: Annotated[Literal["passed", "failed", "undecided"], "what a strict majority of the votes decides"]
+    why: str
+    votes: list[JudgedVoteRecord]
+    quoted: Annotated[list[TranscriptRecord], "the messages that the deciding votes name"]
+
+
+class ModelUsageRecord(TypedDict):
+    calls: Count
+    tokens: Count
+    seconds: float
+
+
+class PassRateRecord(TypedDict):
+    script: str
+    scenario: str
+    runs: Count
+    passed: Count
+    failed: Count
+    rate: Annotated[float | None, "of the runs that passed or failed; null if there is none"]
+    low: Annotated[float, "lower bound of the 95 % interval"]
+    high: Annotated[float, "upper bound of the 95 % interval"]
 
 
 class CheckRecord(TypedDict):
@@ -543,7 +576,10 @@ class CheckRecord(TypedDict):
     line: int
     tags: list[str]
     verdict: Annotated[
-        Literal["passed", "failed", "error"], "failed: an expectation was not met; error: it could not be tested"
+        Literal["passed", "failed", "undecided", "customer_failed", "error"],
+        "failed: an expectation was not met; undecided: the judge decided nothing; customer_failed: "
+        "the customer of the "
+        "test was at fault; error: it could not be tested",
     ]
     seconds: float
     attempts: Annotated[Count, "0 for a scenario that was not started"]
@@ -551,18 +587,71 @@ class CheckRecord(TypedDict):
     ids: dict[str, str | None]
     transcript: list[TranscriptRecord]
     remarks: list[str]
+    judged: Annotated[list[JudgedRecord], "the judgement on each criterion"]
+    model: Annotated[ModelUsageRecord | None, "null if no model takes part"]
+    repetition: Annotated[int | None, "the number of the run with --repeat, null without"]
 
 
 class _CheckRunMembers(TypedDict):
     kind: Literal["check-run"]
     passed: Count
     failed: Count
+    undecided: Count
+    customer_failed: Count
     errors: Count
     seconds: float
+    model: Annotated[ModelUsageRecord | None, "the sum of all scenarios; null if no model takes part"]
+    rates: Annotated[list[PassRateRecord], "with --repeat"]
 
 
 class CheckRunRecord(_CheckRunMembers, total=False):
     scenarios: Annotated[list[CheckRecord], "with -o json and yaml; with -o jsonl each scenario is a line of its own"]
+
+
+class PlannedScenarioRecord(TypedDict):
+    scenario: str
+    calls: Count
+
+
+class PlannedScriptRecord(TypedDict):
+    script: str
+    scenarios: list[PlannedScenarioRecord]
+    calls: Annotated[Count, "the most model calls, within the budget"]
+    answer_tokens: Annotated[Count, "the most tokens of all answers"]
+    token_budget: int | None
+
+
+class CheckPlanRecord(TypedDict):
+    kind: Literal["check-plan"]
+    calls: Count
+    answer_tokens: Count
+    scripts: list[PlannedScriptRecord]
+
+
+class JudgedLabelRecord(TypedDict):
+    conversation: str
+    criterion: str
+    never: bool
+    label: Annotated[bool, "what the file says"]
+    verdict: Annotated[bool | None, "what the majority of the votes says; null if there is none"]
+    why: str
+    votes: list[JudgedVoteRecord]
+
+
+class JudgeRunRecord(TypedDict):
+    kind: Literal["judge-run"]
+    model: str
+    votes: Count
+    labels: Count
+    agreed: Count
+    said_yes_for_no: Annotated[Count, "labels no that the judge answered with yes"]
+    said_no_for_yes: Annotated[Count, "labels yes that the judge answered with no"]
+    undecided: Count
+    agreement: Annotated[float | None, "of the decided labels; null if there is none"]
+    low: Annotated[float, "lower bound of the 95 % interval"]
+    high: Annotated[float, "upper bound of the 95 % interval"]
+    usage: ModelUsageRecord
+    judged: list[JudgedLabelRecord]
 
 
 class ApiRecord(TypedDict):
@@ -621,6 +710,8 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "step": ("A frame or request that a command would send, of --print-frames", StepRecord),
     "check": ("A scenario of check", CheckRecord),
     "check-run": ("A run of check", CheckRunRecord),
+    "check-plan": ("The most model calls of scripts, of check --dry-run", CheckPlanRecord),
+    "judge-run": ("A measured judge, of judge", JudgeRunRecord),
     "doctor": ("One check of doctor", DoctorRecord),
     "explanation": ("The meaning of a code or an error text, of explain", ExplanationRecord),
     "api": ("One API family and the operations of a guest there", ApiRecord),

@@ -162,6 +162,9 @@ def test_records() -> None:
         "ids",
         "transcript",
         "remarks",
+        "judged",
+        "model",
+        "repetition",
     ]
 
 

@@ -212,6 +212,7 @@ _FIXED_WITHOUT_A_COMMAND = {
     "state.version": "the newer program",
     "service.refused": "another request, which the service's words describe",
     "service.down": "time",
+    "ai.down": "time",
     "auth.secret": "whoever issued the secret",
     "network.proxy": "the proxy's variables",
     "answer.frame": "the peer",

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from guestctl.checks.outcomes import Outcome, TranscriptLine, Trouble, Verdict
+from guestctl.checks.ai.interval import percent
+from guestctl.checks.outcomes import JudgedCriterion, Outcome, TranscriptLine, Trouble, Verdict, rates, usage_of
 from guestctl.output.terminal import distinct, visible
 
 #: The label of each verdict, all of one width.
-MARKS: dict[Verdict, str] = {"passed": "ok   ", "failed": "FAIL ", "error": "ERROR"}
+MARKS: dict[Verdict, str] = {
+    "passed": "ok   ",
+    "failed": "FAIL ",
+    "undecided": "UNDEC",
+    "customer_failed": "CUST ",
+    "error": "ERROR",
+}
+#: The verdicts in words.
+NAMES: dict[Verdict, str] = {
+    "passed": "passed",
+    "failed": "failed",
+    "undecided": "undecided",
+    "customer_failed": "customer failed",
+    "error": "error",
+}
 
 
 def clean(text: str) -> str:
@@ -28,8 +43,9 @@ def exact(text: str) -> str:
 def headline(outcome: Outcome) -> str:
     """Return the outcome in one line. At its end is how long the last attempt took, unless none was started."""
     again = f" (attempt {outcome.attempts})" if outcome.attempts > 1 else ""
+    run = f" (run {outcome.repetition})" if outcome.repetition else ""
     took = f" ({outcome.seconds:.2f} s)" if outcome.attempts else ""
-    return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{again}{took}"
+    return f"{MARKS[outcome.verdict]} {clean(outcome.script)}: {clean(outcome.name)}{run}{again}{took}"
 
 
 def reason(outcome: Outcome) -> str:
@@ -46,6 +62,8 @@ def explanation(outcome: Outcome, *, conversation: bool = True) -> Iterator[str]
     if trouble is None:
         return
     yield from trouble_lines(outcome, trouble)
+    for judged in outcome.judged:
+        yield from _judged(judged)
     ids = ", ".join(f"{name} {clean(value)}" for name, value in outcome.ids.items() if value)
     if ids:
         yield f"ids: {ids}"
@@ -88,6 +106,14 @@ def _unmet(line: TranscriptLine) -> Iterator[str]:
         yield f"  not met: {'; '.join(map(exact, line.unmet))}"
 
 
+def _judged(judged: JudgedCriterion) -> Iterator[str]:
+    """Yield a judgement with its votes and the messages that it quotes."""
+    yield f"{'never' if judged.never else 'criterion'}: {clean(judged.text)}: {judged.decision} ({judged.tally})"
+    if judged.why:
+        yield f"  why: {clean(judged.why)}"
+    yield from (f"  quoted: {_line(line)}" for line in judged.quoted)
+
+
 def transcript(lines: Sequence[TranscriptLine]) -> Iterator[str]:
     """Yield a conversation with times and ids."""
     for line in lines:
@@ -108,7 +134,31 @@ def _line(line: TranscriptLine, shown: Callable[[str], str] = clean) -> str:
 def tally(outcomes: Sequence[Outcome]) -> str:
     """Return the number of scenarios with each verdict, in one line."""
     count = {verdict: sum(outcome.verdict == verdict for outcome in outcomes) for verdict in MARKS}
-    return f"{count['passed']} passed, {count['failed']} failed, {plural(count['error'], 'error')}"
+    uncertain = [(count["undecided"], "undecided"), (count["customer_failed"], "customer failed")]
+    more = "".join(f", {number} {name}" for number, name in uncertain if number)
+    return f"{count['passed']} passed, {count['failed']} failed{more}, {plural(count['error'], 'error')}"
+
+
+def usage(outcomes: Sequence[Outcome]) -> str | None:
+    """Return what the model calls have used, in one line; None if no model took part."""
+    found = usage_of(outcomes)
+    if found is None:
+        return None
+    return f"model: {plural(found.calls, 'call')}, {plural(found.tokens, 'token')}, {found.seconds:.1f} s"
+
+
+def pass_rates(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Yield the pass rate of each repeated scenario with its 95 % interval."""
+    for rate in rates(outcomes):
+        name = f"{clean(rate.script)}: {clean(rate.scenario)}"
+        rest = rate.runs - rate.decided
+        without = f"; {plural(rest, 'run')} neither passed nor failed" if rest else ""
+        if rate.rate is None:
+            yield f"rate  {name}: no run passed or failed{without}"
+        else:
+            low, high = rate.interval
+            share = f"{percent(rate.rate)}, 95 % interval {percent(low)} to {percent(high)}"
+            yield f"rate  {name}: passed {rate.passed} of {rate.decided} ({share}){without}"
 
 
 def not_started(count: int) -> str:

@@ -1,7 +1,8 @@
 """Outcomes as JUnit XML, which CI servers read.
 
 Knows: the elements and attributes that consumers agree on (there is no official schema). Must not
-know: how scenarios run. `failure` is an expectation that was not met, `error` everything else.
+know: how scenarios run. `failure` is an expectation that was not met, `error` everything else. The property `outcome`
+names the verdict, because the format has no element for "undecided" and for a customer that failed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _counts(outcomes: Sequence[Outcome]) -> dict[str, str]:
     return {
         "tests": str(len(outcomes)),
         "failures": str(sum(outcome.verdict == "failed" for outcome in outcomes)),
-        "errors": str(sum(outcome.verdict == "error" for outcome in outcomes)),
+        "errors": str(sum(outcome.verdict not in ("passed", "failed") for outcome in outcomes)),
         "skipped": "0",
         "time": f"{sum(outcome.seconds for outcome in outcomes):.3f}",
     }
@@ -63,7 +64,7 @@ def _case(outcome: Outcome) -> Tree.Element:
     case = Tree.Element(
         "testcase",
         {
-            "name": _xml(outcome.name),
+            "name": _xml(outcome.name + (f" (run {outcome.repetition})" if outcome.repetition else "")),
             "classname": _xml(_class_name(outcome.script)),
             "file": _xml(outcome.script),
             "line": str(outcome.line),
@@ -73,6 +74,13 @@ def _case(outcome: Outcome) -> Tree.Element:
     named = {**{f"id.{name}": value for name, value in outcome.ids.items() if value}}
     if outcome.attempts > 1:
         named["attempts"] = str(outcome.attempts)
+    if outcome.repetition:
+        named["run"] = str(outcome.repetition)
+    if outcome.usage is not None:
+        named["outcome"] = outcome.verdict
+        named["model.calls"] = str(outcome.usage.calls)
+        named["model.tokens"] = str(outcome.usage.tokens)
+        named["model.seconds"] = f"{outcome.usage.seconds:.3f}"
     if outcome.tags:
         named["tags"] = ",".join(outcome.tags)
     if named:

@@ -21,15 +21,20 @@ def header(count: int) -> Iterator[str]:
 def point(number: int, outcome: Outcome) -> Iterator[str]:
     """Yield a test point with a YAML block: the duration, and why a scenario did not pass. Numbers count from 1."""
     mark = "ok" if outcome.verdict == "passed" else "not ok"
-    yield f"{mark} {number} - {_description(f'{outcome.script}: {outcome.name}')}"
+    run = f" (run {outcome.repetition})" if outcome.repetition else ""
+    yield f"{mark} {number} - {_description(f'{outcome.script}: {outcome.name}{run}')}"
     yield "  ---"
     yield f"  duration_ms: {outcome.seconds * 1000:.0f}"
+    if outcome.usage is not None:
+        yield f"  model_calls: {outcome.usage.calls}"
     if outcome.trouble is None:
         yield "  ..."
         return
     # A JSON string is also a YAML string: on one line, with special characters escaped.
     yield f"  message: {json.dumps(exact(outcome.trouble.short))}"
     yield f"  severity: {'fail' if outcome.verdict == 'failed' else 'error'}"
+    if outcome.verdict in ("undecided", "customer_failed"):
+        yield f"  outcome: {outcome.verdict}"
     yield f"  at: {json.dumps(f'{clean(outcome.script)}:{outcome.trouble.line}')}"
     yield "  details:"
     yield from (f"    - {json.dumps(line)}" for line in explanation(outcome))

@@ -10,6 +10,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,8 @@ from guestctl.core.errors import Failure, UsageError
 from guestctl.output.writer import ClosedPipe
 
 if TYPE_CHECKING:
+    from guestctl.checks.ai.model_calls import ModelCalls
+    from guestctl.checks.ai.recordings import Recorder, Recordings
     from guestctl.checks.outcomes import Outcome
     from guestctl.checks.runner import Interrupted, Job
     from guestctl.checks.script import Script
@@ -71,13 +74,29 @@ def check(
         bool, CommandOption("--bless", help="write the golden transcripts of scenarios that pass")
     ] = False,
     trace_attribute: TraceAttribute = None,
+    repeat: Annotated[
+        int | None,
+        CommandOption(
+            "--repeat", metavar="N", min=1, max=1000, help="run every scenario N times and report pass rates"
+        ),
+    ] = None,
+    model_record: Annotated[
+        Path | None, CommandOption("--model-record", metavar="DIR", help="store each call of a model in DIR")
+    ] = None,
+    model_replay: Annotated[
+        Path | None, CommandOption("--model-replay", metavar="DIR", help="take the answers of models from DIR only")
+    ] = None,
+    dry_run: Annotated[
+        bool, CommandOption("--dry-run", help="send nothing; print how many model calls the scripts can make")
+    ] = False,
     show_keys: Annotated[bool, CommandOption("--keys", help="print every key of a script")] = False,
 ) -> int | None:
     """Run scripted conversations and report which do not go as expected.
 
     All scripts are validated before anything is sent. Every scenario runs as a new guest. Exit codes:
-    0 all passed, 1 an expectation failed, 2 a script is wrong, another code: the service could not be
-    tested. --timeout is the maximum duration of one step.
+    0 all passed, 1 an expectation failed, else 9 a judge decided nothing, 2 a customer of the test was at
+    fault or a script is wrong, another code: the service could not be tested. --timeout is the maximum
+    duration of one step.
     """
     run.trace_attribute = trace_attribute
     if show_keys:
@@ -90,6 +109,7 @@ def check(
     to_stdout = str(junit) == "-"
     try:
         files = _usable(run, files, junit, tap=tap)
+        _check_recordings(model_record, model_replay, repeat, bless=bless)
     except UsageError as failure:
         _write_refusal(junit, failure, *(files or ())[:1])
         raise
@@ -107,7 +127,11 @@ def check(
             named = pairs("--var", var)
             for file, content in _contents(files, run).items():
                 scripts.append(load(file, named, run.world.environ, content))
-            jobs = _jobs(run, scripts, tag or (), bless, stack, trusted=trust)
+            if dry_run:
+                _print_plan(run, scripts, tag or (), retries, repeat)
+                return None
+            models = _Models(run, model_record, model_replay)
+            jobs = _jobs(run, scripts, tag or (), bless, stack, models, repeat, trusted=trust)
         except Failure as failure:
             if write_report is not None:  # an older report could say that all passed
                 write_report(junit_report.document([_nothing_ran(file, failure)]))
@@ -147,6 +171,99 @@ def check(
         if unwritten is not None:
             raise unwritten
         return exit_code(outcomes) or None
+
+
+def _check_recordings(record: Path | None, replay: Path | None, repeat: int | None, *, bless: bool) -> None:
+    if record is not None and replay is not None:
+        raise UsageError(
+            "--model-record cannot be combined with --model-replay",
+            hint="record with the first option, then replay with the second one",
+        )
+    if bless and repeat is not None:
+        raise UsageError("--bless cannot be combined with --repeat", hint="remove one of the two options")
+
+
+class _Models:
+    """Makes the model calls of each script that has AI steps. A directory is opened when it is first needed."""
+
+    def __init__(self, run: Invocation, record: Path | None, replay: Path | None) -> None:
+        self._run = run
+        self._record = record
+        self._replay = replay
+
+    def calls(self, script: Script, profile: Profile) -> ModelCalls:
+        """Return the calls of a script. Raises UsageError before anything is sent."""
+        from guestctl.checks.ai.model_calls import calls_for
+
+        run = self._run
+        run.redactor.add(profile.ai_key)
+        for deviation in script.deviations:
+            run.out.notice(f"{script.path}: {deviation}")
+        return calls_for(
+            str(script.path),
+            script.ai,
+            profile,
+            clock=run.clock,
+            environ=run.world.environ,
+            observer=_one_at_a_time(run.watcher) if run.watcher is not None else None,
+            recorder=self.recorder,
+            recordings=self.recordings,
+        )
+
+    @cached_property
+    def recorder(self) -> Recorder | None:
+        from guestctl.checks.ai.recordings import Recorder
+
+        return None if self._record is None else Recorder(self._run.world.cwd / self._record)
+
+    @cached_property
+    def recordings(self) -> Recordings | None:
+        from guestctl.checks.ai.recordings import Recordings
+
+        return None if self._replay is None else Recordings(self._run.world.cwd / self._replay)
+
+
+def _print_plan(
+    run: Invocation, scripts: Sequence[Script], tags: Sequence[str], retries: int, repeat: int | None
+) -> None:
+    """Print the most model calls that the scripts can make."""
+    from guestctl.checks.reports.console import clean, plural
+    from guestctl.checks.runner import selected
+
+    found: list[dict[str, Any]] = []
+    for script in scripts:
+        scenarios = selected(script, tags)
+        most = {one.name: one.most_calls * (1 + max(retries, one.retries)) * (repeat or 1) for one in scenarios}
+        limit = script.ai.run.calls
+        calls = sum(most.values()) if limit is None else min(limit, sum(most.values()))
+        found.append(
+            {
+                "script": str(script.path),
+                "scenarios": [{"scenario": name, "calls": count} for name, count in most.items()],
+                "calls": calls,
+                "answer_tokens": calls * script.ai.answer_tokens,
+                "token_budget": script.ai.run.tokens,
+            }
+        )
+    total = {
+        "kind": "check-plan",
+        "calls": sum(one["calls"] for one in found),
+        "answer_tokens": sum(one["answer_tokens"] for one in found),
+        "scripts": found,
+    }
+    if run.out.mode in {"json", "jsonl", "yaml"}:
+        run.out.one(total)
+        return
+    for one in found:
+        for scenario in one["scenarios"]:
+            name = f"{clean(one['script'])}: {clean(scenario['scenario'])}"
+            run.out.verbatim(f"{name}: at most {plural(scenario['calls'], 'model call')}\n")
+        tokens = one["token_budget"]
+        budget = "" if tokens is None else f", and at most {plural(tokens, 'token')} in all"
+        run.out.verbatim(
+            f"{clean(one['script'])}: at most {plural(one['calls'], 'model call')} with at most "
+            f"{plural(one['answer_tokens'], 'token')} of answers{budget}\n"
+        )
 
 
 def _usable(run: Invocation, files: list[Path] | None, junit: Path | None, *, tap: bool) -> list[Path]:
@@ -274,7 +391,15 @@ def _scripts_of(directory: Path, run: Invocation) -> list[Path]:
 
 
 def _jobs(
-    run: Invocation, scripts: Sequence[Script], tags: Sequence[str], bless: bool, stack: ExitStack, *, trusted: bool
+    run: Invocation,
+    scripts: Sequence[Script],
+    tags: Sequence[str],
+    bless: bool,
+    stack: ExitStack,
+    models: _Models,
+    repeat: int | None,
+    *,
+    trusted: bool,
 ) -> list[Job]:
     """Return every scenario to run, with its service."""
     from guestctl.checks import golden
@@ -293,7 +418,12 @@ def _jobs(
             service = _service(run, profile)
             stack.callback(service.close)
             services.append((profile, service))
-        jobs += [Job(script, scenario, service, transcripts.get(scenario.name)) for scenario in scenarios]
+        calls = models.calls(script, profile) if any(scenario.has_models for scenario in scenarios) else None
+        jobs += [
+            Job(script, scenario, service, transcripts.get(scenario.name), calls, number)
+            for scenario in scenarios
+            for number in (range(1, repeat + 1) if repeat is not None else [0])
+        ]
     if not jobs:
         raise UsageError("no scenario has the tag " + " or ".join(f'"{tag}"' for tag in tags))
     if bless and not any(job.scenario.golden for job in jobs):
@@ -424,6 +554,12 @@ class _Lines(_Report):
 
         if self.run.options.quiet:
             return
+        from guestctl.checks.reports.console import pass_rates, usage
+
+        for line in pass_rates(outcomes):
+            self.run.out.verbatim(f"{line}\n")
+        if (used := usage(outcomes)) is not None:
+            self.run.out.verbatim(f"{used}\n")
         self.run.out.verbatim(f"{tally(outcomes)}{how} in {seconds:.1f} s\n")
 
 
@@ -436,6 +572,12 @@ class _Tap(_Report):
 
     def _one(self, outcome: Outcome) -> None:
         self._point(self.added + 1, outcome)
+
+    def end(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        from guestctl.checks.reports.console import pass_rates, usage
+
+        comments = [*pass_rates(outcomes), *filter(None, [usage(outcomes)])]
+        self._write(f"# {line}" for line in comments)
 
     def interrupted(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Bail out: scenarios that were not started have no test point."""
