@@ -16,7 +16,7 @@ from guestctl.core.version import __version__
 
 #: Allocations between two garbage collections. The modules loaded at start-up are many objects and no garbage: with
 #: the default of 700, a hundred useless collections take a tenth of a short command's time.
-GARBAGE_EVERY = 20_000
+GARBAGE_EVERY = 50_000
 _INTERRUPTED = 130
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from guestctl.core.clock import Clock, SystemClock, rfc3339
 from guestctl.core.errors import Failure, UsageError
 from guestctl.core.input_files import read_descriptor
-from guestctl.core.values import Json
+from guestctl.core.values import Json, immutable
 from guestctl.output.writer import Output
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from guestctl.transport.trace import Watcher
 
 
-@dataclass(frozen=True)
+@immutable
 class Environment:
     """The process's streams, environment variables, directory and clock."""
 

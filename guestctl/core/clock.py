@@ -7,11 +7,11 @@ Only this module reads the system clock. Every other module receives a `Clock`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Protocol
 
 from guestctl.core.interrupts import INTERRUPTS
+from guestctl.core.values import immutable
 
 
 class Clock(Protocol):
@@ -41,7 +41,7 @@ class SystemClock:
             time.sleep(seconds)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Deadline:
     """One point in time shared by many steps, instead of a new timeout for each.
 

@@ -10,21 +10,21 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from guestctl.core.clock import rfc3339
 from guestctl.core.errors import Unauthorised, Unreadable
 from guestctl.core.model import Credential, Secret
 from guestctl.core.redact import Redactor
-from guestctl.core.values import Json
+from guestctl.core.values import Json, immutable
 from guestctl.core.wire import LATEST, load_json, number
 
 #: The characters of a bearer token (RFC 6750 §2.1).
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,}", re.ASCII)
 
 
-@dataclass(frozen=True)
+@immutable
 class UnverifiedClaims:
     """The content of a token, unverified. Times are in epoch seconds, None where the token has none."""
 

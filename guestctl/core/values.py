@@ -2,17 +2,18 @@
 
 Knows: the standard library's dataclasses. Must not know: any other module of the package.
 
-`@dataclass(frozen=True, slots=True)` generates and compiles six methods for each class. For the sixty
+`@dataclass(frozen=True, slots=True)` generates and compiles six methods for each class. For the eighty
 values that a command loads, that is a fifth of its start-up time. Here only `__init__` is compiled,
 and all classes share comparison, hash and repr. The type checker, not the run time, ensures that a
-value never changes, which also halves the cost of creating one. `replace`, `asdict` and defaults work
+value never changes, which also halves the cost of creating one. `fields`, `replace` and `asdict` work
 as for every dataclass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -43,16 +44,69 @@ else:  # in `typing` since Python 3.11
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def immutable(cls: type[T]) -> type[T]:
-    """Return a class as a value: equality and hash use its fields, and only objects of the same class are equal."""
-    cls.__eq__ = _equal  # type: ignore[method-assign]
-    cls.__hash__ = _hash  # type: ignore[method-assign]
-    if "__repr__" not in cls.__dict__:
-        cls.__repr__ = _repr  # type: ignore[method-assign]
-    return dataclass(eq=False, repr=False, slots=True)(cls)
+    """Return a class as a value: equality and hash use its fields, and only objects of the same class are equal.
+
+    Each field is annotated in the class itself. `field` may give it a `default`, a `default_factory`, or
+    `compare=False`.
+    """
+    names = tuple(inspect.get_annotations(cls))
+    defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
+    left_out = {"__dict__", "__weakref__", *defaults}
+    members = {name: value for name, value in cls.__dict__.items() if name not in left_out}
+    uncompared = {name for name, given in defaults.items() if isinstance(given, Field) and given.compare is False}
+    members.update(
+        __slots__=names,
+        __match_args__=names,
+        __init__=_init(names, defaults),
+        __eq__=_equal,
+        __hash__=_hash,
+        __dataclass_fields__=_Fields(cls),
+        _compared=tuple(name for name in names if name not in uncompared),
+    )
+    members.setdefault("__repr__", _repr)
+    make: Callable[..., type[T]] = type(cls)
+    made = make(cls.__name__, cls.__bases__, members)
+    made.__qualname__ = cls.__qualname__
+    return made
+
+
+def _init(names: Iterable[str], defaults: Mapping[str, Any]) -> Callable[..., None]:
+    """Return the method that sets the fields. Fields with a default follow those without."""
+    scope: dict[str, Any] = {"_missing": MISSING}
+    parameters, lines = [], []
+    for name in names:
+        default: Any = defaults.get(name, MISSING)
+        factory: Any = MISSING
+        if isinstance(default, Field):
+            default, factory = default.default, default.default_factory
+        value, parameter = name, name
+        if factory is not MISSING:
+            scope[f"_make_{name}"] = factory
+            value, parameter = f"_make_{name}() if {name} is _missing else {name}", f"{name}=_missing"
+        elif default is not MISSING:
+            scope[f"_default_{name}"] = default
+            parameter = f"{name}=_default_{name}"
+        parameters.append(parameter)
+        lines.append(f"    self.{name} = {value}")
+    exec(f"def __init__(self, {', '.join(parameters)}):\n" + "\n".join(lines or ["    pass"]), scope)
+    method: Callable[..., None] = scope["__init__"]
+    return method
+
+
+class _Fields:
+    """What `dataclasses` knows of a class. It is made when it is first asked for, because few commands need it."""
+
+    def __init__(self, cls: type) -> None:
+        self._class = cls
+
+    def __get__(self, one: object, owner: type) -> Any:
+        fields = dataclass(init=False, repr=False, eq=False, match_args=False)(self._class).__dataclass_fields__  # type: ignore[attr-defined]
+        owner.__dataclass_fields__ = fields  # type: ignore[attr-defined]
+        return fields
 
 
 def _fields(one: Any) -> tuple[Any, ...]:
-    return tuple([getattr(one, name) for name, field in one.__dataclass_fields__.items() if field.compare])
+    return tuple([getattr(one, name) for name in one._compared])
 
 
 def _equal(self: object, other: object) -> Any:
@@ -66,5 +120,5 @@ def _hash(self: object) -> int:
 
 
 def _repr(self: Any) -> str:
-    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+    fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
     return f"{type(self).__qualname__}({fields})"

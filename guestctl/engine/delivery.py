@@ -153,7 +153,7 @@ class MessageInDoubt(InDoubt):
         self.received = tuple(received)
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class _Send:
     """The attempts to send one message."""
 

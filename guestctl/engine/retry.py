@@ -38,7 +38,7 @@ def jittered(random: Random, attempt: int, *, base: float, cap: float) -> float:
     return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt, 30)))
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class RetryPolicy:
     """What the retries of one session share.
 
@@ -66,7 +66,7 @@ class RetryPolicy:
             self.observer("retry", {"route": route, "wait": round(wait, 3), "why": message, "code": code})
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Attempts:
     """The tries of one request or socket upgrade."""
 

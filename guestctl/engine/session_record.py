@@ -37,7 +37,7 @@ _INDEPENDENT = (
 )
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class StoredSession:
     """The current `session` and its stored copy. `scope` is the profile, API and addresses it belongs to.
 

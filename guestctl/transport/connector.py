@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 USER_AGENT = f"guestctl/{__version__}"
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Connector:
     """One network and one HTTP session, both made on first use.
 

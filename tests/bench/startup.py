@@ -15,7 +15,7 @@ from guestctl import dialects
 from guestctl.core.clock import SystemClock
 from guestctl.core.model import Session
 from guestctl.storage.state import State
-from tests.bench.figures import Figure, Scale, side_by_side
+from tests.bench.figures import Figure, Sample, Scale, side_by_side
 from tests.bench.processes import bare, environment, guestctl, run, sandbox, timed
 from tests.examples import Json, fill, load, match
 
@@ -67,18 +67,32 @@ NAMES = [f"guest-{number}" for number in range(8)]
 
 
 def ask(scale: Scale) -> Iterator[Figure]:
+    """Measure a question and the first message of its reply: on stored sessions, and on new ones."""
     with places(NAMES) as (environ, found, turn):
         url = f"{found['socket_url']}?deploymentId={found['deployment_id']}"
         token = str(uuid.uuid4())
-        yield side_by_side(
-            "ask --first",
-            lambda: timed(guestctl("-s", turn(), "ask", "--first", "hello"), environ),
-            lambda: timed(bare("ask", url, token, "hello"), environ),
-            runs=scale.runs,
-            aim=2.0,
-            baseline="websocket-client, the same frames",
-            warm=2,
-        )
+        theirs = bare("ask", url, token, "hello")
+
+        def on_fresh_state() -> Sample:
+            with TemporaryDirectory() as place:
+                fresh = {**environ, "GUESTCTL_STATE": str(Path(place) / "state"), "GUESTCTL_SANDBOX_URL": found["url"]}
+                return timed(guestctl("ask", "--first", "hello"), fresh)
+
+        without = {**environ, "GUESTCTL_SANDBOX_URL": found["url"]}
+        for name, aim, ours in (
+            ("ask --first", 2.0, lambda: timed(guestctl("-s", turn(), "ask", "--first", "hello"), environ)),
+            ("ask --first, fresh state", 2.5, on_fresh_state),
+            ("ask --first --no-state", 2.5, lambda: timed(guestctl("--no-state", "ask", "--first", "hello"), without)),
+        ):
+            yield side_by_side(
+                name,
+                ours,
+                lambda: timed(theirs, environ),
+                runs=scale.runs,
+                aim=aim,
+                baseline="websocket-client, the same frames",
+                warm=2,
+            )
 
 
 def send(scale: Scale) -> Iterator[Figure]:
