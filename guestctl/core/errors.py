@@ -167,6 +167,11 @@ NEXT_STEPS: dict[str, str] = {
     "api.no_guest_id": "the service gave this session no guest id; sending, reading and listening work without it",
     "send.in_doubt": "later commands look for it and do not send it again: `guestctl history` shows whether it "
     "arrived, and `guestctl send --id KEY --resend` sends it again",
+    "relay.key": "set GUESTCTL_RELAY_KEY to the key that `guestctl relay key` prints where the relay runs",
+    "relay.refused": "correct the address and the session (-s); the relay answers to its own address and the names of "
+    "`guestctl relay serve --allow-host NAME`",
+    "relay.not_retained": "start without the old position (a new --cursor FILE), or let the relay keep more events "
+    "(`guestctl relay serve --retain N`)",
     "forward.failed": "start or correct the receiver, then repeat the command; with --cursor it continues with this "
     "record",
     "forward.refused": "correct the address or the receiver (its log says why); it must answer 2xx",

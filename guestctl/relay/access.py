@@ -44,6 +44,11 @@ class AccessKeys:
         found = None if rotate else self._read(right)
         return Secret(found or self._create(right))
 
+    def stored(self, right: Right) -> Secret | None:
+        """Return the key with a right, None if there is none yet."""
+        found = self._read(right)
+        return None if found is None else Secret(found)
+
     def allows(self, key: str, right: Right) -> bool:
         """Return whether a key has a right. The key to send may also read."""
         if not key or len(key) > _LONGEST:

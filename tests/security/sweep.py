@@ -105,6 +105,7 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     "apis": ("apis",),
     "usage": ("send", "--no-such-option", "x"),
     "relay key": ("relay", "key"),
+    "listen to no relay": ("listen", "--relay", "http://127.0.0.1:1", "--for", "30ms"),
     "forget": ("session", "forget", "default"),
 }
 #: Commands that are not swept, each with its reason. Every other one of `cli.registry` is.
@@ -167,6 +168,8 @@ class Sweep:
         (self.room / "note.txt").write_text("a note")
         self.canaries.add("admin key", self.sandbox.admin_key)
         self.canaries.add("client secret", CLIENT_SECRET)
+        self.environ["GUESTCTL_RELAY_KEY"] = "grr_relay-key-canary-0815-0815-0815-0815-0815"
+        self.canaries.add("relay key", self.environ["GUESTCTL_RELAY_KEY"])
 
     def warn(self) -> None:
         """Use a profile that deserves a warning from now on: a secret in a file that other users can read."""

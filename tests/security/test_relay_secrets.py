@@ -35,12 +35,21 @@ def test_a_relay_writes_no_key_and_no_token(front: Front, sandbox: Sandbox, tmp_
             answers += [answer.text, str(dict(answer.headers))]
         with pytest.raises(websocket.WebSocketBadStatusException):
             SocketReader(relay, header=[], subprotocols=["guestctl.bearer." + "x" * 43])
+        listened = front(
+            *("listen", "--relay", relay.url, "--max", "2", "--cursor", str(tmp_path / "cursor"), "-vv", "--debug"),
+            *("--trace", str(tmp_path / "listen.trace")),
+        )
+        assert listened.code == 0, listened.err
+        refused = front("listen", "--relay", relay.url, "-vv", "--debug", GUESTCTL_RELAY_KEY=relay.key + "x")
+        assert refused.code == 4
         token = front("session", "show", "--show-token").record["token"]
         code, err = relay.stop()
         assert code == 0
         assert relay.process.stdout is not None
         secrets = [relay.key, relay.send_key, token, sandbox.admin_key]
     state = Path(front.environ["GUESTCTL_STATE"])
+    answers += [listened.out, listened.err, refused.err, (tmp_path / "cursor").read_text()]
+    answers += [(tmp_path / "listen.trace").read_text()]
     written = [trace.read_bytes(), err.encode(), *(text.encode() for text in answers)]
     written += [path.read_bytes() for path in (state / "relay").glob("*.db*")]
     assert len(written) >= 15

@@ -43,14 +43,14 @@ class CursorFile:
         self._file = PositionFile(path, "listen --cursor")
         name = str(self._file.path)
         self._store_intent: Callable[[Cursor], None] = lambda cursor: state.set_cursor(scope, session, name, cursor)
-        self._stdout = _regular(stdout)
+        self._stdout = regular_file(stdout)
         self.after = self._read()
         intent = state.cursor(scope, session, name) if self._file.path.exists() else None
         last = self.after.id if self.after else None
         #: The message whose line an earlier run has written, and whose hooks it did not finish.
         self._has_line: str | None = None
         # Asked in any case, because it removes a partial line: a message found late does not move the position.
-        complete = intent is not None and self._reached(intent)
+        complete = intent is not None and line_is_complete(self._stdout, intent.identity, intent.position)
         if complete and intent is not None and intent.id is not None and intent.id != last:
             if hooked:
                 self._has_line = intent.id
@@ -77,9 +77,7 @@ class CursorFile:
     def writing(self, message: Message, size: int) -> None:
         """Store that a line of `size` bytes for this message is about to be written."""
         if self._stdout is not None:
-            found = os.fstat(self._stdout)
-            begin = _offset(self._stdout)
-            identity = f"{found.st_dev}:{found.st_ino}:{begin}:{_name(self._stdout)}"
+            identity, begin = place_of_next_line(self._stdout)
             place = self._place_after(message)
             self._store_intent(Cursor(identity, begin + size, place.id, place.sequence, place.time))
 
@@ -96,23 +94,6 @@ class CursorFile:
         """
         place, last = position_of(message), self.after
         return last if last is not None and _later(last, place) else place
-
-    def _reached(self, intent: Cursor) -> bool:
-        """Return whether the line of an earlier run is complete in its file. Removes a partial line."""
-        device, inode, begin, path = [*intent.identity.split(":", 3), ""][:4]
-        same = (int(device), int(inode))
-        if self._stdout is not None and _identity(self._stdout) == same:
-            return _holds(self._stdout, intent.position, int(begin))
-        try:
-            # Another file may have the name by now: follow no link and wait for no pipe.
-            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-            descriptor = os.open(path, os.O_WRONLY | flags)
-        except (OSError, ValueError):
-            return False
-        try:
-            return _identity(descriptor) == same and _holds(descriptor, intent.position, int(begin))
-        finally:
-            os.close(descriptor)
 
     def _read(self) -> Position | None:
         value = self._file.read()
@@ -136,6 +117,33 @@ def _later(one: Position, other: Position) -> bool:
     return one.time is not None and other.time is not None and one.time > other.time
 
 
+def place_of_next_line(stdout: int) -> tuple[str, int]:
+    """Return what identifies the file and the offset of the next write, for `line_is_complete`, and that offset."""
+    found, begin = os.fstat(stdout), _offset(stdout)
+    return f"{found.st_dev}:{found.st_ino}:{begin}:{_name(stdout)}", begin
+
+
+def line_is_complete(stdout: int | None, place: str, end: int) -> bool:
+    """Return whether the line of an earlier run is complete in its file, which then reaches `end`.
+
+    Removes a partial line. `stdout` may be the same file, another one or, as None, no file.
+    """
+    try:
+        device, inode, begin, path = [*place.split(":", 3), ""][:4]
+        same = (int(device), int(inode))
+        if stdout is not None and _identity(stdout) == same:
+            return _holds(stdout, end, int(begin))
+        # Another file may have the name by now: follow no link and wait for no pipe.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, os.O_WRONLY | flags)
+    except (OSError, ValueError):
+        return False
+    try:
+        return _identity(descriptor) == same and _holds(descriptor, end, int(begin))
+    finally:
+        os.close(descriptor)
+
+
 def _cursor_values(after: Position | None) -> dict[str, str | int | None]:
     """Return the content of the file. Values that the API does not have are left out."""
     if after is None:
@@ -144,7 +152,7 @@ def _cursor_values(after: Position | None) -> dict[str, str | int | None]:
     return {"after": after.id, **{name: value for name, value in place.items() if value is not None}}
 
 
-def _regular(stdout: IO[Any]) -> int | None:
+def regular_file(stdout: IO[Any]) -> int | None:
     """Return the descriptor of stdout if it is a regular file, otherwise None."""
     try:
         descriptor = stdout.fileno()

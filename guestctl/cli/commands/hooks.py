@@ -12,17 +12,20 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 from guestctl.cli.invocation import Invocation
 from guestctl.core.clock import Deadline
-from guestctl.core.errors import UsageError
+from guestctl.core.errors import Failure, UsageError
 from guestctl.core.interrupts import INTERRUPTS
 from guestctl.core.model import Secret
 from guestctl.output.records import Record
 
 #: The senders that `--from` accepts.
 ROLES = ("bot", "agent", "guest", "system")
+#: Variables that commands do not get.
+_SECRETS = frozenset({"GUESTCTL_FORWARD_SECRET", "GUESTCTL_RELAY_KEY"})
 #: Seconds that a command may take to end after guestctl has asked it to.
 _GRACE = 2.0
 
@@ -90,7 +93,9 @@ class Hooks:
 
     @property
     def _conversation(self) -> str | None:
-        return self._run.client.session().ids.get("conversation")
+        with suppress(Failure):  # a reader of a relay needs no session
+            return self._run.client.session().ids.get("conversation")
+        return None
 
     def _environ(self) -> dict[str, str]:
         """Return our environment, with the profile and the session of this command, and without the secret.
@@ -101,10 +106,11 @@ class Hooks:
 
         run = self._run
         own = {variable(key): value for key, value in run.options.overrides.items()}
-        own |= {"GUESTCTL_PROFILE": run.resolved.profile.name, "GUESTCTL_SESSION": run.client.session_name}
+        with suppress(Failure):  # a reader of a relay needs neither
+            own |= {"GUESTCTL_PROFILE": run.resolved.profile.name, "GUESTCTL_SESSION": run.client.session_name}
         if run.options.profiles is not None:
             own["GUESTCTL_PROFILES"] = run.options.profiles
-        return {name: value for name, value in run.world.environ.items() if name != "GUESTCTL_FORWARD_SECRET"} | own
+        return {name: value for name, value in run.world.environ.items() if name not in _SECRETS} | own
 
 
 def sender(record: Record) -> str | None:

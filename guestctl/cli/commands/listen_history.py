@@ -126,6 +126,10 @@ def listen(
         ),
     ] = None,
     forever: Annotated[bool, CommandOption("--forever", help="reconnect without a limit")] = False,
+    relay: Annotated[
+        str | None,
+        CommandOption("--relay", metavar="URL", help="read from a `guestctl relay serve` instead of the service"),
+    ] = None,
     raw: Raw = False,
 ) -> None:
     """Print live messages and events, one line each.
@@ -138,6 +142,9 @@ def listen(
     guest,bot,agent includes those. A command that fails is reported, and listening continues. A post that fails after
     all retries ends listening. With --cursor, a message counts as written only after both, so that the next run passes
     it on again. GUESTCTL_FORWARD_SECRET is the secret that signs each post.
+
+    --relay reads the same records from a relay, which must be on this machine or have TLS. GUESTCTL_RELAY_KEY is its
+    key; by default it is the stored one of the session. --cursor then stores the relay's id of the last record.
     """
     rules = StopRules(
         run.clock,
@@ -157,6 +164,15 @@ def listen(
         selection.roles = roles(from_)
         if exec_ is not None or forward_to is not None:
             selection.hooks = Hooks(run, exec_, forward_to, own=selection.roles is not None)
+    if relay is not None:
+        for option, given in (("--replay", replay), ("--raw", raw)):
+            if given:
+                hint = "leave it out; a new --cursor FILE starts with the oldest event of the relay"
+                raise UsageError(f"{option} and --relay cannot be combined", hint=hint)
+        from guestctl.cli.commands.listen_relay import listen_to_relay
+
+        listen_to_relay(run, relay, selection, cursor, forever=forever)
+        return
     after: Position | None = None
     from_start = False
     if cursor is not None:
