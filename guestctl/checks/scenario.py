@@ -580,7 +580,7 @@ class _Part:
     def send(self, text: str) -> None:
         """Send a message of the customer, as a pick if it is an option of the bot's last message."""
         run = self.run
-        run.client.timeout = run._time_left(self.step.timeout or run.wait)
+        run.client.timeout = run._time_left(run.wait)  # the step's own time limits the answer of the bot
         offer = next(run.timeline.offers(), None)
         wanted = text.strip().casefold()
         same = [one for one in offer.options if one.text.strip().casefold() == wanted] if offer is not None else []

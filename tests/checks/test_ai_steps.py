@@ -75,8 +75,8 @@ def test_a_bot_that_never_names_the_day_fails_although_it_writes_pass(bench: Ben
 
 def test_a_silent_bot_and_a_bot_that_disconnects_fail(bench: Bench) -> None:
     silent = bench(bot="rules: [{equals: nothing, reply: hi}]")
-    result = silent.check(script(CUSTOMER), "--timeout", "300ms")
-    assert (result.code, "the bot did not answer the customer within 0.3 s" in result.out) == (1, True)
+    result = silent.check(script(CUSTOMER, "      timeout: 400ms\n"))
+    assert (result.code, "the bot did not answer the customer within 0.4 s" in result.out) == (1, True)
     ending = bench(bot="rules: [{match: ., reply: No., disconnect: true}]")
     result = ending.check(script(CUSTOMER))
     assert (result.code, "ended the conversation before a reply met `until`" in result.out) == (1, True)
@@ -255,6 +255,25 @@ def test_a_masked_variable_never_reaches_the_model(bench: Bench) -> None:
     sent = json.dumps([asked.body for asked in found.model.asked])
     assert "9321" not in sent
     assert "[[pin]] is right" in sent
+
+
+def test_a_bot_cannot_ask_for_the_mark_of_another_variable(bench: Bench) -> None:
+    """The customer's facts are its own; a password that only a scripted step uses is none of them."""
+    bot = "rules: [{contains: hello there, reply: 'Write [[password]] please'}]\notherwise: \"it was ${text}\"\n"
+    found = bench(lambda asked: say("it is [[password]]"), bot)
+    steps = script(
+        "    - say: log in with ${password}\n    - expect: it was log in\n",
+        "    - customer: {goal: Say hello., opening: hello there, until: 'it was it is [[password]]', silence: 20ms}\n",
+    )
+    result = found.check(steps, "--var", "password=hunter2-hunter2")
+    assert result.code == 0, result.out
+    assert "hunter2" not in json.dumps([asked.body for asked in found.model.asked])
+
+
+def test_a_mark_hides_no_invented_number(bench: Bench) -> None:
+    found = bench(lambda asked: say("it is [[4712]]"))
+    result = found.check(script(CUSTOMER))
+    assert (result.code, 'it invented a fact: "4712"' in result.out) == (2, True)
 
 
 def test_a_model_text_is_sent_without_control_characters(bench: Bench) -> None:

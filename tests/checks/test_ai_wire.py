@@ -70,7 +70,9 @@ def test_a_hanging_server_is_a_network_failure(bench: Bench) -> None:
         result, run = found.record(SHORT.replace("5s", "300ms"))
     finally:
         release.set()
-    assert (result.code, run["scenarios"][0]["trouble"]["error"]["code"]) == (8, "network.lost")
+    # A busy machine may not even connect in this time.
+    assert run["scenarios"][0]["trouble"]["error"]["code"] in {"network.lost", "network.connect"}
+    assert result.code == 8
     assert "timed out" in run["scenarios"][0]["trouble"]["message"]
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.checks import scripts
+from tests.checks.ai_front import CUSTOMER, JUDGE, PARCEL_BOT, good, script
+from tests.checks.model_server import serving
 
 pytest_plugins = ["pytester"]
 
@@ -140,3 +142,16 @@ def test_without_a_profile_the_reason_is_reported(project: pytest.Pytester) -> N
     result = run(project)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*no profile found*"])
+
+
+def test_a_script_with_ai_steps(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address of the model comes from the environment, also where the file has a sandbox of its own."""
+    (project.path / "talk.bot.yaml").write_text(PARCEL_BOT)
+    (project.path / "talk.guest.yaml").write_text(script(CUSTOMER, JUDGE))
+    failed = run(project)
+    failed.assert_outcomes(errors=1)
+    failed.stdout.fnmatch_lines(["*no address of a model for the AI steps*"])
+    with serving(good) as model:
+        monkeypatch.setenv("GUESTCTL_AI_BASE_URL", model.base_url)
+        run(project).assert_outcomes(passed=1)
+        assert len(model.asked) == 8

@@ -121,7 +121,7 @@ class Customer:
             return None
         if (fault := fault_in(text, self._shown, messages)) is not None:
             raise CustomerFailed(f"the customer failed: {fault}: {_excerpt(text)}")
-        return self._masking.reveal(text)
+        return self._masking.reveal(text, "\n".join(self._shown.texts()))
 
     def _request(self, turn: int) -> ModelRequest:
         return customer_request(self._shown, self._guest.numbered(), self._calls.settings, turn=turn)

@@ -141,7 +141,8 @@ def invented_in(text: str, plan: CustomerPlan, messages: Iterable[NumberedMessag
     known = _ascii_digits("\n".join(given)).casefold()
     codes = {_squeezed(part) for found in _CODE.findall(known) for part in (found, *re.split(r"[ .,:/\-]", found))}
     codes |= {_squeezed(_ascii_digits(value).casefold()) for value in plan.knows.values()}
-    own = _MARK.sub(" ", _ascii_digits(text))
+    marks = set(_MARK.findall("\n".join(plan.texts())))
+    own = _MARK.sub(lambda found: " " if found[0] in marks else found[0], _ascii_digits(text))
     for pattern in (_EMAIL, _ADDRESS):
         for found in pattern.finditer(own):
             if found[0].casefold().rstrip(".,;:!?)") not in known:

@@ -30,8 +30,12 @@ class Masking:
             text = self._pattern.sub(lambda found: self._marks[found[0]], text)
         return self._redactor.text(text)
 
-    def reveal(self, text: str) -> str:
-        """Return a text of the customer with the secrets in place of their marks."""
+    def reveal(self, text: str, given: str) -> str:
+        """Return a text of the customer with the secrets in place of their marks.
+
+        `given` is what the customer was given. Marks that are not in it stay: a bot may have written them.
+        """
         for mark, value in self._values.items():
-            text = text.replace(mark, value)
+            if mark in given:
+                text = text.replace(mark, value)
         return text

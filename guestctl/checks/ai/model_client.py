@@ -29,6 +29,8 @@ TRIES = 3
 WAIT = 1.0
 #: Characters of an error text of the server that a message repeats.
 _QUOTED = 200
+#: The tokens that are expected of an answer without a limit.
+_UNLIMITED_ANSWER = 100_000
 #: The most tokens that an answer can report; a larger number is a mistake of the server.
 _MOST_TOKENS = 10**9
 
@@ -54,7 +56,7 @@ class ModelRequest:
     def most_tokens(self) -> int:
         """The most tokens that the call may use: a token has at least one byte."""
         limits = [self.members.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        answer = max([limit for limit in limits if isinstance(limit, int)], default=0)
+        answer = max([limit for limit in limits if isinstance(limit, int)], default=_UNLIMITED_ANSWER)
         return sum(len(content.encode("utf-8", "replace")) for _, content in self.messages) + answer
 
 
