@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Literal
 
 from guestctl.core.clock import Clock, Deadline, SystemClock
 from guestctl.core.errors import UsageError
-from guestctl.core.jwt_claims import expiry_of
 from guestctl.core.model import (
     Credential,
     Delivery,
@@ -52,7 +51,6 @@ from guestctl.engine.listener import EventStream, Listener
 from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
 from guestctl.engine.sessions import Sessions, completed, last_shown, need, no_field, require, unsupported
-from guestctl.engine.take_over import foreign_session, take_over
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
@@ -250,6 +248,8 @@ class Client:
         seconds, None if unknown; the expiry in a JWT is read from the token. `sign_in` is the credential of a signed-in
         guest. Raises Conflict (`conflict.name`) if a session with this name is stored.
         """
+        from guestctl.engine.take_over import foreign_session, take_over
+
         deadline = self._deadline()
         secret = token if isinstance(token, Secret) else Secret(token)
         foreign = foreign_session(
@@ -508,6 +508,8 @@ class Client:
             raise unsupported(self.dialect, Ability.REFRESH)
         held = engine.session.credential(kind)
         if if_expiring is not None and held is not None:
+            from guestctl.core.jwt_claims import expiry_of
+
             # The user's own margin applies, not the dialect's.
             expires_at = expiry_of(held, self.clock.now())
             if expires_at is None or expires_at - self.clock.now() > if_expiring:

@@ -24,21 +24,18 @@ from guestctl.core.values import Json
 _SECRET_ENDINGS = ("token", "jwt", "secret", "password", "authorization", "cookie", "codeverifier", "adminkey")
 #: A query parameter with one of these in its name makes the address a secret.
 _SIGNING = ("signature", "token", "credential", "jwt", "secret", "keyid", "password")
-_URL = re.compile(r"\b(?:https?|wss?)://[^\s\"'<>\\]+\?[^\s\"'<>\\]+")
-_JWT = re.compile(r"\beyJ[\w-]{4,}\.[\w-]+\.[\w-]*")
-_BEARER = re.compile(r"\b(Bearer|Basic)\s+([^\s\"',]+)", re.IGNORECASE)
+# The patterns are texts, which `re` compiles when it uses them: few commands do, and compiling them takes time.
+_URL = r"\b(?:https?|wss?)://[^\s\"'<>\\]+\?[^\s\"'<>\\]+"
+_JWT = r"\beyJ[\w-]{4,}\.[\w-]+\.[\w-]*"
+_BEARER = r"(?i)\b(Bearer|Basic)\s+([^\s\"',]+)"
 #: Truncated JSON, or JSON inside other text, cannot be parsed. Its secret members are found by name, at any depth
 #: of escaping, up to the closing quote or the end.
-_MEMBER = re.compile(
-    r"""(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
-    r"""admin[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)""",
-    re.IGNORECASE | re.DOTALL,
+_MEMBER = (
+    r"""(?is)(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
+    r"""admin[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)"""
 )
 #: The same for a form or a query, also in a damaged address that `_URL` does not match.
-_PAIR = re.compile(
-    r"""(?:token|jwt|secret|password|signature|credential|keyid|code_verifier)=(?P<value>[^&\s"'<>\\]+)""",
-    re.IGNORECASE,
-)
+_PAIR = r"""(?i)(?:token|jwt|secret|password|signature|credential|keyid|code_verifier)=(?P<value>[^&\s"'<>\\]+)"""
 #: Minimum length of a literal secret: a shorter one would match parts of ordinary words.
 _SHORTEST = 6
 
@@ -110,7 +107,7 @@ class Redactor:
 
     def _hide(self, value: Json) -> Json:
         if isinstance(value, str):
-            scheme = _BEARER.fullmatch(value)
+            scheme = re.fullmatch(_BEARER, value)
             secret = scheme[2] if scheme else value
             self.add(secret)
             return f"{scheme[1]} {_mask(secret)}" if scheme else _mask(secret) if secret else value
@@ -125,13 +122,13 @@ class Redactor:
             if literal in text:
                 text = text.replace(literal, mask)
         if "://" in text:
-            text = _URL.sub(lambda found: _unsigned(found[0]), text)
-        text = _MEMBER.sub(self._hidden, text)
+            text = re.sub(_URL, lambda found: _unsigned(found[0]), text)
+        text = re.sub(_MEMBER, self._hidden, text)
         if "=" in text:
-            text = _PAIR.sub(self._hidden, text)
+            text = re.sub(_PAIR, self._hidden, text)
         if "eyJ" in text:
-            text = _JWT.sub(lambda found: _mask(found[0]), text)
-        return _BEARER.sub(lambda found: f"{found[1]} {_masked_once(found[2])}", text)
+            text = re.sub(_JWT, lambda found: _mask(found[0]), text)
+        return re.sub(_BEARER, lambda found: f"{found[1]} {_masked_once(found[2])}", text)
 
     def _hidden(self, found: re.Match[str]) -> str:
         value = found["value"]

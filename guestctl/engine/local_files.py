@@ -5,7 +5,6 @@ Knows: names, types and sizes, the limits that a session states. Must not know: 
 
 from __future__ import annotations
 
-import mimetypes
 import stat
 from pathlib import Path
 
@@ -48,6 +47,8 @@ def inspect_file(path: Path) -> LocalFile:
         raise UsageError(
             f"{path}: not a file", hint="give a regular file; to send a folder, pack it into an archive first"
         )
+    import mimetypes  # only here: few commands send a file
+
     # Most systems have no type for `.opus`; this one is from web-messaging.md §7.3.
     mime = "audio/ogg" if path.suffix == ".opus" else mimetypes.guess_type(path.name)[0]
     return LocalFile(path, path.name, mime or "application/octet-stream", found.st_size)

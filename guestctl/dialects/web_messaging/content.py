@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from guestctl.core.model import Attachment, Option, Outgoing, Secret
-from guestctl.core.rich_content import card_actions
 from guestctl.core.values import Json, objects, text_of
 from guestctl.core.wire import count
 
@@ -39,6 +38,8 @@ def _quick_replies(group: dict[str, Json]) -> Iterator[Option]:
 
 def _card(card: dict[str, Json]) -> Iterator[Option]:
     """Return a card's actions, then its default action (a click on the card) if that is not one of them."""
+    from guestctl.core.rich_content import card_actions
+
     title = text_of(card, "title") or None
     seen = set()
     default = card.get("defaultAction")
