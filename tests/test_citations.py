@@ -105,6 +105,8 @@ def _in_a_range(place: str, document: str) -> bool:
 def _files() -> Iterator[Path]:
     for folder in ("guestctl", "tests", "tools"):
         for path in sorted((ROOT / folder).rglob("*")):
+            if "node_modules" in path.parts:
+                continue
             if path.suffix in {".py", ".yaml", ".md"} and path.name not in {"test_citations.py", "test_examples.py"}:
                 yield path
 

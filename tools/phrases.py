@@ -150,7 +150,8 @@ def files(paths: list[Path]) -> Iterator[Path]:
             yield path
             continue
         for found in sorted(path.rglob("*")):
-            hidden = any(part.startswith(".") or part.endswith(".egg-info") for part in found.relative_to(path).parts)
+            parts = found.relative_to(path).parts
+            hidden = any(part.startswith(".") or part.endswith((".egg-info", "node_modules")) for part in parts)
             if found.suffix in {".py", ".md"} and not hidden and found.name not in _SKIPPED:
                 yield found
 

@@ -461,6 +461,7 @@ class RelayRecord(TypedDict):
     url: Annotated[str, "the base address"]
     events: Annotated[str, "the address of the event stream"]
     socket: Annotated[str, "the address of the WebSocket"]
+    grpc: Annotated[str | None, "the host and port of gRPC, null without --grpc"]
     sessions: Annotated[list[str], "the names of the sessions"]
 
 

@@ -8,21 +8,19 @@ All functions run in the thread of the web server. A `Pump` passes new events of
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
-from guestctl.core.errors import Conflict, Failure, RateLimited, TimedOut, UsageError, bug
-from guestctl.output.records import EVENT_KINDS, USUAL_KINDS, error_record
+from guestctl.core.errors import Conflict, Failure, RateLimited, TimedOut, UsageError
+from guestctl.output.records import USUAL_KINDS, error_record
 from guestctl.output.writer import exact_json
 from guestctl.relay.access import Right
 from guestctl.relay.hub import NotRetained, Subscription
 from guestctl.relay.log import LogEntry
 from guestctl.relay.metrics import CONTENT_TYPE, Metrics
-from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession
+from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
 from guestctl.relay.sends import SendAnswer, WantedMessage
 from guestctl.transport.web_server import (
     JSON,
@@ -34,8 +32,6 @@ from guestctl.transport.web_server import (
     WebSocketRoute,
     WebStream,
 )
-
-T = TypeVar("T")
 
 EVENT_STREAM, JSON_LINES = "text/event-stream", "application/x-ndjson"
 #: Seconds between two comments on a quiet event stream, so that both ends and proxies notice a broken connection.
@@ -228,7 +224,7 @@ class HttpApi:
         try:
             message = WantedMessage.read(_json_of(request))
             future = session.sends.submit(key, message)
-            answer = await self._result(future)
+            answer = await result_of(future, self._timeout)
         except UsageError as failure:
             raise _refusal(400, failure) from None
         except Conflict as failure:
@@ -249,26 +245,13 @@ class HttpApi:
             all=_one(request, "all") in {"1", "true"},
         )
         try:
-            records = await self._result(future)
+            records = await result_of(future, self._timeout)
         except UsageError as failure:
             raise _refusal(400, failure) from None
         except Failure as failure:
             raise _refusal(_status_of(failure), failure) from None
         body = "".join(f"{exact_json(record)}\n" for record in records)
         return WebReply(200, body.encode(), {"Content-Type": JSON_LINES})
-
-    async def _result(self, future: Future[T]) -> T:
-        """Wait for a future of another thread. Withdraws what has not begun when the time is up: raises TimedOut."""
-        wrapped = asyncio.wrap_future(future)
-        await asyncio.wait({wrapped}, timeout=self._timeout)
-        if not wrapped.done() and future.cancel():
-            raise TimedOut("the relay is not connected to the service")
-        try:
-            return await wrapped
-        except Failure:
-            raise
-        except Exception as error:
-            raise bug(error) from None
 
     # --- operation ---
 
@@ -342,12 +325,10 @@ def _one(request: WebRequest, name: str) -> str | None:
 def _kinds(text: str | None) -> frozenset[str]:
     if text is None:
         return USUAL_KINDS
-    kinds = frozenset(word.strip() for word in text.split(",") if word.strip())
-    unknown = sorted(kinds - set(EVENT_KINDS))
-    if unknown or not kinds:
-        what = f'no kind "{", ".join(unknown)}"' if unknown else "no kind named"
-        raise _refusal(400, UsageError(f"kinds: {what}", hint=f"available kinds: {', '.join(EVENT_KINDS)}"))
-    return kinds
+    try:
+        return event_kinds(word.strip() for word in text.split(",") if word.strip())
+    except UsageError as failure:
+        raise _refusal(400, failure) from None
 
 
 def _json_of(request: WebRequest) -> Any:

@@ -195,16 +195,17 @@ class Hub:
         kinds: frozenset[str] | None = None,
         *,
         wake: Callable[[], None] = lambda: None,
+        strict: bool = False,
         protocol: str = "other",
     ) -> Subscription:
         """Return a new reader that continues after a position (see `EventLog.locate`).
 
         `kinds` are those of the wanted events; default: all but typing and connection, as `listen` prints them.
-        `protocol` is a label for metrics. Raises UsageError for an invalid position, and NotRetained if the relay is
-        strict.
+        `strict` refuses a reader that would begin with a gap, whatever the hub says. `protocol` is a label for metrics.
+        Raises UsageError for an invalid position, and NotRetained for a refused gap.
         """
         number, missing = self.log.locate(after)
-        if missing is not None and self.strict:
+        if missing is not None and (strict or self.strict):
             raise NotRetained(missing)
         first = None if missing is None else self.gap_entry(missing)
         reader = Subscription(self, number, USUAL_KINDS if kinds is None else kinds, first, wake, protocol)

@@ -60,10 +60,10 @@ class LogEntry:
     """One event as every reader gets it. `body` is the JSON of its record in UTF-8; `at` is in epoch seconds.
 
     `id` is None for a record of the relay itself (`slow`, `end`) and for a gap whose end is unknown. The encodings for
-    the kinds of readers are made once, and all readers share them.
+    the kinds of readers are made once, and all readers share them. `message` is set by `chat_messages`.
     """
 
-    __slots__ = ("_event", "_frame", "_line", "at", "body", "conversation", "id", "kind")
+    __slots__ = ("_event", "_frame", "_line", "at", "body", "conversation", "id", "kind", "message")
 
     def __init__(self, id: EntryId | None, kind: str, conversation: str | None, at: float, body: bytes) -> None:
         self.id = id
@@ -71,6 +71,7 @@ class LogEntry:
         self.conversation = conversation
         self.at = at
         self.body = body
+        self.message: bytes | None = None
         self._event: bytes | None = None
         self._line: bytes | None = None
         self._frame: bytes | None = None

@@ -13,13 +13,15 @@ A server of any protocol, in any thread:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from guestctl.core.clock import Clock, rfc3339
-from guestctl.core.errors import Failure, UsageError
-from guestctl.output.records import Record, stream_record
+from guestctl.core.errors import Failure, TimedOut, UsageError, bug
+from guestctl.output.records import EVENT_KINDS, Record, stream_record
 from guestctl.relay.access import AccessKeys, Right, relay_files
 from guestctl.relay.hub import QUEUE, Hub
 from guestctl.relay.log import RETAIN, EventLog
@@ -27,8 +29,41 @@ from guestctl.relay.sends import Sends
 from guestctl.relay.upstream import OpenClient, Upstream
 from guestctl.storage.locks import try_lock_path
 
+T = TypeVar("T")
+
 #: Seconds that a session may take to store what it received and to close its socket.
 STOP_LIMIT = 3.0
+
+
+async def result_of(future: Future[T], timeout: float | None) -> T:
+    """Wait for a future of another thread in an event loop. Raises its Failure, or that of an unexpected exception.
+
+    When the time is up, or the waiting task is cancelled, a job that has not begun is withdrawn: raises TimedOut.
+    """
+    wrapped = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait({wrapped}, timeout=timeout)
+    except asyncio.CancelledError:
+        wrapped.cancel()  # and with it a job that has not begun
+        raise
+    if not wrapped.done() and future.cancel():
+        raise TimedOut("the relay is not connected to the service")
+    try:
+        return await wrapped
+    except Failure:
+        raise
+    except Exception as error:
+        raise bug(error) from None
+
+
+def event_kinds(names: Iterable[str]) -> frozenset[str]:
+    """Return the kinds with these names. Raises UsageError for an unknown one, and if there is none."""
+    kinds = frozenset(names)
+    unknown = sorted(kinds - set(EVENT_KINDS))
+    if unknown or not kinds:
+        what = f'no kind "{", ".join(unknown)}"' if unknown else "no kind named"
+        raise UsageError(f"kinds: {what}", hint=f"available kinds: {', '.join(EVENT_KINDS)}")
+    return kinds
 
 
 class AccessDenied(Exception):

@@ -81,10 +81,11 @@ class RelayProcess:
 def relaying(front: Front, *options: str, sessions: tuple[str, ...] = ("default",)) -> Iterator[RelayProcess]:
     """Run a relay on a free port until the block ends."""
     named = [word for name in sessions for word in ("-s", name)]
+    paths = [Path(path).resolve() for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     with subprocess.Popen(
         [sys.executable, "-m", "guestctl", "relay", "serve", *named, "--http", "127.0.0.1:0", "-o", "json", *options],
         cwd=front.cwd,
-        env={**front.environ, "PYTHONPATH": str(ROOT), "PATH": os.defpath},
+        env={**front.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *paths])), "PATH": os.defpath},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

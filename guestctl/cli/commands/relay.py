@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from guestctl.client import Client
     from guestctl.core.waker import Waker
+    from guestctl.relay.grpc_server import GrpcServer
     from guestctl.relay.relay import Relay, RelaySession
     from guestctl.transport.network import Observer
     from guestctl.transport.web_server import WebServer
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 #: Files that the process needs for itself, and for each session; the most that it asks for.
 _OWN_FILES, _SESSION_FILES, _MOST_FILES = 64, 16, 1 << 20
+_GRPC_HINT = "pip install 'guestctl[grpc]'"
 
 
 @command(
@@ -53,6 +55,10 @@ def serve(
     http: Annotated[
         str, CommandOption("--http", metavar="HOST:PORT", help="address to listen on; port 0 chooses a free one")
     ] = "127.0.0.1:8787",
+    grpc: Annotated[
+        str | None,
+        CommandOption("--grpc", metavar="HOST:PORT", help="address to serve gRPC on (needs guestctl[grpc])"),
+    ] = None,
     retain: Annotated[
         int, CommandOption("--retain", metavar="N", min=1, help="events that the log keeps for readers that return")
     ] = 10_000,
@@ -84,12 +90,14 @@ def serve(
 
     Readers get the records of `listen -o jsonl`: as Server-Sent Events or JSON Lines from /v1/events, or on a WebSocket
     at /v1/ws. Each has an id, and a reader that returns continues after the last id that it received. POST /v1/messages
-    sends a message over the relay's own connection. `guestctl relay key` prints the key that readers need.
+    sends a message over the relay's own connection. `guestctl relay key` prints the key that readers need. --grpc adds
+    a gRPC server; web pages can use gRPC-Web at the address of --http.
 
     Every event is stored before a reader gets it. What was missed while the relay was down is read from history, or
     reported as a gap. The relay stops at SIGTERM with exit code 0, and when every session has ended. With several
     sessions, each request names one: session=NAME.
     """
+    from guestctl.relay import grpc_web
     from guestctl.relay.http_api import PAGE_HEADERS, HttpApi
     from guestctl.relay.metrics import Metrics
     from guestctl.relay.relay import Relay
@@ -97,13 +105,20 @@ def serve(
     from guestctl.transport.web_server import WebServer
 
     host, port = _address("--http", http)
+    grpc_address = None if grpc is None else _address("--grpc", grpc)
+    grpc_server_class = None if grpc is None else _grpc_server_class()
     tls = _tls(tls_cert, tls_key)
     origins = [_origin(text) for text in cors or ()]
     named = [session_name("--session", name) for name in session or ()]
     names: list[str | None] = [*named] or [run.session_name]
     capacity = _capacity(readers, len(names))
-    if tls is None and not is_loopback(host):
-        run.out.warning(f"--http {http} has no TLS: anyone on the network path could read keys and messages")
+    for option, address in (("--http", http), ("--grpc", grpc)):
+        if tls is None and address is not None and not is_loopback(_address(option, address)[0]):
+            run.out.warning(f"{option} {address} has no TLS: anyone on the network path could read keys and messages")
+
+    def problem(error: BaseException) -> None:
+        run.out.warning(f"internal error: {type(error).__name__}")
+
     with ExitStack() as stack:
         stopper = stack.enter_context(stop_signals())
         sessions: list[RelaySession] = []
@@ -112,26 +127,41 @@ def serve(
             stack.callback(sessions[-1].close)
         relay = Relay(sessions, capacity=capacity)
         api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout)
+        web = grpc_web.GrpcWebApi(relay, run.clock, timeout=run.options.timeout)
         server = WebServer(
-            api.routes(),
+            [*api.routes(), *web.routes()],
             host=host,
             port=port,
             tls=tls,
             allowed_hosts=allow_host or (),
             origins=origins,
-            preflight_headers=PAGE_HEADERS,
-            problem=lambda error: run.out.warning(f"internal error: {type(error).__name__}"),
+            preflight_headers=(*PAGE_HEADERS, *grpc_web.PAGE_HEADERS),
+            problem=problem,
         )
         api.attach(server)
-        with _cannot_listen(host, port):
+        web.attach(server)
+        with _cannot_listen("--http", host, port):
             server.start()
         stack.callback(server.stop)
         api.started()
+        grpc_server: GrpcServer | None = None
+        if grpc_address is not None and grpc_server_class is not None:
+            from guestctl.relay.chat_service import ChatService
+
+            service = ChatService(relay, run.clock, timeout=run.options.timeout)
+            pem = None if tls_key is None or tls_cert is None else (tls_key.read_bytes(), tls_cert.read_bytes())
+            host, port = grpc_address
+            grpc_server = grpc_server_class(service, host=host, port=port, tls=pem, problem=problem)
+            with _cannot_listen("--grpc", *grpc_address):
+                grpc_server.start()
+            stack.callback(grpc_server.stop)
         ended = stack.enter_context(_ended(relay))
         relay.start()
-        _print_ready(run, relay, server)
+        _print_ready(run, relay, server, grpc_server)
         readable, _, _ = select.select([stopper, ended], [], [])
         relay.stop()
+        if grpc_server is not None:
+            grpc_server.begin_to_stop()  # while the web server stops, too
         if stopper in readable:
             return exit_code_of(stopper.recv(1)[0])
         failure = relay.failure
@@ -273,27 +303,45 @@ def _capacity(wanted: int | None, sessions: int) -> int:
 
 
 @contextmanager
-def _cannot_listen(host: str, port: int) -> Iterator[None]:
+def _cannot_listen(option: str, host: str, port: int) -> Iterator[None]:
     """Turn an address that cannot be used into a UsageError."""
     try:
         yield
     except OSError as error:
         reason = re.sub(r"^\[Errno .*?\] | \(while attempting .*$", "", error.strerror or str(error))
         raise UsageError(
-            f"cannot listen on {host}:{port}: {reason}", hint="choose another --http; port 0 chooses a free one"
+            f"cannot listen on {host}:{port}: {reason}", hint=f"choose another {option}; port 0 chooses a free one"
         ) from error
 
 
-def _print_ready(run: Invocation, relay: Relay, server: WebServer) -> None:
+def _grpc_server_class() -> type[GrpcServer]:
+    """Import the gRPC server. Raises UsageError if its packages are missing or too old."""
+    try:
+        from guestctl.relay.grpc_server import GrpcServer
+    except ImportError as error:
+        missing = f'there is no module "{error.name}"' if error.name else str(error)
+        raise UsageError(f"--grpc needs the extra guestctl[grpc]: {missing}", hint=_GRPC_HINT) from error
+    except Exception as error:  # the packages compare the versions of the generated code and of themselves
+        raise UsageError(f"--grpc cannot use the installed packages: {error}", hint=_GRPC_HINT) from error
+    return GrpcServer
+
+
+def _print_ready(run: Invocation, relay: Relay, server: WebServer, grpc_server: GrpcServer | None) -> None:
+    from guestctl.relay.call_status import SERVICE
+
     names = [session.name for session in relay.sessions]
     events, web_socket = f"{server.url}/v1/events", f"ws{server.url[4:]}/v1/ws"
+    grpc = None if grpc_server is None else grpc_server.address
     if run.out.mode in {"json", "jsonl", "yaml"}:
-        run.out.one({"kind": "relay", "url": server.url, "events": events, "socket": web_socket, "sessions": names})
+        ready = {"kind": "relay", "url": server.url, "events": events, "socket": web_socket, "grpc": grpc}
+        run.out.one({**ready, "sessions": names})
         return
     keys = " and ".join(f"guestctl relay key -s {name}" for name in names)
+    grpc_line = "" if grpc is None else f"  grpc     {grpc}  {SERVICE}  (gRPC-Web on the HTTP port)\n"
     run.out.verbatim(
         "relay ready\n"
         f"  events   {events}   (SSE; JSON Lines with Accept: application/x-ndjson)\n"
         f"  socket   {web_socket}\n"
+        f"{grpc_line}"
         f"  key      printed by: {keys}\n"
     )

@@ -1,0 +1,149 @@
+"""The calls of the relay's gRPC service, for gRPC and gRPC-Web: bytes in, bytes out, and status codes.
+
+Knows: which session a call means, what it needs, and the status of each outcome. Must not know: grpcio, tornado, how
+bytes travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+from guestctl.core.clock import Clock
+from guestctl.core.errors import Conflict, Failure, SessionOver, TimedOut, Unsupported, UsageError
+from guestctl.relay.access import Right
+from guestctl.relay.call_status import CallEnded, Status
+from guestctl.relay.chat_messages import (
+    entry_message,
+    gap_message,
+    history_message,
+    parsed,
+    send_response,
+    short_entry_message,
+    status_details,
+    wanted_message,
+)
+from guestctl.relay.hub import NotRetained, Subscription
+from guestctl.relay.log import LogEntry
+from guestctl.relay.proto import chat_stream_pb2 as pb
+from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
+
+#: The status of a send that was not accepted and is not in doubt.
+_SEND_STATUS = {"rejected": Status.FAILED_PRECONDITION, "not_sent": Status.UNAVAILABLE}
+#: The status of a failure of the service while it reads history. Any other is UNAVAILABLE.
+_SERVICE_STATUS: dict[type[Failure], Status] = {
+    TimedOut: Status.DEADLINE_EXCEEDED,
+    SessionOver: Status.FAILED_PRECONDITION,
+    Unsupported: Status.UNIMPLEMENTED,
+}
+
+
+class _Selecting(Protocol):
+    """Every request names its session in the same two fields."""
+
+    conversation_id: str
+    session: str
+
+
+class ChatService:
+    """The calls. `key` is the bearer key of a call, `data` the request, and every answer is bytes as well.
+
+    `timeout` is how long Send and History wait for the service, in seconds; None: without a limit. Every method raises
+    CallEnded.
+    """
+
+    def __init__(self, relay: Relay, clock: Clock, *, timeout: float | None) -> None:
+        self.relay = relay
+        self._clock = clock
+        self._timeout = timeout
+
+    def subscribe(
+        self, key: str, data: bytes, wake: Callable[[], None], protocol: str
+    ) -> tuple[Subscription, Callable[[LogEntry], bytes]]:
+        """Return a new reader, and the function that encodes its entries (see `Hub.subscribe`)."""
+        try:
+            request = parsed(pb.ChatRequest, data)
+            session = self._authorised(key, "read", request)
+            if not self.relay.has_room:
+                raise CallEnded(Status.RESOURCE_EXHAUSTED, "the relay has no room for another reader")
+            kinds = event_kinds(request.kinds) if request.kinds else None
+            reader = session.hub.subscribe(
+                request.after or "last", kinds, strict=request.strict, wake=wake, protocol=protocol
+            )
+        except UsageError as failure:
+            _refuse(failure)
+        except NotRetained as gone:
+            message = "the log no longer has all events after this id"
+            details = status_details(Status.OUT_OF_RANGE, message, gap_message(gone.missing))
+            raise CallEnded(Status.OUT_OF_RANGE, message, details) from None
+        return reader, short_entry_message if request.typed_only else entry_message
+
+    async def send(self, key: str, data: bytes) -> bytes:
+        """Send a message, and return the `SendResponse` of one that is accepted or in doubt."""
+        try:
+            request = parsed(pb.SendRequest, data)
+            session = self._authorised(key, "send", request)
+            if not request.idempotency_key:
+                raise UsageError("the request has no idempotency_key", hint="use a new UUID for each message")
+            message = wanted_message(request)
+            try:
+                answer = await result_of(session.sends.submit(request.idempotency_key, message), self._timeout)
+            except (UsageError, Conflict):
+                raise
+            except Failure as failure:
+                answer = session.sends.not_sent(request.idempotency_key, message, failure)
+        except Failure as failure:
+            _refuse(failure)
+        response = send_response(answer)
+        status = _SEND_STATUS.get(answer.delivery)
+        if status is not None:
+            reason = str(answer.record["error"]["message"])
+            raise CallEnded(status, reason, status_details(status, reason, response))
+        return response.SerializeToString()  # type: ignore[no-any-return, unused-ignore]
+
+    async def history(self, key: str, data: bytes) -> list[bytes]:
+        """Return the messages of the conversation."""
+        try:
+            request = parsed(pb.HistoryRequest, data)
+            session = self._authorised(key, "read", request)
+            records = await result_of(
+                session.history(
+                    last=request.last if request.HasField("last") else None,
+                    since=request.since or None,
+                    until=request.until or None,
+                    all=request.all,
+                ),
+                self._timeout,
+            )
+        except Failure as failure:
+            _refuse(failure)
+        conversation, now = session.upstream.conversation, self._clock.now()
+        return [history_message(record, conversation, now) for record in records]
+
+    def _authorised(self, key: str, right: Right, request: _Selecting) -> RelaySession:
+        """Return the session that a request means."""
+        try:
+            return self.relay.authorise(
+                key, right, name=request.session or None, conversation_id=request.conversation_id or None
+            )
+        except AccessDenied as denied:
+            status = Status.PERMISSION_DENIED if denied.known else Status.UNAUTHENTICATED
+            raise CallEnded(status, str(denied)) from None
+        except NotNamed as error:
+            raise CallEnded(Status.INVALID_ARGUMENT, str(error)) from None
+        except NotServed as error:
+            raise CallEnded(Status.NOT_FOUND, str(error)) from None
+
+
+def _refuse(failure: Failure) -> NoReturn:
+    """Raise the CallEnded of a failure that concerns the request, or of the service behind the relay."""
+    if isinstance(failure, UsageError):
+        raise CallEnded(Status.INVALID_ARGUMENT, f"{failure.message} ({failure.hint})") from None
+    if isinstance(failure, Conflict):
+        raise CallEnded(Status.ALREADY_EXISTS, failure.message) from None
+    for kind, status in _SERVICE_STATUS.items():
+        if isinstance(failure, kind):
+            raise CallEnded(status, failure.message) from None
+    if failure.code == "bug":
+        raise CallEnded(Status.INTERNAL, "an internal error") from None
+    raise CallEnded(Status.UNAVAILABLE, failure.message) from None
