@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,16 @@ def test_a_dry_run_asks_nothing(bench: Bench) -> None:
     assert (result.code, result.out) == (0, "at most 25 model calls with at most 25000 tokens of answers\n")
     assert faults(judge(found, "--dry-run", "-o", "json").record, SCHEMAS["check-plan"]) == []
     assert found.model.connections == 0
+
+
+def test_the_timeout_limits_a_call(bench: Bench) -> None:
+    release = threading.Event()
+    found = bench(lambda asked: Raw(hang=release))
+    try:
+        assert judge(found, "--timeout", "300ms").code == 8
+    finally:
+        release.set()
+    assert judge(found, "--region", "eu-central-1").code == 2, "no service is connected to"
 
 
 def test_a_failure_of_the_model_is_its_own_code(bench: Bench) -> None:

@@ -24,7 +24,8 @@ _HINT = "docs/ai-checks.md shows a file of labels"
 @command(
     "guestctl judge labels.yaml",
     "guestctl judge labels.yaml --votes 5 --model-record recordings -o json",
-    needs="profile",
+    needs="nothing",
+    timeout=None,
 )
 def judge(
     run: Invocation,
@@ -46,7 +47,7 @@ def judge(
     """Measure how often a judge agrees with your own labels, and in which direction it errs.
 
     Nothing is sent but the calls of the model. Exit codes: 0 every label has a decision, 9 some have none, another
-    code: the model could not be asked.
+    code: the model could not be asked. --timeout is the maximum duration of one call.
     """
     from guestctl.checks.ai.labelled import measured
     from guestctl.checks.ai.model_calls import calls_for
@@ -85,7 +86,9 @@ def judge(
         )
 
     try:
-        measure = measured(found, number, calls.settings, lambda name, request: asked(name).ask(request))
+        measure = measured(
+            found, number, calls.settings, lambda name, request: asked(name).ask(request, run.options.timeout)
+        )
     except Failure as failure:
         failure.message = run.redactor.text(failure.message)
         raise
