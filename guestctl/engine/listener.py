@@ -98,6 +98,8 @@ class Listener:
         self._step = step
         self._wake, self._left = wake, left
         self._attached_socket: SessionSocket | None = None
+        #: The socket whose events are shown, None while there is none.
+        self._followed: SessionSocket | None = None
         self._ignore_before: Position | None = None
         self.shown_events = ShownEvents(engine, record=record)
         #: The caller threw in a failure of its own, and asks for the `rest` itself if it can show it.
@@ -167,8 +169,12 @@ class Listener:
 
         Gaps come with it if nothing proved that the stream is complete. With `gaps_only`, yield only the first.
         """
-        socket = self.engine.socket
+        socket, followed = self.engine.socket, self._followed
         try:
+            if followed is not None and followed is not socket:
+                # A send found that the connection was broken, and opened another one.
+                unreadable = followed.unreadable is not None
+                self.shown_events.add(self.catch_up.socket_lost(live=True, unreadable=unreadable))
             if socket is not None:
                 self._handle_all(socket)
             self.shown_events.add(self.catch_up.at_end())
@@ -201,6 +207,7 @@ class Listener:
                 if socket is None:
                     yield Connection("connecting", attempt=attempt)
                     socket = self.engine.socket = open_socket_once(self.engine, self._deadline())
+                self._followed = socket
                 found = self.catch_up.fill()
                 yield from self.shown_events.show(found)
                 live_since = self._clock.monotonic()
@@ -212,6 +219,7 @@ class Listener:
                     # Where no socket was opened, nothing can have been missed on it.
                     unreadable = socket.unreadable is not None
                     ready = self.catch_up.socket_lost(live=live_since is not None, unreadable=unreadable)
+                    self._followed = None
                     yield from self.shown_events.show(ready)
                     if self.engine.socket not in (None, socket):
                         continue  # a send of this process has opened another socket

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,12 +41,16 @@ CREATE TABLE IF NOT EXISTS send (
     n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, body_hash TEXT NOT NULL, client_key TEXT NOT NULL, answer TEXT
 );
 """
-_ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})")
+_ID = re.compile(r"([0-9]{1,15})-([0-9]{1,18})")
 
 
 @immutable
 class EntryId:
-    """The id of an event: the epoch of its log, and its number there, from 1 without holes."""
+    """The id of an event: the epoch of its log, and its number there, from 1 without holes.
+
+    The epoch is the time at which the log was created, in milliseconds since 1970. So ids increase across logs, too,
+    and each is a valid id of a Redis stream.
+    """
 
     epoch: str
     number: int
@@ -147,20 +150,20 @@ class SendRow:
 class EventLog:
     """The log of one session in one SQLite file, which only its owner can read. Threads may share it.
 
-    `birth` identifies the session: a file of another session is replaced. Raises UsageError `state.unusable` if the
+    `birth` identifies the session: a file of another session is replaced. So is a damaged one: `damaged` is its new
+    name then, otherwise None. `now` is the current time in epoch seconds. Raises UsageError `state.unusable` if the
     file cannot be used.
     """
 
-    def __init__(self, path: Path, *, birth: str, retain: int = RETAIN) -> None:
+    def __init__(self, path: Path, *, birth: str, now: float, retain: int = RETAIN) -> None:
+        self.damaged: Path | None = None
         self._path = path
         self._retain = retain
         self._writing, self._reading = threading.Lock(), threading.Lock()
         private_files.create_directory(path.parent)
         with self._failures():
             private_files.file_identity(path)
-            if not self._belongs_to(birth):
-                for suffix in ("", "-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+            epoch = max(int(now * 1000), self._remove_other(birth) + 1)
             private_files.create_file(path)
             self._writer = private_files.connect(path)
             self._writer.execute("PRAGMA journal_mode=WAL")
@@ -170,26 +173,52 @@ class EventLog:
             self._reader.execute("PRAGMA query_only=1")
             with self._transaction() as run:
                 run("INSERT OR IGNORE INTO meta VALUES ('birth', ?)", (birth,))
-                run("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(4),))
+                run("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(epoch),))
             self.epoch = str(self._meta("epoch"))
             position = self._meta("position")
             self._position = None if position is None else Position(*json.loads(position))
             newest = self._reader.execute("SELECT max(number) FROM event").fetchone()[0]
             self._last: int = newest or 0
 
-    def _belongs_to(self, birth: str) -> bool:
-        """Return whether the file is the log of this session. A file that is no database is not."""
+    def _remove_other(self, birth: str) -> int:
+        """Remove the log of another session, and set a damaged file aside. Return the epoch of what was removed, or 0.
+
+        A new log has a later epoch than the one before, even if the clock was set back in between.
+        """
         if not self._path.exists():
-            return True
+            self._remove_rest()  # of a file that somebody removed: it must not become a part of the new one
+            return 0
+        epoch, birth_found, damaged = self._look()
+        if not damaged and birth_found in (None, birth):
+            return 0
+        if damaged:
+            self.damaged = self._path.with_suffix(".damaged")
+            self._path.replace(self.damaged)
+        self._path.unlink(missing_ok=True)
+        self._remove_rest()
+        return epoch
+
+    def _look(self) -> tuple[int, str | None, bool]:
+        """Return the epoch and the session of the existing file as far as it has them, and whether it is damaged."""
+        epoch, birth = 0, None
+        found = private_files.connect(self._path)
         try:
-            found = private_files.connect(self._path)
-            try:
-                row = found.execute("SELECT value FROM meta WHERE name = 'birth'").fetchone()
-            finally:
-                found.close()
-        except sqlite3.DatabaseError:
-            return False
-        return row is None or row[0] == birth
+            if found.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                return epoch, birth, False  # a crash came before the first transaction
+            meta = dict(found.execute("SELECT name, value FROM meta"))
+            epoch, birth = int(meta.get("epoch", 0)), meta.get("birth")
+            return epoch, birth, found.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok"
+        except (sqlite3.DatabaseError, ValueError) as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            return epoch, birth, True
+        finally:
+            found.close()
+
+    def _remove_rest(self) -> None:
+        """Remove what belongs to a database file that is no longer there."""
+        for suffix in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Move everything into the database file, and close it."""
@@ -338,10 +367,11 @@ class EventLog:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield self._writer.execute
+            self._writer.execute("COMMIT")
         except BaseException:
-            self._writer.execute("ROLLBACK")
+            if self._writer.in_transaction:  # SQLite has ended it already after some failures, such as a full disk
+                self._writer.execute("ROLLBACK")
             raise
-        self._writer.execute("COMMIT")
 
     @contextmanager
     def _failures(self) -> Iterator[None]:

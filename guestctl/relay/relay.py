@@ -115,7 +115,7 @@ class RelaySession:
             )
         self._release = release
         birth = repr(session.created_at)
-        self.log = EventLog(base.with_suffix(".db"), birth=birth, retain=retain)
+        self.log = EventLog(base.with_suffix(".db"), birth=birth, now=clock.now(), retain=retain)
         self.hub = Hub(self.log, self.name, clock, strict=strict, queue=queue)
         self.upstream = Upstream(self.hub, open_client, clock, masked=masked)
         self.upstream.on_end(lambda: self.hub.end(self.upstream.failure))

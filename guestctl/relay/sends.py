@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 
 from guestctl.client import Client
 from guestctl.core.errors import Conflict, Failure, UsageError, bug
+from guestctl.core.model import Delivery
 from guestctl.core.results import Sent
 from guestctl.core.values import Json, immutable
 from guestctl.output.records import Record, error_record, sent_record
@@ -113,23 +114,50 @@ class Sends:
                 f"an Idempotency-Key has 1 to {LONGEST_KEY} printable ASCII characters",
                 hint="use a new UUID for each message, and the same one to repeat a request",
             )
+        known: Future[SendAnswer] = Future()  # what is known needs no connection to the service
+        try:
+            settled = self._settled(key, message.digest())
+        except Conflict as conflict:
+            known.set_exception(conflict)
+            return known
+        if settled is not None:
+            known.set_result(settled)
+            return known
         return self._upstream.submit(lambda client: self._perform(client, key, message))
 
     def not_sent(self, key: str, message: WantedMessage, failure: Failure) -> SendAnswer:
-        """Return the answer for a message that was withdrawn before it was sent, because of the failure."""
-        return self._answer(self._client_key(key), message, failure.with_outcome("not_sent"))
+        """Return the answer for a request that was withdrawn before it was performed, because of the failure.
+
+        Another request with the same key may have sent the message. Then its answer counts; before there is one, the
+        message is in doubt.
+        """
+        with suppress(Conflict):
+            settled = self._settled(key, message.digest())
+            if settled is not None:
+                return settled
+        delivery: Delivery = "not_sent" if self._log.send_row(key) is None else "in_doubt"
+        return self._answer(self._client_key(key), message, failure.with_outcome(delivery))
+
+    def _settled(self, key: str, digest: str) -> SendAnswer | None:
+        """Return the stored answer to an earlier request with this key. Raises Conflict for another message."""
+        row = self._log.send_row(key)
+        if row is None:
+            return None
+        if row.body_hash != digest:
+            raise Conflict("this Idempotency-Key belongs to another message", code="conflict.key")
+        if row.answer is None:
+            return None
+        stored = json.loads(row.answer)
+        return SendAnswer(stored["delivery"], stored)
 
     def _perform(self, client: Client, key: str, message: WantedMessage) -> SendAnswer:
         """Send the message, or find out what became of it. Runs in the thread of the client."""
         digest, client_key = message.digest(), self._client_key(key)
-        row = self._log.send_row(key)
-        if row is None:
+        settled = self._settled(key, digest)
+        if settled is not None:
+            return settled
+        if self._log.send_row(key) is None:
             self._log.begin_send(key, digest, client_key)
-        elif row.body_hash != digest:
-            raise Conflict("this Idempotency-Key belongs to another message", code="conflict.key")
-        elif row.answer is not None:
-            stored = json.loads(row.answer)
-            return SendAnswer(stored["delivery"], stored)
         try:
             sent = client.send(
                 message.text,

@@ -9,6 +9,7 @@
     python -m tests.faults --evidence 700 --seed 1
     python -m tests.faults --soak 30
     python -m tests.faults --crowd
+    python -m tests.faults --relay 2000 --seed 0
 
 Seeds count up from `--seed`. Each seed runs once for every API. A violation is printed with the command that
 repeats it. README.md in this folder explains the schedules, the mutants, the rule machine, the soak and the crowd.
@@ -25,6 +26,7 @@ from tests.faults.crowd import crowd
 from tests.faults.figures import Figures, evidence
 from tests.faults.machine import PromiseBroken, run
 from tests.faults.mutants import MUTANTS
+from tests.faults.relay_trials import RelayTally, run_plans
 from tests.faults.schedules import APIS, enumerated, make
 from tests.faults.soak import soak
 from tests.faults.trials import Tally, hunt, run_all, run_mutants
@@ -56,6 +58,9 @@ def main() -> int:
         "--service", action="append", choices=SERVICES, help="only this kind of service in --evidence (default both)"
     )
     parser.add_argument("--crowd", action="store_true", help="run 1,000 listeners that lose the service together")
+    parser.add_argument(
+        "--relay", type=int, metavar="N", help="run N random schedules of a relay on counted time, with kills"
+    )
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="number of processes (default 4)")
     options = parser.parse_args()
     if options.mutants:
@@ -67,6 +72,8 @@ def main() -> int:
         return _machine(options.machine, options.steps, options.seed)
     if options.evidence:
         return _evidence(options.service or SERVICES, options.evidence, options.seed, options.jobs, apis)
+    if options.relay:
+        return _relay(options.relay, options.seed, options.jobs, apis)
     if options.crowd:
         print(crowd(options.seed))
         return 0
@@ -121,6 +128,20 @@ def _evidence(services: Sequence[Service], count: int, seed: int, jobs: int, api
             return 130
         failed |= bool(total.violations) or (service == "withholding" and total.goal_missed)
     return 1 if failed else 0
+
+
+def _relay(count: int, seed: int, jobs: int, apis: Sequence[str]) -> int:
+    total = RelayTally()
+    interrupted = False
+    try:
+        for found in run_plans(count, seed, jobs, apis):
+            total.add(found)
+            for violation in found.violations:
+                print(violation, file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        interrupted = True  # the figures so far are printed
+    print(total)
+    return 130 if interrupted else 1 if total.violations else 0
 
 
 def _soak(dialects: list[str] | None, seconds: float, seed: int) -> int:

@@ -95,6 +95,16 @@ def make_counted(seed: int, api: str, service: Service) -> Schedule:
     )
 
 
+def make_events(random: Random, api: str, events: Iterable[Step], end: float) -> tuple[Step, ...]:
+    """Return events in their order, and a few random faults of one connection that listens and sends."""
+    found = list(events)
+    for _ in range(random.choice((0, 1, 2, 4, 8))):
+        event = _event(random, api, _moment(random, end))
+        if event.kind not in ("end", "crash"):
+            found.append(replace(event, who=LISTENER))
+    return _named(found)
+
+
 def _named(events: Iterable[Step]) -> tuple[Step, ...]:
     """Return the events in their order, with a text for each message of the agent."""
     names = (f"agent {n}" for n in count())
@@ -279,27 +289,35 @@ class CountedRun:
             self.sender.do(step)
 
     def _happen(self, event: Step) -> None:
-        simulation = self.simulation
-        if event.kind == "push":
-            simulation.sandbox.admin.push(event.text)
-        elif event.kind == "socket":
-            simulation.inject(event.who, cast(SocketFault, event.how), event.seconds)
-        elif event.kind == "stored":
-            simulation.when_stored.append(
-                lambda: simulation.inject(event.who, cast(SocketFault, event.how), event.seconds)
-            )
-        elif event.kind == "request":
-            fault = (cast(RequestFault, event.how), event.seconds)
-            simulation.request_faults.setdefault(event.who, deque()).append(fault)
-        elif event.kind == "close":
-            simulation.close(event.who, event.count)
-        elif event.kind == "crash":
+        if event.kind == "crash":
             line = self.listener.lines + 1
             self.listener.crashes[line] = Crash(line, cast(Moment, event.how))
         elif event.kind == "end":
             self.listener.ending = True
         else:
-            self.sender.do(event)
+            happen(self.simulation, event)
+
+
+def happen(simulation: Simulation, event: Step) -> None:
+    """Let a message of the agent arrive, or inject a fault."""
+    if event.kind == "push":
+        simulation.sandbox.admin.push(event.text)
+    elif event.kind == "socket":
+        simulation.inject(event.who, cast(SocketFault, event.how), event.seconds)
+    elif event.kind == "stored":
+        simulation.when_stored.append(lambda: simulation.inject(event.who, cast(SocketFault, event.how), event.seconds))
+    elif event.kind == "request":
+        fault = (cast(RequestFault, event.how), event.seconds)
+        simulation.request_faults.setdefault(event.who, deque()).append(fault)
+    elif event.kind == "close":
+        simulation.close(event.who, event.count)
+    elif event.kind == "down":
+        simulation.down(event.seconds)
+    elif event.kind == "fault":
+        simulation.fault(event.text)
+    else:
+        assert event.kind == "expire"
+        simulation.expire_token()
 
 
 def run_counted(schedule: Schedule) -> Run:

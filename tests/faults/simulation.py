@@ -150,8 +150,8 @@ class _PortlessSandbox(Sandbox):
 class Simulation(Environment):
     """Connects the clients' transport to the sandbox, without a network."""
 
-    def __init__(self, schedule: Schedule, run: Run, directory: Path) -> None:
-        time, named = Time(), Random(schedule.seed)
+    def __init__(self, schedule: Schedule, run: Run, directory: Path, time: Time | None = None) -> None:
+        time, named = time or Time(), Random(schedule.seed)
         self.sockets: list[SimulatedSocket] = []
         self.attempts: Counter[str] = Counter()
         #: Faults of the next sockets of each actor, in order.
@@ -164,6 +164,10 @@ class Simulation(Environment):
         self.on_history: deque[Callable[[], object]] = deque()
         #: Called with each frame that a client reads, and the client's trace id.
         self.on_frame: Callable[[str, str], object] = lambda who, text: None
+        #: Called when a message of the guest has been handed to the network.
+        self.on_sent: Callable[[], object] = lambda: None
+        #: Whether another thread wakes the one that waits for a frame.
+        self.woken: Callable[[], bool] = lambda: False
         self._down_until = -inf
         sandbox = _PortlessSandbox(
             time,
@@ -486,6 +490,8 @@ class SimulatedSocket:
         else:
             self.up(lambda: self._guest.receive(text))
         _notify(self._observer, "frame_out")
+        if len(self._simulation.run.handed_over) > handed_over:
+            self._simulation.on_sent()
 
     def _arrives_held(self, text: str, seconds: float) -> None:
         """Let a message arrive later, on a connection whose other end is closed by then."""
@@ -500,7 +506,7 @@ class SimulatedSocket:
         if self._over is not None:
             raise self._over
         if not self._arrived and timeout > 0:
-            self._time.until(self._time.monotonic() + timeout, lambda: bool(self._arrived))
+            self._time.until(self._time.monotonic() + timeout, lambda: bool(self._arrived) or self._simulation.woken())
         if not self._arrived:
             return None
         item = self._arrived.popleft()

@@ -16,7 +16,7 @@ from tests.fakes import FakeClock
 
 @pytest.fixture
 def hub(tmp_path: Path, clock: FakeClock) -> Iterator[Hub]:
-    log = EventLog(tmp_path / "relay" / "log.db", birth="1", retain=20)
+    log = EventLog(tmp_path / "relay" / "log.db", birth="1", now=clock.now(), retain=20)
     yield Hub(log, "cart", clock, queue=4)
     log.close()
 

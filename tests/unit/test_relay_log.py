@@ -11,8 +11,8 @@ from guestctl.core.model import Position
 from guestctl.relay.log import Arrival, EntryId, EventLog, LogEntry, Missing
 
 
-def opened(path: Path, birth: str = "1", retain: int = 5) -> EventLog:
-    return EventLog(path / "relay" / "log.db", birth=birth, retain=retain)
+def opened(path: Path, birth: str = "1", retain: int = 5, now: float = 1_700_000_000.0) -> EventLog:
+    return EventLog(path / "relay" / "log.db", birth=birth, now=now, retain=retain)
 
 
 def message(id_: str, sequence: int | None = None) -> Arrival:
@@ -47,6 +47,30 @@ def test_a_message_that_is_found_late_does_not_move_the_position_back(tmp_path: 
     log.append([message("m1", 1), message("m3", 3), message("m2", 2)], 1.0)
     assert log.position == Position("m3", 3, None)
     log.close()
+
+
+@pytest.mark.parametrize("page", [0, 1, 2])
+def test_a_damaged_log_is_set_aside(tmp_path: Path, page: int) -> None:
+    log = opened(tmp_path, retain=100)
+    fill(log, 50)
+    log.close()
+    path = tmp_path / "relay" / "log.db"
+    data = bytearray(path.read_bytes())
+    data[4096 * page : 4096 * (page + 1)] = b"\xff" * 4096
+    path.write_bytes(data)
+    again = opened(tmp_path)
+    assert (again.last, again.damaged) == (0, path.with_suffix(".damaged"))
+    assert path.with_suffix(".damaged").read_bytes() == data
+    fill(again, 1)
+    again.close()
+
+
+def test_a_new_log_has_a_later_epoch_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    log = opened(tmp_path, now=1_700_000_000.0)
+    log.close()
+    other = opened(tmp_path, birth="2", now=1_600_000_000.0)
+    assert (log.epoch, other.epoch) == ("1700000000000", "1700000000001")
+    other.close()
 
 
 def test_another_session_begins_another_log(tmp_path: Path) -> None:

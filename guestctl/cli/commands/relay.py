@@ -125,6 +125,8 @@ def serve(
         for name in dict.fromkeys(names):
             sessions.append(_session(run, name, retain=retain, strict=strict))
             stack.callback(sessions[-1].close)
+            if sessions[-1].log.damaged is not None:
+                run.out.warning(f"the log was damaged and set aside as {sessions[-1].log.damaged}; a new one begins")
         relay = Relay(sessions, capacity=capacity)
         api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout)
         web = grpc_web.GrpcWebApi(relay, run.clock, timeout=run.options.timeout)
