@@ -80,6 +80,7 @@ _PROCESSES = {
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
     "relay/test_access.py::test_a_web_socket_takes_the_key_as_a_subprotocol",
+    "relay/test_documented_readers.py::test_a_documented_reader_has_every_message_once",
     "relay/test_listen_relay.py::test_a_run_that_was_killed_after_a_line_does_not_repeat_it",
     "relay/test_listen_relay.py::test_listen_continues_when_the_relay_was_killed_and_started_again",
     "relay/test_many_readers.py",
