@@ -89,6 +89,8 @@ _PROCESSES = {
     "relay/test_readers.py::test_only_one_relay_serves_a_session",
     "relay/test_sends.py::test_a_message_that_was_not_sent_is_503_and_may_be_repeated",
     "relay/test_sends.py::test_a_rejected_message_is_422",
+    "relay/test_serving.py::test_a_relay_without_a_service_serves_its_log_and_stops_orderly",
+    "relay/test_serving.py::test_a_session_that_was_deleted_keeps_its_relay",
     "relay/test_serving.py::test_a_conversation_id_names_the_session",
     "relay/test_serving.py::test_more_readers_than_files_are_refused",
     "relay/test_serving.py::test_tls",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import field
 from functools import cache, cached_property
@@ -206,8 +206,18 @@ class Invocation:
         """The client for this profile and session."""
         return self.open_client(self.session_name, observer=self._observer())
 
-    def open_client(self, session: str | None, *, observer: Observer | None, network: Network | None = None) -> Client:
-        """Return a client for this profile and a session, None for the current one. It is closed with the run."""
+    def open_client(
+        self,
+        session: str | None,
+        *,
+        observer: Observer | None,
+        network: Network | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> Client:
+        """Return a client for this profile and a session, None for the current one. It is closed with the run.
+
+        `notice` replaces what prints the client's notices.
+        """
         from guestctl.client import Client
 
         client = Client(
@@ -215,7 +225,7 @@ class Invocation:
             session=session,
             state=self.state,
             timeout=self.options.timeout,
-            notice=lambda text: self.out.notice(self.masked(text)),
+            notice=notice or (lambda text: self.out.notice(self.masked(text))),
             observer=observer,
             traceparent=self.options.traceparent,
             propagate_baggage=self.options.propagate_baggage,

@@ -25,7 +25,7 @@ from guestctl.output.records import EVENT_KINDS, Record, stream_record
 from guestctl.relay.access import AccessKeys, Right, relay_files
 from guestctl.relay.hub import QUEUE, Hub
 from guestctl.relay.log import RETAIN, EventLog
-from guestctl.relay.sends import Sends
+from guestctl.relay.sends import Sends, masked_failure
 from guestctl.relay.upstream import OpenClient, Upstream
 from guestctl.storage.locks import try_lock_path
 
@@ -99,6 +99,7 @@ class RelaySession:
         queue: int = QUEUE,
         strict: bool = False,
         masked: Callable[[str], str] = str,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._clock = clock
         self._masked = masked
@@ -117,9 +118,9 @@ class RelaySession:
         birth = repr(session.created_at)
         self.log = EventLog(base.with_suffix(".db"), birth=birth, now=clock.now(), retain=retain)
         self.hub = Hub(self.log, self.name, clock, strict=strict, queue=queue)
-        self.upstream = Upstream(self.hub, open_client, clock, masked=masked)
-        self.upstream.on_end(lambda: self.hub.end(self.upstream.failure))
-        self.sends = Sends(self.log, self.upstream, self.name, f"{base.name} {birth}")
+        self.upstream = Upstream(self.hub, open_client, clock, masked=masked, notice=notice)
+        self.upstream.on_end(self._upstream_ended)
+        self.sends = Sends(self.log, self.upstream, self.name, f"{base.name} {birth}", masked=masked)
         self._history = ThreadPoolExecutor(1, thread_name_prefix=f"history {self.name}")
 
     def history(
@@ -137,6 +138,10 @@ class RelaySession:
             return [stream_record(item, self.name, now=lambda: now, masked=self._masked) for item in items]
 
         return self._history.submit(read)
+
+    def _upstream_ended(self) -> None:
+        failure = self.upstream.failure
+        self.hub.end(None if failure is None else masked_failure(failure, self._masked))
 
     def stop(self) -> None:
         """Stop listening, end the stream of every reader, and close the log."""

@@ -85,6 +85,15 @@ class SendAnswer:
     failure: Failure | None = None
 
 
+def masked_failure(failure: Failure, masked: Callable[[str], str]) -> Failure:
+    """Mask the secrets in the texts of a failure, as the command line does before it prints one. Return it."""
+    failure.message, failure.hint = masked(failure.message), masked(failure.hint)
+    failure.body = None if failure.body is None else masked(failure.body)
+    if isinstance(failure.service_code, str):
+        failure.service_code = masked(failure.service_code)
+    return failure
+
+
 class Submits(Protocol):
     """The part of `Upstream` that performs a job on its socket."""
 
@@ -92,9 +101,18 @@ class Submits(Protocol):
 
 
 class Sends:
-    """The sends of one session's readers. Any thread may call `submit`."""
+    """The sends of one session's readers. Any thread may call `submit`. `masked` masks secrets in texts."""
 
-    def __init__(self, log: EventLog, upstream: Submits, session: str, namespace: str) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        upstream: Submits,
+        session: str,
+        namespace: str,
+        *,
+        masked: Callable[[str], str] = str,
+    ) -> None:
+        self._masked = masked
         #: Counts by delivery, for metrics.
         self.counts: dict[str, int] = {}
         self._log = log
@@ -187,7 +205,11 @@ class Sends:
     def _answer(self, client_key: str, message: WantedMessage, failure: Failure) -> SendAnswer:
         delivery = failure.delivery or "not_sent"
         sent = failure.sent if isinstance(failure.sent, Sent) else Sent(client_key, "not_sent", message.text)
-        record = {**self._record(sent), "delivery": delivery, **error_record(failure)}
+        record = {
+            **self._record(sent),
+            "delivery": delivery,
+            **error_record(masked_failure(failure, self._masked)),
+        }
         return SendAnswer(delivery, record, failure)
 
     def _record(self, sent: Sent) -> Record:

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from guestctl.client import Client
 from guestctl.core.clock import Clock, rfc3339
-from guestctl.core.errors import Failure, NetworkError, bug
+from guestctl.core.errors import Failure, NetworkError, SessionOver, bug
 from guestctl.core.model import Connection, Event, Gap, Message, Presence
 from guestctl.core.waker import Waker
 from guestctl.engine.listener import EventStream
@@ -78,10 +78,18 @@ class Upstream:
     """The connection of one session.
 
     `open_client` makes the client with a waker for its network and with an observer. `masked` masks secrets in a text
-    of the service.
+    of the service. `notice` is called with a line of text when the connection is lost, and when it is there again.
     """
 
-    def __init__(self, hub: Hub, open_client: OpenClient, clock: Clock, *, masked: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        open_client: OpenClient,
+        clock: Clock,
+        *,
+        masked: Callable[[str], str] = str,
+        notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
         #: connecting, live, lost, retrying, gave_up (as in a record of kind connection), or ended.
         self.state = "connecting"
         #: How often the connection was lost after it had been live.
@@ -94,6 +102,8 @@ class Upstream:
         self._client = open_client(self._waker, self._observed)
         self._clock = clock
         self._masked = masked
+        self._notice = notice
+        self._reported_lost = False
         #: The service's id of the conversation, None while it is unknown.
         self.conversation: str | None = self._client.session().ids.get("conversation")
         self._heard_at: float | None = None
@@ -203,11 +213,20 @@ class Upstream:
             if event.state == "lost" and self.state == "live":
                 self.reconnects += 1
             self.state = event.state
+            name = self._hub.session
+            if event.state == "lost" and not self._reported_lost:
+                self._notice(f'session "{name}": not connected ({event.detail or "no reason given"}); reconnecting')
+                self._reported_lost = True
+            elif event.state == "live" and self._reported_lost:
+                self._notice(f'session "{name}": connected again')
+                self._reported_lost = False
 
     def _store(self) -> None:
         events, self._arrived = self._arrived, []
         if events:
-            self.conversation = self._client.session().ids.get("conversation")
+            if self.conversation is None:
+                with suppress(SessionOver):  # the stored session was deleted; its connection continues
+                    self.conversation = self._client.session().ids.get("conversation")
             self._hub.publish([self._arrival(event) for event in events])
 
     def _arrival(self, event: Event) -> Arrival:

@@ -78,8 +78,10 @@ class RelayProcess:
 
 
 @contextmanager
-def relaying(front: Front, *options: str, sessions: tuple[str, ...] = ("default",)) -> Iterator[RelayProcess]:
-    """Run a relay on a free port until the block ends."""
+def relaying(
+    front: Front, *options: str, sessions: tuple[str, ...] = ("default",), attached: bool = True
+) -> Iterator[RelayProcess]:
+    """Run a relay on a free port until the block ends. With `attached`, wait until it has read history and is live."""
     named = [word for name in sessions for word in ("-s", name)]
     paths = [Path(path).resolve() for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     with subprocess.Popen(
@@ -97,7 +99,8 @@ def relaying(front: Front, *options: str, sessions: tuple[str, ...] = ("default"
             assert line, process.stderr.read().decode()
             relay = RelayProcess(front, process, json.loads(line))
             try:
-                relay.wait_until_attached()
+                if attached:
+                    relay.wait_until_attached()
                 yield relay
             finally:
                 for reader in relay.opened:

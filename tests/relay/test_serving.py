@@ -42,7 +42,6 @@ def test_several_sessions_in_one_process(front: Front, sandbox: Sandbox) -> None
         assert texts_until(cart, "two") == ["two"]
         refused = relay.post({"text": "two"}, "k", "/v1/messages?session=cart")
         assert refused.status_code == 404
-        assert front("session", "forget", "cart", "-q").code == 0
         push(sandbox, "to both")
         assert texts_until(default, "to both") == ["to both"]
 
@@ -159,6 +158,32 @@ def test_metrics(front: Front, sandbox: Sandbox) -> None:
         }
         assert {key: values.get(key) for key in expected} == expected
         assert values[("process_resident_memory_bytes",)] > 0
+
+
+def test_a_relay_without_a_service_serves_its_log_and_stops_orderly(front: Front, sandbox: Sandbox) -> None:
+    with relaying(front) as relay:
+        assert texts_until(EventReader(relay, "?after=first"), "hello") == ["hello"]
+    sandbox.stop()
+    with relaying(front, "--timeout", "200ms", attached=False) as relay:
+        assert texts_until(EventReader(relay, "?after=first"), "hello") == ["hello"]
+        assert (relay.get("/healthz").status_code, relay.get("/readyz").status_code) == (200, 503)
+        assert relay.get("/v1/history").status_code in {502, 504}
+        answer = relay.post({"text": "hi"}, "k")
+        assert (answer.status_code, answer.json()["delivery"]) == (503, "not_sent")
+        states = iter(EventReader(relay, "?after=last&kinds=connection"))
+        assert next(record for _, record in states if record["state"] == "retrying")
+        code, err = relay.stop()
+        assert code == 0
+        assert err.startswith('session "default": not connected (')
+        assert err.count("\n") == 1
+
+
+def test_a_session_that_was_deleted_keeps_its_relay(front: Front, sandbox: Sandbox) -> None:
+    with relaying(front) as relay:
+        reader = EventReader(relay, "?after=first")
+        assert front("session", "forget", "default", "-q").code == 0
+        push(sandbox, "still there")
+        assert texts_until(reader, "still there") == ["hello", "still there"]
 
 
 _LIMITED = """

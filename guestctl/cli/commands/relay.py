@@ -128,7 +128,7 @@ def serve(
             if sessions[-1].log.damaged is not None:
                 run.out.warning(f"the log was damaged and set aside as {sessions[-1].log.damaged}; a new one begins")
         relay = Relay(sessions, capacity=capacity)
-        api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout)
+        api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout, masked=run.masked)
         web = grpc_web.GrpcWebApi(relay, run.clock, timeout=run.options.timeout)
         server = WebServer(
             [*api.routes(), *web.routes()],
@@ -200,13 +200,20 @@ def _session(run: Invocation, name: str | None, *, retain: int, strict: bool) ->
     from guestctl.storage.state import State
     from guestctl.transport.network import Network
 
+    def report(text: str) -> None:
+        # With JSON output, notices wait for the next data. The relay prints none after its first object.
+        run.out.notice(run.masked(text))
+        run.out.print_held()
+
     def open_client(waker: Waker | None, observer: Observer | None) -> Client:
         profile = run.resolved.profile
         network = Network(ca=profile.ca, environ=run.world.environ, cleartext=profile.cleartext, waker=waker)
-        return run.open_client(name, observer=_both(observer, run.watcher), network=network)
+        return run.open_client(name, observer=_both(observer, run.watcher), network=network, notice=report)
 
     directory = State.directory(run.world.environ)
-    return RelaySession(directory, open_client, run.clock, retain=retain, strict=strict, masked=run.masked)
+    return RelaySession(
+        directory, open_client, run.clock, retain=retain, strict=strict, masked=run.masked, notice=report
+    )
 
 
 def _both(one: Observer | None, other: Observer | None) -> Observer | None:
