@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from guestctl.core.clock import Clock, Deadline, SystemClock
 from guestctl.core.errors import UsageError
@@ -57,6 +57,7 @@ from guestctl.transport.connector import Connector
 if TYPE_CHECKING:
     from guestctl.core.patterns import Pattern
     from guestctl.transport.network import Network, Observer
+    from guestctl.transport.span_tree import SpanTree
 
 #: Seconds between two typing indicators (web-messaging.md §9).
 TYPING_EVERY = 5.0
@@ -73,9 +74,10 @@ class Client:
     `listen` apply it to each answer of the service. `notice` is called with one line of text for each retry, reconnect
     or warning, and `observer` with every request, answer and frame. `traceparent` is the W3C trace context to send
     (default: TRACEPARENT, else the one that the session was first used with). `propagate_baggage` also sends BAGGAGE,
-    and `trace_attribute` names the custom attribute of messages that states the trace id. `environ` replaces the
-    environment variables of the process. Clients with equal network settings may share a `network`. `clock`, `random`,
-    `new_id` and `timings` replace the client's own, for tests.
+    and `trace_attribute` names the custom attribute of messages that states the trace id. `spans` makes a span of each
+    message, connection and request. `environ` replaces the environment variables of the process. Clients with equal
+    network settings may share a `network`. `clock`, `random`, `new_id` and `timings` replace those of the client, for
+    tests.
 
     A client belongs to one thread. Raises UsageError if the profile cannot be used.
     """
@@ -92,6 +94,7 @@ class Client:
         traceparent: str | None = None,
         propagate_baggage: bool = False,
         trace_attribute: str | None = None,
+        spans: SpanTree | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
@@ -118,9 +121,10 @@ class Client:
         self._timings = timings or Timings()
         if trace_attribute is not None and "attr" not in self.dialect.send_fields:
             raise no_field(self.dialect, "attr", "send_fields", option="trace-attribute")
-        self._connector = Connector(self._network, self.clock, observer)
+        self.spans = spans
+        self._connector = Connector(self._network, self.clock, observers(observer, spans))
         # Without any of these there is nothing to send, and nothing to import for it.
-        if traceparent or environ.get("TRACEPARENT") or propagate_baggage or trace_attribute:
+        if traceparent or environ.get("TRACEPARENT") or propagate_baggage or trace_attribute or spans:
             from guestctl.transport.propagation import propagation
 
             self._connector.propagation = propagation(
@@ -128,6 +132,7 @@ class Client:
                 environ,
                 baggage=propagate_baggage,
                 attribute=trace_attribute,
+                spans=spans,
                 notice=notice,
             )
         self._sessions = Sessions(
@@ -553,6 +558,19 @@ class Client:
             return engine.page(after, cursor, self._deadline().sooner(left()))
 
         return fetch
+
+
+def observers(first: Observer | None, second: Observer | None) -> Observer | None:
+    """Return an observer that passes everything on to both, or the one that there is."""
+    if first is None or second is None:
+        return first or second
+    one, other = first, second
+
+    def observe(kind: str, data: Mapping[str, Any]) -> None:
+        one(kind, data)
+        other(kind, data)
+
+    return observe
 
 
 def scope_of(profile: Profile, dialect: Dialect) -> str:

@@ -38,6 +38,7 @@ OWNERS = {
     "jwt": {"core.jwt_claims", "sandbox"},
     "regex": {"core.patterns"},
     "prometheus_client": {"relay"},
+    "opentelemetry": {"transport.spans"},
 }
 
 #: Modules of `dialects/` that serve every API. All others are reached by the API's name.

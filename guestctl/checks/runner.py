@@ -185,7 +185,7 @@ class Runner:
         if service.unusable is not None:
             return self._not_run(job, service.unusable, "not run: ")
         try:
-            client = service.guest(self._rules.wait)
+            client = service.guest(self._rules.wait, scenario.name)
         except Failure as failure:
             return self._not_run(job, failure, "not run: ")
         values = {**self._environ, **job.script.variables}
@@ -208,10 +208,11 @@ class Runner:
             repetition=max(1, job.repetition),
         )
         self._tried[number] = attempt, run
+        finished: Outcome | None = None
         try:
-            outcome = run.run()
+            outcome = finished = run.run()
         finally:
-            service.release(client)
+            service.release(client, finished)
         if run.opened:
             service.reached = True
         elif not service.reached and outcome.trouble and isinstance(outcome.trouble.failure, _UNUSABLE):

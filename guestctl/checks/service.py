@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from guestctl.checks.outcomes import Outcome
 from guestctl.checks.script import Script
 from guestctl.client import Client
 from guestctl.config.profiles import Resolved
@@ -27,6 +28,7 @@ from guestctl.storage.state import State
 if TYPE_CHECKING:
     from guestctl.transport.http import Http
     from guestctl.transport.network import Network, Observer
+    from guestctl.transport.span_tree import SpanTree
 
 #: Seconds that a lookup of a conversation id may take, and seconds between two requests. The platform
 #: knows a message only a moment after it was sent.
@@ -180,6 +182,7 @@ class ServiceUnderTest:
         traceparent: str | None = None,
         propagate_baggage: bool = False,
         trace_attribute: str | None = None,
+        spans: Callable[[str], SpanTree | None] = lambda scenario: None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         from guestctl.transport.network import Network
@@ -193,6 +196,7 @@ class ServiceUnderTest:
             "propagate_baggage": propagate_baggage,
             "trace_attribute": trace_attribute,
         }
+        self._spans = spans
         self._notice = notice
         self._network: Network = Network(ca=profile.ca, environ=environ, cleartext=profile.cleartext)
         self._state = State.open(None, clock)
@@ -206,7 +210,7 @@ class ServiceUnderTest:
         self.unusable: Failure | None = None
         self.reached = False
 
-    def guest(self, timeout: float) -> Client:
+    def guest(self, timeout: float, scenario: str) -> Client:
         """Return the client of a new guest with a name of its own. Raises UsageError for an unusable profile."""
         with self._first:
             name = f"check-{next(self._numbers)}"
@@ -218,6 +222,7 @@ class ServiceUnderTest:
             notice=self._notice_once,
             observer=self._observer,
             **self._trace,
+            spans=self._spans(scenario),
             clock=self.clock,
             environ=self._environ,
             network=self._network,
@@ -229,10 +234,18 @@ class ServiceUnderTest:
                 client.deployment()
         return client
 
-    def release(self, client: Client) -> None:
-        """Close a client and delete its session, so that memory does not grow with the number of guests."""
+    def release(self, client: Client, outcome: Outcome | None) -> None:
+        """Close a client and delete its session, so that memory does not grow with the number of guests.
+
+        `outcome` is that of its scenario, for its span; None: it has not ended.
+        """
         try:
             client.close()
+            if client.spans is not None:
+                verdict = "unfinished" if outcome is None else outcome.verdict
+                failure = outcome.trouble.failure if outcome is not None and outcome.trouble is not None else None
+                error = None if verdict == "passed" else verdict if failure is None else failure.code
+                client.spans.end(error=error, attributes={"guestctl.verdict": verdict})
         finally:
             self._state.forget(client.scope, client.session_name)
 

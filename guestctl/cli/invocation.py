@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from guestctl.core.timings import Timings
     from guestctl.storage.state import State
     from guestctl.transport.network import Network, Observer
+    from guestctl.transport.span_tree import SpanTree
+    from guestctl.transport.spans import SpanExport
     from guestctl.transport.trace import Watcher
+
+
+#: Variables that ask for spans.
+_SPAN_VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 @immutable
@@ -91,6 +97,11 @@ class Invocation:
         self.chosen_profile = options.profile
         #: The custom attribute of messages that states the trace id (--trace-attribute).
         self.trace_attribute: str | None = None
+        #: The words of the command, its exit code and the code of its failure, for its span.
+        self.command = ""
+        self.exit_code = 0
+        self.failure: str | None = None
+        self._trees: list[SpanTree] = []
         self._stack = ExitStack()
         self._clients: list[Client] = []
 
@@ -220,6 +231,7 @@ class Invocation:
         """
         from guestctl.client import Client
 
+        spans = self.spans(f"guestctl {self.command}")
         client = Client(
             self.resolved.profile,
             session=session,
@@ -230,13 +242,14 @@ class Invocation:
             traceparent=self.options.traceparent,
             propagate_baggage=self.options.propagate_baggage,
             trace_attribute=self.trace_attribute,
+            spans=spans,
             clock=self.clock,
             environ=self.world.environ,
             network=network,
             timings=self.world.timings,
         )
         self._clients.append(client)
-        if self.watcher is not None:
+        if self.watcher is not None or spans is not None:
             # Without a watcher the secrets are added when there is text to mask; reading a thousand sessions is slow.
             self._learn_from(client)
         self.out.markdown = cache(lambda: client.deployment().markdown)
@@ -262,6 +275,47 @@ class Invocation:
     def _learn_from(self, client: Client) -> None:
         for secret in client.secrets():
             self.redactor.add(secret)
+
+    @cached_property
+    def _export(self) -> SpanExport | None:
+        """The export of spans, None if the environment does not ask for it or does not allow it."""
+        environ = self.world.environ
+        # Most commands export nothing: they import nothing for it.
+        if not any(environ.get(name) for name in _SPAN_VARIABLES):
+            return None
+        from guestctl.transport.spans import SpanExport, wanted
+
+        if not wanted(environ):
+            return None
+        try:
+            export = SpanExport(environ)
+        except UsageError as failure:
+            self.out.warning(f"no spans are exported: {failure.message}; {failure.hint}")
+            return None
+        self._stack.callback(self._end_spans, export)
+        return export
+
+    def spans(self, name: str) -> SpanTree | None:
+        """Return the observer that makes the spans of a client, None if none are exported. The run ends them."""
+        tree = self.spans_of(name)
+        if tree is not None:
+            self._trees.append(tree)
+        return tree
+
+    def spans_of(self, name: str, attributes: Mapping[str, str] | None = None) -> SpanTree | None:
+        """Return the observer that makes the spans of a client, None if none are exported. The caller ends them."""
+        if self._export is None:
+            return None
+        with_text = self.world.environ.get("GUESTCTL_SPAN_TEXT", "").lower() in {"1", "yes", "true"}
+        text = self.masked if with_text else None
+        return self._export.tree(name, now=self.clock.now, attributes=attributes, text=text)
+
+    def _end_spans(self, export: SpanExport) -> None:
+        for tree in self._trees:
+            tree.end(error=self.failure, attributes={"process.exit.code": self.exit_code})
+        problem = export.close()
+        if problem is not None:
+            self.out.warning(problem)
 
     def learn(self) -> None:
         """Add the client's secrets to the redactor, including those it received during this command."""

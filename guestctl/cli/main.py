@@ -66,15 +66,18 @@ class _Run:
             with self.signals.handled():
                 try:
                     code = self._go() or Exit.DONE
+                    self._ends_with(code, str(int(code)) if code else None)
                     self.out.print_held()
-                    return code
-                except Exception:
-                    if self.invocation is not None:
+                except BaseException as error:
+                    self._ends_with(*_outcome(error))
+                    if self.invocation is not None and isinstance(error, Exception):
                         self.invocation.learn()
                     raise
                 finally:
                     if self.invocation is not None:
                         self.invocation.close()
+                self.out.print_held()  # what the end of the invocation warned of
+                return code
         except Failure as failure:
             return self._report(failure)
         except KeyboardInterrupt:
@@ -86,6 +89,10 @@ class _Run:
         except Exception as error:
             # While Python creates a class, it replaces an exception from a signal handler with another one.
             return self.signals.exit or self._report(bug(error))
+
+    def _ends_with(self, code: int, failure: str | None) -> None:
+        if self.invocation is not None:
+            self.invocation.exit_code, self.invocation.failure = int(code), failure
 
     def _stopped(self, code: Exit) -> int:
         """Print the warnings that were held back, which no failure carries, and return the exit code."""
@@ -140,6 +147,7 @@ class _Run:
         if options.timeout is not None:
             DEADLINE.set(Deadline.after(self.world.clock, options.timeout))
         self.invocation = Invocation(options, self.world, self.out)
+        self.invocation.command = " ".join(words)
         if options.trace is not None and options.trace_append is not None:
             raise UsageError("--trace and --trace-append cannot be combined", hint="use one of them")
         if options.trace is not None or options.trace_append is not None:
@@ -210,6 +218,17 @@ class _Run:
         error = failure.__cause__ if type(failure) is Failure and failure.__cause__ else failure
         redactor = self.invocation.redactor if self.invocation is not None else Redactor()
         self.out.traceback(error, redactor.text)
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the code of a failure that ends a command."""
+    if isinstance(error, Failure):
+        return error.exit, error.code
+    if isinstance(error, Terminated):
+        return error.exit, "terminated"
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED, "interrupted"
+    return (Exit.BROKEN_PIPE, "broken_pipe") if isinstance(error, ClosedPipe) else (Exit.BUG, "internal")
 
 
 def _parse(words: tuple[str, ...], rest: list[str], width: int | None) -> Call:

@@ -18,6 +18,7 @@ OURS: dict[str, str] = {
     "GUESTCTL_OUTPUT": "output mode, like -o",
     "GUESTCTL_STATE": "directory of the state database (default: the user's state directory)",
     "GUESTCTL_TRACE": "trace to create or extend, like --trace-append",
+    "GUESTCTL_SPAN_TEXT": "yes: spans contain the text of messages (default: no)",
     "GUESTCTL_PAGER": "pager for long output on a terminal (default: none)",
     "GUESTCTL_CODE_VERIFIER": "PKCE verifier of a sign-in, like --code-verifier",
     "GUESTCTL_ID_TOKEN": "id token of a sign-in, like --id-token",
@@ -49,6 +50,8 @@ COMMON: dict[str, str] = {
     "COLUMNS": "width of the terminal",
     "TRACEPARENT, TRACESTATE": "W3C trace context to send, like --traceparent",
     "BAGGAGE": "W3C baggage to send with --propagate-baggage",
+    "OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_EXPORTER, OTEL_SDK_DISABLED": "export spans, with the extra "
+    "guestctl[otel] (docs/tracing.md)",
     "GITHUB_ACTIONS, GITHUB_WORKSPACE": "set in GitHub Actions, where `check` annotates failed lines and "
     "a bot's `::` commands are escaped",
     "XDG_CONFIG_HOME, XDG_STATE_HOME": "directories of the user's profiles and state on Linux",

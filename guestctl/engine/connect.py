@@ -100,6 +100,7 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
             )
         engine.record.store(replace(attached, refused_token=None))
         socket.session = engine.session
+        engine.report("attached", new_session=attached.new_session)
         engine.record.log("ws_connected", new_session=attached.new_session)
         socket.resources.callback(_log_end, engine, socket, engine.clock.monotonic())
         undo.pop_all()

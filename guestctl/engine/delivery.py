@@ -62,12 +62,13 @@ def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline, *, re
     only with `resend`. Every failure has the outcome as its `delivery`: `rejected` (the service refused the message),
     `not_sent` or `in_doubt`. Raises Conflict when the key belongs to another message.
     """
+    begin_turn(engine, outgoing)
     with _not_sent_by_default():
         earlier = engine.state.sent(engine.scope, engine.session, outgoing.key)
         if earlier is not None:
             check_same(earlier, outgoing)
             if earlier.state == "accepted":
-                return _from_outbox(earlier)
+                return _accepted_before(engine, earlier)
         check_outgoing(asdict(outgoing))
         engine.dialect.check_message(engine.session, outgoing)
         if engine.dialect.sends_on_socket:
@@ -78,13 +79,26 @@ def deliver(engine: SessionEngine, outgoing: Outgoing, deadline: Deadline, *, re
             settle_open(engine, deadline)
             row = engine.state.begin(engine.scope, engine.session, outgoing.key, _dump(outgoing))
             if row.state == "accepted":
-                return _from_outbox(row)
+                return _accepted_before(engine, row)
             send = _Send(engine, outgoing, deadline)
             if row.state != "queued":
                 if not resend:
                     raise send.in_doubt("an earlier command sent it, and history does not show it")
                 send.doubtful = True
             return send.run()
+
+
+def begin_turn(engine: SessionEngine, outgoing: Outgoing) -> None:
+    """Report that a message begins its turn, unless it has."""
+    session = engine.session
+    engine.report(
+        "turn", event="begin", key=outgoing.key, api=session.api, conversation=session.ids.get("conversation")
+    )
+
+
+def _accepted_before(engine: SessionEngine, row: OutboxRow) -> Message:
+    engine.report("turn", event="accepted", key=row.key, id=row.message_id)
+    return _from_outbox(row)
 
 
 def settle_open(engine: SessionEngine, deadline: Deadline) -> list[Message]:
@@ -285,6 +299,9 @@ class _Send:
         """
         engine = self.engine
         known = (message.id, message.time) if message is not None else (None, None)
+        event = "write" if state == "writing" else state
+        text = {"text": self.outgoing.text} if state == "writing" else {}
+        engine.report("turn", event=event, key=self.outgoing.key, id=known[0], **text)
         try:
             engine.state.mark(engine.scope, engine.session, self.outgoing.key, state, *known)
         except Failure as failure:

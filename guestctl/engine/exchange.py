@@ -132,6 +132,11 @@ class SessionEngine:
     def session(self, session: Session) -> None:
         self.record.session = session
 
+    def report(self, kind: str, **data: object) -> None:
+        """Report an event to the observer, if there is one."""
+        if self.connector.observer is not None:
+            self.connector.observer(kind, data)
+
     # --- flows ---
 
     def perform(self, flow: Flow[T], deadline: Deadline, *, socket: SessionSocket | None = None) -> T:

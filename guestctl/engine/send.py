@@ -31,11 +31,12 @@ from guestctl.core.results import Sent
 from guestctl.core.values import Json, immutable
 from guestctl.dialects.base import Dialect, HistoryPage
 from guestctl.dialects.capabilities import Ability
-from guestctl.engine.delivery import MessageInDoubt, check_same, deliver
+from guestctl.engine.delivery import MessageInDoubt, begin_turn, check_same, deliver
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import messages, newest
 from guestctl.engine.listener import POLL_JITTER, Listener
 from guestctl.engine.local_files import LocalFile, check_file
+from guestctl.engine.shown_events import report_reply
 
 if TYPE_CHECKING:
     from guestctl.core.patterns import Pattern
@@ -156,6 +157,7 @@ def send_message(
     earlier: list[Message] = []
     listener = None
     silence = _Silence(engine, None if awaited is None else awaited.silence)
+    begin_turn(engine, outgoing)
     try:
         if needs_socket_first(dialect, engine.session, awaited=awaited is not None, files=bool(files)):
             engine.attached(deadline)
@@ -181,6 +183,7 @@ def send_message(
         if listener is not None and awaited is not None:
             replies = _replies_in_doubt(engine, listener, failure, awaited, silence, deadline)
             outcome = replace(outcome, reply=replies[0] if replies else None, following=tuple(replies[1:]))
+        engine.report("turn", event="in_doubt", key=outgoing.key)
         failure.with_outcome("in_doubt", outcome)
         raise
     except Failure as failure:
@@ -189,6 +192,7 @@ def send_message(
             delivery = "not_sent"
         if delivery is None:
             raise
+        engine.report("turn", event=delivery, key=outgoing.key)
         known = failure.sent if isinstance(failure.sent, Sent) else Sent(outgoing.key, delivery, outgoing.text)
         failure.with_outcome(delivery, replace(known, earlier=tuple(earlier)))
         raise
@@ -269,6 +273,8 @@ def _replies_in_doubt(
         return []
     if first is None:
         return []
+    for reply in replies:
+        report_reply(engine, reply)
     return list(replies[first : None if awaited.silence is not None else first + 1])
 
 

@@ -54,6 +54,11 @@ class ShownEvents:
 
     def add(self, events: Iterable[Event]) -> None:
         """Add events that `show` yields."""
+        if self._engine.connector.observer is not None:
+            events = list(events)
+            for event in events:
+                if isinstance(event, Message):
+                    report_reply(self._engine, event)
         self._waiting.extend(events)
 
     def keep_first_gap(self) -> None:
@@ -126,6 +131,12 @@ class ShownEvents:
             kinds, self._kinds = self._kinds, Counter()
             for kind, count in kinds.items():
                 self._engine.record.log("ws_message_received", type=kind, count=count)
+
+
+def report_reply(engine: SessionEngine, message: Message) -> None:
+    """Report a message that is not the guest's own to the observer."""
+    if message.direction == "outbound":
+        engine.report("turn", event="reply", id=message.id, text=message.text)
 
 
 def _kind_of(event: Event) -> str | None:

@@ -177,7 +177,8 @@ class Http:
     def _unanswered(self, request: Request, error: BaseException) -> Failure:
         failure = self._failure(request, error)
         if self._observer is not None:
-            self._observer("lost", {"route": request.route, "method": request.method, "why": failure.message})
+            told = {"route": request.route, "method": request.method, "why": failure.message}
+            self._observer("lost", {**told, "code": failure.code})
         return failure
 
     def _reply(self, request: Request, response: requests.Response, body: bytes) -> HttpResponse:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 Observer: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 """Receives everything that is sent and received, for traces. It gets the secrets, too, and must redact them.
 
-Kinds: request, response, lost (a request without a complete response), connect, upgrade, frame_out, frame_in, ping,
-pong, close (1006 if no close frame arrived). The engine adds retry, page and limit (a wait for the rate limit)."""
+Kinds: request, response, lost (a request without a complete response), connect, connected (TCP and TLS), upgrade,
+frame_out, frame_in, ping, pong, close (1006 if no close frame arrived), closed (the connection is over). The engine
+adds attached (the service has confirmed the session on the socket), turn (the progress of a guest's message, and each
+reply), retry, page and limit (a wait for the rate limit)."""
 
 #: Maximum seconds to resolve a name, connect and complete the TLS handshake, even if the deadline allows more.
 CONNECT_TIMEOUT = 10.0

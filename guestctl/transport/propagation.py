@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from guestctl.core.errors import UsageError
 from guestctl.core.model import TraceContext
 from guestctl.core.wire import is_trace_context
+
+if TYPE_CHECKING:
+    from guestctl.transport.span_tree import SpanTree
 
 #: A member of a `tracestate` list (W3C Trace Context §3.3.1.3), and the maximum number of members.
 _STATE_MEMBER = re.compile(r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
@@ -27,7 +31,8 @@ class Propagation:
     """What a client sends of traces.
 
     `given` is the context of this command, which precedes that of a session. `baggage` is the value of the `baggage`
-    header. `attribute` is the name of the custom attribute of messages that states the trace id.
+    header. `attribute` is the name of the custom attribute of messages that states the trace id. With `spans`, each
+    request and each connection gets a span id of its own.
     """
 
     def __init__(
@@ -36,18 +41,23 @@ class Propagation:
         *,
         baggage: str | None = None,
         attribute: str | None = None,
+        spans: SpanTree | None = None,
     ) -> None:
         self._given = given
         self._attribute = attribute
         self._baggage = baggage
+        self._spans = spans
 
     def context(self, stored: TraceContext | None) -> TraceContext | None:
-        """Return the context of a session that has a `stored` one, None without any."""
-        return self._given or stored
+        """Return the context of a session that has a `stored` one. With spans there always is one."""
+        found = self._given or stored
+        return found if self._spans is None else self._spans.begin(found)
 
     def headers(self, stored: TraceContext | None) -> dict[str, str]:
         """Return the headers of the next request, or of the next socket."""
         context = self.context(stored)
+        if self._spans is not None:
+            context = self._spans.next()
         found = {}
         if context is not None:
             found["traceparent"] = context.traceparent
@@ -65,7 +75,7 @@ class Propagation:
         if context is None:
             raise UsageError(
                 f'the attribute "{self._attribute}" has no value: there is no trace context',
-                hint="give --traceparent or TRACEPARENT",
+                hint="give --traceparent or TRACEPARENT, or export spans (OTEL_EXPORTER_OTLP_ENDPOINT)",
             )
         return {self._attribute: context.trace_id}
 
@@ -76,6 +86,7 @@ def propagation(
     *,
     baggage: bool = False,
     attribute: str | None = None,
+    spans: SpanTree | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Propagation:
     """Return what to send, from an option or argument (`traceparent`) and the environment.
@@ -85,7 +96,7 @@ def propagation(
     """
     found = _given(traceparent, environ, notice)
     members = _baggage(environ.get("BAGGAGE", "")) if baggage else None
-    return Propagation(found, baggage=members, attribute=attribute)
+    return Propagation(found, baggage=members, attribute=attribute, spans=spans)
 
 
 def _given(traceparent: str | None, environ: Mapping[str, str], notice: Callable[[str], None]) -> TraceContext | None:

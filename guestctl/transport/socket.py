@@ -21,7 +21,7 @@ from guestctl.core.errors import Failure, NetworkError, Unreadable
 from guestctl.core.wire import Frame, utf8
 from guestctl.transport.hosts import authority, target, why
 from guestctl.transport.network import CONNECT_TIMEOUT, Network, Observer, checked
-from guestctl.transport.stream import AnyStream, Limit
+from guestctl.transport.stream import AnyStream, Limit, NestedTlsStream
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -86,6 +86,7 @@ class Socket:
         self._frames.feed(rest)
         self._clock = clock
         self._observer = observer
+        self._reported_end = False
         self._place = place
         self._waker = waker
         self._writing = threading.Lock()
@@ -116,18 +117,27 @@ class Socket:
         place = authority(host, port)
         sent = checked({"User-Agent": user_agent, **headers})
         if observer is not None:
-            observer("connect", {"url": url, "proxy": str(network.proxy_for(url) or "") or None})
-        stream = network.open(url, Limit(deadline.sooner(CONNECT_TIMEOUT)))
-        upgrade = _Upgrade(stream, place)
+            trace = {"traceparent": sent["traceparent"]} if "traceparent" in sent else {}
+            observer("connect", {"url": url, "proxy": str(network.proxy_for(url) or "") or None, **trace})
         try:
-            upgrade.perform(url, sent)
-        except BaseException:
-            stream.close()
+            stream = network.open(url, Limit(deadline.sooner(CONNECT_TIMEOUT)))
+            if observer is not None:
+                observer("connected", _peer(stream))
+            upgrade = _Upgrade(stream, place)
+            try:
+                upgrade.perform(url, sent)
+            except BaseException:
+                stream.close()
+                raise
+            finally:
+                if observer is not None and upgrade.status:
+                    told = {"status": upgrade.status, "headers": upgrade.headers, "body": upgrade.body}
+                    observer("upgrade", {"url": url, "request_headers": sent, **told})
+        except (Failure, Refusal) as failure:
+            if observer is not None:
+                error = str(failure.status) if isinstance(failure, Refusal) else failure.code
+                observer("closed", {"code": None, "error": error})
             raise
-        finally:
-            if observer is not None and upgrade.status:
-                told = {"status": upgrade.status, "headers": upgrade.headers, "body": upgrade.body}
-                observer("upgrade", {"url": url, "request_headers": sent, **told})
         return cls(stream, upgrade.rest, clock=clock, observer=observer, place=place, waker=network.waker)
 
     def send(self, text: str, *, deadline: Deadline) -> None:
@@ -199,11 +209,19 @@ class Socket:
         finally:
             self._read_failure = self._read_failure or self._lost("the connection was closed here", code)
             self._stream.close()
+            self._report_end()
         return drained
 
     def abort(self) -> None:
         """End the connection at once and wake its reader. Any thread may call it."""
         self._stream.abort()
+        self._report_end()
+
+    def _report_end(self) -> None:
+        """Report once that the connection is over: a close frame is only the wish to end it."""
+        if self._observer is not None and not self._reported_end:
+            self._reported_end = True
+            self._observer("closed", {"code": self.ended[0] if self.ended else _NO_CLOSE, "error": None})
 
     def _next(self) -> Frame | None:
         """Return the next message in the bytes that have arrived, or None."""
@@ -446,6 +464,17 @@ class _Replay(io.RawIOBase):
         part, self._seen = self._seen[: len(view)], self._seen[len(view) :]
         view[: len(part)] = part
         return len(part)
+
+
+def _peer(stream: AnyStream) -> dict[str, Any]:
+    """Return the address and the port of the other end, empty where they are not known."""
+    if isinstance(stream, NestedTlsStream):  # it is inside the stream to the proxy, and has no address
+        return {}
+    try:
+        address, port, *_ = stream.getpeername()
+    except (OSError, ValueError):  # it has just broken
+        return {}
+    return {"address": address, "port": port}
 
 
 def _plain(text: str) -> str:

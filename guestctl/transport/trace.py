@@ -24,6 +24,8 @@ from guestctl.core.redact import Redactor
 from guestctl.transport.output_files import is_pipe, open_output, write_all
 
 _FRAMES = frozenset({"frame_in", "frame_out", "ping", "pong"})
+#: Kinds that only the file has: `-v` shows what causes them.
+_ONLY_IN_FILE = frozenset({"connected", "attached", "closed", "turn"})
 
 
 class TraceFile:
@@ -97,7 +99,7 @@ class Watcher:
         if self._file is not None:
             seconds = round(self._clock.monotonic() - self._begun, 6)
             self._file.write({"time": rfc3339(self._clock.now()), "seconds": seconds, "kind": kind, **shown})
-        if self._show is not None:
+        if self._show is not None and kind not in _ONLY_IN_FILE:
             self._show(_line(kind, shown), 2 if kind in _FRAMES else 1)
 
 

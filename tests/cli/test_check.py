@@ -590,9 +590,9 @@ def test_an_internal_error_is_reported_with_its_attempt(
     (tmp_path / "one.yaml").write_text("scenarios:\n  one:\n  - say: hello\n  - waitForReplyContaining: never said\n")
     let_in, guests = ServiceUnderTest.guest, []
 
-    def second_meets_a_bug(service: ServiceUnderTest, wait: float) -> Client:
+    def second_meets_a_bug(service: ServiceUnderTest, wait: float, scenario: str) -> Client:
         guests.append(wait)
-        return let_in(service, wait if len(guests) == 1 else 1 / 0)
+        return let_in(service, wait if len(guests) == 1 else 1 / 0, scenario)
 
     monkeypatch.setattr(ServiceUnderTest, "guest", second_meets_a_bug)
     [found] = checks("check", "one.yaml", "--timeout", "2s", "--retries", "1", "-o", "json").record["scenarios"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -167,6 +169,29 @@ def test_the_plan_of_a_command_has_the_context(guest: Guest) -> None:
     steps = guest.ok("send", "hi", "--print-frames").records
     assert [step["headers"]["traceparent"] for step in steps if step["step"] == "connect"] == [FIRST]
     assert [step["body"].get("traceparent") for step in steps if step["step"] == "frame"] == [FIRST, None]
+
+
+@pytest.mark.parametrize("api", ["web-messaging", "webmessaging-conversations"])
+def test_spans_without_the_packages_are_one_warning(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    found = guest("session", "create", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+    assert (found.code, found.record["state"]) == (0, "active")
+    (line,) = found.err.splitlines()
+    assert "guestctl[otel]" in line
+
+
+def test_ask_imports_nothing_for_traces(sandbox: Sandbox, enter: Enter) -> None:
+    """Without OTEL_* variables and without a context, there is nothing to pay for."""
+    guest = enter(sandbox, "web-messaging")
+    code = "import sys; from guestctl.__main__ import main; main(); print(*sys.modules)"
+    argv = [sys.executable, "-c", code, "ask", "hi"]
+    environ = {"PATH": "/usr/bin:/bin", **guest.environ}
+    done = subprocess.run(argv, env=environ, cwd=guest.cwd, capture_output=True, text=True, check=True)
+    modules = done.stdout.splitlines()[-1].split()
+    assert "guestctl.client" in modules
+    unwanted = ("opentelemetry", "google.protobuf", "guestctl.transport.span", "guestctl.transport.propagation")
+    assert [name for name in modules if name.startswith(unwanted)] == []
 
 
 def test_commands_that_send_nothing_as_a_guest_have_no_option_for_a_context(sandbox: Sandbox, enter: Enter) -> None:

@@ -107,6 +107,19 @@ def test_indirect_requirements_are_locked(python: str, system: str) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("lock", sorted(ROOT.glob("tests/*/requirements.txt")), ids=lambda lock: lock.parent.name)
+def test_the_lock_of_an_extra_pins_what_it_requires(lock: Path) -> None:
+    """Its packages go next to those of the development set, so both have the same versions."""
+    pins = list(_pins(lock.read_text(encoding="utf-8")))
+    assert all(pin.hashes for pin in pins)
+    locked: dict[str, str] = {canonicalize_name(pin.requirement.name): pin.version for pin in pins}
+    assert _unmet(_listed(lock.parent.name), _environment(PYTHONS[0], "linux"), locked) == []
+    known = _locked(_environment(PYTHONS[0], "linux"))
+    assert {name: version for name, version in locked.items() if known.get(name, version) != version} == {}
+    [command] = re.findall(r"^#    (uv pip compile .*)$", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"`{command}`" in CONTRIBUTING
+
+
 def _unmet(required: Iterable[Requirement], environment: dict[str, str], locked: dict[str, str]) -> list[str]:
     there = [found for found in required if found.marker is None or found.marker.evaluate(environment)]
     return [

@@ -442,6 +442,7 @@ def _service(run: Invocation, profile: Profile) -> ServiceUnderTest:
         traceparent=run.options.traceparent,
         propagate_baggage=run.options.propagate_baggage,
         trace_attribute=run.trace_attribute,
+        spans=lambda scenario: run.spans_of(f"scenario {scenario}", {"guestctl.scenario": scenario}),
         notice=_one_at_a_time(run.out.notice),
     )
 
