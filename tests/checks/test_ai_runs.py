@@ -185,13 +185,10 @@ def test_the_interval_is_the_published_one(successes: int, count: int, low: floa
 
 def wrong_decisions(bench: Bench, votes: int, statements: int, seed: int) -> tuple[int, int, int]:
     """Judge statements of which half are true; return how many were decided wrongly, not decided, and green in vain."""
-    chance = random.Random(seed)
-    lock = threading.Lock()
 
     def answer(asked: Asked) -> str:
         name, text = asked.statement["criterion"], asked.statement["text"]
-        with lock:
-            wrong = chance.random() < 0.1
+        wrong = random.Random(f"{seed} {text} {asked.vote}").random() < 0.1  # whatever the order of the calls is
         word = "yes" if ("true" in text) != wrong else "no"
         return verdict(word, ["m1"], criterion=name)
 
