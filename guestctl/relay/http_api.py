@@ -21,7 +21,7 @@ from guestctl.relay.hub import NotRetained, Subscription
 from guestctl.relay.log import LogEntry
 from guestctl.relay.metrics import CONTENT_TYPE, Metrics
 from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
-from guestctl.relay.sends import SendAnswer, WantedMessage, masked_failure
+from guestctl.relay.sends import SendAnswer, WantedMessage
 from guestctl.transport.web_server import (
     JSON,
     WebRefusal,
@@ -111,16 +111,9 @@ class WebReader:
 
 
 class HttpApi:
-    """The handlers.
+    """The handlers. `timeout` is how long a request waits for the service, in seconds; None: without a limit."""
 
-    `timeout` is how long a request waits for the service, in seconds; None: without a limit. `masked` masks secrets in
-    a text of the service.
-    """
-
-    def __init__(
-        self, relay: Relay, metrics: Metrics, *, timeout: float | None, masked: Callable[[str], str] = str
-    ) -> None:
-        self._masked = masked
+    def __init__(self, relay: Relay, metrics: Metrics, *, timeout: float | None) -> None:
         self._relay = relay
         self._metrics = metrics
         self._timeout = timeout
@@ -233,9 +226,9 @@ class HttpApi:
             future = session.sends.submit(key, message)
             answer = await result_of(future, self._timeout)
         except UsageError as failure:
-            raise _refusal(400, masked_failure(failure, self._masked)) from None
+            raise _refusal(400, failure) from None
         except Conflict as failure:
-            raise _refusal(409, masked_failure(failure, self._masked)) from None
+            raise _refusal(409, failure) from None
         except Failure as failure:
             answer = session.sends.not_sent(key, message, failure)
         return _send_reply(answer)
@@ -254,9 +247,9 @@ class HttpApi:
         try:
             records = await result_of(future, self._timeout)
         except UsageError as failure:
-            raise _refusal(400, masked_failure(failure, self._masked)) from None
+            raise _refusal(400, failure) from None
         except Failure as failure:
-            raise _refusal(_status_of(failure), masked_failure(failure, self._masked)) from None
+            raise _refusal(_status_of(failure), failure) from None
         body = "".join(f"{exact_json(record)}\n" for record in records)
         return WebReply(200, body.encode(), {"Content-Type": JSON_LINES})
 

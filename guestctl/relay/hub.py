@@ -49,8 +49,8 @@ from guestctl.relay.log import Arrival, EventLog, LogEntry, Missing
 QUEUE = 1_000
 #: Bytes of the newest events that are kept in memory. At least one event is.
 MEMORY = 4 << 20
-#: Events of one `take`.
-PAGE = 256
+#: Events of one `take`, and bytes of their records. At least one event is taken.
+PAGE, PAGE_BYTES = 256, 256 << 10
 
 
 class NotRetained(Exception):
@@ -141,7 +141,7 @@ class Subscription:
         found = [self._first] if self._first is not None else []
         self._first = None
         while True:
-            entries = self._hub.entries_after(self.position, most)
+            entries = _page(self._hub.entries_after(self.position, most))
             if not entries:
                 break
             number = entries[0].id.number if entries[0].id is not None else 0
@@ -159,6 +159,16 @@ class Subscription:
             self.ended = "end"
             return [end]
         return found
+
+
+def _page(entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
+    """Return as many of the first entries as a reader gets at once: a slow one must not occupy much memory."""
+    size = 0
+    for index, entry in enumerate(entries):
+        size += len(entry.body)
+        if size > PAGE_BYTES and index:
+            return entries[:index]
+    return entries
 
 
 class Hub:

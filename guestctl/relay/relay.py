@@ -134,8 +134,11 @@ class RelaySession:
 
         def read() -> list[Record]:
             now = rfc3339(self._clock.now())
-            items = self._history_client.history(last=last, since=since, until=until, all=all)
-            return [stream_record(item, self.name, now=lambda: now, masked=self._masked) for item in items]
+            try:
+                items = self._history_client.history(last=last, since=since, until=until, all=all)
+                return [stream_record(item, self.name, now=lambda: now, masked=self._masked) for item in items]
+            except Failure as failure:
+                raise masked_failure(failure, self._masked) from None
 
         return self._history.submit(read)
 

@@ -141,7 +141,14 @@ class Sends:
         if settled is not None:
             known.set_result(settled)
             return known
-        return self._upstream.submit(lambda client: self._perform(client, key, message))
+
+        def perform(client: Client) -> SendAnswer:
+            try:
+                return self._perform(client, key, message)
+            except Failure as failure:
+                raise masked_failure(failure, self._masked) from None
+
+        return self._upstream.submit(perform)
 
     def not_sent(self, key: str, message: WantedMessage, failure: Failure) -> SendAnswer:
         """Return the answer for a request that was withdrawn before it was performed, because of the failure.

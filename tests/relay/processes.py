@@ -70,6 +70,12 @@ class RelayProcess:
         sent = {"Authorization": f"Bearer {self.send_key}", "Idempotency-Key": idempotency_key, **headers}
         return requests.post(self.url + path, json=body, headers=sent, timeout=STUCK)
 
+    def post_until_connected(self, body: Any, idempotency_key: str) -> requests.Response:
+        """Repeat a send while the relay is not connected. The key makes that safe."""
+        while (answer := self.post(body, idempotency_key)).status_code == 503:
+            pass
+        return answer
+
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Stop the relay, and return its exit code and what it wrote to stderr."""
         self.process.send_signal(number)

@@ -89,7 +89,7 @@ def test_a_message_in_doubt_is_202_until_history_shows_it(sandboxed: Callable[[S
     with running(SandboxOptions(fast=True, agent=True)) as sandbox:
         front = sandboxed(sandbox)
         assert front("session", "create", "--as", "default", "-q").code == 0
-        with relaying(front, "--timeout", "1") as relay:
+        with relaying(front, "--timeout", "3") as relay:
             reader = EventReader(relay, "?kinds=connection")
             sandbox.call(lambda: sandbox.faults.add("lag:ms=3600000"))
             sandbox.call(lambda: sandbox.faults.add("drop:code=1006,after=1,on=send"))
@@ -98,7 +98,7 @@ def test_a_message_in_doubt_is_202_until_history_shows_it(sandboxed: Callable[[S
             assert answer.json()["delivery"] == "in_doubt"
             sandbox.call(sandbox.faults.clear)
             next(record for _, record in reader if record["state"] == "live")
-            settled = relay.post({"text": "perhaps"}, "key-1")
+            settled = relay.post_until_connected({"text": "perhaps"}, "key-1")
             assert (settled.status_code, settled.json()["delivery"]) == (200, "accepted"), settled.text
         assert inbound(sandbox) == ["perhaps"]
 
@@ -116,7 +116,7 @@ def test_a_message_that_was_not_sent_is_503_and_may_be_repeated(front: Front, sa
         assert relay.get("/healthz").status_code == 200
         sandbox.call(sandbox.faults.clear)
         next(record for _, record in reader if record["state"] == "live")
-        assert relay.post({"text": "later"}, "key-1").status_code == 200
+        assert relay.post_until_connected({"text": "later"}, "key-1").status_code == 200
     assert inbound(sandbox) == ["hello", "later"]
 
 

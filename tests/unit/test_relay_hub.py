@@ -43,6 +43,14 @@ def test_a_reader_is_served_from_the_log_and_then_live(hub: Hub) -> None:
     assert taken(reader) == []
 
 
+def test_a_page_is_bounded_in_bytes(hub: Hub) -> None:
+    hub.publish([Arrival("message", b'"%s"' % (b"x" * 100_000), str(n)) for n in range(7)])
+    reader = hub.subscribe("first")
+    assert [len(reader.take()) for _ in range(5)] == [2, 2, 2, 1, 0]
+    hub.publish([Arrival("message", b'"%s"' % (b"x" * 1_000_000), "large")])
+    assert len(reader.take()) == 1
+
+
 def test_a_new_event_wakes_each_reader_once(hub: Hub) -> None:
     woken: list[str] = []
     reader = hub.subscribe(wake=lambda: woken.append("woken"))

@@ -128,7 +128,7 @@ def serve(
             if sessions[-1].log.damaged is not None:
                 run.out.warning(f"the log was damaged and set aside as {sessions[-1].log.damaged}; a new one begins")
         relay = Relay(sessions, capacity=capacity)
-        api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout, masked=run.masked)
+        api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout)
         web = grpc_web.GrpcWebApi(relay, run.clock, timeout=run.options.timeout)
         server = WebServer(
             [*api.routes(), *web.routes()],
