@@ -1,13 +1,20 @@
 PYTHON ?= .venv/bin/python
 SEED ?= 0
 
-.PHONY: test slow lint docs bench faults
+.PHONY: test slow extras lint docs bench faults
 
 test:
 	$(PYTHON) -m pytest -n 3
 
 slow:
 	$(PYTHON) -m pytest -n 3 -m slow
+
+extras:
+	set -e; for folder in $(patsubst %/requirements.txt,%,$(wildcard tests/*/requirements.txt)); do \
+	  packages=.extras/$${folder#tests/}; rm -rf "$$packages"; \
+	  $(PYTHON) -m pip install -q --target "$$packages" --no-deps --require-hashes -r "$$folder/requirements.txt"; \
+	  PYTHONPATH="$$packages" $(PYTHON) -m pytest -n 3 -m 'slow or not slow' "$$folder"; \
+	done
 
 lint:
 	$(PYTHON) -m ruff check .

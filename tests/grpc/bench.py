@@ -27,29 +27,29 @@ from tests.relay.processes import relaying
 
 #: The text of the last message.
 _LAST = "last"
+_OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
 async def read(address: str, key: str, readers: int) -> None:
-    """Read with many streams until the last message. Print a line when all are open, then all delays in seconds."""
+    """Read with many connections until the last message. Print a line when all are open, then all delays in seconds."""
     delays: list[float] = []
     opened = asyncio.Semaphore(0)
 
-    async def one(stub: Any) -> None:
-        stream = stub.Subscribe(pb.ChatRequest(), metadata=(("authorization", f"Bearer {key}"),))
-        await stream.initial_metadata()
-        opened.release()
-        async for message in stream:
-            if message.text == _LAST:
-                return
-            delays.append(time.monotonic() - float(message.text))
+    async def one() -> None:
+        async with grpc.aio.insecure_channel(address, options=_OWN_CONNECTION) as channel:
+            stream: Any = stub_of(channel).Subscribe(pb.ChatRequest(), metadata=(("authorization", f"Bearer {key}"),))
+            await stream.initial_metadata()
+            opened.release()
+            async for message in stream:
+                if message.text == _LAST:
+                    return
+                delays.append(time.monotonic() - float(message.text))
 
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = stub_of(channel)
-        tasks = [asyncio.create_task(one(stub)) for _ in range(readers)]
-        for _ in tasks:
-            await opened.acquire()
-        print("open", flush=True)
-        await asyncio.gather(*tasks)
+    tasks = [asyncio.create_task(one()) for _ in range(readers)]
+    for _ in tasks:
+        await opened.acquire()
+    print("open", flush=True)
+    await asyncio.gather(*tasks)
     print(json.dumps(delays))
 
 
