@@ -4,7 +4,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY docs/guestctl.1 docs/
 COPY guestctl guestctl
-RUN python -m venv /opt/guestctl && /opt/guestctl/bin/pip install --no-cache-dir ".[tls,socks]"
+RUN python -m venv /opt/guestctl && /opt/guestctl/bin/pip install --no-cache-dir ".[tls,socks,grpc]"
 
 FROM python:3.12-slim
 COPY --from=build /opt/guestctl /opt/guestctl
