@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 
 SERVICE = "guestctl.relay.v1.ChatStream"
+#: Characters of a message, and bytes of details: clients refuse trailers of more than 8 KiB.
+LONGEST_MESSAGE, LONGEST_DETAILS = 500, 4096
 
 
 class Status(IntEnum):
@@ -31,7 +33,7 @@ class CallEnded(Exception):
     def __init__(self, status: Status, message: str = "", details: bytes | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = message[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()
         self.details = details
 
 

@@ -19,6 +19,7 @@ from guestctl.core.errors import UsageError
 from guestctl.core.values import Json
 from guestctl.output.records import Record
 from guestctl.output.writer import exact_json
+from guestctl.relay.call_status import LONGEST_DETAILS, LONGEST_MESSAGE
 from guestctl.relay.log import LogEntry, Missing
 from guestctl.relay.proto import chat_stream_pb2 as pb
 from guestctl.relay.sends import SendAnswer, WantedMessage
@@ -85,6 +86,16 @@ def send_response(answer: SendAnswer) -> Message:
     )
 
 
+def send_details(code: int, message: str, answer: SendAnswer) -> bytes:
+    """Return the details of a message that was not accepted. A record that is too long for a trailer is left out."""
+    response = send_response(answer)
+    found = status_details(code, message, response)
+    if len(found) > LONGEST_DETAILS:
+        response.ClearField("record")
+        found = status_details(code, message, response)
+    return found
+
+
 def status_details(code: int, message: str, details: Message) -> bytes:
     """Return the `google.rpc.Status` that the trailer `grpc-status-details-bin` has, with one message as its details.
 
@@ -92,7 +103,7 @@ def status_details(code: int, message: str, details: Message) -> bytes:
     """
     packed = any_pb2.Any()
     packed.Pack(details)
-    text, detail = message.encode(), packed.SerializeToString()
+    text, detail = message[:LONGEST_MESSAGE].encode("utf-8", "replace"), packed.SerializeToString()
     return b"\x08%s\x12%s%s\x1a%s%s" % (_varint(code), _varint(len(text)), text, _varint(len(detail)), detail)
 
 

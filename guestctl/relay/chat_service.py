@@ -7,7 +7,7 @@ bytes travel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from guestctl.core.clock import Clock
 from guestctl.core.errors import Conflict, Failure, SessionOver, TimedOut, Unsupported, UsageError
@@ -18,6 +18,7 @@ from guestctl.relay.chat_messages import (
     gap_message,
     history_message,
     parsed,
+    send_details,
     send_response,
     short_entry_message,
     status_details,
@@ -30,8 +31,9 @@ from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, Relay
 
 #: The status of a send that was not accepted and is not in doubt.
 _SEND_STATUS = {"rejected": Status.FAILED_PRECONDITION, "not_sent": Status.UNAVAILABLE}
-#: The status of a failure of the service while it reads history. Any other is UNAVAILABLE.
-_SERVICE_STATUS: dict[type[Failure], Status] = {
+#: The status of a failure that does not concern one message. Any other is UNAVAILABLE.
+_STATUS: dict[type[Failure], Status] = {
+    Conflict: Status.ALREADY_EXISTS,
     TimedOut: Status.DEADLINE_EXCEEDED,
     SessionOver: Status.FAILED_PRECONDITION,
     Unsupported: Status.UNIMPLEMENTED,
@@ -71,7 +73,7 @@ class ChatService:
                 request.after or "last", kinds, strict=request.strict, wake=wake, protocol=protocol
             )
         except UsageError as failure:
-            _refuse(failure)
+            raise _ended(failure) from None
         except NotRetained as gone:
             message = "the log no longer has all events after this id"
             details = status_details(Status.OUT_OF_RANGE, message, gap_message(gone.missing))
@@ -93,13 +95,12 @@ class ChatService:
             except Failure as failure:
                 answer = session.sends.not_sent(request.idempotency_key, message, failure)
         except Failure as failure:
-            _refuse(failure)
-        response = send_response(answer)
+            raise _ended(failure) from None
         status = _SEND_STATUS.get(answer.delivery)
         if status is not None:
             reason = str(answer.record["error"]["message"])
-            raise CallEnded(status, reason, status_details(status, reason, response))
-        return response.SerializeToString()  # type: ignore[no-any-return, unused-ignore]
+            raise CallEnded(status, reason, send_details(status, reason, answer))
+        return send_response(answer).SerializeToString()  # type: ignore[no-any-return, unused-ignore]
 
     async def history(self, key: str, data: bytes) -> list[bytes]:
         """Return the messages of the conversation."""
@@ -116,7 +117,7 @@ class ChatService:
                 self._timeout,
             )
         except Failure as failure:
-            _refuse(failure)
+            raise _ended(failure) from None
         conversation, now = session.upstream.conversation, self._clock.now()
         return [history_message(record, conversation, now) for record in records]
 
@@ -135,15 +136,11 @@ class ChatService:
             raise CallEnded(Status.NOT_FOUND, str(error)) from None
 
 
-def _refuse(failure: Failure) -> NoReturn:
-    """Raise the CallEnded of a failure that concerns the request, or of the service behind the relay."""
-    if isinstance(failure, UsageError):
-        raise CallEnded(Status.INVALID_ARGUMENT, f"{failure.message} ({failure.hint})") from None
-    if isinstance(failure, Conflict):
-        raise CallEnded(Status.ALREADY_EXISTS, failure.message) from None
-    for kind, status in _SERVICE_STATUS.items():
-        if isinstance(failure, kind):
-            raise CallEnded(status, failure.message) from None
+def _ended(failure: Failure) -> CallEnded:
+    """Return the status of a failure that concerns the request, or of the service behind the relay."""
     if failure.code == "bug":
-        raise CallEnded(Status.INTERNAL, "an internal error") from None
-    raise CallEnded(Status.UNAVAILABLE, failure.message) from None
+        return CallEnded(Status.INTERNAL, "an internal error")
+    if isinstance(failure, UsageError):
+        return CallEnded(Status.INVALID_ARGUMENT, f"{failure.message} ({failure.hint})")
+    status = next((status for kind, status in _STATUS.items() if isinstance(failure, kind)), Status.UNAVAILABLE)
+    return CallEnded(status, failure.message)

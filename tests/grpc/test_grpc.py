@@ -219,6 +219,11 @@ def test_a_rejected_message_is_failed_precondition_with_its_answer(
         answer = details_of(failed.value, pb.SendResponse)
         assert answer.delivery == "rejected"
         assert answer.record == relay.post({"text": "no"}, "key-1").text.strip()
+        sandbox.call(lambda: sandbox.faults.add("http:status=403,on=send,times=1"))
+        with pytest.raises(grpc.RpcError) as failed:
+            chat.send("long " * 800, "key-3")
+        long = details_of(failed.value, pb.SendResponse)
+        assert (failed.value.code(), long.delivery, long.record) == (Code.FAILED_PRECONDITION, "rejected", "")
         conversation = next(iter(chat.subscribe(after="first", kinds=["connection"]))).conversation_id
         assert conversation
         assert chat.send("yes", "key-2", conversation_id=conversation).delivery == "accepted"
@@ -362,7 +367,8 @@ def test_health_checking_reports_the_state_of_the_connection(sandbox: Sandbox, f
         next(found for found in watched if found.status == states.NOT_SERVING)
         sandbox.call(sandbox.faults.clear)
         next(found for found in watched if found.status == states.SERVING)
-        assert relay.stop() == (0, "")
+        code, err = relay.stop()
+        assert (code, "Traceback" in err) == (0, False), err
 
 
 def test_reflection_describes_the_service(front: Front) -> None:
