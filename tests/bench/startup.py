@@ -81,8 +81,8 @@ def ask(scale: Scale) -> Iterator[Figure]:
         without = {**environ, "GUESTCTL_SANDBOX_URL": found["url"]}
         for name, aim, ours in (
             ("ask --first", 2.0, lambda: timed(guestctl("-s", turn(), "ask", "--first", "hello"), environ)),
-            ("ask --first, fresh state", 2.5, on_fresh_state),
-            ("ask --first --no-state", 2.5, lambda: timed(guestctl("--no-state", "ask", "--first", "hello"), without)),
+            ("ask --first, fresh state", 2.6, on_fresh_state),
+            ("ask --first --no-state", 2.6, lambda: timed(guestctl("--no-state", "ask", "--first", "hello"), without)),
         ):
             yield side_by_side(
                 name,
