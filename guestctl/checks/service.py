@@ -220,7 +220,7 @@ class ServiceUnderTest:
             state=self._state,
             timeout=timeout,
             notice=self._notice_once,
-            observer=self._observer,
+            observer=self._of(name),
             **self._trace,
             spans=self._spans(scenario),
             clock=self.clock,
@@ -233,6 +233,13 @@ class ServiceUnderTest:
                 self._configured = True
                 client.deployment()
         return client
+
+    def _of(self, guest: str) -> Observer | None:
+        """Return the observer of one guest. It states the guest, because all share a trace."""
+        observer = self._observer
+        if observer is None:
+            return None
+        return lambda kind, data: observer(kind, {"guest": guest, **data})
 
     def release(self, client: Client, outcome: Outcome | None) -> None:
         """Close a client and delete its session, so that memory does not grow with the number of guests.

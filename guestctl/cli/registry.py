@@ -62,6 +62,7 @@ GROUPS: dict[str, str] = {
     "guest": "the guest's profile at the service",
     "profile": "profiles in the YAML file",
     "relay": "one connection for many readers",
+    "trace": "recorded traces",
     "sandbox": "the built-in local service",
 }
 
@@ -107,6 +108,9 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("relay", "serve"): CommandEntry("commands.relay:serve", "pass a session's events to many readers", data=False),
     ("relay", "key"): CommandEntry("commands.relay:key", "print the key that the relay's readers need", data=False),
     ("judge",): CommandEntry("commands.judge:judge", "measure a judge of AI checks with your labels", data=False),
+    ("trace", "export"): CommandEntry(
+        "commands.trace:export", "turn a trace into spans or HAR for other tools", data=False
+    ),
     ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
     ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs", lists=True),
     ("explain",): CommandEntry("commands.explain:explain", "explain a status, close code, failure or message"),

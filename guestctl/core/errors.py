@@ -172,6 +172,7 @@ NEXT_STEPS: dict[str, str] = {
     "`guestctl relay serve --allow-host NAME`",
     "relay.not_retained": "start without the old position (a new --cursor FILE), or let the relay keep more events "
     "(`guestctl relay serve --retain N`)",
+    "trace.refused": "start or correct the collector, then repeat the command; URL names its port for OTLP over HTTP",
     "forward.failed": "start or correct the receiver, then repeat the command; with --cursor it continues with this "
     "record",
     "forward.refused": "correct the address or the receiver (its log says why); it must answer 2xx",

@@ -133,15 +133,19 @@ class SpanTree:
 
     # --- the context ---
 
-    def begin(self, context: TraceContext | None) -> TraceContext:
-        """Begin the first span below `context`, or in a new trace, unless it has begun. Return its context."""
+    def begin(self, context: TraceContext | None, *, root: bool = False) -> TraceContext:
+        """Begin the first span below `context`, or in a new trace, unless it has begun. Return its context.
+
+        `root`: only the trace is that of the context, and no span is above the first one.
+        """
         if self._root is None:
             trace_id, parent = (self._id(128), None) if context is None else context.traceparent.split("-")[1:3]
             if context is None:
                 self._flags = "01" if self._sampled(trace_id) else "00"
             else:
                 self._flags, self._state = context.traceparent.split("-")[3], context.tracestate
-            self._root = Span(self._name, "internal", trace_id, self._id(64), parent, self._started_at)
+            above = None if root else parent
+            self._root = Span(self._name, "internal", trace_id, self._id(64), above, self._started_at)
             self._root.attributes.update(self._attributes)
             self._root.sampled, self._root.trace_state = bool(int(self._flags, 16) & 1), self._state
         return self._context(self._root.span_id)

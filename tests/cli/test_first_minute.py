@@ -222,6 +222,7 @@ _FIXED_WITHOUT_A_COMMAND = {
     "usage.text": "another text",
     "api.no_guest_id": "nothing: the service gave no id",
     "forward.failed": "the receiver",
+    "trace.refused": "the collector",
     "forward.refused": "the receiver",
 }
 

@@ -40,6 +40,7 @@ PARSED = {
     "guestctl chat": "needs a terminal: tests/cli/test_chat.py has one",
     "guestctl chat -s cart --replay 50": "needs a terminal: tests/cli/test_chat.py has one",
     "guestctl doctor wss://webmessaging.mypurecloud.de/v1": "asks a public host",
+    "guestctl trace export bug.trace --otlp http://127.0.0.1:4318": "needs a collector: tests/otel has one",
     "guestctl completion fish | source": "is fish: tests/cli/test_completion.py runs it in a fish",
 }
 #: Commands to run first. Two sessions and a profile `staging` always exist.
@@ -51,6 +52,7 @@ _FIRST = {
     "guestctl session sign-out": [f"session create --auth-code ann:1 {_URI}"],
     "guestctl session sign-out -s cart": [f"session create --as cart --auth-code ann:2 {_URI}"],
     "guestctl replay bug.trace": ["ask hi --trace bug.trace"],
+    "guestctl trace export bug.trace --har bug.har": ["ask hi --trace bug.trace"],
     "guestctl replay golden.trace --port 4010 -o json": ["ask hi --trace golden.trace"],
     "guestctl guest sync --provider shop --email ann@shop.example": ["session create --api guests"],
     "guestctl guest sync --provider shop --email ann@shop.example --attr tier=gold": ["session create --api guests"],

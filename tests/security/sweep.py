@@ -103,6 +103,7 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     "faults": ("sandbox", "fault"),
     "profile": ("profile", "show", "sandbox"),
     "apis": ("apis",),
+    "har": ("trace", "export", "kept.jsonl", "--har", "-"),
     "usage": ("send", "--no-such-option", "x"),
     "relay key": ("relay", "key"),
     "listen to no relay": ("listen", "--relay", "http://127.0.0.1:1", "--for", "30ms"),
@@ -222,7 +223,7 @@ class Sweep:
         """Create a session without tricks."""
         self.teller.trick, self.teller.goodbye = None, False
         guest = Guest(self.api, self.environ, self.room, self.clock)
-        guest.ok("session", "create", "--new", "--as", "default")
+        guest.ok("session", "create", "--new", "--as", "default", "--trace-append", str(self.room / "kept.jsonl"))
         self.canaries.remember(self.room / "state" / "state.db")
         made = guest.ok("session", "export", "--show-token", "-o", "json").record
         self.environ["GUESTCTL_ATTACH_TOKEN"] = made["token"]

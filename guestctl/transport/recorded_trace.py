@@ -1,0 +1,111 @@
+"""Reading a trace file, and turning it into spans.
+
+Knows: the lines of a trace (`trace`), and that several guests, or several commands, may have written one file. Must not
+know: what a span means (`span_tree`), how spans are exported, any API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from guestctl.core.clock import epoch_of
+from guestctl.core.errors import UsageError
+from guestctl.core.input_files import read_bytes
+from guestctl.core.model import TraceContext
+from guestctl.core.wire import is_trace_context
+from guestctl.transport.span_tree import Span, SpanTree
+
+#: Largest trace that is read, in bytes.
+TRACE_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class TraceLine:
+    """One line of a trace. `time` is in epoch seconds. `run` distinguishes commands and guests that share the file."""
+
+    time: float
+    kind: str
+    data: Mapping[str, Any]
+    run: tuple[int, str]
+    number: int
+
+
+def read_trace(path: Path) -> list[TraceLine]:
+    """Return the lines of a trace. Raises UsageError with file and line for one that is not part of a trace.
+
+    A command that extends a file counts its seconds from zero again.
+    """
+    try:
+        lines = read_bytes(path, TRACE_LIMIT).decode("utf-8").splitlines()
+    except (OSError, ValueError) as failure:
+        raise UsageError(f"{path}: {getattr(failure, 'strerror', None) or 'not UTF-8'}") from failure
+    found: list[TraceLine] = []
+    command, begun, before = 0, 0.0, 0.0
+    for number, text in enumerate(lines, 1):
+        try:
+            entry = json.loads(text)
+            seconds, kind = float(entry["seconds"]), str(entry["kind"])
+            if not found or seconds < before:
+                command += 1
+                begun = epoch_of(entry["time"]) - seconds
+            before = seconds
+            run = command, str(entry.get("guest") or "")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as failure:
+            raise not_a_trace(path, number, failure) from failure
+        found.append(TraceLine(begun + seconds, kind, entry, run, number))
+    if not any(line.kind in {"request", "connect"} for line in found):
+        raise UsageError(f"{path}: the trace contains no requests or frames")
+    return found
+
+
+def not_a_trace(path: Path, number: int, failure: Exception) -> UsageError:
+    """Return the error for a line that is not part of a trace."""
+    return UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})")
+
+
+def by_run(lines: Sequence[TraceLine]) -> Iterator[list[TraceLine]]:
+    """Yield the lines of each command, and of each guest of a `check`, in the order of their first lines."""
+    runs: dict[tuple[int, str], list[TraceLine]] = {}
+    for line in lines:
+        runs.setdefault(line.run, []).append(line)
+    yield from runs.values()
+
+
+def spans_of(path: Path, lines: Sequence[TraceLine]) -> list[Span]:
+    """Return the spans of a trace, one tree for each command or guest. Raises UsageError for a line without its fields.
+
+    Ids follow from the content, so that a trace that is exported twice has the same spans. The trace id is the one that
+    was sent. If every request sent the same context, as without an export, its span is above the tree.
+    """
+    found: list[Span] = []
+    for number, run in enumerate(by_run(lines)):
+        digest = sha256(json.dumps([number, *(dict(line.data) for line in run)], sort_keys=True).encode()).digest()
+        at = run[0].time
+        name = f"trace {path.name}" + (f" {run[0].run[1]}" if run[0].run[1] else "")
+        tree = SpanTree(name, now=lambda: at, finished=found.append, random=Random(digest))  # noqa: B023
+        contexts = {context for line in run if (context := _context(line.data)) is not None}
+        if contexts:
+            first = next(context for line in run if (context := _context(line.data)) is not None)
+            tree.begin(TraceContext(f"{first[:52]}-01"), root=len(contexts) > 1)
+        for line in run:
+            at = line.time
+            try:
+                tree(line.kind, line.data)
+            except (ValueError, LookupError, TypeError, AttributeError) as failure:
+                raise not_a_trace(path, line.number, failure) from failure
+        tree.end()
+    return found
+
+
+def _context(data: Mapping[str, Any]) -> str | None:
+    """Return the trace context that a line states."""
+    headers = data.get("headers") if "method" in data and "status" not in data else data.get("request_headers")
+    named = {str(name).lower(): value for name, value in headers.items()} if isinstance(headers, Mapping) else {}
+    given = named.get("traceparent") or data.get("traceparent")
+    return given if isinstance(given, str) and is_trace_context(given) else None
