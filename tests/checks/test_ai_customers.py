@@ -23,7 +23,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield from benches(tmp_path)
 
 
-#: Phrases that were written before the phrases in `customer_faults`, and without looking at them.
+#: The last twelve of each of the first two tuples and the last eight of the third one were written by somebody who had
+#: not seen `customer_faults`. It recognised 9, 9 and 8 of them; what it lacked was added then.
 FAREWELLS = (
     "ok, goodbye",
     "thanks, bye!",
@@ -33,6 +34,18 @@ FAREWELLS = (
     "okay, take care",
     "no further questions, bye",
     "thanks for the help, have a great evening",
+    "cheers, bye now",
+    "alright, see you",
+    "great thanks, have a good one",
+    "ok thx bye",
+    "perfect, that's everything. bye-bye",
+    "thank you so much, talk to you later",
+    "fine, I'm leaving now. goodbye",
+    "that will be all, thanks",
+    "thanks anyway, have a good day",
+    "ciao",
+    "farewell",
+    "I have what I need, thanks!",
 )
 SWAPS = (
     "Hello! How can I help you today?",
@@ -47,6 +60,18 @@ SWAPS = (
     "Please confirm your postcode.",
     "I'd be happy to help with that!",
     "Welcome to our support chat!",
+    "Good morning, you are speaking with the parcel team.",
+    "Thanks for reaching out! Which order is this about?",
+    "I have checked our system and your parcel left the depot.",
+    "May I have your postcode, please?",
+    "Let me look that up for you.",
+    "We apologize for the delay with your parcel.",
+    "Our team will contact you shortly.",
+    "I can see here that your parcel is at the depot.",
+    "Is there anything else I may help you with today?",
+    "How can we help?",
+    "As an AI assistant, I don't have a parcel.",
+    "Bot: please hold on.",
 )
 INVENTED = (
     "it is 4712",
@@ -57,6 +82,14 @@ INVENTED = (
     "reference AB-7731",
     "it should have come on 12.05.",
     "see https://track.example/x",
+    "i live at 12 rose street, 20095",
+    "ticket INC0012345",
+    "you can reach me at bob@mail.org",
+    "my number is +49 151 2345678",
+    "order 55501 then",
+    "it was 17 euro 99",
+    "tracking code 1Z999AA10123456784",
+    "www.my-parcel.info/track",
 )
 
 
@@ -145,6 +178,10 @@ GOOD = (
     "the 1st parcel was fine",
     "ok",
     "I see your message, but I need a day",
+    "I see you have my parcel, so when does it come?",
+    "my parcel left the depot, where is it now?",
+    "is it in our street?",
+    "we need the parcel, please",
 )
 
 

@@ -29,8 +29,11 @@ _FAREWELL = re.compile(
     r"(that('s| is| was|s)|that will be|that'll be) (all|everything|it)\b( for (now|today))?|"
     r"no (further|more|other) questions|nothing (else|more|further)|i('m| am) (all set|done|good now)|"
     r"thank(s| you)( so much| very much| a lot)? for (your|the|all|everything)|"
+    r"i('ve| have)( got)? (all|everything|what) i need(ed)?|i('m| am) leaving( now)?|"
+    r"(gotta|i have to|i must) go( now)?|"
+    r"never ?mind|(talk|speak|write) to you (soon|later|again)|until next time|"
     r"tsch(ü|ue)ss|auf wiedersehen|sch(ö|oe)nen tag|au revoir|bonne journ(é|e)e|adi(ó|o)s|hasta luego|"
-    r"arrivederci|tot ziens)\b",
+    r"arrivederci|tot ziens)\b|\bsee (you|ya)\W*$",
     re.IGNORECASE,
 )
 _OTHER_ROLE = re.compile(
@@ -55,8 +58,12 @@ _OTHER_ROLE = re.compile(
     r"(provide|confirm|share|enter|give|send|tell|have|get|verify)( me| us)?( with)? your "
     r"(order|parcel|tracking|account|customer|postcode|post code|zip|postal|date of birth|booking|policy|invoice|"
     r"full name|shipping|delivery)\b|"
+    r"\byour (order|parcel|package|shipment|delivery) (left|arrived|shipped|went|returned|got|could)\b|"
     r"\bwelcome to\b|\bdear (customer|valued)|\bvalued customer|\b(our|one of our) (agents?|team|colleagues|"
-    r"representatives|records|systems?) (will|can|show|indicate|say)|"
+    r"representatives|records|systems?|database|warehouse|support)\b|"
+    r"\bwe( sincerely| deeply| do)? (apologi[sz]e|regret|appreciate your|value your)\b|"
+    r"\byou('re| are) (now )?(speaking|chatting|talking|connected) (with|to)\b|"
+    r"\b(this|my name) is \w+ (from|with|of) (the |our )?(customer|support|service|parcel|delivery|help|care)\b|"
     r"\bwie kann ich (ihnen|dir) (weiter)?helfen|\bkann ich (ihnen|dir) (sonst|noch|weiter)",
     re.IGNORECASE,
 )
