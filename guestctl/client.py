@@ -448,6 +448,7 @@ class Client:
         from_start: bool = False,
         just_created: bool = False,
         forever: bool = False,
+        shared: bool = False,
         wake: Callable[[], float | None] = lambda: None,
         left: Callable[[], float | None] = lambda: None,
     ) -> EventStream:
@@ -459,9 +460,10 @@ class Client:
         By default the first event is the first one that arrives after the client has attached. `replay` yields the
         last N messages first, `after` starts after a message, and `from_start` starts at the beginning of the
         conversation. `just_created` states that this client created the session a moment ago: its socket received
-        everything, so history is not read. `forever` reconnects without a limit. `wake` returns the seconds after
-        which the caller wants control again, and `left` the seconds until the caller stops listening; None stands for
-        no limit.
+        everything, so history is not read. `forever` reconnects without a limit. With `shared`, this client only
+        listens: all such listeners of the session use one socket, also in several processes. `wake` returns the seconds
+        after which the caller wants control again, and `left` the seconds until the caller stops listening; None stands
+        for no limit.
 
         A caller that stops early calls `rest()` of the iterator. It yields received messages that still wait for an
         earlier one, and a `Gap` if messages may be missing.
@@ -494,6 +496,8 @@ class Client:
                 listener.ignore_before(first)
             if self.dialect.has_socket:
                 listener.catch_up.reader.share()
+                if shared:
+                    listener.share_socket()
             return listener
 
         return EventStream(start)

@@ -177,13 +177,14 @@ class CatchUp:
 
     # --- what happens on the socket ---
 
-    def socket_lost(self, *, live: bool, unreadable: bool) -> list[Event]:
+    def socket_lost(self, *, live: bool, unreadable: bool, at: float | None = None) -> list[Event]:
         """Note that the socket broke: what follows may be missing until history has been read.
 
         Return what can be shown before that. `live`: the socket was open and history had been read as far as possible.
-        `unreadable`: a frame was unreadable shortly before, so that what came after it has to wait, too.
+        `unreadable`: a frame was unreadable shortly before, so that what came after it has to wait, too. `at`: when
+        (epoch seconds) it broke, None: now.
         """
-        self.reader.socket_lost()
+        self.reader.socket_lost(at)
         if unreadable:
             self.merge.wait_for_history(inf)
         ready = self.merge.ready(self._clock.monotonic(), flush=True, over_gaps=False)

@@ -76,10 +76,13 @@ def _open(engine: SessionEngine, deadline: Deadline, start_new: NewSession | Non
         token = engine.credentials.renew_for_use("guest", deadline, stale=token)
     with ExitStack() as undo:
         undo.enter_context(engine.state.slot(engine.scope, before, dialect.sockets_per_session, deadline))
+        engine.count_connect()
         trace = engine.trace_headers()
         connection = _connect(engine, trace, deadline)
         socket = SessionSocket(connection, dialect, engine.session, engine.clock, engine.timings, engine.notice)
         socket.traceparent = trace.get("traceparent")
+        if engine.records_frames:
+            socket.recorded = []
         socket.resources = undo.pop_all()
         undo.callback(socket.abort)
         if token is not None and dialect.renews_before_reconnect:
@@ -114,13 +117,13 @@ def _log_end(engine: SessionEngine, socket: SessionSocket, connected_at: float) 
         engine.record.log(
             "ws_disconnected",
             code=code,
-            reason=_masked(engine, reason),
+            reason=masked(engine, reason),
             duration_ms=round((engine.clock.monotonic() - connected_at) * 1000),
         )
 
 
-def _masked(engine: SessionEngine, reason: str) -> str:
-    """Return the reason of a close without secrets: the service may have written anything into it."""
+def masked(engine: SessionEngine, reason: str) -> str:
+    """Return the reason of an end without secrets: the service may have written anything into it."""
     if reason in {"", engine.dialect.close_frame[1]}:
         return reason
     from guestctl.core.redact import Redactor

@@ -46,8 +46,8 @@ from guestctl.transport.connector import Connector
 
 T = TypeVar("T")
 
-#: The reconnects of all processes under one profile: five at once, and never more than 20 in a minute.
-RECONNECTS = Rate(15, 60.0, burst=5)
+#: The connects of all processes under one profile: five at once, and never more than 20 reconnects in a minute.
+CONNECTS = Rate(15, 60.0, burst=5)
 #: A wait for the rate limit that is at least this long is reported to the observer: seconds, also between two reports.
 QUEUE_SHOWN = 1.0
 
@@ -106,6 +106,10 @@ class SessionEngine:
         )
         self.socket: SessionSocket | None = None
         self.open_socket: Callable[[Deadline], SessionSocket] | None = None
+        #: Whether a new socket records what it receives for the other listeners of the session (`shared_socket`).
+        self.records_frames = False
+        #: Whether a place in the budget of connects was reserved, and not used yet.
+        self._connect_reserved = False
         self.progress: Callable[[int, int], None] | None = None
         #: When (monotonic) the current reading of history stops waiting for missing messages; None: not waiting yet.
         self._patient_until: float | None = None
@@ -197,10 +201,12 @@ class SessionEngine:
 
     def attached(self, deadline: Deadline) -> SessionSocket:
         """Return the session's socket; open it and join the session on it if needed. Raises Unsupported."""
-        if self.socket is None:
+        if self.socket is None or self.socket.followed:
             if self.open_socket is None:
                 raise Unsupported(f"the {self.dialect.name} API has no socket", api=self.dialect.name)
-            self.socket = self.open_socket(deadline)
+            followed, self.socket = self.socket, self.open_socket(deadline)
+            if followed is not None:
+                followed.abort()  # its listener goes on with the new socket
         return self.socket
 
     def attach_again(self, session: Session, socket: SessionSocket, deadline: Deadline) -> Session:
@@ -399,11 +405,31 @@ class SessionEngine:
             self._take(f"{self.record.owner}/sends", rate, deadline, reserve)
 
     def connect_turn(self) -> float:
-        """Reserve the next reconnect that all processes of the profile share, and return the seconds to wait for it."""
-        if not self.dialect.has_socket or not self.dialect.profile.paced:
+        """Reserve the next reconnect that all processes of the profile share, and return the seconds to wait for it.
+
+        A reserved one that was not used yet is used first.
+        """
+        if not self._paces_connects or self._connect_reserved:
             return 0.0
-        bucket, rate = f"{self.scope}/reconnects", RECONNECTS
-        return self.state.budgets.take(bucket, rate.count, rate.period, burst=rate.burst, within=None)
+        self._connect_reserved = True
+        return self._take_connect(within=None)
+
+    def count_connect(self) -> None:
+        """Count a connect that is made now, unless a place was reserved for it: reconnects leave room for it.
+
+        The first connect of a command does not wait, and nothing is counted when the budget is used up.
+        """
+        reserved, self._connect_reserved = self._connect_reserved, False
+        if self._paces_connects and not reserved:
+            self._take_connect(within=0.0)
+
+    @property
+    def _paces_connects(self) -> bool:
+        return self.dialect.has_socket and self.dialect.profile.paced
+
+    def _take_connect(self, *, within: float | None) -> float:
+        bucket, rate = f"{self.scope}/reconnects", CONNECTS
+        return self.state.budgets.take(bucket, rate.count, rate.period, burst=rate.burst, within=within)
 
     def wait_for_budget(self, name: str, rate: Rate, deadline: Deadline) -> None:
         """Wait for a token of one of the session's budgets.

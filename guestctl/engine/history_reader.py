@@ -84,9 +84,9 @@ class HistoryReader:
         if shared is not None:
             shared.close()
 
-    def socket_lost(self) -> None:
-        """Note that the socket broke: what another listener read before is of no use."""
-        self._broke_at = self._engine.clock.now()
+    def socket_lost(self, at: float | None) -> None:
+        """Note that the socket broke (None: now): what another listener read before is of no use."""
+        self._broke_at = self._engine.clock.now() if at is None else at
 
     def read_after(
         self, position: Position | None, read: Callable[[Position | None], Following], *, shared: bool

@@ -40,6 +40,7 @@ from guestctl.engine.connect import open_socket_once
 from guestctl.engine.exchange import SessionEngine
 from guestctl.engine.history import Following
 from guestctl.engine.merge import Merge
+from guestctl.engine.own_sockets import OwnSockets
 from guestctl.engine.retry import jittered
 from guestctl.engine.session_socket import SessionSocket, terminal_failure
 from guestctl.engine.shown_events import ShownEvents
@@ -100,6 +101,7 @@ class Listener:
         self._attached_socket: SessionSocket | None = None
         #: The socket whose events are shown, None while there is none.
         self._followed: SessionSocket | None = None
+        self._sharing = OwnSockets()
         self._ignore_before: Position | None = None
         self.shown_events = ShownEvents(engine, record=record)
         #: The caller threw in a failure of its own, and asks for the `rest` itself if it can show it.
@@ -136,6 +138,18 @@ class Listener:
         """Open the socket now, so that no reply to the next message is missed."""
         if self.engine.dialect.socket_address(self.engine.session) is not None:
             self._attached_socket = self.engine.attached(deadline)
+
+    def share_socket(self) -> None:
+        """Use one socket together with the other listeners of the session. This process must not send on it."""
+        if self.engine.dialect.socket_address(self.engine.session) is not None:
+            from guestctl.engine.shared_socket import SharedSocket
+
+            self._sharing = SharedSocket(self.engine, self._left)
+
+    def close(self) -> None:
+        """Share nothing with other listeners any more."""
+        self.catch_up.reader.close()
+        self._sharing.close()
 
     def events(self) -> Generator[Event | None, None, None]:
         """Yield events in order, each once, and None at a tick without events.
@@ -200,25 +214,32 @@ class Listener:
 
     def _follow_socket(self) -> Iterator[Event | None]:
         attempt = 0
+        if self.engine.socket is not None and self.engine.socket.followed:
+            self.engine.socket = None  # an earlier listener of this client used it
         while True:
             live_since: float | None = None
             socket = self.engine.socket
             try:
                 if socket is None:
                     yield Connection("connecting", attempt=attempt)
-                    socket = self.engine.socket = open_socket_once(self.engine, self._deadline())
+                    socket = self.engine.socket = yield from self._open(attempt)
                 self._followed = socket
-                found = self.catch_up.fill()
+                with self._sharing.beating():
+                    found = self.catch_up.fill()
+                self._sharing.attached(socket)
                 yield from self.shown_events.show(found)
                 live_since = self._clock.monotonic()
                 replayed = (event for event in found if isinstance(event, Message) and event.source == "replayed")
                 yield Connection("live", recovered=sum(1 for _ in replayed))
                 yield from self._receive(socket)
             except PASSING_FAILURES as failure:
+                self._sharing.lost(failure)
                 if socket is not None:
                     # Where no socket was opened, nothing can have been missed on it.
                     unreadable = socket.unreadable is not None
-                    ready = self.catch_up.socket_lost(live=live_since is not None, unreadable=unreadable)
+                    ready = self.catch_up.socket_lost(
+                        live=live_since is not None, unreadable=unreadable, at=socket.broke_at
+                    )
                     self._followed = None
                     yield from self.shown_events.show(ready)
                     if self.engine.socket not in (None, socket):
@@ -227,6 +248,17 @@ class Listener:
                     attempt = 0
                 attempt += 1
                 yield from self._connection_lost(failure, attempt)
+
+    def _open(self, attempt: int) -> Generator[Event | None, None, SessionSocket]:
+        """Return the socket of another listener, or open one, as a reconnect in its turn."""
+        if not self._sharing.connects():
+            followed = yield from self._sharing.follow(self._pause)
+            if followed is not None:
+                return followed
+        if attempt:
+            yield from self._pause(self.engine.connect_turn())
+        with self._sharing.beating():
+            return open_socket_once(self.engine, self._deadline())
 
     def _receive(self, socket: SessionSocket) -> Iterator[Event | None]:
         """Yield what arrives until the socket breaks (NetworkError) or the session ends."""
@@ -242,6 +274,7 @@ class Listener:
                     end = end or failure
                 count += len(received)
                 received = socket.receive(0.0) if end is None and count < BATCH else []
+            self._sharing.publish()
             if end is not None:
                 yield from self._look_last()
                 raise end
@@ -311,7 +344,7 @@ class Listener:
         """Renew the guest's token before it expires, and authenticate the socket with it or open another one."""
         dialect = self.engine.dialect
         held = self.engine.session.credential("guest")
-        if held is None or not self._refreshable():
+        if held is None or socket.followed or not self._refreshable():
             return
         if held.fresh_at(self._clock.now(), dialect.renewal_margins.get("guest", 0.0)):
             return
@@ -353,6 +386,9 @@ class Listener:
             raise NetworkError(
                 f"gave up after {attempt - 1} reconnects: {failure.message}", code="network.gave_up", close_code=code
             ) from failure
+        if not self._sharing.connects():
+            yield Connection("retrying", attempt=attempt, delay=0.0, close_code=code)
+            return  # another listener reconnects
         if attempt == 1:
             delay = self.engine.random.uniform(0.0, min(0.25, retry.base))
         else:
@@ -371,7 +407,9 @@ class Listener:
             assert end is not None
             raise end
         try:
-            self.engine.credentials.renew_for_use(kind, self._deadline(), stale=self.engine.session.credential(kind))
+            with self._sharing.beating():
+                stale = self.engine.session.credential(kind)
+                self.engine.credentials.renew_for_use(kind, self._deadline(), stale=stale)
         except (NetworkError, TimedOut, RateLimited) as failure:
             yield Connection("lost", f"cannot renew the token yet: {failure.message}")
 
@@ -379,6 +417,7 @@ class Listener:
         """Wait, and yield None at every tick."""
         until = self._clock.monotonic() + seconds
         while (left := until - self._clock.monotonic()) > 0:
+            self._sharing.publish()
             self._clock.sleep(min(left, self._limited(self._timings.tick)))
             yield None
 
@@ -472,7 +511,7 @@ class EventStream(Generator["Event | None", None, None]):
         if self._events is not None:
             self._events.close()
         if self._listener is not None:
-            self._listener.catch_up.reader.close()
+            self._listener.close()
 
     @property
     def has_ready(self) -> bool:

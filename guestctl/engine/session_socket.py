@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
 from guestctl.core.clock import Clock, Deadline
 from guestctl.core.errors import Failure, NetworkError, SessionOver, TimedOut, Unauthorised, Unreadable
@@ -17,11 +17,8 @@ from guestctl.core.model import Message, Session, SessionEvent
 from guestctl.core.timings import Timings
 from guestctl.core.wire import Frame, utf8_size
 from guestctl.dialects.base import Dialect, unreadable_frame
-from guestctl.dialects.flows import FrameRequest, Incoming, Rejection
+from guestctl.dialects.flows import Accepted, Alive, FlowAnswer, FrameRequest, Granted, Incoming, Opened, Rejection
 from guestctl.engine.inbox import Inbox
-
-if TYPE_CHECKING:
-    from guestctl.transport.socket import Socket
 
 #: Unanswered pings after which the connection counts as dead (reliability.md §6.3).
 MAX_UNANSWERED_PINGS = 2
@@ -53,6 +50,32 @@ def terminal_failure(event: SessionEvent, api: str) -> Failure | None:
     return kind(message + reason, code=code, api=api)
 
 
+#: What answers a request on the socket. Only the process that made the request needs it.
+ANSWERS = (Opened, Granted, Accepted, Alive, FlowAnswer)
+
+
+class FrameSource(Protocol):
+    """Where a `SessionSocket` gets its frames from: a connection (`transport.socket.Socket`), for example."""
+
+    @property
+    def heard_at(self) -> float: ...
+
+    @property
+    def ended(self) -> tuple[int, str] | None: ...
+
+    def send(self, text: str, *, deadline: Deadline) -> None: ...
+
+    def ping(self) -> None: ...
+
+    def receive(self, timeout: float) -> Frame | None: ...
+
+    def arrived(self, most: int) -> list[Frame]: ...
+
+    def close(self, code: int = ..., reason: str = ...) -> list[Frame]: ...
+
+    def abort(self) -> None: ...
+
+
 class SessionSocket:
     """An open, attached socket.
 
@@ -60,12 +83,17 @@ class SessionSocket:
     `receive`; its first `before_request` items came before the last request was sent. `unreadable` is the failure of
     the last frame that could not be read. `ended` is the code and the reason with which the connection ended (1006 if
     no close frame was exchanged), None while it is open. `traceparent` is the trace context with which it was opened.
-    `resources` are released when the socket closes, for example its connection slot.
+    `resources` are released when the socket closes, for example its connection slot. `recorded` are the received frames
+    for the other listeners of the session, None if there are none. `followed` states that another listener of the
+    session has the connection: nothing can be sent. `broke_at` is when (epoch seconds) that connection broke, if it is
+    known.
     """
+
+    followed: ClassVar[bool] = False
 
     def __init__(
         self,
-        socket: Socket,
+        socket: FrameSource,
         dialect: Dialect,
         session: Session,
         clock: Clock,
@@ -80,6 +108,7 @@ class SessionSocket:
         self.ended: tuple[int, str] | None = None
         self.traceparent: str | None = None
         self.resources = ExitStack()
+        self.recorded: list[Frame] | None = None
         self._dialect = dialect
         self._clock = clock
         self._timings = timings
@@ -88,6 +117,10 @@ class SessionSocket:
         #: Pings sent since the last frame was received.
         self._unanswered_pings = 0
         self._heartbeat_at = clock.monotonic()
+
+    @property
+    def broke_at(self) -> float | None:
+        return None
 
     def ask(self, request: FrameRequest, deadline: Deadline) -> Incoming | None:
         """Send the frame of a request and return its answer; None when it awaits none or its own timeout passed.
@@ -106,11 +139,11 @@ class SessionSocket:
         unreadable = self.unreadable
         while True:
             answer = None
-            received, size = self._receive(patience.bound(0.5))
+            received, frame = self._receive(patience.bound(0.5))
             for item in received:
                 answers = answer is None and request.answers(item)
                 if not (answers and isinstance(item, Rejection)):
-                    self._keep(item, size)
+                    self._keep_all((item,), frame)
                 if answers:
                     answer = item
                 elif answer is None:
@@ -144,10 +177,10 @@ class SessionSocket:
         """
         try:
             for _ in range(MOST_PENDING):
-                received, size = self._receive(0.0)
+                received, frame = self._receive(0.0)
                 if not received or deadline.expired:
                     return
-                self._keep_all(received, size)
+                self._keep_all(received, frame)
                 self._raise_ending(received)
         except NetworkError as failure:
             failure.written = False
@@ -159,11 +192,11 @@ class SessionSocket:
         The frames that arrived together with it are returned, too. Keeps the connection alive.
         """
         if not self.inbox:
-            received, size = self._receive(timeout)
-            self._keep_all(received, size)
+            received, first = self._receive(timeout)
+            self._keep_all(received, first)
             if received:
                 for frame in self.socket.arrived(MOST_TOGETHER - 1):
-                    self._keep_all(self._decode(frame), utf8_size(frame.text))
+                    self._keep_all(self._decode(frame), frame)
             self.keep_alive()
         return self._take_inbox()
 
@@ -177,16 +210,25 @@ class SessionSocket:
             if isinstance(item, Message) and item.id == own.id and item.direction != own.direction:
                 self.inbox.replace(index, replace(item, direction=own.direction, sender=own.sender))
 
-    def _keep(self, item: Incoming, size: int) -> None:
-        self._keep_all((item,), size)
-
-    def _keep_all(self, items: Sequence[Incoming], size: int) -> None:
+    def _keep_all(self, items: Sequence[Incoming], frame: Frame | None) -> None:
         """Add the items of a frame to the inbox. When there is no room for a message, the connection ends."""
+        if frame is None:
+            return
         try:
-            self.inbox.add(items, size)
+            self.inbox.add(items, utf8_size(frame.text))
         except Unreadable as failure:
             self._drop(failure.message)
             raise
+        if self.recorded is not None:
+            self._record(items, frame)
+
+    def _record(self, items: Sequence[Incoming], frame: Frame) -> None:
+        """Record a frame for the other listeners, once, if it has anything for them: no token, for example."""
+        recorded = self.recorded
+        if recorded is None or all(isinstance(item, ANSWERS) for item in items):
+            return
+        if not recorded or recorded[-1] is not frame:
+            recorded.append(frame)
 
     def _take_inbox(self) -> list[Incoming]:
         """Return and empty the inbox, and report what was dropped from it."""
@@ -196,10 +238,10 @@ class SessionSocket:
             self._notice(f"the service sent too many frames without a message: {dropped} were dropped")
         return self.inbox.take()
 
-    def _receive(self, timeout: float) -> tuple[Sequence[Incoming], int]:
-        """Return what the next frame holds, and the bytes of the frame."""
+    def _receive(self, timeout: float) -> tuple[Sequence[Incoming], Frame | None]:
+        """Return what the next frame holds, and the frame."""
         frame = self.socket.receive(timeout)
-        return ((), 0) if frame is None else (self._decode(frame), utf8_size(frame.text))
+        return ((), None) if frame is None else (self._decode(frame), frame)
 
     def _decode(self, frame: Frame) -> Sequence[Incoming]:
         try:
@@ -240,7 +282,9 @@ class SessionSocket:
         close_frame = close_frame or self._dialect.close_frame
         with self.resources:
             for frame in self.socket.close(*close_frame):
-                received.extend(self._decode(frame))
+                items = self._decode(frame)
+                self._record(items, frame)
+                received.extend(items)
             self.ended = self.ended or self.socket.ended or close_frame
         return received
 

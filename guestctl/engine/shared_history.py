@@ -7,9 +7,9 @@ The answers of the service are passed on as they were received, together with th
 A follower performs the same read with these answers, so that it finds the same entries, and the same gaps. Its own
 position may be a later one: what it has shown is left out.
 
-A follower may thus use answers that are older than its own socket. To `CatchUp` this is a history that lags, by
-less than `SLACK`: nothing is proved by its silence, and it is read again. Where nothing is published within `PATIENCE`,
-the answers do not fit, or the database fails, a listener reads for itself.
+A listener with a socket of its own (`shared_socket`) may thus use answers that are older than this socket. To `CatchUp`
+this is a history that lags, by less than `SLACK`: nothing is proved by its silence, and it is read again. Where nothing
+is published within `PATIENCE`, the answers do not fit, or the database fails, a listener reads for itself.
 """
 
 from __future__ import annotations

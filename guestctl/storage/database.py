@@ -75,6 +75,15 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE budget (bucket TEXT PRIMARY KEY, full_at REAL NOT NULL, used_at REAL NOT NULL) WITHOUT ROWID",
     ),
     ("CREATE TABLE shared_read (owner TEXT PRIMARY KEY, begun_at REAL NOT NULL, body TEXT NOT NULL) WITHOUT ROWID",),
+    (
+        "CREATE TABLE leader (session INTEGER PRIMARY KEY REFERENCES session ON DELETE CASCADE,"
+        " number INTEGER NOT NULL, beat INTEGER NOT NULL)",
+        "CREATE TABLE follower (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE, seat INTEGER NOT NULL,"
+        " leader INTEGER, after INTEGER NOT NULL, PRIMARY KEY (session, seat)) WITHOUT ROWID",
+        "CREATE TABLE shared_frame (session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,"
+        " leader INTEGER NOT NULL, n INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,"
+        " PRIMARY KEY (session, leader, n)) WITHOUT ROWID",
+    ),
 )
 
 

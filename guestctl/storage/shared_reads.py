@@ -15,7 +15,7 @@ from guestctl.storage.locks import Release
 
 #: Seconds after which a read is of no use to anybody.
 KEPT = 60.0
-#: Listeners of one session that can know of each other. A session has at most three sockets.
+#: Listeners of one session that can know of each other.
 _LISTENERS = 4
 
 

@@ -31,6 +31,8 @@ from guestctl.core.values import Json, immutable
 from guestctl.storage.budgets import Budgets
 from guestctl.storage.database import Database, Run
 from guestctl.storage.locks import Release, wait_for_lock
+from guestctl.storage.session_rows import SESSION, find_row, session_key
+from guestctl.storage.shared_frames import SharedFrames
 from guestctl.storage.shared_reads import SharedReads
 from guestctl.storage.stored_profiles import StoredProfiles
 
@@ -44,11 +46,6 @@ PATIENCE = 1.0
 """Seconds to wait for a lock before `notice` reports it."""
 
 SendState: TypeAlias = Literal["queued", "writing", "accepted", "rejected", "not_sent", "in_doubt"]
-
-# Statements have plain `?` only: Python 3.12.0 to 3.12.3 warn about `?1` with a sequence of values.
-#: The row of a session, by scope, time of creation and name. The name matters only for sessions created at the same
-#: instant.
-_SESSION = "(SELECT n FROM session WHERE scope = ? AND birth = ? ORDER BY name <> ? LIMIT 1)"
 
 
 @immutable
@@ -100,6 +97,8 @@ class State:
         self.budgets = Budgets(database, clock)
         #: What one listener has read of a session's history for the others.
         self.shared_reads = SharedReads(database, clock)
+        #: What one listener receives on its socket for the others.
+        self.shared_frames = SharedFrames(database, clock)
         self._rows = database.rows
         self._clock = clock
         self._notice = notice
@@ -172,7 +171,7 @@ class State:
     def find(self, scope: str, session: Session) -> Session | None:
         """Return a session as it is stored now, even if it was renamed; None when it was forgotten or replaced."""
         for name, body in self._rows(
-            f"SELECT name, body FROM session WHERE n = {_SESSION}", _session_key(scope, session)
+            f"SELECT name, body FROM session WHERE n = {SESSION}", session_key(scope, session)
         ):
             return _load_session(name, body)
         return None
@@ -265,7 +264,7 @@ class State:
         stored.
         """
         with self._transaction(durable=True) as run:
-            number = _find_row(run, scope, session)
+            number = find_row(run, scope, session)
             if number is None:
                 raise replaced(session)
             run(
@@ -281,7 +280,7 @@ class State:
                 " AND state IN ('accepted', 'rejected', 'not_sent')",
                 (number, KEPT, number),
             )
-            row = run(_OUTBOX + "AND o.key = ?", (*_session_key(scope, session), key)).fetchone()
+            row = run(_OUTBOX + "AND o.key = ?", (*session_key(scope, session), key)).fetchone()
         return OutboxRow(*row)
 
     def mark(
@@ -311,12 +310,12 @@ class State:
     def outbox(self, scope: str, session: Session, *states: SendState) -> list[OutboxRow]:
         """Return the session's sends in the order in which they were begun, or only those in `states`."""
         wanted = f"AND o.state IN ({', '.join('?' * len(states))}) " if states else ""
-        rows = self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (*_session_key(scope, session), *states))
+        rows = self._rows(f"{_OUTBOX}{wanted}ORDER BY o.n", (*session_key(scope, session), *states))
         return [OutboxRow(*row) for row in rows]
 
     def sent(self, scope: str, session: Session, key: str) -> OutboxRow | None:
         """Return the send with this key, in any state."""
-        for row in self._rows(_OUTBOX + "AND o.key = ?", (*_session_key(scope, session), key)):
+        for row in self._rows(_OUTBOX + "AND o.key = ?", (*session_key(scope, session), key)):
             return OutboxRow(*row)
         return None
 
@@ -361,8 +360,8 @@ class State:
             some = ids[start : start + 500]
             marks = ", ".join("?" * len(some))
             rows = self._rows(
-                f"SELECT id FROM ledger WHERE session = {_SESSION} AND id IN ({marks})",
-                (*_session_key(scope, session), *some),
+                f"SELECT id FROM ledger WHERE session = {SESSION} AND id IN ({marks})",
+                (*session_key(scope, session), *some),
             )
             found.update(id_ for (id_,) in rows)
         return found
@@ -370,8 +369,8 @@ class State:
     def last_position(self, scope: str, session: Session) -> LedgerEntry | None:
         """Return the entry that was added last."""
         for row in self._rows(
-            f"SELECT id, key, sequence, time FROM ledger WHERE session = {_SESSION} ORDER BY n DESC LIMIT 1",
-            _session_key(scope, session),
+            f"SELECT id, key, sequence, time FROM ledger WHERE session = {SESSION} ORDER BY n DESC LIMIT 1",
+            session_key(scope, session),
         ):
             return LedgerEntry(*row)
         return None
@@ -379,8 +378,8 @@ class State:
     def cursor(self, scope: str, session: Session, path: str) -> Cursor | None:
         """Return what was last about to be written to this cursor file."""
         for row in self._rows(
-            f"SELECT identity, position, id, sequence, time FROM cursor WHERE session = {_SESSION} AND path = ?",
-            (*_session_key(scope, session), path),
+            f"SELECT identity, position, id, sequence, time FROM cursor WHERE session = {SESSION} AND path = ?",
+            (*session_key(scope, session), path),
         ):
             return Cursor(*row)
         return None
@@ -451,8 +450,8 @@ class State:
 
     def activity(self, scope: str, session: Session) -> list[Activity]:
         rows = self._rows(
-            f"SELECT at, event, details FROM activity WHERE session = {_SESSION} ORDER BY n",
-            _session_key(scope, session),
+            f"SELECT at, event, details FROM activity WHERE session = {SESSION} ORDER BY n",
+            session_key(scope, session),
         )
         return [Activity(at, event, json.loads(details)) for at, event, details in rows]
 
@@ -490,7 +489,7 @@ class State:
 
     def _row_number(self, run: Run, scope: str, session: Session) -> int | None:
         """Return the row number of a session for its records; None when it is gone, which `notice` reports once."""
-        number = _find_row(run, scope, session)
+        number = find_row(run, scope, session)
         if number is None and session.created_at not in self._reported_gone:
             self._reported_gone.add(session.created_at)
             self._pending_notices.append(f"{_gone(session)}: nothing more is recorded for it")
@@ -506,18 +505,8 @@ class State:
 
 _OUTBOX = (
     "SELECT o.key, o.text, o.state, o.message_id, o.time, o.begun_at, o.written_at"
-    f" FROM outbox o WHERE o.session = {_SESSION} "
+    f" FROM outbox o WHERE o.session = {SESSION} "
 )
-
-
-def _session_key(scope: str, session: Session) -> tuple[str, float, str]:
-    """Return the parameters of `_SESSION`."""
-    return scope, session.created_at, session.name
-
-
-def _find_row(run: Run, scope: str, session: Session) -> int | None:
-    number: int | None = run(f"SELECT {_SESSION}", _session_key(scope, session)).fetchone()[0]
-    return number
 
 
 def owner_of(scope: str, session: Session) -> str:

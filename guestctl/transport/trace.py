@@ -127,6 +127,8 @@ def _line(kind: str, data: Mapping[str, Any]) -> str:
         what = "token" if data.get("by_token") else "further page"
         what = f"a {what}" if data.get("more") else f"no {what}"
         return f"* history page {data.get('number')}: {data.get('size')} entries, {what}"
+    if kind == "follow":
+        return f'* using the connection of another guestctl process that listens to session "{data.get("session")}"'
     if kind == "lost":
         return f"< no response: {data.get('why')}"
     return f"* {kind} " + json.dumps(data, ensure_ascii=False, default=str)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
+from guestctl.core.clock import SystemClock
 from guestctl.dialects import NAMES
+from guestctl.engine import shared_history, shared_socket
 from guestctl.sandbox.server import Sandbox
 from tests.client_keys import RETURNED
+from tests.integration import front
 from tests.integration.front import Guest, InstantClock, Room
 from tests.integration.middle import Gateway
 from tests.ports import lasting_port
@@ -120,3 +124,28 @@ def restarted(serve: Serve, sandbox: Sandbox) -> Callable[[], Room]:
         return Room(serve(port=sandbox.port))
 
     return restart
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, followers wait, and nobody reads history again because time has passed."""
+    monkeypatch.setattr(shared_socket, "PATIENCE", 60.0)
+    monkeypatch.setattr(shared_history, "PATIENCE", 60.0)
+    monkeypatch.setattr(shared_history, "SLACK", 60.0)
+    monkeypatch.setattr(front, "TIMINGS", replace(front.TIMINGS, quiet_look=60.0))
+
+
+@pytest.fixture
+def real(serve: Serve, tmp_path: Path, api: str) -> tuple[Guest, Room]:
+    """A guest with a session, and its sandbox, on the real clock."""
+    sandbox = serve(clock=SystemClock())
+    environ = {
+        "GUESTCTL_PROFILE": "sandbox",
+        "GUESTCTL_API": api,
+        "GUESTCTL_SANDBOX_URL": sandbox.url,
+        "GUESTCTL_STATE": str(tmp_path / "state"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+    }
+    guest = Guest(api, environ, tmp_path, SystemClock())  # type: ignore[arg-type]
+    guest.ok("session", "create")
+    return guest, Room(sandbox)

@@ -11,6 +11,7 @@ import io
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,9 +188,9 @@ class Room:
         return found
 
     @property
-    def requests(self) -> dict[str, int]:
+    def requests(self) -> Counter[str]:
         """The number of guests' requests, by route."""
-        return dict(self._ask("GET", "/sessions")["requests"])
+        return Counter(self._ask("GET", "/sessions")["requests"])
 
     def texts(self, direction: str | None = None) -> list[str]:
         """Return the texts of the only session."""

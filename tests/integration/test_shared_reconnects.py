@@ -1,80 +1,32 @@
-"""Listeners of one session share what they read after a break, and all listeners share the reconnects of a profile."""
+"""Listeners of one session share a reconnect and what is read after it; the sessions of a profile share a budget."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from guestctl.core.clock import SystemClock
 from guestctl.dialects import NAMES, dialect_class
-from guestctl.engine import shared_history
+from guestctl.dialects.capabilities import Rate
+from guestctl.engine import exchange, shared_history
 from guestctl.storage.state import State, owner_of
 from tests.cli.conftest import Result
-from tests.integration import front
-from tests.integration.conftest import Serve
-from tests.integration.front import Guest, InstantClock, Record, Room, listen, messages, texts
+from tests.integration.front import Guest, InstantClock, Room, listen, messages, texts
+from tests.integration.several import Listeners
 
 WITH_SOCKET = [name for name in NAMES if dialect_class(name).has_socket]
 LISTENERS = 3
 
 
-class Listeners:
-    """Several listeners of one session, each in its own thread and with its own connection to the state."""
+def dropped_together(guest: Guest, room: Room, meanwhile: Callable[[], object]) -> tuple[list[Result], int, int]:
+    """Drop three listeners together.
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-        self._pool = ThreadPoolExecutor(LISTENERS)
-        self._changed = threading.Condition()
-        self._happened: list[str] = []
-        self.results = [self._pool.submit(self._listen) for _ in range(LISTENERS)]
-
-    def _listen(self) -> Result:
-        kinds = "message,gap,connection"
-        return self._guest("listen", "--until", "^last$", "--only", kinds, "-o", "jsonl", on=self._on)
-
-    def _on(self, record: Record) -> None:
-        with self._changed:
-            self._happened.append(record.get("text") or record.get("state") or record["kind"])
-            self._changed.notify_all()
-
-    def wait_for(self, what: str, times: int = 1) -> None:
-        """Wait until each listener has printed a record with this text or state so often."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self._happened.count(what) >= times * LISTENERS, 60), self._happened
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine is, followers wait, and nobody reads history again because time has passed."""
-    monkeypatch.setattr(shared_history, "PATIENCE", 60.0)
-    monkeypatch.setattr(shared_history, "SLACK", 60.0)
-    monkeypatch.setattr(front, "TIMINGS", replace(front.TIMINGS, quiet_look=60.0))
-
-
-@pytest.fixture
-def real(serve: Serve, tmp_path: Path, api: str) -> tuple[Guest, Room]:
-    """A guest with a session, and its sandbox, on the real clock."""
-    sandbox = serve(clock=SystemClock())
-    environ = {
-        "GUESTCTL_PROFILE": "sandbox",
-        "GUESTCTL_API": api,
-        "GUESTCTL_SANDBOX_URL": sandbox.url,
-        "GUESTCTL_STATE": str(tmp_path / "state"),
-        "XDG_CONFIG_HOME": str(tmp_path / "config"),
-    }
-    guest = Guest(api, environ, tmp_path, SystemClock())  # type: ignore[arg-type]
-    guest.ok("session", "create")
-    return guest, Room(sandbox)
-
-
-def dropped_together(guest: Guest, room: Room, meanwhile: Callable[[], object]) -> tuple[list[Result], int]:
-    """Drop three listeners together; return what they printed, and how often history was read to fill the gap."""
+    Return what they printed, how often history was read to fill the gap, and how many sockets they opened in all.
+    """
     listeners = Listeners(guest)
+    for _ in range(LISTENERS):
+        listeners.start("-v", "--until", "^last$")
     listeners.wait_for("live")
     room.push("first")
     listeners.wait_for("first")
@@ -83,17 +35,18 @@ def dropped_together(guest: Guest, room: Room, meanwhile: Callable[[], object]) 
     room.say("missed")
     room.disconnect(1006)
     listeners.wait_for("missed")
-    fills = room.requests["history"] - before
     listeners.wait_for("live", 2)
+    fills = room.requests["history"] - before
     room.push("last")
-    return [future.result(60) for future in listeners.results], fills
+    results = [listener.result for listener in listeners.all]
+    return results, fills, sum(result.err.count("< upgrade 101") for result in results)
 
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("api", WITH_SOCKET)
 def test_listeners_that_are_dropped_together_read_history_once(real: tuple[Guest, Room]) -> None:
-    printed, fills = dropped_together(*real, lambda: None)
-    assert fills == 1
+    printed, fills, sockets = dropped_together(*real, lambda: None)
+    assert (fills, sockets) == (1, 2)
     for result in printed:
         assert [(m["text"], m["source"]) for m in messages(result)] == [
             ("first", "live"),
@@ -112,8 +65,8 @@ def test_each_of_them_prints_the_gap_that_one_has_found(real: tuple[Guest, Room]
         (conversation,) = room.sandbox.service.conversations.values()
         room.sandbox.call(lambda: conversation.messages.pop())
 
-    printed, fills = dropped_together(guest, room, delete_first)
-    assert fills == 1
+    printed, fills, sockets = dropped_together(guest, room, delete_first)
+    assert (fills, sockets) == (1, 2)
     kinds = [[record["kind"] for record in result.records if record["kind"] != "connection"] for result in printed]
     assert kinds == [["message", "gap", "message", "message"]] * LISTENERS
     gaps = [(r["after"], r["before"], r["reason"]) for result in printed for r in result.records if r["kind"] == "gap"]
@@ -195,3 +148,27 @@ def test_fifty_sessions_never_reconnect_more_than_twenty_times_a_minute(
         listen(guest, "--max", "1", lives=[lambda: room.disconnect(1012), reconnected])
     assert len(times) == 50
     assert all(after - before >= 60 for before, after in zip(times, times[20:], strict=False))
+
+
+@pytest.mark.parametrize("api", WITH_SOCKET, indirect=True)
+def test_a_reconnect_leaves_room_for_the_connects_of_commands_which_never_wait(
+    talking: Guest, room: Room, time: InstantClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.advance(60)  # since the connect of `session create`
+    monkeypatch.setattr(exchange, "CONNECTS", Rate(2, 1200.0))
+    times: list[float] = []
+    for _ in range(4):
+        time.sleeps.clear()
+        talking.ok("resume")
+        assert sum(time.sleeps) < 60
+
+    def lose() -> None:
+        times.append(time.monotonic())
+        room.disconnect(1012)
+
+    def reconnected() -> None:
+        times.append(time.monotonic())
+        room.push("last")
+
+    listen(talking, "--max", "1", lives=[lose, reconnected])
+    assert times[1] - times[0] > 300

@@ -19,6 +19,7 @@ from guestctl.core.clock import Deadline
 from guestctl.core.errors import SessionOver, TimedOut, UsageError
 from guestctl.core.model import Credential, Limits, Secret, Session
 from guestctl.core.results import Activity
+from guestctl.storage import session_rows
 from guestctl.storage import state as module
 from guestctl.storage.locks import lock_files
 from guestctl.storage.private_files import DATABASE_FILE
@@ -367,8 +368,8 @@ def test_looking_up_does_not_read_the_whole_ledger(tmp_path: Path, clock: FakeCl
     State.open(tmp_path / "s", clock).close()
     with sqlite3.connect(tmp_path / "s" / DATABASE_FILE) as connection:
         for query in (
-            f"SELECT id FROM ledger WHERE session = {module._SESSION} AND id IN (?, ?)",
-            f"SELECT id FROM ledger WHERE session = {module._SESSION} ORDER BY n DESC LIMIT 1",
+            f"SELECT id FROM ledger WHERE session = {session_rows.SESSION} AND id IN (?, ?)",
+            f"SELECT id FROM ledger WHERE session = {session_rows.SESSION} ORDER BY n DESC LIMIT 1",
             module._OUTBOX + "AND o.key = ?",
             module._OUTBOX + "AND o.state IN (?) ORDER BY o.n",
         ):

@@ -184,7 +184,9 @@ def listen(
         )
         after = selection.cursor.after
         from_start = after is None
-    events = run.client.listen(replay=replay, after=after, from_start=from_start, forever=forever, left=rules.left)
+    events = run.client.listen(
+        replay=replay, after=after, from_start=from_start, forever=forever, shared=True, left=rules.left
+    )
     with ExitStack() as stack:
         if selection.hooks is not None:
             stack.callback(selection.hooks.close)
@@ -288,7 +290,7 @@ def resume(
         for record in missed:
             run.out.event(record)
         seen = run.client.seen_up_to()
-        events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session)
+        events = run.client.listen(after=seen, from_start=seen is None and resumed.session.new_session, shared=True)
         _print_stream(run, events, Selection(USUAL_KINDS, StopRules(run.clock), raw))
         return
     if not run.out.human:
