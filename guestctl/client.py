@@ -50,7 +50,16 @@ from guestctl.engine.history import Fetch, position_before_last, selection
 from guestctl.engine.listener import EventStream, Listener
 from guestctl.engine.local_files import inspect_file
 from guestctl.engine.send import Answer, Awaited, check_not_empty, send_message
-from guestctl.engine.sessions import Sessions, completed, last_shown, need, no_field, require, unsupported
+from guestctl.engine.sessions import (
+    Sessions,
+    completed,
+    create_missing,
+    last_shown,
+    need,
+    no_field,
+    require,
+    unsupported,
+)
 from guestctl.storage.state import State
 from guestctl.transport.connector import Connector
 
@@ -235,6 +244,13 @@ class Client:
         opening = opening or NewSession(name=self._sessions.given_name or "default")
         credential = None if sign_in is None else self._sessions.signing_in().sign_in(sign_in)
         return self._sessions.create(opening, self._deadline(), new=new, credential=credential)
+
+    def create_missing(self) -> Session | None:
+        """Create the session in use if none is stored, and return it; None if there is one.
+
+        Clients that do so at the same time take turns, so that only one of them creates the session.
+        """
+        return create_missing(self._sessions, self._deadline())
 
     def attach(
         self,

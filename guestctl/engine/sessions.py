@@ -530,6 +530,20 @@ def no_field(
 # --- how a session is opened ---
 
 
+def create_missing(sessions: Sessions, deadline: Deadline) -> Session | None:
+    """Create the session in use if none is stored, and return it; None if there is one.
+
+    Commands that do so at the same time take turns: one creates the session, and the others use it.
+    """
+    name = sessions.name
+    if sessions.state.get(sessions.scope, name) is not None:
+        return None
+    with creation_lock(sessions.state, sessions.scope, name, deadline):
+        if sessions.state.get(sessions.scope, name) is not None:
+            return None
+        return sessions._create(NewSession(name=name), deadline)
+
+
 def completed(dialect: Dialect, opening: NewSession) -> NewSession:
     """Return `opening` with the profile's values where it has none.
 

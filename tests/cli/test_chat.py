@@ -38,6 +38,7 @@ from guestctl.cli.chat.loop import (
     is_command,
 )
 from guestctl.client import Client
+from guestctl.core.clock import Deadline
 from guestctl.core.errors import Failure, Forbidden, NetworkError, Refused, SessionOver
 from guestctl.core.model import (
     Connection,
@@ -465,6 +466,26 @@ def test_chat_creates_a_session_if_there_is_none(front: Front, api: str) -> None
         assert "created session" not in plain(terminal.seen)
         terminal.type("\x04")
         assert terminal.ended() == 0
+
+
+def test_chats_that_start_at_the_same_time_create_one_session(front: Front) -> None:
+    started: list[Terminal] = []
+    try:
+        with Client(environ=front.environ) as client:
+            owner = f"{client.scope}/cart"
+            with client.state.lock("create", Deadline.after(client.clock, 0.0), owner=owner):
+                started += [Terminal(front, "chat", "-s", "cart") for _ in range(2)]
+                for terminal in started:
+                    terminal.until("still holds the lock")
+        for terminal in started:
+            terminal.until("/help lists the commands")
+            terminal.type("\x04")
+        assert [terminal.ended() for terminal in started] == [0, 0]
+    finally:
+        for terminal in started:
+            terminal.close()
+    assert sum("created session" in plain(terminal.seen) for terminal in started) == 1
+    assert [line["name"] for line in front("session", "list", "-o", "jsonl").records] == ["cart"]
 
 
 def test_chat_creates_no_session_in_place_of_one_that_has_ended(front: Front) -> None:

@@ -29,8 +29,7 @@ from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.options import command
 from guestctl.cli.parameters import CommandOption, TraceAttribute
 from guestctl.cli.signals import send_signal
-from guestctl.core.errors import SessionOver, UsageError
-from guestctl.core.model import NewSession
+from guestctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -84,12 +83,8 @@ def chat(
 
 def _need_session(run: Invocation) -> None:
     """Create a session if none is stored."""
-    try:
-        run.client.session()
-    except SessionOver as failure:
-        if failure.code != "session.none":
-            raise
-        created = run.client.create(NewSession(name=run.client.session_name))
+    created = run.client.create_missing()
+    if created is not None:
         run.out.notice(f'created session "{created.name}", because there was none')
 
 
