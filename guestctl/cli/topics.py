@@ -27,6 +27,7 @@ OURS: dict[str, str] = {
     "GUESTCTL_ATTACH_GUEST": "guest id of that session, where the API needs it",
     "GUESTCTL_ATTACH_SESSION": "session id of that session, where the API needs it",
     "GUESTCTL_FORWARD_SECRET": "secret that signs what `listen --forward-to` posts",
+    "GUESTCTL_REDIS_PASSWORD": "password for the Redis server of `relay serve --publish`",
     "GUESTCTL_RELAY_KEY": "key of the relay that `listen --relay` reads from",
     "GUESTCTL_RECORD_KIND": "kind of the record; set by `listen --exec`, like the next four",
     "GUESTCTL_RECORD_ID": "service id of the record, empty if it has none",

@@ -206,16 +206,18 @@ class Hub:
         *,
         wake: Callable[[], None] = lambda: None,
         strict: bool = False,
+        tolerant: bool = False,
         protocol: str = "other",
     ) -> Subscription:
         """Return a new reader that continues after a position (see `EventLog.locate`).
 
         `kinds` are those of the wanted events; default: all but typing and connection, as `listen` prints them.
-        `strict` refuses a reader that would begin with a gap, whatever the hub says. `protocol` is a label for metrics.
+        `strict` refuses a reader that would begin with a gap, whatever the hub says, and `tolerant` accepts it.
+        `protocol` is a label for metrics.
         Raises UsageError for an invalid position, and NotRetained for a refused gap.
         """
         number, missing = self.log.locate(after)
-        if missing is not None and (strict or self.strict):
+        if missing is not None and not tolerant and (strict or self.strict):
             raise NotRetained(missing)
         first = None if missing is None else self.gap_entry(missing)
         reader = Subscription(self, number, USUAL_KINDS if kinds is None else kinds, first, wake, protocol)

@@ -287,11 +287,23 @@ class RelayRun:
         lines = self.outcome.lines(log.epoch)
         everything = replace(self.run, log=self.simulation.log(), output=lines)
         return not missing(everything, lines, 0, len(everything.log)) and all(
-            reader.last == str(log.id(log.last))
-            or not reader.plan.everything
-            or (reader.last is None and reader.plan.after == "last")
-            for reader in self.outcome.readers
+            self._has_all(reader, log.epoch) for reader in self.outcome.readers
         )
+
+    def _has_all(self, reader: Reader, epoch: str) -> bool:
+        """Return whether a reader has the newest event of its kinds. One that began at the end may have none."""
+        newest = max(
+            (
+                number
+                for known, number, record in self.outcome.committed
+                if known == epoch and record["kind"] in reader.kinds
+            ),
+            default=0,
+        )
+        if reader.last is None:
+            return reader.plan.after == "last" or not newest
+        known, _, number = reader.last.partition("-")
+        return known == epoch and int(number) >= newest
 
     def _end(self) -> None:
         if self.process is None:

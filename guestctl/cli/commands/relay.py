@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from guestctl.client import Client
     from guestctl.core.waker import Waker
     from guestctl.relay.grpc_server import GrpcServer
+    from guestctl.relay.metrics import Metrics
+    from guestctl.relay.publish import Publisher
     from guestctl.relay.relay import Relay, RelaySession
     from guestctl.transport.network import Observer
     from guestctl.transport.web_server import WebServer
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 #: Files that the process needs for itself, and for each session; the most that it asks for.
 _OWN_FILES, _SESSION_FILES, _MOST_FILES = 64, 16, 1 << 20
 _GRPC_HINT = "pip install 'guestctl[grpc]'"
+#: Seconds that the last events may take to Redis when the relay stops.
+LAST_EVENTS = 2.0
 
 
 @command(
@@ -82,6 +86,14 @@ def serve(
         list[str] | None,
         CommandOption("--allow-host", metavar="NAME", help="another host name of this machine; may be repeated"),
     ] = None,
+    publish: Annotated[
+        str | None,
+        CommandOption(
+            "--publish",
+            metavar="URL",
+            help="also append every event to a Redis stream: redis://HOST[:PORT]/STREAM [GUESTCTL_REDIS_PASSWORD]",
+        ),
+    ] = None,
     strict: Annotated[
         bool, CommandOption("--strict", help="refuse a reader that asks for events that the log no longer has")
     ] = False,
@@ -94,8 +106,9 @@ def serve(
     a gRPC server; web pages can use gRPC-Web at the address of --http.
 
     Every event is stored before a reader gets it. What was missed while the relay was down is read from history, or
-    reported as a gap. The relay stops at SIGTERM with exit code 0, and when every session has ended. With several
-    sessions, each request names one: session=NAME.
+    reported as a gap. With --publish, every event is also appended to a Redis stream under its id, for consumer groups
+    on other machines; {session} in STREAM stands for the name of the session. The relay stops at SIGTERM with exit code
+    0, and when every session has ended. With several sessions, each request names one: session=NAME.
     """
     from guestctl.relay import grpc_web
     from guestctl.relay.http_api import PAGE_HEADERS, HttpApi
@@ -128,7 +141,11 @@ def serve(
             if sessions[-1].log.damaged is not None:
                 run.out.warning(f"the log was damaged and set aside as {sessions[-1].log.damaged}; a new one begins")
         relay = Relay(sessions, capacity=capacity)
-        api = HttpApi(relay, Metrics(relay), timeout=run.options.timeout)
+        metrics = Metrics(relay)
+        publishers = [] if publish is None else _publishers(run, publish, sessions, metrics, retain)
+        for publisher in publishers:
+            stack.callback(publisher.stop, LAST_EVENTS)
+        api = HttpApi(relay, metrics, timeout=run.options.timeout)
         web = grpc_web.GrpcWebApi(relay, run.clock, timeout=run.options.timeout)
         server = WebServer(
             [*api.routes(), *web.routes()],
@@ -159,6 +176,8 @@ def serve(
             stack.callback(grpc_server.stop)
         ended = stack.enter_context(_ended(relay))
         relay.start()
+        for publisher in publishers:
+            publisher.start()
         _print_ready(run, relay, server, grpc_server)
         readable, _, _ = select.select([stopper, ended], [], [])
         relay.stop()
@@ -192,6 +211,25 @@ def key(
         run.out.one({"kind": "relay-key", "session": session.name, "right": "send" if send else "read", "key": found})
     else:
         run.out.verbatim(found + "\n")
+
+
+def _publishers(
+    run: Invocation, address: str, sessions: list[RelaySession], metrics: Metrics, retain: int
+) -> list[Publisher]:
+    """Return what appends the events of each session to its Redis stream, with its metrics."""
+    from guestctl.relay.publish import Publisher, PublisherMetrics, RedisStream
+
+    made = [
+        Publisher(
+            session.hub,
+            RedisStream.read(address, run.world.environ, session.name, only=len(sessions) == 1),
+            retain=retain,
+            notice=run.out.warning,
+        )
+        for session in sessions
+    ]
+    metrics.registry.register(PublisherMetrics(made))
+    return made
 
 
 def _session(run: Invocation, name: str | None, *, retain: int, strict: bool) -> RelaySession:
