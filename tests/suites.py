@@ -23,6 +23,7 @@ _FAULTS = {
     "faults/test_relay.py::test_promises_of_the_relay_hold_in_a_sample",
     "faults/test_soak.py",
     "faults/test_shared_socket.py",
+    "faults/test_tracing.py::test_a_thousand_random_schedules_with_spans",
     "faults/test_sockets_shared.py",
     "faults/test_short.py::test_a_few_seeds",
     "faults/test_short.py::test_a_listener_killed_after_each_line_repeats_nothing",

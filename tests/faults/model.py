@@ -16,7 +16,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.service_state import Conversation
 from guestctl.sandbox.service_state import StoredMessage as Stored
 from guestctl.storage.state import OutboxRow, State
+from guestctl.transport.span_tree import SpanTree
 from tests.faults.proxy import Proxy
 from tests.faults.schedules import LISTENER, SENDER, WATCHER, Crash, Hook, Schedule, Step
 
@@ -54,6 +55,13 @@ LOOK = 0.02
 AFTERWARDS = 0.12
 
 Record: TypeAlias = dict[str, Any]
+
+#: Reports to an observer that stand for nothing on the wire: a process is not killed at them.
+_NOT_ON_THE_WIRE = frozenset({"connected", "attached", "closed", "turn"})
+
+
+#: The span above all of a guest's, in the trace context of each client.
+ABOVE = "00f067aa0ba902b7"
 
 
 class Killed(BaseException):
@@ -188,6 +196,8 @@ class Environment:
 
     url = "http://127.0.0.1:1"
     timings = Timings()
+    #: Returns what makes the spans of a client with this trace id.
+    spans: Callable[[str], SpanTree | None] = staticmethod(lambda who: None)
     #: Seconds that one command, or one step of the listener, may take.
     timeout = TIMEOUT
 
@@ -220,7 +230,8 @@ class Environment:
             timeout=timeout or self.timeout,
             notice=self.run.notices.append,
             observer=observer,
-            traceparent=f"00-{who}-{'00f067aa0ba902b7'}-01",
+            traceparent=f"00-{who}-{ABOVE}-01",
+            spans=self.spans(who),
             clock=self.clock,
             random=self.random(),
             new_id=lambda: self.new_id(who),
@@ -524,7 +535,7 @@ class Sender:
             self._client = None
 
     def _burn(self, kind: str, data: object) -> None:
-        if self._fuse:
+        if self._fuse and kind not in _NOT_ON_THE_WIRE:
             self._fuse -= 1
             if not self._fuse:
                 raise Killed

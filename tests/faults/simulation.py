@@ -264,9 +264,10 @@ class Simulation(Environment):
     ) -> SimulatedSocket:
         who = _who(headers)
         self.attempts[who] += 1
-        _notify(observer, "connect")
+        _notify(observer, "connect", url=url, traceparent=headers["traceparent"])
         self.time.sleep(LATENCY)
         if self.is_down:
+            _notify(observer, "closed", code=None, error="network.connect")
             raise NetworkError("connection refused", code="network.connect")
         request = _request("GET", url, headers, b"")
         found = self.sandbox.table.socket_route(request.path)
@@ -276,8 +277,9 @@ class Simulation(Environment):
         refusal = error(fault.status, f"Fault on demand: {fault.spec}") if fault else handler.admit(request)
         self.sandbox.service.count(None, "socket")
         self.time.sleep(LATENCY)
-        _notify(observer, "upgrade")
+        _notify(observer, "upgrade", status=101 if refusal is None else refusal.status)
         if refusal is not None:
+            _notify(observer, "closed", code=None, error=str(refusal.status))
             self.run.fault_counts["refuse"] += fault is not None
             head = {name.lower(): value for name, value in refusal.headers.items()}
             raise Refusal(refusal.status, head, refusal.body.decode()[:2048])
@@ -306,7 +308,8 @@ class SimulatedHttp:
         asked = _request(request.method, request.url, sent, body or b"", request.query)
         who = _who(sent)
         simulation.attempts[who] += 1
-        _notify(self._observer, "request")
+        told = {"method": request.method, "route": request.route, "url": request.url, "headers": sent}
+        _notify(self._observer, "request", **told)
         if simulation.is_down:
             raise NetworkError("connection refused", code="network.connect")
         waiting = simulation.request_faults.get(who)
@@ -337,7 +340,7 @@ class SimulatedHttp:
             _notify(self._observer, "lost")
             raise NetworkError("the connection broke", written=True)
         reply = ServerReply(504, b"Gateway Timeout", {}) if request_fault == "gateway" else replies[0]
-        _notify(self._observer, "response")
+        _notify(self._observer, "response", status=reply.status)
         if request.route == "history" and simulation.on_history:
             simulation.on_history.popleft()()
         # As the HTTP server of the sandbox does, so that a client with a wrong clock can tell.
@@ -418,6 +421,7 @@ class SimulatedSocket:
         self._tears = False
         self.heard_at = self._time.monotonic()
         self.ended: tuple[int, str] | None = None
+        self._reported_end = False
         sandbox = simulation.sandbox
         self._guest = GuestSocket(sandbox, api, request, _ServiceEnd(self))
         self.peer = self._guest.peer
@@ -557,6 +561,9 @@ class SimulatedSocket:
 
     def abort(self) -> None:
         """The guest has gone. The service notices, as soon as the network allows it."""
+        if not self._reported_end:
+            self._reported_end = True
+            _notify(self._observer, "closed", code=1006 if self._over is None else self._over.close_code, error=None)
         self._over = self._over or NetworkError("the connection was closed here", written=True, close_code=1006)
         self._loses_outbound = True
         if self.forsaken:
@@ -612,6 +619,6 @@ def _request(
     )
 
 
-def _notify(observer: Observer | None, kind: str) -> None:
+def _notify(observer: Observer | None, kind: str, **data: object) -> None:
     if observer is not None:
-        observer(kind, {})
+        observer(kind, data)
