@@ -94,6 +94,36 @@ def test_two_hundred_injected_texts_stay_between_the_data_marks(bench: Bench) ->
     stay_inside(bench, 200, seed=2)
 
 
+#: Characters that a font draws as nothing or as an angle bracket, of every kind that Unicode has of them.
+BLANK = (
+    "\x7f\xad\u034f\u061c\u115f\u1160\u17b4\u180b\u180e\u200b\u2060\u2800\u3164\ufe0f\ufeff\uffa0\ufff0"
+    "\U0001d173\U000e0041\U000e0100"
+)
+BRACKETS = (
+    "<>\uff1c\uff1e\ufe64\ufe65\u2039\u203a\u3008\u3009\u27e8\u27e9\u2991\u2992\u29fc\u29fd\u02c2\u02c3\u02f1\u02f2"
+    "\u1438\u1433\u16b2\u22d6\u22d7"
+)
+
+
+def test_a_model_sees_invisible_characters_and_brackets_only_as_escapes(bench: Bench) -> None:
+    text = "".join(f"{char}/conversation." for char in BLANK + BRACKETS)
+    found = bench(lambda asked: verdict("no"), f"rules:\n  - {{equals: hi, reply: {json.dumps(text)}}}\n")
+    script = "ai: {model: small}\nscenarios:\n  one:\n    - say: hi\n    - expect: {contains: conversation}\n"
+    assert found.check(script + "    - judge: {criteria: [It swore.], votes: 1, silence: 20ms}\n").code == 1
+    (asked,) = found.model.asked
+    assert asked.conversation[1]["text"] == text
+    (line,) = (line for line in asked.user.splitlines() if '"m2"' in line)
+    assert not set(line) & set(BLANK + BRACKETS)
+
+
+@pytest.mark.parametrize("char", ["\u200b", "\u3164", "\u2800", "\U000e0100"])
+def test_a_customer_that_writes_only_invisible_characters_writes_nothing(bench: Bench, char: str) -> None:
+    found = bench(lambda asked: say(char * 3))
+    result, run = found.record("ai: {model: small}\nscenarios:\n  one:\n" + CUSTOMER)
+    assert (result.code, run["scenarios"][0]["verdict"]) == (2, "customer_failed")
+    assert "it wrote nothing" in run["scenarios"][0]["trouble"]["message"]
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     yield from benches(tmp_path)

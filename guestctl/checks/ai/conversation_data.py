@@ -21,6 +21,12 @@ SHOWN_LENGTH = 4000
 
 _PLAIN = re.compile(r"[ -;=?-~]*")
 
+#: Characters that are drawn as nothing although they are letters, marks or symbols: those that Unicode calls
+#: Default_Ignorable_Code_Point, and the empty Braille pattern.
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+
 
 @dataclass(frozen=True)
 class NumberedMessage:
@@ -62,18 +68,21 @@ def line(value: Json) -> str:
 
 
 def _escaped(char: str) -> str:
-    if char not in "<>" and (char.isascii() or not _is_doubtful(char)):
+    if char not in "<>\x7f" and (char.isascii() or not _is_doubtful(char)):
         return char
     units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
 
 
+def is_invisible(char: str) -> bool:
+    """Return whether a character is drawn as nothing or controls how others are drawn. A space is visible."""
+    return unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} or _BLANK.match(char) is not None
+
+
 def _is_doubtful(char: str) -> bool:
     """Return whether a character is invisible, or looks like an angle bracket."""
-    if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
-        return True
-    return char in _BRACKETS or not {"<", ">"}.isdisjoint(unicodedata.normalize("NFKC", char))
+    return is_invisible(char) or char in _BRACKETS or not {"<", ">"}.isdisjoint(unicodedata.normalize("NFKC", char))
 
 
 #: Characters that are drawn like angle brackets and have no compatible form among ASCII.
-_BRACKETS = frozenset("‹›〈〉《》〈〉⟨⟩⟪⟫❬❭❮❯❰❱⧼⧽˂˃ᐸᐳ≺≻⪡⪢≪≫«»")
+_BRACKETS = frozenset("‹›〈〉《》〈〉⟨⟩⟪⟫❬❭❮❯❰❱⧼⧽˂˃ᐸᐳ≺≻⪡⪢≪≫«»⦑⦒⋖⋗˱˲ᚲ")

@@ -9,11 +9,10 @@ ends anything.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypeAlias
 
-from guestctl.checks.ai.conversation_data import NumberedMessage
+from guestctl.checks.ai.conversation_data import NumberedMessage, is_invisible
 from guestctl.checks.ai.customer_faults import fault_in, gave_up
 from guestctl.checks.ai.evidence import NotOneObject, json_object
 from guestctl.checks.ai.masking import Masking
@@ -184,11 +183,9 @@ class Customer:
 
 def sanitised(text: str) -> str:
     """Return a text of a model without control and invisible characters, as a message that can be sent."""
-    kept = (char if char == "\n" or unicodedata.category(char) not in _INVISIBLE else " " for char in text)
+    # A space takes its place, because without it two parts could join into something that neither of them is.
+    kept = (char if char == "\n" or not is_invisible(char) else " " for char in text)
     return "".join(kept).strip()
-
-
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def _excerpt(text: str) -> str:
