@@ -184,6 +184,19 @@ def test_broken_and_foreign_files_are_no_recordings(bench: Bench) -> None:
     assert (result.code, "which has no usable recording" in result.out) == (2, True)
 
 
+def test_a_pipe_or_a_device_is_no_recording(bench: Bench) -> None:
+    """Reading one might never end."""
+    found = bench()
+    assert found.check(TALK, "--model-record", "rec").code == 0
+    os.mkfifo(found.room / "rec" / "foreign.json")
+    assert found.check(TALK, "--model-replay", "rec").code == 0
+    for path in sorted((found.room / "rec").glob("*.json")):
+        path.unlink()
+        os.mkfifo(path)
+    result = found.check(TALK, "--model-replay", "rec")
+    assert (result.code, "which has no usable recording" in result.out) == (2, True)
+
+
 def test_a_recording_under_another_name_is_refused(bench: Bench) -> None:
     found = bench()
     assert found.check(TALK, "--model-record", "rec").code == 0

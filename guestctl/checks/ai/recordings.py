@@ -146,6 +146,9 @@ class Recordings:
 
     def _read(self, path: Path, name: str) -> Mapping[str, Any]:
         try:
+            # A pipe or a device might never end.
+            if path.exists() and not path.is_file():
+                raise ValueError("it is not a regular file")
             with path.open("rb") as file:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
