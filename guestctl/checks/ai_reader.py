@@ -35,6 +35,8 @@ PARAMETERS: Mapping[str, tuple[type, ...]] = {
     "frequency_penalty": (int, float),
     "presence_penalty": (int, float),
 }
+#: The limits of an answer: the dry run counts with them.
+_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def settings(field: YamlField | None, filled: Callable[[YamlField, str], str]) -> AiSettings:
@@ -128,7 +130,7 @@ def _amount(field: YamlField) -> int:
     found = _NUMBER.fullmatch(field.text().strip())
     amount = round(float(found[1]) * _UNITS[found[2].lower()]) if found is not None else 0
     if not 1 <= amount <= _MOST:
-        raise field.error("must be a number such as 200, 300k or 1M")
+        raise field.error("must be a number of 1 or more, such as 200, 300k or 1M")
     return amount
 
 
@@ -140,5 +142,7 @@ def _parameters(field: YamlField | None) -> dict[str, Json]:
         value = member.value
         if value is not None and (isinstance(value, bool) or not isinstance(value, PARAMETERS[name])):
             raise member.error("must be a text" if PARAMETERS[name] == (str,) else "must be a number")
+        if name in _LIMITS and value is not None:
+            value = member.whole_number(1, _MOST)
         found[name] = value
     return found

@@ -6,7 +6,7 @@ runs, any report format but the record. Secrets are masked in every text of an `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -111,7 +111,7 @@ class Outcome:
     """The result of one scenario. `ids` are the service's ids, with `conversation` if it is known.
 
     `attempts` is 0 for a scenario that was never started. `repetition` counts from 1 with --repeat, and is 0 without.
-    `usage` is what its model calls have used, None if no model takes part.
+    `usage` is what the model calls of all its attempts have used, None if no model takes part.
     """
 
     script: str
@@ -235,7 +235,12 @@ def totals(outcomes: Sequence[Outcome], seconds: float) -> Record:
 
 def usage_of(outcomes: Sequence[Outcome]) -> ModelUsage | None:
     """Return what all model calls have used together; None if no model took part."""
-    found = [outcome.usage for outcome in outcomes if outcome.usage is not None]
+    return usage_sum(outcome.usage for outcome in outcomes)
+
+
+def usage_sum(parts: Iterable[ModelUsage | None]) -> ModelUsage | None:
+    """Return what several parts have used together; None if no model took part in any of them."""
+    found = [part for part in parts if part is not None]
     if not found:
         return None
     total = round(sum(one.seconds for one in found), 3)

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from guestctl.checks.ai.budget import ModelUsage
 from guestctl.checks.ai.model_calls import ConversationCalls, ModelCalls
-from guestctl.checks.outcomes import Outcome, Trouble
+from guestctl.checks.outcomes import Outcome, Trouble, usage_sum
 from guestctl.checks.scenario import RunStopped, ScenarioRun
 from guestctl.checks.script import Scenario, Script
 from guestctl.checks.service import ServiceUnderTest
@@ -91,6 +92,8 @@ class Runner:
         #: By job number: outcomes not yet yielded, and scenarios that are running, with the number of the attempt.
         self._done: dict[int, Outcome | BaseException] = {}
         self._tried: dict[int, tuple[int, ScenarioRun | None]] = {}
+        #: By job number: what the model calls of the attempts before the current one have used.
+        self._used_before: dict[int, ModelUsage | None] = {}
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Yield the outcomes in the order of the jobs, each as soon as it and those before it are known.
@@ -118,6 +121,7 @@ class Runner:
                 with change:
                     done[number] = result
                     self._tried.pop(number, None)
+                    self._used_before.pop(number, None)
                     change.notify_all()
 
         # Daemon threads, because an interrupted run must not wait for them.
@@ -147,11 +151,13 @@ class Runner:
     def _remaining(self, number: int, job: Job, cause: type[Interrupted]) -> Outcome:
         # Looked up before `_done`, because a finished scenario leaves this mapping.
         tried = self._tried.get(number)
+        used_before = self._used_before.get(number)
         done = self._done.get(number)
         if isinstance(done, Outcome):
             return done
         if tried is not None:
-            return self._interrupted(job, tried, cause("interrupted while the scenario ran"))
+            outcome = self._interrupted(job, tried, cause("interrupted while the scenario ran"))
+            return replace(outcome, usage=usage_sum([used_before, outcome.usage]))
         return replace(self._not_run(job, cause("interrupted before the scenario started")), attempts=0)
 
     def _interrupted(self, job: Job, tried: tuple[int, ScenarioRun | None], failure: Failure) -> Outcome:
@@ -166,17 +172,22 @@ class Runner:
         except RunStopped:
             raise
         except Exception as error:
-            return self._interrupted(job, self._tried[number], bug(error))
+            outcome = self._interrupted(job, self._tried[number], bug(error))
+            return replace(outcome, usage=usage_sum([self._used_before.get(number), outcome.usage]))
 
     def one(self, job: Job, number: int = 0) -> Outcome:
         """Run one scenario, with its retries. Raises RunStopped, and any exception that is an internal error."""
         tries = 1 + max(self._rules.retries, job.scenario.retries)
         for attempt in range(1, tries + 1):
-            outcome = replace(self._try(job, number, attempt), attempts=attempt, repetition=job.repetition)
+            outcome = self._try(job, number, attempt)
+            # A report counts what was paid for, also in the attempts that do not decide.
+            used = usage_sum([self._used_before.get(number), outcome.usage])
+            outcome = replace(outcome, attempts=attempt, repetition=job.repetition, usage=used)
             failure = None if outcome.trouble is None else outcome.trouble.failure
             useless = isinstance(failure, UsageError) or (failure is not None and failure.code == "ai.budget")
             if outcome.verdict == "passed" or attempt == tries or useless or job.service.unusable is not None:
                 break
+            self._used_before[number] = used
         return self._with_conversation_id(job, outcome)
 
     def _try(self, job: Job, number: int, attempt: int) -> Outcome:

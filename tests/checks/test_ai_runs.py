@@ -122,6 +122,26 @@ def test_no_run_needs_more_calls_than_the_dry_run_says(bench: Bench) -> None:
     assert len(found.model.asked) == bound == 11
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5"])
+def test_a_limit_of_an_answer_is_a_number_of_1_or_more(bench: Bench, name: str, value: str) -> None:
+    found = bench()
+    result = found.check(script(CUSTOMER, head=f"ai: {{model: small, parameters: {{{name}: {value}}}}}\nscenarios:\n"))
+    assert result.code == 2
+    assert f"talk.yaml:1: ai.parameters.{name}: must be a" in result.err
+
+
+def test_the_calls_of_every_attempt_are_reported(bench: Bench) -> None:
+    """Also those of attempts that did not decide, because they were paid for."""
+    found = bench(lambda asked: completion(verdict("no") if asked.is_judge else good(asked), tokens=1000))
+    result, run = found.record(script(CUSTOMER, JUDGE), "--retries", "2")
+    assert (result.code, run["scenarios"][0]["attempts"]) == (1, 3)
+    assert len(found.model.asked) > 9
+    asked = len(found.model.asked)
+    assert (run["model"]["calls"], run["model"]["tokens"]) == (asked, 1000 * asked)
+    assert run["scenarios"][0]["model"]["calls"] == asked
+
+
 # --- repetitions ---
 
 
