@@ -922,7 +922,7 @@ def test_the_observer_gets_every_event() -> None:
         socket.ping()
         texts(socket)
         socket.close()
-    accept = told[1][1]["headers"].pop("sec-websocket-accept")
+    accept = told[2][1]["headers"].pop("sec-websocket-accept")
     assert len(accept) == 28
     upgrade = {
         "url": peer.ws,
@@ -933,6 +933,7 @@ def test_the_observer_gets_every_event() -> None:
     }
     assert told == [
         ("connect", {"url": peer.ws, "proxy": None}),
+        ("connected", {"address": "127.0.0.1", "port": peer.port}),
         ("upgrade", upgrade),
         ("ping", {"direction": "in"}),
         ("pong", {"direction": "out"}),
@@ -942,6 +943,7 @@ def test_the_observer_gets_every_event() -> None:
         ("pong", {"direction": "in"}),
         ("close", {"direction": "in", "code": 4001, "reason": "bye"}),
         ("close", {"direction": "out", "code": 4001, "reason": ""}),
+        ("closed", {"code": 4001, "error": None}),
     ]
 
 
@@ -965,14 +967,15 @@ def test_the_observer_gets_the_close_and_the_proxy() -> None:
         )
         socket.close(1000, "done")
     assert told[0] == ("connect", {"url": "ws://shop.example/", "proxy": place(proxy)})
-    assert told[2] == ("close", {"direction": "out", "code": 1000, "reason": "done"})
+    assert told[1] == ("connected", {"address": "127.0.0.1", "port": proxy.port})
+    assert told[3] == ("close", {"direction": "out", "code": 1000, "reason": "done"})
 
 
 def test_the_observer_gets_no_event_for_a_missing_response() -> None:
     told: list[str] = []
     with serving(lambda conn: conn.head()) as peer, pytest.raises(NetworkError):
         connect(peer, observer=lambda kind, _: told.append(kind))
-    assert told == ["connect"]
+    assert told == ["connect", "connected", "closed"]
 
 
 def test_the_observer_gets_1006_for_an_end_without_a_close() -> None:
@@ -982,15 +985,19 @@ def test_the_observer_gets_1006_for_an_end_without_a_close() -> None:
         with pytest.raises(NetworkError):
             socket.receive(2.0)
         socket.close()
-    assert told[-1] == ("close", {"direction": "in", "code": 1006, "reason": "the connection ended without a close"})
+    assert told[-2:] == [
+        ("close", {"direction": "in", "code": 1006, "reason": "the connection ended without a close"}),
+        ("closed", {"code": 1006, "error": None}),
+    ]
 
 
 def test_the_observer_gets_a_refusal() -> None:
     told: list[tuple[str, Mapping[str, Any]]] = []
     with serving(lambda conn: conn.head().send(answer(403, b"no"))) as peer, pytest.raises(Refusal):
         connect(peer, observer=lambda kind, data: told.append((kind, data)))
-    assert [kind for kind, _ in told] == ["connect", "upgrade"]
-    assert told[1][1] == {
+    assert [kind for kind, _ in told] == ["connect", "connected", "upgrade", "closed"]
+    assert told[3][1] == {"code": None, "error": "403"}
+    assert told[2][1] == {
         "url": peer.ws,
         "request_headers": {"User-Agent": "guestctl/test"},
         "status": 403,
