@@ -120,7 +120,8 @@ class RelaySession:
         self.hub = Hub(self.log, self.name, clock, strict=strict, queue=queue)
         self.upstream = Upstream(self.hub, open_client, clock, masked=masked, notice=notice)
         self.upstream.on_end(self._upstream_ended)
-        self.sends = Sends(self.log, self.upstream, self.name, f"{base.name} {birth}", masked=masked)
+        known = self._history_client.outcome
+        self.sends = Sends(self.log, self.upstream, self.name, f"{base.name} {birth}", outcome=known, masked=masked)
         self._history = ThreadPoolExecutor(1, thread_name_prefix=f"history {self.name}")
 
     def history(

@@ -101,7 +101,11 @@ class Submits(Protocol):
 
 
 class Sends:
-    """The sends of one session's readers. Any thread may call `submit`. `masked` masks secrets in texts."""
+    """The sends of one session's readers. Any thread may call `submit`.
+
+    `outcome` returns what the outbox of the client knows of a client key, in any thread. `masked` masks secrets in
+    texts.
+    """
 
     def __init__(
         self,
@@ -110,8 +114,10 @@ class Sends:
         session: str,
         namespace: str,
         *,
+        outcome: Callable[[str], str | None] = lambda key: None,
         masked: Callable[[str], str] = str,
     ) -> None:
+        self._outcome = outcome
         self._masked = masked
         #: Counts by delivery, for metrics.
         self.counts: dict[str, int] = {}
@@ -160,7 +166,9 @@ class Sends:
             settled = self._settled(key, message.digest())
             if settled is not None:
                 return settled
-        delivery: Delivery = "not_sent" if self._log.send_row(key) is None else "in_doubt"
+        # The outbox knows messages that a log had which is lost.
+        tried = self._log.send_row(key) is not None or self._outcome(self._client_key(key)) not in (None, "not_sent")
+        delivery: Delivery = "in_doubt" if tried else "not_sent"
         return self._answer(self._client_key(key), message, failure.with_outcome(delivery))
 
     def _settled(self, key: str, digest: str) -> SendAnswer | None:

@@ -205,15 +205,11 @@ def _end(
     numbers = [number for known, number in committed if known == epoch]
     wanted = [number for number in numbers if committed[epoch, number]["kind"] in reader.kinds]
     left = [number for number in wanted if place is None or place[0] != epoch or number > place[1]]
-    settled = [number for number in left if number <= last - SETTLING]
+    settled = [number for number in left if place is not None or number > last - outcome.plan.retain]
     if place is None and reader.plan.after == "last":
         return
     if settled and outcome.complete:
         report("R3 lost", f"{who} ended at {place} and never got {epoch}-{settled[0]} to {epoch}-{last}")
-
-
-#: Events of the last process that a reader need not have: they come while the run ends.
-SETTLING = 0
 
 
 def _id(text: str) -> tuple[str, int]:
@@ -256,7 +252,8 @@ def _sends(outcome: Outcome, report: Report) -> None:
         if "crashed" in answers:
             report("R6 send", f"{plan.text!r}: {answers}")
         for before, after in pairwise(delivered):
-            if before in ("accepted", "rejected") and after != before:
+            unsure = after == "in_doubt" and any(kind.startswith("log ") for kind in outcome.counts)
+            if before in ("accepted", "rejected") and after != before and not unsure:
                 report("R6 send", f"{plan.text!r} was {before} and then {after}: {answers}")
             if before == "in_doubt" and after == "not_sent" and copies:
                 report("R6 send", f"{plan.text!r} was in doubt and then not sent, and is at the service")

@@ -292,11 +292,12 @@ class RelayRun:
 
     def _has_all(self, reader: Reader, epoch: str) -> bool:
         """Return whether a reader has the newest event of its kinds. One that began at the end may have none."""
+        kept = self.outcome.committed[-1][1] - self.plan.retain if reader.last is None else 0
         newest = max(
             (
                 number
                 for known, number, record in self.outcome.committed
-                if known == epoch and record["kind"] in reader.kinds
+                if known == epoch and number > kept and record["kind"] in reader.kinds
             ),
             default=0,
         )
