@@ -152,8 +152,7 @@ class HttpApi:
     async def _events(self, request: WebRequest) -> WebReply | None:
         session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
         lines = JSON_LINES in request.headers.get("Accept", "")
-        after = request.headers.get("Last-Event-ID") or _one(request, "after") or "last"
-        subscription = self._subscribe(session, after, request, "json lines" if lines else "sse")
+        subscription = self._subscribe(session, request, "json lines" if lines else "sse")
         if lines:
             stream = request.stream(JSON_LINES)
         else:
@@ -166,24 +165,28 @@ class HttpApi:
         return None
 
     def _admit(self, request: WebRequest) -> str | None:
-        self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
+        session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
         offered = _subprotocols(request)
-        if SUBPROTOCOL in offered:
-            return SUBPROTOCOL
-        return next((one for one in offered if one.startswith(BEARER)), None)
+        if SUBPROTOCOL not in offered and any(one.startswith(BEARER) for one in offered):
+            # The only one to select would be the key, which no answer may show.
+            raise _plain_refusal(400, f"offer the subprotocol {SUBPROTOCOL} next to the one with the key")
+        # After the upgrade, a refusal has no status and no reason.
+        self._subscribe(session, request, "websocket").close()
+        return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
     def _opened(self, request: WebRequest, stream: WebStream) -> None:
         try:
             session = self._authorised(request, "read", {"after", "kinds"} | _SELECTING)
-            subscription = self._subscribe(session, _one(request, "after") or "last", request, "websocket")
+            subscription = self._subscribe(session, request, "websocket")
         except WebRefusal:
             stream.abort()
             return
         self._add(session, WebReader(self._server, stream, subscription, _frame))
 
-    def _subscribe(self, session: RelaySession, after: str, request: WebRequest, protocol: str) -> Subscription:
+    def _subscribe(self, session: RelaySession, request: WebRequest, protocol: str) -> Subscription:
         if not self._relay.has_room:
             raise _plain_refusal(503, "the relay has no room for another reader", {"Retry-After": "10"})
+        after = request.headers.get("Last-Event-ID") or _one(request, "after") or "last"
         kinds = _kinds(_one(request, "kinds"))
         wake = self._pumps[session.name].wake
         try:

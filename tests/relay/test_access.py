@@ -56,8 +56,10 @@ def test_a_web_socket_takes_the_key_as_a_subprotocol(front: Front) -> None:
         bearer = f"guestctl.bearer.{relay.key}"
         both = SocketReader(relay, header=[], subprotocols=["guestctl.relay.v1", bearer])
         assert both.socket.getsubprotocol() == "guestctl.relay.v1"
-        alone = SocketReader(relay, header=[], subprotocols=[bearer])
-        assert alone.socket.getsubprotocol() == bearer.lower()  # websocket-client shows it in lower case
+        with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
+            SocketReader(relay, header=[], subprotocols=[bearer])
+        assert refusal.value.status_code == 400
+        assert relay.key.lower() not in str(refusal.value).lower()  # a header of the answer would show the key
 
 
 def test_a_foreign_host_or_web_page_is_refused(front: Front) -> None:
@@ -92,3 +94,16 @@ def test_a_wrong_request_is_answered_with_the_reason(front: Front) -> None:
             answer = relay.get(path)
             assert answer.status_code == status, path
             assert part in answer.json()["error"]["message"]
+
+
+def test_a_wrong_request_for_a_web_socket_is_answered_before_the_upgrade(front: Front) -> None:
+    with relaying(front, "--strict") as relay:
+        for query, status, part in (
+            ("?after=yesterday", 400, "is not a position"),
+            ("?kinds=nonsense", 400, "no kind"),
+            ("?after=1-1", 410, "no longer has"),
+        ):
+            with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
+                SocketReader(relay, query)
+            assert refusal.value.status_code == status
+            assert part in str(refusal.value)

@@ -57,6 +57,8 @@ def test_a_reader_that_returns_continues_after_its_last_id(sandbox: Sandbox, fro
         push(sandbox, "three", "four")
         assert texts_until(make(relay, f"?after={last}"), "four") == ["three", "four"]
         assert texts_until(EventReader(relay, "?after=first", Last_Event_ID=str(last)), "four") == ["three", "four"]
+        header = [f"Authorization: Bearer {relay.key}", f"Last-Event-ID: {last}"]
+        assert texts_until(SocketReader(relay, "?after=first", header=header), "four") == ["three", "four"]
 
 
 def test_after_takes_a_time_and_kinds_choose_records(sandbox: Sandbox, front: Front) -> None:
