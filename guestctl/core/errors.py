@@ -140,7 +140,8 @@ NEXT_STEPS: dict[str, str] = {
     "turned off; `guestctl doctor` tests each",
     "network.proxy": "check the proxy variable (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) and NO_PROXY: the proxy is at "
     "fault, not the service",
-    "network.lost": "repeat the command, or raise --timeout; `guestctl explain close CODE` explains a close code",
+    "network.lost": "repeat the command, or raise --timeout (of a model call: `ai.timeout` of the script); "
+    "`guestctl explain close CODE` explains a close code",
     "network.gave_up": "run `guestctl listen --forever` to reconnect without a limit; "
     "`guestctl doctor` looks for the cause",
     "service.down": "try again later; the service reported an internal error",

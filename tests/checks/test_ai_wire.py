@@ -74,6 +74,8 @@ def test_a_hanging_server_is_a_network_failure(bench: Bench) -> None:
     assert run["scenarios"][0]["trouble"]["error"]["code"] in {"network.lost", "network.connect"}
     assert result.code == 8
     assert "timed out" in run["scenarios"][0]["trouble"]["message"]
+    error = run["scenarios"][0]["trouble"]["error"]
+    assert error["code"] == "network.connect" or "`ai.timeout`" in error["hint"]
 
 
 def test_a_passing_fault_is_tried_again(bench: Bench) -> None:
