@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.bench import archive, crowd, interrupt, pages, scenarios, startup, store, stream
+from tests.bench import archive, crowd, interrupt, pages, relay, scenarios, startup, store, stream
 from tests.bench.figures import Figure, Scale
 
 ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
@@ -23,4 +23,7 @@ ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "state": store.state,
     "clients": crowd.clients,
     "interrupt": interrupt.interrupt,
+    "relay": relay.delay,
+    "relay-memory": relay.memory,
+    "relay-stalled": relay.stalled,
 }
