@@ -33,7 +33,8 @@ from guestctl.transport.web_server import (
     WebStream,
 )
 
-EVENT_STREAM, JSON_LINES = "text/event-stream", "application/x-ndjson"
+#: Without the charset, clients such as Python's requests take a text for ISO-8859-1.
+EVENT_STREAM, JSON_LINES = "text/event-stream; charset=utf-8", "application/x-ndjson"
 #: Seconds between two comments on a quiet event stream, so that both ends and proxies notice a broken connection.
 KEEP_ALIVE = 15.0
 #: The subprotocol that a browser offers next to the one with its key, and that the relay selects.
