@@ -852,3 +852,18 @@ def test_a_junit_report_has_each_transcript_once(checks: Front) -> None:
     _failing(checks, "contains: none", "--junit", "out.xml")
     report = Path("out.xml").read_text()
     assert report.count("guest: Perhaps") == 1
+
+
+# --- secrets ---
+
+
+def test_variables_with_secret_names_are_masked_in_the_trace(checks: Front, tmp_path: Path) -> None:
+    steps = "steps: [{say: '${PASSWORD} ${pin} ${door_token}'}, {expect: {contains: never, within: 100ms}}]"
+    text = f"variables: {{pin: 'p1n-canary'}}\nscenarios:\n  a:\n    {steps}\n"
+    (tmp_path / "secret.yaml").write_text(text)
+    given = ("--var", "door_token=d00r-canary")
+    result = checks("check", "secret.yaml", *given, "--trace", "t.jsonl", "-vv", PASSWORD="pa55-canary")
+    trace = (tmp_path / "t.jsonl").read_text()
+    assert result.code == 1, result
+    assert '"onMessage' in trace
+    assert "canary" not in trace + result.out + result.err

@@ -127,6 +127,7 @@ def check(
             named = pairs("--var", var)
             for file, content in _contents(files, run).items():
                 scripts.append(load(file, named, run.world.environ, content))
+                _mask_variables(run, scripts[-1])
             if dry_run:
                 _print_plan(run, scripts, tag or (), retries, repeat)
                 return None
@@ -181,6 +182,16 @@ def _check_recordings(record: Path | None, replay: Path | None, repeat: int | No
         )
     if bless and repeat is not None:
         raise UsageError("--bless cannot be combined with --repeat", hint="remove one of the two options")
+
+
+def _mask_variables(run: Invocation, script: Script) -> None:
+    """Mask the values of variables with secret names in the trace, as reports do."""
+    from guestctl.checks.variables import is_secret
+
+    for values in (run.world.environ, script.variables, *(scenario.values for scenario in script.scenarios)):
+        for name, value in values.items():
+            if is_secret(name):
+                run.redactor.add(value)
 
 
 class _Models:
