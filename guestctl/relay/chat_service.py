@@ -140,7 +140,7 @@ def _ended(failure: Failure) -> CallEnded:
     """Return the status of a failure that concerns the request, or of the service behind the relay."""
     if failure.code == "bug":
         return CallEnded(Status.INTERNAL, "an internal error")
-    if isinstance(failure, UsageError):
+    if isinstance(failure, UsageError) and failure.code != "state.unusable":
         return CallEnded(Status.INVALID_ARGUMENT, f"{failure.message} ({failure.hint})")
     status = next((status for kind, status in _STATUS.items() if isinstance(failure, kind)), Status.UNAVAILABLE)
     return CallEnded(status, failure.message)

@@ -129,8 +129,8 @@ class HttpApi:
             WebSocketRoute("/v1/ws", self._admit, self._opened),
             WebRoute("POST", "/v1/messages", self._send),
             WebRoute("GET", "/v1/history", self._history),
-            WebRoute("GET", "/healthz", self._healthz),
-            WebRoute("GET", "/readyz", self._readyz),
+            *(WebRoute(method, "/healthz", self._healthz) for method in ("GET", "HEAD")),
+            *(WebRoute(method, "/readyz", self._readyz) for method in ("GET", "HEAD")),
             WebRoute("GET", "/metrics", self._prometheus),
         ]
 
@@ -230,7 +230,8 @@ class HttpApi:
             future = session.sends.submit(key, message)
             answer = await result_of(future, self._timeout)
         except UsageError as failure:
-            raise _refusal(400, failure) from None
+            # That the relay cannot store the message is not the fault of the request.
+            raise _refusal(503 if failure.code == "state.unusable" else 400, failure) from None
         except Conflict as failure:
             raise _refusal(409, failure) from None
         except Failure as failure:

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import requests
 import websocket
 
 from tests.cli.conftest import Front
@@ -46,6 +47,8 @@ def test_without_a_valid_key_nothing_is_served(front: Front) -> None:
             SocketReader(relay, header=["Authorization: Bearer wrong"])
         assert refusal.value.status_code == 401
         assert relay.get("/healthz", "").json() == {"status": "serving"}
+        for path in ("/healthz", "/readyz"):
+            assert requests.head(relay.url + path, timeout=30).status_code == 200
         new = relay.front("relay", "key", "--rotate").out.strip()
         assert relay.get("/v1/history").status_code == 401
         assert relay.get("/v1/history", new).status_code == 200

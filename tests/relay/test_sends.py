@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -140,3 +141,38 @@ def test_a_send_that_cannot_be_used_is_400_and_needs_the_right_to_send(front: Fr
         assert relay.post({"text": "hi"}, "k", Authorization=f"Bearer {relay.key}").status_code == 403
         assert relay.post({"text": "hi"}, "k", Authorization="Bearer wrong").status_code == 401
     assert inbound(sandbox) == ["hello"]
+
+
+#: Python code that the relay runs at its start: while a file is there, the log has no room for a message.
+FULL = """
+import pathlib
+from guestctl.core.errors import UsageError
+from guestctl.relay.log import EventLog
+
+begin_send = EventLog.begin_send
+
+def begin_send_or_fail(self, *message):
+    if pathlib.Path({flag!r}).exists():
+        raise UsageError("database or disk is full", code="state.unusable")
+    begin_send(self, *message)
+
+EventLog.begin_send = begin_send_or_fail
+"""
+
+
+def test_a_message_that_the_relay_cannot_store_is_refused_for_now(
+    sandbox: Sandbox, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is not the fault of the request, which may be repeated with the same key."""
+    flag, code = tmp_path / "full", tmp_path / "code"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(FULL.format(flag=str(flag)))
+    monkeypatch.setenv("PYTHONPATH", str(code))
+    with relaying(front) as relay:
+        flag.touch()
+        refused = relay.post({"text": "once"}, "key-1")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "state.unusable"), refused.text
+        flag.unlink()
+        sent = relay.post({"text": "once"}, "key-1")
+        assert (sent.status_code, sent.json()["delivery"]) == (200, "accepted"), sent.text
+    assert inbound(sandbox).count("once") == 1
