@@ -105,7 +105,7 @@ def test_columns_are_members_of_the_records() -> None:
         heads = {column.partition(".")[0] for column in columns}
         schema = SCHEMAS[kind]
         optional = {"raw", "following", "token", "missed", "values", "change", "path", "report"}
-        optional |= {"sessions", "former_name"}
+        optional |= {"sessions", "former_name", "relay_id"}
         assert set(schema["properties"]) - optional <= heads, kind
 
 

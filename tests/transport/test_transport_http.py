@@ -673,7 +673,8 @@ def test_the_observer_gets_a_lost_response(data: bytes) -> None:
         http.perform(get(peer, query={"X-Amz-Signature": "canary"}), headers=TOKEN, deadline=soon())
     http.close()
     assert [kind for kind, _ in told] == ["request", "lost"]
-    assert told[1][1] == {"route": "history", "method": "GET", "why": caught.value.message}
+    what = {"route": "history", "method": "GET"}
+    assert told[1][1] == {**what, "why": caught.value.message, "code": "network.lost"}
     assert "canary" not in caught.value.message
 
 
