@@ -295,7 +295,7 @@ def _client() -> Any:
     except ImportError:
         raise UsageError(
             "--publish needs the client for Redis, which is not installed",
-            hint="install it: pip install 'guestctl[redis]'",
+            hint="install it: `pip install 'guestctl[redis]'`",
         ) from None
     return redis
 

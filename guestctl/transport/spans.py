@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FLUSH_TIMEOUT = 1.0
 #: The only protocol that this module speaks.
 PROTOCOL = "http/protobuf"
-EXTRA = "pip install 'guestctl[otel]'"
+EXTRA = "install it: `pip install 'guestctl[otel]'`"
 
 
 def wanted(environ: Mapping[str, str]) -> bool:

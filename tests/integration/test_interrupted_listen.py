@@ -16,6 +16,7 @@ from guestctl.core.errors import UsageError
 from guestctl.engine.inbox import Inbox
 from guestctl.engine.listener import Listener
 from guestctl.engine.merge import Merge
+from guestctl.engine.session_record import StoredSession
 from guestctl.engine.session_socket import SessionSocket
 from guestctl.engine.shown_events import ShownEvents
 from guestctl.output.writer import Output
@@ -36,7 +37,7 @@ STEPS: dict[str, tuple[type, str]] = {
     "taken": (ShownEvents, "take"),
     "printed": (Output, "_write_data"),
     "noted": (ShownEvents, "shown"),
-    "shown": (ShownEvents, "_record_shown"),
+    "recorded": (StoredSession, "store_offer"),
 }
 
 

@@ -19,7 +19,7 @@ def test_the_option_grpc_names_the_missing_extra(front: Front, monkeypatch: pyte
     refused = front("relay", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
     assert refused.code == 2
     assert '--grpc needs the extra guestctl[grpc]: there is no module "grpc"' in refused.err
-    assert "hint:  pip install 'guestctl[grpc]'" in refused.err
+    assert "hint:  install it: `pip install 'guestctl[grpc]'`" in refused.err
 
 
 def test_grpc_web_names_the_missing_extra_to_a_reader_with_a_key(

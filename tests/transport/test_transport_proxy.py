@@ -357,7 +357,7 @@ def test_a_timeout_while_sending_through_tls_in_tls(tmp_path: Path) -> None:
 
     with nested(tmp_path, script) as socket:
         with pytest.raises(NetworkError) as caught:
-            socket.send("x" * (12 << 20), deadline=Deadline.after(CLOCK, 1))
+            socket.send("x" * (48 << 20), deadline=Deadline.after(CLOCK, 1))
         over.set()
         assert not caught.value.written, "the last byte was never handed over"
 

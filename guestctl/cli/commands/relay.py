@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Files that the process needs for itself, and for each session; the most that it asks for.
 _OWN_FILES, _SESSION_FILES, _MOST_FILES = 64, 16, 1 << 20
-_GRPC_HINT = "pip install 'guestctl[grpc]'"
+_GRPC_HINT = "install it: `pip install 'guestctl[grpc]'`"
 #: Seconds that the last events may take to Redis when the relay stops.
 LAST_EVENTS = 2.0
 
