@@ -57,8 +57,19 @@ _SWEEPS = {
     "checks/test_ai_peer_scripts.py",
     "checks/test_ai_recordings.py",
     "checks/test_ai_runs.py",
+    "checks/test_ai_wire.py",
     "integration/test_received_tokens.py::test_each_further_token_that_cannot_be_used_is_refused",
     "integration/test_attach.py::test_stdin_that_holds_no_session_is_refused",
+}
+
+#: Tests that wait for a limit of some seconds.
+_WAITS = {
+    "checks/test_scenario.py::test_an_option_that_is_not_offered_cannot_be_picked",
+    "checks/test_scenario.py::test_the_peers_scripts_pass_and_fail_as_they_say",
+    "cli/test_check.py::test_an_internal_error_is_reported_with_its_attempt",
+    "sandbox/test_bot.py::test_malformed_answers_are_problems_not_exceptions",
+    "transport/test_transport_socket.py::test_a_timeout_while_sending_leaves_half_a_frame_and_ends_the_connection",
+    "transport/test_transport_socket.py::test_pings_do_not_extend_the_wait",
 }
 
 #: Many processes, real shells, pseudo-terminals and signals.
@@ -130,8 +141,6 @@ ONE_CASE = frozenset(
     {
         "checks/test_ai_customers.py::test_a_planted_fault_is_the_customers",
         "checks/test_ai_customers.py::test_what_a_good_customer_may_write_is_no_fault",
-        "checks/test_ai_wire.py::test_an_unusable_answer_is_an_infrastructure_failure",
-        "checks/test_ai_wire.py::test_the_key_is_in_no_output_recording_or_trace",
         "checks/test_scenario.py::test_the_order_on_the_wire_does_not_change_the_verdict",
         "cli/test_argument_bytes.py::test_bytes_that_are_not_utf_8_are_a_usage_error",
         "cli/test_ask.py::test_a_reply_without_text_is_drawn_as_send_draws_it",
@@ -208,7 +217,7 @@ ALWAYS = frozenset(
     }
 )
 
-SLOW = frozenset(_FAULTS | _SECURITY | _SWEEPS | _PROCESSES | _GATES)
+SLOW = frozenset(_FAULTS | _SECURITY | _SWEEPS | _WAITS | _PROCESSES | _GATES)
 
 
 def sampled_api(test: str, apis: set[str]) -> str:

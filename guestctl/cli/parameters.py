@@ -106,6 +106,14 @@ TraceAttribute = Annotated[
     CommandOption("--trace-attribute", metavar="NAME", help="state the trace id in this custom attribute of messages"),
 ]
 
+#: For the commands that call models.
+ModelRecord = Annotated[
+    Path | None, CommandOption("--model-record", metavar="DIR", help="store each call of a model in DIR")
+]
+ModelReplay = Annotated[
+    Path | None, CommandOption("--model-replay", metavar="DIR", help="take the answers of models from DIR only")
+]
+
 _TEXT = str | None
 _PATH = Path | None
 

@@ -100,7 +100,7 @@ class Listener:
         self._wake, self._left = wake, left
         self._attached_socket: SessionSocket | None = None
         #: The socket whose events are shown, None while there is none.
-        self._followed: SessionSocket | None = None
+        self._live_socket: SessionSocket | None = None
         self._sharing = OwnSockets()
         self._ignore_before: Position | None = None
         self.shown_events = ShownEvents(engine, record=record)
@@ -183,11 +183,11 @@ class Listener:
 
         Gaps come with it if nothing proved that the stream is complete. With `gaps_only`, yield only the first.
         """
-        socket, followed = self.engine.socket, self._followed
+        socket, live_socket = self.engine.socket, self._live_socket
         try:
-            if followed is not None and followed is not socket:
+            if live_socket is not None and live_socket is not socket:
                 # A send found that the connection was broken, and opened another one.
-                unreadable = followed.unreadable is not None
+                unreadable = live_socket.unreadable is not None
                 self.shown_events.add(self.catch_up.socket_lost(live=True, unreadable=unreadable))
             if socket is not None:
                 self._handle_all(socket)
@@ -223,7 +223,7 @@ class Listener:
                 if socket is None:
                     yield Connection("connecting", attempt=attempt)
                     socket = self.engine.socket = yield from self._open(attempt)
-                self._followed = socket
+                self._live_socket = socket
                 with self._sharing.beating():
                     found = self.catch_up.fill()
                 self._sharing.attached(socket)
@@ -240,7 +240,7 @@ class Listener:
                     ready = self.catch_up.socket_lost(
                         live=live_since is not None, unreadable=unreadable, at=socket.broke_at
                     )
-                    self._followed = None
+                    self._live_socket = None
                     yield from self.shown_events.show(ready)
                     if self.engine.socket not in (None, socket):
                         continue  # a send of this process has opened another socket

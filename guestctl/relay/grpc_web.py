@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from guestctl.core.clock import Clock
 from guestctl.relay.call_status import SERVICE, CallEnded, Status, after_last, bearer
-from guestctl.relay.log import LogEntry
 from guestctl.relay.relay import Relay
+from guestctl.relay.web_reader import Pump, WebReader
 from guestctl.transport.web_server import (
     JSON,
     WebRefusal,
@@ -28,13 +28,11 @@ from guestctl.transport.web_server import (
     WebRequest,
     WebRoute,
     WebServer,
-    WebStream,
     error_body,
 )
 
 if TYPE_CHECKING:
     from guestctl.relay.chat_service import ChatService
-    from guestctl.relay.hub import Subscription
 
 #: Request headers that the official client of browsers sends.
 PAGE_HEADERS = ("X-Grpc-Web", "X-User-Agent", "Grpc-Timeout")
@@ -60,8 +58,7 @@ class GrpcWebApi:
         self._timeout = timeout
         self._service: ChatService | None = None
         self._server: WebServer
-        self._readers: set[_WebStreamReader] = set()
-        self._awake = False
+        self._pump: Pump
 
     def routes(self) -> list[WebRoute]:
         """Return the routes of the calls."""
@@ -73,30 +70,29 @@ class GrpcWebApi:
 
     def attach(self, server: WebServer) -> None:
         """Use this server, which has not started yet, for the routes."""
-        self._server = server
+        self._server, self._pump = server, Pump(server)
 
     async def _subscribe(self, request: WebRequest) -> WebReply | None:
         content_type, write = _answering(request)
         try:
             key, service = self._admitted(request)
             seconds = _deadline(request)
-            subscription, encode = service.subscribe(key, _message(request), self._wake, "grpc-web")
+            subscription, encode = service.subscribe(key, _message(request), self._pump.wake, "grpc-web")
         except CallEnded as ended:
             return WebReply(200, write(_trailers(ended)), {"Content-Type": content_type})
         stream = request.stream(content_type)
-        reader = _WebStreamReader(self._server, stream, subscription, lambda entry: write(_frame(encode(entry))), write)
-        self._readers.add(reader)
 
-        def gone() -> None:
-            subscription.close()
-            self._readers.discard(reader)
+        def end(data: bytes, last: str) -> None:
+            stream.end(data + write(_trailers(after_last(last))))
 
-        stream.on_close(gone)
-        if stream.closed:
-            gone()
+        def expire() -> None:
+            if subscription.ended is None and not stream.closed:
+                subscription.close()
+                stream.end(write(_trailers(_too_late())))
+
         if seconds is not None:
-            self._server.call_later(seconds, reader.expire)
-        reader.push()
+            self._server.call_later(seconds, expire)
+        self._pump.add(WebReader(self._server, stream, subscription, lambda entry: write(_frame(encode(entry))), end))
         return None
 
     async def _send(self, request: WebRequest) -> WebReply:
@@ -139,61 +135,6 @@ class GrpcWebApi:
                 raise CallEnded(Status.UNIMPLEMENTED, "the relay has no gRPC: install guestctl[grpc] for it") from None
             self._service = ChatService(self._relay, self._clock, timeout=self._timeout)
         return key, self._service
-
-    def _wake(self) -> None:
-        """Serve all readers soon. Any thread may call this, and many calls until then count as one."""
-        if not self._awake:
-            self._awake = True
-            self._server.call_soon(self._run)
-
-    def _run(self) -> None:
-        self._awake = False
-        for reader in tuple(self._readers):
-            reader.push()
-
-
-class _WebStreamReader:
-    """One call of Subscribe."""
-
-    def __init__(
-        self,
-        server: WebServer,
-        stream: WebStream,
-        subscription: Subscription,
-        encode: Callable[[LogEntry], bytes],
-        write: Callable[[bytes], bytes],
-    ) -> None:
-        self._server = server
-        self._stream = stream
-        self._subscription = subscription
-        self._encode = encode
-        self._write = write
-
-    def push(self) -> None:
-        """Send what is new, one page of it, unless the last page is still on its way."""
-        reader = self._subscription
-        if self._stream.closed or (reader.busy and not reader.is_slow):
-            return
-        entries = reader.take()
-        if not entries:
-            return
-        data = b"".join([self._encode(entry) for entry in entries])
-        if reader.ended is not None:
-            reader.close()
-            self._stream.end(data + self._write(_trailers(after_last(reader.ended))))
-        elif self._stream.write(data, self._drained):
-            self._drained(soon=False)
-
-    def expire(self) -> None:
-        """End the call at its deadline."""
-        if self._subscription.ended is None and not self._stream.closed:
-            self._subscription.close()
-            self._stream.end(self._write(_trailers(_too_late())))
-
-    def _drained(self, *, soon: bool = True) -> None:
-        self._subscription.ready()
-        if self._subscription.has_more:
-            self._server.call_soon(self.push)  # other readers have their turn in between
 
 
 def _answering(request: WebRequest) -> tuple[str, Callable[[bytes], bytes]]:

@@ -3,7 +3,8 @@
 Knows: paths, parameters, headers, statuses, Server-Sent Events and JSON Lines. Must not know: tornado, the upstream,
 files.
 
-All functions run in the thread of the web server. A `Pump` passes new events of one session to its readers there.
+All functions run in the thread of the web server. There, a `Pump` (`web_reader`) passes new events of a session to its
+readers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from guestctl.relay.log import LogEntry
 from guestctl.relay.metrics import CONTENT_TYPE, Metrics
 from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
 from guestctl.relay.sends import SendAnswer, WantedMessage
+from guestctl.relay.web_reader import Pump, WebReader
 from guestctl.transport.web_server import (
     JSON,
     WebRefusal,
@@ -50,52 +52,10 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="guestctl relay"'}
 _STATUS = {"accepted": 200, "rejected": 422, "not_sent": 503, "in_doubt": 202}
 
 
-class Pump:
-    """Passes new events of one session to its web readers. `wake` may be called from any thread."""
+class _EventReader(WebReader):
+    """A reader of Server-Sent Events, whose stream gets comments while it is quiet."""
 
-    def __init__(self, server: WebServer) -> None:
-        self.readers: set[WebReader] = set()
-        self._server = server
-        self._awake = False
-
-    def wake(self) -> None:
-        """Serve all readers soon. Many calls until then count as one."""
-        if not self._awake:
-            self._awake = True
-            self._server.call_soon(self._run)
-
-    def _run(self) -> None:
-        self._awake = False
-        for reader in tuple(self.readers):
-            reader.push()
-
-
-class WebReader:
-    """One reader of an event stream, of JSON Lines or of a WebSocket. `encode` returns the bytes of an entry."""
-
-    def __init__(
-        self, server: WebServer, stream: WebStream, subscription: Subscription, encode: Callable[[LogEntry], bytes]
-    ) -> None:
-        self.subscription = subscription
-        self.stream = stream
-        self._server = server
-        self._encode = encode
-        self._comment_pending = False
-
-    def push(self) -> None:
-        """Send what is new, one page of it, unless the last page is still on its way."""
-        reader = self.subscription
-        if self.stream.closed or (reader.busy and not reader.is_slow):
-            return
-        entries = reader.take()
-        if not entries:
-            return
-        data = b"".join([self._encode(entry) for entry in entries])
-        if reader.ended is not None:
-            reader.close()
-            self.stream.end(data, _CLOSE_CODES[reader.ended])
-        elif self.stream.write(data, self._drained):
-            self._drained(soon=False)
+    _comment_pending = False
 
     def comment(self) -> None:
         """Send a comment, unless the last one or an event is still on its way."""
@@ -104,11 +64,6 @@ class WebReader:
 
     def _comment_sent(self) -> None:
         self._comment_pending = False
-
-    def _drained(self, *, soon: bool = True) -> None:
-        self.subscription.ready()
-        if self.subscription.has_more:
-            self._server.call_soon(self.push)  # other readers have their turn in between
 
 
 class HttpApi:
@@ -120,7 +75,6 @@ class HttpApi:
         self._timeout = timeout
         self._server: WebServer
         self._pumps: dict[str, Pump] = {}
-        self._event_streams: set[WebReader] = set()
 
     def routes(self) -> list[WebRoute | WebSocketRoute]:
         """Return the routes of the relay."""
@@ -144,8 +98,10 @@ class HttpApi:
         self._server.call_soon(self._keep_alive)
 
     def _keep_alive(self) -> None:
-        for reader in tuple(self._event_streams):
-            reader.comment()
+        for pump in self._pumps.values():
+            for reader in tuple(pump.readers):
+                if isinstance(reader, _EventReader):
+                    reader.comment()
         self._server.call_later(KEEP_ALIVE, self._keep_alive)
 
     # --- reading ---
@@ -155,14 +111,11 @@ class HttpApi:
         lines = JSON_LINES in request.headers.get("Accept", "")
         subscription = self._subscribe(session, request, "json lines" if lines else "sse")
         if lines:
-            stream = request.stream(JSON_LINES)
+            self._add(session, WebReader, request.stream(JSON_LINES), subscription, _line)
         else:
             stream = request.stream(EVENT_STREAM)
             stream.write(_PREAMBLE, lambda: None)
-        reader = WebReader(self._server, stream, subscription, _line if lines else _event)
-        if not lines:
-            self._event_streams.add(reader)
-        self._add(session, reader)
+            self._add(session, _EventReader, stream, subscription, _event)
         return None
 
     def _admit(self, request: WebRequest) -> str | None:
@@ -182,7 +135,7 @@ class HttpApi:
         except WebRefusal:
             stream.abort()
             return
-        self._add(session, WebReader(self._server, stream, subscription, _frame))
+        self._add(session, WebReader, stream, subscription, _frame)
 
     def _subscribe(self, session: RelaySession, request: WebRequest, protocol: str) -> Subscription:
         if not self._relay.has_room:
@@ -203,19 +156,18 @@ class HttpApi:
             }
             raise WebRefusal(_json(410, body)) from None
 
-    def _add(self, session: RelaySession, reader: WebReader) -> None:
-        pump = self._pumps[session.name]
+    def _add(
+        self,
+        session: RelaySession,
+        kind: type[WebReader],
+        stream: WebStream,
+        subscription: Subscription,
+        encode: Callable[[LogEntry], bytes],
+    ) -> None:
+        def end(data: bytes, last: str) -> None:
+            stream.end(data, _CLOSE_CODES[last])
 
-        def gone() -> None:
-            reader.subscription.close()
-            pump.readers.discard(reader)
-            self._event_streams.discard(reader)
-
-        pump.readers.add(reader)
-        reader.stream.on_close(gone)
-        if reader.stream.closed:
-            gone()
-        reader.push()
+        self._pumps[session.name].add(kind(self._server, stream, subscription, encode, end))
 
     # --- sending, history ---
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
-from guestctl.sandbox.settings import SandboxOptions
 from tests.bench.figures import Figure, Scale
 from tests.bench.processes import bare, resident
-from tests.cli.conftest import Front
-from tests.relay.processes import RelayProcess, relaying, sockets
+from tests.relay.processes import RelayProcess, relaying_alone, sockets
 
 #: Messages a second.
 RATE = 50.0
@@ -42,25 +37,6 @@ class Reading:
     @property
     def p99(self) -> float:
         return self.delays[int(len(self.delays) * 0.99)]
-
-
-@contextmanager
-def _relay() -> Iterator[tuple[Sandbox, RelayProcess]]:
-    with tempfile.TemporaryDirectory() as folder, running(SandboxOptions(fast=True, agent=True)) as sandbox:
-        place = Path(folder)
-        environ = {
-            "GUESTCTL_PROFILE": "sandbox",
-            "GUESTCTL_SANDBOX_URL": sandbox.url,
-            "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
-            "GUESTCTL_SANDBOX_LIMITS": "none",
-            "GUESTCTL_STATE": str(place / "state"),
-            "XDG_CONFIG_HOME": str(place / "config"),
-        }
-        front = Front(environ, place)
-        assert front("session", "create", "--as", "default", "-q").code == 0
-        assert front("send", "hello", "-q").code == 0
-        with relaying(front) as relay:
-            yield sandbox, relay
 
 
 def _cpu(process: int) -> float:
@@ -100,7 +76,7 @@ def _read(
 
 def delay(scale: Scale) -> Iterator[Figure]:
     """100 readers, 50 messages a second: from the service's socket to the reader."""
-    with _relay() as (sandbox, relay):
+    with relaying_alone() as (sandbox, relay):
         _read(sandbox, relay, 5, 20)
         plain = _read(sandbox, relay, 100, scale.timed // 2)
     note = f"median {plain.delays[len(plain.delays) // 2]:.1f} ms; {100 * plain.cpu:.0f} % of one core"
@@ -113,7 +89,7 @@ def delay(scale: Scale) -> Iterator[Figure]:
 def memory(scale: Scale) -> Iterator[Figure]:
     """1,000 readers: memory of the relay's process."""
     readers = min(1_000, scale.idle)
-    with _relay() as (sandbox, relay):
+    with relaying_alone() as (sandbox, relay):
         found = _read(sandbox, relay, readers, 20)
         used = resident(relay.process.pid)
     each = 1024 * found.grown / readers
@@ -123,10 +99,10 @@ def memory(scale: Scale) -> Iterator[Figure]:
 
 def stalled(scale: Scale) -> Iterator[Figure]:
     """A reader that never reads: delay of the others, and memory."""
-    with _relay() as (sandbox, relay):
+    with relaying_alone() as (sandbox, relay):
         _read(sandbox, relay, 5, 20)
         plain = _read(sandbox, relay, 20, scale.timed // 2, more=PADDING)
-        beside = _read(sandbox, relay, 20, scale.timed // 2, stalled=1, more=PADDING)
-    note = f"the relay's memory grew by {beside.grown:.1f} MB"
-    name, share = "relay, next to one that never reads: p99", beside.p99 / plain.p99
-    yield Figure(name, "without it", beside.p99, plain.p99, "ms", share, 1.1, note=note, cpu=beside.cpu / plain.cpu)
+        hindered = _read(sandbox, relay, 20, scale.timed // 2, stalled=1, more=PADDING)
+    note = f"the relay's memory grew by {hindered.grown:.1f} MB"
+    name, share = "relay, next to one that never reads: p99", hindered.p99 / plain.p99
+    yield Figure(name, "without it", hindered.p99, plain.p99, "ms", share, 1.1, note=note, cpu=hindered.cpu / plain.cpu)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -36,6 +36,15 @@ from tests.faults.schedules import LISTENER, SENDER, WATCHER, Crash, Hook, Sched
 Patch = tuple[Any, str, Any]
 
 
+@contextmanager
+def patched(patches: Sequence[Patch]) -> Iterator[None]:
+    """Apply all patches until the block ends."""
+    with ExitStack() as stack:
+        for where, what, instead in patches:
+            stack.enter_context(patch.object(where, what, instead))
+        yield
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One mistake, the oracle that must catch it, and a schedule that shows it and that the correct client survives."""
@@ -45,12 +54,8 @@ class Mutant:
     shown_by: Schedule
     patches: Sequence[Patch]
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for where, what, instead in self.patches:
-                stack.enter_context(patch.object(where, what, instead))
-            yield
+    def installed(self) -> AbstractContextManager[None]:
+        return patched(self.patches)
 
 
 # --- sending ---

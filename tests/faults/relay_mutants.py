@@ -7,10 +7,9 @@ each mistake.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from guestctl.core.errors import Failure
@@ -20,7 +19,7 @@ from guestctl.engine.listener import Listener
 from guestctl.relay.hub import Hub, Subscription
 from guestctl.relay.log import Arrival, EventLog, LogEntry, Missing
 from guestctl.relay.sends import SendAnswer, Sends, WantedMessage
-from tests.faults.mutants import Patch, _resend
+from tests.faults.mutants import Patch, _resend, patched
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,8 @@ class RelayMutant:
     api: str
     patches: Sequence[Patch]
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for where, what, instead in self.patches:
-                stack.enter_context(patch.object(where, what, instead))
-            yield
+    def installed(self) -> AbstractContextManager[None]:
+        return patched(self.patches)
 
 
 _append, _locate, _entries_after = EventLog.append, EventLog.locate, Hub.entries_after
@@ -90,7 +85,7 @@ def _not_sent(sends: Sends, key: str, message: WantedMessage, failure: Failure) 
 
 
 def _rest_on_any_socket(listener: Listener, *, gaps_only: bool = False) -> Generator[Event, None, None]:
-    listener._followed = None
+    listener._live_socket = None
     return _rest(listener, gaps_only=gaps_only)
 
 

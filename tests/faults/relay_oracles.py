@@ -5,9 +5,9 @@ is performed, the relay.
 
 R1 commit: a reader only gets what was committed, and an id always names the same event.
 R2 order: the ids of a reader increase. Nothing comes twice.
-R3 lost: a reader misses nothing, unless a gap says so. The log misses no message of the service, unless a gap says so.
+R3 lost: a gap stands for everything that a reader misses, and for each message of the service that the log misses.
 R4 gap: a gap names events that the log has really dropped.
-R5 epoch: a new log has a later epoch, and a reader gets a gap that says so.
+R5 epoch: a new log has a later epoch, and a reader of the old one gets a gap.
 R6 send: a key is sent at most once, every answer is true, and an answer that is final stays.
 R7 crash: nothing fails in an unexpected way, and the relay recovers by itself.
 """

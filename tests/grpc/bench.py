@@ -11,7 +11,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,8 @@ from typing import Any
 import grpc
 
 from guestctl.relay.proto import chat_stream_pb2 as pb
-from guestctl.sandbox.serve import running
-from guestctl.sandbox.settings import SandboxOptions
-from tests.cli.conftest import Front
 from tests.grpc.clients import stub_of
-from tests.relay.processes import relaying
+from tests.relay.processes import relaying_alone
 
 #: The text of the last message.
 _LAST = "last"
@@ -61,38 +57,24 @@ def cpu_seconds(process: int) -> float:
 
 def measure(readers: int, rate: float, seconds: float) -> str:
     """Send messages at a steady rate, and return what the readers saw."""
-    options = SandboxOptions(fast=True, agent=True)
-    with tempfile.TemporaryDirectory() as folder, running(options) as sandbox:
-        place = Path(folder)
-        environ = {
-            "GUESTCTL_PROFILE": "sandbox",
-            "GUESTCTL_SANDBOX_URL": sandbox.url,
-            "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
-            "GUESTCTL_SANDBOX_LIMITS": "none",
-            "GUESTCTL_STATE": str(place / "state"),
-            "XDG_CONFIG_HOME": str(place / "config"),
-        }
-        front = Front(environ, place)
-        assert front("session", "create", "--as", "default", "-q").code == 0
-        assert front("send", "hello", "-q").code == 0
+    with relaying_alone("--grpc", "127.0.0.1:0") as (sandbox, relay):
         (conversation,) = sandbox.service.conversations.values()
 
         def send(text: str) -> None:
             sandbox.call(lambda: sandbox.service.send(conversation, text, role="agent"))
 
-        with relaying(front, "--grpc", "127.0.0.1:0") as relay:
-            command = [sys.executable, "-m", "tests.grpc.bench", "read", relay.ready["grpc"], relay.key, str(readers)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reading:
-                assert reading.stdout is not None
-                assert reading.stdout.readline() == "open\n"
-                used, begun = cpu_seconds(relay.process.pid), time.monotonic()
-                for number in range(int(rate * seconds)):
-                    time.sleep(max(0.0, begun + number / rate - time.monotonic()))
-                    send(repr(time.monotonic()))
-                took = time.monotonic() - begun
-                used = cpu_seconds(relay.process.pid) - used
-                send(_LAST)
-                delays = sorted(json.loads(reading.stdout.read()))
+        command = [sys.executable, "-m", "tests.grpc.bench", "read", relay.ready["grpc"], relay.key, str(readers)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reading:
+            assert reading.stdout is not None
+            assert reading.stdout.readline() == "open\n"
+            used, begun = cpu_seconds(relay.process.pid), time.monotonic()
+            for number in range(int(rate * seconds)):
+                time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+                send(repr(time.monotonic()))
+            took = time.monotonic() - begun
+            used = cpu_seconds(relay.process.pid) - used
+            send(_LAST)
+            delays = sorted(json.loads(reading.stdout.read()))
     assert len(delays) == int(rate * seconds) * readers
     p50, p99 = (1000 * delays[int(len(delays) * share)] for share in (0.5, 0.99))
     return (

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any, TypeAlias
 import requests
 import websocket
 
+from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.settings import SandboxOptions
 from tests.cli.conftest import Front
 from tests.sandbox.stranger import Control
 
@@ -81,6 +84,26 @@ class RelayProcess:
         self.process.send_signal(number)
         _, err = self.process.communicate(timeout=STUCK)
         return self.process.returncode, err.decode()
+
+
+@contextmanager
+def relaying_alone(*options: str) -> Iterator[tuple[Sandbox, RelayProcess]]:
+    """Run a sandbox of its own and a relay of its one session, in a directory of their own."""
+    with tempfile.TemporaryDirectory() as folder, running(SandboxOptions(fast=True, agent=True)) as sandbox:
+        place = Path(folder)
+        environ = {
+            "GUESTCTL_PROFILE": "sandbox",
+            "GUESTCTL_SANDBOX_URL": sandbox.url,
+            "GUESTCTL_SANDBOX_ADMIN_KEY": sandbox.admin_key,
+            "GUESTCTL_SANDBOX_LIMITS": "none",
+            "GUESTCTL_STATE": str(place / "state"),
+            "XDG_CONFIG_HOME": str(place / "config"),
+        }
+        front = Front(environ, place)
+        assert front("session", "create", "--as", "default", "-q").code == 0
+        assert front("send", "hello", "-q").code == 0
+        with relaying(front, *options) as relay:
+            yield sandbox, relay
 
 
 @contextmanager

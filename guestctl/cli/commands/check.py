@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
-from guestctl.cli.parameters import CommandArgument, CommandOption, TraceAttribute
+from guestctl.cli.parameters import CommandArgument, CommandOption, ModelRecord, ModelReplay, TraceAttribute
 from guestctl.core.errors import Failure, UsageError
 from guestctl.output.writer import ClosedPipe
 
@@ -80,12 +80,8 @@ def check(
             "--repeat", metavar="N", min=1, max=1000, help="run every scenario N times and report pass rates"
         ),
     ] = None,
-    model_record: Annotated[
-        Path | None, CommandOption("--model-record", metavar="DIR", help="store each call of a model in DIR")
-    ] = None,
-    model_replay: Annotated[
-        Path | None, CommandOption("--model-replay", metavar="DIR", help="take the answers of models from DIR only")
-    ] = None,
+    model_record: ModelRecord = None,
+    model_replay: ModelReplay = None,
     dry_run: Annotated[
         bool, CommandOption("--dry-run", help="send nothing; print how many model calls the scripts can make")
     ] = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
-from guestctl.cli.parameters import CommandArgument, CommandOption
+from guestctl.cli.parameters import CommandArgument, CommandOption, ModelRecord, ModelReplay
 from guestctl.core.errors import Exit, UsageError
 
 if TYPE_CHECKING:
@@ -34,12 +34,8 @@ def judge(
         int | None,
         CommandOption("--votes", metavar="N", min=1, max=15, help="votes on each statement (default: the file's)"),
     ] = None,
-    model_record: Annotated[
-        Path | None, CommandOption("--model-record", metavar="DIR", help="store each call of a model in DIR")
-    ] = None,
-    model_replay: Annotated[
-        Path | None, CommandOption("--model-replay", metavar="DIR", help="take the answers of models from DIR only")
-    ] = None,
+    model_record: ModelRecord = None,
+    model_replay: ModelReplay = None,
     dry_run: Annotated[
         bool, CommandOption("--dry-run", help="send nothing; print how many model calls are made")
     ] = False,
