@@ -32,6 +32,30 @@ _FAULTS = {
     "faults/test_short.py::test_fixed_seeds",
     "faults/test_short.py::test_seeds_that_once_failed",
     "faults/test_short.py::test_the_correct_client_passes_the_schedules_of_the_mutants",
+    "checks/test_ai_steps.py::test_what_a_judge_answers_decides",
+    "checks/test_ai_steps.py::test_the_exit_code_follows_from_the_worst_outcome",
+    "checks/test_ai_steps.py::test_a_violation_needs_evidence",
+    "checks/test_ai_customers.py::test_an_answer_of_another_form_is_the_customers",
+    "checks/test_scenario.py::test_steps",
+    "cli/test_first_minute.py::test_every_command_in_a_text_exists",
+    "cli/test_help.py::test_every_command_has_help_with_two_examples",
+    "cli/test_help.py::test_every_session_command_takes_a_session",
+    "cli/test_hooks.py::test_a_refusal_ends_the_command_and_no_redirect_is_followed",
+    "cli/test_hooks.py::test_a_command_that_fails_is_reported_and_listening_goes_on",
+    "cli/test_hooks.py::test_an_address_without_tls_or_with_a_user_is_refused",
+    "cli/test_hooks.py::test_a_command_that_cannot_be_run_is_refused_at_once",
+    "cli/test_hooks.py::test_from_filters_what_is_printed_and_passed_on",
+    "cli/test_pattern_syntax.py::test_a_check_script_has_the_flags_i_and_m",
+    "cli/test_picks.py::test_a_name_of_several_options_is_refused_with_the_choices",
+    "cli/test_picks.py::test_chat_picks_as_send_does",
+    "cli/test_picks.py::test_an_ambiguous_pick_is_an_error_of_the_check",
+    "cli/test_picks.py::test_a_check_picks_as_send_does",
+    "cli/test_picks.py::test_a_place_that_is_not_offered_is_refused",
+    "integration/test_delivery_evidence.py::test_a_disk_that_fills_up_does_not_hide_a_doubt",
+    "integration/test_history_after_reconnects.py::test_pages_with_tokens_are_read_from_the_last_one",
+    "integration/test_sources.py::test_a_missing_sequence_number_is_awaited_once_and_reported",
+    "sandbox/test_examples.py::test_the_sandbox_accepts_the_example",
+    "sandbox/test_web_messaging_api.py::test_start_new_table",
 }
 
 #: Fuzzing, sweeps for secrets, memory.
@@ -70,6 +94,11 @@ _WAITS = {
     "sandbox/test_bot.py::test_malformed_answers_are_problems_not_exceptions",
     "transport/test_transport_socket.py::test_a_timeout_while_sending_leaves_half_a_frame_and_ends_the_connection",
     "transport/test_transport_socket.py::test_pings_do_not_extend_the_wait",
+    "cli/test_check.py::test_a_failing_script",
+    "cli/test_errors.py::test_no_reply_in_time",
+    "cli/test_hooks.py::test_a_command_that_answers_does_not_answer_itself",
+    "cli/test_errors.py::test_idle_without_any_connection_fails",
+    "transport/test_transport_tls.py::test_a_timeout_while_sending_over_tls",
 }
 
 #: Many processes, real shells, pseudo-terminals and signals.
@@ -103,6 +132,8 @@ _PROCESSES = {
     "relay/test_readers.py::test_after_takes_a_time_and_kinds_choose_records",
     "relay/test_readers.py::test_only_one_relay_serves_a_session",
     "sandbox/test_serve.py",
+    "checks/test_scenario.py::test_a_hundred_parallel_guests_receive_only_their_own_replies",
+    "relay/test_readers.py::test_the_relay_continues_after_kill_9",
 }
 
 #: Gates: coverage, style, packaging, generated pages, every example of the help and README, every row of the bench,
@@ -134,6 +165,8 @@ _GATES = {
     "packaging/test_package.py",
     "test_coverage.py",
     "test_style.py",
+    "cli/test_topics.py::test_checks",
+    "checks/test_ai_steps.py::test_every_report_shows_the_five_outcomes_apart",
 }
 
 #: Tests of many cases that take long together: the default run takes one case of each, and the slow run the others.

@@ -226,7 +226,8 @@ def test_listen_stops_with_the_exit_code_of_the_rule(front: Front) -> None:
     assert unmatched.code == 9
     assert unmatched.error["code"] == "timeout"
     assert front("listen", "--idle", "200ms").code == 0
-    assert front("listen", "--for", "100ms").out == ""
+    # On a busy machine this may be too short to connect: then the line is a gap.
+    assert [record for record in front("listen", "--for", "100ms").records if record["kind"] != "gap"] == []
     kinds = [record["kind"] for record in front("listen", "--only", "connection", "--idle", "200ms").records]
     assert kinds == ["connection", "connection"]
     assert "*             live" in front("listen", "--idle", "100ms", tty=True, NO_COLOR="1").err
