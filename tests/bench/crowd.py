@@ -34,7 +34,7 @@ def echo(scale: Scale) -> Iterator[Figure]:
                 lambda: _trips(ours, scale, environ, '"direction":"Outbound"'),
                 lambda: _trips(theirs, scale, environ, "onMessage"),
                 runs=scale.rounds,
-                aim=0.4,
+                aim=0.5,
                 ceiling=False,
                 baseline="a bare tornado echo",
                 unit="/s",

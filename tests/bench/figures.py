@@ -24,7 +24,7 @@ class Scale:
     burst: int = 30_000
     timed: int = 1_000
     kept: int = 100_000
-    idle: int = 2_000
+    idle: int = 5_000
     guests: int = 200
     trips: int = 20_000
     sessions: int = 1_000

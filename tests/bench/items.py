@@ -12,6 +12,7 @@ ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "help": startup.help_,
     "ask": startup.ask,
     "send": startup.send,
+    "table": startup.table,
     "listen": stream.throughput,
     "delay": stream.delay,
     "memory": stream.memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ NAMES = [f"guest-{number}" for number in range(8)]
 
 
 def ask(scale: Scale) -> Iterator[Figure]:
-    """Measure a question and the first message of its reply: on stored sessions, and on new ones."""
+    """Measure a question and the first message of its reply: on stored sessions, on new ones, and in their place."""
     with places(NAMES) as (environ, found, turn):
         url = f"{found['socket_url']}?deploymentId={found['deployment_id']}"
         token = str(uuid.uuid4())
@@ -80,9 +81,10 @@ def ask(scale: Scale) -> Iterator[Figure]:
 
         without = {**environ, "GUESTCTL_SANDBOX_URL": found["url"]}
         for name, aim, ours in (
-            ("ask --first", 2.0, lambda: timed(guestctl("-s", turn(), "ask", "--first", "hello"), environ)),
-            ("ask --first, fresh state", 2.6, on_fresh_state),
-            ("ask --first --no-state", 2.6, lambda: timed(guestctl("--no-state", "ask", "--first", "hello"), without)),
+            ("ask --first", 1.6, lambda: timed(guestctl("-s", turn(), "ask", "--first", "hello"), environ)),
+            ("ask --first, fresh state", 1.9, on_fresh_state),
+            ("ask --first --no-state", 1.9, lambda: timed(guestctl("--no-state", "ask", "--first", "hello"), without)),
+            ("ask --first --new", 1.9, lambda: timed(guestctl("-s", turn(), "ask", "--new", "--first", "hi"), environ)),
         ):
             yield side_by_side(
                 name,
@@ -96,9 +98,35 @@ def ask(scale: Scale) -> Iterator[Figure]:
 
 
 def send(scale: Scale) -> Iterator[Figure]:
+    """Measure one message until it is accepted, on a socket and on every REST API."""
+    with places(NAMES) as (environ, found, turn):
+        url = f"{found['socket_url']}?deploymentId={found['deployment_id']}"
+        token = str(uuid.uuid4())
+        yield side_by_side(
+            "send, web-messaging",
+            lambda: timed(guestctl("-s", turn(), "send", "hello"), environ),
+            lambda: timed(bare("send_socket", url, token, "hello"), environ),
+            runs=scale.runs,
+            aim=1.8,
+            baseline="websocket-client, the same frames",
+            warm=2,
+        )
     for api in dialects.NAMES:
         if not dialects.dialect_class(api).sends_on_socket:
             yield from _send(scale, api)
+
+
+def table(scale: Scale) -> Iterator[Figure]:
+    """Measure what drawing with rich adds to a command, in milliseconds of processor time."""
+    with places(NAMES[:1]) as (environ, _, _):
+        run(guestctl("send", "hello"), environ)
+        pairs = []
+        for _ in range(scale.runs + 1):
+            drawn, plain = (timed(guestctl("history", "-o", form), environ).cpu * 1000 for form in ("table", "json"))
+            pairs.append((drawn, plain))
+    ours, theirs = (statistics.median(side) for side in zip(*pairs[1:], strict=True))
+    value = statistics.median(drawn - plain for drawn, plain in pairs[1:])
+    yield Figure("history -o table, CPU", "history -o json", ours, theirs, "ms", value, 60.0, kind="more")
 
 
 def _first_words(api: str, session: Session) -> tuple[str, Json, str]:
@@ -123,7 +151,7 @@ def _send(scale: Scale, api: str) -> Iterator[Figure]:
             lambda: timed(guestctl("--api", api, "-s", turn(), "send", text), environ),
             lambda: timed(bare("send", url, token, json.dumps(_first_words(api, session)[1])), environ),
             runs=scale.runs,
-            aim=1.6,
+            aim=1.3,
             baseline="one POST by requests",
             warm=2,
         )

@@ -64,8 +64,8 @@ def throughput(scale: Scale) -> Iterator[Figure]:
     count = scale.burst
     with flooding(count) as flood:
         for note, aim, argv in (
-            ("with the ledger", 0.43, ours(count)),
-            ("--no-state", 0.49, [*IN_MEMORY, str(count)]),
+            ("with the ledger", 0.5, ours(count)),
+            ("--no-state", 0.6, [*IN_MEMORY, str(count)]),
         ):
             yield _throughput(flood, scale, argv, note, aim)
 
