@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from tornado.web import RequestHandler, stream_request_body
 from guestctl.core.clock import Clock
 from guestctl.sandbox.admin import PATH as ADMIN_PATH
 from guestctl.sandbox.admin import Admin
+from guestctl.sandbox.events import Exchange, SocketEvents, WireEvents
 from guestctl.sandbox.faults import ON, Fault, Faults
 from guestctl.sandbox.interfaces import Api, RequestRefused, Route, ServerReply, ServerRequest, Table, error
 from guestctl.sandbox.peer import GARBAGE, RawConnection, SocketPeer, WriteBatch
@@ -45,6 +46,7 @@ class SandboxContext(Protocol):
     peers: set[SocketPeer]
     batch: WriteBatch
     bodies: BodyBudget
+    events: WireEvents
 
     @property
     def scheme(self) -> str: ...
@@ -159,6 +161,23 @@ class RequestDispatcher:
         sandbox.service.count(None, "socket")
         return refusal or api
 
+    def describe(self, request: ServerRequest) -> tuple[str, str | None]:
+        """Return the name of a request's route, and the id of the conversation if the request shows it, for events."""
+        found = self._sandbox.table.route(request.method, request.path)
+        if found is None:
+            return "other", self.find_session(request, {})
+        route, _, params = found
+        return route.name_of(request) or "other", self.find_session(request, params)
+
+    def find_session(self, request: ServerRequest, params: Mapping[str, str]) -> str | None:
+        """Return the id of the conversation that a request names in its address or by its token, for events."""
+        service = self._sandbox.service
+        for named in (*params.values(), *request.query.values()):
+            conversation = service.conversations.get(named) or service.by_guest(named)
+            if conversation is not None:
+                return conversation.id
+        return service.tokens.conversation_of(request.bearer)
+
     async def _perform(self, route: Route, request: ServerRequest, fault: Fault | None) -> ServerReply:
         if fault is not None and fault.status:
             headers = {}
@@ -220,8 +239,19 @@ class RequestDispatcher:
 class GuestSocket:
     """One open socket of a guest. It passes messages from the connection to the API."""
 
-    def __init__(self, sandbox: SandboxContext, api: Api, request: ServerRequest, connection: RawConnection) -> None:
-        self.peer = SocketPeer(connection, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch)
+    def __init__(
+        self,
+        sandbox: SandboxContext,
+        api: Api,
+        request: ServerRequest,
+        connection: RawConnection,
+        events: SocketEvents | None = None,
+    ) -> None:
+        self._events = events or sandbox.events.socket(request.path)
+        self._events.find_session = self._find_session
+        self.peer = SocketPeer(
+            connection, request, sandbox.faults, sandbox.clock, sandbox.later, sandbox.batch, self._events
+        )
         self._sandbox = sandbox
         self._api = api
         self._left: Any = None  # the API's state of the socket when the connection ended
@@ -230,10 +260,17 @@ class GuestSocket:
         """Report the socket to the API."""
         self._sandbox.peers.add(self.peer)
         self._api.opened(self.peer)
+        self._events.find()
+
+    def _find_session(self) -> str | None:
+        conversation = getattr(self.peer.state, "conversation", None)  # a replay has no conversations
+        return None if conversation is None else str(conversation.id)
 
     def receive(self, message: str | bytes) -> None:
         """Handle one message of the guest."""
         peer = self.peer
+        if self._events.observed:
+            self._events.frame_out(message)
         if not peer.open:
             return
         peer.mark_active()
@@ -273,6 +310,7 @@ class GuestSocket:
             peer.send(dumps({"message": "Internal server error", **ids}))
         finally:
             self._sandbox.batch.end()
+            self._events.find()
 
     def closed(self, *, clean: bool) -> None:
         """The connection has ended; `clean` is true after the guest's close frame."""
@@ -298,6 +336,7 @@ class GuestHandler(RequestHandler):
         self._refusal: ServerReply | None = None
         self._body: list[bytes] = []
         self._buffered = 0
+        self._exchange: Exchange | None = None
 
     def prepare(self) -> None:
         if not self._is_upgrade():
@@ -331,6 +370,10 @@ class GuestHandler(RequestHandler):
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self._release_body()
+        if not self._is_upgrade():
+            self._report_request(self._request(), None)
+        if self._exchange is not None:
+            self._exchange.lost("the guest's connection ended before the answer")
 
     def set_default_headers(self) -> None:
         self.set_header("Server", SERVER)
@@ -348,16 +391,45 @@ class GuestHandler(RequestHandler):
         return self.request.method == "GET" and self.request.headers.get("Upgrade", "").lower() == "websocket"
 
     async def _answer(self) -> None:
-        self._write_reply(self._refusal or await self.dispatcher.answer(self._request(b"".join(self._body))))
+        request = self._request(b"".join(self._body))
+        self._report_request(request, request.body if self._refusal is None else None)
+        reply = self._refusal or await self.dispatcher.answer(request)
+        self._prepare_reply(reply)
+        if self._exchange is not None:
+            session = None if request.conversation is None else request.conversation.id
+            shown = b"" if self.request.method == "HEAD" else reply.body
+            self._exchange.answered(reply.status, self._sent_headers(), shown, session)
+        self.finish(reply.body or None)
 
     head = post = put = patch = delete = options = _answer
 
-    def _write_reply(self, reply: ServerReply) -> None:
+    def _report_request(self, request: ServerRequest, body: bytes | None) -> None:
+        """Report a guest's request to the observer, once. `body` is None if it was not read."""
+        events = self.sandbox.events
+        if events.observer is None or self._exchange is not None or request.path.startswith(ADMIN_PATH + "/"):
+            return
+        route, session = self.dispatcher.describe(request)
+        self._exchange = events.exchange(self.request.method or "", self._url(), route, session)
+        self._exchange.sent(dict(self.request.headers.items()), body or None)
+
+    def _url(self, scheme: str = "http") -> str:
+        """Return the whole address as the guest wrote it. `scheme` is http or ws."""
+        secure = "s" if self.sandbox.scheme == "https" else ""
+        return f"{scheme}{secure}://{self.request.headers.get('Host', '')}{self.request.uri}"
+
+    def _prepare_reply(self, reply: ServerReply) -> None:
+        """Set the status and the headers of a reply."""
         self.set_status(reply.status, None if reply.status < 600 else "Unknown")
         self.clear_header("Content-Type")
         for name, value in reply.headers.items():
             self.set_header(name, value)
-        self.finish(reply.body if reply.status not in (204, 304) else None)
+        if reply.status in (204, 304):
+            reply.body = b""
+        else:
+            self.set_header("Content-Length", str(len(reply.body)))
+
+    def _sent_headers(self) -> dict[str, str]:
+        return dict(self._headers.items())
 
     def _request(self, body: bytes = b"") -> ServerRequest:
         raw = self.request
@@ -378,28 +450,35 @@ class GuestHandler(RequestHandler):
 
     async def _upgrade(self) -> None:
         request = self._request()
+        events = self.sandbox.events.socket(self._url("ws"))
+        sent = self.request.headers
+        if events.observed:
+            found = self.sandbox.table.socket_route(request.path)
+            events.connect(sent, self.dispatcher.find_session(request, found[2] if found is not None else {}))
         api = self.dispatcher.admit(request)
         if isinstance(api, ServerReply):
-            self._write_reply(api)
+            self._prepare_reply(api)
+            events.upgrade(api.status, dict(sent.items()), self._sent_headers(), api.body)
+            self.finish(api.body or None)
             return
-        problem = handshake_problem(self.request.headers)
+        problem = handshake_problem(sent)
         if problem is not None:
-            self._refuse_handshake(*problem)
+            status, body = problem
+            headers = {"Sec-WebSocket-Version": "13"} if status == 426 else {}
+            self._prepare_reply(ServerReply(status, body.encode(), headers))
+            events.upgrade(status, dict(sent.items()), self._sent_headers(), body.encode())
+            self.finish(body or None)
             return
-        await self._serve_socket(self._switch_protocols(), api, request)
+        await self._serve_socket(self._switch_protocols(events), api, request, events)
 
-    def _refuse_handshake(self, status: int, body: str) -> None:
-        self.set_status(status)
-        if status == 426:
-            self.set_header("Sec-WebSocket-Version", "13")
-        self.finish(body or None)
-
-    def _switch_protocols(self) -> WebSocketConnection:
+    def _switch_protocols(self, events: SocketEvents) -> WebSocketConnection:
         self.clear_header("Content-Type")
         self.set_status(101)
         self.set_header("Upgrade", "websocket")
         self.set_header("Connection", "Upgrade")
         self.set_header("Sec-WebSocket-Accept", accept_value(self.request.headers["Sec-WebSocket-Key"]))
+        if events.observed:
+            events.upgrade(101, dict(self.request.headers.items()), self._sent_headers())
         self.finish()
         stream = self.detach()
         stream.set_nodelay(True)
@@ -410,10 +489,13 @@ class GuestHandler(RequestHandler):
             frame_limit=options.frame_limit,
             message_limit=options.message_limit,
             silence=self.sandbox.faults.silence,
+            events=events,
         )
 
-    async def _serve_socket(self, connection: WebSocketConnection, api: Api, request: ServerRequest) -> None:
-        socket = self.socket_class(self.sandbox, api, request, connection)
+    async def _serve_socket(
+        self, connection: WebSocketConnection, api: Api, request: ServerRequest, events: SocketEvents
+    ) -> None:
+        socket = self.socket_class(self.sandbox, api, request, connection, events)
         try:
             socket.open()
             await connection.run(socket.receive, socket.peer.answer_close)

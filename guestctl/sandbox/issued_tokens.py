@@ -98,6 +98,11 @@ class Tokens:
         grant = self._table.get(token or "")
         return grant if grant is not None and grant.kind in kinds else None
 
+    def conversation_of(self, token: str | None) -> str | None:
+        """Return the id of the conversation to which a genuine token of any kind belongs, None without one."""
+        grant = self._table.get(token or "")
+        return None if grant is None else grant.conversation
+
     def live(self, token: str | None, *kinds: str) -> Grant | None:
         """Return a genuine token of one of these kinds that has not expired."""
         grant = self.find(token, *kinds)

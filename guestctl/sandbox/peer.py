@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from guestctl.core.clock import Clock
+from guestctl.sandbox.events import SocketEvents
 from guestctl.sandbox.faults import Fault, Faults
 from guestctl.sandbox.interfaces import ServerRequest
 from guestctl.sandbox.service_state import Later
@@ -83,6 +84,7 @@ class SocketPeer:
         clock: Clock,
         later: Later,
         batch: WriteBatch,
+        events: SocketEvents,
     ) -> None:
         self.state: Any = None
         self.request = request
@@ -93,6 +95,7 @@ class SocketPeer:
         self._clock = clock
         self._later = later
         self._batch = batch
+        self._events = events
         self._delayed: deque[_DelayedAction] = deque()
         self._swapped: Sequence[str] | None = None
         self._closing = False  # the last frame has been scheduled
@@ -199,6 +202,8 @@ class SocketPeer:
 
     def _write(self, text: str) -> None:
         """Write one unfragmented, unmasked text frame."""
+        if self._events.observed:
+            self._events.frame_in(text)
         data = text.encode()
         size = len(data)
         if size < 126:

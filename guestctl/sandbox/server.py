@@ -27,6 +27,7 @@ from guestctl.sandbox.admin import PATH as ADMIN_PATH
 from guestctl.sandbox.admin import Admin
 from guestctl.sandbox.apis import build
 from guestctl.sandbox.bot.bots import Bot
+from guestctl.sandbox.events import WireEvents, WireObserver
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.handler import FILE_LIMIT, SERVER, BodyBudget, GuestHandler
 from guestctl.sandbox.interfaces import Api, Table
@@ -46,7 +47,9 @@ class Sandbox:
 
     Pass the settings as one `SandboxOptions` or as its keywords. `deployment` replaces fields of the default
     `SandboxDeployment`. `also_hosts` are further `host:port` names to accept, such as those of a proxy in front.
-    `watch` is called in the sandbox's thread with every stored message. `apis` builds the APIs to serve.
+    `watch` is called in the sandbox's thread with every stored message. `apis` builds the APIs to serve. `observer`
+    receives everything that passes between guests and the sandbox (`sandbox.events`). `extra_rules` are tornado's rules
+    for more addresses on the same port. They come first, and their handlers check hosts, origins and access themselves.
     """
 
     deployment_id = DEPLOYMENT_ID
@@ -66,6 +69,8 @@ class Sandbox:
         apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] = build,
         tls: SSLContext | None = None,
         ca: str | None = None,
+        observer: WireObserver | None = None,
+        extra_rules: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
         self.options = options or SandboxOptions(**settings)
@@ -81,6 +86,7 @@ class Sandbox:
         self.peers: set[SocketPeer] = set()
         self.batch = WriteBatch()
         self.bodies = BodyBudget()
+        self.events = WireEvents(observer)
         self.hosts: frozenset[str] = frozenset()
         self._bot = bot
         self._deployment = deployment or {}
@@ -88,11 +94,21 @@ class Sandbox:
         self._also_hosts = also_hosts
         self._watch = watch
         self._build = apis
+        self._extra_rules = extra_rules
         self._aside = 0
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event
+
+    @property
+    def observer(self) -> WireObserver | None:
+        """What receives the events of all guests. Set and clear it in the sandbox's thread only (`call`)."""
+        return self.events.observer
+
+    @observer.setter
+    def observer(self, observer: WireObserver | None) -> None:
+        self.events.observer = observer
 
     @property
     def scheme(self) -> str:
@@ -211,7 +227,8 @@ class Sandbox:
                 store.close()
 
     def _application(self) -> Application:
-        return Application([(r".*", GuestHandler, {"sandbox": self})], log_function=lambda handler: None)
+        rules = [*self._extra_rules, (r".*", GuestHandler, {"sandbox": self})]
+        return Application(rules, log_function=lambda handler: None)
 
     def _build_service(self, store: Store | None) -> None:
         options = self.options

@@ -19,6 +19,8 @@ from functools import partial
 
 from tornado.iostream import IOStream, StreamBufferFullError, StreamClosedError
 
+from guestctl.sandbox.events import SocketEvents
+
 UNSENT_LIMIT = 16 * 1024 * 1024  # bytes that a guest may leave unread before the connection is reset
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -135,8 +137,17 @@ class WebSocketConnection:
     of the guest's close frame or of its protocol violation; None when the connection ended in another way.
     """
 
-    def __init__(self, stream: IOStream, *, frame_limit: int, message_limit: int, silence: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stream: IOStream,
+        *,
+        frame_limit: int,
+        message_limit: int,
+        silence: Callable[[], float],
+        events: SocketEvents,
+    ) -> None:
         self.close_code: int | None = None
+        self._events = events
         self._stream = stream
         self._reader = MessageReader(frame_limit, message_limit)
         self._silence = silence
@@ -169,9 +180,10 @@ class WebSocketConnection:
             self.close(1009, "Message too big")
             await self._discard(problem.unread)
         except StreamClosedError:
-            pass
+            self._events.broke("the guest's connection ended without a close frame", sent=False)
         finally:
             self._abort()
+            self._events.closed()
 
     def _receive(
         self,
@@ -187,9 +199,13 @@ class WebSocketConnection:
             elif opcode == BINARY:
                 on_message(payload)
             elif opcode == PING:
+                self._events.ping()
                 self._send_pong(payload)
+            elif opcode == PONG:
+                self._events.pong(sent=False)
             elif opcode == CLOSE:
                 code = _close_code(payload)
+                self._events.close(code, payload[2:].decode(), sent=False)
                 on_close(partial(self._answer_close, code))
 
     async def _discard(self, size: int) -> None:
@@ -218,6 +234,7 @@ class WebSocketConnection:
                 if code is None and reason is not None:
                     code = 1000
                 status = b"" if code is None else code.to_bytes(2, "big")
+                self._events.close(code, reason or "", sent=True)
                 self.write(_control_frame(CLOSE, status + (reason or "").encode()))
         if self._finished:
             self._abort()
@@ -226,6 +243,7 @@ class WebSocketConnection:
 
     def reset(self) -> None:
         if not self._stream.closed():
+            self._events.broke("the service reset the connection", sent=True)
             self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._stream.close()
 
@@ -266,6 +284,7 @@ class WebSocketConnection:
                 self._pong = self._stream.write(_control_frame(PONG, data))
             except StreamClosedError:
                 return
+            self._events.pong(sent=True)
             self._pong.add_done_callback(self._pong_sent)
 
     def _pong_sent(self, pong: asyncio.Future[None]) -> None:

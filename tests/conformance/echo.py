@@ -14,6 +14,7 @@ from tornado.web import Application
 from guestctl.core.clock import Deadline, SystemClock
 from guestctl.core.errors import NetworkError, Unreadable
 from guestctl.core.wire import Frame
+from guestctl.sandbox.events import SocketEvents
 from guestctl.sandbox.handler import GuestHandler, GuestSocket
 from guestctl.sandbox.interfaces import Api, Peer, Route, ServerRequest, SocketRoute
 from guestctl.sandbox.peer import RawConnection
@@ -101,9 +102,16 @@ class EchoSandbox(Sandbox):
 class _EchoGuestSocket(GuestSocket):
     """A guest's socket that echoes binary messages too."""
 
-    def __init__(self, sandbox: Any, api: Api, request: ServerRequest, connection: RawConnection) -> None:
+    def __init__(
+        self,
+        sandbox: Any,
+        api: Api,
+        request: ServerRequest,
+        connection: RawConnection,
+        events: SocketEvents | None = None,
+    ) -> None:
         self._connection = connection
-        super().__init__(sandbox, api, request, connection)
+        super().__init__(sandbox, api, request, connection, events)
 
     def receive(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
