@@ -28,7 +28,7 @@ from guestctl.relay.call_status import SERVICE, CallEnded, Status, after_last, b
 from guestctl.relay.chat_service import ChatService
 from guestctl.relay.hub import Subscription
 from guestctl.transport.hosts import authority
-from guestctl.transport.web_server import BODY_LIMIT, LAST_BYTES
+from guestctl.transport.web_routes import BODY_LIMIT, LAST_BYTES
 
 #: Entries that a stream takes at once. A stream that is cut has first sent all of them.
 PAGE = 32

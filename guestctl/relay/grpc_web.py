@@ -21,15 +21,15 @@ from guestctl.core.clock import Clock
 from guestctl.relay.call_status import SERVICE, CallEnded, Status, after_last, bearer
 from guestctl.relay.relay import Relay
 from guestctl.relay.web_reader import Pump, WebReader
-from guestctl.transport.web_server import (
+from guestctl.transport.web_routes import (
     JSON,
     WebRefusal,
     WebReply,
     WebRequest,
     WebRoute,
-    WebServer,
     error_body,
 )
+from guestctl.transport.web_server import WebServer
 
 if TYPE_CHECKING:
     from guestctl.relay.chat_service import ChatService

@@ -24,16 +24,16 @@ from guestctl.relay.metrics import CONTENT_TYPE, Metrics
 from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
 from guestctl.relay.sends import SendAnswer, WantedMessage
 from guestctl.relay.web_reader import Pump, WebReader
-from guestctl.transport.web_server import (
+from guestctl.transport.web_routes import (
     JSON,
     WebRefusal,
     WebReply,
     WebRequest,
     WebRoute,
-    WebServer,
     WebSocketRoute,
     WebStream,
 )
+from guestctl.transport.web_server import WebServer
 
 #: Without the charset, clients such as Python's requests take a text for ISO-8859-1.
 EVENT_STREAM, JSON_LINES = "text/event-stream; charset=utf-8", "application/x-ndjson"

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from guestctl.relay.hub import Subscription
 from guestctl.relay.log import LogEntry
-from guestctl.transport.web_server import WebServer, WebStream
+from guestctl.transport.web_routes import WebStream
+from guestctl.transport.web_server import WebServer
 
 
 class Pump:

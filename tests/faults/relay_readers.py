@@ -18,7 +18,7 @@ from guestctl.output.records import EVENT_KINDS
 from guestctl.relay.http_api import HttpApi
 from guestctl.relay.hub import Subscription
 from guestctl.relay.relay import RelaySession
-from guestctl.transport.web_server import WebRefusal, WebReply, WebRoute, WebSocketRoute
+from guestctl.transport.web_routes import WebRefusal, WebReply, WebRoute, WebSocketRoute
 from tests.faults.model import Record
 from tests.faults.relay_plans import ReaderPlan, Visit
 from tests.faults.simulation import LATENCY, ZOMBIE, Time

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from guestctl.relay.log import EntryId, LogEntry
 from guestctl.sandbox.server import Sandbox
-from guestctl.transport.web_server import WebReply, WebRequest, WebRoute, WebServer, WebSocketRoute, WebStream
+from guestctl.transport.web_routes import WebReply, WebRequest, WebRoute, WebSocketRoute, WebStream
+from guestctl.transport.web_server import WebServer
 from tests.cli.conftest import Front
 from tests.integration.front import InstantClock
 from tests.ports import lasting_port
