@@ -1,0 +1,246 @@
+"""The feed: what pages receive, in batches, however slowly they read.
+
+Knows: the messages of the feed, when they are written, and that a slow page misses events instead of filling the
+memory. Must not know: tornado, cookies, where events come from.
+
+Everything runs in the thread of the server's event loop, except `observed`, which any thread may call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from guestctl.inspector.retained import FeedEntry, History, SessionHistory
+from guestctl.transport.web_routes import WebStream
+
+Message: TypeAlias = Mapping[str, Any]
+
+#: Seconds that events wait for more, so that many travel in one message.
+BATCH_TIME = 0.01
+#: Seconds between two looks at what changes without an event: sessions that expire, faults that fire.
+POLL_TIME = 0.5
+#: Events and bytes in one message.
+_BATCH_EVENTS, _BATCH_BYTES = 500, 256 << 10
+#: Events and characters that wait for one page. A page that lags behind further misses the oldest.
+_WAITING_EVENTS, _WAITING_SIZE = 60_000, 64 << 20
+#: Pages at the same time.
+PAGES = 16
+
+
+class PageReader:
+    """One page. `gap` counts the events that it missed and does not know of yet."""
+
+    def __init__(self, stream: WebStream, encode: Callable[[FeedEntry], bytes]) -> None:
+        self.stream = stream
+        self.gap = 0
+        self._encode = encode
+        self._messages: deque[bytes] = deque()
+        self._entries: deque[FeedEntry] = deque()
+        self._size = 0
+        self._busy = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether something waits that could be written now."""
+        return not self._busy and not self.stream.closed and bool(self._messages or self._entries or self.gap)
+
+    def say(self, message: Message) -> None:
+        """Let a message wait that is not an event."""
+        self._messages.append(_json(message))
+
+    def add(self, entries: Iterable[FeedEntry]) -> None:
+        """Let events wait, and drop the oldest if too many do."""
+        for entry in entries:
+            self._entries.append(entry)
+            self._size += entry.size
+        while len(self._entries) > _WAITING_EVENTS or self._size > _WAITING_SIZE:
+            self._size -= self._entries.popleft().size
+            self.gap += 1
+
+    def write(self) -> None:
+        """Write one batch, unless the last one is still on its way."""
+        if not self.behind:
+            return
+        frames = [text_frame(self._messages.popleft()) for _ in range(len(self._messages))]
+        if self.gap:
+            frames.append(text_frame(_json({"type": "gap", "count": self.gap})))
+            self.gap = 0
+        events: list[bytes] = []
+        size = 0
+        while self._entries and len(events) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            entry = self._entries.popleft()
+            self._size -= entry.size
+            events.append(self._encode(entry))
+            size += len(events[-1])
+        if events:
+            frames.append(text_frame(b'{"type":"events","events":[' + b",".join(events) + b"]}"))
+        self._busy = not self.stream.write(b"".join(frames), self._drained)
+
+    def _drained(self) -> None:
+        self._busy = False
+
+
+class Feed:
+    """The pages that read now, and what they get.
+
+    `hello` is the first message. `sessions` returns what is known about sessions in addition to the counts of the
+    history, by their ids; `faults` the message about faults, None without any. `watched` is called with True before the
+    first page reads, and with False after the last one has left.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        *,
+        hello: Callable[[], Message],
+        sessions: Callable[[], Mapping[str, Message]],
+        faults: Callable[[], Message | None],
+        watched: Callable[[bool], None],
+    ) -> None:
+        self._history = history
+        self._hello = hello
+        self._known_sessions = sessions
+        self._faults = faults
+        self._watched = watched
+        self._readers: set[PageReader] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._scheduled = False
+        self._polling = False
+        self._shown_sessions: dict[str, Message] = {}
+        self._shown_faults: Message | None = None
+        self._ended = False
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._readers) < PAGES and not self._ended
+
+    def observed(self) -> None:
+        """Write soon. Any thread may call this; it does nothing while no page reads."""
+        if self._readers and not self._scheduled and self._loop is not None:
+            self._scheduled = True
+            if threading.get_ident() == self._thread:
+                self._loop.call_later(BATCH_TIME, self._write)
+            else:
+                with suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(lambda: self._later(BATCH_TIME))
+
+    def open(self, stream: WebStream) -> None:
+        """Let a page read: first what is retained, then what comes."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        if not self._readers:
+            self._watched(True)
+            self._history.follow(True)
+            self._shown_sessions, self._shown_faults = self._sessions(), self._faults()
+        else:
+            self._distribute()
+        reader = PageReader(stream, self._history.encode)
+        reader.say(self._hello())
+        reader.say({"type": "sessions", "sessions": list(self._shown_sessions.values())})
+        if self._shown_faults is not None:
+            reader.say(self._shown_faults)
+        reader.gap = self._history.dropped
+        reader.add(self._history.entries())
+        self._readers.add(reader)
+
+        def gone() -> None:
+            self._readers.discard(reader)
+            if not self._readers:
+                self._history.follow(False)
+                self._watched(False)
+
+        stream.on_close(gone)
+        if stream.closed:
+            gone()
+            return
+        self._write()
+        if not self._polling:
+            self._polling = True
+            self._loop.call_later(POLL_TIME, self._poll)
+
+    def end(self) -> None:
+        """Tell all pages that the source ends, and close their connections."""
+        self._ended = True
+        self._distribute()
+        for reader in tuple(self._readers):
+            reader.write()
+            reader.stream.end(text_frame(_json({"type": "gone"})), 1001)
+
+    def refresh(self) -> None:
+        """Tell the pages now what has changed without an event."""
+        if self._readers:
+            self._look()
+            self._write()
+
+    def _poll(self) -> None:
+        self._polling = bool(self._readers) and not self._ended
+        if self._polling and self._loop is not None:
+            self._look()
+            self._write()
+            self._loop.call_later(POLL_TIME, self._poll)
+
+    def _look(self) -> None:
+        sessions = self._sessions()
+        changed = [one for name, one in sessions.items() if self._shown_sessions.get(name) != one]
+        faults = self._faults()
+        for reader in self._readers:
+            if changed:
+                reader.say({"type": "sessions", "sessions": changed})
+            if faults is not None and faults != self._shown_faults:
+                reader.say(faults)
+        self._shown_sessions, self._shown_faults = sessions, faults
+
+    def _sessions(self) -> dict[str, Message]:
+        known = self._known_sessions()
+        seen = self._history.sessions
+        return {name: _session(name, seen.get(name), known.get(name, {})) for name in {**seen, **known}}
+
+    def _later(self, seconds: float) -> None:
+        assert self._loop is not None
+        self._loop.call_later(seconds, self._write)
+
+    def _distribute(self) -> None:
+        new = self._history.new()
+        if new:
+            for reader in self._readers:
+                reader.add(new)
+
+    def _write(self) -> None:
+        self._scheduled = False
+        self._distribute()
+        for reader in tuple(self._readers):
+            reader.write()
+        if any(reader.behind for reader in self._readers) and not self._scheduled:
+            self._scheduled = True
+            self._later(0)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return a text frame of a WebSocket server (RFC 6455 §5.2)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x81, size))
+    else:
+        head = struct.pack("!BBH", 0x81, 126, size) if size < 65536 else struct.pack("!BBQ", 0x81, 127, size)
+    return head + payload
+
+
+def _session(name: str, seen: SessionHistory | None, known: Message) -> Message:
+    found: dict[str, Any] = {"id": name, "api": None, "state": None, "messages": 0, "started": None, "sockets": 0}
+    found |= {"received": 0, "sent": 0, "requests": 0}
+    if seen is not None:
+        found |= {"sockets": len(seen.sockets), "started": seen.started}
+        found |= {"received": seen.received, "sent": seen.sent, "requests": seen.requests}
+    return {**found, **known}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str).encode("utf-8", "replace")
