@@ -280,6 +280,20 @@ def parse(spec: str) -> Fault:
     return fault
 
 
+def kinds_report() -> list[dict[str, Any]]:
+    """Return `kind`, `example`, `keys` (its own and the common ones), `on` and `about` of every kind."""
+    return [
+        {
+            "kind": kind,
+            "example": row.written,
+            "keys": [*row.keys, *_COMMON],
+            "on": list(row.on),
+            "about": row.does,
+        }
+        for kind, row in KINDS.items()
+    ]
+
+
 def _quoted(text: str) -> str:
     """Return text in double quotes, with escapes for what a terminal must not receive."""
     return '"' + repr(text)[1:-1] + '"'
@@ -311,6 +325,18 @@ class _Armed:
         first = fault.after or fault.every or 1
         return tally.seen >= first and (tally.seen - first) % (fault.every or 1) == 0
 
+    @property
+    def fired(self) -> int:
+        """How often the fault has fired; a window counts once."""
+        return sum(tally.fired for tally in self.tallies.values())
+
+    @property
+    def times_left(self) -> int | None:
+        """How often it can still fire, None without a limit. Of several streams, the one with the most left counts."""
+        if self.fault.times is None:
+            return None
+        return max((self.fault.times - tally.fired for tally in self.tallies.values()), default=self.fault.times)
+
     def fire(self, stream: str, now: float) -> Fault:
         """Return the fault as it fires now."""
         fault, tally = self.fault, self.tallies[stream]
@@ -336,9 +362,24 @@ class Faults:
         self._armed = (*self._armed, _Armed(fault))
         return fault
 
+    def remove(self, spec: str) -> bool:
+        """Disarm the first fault with this spec and close its window. Return whether there was one."""
+        for position, armed in enumerate(self._armed):
+            if armed.fault.spec == spec.strip():
+                self._armed = (*self._armed[:position], *self._armed[position + 1 :])
+                return True
+        return False
+
     def clear(self) -> None:
         """Disarm all faults and close their windows."""
         self._armed = ()
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return `spec`, `kind`, `times_left` (None: no limit) and `fired` of each armed fault, in order."""
+        return [
+            {"spec": one.fault.spec, "kind": one.fault.kind, "times_left": one.times_left, "fired": one.fired}
+            for one in self._armed
+        ]
 
     def http(self, route: str | None) -> Fault | None:
         """Return the fault on this guest HTTP request: a refusal, a damaged reply, a delay, or None.

@@ -130,7 +130,9 @@ class StoredMessage:
 
 
 class Observer(Protocol):
-    """A socket attached to a conversation."""
+    """A socket attached to a conversation. `request` is that of its upgrade."""
+
+    request: Any
 
     @property
     def open(self) -> bool: ...
@@ -140,8 +142,21 @@ class Observer(Protocol):
     def close(self, code: int = 1000, reason: str = "") -> None: ...
 
 
+class AgentFiles(Protocol):
+    """Stores files that the agent sends."""
+
+    def offer(self, conversation: Conversation, name: str, type: str, data: bytes) -> Item:
+        """Store a file and return the content item that offers it to the guest."""
+
+
 class ApiCallbacks(Protocol):
-    """What the service reports to an API. `cause` is the value that the API passed in with the request."""
+    """What the service reports to an API. `cause` is the value that the API passed in with the request.
+
+    `agent_files` is None if the messages of the API have only text: no content items and no files.
+    """
+
+    @property
+    def agent_files(self) -> AgentFiles | None: ...
 
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None: ...
 
@@ -179,6 +194,7 @@ class Conversation:
     traces: dict[str, str] = field(default_factory=dict)  # route -> its last traceparent, the latest last
     last_millis: int = 0
     inbound: int = 0
+    shown: int = 0  # messages without events
     memory: dict[str, Any] = field(default_factory=dict)  # the bot's data
     handed_over: bool = False  # a person answers; the bot is silent
     attached: dict[str, StoredAttachment] = field(default_factory=dict)
@@ -194,6 +210,7 @@ class Conversation:
         self.messages.append(message)
         self.last_millis = message.millis
         self.inbound += message.role == "guest" and message.kind != "event"
+        self.shown += message.kind != "event"
         if message.key is not None:
             self.by_key.setdefault(message.key, message)
 

@@ -362,6 +362,7 @@ class ReplayApi:
     """
 
     name = "replay"
+    agent_files = None
 
     def __init__(
         self,

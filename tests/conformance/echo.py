@@ -129,6 +129,7 @@ class _EchoHandler(GuestHandler):
 
 class _Echo:
     name = "echo"
+    agent_files = None
 
     def routes(self) -> Sequence[Route]:
         return ()

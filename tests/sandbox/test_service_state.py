@@ -53,6 +53,8 @@ class Timers:
 class FakeApi:
     """An API that records what the service reports."""
 
+    agent_files = None
+
     def __init__(self) -> None:
         self.calls: list[Any] = []
 

@@ -16,7 +16,7 @@ from guestctl.sandbox.apis.validate import InvalidRequest, Members
 from guestctl.sandbox.faults import Fault, Faults
 from guestctl.sandbox.interfaces import Peer, RequestRefused, Route, ServerReply, ServerRequest, SocketRoute, error
 from guestctl.sandbox.issued_tokens import Grant
-from guestctl.sandbox.service_state import Conversation, Role, Service, StoredMessage, dumps
+from guestctl.sandbox.service_state import AgentFiles, Conversation, Role, Service, StoredMessage, dumps
 from guestctl.sandbox.settings import SandboxOptions
 
 GUEST = "guest"  # the kind of every guest token
@@ -39,6 +39,7 @@ class BaseApi:
 
     name: str
     token_life: float = 1800.0
+    agent_files: AgentFiles | None = None
 
     def __init__(self, service: Service, faults: Faults, options: SandboxOptions) -> None:
         self._service = service

@@ -96,7 +96,7 @@ def wrong_answers(
     (web-messaging.md §5.4).
     """
     answer, offered = list(answer), list(offered)
-    offers_by_message = [(identifier, _offers(content)) for identifier, content in offered]
+    offers_by_message = [(identifier, choices(content)) for identifier, content in offered]
     problems: list[str] = []
     for item in answer:
         kind = item.get("contentType")
@@ -192,7 +192,7 @@ def _responses(content: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, An
                 yield from _responses([component])
 
 
-def _offers(content: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+def choices(content: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
     """Return (buttonResponse.type, payload) of everything that the guest can choose in these items."""
     found: list[tuple[str, Any]] = []
     for item in content:
@@ -202,9 +202,9 @@ def _offers(content: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
             case {"contentType": "QuickReplyV2", "quickReplyV2": {"actions": [*actions]}}:
                 found += [("QuickReply", action.get("payload")) for action in actions]
             case {"contentType": "Card", "card": card}:
-                found += _card_offers(card)
+                found += _cardchoices(card)
             case {"contentType": "Carousel", "carousel": {"cards": [*cards]}}:
-                found += [offer for card in cards for offer in _card_offers(card)]
+                found += [offer for card in cards for offer in _cardchoices(card)]
             case {"contentType": "DatePicker", "datePicker": picker}:
                 times = picker.get("availableTimes") or [{"dateTime": None}]
                 found += [("DatePicker", time.get("dateTime")) for time in times]
@@ -218,7 +218,7 @@ def _offers(content: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
     return found
 
 
-def _card_offers(card: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _cardchoices(card: Mapping[str, Any]) -> list[tuple[str, Any]]:
     actions = [*card.get("actions", ()), *([card["defaultAction"]] if "defaultAction" in card else [])]
     return [("Button", action.get("payload")) for action in actions if action.get("type") == "Postback"]
 

@@ -27,7 +27,7 @@ from guestctl.sandbox.apis.web_messaging.session_state import API, Answered, Ses
 from guestctl.sandbox.apis.web_messaging.sign_in import SignInService
 from guestctl.sandbox.faults import Faults
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, SocketRoute, decode
-from guestctl.sandbox.service_state import Conversation, Role, SandboxDeployment, Service, StoredMessage
+from guestctl.sandbox.service_state import AgentFiles, Conversation, Role, SandboxDeployment, Service, StoredMessage
 from guestctl.sandbox.settings import SandboxOptions
 
 HISTORY_LIFE = 60.0  # seconds that a history JWT is valid
@@ -60,6 +60,7 @@ class WebMessaging:
         self._unknown_answered = options.unknown_deployment == "answered"
         self._sessions = SessionRegistry(service)
         self._files = FileStore(service)
+        self.agent_files: AgentFiles | None = self._files
         self._messages = MessageExchange(
             service, self._files, self._sessions, deduplicates=options.deduplicates == "yes"
         )

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 from guestctl.core.clock import rfc3339
-from guestctl.sandbox.apis.web_messaging.frames import Frame, GuestError, envelope
+from guestctl.sandbox.apis.web_messaging.frames import Frame, GuestError, envelope, media_type
 from guestctl.sandbox.interfaces import Peer, Route, ServerReply, ServerRequest, error
 from guestctl.sandbox.service_state import Conversation, Item, Service, StoredAttachment
 
@@ -84,6 +84,15 @@ class FileStore:
         if attachment.state not in ("uploaded", "sent"):
             raise GuestError(4010, "Attachment was not successfully uploaded")
         return attachment
+
+    def offer(self, conversation: Conversation, name: str, type: str, data: bytes) -> Item:
+        """Store a file of the agent, and return the content item that offers it. It is not scanned."""
+        key = self._service.new_id()
+        file = StoredAttachment(self._service.new_uuid(), name, type, len(data), key, "sent", data)
+        self._files[file.id] = (conversation, file, None)
+        self._service.attach(conversation, file)
+        details = {"id": file.id, "filename": name, "fileSize": file.size, "mediaType": media_type(type), "mime": type}
+        return {"contentType": "Attachment", "attachment": details}
 
     def shown(self, conversation: Conversation, item: Item, base: str) -> Item:
         """Return a content item with a new download address if it is an attachment of this conversation."""

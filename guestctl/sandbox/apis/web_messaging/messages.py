@@ -242,7 +242,8 @@ class MessageExchange:
     def message_stored(self, conversation: Conversation, message: StoredMessage, cause: Any) -> None:
         if not conversation.observers:
             return
-        tracing, base = cause or (None, "")
+        # Without a request that caused it, the addresses of files are those that the oldest socket uses.
+        tracing, base = cause or (None, conversation.observers[0].request.base)
         body = self.body(conversation, message, base)
         conversation.broadcast(
             envelope("StructuredMessage", body, tracing, type="message"),

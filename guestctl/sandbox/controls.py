@@ -1,0 +1,127 @@
+"""Controls of a running sandbox: answering as the agent, and arming faults.
+
+Knows: what an agent and a tester can do, and how that is reported. Must not know: who asks, HTTP, the wire of any API.
+Every method must be called in the sandbox's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from guestctl.core.clock import rfc3339
+from guestctl.sandbox.bot.bots import choices
+from guestctl.sandbox.faults import FaultError, kinds_report, parse
+from guestctl.sandbox.service_state import AgentFiles, Conversation
+
+if TYPE_CHECKING:
+    from guestctl.sandbox.server import Sandbox
+
+TYPING = 5000  # milliseconds that the guest sees the agent as typing
+TEXT_ONLY = "{api} has messages with text only"
+
+
+class SandboxControls:
+    """What a person can do to a sandbox besides being its guest. `refused` makes the exception with a reason."""
+
+    can = ("agent", "faults", "guest")
+
+    def __init__(self, sandbox: Sandbox, refused: Callable[[str], Exception] = ValueError) -> None:
+        self._sandbox = sandbox
+        self._refused = refused
+
+    @property
+    def guest(self) -> dict[str, str]:
+        """The address of the socket and the deployment, for a guest of `web-messaging`."""
+        return {"socket_url": self._sandbox.socket_url, "deployment_id": self._sandbox.deployment_id}
+
+    def sessions(self) -> dict[str, dict[str, Any]]:
+        """Return `api`, `state`, `sockets`, `messages`, `requests` and `started` of every session, by its id."""
+        return {id: summary(found) for id, found in self._sandbox.service.conversations.items()}
+
+    def send_text(self, session: str, text: str) -> None:
+        """Send a text as the agent."""
+        self._sandbox.service.send(self._live(session), text, role="agent")
+
+    def send_content(self, session: str, text: str | None, content: Sequence[Mapping[str, Any]]) -> None:
+        """Send content items as the agent, such as quick replies and cards (web-messaging.md §6.4)."""
+        conversation = self._live(session)
+        self._files(conversation)
+        for item in content:
+            kind = item.get("contentType")
+            if not isinstance(kind, str) or not isinstance(item.get(kind[:1].lower() + kind[1:]), Mapping):
+                raise self._refused("each item has a contentType, and a member of that name")
+        try:
+            choices(content)
+        except (AttributeError, TypeError, KeyError):
+            raise self._refused("an item has not the documented members") from None
+        self._sandbox.service.send(conversation, text, role="agent", content=content)
+
+    def send_file(self, session: str, name: str, content_type: str, content: bytes) -> None:
+        """Send a file as the agent. The guest gets an address to download it from."""
+        conversation = self._live(session)
+        item = self._files(conversation).offer(conversation, name, content_type, content)
+        self._sandbox.service.send(conversation, None, role="agent", content=[item])
+
+    def show_typing(self, session: str) -> None:
+        """Show the agent as typing, on APIs that have such a frame."""
+        conversation = self._live(session)
+        self._sandbox.service.apis[conversation.api].typing(conversation, "agent", None, TYPING)
+
+    def end(self, session: str) -> None:
+        """End the conversation as the agent."""
+        conversation = self._live(session)
+        self._sandbox.service.apis[conversation.api].ended(conversation, "agent")
+
+    def armed(self) -> list[dict[str, Any]]:
+        """Return the armed faults with their counters."""
+        return self._sandbox.faults.report()
+
+    def kinds(self) -> list[dict[str, Any]]:
+        """Return all kinds of faults with their keys."""
+        return kinds_report()
+
+    def add_faults(self, specs: Sequence[str]) -> None:
+        """Arm all of these, or none if one is invalid."""
+        try:
+            for spec in specs:
+                parse(spec)
+        except FaultError as problem:
+            raise self._refused(str(problem)) from None
+        for spec in specs:
+            self._sandbox.faults.add(spec)
+
+    def remove_fault(self, spec: str) -> None:
+        """Disarm one fault."""
+        if not self._sandbox.faults.remove(spec):
+            raise self._refused(f'no fault "{spec}" is armed')
+
+    def clear_faults(self) -> None:
+        """Disarm all faults."""
+        self._sandbox.faults.clear()
+
+    def _live(self, session: str) -> Conversation:
+        found = self._sandbox.service.conversations.get(session)
+        if found is None:
+            raise self._refused("there is no session with this id")
+        if not self._sandbox.service.live(found):
+            raise self._refused(f"the conversation has ended ({found.state})")
+        return found
+
+    def _files(self, conversation: Conversation) -> AgentFiles:
+        files = self._sandbox.service.apis[conversation.api].agent_files
+        if files is None:
+            raise self._refused(TEXT_ONLY.format(api=conversation.api))
+        return files
+
+
+def summary(conversation: Conversation) -> dict[str, Any]:
+    """Return one line about a session: what `sandbox sessions --watch` and a page show."""
+    return {
+        "api": conversation.api,
+        "state": conversation.state,
+        "sockets": sum(observer.open for observer in conversation.observers),
+        "messages": conversation.shown,
+        "requests": conversation.requests.total(),
+        "started": rfc3339(conversation.created),
+    }
