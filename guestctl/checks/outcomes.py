@@ -15,7 +15,9 @@ from guestctl.checks.ai.interval import wilson
 from guestctl.checks.ai.judge import Decision, Judgement
 from guestctl.checks.ai.verdict_failures import CustomerFailed, Undecided
 from guestctl.checks.content_lines import content_lines
+from guestctl.checks.script import Action
 from guestctl.checks.timeline import TimelineEntry
+from guestctl.checks.wire_log import WireEvent
 from guestctl.core.errors import Exit, Failure
 from guestctl.core.redact import Redactor
 
@@ -107,6 +109,45 @@ class JudgedCriterion:
 
 
 @dataclass(frozen=True)
+class StepRun:
+    """One step of an attempt. `verdict`, `at` and `seconds` are None for a step that did not run.
+
+    `at`: seconds since the start of the scenario. `teardown`: it is a step of the teardown.
+    """
+
+    action: Action
+    line: int
+    text: str
+    teardown: bool
+    verdict: Verdict | None = None
+    at: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The result of one attempt at a scenario. `reason` is empty if it passed."""
+
+    verdict: Verdict
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """What only a detailed report shows of a scenario.
+
+    `conversation` is there for a scenario that passed, too. `wire` is the traffic since the guest's last action before
+    the failure; none of a scenario that passed. `attempts` has every attempt, and the last one decides.
+    """
+
+    steps: tuple[StepRun, ...]
+    conversation: tuple[TranscriptLine, ...] = ()
+    wire: tuple[WireEvent, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of one scenario. `ids` are the service's ids, with `conversation` if it is known.
 
@@ -130,6 +171,8 @@ class Outcome:
     judged: tuple[JudgedCriterion, ...] = ()
     usage: ModelUsage | None = None
     repetition: int = 0
+    #: None unless a report needs it.
+    details: Details | None = None
 
 
 def judged(judgement: Judgement, entries: Mapping[str, TimelineEntry], redactor: Redactor) -> JudgedCriterion:

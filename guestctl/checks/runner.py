@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 from guestctl.checks.ai.budget import ModelUsage
 from guestctl.checks.ai.model_calls import ConversationCalls, ModelCalls
-from guestctl.checks.outcomes import Outcome, Trouble, usage_sum
-from guestctl.checks.scenario import RunStopped, ScenarioRun
+from guestctl.checks.outcomes import Attempt, Details, Outcome, Trouble, usage_sum
+from guestctl.checks.scenario import RunStopped, ScenarioRun, steps_of
 from guestctl.checks.script import Scenario, Script
 from guestctl.checks.service import ServiceUnderTest
 from guestctl.checks.variables import is_secret
+from guestctl.checks.wire_log import WireLog
 from guestctl.core.errors import Exit, Failure, Forbidden, NetworkError, Unauthorised, UsageError, bug
+from guestctl.core.redact import Redactor
 
 #: Failures to connect whose cause is the service or the profile, not one scenario.
 _UNUSABLE = (NetworkError, Unauthorised, Forbidden, UsageError)
@@ -63,12 +65,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Rules:
-    """How scenarios run. `wait`: seconds that a step may take; `retries`: minimum number of retries per scenario."""
+    """How scenarios run. `wait`: seconds that a step may take; `retries`: minimum number of retries per scenario.
+
+    `detailed`: outcomes have details.
+    """
 
     wait: float = 30.0
     parallel: int = 1
     retries: int = 0
     bless: bool = False
+    detailed: bool = False
 
 
 def selected(script: Script, tags: Collection[str]) -> tuple[Scenario, ...]:
@@ -94,6 +100,8 @@ class Runner:
         self._tried: dict[int, tuple[int, ScenarioRun | None]] = {}
         #: By job number: what the model calls of the attempts before the current one have used.
         self._used_before: dict[int, ModelUsage | None] = {}
+        #: By job number: the attempts that have ended, if outcomes have details.
+        self._ended: dict[int, list[Attempt]] = {}
 
     def run(self, jobs: Sequence[Job]) -> Generator[Outcome, None, None]:
         """Yield the outcomes in the order of the jobs, each as soon as it and those before it are known.
@@ -122,6 +130,7 @@ class Runner:
                     done[number] = result
                     self._tried.pop(number, None)
                     self._used_before.pop(number, None)
+                    self._ended.pop(number, None)
                     change.notify_all()
 
         # Daemon threads, because an interrupted run must not wait for them.
@@ -152,12 +161,13 @@ class Runner:
         # Looked up before `_done`, because a finished scenario leaves this mapping.
         tried = self._tried.get(number)
         used_before = self._used_before.get(number)
+        ended = list(self._ended.get(number, ()))
         done = self._done.get(number)
         if isinstance(done, Outcome):
             return done
         if tried is not None:
             outcome = self._interrupted(job, tried, cause("interrupted while the scenario ran"))
-            return replace(outcome, usage=usage_sum([used_before, outcome.usage]))
+            return replace(_with_attempts(outcome, ended), usage=usage_sum([used_before, outcome.usage]))
         return replace(self._not_run(job, cause("interrupted before the scenario started")), attempts=0)
 
     def _interrupted(self, job: Job, tried: tuple[int, ScenarioRun | None], failure: Failure) -> Outcome:
@@ -173,6 +183,7 @@ class Runner:
             raise
         except Exception as error:
             outcome = self._interrupted(job, self._tried[number], bug(error))
+            outcome = _with_attempts(outcome, self._ended.get(number, ()))
             return replace(outcome, usage=usage_sum([self._used_before.get(number), outcome.usage]))
 
     def one(self, job: Job, number: int = 0) -> Outcome:
@@ -183,11 +194,14 @@ class Runner:
             # A report counts what was paid for, also in the attempts that do not decide.
             used = usage_sum([self._used_before.get(number), outcome.usage])
             outcome = replace(outcome, attempts=attempt, repetition=job.repetition, usage=used)
+            outcome = _with_attempts(outcome, self._ended.get(number, ()))
             failure = None if outcome.trouble is None else outcome.trouble.failure
             useless = isinstance(failure, UsageError) or (failure is not None and failure.code == "ai.budget")
             if outcome.verdict == "passed" or attempt == tries or useless or job.service.unusable is not None:
                 break
             self._used_before[number] = used
+            if outcome.details is not None:
+                self._ended[number] = list(outcome.details.attempts)
         return self._with_conversation_id(job, outcome)
 
     def _try(self, job: Job, number: int, attempt: int) -> Outcome:
@@ -195,15 +209,12 @@ class Runner:
         self._tried[number] = attempt, None
         if service.unusable is not None:
             return self._not_run(job, service.unusable, "not run: ")
+        wire = WireLog(service.clock) if self._rules.detailed else None
         try:
-            client = service.guest(self._rules.wait, scenario.name)
+            client = service.guest(self._rules.wait, scenario.name, wire)
         except Failure as failure:
             return self._not_run(job, failure, "not run: ")
         values = {**self._environ, **job.script.variables}
-        redactor = service.redactor()
-        for name, value in {**values, **scenario.values}.items():
-            if is_secret(name):
-                redactor.add(value)
         run = ScenarioRun(
             script=str(job.script.path),
             scenario=scenario,
@@ -211,12 +222,13 @@ class Runner:
             wait=self._rules.wait,
             folder=job.script.path.parent,
             values=values,
-            redactor=redactor,
+            redactor=self._redactor(job),
             golden=job.golden,
             bless=self._rules.bless and scenario.golden,
             stopping=self._stopping.is_set,
             calls=_calls(job, attempt),
             repetition=max(1, job.repetition),
+            wire=wire,
         )
         self._tried[number] = attempt, run
         finished: Outcome | None = None
@@ -230,6 +242,14 @@ class Runner:
             service.unusable = outcome.trouble.failure
         return outcome
 
+    def _redactor(self, job: Job) -> Redactor:
+        """Return a redactor that knows the secrets of the profile and the variables with secret names."""
+        redactor = job.service.redactor()
+        for name, value in {**self._environ, **job.script.variables, **job.scenario.values}.items():
+            if is_secret(name):
+                redactor.add(value)
+        return redactor
+
     def _not_run(self, job: Job, failure: Failure, prefix: str = "") -> Outcome:
         scenario = job.scenario
         return Outcome(
@@ -241,6 +261,7 @@ class Runner:
             seconds=0.0,
             repetition=job.repetition,
             trouble=Trouble(f"{prefix}{failure.message}", scenario.line, "", failure=failure),
+            details=Details(tuple(steps_of(scenario, self._redactor(job)))) if self._rules.detailed else None,
         )
 
     def _with_conversation_id(self, job: Job, outcome: Outcome) -> Outcome:
@@ -250,6 +271,15 @@ class Runner:
         message_id = next((line.id for line in outcome.transcript if line.id and line.who is not None), None)
         conversation = job.service.conversation_of(message_id) if message_id else None
         return replace(outcome, ids={**outcome.ids, "conversation": conversation}) if conversation else outcome
+
+
+def _with_attempts(outcome: Outcome, ended: Sequence[Attempt]) -> Outcome:
+    """Return an outcome whose details have the attempts before it and itself."""
+    if outcome.details is None:
+        return outcome
+    reason = "" if outcome.trouble is None else outcome.trouble.short
+    attempts = (*ended, Attempt(outcome.verdict, outcome.seconds, reason))
+    return replace(outcome, details=replace(outcome.details, attempts=attempts))
 
 
 def _calls(job: Job, attempt: int) -> ConversationCalls | None:

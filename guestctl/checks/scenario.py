@@ -7,7 +7,7 @@ step ends with the event that meets its condition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,16 +25,20 @@ from guestctl.checks.content_lines import content_lines
 from guestctl.checks.expectation import Conditions, assigned, offers_choice
 from guestctl.checks.outcomes import (
     MOST_LINES,
+    Details,
     JudgedCriterion,
     Outcome,
+    StepRun,
     TranscriptLine,
     Trouble,
+    Verdict,
     judged,
     transcript_line,
 )
 from guestctl.checks.script import TEST_MARK, Scenario, Step
 from guestctl.checks.timeline import Timeline, TimelineEntry
 from guestctl.checks.variables import filled, is_secret, needed
+from guestctl.checks.wire_log import WireEvent, WireLog
 from guestctl.client import Client
 from guestctl.core.errors import Conflict, Failure, InDoubt, NetworkError, SessionOver
 from guestctl.core.model import Connection, Event, Gap, Message, NewSession, Presence, SessionEvent
@@ -60,6 +64,10 @@ _ENDS = frozenset({"read_only", "ended", "expired", "cleared", "logged_out"})
 _SESSION_LOST = frozenset({"session.evicted", "session.no_token", "session.none"})
 #: Codes of a request to a conversation that has ended.
 _ENDED = frozenset({"conflict.read_only", "conflict.ended"})
+
+
+#: Actions with which the guest sends: the traffic since then belongs to the next expectation.
+_SENDS = frozenset({"say", "pick", "attach", "customer"})
 
 
 class RunStopped(Exception):
@@ -97,7 +105,7 @@ class ScenarioRun:
 
     `golden`: the golden transcript to compare with, None without one; `bless`: write one instead.
     `values` are the variables; `folder` is the directory of files to attach. `calls` asks the models of AI steps, and
-    `repetition` counts the runs of the scenario from 1.
+    `repetition` counts the runs of the scenario from 1. With `wire`, the outcome has details.
     """
 
     script: str
@@ -112,6 +120,7 @@ class ScenarioRun:
     stopping: Callable[[], bool] = lambda: False
     calls: ConversationCalls | None = None
     repetition: int = 1
+    wire: WireLog | None = None
     timeline: Timeline = field(default_factory=Timeline)
 
     def __post_init__(self) -> None:
@@ -129,6 +138,10 @@ class ScenarioRun:
         self._stream_failure: Failure | None = None
         self._step: Step | None = None
         self._judged: list[JudgedCriterion] = []
+        #: The steps that have begun. The last one may still run.
+        self._progress: list[StepRun] = []
+        #: The traffic before the first failure.
+        self._wire_of_failure: tuple[WireEvent, ...] | None = None
         limit = self.scenario.timeout
         self._end = None if limit is None else self._begun + limit
 
@@ -172,6 +185,15 @@ class ScenarioRun:
             blessed=blessed,
             judged=tuple(self._judged),
             usage=None if self.calls is None or not self.scenario.has_models else self.calls.usage,
+            details=None if self.wire is None else self._details(self.wire, lines, verdict),
+        )
+
+    def _details(self, wire: WireLog, lines: Sequence[TranscriptLine], verdict: Verdict) -> Details:
+        seen = () if verdict == "passed" else self._wire_of_failure or wire.events()
+        return Details(
+            tuple(steps_of(self.scenario, self.redactor, list(self._progress))),
+            tuple(lines[-MOST_LINES:]),
+            tuple(WireEvent(one.at, one.kind, self.redactor.value(one.data)) for one in seen),
         )
 
     def _run_steps(self) -> Trouble | None:
@@ -186,7 +208,7 @@ class ScenarioRun:
             self._step = None
             trouble = self._guarded(lambda: _compare_with_golden(self))
         for step in self.scenario.teardown if self._stream_failure is None else ():
-            after = self._do(step)
+            after = self._do(step, teardown=True)
             if after is not None and trouble is None and self._ended_at is None:
                 trouble = after
             elif after is not None:
@@ -225,10 +247,20 @@ class ScenarioRun:
             except Failure as failure:
                 self.timeline.remark(f"cannot read history: {failure.message}", self._now())
 
-    def _do(self, step: Step) -> Trouble | None:
+    def _do(self, step: Step, *, teardown: bool = False) -> Trouble | None:
         self._step = step
+        if self.wire is not None and self._wire_of_failure is None and step.action in _SENDS:
+            self.wire.clear()
+        running = StepRun(step.action, step.line, step.text, teardown, "error", round(self._now(), 3))
+        self._progress.append(running)
         self.client.timeout = self._time_left(step.timeout or self.wait)
-        return self._guarded(lambda: _ACTIONS[step.action](self, step))
+        begun = self._now()
+        trouble = self._guarded(lambda: _ACTIONS[step.action](self, step))
+        verdict = "passed" if trouble is None else trouble.verdict
+        self._progress[-1] = replace(running, verdict=verdict, seconds=round(self._now() - begun, 3))
+        if trouble is not None and self.wire is not None and self._wire_of_failure is None:
+            self._wire_of_failure = self.wire.events()
+        return trouble
 
     def _guarded(self, act: Callable[[], None]) -> Trouble | None:
         """Call `act` and return its failure as a report shows it; None without a failure."""
@@ -721,6 +753,15 @@ _ACTIONS: Mapping[str, Callable[[ScenarioRun, Step], None]] = {
     "customer": _customer,
     "judge": _judge,
 }
+
+
+def steps_of(scenario: Scenario, redactor: Redactor, begun: Sequence[StepRun] = ()) -> Iterator[StepRun]:
+    """Yield every step of a scenario: those that have begun as they are, then those that have not."""
+    for teardown, steps in ((False, scenario.steps), (True, scenario.teardown)):
+        ran = [one for one in begun if one.teardown is teardown]
+        yield from (replace(one, text=redactor.text(one.text)) for one in ran)
+        for step in steps[len(ran) :]:
+            yield StepRun(step.action, step.line, redactor.text(step.text), teardown)
 
 
 def _end_of(event: Event | None) -> str | None:

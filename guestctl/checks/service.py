@@ -210,8 +210,11 @@ class ServiceUnderTest:
         self.unusable: Failure | None = None
         self.reached = False
 
-    def guest(self, timeout: float, scenario: str) -> Client:
-        """Return the client of a new guest with a name of its own. Raises UsageError for an unusable profile."""
+    def guest(self, timeout: float, scenario: str, also: Observer | None = None) -> Client:
+        """Return the client of a new guest with a name of its own. Raises UsageError for an unusable profile.
+
+        `also` is an observer of this guest alone.
+        """
         with self._first:
             name = f"check-{next(self._numbers)}"
         client = Client(
@@ -220,7 +223,7 @@ class ServiceUnderTest:
             state=self._state,
             timeout=timeout,
             notice=self._notice_once,
-            observer=self._of(name),
+            observer=self._of(name, also),
             **self._trace,
             spans=self._spans(scenario),
             clock=self.clock,
@@ -234,12 +237,18 @@ class ServiceUnderTest:
                 client.deployment()
         return client
 
-    def _of(self, guest: str) -> Observer | None:
+    def _of(self, guest: str, also: Observer | None) -> Observer | None:
         """Return the observer of one guest. It states the guest, because all share a trace."""
         observer = self._observer
         if observer is None:
-            return None
-        return lambda kind, data: observer(kind, {"guest": guest, **data})
+            return also
+
+        def observe(kind: str, data: Mapping[str, Any]) -> None:
+            observer(kind, {"guest": guest, **data})
+            if also is not None:
+                also(kind, data)
+
+        return observe
 
     def release(self, client: Client, outcome: Outcome | None) -> None:
         """Close a client and delete its session, so that memory does not grow with the number of guests.

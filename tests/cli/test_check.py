@@ -28,6 +28,7 @@ from guestctl.sandbox.serve import running
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.settings import SandboxOptions
 from tests.checks import scripts
+from tests.checks.html_report import report
 from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import shown, started, until
 from tests.client_keys import RETURNED
@@ -288,13 +289,18 @@ CUT = [("first", "passed"), ("second", "interrupted"), ("third", "interrupted")]
 
 
 def test_an_interrupted_run_is_reported(checks: Front, tmp_path: Path) -> None:
-    with cut_off(checks, tmp_path, signal.SIGINT) as (code, out):
+    with cut_off(checks, tmp_path, signal.SIGINT, "--html", "cut.html") as (code, out):
         assert code == 130
         assert out.startswith("ok    cut.yaml: first\nERROR cut.yaml: second\n      cut.yaml:3: ")
         assert "interrupted while the scenario ran\n      code: interrupted (exit 130)\n" in out
         assert " s > guest: hello" in out
         assert out.endswith("ERROR 1 scenario not started\n1 passed, 0 failed, 2 errors, interrupted\n")
     assert junit_of(tmp_path) == CUT
+    _, second, third = report(tmp_path / "cut.html")["scenarios"]
+    assert [step.get("verdict") for step in second["steps"]] == ["passed", "passed", "passed", "error"]
+    assert next(line["text"] for line in second["transcript"] if line["who"] == "guest") == "hello"
+    assert second["wire"][0]["kind"] == "frame_out"
+    assert [step.get("verdict") for step in third["steps"]] == [None]
 
 
 def test_an_interrupted_run_is_reported_as_json(checks: Front, tmp_path: Path) -> None:
@@ -322,11 +328,13 @@ def test_tap_bails_out(checks: Front, tmp_path: Path) -> None:
     ]
 
 
-def test_a_killed_run_leaves_no_passing_junit_report(checks: Front, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_passing_report(checks: Front, tmp_path: Path) -> None:
     (tmp_path / "cut.xml").write_text("<testsuites/>")
-    with cut_off(checks, tmp_path, signal.SIGKILL) as (code, _):
+    (tmp_path / "cut.html").write_text("all passed")
+    with cut_off(checks, tmp_path, signal.SIGKILL, "--html", "cut.html") as (code, _):
         assert code == -signal.SIGKILL
     assert {kind for _, kind in junit_of(tmp_path)} == {"interrupted"}
+    assert {one["trouble"]["error"]["code"] for one in report(tmp_path / "cut.html")["scenarios"]} == {"interrupted"}
 
 
 def test_a_junit_report_into_a_pipe_is_written_once(checks: Front, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "download": ("download", "no-such-id"),
     "sync": ("guest", "sync", "--provider", "shop", "--email", "ann@shop.example"),
     "doctor": ("doctor",),
-    "check": ("check", "talk.yaml", "--junit", "report.xml", "--retries", "0"),
+    "check": ("check", "talk.yaml", "--junit", "report.xml", "--html", "report.html", "--retries", "0"),
     "tap": ("check", "talk.yaml", "--tap"),
     "sandbox sessions": ("sandbox", "sessions"),
     "push": ("sandbox", "push", "hello"),
@@ -188,7 +188,7 @@ class Sweep:
         if "--format" in argv and "-o" in more:
             more = more[: more.index("-o")]
         words = [*argv, "--timeout", "2", *more]
-        for name in ("trace.jsonl", "report.xml"):
+        for name in ("trace.jsonl", "report.xml", "report.html"):
             if name in words:
                 words[words.index(name)] = str(self.room / name)
         words = [str(self.room / w) if w in {"talk.yaml", "note.txt"} else w for w in words]
@@ -216,7 +216,7 @@ class Sweep:
         for path in list(self.room.rglob("*")):
             if path.is_file() and not path.name.startswith("state.db"):
                 yield path.name, path.read_bytes()
-                if path.name in {"trace.jsonl", "report.xml"}:
+                if path.name in {"trace.jsonl", "report.xml", "report.html"}:
                     path.unlink()
 
     def begin(self) -> None:

@@ -13,7 +13,6 @@ from xml.etree import ElementTree as Tree
 
 from guestctl.checks.outcomes import Outcome
 from guestctl.checks.reports.console import explanation, transcript
-from guestctl.core.errors import UsageError
 from guestctl.output.terminal import distinct, visible
 
 
@@ -30,24 +29,6 @@ def document(outcomes: Sequence[Outcome]) -> bytes:
     Tree.indent(root)
     text: bytes = Tree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
-
-
-def write_unfinished(path: Path, unfinished: Sequence[Outcome]) -> None:
-    """Write a report in which no scenario has passed, before the run starts.
-
-    A run that is killed cannot write a report, and an older report could say that all passed. Only
-    regular files are written, because only they can be written again. Raises UsageError `output.failed`.
-    """
-    if path.is_file() or not path.exists():
-        write(path, unfinished)
-
-
-def write(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the report. Raises UsageError `output.failed`."""
-    try:
-        path.write_bytes(document(outcomes))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", code="output.failed") from error
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, str]:

@@ -1,22 +1,30 @@
 """`check`: runs scripted conversations as tests.
 
-Knows: the options, where each report is written, the exit code. Must not know: how a scenario runs.
+Knows: the options, the reports on stdout, the exit code. Must not know: how a scenario runs, the reports that are files
+(`check_reports`).
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from guestctl.cli.commands.check_reports import (
+    ReportFile,
+    ReportWriter,
+    check_places,
+    named_reports,
+    names_in,
+    write_refusal,
+)
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, pairs
 from guestctl.cli.parameters import CommandArgument, CommandOption, ModelRecord, ModelReplay, TraceAttribute
+from guestctl.core.clock import SystemClock
 from guestctl.core.errors import Failure, UsageError
 from guestctl.output.writer import ClosedPipe
 
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 
 _STDIN, _STDIN_NAME = Path("-"), Path("stdin")
+#: Stands for the script in a report of a run without one.
+_NO_SCRIPT = Path("check")
 #: How many skipped files of a directory are named.
 _MOST_NAMED = 5
 
@@ -55,6 +65,10 @@ def check(
     junit: Annotated[
         Path | None,
         CommandOption("--junit", metavar="FILE", help="write a JUnit XML report; - is stdout, the lines go to stderr"),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        CommandOption("--html", metavar="FILE", help="write one HTML file with every conversation; - is stdout"),
     ] = None,
     tap: Annotated[bool, CommandOption("--tap", help="print TAP 14")] = False,
     retries: Annotated[
@@ -102,21 +116,20 @@ def check(
 
         run.out.verbatim(table())
         return None
-    to_stdout = str(junit) == "-"
+    reports = named_reports(junit, html)
     try:
-        files = _usable(run, files, junit, tap=tap)
+        files = _usable(run, files, reports, tap=tap)
         _check_recordings(model_record, model_replay, repeat, bless=bless)
     except UsageError as failure:
-        _write_refusal(junit, failure, *(files or ())[:1])
+        write_refusal(reports, _nothing_ran((files or [_NO_SCRIPT])[0], failure), run.clock.now())
         raise
 
     from guestctl.checks.outcomes import exit_code
     from guestctl.checks.reader import load
-    from guestctl.checks.reports import junit as junit_report
     from guestctl.checks.runner import Rules, Runner
 
     with ExitStack() as stack:
-        write_report = _report_writer(run, None if to_stdout else junit, stack) if junit is not None else None
+        writer = ReportWriter(run, reports, stack)
         file = files[0]
         scripts: list[Script] = []
         try:
@@ -130,16 +143,15 @@ def check(
             models = _Models(run, model_record, model_replay)
             jobs = _jobs(run, scripts, tag or (), bless, stack, models, repeat, trusted=trust)
         except Failure as failure:
-            if write_report is not None:  # an older report could say that all passed
-                write_report(junit_report.document([_nothing_ran(file, failure)]))
+            writer.write_failure(_nothing_ran(file, failure))  # an older report could say that all passed
             raise
         report = _report(run, len(jobs), tap=tap)
         outcomes: list[Outcome] = []
         begun = run.clock.monotonic()
         interruption: BaseException | None = None
-        runner = Runner(Rules(run.options.timeout or 30.0, parallel, retries, bless), run.world.environ)
-        if junit is not None and not to_stdout:
-            junit_report.write_unfinished(junit, runner.remaining(jobs, 0))
+        rules = Rules(run.options.timeout or 30.0, parallel, retries, bless, detailed=html is not None)
+        runner = Runner(rules, run.world.environ)
+        writer.write_unfinished(runner.remaining(jobs, 0))
         try:
             with closing(runner.run(jobs)) as running:
                 for outcome in running:
@@ -148,12 +160,8 @@ def check(
         except BaseException as error:
             interruption = error
             outcomes += runner.remaining(jobs, len(outcomes), _cause(error))
-        unwritten: UsageError | None = None
-        if write_report is not None:
-            try:
-                write_report(junit_report.document(outcomes))
-            except UsageError as failure:
-                unwritten = failure  # raised last: what is printed is the only report now
+        # Raised last: what is printed is the only report now.
+        unwritten = writer.write(outcomes, run.clock.monotonic() - begun)
         if run.options.debug:
             _trace_bugs(run, jobs, outcomes)
         if interruption is not None:
@@ -273,7 +281,7 @@ def _print_plan(
         )
 
 
-def _usable(run: Invocation, files: list[Path] | None, junit: Path | None, *, tap: bool) -> list[Path]:
+def _usable(run: Invocation, files: list[Path] | None, reports: Sequence[ReportFile], *, tap: bool) -> list[Path]:
     """Return the files. Raises UsageError if there are none, or if the options for reports do not go together."""
     if not files:
         raise UsageError(
@@ -281,69 +289,13 @@ def _usable(run: Invocation, files: list[Path] | None, junit: Path | None, *, ta
         )
     if tap and run.options.output is not None:
         raise UsageError("--tap cannot be combined with --output", hint="remove one of the two options")
-    to_stdout = str(junit) == "-"
-    if to_stdout and (tap or run.out.mode in {"json", "jsonl", "yaml"}):
-        raise UsageError("--junit - takes stdout, which another report takes too", hint="give --junit a file name")
-    if junit is not None and not to_stdout and not junit.absolute().parent.is_dir():
-        raise UsageError(
-            f'--junit: no directory "{junit.absolute().parent}"',
-            code="output.failed",
-            hint="create it first: mkdir -p " + shlex.quote(str(junit.parent)),
-        )
-    if junit is not None and not to_stdout and junit.is_dir():
-        raise UsageError(
-            f'--junit: "{junit}" is a directory', code="output.failed", hint=f"give a file: {junit / 'report.xml'}"
-        )
+    check_places(run, reports, tap=tap)
     return files
 
 
 def refused(arguments: Sequence[str], failure: Failure) -> None:
-    """Write the report of `check` for arguments that cannot be parsed."""
-    junit = None
-    for at, word in enumerate(arguments):
-        if word == "--":
-            break
-        if word == "--junit" and at + 1 < len(arguments):
-            junit = arguments[at + 1]
-        elif word.startswith("--junit="):
-            junit = word.partition("=")[2]
-    _write_refusal(None if junit is None else Path(junit), failure)
-
-
-def _write_refusal(junit: Path | None, failure: Failure, script: Path = Path("check")) -> None:
-    """Write a report of a run that did not begin, because an older report could say that all passed."""
-    from guestctl.checks.discovery import SUFFIXES
-    from guestctl.checks.reports.junit import document
-    from guestctl.transport.output_files import is_pipe
-
-    # If the name of the report is missing, the option has taken that of a script.
-    if junit is None or str(junit) == "-" or junit.suffix in SUFFIXES or is_pipe(junit):
-        return
-    with suppress(OSError):
-        junit.write_bytes(document([_nothing_ran(script, failure)]))
-
-
-def _report_writer(run: Invocation, path: Path | None, stack: ExitStack) -> Callable[[bytes], None]:
-    """Return the function that writes the JUnit report. A pipe is opened now, and None is stdout."""
-    from guestctl.transport.output_files import is_pipe, open_output, write_all
-
-    if path is None:
-        return stack.enter_context(run.out.on_stderr())
-    descriptor = None
-    if is_pipe(path):
-        descriptor = open_output(path, "--junit")
-        stack.callback(os.close, descriptor)
-
-    def write(data: bytes) -> None:
-        try:
-            if descriptor is None:
-                path.write_bytes(data)
-            else:
-                write_all(descriptor, data)
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror or error}", code="output.failed") from error
-
-    return write
+    """Write the reports of `check` for arguments that cannot be parsed."""
+    write_refusal(names_in(arguments), _nothing_ran(_NO_SCRIPT, failure), SystemClock().now())
 
 
 def _nothing_ran(file: Path, failure: Failure) -> Outcome:

@@ -1,0 +1,417 @@
+/**
+ * The report of `guestctl check --html`: the summary, and each scenario with its steps, conversation and traffic.
+ *
+ * Knows the record of a run (`guestctl schema check-run`) with the details of its scenarios. Must not know the network:
+ * the data is in the page.
+ */
+import { barChart } from "./chart.js";
+import { duration, el, readable, svg } from "./dom.js";
+import { adopt, BASE } from "./style.js";
+
+/** @typedef {{at: number, who?: string, text: string, id?: string, options?: string[], files?: string[], content?: string[], unmet?: string[]}} Line */
+/** @typedef {{verdict: string, messages: (string | null)[], why: string, problem: string | null}} Vote */
+/** @typedef {{criterion: string, never: boolean, decision: string, why: string, votes: Vote[], quoted: Line[]}} Judged */
+/** @typedef {{action: string, line: number, text: string, teardown?: boolean, verdict?: string, at?: number, seconds?: number}} Step */
+/** @typedef {{code: string, exit: number, hint?: string}} Failure */
+/** @typedef {{message: string, line: number, step: string, expected: string | null, came: Line[], late: Line[], missing: string[], error: Failure | null}} Trouble */
+/** @typedef {{calls: number, tokens: number, seconds: number}} Usage */
+/** @typedef {{script: string, scenario: string, runs: number, passed: number, failed: number, rate: number | null, low: number, high: number}} Rate */
+/** @typedef {{at: number, kind: string, text?: string, method?: string, url?: string, status?: number, body?: unknown, code?: number, [name: string]: unknown}} Wire */
+/**
+ * @typedef {{script: string, scenario: string, line: number, verdict: string, seconds: number, attempts?: number,
+ *   repetition?: number, tags?: string[], trouble?: Trouble, ids?: Record<string, string | null>, transcript?: Line[],
+ *   remarks?: string[], judged?: Judged[], model?: Usage, steps?: Step[], wire?: Wire[],
+ *   attempted?: {verdict: string, seconds: number, reason?: string}[]}} Scenario
+ */
+/** @typedef {{seconds: number, version: string, finished: string, reduced: boolean, model: Usage | null, rates: Rate[], scenarios: Scenario[]}} Run */
+/** @typedef {import("./dom.js").Child} Child */
+
+/** The verdicts: a sign, the name, the tone and what it means. */
+const VERDICTS = /** @type {Record<string, [string, string, string, string]>} */ ({
+  passed: ["✓", "Passed", "good", "Every step was met."],
+  failed: ["✗", "Failed", "bad", "An expectation was not met."],
+  undecided: [
+    "?",
+    "Undecided",
+    "warn",
+    "The votes of the judge decide nothing, so nobody knows whether the bot is right.",
+  ],
+  customer_failed: [
+    "⚑",
+    "Customer failed",
+    "warn",
+    "The customer of the test was at fault. This says nothing about the bot.",
+  ],
+  error: ["!", "Error", "bad", "The service or the model could not be used, so the expectations could not be tested."],
+});
+const NOT_RUN = ["○", "Not run", "muted", ""];
+
+const STYLE = `
+body { max-width: 76rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
+h1 { font-size: 1.375rem; line-height: 1.25; } h2 { margin: 1.75rem 0 0.5rem; overflow-wrap: anywhere; } h3 { margin-bottom: 0.4rem; }
+nav.row { margin-top: 1rem; } nav input { flex: 1 1 12rem; max-width: 22rem; }
+.tag, .pill { border: 1px solid var(--line); border-radius: 99px; padding: 0 0.5rem; font-size: 0.75rem; }
+.pill { border-color: var(--edge); display: inline-block; margin: 0.3rem 0.3rem 0 0; } .tag { align-self: center; color: var(--muted); }
+.mark { display: inline-block; white-space: nowrap; font-weight: 600; } .mark > i { font-style: normal; display: inline-block; min-width: 1.2em; text-align: center; }
+.panel, .scenario { background: var(--surface); border: 1px solid var(--line); border-radius: 8px; }
+.panel { padding: 0.75rem 1rem; margin-top: 1.5rem; overflow-x: auto; } .notice { margin-top: 1rem; }
+.scenario { margin: 0.4rem 0; border-left: 4px solid var(--tone); } .is-good { --tone: var(--good); } .is-bad { --tone: var(--bad); } .is-warn { --tone: var(--warn); }
+.scenario > summary { display: flex; flex-wrap: wrap; gap: 0.25rem 0.75rem; padding: 0.5rem 0.75rem; list-style: none; border-radius: 6px; }
+.scenario > summary::-webkit-details-marker { display: none; } .scenario > summary:hover { background: var(--raised); }
+summary { cursor: pointer; } summary .name { flex: 1 1 14rem; font-weight: 600; } summary .mark { min-width: 9.5rem; }
+.time { font-variant-numeric: tabular-nums; color: var(--muted); white-space: nowrap; }
+.body { border-top: 1px solid var(--line); padding: 0.9rem 1rem 1rem; display: grid; gap: 1.2rem; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem; align-items: start; }
+.two > *, .body > * { min-width: 0; } .list { padding-left: 1.5rem; list-style: decimal; } .list li::marker { color: var(--muted); }
+.why { border-radius: 8px; background: var(--raised); border-left: 3px solid var(--tone); padding: 0.7rem 0.9rem; display: grid; gap: 0.7rem; }
+.why .head { font-weight: 600; color: var(--tone); white-space: pre-wrap; }
+.box { background: var(--surface); border: 1px solid var(--line); border-radius: 6px; padding: 0.5rem 0.7rem; } .box + .box { margin-top: 0.4rem; }
+.steps li { display: grid; grid-template-columns: 1.2rem 1fr auto; gap: 0 0.5rem; padding: 0.2rem 0.4rem; border-radius: 4px; }
+.steps .chart { grid-column: 2 / 4; height: 3px; margin: 0.15rem 0; background: var(--raised); border-radius: 2px; }
+.steps li.stop { background: var(--raised); border: 1px solid var(--tone); }
+blockquote { margin: 0.4rem 0 0; padding: 0.2rem 0.7rem; border-left: 3px solid var(--service); }
+.wire summary { display: grid; grid-template-columns: 4.6rem 1.2rem 1fr; gap: 0.4rem; padding: 0.15rem 0; }
+.wire .mono { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .wire pre { background: var(--raised); border-radius: 6px; padding: 0.5rem 0.7rem; }
+td, th { padding: 0.15rem 1.25rem 0.15rem 0; vertical-align: top; } .bubble { max-width: 92%; }
+.chart-box { max-width: 42rem; margin-top: 0.75rem; }
+@media (max-width: 36rem) { body { padding: 1rem 0.75rem 3rem; } summary .name { flex-basis: 100%; order: 1; } }
+@media print {
+  nav.row, section:has(> .wire), .box details { display: none; } body { padding: 0; max-width: none; } * { print-color-adjust: exact; }
+  .bubble, .box, .steps li, summary { break-inside: avoid; } summary, h2, h3 { break-after: avoid; }
+}`;
+/** @param {string | undefined} verdict */
+const about = (verdict) => VERDICTS[verdict ?? ""] ?? NOT_RUN;
+/** @param {number} count @param {string} word */
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+/** Return an element by tag and classes, such as "p.muted". @param {string} spec @param {...Child} children */
+function h(spec, ...children) {
+  const [tag, ...names] = spec.split(".");
+  return /** @type {HTMLElement} */ (el(/** @type {"div"} */ (tag), { class: names.join(" ") || null }, ...children));
+}
+/** Return text from elsewhere. @param {unknown} text @param {string} [more] */
+const remote = (text, more = "") => el("span", { class: `remote ${more}`, dir: "auto" }, readable(String(text ?? "")));
+/** @param {number | undefined} at */
+const time = (at) => h("span.time", at === undefined ? "" : `${at.toFixed(3)} s`);
+/** @param {string | undefined} verdict @param {string} [text] */
+function mark(verdict, text) {
+  const [sign, name, tone] = about(verdict);
+  return h(`span.mark.${tone}`, el("i", { "aria-hidden": "true" }, sign), text ?? name);
+}
+/** @param {string} title @param {...Child} children */
+const section = (title, ...children) => h("section", h("h3", title), ...children);
+/** @param {string[]} heads @param {Child[][]} rows */
+function table(heads, rows) {
+  const head = heads.map((one) => el(one ? "th" : "td", one ? { scope: "col" } : {}, one));
+  return h(
+    "table",
+    h("thead", h("tr", ...head)),
+    h("tbody", ...rows.map((row) => h("tr", ...row.map((cell) => h("td", cell))))),
+  );
+}
+/** Return what a message offers besides its text. @param {Line} line */
+const extras = (line) => [
+  ...(line.content ?? []).map((text) => h("div.muted", remote(text))),
+  ...(line.files ?? []).map((name) => h("div", h("span.muted", "File: "), remote(name))),
+  ...(line.options ?? []).map((option) => remote(option, "pill")),
+];
+
+/** Return one message or remark of a conversation. @param {Line} line @param {boolean} wrong */
+function bubble(line, wrong) {
+  if (!line.who) return h("li.bubble.event", time(line.at), " ", remote(line.text));
+  const who = h("span.who", remote(line.who), " · ", time(line.at), wrong && " · not what was expected");
+  const classes = `${line.who === "guest" ? ".guest" : ""}${wrong ? ".failed" : ""}`;
+  return h(`li.bubble${classes}`, who, h("div.text", remote(line.text)), ...extras(line));
+}
+
+/** Return a reply that came instead of the expected one. @param {Line} line @param {string} how */
+function reply(line, how) {
+  const unmet = (line.unmet ?? []).map((one) => h("div.bad", "✗ ", remote(one)));
+  const text = h("div", line.who && h("span.muted", remote(line.who), ": "), remote(line.text));
+  return h("div.box", h("div.time", `${line.at.toFixed(3)} s${how}`), text, ...extras(line), ...unmet);
+}
+
+/** Return why a scenario did not pass. @param {Scenario} one @param {Trouble} trouble */
+function why(one, { message, line, step, expected, came, late, missing, error }) {
+  const replies = [...came.map((each) => reply(each, "")), ...late.map((each) => reply(each, ", too late"))];
+  const absent = missing.map((text) => h("div.box.bad", "missing: ", remote(text)));
+  return h(
+    "section.why",
+    h("div", h("div.head", remote(message)), h("p.muted", about(one.verdict)[3])),
+    h("pre", remote(`${one.script}:${line}${step ? `  ${step}` : ""}`)),
+    expected !== null &&
+      h(
+        "div.two",
+        section("Expected", h("div.box", remote(expected)), ...absent),
+        section("Came", ...(replies.length ? replies : [h("div.box.muted", "Nothing came.")])),
+      ),
+    error &&
+      h("p", h("code", error.code), h("span.muted", ` (exit ${error.exit})`), error.hint && " · ", remote(error.hint)),
+  );
+}
+
+/** Return the judgement on one criterion, with the messages that prove it. @param {Judged} one */
+function judged(one) {
+  const votes = one.votes.map(({ verdict, problem, why }) =>
+    h(
+      "li",
+      h("strong", remote(verdict || "no verdict")),
+      problem && h("span.bad", " does not count: ", remote(problem)),
+      " ",
+      remote(why),
+    ),
+  );
+  const quotes = one.quoted.map((line) =>
+    h("blockquote", h("span.muted", remote(line.who), " · ", time(line.at), " "), remote(line.text)),
+  );
+  const statement = h(
+    "p",
+    mark(one.decision),
+    " ",
+    one.never && h("strong", "must never happen: "),
+    remote(one.criterion),
+  );
+  return h(
+    "div.box",
+    statement,
+    one.why && h("p.muted", remote(one.why)),
+    ...quotes,
+    h("details", h("summary", plural(votes.length, "vote")), h("ol.list", ...votes)),
+  );
+}
+
+/** Return a step, with a bar for when it ran. @param {Scenario} one @param {Step} step */
+function stepRow(one, { verdict, teardown, text, at = 0, seconds, line }) {
+  const [sign, name, tone] = about(verdict);
+  const icon = el("span", { class: tone, role: "img", "aria-label": name }, sign);
+  const words = h(`span.mono${verdict ? "" : ".muted"}`, teardown && "teardown: ", remote(text));
+  const spent = el(
+    "span",
+    { class: "time", title: `${one.script}:${line}` },
+    seconds === undefined ? "" : duration(seconds),
+  );
+  const whole = Math.max(one.seconds, 0.001);
+  const width = Math.max(0.6, ((seconds ?? 0) / whole) * 100);
+  const bar = svg("rect", {
+    class: `bar ${barTone(verdict)}`,
+    x: Math.min(99.4, (at / whole) * 100),
+    width,
+    height: 3,
+  });
+  const chart = svg(
+    "svg",
+    { class: "chart", viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" },
+    bar,
+  );
+  return h(verdict && verdict !== "passed" ? "li.stop" : "li", icon, words, spent, verdict && chart);
+}
+
+/** @param {unknown} value */
+function pretty(value) {
+  try {
+    return JSON.stringify(typeof value === "string" ? JSON.parse(value) : value, null, 1);
+  } catch {
+    return String(value);
+  }
+}
+
+/** Return one frame or request. @param {Wire} event */
+function wireRow({ at, kind, text, body, ...rest }) {
+  const out = /^(request|connect|frame_out)$/.test(kind) || rest.direction === "out";
+  const line =
+    text ??
+    [rest.method, rest.status, rest.url, rest.code, rest.why, body].filter((part) => part || part === 0).join(" ");
+  const parts = text !== undefined ? [text] : [rest, body].filter((part) => part);
+  const arrow = el("span", { role: "img", "aria-label": out ? "sent" : "received" }, out ? "→" : "←");
+  return h(
+    "details",
+    h("summary", time(at), arrow, remote(`${kind} ${line}`, "mono")),
+    h("pre", remote(parts.map(pretty).join("\n\n"))),
+  );
+}
+
+/** Return everything about a scenario. @param {Scenario} one */
+function body(one) {
+  const { steps = [], trouble, transcript = [], attempted = [] } = one;
+  const key = (/** @type {Line} */ line) => `${line.at} ${line.id} ${line.text}`;
+  const wrong = new Set([...(trouble?.came ?? []), ...(trouble?.late ?? [])].map(key));
+  const lines = transcript.map((line) => bubble(line, wrong.has(key(line))));
+  const ids = Object.entries(one.ids ?? {}).flatMap(([name, value]) =>
+    value ? [h("li", h("span.muted", `${name} `), remote(value, "mono"))] : [],
+  );
+  const attempts = attempted.map(({ verdict, seconds, reason }) =>
+    h("li", mark(verdict), " ", h("span.time", duration(seconds)), " ", remote(reason ?? "")),
+  );
+  return h(
+    "div.body",
+    trouble && why(one, trouble),
+    one.judged && section("Judge", ...one.judged.map(judged)),
+    h(
+      "div.two",
+      h("div", steps.length > 0 && section("Steps", h("ol.steps", ...steps.map((step) => stepRow(one, step))))),
+      section("Conversation", lines.length ? h("ol.bubbles", ...lines) : h("p.muted", "No message was sent.")),
+    ),
+    one.wire && section("Traffic since the guest's last action", h("div.wire", ...one.wire.map(wireRow))),
+    attempts.length > 1 && section("Attempts", h("ol.list", ...attempts)),
+    one.remarks && section("Remarks", ...one.remarks.map((text) => h("p", remote(text)))),
+    ids.length > 0 && section("Identifiers", h("ul", ...ids)),
+    one.model && section("Model calls", h("p", used(one.model))),
+  );
+}
+
+/** @param {string | undefined} verdict @returns {"bad" | "warn" | ""} */
+const barTone = (verdict) => (verdict === "passed" ? "" : about(verdict)[2] === "bad" ? "bad" : "warn");
+/** @param {Usage} usage */
+const used = (usage) => `${plural(usage.calls, "call")}, ${plural(usage.tokens, "token")}, ${duration(usage.seconds)}`;
+
+/** Return a scenario that builds its details when it is opened, because there may be hundreds. @param {Scenario} one */
+function scenario(one) {
+  const name = h("span.name", remote(one.scenario), one.repetition ? h("span.muted", ` run ${one.repetition}`) : "");
+  const attempts = (one.attempts ?? 0) > 1 && h("span.tag", plural(one.attempts ?? 0, "attempt"));
+  const spent = h("span.time", one.attempts ? duration(one.seconds) : "not started");
+  const tags = (one.tags ?? []).map((tag) => remote(tag, "tag"));
+  const node = el(
+    "details",
+    { class: `scenario is-${about(one.verdict)[2]}` },
+    h("summary", mark(one.verdict), name, attempts, ...tags, spent),
+  );
+  const build = () => node.childElementCount === 1 && node.append(body(one));
+  node.addEventListener("toggle", () => node.open && build());
+  return { one, node, build, text: `${one.scenario} ${(one.tags ?? []).join(" ")}`.toLowerCase() };
+}
+
+/** Return the buttons and the field that choose scenarios. @param {ReturnType<typeof scenario>[]} shown @param {() => void} changed */
+function filters(shown, changed) {
+  const fits = (/** @type {string} */ key, /** @type {Scenario} */ { verdict }) =>
+    key === "all" || key === verdict || (key === "open" && verdict !== "passed");
+  const names = [
+    ["all", "All"],
+    ["open", "Not passed"],
+    ...Object.entries(VERDICTS).map(([key, [, name]]) => [key, name]),
+  ];
+  const search = el("input", {
+    type: "search",
+    "aria-label": "Filter by name or tag",
+    placeholder: "Filter by name or tag",
+    input: apply,
+  });
+  const buttons = names.flatMap(([key, name]) => {
+    const count = shown.filter(({ one }) => fits(key, one)).length;
+    const press = () => {
+      chosen = key;
+      apply();
+    };
+    return count || key === "all"
+      ? [
+          el(
+            "button",
+            { type: "button", "data-key": key, click: press },
+            VERDICTS[key] ? mark(key, `${name} ${count}`) : `${name} ${count}`,
+          ),
+        ]
+      : [];
+  });
+  let chosen = buttons.some((one) => one.dataset.key === "open") ? "open" : "all";
+  function apply() {
+    for (const { one, node, text } of shown)
+      node.hidden = !fits(chosen, one) || !text.includes(search.value.toLowerCase());
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.key === chosen));
+    changed();
+  }
+  /** @param {boolean} open */
+  const setAll = (open) => {
+    for (const { node } of shown) if (!node.hidden) node.open = open;
+  };
+  const opens = [true, false].map((open) =>
+    el("button", { type: "button", click: () => setAll(open) }, open ? "Open all" : "Close all"),
+  );
+  return { node: el("nav", { class: "row", "aria-label": "Filter" }, ...buttons, search, ...opens), apply };
+}
+
+/** Move between scenarios with the arrow keys. @param {KeyboardEvent} event */
+function move(event) {
+  const heads = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".scenario:not([hidden]) > summary")]);
+  const at = heads.indexOf(/** @type {HTMLElement} */ (event.target));
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step || at < 0) return;
+  event.preventDefault();
+  heads[at + step]?.focus();
+}
+
+/** @param {Run} run */
+function show(run) {
+  const shown = run.scenarios.map(scenario);
+  const bad = shown.filter(({ one }) => one.verdict !== "passed");
+  const title = bad.length
+    ? `${bad.length} of ${plural(shown.length, "scenario")} did not pass`
+    : `${plural(shown.length, "scenario")} passed`;
+  const groups = [...new Set(run.scenarios.map((one) => one.script))].map((script) => {
+    const own = shown.filter(({ one }) => one.script === script).map(({ node }) => node);
+    return { node: h("section", h("h2", remote(script)), ...own), own };
+  });
+  const none = h("p.panel", "No scenario matches the filter.");
+  const filter = filters(shown, () => {
+    for (const { node, own } of groups) node.hidden = own.every((one) => one.hidden);
+    none.hidden = groups.some(({ node }) => !node.hidden);
+  });
+  const slowest = run.scenarios
+    .filter((one) => one.attempts)
+    .sort((a, b) => b.seconds - a.seconds)
+    .slice(0, 10);
+  const rows = slowest.map((one) => ({
+    label: readable(one.scenario),
+    value: one.seconds,
+    tone: barTone(one.verdict),
+  }));
+  const percent = (/** @type {number} */ share) => `${(share * 100).toFixed(0)} %`;
+  const rates = run.rates.map(({ scenario, runs, passed, failed, rate, low, high }) => [
+    remote(scenario),
+    `${passed} of ${passed + failed}`,
+    rate === null ? "–" : percent(rate),
+    `${percent(low)} to ${percent(high)}`,
+    String(runs - passed - failed),
+  ]);
+  const facts = [
+    `guestctl ${run.version}`,
+    `${run.finished.slice(0, 19).replace("T", " ")} UTC`,
+    duration(run.seconds),
+    ...(run.model ? [`model: ${used(run.model)}`] : []),
+  ];
+  document.body.append(
+    h("header", h(bad.length ? "h1.bad" : "h1.good", title), h("p.muted", facts.join(" · "))),
+    filter.node,
+    el(
+      "main",
+      { keydown: move },
+      run.reduced &&
+        h(
+          "p.notice",
+          "Traffic and long texts are shortened to keep this file small. A trace (--trace FILE) has all of it.",
+        ),
+      rates.length > 0 &&
+        h("div.panel", section("Pass rates", table(["Scenario", "Passed", "Rate", "95 % interval", "Neither"], rates))),
+      ...groups.map(({ node }) => node),
+      none,
+      rows.length > 1 &&
+        h(
+          "div.panel",
+          section(
+            rows.length < shown.length ? "Slowest scenarios" : "Durations",
+            h("div.chart-box", barChart({ title: "Duration of scenarios", rows, format: duration })),
+          ),
+        ),
+    ),
+  );
+  filter.apply();
+  for (const { node } of shown.length === 1 ? shown : bad.slice(0, 5)) node.open = true;
+  // What is closed does not appear on paper.
+  addEventListener("beforeprint", () => {
+    for (const { node, build } of shown)
+      if (!node.hidden) {
+        build();
+        node.open = true;
+      }
+  });
+}
+
+adopt(BASE + STYLE);
+show(/** @type {Run} */ (JSON.parse(document.getElementById("data")?.textContent ?? "")));
