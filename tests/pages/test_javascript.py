@@ -32,7 +32,7 @@ def test_types_are_correct() -> None:
 
 def test_format_and_lint() -> None:
     scripts = Path(__file__).parent.glob("*.mjs")
-    passes(program("biome"), "check", f"--config-path={NODE}", STATIC, *scripts)
+    passes(program("biome"), "check", "--error-on-warnings", f"--config-path={NODE}", STATIC, *scripts)
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.test.mjs")), ids=lambda path: path.name)

@@ -1,22 +1,13 @@
-// Logs in with the token of the address, and lists what the feed delivers.
-const list = document.createElement("ol");
-document.body.append(list);
-const token = location.hash.slice(1);
-if (token) {
-  history.replaceState(null, "", location.pathname);
-  await fetch("login", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ token }),
-  });
-}
-const feed = new WebSocket(new URL("feed", location.href.replace(/^http/, "ws")));
-feed.onmessage = (message) => {
-  const received = JSON.parse(message.data);
-  if (received.type === "hello") document.title = received.title;
-  for (const event of received.events ?? []) {
-    const item = document.createElement("li");
-    item.textContent = event.summary;
-    list.append(item);
-  }
-};
+/** The inspector, live: the page over the feed of guestctl. */
+import { follow } from "./feed.js";
+import { inspector } from "./page.js";
+
+const { receive, report } = inspector();
+const STATUS = { connecting: "Connecting…", live: "Live", lost: "Not connected, trying again", ended: "Ended" };
+const TONES = { connecting: "muted", live: "good", lost: "bad", ended: "muted" };
+const HINT = "If guestctl was started again, open the address that it printed.";
+
+follow(receive, (status, reason) => {
+  const text = status === "lost" ? `${STATUS.lost}. ${reason ? `${reason}. ` : ""}${HINT}` : STATUS[status];
+  report(text, TONES[status]);
+});

@@ -27,16 +27,15 @@ export const BASE = `
   --good: light-dark(#1b6e36, #77d494); --bad: light-dark(#b0261c, #ff9a90); --bad-soft: light-dark(#fdebe9, #44201d);
   --warn: light-dark(#7d5200, #f0c265); --warn-soft: light-dark(#fdf3dc, #3c3015);
   --mono: ui-monospace, "SFMono-Regular", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  font: 0.875rem/1.45 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif;
   color: var(--text); background: var(--page);
 }
 *, ::before, ::after { box-sizing: border-box; }
-body { margin: 0; }
+body { margin: 0; font: 0.875rem/1.45 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", sans-serif; }
 h1, h2, h3, p, ul, ol, dl, dd, pre, figure, fieldset { margin: 0; padding: 0; border: 0; }
 h1 { font-size: 1rem; } h2 { font-size: 0.875rem; } h3 { font-size: 0.8125rem; }
 ul, ol { list-style: none; }
 a { color: var(--accent); overflow-wrap: anywhere; }
-pre, code, .mono { font-family: var(--mono); font-size: 0.8125rem; }
+pre, code, .mono { font-family: var(--mono); font-size: 0.8125rem; line-height: 1.5; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 button, input, select, textarea { font: inherit; color: inherit; border-radius: 6px; }
 button, select, input:not([type=checkbox], [type=radio], [type=file]), textarea {
