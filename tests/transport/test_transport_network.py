@@ -16,6 +16,7 @@ from guestctl.transport.hosts import resolve
 from guestctl.transport.network import Network, dial
 from guestctl.transport.proxies import Proxy
 from guestctl.transport.stream import Limit, Stream, TlsStream
+from tests.fakes import FakeClock
 
 
 def info(address: str, port: int) -> tuple[object, ...]:
@@ -108,7 +109,7 @@ def test_an_address_that_does_not_answer() -> None:
                 one.setblocking(False)
                 one.connect_ex(place)
             with pytest.raises(NetworkError) as caught:
-                dial("127.0.0.1", place[1], Limit(Deadline.after(SystemClock(), 0.2)))
+                dial("127.0.0.1", place[1], Limit(Deadline.after(FakeClock(), 0.2)))
         finally:
             for one in waiting:
                 one.close()
@@ -157,7 +158,7 @@ def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch, proxy: Prox
     release = threading.Event()
     monkeypatch.setattr(sockets, "getaddrinfo", lambda *_, **__: release.wait(60) and [])
     with pytest.raises(NetworkError) as caught:
-        dial("slow.example", 80, Limit(Deadline.after(SystemClock(), 0.05)), proxy=proxy)
+        dial("slow.example", 80, Limit(Deadline.after(FakeClock(), 0.05)), proxy=proxy)
     (asking,) = (one for one in threading.enumerate() if one.name == "resolver")
     assert asking.daemon, "nobody's exit waits for a resolver"
     release.set()

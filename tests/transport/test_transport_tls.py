@@ -19,6 +19,7 @@ from guestctl.transport.http import Http
 from guestctl.transport.network import Network
 from guestctl.transport.socket import Socket
 from guestctl.transport.stream import TlsStream
+from tests.fakes import FakeClock
 from tests.transport.authorities import Authority
 from tests.transport.peers import TEXT, Conn, Peer, answer, serving, text
 
@@ -146,7 +147,10 @@ def test_a_server_that_disconnects_during_the_handshake(authority: Authority, ca
     assert (caught.value.code, caught.value.transient, caught.value.written) == ("network.tls", True, False)
 
 
-def test_a_handshake_that_stalls_meets_the_deadline(authority: Authority, call: Caller) -> None:
+def test_a_handshake_that_stalls_meets_the_deadline(
+    authority: Authority, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.CLOCK", FakeClock())  # a busy machine does not use up the time before the wait
     with serving(lambda conn: conn.rest()) as peer, pytest.raises(NetworkError) as caught:
         call(peer, trusting(authority), 0.2)
     assert (caught.value.code, caught.value.written) == ("network.connect", False)
