@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from guestctl.core.clock import epoch_of
 from guestctl.inspector.retained import FeedEntry, History, SessionHistory
 from guestctl.transport.web_routes import WebStream
 
@@ -239,7 +240,10 @@ def _session(name: str, seen: SessionHistory | None, known: Message) -> Message:
     if seen is not None:
         found |= {"sockets": len(seen.sockets), "started": seen.started}
         found |= {"received": seen.received, "sent": seen.sent, "requests": seen.requests}
-    return {**found, **known}
+    found |= known
+    if isinstance(found["started"], str):
+        found["started"] = epoch_of(found["started"])
+    return found
 
 
 def _json(value: Any) -> bytes:

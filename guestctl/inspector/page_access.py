@@ -17,7 +17,7 @@ import json
 import secrets
 from collections.abc import Callable
 
-from guestctl.transport.hosts import authority
+from guestctl.transport.hosts import address_of
 from guestctl.transport.web_routes import JSON, WebRefusal, WebReply, WebRequest, error_body
 
 PATH = "/_inspector"
@@ -53,12 +53,13 @@ class PageAccess:
 
     def is_own_host(self, host: str) -> bool:
         """Return whether a Host header is a loopback name with this port. Any other may be a DNS rebinding attack."""
-        port = self._port()
-        names = ("127.0.0.1", "localhost", "::1")
-        own = {authority(name, port) for name in names}
-        if port == (443 if self._secure else 80):
-            own |= {"127.0.0.1", "localhost", "[::1]"}
-        return host.lower() in own
+        usual = 443 if self._secure else 80
+        name, port = host, str(usual)
+        if not host.endswith("]") and ":" in host:
+            name, _, port = host.rpartition(":")
+        address = address_of(name.strip("[]"))
+        loopback = name.lower() == "localhost" or (address is not None and address.is_loopback)
+        return loopback and port == str(self._port())
 
     def headers(self, request: WebRequest) -> dict[str, str]:
         """Return the headers of every answer to the page."""

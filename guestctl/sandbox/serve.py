@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from guestctl.core.clock import Clock, SystemClock
 from guestctl.core.stop_signals import exit_code_of, handling, stop_signals
@@ -37,6 +37,21 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127  # the exit codes of shells
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for processes that a command left running
 #: Variables that would point a command's guestctl to another service, or make the sandbox refuse it.
 _OVERRIDES = ("GUESTCTL_DEPLOYMENT_ID", "GUESTCTL_SESSION", "GUESTCTL_OAUTH_", "GUESTCTL_TLS_", "GUESTCTL_SANDBOX_")
+
+
+class SandboxPage(Protocol):
+    """A page for a browser on the sandbox's own port. `rules` are tornado's; `observe` gets the traffic."""
+
+    @property
+    def rules(self) -> Sequence[Any]: ...
+
+    def observe(self, kind: str, data: Mapping[str, Any]) -> None: ...
+
+    def address(self, base_url: str) -> str:
+        """Return the address for the user, which contains a secret."""
+
+    def end(self) -> None:
+        """Say goodbye, because the sandbox stops. Called in the sandbox's thread."""
 
 
 class CannotServe(Exception):
@@ -90,8 +105,12 @@ def running(
     clock: Clock | None = None,
     watch: Callable[[Conversation, StoredMessage], None] | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
+    page: Callable[[Sandbox], SandboxPage] | None = None,
 ) -> Iterator[Sandbox]:
-    """Start a sandbox, with certificates if asked for, and stop it at the end. Raises CannotServe."""
+    """Start a sandbox, with certificates if asked for, and stop it at the end. Raises CannotServe.
+
+    `page` makes a page for a browser, whose address is the sandbox's `ui_url`.
+    """
     from guestctl.sandbox.bot.bot_script import ScriptError
     from guestctl.sandbox.faults import FaultError
     from guestctl.sandbox.server import Sandbox
@@ -112,7 +131,13 @@ def running(
             chosen: dict[str, Any] = {} if apis is None else {"apis": apis}
             sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, **chosen)
             stack.callback(sandbox.stop)
+            shown = None if page is None else page(sandbox)
+            if shown is not None:
+                sandbox.extra_rules, sandbox.observer = shown.rules, shown.observe
             sandbox.start()
+            if shown is not None:
+                sandbox.ui_url = shown.address(sandbox.url)
+                stack.callback(sandbox.call, shown.end)
         except (FaultError, ScriptError, StoreError, TlsUnavailable) as error:
             raise CannotServe(str(error)) from error
         except OSError as error:
@@ -134,24 +159,32 @@ def serve(
     wrapped: Callable[[str], str] = str,
     clock: Clock | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
+    page: Callable[[Sandbox], SandboxPage] | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP. Call it in the main thread.
 
     Return 0 after SIGTERM, else 128 plus the signal's number.
 
     One line is written to `out` when the port accepts connections. `on_ready` is called with the addresses just
-    before, so that a reader of the line finds them registered. With `options.agent`, each line of `agent_in` is sent
-    as the agent, and messages are shown on `agent_out` (default: `out`). `wrapped` breaks a line for people into lines
-    that fit the terminal. Raises CannotServe.
+    before, so that a reader of the line finds them registered. With `page`, the line for programs has `ui_url`, and a
+    second line for people has the same address. It contains a secret, so `on_ready` does not get it.
+
+    With `options.agent`, each line of `agent_in` is sent as the agent, and messages are shown on `agent_out` (default:
+    `out`). `wrapped` breaks a line for people into lines that fit the terminal. Raises CannotServe.
     """
     with ExitStack() as stack:
         stopper = stack.enter_context(stop_signals())
         agent = Agent(agent_out or out, wrapped) if options.agent else None
         watch = agent.show if agent else None
-        sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis))
+        sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis, page=page))
         found = addresses(sandbox)
         on_ready(found)
-        out.write((json.dumps(found) if ready_json else wrapped(_ready_text(found, options))) + "\n")
+        if ready_json:
+            lines = [json.dumps(found if sandbox.ui_url is None else {**found, "ui_url": sandbox.ui_url})]
+        else:
+            lines = [wrapped(_ready_text(found, options))]
+            lines += [f"inspector at {sandbox.ui_url}"] * (sandbox.ui_url is not None)
+        out.write("".join(f"{line}\n" for line in lines))
         out.flush()
         if agent is not None:
             agent.start(sandbox)
@@ -288,11 +321,12 @@ def run_under(
     cannot_run: Callable[[int, str], object],
     entered: Callable[[str], object] = lambda line: None,
     clock: Clock | None = None,
+    page: Callable[[Sandbox], SandboxPage] | None = None,
 ) -> int:
     """Run a command against a new sandbox and return its exit code, as a shell reports it.
 
     If the command is an interactive shell, its prompt shows that it uses the sandbox, and `entered` is called with a
-    line for its user.
+    line for its user. With `page`, it is called with the address of the page, too, which the command does not get.
 
     The code is 128 plus the number of the signal that ended the command, 127 if the command does not exist, and 126 if
     it cannot be run; `cannot_run` is called with these two and the reason. The command receives SIGINT, SIGTERM and
@@ -307,13 +341,15 @@ def run_under(
     with ExitStack() as stack:
         relay = _Relay(alone)
         stack.enter_context(handling(relay.signal))  # the command inherits a signal that is ignored
-        sandbox = stack.enter_context(running(options, clock=clock))
+        sandbox = stack.enter_context(running(options, clock=clock, page=page))
         state = stack.enter_context(_private_directory())
         variables = _environment(environ, options, sandbox, state)
         if is_interactive_shell(command):
             directory = Path(stack.enter_context(_private_directory()))
             command, variables = with_prompt(command, variables, directory)
             entered(greeting(sandbox.url, options.api))
+        if sandbox.ui_url is not None:
+            entered(f"inspector at {sandbox.ui_url}")
         try:
             child = subprocess.Popen(list(command), env=variables, start_new_session=alone)
         except (OSError, ValueError) as error:

@@ -78,6 +78,7 @@ class Sandbox:
         self.admin_key = secrets.token_urlsafe(24)
         self.ca = ca
         self.port = 0
+        self.ui_url: str | None = None  # the address of a page for the browser, which contains a secret
         self.service: Service
         self.faults: Faults
         self.admin: Admin
@@ -94,7 +95,7 @@ class Sandbox:
         self._also_hosts = also_hosts
         self._watch = watch
         self._build = apis
-        self._extra_rules = extra_rules
+        self.extra_rules = extra_rules
         self._aside = 0
         self._tls = tls
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -227,7 +228,7 @@ class Sandbox:
                 store.close()
 
     def _application(self) -> Application:
-        rules = [*self._extra_rules, (r".*", GuestHandler, {"sandbox": self})]
+        rules = [*self.extra_rules, (r".*", GuestHandler, {"sandbox": self})]
         return Application(rules, log_function=lambda handler: None)
 
     def _build_service(self, store: Store | None) -> None:

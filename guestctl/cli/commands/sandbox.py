@@ -91,6 +91,9 @@ Disconnect = Annotated[
         completes=("ReadOnly", "Send"),
     ),
 ]
+Ui = Annotated[
+    bool, CommandOption("--ui", help="serve a page for the browser: live traffic, an agent desk, switches for faults")
+]
 To = Annotated[
     str | None, CommandOption("--to", metavar="ID", help="only the session with this id (default: all sessions)")
 ]
@@ -136,12 +139,14 @@ def serve(
     keys: Keys = "withheld",
     deduplicates: Deduplicates = "no",
     fast: Fast = False,
+    ui: Ui = False,
 ) -> int:
     """Run a sandbox until Ctrl-C.
 
     guestctl prints one line with the addresses when the sandbox is ready. It stores them and the key, so that
     `-p sandbox` and `sandbox push` find it.
     """
+    from guestctl.inspector.of_sandbox import inspector_of
     from guestctl.sandbox.serve import serve as serve_until_stopped
 
     options = _options(
@@ -167,6 +172,8 @@ def serve(
         deduplicates=deduplicates,
         fast=fast,
     )
+    if ui:
+        _check_loopback(host)
     registered: list[str] = []
 
     def ready(found: Any) -> None:
@@ -184,6 +191,7 @@ def serve(
                 on_ready=ready,
                 wrapped=run.out.wrapped,
                 clock=run.clock,
+                page=inspector_of if ui else None,
             )
     finally:
         for url in registered:
@@ -225,12 +233,14 @@ def exec_(
     keys: Keys = "withheld",
     deduplicates: Deduplicates = "no",
     fast: Fast = False,
+    ui: Ui = False,
 ) -> int:
     """Run a command against a new sandbox and exit with the command's exit code.
 
     A `guestctl` in the command uses this sandbox without any option. The sessions that it stores are deleted
     afterwards. A shell without arguments, such as `-- bash`, shows the sandbox in its prompt.
     """
+    from guestctl.inspector.of_sandbox import inspector_of
     from guestctl.sandbox.serve import run_under
 
     options = _options(
@@ -264,7 +274,13 @@ def exec_(
 
     with cannot_serve_is_usage():
         return run_under(
-            options, words, run.world.environ, cannot_run=cannot_run, entered=run.out.notice, clock=run.clock
+            options,
+            words,
+            run.world.environ,
+            cannot_run=cannot_run,
+            entered=run.out.notice,
+            clock=run.clock,
+            page=inspector_of if ui else None,
         )
 
 
@@ -346,6 +362,16 @@ def expire(
     count = _admin(run).expire(to=to, token=token)
     what = f"{count} token{'s' * (count != 1)}" if token else _sessions(count)
     _print_result(run, f"{what} expired", {"expired": count})
+
+
+def _check_loopback(host: str) -> None:
+    from guestctl.transport.hosts import is_loopback
+
+    if not is_loopback(host):
+        raise UsageError(
+            f'--ui needs a loopback address, and --host is "{host}"',
+            hint="leave --host out; for a browser on another machine, forward the same port with `ssh -L`",
+        )
 
 
 def _options(**given: Any) -> SandboxOptions:
