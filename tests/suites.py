@@ -130,6 +130,7 @@ _PROCESSES = {
     "relay/test_sends.py",
     "relay/test_serving.py",
     "relay/test_readers.py::test_after_takes_a_time_and_kinds_choose_records",
+    "relay/test_refusals.py::test_a_hint_is_for_a_reader_without_a_command_line",
     "relay/test_readers.py::test_only_one_relay_serves_a_session",
     "sandbox/test_serve.py",
     "checks/test_scenario.py::test_a_hundred_parallel_guests_receive_only_their_own_replies",

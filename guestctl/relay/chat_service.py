@@ -27,6 +27,7 @@ from guestctl.relay.chat_messages import (
 from guestctl.relay.hub import NotRetained, Subscription
 from guestctl.relay.log import LogEntry
 from guestctl.relay.proto import chat_stream_pb2 as pb
+from guestctl.relay.reader_errors import is_final, reader_hint, reader_message
 from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
 
 #: The status of a send that was not accepted and is not in doubt.
@@ -96,7 +97,7 @@ class ChatService:
                 answer = session.sends.not_sent(request.idempotency_key, message, failure)
         except Failure as failure:
             raise _ended(failure) from None
-        status = _SEND_STATUS.get(answer.delivery)
+        status = _SEND_STATUS.get("rejected" if is_final(answer.failure) else answer.delivery)
         if status is not None:
             reason = str(answer.record["error"]["message"])
             raise CallEnded(status, reason, send_details(status, reason, answer))
@@ -141,6 +142,7 @@ def _ended(failure: Failure) -> CallEnded:
     if failure.code == "bug":
         return CallEnded(Status.INTERNAL, "an internal error")
     if isinstance(failure, UsageError) and failure.code != "state.unusable":
-        return CallEnded(Status.INVALID_ARGUMENT, f"{failure.message} ({failure.hint})")
+        hint = reader_hint(failure)
+        return CallEnded(Status.INVALID_ARGUMENT, reader_message(failure) + (f" ({hint})" if hint else ""))
     status = next((status for kind, status in _STATUS.items() if isinstance(failure, kind)), Status.UNAVAILABLE)
-    return CallEnded(status, failure.message)
+    return CallEnded(status, reader_message(failure))

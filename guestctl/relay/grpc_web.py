@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from guestctl.core.clock import Clock
 from guestctl.relay.call_status import SERVICE, CallEnded, Status, after_last, bearer
-from guestctl.relay.relay import Relay
+from guestctl.relay.relay import KEY_WANTED, Relay
 from guestctl.relay.web_reader import Pump, WebReader
 from guestctl.transport.web_routes import (
     JSON,
@@ -127,7 +127,10 @@ class GrpcWebApi:
         """Return the key of a call that has a valid one, and the service."""
         key = bearer(request.headers.get("Authorization", ""))
         if not self._relay.permits(key):
-            raise CallEnded(Status.UNAUTHENTICATED, "this needs the key of the relay (`guestctl relay key`)")
+            raise CallEnded(
+                Status.UNAUTHENTICATED,
+                KEY_WANTED,
+            )
         if self._service is None:
             try:
                 from guestctl.relay.chat_service import ChatService

@@ -15,13 +15,23 @@ from http import HTTPStatus
 from typing import Any
 
 from guestctl.core.errors import Conflict, Failure, RateLimited, TimedOut, UsageError
-from guestctl.output.records import USUAL_KINDS, error_record
+from guestctl.output.records import USUAL_KINDS
 from guestctl.output.writer import exact_json
 from guestctl.relay.access import Right
 from guestctl.relay.hub import NotRetained, Subscription
 from guestctl.relay.log import LogEntry
 from guestctl.relay.metrics import CONTENT_TYPE, Metrics
-from guestctl.relay.relay import AccessDenied, NotNamed, NotServed, Relay, RelaySession, event_kinds, result_of
+from guestctl.relay.reader_errors import is_final, reader_error
+from guestctl.relay.relay import (
+    KEY_WANTED,
+    AccessDenied,
+    NotNamed,
+    NotServed,
+    Relay,
+    RelaySession,
+    event_kinds,
+    result_of,
+)
 from guestctl.relay.sends import SendAnswer, WantedMessage
 from guestctl.relay.web_reader import Pump, WebReader
 from guestctl.transport.web_routes import (
@@ -221,7 +231,7 @@ class HttpApi:
 
     async def _prometheus(self, request: WebRequest) -> WebReply:
         if not self._relay.permits(_key(request)):
-            raise _plain_refusal(401, "this needs a key of the relay (`guestctl relay key`)", _CHALLENGE)
+            raise _plain_refusal(401, KEY_WANTED, _CHALLENGE)
         return WebReply(200, self._metrics.text(), {"Content-Type": CONTENT_TYPE})
 
     # --- access ---
@@ -296,7 +306,7 @@ def _json_of(request: WebRequest) -> Any:
 
 
 def _send_reply(answer: SendAnswer) -> WebReply:
-    reply = _json(_STATUS[answer.delivery], answer.record)
+    reply = _json(422 if is_final(answer.failure) else _STATUS[answer.delivery], answer.record)
     wait = answer.failure.retry_after if isinstance(answer.failure, RateLimited) else None
     return (
         reply if wait is None else WebReply(reply.status, reply.body, {**reply.headers, "Retry-After": f"{wait:.0f}"})
@@ -309,7 +319,7 @@ def _status_of(failure: Failure) -> int:
 
 
 def _refusal(status: int, failure: Failure) -> WebRefusal:
-    return WebRefusal(_json(status, error_record(failure)))
+    return WebRefusal(_json(status, reader_error(failure)))
 
 
 def _plain_refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> WebRefusal:

@@ -31,6 +31,8 @@ from guestctl.storage.locks import try_lock_path
 
 T = TypeVar("T")
 
+#: The reason of a refusal without a valid key.
+KEY_WANTED = "this needs a key of the relay (`guestctl relay key` prints it where the relay runs)"
 #: Seconds that a session may take to store what it received and to close its socket.
 STOP_LIMIT = 3.0
 
@@ -212,7 +214,7 @@ class Relay:
         AccessDenied, NotNamed and NotServed.
         """
         if not self.permits(key):
-            raise AccessDenied("this needs the key of the relay (`guestctl relay key`)", known=False)
+            raise AccessDenied(KEY_WANTED, known=False)
         if name is None and conversation_id is None and len(self.sessions) > 1:
             raise NotNamed("the relay serves several sessions: name one with session or conversation_id")
         for session in self.sessions:
@@ -222,6 +224,9 @@ class Relay:
                 continue
             if session.keys.allows(key, "read"):
                 if right == "send" and not session.keys.allows(key, "send"):
-                    raise AccessDenied("this key may only read (`guestctl relay key --send`)", known=True)
+                    raise AccessDenied(
+                        "this key may only read (`guestctl relay key --send` prints the one that may also send)",
+                        known=True,
+                    )
                 return session
         raise NotServed("the relay does not serve this session for this key")

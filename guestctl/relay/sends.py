@@ -24,8 +24,9 @@ from guestctl.core.errors import Conflict, Failure, UsageError, bug
 from guestctl.core.model import Delivery
 from guestctl.core.results import Sent
 from guestctl.core.values import Json, immutable
-from guestctl.output.records import Record, error_record, sent_record
+from guestctl.output.records import Record, sent_record
 from guestctl.relay.log import EventLog
+from guestctl.relay.reader_errors import reader_error
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ class Sends:
         """
         if not (key.isprintable() and key.isascii() and 0 < len(key) <= LONGEST_KEY):
             raise UsageError(
-                f"an Idempotency-Key has 1 to {LONGEST_KEY} printable ASCII characters",
+                f"an idempotency key has 1 to {LONGEST_KEY} printable ASCII characters",
                 hint="use a new UUID for each message, and the same one to repeat a request",
             )
         known: Future[SendAnswer] = Future()  # what is known needs no connection to the service
@@ -177,7 +178,7 @@ class Sends:
         if row is None:
             return None
         if row.body_hash != digest:
-            raise Conflict("this Idempotency-Key belongs to another message", code="conflict.key")
+            raise Conflict("this idempotency key belongs to another message", code="conflict.key")
         if row.answer is None:
             return None
         stored = json.loads(row.answer)
@@ -223,7 +224,7 @@ class Sends:
         record = {
             **self._record(sent),
             "delivery": delivery,
-            **error_record(masked_failure(failure, self._masked)),
+            **reader_error(masked_failure(failure, self._masked), delivery),
         }
         return SendAnswer(delivery, record, failure)
 

@@ -28,6 +28,8 @@ from guestctl.core.values import immutable
 
 #: Limits in bytes of a request's body, and of a message that arrives on a WebSocket.
 BODY_LIMIT, MESSAGE_LIMIT = 1 << 20, 64 << 10
+#: Bytes of the body of a refused request that are read and dropped before the connection is closed.
+DROPPED = 16 << 20
 #: Bytes that the system buffers for one open stream. Linux takes twice as many.
 SEND_BUFFER = 128 << 10
 #: Seconds between two pings of a WebSocket: a peer that is gone is noticed by the second.
@@ -340,7 +342,7 @@ class _DispatchingHandler(_Answering, RequestHandler):
     """Every request that is no WebSocket.
 
     The head is judged before the body is read. The body of a refused request is read and dropped, so that the client
-    gets the answer instead of a reset.
+    gets the answer instead of a reset. Of a body that is much too large, the rest is not read.
     """
 
     def initialize(self, mounted: MountedRoutes) -> None:
@@ -350,6 +352,12 @@ class _DispatchingHandler(_Answering, RequestHandler):
         self._size = 0
 
     def prepare(self) -> None:
+        self._judge_head()
+        length = self.request.headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit() and len(length) < 20 and int(length) > DROPPED:
+            self.send_reply(self._refusal or self._too_large())
+
+    def _judge_head(self) -> None:
         mounted, method, path = self.mounted, str(self.request.method), self.request.path
         self._refusal = self.checks.refusal()
         self._route = mounted.route_of(method, path)
@@ -369,14 +377,19 @@ class _DispatchingHandler(_Answering, RequestHandler):
                 self._refusal = refused.reply
 
     def data_received(self, chunk: bytes) -> None:
-        if self._refusal is not None:
-            return
         self._size += len(chunk)
-        if self._route is not None and self._size > self._route.body_limit:
-            self._refusal = _error(413, "the body is too large")
+        if self._refusal is not None:
+            if self._size > DROPPED and not self._finished:
+                self.send_reply(self._refusal)
+        elif self._route is not None and self._size > self._route.body_limit:
+            self._refusal = self._too_large()
             self.body.clear()
         else:
             self.body.append(chunk)
+
+    def _too_large(self) -> WebReply:
+        limit = BODY_LIMIT if self._route is None else self._route.body_limit
+        return _error(413, f"the body has more than {limit:,} bytes")
 
     async def _answer(self) -> None:
         reply = self._refusal

@@ -46,7 +46,6 @@ class WebServer:
         allowed_hosts: Sequence[str] = (),
         origins: Sequence[str] = (),
         preflight_headers: Sequence[str] = (),
-        body_limit: int = BODY_LIMIT,
         problem: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.host = host
@@ -62,7 +61,6 @@ class WebServer:
         )
         self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
         self._hosts: frozenset[str] = frozenset()
-        self._body_limit = body_limit
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event
         self._thread: threading.Thread | None = None
@@ -129,8 +127,8 @@ class WebServer:
         server = HTTPServer(
             Application(self._mounted.rules(), log_function=lambda handler: None),
             ssl_options=self.tls,
-            max_body_size=self._body_limit,
-            max_buffer_size=self._body_limit + HEAD_LIMIT,
+            max_body_size=1 << 62,  # each route has its limit; tornado would answer with an empty 400
+            max_buffer_size=BODY_LIMIT + HEAD_LIMIT,
             max_header_size=HEAD_LIMIT,
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=BODY_TIMEOUT,

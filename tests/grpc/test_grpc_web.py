@@ -116,7 +116,7 @@ def test_send_and_history_answer_with_a_message_and_trailers(sandbox: Sandbox, f
         assert (list(conflict), conflict.status, conflict.message) == (
             [],
             6,
-            "this Idempotency-Key belongs to another message",
+            "this idempotency key belongs to another message",
         )
 
 

@@ -124,7 +124,7 @@ def test_a_message_that_was_not_sent_is_503_and_may_be_repeated(front: Front, sa
 #: Body and key -> part of the message of a send that is refused with 400.
 _WRONG: list[tuple[object, str, str]] = [
     ({"text": "hi"}, "", "no Idempotency-Key"),
-    ({"text": "hi"}, "x" * 256, "1 to 255 printable ASCII characters"),
+    ({"text": "hi"}, "x" * 256, "an idempotency key has 1 to 255 printable ASCII characters"),
     ({"text": ""}, "k", "empty"),
     ({"text": 1}, "k", "wrong type"),
     ({"text": "hi", "to": "me"}, "k", 'unknown member "to"'),
