@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import cast
 
-from guestctl.checks import ai_reader, script_keys
+from guestctl.checks import ai_reader, load_reader, script_keys
 from guestctl.checks.ai import peer_scripts
 from guestctl.checks.expectation import ANY, Conditions, compiled
 from guestctl.checks.script import TEST_MARK, Scenario, Script, Step
@@ -102,7 +102,8 @@ class _Reader:
             if not name.strip():
                 raise top["scenarios"].error("a scenario needs a name")
             named = field.named(f'scenario "{name}"')
-            scenarios += self._scenario(name, named, common, top.get("setup"), top.get("teardown"))
+            found = self._scenario(name, named, common, top.get("setup"), top.get("teardown"))
+            scenarios += (replace(scenario, base=name) for scenario in found)
         expanded = frozenset(key for key, raw in self._config_texts(top.get("config")).items() if "${" in raw)
         judged_by_itself = any(peer_scripts.is_scenario(field) for field in listed.values())
         return Script(
@@ -114,6 +115,7 @@ class _Reader:
             expanded,
             models,
             peer_scripts.deviations(peer, has_scenarios=judged_by_itself),
+            load_reader.settings(top.get("load"), listed),
         )
 
     def _config(self, field: YamlField | None) -> tuple[dict[str, str], dict[str, int]]:

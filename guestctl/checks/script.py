@@ -92,6 +92,8 @@ class Scenario:
     golden: bool = False
     #: Whether the session gets the attribute `TEST_MARK`.
     marked: bool = True
+    #: The name before the matrix is applied.
+    base: str = ""
 
     @property
     def has_models(self) -> bool:
@@ -118,6 +120,28 @@ class Scenario:
 
 
 @dataclass(frozen=True)
+class ThinkTime:
+    """The time between two messages of a guest: at random from `least` to `most` seconds, both ends included."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What `load:` sets. `line` is the line of the key, 0 without it.
+
+    `weights` has the weights by the name of a scenario before its matrix is applied (default: 1), and `thinks` the
+    think times by the same names. `think` is that of all others, None for the default.
+    """
+
+    line: int = 0
+    think: ThinkTime | None = None
+    weights: Mapping[str, int] = field(default_factory=dict)
+    thinks: Mapping[str, ThinkTime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Script:
     """A whole file. `path` is as given; `config` and `variables` hold what the file sets."""
 
@@ -132,6 +156,8 @@ class Script:
     ai: AiSettings = field(default_factory=AiSettings)
     #: What a script of the web-messaging tester asks for and guestctl does otherwise, each stated once.
     deviations: tuple[str, ...] = ()
+    #: Only `guestctl load` uses these.
+    load: LoadSettings = field(default_factory=LoadSettings)
 
     @property
     def golden(self) -> Path:

@@ -31,7 +31,27 @@ SCRIPT: Mapping[str, ScriptKey] = {
     "retries": ScriptKey("number", "retries of a scenario that did not pass, each as a new guest"),
     "golden": ScriptKey("true", "compare every scenario with its golden transcript"),
     "ai": ScriptKey("mapping", "the models of the steps `customer` and `judge`: the keys below"),
+    "load": ScriptKey(
+        "mapping", "weights and think times for `guestctl load`, which `check` does not use: the keys below"
+    ),
 }
+
+#: Members of `load`.
+LOAD: Mapping[str, ScriptKey] = {
+    "think": ScriptKey(
+        "time or mapping", "time between two messages of a guest (default 1s); `{min: 1s, max: 5s}` draws it at random"
+    ),
+    "scenarios": ScriptKey("name → mapping", "`weight` and `think` of single scenarios"),
+}
+
+#: Members of a scenario in `load`.
+LOAD_SCENARIO: Mapping[str, ScriptKey] = {
+    "weight": ScriptKey("number", "how often the scenario is chosen, compared with the others (default 1)"),
+    "think": ScriptKey("time or mapping", "its think time, instead of that of the file"),
+}
+
+#: Members of `think`.
+THINK = ("min", "max")
 
 #: Members of `ai`.
 AI: Mapping[str, ScriptKey] = {
@@ -170,6 +190,8 @@ PARTS: tuple[tuple[str, Mapping[str, ScriptKey]], ...] = (
     ("Inside `judge`", JUDGE),
     ("Inside `ai`", AI),
     ("Inside `budget` and `scenario_budget`", BUDGET),
+    ("Inside `load`", LOAD),
+    ("Inside `scenarios` of `load`", LOAD_SCENARIO),
 )
 
 

@@ -87,6 +87,11 @@ class Timeline:
         after = max(self._place(self._turn), self._place(self._last))
         return [(entry, message) for place, entry, message in self._replies() if place > after]
 
+    @property
+    def last_match(self) -> Message | None:
+        """The last reply of the turn that met an expectation."""
+        return None if self._last is None else self._last.message
+
     def offers(self) -> Iterator[Message]:
         """Yield messages with options, newest first. After a guest message only answers to it count."""
         after = -1 if self._expected else self._last_sent()

@@ -105,6 +105,7 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
     ("check",): CommandEntry(
         "commands.check:check", "run scripted conversation tests", data=False, refused="commands.check:refused"
     ),
+    ("load",): CommandEntry("commands.load:load", "run check scripts with many guests at once", data=False),
     ("relay", "serve"): CommandEntry("commands.relay:serve", "pass a session's events to many readers", data=False),
     ("relay", "key"): CommandEntry("commands.relay:key", "print the key that the relay's readers need", data=False),
     ("judge",): CommandEntry("commands.judge:judge", "measure a judge of AI checks with your labels", data=False),

@@ -71,6 +71,14 @@ NEXT_STEPS: dict[str, str] = {
     "ai.down": "try again later; the model server reported an internal error",
     "ai.answer": "check that `ai.base_url` (`guestctl profile show`) speaks the chat-completions wire; "
     "--trace FILE shows the answer",
+    "load.slo": "compare the measured values above with the objectives",
+    "load.worker": "see above why the worker ended, and run the test again: `guestctl load FILE`",
+    "load.throttled": "run the test with fewer guests or a slower --ramp; the limits are in docs/load.md",
+    "load.guard": "when the vendor has approved the test, add --yes-load-test with exactly this host, and --for",
+    "load.python": "use Python 3.11 or newer for load tests; the other commands need 3.10",
+    "load.extra": "install it: `pip install 'guestctl[load]'`",
+    "load.address": "check the address of the master, and that no other program uses its port",
+    "load.locustfile": "correct the locustfile; docs/load.md shows a complete one",
     "doctor.clock": "set this machine's clock (NTP): the service checks tokens against its own clock; "
     "then run `guestctl doctor` again",
     "doctor.inactive": "activate the deployment in the service's administration, or use another deployment "

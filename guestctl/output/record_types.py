@@ -629,6 +629,70 @@ class CheckPlanRecord(TypedDict):
     scripts: list[PlannedScriptRecord]
 
 
+class LoadTimeRecord(TypedDict):
+    count: Count
+    min: float | None
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p99_9: float | None
+    max: float | None
+
+
+class LoadTimesRecord(TypedDict):
+    connect: Annotated[LoadTimeRecord, "from the first packet to the open socket"]
+    create: Annotated[LoadTimeRecord, "until the service has confirmed a new session"]
+    accepted: Annotated[LoadTimeRecord, "from writing a message to its echo or answer"]
+    reply: Annotated[LoadTimeRecord, "from the moment when the message should have been sent to the first reply"]
+    last_reply: Annotated[LoadTimeRecord, "from the same moment to the last reply of the turn"]
+
+
+class LoadFailureRecord(TypedDict):
+    what: str
+    count: Count
+
+
+class LoadObjectiveRecord(TypedDict):
+    objective: Annotated[str, "as given with --slo"]
+    value: Annotated[float | None, "what was measured: seconds, a share from 0 to 1, or a number; null for nothing"]
+    met: bool
+
+
+class LoadRecord(TypedDict):
+    kind: Literal["load"]
+    script: str
+    seconds: float
+    guests: Count
+    workers: Annotated[Count, "processes that ran guests for a master; 0 for one process"]
+    lost_workers: Count
+    complete: Annotated[bool, "false if a worker is gone: the result is then not good, whatever it says"]
+    stopped: Annotated[Literal["throttled", "interrupted"] | None, "why the test ended early; null if it did not"]
+    conversations: Count
+    passed: Annotated[Count, "conversations that went as their script says"]
+    not_passed: Count
+    unfinished: Annotated[Count, "conversations that the end of the test cut off"]
+    turns: Annotated[Count, "messages of guests with their replies"]
+    messages: Annotated[Count, "messages that were accepted, or whose outcome is another one"]
+    attempts: Annotated[Count, "upgrades, requests and written messages"]
+    turns_per_second: float
+    failed: Annotated[Count, "turns that failed, and conversations that could not begin"]
+    unanswered: Annotated[Count, "turns in which no awaited reply came"]
+    in_doubt: Count
+    rejected: Annotated[Count, "messages that the service refused or that could not be sent"]
+    throttled: Annotated[Count, "answers 429"]
+    reconnects: Annotated[Count, "connections that broke and were opened again"]
+    gaps: Count
+    lost: Annotated[Count, "replies that only history has, and accepted messages that history lacks"]
+    duplicates: Annotated[Count, "messages that arrived twice on one socket"]
+    swapped: Annotated[Count, "messages that arrived after a later one"]
+    errors: Annotated[Count, "internal errors of guestctl"]
+    times: Annotated[LoadTimesRecord, "in seconds"]
+    failures: Annotated[list[LoadFailureRecord], "what went wrong, the most frequent first"]
+    objectives: list[LoadObjectiveRecord]
+
+
 class JudgedLabelRecord(TypedDict):
     conversation: str
     criterion: str
@@ -712,6 +776,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "check": ("A scenario of check", CheckRecord),
     "check-run": ("A run of check", CheckRunRecord),
     "check-plan": ("The most model calls of scripts, of check --dry-run", CheckPlanRecord),
+    "load": ("The results of a load test, of load", LoadRecord),
     "judge-run": ("A measured judge, of judge", JudgeRunRecord),
     "doctor": ("One check of doctor", DoctorRecord),
     "explanation": ("The meaning of a code or an error text, of explain", ExplanationRecord),

@@ -41,6 +41,8 @@ PARSED = {
     "guestctl chat -s cart --replay 50": "needs a terminal: tests/cli/test_chat.py has one",
     "guestctl doctor wss://webmessaging.mypurecloud.de/v1": "asks a public host",
     "guestctl trace export bug.trace --otlp http://127.0.0.1:4318": "needs a collector: tests/otel has one",
+    "guestctl load smoke.yaml --guests 100 --for 10m --slo 'reply p95 < 2s'": ("needs Locust: tests/load has it"),
+    "guestctl sandbox exec --fast -- guestctl load smoke.yaml --guests 20 --for 30s": "needs Locust",
     "guestctl judge labels.yaml": "needs a model: tests/checks/test_ai_runs.py has one",
     "guestctl judge labels.yaml --votes 5 --model-record recordings -o json": "needs a model",
     "guestctl completion fish | source": "is fish: tests/cli/test_completion.py runs it in a fish",

@@ -30,12 +30,13 @@ from guestctl import Client
 _EVERYTHING = """
 import pytest, requests, tornado.httpserver, typer, urllib3, websocket
 import guestctl
+_EXTRAS = {"google", "grpc", "gevent", "locust", "hdrh"}  # of the extras guestctl[grpc] and guestctl[load]
 for found in pkgutil.walk_packages(guestctl.__path__, "guestctl."):
     ours = found.name
     try:
         importlib.import_module(ours)
     except ModuleNotFoundError as error:
-        if error.name.partition(".")[0] not in {"google", "grpc"}:  # of the extra guestctl[grpc]
+        if error.name.partition(".")[0] not in _EXTRAS:
             raise
 """
 _REPORT = """

@@ -1,0 +1,356 @@
+"""`load`: runs check scripts or a locustfile with many guests at once.
+
+Knows: the options, what is printed while the test runs and at its end, the exit code. Must not know: Locust, how
+anything is measured.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command, duration, pairs
+from guestctl.cli.parameters import CommandArgument, CommandOption
+from guestctl.core.errors import CheckFailed, Failure, RateLimited, UsageError
+
+if TYPE_CHECKING:
+    from guestctl.core.model import Profile
+    from guestctl.load.load_results import LoadResults
+    from guestctl.load.plan import LoadPlan
+    from guestctl.load.slo import Objective
+
+_RAMP = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/(s|m)", re.ASCII)
+#: The most guests that may start in a second: Locust cannot start more in one worker.
+_FASTEST = 100.0
+
+
+@command(
+    "guestctl load smoke.yaml --guests 100 --for 10m --slo 'reply p95 < 2s'",
+    "guestctl sandbox exec --fast -- guestctl load smoke.yaml --guests 20 --for 30s",
+    needs="profile",
+)
+def load(
+    run: Invocation,
+    file: Annotated[Path, CommandArgument(metavar="FILE", help="check script (YAML), or locustfile (.py)")],
+    guests: Annotated[
+        int | None,
+        CommandOption("--guests", metavar="N", min=1, max=1_000_000, help="guests at the same time (default: 10)"),
+    ] = None,
+    ramp: Annotated[
+        str | None, CommandOption("--ramp", metavar="N/s", help="guests that start in each second (default: 10/s)")
+    ] = None,
+    time_: Annotated[
+        str | None,
+        CommandOption("--for", metavar="TIME", help="duration, such as 10m (default: until Ctrl-C)"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        CommandOption(
+            "--workers", metavar="N", min=1, max=1000, help="worker processes; with --master: how many to wait for"
+        ),
+    ] = None,
+    slo: Annotated[
+        list[str] | None,
+        CommandOption("--slo", metavar="TEXT", help="what must be reached, such as 'reply p95 < 2s, failed < 0.5%'"),
+    ] = None,
+    csv: Annotated[Path | None, CommandOption("--csv", metavar="FILE", help="write a row for each second")] = None,
+    tag: Annotated[
+        list[str] | None,
+        CommandOption("--tag", metavar="NAME", help="use only scenarios with this tag; -NAME: without it"),
+    ] = None,
+    var: Annotated[
+        list[str] | None, CommandOption("--var", metavar="K=V", help="set a variable, ${K} in scripts")
+    ] = None,
+    trust: Annotated[
+        bool, CommandOption("--trust", help="let the script name a host outside the vendor's domains")
+    ] = False,
+    master: Annotated[
+        bool, CommandOption("--master", help="lead workers on other machines, and run no guests here")
+    ] = False,
+    bind: Annotated[
+        str | None,
+        CommandOption("--bind", metavar="HOST:PORT", help="address of the master (default: 127.0.0.1:5557)"),
+    ] = None,
+    worker: Annotated[
+        str | None, CommandOption("--worker", metavar="HOST[:PORT]", help="run guests for the master on this host")
+    ] = None,
+    yes_load_test: Annotated[
+        str | None,
+        CommandOption(
+            "--yes-load-test", metavar="HOST", help="allow a target that is not this machine: its exact host"
+        ),
+    ] = None,
+) -> int | None:
+    """Run the scenarios of a check script with many guests at once, and measure the service.
+
+    Every guest runs one scenario after another, each as a new guest, until the time is over. `load:` in the script sets
+    weights and think times. The time to the first reply counts from the moment when the message should have been sent.
+    Needs guestctl[load]. Exit codes: 0 every objective was met, 1 one was missed or a worker was lost, 7 the service
+    throttled more than 5 % of the attempts; if no conversation began, that of the first failure.
+    """
+    from guestctl.load import slo as objectives_of
+    from guestctl.load.supervisor import check_installed
+
+    objectives: list[Objective] = []
+    try:
+        for text in slo or ():
+            objectives += objectives_of.parse(text)
+    except objectives_of.SloError as error:
+        raise UsageError(
+            f"--slo: {error}", hint="separate objectives by commas: reply p95 < 2s, failed < 0.5%"
+        ) from None
+    seconds = None if time_ is None else duration("--for", time_, zero=False)
+    role = _role(
+        master,
+        bind,
+        worker,
+        {"--guests": guests, "--ramp": ramp, "--for": time_, "--workers": workers, "--slo": slo, "--csv": csv},
+    )
+    check_installed()
+    host, port = _address(bind, worker)
+    from guestctl.load.plan import LoadPlan, slot_of
+
+    profile, path = _profile(run, file, pairs("--var", var), tag, trusted=trust)
+    plan = LoadPlan(
+        script=str(path),
+        profile=profile,
+        guests=guests or 10,
+        ramp=_ramp(ramp) if ramp is not None else 10.0,
+        seconds=seconds,
+        role=role,
+        workers=(workers or 1) if role == "master" else 0,
+        host=host,
+        port=port,
+        wait=run.options.timeout or 30.0,
+        variables=pairs("--var", var),
+        tags=tuple(tag or ()),
+        slot=slot_of(seconds),
+    )
+    _check_plan(run, plan, yes_load_test)
+    return _LoadRun(run, plan, workers if role == "local" and workers and workers > 1 else 0, objectives, csv).go()
+
+
+def _role(master: bool, bind: str | None, worker: str | None, others: dict[str, object]) -> str:
+    """Return the role of this process. Raises UsageError for options that do not go together."""
+    if master and worker is not None:
+        raise UsageError(
+            "--master cannot be combined with --worker", hint="one machine is the master, the others are workers"
+        )
+    if bind is not None and not master:
+        raise UsageError("--bind is the address of a master", hint="add --master, or remove --bind")
+    if worker is None:
+        return "master" if master else "local"
+    for option, value in others.items():
+        if value is not None:
+            raise UsageError(f"{option} cannot be combined with --worker", hint=f"give {option} to the master")
+    return "worker"
+
+
+def _address(bind: str | None, worker: str | None) -> tuple[str, int]:
+    """Return the address of the master. Raises UsageError."""
+    text = bind if bind is not None else worker
+    if text is None:
+        return "127.0.0.1", 5557
+    option = "--bind" if bind is not None else "--worker"
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]+)(?::([0-9]{1,5}))?", text)
+    if found is None or int(found[2] or 5557) >= 1 << 16:
+        raise UsageError(
+            f'{option}: "{text}" is not an address', hint="give a host, or a host and a port: 10.0.0.5:5557"
+        )
+    return found[1].strip("[]"), int(found[2] or 5557)
+
+
+def _ramp(text: str) -> float:
+    """Return guests per second. Raises UsageError."""
+    found = _RAMP.fullmatch(text.strip())
+    rate = 0.0 if found is None else float(found[1]) / (1 if found[2] == "s" else 60)
+    if not 0 < rate <= _FASTEST:
+        raise UsageError(
+            f'--ramp: "{text}" is not a rate',
+            hint=f"give guests per second or minute, at most {_FASTEST:g}/s: 10/s or 30/m",
+        )
+    return rate
+
+
+def _profile(
+    run: Invocation, file: Path, variables: dict[str, str], tags: Sequence[str] | None, *, trusted: bool
+) -> tuple[Profile, Path]:
+    """Return the profile that the guests use, and the path of the script. Raises UsageError."""
+    if not file.is_file():
+        raise UsageError(f'no file "{file}"', hint="name a check script or a locustfile: `guestctl load smoke.yaml`")
+    if file.suffix == ".py":
+        for option, given in (("--tag", tags), ("--var", variables), ("--trust", trusted)):
+            if given:
+                raise UsageError(f"{option} is for check scripts", hint="a locustfile reads its own settings")
+        return run.resolved.profile, file
+    from guestctl.checks.reader import load as read
+    from guestctl.checks.service import profile_for
+
+    script = read(file, variables, run.world.environ)
+    profile = profile_for(script, lambda: run.resolved, run.options.overrides, run.world.environ, trusted=trusted)
+    return profile, file
+
+
+def _check_plan(run: Invocation, plan: LoadPlan, confirmed: str | None) -> None:
+    """Check the target and the script before any process starts. Raises UsageError."""
+    from guestctl.load.guard import VENDOR_RULE, check_target
+    from guestctl.load.worker_context import read_script
+
+    seconds = plan.seconds if plan.role != "worker" else 0.0  # the master limits the time of its workers
+    if check_target(plan.profile, confirmed, seconds):
+        run.out.warning(VENDOR_RULE)
+    if not plan.is_locustfile:
+        script, _ = read_script(plan, run.world.environ)
+        for deviation in script.deviations:
+            run.out.notice(f"{script.path}: {deviation}")
+
+
+class _LoadRun:
+    """Runs the test, and reports it."""
+
+    def __init__(
+        self, run: Invocation, plan: LoadPlan, workers: int, objectives: Sequence[Objective], csv: Path | None
+    ) -> None:
+        self._run = run
+        self._plan = plan
+        self._workers = workers
+        self._objectives = objectives
+        self._csv = csv
+
+    def go(self) -> int | None:
+        """Run the test and return the exit code. Raises a Failure for a test that proves nothing."""
+        from guestctl.core.stop_signals import stop_signals
+        from guestctl.load.supervisor import Supervisor
+
+        run = self._run
+        with stop_signals() as stopper:
+            supervisor = Supervisor(
+                plan=self._plan,
+                workers=self._workers,
+                clock=run.clock,
+                stopper=stopper,
+                notice=self._notice,
+                listening=self._listening,
+                started=self._started,
+                progress=self._progress,
+            )
+            results = supervisor.run()
+        if self._plan.role == "worker":
+            return _signal_code(supervisor.signal)
+        self._write(results)
+        return self._verdict(results) if supervisor.signal is None else _signal_code(supervisor.signal)
+
+    def _notice(self, text: str) -> None:
+        self._run.out.notice(self._run.redactor.text(text))
+        self._run.out.print_held()
+
+    def _listening(self, host: str, port: int) -> None:
+        workers = "1 worker" if self._plan.workers == 1 else f"{self._plan.workers} workers"
+        self._notice(f"master: listening on {host} port {port}, waiting for {workers}")
+
+    def _started(self) -> None:
+        from guestctl.core.humanize import format_duration
+        from guestctl.load.guard import target_host
+
+        plan = self._plan
+        if plan.role == "worker":
+            self._notice(f"worker: connected to the master at {plan.host} port {plan.port}")
+            return
+        guests = "1 guest" if plan.guests == 1 else f"{plan.guests} guests"
+        until = "until Ctrl-C" if plan.seconds is None else f"for {format_duration(plan.seconds)}"
+        self._notice(f"running {guests} against {target_host(plan.profile)} {until}")
+
+    def _progress(self, results: LoadResults) -> None:
+        pass
+
+    def _write(self, results: LoadResults) -> None:
+        run = self._run
+        record = results.record(self._objectives)
+        if self._csv is not None:
+            _write_csv(self._csv, results)
+        if run.out.human:
+            _print(run, record)
+        else:
+            run.out.one(record)
+
+    def _verdict(self, results: LoadResults) -> int | None:
+        """Return the exit code. Raises the failure of a test that was stopped, or whose result is not complete."""
+        if not results.count("conversations") or (
+            (first := results.first_failure) is not None and not results.count("messages")
+        ):
+            first = results.first_failure
+            if first is not None:
+                raise _as_failure(first)
+        if results.throttled_off:
+            raise RateLimited("the service throttled more than 5 % of the attempts", code="load.throttled")
+        if not results.complete:
+            raise CheckFailed("the result is not complete: a worker of the test is gone", code="load.worker")
+        missed = results.missed(self._objectives)
+        if missed:
+            raise CheckFailed("missed: " + ", ".join(objective.text for objective in missed), code="load.slo")
+        return None
+
+
+def _as_failure(found: Any) -> Failure:
+    from guestctl.load.supervisor import ChildFailed
+
+    return ChildFailed(found)
+
+
+def _signal_code(number: int | None) -> int | None:
+    return None if number is None else 128 + number
+
+
+def _write_csv(path: Path, results: LoadResults) -> None:
+    import csv
+
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(results.rows())
+    except OSError as error:
+        raise UsageError(
+            f'--csv: cannot write "{path}": {error.strerror}',
+            code="output.failed",
+            hint=f"choose another file: --csv {shlex.quote(path.name)}",
+        ) from error
+
+
+def _print(run: Invocation, record: dict[str, Any]) -> None:
+    """Print the results for people."""
+    from guestctl.output.columns import Column
+
+    out = run.out
+    out.text(
+        f"{record['conversations']} conversations, {record['turns']} turns, {record['messages']} messages in "
+        f"{record['seconds']:.0f} s with {record['guests']} guests: {record['turns_per_second']:.1f} turns a second"
+    )
+    names = ("count", "p50", "p90", "p95", "p99", "max")
+    columns = [Column("time", 9, 9), *(Column(name, 7, 9) for name in names)]
+    out.grid(
+        columns,
+        [
+            [name, str(found["count"]), *("-" if found[one] is None else _time(found[one]) for one in names[1:])]
+            for name, found in record["times"].items()
+        ],
+    )
+    from guestctl.load.slo import COUNTS
+
+    out.text(", ".join(f"{name.replace('_', ' ')} {record[name]}" for name in COUNTS))
+    for found in record["failures"][:10]:
+        out.text(f"{found['count']} x {found['what']}")
+    for found in record["objectives"]:
+        mark = "met" if found["met"] else "MISSED"
+        value = "nothing measured" if found["value"] is None else f"{found['value']:g}"
+        out.parts(
+            (f"{mark:7}", "service" if found["met"] else "bad"),
+            (f"{found['objective']} (measured: {value})", ""),
+            hanging=7,
+        )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
