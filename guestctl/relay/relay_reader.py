@@ -31,12 +31,15 @@ from guestctl.core.model import Secret
 from guestctl.core.values import Json
 from guestctl.engine.retry import jittered
 from guestctl.output.records import Record
+from guestctl.relay.wrong_scheme import wrong_scheme
 from guestctl.transport.connector import USER_AGENT
 from guestctl.transport.network import Network, Observer
 from guestctl.transport.socket import Refusal, Socket
 
 #: Seconds after which the caller gets control.
 TICK = 0.5
+#: Seconds that the first attempt over TLS may take. The others may take `step`.
+FIRST_STEP = 4.0
 #: Seconds without any frame after which the connection counts as dead. The relay sends a ping every 30 s.
 SILENCE = 75.0
 #: Reconnects without success before the reader gives up, and the bounds of the wait before each, in seconds.
@@ -100,7 +103,7 @@ class RelayReader:
         attempt = 0
         while True:
             try:
-                socket = self._connect()
+                socket = self._connect(first=attempt == 0)
                 self.lost, self.connected = None, True
                 try:
                     for record in self._receive(socket):
@@ -119,7 +122,23 @@ class RelayReader:
                 raise NetworkError(f"gave up after {ATTEMPTS} reconnects: {reason}", code="network.gave_up")
             yield from self._pause(attempt)
 
-    def _connect(self) -> Socket:
+    def _connect(self, *, first: bool) -> Socket:
+        """Open the socket. Raises the failures of `records`, and UsageError for an address with the wrong scheme.
+
+        A port without TLS leaves a TLS handshake without an answer. So the first attempt does not wait long for it.
+        """
+        step = self._step
+        if first and self._address.startswith("wss:"):
+            step = FIRST_STEP if step is None else min(step, FIRST_STEP)
+        try:
+            return self._upgraded(step)
+        except (NetworkError, TimedOut, Unreadable) as failure:
+            wrong = wrong_scheme(self._address, failure, self._network, self._clock) if first else None
+            if wrong is None:
+                raise
+            raise wrong from failure
+
+    def _upgraded(self, step: float | None) -> Socket:
         query = {"after": self.after, "kinds": ",".join(sorted(self._kinds))}
         if self._session is not None:
             query["session"] = self._session
@@ -129,7 +148,7 @@ class RelayReader:
                 headers={"Authorization": f"Bearer {self._key.reveal()}"},
                 network=self._network,
                 clock=self._clock,
-                deadline=Deadline.after(self._clock, self._step).sooner(self._left()),
+                deadline=Deadline.after(self._clock, step).sooner(self._left()),
                 observer=self._observer,
                 user_agent=USER_AGENT,
             )

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from guestctl.core.clock import SystemClock
 from guestctl.relay.log import EntryId, LogEntry
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.tls import certificates
 from guestctl.transport.web_routes import WebReply, WebRequest, WebRoute, WebSocketRoute, WebStream
 from guestctl.transport.web_server import WebServer
 from tests.cli.conftest import Front
@@ -83,6 +85,33 @@ def test_a_reader_that_fell_behind_continues_after_its_last_record(front: Front)
         done = front("listen", "--relay", url, "--max", "4", "-o", "jsonl", GUESTCTL_RELAY_KEY="k")
     assert [record["text"] for record in done.records] == ["1", "2", "3", "4"]
     assert asked == ["last", "0000abcd-2", "0000abcd-3"]
+
+
+def test_an_address_with_the_wrong_scheme_is_one_error(front: Front) -> None:
+    """A port without TLS does not answer a handshake, and one with TLS resets plain HTTP: both look like a failure."""
+    made = certificates(SystemClock(), ["127.0.0.1"])
+    try:
+        with relaying(front, attached=False) as relay:
+            plain = front("listen", "--relay", relay.url.replace("http:", "https:"), GUESTCTL_RELAY_KEY="k")
+            place = relay.url.removeprefix("http://")
+        assert (plain.code, plain.out) == (2, "")
+        assert plain.error["message"] == f"--relay: the TLS handshake fails because {place} speaks plain HTTP"
+        assert plain.error["hint"] == f"use http://{place}"
+        with relaying(front, "--tls-cert", str(made.certificate), "--tls-key", str(made.key), attached=False) as relay:
+            place = relay.url.removeprefix("https://")
+            for trusted in (str(made.ca), ""):  # an untrusted certificate proves TLS, too
+                secure = front("listen", "--relay", f"http://{place}", GUESTCTL_RELAY_KEY="k", SSL_CERT_FILE=trusted)
+                assert (secure.code, secure.out) == (2, "")
+                assert secure.error["message"] == f"--relay: {place} speaks TLS, and http:// has none"
+                assert secure.error["hint"] == f"use https://{place}"
+            right = front(
+                *("listen", "--relay", relay.url, "--for", "100ms", "--until", "x"),
+                GUESTCTL_RELAY_KEY=relay.key,
+                SSL_CERT_FILE=str(made.ca),
+            )
+            assert (right.code, right.error["code"]) == (9, "timeout")
+    finally:
+        made.remove()
 
 
 def test_listen_gives_up_when_there_is_no_relay(front: Front) -> None:
