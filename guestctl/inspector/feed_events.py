@@ -1,4 +1,4 @@
-"""Observed traffic as feed events: what the page receives, and what recorded traces are turned into.
+"""Observed traffic as feed events: what the page receives.
 
 Knows: the kinds of a trace and their members, how long texts are cut, and one line for people about each event. Must
 not know: pages, who observes, any API beyond the members that name an action and a text.
@@ -10,13 +10,11 @@ its kind without secrets. `shortened` has the original lengths, in characters, o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from guestctl.core.redact import Redactor
-from guestctl.transport.recorded_trace import TraceLine, by_run
 
 FeedEvent: TypeAlias = dict[str, Any]
 
@@ -28,7 +26,8 @@ _SUMMARY_LIMIT = 200
 REQUESTS = "requests"
 
 _FRAMES = frozenset({"frame_in", "frame_out"})
-_ON_SOCKETS = frozenset({"connect", "connected", "upgrade", "attached", "ping", "pong", "close", "closed", *_FRAMES})
+#: Members that events of any kind may have.
+_IN_ALL = frozenset({"session", "socket", "exchange", "guest", "direction"})
 #: Members of a frame that name its action, and those that contain its message.
 _NAMES = ("action", "class", "eventName", "eventType", "topicName", "type")
 _CARRIERS = ("message", "body", "payload", "eventBody")
@@ -61,66 +60,6 @@ def feed_event(number: int, time: float, kind: str, data: Mapping[str, Any], red
     return event
 
 
-def recorded_events(lines: Sequence[TraceLine], redactor: Redactor) -> list[FeedEvent]:
-    """Return the lines of a trace as feed events, in the order of their times."""
-    numbers = {id(line): members for run in by_run(lines) for line, members in _numbered(run)}
-    shared: dict[tuple[str, Any, Any], int] = {}
-
-    def unique(name: str, line: TraceLine, members: Mapping[str, Any]) -> None:
-        """Number sockets and exchanges across all commands and guests of the file."""
-        number = members.get(name)
-        if number is not None:
-            found[name] = shared.setdefault((name, line.run, number), len(shared) + 1)
-
-    events = []
-    for number, line in enumerate(sorted(lines, key=lambda line: line.time), 1):
-        members = numbers[id(line)]
-        found: dict[str, Any] = {key: value for key, value in line.data.items() if key not in _OF_LINES}
-        unique("socket", line, members)
-        unique("exchange", line, members)
-        # In a client's trace, `session` of another kind is a name that the client chose.
-        if "session" not in line.data or not ({"socket", "exchange"} & set(line.data)):
-            found["session"] = line.run[1] or f"command {line.run[0]}"
-        events.append(feed_event(number, line.time, line.kind, found, redactor))
-    return events
-
-
-#: Members of every line of a trace that are not members of its kind.
-_OF_LINES = frozenset({"time", "seconds", "kind"})
-
-
-def _numbered(run: Sequence[TraceLine]) -> Iterator[tuple[TraceLine, dict[str, Any]]]:
-    """Yield each line of one guest with its `socket` and `exchange`, paired in order if the lines do not have them."""
-    sockets, exchanges = count(1), count(1)
-    socket: int | None = None
-    waiting: list[tuple[int, str, str | None]] = []
-    for line in run:
-        kind, data = line.kind, line.data
-        members: dict[str, Any] = {name: data[name] for name in ("socket", "exchange") if data.get(name) is not None}
-        if members:
-            yield line, members
-            continue
-        if kind == "request":
-            members["exchange"] = next(exchanges)
-            waiting.append((members["exchange"], str(data.get("method")), data.get("url")))
-        elif kind in {"response", "lost"}:
-            answered = next((one for one in waiting if _answers(data, one)), None)
-            if answered is not None:
-                waiting.remove(answered)
-                members["exchange"] = answered[0]
-        elif kind in _ON_SOCKETS:
-            if kind == "connect" or socket is None:
-                socket = next(sockets)
-            members["socket"] = socket
-        yield line, members
-
-
-def _answers(data: Mapping[str, Any], waiting: tuple[int, str, str | None]) -> bool:
-    """Return whether an answer belongs to a request: a trace states its address without the query, or not at all."""
-    _, method, url = waiting
-    return data.get("method") == method and data.get("url") in {None, str(url).partition("?")[0]}
-
-
 def _summary(kind: str, data: Mapping[str, Any]) -> str:
     """Return one line for people."""
     if kind in _FRAMES:
@@ -139,7 +78,15 @@ def _summary(kind: str, data: Mapping[str, Any]) -> str:
         return f"session {data.get('session')}"
     if kind in {"close", "closed"}:
         return " ".join(str(part) for part in (kind, data.get("code"), data.get("reason")) if part not in {None, ""})
-    return kind
+    return _of_client(kind, data)
+
+
+def _of_client(kind: str, data: Mapping[str, Any]) -> str:
+    """Return one line about what only a client records, such as a retry, with its members."""
+    shown = (
+        (name, value) for name, value in data.items() if name not in _IN_ALL and isinstance(value, (str, int, float))
+    )
+    return f"{kind}: {', '.join(f'{name} {value}' for name, value in shown)}".removesuffix(": ")
 
 
 def _of_frame(kind: str, text: object) -> str:

@@ -25,9 +25,10 @@ _LOGIN_LIMIT, _COMMAND_LIMIT = 1024, 16 << 20
 class Inspector:
     """What a page in a browser shows of one source, and how it controls it.
 
-    `source` is `sandbox` or `proxy`. `controls` is what the page may control. `port` returns the port of the source
-    once it is known. `secure` says whether that port has TLS. `watched` is called with True before the first page reads
-    and with False after the last one has left. `problem` is called with each exception that a request did not expect.
+    `source` is `sandbox`, `proxy` or `trace`. `controls` is what the page may control. `port` returns the port of the
+    source once it is known. `secure` says whether that port has TLS. `watched` is called with True before the first
+    page reads and with False after the last one has left. `problem` is called with each exception that a request did
+    not expect.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Inspector:
             self._history, hello=self._hello, sessions=controls.sessions, faults=self._faults, watched=watched
         )
         self._mounted = MountedRoutes(
-            self._routes(), scheme=self._access.scheme, is_own_host=self._access.is_own_host, problem=problem
+            self.routes, scheme=self._access.scheme, is_own_host=self._access.is_own_host, problem=problem
         )
 
     @property
@@ -75,7 +76,9 @@ class Inspector:
         """Tell the pages that the source ends. Called in the thread of the server's event loop."""
         self._feed.end()
 
-    def _routes(self) -> list[WebRoute | WebSocketRoute]:
+    @property
+    def routes(self) -> list[WebRoute | WebSocketRoute]:
+        """The routes, for a web server that serves nothing else."""
         access = self._access
         routes: list[WebRoute | WebSocketRoute] = [
             WebRoute("GET", f"{PATH}/", self._page),

@@ -472,6 +472,12 @@ class RelayKeyRecord(TypedDict):
     key: str
 
 
+class TraceViewRecord(TypedDict):
+    kind: Literal["trace-view"]
+    ui_url: Annotated[str, "the address of the page, with a secret token"]
+    files: Annotated[list[str], "the traces that it shows"]
+
+
 class DemoRecord(TypedDict):
     kind: Literal["demo"]
     text: str
@@ -771,6 +777,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "sandbox-session": ("A session as the sandbox recorded it", SandboxSessionRecord),
     "relay": ("A relay that is ready, of relay serve", RelayRecord),
     "relay-key": ("The key that readers of a relay need, of relay key", RelayKeyRecord),
+    "trace-view": ("The page of a trace that is ready, of trace view", TraceViewRecord),
     "demo": ("One line of the demo", DemoRecord),
     "step": ("A frame or request that a command would send, of --print-frames", StepRecord),
     "check": ("A scenario of check", CheckRecord),

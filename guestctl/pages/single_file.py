@@ -108,6 +108,7 @@ def document(title: str, script: str, data: Any, *, plain: str = "") -> bytes:
     """Return the HTML file. `plain` is shown where no script may run, as in the artifacts of some CI servers."""
     digest = b64encode(sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    policy += "; require-trusted-types-for 'script'; trusted-types 'none'"
     note = f"<p>This page needs JavaScript, and this browser runs none.</p>\n<pre>{_plain(plain)}</pre>"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -56,6 +56,11 @@ _FIRST = {
     "guestctl session sign-out": [f"session create --auth-code ann:1 {_URI}"],
     "guestctl session sign-out -s cart": [f"session create --as cart --auth-code ann:2 {_URI}"],
     "guestctl replay bug.trace": ["ask hi --trace bug.trace"],
+    "guestctl trace view bug.trace": ["ask hi --trace bug.trace"],
+    "guestctl trace view before.trace after.trace --html both.html": [
+        "ask hi --trace before.trace",
+        "ask hi --trace after.trace",
+    ],
     "guestctl trace export bug.trace --har bug.har": ["ask hi --trace bug.trace"],
     "guestctl replay golden.trace --port 4010 -o json": ["ask hi --trace golden.trace"],
     "guestctl guest sync --provider shop --email ann@shop.example": ["session create --api guests"],
@@ -71,6 +76,7 @@ _UNTIL: dict[str, tuple[str | None, Exit]] = {
     "guestctl relay serve -s cart --http 127.0.0.1:8787": (None, Exit.INTERRUPTED),
     "guestctl relay serve -s cart --http 127.0.0.1:0 -o json": (None, Exit.INTERRUPTED),
     "guestctl replay bug.trace": (None, Exit.INTERRUPTED),
+    "guestctl trace view bug.trace": (None, Exit.INTERRUPTED),
     "guestctl replay golden.trace --port 4010 -o json": (None, Exit.INTERRUPTED),
 }
 #: Asked for a yes at a terminal.

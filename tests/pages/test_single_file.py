@@ -82,6 +82,8 @@ def test_the_policy_allows_the_script_by_its_hash_and_nothing_else() -> None:
         "script-src": f"'sha256-{digest}'",
         "base-uri": "'none'",
         "form-action": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
     }
     assert not {"link", "img", "style", "iframe", "base"} & set(page.tags)
 
@@ -137,7 +139,7 @@ def test_other_modules_are_refused(text: str, why: str) -> None:
         single_file.joined("m.js", {"m.js": text}.__getitem__)
 
 
-@pytest.mark.parametrize("entry", ["report.js"])
+@pytest.mark.parametrize("entry", ["report.js", "viewer.js"])
 def test_the_entries_of_the_package_can_be_joined(entry: str) -> None:
     script = single_file.joined(entry, lambda name: assets.asset(name).body.decode())
     assert "adoptedStyleSheets" in script

@@ -104,6 +104,7 @@ LOCAL: Mapping[str, tuple[str, ...]] = {
     "profile": ("profile", "show", "sandbox"),
     "apis": ("apis",),
     "har": ("trace", "export", "kept.jsonl", "--har", "-"),
+    "trace page": ("trace", "view", "kept.jsonl", "--html", "-"),
     "usage": ("send", "--no-such-option", "x"),
     "relay key": ("relay", "key"),
     "listen to no relay": ("listen", "--relay", "http://127.0.0.1:1", "--for", "30ms"),

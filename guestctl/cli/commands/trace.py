@@ -55,24 +55,27 @@ def export(
         if str(har) == "-":
             run.out.verbatim(content)
         else:
-            _write(run.world.cwd / har, content)
+            write_new(run.world.cwd / har, content.encode("utf-8", "surrogatepass"), "--har")
     if endpoint is not None:
         _send(run, path, endpoint)
 
 
-def _write(path: Path, content: str) -> None:
-    """Write a new file that only its owner can read."""
+def write_new(path: Path, content: bytes, option: str) -> None:
+    """Write a new file that only its owner can read. `option` names it. Raises UsageError `output.failed`."""
     from guestctl.transport.output_files import is_pipe, open_output, write_all
 
     new = 0 if is_pipe(path) else os.O_CREAT | os.O_EXCL
     try:
-        descriptor = open_output(path, "--har", new)
+        descriptor = open_output(path, option, new)
     except FileExistsError:
-        raise UsageError(f"--har {path}: the file exists", code="output.failed", hint="give another name") from None
+        if path.is_dir():
+            hint = f"give the name of a file: {path / 'trace.har' if option == '--har' else path / 'trace.html'}"
+            raise UsageError(f"{option} {path}: is a directory", code="output.failed", hint=hint) from None
+        raise UsageError(f"{option} {path}: the file exists", code="output.failed", hint="give another name") from None
     try:
-        write_all(descriptor, content.encode("utf-8", "surrogatepass"))
+        write_all(descriptor, content)
     except OSError as error:
-        raise UsageError(f"--har {path}: {error.strerror or error}", code="output.failed") from error
+        raise UsageError(f"{option} {path}: {error.strerror or error}", code="output.failed") from error
     finally:
         os.close(descriptor)
 

@@ -8,41 +8,21 @@ import { barChart } from "./chart.js";
 import { duration, el, readable, svg } from "./dom.js";
 import { adopt, BASE } from "./style.js";
 
-/** @typedef {{at: number, who?: string, text: string, id?: string, options?: string[], files?: string[], content?: string[], unmet?: string[]}} Line */
-/** @typedef {{verdict: string, messages: (string | null)[], why: string, problem: string | null}} Vote */
-/** @typedef {{criterion: string, never: boolean, decision: string, why: string, votes: Vote[], quoted: Line[]}} Judged */
-/** @typedef {{action: string, line: number, text: string, teardown?: boolean, verdict?: string, at?: number, seconds?: number}} Step */
-/** @typedef {{code: string, exit: number, hint?: string}} Failure */
-/** @typedef {{message: string, line: number, step: string, expected: string | null, came: Line[], late: Line[], missing: string[], error: Failure | null}} Trouble */
-/** @typedef {{calls: number, tokens: number, seconds: number}} Usage */
-/** @typedef {{script: string, scenario: string, runs: number, passed: number, failed: number, rate: number | null, low: number, high: number}} Rate */
-/** @typedef {{at: number, kind: string, text?: string, method?: string, url?: string, status?: number, body?: unknown, code?: number, [name: string]: unknown}} Wire */
-/**
- * @typedef {{script: string, scenario: string, line: number, verdict: string, seconds: number, attempts?: number,
- *   repetition?: number, tags?: string[], trouble?: Trouble, ids?: Record<string, string | null>, transcript?: Line[],
- *   remarks?: string[], judged?: Judged[], model?: Usage, steps?: Step[], wire?: Wire[],
- *   attempted?: {verdict: string, seconds: number, reason?: string}[]}} Scenario
- */
-/** @typedef {{seconds: number, version: string, finished: string, reduced: boolean, model: Usage | null, rates: Rate[], scenarios: Scenario[]}} Run */
+/** @typedef {any} Data a part of the record */
 /** @typedef {import("./dom.js").Child} Child */
 
 /** The verdicts: a sign, the name, the tone and what it means. */
-const VERDICTS = /** @type {Record<string, [string, string, string, string]>} */ ({
+const VERDICTS = /** @type {Record<string, string[]>} */ ({
   passed: ["✓", "Passed", "good", "Every step was met."],
   failed: ["✗", "Failed", "bad", "An expectation was not met."],
   undecided: [
     "?",
     "Undecided",
     "warn",
-    "The votes of the judge decide nothing, so nobody knows whether the bot is right.",
+    "The votes of the judge decide nothing: nobody knows whether the bot is right.",
   ],
-  customer_failed: [
-    "⚑",
-    "Customer failed",
-    "warn",
-    "The customer of the test was at fault. This says nothing about the bot.",
-  ],
-  error: ["!", "Error", "bad", "The service or the model could not be used, so the expectations could not be tested."],
+  customer_failed: ["⚑", "Customer failed", "warn", "The customer was at fault. This says nothing about the bot."],
+  error: ["!", "Error", "bad", "The service or the model could not be used, so nothing could be tested."],
 });
 const NOT_RUN = ["○", "Not run", "muted", ""];
 
@@ -97,25 +77,18 @@ function mark(verdict, text) {
   const [sign, name, tone] = about(verdict);
   return h(`span.mark.${tone}`, el("i", { "aria-hidden": "true" }, sign), text ?? name);
 }
+/** Return a list that may be absent. @param {Data} value @returns {Data[]} */
+const list = (value) => value ?? [];
 /** @param {string} title @param {...Child} children */
 const section = (title, ...children) => h("section", h("h3", title), ...children);
-/** @param {string[]} heads @param {Child[][]} rows */
-function table(heads, rows) {
-  const head = heads.map((one) => el(one ? "th" : "td", one ? { scope: "col" } : {}, one));
-  return h(
-    "table",
-    h("thead", h("tr", ...head)),
-    h("tbody", ...rows.map((row) => h("tr", ...row.map((cell) => h("td", cell))))),
-  );
-}
-/** Return what a message offers besides its text. @param {Line} line */
+/** Return what a message offers besides its text. @param {Data} line */
 const extras = (line) => [
-  ...(line.content ?? []).map((text) => h("div.muted", remote(text))),
-  ...(line.files ?? []).map((name) => h("div", h("span.muted", "File: "), remote(name))),
-  ...(line.options ?? []).map((option) => remote(option, "pill")),
+  ...list(line.content).map((text) => h("div.muted", remote(text))),
+  ...list(line.files).map((name) => h("div", h("span.muted", "File: "), remote(name))),
+  ...list(line.options).map((option) => remote(option, "pill")),
 ];
 
-/** Return one message or remark of a conversation. @param {Line} line @param {boolean} wrong */
+/** Return one message or remark of a conversation. @param {Data} line @param {boolean} wrong */
 function bubble(line, wrong) {
   if (!line.who) return h("li.bubble.event", time(line.at), " ", remote(line.text));
   const who = h("span.who", remote(line.who), " · ", time(line.at), wrong && " · not what was expected");
@@ -123,17 +96,20 @@ function bubble(line, wrong) {
   return h(`li.bubble${classes}`, who, h("div.text", remote(line.text)), ...extras(line));
 }
 
-/** Return a reply that came instead of the expected one. @param {Line} line @param {string} how */
+/** Return a reply that came instead of the expected one. @param {Data} line @param {string} how */
 function reply(line, how) {
-  const unmet = (line.unmet ?? []).map((one) => h("div.bad", "✗ ", remote(one)));
+  const unmet = list(line.unmet).map((one) => h("div.bad", "✗ ", remote(one)));
   const text = h("div", line.who && h("span.muted", remote(line.who), ": "), remote(line.text));
   return h("div.box", h("div.time", `${line.at.toFixed(3)} s${how}`), text, ...extras(line), ...unmet);
 }
 
-/** Return why a scenario did not pass. @param {Scenario} one @param {Trouble} trouble */
+/** Return why a scenario did not pass. @param {Data} one @param {Data} trouble */
 function why(one, { message, line, step, expected, came, late, missing, error }) {
-  const replies = [...came.map((each) => reply(each, "")), ...late.map((each) => reply(each, ", too late"))];
-  const absent = missing.map((text) => h("div.box.bad", "missing: ", remote(text)));
+  const replies = [
+    ...list(came).map((each) => reply(each, "")),
+    ...list(late).map((each) => reply(each, ", too late")),
+  ];
+  const absent = list(missing).map((text) => h("div.box.bad", "missing: ", remote(text)));
   return h(
     "section.why",
     h("div", h("div.head", remote(message)), h("p.muted", about(one.verdict)[3])),
@@ -149,9 +125,9 @@ function why(one, { message, line, step, expected, came, late, missing, error })
   );
 }
 
-/** Return the judgement on one criterion, with the messages that prove it. @param {Judged} one */
+/** Return the judgement on one criterion, with the messages that prove it. @param {Data} one */
 function judged(one) {
-  const votes = one.votes.map(({ verdict, problem, why }) =>
+  const votes = list(one.votes).map(({ verdict, problem, why }) =>
     h(
       "li",
       h("strong", remote(verdict || "no verdict")),
@@ -160,7 +136,7 @@ function judged(one) {
       remote(why),
     ),
   );
-  const quotes = one.quoted.map((line) =>
+  const quotes = list(one.quoted).map((line) =>
     h("blockquote", h("span.muted", remote(line.who), " · ", time(line.at), " "), remote(line.text)),
   );
   const statement = h(
@@ -179,7 +155,10 @@ function judged(one) {
   );
 }
 
-/** Return a step, with a bar for when it ran. @param {Scenario} one @param {Step} step */
+/** @param {string | undefined} verdict @returns {"bad" | "warn" | ""} */
+const barTone = (verdict) => (verdict === "passed" ? "" : about(verdict)[2] === "bad" ? "bad" : "warn");
+
+/** Return a step, with a bar for when it ran. @param {Data} one @param {Data} step */
 function stepRow(one, { verdict, teardown, text, at = 0, seconds, line }) {
   const [sign, name, tone] = about(verdict);
   const icon = el("span", { class: tone, role: "img", "aria-label": name }, sign);
@@ -214,7 +193,7 @@ function pretty(value) {
   }
 }
 
-/** Return one frame or request. @param {Wire} event */
+/** Return one frame or request. @param {Data} event */
 function wireRow({ at, kind, text, body, ...rest }) {
   const out = /^(request|connect|frame_out)$/.test(kind) || rest.direction === "out";
   const line =
@@ -229,102 +208,84 @@ function wireRow({ at, kind, text, body, ...rest }) {
   );
 }
 
-/** Return everything about a scenario. @param {Scenario} one */
+/** Return everything about a scenario. @param {Data} one */
 function body(one) {
-  const { steps = [], trouble, transcript = [], attempted = [] } = one;
-  const key = (/** @type {Line} */ line) => `${line.at} ${line.id} ${line.text}`;
-  const wrong = new Set([...(trouble?.came ?? []), ...(trouble?.late ?? [])].map(key));
-  const lines = transcript.map((line) => bubble(line, wrong.has(key(line))));
-  const ids = Object.entries(one.ids ?? {}).flatMap(([name, value]) =>
-    value ? [h("li", h("span.muted", `${name} `), remote(value, "mono"))] : [],
+  const trouble = one.trouble;
+  const key = (/** @type {Data} */ line) => `${line.at} ${line.id} ${line.text}`;
+  const wrong = new Set([...list(trouble?.came), ...list(trouble?.late)].map(key));
+  const lines = list(one.transcript).map((line) => bubble(line, wrong.has(key(line))));
+  const ids = Object.entries(one.ids ?? {}).map(
+    ([name, value]) => value && h("li", h("span.muted", `${name} `), remote(value, "mono")),
   );
-  const attempts = attempted.map(({ verdict, seconds, reason }) =>
-    h("li", mark(verdict), " ", h("span.time", duration(seconds)), " ", remote(reason ?? "")),
+  const attempts = list(one.attempted).map((each) =>
+    h("li", mark(each.verdict), " ", h("span.time", duration(each.seconds)), " ", remote(each.reason)),
+  );
+  const steps = list(one.steps).map((step) => stepRow(one, step));
+  const conversation = section(
+    "Conversation",
+    lines.length ? h("ol.bubbles", ...lines) : h("p.muted", "No message was sent."),
   );
   return h(
     "div.body",
     trouble && why(one, trouble),
-    one.judged && section("Judge", ...one.judged.map(judged)),
-    h(
-      "div.two",
-      h("div", steps.length > 0 && section("Steps", h("ol.steps", ...steps.map((step) => stepRow(one, step))))),
-      section("Conversation", lines.length ? h("ol.bubbles", ...lines) : h("p.muted", "No message was sent.")),
-    ),
-    one.wire && section("Traffic since the guest's last action", h("div.wire", ...one.wire.map(wireRow))),
+    one.judged && section("Judge", ...list(one.judged).map(judged)),
+    h("div.two", h("div", steps.length > 0 && section("Steps", h("ol.steps", ...steps))), conversation),
+    one.wire && section("Traffic since the guest's last action", h("div.wire", ...list(one.wire).map(wireRow))),
     attempts.length > 1 && section("Attempts", h("ol.list", ...attempts)),
-    one.remarks && section("Remarks", ...one.remarks.map((text) => h("p", remote(text)))),
+    one.remarks && section("Remarks", ...list(one.remarks).map((text) => h("p", remote(text)))),
     ids.length > 0 && section("Identifiers", h("ul", ...ids)),
     one.model && section("Model calls", h("p", used(one.model))),
   );
 }
 
-/** @param {string | undefined} verdict @returns {"bad" | "warn" | ""} */
-const barTone = (verdict) => (verdict === "passed" ? "" : about(verdict)[2] === "bad" ? "bad" : "warn");
-/** @param {Usage} usage */
+/** @param {Data} usage */
 const used = (usage) => `${plural(usage.calls, "call")}, ${plural(usage.tokens, "token")}, ${duration(usage.seconds)}`;
+/** @param {string} label @param {() => void} click */
+const button = (label, click) => el("button", { type: "button", click }, label);
 
-/** Return a scenario that builds its details when it is opened, because there may be hundreds. @param {Scenario} one */
+/** Return a scenario that builds its details when it is opened, because there may be hundreds. @param {Data} one */
 function scenario(one) {
-  const name = h("span.name", remote(one.scenario), one.repetition ? h("span.muted", ` run ${one.repetition}`) : "");
-  const attempts = (one.attempts ?? 0) > 1 && h("span.tag", plural(one.attempts ?? 0, "attempt"));
+  const name = h("span.name", remote(one.scenario), one.repetition && h("span.muted", ` run ${one.repetition}`));
+  const tags = [...(one.attempts > 1 ? [`${one.attempts} attempts`] : []), ...list(one.tags)];
   const spent = h("span.time", one.attempts ? duration(one.seconds) : "not started");
-  const tags = (one.tags ?? []).map((tag) => remote(tag, "tag"));
-  const node = el(
-    "details",
-    { class: `scenario is-${about(one.verdict)[2]}` },
-    h("summary", mark(one.verdict), name, attempts, ...tags, spent),
-  );
+  const head = h("summary", mark(one.verdict), name, ...tags.map((tag) => remote(tag, "tag")), spent);
+  const node = el("details", { class: `scenario is-${about(one.verdict)[2]}` }, head);
   const build = () => node.childElementCount === 1 && node.append(body(one));
   node.addEventListener("toggle", () => node.open && build());
-  return { one, node, build, text: `${one.scenario} ${(one.tags ?? []).join(" ")}`.toLowerCase() };
+  return { one, node, build, text: [one.scenario, ...tags].join(" ").toLowerCase() };
 }
 
-/** Return the buttons and the field that choose scenarios. @param {ReturnType<typeof scenario>[]} shown @param {() => void} changed */
+/** Return what chooses scenarios. @param {ReturnType<typeof scenario>[]} shown @param {() => void} changed */
 function filters(shown, changed) {
-  const fits = (/** @type {string} */ key, /** @type {Scenario} */ { verdict }) =>
+  const fits = (/** @type {string} */ key, /** @type {string} */ verdict) =>
     key === "all" || key === verdict || (key === "open" && verdict !== "passed");
-  const names = [
-    ["all", "All"],
-    ["open", "Not passed"],
-    ...Object.entries(VERDICTS).map(([key, [, name]]) => [key, name]),
-  ];
-  const search = el("input", {
-    type: "search",
-    "aria-label": "Filter by name or tag",
-    placeholder: "Filter by name or tag",
-    input: apply,
-  });
-  const buttons = names.flatMap(([key, name]) => {
-    const count = shown.filter(({ one }) => fits(key, one)).length;
-    const press = () => {
-      chosen = key;
-      apply();
-    };
-    return count || key === "all"
-      ? [
-          el(
-            "button",
-            { type: "button", "data-key": key, click: press },
-            VERDICTS[key] ? mark(key, `${name} ${count}`) : `${name} ${count}`,
-          ),
-        ]
-      : [];
-  });
-  let chosen = buttons.some((one) => one.dataset.key === "open") ? "open" : "all";
-  function apply() {
-    for (const { one, node, text } of shown)
-      node.hidden = !fits(chosen, one) || !text.includes(search.value.toLowerCase());
-    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.key === chosen));
+  const label = "Filter by name or tag";
+  const search = el("input", { type: "search", "aria-label": label, placeholder: label, input: () => apply(chosen) });
+  /** @type {Map<string, HTMLElement>} */
+  const buttons = new Map();
+  for (const key of ["all", "open", ...Object.keys(VERDICTS)]) {
+    const count = shown.filter(({ one }) => fits(key, one.verdict)).length;
+    const name = `${{ all: "All", open: "Not passed" }[key] ?? about(key)[1]} ${count}`;
+    if (count || key === "all")
+      buttons.set(
+        key,
+        button(name, () => apply(key)),
+      );
+    if (VERDICTS[key]) buttons.get(key)?.replaceChildren(mark(key, name));
+  }
+  let chosen = "";
+  function apply(/** @type {string} */ key) {
+    chosen = key;
+    const words = search.value.toLowerCase();
+    for (const { one, node, text } of shown) node.hidden = !fits(key, one.verdict) || !text.includes(words);
+    for (const [name, node] of buttons) node.setAttribute("aria-pressed", String(name === key));
     changed();
   }
-  /** @param {boolean} open */
-  const setAll = (open) => {
-    for (const { node } of shown) if (!node.hidden) node.open = open;
+  const setAll = (/** @type {boolean} */ open) => {
+    for (const { node } of shown) node.open = node.hidden ? node.open : open;
   };
-  const opens = [true, false].map((open) =>
-    el("button", { type: "button", click: () => setAll(open) }, open ? "Open all" : "Close all"),
-  );
-  return { node: el("nav", { class: "row", "aria-label": "Filter" }, ...buttons, search, ...opens), apply };
+  const all = [button("Open all", () => setAll(true)), button("Close all", () => setAll(false))];
+  return { apply, node: el("nav", { class: "row", "aria-label": "Filter" }, ...buttons.values(), search, ...all) };
 }
 
 /** Move between scenarios with the arrow keys. @param {KeyboardEvent} event */
@@ -337,14 +298,33 @@ function move(event) {
   heads[at + step]?.focus();
 }
 
-/** @param {Run} run */
+/** Return how often repeated scenarios passed. @param {Data[]} rates */
+function passRates(rates) {
+  const percent = (/** @type {number | null} */ share) => (share === null ? "–" : `${(share * 100).toFixed(0)} %`);
+  const heads = ["Scenario", "Passed", "Rate", "95 % interval", "Neither"].map((name) =>
+    el("th", { scope: "col" }, name),
+  );
+  const rows = rates.map((one) => {
+    const decided = one.passed + one.failed;
+    const interval = `${percent(one.low)} to ${percent(one.high)}`;
+    const cells = [
+      remote(one.scenario),
+      `${one.passed} of ${decided}`,
+      percent(one.rate),
+      interval,
+      `${one.runs - decided}`,
+    ];
+    return h("tr", ...cells.map((cell) => h("td", cell)));
+  });
+  return h("table", h("thead", h("tr", ...heads)), h("tbody", ...rows));
+}
+
+/** @param {Data} run */
 function show(run) {
-  const shown = run.scenarios.map(scenario);
+  const shown = list(run.scenarios).map(scenario);
   const bad = shown.filter(({ one }) => one.verdict !== "passed");
-  const title = bad.length
-    ? `${bad.length} of ${plural(shown.length, "scenario")} did not pass`
-    : `${plural(shown.length, "scenario")} passed`;
-  const groups = [...new Set(run.scenarios.map((one) => one.script))].map((script) => {
+  const all = plural(shown.length, "scenario");
+  const groups = [...new Set(shown.map(({ one }) => one.script))].map((script) => {
     const own = shown.filter(({ one }) => one.script === script).map(({ node }) => node);
     return { node: h("section", h("h2", remote(script)), ...own), own };
   });
@@ -353,65 +333,42 @@ function show(run) {
     for (const { node, own } of groups) node.hidden = own.every((one) => one.hidden);
     none.hidden = groups.some(({ node }) => !node.hidden);
   });
-  const slowest = run.scenarios
-    .filter((one) => one.attempts)
-    .sort((a, b) => b.seconds - a.seconds)
-    .slice(0, 10);
-  const rows = slowest.map((one) => ({
-    label: readable(one.scenario),
-    value: one.seconds,
-    tone: barTone(one.verdict),
-  }));
-  const percent = (/** @type {number} */ share) => `${(share * 100).toFixed(0)} %`;
-  const rates = run.rates.map(({ scenario, runs, passed, failed, rate, low, high }) => [
-    remote(scenario),
-    `${passed} of ${passed + failed}`,
-    rate === null ? "–" : percent(rate),
-    `${percent(low)} to ${percent(high)}`,
-    String(runs - passed - failed),
-  ]);
+  const slowest = shown.map(({ one }) => one).sort((a, b) => b.seconds - a.seconds);
+  const rows = slowest
+    .slice(0, 10)
+    .map((one) => ({ label: readable(one.scenario), value: one.seconds, tone: barTone(one.verdict) }));
   const facts = [
     `guestctl ${run.version}`,
     `${run.finished.slice(0, 19).replace("T", " ")} UTC`,
     duration(run.seconds),
-    ...(run.model ? [`model: ${used(run.model)}`] : []),
   ];
+  if (run.model) facts.push(`model: ${used(run.model)}`);
+  const note = "Traffic and long texts are shortened to keep this file small. A trace (--trace FILE) has all of it.";
+  const chart = h("div.chart-box", barChart({ title: "Duration of scenarios", rows, format: duration }));
   document.body.append(
-    h("header", h(bad.length ? "h1.bad" : "h1.good", title), h("p.muted", facts.join(" · "))),
+    h(
+      "header",
+      h(bad.length ? "h1.bad" : "h1.good", bad.length ? `${bad.length} of ${all} did not pass` : `${all} passed`),
+      h("p.muted", facts.join(" · ")),
+    ),
     filter.node,
     el(
       "main",
       { keydown: move },
-      run.reduced &&
-        h(
-          "p.notice",
-          "Traffic and long texts are shortened to keep this file small. A trace (--trace FILE) has all of it.",
-        ),
-      rates.length > 0 &&
-        h("div.panel", section("Pass rates", table(["Scenario", "Passed", "Rate", "95 % interval", "Neither"], rates))),
+      run.reduced && h("p.notice", note),
+      run.rates.length > 0 && h("div.panel", section("Pass rates", passRates(run.rates))),
       ...groups.map(({ node }) => node),
       none,
-      rows.length > 1 &&
-        h(
-          "div.panel",
-          section(
-            rows.length < shown.length ? "Slowest scenarios" : "Durations",
-            h("div.chart-box", barChart({ title: "Duration of scenarios", rows, format: duration })),
-          ),
-        ),
+      rows.length > 1 && h("div.panel", section("Longest scenarios", chart)),
     ),
   );
-  filter.apply();
+  filter.apply(bad.length ? "open" : "all");
   for (const { node } of shown.length === 1 ? shown : bad.slice(0, 5)) node.open = true;
   // What is closed does not appear on paper.
   addEventListener("beforeprint", () => {
-    for (const { node, build } of shown)
-      if (!node.hidden) {
-        build();
-        node.open = true;
-      }
+    for (const { node, build } of shown) if (!node.hidden) node.open = build() || true;
   });
 }
 
 adopt(BASE + STYLE);
-show(/** @type {Run} */ (JSON.parse(document.getElementById("data")?.textContent ?? "")));
+show(JSON.parse(document.getElementById("data")?.textContent ?? ""));

@@ -1,0 +1,106 @@
+"""`trace view`: recorded traces on the inspector's page.
+
+Knows: the options, when the server stops. Must not know: the page, how a trace becomes what it shows.
+"""
+
+from __future__ import annotations
+
+import select
+import webbrowser
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from guestctl.cli.commands.sandbox import NO_TRACE, Port
+from guestctl.cli.commands.trace import write_new
+from guestctl.cli.invocation import Invocation
+from guestctl.cli.options import command
+from guestctl.cli.parameters import CommandArgument, CommandOption
+from guestctl.core.errors import UsageError
+from guestctl.core.stop_signals import exit_code_of, stop_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from guestctl.inspector.trace_page import Traces
+
+T = TypeVar("T")
+
+
+@command(
+    "guestctl trace view bug.trace",
+    "guestctl trace view before.trace after.trace --html both.html",
+    needs="nothing",
+    timeout=None,
+    refuses=NO_TRACE,
+)
+def view(
+    run: Invocation,
+    files: Annotated[
+        list[Path], CommandArgument(metavar="FILE...", help="trace written by --trace; several are shown together")
+    ],
+    html: Annotated[
+        Path | None,
+        CommandOption("--html", metavar="FILE", help="write one HTML file instead of serving; - is stdout"),
+    ] = None,
+    port: Port = 0,
+    open_browser: Annotated[bool, CommandOption("--open", help="open the address in your browser")] = False,
+) -> int | None:
+    """Show recorded traces in a browser: sessions, requests, frames and their details.
+
+    guestctl serves the page on this machine until Ctrl-C, and prints its address. The address contains a token: only
+    who has it can read the page. With --html, the page and the traces are written to one file, which opens from disk
+    and loads nothing from the network; an existing FILE is not replaced. Events are in the order of their times. A
+    session is a guest or a command of a trace; with several traces, the name of the file comes first.
+    """
+    if html is not None and open_browser:
+        raise UsageError("--open cannot be combined with --html", hint="open the file yourself, or remove --html")
+    traces = _read(run, files)
+    from guestctl.inspector.trace_page import TraceServer, html_of
+
+    if html is not None:
+        page = _of_traces(files, lambda: html_of(traces))
+        if str(html) == "-":
+            run.out.verbatim(page.decode("utf-8"))
+        else:
+            write_new(run.world.cwd / html, page, "--html")
+        return None
+    with ExitStack() as stack:
+        stopper = stack.enter_context(stop_signals())
+        server = _of_traces(files, lambda: TraceServer(traces, port=port))
+        try:
+            server.start()
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on 127.0.0.1:{port}: {error.strerror or error}",
+                hint="choose another --port; 0 chooses a free one",
+            ) from error
+        stack.callback(server.stop)
+        _print_ready(run, server.address, list(traces))
+        if open_browser and not webbrowser.open(server.address):
+            run.out.warning("cannot open a browser; open the address yourself")
+        select.select([stopper], [], [])
+        return exit_code_of(stopper.recv(1)[0])
+
+
+def _read(run: Invocation, files: list[Path]) -> Traces:
+    """Return the lines of each file once, by its path. Raises UsageError for a file that is no trace."""
+    from guestctl.transport.recorded_trace import read_trace
+
+    return {str(file): read_trace(run.world.cwd / file) for file in files}
+
+
+def _of_traces(files: list[Path], make: Callable[[], T]) -> T:
+    """Return what is made of traces. A line without its fields becomes a UsageError."""
+    try:
+        return make()
+    except (ValueError, LookupError, TypeError, AttributeError) as failure:
+        names = ", ".join(str(file) for file in files)
+        raise UsageError(f"{names}: not a trace ({type(failure).__name__})") from failure
+
+
+def _print_ready(run: Invocation, address: str, files: list[str]) -> None:
+    if run.out.mode in {"json", "jsonl", "yaml"}:
+        run.out.one({"kind": "trace-view", "ui_url": address, "files": files})
+    else:
+        run.out.verbatim(f"inspector at {address}\n")
