@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from guestctl.transport.network import Network, Observer
     from guestctl.transport.span_tree import SpanTree
     from guestctl.transport.spans import SpanExport
-    from guestctl.transport.trace import Watcher
+    from guestctl.transport.trace import TraceFile, Watcher
 
 
 #: Variables that ask for spans.
@@ -116,16 +116,23 @@ class Invocation:
     @cached_property
     def watcher(self) -> Watcher | None:
         """The observer of requests and frames for --trace and -v, None without either."""
-        traced = self._traced()
-        if traced is None and not self.out.verbose:
+        file = self.trace_file
+        if file is None and not self.out.verbose:
             return None
-        from guestctl.transport.trace import TraceFile, Watcher
+        from guestctl.transport.trace import Watcher
 
-        file = None
-        if traced is not None:
-            option, path, append = traced
-            file = self._stack.enter_context(TraceFile(path, append=append, option=option))
         return Watcher(self.clock, self.redactor, file, self.out.detail if self.out.verbose else None)
+
+    @cached_property
+    def trace_file(self) -> TraceFile | None:
+        """The trace that was asked for, None without one. Raises UsageError `output.failed`."""
+        traced = self._traced()
+        if traced is None:
+            return None
+        from guestctl.transport.trace import TraceFile
+
+        option, path, append = traced
+        return self._stack.enter_context(TraceFile(path, append=append, option=option))
 
     def _traced(self) -> tuple[str, Path, bool] | None:
         """Return the option or variable that names the trace, its path, and whether the file may exist."""

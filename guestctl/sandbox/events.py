@@ -34,6 +34,17 @@ class WireEvents:
         self._exchanges = count(1)
         self._sockets = count(1)
 
+    def add(self, observer: WireObserver) -> None:
+        """Let one more observer receive the events."""
+        before = self.observer
+
+        def both(kind: str, members: Mapping[str, Any]) -> None:
+            assert before is not None
+            before(kind, members)
+            observer(kind, members)
+
+        self.observer = observer if before is None else both
+
     def exchange(self, method: str, url: str, route: str, session: str | None) -> Exchange:
         """Return the events of a new request. `route` is its name in fault specs, or `other`."""
         return Exchange(self, next(self._exchanges), method, url, route, session)

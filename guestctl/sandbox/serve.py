@@ -27,6 +27,7 @@ from guestctl.core.stop_signals import exit_code_of, handling, stop_signals
 from guestctl.sandbox.subshell import greeting, is_interactive_shell, with_prompt
 
 if TYPE_CHECKING:
+    from guestctl.sandbox.events import WireObserver
     from guestctl.sandbox.faults import Faults
     from guestctl.sandbox.interfaces import Api
     from guestctl.sandbox.server import Sandbox
@@ -106,6 +107,7 @@ def running(
     watch: Callable[[Conversation, StoredMessage], None] | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
     page: Callable[[Sandbox], SandboxPage] | None = None,
+    observer: WireObserver | None = None,
 ) -> Iterator[Sandbox]:
     """Start a sandbox, with certificates if asked for, and stop it at the end. Raises CannotServe.
 
@@ -129,11 +131,12 @@ def running(
                 context, ca = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), str(made.ca)
                 context.load_cert_chain(made.certificate, made.key)
             chosen: dict[str, Any] = {} if apis is None else {"apis": apis}
-            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, **chosen)
+            sandbox = Sandbox(options, clock=clock, watch=watch, tls=context, ca=ca, observer=observer, **chosen)
             stack.callback(sandbox.stop)
             shown = None if page is None else page(sandbox)
             if shown is not None:
-                sandbox.extra_rules, sandbox.observer = shown.rules, shown.observe
+                sandbox.extra_rules = shown.rules
+                sandbox.events.add(shown.observe)
             sandbox.start()
             if shown is not None:
                 sandbox.ui_url = shown.address(sandbox.url)
@@ -160,6 +163,7 @@ def serve(
     clock: Clock | None = None,
     apis: Callable[[Service, Faults, SandboxOptions], Sequence[Api]] | None = None,
     page: Callable[[Sandbox], SandboxPage] | None = None,
+    observer: WireObserver | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP. Call it in the main thread.
 
@@ -170,13 +174,16 @@ def serve(
     second line for people has the same address. It contains a secret, so `on_ready` does not get it.
 
     With `options.agent`, each line of `agent_in` is sent as the agent, and messages are shown on `agent_out` (default:
-    `out`). `wrapped` breaks a line for people into lines that fit the terminal. Raises CannotServe.
+    `out`). `wrapped` breaks a line for people into lines that fit the terminal. `observer` receives the
+    events of all guests. Raises CannotServe.
     """
     with ExitStack() as stack:
         stopper = stack.enter_context(stop_signals())
         agent = Agent(agent_out or out, wrapped) if options.agent else None
         watch = agent.show if agent else None
-        sandbox = stack.enter_context(running(options, clock=clock, watch=watch, apis=apis, page=page))
+        sandbox = stack.enter_context(
+            running(options, clock=clock, watch=watch, apis=apis, observer=observer, page=page)
+        )
         found = addresses(sandbox)
         on_ready(found)
         if ready_json:
@@ -322,11 +329,13 @@ def run_under(
     entered: Callable[[str], object] = lambda line: None,
     clock: Clock | None = None,
     page: Callable[[Sandbox], SandboxPage] | None = None,
+    observer: WireObserver | None = None,
 ) -> int:
     """Run a command against a new sandbox and return its exit code, as a shell reports it.
 
     If the command is an interactive shell, its prompt shows that it uses the sandbox, and `entered` is called with a
     line for its user. With `page`, it is called with the address of the page, too, which the command does not get.
+    `observer` receives the events of all guests.
 
     The code is 128 plus the number of the signal that ended the command, 127 if the command does not exist, and 126 if
     it cannot be run; `cannot_run` is called with these two and the reason. The command receives SIGINT, SIGTERM and
@@ -341,7 +350,7 @@ def run_under(
     with ExitStack() as stack:
         relay = _Relay(alone)
         stack.enter_context(handling(relay.signal))  # the command inherits a signal that is ignored
-        sandbox = stack.enter_context(running(options, clock=clock, page=page))
+        sandbox = stack.enter_context(running(options, clock=clock, observer=observer, page=page))
         state = stack.enter_context(_private_directory())
         variables = _environment(environ, options, sandbox, state)
         if is_interactive_shell(command):

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.redact import Redactor
-from guestctl.transport.output_files import is_pipe, open_output, write_all
+from guestctl.transport.output_files import is_pipe, open_output
 
 _FRAMES = frozenset({"frame_in", "frame_out", "ping", "pong"})
 #: Kinds that only the file has: `-v` shows what causes them.
@@ -52,16 +52,27 @@ class TraceFile:
                 code="output.failed",
                 hint="give another name, or extend the file with --trace-append",
             ) from None
-        if stat.S_ISREG(os.fstat(self._descriptor).st_mode) and hasattr(os, "fchmod"):
+        regular = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        self._alone = regular and not append  # nobody else writes to a new file
+        if regular and hasattr(os, "fchmod"):
             with suppress(OSError):  # another user's file
                 os.fchmod(self._descriptor, 0o600)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one line. Raises UsageError if the file cannot be written."""
+        """Append one line. Raises UsageError if the file cannot be written.
+
+        If a disk is full, the part of the line that fits is removed, so that what is there can be read.
+        """
         line = json.dumps(record, ensure_ascii=True, separators=(",", ":"), default=str) + "\n"
+        left = memoryview(line.encode())
         try:
-            write_all(self._descriptor, line.encode())
+            while left:
+                left = left[os.write(self._descriptor, left) :]
         except OSError as error:
+            written = len(line) - len(left)
+            if written and self._alone:
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise UsageError(f"{self._name}: {error.strerror or error}", code="output.failed") from error
 
     def __enter__(self) -> TraceFile:

@@ -367,26 +367,6 @@ def test_demo_traces_its_guest(alone: Front, tmp_path: Path) -> None:
     assert {"upgrade", "frame_out", "frame_in", "close"} <= {line["kind"] for line in seen}
 
 
-@pytest.mark.parametrize("option", ["--trace", "--trace-append"])
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("sandbox", "exec", "--", "true"), "--trace belongs to the inner command"),
-        (("sandbox", "serve"), "a server writes no trace"),
-        (("replay", "absent"), "a server writes no trace"),
-    ],
-)
-def test_a_server_and_exec_refuse_to_trace(
-    alone: Front, tmp_path: Path, words: tuple[str, ...], said: str, option: str
-) -> None:
-    refused = alone(option, str(tmp_path / "trace"), *words)
-    assert (refused.code, refused.out) == (2, "")
-    assert f"error: {said}\nhint:  " in refused.err
-    assert " ask hi --trace FILE`" in refused.err
-    assert not (tmp_path / "trace").exists()
-    assert f"{option} FILE" not in alone(*words[: 1 if words[0] == "replay" else 2], "--help").out
-
-
 def test_exec_refuses_to_be_an_agent(alone: Front) -> None:
     refused = alone("sandbox", "exec", "--agent", "--", "true")
     assert (refused.code, refused.out) == (2, "")

@@ -14,13 +14,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from guestctl.cli.invocation import Environment
+from guestctl.cli.commands.traffic_log import TrafficLog
+from guestctl.cli.invocation import Environment, Invocation
 from guestctl.cli.main import run
+from guestctl.cli.options import Common
 from guestctl.client import Client
 from guestctl.core.errors import Failure
 from guestctl.core.model import Secret, SignIn
 from guestctl.dialects import NAMES
 from guestctl.dialects.capabilities import Ability
+from guestctl.output.terminal import Terminal
+from guestctl.output.writer import Output
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
 from guestctl.storage.state import State
@@ -129,13 +133,38 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("replay",): "serves until it is stopped, from a trace that is searched when it is written",
     ("explain",): "a table of ours; knows no session",
     ("schema",): "a table of ours; knows no session",
-    ("sandbox", "serve"): "serves until it is stopped",
-    ("sandbox", "exec"): "starts processes; its key is the sandbox's own",
+    ("sandbox", "serve"): "serves until it is stopped; the log and the trace of the swept sandbox are searched",
+    ("sandbox", "exec"): "starts processes; its key is the sandbox's own; it logs and records as `sandbox serve`",
     ("sandbox", "disconnect"): "the admin endpoint as `sandbox push` uses it; ends every session",
     ("sandbox", "expire"): "the admin endpoint as `sandbox push` uses it; ends every session",
     ("demo",): "a sandbox of its own, and commands that are swept",
     ("completion",): "a script of ours",
 }
+
+
+class ServiceLog:
+    """What a sandbox with -vv and --trace writes. Its observer is that of `sandbox serve`."""
+
+    def __init__(self, room: Path, clock: InstantClock) -> None:
+        self._err = Stream()
+        self._path = room.with_name(f"{room.name}-service.trace")
+        self._read = [0, 0]
+        world = Environment(Stream(b""), Stream(), self._err, {}, room, clock)
+        out = Output(Stream(), self._err, Terminal(), mode="auto", now=clock.now, environ={}, verbose=2)
+        self._run = Invocation(Common(verbose=2, trace=self._path), world, out)
+        self.log = TrafficLog(self._run)
+
+    def written(self) -> list[tuple[str, bytes]]:
+        """Return what was written since the last call, in both places."""
+        found = []
+        for place, data in enumerate((self._err.text().encode(), self._path.read_bytes())):
+            found.append((("log of the service", "trace of the service")[place], data[self._read[place] :]))
+            self._read[place] = len(data)
+        return found
+
+    def close(self) -> None:
+        self._run.close()
+        self._path.unlink()
 
 
 @dataclass
@@ -148,6 +177,7 @@ class Sweep:
     teller: Teller
     canaries: Canaries
     clock: InstantClock
+    service: ServiceLog
     hits: list[str] = field(default_factory=list)
     #: Runs whose output lacks the warning about the profile file (see `warn`).
     silent: list[str] = field(default_factory=list)
@@ -206,7 +236,7 @@ class Sweep:
         # A terminal wraps the warning at spaces.
         if WARNING not in " ".join(f"{out.text()} {err.text()}".split()):
             self.silent.append(f"{self.api}: {what}: {' '.join(words)} [{mode}]: {err.text()[-300:]}")
-        streams = [("stdout", out.text().encode()), ("stderr", err.text().encode())]
+        streams = [("stdout", out.text().encode()), ("stderr", err.text().encode()), *self.service.written()]
         for where, data in [*streams, *self._files()]:
             for hit in self.canaries.found(data):
                 self.hits.append(f"{self.api}: {what}: {' '.join(words)} [{mode}] -> {where}: {hit}")
@@ -292,12 +322,16 @@ def sweep(api: str, room: Path) -> Iterator[Sweep]:
     """Sweep one API with a new sandbox and directory."""
     clock = InstantClock()
     canaries = Canaries()
+    service = ServiceLog(room, clock)
     with (
+        contextlib.closing(service),
         Teller(canaries) as teller,
-        Sandbox(fast=True, clock=clock, also_hosts=(f"127.0.0.1:{teller.port}",)) as sandbox,
+        Sandbox(
+            fast=True, clock=clock, also_hosts=(f"127.0.0.1:{teller.port}",), observer=service.log.observer
+        ) as sandbox,
     ):
         teller.behind = sandbox.port
-        yield Sweep(api, room, sandbox, teller, canaries, clock)
+        yield Sweep(api, room, sandbox, teller, canaries, clock, service)
 
 
 def main() -> int:

@@ -47,7 +47,7 @@ def test_the_sweep_finds_a_planted_secret(tmp_path: Path, monkeypatch: pytest.Mo
                 found(what, COMMANDS[what], "all told, json")
         found.teller.trick = None
         found.goodbyes("plain pipe")
-    for where in ("stdout", "stderr", "trace.jsonl", "report.xml"):
+    for where in ("stdout", "stderr", "trace.jsonl", "report.xml", "log of the service", "trace of the service"):
         assert any(f"-> {where}: " in hit for hit in found.hits), where
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from guestctl.cli.commands.sandbox import NO_TRACE, Host, Port, cannot_serve_is_usage
+from guestctl.cli.commands.sandbox import Host, Port, cannot_serve_is_usage
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.cli.parameters import CommandArgument, CommandOption
@@ -16,7 +16,6 @@ from guestctl.cli.parameters import CommandArgument, CommandOption
     "guestctl replay golden.trace --port 4010 -o json",
     needs="nothing",
     timeout=None,
-    refuses=NO_TRACE,
 )
 def replay(
     run: Invocation,
@@ -38,7 +37,9 @@ def replay(
     with GUESTCTL_SANDBOX_URL, choose the API with --api. Requests are matched in order by method and path, frames
     by their action. Texts, hosts and ids are not compared. A guest may skip steps, and may start again. With --strict,
     a request whose content differs is answered with 400, such a frame closes its socket (1008), and stderr names both.
+    -v and --trace show and record what guests send to the replay, as with `sandbox serve`.
     """
+    from guestctl.cli.commands.traffic_log import TrafficLog
     from guestctl.sandbox.serve import serve
     from guestctl.sandbox.settings import SandboxOptions
     from guestctl.sandbox_tools.replay import apis_of, load, replay_apis
@@ -52,9 +53,10 @@ def replay(
         registered.append(found["url"])
         run.out.notice(f"{len(recording.actions)} guest actions, recorded on {' or '.join(spoken) or 'an unknown API'}")
 
+    log = TrafficLog(run)
     try:
         with cannot_serve_is_usage():
-            return serve(
+            code = serve(
                 SandboxOptions(port=port, host=host, fast=True, idle_timeout=0, socket_life=0),
                 out=run.world.stdout,
                 ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
@@ -63,7 +65,9 @@ def replay(
                 wrapped=run.out.wrapped,
                 clock=run.clock,
                 apis=replay_apis(recording, pace=pace, strict=strict, refused=run.out.diagnostic),
+                observer=log.observer,
             )
     finally:
         for url in registered:
             run.state.forget_sandbox(url)
+    return log.exit_code(code)

@@ -98,11 +98,6 @@ To = Annotated[
     str | None, CommandOption("--to", metavar="ID", help="only the session with this id (default: all sessions)")
 ]
 
-#: Options that a server refuses, with the message and the hint.
-NO_TRACE = dict.fromkeys(
-    ("--trace", "--trace-append"),
-    ("a server writes no trace", "trace the client: `guestctl -p sandbox ask hi --trace FILE`"),
-)
 _AGENT_REFUSED = (
     "--agent needs a terminal, which `sandbox exec` leaves to its command",
     "run `guestctl sandbox serve --agent`, and the command with `-p sandbox` in another terminal",
@@ -114,7 +109,6 @@ _AGENT_REFUSED = (
     "guestctl sandbox serve --fault drop:after=3 -o json",
     needs="nothing",
     timeout=None,
-    refuses=NO_TRACE,
 )
 def serve(
     run: Invocation,
@@ -145,7 +139,12 @@ def serve(
 
     guestctl prints one line with the addresses when the sandbox is ready. It stores them and the key, so that
     `-p sandbox` and `sandbox push` find it.
+
+    -v prints a line on stderr for every request and frame of every guest, and -vv also their bodies. --trace records
+    them, for `replay` and `trace export`; GUESTCTL_TRACE is for the guests only. If the trace cannot be written any
+    more, guestctl reports it at once, serves on, and exits with 2.
     """
+    from guestctl.cli.commands.traffic_log import TrafficLog
     from guestctl.inspector.of_sandbox import inspector_of
     from guestctl.sandbox.serve import serve as serve_until_stopped
 
@@ -180,9 +179,10 @@ def serve(
         run.state.put_sandbox({**found, "api": api})
         registered.append(found["url"])
 
+    log = TrafficLog(run)
     try:
         with cannot_serve_is_usage():
-            return serve_until_stopped(
+            code = serve_until_stopped(
                 options,
                 out=run.world.stdout,
                 ready_json=run.out.mode in {"json", "jsonl", "yaml"},  # JSON is YAML
@@ -192,10 +192,12 @@ def serve(
                 wrapped=run.out.wrapped,
                 clock=run.clock,
                 page=inspector_of if ui else None,
+                observer=log.observer,
             )
     finally:
         for url in registered:
             run.state.forget_sandbox(url)
+    return log.exit_code(code)
 
 
 @command(
@@ -203,13 +205,7 @@ def serve(
     "guestctl sandbox exec --fast --script bot.yaml -- sh tests/chat.sh",
     needs="nothing",
     timeout=None,
-    refuses={
-        "--agent": _AGENT_REFUSED,
-        **dict.fromkeys(
-            ("--trace", "--trace-append"),
-            ("--trace belongs to the inner command", "`guestctl sandbox exec -- guestctl ask hi --trace FILE`"),
-        ),
-    },
+    refuses={"--agent": _AGENT_REFUSED},
 )
 def exec_(
     run: Invocation,
@@ -239,7 +235,11 @@ def exec_(
 
     A `guestctl` in the command uses this sandbox without any option. The sessions that it stores are deleted
     afterwards. A shell without arguments, such as `-- bash`, shows the sandbox in its prompt.
+
+    -v and --trace show and record what the sandbox exchanges with its guests, as with `sandbox serve`. A trace that
+    cannot be written any more turns exit code 0 into 2.
     """
+    from guestctl.cli.commands.traffic_log import TrafficLog
     from guestctl.inspector.of_sandbox import inspector_of
     from guestctl.sandbox.serve import run_under
 
@@ -272,8 +272,9 @@ def exec_(
         vars(failure)["exit"] = code  # a shell's code, which no other failure has
         run.out.failure(failure)
 
+    log = TrafficLog(run)
     with cannot_serve_is_usage():
-        return run_under(
+        code = run_under(
             options,
             words,
             run.world.environ,
@@ -281,7 +282,9 @@ def exec_(
             entered=run.out.notice,
             clock=run.clock,
             page=inspector_of if ui else None,
+            observer=log.observer,
         )
+    return log.exit_code(code, replaces=False)
 
 
 @command(

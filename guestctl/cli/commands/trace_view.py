@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from guestctl.cli.commands.sandbox import NO_TRACE, Port
+from guestctl.cli.commands.sandbox import Port
 from guestctl.cli.commands.trace import write_new
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
@@ -27,12 +27,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+#: Options that this server refuses, with the message and the hint.
+_NO_TRACE = dict.fromkeys(
+    ("--trace", "--trace-append"),
+    ("a server writes no trace", "trace the client: `guestctl -p sandbox ask hi --trace FILE`"),
+)
+
+
 @command(
     "guestctl trace view bug.trace",
     "guestctl trace view before.trace after.trace --html both.html",
     needs="nothing",
     timeout=None,
-    refuses=NO_TRACE,
+    refuses=_NO_TRACE,
 )
 def view(
     run: Invocation,
