@@ -129,6 +129,8 @@ _PROCESSES = {
     "integration/test_source_code.py",
     "integration/test_sources.py::test_many_listeners_do_not_reconnect_at_once",
     "integration/test_state_processes.py",
+    "integration/test_through_proxy.py",
+    "proxy/test_command.py",
     "relay/test_access.py::test_a_web_socket_takes_the_key_as_a_subprotocol",
     "relay/test_documented_readers.py::test_a_documented_reader_has_every_message_once",
     "relay/test_listen_relay.py",

@@ -31,7 +31,7 @@ OWNERS = {
     "rich": {"output", "cli"},
     "markdown_it": {"output.markdown"},
     "prompt_toolkit": {"cli.chat.prompt"},
-    "tornado": {"sandbox", "transport.web_server", "transport.web_routes"},
+    "tornado": {"sandbox", "proxy", "transport.web_server", "transport.web_routes"},
     "grpc": {"relay.grpc_server"},
     "google": {"relay.chat_messages"},
     "sqlite3": {"storage", "sandbox.store", "relay.log"},

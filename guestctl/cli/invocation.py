@@ -178,16 +178,24 @@ class Invocation:
         """Return the effective profile for printing it. It needs no trust, and must not be connected with."""
         return self._resolve(to_show=True)
 
-    def _resolve(self, *, to_show: bool) -> Resolved:
+    def resolve_as_written(self, name: str | None) -> Resolved:
+        """Return a profile as its file has it, without options and variables that replace its values.
+
+        `name` is that of the profile; None: the requested one.
+        """
+        return self._resolve(name=name, as_written=True)
+
+    def _resolve(self, *, to_show: bool = False, name: str | None = None, as_written: bool = False) -> Resolved:
         from guestctl.config import profiles
 
         found = profiles.resolve(
-            self.chosen_profile,
+            name or self.chosen_profile,
             options=self.options.overrides,
             environ=self.world.environ,
             cwd=self.world.cwd,
             profiles_option=self.options.profiles,
             sandbox=self.running_sandbox,
+            as_written=as_written,
             to_show=to_show,
         )
         for warning in found.warnings:

@@ -113,6 +113,9 @@ COMMANDS: dict[tuple[str, ...], CommandEntry] = {
         "commands.trace:export", "turn a trace into spans or HAR for other tools", data=False
     ),
     ("trace", "view"): CommandEntry("commands.trace_view:view", "show recorded traces in a browser", data=False),
+    ("proxy",): CommandEntry(
+        "commands.proxy:proxy", "record any client's traffic between it and a service", data=False
+    ),
     ("replay",): CommandEntry("commands.replay:replay", "serve a trace as a sandbox", data=False),
     ("doctor",): CommandEntry("commands.doctor:doctor", "check everything that a conversation needs", lists=True),
     ("explain",): CommandEntry("commands.explain:explain", "explain a status, close code, failure or message"),

@@ -478,6 +478,15 @@ class TraceViewRecord(TypedDict):
     files: Annotated[list[str], "the traces that it shows"]
 
 
+class ProxyRecord(TypedDict):
+    kind: Literal["proxy"]
+    url: Annotated[str, "the base address for clients"]
+    socket_url: Annotated[str, "the base address of the sockets"]
+    target: Annotated[str, "the address of the service"]
+    ca: Annotated[str | None, "the file of the certificate authority, null without --tls"]
+    environment: Annotated[dict[str, str], "the variables with which guestctl uses the proxy"]
+
+
 class DemoRecord(TypedDict):
     kind: Literal["demo"]
     text: str
@@ -778,6 +787,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "relay": ("A relay that is ready, of relay serve", RelayRecord),
     "relay-key": ("The key that readers of a relay need, of relay key", RelayKeyRecord),
     "trace-view": ("The page of a trace that is ready, of trace view", TraceViewRecord),
+    "proxy": ("A proxy that is ready, of proxy", ProxyRecord),
     "demo": ("One line of the demo", DemoRecord),
     "step": ("A frame or request that a command would send, of --print-frames", StepRecord),
     "check": ("A scenario of check", CheckRecord),

@@ -142,9 +142,9 @@ class SocketEvents:
         self.find()
         self._report("frame_in", {"text": text})
 
-    def ping(self) -> None:
-        """Report a ping of the guest."""
-        self._report("ping", {"direction": "out"})
+    def ping(self, *, sent: bool = False) -> None:
+        """Report a ping of the guest, or one of the service (`sent`)."""
+        self._report("ping", {"direction": "in" if sent else "out"})
 
     def pong(self, *, sent: bool) -> None:
         """Report our answer to a ping (`sent`), or a pong of the guest."""

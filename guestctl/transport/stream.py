@@ -250,6 +250,9 @@ class _NestedTls:
     def setblocking(self, flag: bool) -> None:
         """Do nothing: `outer` never blocks."""
 
+    def setsockopt(self, level: int, name: int, value: Any) -> None:
+        self._outer.setsockopt(level, name, value)
+
     def close(self) -> None:
         self._outer.close()
 

@@ -75,6 +75,8 @@ _UNTIL: dict[str, tuple[str | None, Exit]] = {
     "guestctl sandbox serve --fault drop:after=3 -o json": (None, Exit.INTERRUPTED),
     "guestctl relay serve -s cart --http 127.0.0.1:8787": (None, Exit.INTERRUPTED),
     "guestctl relay serve -s cart --http 127.0.0.1:0 -o json": (None, Exit.INTERRUPTED),
+    "guestctl proxy --to staging --trace widget.trace": (None, Exit.INTERRUPTED),
+    "guestctl proxy --to sandbox --port 4010 --tls -o json": (None, Exit.INTERRUPTED),
     "guestctl replay bug.trace": (None, Exit.INTERRUPTED),
     "guestctl trace view bug.trace": (None, Exit.INTERRUPTED),
     "guestctl replay golden.trace --port 4010 -o json": (None, Exit.INTERRUPTED),

@@ -130,6 +130,7 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("relay", "serve"): "serves until it is stopped; tests/security/test_relay_secrets.py searches what it writes",
     ("load",): "starts Locust, which the development set does not contain",
     ("judge",): "meets a model and no service; `checks/test_ai_wire.py` searches what a model's server repeats",
+    ("proxy",): "serves until it is stopped; tests/proxy/test_secrets.py searches what it writes",
     ("replay",): "serves until it is stopped, from a trace that is searched when it is written",
     ("explain",): "a table of ours; knows no session",
     ("schema",): "a table of ours; knows no session",

@@ -53,9 +53,9 @@ def test_nothing_turns_verification_off() -> None:
                 assert node.value.value is True, path
             if isinstance(node, ast.Attribute) and node.attr in {"create_default_context", "SSLContext"}:
                 makers.add(path.relative_to(PACKAGE).as_posix())
-    # Allowed: the admin client on loopback, the servers of the sandbox and the relay, and type names.
+    # Allowed: the admin client on loopback, the servers of the sandbox, the relay and the proxy, and type names.
     typed = {"transport/network.py", "transport/stream.py", "transport/web_server.py"}
-    servers = {"sandbox/serve.py", "cli/commands/relay.py"}
+    servers = {"sandbox/serve.py", "cli/commands/relay.py", "cli/commands/proxy.py"}
     assert makers <= {*typed, *servers, "sandbox_tools/admin_client.py"}, makers
 
 

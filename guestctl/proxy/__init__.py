@@ -1,0 +1,1 @@
+"""A recording reverse proxy between any guest client and a deployment or a sandbox."""

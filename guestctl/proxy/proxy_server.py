@@ -1,0 +1,240 @@
+"""The proxy in a thread of its own: one port on loopback.
+
+Knows: tornado's server, the thread, start and stop, the Host check, and how the parts of a proxy are put together. Must
+not know: how a request or a socket passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from ssl import SSLContext
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate
+from tornado.web import Application
+
+from guestctl.core.clock import Clock
+from guestctl.proxy.http_exchange import BODY_LIMIT, HEAD_LIMIT, ProxiedRequest
+from guestctl.proxy.route_names import RouteNames
+from guestctl.proxy.service_streams import BUFFER, IdleConnections, ServiceStream, connect
+from guestctl.proxy.socket_relay import SocketRelay, SocketUpgrade
+from guestctl.proxy.target import ServiceAddress, Target
+from guestctl.sandbox.events import WireEvents, WireObserver
+from guestctl.transport.network import Network
+
+HOST = "127.0.0.1"
+#: Connections to the service that are being opened at the same time.
+_MOST_OPENING = 32
+#: Seconds that a connection of a client may be idle between two requests.
+_IDLE = 3600.0
+_INSPECTOR = "/_inspector/"
+
+
+class RecordingProxy:
+    """A reverse proxy for `target`. `observer` receives everything that passes, in the proxy's thread.
+
+    `origin` replaces the Origin header of clients. `pages` is a tornado application for paths below `/_inspector/`; it
+    checks hosts, origins and access itself.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        network: Network,
+        *,
+        clock: Clock,
+        port: int = 0,
+        origin: str | None = None,
+        tls: SSLContext | None = None,
+        observer: WireObserver | None = None,
+        pages: Application | None = None,
+    ) -> None:
+        self.target = target
+        self.origin = origin
+        self.port = port
+        self.events = WireEvents(observer)
+        self.pages = pages
+        self._network = network
+        self._clock = clock
+        self._tls = tls
+        self._names = RouteNames(clock)
+        self._relays: dict[SocketRelay, asyncio.Task[None]] = {}
+        self._hosts: frozenset[str] = frozenset()
+        self._threads = ThreadPoolExecutor(_MOST_OPENING, thread_name_prefix="proxy-connect")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event
+
+    @property
+    def secure(self) -> bool:
+        """Whether clients use TLS."""
+        return self._tls is not None
+
+    @property
+    def url(self) -> str:
+        """The base address for clients."""
+        return f"http{'s' if self.secure else ''}://{HOST}:{self.port}"
+
+    @property
+    def socket_url(self) -> str:
+        """The base address of all sockets."""
+        return f"ws{self.url[4:]}"
+
+    def start(self) -> RecordingProxy:
+        """Start serving, and return when the port accepts connections. Raises OSError."""
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="proxy", daemon=True)
+        self._thread.start()
+        try:
+            started.result()
+        except BaseException:
+            self._thread.join()
+            self._thread = None
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Close all sockets and connections, and wait for the thread to end."""
+        thread, self._thread = self._thread, None
+        if thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            thread.join()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> RecordingProxy:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _run(self, started: Future[None]) -> None:
+        try:
+            asyncio.run(self._serve(started))
+        except BaseException as problem:
+            if started.done():
+                raise
+            started.set_exception(problem)
+
+    async def _serve(self, started: Future[None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        listening = socket.create_server((HOST, self.port), family=socket.AF_INET, backlog=1024)
+        listening.setblocking(False)
+        self.port = listening.getsockname()[1]
+        names = ("localhost", HOST, "[::1]")
+        usual = self.port == (443 if self.secure else 80)
+        self._hosts = frozenset({f"{name}:{self.port}" for name in names} | (set(names) if usual else set()))
+        requests = _Requests(self)
+        server = _Server(
+            requests,
+            ssl_options=self._tls,
+            max_header_size=HEAD_LIMIT,
+            max_body_size=BODY_LIMIT,
+            max_buffer_size=BUFFER,
+            idle_connection_timeout=_IDLE,
+        )
+        server.requests = requests
+        server.add_socket(listening)
+        started.set_result(None)
+        await self._stopping.wait()
+        server.stop()
+        for relay in tuple(self._relays):
+            relay.close()
+        if self._relays:
+            await asyncio.wait(self._relays.values(), timeout=1.0)
+        await server.close_all_connections()
+
+    # -- what requests use (see `http_exchange.ProxyContext`)
+
+    def refusal(self, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        """Return the status and the text that refuse a request because of its Host header.
+
+        A Host that is not the proxy's may be a DNS rebinding attack by a web page.
+        """
+        if headers.get("Host", "").lower() in self._hosts:
+            return None
+        return 421, f"this Host is not served here: use localhost or 127.0.0.1 with port {self.port}"
+
+    async def connect(self, upstream: ServiceAddress) -> ServiceStream:
+        return await connect(self._network, self._clock, upstream, self._threads)
+
+    def name_of(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> str:
+        return self._names.of_request(method, path, headers, body) or "other"
+
+    async def upgrade(self, request: ProxiedRequest, upstream: ServiceAddress, headers: HTTPHeaders) -> None:
+        events = self.events.socket(upstream.url(socket=True))
+        opened = await SocketUpgrade(request, upstream, headers, events).perform()
+        if opened is None:
+            return
+        relay = SocketRelay(*opened, events, request.replaced)
+        task = asyncio.ensure_future(relay.run())
+        self._relays[relay] = task
+        task.add_done_callback(lambda _: self._relays.pop(relay, None))
+
+
+class _Requests(HTTPServerConnectionDelegate):
+    """Makes what handles each request."""
+
+    def __init__(self, proxy: RecordingProxy) -> None:
+        self._proxy = proxy
+        self._idle: dict[object, IdleConnections] = {}
+
+    def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
+        idle = self._idle.get(server_conn)
+        if idle is None:
+            idle = self._idle[server_conn] = IdleConnections(lambda: _close(server_conn))
+        passing = ProxiedRequest(self._proxy, request_conn, idle)
+        if self._proxy.pages is None:
+            return passing
+        return _Choice(passing, self._proxy.pages, server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        idle = self._idle.pop(server_conn, None)
+        if idle is not None:
+            idle.close()
+
+
+class _Server(HTTPServer):
+    """Tornado's server, which also reports the end of a connection."""
+
+    requests: _Requests
+
+    def on_close(self, server_conn: object) -> None:
+        super().on_close(server_conn)
+        self.requests.on_close(server_conn)
+
+
+def _close(server_conn: Any) -> None:
+    with suppress(AttributeError):
+        server_conn.stream.close()
+
+
+class _Choice(HTTPMessageDelegate):
+    """Chooses between the proxy and its own pages when the path of a request is known."""
+
+    def __init__(
+        self, passing: HTTPMessageDelegate, pages: Application, server_conn: object, request_conn: Any
+    ) -> None:
+        self._chosen = passing
+        self._pages = pages
+        self._connections = server_conn, request_conn
+
+    def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Any:
+        if start_line.path.startswith(_INSPECTOR):
+            self._chosen = self._pages.start_request(*self._connections)
+        return self._chosen.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Any:
+        return self._chosen.data_received(chunk)
+
+    def finish(self) -> None:
+        self._chosen.finish()
+
+    def on_connection_close(self) -> None:
+        self._chosen.on_connection_close()
