@@ -10,6 +10,7 @@ import pytest
 
 from guestctl.load.slo import COUNTS, TIMES
 from guestctl.sandbox.server import Sandbox
+from tests.checks.html_report import data_of
 from tests.load.conftest import Room
 
 HELLO = """
@@ -31,7 +32,7 @@ def at_served(at_sandbox: Callable[[Sandbox], Room], served: Sandbox) -> Room:
 
 
 def test_guests_in_one_process_are_measured(at_served: Room) -> None:
-    done = at_served.run("load hello.yaml --guests 3 --ramp 100/s --for 2s -o json --csv load.csv")
+    done = at_served.run("load hello.yaml --guests 3 --ramp 100/s --for 2s -o json --csv load.csv --html load.html")
     assert done.code == 0, done.err
     found = done.record
     assert found["kind"] == "load"
@@ -46,6 +47,9 @@ def test_guests_in_one_process_are_measured(at_served: Room) -> None:
     with (at_served.path / "load.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows[-1]["second"] == "total"
+    page = data_of((at_served.path / "load.html").read_text(encoding="utf-8"))
+    assert {name: page[name] for name in found} == found
+    assert sum(slot["turns"] for slot in page["slots"]) == found["turns"]
     assert int(rows[-1]["turns"]) == sum(int(row["turns"]) for row in rows[:-1]) == found["turns"]
 
 

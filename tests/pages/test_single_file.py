@@ -139,7 +139,7 @@ def test_other_modules_are_refused(text: str, why: str) -> None:
         single_file.joined("m.js", {"m.js": text}.__getitem__)
 
 
-@pytest.mark.parametrize("entry", ["report.js", "viewer.js"])
+@pytest.mark.parametrize("entry", ["report.js", "viewer.js", "load_report.js"])
 def test_the_entries_of_the_package_can_be_joined(entry: str) -> None:
     script = single_file.joined(entry, lambda name: assets.asset(name).body.decode())
     assert "adoptedStyleSheets" in script

@@ -1,25 +1,22 @@
 """`load`: runs check scripts or a locustfile with many guests at once.
 
-Knows: the options, what is printed while the test runs and at its end, the exit code. Must not know: Locust, how
-anything is measured.
+Knows: the options, and what a test does with them. Must not know: Locust, how anything is measured or shown.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command, duration, pairs
 from guestctl.cli.parameters import CommandArgument, CommandOption
-from guestctl.core.errors import CheckFailed, Failure, RateLimited, UsageError
+from guestctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from guestctl.core.model import Profile
-    from guestctl.load.load_results import LoadResults
     from guestctl.load.plan import LoadPlan
     from guestctl.load.slo import Objective
 
@@ -58,6 +55,9 @@ def load(
         CommandOption("--slo", metavar="TEXT", help="what must be reached, such as 'reply p95 < 2s, failed < 0.5%'"),
     ] = None,
     csv: Annotated[Path | None, CommandOption("--csv", metavar="FILE", help="write a row for each second")] = None,
+    html: Annotated[
+        Path | None, CommandOption("--html", metavar="FILE", help="write a page with charts, which opens from disk")
+    ] = None,
     tag: Annotated[
         list[str] | None,
         CommandOption("--tag", metavar="NAME", help="use only scenarios with this tag; -NAME: without it"),
@@ -108,7 +108,15 @@ def load(
         master,
         bind,
         worker,
-        {"--guests": guests, "--ramp": ramp, "--for": time_, "--workers": workers, "--slo": slo, "--csv": csv},
+        {
+            "--guests": guests,
+            "--ramp": ramp,
+            "--for": time_,
+            "--workers": workers,
+            "--slo": slo,
+            "--csv": csv,
+            "--html": html,
+        },
     )
     check_installed()
     host, port = _address(bind, worker)
@@ -131,7 +139,10 @@ def load(
         slot=slot_of(seconds),
     )
     _check_plan(run, plan, yes_load_test)
-    return _LoadRun(run, plan, workers if role == "local" and workers and workers > 1 else 0, objectives, csv).go()
+    from guestctl.cli.commands.load_run import LoadRun
+
+    processes = workers if role == "local" and workers is not None and workers > 1 else 0
+    return LoadRun(run, plan, processes, objectives, csv=csv, html=html).go()
 
 
 def _role(master: bool, bind: str | None, worker: str | None, others: dict[str, object]) -> str:
@@ -207,150 +218,3 @@ def _check_plan(run: Invocation, plan: LoadPlan, confirmed: str | None) -> None:
         script, _ = read_script(plan, run.world.environ)
         for deviation in script.deviations:
             run.out.notice(f"{script.path}: {deviation}")
-
-
-class _LoadRun:
-    """Runs the test, and reports it."""
-
-    def __init__(
-        self, run: Invocation, plan: LoadPlan, workers: int, objectives: Sequence[Objective], csv: Path | None
-    ) -> None:
-        self._run = run
-        self._plan = plan
-        self._workers = workers
-        self._objectives = objectives
-        self._csv = csv
-
-    def go(self) -> int | None:
-        """Run the test and return the exit code. Raises a Failure for a test that proves nothing."""
-        from guestctl.core.stop_signals import stop_signals
-        from guestctl.load.supervisor import Supervisor
-
-        run = self._run
-        with stop_signals() as stopper:
-            supervisor = Supervisor(
-                plan=self._plan,
-                workers=self._workers,
-                clock=run.clock,
-                stopper=stopper,
-                notice=self._notice,
-                listening=self._listening,
-                started=self._started,
-                progress=self._progress,
-            )
-            results = supervisor.run()
-        if self._plan.role == "worker":
-            return _signal_code(supervisor.signal)
-        self._write(results)
-        return self._verdict(results) if supervisor.signal is None else _signal_code(supervisor.signal)
-
-    def _notice(self, text: str) -> None:
-        self._run.out.notice(self._run.redactor.text(text))
-        self._run.out.print_held()
-
-    def _listening(self, host: str, port: int) -> None:
-        workers = "1 worker" if self._plan.workers == 1 else f"{self._plan.workers} workers"
-        self._notice(f"master: listening on {host} port {port}, waiting for {workers}")
-
-    def _started(self) -> None:
-        from guestctl.core.humanize import format_duration
-        from guestctl.load.guard import target_host
-
-        plan = self._plan
-        if plan.role == "worker":
-            self._notice(f"worker: connected to the master at {plan.host} port {plan.port}")
-            return
-        guests = "1 guest" if plan.guests == 1 else f"{plan.guests} guests"
-        until = "until Ctrl-C" if plan.seconds is None else f"for {format_duration(plan.seconds)}"
-        self._notice(f"running {guests} against {target_host(plan.profile)} {until}")
-
-    def _progress(self, results: LoadResults) -> None:
-        pass
-
-    def _write(self, results: LoadResults) -> None:
-        run = self._run
-        record = results.record(self._objectives)
-        if self._csv is not None:
-            _write_csv(self._csv, results)
-        if run.out.human:
-            _print(run, record)
-        else:
-            run.out.one(record)
-
-    def _verdict(self, results: LoadResults) -> int | None:
-        """Return the exit code. Raises the failure of a test that was stopped, or whose result is not complete."""
-        if not results.count("conversations") or (
-            (first := results.first_failure) is not None and not results.count("messages")
-        ):
-            first = results.first_failure
-            if first is not None:
-                raise _as_failure(first)
-        if results.throttled_off:
-            raise RateLimited("the service throttled more than 5 % of the attempts", code="load.throttled")
-        if not results.complete:
-            raise CheckFailed("the result is not complete: a worker of the test is gone", code="load.worker")
-        missed = results.missed(self._objectives)
-        if missed:
-            raise CheckFailed("missed: " + ", ".join(objective.text for objective in missed), code="load.slo")
-        return None
-
-
-def _as_failure(found: Any) -> Failure:
-    from guestctl.load.supervisor import ChildFailed
-
-    return ChildFailed(found)
-
-
-def _signal_code(number: int | None) -> int | None:
-    return None if number is None else 128 + number
-
-
-def _write_csv(path: Path, results: LoadResults) -> None:
-    import csv
-
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(results.rows())
-    except OSError as error:
-        raise UsageError(
-            f'--csv: cannot write "{path}": {error.strerror}',
-            code="output.failed",
-            hint=f"choose another file: --csv {shlex.quote(path.name)}",
-        ) from error
-
-
-def _print(run: Invocation, record: dict[str, Any]) -> None:
-    """Print the results for people."""
-    from guestctl.output.columns import Column
-
-    out = run.out
-    out.text(
-        f"{record['conversations']} conversations, {record['turns']} turns, {record['messages']} messages in "
-        f"{record['seconds']:.0f} s with {record['guests']} guests: {record['turns_per_second']:.1f} turns a second"
-    )
-    names = ("count", "p50", "p90", "p95", "p99", "max")
-    columns = [Column("time", 9, 9), *(Column(name, 7, 9) for name in names)]
-    out.grid(
-        columns,
-        [
-            [name, str(found["count"]), *("-" if found[one] is None else _time(found[one]) for one in names[1:])]
-            for name, found in record["times"].items()
-        ],
-    )
-    from guestctl.load.slo import COUNTS
-
-    out.text(", ".join(f"{name.replace('_', ' ')} {record[name]}" for name in COUNTS))
-    for found in record["failures"][:10]:
-        out.text(f"{found['count']} x {found['what']}")
-    for found in record["objectives"]:
-        mark = "met" if found["met"] else "MISSED"
-        value = "nothing measured" if found["value"] is None else f"{found['value']:g}"
-        out.parts(
-            (f"{mark:7}", "service" if found["met"] else "bad"),
-            (f"{found['objective']} (measured: {value})", ""),
-            hanging=7,
-        )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
