@@ -15,6 +15,10 @@ The rules:
   recorded, except the service's addresses and expiry times, which keep their distance from now, and the masked tokens
   of `guests`, which a client reads: they are replaced by tokens that it can read.
 - An action without a match is answered with 404 over HTTP, and not at all on a socket.
+- A trace may have several guests: of a `check`, or of a sandbox. Each has a position of its own. An action belongs to
+  the guest whose ids or tokens it contains. Otherwise it is that of a guest who has not appeared yet; if all have, and
+  it is what a guest does first, the guest who appeared longest ago starts again. So guests that meet a replay one after
+  another, or at once, repeat different guests. An upgrade without ids belongs to the guest of the first frame on it.
 - A strict replay also compares queries, JSON bodies and frames, except what each guest makes itself: ids, masked
   secrets, times, addresses of the service and guestctl's version. It reports an action without a match, and closes its
   socket. Clients check a connection whenever they like: a health check without a match is only not answered.
@@ -24,8 +28,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -34,6 +40,7 @@ from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.input_files import read_bytes
 from guestctl.sandbox.interfaces import Api, Peer, Route, ServerReply, ServerRequest, SocketRoute, error
+from guestctl.transport.recorded_trace import guests_of
 
 if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
@@ -63,7 +70,10 @@ _HEADERS = ("content-type", "retry-after", "location", "www-authenticate")
 
 @dataclass(slots=True)
 class GuestAction:
-    """An action of the recorded guest. `socket` numbers the trace's sockets; `status` is that of the reply, if any."""
+    """An action of a recorded guest. `socket` numbers the trace's sockets; `status` is that of the reply, if any.
+
+    `exchange` is the number of a request in the trace of a server.
+    """
 
     kind: ActionKind
     what: str
@@ -75,6 +85,7 @@ class GuestAction:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
+    exchange: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,91 +102,130 @@ class ServiceFrame:
 class RecordedTrace:
     """A trace that has been read. `started_at` is epoch seconds; `bases` are the addresses of the service.
 
-    `closed_by_guest` are the sockets whose close the guest began.
+    `guests` has the same events by guest, in the order of their first events. `closed_by_guest` are the sockets whose
+    close the guest began.
     """
 
     events: list[GuestAction | ServiceFrame] = field(default_factory=list)
+    guests: dict[object, list[GuestAction | ServiceFrame]] = field(default_factory=dict)
     started_at: float = 0.0
     bases: set[str] = field(default_factory=set)
     closed_by_guest: set[int] = field(default_factory=set)
+    sockets: int = 0
 
     @property
     def actions(self) -> list[GuestAction]:
         return [event for event in self.events if isinstance(event, GuestAction)]
 
+    def add(self, guest: object, event: GuestAction | ServiceFrame) -> None:
+        self.events.append(event)
+        self.guests.setdefault(guest, []).append(event)
+
 
 def load(paths: Sequence[Path]) -> RecordedTrace:
     """Read traces in order. Raises UsageError with file and line for a line that is not part of a trace."""
-    found, sockets = RecordedTrace(), 0
+    found = RecordedTrace()
     for path in paths:
-        sockets = _read(path, found, sockets)
+        _read(path, found)
     if not found.actions:
         raise UsageError(f"{', '.join(map(str, paths))}: the trace contains no requests or frames")
     return found
 
 
-def _read(path: Path, into: RecordedTrace, sockets: int) -> int:
+def _read(path: Path, into: RecordedTrace) -> None:
     try:
         lines = read_bytes(path, TRACE_LIMIT).decode("utf-8").splitlines()
     except (OSError, ValueError) as failure:
         raise UsageError(f"{path}: {getattr(failure, 'strerror', None) or 'not UTF-8'}") from failure
+    entries: list[tuple[int, Mapping[str, Any]]] = []  # with the number of the command
+    command, before, number = 0, 0.0, 0
     offset = into.events[-1].seconds if into.events else 0.0
-    before = 0.0
-    for number, line in enumerate(lines, 1):
-        try:
+    try:
+        for number, line in enumerate(lines, 1):  # noqa: B007 (the number of the line that fails)
             entry = json.loads(line)
             seconds = float(entry["seconds"])
-            if seconds < before and into.events:  # another command has extended the trace
-                offset = into.events[-1].seconds
+            if seconds < before:  # another command has extended the trace
+                command += 1
             before = seconds
-            sockets = _take(entry, seconds + offset, into, sockets)
+            entries.append((command, dict(entry)))
+        reader, last = _TraceReader(path, into), 0
+        guests = guests_of(entries)
+        for number, ((command, entry), guest) in enumerate(zip(entries, guests, strict=True), 1):  # noqa: B007
+            if command != last and into.events:
+                offset, last = into.events[-1].seconds, command
+            reader.take(entry, float(entry["seconds"]) + offset, command, guest)
             into.started_at = into.started_at or epoch_of(entry["time"])
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
-            raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure
-    return sockets
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
+        raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure
 
 
-def _take(entry: Mapping[str, Any], seconds: float, into: RecordedTrace, sockets: int) -> int:
-    kind = entry["kind"]
-    if kind == "request" and entry.get("route") != "admin":
-        parts = urlsplit(entry["url"])
-        into.bases.add(f"{parts.scheme}://{parts.netloc}")
-        what = f"{entry['method']} {pattern_of(parts.path)}"
-        into.events.append(
-            GuestAction("request", what, seconds, _json(entry.get("body")), parts.path, _query(parts.query))
-        )
-    elif kind == "response" and entry.get("route") != "admin":
+class _TraceReader:
+    """Turns the lines of one file into actions and frames. A line of a server has the number of its socket."""
+
+    def __init__(self, path: Path, into: RecordedTrace) -> None:
+        self._path = path
+        self._into = into
+        self._sockets: dict[object, int] = {}  # the sockets that are open, or the last one of each client
+        self._upgrades: dict[int, GuestAction] = {}
+
+    def take(self, entry: Mapping[str, Any], seconds: float, command: int, guest: str) -> None:
+        """Add a line. Raises LookupError, ValueError, TypeError or AttributeError for one without its members."""
+        into, kind = self._into, entry["kind"]
+        # A session keeps its id when a sandbox is started again; the other names belong to one command.
+        shared = not guest or ("guest" not in entry and not guest.startswith("socket "))
+        owner: object = guest if shared else (self._path, command, guest)
+        line = entry["socket"] if entry.get("socket") is not None else owner
+        key = (command, str(line)) if entry.get("socket") is not None else line
+        socket = self._sockets.get(key, 0)
+        if kind == "request" and entry.get("route") != "admin":
+            parts = urlsplit(entry["url"])
+            into.bases.add(f"{parts.scheme}://{parts.netloc}")
+            what = f"{entry['method']} {pattern_of(parts.path)}"
+            sent, query = _json(entry.get("body")), _query(parts.query)
+            into.add(owner, GuestAction("request", what, seconds, sent, parts.path, query, exchange=_exchange(entry)))
+        elif kind == "response" and entry.get("route") != "admin":
+            self._answer(entry, owner)
+        elif kind == "connect":
+            into.sockets += 1
+            self._sockets[key] = into.sockets
+            parts = urlsplit(entry["url"])
+            into.bases.add(f"{parts.scheme}://{parts.netloc}")
+            what, query = pattern_of(parts.path), _query(parts.query)
+            action = GuestAction("upgrade", what, seconds, path=parts.path, query=query, socket=into.sockets)
+            self._upgrades[into.sockets] = action
+            into.add(owner, action)
+        elif kind == "upgrade":
+            action = self._upgrades[socket]
+            action.status, action.headers, action.body = int(entry["status"]), entry["headers"], entry["body"] or ""
+        elif kind == "frame_out":
+            sent = _json(entry["text"])
+            into.add(owner, GuestAction("frame", kind_of(sent), seconds, sent, socket=socket))
+        elif kind == "frame_in":
+            into.add(owner, ServiceFrame(socket, seconds, str(entry["text"])))
+        elif kind == "close" and entry.get("direction") == "out":
+            into.closed_by_guest.add(socket)
+        elif kind == "close" and entry.get("direction") == "in" and socket not in into.closed_by_guest:
+            # After the guest's close, the service's is only the answer to it. A replay that sent it unasked would break
+            # the connection of a guest that is still at work.
+            code = int(entry.get("code") or 1005)
+            into.add(owner, ServiceFrame(socket, seconds, str(entry.get("reason") or ""), code))
+
+    def _answer(self, entry: Mapping[str, Any], owner: object) -> None:
         what = f"{entry['method']} {pattern_of(urlsplit(entry['url']).path)}"
-        for action in into.actions:
-            if action.kind == "request" and action.what == what and action.status is None:
+        exchange = _exchange(entry)
+        for action in self._into.guests.get(owner, ()):
+            if isinstance(action, GuestAction) and (action.kind, action.what, action.exchange, action.status) == (
+                "request",
+                what,
+                exchange,
+                None,
+            ):
                 action.status, action.headers, action.body = int(entry["status"]), entry["headers"], entry["body"] or ""
                 break
-    elif kind == "connect":
-        sockets += 1
-        parts = urlsplit(entry["url"])
-        into.bases.add(f"{parts.scheme}://{parts.netloc}")
-        into.events.append(
-            GuestAction(
-                "upgrade", pattern_of(parts.path), seconds, path=parts.path, query=_query(parts.query), socket=sockets
-            )
-        )
-    elif kind == "upgrade":
-        (upgrade,) = [action for action in into.actions if action.kind == "upgrade"][-1:]
-        upgrade.status, upgrade.headers, upgrade.body = int(entry["status"]), entry["headers"], entry["body"] or ""
-    elif kind == "frame_out":
-        sent = _json(entry["text"])
-        into.events.append(GuestAction("frame", kind_of(sent), seconds, sent, socket=sockets))
-    elif kind == "frame_in":
-        into.events.append(ServiceFrame(sockets, seconds, str(entry["text"])))
-    elif kind == "close" and entry.get("direction") == "out":
-        into.closed_by_guest.add(sockets)
-    elif kind == "close" and entry.get("direction") == "in" and sockets not in into.closed_by_guest:
-        # After the guest's close, the service's is only the answer to it. A replay that sent it unasked would break
-        # the connection of a guest that is still at work.
-        into.events.append(
-            ServiceFrame(sockets, seconds, str(entry.get("reason") or ""), int(entry.get("code") or 1005))
-        )
-    return sockets
+
+
+def _exchange(entry: Mapping[str, Any]) -> int | None:
+    return None if entry.get("exchange") is None else int(entry["exchange"])
 
 
 def pattern_of(path: str) -> str:
@@ -203,9 +253,22 @@ def kind_of(sent: Any) -> str:
 
 
 class ReplayState:
-    """The position in a trace, and this guest's values for those the recorded guest made."""
+    """The position in a trace, and this guest's values for those the recorded guest made.
 
-    def __init__(self, trace: RecordedTrace, now: Callable[[], float], new_token: Callable[[], str]) -> None:
+    `events` are those of one guest of the trace (default: all). `fresh` is true until the guest has done something
+    besides opening a socket. `own` are the ids and masked secrets that no other guest of the trace has.
+    """
+
+    def __init__(
+        self,
+        trace: RecordedTrace,
+        now: Callable[[], float],
+        new_token: Callable[[], str],
+        events: Sequence[GuestAction | ServiceFrame] | None = None,
+    ) -> None:
+        self.events = trace.events if events is None else events
+        self.fresh = True
+        self.own: frozenset[str] = frozenset()
         self._trace = trace
         self._now = now
         self._new_token = new_token
@@ -217,23 +280,40 @@ class ReplayState:
         self, kind: ActionKind, what: str, fits: Callable[[GuestAction], bool] = lambda action: True
     ) -> tuple[GuestAction, list[ServiceFrame]] | None:
         """Return the matching recorded action, and the service's frames between the position and it."""
-        events = self._trace.events
-        for begin in (self._position, 0):
-            for index in range(begin, len(events)):
-                event = events[index]
-                if isinstance(event, GuestAction) and event.kind == kind and event.what == what and fits(event):
-                    skipped = (
-                        [e for e in events[self._position : index] if isinstance(e, ServiceFrame)]
-                        if begin == self._position
-                        else []
-                    )
-                    self._position = index + 1
-                    return event, skipped
+        index = self._find(kind, what, fits)
+        if index is None:
+            return None
+        begin, self._position = self._position, index + 1
+        action = self.events[index]
+        assert isinstance(action, GuestAction)
+        return action, [event for event in self.events[begin:index] if isinstance(event, ServiceFrame)]
+
+    def _find(self, kind: ActionKind, what: str, fits: Callable[[GuestAction], bool]) -> int | None:
+        """Return the place of the matching action: the first after the position, or else the first of all."""
+        for index in chain(range(self._position, len(self.events)), range(self._position)):
+            event = self.events[index]
+            if isinstance(event, GuestAction) and event.kind == kind and event.what == what and fits(event):
+                return index
         return None
+
+    def accepts(self, what: str, fits: Callable[[GuestAction], bool]) -> bool:
+        """Return whether the next upgrade that matches was accepted."""
+        index = self._find("upgrade", what, fits)
+        return index is not None and getattr(self.events[index], "status", None) == 101
+
+    def begins_with(self, kind: ActionKind, what: str) -> bool:
+        """Return whether this is what the guest does first, besides opening a socket."""
+        actions = (one for one in self.events if isinstance(one, GuestAction) and one.kind != "upgrade")
+        return any(one.kind == kind and one.what == what for one in islice(actions, 1))
+
+    def restart(self) -> None:
+        """Go back to the start, for another guest."""
+        self._position = 0
+        self._values.clear()
 
     def difference(self, kind: ActionKind, what: str, sent: Any, query: Mapping[str, str]) -> str:
         """Return how an action without a match differs from the recorded one that is next, empty if there is none."""
-        events = self._trace.events
+        events = self.events
         found = (event for event in (*events[self._position :], *events) if isinstance(event, GuestAction))
         nearest = next((action for action in found if action.kind == kind and action.what == what), None)
         return "" if nearest is None else self.compared(nearest, sent, query) or ""
@@ -268,9 +348,14 @@ class ReplayState:
             return True
         return _is_time(recorded) and _is_time(actual)
 
+    def knows(self, values: Iterable[str]) -> bool:
+        """Return whether one of these values belongs to this guest, as it was recorded or as this replay changed it."""
+        mine = self._values.values()
+        return any(value in self.own or value in mine for value in values)
+
     def next_frames(self) -> Iterator[ServiceFrame]:
         """Yield the service's frames up to the next action, and move the position."""
-        events = self._trace.events
+        events = self.events
         while self._position < len(events):
             event = events[self._position]
             if isinstance(event, GuestAction):
@@ -336,13 +421,96 @@ class ReplayState:
             return value
 
 
+class ReplayGuests:
+    """The guests of a trace, and to which of them an action belongs."""
+
+    def __init__(self, trace: RecordedTrace, now: Callable[[], float], new_token: Callable[[], str]) -> None:
+        states = {guest: ReplayState(trace, now, new_token, events) for guest, events in trace.guests.items()}
+        self._states = list(states.values())
+        self._rest = states.get("")  # with several guests: the requests whose guest is not known
+        if self._rest is not None:
+            self._rest.fresh = False
+        self._by_socket = {event.socket: state for state in self._states for event in state.events}
+        if len(self._states) > 1:
+            found = [frozenset(_ids_in(state.events)) for state in self._states]
+            counts = Counter(value for values in found for value in values)
+            for state, values in zip(self._states, found, strict=True):
+                state.own = frozenset(value for value in values if counts[value] == 1)
+
+    def of_socket(self, socket: int) -> ReplayState:
+        """Return the guest of a recorded socket."""
+        return self._by_socket[socket]
+
+    def ranked(self, values: Sequence[str], bound: ReplayState | None) -> list[ReplayState]:
+        """Return all guests, first those to which an action with these values may belong.
+
+        `bound` is the guest that the action's socket repeats.
+        """
+        if len(self._states) == 1:
+            return self._states
+        ranks = {id(state): place for place, state in enumerate(self._states)}
+
+        def rank(state: ReplayState) -> tuple[bool, bool, bool, int]:
+            return not state.knows(values), state is not bound, not state.fresh, ranks[id(state)]
+
+        return sorted(self._states, key=rank)
+
+    def unknown(self, values: Sequence[str]) -> list[ReplayState]:
+        """Return all guests if there are several, and these values belong to none of them."""
+        several = len(self._states) > 1 and not any(state.knows(values) for state in self._states)
+        return self._states if several else []
+
+    def again(
+        self,
+        ranked: Sequence[ReplayState],
+        values: Sequence[str],
+        bound: ReplayState | None,
+        kind: ActionKind,
+        what: str,
+    ) -> ReplayState | None:
+        """Return the guest who starts again with this action, because all have appeared and it belongs to none."""
+        if bound is not None or not self.unknown(values) or any(state.fresh for state in self._states):
+            return None
+        return next((state for state in ranked if state.begins_with(kind, what) and state is not self._rest), None)
+
+    def used(self, state: ReplayState, kind: ActionKind) -> None:
+        """Note that a guest has acted. The one that has acted longest ago comes first among the others."""
+        if kind != "upgrade":
+            state.fresh = False
+            self._states.remove(state)
+            self._states.append(state)
+
+
+def _ids_in(events: Iterable[GuestAction | ServiceFrame]) -> Iterator[str]:
+    """Yield the ids and masked secrets in the events of a guest."""
+    for event in events:
+        if isinstance(event, ServiceFrame):
+            texts = _strings(_json(event.text))
+        else:
+            texts = [*event.path.split("/"), *event.query.values(), *_strings(event.sent), *_strings(_json(event.body))]
+        yield from (text for text in texts if _GUEST_VALUE.fullmatch(text))
+
+
+def _strings(value: Any) -> list[str]:
+    """Return all texts in a JSON value."""
+    if isinstance(value, str):
+        return [value]
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for member in members for text in _strings(member)]
+
+
 @dataclass(slots=True)
 class _ReplaySocket:
-    """The state of an open socket: the recorded socket that it repeats, and the addresses its guest used."""
+    """The state of an open socket: the recorded socket that it repeats, and the addresses its guest used.
+
+    `socket` is 0 as long as the guest, and so the recorded socket, is not known. `guest` is the one whose frames it
+    repeats, None until it has sent one.
+    """
 
     socket: int
     base: str
     socket_base: str
+    guest: ReplayState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +546,7 @@ class ReplayApi:
         self._refused = refused
         self._service = service
         self._pace = pace
-        self._state = ReplayState(trace, service.clock.now, self._new_token)
+        self._guests = ReplayGuests(trace, service.clock.now, self._new_token)
         self._peers: dict[int, Peer] = {}
         self._admitted: _ReplaySocket | None = None
 
@@ -405,53 +573,74 @@ class ReplayApi:
     # --- matching ---
 
     def _match(
-        self, kind: ActionKind, what: str, label: str, sent: Any = None, query: Mapping[str, str] | None = None
-    ) -> tuple[GuestAction, list[ServiceFrame]] | _NotRecorded:
-        """Return what `ReplayState.match` finds, or why the action is refused. `label` names it for people."""
+        self,
+        kind: ActionKind,
+        what: str,
+        label: str,
+        sent: Any = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        values: Sequence[str] = (),
+        bound: ReplayState | None = None,
+    ) -> tuple[ReplayState, GuestAction, list[ServiceFrame]] | _NotRecorded:
+        """Return the guest to which an action belongs, and what `ReplayState.match` finds; or why it is refused.
+
+        `label` names the action for people. `values` are its ids and tokens, `bound` is the guest of its socket.
+        """
         given = {} if query is None else query
-
-        def fits(action: GuestAction) -> bool:
-            return not self._strict or self._state.compared(action, sent, given) is None
-
-        found = self._state.match(kind, what, fits)
-        if found is not None:
-            return found
-        difference = self._state.difference(kind, what, sent, given)
+        ranked = self._guests.ranked(values, bound)
+        again = self._guests.again(ranked, values, bound, kind, what)
+        if again is not None:
+            again.restart()
+            ranked = [again, *ranked]
+        for state in ranked:
+            found = state.match(kind, what, self._fits(state, sent, given))
+            if found is not None:
+                self._guests.used(state, kind)
+                return state, *found
+        difference = next((text for state in ranked if (text := state.difference(kind, what, sent, given))), "")
         reason = f"not in the trace: {label}{f': {difference}' if difference else ''}"
         if self._strict and what != _HEALTH_CHECK:
             self._refused(reason)
         return _NotRecorded(reason, 400 if difference else 404)
+
+    def _fits(self, state: ReplayState, sent: Any, query: Mapping[str, str]) -> Callable[[GuestAction], bool]:
+        return lambda action: not self._strict or state.compared(action, sent, query) is None
 
     # --- requests ---
 
     def _answer(self, request: ServerRequest) -> ServerReply:
         sent = _json(request.body)
         what, label = f"{request.method} {pattern_of(request.path)}", f"{request.method} {_shown_path(request.path)}"
-        found = self._match("request", what, label, sent, request.query)
+        found = self._match("request", what, label, sent, request.query, values=_values(request, sent))
         if isinstance(found, _NotRecorded):
             return error(found.status, found.reason)
-        action, skipped = found
-        self._state.pair_path(action.path, request.path)
-        self._state.pair_values(action.sent, sent)
+        state, action, skipped = found
+        state.pair_path(action.path, request.path)
+        state.pair_values(action.sent, sent)
         self._send_all(skipped, action.seconds)
-        self._service.later(0.0, lambda: self._send_all(self._state.next_frames(), action.seconds))
+        self._service.later(0.0, lambda: self._send_all(state.next_frames(), action.seconds))
         if action.status is None:
             return error(504, "the trace has no answer to this request: the connection broke")
         headers = {name.title(): action.headers[name] for name in _HEADERS if name in action.headers}
         return ServerReply(
-            action.status, self._state.rewrite(action.body, request.base, request.socket_base).encode(), headers
+            action.status, state.rewrite(action.body, request.base, request.socket_base).encode(), headers
         )
 
     # --- sockets ---
 
     def _admit(self, request: ServerRequest) -> ServerReply | None:
-        found = self._match(
-            "upgrade", pattern_of(request.path), f"socket {_shown_path(request.path)}", query=request.query
-        )
+        what, values = pattern_of(request.path), _values(request)
+        unknown = self._guests.unknown(values)
+        if any(state.accepts(what, self._fits(state, None, request.query)) for state in unknown):
+            self._admitted = _ReplaySocket(0, request.base, request.socket_base)
+            return None
+        label = f"socket {_shown_path(request.path)}"
+        found = self._match("upgrade", what, label, query=request.query, values=values)
         if isinstance(found, _NotRecorded):
             return error(found.status, found.reason)
-        action, skipped = found
-        self._state.pair_path(action.path, request.path)
+        state, action, skipped = found
+        state.pair_path(action.path, request.path)
         self._send_all(skipped, action.seconds)
         self._admitted = _ReplaySocket(action.socket, request.base, request.socket_base)
         if action.status == 101:
@@ -464,23 +653,25 @@ class ReplayApi:
     def opened(self, peer: Peer) -> None:
         assert self._admitted is not None
         peer.state, self._admitted = self._admitted, None
-        self._peers[peer.state.socket] = peer
-        self._send_all(self._state.next_frames())
+        if peer.state.socket:
+            self._peers[peer.state.socket] = peer
+            self._send_all(self._guests.of_socket(peer.state.socket).next_frames())
 
     def received(self, peer: Peer, text: str) -> None:
         sent = _json(text)
         what = kind_of(sent)
-        found = self._match("frame", what, f"frame {what}", sent)
+        found = self._match("frame", what, f"frame {what}", sent, values=_strings(sent), bound=peer.state.guest)
         if isinstance(found, _NotRecorded):
             if self._strict and what != _HEALTH_CHECK:
                 peer.close(1008, "not in the trace")
             return
-        action, skipped = found
+        state, action, skipped = found
         # From here on this socket repeats the recorded one of the matched frame.
         self._peers[action.socket] = peer
-        self._state.pair_values(action.sent, sent)
+        peer.state.guest = state
+        state.pair_values(action.sent, sent)
         self._send_all(skipped, action.seconds)
-        self._send_all(self._state.next_frames(), action.seconds)
+        self._send_all(state.next_frames(), action.seconds)
 
     def closed(self, peer: Peer, clean: bool) -> None:
         self._peers = {socket: other for socket, other in self._peers.items() if other is not peer}
@@ -502,7 +693,8 @@ class ReplayApi:
             peer.close(frame.code, frame.text if frame.code not in {1005, 1006} else "")
             return
         socket_state: _ReplaySocket = peer.state
-        peer.send(self._state.rewrite(frame.text, socket_state.base, socket_state.socket_base))
+        state = self._guests.of_socket(frame.socket)
+        peer.send(state.rewrite(frame.text, socket_state.base, socket_state.socket_base))
 
     # --- callbacks of the service: a replay has no conversations, so these are never called ---
 
@@ -541,6 +733,12 @@ def apis_of(trace: RecordedTrace) -> list[str]:
             fitting = {place.api for place in matching_addresses(f"http://replay{action.path}")}
             common &= fitting or common
     return [name for name in NAMES if name in common]
+
+
+def _values(request: ServerRequest, sent: Any = None) -> list[str]:
+    """Return the texts in a request that may be ids or tokens."""
+    token = [] if request.bearer is None else [request.bearer]
+    return [*request.path.split("/"), *request.query.values(), *token, *_strings(sent)]
 
 
 def _query(text: str) -> dict[str, str]:

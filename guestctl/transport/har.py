@@ -40,21 +40,24 @@ def har_of(lines: Sequence[TraceLine]) -> dict[str, Any]:
 def _entries(run: Sequence[TraceLine]) -> list[Entry]:
     entries: list[Entry] = []
     begun: dict[int, float] = {}
-    waiting: list[Entry] = []
-    socket: Entry | None = None
+    waiting: list[tuple[Any, Entry]] = []  # with the number of the exchange, which only a server's trace has
+    sockets: dict[Any, Entry] = {}
     for line in run:
         kind, data = line.kind, line.data
+        socket = sockets.get(data.get("socket"))
         if kind == "request":
             entry = _entry(line, str(data["method"]), "xhr")
             _add_body(entry["request"], data)
-            waiting.append(entry)
+            waiting.append((data.get("exchange"), entry))
         elif kind == "connect":
-            entry = socket = _entry(line, "GET", "websocket")
+            entry = sockets[data.get("socket")] = _entry(line, "GET", "websocket")
             entry["_webSocketMessages"] = []
         elif kind in {"response", "lost"}:
-            answered = next((one for one in waiting if _answers(data, one)), None)
-            if answered is not None:
-                waiting.remove(answered)
+            number = data.get("exchange")
+            pair = next((one for one in waiting if one[0] == number and (number or _answers(data, one[1]))), None)
+            if pair is not None:
+                waiting.remove(pair)
+                answered = pair[1]
                 _end(answered, line.time - begun[id(answered)])
                 if kind == "response":
                     answered["response"] = _response(data)

@@ -45,7 +45,7 @@ def read_trace(path: Path) -> list[TraceLine]:
         lines = read_bytes(path, TRACE_LIMIT).decode("utf-8").splitlines()
     except (OSError, ValueError) as failure:
         raise UsageError(f"{path}: {getattr(failure, 'strerror', None) or 'not UTF-8'}") from failure
-    found: list[TraceLine] = []
+    found: list[tuple[float, str, Mapping[str, Any], int]] = []
     command, begun, before = 0, 0.0, 0.0
     for number, text in enumerate(lines, 1):
         try:
@@ -55,12 +55,53 @@ def read_trace(path: Path) -> list[TraceLine]:
                 command += 1
                 begun = epoch_of(entry["time"]) - seconds
             before = seconds
-            run = command, str(entry.get("guest") or "")
+            entry.get("guest")
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as failure:
             raise not_a_trace(path, number, failure) from failure
-        found.append(TraceLine(begun + seconds, kind, entry, run, number))
-    if not any(line.kind in {"request", "connect"} for line in found):
+        found.append((begun + seconds, kind, entry, command))
+    if not any(kind in {"request", "connect"} for _, kind, _, _ in found):
         raise UsageError(f"{path}: the trace contains no requests or frames")
+    guests = guests_of([(command, entry) for _, _, entry, command in found])
+    return [
+        TraceLine(time, kind, entry, (command, guest), number)
+        for number, ((time, kind, entry, command), guest) in enumerate(zip(found, guests, strict=True), 1)
+    ]
+
+
+def guests_of(lines: Sequence[tuple[int, Mapping[str, Any]]]) -> list[str]:
+    """Return the guest of each line, of which the number of its command is known.
+
+    A client names its guests, or has only one, whose name is empty. The lines of a server have the number of a request
+    (`exchange`) or of a socket. They belong to the session that any line with the same number names: the first of
+    several, if a guest starts a new session on the same socket. A socket of an unknown session is a guest of its own,
+    and all requests of unknown sessions are one.
+    """
+    first: dict[str, str] = {}  # session -> the first session of the same guest
+    sessions: dict[tuple[int, str, Any], str] = {}
+
+    def root(session: str) -> str:
+        while first.get(session, session) != session:
+            session = first[session]
+        return session
+
+    keys: list[tuple[int, str, Any] | None] = []
+    for command, entry in lines:
+        kind = next((name for name in ("socket", "exchange") if entry.get(name) is not None), None)
+        key = None if kind is None else (command, kind, str(entry[kind]))
+        keys.append(key)
+        if key is not None and entry.get("session"):
+            session = root(str(entry["session"]))
+            earlier = root(sessions.setdefault(key, session))
+            if earlier != session:
+                first[session] = earlier
+    found = []
+    for (_, entry), key in zip(lines, keys, strict=True):
+        if key is None:
+            found.append(str(entry.get("guest") or ""))
+        elif key in sessions:
+            found.append(root(sessions[key]))
+        else:
+            found.append(f"socket {key[2]}" if key[1] == "socket" else "")
     return found
 
 
@@ -70,7 +111,7 @@ def not_a_trace(path: Path, number: int, failure: Exception) -> UsageError:
 
 
 def by_run(lines: Sequence[TraceLine]) -> Iterator[list[TraceLine]]:
-    """Yield the lines of each command, and of each guest of a `check`, in the order of their first lines."""
+    """Yield the lines of each command, and of each guest of a check or a sandbox, in the order of their first lines."""
     runs: dict[tuple[int, str], list[TraceLine]] = {}
     for line in lines:
         runs.setdefault(line.run, []).append(line)
