@@ -13,11 +13,14 @@ from typing import Any, NoReturn, TypeAlias
 
 from guestctl.core.redact import Redactor
 from guestctl.inspector.desk import CannotDo
-from guestctl.inspector.feed_events import FeedEvent, feed_event
+from guestctl.inspector.feed_events import REQUESTS, FeedEvent, feed_event
 from guestctl.transport.recorded_trace import TraceLine, by_run
 
 Traffic: TypeAlias = tuple[float, str, dict[str, Any]]
 """The time in epoch seconds, the kind and the members of one event."""
+
+_Place: TypeAlias = tuple[tuple[int, str], str, Any]
+"""The run of a line, `socket` or `exchange`, and its number there."""
 
 #: Members of every line of a trace that are not members of its kind.
 _OF_LINES = frozenset({"time", "seconds", "kind"})
@@ -29,32 +32,43 @@ _ON_SOCKETS = frozenset(
 def recorded_traffic(traces: Mapping[str, Sequence[TraceLine]]) -> list[Traffic]:
     """Return the lines of traces, by the names of their files, in the order of their times.
 
-    Sockets and exchanges are numbered across all files. A session that a line does not name is that of its guest or
-    command. With several files, the name of the file comes first.
+    Sockets and exchanges are numbered across all files. In a trace of a sandbox or a proxy, which numbers them itself,
+    all events of a socket or an exchange belong to its session. Other lines belong to their guest or their command, and
+    with several files the name of the file comes first.
 
     Raises LookupError, TypeError or AttributeError for a line without its fields.
     """
     lines: list[tuple[TraceLine, dict[str, Any], str]] = []
+    sessions: dict[_Place, str] = {}
     commands = 0
     for name, found in traces.items():
         prefix = f"{name}: " if len(traces) > 1 else ""
         own = [replace(line, run=(line.run[0] + commands, line.run[1])) for line in found]
         for run in by_run(own):
             guest = run[0].run[1] or f"command {run[0].run[0] - commands}"
-            lines += [(line, members, f"{prefix}{guest}") for line, members in _numbered(run)]
+            for line, members in _numbered(run):
+                places = _places(line)
+                if places and line.data.get("session") is not None:
+                    sessions |= dict.fromkeys(places, str(line.data["session"]))
+                lines.append((line, members, f"{prefix}{REQUESTS if places else guest}"))
         commands += max((line.run[0] for line in found), default=0)
     lines.sort(key=lambda entry: entry[0].time)
-    shared: dict[tuple[str, Any, Any], int] = {}
+    shared: dict[_Place, int] = {}
     traffic: list[Traffic] = []
     for line, members, label in lines:
         data: dict[str, Any] = {key: value for key, value in line.data.items() if key not in _OF_LINES}
         for name, number in members.items():
-            data[name] = shared.setdefault((name, line.run, number), len(shared) + 1)
-        # In a client's trace, `session` of another kind is a name that the client chose.
-        if "session" not in line.data or not ({"socket", "exchange"} & set(line.data)):
-            data["session"] = label
+            data[name] = shared.setdefault((line.run, name, number), len(shared) + 1)
+        known = [sessions[place] for place in _places(line) if place in sessions]
+        data["session"] = known[0] if known else label
         traffic.append((line.time, line.kind, data))
     return traffic
+
+
+def _places(line: TraceLine) -> list[_Place]:
+    """Return the socket and the exchange of a line that states them."""
+    names = ("socket", "exchange")
+    return [(line.run, name, line.data[name]) for name in names if line.data.get(name) is not None]
 
 
 def recorded_events(traffic: Sequence[Traffic], redactor: Redactor) -> list[FeedEvent]:

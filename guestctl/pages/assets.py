@@ -6,11 +6,14 @@ shows.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 _STATIC = Path(__file__).parent / "static"
+#: Comments of a script. A test compares the code without them with the code that a parser of JavaScript reads.
+_COMMENT = re.compile(rb"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/[ \t]*|//[^\n]*)\n|/\*\*(?:(?!\*/).)*\*/ ?", re.S | re.M)
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
 
@@ -30,8 +33,12 @@ def names() -> frozenset[str]:
 
 @cache
 def asset(name: str) -> Asset:
-    """Return an asset. Raises KeyError if there is none of this name, so that no path leaves the folder."""
+    """Return an asset. Raises KeyError if there is none of this name, so that no path leaves the folder.
+
+    Scripts have no comments: types and explanations are for developers, and every file of a report would contain them.
+    """
     if name not in names():
         raise KeyError(name)
     path = _STATIC / name
-    return Asset(path.read_bytes(), _TYPES[path.suffix])
+    body = path.read_bytes()
+    return Asset(_COMMENT.sub(b"", body) if path.suffix == ".js" else body, _TYPES[path.suffix])

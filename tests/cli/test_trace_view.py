@@ -45,6 +45,9 @@ SANDBOX = (
     line(0.0, "connect", url="wss://socket.example/v1", socket=7)
     + line(0.1, "session", socket=7, session="s-1")
     + line(0.2, "frame_in", text="{}", socket=7, session="s-1")
+    + line(0.3, "request", method="POST", url="https://x.example/guests", exchange=1)
+    + line(0.4, "response", method="POST", url="https://x.example/guests", status=201, exchange=1, session="s-2")
+    + line(0.5, "request", method="GET", url="https://x.example/config", exchange=2)
 )
 
 
@@ -88,10 +91,13 @@ def test_several_traces_are_in_the_order_of_their_times(alone: Front, traces: Pa
     assert (len(long["text"]), long["shortened"]) == (16_384, {"text": 20_000})
 
 
-def test_a_trace_of_the_sandbox_has_the_ids_of_its_sessions(alone: Front, traces: Path) -> None:
+def test_events_of_a_sandbox_belong_to_the_session_of_their_socket_or_exchange(alone: Front, traces: Path) -> None:
     events = data_of(alone("trace", "view", "sandbox.trace", "--html", "-").out)["events"]
-    assert [event["session"] for event in events[1:]] == ["s-1", "s-1"]
-    assert len({event["socket"] for event in events}) == 1
+    assert [event["session"] for event in events] == ["s-1", "s-1", "s-1", "s-2", "s-2", "requests"]
+    assert len({event["socket"] for event in events[:3]}) == 1
+    events = data_of(alone("trace", "view", "sandbox.trace", "a.trace", "--html", "-").out)["events"]
+    found = {event["session"] for event in events}
+    assert found == {"s-1", "s-2", "sandbox.trace: requests", "a.trace: command 1"}
 
 
 def test_a_file_that_exists_is_not_replaced(alone: Front, traces: Path) -> None:

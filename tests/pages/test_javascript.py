@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from guestctl.pages.assets import asset
+
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "tests" / "node"
 STATIC = ROOT / "guestctl" / "pages" / "static"
@@ -33,6 +35,20 @@ def test_types_are_correct() -> None:
 def test_format_and_lint() -> None:
     scripts = Path(__file__).parent.glob("*.mjs")
     passes(program("biome"), "check", "--error-on-warnings", f"--config-path={NODE}", STATIC, *scripts)
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.glob("*.js")), ids=lambda path: path.name)
+def test_scripts_are_delivered_without_comments_but_otherwise_unchanged(path: Path) -> None:
+    esbuild = program("esbuild")
+
+    def minified(code: bytes) -> bytes:
+        # Whitespace in templates and texts stays: only the code around them is compared.
+        options = ["--minify-whitespace", "--legal-comments=none"]
+        return subprocess.run([esbuild, *options], input=code, capture_output=True, check=True).stdout
+
+    delivered = asset(path.name).body
+    assert b"/**" not in delivered
+    assert minified(delivered) == minified(path.read_bytes())
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.test.mjs")), ids=lambda path: path.name)

@@ -11,20 +11,15 @@ import { adopt, BASE } from "./style.js";
 /** @typedef {any} Data a part of the record */
 /** @typedef {import("./dom.js").Child} Child */
 
-/** The verdicts: a sign, the name, the tone and what it means. */
+/** The verdicts: a sign, the name and the tone. */
 const VERDICTS = /** @type {Record<string, string[]>} */ ({
-  passed: ["✓", "Passed", "good", "Every step was met."],
-  failed: ["✗", "Failed", "bad", "An expectation was not met."],
-  undecided: [
-    "?",
-    "Undecided",
-    "warn",
-    "The votes of the judge decide nothing: nobody knows whether the bot is right.",
-  ],
-  customer_failed: ["⚑", "Customer failed", "warn", "The customer was at fault. This says nothing about the bot."],
-  error: ["!", "Error", "bad", "The service or the model could not be used, so nothing could be tested."],
+  passed: ["✓", "Passed", "good"],
+  failed: ["✗", "Failed", "bad"],
+  undecided: ["?", "Undecided", "warn"],
+  customer_failed: ["⚑", "Customer failed", "warn"],
+  error: ["!", "Error", "bad"],
 });
-const NOT_RUN = ["○", "Not run", "muted", ""];
+const NOT_RUN = ["○", "Not run", "muted"];
 
 const STYLE = `
 body { max-width: 76rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
@@ -50,9 +45,9 @@ summary { cursor: pointer; } summary .name { flex: 1 1 14rem; font-weight: 600; 
 .steps .chart { grid-column: 2 / 4; height: 3px; margin: 0.15rem 0; background: var(--raised); border-radius: 2px; }
 .steps li.stop { background: var(--raised); border: 1px solid var(--tone); }
 blockquote { margin: 0.4rem 0 0; padding: 0.2rem 0.7rem; border-left: 3px solid var(--service); }
-.wire summary { display: grid; grid-template-columns: 4.6rem 1.2rem 1fr; gap: 0.4rem; padding: 0.15rem 0; }
-.wire .mono { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .wire pre { background: var(--raised); border-radius: 6px; padding: 0.5rem 0.7rem; }
-td, th { padding: 0.15rem 1.25rem 0.15rem 0; vertical-align: top; } .bubble { max-width: 92%; }
+.wire summary { display: grid; grid-template-columns: 4.6rem 1rem 5rem 1fr; gap: 0.4rem; padding: 0.15rem 0; }
+.wire .line { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .wire pre { background: var(--raised); border-radius: 6px; padding: 0.5rem 0.7rem; }
+.bubble { max-width: 92%; }
 .chart-box { max-width: 42rem; margin-top: 0.75rem; }
 @media (max-width: 36rem) { body { padding: 1rem 0.75rem 3rem; } summary .name { flex-basis: 100%; order: 1; } }
 @media print {
@@ -112,7 +107,7 @@ function why(one, { message, line, step, expected, came, late, missing, error })
   const absent = list(missing).map((text) => h("div.box.bad", "missing: ", remote(text)));
   return h(
     "section.why",
-    h("div", h("div.head", remote(message)), h("p.muted", about(one.verdict)[3])),
+    h("div", h("div.head", remote(message)), h("p.muted", one.meaning)),
     h("pre", remote(`${one.script}:${line}${step ? `  ${step}` : ""}`)),
     expected !== null &&
       h(
@@ -194,16 +189,13 @@ function pretty(value) {
 }
 
 /** Return one frame or request. @param {Data} event */
-function wireRow({ at, kind, text, body, ...rest }) {
+function wireRow({ at, kind, summary, text, body, ...rest }) {
   const out = /^(request|connect|frame_out)$/.test(kind) || rest.direction === "out";
-  const line =
-    text ??
-    [rest.method, rest.status, rest.url, rest.code, rest.why, body].filter((part) => part || part === 0).join(" ");
   const parts = text !== undefined ? [text] : [rest, body].filter((part) => part);
   const arrow = el("span", { role: "img", "aria-label": out ? "sent" : "received" }, out ? "→" : "←");
   return h(
     "details",
-    h("summary", time(at), arrow, remote(`${kind} ${line}`, "mono")),
+    h("summary", time(at), arrow, remote(kind.replace(/_.*/, ""), "muted"), remote(summary, "line")),
     h("pre", remote(parts.map(pretty).join("\n\n"))),
   );
 }
@@ -234,12 +226,10 @@ function body(one) {
     attempts.length > 1 && section("Attempts", h("ol.list", ...attempts)),
     one.remarks && section("Remarks", ...list(one.remarks).map((text) => h("p", remote(text)))),
     ids.length > 0 && section("Identifiers", h("ul", ...ids)),
-    one.model && section("Model calls", h("p", used(one.model))),
+    one.model && h("p.muted", one.model),
   );
 }
 
-/** @param {Data} usage */
-const used = (usage) => `${plural(usage.calls, "call")}, ${plural(usage.tokens, "token")}, ${duration(usage.seconds)}`;
 /** @param {string} label @param {() => void} click */
 const button = (label, click) => el("button", { type: "button", click }, label);
 
@@ -288,42 +278,10 @@ function filters(shown, changed) {
   return { apply, node: el("nav", { class: "row", "aria-label": "Filter" }, ...buttons.values(), search, ...all) };
 }
 
-/** Move between scenarios with the arrow keys. @param {KeyboardEvent} event */
-function move(event) {
-  const heads = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".scenario:not([hidden]) > summary")]);
-  const at = heads.indexOf(/** @type {HTMLElement} */ (event.target));
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step || at < 0) return;
-  event.preventDefault();
-  heads[at + step]?.focus();
-}
-
-/** Return how often repeated scenarios passed. @param {Data[]} rates */
-function passRates(rates) {
-  const percent = (/** @type {number | null} */ share) => (share === null ? "–" : `${(share * 100).toFixed(0)} %`);
-  const heads = ["Scenario", "Passed", "Rate", "95 % interval", "Neither"].map((name) =>
-    el("th", { scope: "col" }, name),
-  );
-  const rows = rates.map((one) => {
-    const decided = one.passed + one.failed;
-    const interval = `${percent(one.low)} to ${percent(one.high)}`;
-    const cells = [
-      remote(one.scenario),
-      `${one.passed} of ${decided}`,
-      percent(one.rate),
-      interval,
-      `${one.runs - decided}`,
-    ];
-    return h("tr", ...cells.map((cell) => h("td", cell)));
-  });
-  return h("table", h("thead", h("tr", ...heads)), h("tbody", ...rows));
-}
-
 /** @param {Data} run */
 function show(run) {
   const shown = list(run.scenarios).map(scenario);
   const bad = shown.filter(({ one }) => one.verdict !== "passed");
-  const all = plural(shown.length, "scenario");
   const groups = [...new Set(shown.map(({ one }) => one.script))].map((script) => {
     const own = shown.filter(({ one }) => one.script === script).map(({ node }) => node);
     return { node: h("section", h("h2", remote(script)), ...own), own };
@@ -337,26 +295,15 @@ function show(run) {
   const rows = slowest
     .slice(0, 10)
     .map((one) => ({ label: readable(one.scenario), value: one.seconds, tone: barTone(one.verdict) }));
-  const facts = [
-    `guestctl ${run.version}`,
-    `${run.finished.slice(0, 19).replace("T", " ")} UTC`,
-    duration(run.seconds),
-  ];
-  if (run.model) facts.push(`model: ${used(run.model)}`);
-  const note = "Traffic and long texts are shortened to keep this file small. A trace (--trace FILE) has all of it.";
+  const rates = list(run.pass_rates).map((line) => h("p", remote(line)));
   const chart = h("div.chart-box", barChart({ title: "Duration of scenarios", rows, format: duration }));
   document.body.append(
-    h(
-      "header",
-      h(bad.length ? "h1.bad" : "h1.good", bad.length ? `${bad.length} of ${all} did not pass` : `${all} passed`),
-      h("p.muted", facts.join(" · ")),
-    ),
+    h("header", h(bad.length ? "h1.bad" : "h1.good", run.headline), h("p.muted", run.facts.join(" · "))),
     filter.node,
-    el(
+    h(
       "main",
-      { keydown: move },
-      run.reduced && h("p.notice", note),
-      run.rates.length > 0 && h("div.panel", section("Pass rates", passRates(run.rates))),
+      run.note && h("p.notice", run.note),
+      rates.length > 0 && h("div.panel", section("Pass rates", ...rates)),
       ...groups.map(({ node }) => node),
       none,
       rows.length > 1 && h("div.panel", section("Longest scenarios", chart)),
