@@ -21,6 +21,7 @@ record as JSON (`body`), its kind and its id. Three kinds are records of the rel
 whatever `kinds` says:
 
 * `gap`: the log no longer has the events from `first_missing` to `last_missing`. The stream continues after them.
+  Where only events of kinds that the reader does not get are missing, there is no gap.
 * `slow`: the reader has taken nothing while more than `QUEUE` events arrived. It is the last entry, and `resume_after`
   is the position with which the reader continues when it subscribes again.
 * `end`: the last entry when the relay stops, or when the session has ended (`code` is the failure's).
@@ -43,7 +44,7 @@ from guestctl.core.clock import Clock, rfc3339
 from guestctl.core.errors import Failure
 from guestctl.output.records import USUAL_KINDS, relay_end_record, relay_gap_record, relay_slow_record
 from guestctl.output.writer import exact_json
-from guestctl.relay.log import Arrival, EventLog, LogEntry, Missing
+from guestctl.relay.log import PASSING, Arrival, EventLog, LogEntry, Missing
 
 #: Events that may arrive while a reader is busy, before it is cut.
 QUEUE = 1_000
@@ -107,7 +108,10 @@ class Subscription:
         return self.ended is None and (self.lag > 0 or self.is_slow or self._hub.end_entry is not None)
 
     def take(self, most: int = PAGE) -> Sequence[LogEntry]:
-        """Return the next entries, at most `most` and one of the relay itself; none if nothing is new. Never waits."""
+        """Return the next entries, none if nothing is new. Never waits.
+
+        They are at most `most`, and those of the relay itself.
+        """
         self._event.clear()
         self.newest_seen = self._hub.log.last
         if self.ended is not None:
@@ -141,17 +145,19 @@ class Subscription:
         found = [self._first] if self._first is not None else []
         self._first = None
         while True:
-            entries = _page(self._hub.entries_after(self.position, most))
+            entries, dropped = self._hub.entries_after(self.position, most)
             if not entries:
                 break
-            number = entries[0].id.number if entries[0].id is not None else 0
-            if number > self.position + 1:  # the log dropped them while this reader was reading older ones
-                missing = Missing(self._hub.log.id(self.position + 1), self._hub.log.id(number - 1), "not_retained")
-                found.append(self._hub.gap_entry(missing))
-            newest = entries[-1].id
-            assert newest is not None
-            self.position = newest.number
-            found += [entry for entry in entries if entry.kind in self.kinds]
+            for entry in _page(entries):
+                assert entry.id is not None
+                number = entry.id.number
+                if number > self.position + 1:  # dropped, perhaps while this reader was reading older ones
+                    missing = self._hub.missing(self.position, number, dropped, self.kinds)
+                    if missing is not None:
+                        found.append(self._hub.gap_entry(missing))
+                self.position = number
+                if entry.kind in self.kinds:
+                    found.append(entry)
             if found:
                 return found
         end = self._hub.end_entry
@@ -216,11 +222,16 @@ class Hub:
         `protocol` is a label for metrics.
         Raises UsageError for an invalid position, and NotRetained for a refused gap.
         """
+        wanted = USUAL_KINDS if kinds is None else kinds
         number, missing = self.log.locate(after)
+        if missing is None and (strict or self.strict) and not tolerant:
+            entries, dropped = self.entries_after(number, 1)
+            if entries and entries[0].id is not None:
+                missing = self.missing(number, entries[0].id.number, dropped, wanted)
         if missing is not None and not tolerant and (strict or self.strict):
             raise NotRetained(missing)
         first = None if missing is None else self.gap_entry(missing)
-        reader = Subscription(self, number, USUAL_KINDS if kinds is None else kinds, first, wake, protocol)
+        reader = Subscription(self, number, wanted, first, wake, protocol)
         with self._lock:
             self._readers.add(reader)
         return reader
@@ -279,13 +290,21 @@ class Hub:
 
     # --- for subscriptions ---
 
-    def entries_after(self, number: int, most: int) -> Sequence[LogEntry]:
-        """Return the events after a number: from memory if it has them, otherwise from the log."""
+    def entries_after(self, number: int, most: int) -> tuple[Sequence[LogEntry], int]:
+        """Return the events after a number, and the number up to which all are dropped (see `EventLog.after`).
+
+        They are from memory if it has them, otherwise from the log.
+        """
         with self._lock:
             start = number + 1 - self._begin
             if start >= 0:
-                return self._newest[start : start + most]
+                return self._newest[start : start + most], 0
         return self.log.after(number, most)
+
+    def missing(self, before: int, after: int, dropped: int, kinds: frozenset[str]) -> Missing | None:
+        """Return what a reader of these kinds misses between the numbers of two events, None for nothing."""
+        last = after - 1 if kinds & PASSING else min(dropped, after - 1)
+        return Missing(self.log.id(before + 1), self.log.id(last), "not_retained") if last > before else None
 
     def gap_entry(self, missing: Missing) -> LogEntry:
         """Return the gap for missing events. Its id is that of the last one, so that nobody gets the gap twice."""

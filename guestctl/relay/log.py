@@ -6,6 +6,9 @@ from, readers, formats other than the JSON of a record.
 `append` returns after the events are on the disk, so a reader never gets an event that a crash can undo. The position
 of the newest message is stored in the same transaction: after a crash the upstream continues there. A message that it
 then brings again is recognised by the service's id and is not stored twice.
+
+The log has the last `retain` events of the usual kinds and everything since, and of the passing kinds (typing and
+connection) the last `retain`. So there may be holes where passing events were, but nowhere else.
 """
 
 from __future__ import annotations
@@ -23,20 +26,25 @@ from guestctl.core.clock import epoch_of
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Position
 from guestctl.core.values import immutable
+from guestctl.output.records import EVENT_KINDS, USUAL_KINDS
 from guestctl.storage import private_files
 
 #: The number of events that `relay serve` keeps by default.
 RETAIN = 10_000
+#: Kinds that are kept apart: a long outage brings thousands of connection events, which must not push out messages.
+PASSING = frozenset(EVENT_KINDS) - USUAL_KINDS
+_IS_PASSING = f"kind IN ({', '.join(repr(kind) for kind in sorted(PASSING))})"
 #: Settled sends that are remembered for a repeated `Idempotency-Key`.
 SENDS_KEPT = 10_000
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event (
     number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, conversation TEXT, service_id TEXT,
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS one_event ON event (kind, service_id) WHERE service_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS passing ON event (number) WHERE {_IS_PASSING};
 CREATE TABLE IF NOT EXISTS send (
     n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, body_hash TEXT NOT NULL, client_key TEXT NOT NULL, answer TEXT
 );
@@ -174,11 +182,15 @@ class EventLog:
             with self._transaction() as run:
                 run("INSERT OR IGNORE INTO meta VALUES ('birth', ?)", (birth,))
                 run("INSERT OR IGNORE INTO meta VALUES ('epoch', ?)", (str(epoch),))
+                run("INSERT OR IGNORE INTO meta SELECT 'dropped', coalesce(min(number), 1) - 1 FROM event")
             self.epoch = str(self._meta("epoch"))
             position = self._meta("position")
             self._position = None if position is None else Position(*json.loads(position))
             newest = self._reader.execute("SELECT max(number) FROM event").fetchone()[0]
             self._last: int = newest or 0
+            counts = dict(self._reader.execute(f"SELECT {_IS_PASSING}, count(*) FROM event GROUP BY 1"))
+            #: How many events the log has of the usual kinds, and of the passing ones.
+            self._counts = (counts.get(0, 0), counts.get(1, 0))
 
     def _remove_other(self, birth: str) -> int:
         """Remove the log of another session, and set a damaged file aside. Return the epoch of what was removed, or 0.
@@ -241,7 +253,7 @@ class EventLog:
 
     @property
     def first(self) -> int:
-        """The number of the oldest event that is kept; one more than `last` if there is none."""
+        """The number of the oldest event that the log has; one more than `last` if there is none."""
         with self._reading, self._failures():
             oldest = self._reader.execute("SELECT min(number) FROM event").fetchone()[0]
         return oldest or self._last + 1
@@ -250,14 +262,25 @@ class EventLog:
         """Return the id with this number in this log."""
         return EntryId(self.epoch, number)
 
-    def after(self, number: int, limit: int) -> list[LogEntry]:
-        """Return up to `limit` events that follow the one with this number."""
+    def after(self, number: int, limit: int) -> tuple[list[LogEntry], int]:
+        """Return up to `limit` events that follow the one with this number, and the number up to which all are dropped.
+
+        A hole after that number is one of passing events only.
+        """
         with self._reading, self._failures():
+            # One statement, so that both are of the same moment.
             rows = self._reader.execute(
-                "SELECT number, kind, conversation, at, body FROM event WHERE number > ? ORDER BY number LIMIT ?",
+                "SELECT number, kind, conversation, at, body, (SELECT value FROM meta WHERE name = 'dropped')"
+                " FROM event WHERE number > ? ORDER BY number LIMIT ?",
                 (number, limit),
             ).fetchall()
-        return [LogEntry(self.id(row[0]), row[1], row[2], row[3], bytes(row[4])) for row in rows]
+        entries = [LogEntry(self.id(row[0]), row[1], row[2], row[3], bytes(row[4])) for row in rows]
+        return entries, int(rows[0][5]) if rows else 0
+
+    @property
+    def _dropped(self) -> int:
+        """The number up to which all events are dropped."""
+        return int(self._meta("dropped") or 0)
 
     def locate(self, after: str) -> tuple[int, Missing | None]:
         """Return the number after which a reader continues, and what it misses.
@@ -282,13 +305,13 @@ class EventLog:
         return self._after_time(at)
 
     def _after_id(self, wanted: EntryId) -> tuple[int, Missing | None]:
-        first = self.first
+        dropped = self._dropped
         if wanted.epoch != self.epoch or wanted.number > self._last:
             # The events after it are unknown. Everything that this log has follows them.
-            last = self.id(first - 1) if first > 1 else None
-            return first - 1, Missing(EntryId(wanted.epoch, wanted.number + 1), last, "other_log")
-        if wanted.number < first - 1:
-            return first - 1, Missing(self.id(wanted.number + 1), self.id(first - 1), "not_retained")
+            last = self.id(dropped) if dropped else None
+            return dropped, Missing(EntryId(wanted.epoch, wanted.number + 1), last, "other_log")
+        if wanted.number < dropped:
+            return dropped, Missing(self.id(wanted.number + 1), self.id(dropped), "not_retained")
         return wanted.number, None
 
     def _after_time(self, at: float) -> tuple[int, Missing | None]:
@@ -296,10 +319,10 @@ class EventLog:
             number = self._reader.execute("SELECT max(number) FROM event WHERE at <= ?", (at,)).fetchone()[0]
         if number is not None:
             return number, None
-        first, dropped = self.first, self._meta("dropped_at")
-        if dropped is not None and float(dropped) > at:
-            return first - 1, Missing(None, self.id(first - 1), "not_retained")
-        return first - 1, None
+        dropped, dropped_at = self._dropped, self._meta("dropped_at")
+        if dropped_at is not None and float(dropped_at) > at:
+            return dropped, Missing(None, self.id(dropped), "not_retained")
+        return dropped, None
 
     # --- writing ---
 
@@ -308,6 +331,7 @@ class EventLog:
         stored: list[LogEntry] = []
         position = self._position
         with self._writing, self._failures():
+            counts = self._counts
             with self._transaction() as run:
                 number = self._last
                 for one in arrivals:
@@ -321,18 +345,33 @@ class EventLog:
                 if position is not None and position is not self._position:
                     value = json.dumps([position.id, position.sequence, position.time])
                     run("INSERT OR REPLACE INTO meta VALUES ('position', ?)", (value,))
-                if stored and number > self._retain:
-                    self._drop(run, number - self._retain)
+                passing = sum(entry.kind in PASSING for entry in stored)
+                counts = self._drop(run, counts[0] + len(stored) - passing, counts[1] + passing)
             # Readers may ask for the new events only now: they are committed.
-            self._last, self._position = number, position
+            self._last, self._position, self._counts = number, position, counts
         return stored
 
-    def _drop(self, run: Any, number: int) -> None:
-        """Delete the events up to this number, and remember when the last of them was stored."""
-        row = run("SELECT at FROM event WHERE number = ?", (number,)).fetchone()
-        if row is not None:
-            run("INSERT OR REPLACE INTO meta VALUES ('dropped_at', ?)", (repr(row[0]),))
-        run("DELETE FROM event WHERE number <= ?", (number,))
+    def _drop(self, run: Any, usual: int, passing: int) -> tuple[int, int]:
+        """Delete the oldest events beyond the limits. Take and return the number of events of both groups.
+
+        The newest usual event that is deleted takes everything before it along. Its number and time are stored.
+        """
+        if usual > self._retain:
+            number, at = run(
+                f"SELECT number, at FROM event WHERE NOT {_IS_PASSING} ORDER BY number LIMIT 1 OFFSET ?",
+                (usual - self._retain - 1,),
+            ).fetchone()
+            run("INSERT OR REPLACE INTO meta VALUES ('dropped', ?), ('dropped_at', ?)", (str(number), repr(at)))
+            deleted = run("DELETE FROM event WHERE number <= ?", (number,)).rowcount
+            usual, passing = self._retain, passing - (deleted - (usual - self._retain))
+        if passing > self._retain:
+            run(
+                f"DELETE FROM event WHERE number IN"
+                f" (SELECT number FROM event WHERE {_IS_PASSING} ORDER BY number LIMIT ?)",
+                (passing - self._retain,),
+            )
+            passing = self._retain
+        return usual, passing
 
     # --- sends ---
 

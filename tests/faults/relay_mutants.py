@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from guestctl.core.errors import Failure
@@ -75,9 +76,17 @@ def _undamaged(log: EventLog) -> tuple[int, str | None, bool]:
     return 0, None, False
 
 
-def _skip_one(hub: Hub, number: int, most: int) -> Sequence[LogEntry]:
-    found = _entries_after(hub, number, most)
-    return found[1:] if len(found) > 2 else found
+def _skip_one(hub: Hub, number: int, most: int) -> tuple[Sequence[LogEntry], int]:
+    found, dropped = _entries_after(hub, number, most)
+    return (found[1:] if len(found) > 2 else found), dropped
+
+
+def _drop_any(log: EventLog, run: Any, usual: int, passing: int) -> tuple[int, int]:
+    number = run("SELECT max(number) FROM event").fetchone()[0] - log._retain
+    if number > 0:
+        run("INSERT OR REPLACE INTO meta VALUES ('dropped', ?), ('dropped_at', '0')", (str(number),))
+        run("DELETE FROM event WHERE number <= ?", (number,))
+    return usual, passing
 
 
 def _not_sent(sends: Sends, key: str, message: WantedMessage, failure: Failure) -> SendAnswer:
@@ -104,7 +113,7 @@ RELAY_MUTANTS: tuple[RelayMutant, ...] = (
     RelayMutant(
         "continues one event too early", "R2 order", 0, "web-messaging", [(EventLog, "locate", _one_too_early)]
     ),
-    RelayMutant("tells no reader of a gap", "R3 lost", 0, "guest-sessions", [(EventLog, "locate", _nothing_missing)]),
+    RelayMutant("tells no reader of a gap", "R3 lost", 2, "guest-sessions", [(EventLog, "locate", _nothing_missing)]),
     RelayMutant(
         "gives every log the same epoch", "R1 commit", 0, "web-messaging", [(EventLog, "_remove_other", _no_epoch)]
     ),
@@ -113,6 +122,9 @@ RELAY_MUTANTS: tuple[RelayMutant, ...] = (
     ),
     RelayMutant(
         "skips an event between log and memory", "R4 gap", 0, "web-messaging", [(Hub, "entries_after", _skip_one)]
+    ),
+    RelayMutant(
+        "counts connection events as messages", "R4 gap", 0, "messaging-conversations", [(EventLog, "_drop", _drop_any)]
     ),
     RelayMutant(
         "lets a slow reader continue at the end",

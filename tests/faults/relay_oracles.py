@@ -75,6 +75,10 @@ def _committed(outcome: Outcome, report: Report) -> dict[tuple[str, int], Record
                 report("R1 commit", f"{epoch}-{number} on the disk is not what was committed")
             if known is None and not damaged:
                 report("R1 commit", f"{epoch}-{number} is on the disk and was not committed")
+    if outcome.on_disk and outcome.on_disk[-1][0] == epochs[-1] and not damaged:
+        stored, kept = set(outcome.on_disk[-1][1]), outcome.kept(epochs[-1])
+        if stored != kept:
+            report("R4 gap", f"the disk has {sorted(stored)}, and the log keeps {sorted(kept)}")
     return found
 
 
@@ -169,7 +173,9 @@ def _own_record(
         return
     if number < place[1]:
         report("R2 order", f"{who} shall resume after {number}, and has {place[1]}")
-    skipped = [n for n in range(place[1] + 1, number + 1) if committed[epoch, n]["kind"] in reader.kinds]
+    unknown = {"kind": "message"}
+    missed = range(place[1] + 1, number + 1)
+    skipped = [n for n in missed if committed.get((epoch, n), unknown)["kind"] in reader.kinds]
     if skipped:
         report("R3 lost", f"{who} shall resume after {number}, and never got {skipped}")
 
@@ -186,8 +192,10 @@ def _gap(
         return
     epoch, last = _id(record["last_missing"])
     newest = max((number for known, number in committed if known == epoch), default=0)
-    if last > newest - outcome.plan.retain:
-        report("R4 gap", f"{who} misses {record['last_missing']}, and the log keeps {outcome.plan.retain} of {newest}")
+    first = last if record["first_missing"] is None else _id(record["first_missing"])[1]
+    kept = outcome.kept(epoch) & set(range(first, last + 1))
+    if kept:
+        report("R4 gap", f"{who} misses {record['last_missing']}, and the log keeps {sorted(kept)} of {newest}")
     if last > newest:
         report("R4 gap", f"{who} misses {record['last_missing']}, and the log has {newest}")
 
@@ -205,7 +213,8 @@ def _end(
     numbers = [number for known, number in committed if known == epoch]
     wanted = [number for number in numbers if committed[epoch, number]["kind"] in reader.kinds]
     left = [number for number in wanted if place is None or place[0] != epoch or number > place[1]]
-    settled = [number for number in left if place is not None or number > last - outcome.plan.retain]
+    kept = outcome.kept(epoch)
+    settled = [number for number in left if place is not None or number in kept]
     if place is None and reader.plan.after == "last":
         return
     if settled and outcome.complete:

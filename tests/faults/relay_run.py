@@ -96,6 +96,18 @@ class Outcome:
             record for known, _, record in self.committed if known == epoch and record["kind"] in ("message", "gap")
         ]
 
+    def kept(self, epoch: str) -> set[int]:
+        """Return the numbers of the events that a log must have at the end.
+
+        They are the last `retain` events without typing and connection, and those that follow the newest event which is
+        not among them, except for all but the last `retain` of the kinds typing and connection.
+        """
+        kinds = {number: record["kind"] for known, number, record in self.committed if known == epoch}
+        passing = [number for number, kind in kinds.items() if kind in ("connection", "typing")]
+        usual = [number for number, kind in kinds.items() if kind not in ("connection", "typing")]
+        dropped = max(usual[: -self.plan.retain], default=0)
+        return {number for number in (*usual, *passing[-self.plan.retain :]) if number > dropped}
+
 
 class Process:
     """One process of the relay."""
@@ -292,12 +304,12 @@ class RelayRun:
 
     def _has_all(self, reader: Reader, epoch: str) -> bool:
         """Return whether a reader has the newest event of its kinds. One that began at the end may have none."""
-        kept = self.outcome.committed[-1][1] - self.plan.retain if reader.last is None else 0
+        kept = self.outcome.kept(epoch) if reader.last is None else None
         newest = max(
             (
                 number
                 for known, number, record in self.outcome.committed
-                if known == epoch and number > kept and record["kind"] in reader.kinds
+                if known == epoch and (kept is None or number in kept) and record["kind"] in reader.kinds
             ),
             default=0,
         )

@@ -60,7 +60,7 @@ class RelayProcess:
             return
         for name in self.keys:
             reader = EventReader(self, f"?after=first&kinds=connection&session={name}", key=self.keys[name])
-            next(record for _, record in reader if record["state"] == "live")
+            next(record for _, record in reader if record.get("state") == "live")
             reader.close()
 
     def get(self, path: str, key: str | None = None, **headers: str) -> requests.Response:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from guestctl.sandbox.server import Sandbox
 from tests.cli.conftest import Front
 from tests.relay.processes import EventReader, flood, push, relaying, texts_until
+from tests.sandbox.stranger import Control
 
 
 def test_what_the_log_dropped_is_a_gap_or_410(sandbox: Sandbox, front: Front) -> None:
@@ -38,6 +41,24 @@ def test_what_the_log_dropped_is_a_gap_or_410(sandbox: Sandbox, front: Front) ->
         assert refused.json()["error"]["code"] == "relay.not_retained"
         push(sandbox, "20")
         assert texts_until(EventReader(relay, "?after=first"), "20")[-1] == "20"
+
+
+def test_connection_events_of_an_outage_push_out_no_message(sandbox: Sandbox, front: Front) -> None:
+    with relaying(front, "--retain", "4") as relay:
+        states = iter(EventReader(relay, "?after=last&kinds=connection"))
+        flood(sandbox, ["one", "two", "three"])
+        for _ in range(3):
+            Control(sandbox)("POST", "/disconnect", code=1006)
+            next(record for _, record in states if record["state"] == "live")
+    with relaying(front, "--retain", "4") as relay:  # it has no event in memory
+        reader = EventReader(relay, "?after=first")
+        first, record = next(iter(reader))
+        assert [record["text"], *texts_until(reader, "three")] == ["hello", "one", "two", "three"]
+        late = iter(EventReader(relay, f"?after={first}&kinds=connection"))
+        _, gap = next(late)
+        assert (gap["kind"], gap["reason"]) == ("gap", "not_retained")
+        newest = (record["state"] for _, record in late if record["kind"] == "connection")
+        assert "live" in itertools.islice(newest, 4)
 
 
 def test_a_reader_that_never_reads_is_cut_and_keeps_nobody_waiting(sandbox: Sandbox, front: Front) -> None:

@@ -109,6 +109,24 @@ def test_dropped_events_are_a_gap_with_its_first_and_last_id(hub: Hub) -> None:
     assert [json.loads(entry.body)["n"] for entry in entries[1:]] == list(range(11, 31))
 
 
+def test_dropped_connection_events_are_a_gap_for_their_readers_only(hub: Hub) -> None:
+    epoch = hub.log.epoch
+    publish(hub, 1)
+    publish(hub, *range(2, 42), kind="connection")
+    publish(hub, 42)
+    assert taken(hub.subscribe(f"{epoch}-0")) == [1, 42]
+    hub.strict = True
+    assert taken(hub.subscribe(f"{epoch}-0")) == [1, 42]
+    both = hub.subscribe(f"{epoch}-0", frozenset({"message", "connection"}))
+    first, gap, *rest = taken(both)
+    assert (first, rest) == (1, list(range(22, 43)))
+    assert isinstance(gap, dict)
+    assert (gap["first_missing"], gap["last_missing"]) == (f"{epoch}-2", f"{epoch}-21")
+    with pytest.raises(NotRetained) as refused:
+        hub.subscribe(f"{epoch}-1", frozenset({"connection"}))
+    assert refused.value.missing.last == hub.log.id(21)
+
+
 def test_events_dropped_while_a_reader_catches_up_are_a_gap(hub: Hub) -> None:
     publish(hub, *range(1, 21))
     reader = hub.subscribe("first")

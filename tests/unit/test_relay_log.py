@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,11 @@ def opened(path: Path, birth: str = "1", retain: int = 5, now: float = 1_700_000
 def message(id_: str, sequence: int | None = None) -> Arrival:
     body = b'{"kind":"message","id":"%s"}' % id_.encode()
     return Arrival("message", body, id_, Position(id_, sequence, None))
+
+
+def numbers(log: EventLog, after: int, limit: int) -> list[int]:
+    entries, _ = log.after(after, limit)
+    return [entry.id.number for entry in entries if entry.id]
 
 
 def fill(log: EventLog, count: int, start: int = 1) -> list[LogEntry]:
@@ -87,7 +94,7 @@ def test_what_the_log_dropped_is_named(tmp_path: Path) -> None:
     fill(log, 8)
     epoch = log.epoch
     assert (log.first, log.last) == (4, 8)
-    assert [entry.id.number for entry in log.after(3, 2) if entry.id] == [4, 5]
+    assert numbers(log, 3, 2) == [4, 5]
     assert log.locate("first") == (3, None)
     assert log.locate("last") == (8, None)
     assert log.locate(f"{epoch}-3") == (3, None)
@@ -125,3 +132,38 @@ def test_each_entry_has_three_encodings(size: int) -> None:
     assert entry.frame[0] == 0x81
     heads = {2: len(payload), 4: int.from_bytes(entry.frame[2:4], "big"), 10: int.from_bytes(entry.frame[2:10], "big")}
     assert heads[len(entry.frame) - len(payload)] == len(payload)
+
+
+def test_connection_events_do_not_push_out_messages(tmp_path: Path) -> None:
+    log = opened(tmp_path, retain=3)
+    fill(log, 2)
+    for kind in ("connection", "typing", "connection", "connection", "connection"):
+        log.append([Arrival(kind, b"{}")], 3.0)
+    fill(log, 1, start=3)
+    assert numbers(log, 0, 99) == [1, 2, 5, 6, 7, 8]
+    assert log.locate("first") == (0, None)
+    log.close()
+    log = opened(tmp_path, retain=3)  # the counts are read from the file
+    fill(log, 1, start=4)
+    assert numbers(log, 0, 99) == [2, 5, 6, 7, 8, 9]
+    assert log.locate(f"{log.epoch}-0") == (1, Missing(log.id(1), log.id(1), "not_retained"))
+    fill(log, 2, start=5)  # a dropped message takes the older connection events along
+    assert numbers(log, 0, 99) == [9, 10, 11]
+    log.append([Arrival("connection", b"{}")], 9.0)
+    assert (log.first, log.last) == (9, 12)
+    log.close()
+
+
+def test_a_log_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its file does not state up to which number events were dropped."""
+    log = opened(tmp_path)
+    fill(log, 8)
+    log.close()
+    with closing(sqlite3.connect(tmp_path / "relay" / "log.db")) as database, database:
+        database.execute("DELETE FROM meta WHERE name = 'dropped'")
+        database.execute("DROP INDEX passing")
+    log = opened(tmp_path)
+    assert log.locate(f"{log.epoch}-1") == (3, Missing(log.id(2), log.id(3), "not_retained"))
+    fill(log, 1, start=9)
+    assert numbers(log, 0, 99) == [5, 6, 7, 8, 9]
+    log.close()

@@ -64,7 +64,10 @@ def serve(
         CommandOption("--grpc", metavar="HOST:PORT", help="address to serve gRPC on (needs guestctl[grpc])"),
     ] = None,
     retain: Annotated[
-        int, CommandOption("--retain", metavar="N", min=1, help="events that the log keeps for readers that return")
+        int,
+        CommandOption(
+            "--retain", metavar="N", min=1, help="events that the log keeps, not counting typing and connection"
+        ),
     ] = 10_000,
     readers: Annotated[
         int | None,
