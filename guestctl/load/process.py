@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import gevent
@@ -29,10 +30,12 @@ from locust.runners import STATE_MISSING
 from guestctl.core.clock import SystemClock
 from guestctl.core.errors import Failure, UsageError, bug
 from guestctl.load import users
+from guestctl.load.guard import target_host
 from guestctl.load.measurements import Measurements, SlottedMeasurements
 from guestctl.load.pace import Governor
 from guestctl.load.plan import STOP_TIMEOUT, LoadPlan
 from guestctl.load.worker_context import WorkerContext
+from guestctl.transport.hosts import is_loopback
 
 #: Seconds between two reports to the parent, and to the master.
 REPORT = 1.0
@@ -214,7 +217,7 @@ class _Master(_Leader):
         self.dead: set[str] = set()
         self.known: set[str] = set()
         self.finished: set[str] = set()
-        self.failed: dict[str, Any] | None = None
+        self.warned = False
         self.runner.register_message(TURN, self._turn)
         self.runner.register_message(LAST, self._last)
         environment.events.worker_report.add_listener(self._worker_report)
@@ -256,7 +259,7 @@ class _Master(_Leader):
         """Answer a worker that asks for a place in a shared rate limit."""
         number, bucket, count, period, burst, within = msg.data
         wait = self.governor.take(bucket, count, period, burst=burst, within=within)
-        self.runner.send_message(TURN_ANSWER, [number, wait], msg.node_id)
+        self.runner.send_message(TURN_ANSWER, [number, wait, self.plan.seconds], msg.node_id)
 
     def _worker_report(self, client_id: str, data: Mapping[str, Any]) -> None:
         self._add(data.get("guestctl"))
@@ -273,6 +276,9 @@ class _Master(_Leader):
         except (ValueError, KeyError, AttributeError):
             self.parent.write("notice", text="a worker sent a report that cannot be read; do all run the same version?")
             return
+        if report.get("script") != _digest(self.plan.script) and not self.warned:
+            self.warned = True
+            self.parent.write("notice", text="a worker runs another version of the script")
         if self.first_failure is None and isinstance(report.get("first_failure"), dict):
             self.first_failure = report["first_failure"]
 
@@ -308,7 +314,7 @@ class _Worker(_Process):
 
     def _report(self, context: WorkerContext) -> dict[str, Any]:
         slots = {str(number): found.encoded() for number, found in context.slots.take().items()}
-        return {"slots": slots, "first_failure": context.first_failure}
+        return {"slots": slots, "first_failure": context.first_failure, "script": _digest(self.plan.script)}
 
     def _ask(
         self, bucket: str, count: int, period: float, *, burst: int | None = None, within: float | None = 0.0
@@ -323,11 +329,25 @@ class _Worker(_Process):
         finally:
             del self._answers[number]
 
+    def _fail(self, failure: UsageError) -> None:
+        """Report a failure and end this worker at once."""
+        self.parent.write(
+            "failure", exit=int(failure.exit), code=failure.code, message=failure.message, hint=failure.hint
+        )
+        os._exit(1)
+
     def _turn_answer(self, environment: Environment, msg: Message, **_: Any) -> None:
-        number, wait = msg.data
+        number, wait, seconds = msg.data
+        if seconds is None and not is_loopback(target_host(self.plan.profile)):
+            self._fail(UsageError("the master has no time limit: give it --for", code="load.guard"))
         waiting = self._answers.get(number)
         if waiting is not None:
             waiting.set(wait)
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return sha256(file.read()).hexdigest()
 
 
 def _user_classes(plan: LoadPlan) -> list[type[Any]]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from guestctl.core.clock import Clock
-from guestctl.core.errors import Failure, UsageError
+from guestctl.core.errors import Failure
 from guestctl.load.load_results import LoadResults
 from guestctl.load.plan import STOP_TIMEOUT, THROTTLE_ATTEMPTS, THROTTLE_WINDOW, THROTTLED, LoadPlan
 
@@ -235,18 +235,3 @@ def _how(code: int) -> str:
         with suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit code {code}"
-
-
-def check_installed() -> None:
-    """Raise UsageError if the packages of `guestctl[load]` cannot be used."""
-    if sys.version_info < (3, 11):
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise UsageError(
-            f"`load` needs Python 3.11 or newer, and this is {version}",
-            code="load.python",
-        )
-    from importlib.util import find_spec
-
-    missing = [name for name in ("locust", "gevent", "hdrh") if find_spec(name) is None]
-    if missing:
-        raise UsageError(f"`load` needs the extra guestctl[load]: {missing[0]} is not installed", code="load.extra")

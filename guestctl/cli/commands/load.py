@@ -93,7 +93,7 @@ def load(
     throttled more than 5 % of the attempts; if no conversation began, that of the first failure.
     """
     from guestctl.load import slo as objectives_of
-    from guestctl.load.supervisor import check_installed
+    from guestctl.load.installation import check_installed
 
     objectives: list[Objective] = []
     try:
@@ -118,8 +118,8 @@ def load(
             "--html": html,
         },
     )
-    check_installed()
     host, port = _address(bind, worker)
+    rate = 10.0 if ramp is None else _ramp(ramp)
     from guestctl.load.plan import LoadPlan, slot_of
 
     profile, path = _profile(run, file, pairs("--var", var), tag, trusted=trust)
@@ -127,7 +127,7 @@ def load(
         script=str(path),
         profile=profile,
         guests=guests or 10,
-        ramp=_ramp(ramp) if ramp is not None else 10.0,
+        ramp=rate,
         seconds=seconds,
         role=role,
         workers=(workers or 1) if role == "master" else 0,
@@ -139,6 +139,7 @@ def load(
         slot=slot_of(seconds),
     )
     _check_plan(run, plan, yes_load_test)
+    check_installed()
     from guestctl.cli.commands.load_run import LoadRun
 
     processes = workers if role == "local" and workers is not None and workers > 1 else 0
@@ -209,7 +210,7 @@ def _profile(
 def _check_plan(run: Invocation, plan: LoadPlan, confirmed: str | None) -> None:
     """Check the target and the script before any process starts. Raises UsageError."""
     from guestctl.load.guard import VENDOR_RULE, check_target
-    from guestctl.load.worker_context import read_script
+    from guestctl.load.scenario_choice import read_script
 
     seconds = plan.seconds if plan.role != "worker" else 0.0  # the master limits the time of its workers
     if check_target(plan.profile, confirmed, seconds):

@@ -52,6 +52,7 @@ class LoadRun:
         from guestctl.core.stop_signals import stop_signals
         from guestctl.load.supervisor import Supervisor
 
+        self._run.out.print_held()  # the vendor's rule, before anything is sent
         with ExitStack() as stack:
             writers = [(stack.enter_context(_opened(option, path)), content) for option, path, content in self._files]
             stopper = stack.enter_context(stop_signals())
