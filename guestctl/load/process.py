@@ -41,6 +41,8 @@ from guestctl.transport.hosts import is_loopback
 REPORT = 1.0
 #: Seconds to wait for the last report of workers that have not stopped, in addition to `STOP_TIMEOUT`.
 LAST_REPORTS = 10.0
+#: Seconds in which Locust tells the master that a worker has stopped.
+FAREWELL = 1.0
 #: Names of our messages between the master and its workers.
 TURN, TURN_ANSWER, LAST = "guestctl_turn", "guestctl_turn_answer", "guestctl_last"
 
@@ -304,11 +306,19 @@ class _Worker(_Process):
             ) from error
         self.runner = runner
         runner.register_message(TURN_ANSWER, self._turn_answer)
-        events.test_stop.add_listener(lambda **_: runner.send_message(LAST, self._report(context)))
+        ended = gevent.event.Event()
+
+        def last_report(**_: Any) -> None:
+            runner.send_message(LAST, self._report(context))
+            ended.set()
+
+        events.test_stop.add_listener(last_report)
         self.parent.write("ready")
-        main = gevent.spawn(runner.greenlet.join)
-        gevent.wait([main, self.stop], count=1)
-        if self.stop.is_set() and not main.dead:
+        gone = gevent.spawn(runner.greenlet.join)  # the master asked this worker to quit, or does not answer any more
+        gevent.wait([gone, ended, self.stop], count=1)
+        if ended.is_set():
+            gevent.sleep(FAREWELL)
+        elif not gone.dead:
             runner.quit()
         self.parent.write("end", seconds=0.0, workers=0, lost_workers=0)
 
