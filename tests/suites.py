@@ -186,6 +186,7 @@ ONE_CASE = frozenset(
         "checks/test_ai_customers.py::test_a_planted_fault_is_the_customers",
         "checks/test_ai_customers.py::test_what_a_good_customer_may_write_is_no_fault",
         "checks/test_scenario.py::test_the_order_on_the_wire_does_not_change_the_verdict",
+        "proxy/test_faults.py::test_a_fault_at_the_proxy_equals_the_fault_in_the_sandbox",
         "cli/test_argument_bytes.py::test_bytes_that_are_not_utf_8_are_a_usage_error",
         "cli/test_ask.py::test_a_reply_without_text_is_drawn_as_send_draws_it",
         "cli/test_check.py::test_a_run_that_cannot_start_replaces_the_report",

@@ -31,16 +31,22 @@ from tornado.iostream import StreamClosedError
 from guestctl.core.errors import Failure
 from guestctl.proxy import rewriting
 from guestctl.proxy.service_streams import IdleConnections, ServiceStream, reset
+from guestctl.sandbox.faults import ON
+from guestctl.sandbox.interfaces import error
+from guestctl.sandbox.peer import GARBAGE
 
 if TYPE_CHECKING:
     from guestctl.proxy.target import ServiceAddress, Target
     from guestctl.sandbox.events import Exchange, WireEvents
+    from guestctl.sandbox.faults import Fault, Faults
 
 HEAD_LIMIT = 64 << 10
 #: Largest body that passes, in bytes. It passes in pieces.
 BODY_LIMIT = 1 << 40
 #: Bytes of a body that events contain. Of a larger one, they have none.
 RECORDED = 1 << 20
+#: Largest body of a request that is collected because faults are armed, in bytes.
+HELD_LIMIT = 64 << 20
 #: Headers of one connection (RFC 9110 §7.6.1). Expect is answered by each side itself.
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade", "expect"}
@@ -53,6 +59,7 @@ class ProxyContext(Protocol):
 
     target: Target
     events: WireEvents
+    faults: Faults
     origin: str | None
 
     @property
@@ -62,7 +69,11 @@ class ProxyContext(Protocol):
 
     async def connect(self, upstream: ServiceAddress) -> ServiceStream: ...
 
-    def name_of(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> str: ...
+    def route_of(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str | None, bool]: ...
+
+    def now(self) -> float: ...
+
+    async def pause(self, seconds: float) -> None: ...
 
     async def upgrade(self, request: ProxiedRequest, upstream: ServiceAddress, headers: HTTPHeaders) -> None: ...
 
@@ -109,6 +120,9 @@ class ProxiedRequest(HTTPMessageDelegate):
         self._answering: asyncio.Task[None] | None = None
         self._request_read = False
         self._upgrade = False
+        self._held: list[bytes] | None = None  # the body, collected because a fault may concern the request
+        self._received: HTTPHeaders | None = None
+        self._performing: asyncio.Task[None] | None = None
 
     # -- the request
 
@@ -131,6 +145,15 @@ class ProxiedRequest(HTTPMessageDelegate):
             await self.proxy.upgrade(self, self._upstream, headers)
             return
         self._headers = dict(headers.items())
+        if self.method != "OPTIONS" and self.proxy.faults.list():
+            self._held = []
+            self._received = headers
+        else:
+            await self._open(headers)
+
+    async def _open(self, headers: HTTPHeaders, fault: Fault | None = None) -> None:
+        """Connect to the service and send the head of the request. `fault` damages or delays the answer."""
+        assert self._upstream is not None
         try:
             self._stream = self.idle.take(self._upstream)
             if self._stream is None:
@@ -147,8 +170,29 @@ class ProxiedRequest(HTTPMessageDelegate):
         self._chunked_by_hand = "Transfer-Encoding" in headers and self.method not in ("POST", "PUT", "PATCH")
         with suppress(StreamClosedError):
             self._service.write_headers(RequestStartLine(self.method, self._upstream.path, ""), sent)
-        self._answer = _Answer(self)
+        self._answer = _Answer(self, fault)
         self._answering = asyncio.ensure_future(self._receive())
+
+    async def _perform_held(self, body: bytes) -> None:
+        """Perform a request whose body has been collected, with the fault that is due for it."""
+        assert self._upstream is not None
+        assert self._received is not None
+        faults = self.proxy.faults
+        name, counted = self.proxy.route_of(self.method, self._upstream.path, self._headers, body)
+        fault = faults.http(name if name in ON else None) if counted else None
+        if fault is not None and fault.status:
+            refusal = error(fault.status, f"Fault on demand: {fault.spec}")
+            wait = {"Retry-After": fault.retry_after_header(self.proxy.now())} if fault.kind == "ratelimit" else {}
+            self.reply(fault.status, refusal.body, wait)
+            return
+        if fault is not None and fault.kind == "late":
+            await self.proxy.pause(fault.seconds)  # the service gets the request even if the client has gone
+        await self._open(self._received, fault)
+        if self._refused is not None:
+            self._refuse()
+            return
+        await self._forward(body)
+        self._finish_request()
 
     def _report(self) -> None:
         """Report the request once, with its body if all of it has been read."""
@@ -157,8 +201,8 @@ class ProxiedRequest(HTTPMessageDelegate):
             return
         if self.exchange is None:
             body = self._body.whole if self._request_read else None
-            name = self.proxy.name_of(self.method, upstream.path, self._headers, body or b"")
-            self.exchange = self.proxy.events.exchange(self.method, upstream.url(), name, None)
+            name, _ = self.proxy.route_of(self.method, upstream.path, self._headers, body or b"")
+            self.exchange = self.proxy.events.exchange(self.method, upstream.url(), name or "other", None)
             self.exchange.sent(self._headers, body or None)
 
     def outgoing(self, headers: HTTPHeaders, upstream: ServiceAddress) -> HTTPHeaders:
@@ -180,7 +224,17 @@ class ProxiedRequest(HTTPMessageDelegate):
 
     async def data_received(self, chunk: bytes) -> None:
         self._body.add(chunk)
-        if self._service is None or (self._answer is not None and self._answer.complete):
+        if self._held is not None:
+            self._held.append(chunk)
+            if self._body.size > HELD_LIMIT:
+                self._held = None
+                self._refused = 413, "too large a body while faults are armed", "proxy.refused"
+            return
+        await self._forward(chunk)
+
+    async def _forward(self, chunk: bytes) -> None:
+        """Send a piece of the body to the service."""
+        if self._service is None or not chunk or (self._answer is not None and self._answer.complete):
             return  # refused, or answered before the whole body was there: the rest is only read
         if self._chunked_by_hand:
             chunk = b"%x\r\n%s\r\n" % (len(chunk), chunk)
@@ -195,9 +249,15 @@ class ProxiedRequest(HTTPMessageDelegate):
         if self._refused is not None:
             self._refuse()
             return
-        if self._service is None:
-            return  # an upgrade
-        self.client.set_close_callback(self._client_gone)
+        if self._held is not None:
+            self.client.set_close_callback(self._client_gone)
+            self._performing = asyncio.ensure_future(self._perform_held(b"".join(self._held)))
+        elif self._service is not None:  # not an upgrade
+            self.client.set_close_callback(self._client_gone)
+            self._finish_request()
+
+    def _finish_request(self) -> None:
+        assert self._service is not None
         if self._answer is not None and self._answer.complete:
             self._finish_answer()
             return
@@ -284,17 +344,18 @@ class ProxiedRequest(HTTPMessageDelegate):
         status, message, code = self._refused
         self.reply(status, error_body(status, message, code))
 
-    def reply(self, status: int, body: bytes) -> None:
+    def reply(self, status: int, body: bytes, more: Mapping[str, str] | None = None) -> None:
         """Answer the request without the service."""
-        headers = HTTPHeaders({"Content-Type": "application/json", "Content-Length": str(len(body))})
-        if self.client_origin is not None and status == 502:
+        headers = HTTPHeaders({"Content-Type": "application/json", "Content-Length": str(len(body)), **(more or {})})
+        if self.client_origin is not None and self._upstream is not None:
             headers["Access-Control-Allow-Origin"] = self.client_origin  # so that a page can read the reason
+            headers["Access-Control-Expose-Headers"] = "Retry-After"
         self.report_answer(status, headers, body)
         with suppress(StreamClosedError, HTTPOutputError):
             self.client.write_headers(
                 ResponseStartLine("HTTP/1.1", status, responses.get(status, "Unknown")),
                 headers,
-                None if self.method == "HEAD" else body,
+                None if self.method == "HEAD" or status in (204, 304) else body,
             )
             self.client.finish()
 
@@ -317,6 +378,9 @@ class ProxiedRequest(HTTPMessageDelegate):
         allowed = rewriting.allowed_origin(headers, self.proxy.origin, self.client_origin)
         if allowed is not None:
             sent["Access-Control-Allow-Origin"] = allowed
+        if "Access-Control-Request-Private-Network" in self._headers and "Access-Control-Allow-Origin" in sent:
+            # Browsers ask this before a public page may use an address of this machine.
+            sent["Access-Control-Allow-Private-Network"] = "true"
         return sent
 
     def replaced(self, text: str) -> str:
@@ -341,13 +405,15 @@ def error_body(status: int, message: str, code: str) -> bytes:
 class _Answer(HTTPMessageDelegate):
     """The answer of the service. `complete` is true once the client has all of it but its end."""
 
-    def __init__(self, request: ProxiedRequest) -> None:
+    def __init__(self, request: ProxiedRequest, fault: Fault | None) -> None:
+        self._fault = fault
         self.complete = False
         self.passing: asyncio.Future[None] | None = None
         self.reusable = False
         self.until_close = False
         self._request = request
         self._recorded = _Recorded()
+        self._bare = False
         self._collected: list[bytes] | None = None
         self._line = ResponseStartLine("HTTP/1.1", 502, "")
         self._headers = HTTPHeaders()
@@ -356,13 +422,13 @@ class _Answer(HTTPMessageDelegate):
         if 100 <= start_line.code < 200:
             return None
         self._line, self._headers = start_line, headers
-        bare = self._request.method == "HEAD" or start_line.code in (204, 304)
+        bare = self._bare = self._request.method == "HEAD" or start_line.code in (204, 304)
         framed = bare or "Content-Length" in headers or "Transfer-Encoding" in headers
         self.until_close = not framed
         self.reusable = framed and start_line.version == "HTTP/1.1" and "close" not in _connection(headers)
         length = headers.get("Content-Length", "")
         large = length.isdecimal() and int(length) > rewriting.BODY_LIMIT
-        if not bare and not large and rewriting.is_json(headers.get("Content-Type", "")):
+        if self._fault is not None or (not bare and not large and rewriting.is_json(headers.get("Content-Type", ""))):
             self._collected = []
             return None
         return self._write_head()
@@ -380,7 +446,7 @@ class _Answer(HTTPMessageDelegate):
         self._recorded.add(chunk)
         if self._collected is not None:
             self._collected.append(chunk)
-            if self._recorded.size <= rewriting.BODY_LIMIT:
+            if self._recorded.size <= rewriting.BODY_LIMIT or self._fault is not None:
                 return
             chunk, self._collected = b"".join(self._collected), None
             await self._write_head()
@@ -392,10 +458,23 @@ class _Answer(HTTPMessageDelegate):
 
     async def _pass_on(self) -> None:
         if self._collected is not None:
-            await self._write_head(self._replaced(b"".join(self._collected)))
+            body = self._replaced(b"".join(self._collected))
+            if self._fault is not None:
+                body = await self._damaged(body, self._fault)
+            await self._write_head(body if body or not self._bare else None)
         self.complete = True
         self._request.report_answer(self._line.code, self._headers, self._recorded.whole or b"")
         self._request.answered()
+
+    async def _damaged(self, body: bytes, fault: Fault) -> bytes:
+        """Wait, or return a damaged body, as the fault demands."""
+        if fault.kind in ("delay", "silence"):
+            await self._request.proxy.pause(fault.seconds)
+        elif fault.kind == "truncate":
+            return body[: len(body) // 2]
+        elif fault.kind == "garbage":
+            return GARBAGE.encode()
+        return body
 
     def _replaced(self, body: bytes) -> bytes:
         """Return the body with its addresses replaced. A body without any stays as it is, compressed or not."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from ssl import SSLContext
@@ -20,12 +20,15 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerConnect
 from tornado.web import Application
 
 from guestctl.core.clock import Clock
+from guestctl.proxy.faulty_socket import SocketFaults
 from guestctl.proxy.http_exchange import BODY_LIMIT, HEAD_LIMIT, ProxiedRequest
 from guestctl.proxy.route_names import RouteNames
 from guestctl.proxy.service_streams import BUFFER, IdleConnections, ServiceStream, connect
 from guestctl.proxy.socket_relay import SocketRelay, SocketUpgrade
 from guestctl.proxy.target import ServiceAddress, Target
 from guestctl.sandbox.events import WireEvents, WireObserver
+from guestctl.sandbox.faults import FaultError, Faults, parse
+from guestctl.sandbox.interfaces import error
 from guestctl.transport.network import Network
 
 HOST = "127.0.0.1"
@@ -34,6 +37,8 @@ _MOST_OPENING = 32
 #: Seconds that a connection of a client may be idle between two requests.
 _IDLE = 3600.0
 _INSPECTOR = "/_inspector/"
+#: Faults that only a sandbox has, and the reason.
+WITHOUT = {"lag": "only a sandbox can leave messages out of history; the proxy does not know when they were stored"}
 
 
 class RecordingProxy:
@@ -53,12 +58,17 @@ class RecordingProxy:
         origin: str | None = None,
         tls: SSLContext | None = None,
         observer: WireObserver | None = None,
+        faults: Sequence[str] = (),
         pages: Application | None = None,
     ) -> None:
         self.target = target
         self.origin = origin
         self.port = port
         self.events = WireEvents(observer)
+        self.faults = Faults(clock)
+        for spec in faults:
+            check_fault(spec)
+            self.faults.add(spec)
         self.pages = pages
         self._network = network
         self._clock = clock
@@ -145,7 +155,7 @@ class RecordingProxy:
         await self._stopping.wait()
         server.stop()
         for relay in tuple(self._relays):
-            relay.close()
+            relay.stop()
         if self._relays:
             await asyncio.wait(self._relays.values(), timeout=1.0)
         await server.close_all_connections()
@@ -164,18 +174,39 @@ class RecordingProxy:
     async def connect(self, upstream: ServiceAddress) -> ServiceStream:
         return await connect(self._network, self._clock, upstream, self._threads)
 
-    def name_of(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> str:
-        return self._names.of_request(method, path, headers, body) or "other"
+    def route_of(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str | None, bool]:
+        return self._names.of_request(method, path, headers, body)
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def upgrade(self, request: ProxiedRequest, upstream: ServiceAddress, headers: HTTPHeaders) -> None:
         events = self.events.socket(upstream.url(socket=True))
+        fault = self.faults.upgrade()
+        if fault is not None:
+            events.connect(headers, None)
+            refusal = error(fault.status, f"Fault on demand: {fault.spec}")
+            events.upgrade(fault.status, dict(headers.items()), refusal.headers, refusal.body)
+            request.reply(fault.status, refusal.body)
+            return
         opened = await SocketUpgrade(request, upstream, headers, events).perform()
         if opened is None:
             return
-        relay = SocketRelay(*opened, events, request.replaced)
+        faults = SocketFaults(self.faults, self._names, self._clock, upstream.path, headers, events)
+        relay = SocketRelay(*opened, events, request.replaced, faults)
         task = asyncio.ensure_future(relay.run())
         self._relays[relay] = task
         task.add_done_callback(lambda _: self._relays.pop(relay, None))
+
+
+def check_fault(spec: str) -> None:
+    """Raise FaultError for a fault that is invalid, or that a proxy cannot inject."""
+    kind = parse(spec).kind
+    if kind in WITHOUT:
+        raise FaultError(f'fault "{spec}": {WITHOUT[kind]}')
 
 
 class _Requests(HTTPServerConnectionDelegate):

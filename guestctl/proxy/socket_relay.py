@@ -14,6 +14,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
@@ -34,13 +35,14 @@ from guestctl.proxy.service_streams import ServiceStream, reset, watch
 from guestctl.transport.network import CONNECT_TIMEOUT
 
 if TYPE_CHECKING:
+    from guestctl.proxy.faulty_socket import GuestPeer, SocketFaults
     from guestctl.proxy.http_exchange import ProxiedRequest
     from guestctl.proxy.target import ServiceAddress
     from guestctl.sandbox.events import SocketEvents
 
 _READ = 64 << 10
-#: Seconds that the close frames of the proxy itself may take when it stops.
-LAST_FRAMES = 1.0
+#: Seconds for the guest's answer to a close frame that a fault has sent.
+CLOSE_TIMEOUT = 5.0
 #: Largest body of a refused upgrade.
 _REFUSAL_LIMIT = 1 << 20
 
@@ -136,15 +138,25 @@ class SocketUpgrade(HTTPMessageDelegate):
 
 
 class SocketRelay:
-    """An open socket. `run` returns when both connections have ended."""
+    """An open socket. `run` returns when both connections have ended.
+
+    `replaced` returns a text of the service with its addresses replaced.
+    """
 
     def __init__(
-        self, guest: IOStream, service: ServiceStream, events: SocketEvents, replaced: Callable[[str], str]
+        self,
+        guest: IOStream,
+        service: ServiceStream,
+        events: SocketEvents,
+        replaced: Callable[[str], str],
+        faults: SocketFaults,
     ) -> None:
         self._guest = guest
         self._service = service
         self._events = events
         self._replaced = replaced
+        self._faults = faults
+        self._closed_by_fault = False
 
     async def run(self) -> None:
         """Pass frames until the connections end."""
@@ -153,30 +165,32 @@ class SocketRelay:
         await asyncio.gather(self._from_guest(), self._from_service())
         self._events.closed()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Tell both ends that the proxy goes away, and end the connections."""
-        for stream, frame in (
-            (self._guest, frames.close_frame(1001, "the proxy stops")),
-            (self._service, frames.close_frame(1001, "Going away", mask=os.urandom(4))),
-        ):
-            with suppress(StreamClosedError):
-                stream.write(frame)
-            stream.close()
+        self._write(self._guest, frames.close_frame(1001, "the proxy stops"))
+        self._write(self._service, frames.close_frame(1001, "Going away", mask=os.urandom(4)))
+        self._guest.close()
+        self._service.close()
 
     async def _from_guest(self) -> None:
-        direction = _Direction(self._out)
-        await self._pass(self._guest, self._service, direction)
+        await self._pass(self._guest, self._service, _Direction(self._out))
         if self._guest.error is not None:
             self._events.broke("the guest reset the connection", sent=False)
-            self._service.reset()
         else:
             self._events.broke("the guest ended the connection", sent=False)
+        if self._faults.peer is not None:
+            await self._faults.none_is_late()
+        if self._guest.error is not None:
+            self._service.reset()
+        else:
             self._service.close()
 
     async def _from_service(self) -> None:
-        direction = _Direction(self._in)
-        await self._pass(self._service, self._guest, direction)
-        if self._service.broken:
+        await self._pass(self._service, self._guest, _Direction(self._in))
+        broken = self._service.broken
+        if self._faults.peer is not None and not broken:
+            await self._faults.peer.has_room(0)
+        if broken:
             self._events.broke("the service reset the connection", sent=True)
             reset(self._guest)
         else:
@@ -188,22 +202,54 @@ class SocketRelay:
         with suppress(StreamClosedError):
             while True:
                 data = await source.read_bytes(_READ, partial=True)
-                if passed := direction.feed(data):
+                passed = direction.feed(data)
+                if passed or self._faults.peer is not None:
                     await sink.write(passed)
+                if self._faults.peer is not None and source is self._service:
+                    await self._faults.peer.has_room()
 
     def _out(self, frame: WireFrame, text: str | None) -> bytes:
-        """Return what the service gets for a frame or message of the guest."""
+        """Return what the service gets at once for a frame or message of the guest."""
         self._report(frame, text, sent=False)
+        if text is not None and self._faults.active:
+            self._faults.from_guest(self._peer, text, partial(self._write, self._service, frame.raw))
+            return b""
         return frame.raw
 
     def _in(self, frame: WireFrame, text: str | None) -> bytes:
-        """Return what the guest gets for a frame or message of the service."""
+        """Return what the guest gets at once for a frame or message of the service."""
+        if self._faults.active:
+            self._in_with_faults(frame, text)
+            return b""
         self._report(frame, text, sent=True)
         if text is not None:
             new = self._replaced(text)
-            if new is not text and new != text:
+            if new != text:
                 return frames.text_frame(new)
         return frame.raw
+
+    def _in_with_faults(self, frame: WireFrame, text: str | None) -> None:
+        peer = self._peer
+        if text is not None:
+            peer.send(text, self._faults.route_of_answer(text))
+        elif frame.opcode == frames.CLOSE:
+            peer.answer_close(partial(self._deliver_frame, frame))
+        else:
+            peer.pass_on(partial(self._deliver_frame, frame))
+
+    @property
+    def _peer(self) -> GuestPeer:
+        return self._faults.attach(self._deliver, self)
+
+    def _deliver(self, text: str) -> None:
+        """Write a text to the guest."""
+        self._events.frame_in(text)
+        self._write(self._guest, frames.text_frame(self._replaced(text)))
+
+    def _deliver_frame(self, frame: WireFrame) -> None:
+        if not self._closed_by_fault:
+            self._report(frame, None, sent=True)
+            self._write(self._guest, frame.raw)
 
     def _report(self, frame: WireFrame, text: str | None, *, sent: bool) -> None:
         events = self._events
@@ -220,6 +266,36 @@ class SocketRelay:
         elif frame.opcode == frames.CLOSE:
             code, reason = frames.close_status(frame.payload)
             events.close(code, reason, sent=sent)
+
+    # -- the guest's connection, as faults see it (see `sandbox.peer.RawConnection`)
+
+    def is_closing(self) -> bool:
+        return self._closed_by_fault or self._guest.closed()
+
+    def write(self, data: bytes) -> None:
+        self._write(self._guest, data)
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Send a close frame to the guest. Its answer goes to the service; without one, both connections end."""
+        if not self._closed_by_fault:
+            self._closed_by_fault = True
+            self._events.close(code, reason or "", sent=True)
+            self._write(self._guest, frames.close_frame(code, reason or ""))
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.drop)
+
+    def reset(self) -> None:
+        """Break both connections: to the guest, and to the service, which would notice that, too."""
+        self._events.broke("a fault", sent=True)
+        reset(self._guest)
+        self._service.reset()
+
+    def drop(self) -> None:
+        self._guest.close()
+
+    @staticmethod
+    def _write(stream: Any, data: bytes) -> None:
+        with suppress(StreamClosedError):
+            stream.write(data)
 
 
 class _Direction:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import select
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
+from guestctl.cli.commands.sandbox import Faults
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.cli.parameters import CommandOption
@@ -50,24 +51,28 @@ def proxy(
         str | None,
         CommandOption("--origin", metavar="URL", help="Origin to send to the service (default: the client's)"),
     ] = None,
+    fault: Faults = None,
 ) -> int:
     """Pass everything between guest clients and a service, and record it, until Ctrl-C.
 
-    Any client of any of the seven APIs works through it: a widget in a browser, the vendor's SDK, guestctl, scripts.
-    The proxy listens on 127.0.0.1 and reaches only hosts of the target. It replaces the addresses in answers, so that
-    clients stay on it; everything else passes unchanged. -v prints requests, -vv also frames, and --trace FILE records
-    both for `guestctl replay` and `guestctl trace export`, with secrets masked. The line that it prints shows how
-    guestctl uses it. A service that cannot be reached is answered with 502 and the reason.
+    Any client of any of the seven APIs works through it: a widget in a browser, the vendor's SDK, guestctl,
+    scripts. The proxy listens on 127.0.0.1 and reaches only hosts of the target. It replaces the addresses in
+    answers, so that clients stay on it; everything else passes unchanged. -v prints requests and frames, -vv also
+    bodies, and --trace FILE records them for `guestctl replay` and `guestctl trace export`, with secrets masked.
+    The text that it prints shows how guestctl uses it. A service that cannot be reached is answered with 502 and
+    the reason. --fault injects the faults of the sandbox, except `lag`, between the client and the service.
     """
+    from guestctl.cli.commands.traffic_log import TrafficLog
     from guestctl.proxy.proxy_server import RecordingProxy
 
+    faults = _faults(fault or [])
     sent_origin = None if origin is None else _origin(origin)
     target, network, profile = _target(run, to)
     if port and _is_own(target, port):
         raise UsageError(f"--port {port}: the target itself has this address", hint="choose another --port")
+    log = TrafficLog(run, "proxy")
     with ExitStack() as stack:
         stopper = stack.enter_context(stop_signals())
-        run.watch()
         context, ca = stack.enter_context(_certificates(run)) if tls else (None, None)
         proxy = RecordingProxy(
             target,
@@ -76,14 +81,16 @@ def proxy(
             port=port,
             origin=sent_origin,
             tls=context,
-            observer=_observer(run),
+            observer=log.observer,
+            faults=faults,
         )
         with _cannot_listen(port):
             proxy.start()
         stack.callback(proxy.stop)
         _print_ready(run, proxy, profile, ca)
         select.select([stopper], [], [])
-        return exit_code_of(stopper.recv(1)[0])
+        code = exit_code_of(stopper.recv(1)[0])
+    return log.exit_code(code)
 
 
 def _target(run: Invocation, to: str | None) -> tuple[Target, Network, str | None]:
@@ -105,6 +112,19 @@ def _target(run: Invocation, to: str | None) -> tuple[Target, Network, str | Non
     return target, network, name
 
 
+def _faults(specs: list[str]) -> list[str]:
+    """Return the faults if the proxy can inject them all. Raises UsageError."""
+    from guestctl.proxy.proxy_server import check_fault
+    from guestctl.sandbox.faults import FaultError
+
+    for spec in specs:
+        try:
+            check_fault(spec)
+        except FaultError as error:
+            raise UsageError(str(error), hint="`guestctl help faults` lists the kinds and their keys") from None
+    return specs
+
+
 def _is_own(target: Target, port: int) -> bool:
     from guestctl.transport.hosts import is_loopback
     from guestctl.transport.hosts import target as place
@@ -118,25 +138,6 @@ def _origin(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise UsageError(f'--origin: "{text}" is not an origin', hint="give a scheme and a host: https://shop.example")
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _observer(run: Invocation) -> Callable[[str, Mapping[str, Any]], None] | None:
-    """Return what records events, None if nobody asks for them. It never raises: the proxy must go on."""
-    watcher = run.watcher
-    if watcher is None:
-        return None
-    failed = False
-
-    def observe(kind: str, data: Mapping[str, Any]) -> None:
-        nonlocal failed
-        try:
-            watcher(kind, data)
-        except UsageError as failure:
-            if not failed:
-                failed = True
-                run.out.warning(f"{failure.message}; events are missing from now on")
-
-    return observe
 
 
 @contextmanager

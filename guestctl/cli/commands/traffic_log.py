@@ -1,7 +1,7 @@
-"""-v and --trace of a sandbox: one line on stderr for each request and frame, and the trace.
+"""-v and --trace of a sandbox and of a proxy: one line on stderr for each request and frame, and the trace.
 
-Knows: what a line looks like, and what follows if the trace cannot be written. Must not know: how the sandbox serves
-guests, any API.
+Knows: what a line looks like, and what follows if the trace cannot be written. Must not know: how guests are served,
+any API.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ _MOST_WAITING = 10_000
 
 
 class TrafficLog:
-    """The observer of a sandbox. `exit_code` also says whether the trace is complete.
+    """The observer of a server. `exit_code` also says whether the trace is complete.
 
-    If the trace cannot be written any more, that is reported once. The sandbox continues without it, because its guests
+    If the trace cannot be written any more, that is reported once. The server continues without it, because its guests
     need it, and the command does not exit with 0.
     """
 
-    def __init__(self, run: Invocation) -> None:
+    def __init__(self, run: Invocation, server: str = "sandbox") -> None:
         self._run = run
+        self._server = server
         self._failure: UsageError | None = None
         self._watcher: Watcher | None = None
         self._lines: TrafficLines | None = None
@@ -69,7 +70,9 @@ class TrafficLog:
             except UsageError as failure:
                 self._watcher = None
                 self._failure = failure
-                failure.hint = "the trace ends here; the sandbox goes on without it, and guestctl does not exit with 0"
+                failure.hint = (
+                    f"the trace ends here; the {self._server} goes on without it, and guestctl does not exit with 0"
+                )
                 self._run.out.failure(failure)
         if self._lines is not None:
             self._lines(kind, data)
