@@ -3,7 +3,10 @@
 Knows: the messages of the feed, when they are written, and that a slow page misses events instead of filling the
 memory. Must not know: tornado, cookies, where events come from.
 
-Everything runs in the thread of the server's event loop, except `observed`, which any thread may call.
+Everything runs in the thread of the server's event loop.
+
+What a page costs must not slow the source down. After it has worked for the pages, the feed pauses for a multiple of
+that time, if the source has been busy since; then pages lag behind, and catch up when the source has less to do.
 """
 
 from __future__ import annotations
@@ -11,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from guestctl.core.clock import epoch_of
-from guestctl.inspector.retained import FeedEntry, History, SessionHistory
+from guestctl.inspector.retained import Raw, Retained, RetainedSession
 from guestctl.transport.web_routes import WebStream
 
 Message: TypeAlias = Mapping[str, Any]
@@ -27,21 +29,40 @@ Message: TypeAlias = Mapping[str, Any]
 BATCH_TIME = 0.01
 #: Seconds between two looks at what changes without an event: sessions that expire, faults that fire.
 POLL_TIME = 0.5
+#: The feed pauses for so many times as long as it has worked, while the source is busy.
+_PAUSE = 8.0
 #: Events and bytes in one message.
-_BATCH_EVENTS, _BATCH_BYTES = 500, 256 << 10
+_BATCH_EVENTS, _BATCH_BYTES = 100, 256 << 10
 #: Events and characters that wait for one page. A page that lags behind further misses the oldest.
-_WAITING_EVENTS, _WAITING_SIZE = 60_000, 64 << 20
+WAITING_EVENTS, WAITING_SIZE = 60_000, 64 << 20
 #: Pages at the same time.
 PAGES = 16
+
+
+class FeedEntry:
+    """One event for all pages. `encoded` is its JSON."""
+
+    __slots__ = ("_encode", "_encoded", "_raw", "size")
+
+    def __init__(self, raw: Raw, encode: Callable[[Raw], bytes]) -> None:
+        self.size = raw[4]
+        self._raw = raw
+        self._encode = encode
+        self._encoded: bytes | None = None
+
+    @property
+    def encoded(self) -> bytes:
+        if self._encoded is None:
+            self._encoded = self._encode(self._raw)
+        return self._encoded
 
 
 class PageReader:
     """One page. `gap` counts the events that it missed and does not know of yet."""
 
-    def __init__(self, stream: WebStream, encode: Callable[[FeedEntry], bytes]) -> None:
+    def __init__(self, stream: WebStream) -> None:
         self.stream = stream
         self.gap = 0
-        self._encode = encode
         self._messages: deque[bytes] = deque()
         self._entries: deque[FeedEntry] = deque()
         self._size = 0
@@ -61,7 +82,7 @@ class PageReader:
         for entry in entries:
             self._entries.append(entry)
             self._size += entry.size
-        while len(self._entries) > _WAITING_EVENTS or self._size > _WAITING_SIZE:
+        while len(self._entries) > WAITING_EVENTS or self._size > WAITING_SIZE:
             self._size -= self._entries.popleft().size
             self.gap += 1
 
@@ -78,7 +99,7 @@ class PageReader:
         while self._entries and len(events) < _BATCH_EVENTS and size < _BATCH_BYTES:
             entry = self._entries.popleft()
             self._size -= entry.size
-            events.append(self._encode(entry))
+            events.append(entry.encoded)
             size += len(events[-1])
         if events:
             frames.append(text_frame(b'{"type":"events","events":[' + b",".join(events) + b"]}"))
@@ -98,21 +119,21 @@ class Feed:
 
     def __init__(
         self,
-        history: History,
+        retained: Retained,
         *,
         hello: Callable[[], Message],
         sessions: Callable[[], Mapping[str, Message]],
         faults: Callable[[], Message | None],
         watched: Callable[[bool], None],
     ) -> None:
-        self._history = history
+        self._retained = retained
         self._hello = hello
         self._known_sessions = sessions
         self._faults = faults
         self._watched = watched
         self._readers: set[PageReader] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
+        retained.woken = self.observed
+        self._worked = 0.0
         self._scheduled = False
         self._polling = False
         self._shown_sessions: dict[str, Message] = {}
@@ -124,38 +145,31 @@ class Feed:
         return len(self._readers) < PAGES and not self._ended
 
     def observed(self) -> None:
-        """Write soon. Any thread may call this; it does nothing while no page reads."""
-        if self._readers and not self._scheduled and self._loop is not None:
-            self._scheduled = True
-            if threading.get_ident() == self._thread:
-                self._loop.call_later(BATCH_TIME, self._write)
-            else:
-                with suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(lambda: self._later(BATCH_TIME))
+        """Write soon."""
+        if not self._scheduled:
+            self._schedule(max(BATCH_TIME, self._worked * _PAUSE))
 
     def open(self, stream: WebStream) -> None:
         """Let a page read: first what is retained, then what comes."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
         if not self._readers:
             self._watched(True)
-            self._history.follow(True)
+            self._retained.follow(True)
             self._shown_sessions, self._shown_faults = self._sessions(), self._faults()
         else:
             self._distribute()
-        reader = PageReader(stream, self._history.encode)
+        reader = PageReader(stream)
         reader.say(self._hello())
         reader.say({"type": "sessions", "sessions": list(self._shown_sessions.values())})
         if self._shown_faults is not None:
             reader.say(self._shown_faults)
-        reader.gap = self._history.dropped
-        reader.add(self._history.entries())
+        reader.gap = self._retained.dropped
+        reader.add([FeedEntry(raw, self._retained.encode) for raw in self._retained.all()])
         self._readers.add(reader)
 
         def gone() -> None:
             self._readers.discard(reader)
             if not self._readers:
-                self._history.follow(False)
+                self._retained.follow(False)
                 self._watched(False)
 
         stream.on_close(gone)
@@ -165,7 +179,7 @@ class Feed:
         self._write()
         if not self._polling:
             self._polling = True
-            self._loop.call_later(POLL_TIME, self._poll)
+            asyncio.get_running_loop().call_later(POLL_TIME, self._poll)
 
     def end(self) -> None:
         """Tell all pages that the source ends, and close their connections."""
@@ -183,10 +197,10 @@ class Feed:
 
     def _poll(self) -> None:
         self._polling = bool(self._readers) and not self._ended
-        if self._polling and self._loop is not None:
+        if self._polling:
             self._look()
             self._write()
-            self._loop.call_later(POLL_TIME, self._poll)
+            asyncio.get_running_loop().call_later(POLL_TIME, self._poll)
 
     def _look(self) -> None:
         sessions = self._sessions()
@@ -201,27 +215,29 @@ class Feed:
 
     def _sessions(self) -> dict[str, Message]:
         known = self._known_sessions()
-        seen = self._history.sessions
+        seen = self._retained.counted()
         return {name: _session(name, seen.get(name), known.get(name, {})) for name in {**seen, **known}}
 
-    def _later(self, seconds: float) -> None:
-        assert self._loop is not None
-        self._loop.call_later(seconds, self._write)
+    def _schedule(self, seconds: float) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_later(seconds, self._write)
 
-    def _distribute(self) -> None:
-        new = self._history.new()
-        if new:
-            for reader in self._readers:
-                reader.add(new)
+    def _distribute(self) -> bool:
+        """Let all pages have what is new. Return whether there was anything."""
+        new = [FeedEntry(raw, self._retained.encode) for raw in self._retained.new()]
+        for reader in self._readers:
+            reader.add(new)
+        return bool(new)
 
     def _write(self) -> None:
         self._scheduled = False
-        self._distribute()
+        begun = time.thread_time()
+        busy = self._distribute()
         for reader in tuple(self._readers):
             reader.write()
-        if any(reader.behind for reader in self._readers) and not self._scheduled:
-            self._scheduled = True
-            self._later(0)
+        self._worked = time.thread_time() - begun
+        if any(reader.behind for reader in self._readers):
+            self._schedule(self._worked * _PAUSE if busy else 0)
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -234,7 +250,7 @@ def text_frame(payload: bytes) -> bytes:
     return head + payload
 
 
-def _session(name: str, seen: SessionHistory | None, known: Message) -> Message:
+def _session(name: str, seen: RetainedSession | None, known: Message) -> Message:
     found: dict[str, Any] = {"id": name, "api": None, "state": None, "messages": 0, "started": None, "sockets": 0}
     found |= {"received": 0, "sent": 0, "requests": 0}
     if seen is not None:

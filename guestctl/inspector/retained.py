@@ -1,98 +1,94 @@
 """The latest traffic of each session, in bounded memory.
 
 Knows: how much is retained, and that events become bytes only when somebody reads them. Must not know: pages, sockets
-of pages, what an event means.
+of pages, what an event means beyond its session and its direction.
 
-While nobody reads, an event is only appended to a list. Every `_SETTLED_EVERY` events, or when somebody reads, they are
-sorted into their sessions and the oldest are dropped.
+Every frame of a guest passes here, also while nobody reads: `add` does no more than append to a list. Bounds are
+applied now and then, and events are counted, masked and encoded when a page reads. What is retained are tuples and
+flat dictionaries, which the garbage collector of Python does not visit again and again.
 """
 
 from __future__ import annotations
 
-import json
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from guestctl.core.redact import Redactor
-from guestctl.inspector.feed_events import feed_event, label_of
+from guestctl.inspector.feed_events import encoded_event, label_of
+
+Raw: TypeAlias = tuple[int, float, str, Mapping[str, Any], int]
+"""An event as it was observed: its number, its time in epoch seconds, its kind, its members, its size in characters."""
 
 #: Events and characters that are retained of one session, and of all together.
 SESSION_EVENTS, SESSION_SIZE = 20_000, 16 << 20
 TOTAL_EVENTS, TOTAL_SIZE = 60_000, 64 << 20
 #: Sessions that are retained.
 SESSIONS = 2_000
-_SETTLED_EVERY = 128
-#: Events with more characters are made into bytes at once, which shortens them.
+#: The bounds are applied once for so many events.
+_BOUNDED_EVERY = 1_024
+#: An event with more characters is shortened at once.
 _LARGE = 32 << 10
-#: What an event costs in addition to its texts, in characters.
+#: What an event costs in addition to its text, in characters.
 _OVERHEAD = 400
+#: The member of an event that was large: the feed event.
+_ENCODED = "encoded"
 
 
-class FeedEntry:
-    """One event. `encoded` returns its JSON."""
-
-    __slots__ = ("_encoded", "_raw", "number", "session", "size")
-
-    def __init__(self, number: int, raw: tuple[float, str, Mapping[str, Any]], session: str, size: int) -> None:
-        self.number = number
-        self.session = session
-        self.size = size
-        self._raw: tuple[float, str, Mapping[str, Any]] | None = raw
-        self._encoded = b""
-
-    def encoded(self, redactor: Redactor) -> bytes:
-        """Return the feed event as JSON, without secrets."""
-        if self._raw is not None:
-            time, kind, data = self._raw
-            event = feed_event(self.number, time, kind, data, redactor)
-            self._encoded = json.dumps(event, separators=(",", ":"), ensure_ascii=False, default=str).encode(
-                "utf-8", "replace"
-            )
-            self._raw = None
-        return self._encoded
-
-
-class SessionHistory:
+class RetainedSession:
     """The events of one session, oldest first, and how many there were."""
 
-    __slots__ = ("entries", "received", "requests", "sent", "size", "sockets", "started")
+    __slots__ = ("_counted", "events", "name", "received", "redactor", "requests", "sent", "size", "sockets", "started")
 
-    def __init__(self, started: float) -> None:
-        self.entries: deque[FeedEntry] = deque()
+    def __init__(self, name: str, started: float) -> None:
+        self.name = name
+        self.events: deque[Raw] = deque()
         self.size = 0
         self.started = started
         self.sockets: set[int] = set()
         self.received = self.sent = self.requests = 0
+        #: Knows the secrets of this session. One for all sessions would look for all of them in each text.
+        self.redactor: Redactor | None = None
+        self._counted = 0
 
-    def count(self, kind: str, data: Mapping[str, Any]) -> None:
-        if kind == "frame_in":
+    def count(self) -> None:
+        """Count what has come since the last call."""
+        new = []
+        for raw in reversed(self.events):
+            if raw[0] <= self._counted:
+                break
+            new.append(raw)
+        for _, _, kind, data, _ in reversed(new):
+            self.count_one(kind, data)
+        if new:
+            self._counted = new[0][0]
+
+    def count_one(self, kind: str, data: Mapping[str, Any]) -> None:
+        if kind == "frame_in" or kind == "response":
             self.received += 1
         elif kind == "frame_out":
             self.sent += 1
         elif kind == "request":
             self.requests += 1
             self.sent += 1
-        elif kind == "response":
-            self.received += 1
         elif kind == "connect" or kind == "session":
             self.sockets.add(data.get("socket", 0))
         elif kind == "closed":
             self.sockets.discard(data.get("socket", 0))
 
-    def drop(self, count: int) -> int:
-        """Drop the oldest events. Return how many."""
-        dropped = 0
-        while dropped < count and self.entries:
-            self.size -= self.entries.popleft().size
-            dropped += 1
-        return dropped
+    def drop(self, count: int) -> None:
+        """Drop the oldest events."""
+        self.count()
+        for _ in range(count):
+            self.size -= self.events.popleft()[4]
 
-    def merge(self, other: SessionHistory) -> None:
+    def merge(self, other: RetainedSession) -> None:
         """Take the events of a socket whose session has become known."""
-        merged = sorted([*self.entries, *other.entries], key=lambda entry: entry.number)
-        self.entries = deque(merged)
+        self.count()
+        other.count()
+        merged = sorted([*self.events, *other.events])
+        self.events = deque(merged)
+        self._counted = max(self._counted, other._counted)
         self.size += other.size
         self.sockets |= other.sockets
         self.sent += other.sent
@@ -101,104 +97,111 @@ class SessionHistory:
         self.started = min(self.started, other.started)
 
 
-class History:
-    """Everything that was observed and is still retained. Any thread may call any method.
+class Retained:
+    """Everything that was observed and is still retained. `dropped` counts the events that are not.
 
-    `dropped` counts the events that are no longer retained.
+    Only one thread may use it. `woken` is called for each event while `follow` is on.
     """
 
     def __init__(self, now: Callable[[], float], redactor: Redactor) -> None:
-        self.sessions: dict[str, SessionHistory] = {}
+        self.sessions: dict[str, RetainedSession] = {}
         self.dropped = 0
+        self.woken: Callable[[], None] = lambda: None
         self._now = now
         self._redactor = redactor
-        self._pending: deque[tuple[float, str, Mapping[str, Any]]] = deque()
-        self._new: list[FeedEntry] | None = None  # None while nobody follows
+        self._new: list[Raw] | None = None  # None while nobody follows
         self._last = 0
-        self._events = 0
-        self._size = 0
-        self._lock = threading.Lock()
 
     def add(self, kind: str, data: Mapping[str, Any]) -> None:
         """Retain one event."""
-        pending = self._pending
-        pending.append((self._now(), kind, data))
-        if len(pending) >= _SETTLED_EVERY or kind == "response":
-            self.settle()
-
-    def settle(self) -> None:
-        """Sort what is new into its sessions."""
-        with self._lock:
-            self._settle()
+        self._last = number = self._last + 1
+        try:
+            session = self.sessions[data["session"]]
+            size = len(data["text"]) + _OVERHEAD
+        except (KeyError, TypeError):
+            session, size = self._session(data), _size(data)
+        raw: Raw = (number, self._now(), kind, data, size)
+        if size > _LARGE or kind == "session":
+            raw = self._special(session, raw)
+        session.events.append(raw)
+        session.size += raw[4]
+        if self._new is not None:
+            self._new.append(raw)
+            self.woken()
+        if not number % _BOUNDED_EVERY or size > _LARGE:
+            self._bound()
 
     def follow(self, following: bool) -> None:
         """Let `new` return what comes from now on, or nothing."""
-        with self._lock:
-            self._settle()
-            self._new = [] if following else None
+        self._new = [] if following else None
 
-    def new(self) -> list[FeedEntry]:
+    def new(self) -> list[Raw]:
         """Return what has come since the last call, oldest first."""
-        with self._lock:
-            self._settle()
-            found, self._new = self._new or [], None if self._new is None else []
-            return found
-
-    def encode(self, entry: FeedEntry) -> bytes:
-        """Return an event as JSON, without secrets."""
-        with self._lock:
-            return entry.encoded(self._redactor)
-
-    def entries(self) -> list[FeedEntry]:
-        """Return all events that are retained, oldest first."""
-        with self._lock:
-            self._settle()
-            found = [entry for session in self.sessions.values() for entry in session.entries]
-        found.sort(key=lambda entry: entry.number)
+        found, self._new = self._new or [], None if self._new is None else []
         return found
 
-    def _settle(self) -> None:
-        while self._pending:
-            raw = self._pending.popleft()
-            _, kind, data = raw
-            name = label_of(data)
-            if kind == "session":
-                self._known(name, data)
-            session = self.sessions.get(name)
-            if session is None:
-                session = self.sessions[name] = SessionHistory(raw[0])
-            session.count(kind, data)
-            self._last += 1
-            entry = FeedEntry(self._last, raw, name, _size(data))
-            if entry.size > _LARGE:
-                entry.size = len(entry.encoded(self._redactor)) + _OVERHEAD
-            session.entries.append(entry)
-            session.size += entry.size
-            self._events += 1
-            self._size += entry.size
-            if self._new is not None:
-                self._new.append(entry)
-            if len(session.entries) > SESSION_EVENTS or session.size > SESSION_SIZE:
+    def all(self) -> list[Raw]:
+        """Return all events that are retained, oldest first."""
+        return sorted(raw for session in self.sessions.values() for raw in session.events)
+
+    def counted(self) -> dict[str, RetainedSession]:
+        """Return the sessions with up-to-date counts."""
+        for session in self.sessions.values():
+            session.count()
+        return self.sessions
+
+    def encode(self, raw: Raw) -> bytes:
+        """Return the feed event as JSON, without secrets."""
+        number, time, kind, data, _ = raw
+        if _ENCODED in data:
+            return bytes(data[_ENCODED])
+        return encoded_event(number, time, kind, data, self._redactor_of(data))
+
+    def _redactor_of(self, data: Mapping[str, Any]) -> Redactor:
+        session = self.sessions.get(data.get("session", ""))
+        if session is None:
+            return self._redactor.copy()
+        if session.redactor is None:
+            session.redactor = self._redactor.copy()
+        return session.redactor
+
+    def _session(self, data: Mapping[str, Any]) -> RetainedSession:
+        """Return the session of an event that has no session or no text, or whose session is new."""
+        name = label_of(data)
+        session = self.sessions.get(name)
+        if session is None:
+            session = self.sessions[name] = RetainedSession(name, self._now())
+        return session
+
+    def _special(self, session: RetainedSession, raw: Raw) -> Raw:
+        """Move the events of a socket to its session, or shorten a large event."""
+        number, time, kind, data, _ = raw
+        if kind == "session":
+            earlier = self.sessions.pop(label_of({"socket": data.get("socket")}), None)
+            if earlier is not None:
+                session.merge(earlier)
+            return raw
+        kept = {name: data[name] for name in ("session", "socket") if name in data}
+        encoded = self.encode(raw)
+        return number, time, kind, {**kept, _ENCODED: encoded}, len(encoded) + _OVERHEAD
+
+    def _bound(self) -> None:
+        for session in self.sessions.values():
+            while len(session.events) > SESSION_EVENTS or session.size > SESSION_SIZE:
                 self._drop(session)
-        while self._events > TOTAL_EVENTS or self._size > TOTAL_SIZE:
+        while sum(len(session.events) for session in self.sessions.values()) > TOTAL_EVENTS:
+            self._drop(max(self.sessions.values(), key=lambda session: len(session.events)))
+        while sum(session.size for session in self.sessions.values()) > TOTAL_SIZE:
             self._drop(max(self.sessions.values(), key=lambda session: session.size))
         while len(self.sessions) > SESSIONS:
             oldest = self.sessions.pop(next(iter(self.sessions)))
-            self._drop(oldest, everything=True)
+            self.dropped += len(oldest.events)
 
-    def _known(self, name: str, data: Mapping[str, Any]) -> None:
-        """Move the events of a socket to its session."""
-        earlier = self.sessions.pop(label_of({"socket": data.get("socket")}), None)
-        if earlier is not None:
-            self.sessions.setdefault(name, SessionHistory(earlier.started)).merge(earlier)
-
-    def _drop(self, session: SessionHistory, *, everything: bool = False) -> None:
+    def _drop(self, session: RetainedSession) -> None:
         """Drop the oldest eighth of a session's events: dropping one at a time would look for the largest each time."""
-        before = session.size
-        dropped = session.drop(len(session.entries) if everything else len(session.entries) // 8 + 1)
-        self._events -= dropped
-        self._size -= before - session.size
-        self.dropped += dropped
+        count = len(session.events) // 8 + 1
+        session.drop(min(count, len(session.events)))
+        self.dropped += count
 
 
 def _size(data: Mapping[str, Any]) -> int:

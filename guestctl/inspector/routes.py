@@ -13,7 +13,7 @@ from guestctl.core.redact import Redactor
 from guestctl.inspector.desk import CannotDo, Controls, Desk
 from guestctl.inspector.feed import Feed
 from guestctl.inspector.page_access import PATH, PageAccess, json_body, refusal
-from guestctl.inspector.retained import History
+from guestctl.inspector.retained import Retained
 from guestctl.pages.assets import asset, names
 from guestctl.transport.web_routes import MountedRoutes, WebReply, WebRequest, WebRoute, WebSocketRoute, WebStream
 
@@ -50,9 +50,9 @@ class Inspector:
         self._desk = Desk(controls)
         self._access = PageAccess(secure=secure, port=port)
         redactor.add(self._access.token)
-        self._history = History(clock.now, redactor)
+        self._retained = Retained(clock.now, redactor)
         self._feed = Feed(
-            self._history, hello=self._hello, sessions=controls.sessions, faults=self._faults, watched=watched
+            self._retained, hello=self._hello, sessions=controls.sessions, faults=self._faults, watched=watched
         )
         self._mounted = MountedRoutes(
             self.routes, scheme=self._access.scheme, is_own_host=self._access.is_own_host, problem=problem
@@ -67,10 +67,10 @@ class Inspector:
         """Return the address for the user. It contains the token, which is a secret."""
         return self._access.address(base_url)
 
-    def observe(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Take one event of the source. Any thread may call this."""
-        self._history.add(kind, data)
-        self._feed.observed()
+    @property
+    def observe(self) -> Callable[[str, Mapping[str, Any]], None]:
+        """What takes the events of the source, in the thread of the server's event loop."""
+        return self._retained.add
 
     def end(self) -> None:
         """Tell the pages that the source ends. Called in the thread of the server's event loop."""

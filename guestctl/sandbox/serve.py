@@ -46,7 +46,8 @@ class SandboxPage(Protocol):
     @property
     def rules(self) -> Sequence[Any]: ...
 
-    def observe(self, kind: str, data: Mapping[str, Any]) -> None: ...
+    @property
+    def observe(self) -> Callable[[str, Mapping[str, Any]], None]: ...
 
     def address(self, base_url: str) -> str:
         """Return the address for the user, which contains a secret."""

@@ -17,7 +17,7 @@ def idle(scale: Scale) -> Iterator[Figure]:
         environ = environment(Path(place) / "state")
         with sandbox(environ) as (found, service):
             before = resident(service.pid)
-            with serving(_guests(found, scale.idle, 0, ""), environ) as (told, _):
+            with serving(guests(found, scale.idle, 0, ""), environ) as (told, _):
                 each = (resident(service.pid) - before) / scale.idle * 1024
         held = float(told["held"])
         note = f"{each:.0f} kB of the service's memory each"
@@ -41,14 +41,15 @@ def echo(scale: Scale) -> Iterator[Figure]:
             )
 
 
-def _guests(found: Mapping[str, str], count: int, trips: int, answer: str) -> list[str]:
+def guests(found: Mapping[str, str], count: int, trips: int, answer: str) -> list[str]:
+    """Return the words of a program that connects guests, who say something and wait for the answer, in turn."""
     place = urlsplit(found["socket_url"])
     words = (str(place.hostname), str(place.port), place.path, found["deployment_id"], str(count), str(trips), answer)
     return bare("guests", *words)
 
 
 def _trips(found: Mapping[str, str], scale: Scale, environ: Mapping[str, str], answer: str) -> float:
-    with serving(_guests(found, scale.guests, scale.trips, answer), environ) as (told, _):
+    with serving(guests(found, scale.guests, scale.trips, answer), environ) as (told, _):
         return float(told["second"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.bench import archive, crowd, interrupt, pages, relay, scenarios, startup, store, stream
+from tests.bench import archive, crowd, inspector, interrupt, pages, relay, scenarios, startup, store, stream
 from tests.bench.figures import Figure, Scale
 
 ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
@@ -24,6 +24,8 @@ ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "state": store.state,
     "clients": crowd.clients,
     "interrupt": interrupt.interrupt,
+    "inspector": inspector.cost,
+    "inspector-delay": inspector.delay,
     "relay": relay.delay,
     "relay-memory": relay.memory,
     "relay-stalled": relay.stalled,

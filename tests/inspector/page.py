@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,26 +28,27 @@ Message: TypeAlias = dict[str, Any]
 
 
 class Page:
-    """A page that is logged in and reads the feed. `messages` has everything that it has received."""
+    """A page that is logged in and reads the feed. `messages` and `events` have everything that it has received."""
 
     def __init__(self, ui_url: str, *, ca: str | None = None, buffer: int | None = None) -> None:
         self.address, _, self.token = ui_url.partition("#")
         self.origin = "/".join(self.address.split("/")[:3])
         self.ca = ca
         self.messages: list[Message] = []
+        self.events: list[Message] = []
+        self._passed = 0
         answer = self.post("login", {"token": self.token})
         assert answer.status_code == 204, answer.text
         self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
         options: dict[str, Any] = {"sslopt": {"ca_certs": ca, "cert_reqs": ssl.CERT_REQUIRED}} if ca else {}
         if buffer is not None:
-            import socket
-
             options["sockopt"] = [(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)]
         self.socket: Any = websocket.create_connection(
             "ws" + self.address[4:] + "feed",
             header=[f"Cookie: {self.cookie}"],
             origin=self.origin,
             timeout=STUCK,
+            skip_utf8_validation=True,  # `json.loads` finds invalid text, too, and faster
             **options,
         )
 
@@ -70,9 +72,13 @@ class Page:
         assert answer.status_code == 204, answer.text
 
     def next(self) -> Message:
-        """Return the next message of the feed."""
-        message: Message = json.loads(self.socket.recv())
+        """Return the next message of the feed. Raises EOFError after its end."""
+        received = self.socket.recv()
+        if not received:
+            raise EOFError
+        message: Message = json.loads(received)
         self.messages.append(message)
+        self.events += message.get("events", [])
         return message
 
     def until(self, found: Callable[[Message], object]) -> Message:
@@ -82,16 +88,13 @@ class Page:
         return message
 
     def until_event(self, **members: Any) -> Message:
-        """Return the first event from now on that has these members."""
+        """Return the first event that has these members, of those that no call has returned or passed yet."""
         while True:
-            for event in self.next().get("events", []):
+            for event in self.events[self._passed :]:
+                self._passed += 1
                 if members.items() <= event.items():
-                    return dict(event)
-
-    @property
-    def events(self) -> list[Message]:
-        """All events so far."""
-        return [event for message in self.messages for event in message.get("events", [])]
+                    return event
+            self.next()
 
 
 @contextmanager

@@ -238,3 +238,49 @@ def test_a_value_that_equals_a_secret_is_masked_wherever_it_is() -> None:
     assert without(secret, "s3 and more") == "s3 and more"
     assert without(None, "s3") == "s3"
     assert without(Secret(""), "") == ""
+
+
+_FAST = [
+    '{"action":"onMessage","token":"%s","message":{"text":"hi"}}',
+    '{"a":"x",":token":"%s"}',
+    '{ "to-ken" : "%s" , "code": 200 }',
+    '{"code":"%s","redirectUri":"x"}',
+    '{"token":["%s"],"token":{"a":"%s"}}',
+    '{"token":"%s","accessToken":"%s","text":"it is %s"}',
+    '{"text":"don\'t"}',
+    "{\"text\":\"'token': '%s'\"}",
+    '{"text":"Bearer %s"}',
+    '{"headers":{"Authorization":"bearer %s"}}',
+    '{"text":"a token=%s and https://x.example/?token=%s"}',
+    '{"token":"%s","text":"a \\"quote\\" and \\u0074oken"}',
+    '{"\\u0074oken":"%s"}',
+    '{"token":"%s',
+    '{"token":"%s","x":"',
+    '{"a":1,"token":""}',
+    '{"token":null,"n":[1,2.5,true]}',
+    '["token","%s"]',
+    "not JSON %s",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", _FAST)
+def test_the_fast_way_for_json_masks_the_same(text: str) -> None:
+    given = text.replace("%s", TOKEN)
+    fast, slow = Redactor(), Redactor()
+    shown, expected = fast.json_text(given), slow.text(given)
+    try:
+        assert json.loads(shown) == json.loads(expected)
+    except ValueError:
+        assert shown == expected
+    later = f'{{"text":"later: {TOKEN}"}}'
+    assert fast.json_text(later) == slow.text(later)
+
+
+def test_a_copy_knows_the_secrets_and_learns_on_its_own() -> None:
+    first = Redactor()
+    first.add("secret-one")
+    second = first.copy()
+    second.add("secret-two")
+    assert "secret-one" not in second.text("secret-one")
+    assert first.text("secret-two") == "secret-two"
