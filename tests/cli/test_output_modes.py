@@ -228,8 +228,10 @@ def test_listen_stops_with_the_exit_code_of_the_rule(front: Front) -> None:
     assert front("listen", "--idle", "200ms").code == 0
     # On a busy machine this may be too short to connect: then the line is a gap.
     assert [record for record in front("listen", "--for", "100ms").records if record["kind"] != "gap"] == []
-    kinds = [record["kind"] for record in front("listen", "--only", "connection", "--idle", "200ms").records]
-    assert kinds == ["connection", "connection"]
+    found = front("listen", "--only", "connection", "--idle", "200ms").records
+    assert {record["kind"] for record in found} == {"connection"}
+    # On a busy machine the time may end while history is read, which is a further attempt.
+    assert [record["state"] for record in found][:2] == ["connecting", "live"]
     assert "*             live" in front("listen", "--idle", "100ms", tty=True, NO_COLOR="1").err
 
 

@@ -47,6 +47,7 @@ def test_every_kind_that_a_command_writes_has_a_schema() -> None:
         package / "output" / "records.py",
         package / "core" / "jwt_claims.py",
         package / "checks" / "outcomes.py",
+        package / "load" / "load_results.py",
         *package.glob("cli/commands/*.py"),
     ]
     written = {kind for path in sources for kind in re.findall(r'"kind": "([\w-]+)"', path.read_text("utf-8"))}
