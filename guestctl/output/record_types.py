@@ -485,6 +485,7 @@ class ProxyRecord(TypedDict):
     target: Annotated[str, "the address of the service"]
     ca: Annotated[str | None, "the file of the certificate authority, null without --tls"]
     environment: Annotated[dict[str, str], "the variables with which guestctl uses the proxy"]
+    ui_url: Annotated[str | None, "the address of the inspector, with a secret token; null without --ui"]
 
 
 class DemoRecord(TypedDict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from ssl import SSLContext
@@ -36,7 +36,7 @@ HOST = "127.0.0.1"
 _MOST_OPENING = 32
 #: Seconds that a connection of a client may be idle between two requests.
 _IDLE = 3600.0
-_INSPECTOR = "/_inspector/"
+_INSPECTOR = "/_inspector"
 #: Faults that only a sandbox has, and the reason.
 WITHOUT = {"lag": "only a sandbox can leave messages out of history; the proxy does not know when they were stored"}
 
@@ -44,8 +44,7 @@ WITHOUT = {"lag": "only a sandbox can leave messages out of history; the proxy d
 class RecordingProxy:
     """A reverse proxy for `target`. `observer` receives everything that passes, in the proxy's thread.
 
-    `origin` replaces the Origin header of clients. `pages` is a tornado application for paths below `/_inspector/`; it
-    checks hosts, origins and access itself.
+    `origin` replaces the Origin header of clients. `faults` are specs; raises FaultError.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class RecordingProxy:
         tls: SSLContext | None = None,
         observer: WireObserver | None = None,
         faults: Sequence[str] = (),
-        pages: Application | None = None,
     ) -> None:
         self.target = target
         self.origin = origin
@@ -69,7 +67,8 @@ class RecordingProxy:
         for spec in faults:
             check_fault(spec)
             self.faults.add(spec)
-        self.pages = pages
+        self._pages: Application | None = None
+        self._before_stop: Callable[[], None] = lambda: None
         self._network = network
         self._clock = clock
         self._tls = tls
@@ -95,6 +94,14 @@ class RecordingProxy:
     def socket_url(self) -> str:
         """The base address of all sockets."""
         return f"ws{self.url[4:]}"
+
+    def mount(self, rules: Sequence[Any], before_stop: Callable[[], None]) -> None:
+        """Serve tornado's rules for paths below `/_inspector`. Call this before `start`.
+
+        Their handlers check hosts, origins and access themselves. `before_stop` is called in the proxy's thread.
+        """
+        self._pages = Application(list(rules), log_function=lambda handler: None)
+        self._before_stop = before_stop
 
     def start(self) -> RecordingProxy:
         """Start serving, and return when the port accepts connections. Raises OSError."""
@@ -140,7 +147,7 @@ class RecordingProxy:
         names = ("localhost", HOST, "[::1]")
         usual = self.port == (443 if self.secure else 80)
         self._hosts = frozenset({f"{name}:{self.port}" for name in names} | (set(names) if usual else set()))
-        requests = _Requests(self)
+        requests = _Requests(self, self._pages)
         server = _Server(
             requests,
             ssl_options=self._tls,
@@ -154,6 +161,7 @@ class RecordingProxy:
         started.set_result(None)
         await self._stopping.wait()
         server.stop()
+        self._before_stop()
         for relay in tuple(self._relays):
             relay.stop()
         if self._relays:
@@ -212,8 +220,9 @@ def check_fault(spec: str) -> None:
 class _Requests(HTTPServerConnectionDelegate):
     """Makes what handles each request."""
 
-    def __init__(self, proxy: RecordingProxy) -> None:
+    def __init__(self, proxy: RecordingProxy, pages: Application | None) -> None:
         self._proxy = proxy
+        self._pages = pages
         self._idle: dict[object, IdleConnections] = {}
 
     def start_request(self, server_conn: object, request_conn: Any) -> HTTPMessageDelegate:
@@ -221,9 +230,9 @@ class _Requests(HTTPServerConnectionDelegate):
         if idle is None:
             idle = self._idle[server_conn] = IdleConnections(lambda: _close(server_conn))
         passing = ProxiedRequest(self._proxy, request_conn, idle)
-        if self._proxy.pages is None:
+        if self._pages is None:
             return passing
-        return _Choice(passing, self._proxy.pages, server_conn, request_conn)
+        return _Choice(passing, self._pages, server_conn, request_conn)
 
     def on_close(self, server_conn: object) -> None:
         idle = self._idle.pop(server_conn, None)
@@ -257,7 +266,7 @@ class _Choice(HTTPMessageDelegate):
         self._connections = server_conn, request_conn
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Any:
-        if start_line.path.startswith(_INSPECTOR):
+        if start_line.path.partition("?")[0] == _INSPECTOR or start_line.path.startswith(_INSPECTOR + "/"):
             self._chosen = self._pages.start_request(*self._connections)
         return self._chosen.headers_received(start_line, headers)
 

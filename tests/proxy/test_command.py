@@ -118,7 +118,7 @@ def test_a_conversation_through_the_proxy_is_recorded_and_replayed(
 
 
 def test_people_get_the_addresses_and_a_command(program: Program, sandbox: Sandbox) -> None:
-    with program.started("proxy", "--to", sandbox.url, "-o", "table") as process:
+    with program.started("proxy", "--to", sandbox.url, "--ui", "-o", "table") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(4)]
         url = lines[1].split()[1]
@@ -128,6 +128,7 @@ def test_people_get_the_addresses_and_a_command(program: Program, sandbox: Sandb
             f"  socket    ws{url[4:]}/v1\n",
             f"  guestctl  GUESTCTL_BASE_URL={url} guestctl ask hi\n",
         ]
+        assert process.stdout.readline().startswith(f"inspector at {url}/_inspector/#")
         asked = program("ask", "hi", GUESTCTL_BASE_URL=url, GUESTCTL_DEPLOYMENT_ID=sandbox.deployment_id)
         assert asked.stdout == "echo: hi\n", asked.stderr
         process.send_signal(signal.SIGINT)

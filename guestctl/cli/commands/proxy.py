@@ -21,6 +21,7 @@ from guestctl.core.errors import UsageError
 from guestctl.core.stop_signals import exit_code_of, stop_signals
 
 if TYPE_CHECKING:
+    from guestctl.inspector.routes import Inspector
     from guestctl.proxy.proxy_server import RecordingProxy
     from guestctl.proxy.target import Target
     from guestctl.transport.network import Network
@@ -52,6 +53,9 @@ def proxy(
         CommandOption("--origin", metavar="URL", help="Origin to send to the service (default: the client's)"),
     ] = None,
     fault: Faults = None,
+    ui: Annotated[
+        bool, CommandOption("--ui", help="serve a page for the browser: live traffic, switches for faults")
+    ] = False,
 ) -> int:
     """Pass everything between guest clients and a service, and record it, until Ctrl-C.
 
@@ -84,10 +88,11 @@ def proxy(
             observer=log.observer,
             faults=faults,
         )
+        inspector = _inspector(run, proxy) if ui else None
         with _cannot_listen(port):
             proxy.start()
         stack.callback(proxy.stop)
-        _print_ready(run, proxy, profile, ca)
+        _print_ready(run, proxy, profile, ca, None if inspector is None else inspector.address(proxy.url))
         select.select([stopper], [], [])
         code = exit_code_of(stopper.recv(1)[0])
     return log.exit_code(code)
@@ -123,6 +128,26 @@ def _faults(specs: list[str]) -> list[str]:
         except FaultError as error:
             raise UsageError(str(error), hint="`guestctl help faults` lists the kinds and their keys") from None
     return specs
+
+
+def _inspector(run: Invocation, proxy: RecordingProxy) -> Inspector:
+    """Return the inspector of a proxy that has not started yet, mounted on its port."""
+    from guestctl.inspector.desk import CannotDo
+    from guestctl.inspector.routes import Inspector
+    from guestctl.proxy.proxy_controls import ProxyControls
+
+    inspector = Inspector(
+        source="proxy",
+        title=f"proxy of {proxy.target.name}",
+        clock=run.clock,
+        redactor=run.redactor,
+        controls=ProxyControls(proxy, CannotDo),
+        port=lambda: proxy.port,
+        secure=proxy.secure,
+    )
+    proxy.mount(inspector.rules, inspector.end)
+    proxy.events.add(inspector.observe)
+    return inspector
 
 
 def _is_own(target: Target, port: int) -> bool:
@@ -173,11 +198,13 @@ def _cannot_listen(port: int) -> Iterator[None]:
         ) from error
 
 
-def _print_ready(run: Invocation, proxy: RecordingProxy, profile: str | None, ca: str | None) -> None:
+def _print_ready(
+    run: Invocation, proxy: RecordingProxy, profile: str | None, ca: str | None, ui_url: str | None
+) -> None:
     variables = _variables(proxy, profile, ca)
     if run.out.mode in {"json", "jsonl", "yaml"}:
         ready = {"kind": "proxy", "url": proxy.url, "socket_url": proxy.socket_url, "target": proxy.target.name}
-        run.out.one({**ready, "ca": ca, "environment": variables})
+        run.out.one({**ready, "ca": ca, "environment": variables, "ui_url": ui_url})
         return
     words = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     chosen = f" -p {shlex.quote(profile)}" if profile is not None else ""
@@ -187,7 +214,7 @@ def _print_ready(run: Invocation, proxy: RecordingProxy, profile: str | None, ca
         f"  REST      {proxy.url}\n"
         f"  socket    {proxy.socket_url}/v1\n"
         f"{authority}"
-        f"  guestctl  {words} guestctl{chosen} ask hi\n"
+        f"  guestctl  {words} guestctl{chosen} ask hi\n" + ("" if ui_url is None else f"inspector at {ui_url}\n")
     )
 
 
