@@ -17,7 +17,7 @@ test("a request becomes a command that a shell reads as it is", () => {
 });
 
 test("JSON inside of JSON is decoded, anything else stays", () => {
-  assert.deepEqual(decoded('{"a":"{\\"b\\":[1]}","c":"[x","d":"1"}'), { a: { b: [1] }, c: "[x", d: "1" });
+  assert.deepEqual(decoded('{"a":"{\\"b\\":[1]}","c":"[x","d":"1"}', true), { a: { b: [1] }, c: "[x", d: "1" });
   assert.equal(decoded("no"), undefined);
   assert.equal(textOf({ body: { a: 1 } }), '{"a":1}');
 });
@@ -95,6 +95,11 @@ test("an API without directions: what the guest sent is the guest's", () => {
     ["guest", "Ada", "hi"],
     ["service", "Bot", "hi"],
   ]);
+});
+
+test("a message whose text is JSON stays a text", () => {
+  const found = spoken(["frame_in", { body: { id: "1", direction: "Outbound", text: '{"a":1}' } }]);
+  assert.deepEqual(found, [["service", "service", '{"a":1}']]);
 });
 
 test("no frame breaks the conversation", () => {

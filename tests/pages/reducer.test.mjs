@@ -79,6 +79,15 @@ test("a session that becomes known moves the earlier events of its socket", () =
   assert.deepEqual(rows(state, {}), [1, 2, 3, 5]);
 });
 
+test("the label of a session that becomes known is no session", () => {
+  let state = reduce(initial(), { type: "sessions", sessions: [{ id: "socket 1" }, { id: "requests" }] });
+  state = reduce(state, {
+    type: "events",
+    events: [event(1, "connect", { session: "socket 1" }), event(2, "session", { session: "abc" })],
+  });
+  assert.deepEqual([...state.sessions.keys()], ["requests"]);
+});
+
 test("a socket that changes its session leaves the events of the first one", () => {
   const state = fed(event(1, "frame_out", { session: "a" }), event(2, "session", { session: "b" }));
   assert.equal(eventOf(state, 1).session, "b");
@@ -167,7 +176,7 @@ test("the oldest events are forgotten above the limits, and counted", () => {
   const long = Array.from({ length: 100 }, (_, index) =>
     event(200_000 + index, "frame_in", { text: "x".repeat(1_000_000) }),
   );
-  assert.ok(reduce(state, { type: "events", events: long }).weight <= 32_000_000);
+  assert.ok(reduce(state, { type: "events", events: long }).weight <= 48_000_000);
 });
 
 test("reducing changes no earlier state", () => {

@@ -29,14 +29,16 @@ export function textOf(event) {
 }
 
 /**
- * Return what a JSON text means, or undefined. JSON texts inside of it are decoded as well.
+ * Return what a JSON text means, or undefined. With `deep`, JSON texts inside of it are decoded as well.
  * @param {string} text
+ * @param {boolean} [deep]
+ * @returns {any}
  */
-export function decoded(text) {
+export function decoded(text, deep = false) {
+  const inner = (/** @type {string} */ _, /** @type {unknown} */ value) =>
+    typeof value === "string" && /^\s*[[{]/.test(value) ? (decoded(value, true) ?? value) : value;
   try {
-    return JSON.parse(text, (_, value) =>
-      typeof value === "string" && /^\s*[[{]/.test(value) ? (decoded(value) ?? value) : value,
-    );
+    return JSON.parse(text, deep ? inner : undefined);
   } catch {
     return undefined;
   }

@@ -111,7 +111,7 @@ export function drawn(bubble, pick) {
     { class: `bubble ${bubble.from}${bubble.failed ? " failed" : ""}` },
     bubble.name &&
       el("span", { class: "who" }, readable(bubble.name.slice(0, 80)), ` · ${clock(bubble.time).slice(0, 8)}`),
-    el("span", { class: "text remote" }, readable(bubble.text.slice(0, 20_000))),
+    el("span", { class: "text remote" }, readable(bubble.text.slice(0, 10_000))),
     items.length > 0 && el("div", { class: "row items" }, ...items),
   );
 }

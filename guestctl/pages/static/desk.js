@@ -128,23 +128,26 @@ export class Desk extends HTMLElement {
     const content = card.title ? [item("Card", card), ...replies] : replies;
     if (file && file.size > LARGEST) return this.#say("the file has more than 10 MB", "bad");
     if (!text && !content.length && !file) return this.#say("there is nothing to send: write a text", "bad");
-    if (text || content.length) await this.#send({ ...(text && { text }), ...(content.length && { content }) });
-    if (file)
-      await this.#send({
-        file: { name: file.name, type: file.type || "application/octet-stream", base64: await base64(file) },
-      });
+    // The fields are free for the next answer at once. What is refused returns to them.
+    const fields = [this.#text, this.#replies, this.#title, this.#about, this.#buttons];
+    const values = fields.map((field) => field.value);
+    this.#form.reset();
+    const said = { ...(text && { text }), ...(content.length && { content }) };
+    const sent = !(text || content.length) || (await this.#send(said));
+    if (!sent) for (const [index, field] of fields.entries()) field.value ||= values[index];
+    const type = file?.type || "application/octet-stream";
+    if (sent && file) await this.#send({ file: { name: file.name, type, base64: await base64(file) } });
   }
 
   /** @param {object} body */
   async #send(body) {
-    if (!this.#session) return this.#say("there is no conversation to answer in", "bad");
-    try {
-      await post("api/send", { session: this.#session, ...body });
-      if ("text" in body || "content" in body || "file" in body) this.#form.reset();
-      this.#say("", "");
-    } catch (error) {
-      this.#say(error instanceof Error ? error.message : String(error), "bad");
-    }
+    let problem = this.#session ? "" : "there is no conversation to answer in";
+    if (this.#session)
+      await post("api/send", { session: this.#session, ...body }).catch((error) => {
+        problem = error.message;
+      });
+    this.#say(problem, "bad");
+    return !problem;
   }
 
   /**

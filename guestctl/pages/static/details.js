@@ -8,7 +8,8 @@ import { direction, eventOf } from "./reducer.js";
 /** @typedef {import("./reducer.js").WireEvent} WireEvent */
 
 const MOST_TOKENS = 5_000; // of a JSON text that get a colour
-const MOST_CHARACTERS = 200_000; // of a text that are shown
+const LONGEST = 20_000; // characters of a text that are shown; guestctl cuts them at 16 KiB
+const LONGEST_DECODED = 60_000;
 /** @type {Record<string, string>} */
 const WAYS = { out: "guest → service", in: "service → guest" };
 /** Members of an event that have a place of their own. */
@@ -46,7 +47,8 @@ export class Details extends HTMLElement {
       return;
     }
     const text = textOf(event);
-    const shortened = event.shortened ? Math.max(...Object.values(event.shortened).map(Number)) : 0;
+    const lengths = [...Object.values(event.shortened ?? {}).map(Number), text.length > LONGEST ? text.length : 0];
+    const shortened = Math.max(...lengths);
     const parts = [
       el("h3", { class: "remote" }, readable(event.summary.slice(0, 1000))),
       el("div", { class: "row" }, ...this.#actions(event, partner, text)),
@@ -119,17 +121,13 @@ function headerTable(name, headers) {
 
 /** @param {string} text */
 function panes(text) {
-  const value = decoded(text);
+  const value = decoded(text, true);
   const note = "Invisible characters are shown as \\u{…}";
-  const raw = el(
-    "pre",
-    { tabindex: 0, class: "remote", "aria-label": "Raw" },
-    readable(text.slice(0, MOST_CHARACTERS)),
-  );
+  const raw = el("pre", { tabindex: 0, class: "remote", "aria-label": "Raw" }, readable(text.slice(0, LONGEST)));
   const pane = (/** @type {string} */ title, /** @type {Node} */ content) =>
     el("section", {}, el("h3", { title: note }, title), content);
   if (typeof value !== "object" || value === null) return el("div", { class: "panes" }, pane("Raw", raw));
-  const pretty = JSON.stringify(value, null, 2).slice(0, MOST_CHARACTERS);
+  const pretty = JSON.stringify(value, null, 2).slice(0, LONGEST_DECODED);
   const tree = el("pre", { tabindex: 0, class: "remote", "aria-label": "Decoded" }, ...coloured(pretty));
   return el("div", { class: "panes" }, pane("Decoded", tree), pane("Raw", raw));
 }

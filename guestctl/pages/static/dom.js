@@ -104,7 +104,7 @@ export function stamp(time) {
  */
 export function duration(seconds) {
   const milliseconds = seconds * 1000;
-  if (milliseconds < 10) return `${Math.max(0, milliseconds).toFixed(1)} ms`;
+  if (milliseconds < 9.95) return `${Math.max(0, milliseconds).toFixed(1)} ms`;
   if (milliseconds < 999.5) return `${milliseconds.toFixed(0)} ms`;
   if (seconds < 59.995) return `${seconds.toFixed(2)} s`;
   return `${Math.floor(Math.round(seconds) / 60)} min ${Math.round(seconds) % 60} s`;

@@ -34,12 +34,11 @@ async function signIn() {
  * @param {(status: "connecting" | "live" | "lost" | "ended", reason: string) => void} report
  */
 export function follow(receive, report) {
-  let [attempt, ended, timer] = [0, false, 0];
+  let [attempt, ended, timer, refused] = [0, false, 0, ""];
   /** @type {WebSocket | null} */
   let socket = null;
 
   async function connect() {
-    let refused = "";
     await signIn().catch((error) => {
       refused = error.message;
     });
@@ -48,6 +47,7 @@ export function follow(receive, report) {
     socket = new WebSocket(address);
     socket.onopen = () => {
       attempt = 0;
+      refused = "";
       report("live", "");
     };
     socket.onmessage = (event) => {

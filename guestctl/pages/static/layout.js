@@ -23,17 +23,17 @@ gc-sessions, gc-timeline, gc-details, gc-desk, gc-faults, gc-try-it { display: f
 .viewport:focus-visible { outline-offset: -2px; }
 .spacer { position: relative; } .empty { padding: 1rem; }
 .newest { position: absolute; bottom: 0.75rem; left: 50%; transform: translateX(-50%); border-radius: 1rem; box-shadow: 0 2px 8px #0004; }
-.event {
+.entry {
   position: absolute; left: 0; right: 0; height: 1.75rem; display: grid; align-items: center; gap: 0.5rem; padding: 0 0.75rem;
   grid-template-columns: 6.2rem 0.9rem 5.2rem minmax(0, 1fr) auto; white-space: nowrap; cursor: default; border-left: 3px solid transparent;
 }
-.all-sessions .event { grid-template-columns: 6.2rem 0.9rem 5.2rem 4.6rem minmax(0, 1fr) auto; } .event .session { display: none; }
-.all-sessions .event .session { display: block; } .event > * { overflow: hidden; text-overflow: ellipsis; }
-.event .time, .event .took, .event .session { font: 0.75rem var(--mono); color: var(--muted); } .event .kind { color: var(--muted); }
-.event.out .way, .event.out .kind { color: var(--guest); } .event.in .way, .event.in .kind { color: var(--service); }
-.event.fails .way, .event.fails .kind, .event.fails .summary { color: var(--bad); }
-.event:hover { background: var(--raised); } .event.partner { border-left-color: var(--accent); }
-.event[aria-selected=true] { background: var(--chosen); border-left-color: var(--accent); } .event[aria-selected=true] * { color: var(--text); }
+.all-sessions .entry { grid-template-columns: 6.2rem 0.9rem 5.2rem 4.6rem minmax(0, 1fr) auto; } .entry .session { display: none; }
+.all-sessions .entry .session { display: block; } .entry > * { overflow: hidden; text-overflow: ellipsis; }
+.entry .time, .entry .took, .entry .session { font: 0.75rem var(--mono); color: var(--muted); } .entry .kind { color: var(--muted); }
+.entry.out .way, .entry.out .kind { color: var(--guest); } .entry.in .way, .entry.in .kind { color: var(--service); }
+.entry.fails .way, .entry.fails .kind, .entry.fails .summary { color: var(--bad); }
+.entry:hover { background: var(--raised); } .entry.partner { border-left-color: var(--accent); }
+.entry[aria-selected=true] { background: var(--chosen); border-left-color: var(--accent); } .entry[aria-selected=true] * { color: var(--text); }
 [role=tablist] { display: flex; flex-wrap: wrap; gap: 0 0.25rem; padding: 0.25rem 0.75rem 0; border-bottom: 1px solid var(--line); }
 [role=tab] { border: 0; border-bottom: 2px solid transparent; border-radius: 4px 4px 0 0; background: none; color: var(--muted); }
 [role=tab][aria-selected=true] { border-bottom-color: var(--accent); color: var(--text); font-weight: 600; }
@@ -60,10 +60,10 @@ details label { margin: 0.35rem 0; }
 [role=switch]::after { content: ""; position: absolute; top: 0.13rem; left: 0.15rem; width: 0.9rem; height: 0.9rem; border-radius: 50%; background: var(--edge); }
 [role=switch][aria-checked=true], [role=switch][aria-checked=true]:hover { background: var(--accent); border-color: var(--accent); } [role=switch][aria-checked=true]::after { left: 1.25rem; background: var(--on-accent); }
 @media (min-width: 60rem) { body { height: 100vh; } .columns { min-height: 0; } }
-@media (max-width: 80rem) and (min-width: 60rem) { .columns { grid-template-columns: 11rem minmax(0, 1fr) minmax(0, 1fr); } .all-sessions .event, .event { grid-template-columns: 0.9rem 4.5rem minmax(0, 1fr) auto; } .event .time, .all-sessions .event .session { display: none; } }
+@media (max-width: 80rem) and (min-width: 60rem) { .columns { grid-template-columns: 11rem minmax(0, 1fr) minmax(0, 1fr); } .all-sessions .entry, .entry { grid-template-columns: 0.9rem 4.5rem minmax(0, 1fr) auto; } .entry .time, .all-sessions .entry .session { display: none; } }
 @media (max-width: 59.99rem) {
   .columns { grid-template-columns: minmax(0, 1fr); } .sessions { max-height: 40vh; } .frame { min-height: max(16rem, 60vh); }
-  .all-sessions .event, .event { grid-template-columns: 0.9rem 4.5rem minmax(0, 1fr) auto; } .event .time, .all-sessions .event .session { display: none; }
+  .all-sessions .entry, .entry { grid-template-columns: 0.9rem 4.5rem minmax(0, 1fr) auto; } .entry .time, .all-sessions .entry .session { display: none; }
 }
-@media (max-width: 24rem) { .all-sessions .event, .event { grid-template-columns: 0.9rem minmax(0, 1fr) auto; } .event .kind { display: none; } header, .bar { padding-inline: 0.5rem; } }
+@media (max-width: 24rem) { .all-sessions .entry, .entry { grid-template-columns: 0.9rem minmax(0, 1fr) auto; } .entry .kind { display: none; } header, .bar { padding-inline: 0.5rem; } }
 `;

@@ -12,6 +12,9 @@ import { adopt, BASE } from "./style.js";
 import { Timeline } from "./timeline.js";
 import { TryIt } from "./tryit.js";
 
+const FLOOD = 100; // events in one message
+const PAUSE = 150; // milliseconds
+
 /** @typedef {HTMLElement & {update?: (state: import("./reducer.js").State, selected: number) => void}} Panel */
 
 /**
@@ -91,8 +94,11 @@ export function inspector() {
     /** @param {any} message */
     receive(message) {
       state = reduce(state, message);
-      if (!asked) requestAnimationFrame(draw);
+      if (asked) return;
       asked = true;
+      // In a flood, such as a long history, fewer pictures let it arrive sooner.
+      if (message.events?.length > FLOOD) setTimeout(() => requestAnimationFrame(draw), PAUSE);
+      else requestAnimationFrame(draw);
     },
     /**
      * @param {string} text

@@ -25,7 +25,7 @@
 
 /** The page forgets its oldest events above these limits, so that a long run cannot fill the memory. */
 const MOST_EVENTS = 100_000;
-const MOST_CHARACTERS = 32_000_000;
+const MOST_CHARACTERS = 48_000_000;
 const MOST_OPEN = 1_000;
 
 /** @type {Record<string, string>} */
@@ -86,12 +86,14 @@ function withEvents(state, incoming) {
   const fresh = incoming.filter((event) => event.n > last);
   if (!fresh.length) return state;
   const [open, starts] = [new Map(state.open), new Map(state.starts)];
-  let { moves, weight, missing } = state;
+  let { moves, weight, missing, sessions } = state;
   let events = state.events.slice();
   for (const event of fresh) {
     const socket = event.socket ?? -1;
     if (event.kind === "session") {
-      moves += moved(events, starts.get(socket), event);
+      const label = moved(events, starts.get(socket), event);
+      if (label) moves += 1;
+      if (sessions.has(label)) sessions = new Map([...sessions].filter(([id]) => id !== label));
     } else if (event.socket !== null && event.socket !== undefined && !starts.has(socket)) {
       starts.set(socket, event.n);
     }
@@ -105,7 +107,7 @@ function withEvents(state, incoming) {
     events = events.slice(cut);
     missing += cut;
   }
-  return { ...state, events, open, starts, moves, weight, missing };
+  return { ...state, events, open, starts, moves, weight, missing, sessions };
 }
 
 /** @param {WireEvent} event */
@@ -115,22 +117,19 @@ function weightOf(event) {
 }
 
 /**
- * Give earlier events of a socket the session that it has turned out to be. Return 1 if there are any.
+ * Give earlier events of a socket the session that it has turned out to be. Return the label that they had, or "".
  * @param {WireEvent[]} events changed in place: the copy that is being built
  * @param {number | undefined} start
  * @param {WireEvent} event
  */
 function moved(events, start, event) {
-  if (start === undefined) return 0;
-  const label = events[place(events, start)]?.session;
-  let found = 0;
-  for (let index = place(events, start); index < events.length; index++) {
-    const one = events[index];
-    if (one.socket !== event.socket || one.session !== label || label === event.session) continue;
-    events[index] = { ...one, session: event.session };
-    found = 1;
-  }
-  return found;
+  const first = start === undefined ? events.length : place(events, start);
+  const label = events[first]?.session ?? event.session;
+  if (label === event.session) return "";
+  for (let index = first; index < events.length; index++)
+    if (events[index].socket === event.socket && events[index].session === label)
+      events[index] = { ...events[index], session: event.session };
+  return label;
 }
 
 /**

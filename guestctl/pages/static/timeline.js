@@ -136,7 +136,6 @@ export class Timeline extends HTMLElement {
   choose(number) {
     this.#selected = number;
     this.#reveal();
-    this.#draw();
     this.dispatchEvent(new CustomEvent("choose", { detail: number, bubbles: true }));
   }
 
@@ -146,6 +145,7 @@ export class Timeline extends HTMLElement {
     if (index < 0) return;
     if (top < this.#port.scrollTop) this.#port.scrollTop = top;
     else if (top + this.#height > this.#port.scrollTop + view) this.#port.scrollTop = top + this.#height - view;
+    this.#scrolled(); // the event of the browser comes too late: the next update would return to the end
   }
 
   #resized() {
@@ -184,8 +184,9 @@ export class Timeline extends HTMLElement {
     const step = steps[event.key];
     if (!step || !rows.length || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
+    // Without a selection, the first key goes to the newest row, or to the oldest for Home.
     const now = rows.indexOf(this.#selected);
-    const next = now < 0 ? (step > 0 && event.key !== "End" ? 0 : rows.length - 1) : now + step;
+    const next = now < 0 && event.key !== "Home" ? rows.length - 1 : now + step;
     this.choose(rows[Math.max(0, Math.min(rows.length - 1, next))]);
   }
 
@@ -261,7 +262,7 @@ function row(event) {
   const said = SPOKEN[way];
   return el(
     "div",
-    { class: `event ${tone}`, role: "option", id: `event-${event.n}`, "data-n": event.n },
+    { class: `entry ${tone}`, role: "option", id: `event-${event.n}`, "data-n": event.n },
     el("span", { class: "time" }, clock(event.time)),
     el("span", { class: "way", "aria-hidden": "true" }, ARROWS[way] ?? "·"),
     el("span", { class: "kind" }, kind, said && el("span", { class: "unseen" }, ` ${said} `)),
