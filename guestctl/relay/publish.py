@@ -12,6 +12,7 @@ greater than the newest one, so nothing stands in the stream twice.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -172,7 +173,7 @@ class Publisher:
 
     def _failed(self, error: Exception) -> None:
         self.state = "down"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = _reason(error)
         if self._stream.password is not None:
             reason = reason.replace(self._stream.password.reveal(), "***")
         if not self._failure:
@@ -298,6 +299,16 @@ def _client() -> Any:
             hint="install it: `pip install 'guestctl[redis]'`",
         ) from None
     return redis
+
+
+def _reason(error: BaseException) -> str:
+    """Return why Redis cannot be used, in one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({cause.verify_message}); SSL_CERT_FILE names a file of authorities"
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _text(value: str | bytes) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from guestctl.sandbox.tls import Certificates
+
 PROGRAM = shutil.which("redis-server")
 needs_redis = pytest.mark.skipif(
     PROGRAM is None or find_spec("redis") is None,
@@ -25,12 +27,17 @@ STUCK = 60
 
 
 class RedisServer:
-    """One server. With `durable` it loses nothing that it has confirmed, not even when it is killed."""
+    """One server. With `durable` it loses nothing that it has confirmed, not even when it is killed.
 
-    def __init__(self, directory: Path, *, durable: bool = True, password: str | None = None) -> None:
+    With `tls` it serves TLS only, with these certificates.
+    """
+
+    def __init__(
+        self, directory: Path, *, durable: bool = True, password: str | None = None, tls: Certificates | None = None
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self._directory, self._password = directory, password
+        self._directory, self._password, self._tls = directory, password, tls
         self._options = ["--appendonly", "yes", "--appendfsync", "always"] if durable else ["--appendonly", "no"]
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir()
@@ -38,12 +45,17 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/chat"
+        return f"{'redis' if self._tls is None else 'rediss'}://127.0.0.1:{self.port}/chat"
 
     def start(self) -> None:
         """Start the server, and return when it answers."""
         assert PROGRAM is not None
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory), "--save", ""]
+        port = ["--port", str(self.port)]
+        if self._tls is not None:
+            port = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            port += ["--tls-cert-file", str(self._tls.certificate), "--tls-key-file", str(self._tls.key)]
+            port += ["--tls-ca-cert-file", str(self._tls.ca)]
+        options = [*port, "--bind", "127.0.0.1", "--dir", str(self._directory), "--save", ""]
         if self._password is not None:
             options += ["--requirepass", self._password]
         self._process = process = subprocess.Popen(
@@ -68,7 +80,10 @@ class RedisServer:
         """Return a client for the server."""
         import redis
 
-        return redis.Redis(port=self.port, password=self._password, decode_responses=True, socket_timeout=STUCK)
+        secure = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls.ca)}
+        return redis.Redis(
+            port=self.port, password=self._password, decode_responses=True, socket_timeout=STUCK, **secure
+        )
 
     def entries(self, until: str) -> list[tuple[str, dict[str, str]]]:
         """Return the entries of the stream, as soon as its last one is a message with this text."""

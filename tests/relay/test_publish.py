@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from guestctl.core.clock import SystemClock
 from guestctl.sandbox.server import Sandbox
+from guestctl.sandbox.tls import certificates
 from tests.cli.conftest import Front
 from tests.relay.processes import STUCK, EventReader, RelayProcess, flood, relaying, texts_until
 from tests.relay.redis_server import RedisServer, needs_redis
@@ -173,6 +175,35 @@ def test_a_wrong_password_is_reported_and_readers_are_served(sandbox: Sandbox, f
     assert f"cannot publish to Redis at 127.0.0.1:{server.port}" in err
     assert "wrong secret" not in err
     server.stop()
+
+
+@needs_redis
+def test_redis_is_reached_over_tls_with_a_trusted_certificate_only(
+    sandbox: Sandbox, front: Front, tmp_path: Path
+) -> None:
+    made, other = (certificates(SystemClock(), ["127.0.0.1", "localhost"]) for _ in range(2))
+    server = RedisServer(tmp_path / "redis", tls=made)
+    try:
+        trusting = replace(front, environ={**front.environ, "SSL_CERT_FILE": str(made.ca)})
+        with relaying(trusting, "--publish", server.url) as relay:
+            flood(sandbox, ["one"])
+            assert in_stream(server, "one") == in_log(relay, "one")
+            assert relay.stop() == (0, "")
+        mistrusting = replace(front, environ={**front.environ, "SSL_CERT_FILE": str(other.ca)})
+        with relaying(mistrusting, "--publish", server.url) as relay:
+            flood(sandbox, ["two"])
+            assert texts_until(EventReader(relay, "?after=first"), "two") == ["hello", "one", "two"]
+            up = 'guestctl_relay_publish_up{session="default"}'
+            assert f"{up} 0.0" in relay.get("/metrics").text
+            code, err = relay.stop()
+    finally:
+        server.stop()
+        made.remove()
+        other.remove()
+    place = f"cannot publish to Redis at 127.0.0.1:{server.port}"
+    assert code == 0
+    assert err.startswith(f"{place}: its certificate is not trusted (self")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
