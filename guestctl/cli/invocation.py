@@ -35,8 +35,17 @@ if TYPE_CHECKING:
     from guestctl.transport.trace import TraceFile, Watcher
 
 
-#: Variables that ask for spans.
-_SPAN_VARIABLES = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+def _spans_wanted(environ: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for spans (see docs/tracing.md).
+
+    It is here because most commands export none, and then import nothing for it.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter:
+        return "otlp" in {name.strip() for name in exporter.split(",")}
+    return bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
 
 @immutable
@@ -295,13 +304,10 @@ class Invocation:
     def _export(self) -> SpanExport | None:
         """The export of spans, None if the environment does not ask for it or does not allow it."""
         environ = self.world.environ
-        # Most commands export nothing: they import nothing for it.
-        if not any(environ.get(name) for name in _SPAN_VARIABLES):
+        if not _spans_wanted(environ):
             return None
-        from guestctl.transport.spans import SpanExport, wanted
+        from guestctl.transport.spans import SpanExport
 
-        if not wanted(environ):
-            return None
         try:
             export = SpanExport(environ)
         except UsageError as failure:

@@ -28,16 +28,6 @@ PROTOCOL = "http/protobuf"
 EXTRA = "install it: `pip install 'guestctl[otel]'`"
 
 
-def wanted(environ: Mapping[str, str]) -> bool:
-    """Return whether the environment asks for spans (see docs/tracing.md)."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    if exporter:
-        return "otlp" in {name.strip() for name in exporter.split(",")}
-    return bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
-
-
 class SpanExport:
     """Exports spans while the command runs. `endpoint` replaces that of the environment.
 

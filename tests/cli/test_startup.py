@@ -89,6 +89,26 @@ def test_ask_and_send_load_what_they_need(front: Front) -> None:
     assert among(modules, ("yaml", "ruamel", "requests", "urllib3", "rich", "tornado", "asyncio", "jwt")) == []
 
 
+TRACING = (
+    "opentelemetry",
+    *(f"guestctl.transport.{name}" for name in ("propagation", "span_tree", "spans", "recorded_trace")),
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"OTEL_SERVICE_NAME": "shop"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
+    ],
+)
+def test_ask_loads_nothing_of_tracing_unless_spans_are_exported(front: Front, more: dict[str, str]) -> None:
+    front("session", "create")
+    assert among(loaded("ask", "hello", **{**front.environ, **more}), TRACING) == []
+
+
 @pytest.mark.parametrize(
     "argv",
     [
