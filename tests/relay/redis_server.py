@@ -80,7 +80,7 @@ class RedisServer:
         """Return a client for the server."""
         import redis
 
-        secure = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls.ca)}
+        secure: dict[str, Any] = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls.ca)}
         return redis.Redis(
             port=self.port, password=self._password, decode_responses=True, socket_timeout=STUCK, **secure
         )
