@@ -133,6 +133,7 @@ _PROCESSES = {
     "proxy/test_command.py",
     "relay/test_access.py::test_a_web_socket_takes_the_key_as_a_subprotocol",
     "relay/test_documented_readers.py::test_a_documented_reader_has_every_message_once",
+    "relay/test_documented_readers.py::test_the_documented_page_shows_the_messages_in_a_browser",
     "relay/test_listen_relay.py",
     "relay/test_many_readers.py",
     "relay/test_missed_events.py",

@@ -51,7 +51,7 @@ def stream_of(relay: RelayProcess, protocol: str, after: str) -> Iterator[Iterat
 
 @dataclass
 class CrowdReader:
-    """One reader. It leaves after the message with this number, None for never, and returns when it is told to."""
+    """One reader. It leaves after the message with this number (None: never), and returns when `may_return` is set."""
 
     protocol: str
     leaves_after: int | None
