@@ -29,8 +29,8 @@ Message: TypeAlias = Mapping[str, Any]
 BATCH_TIME = 0.01
 #: Seconds between two looks at what changes without an event: sessions that expire, faults that fire.
 POLL_TIME = 0.5
-#: The feed pauses for so many times as long as it has worked, while the source is busy.
-_PAUSE = 8.0
+#: The feed pauses for so many times as long as it has worked, while the source is busy; and the longest pause.
+_PAUSE, _LONGEST_PAUSE = 8.0, 0.05
 #: Events and bytes in one message.
 _BATCH_EVENTS, _BATCH_BYTES = 100, 256 << 10
 #: Events and characters that wait for one page. A page that lags behind further misses the oldest.
@@ -133,7 +133,7 @@ class Feed:
         self._watched = watched
         self._readers: set[PageReader] = set()
         retained.woken = self.observed
-        self._worked = 0.0
+        self._pause = 0.0
         self._scheduled = False
         self._polling = False
         self._shown_sessions: dict[str, Message] = {}
@@ -147,7 +147,7 @@ class Feed:
     def observed(self) -> None:
         """Write soon."""
         if not self._scheduled:
-            self._schedule(max(BATCH_TIME, self._worked * _PAUSE))
+            self._schedule(max(BATCH_TIME, self._pause))
 
     def open(self, stream: WebStream) -> None:
         """Let a page read: first what is retained, then what comes."""
@@ -235,9 +235,9 @@ class Feed:
         busy = self._distribute()
         for reader in tuple(self._readers):
             reader.write()
-        self._worked = time.thread_time() - begun
+        self._pause = min(_LONGEST_PAUSE, (time.thread_time() - begun) * _PAUSE)
         if any(reader.behind for reader in self._readers):
-            self._schedule(self._worked * _PAUSE if busy else 0)
+            self._schedule(self._pause if busy else 0)
 
 
 def text_frame(payload: bytes) -> bytes:

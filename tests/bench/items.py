@@ -26,6 +26,7 @@ ITEMS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "interrupt": interrupt.interrupt,
     "inspector": inspector.cost,
     "inspector-delay": inspector.delay,
+    "inspector-desk": inspector.desk,
     "relay": relay.delay,
     "relay-memory": relay.memory,
     "relay-stalled": relay.stalled,

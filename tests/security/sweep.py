@@ -8,6 +8,7 @@ one for each API.
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,12 +24,14 @@ from guestctl.core.errors import Failure
 from guestctl.core.model import Secret, SignIn
 from guestctl.dialects import NAMES
 from guestctl.dialects.capabilities import Ability
+from guestctl.inspector.of_sandbox import inspector_of
 from guestctl.output.terminal import Terminal
 from guestctl.output.writer import Output
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET
 from guestctl.sandbox.server import Sandbox
 from guestctl.storage.state import State
 from tests.cli.conftest import Stream
+from tests.inspector.page import Page
 from tests.integration.front import Guest, InstantClock
 from tests.security.canaries import Canaries
 from tests.security.gateway import TRICKS, Teller
@@ -134,7 +137,7 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("replay",): "serves until it is stopped, from a trace that is searched when it is written",
     ("explain",): "a table of ours; knows no session",
     ("schema",): "a table of ours; knows no session",
-    ("sandbox", "serve"): "serves until it is stopped; the log and the trace of the swept sandbox are searched",
+    ("sandbox", "serve"): "serves until it is stopped; its log, its trace and the feed of its inspector are searched",
     ("sandbox", "exec"): "starts processes; its key is the sandbox's own; it logs and records as `sandbox serve`",
     ("sandbox", "disconnect"): "the admin endpoint as `sandbox push` uses it; ends every session",
     ("sandbox", "expire"): "the admin endpoint as `sandbox push` uses it; ends every session",
@@ -179,6 +182,8 @@ class Sweep:
     canaries: Canaries
     clock: InstantClock
     service: ServiceLog
+    #: The address of the inspector of the sandbox.
+    ui_url: str
     hits: list[str] = field(default_factory=list)
     #: Runs whose output lacks the warning about the profile file (see `warn`).
     silent: list[str] = field(default_factory=list)
@@ -309,6 +314,17 @@ class Sweep:
                 if what != "forget":
                     self(what, argv, mode)
         self("forget", LOCAL["forget"], mode)
+        self.search_feed()
+
+    def search_feed(self) -> None:
+        """Search everything that a page of the inspector receives."""
+        end = {"session": "end", "text": "the end"}
+        self.sandbox.call(lambda: self.sandbox.observer and self.sandbox.observer("frame_in", end))
+        with Page(self.ui_url) as page:
+            page.until_event(summary="the end")
+        for message in page.messages:
+            for hit in self.canaries.found(json.dumps(message, ensure_ascii=False).encode()):
+                self.hits.append(f"{self.api}: -> feed of the inspector: {hit}")
 
     def goodbyes(self, mode: str) -> None:
         """Close a socket with the guest's own token as the reason."""
@@ -327,12 +343,23 @@ def sweep(api: str, room: Path) -> Iterator[Sweep]:
     with (
         contextlib.closing(service),
         Teller(canaries) as teller,
-        Sandbox(
-            fast=True, clock=clock, also_hosts=(f"127.0.0.1:{teller.port}",), observer=service.log.observer
+        inspected(
+            Sandbox(fast=True, clock=clock, also_hosts=(f"127.0.0.1:{teller.port}",), observer=service.log.observer)
         ) as sandbox,
     ):
         teller.behind = sandbox.port
-        yield Sweep(api, room, sandbox, teller, canaries, clock, service)
+        yield Sweep(api, room, sandbox, teller, canaries, clock, service, str(sandbox.ui_url))
+
+
+@contextlib.contextmanager
+def inspected(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """Run a sandbox with an inspector, as `sandbox serve --ui` does."""
+    inspector = inspector_of(sandbox)
+    sandbox.extra_rules = inspector.rules
+    sandbox.events.add(inspector.observe)
+    with sandbox:
+        sandbox.ui_url = inspector.address(sandbox.url)
+        yield sandbox
 
 
 def main() -> int:

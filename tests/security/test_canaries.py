@@ -39,6 +39,7 @@ def test_the_sweep_finds_a_planted_secret(tmp_path: Path, monkeypatch: pytest.Mo
     """Without masking, the sweep finds the secrets of the same exchange everywhere."""
     monkeypatch.setattr(Redactor, "text", lambda self, text: text)
     monkeypatch.setattr(Redactor, "value", lambda self, value: value)
+    monkeypatch.setattr(Redactor, "json_text", lambda self, text: text)
     with sweep("guests", tmp_path) as found:
         found.begin()
         for trick in ("echo 400", "prose", "page", "cut in a secret"):
@@ -47,7 +48,9 @@ def test_the_sweep_finds_a_planted_secret(tmp_path: Path, monkeypatch: pytest.Mo
                 found(what, COMMANDS[what], "all told, json")
         found.teller.trick = None
         found.goodbyes("plain pipe")
-    for where in ("stdout", "stderr", "trace.jsonl", "report.xml", "log of the service", "trace of the service"):
+        found.search_feed()
+    service = ("log of the service", "trace of the service", "feed of the inspector")
+    for where in ("stdout", "stderr", "trace.jsonl", "report.xml", *service):
         assert any(f"-> {where}: " in hit for hit in found.hits), where
 
 
