@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -43,6 +44,8 @@ REPORT = 1.0
 LAST_REPORTS = 10.0
 #: Seconds in which Locust tells the master that a worker has stopped.
 FAREWELL = 1.0
+#: Different warnings of Locust and of tasks that are passed on.
+MOST_NOTICES = 50
 #: Names of our messages between the master and its workers.
 TURN, TURN_ANSWER, LAST = "guestctl_turn", "guestctl_turn_answer", "guestctl_last"
 
@@ -64,14 +67,25 @@ class _Parent:
 
 
 class _Logs(logging.Handler):
-    """Passes Locust's warnings on to the parent."""
+    """Passes Locust's warnings on to the parent, and each exception of a task once."""
 
     def __init__(self, parent: _Parent) -> None:
         super().__init__(logging.WARNING)
         self._parent = parent
+        self._seen: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        gevent.spawn(self._parent.write, "notice", text=record.getMessage().strip())
+        error = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(error, Failure):
+            return  # it was counted
+        text = record.getMessage().strip()
+        if isinstance(error, Exception):
+            found = traceback.extract_tb(error.__traceback__)
+            place = f" ({found[-1].filename}, line {found[-1].lineno})" if found else ""
+            text = f"a task raised {type(error).__name__}: {error}{place}"
+        if text not in self._seen and len(self._seen) < MOST_NOTICES:
+            self._seen.add(text)
+            gevent.spawn(self._parent.write, "notice", text=text)
 
 
 def main() -> None:
@@ -123,6 +137,7 @@ class _Process:
             user_classes=_user_classes(self.plan), stop_timeout=STOP_TIMEOUT, catch_exceptions=True
         )
         environment.reset_stats = False
+        environment.events.user_error.add_listener(_count_error)
         return environment
 
     def run(self) -> None:
@@ -355,6 +370,13 @@ class _Worker(_Process):
             waiting.set(wait)
 
 
+def _count_error(user_instance: Any, exception: Exception, tb: Any) -> None:
+    """Count an exception of a task. A failure of guestctl was counted where it happened."""
+    user = getattr(user_instance, "user", user_instance)  # Locust passes a set of tasks, too
+    if not isinstance(exception, Failure) and isinstance(user, users.GuestUser):
+        user.context.measurements().failure(f"a task raised {type(exception).__name__}")
+
+
 def _digest(path: str) -> str:
     with open(path, "rb") as file:
         return sha256(file.read()).hexdigest()
@@ -381,11 +403,11 @@ def _user_classes(plan: LoadPlan) -> list[type[Any]]:
     except Failure:
         raise
     except BaseException as error:
-        import traceback
-
         traceback.print_exc()
         raise UsageError(f"{plan.script}: {type(error).__name__}: {error}", code="load.locustfile") from error
     found = users.classes(vars(module).values())
     if not found:
         raise UsageError(f"{plan.script}: no user class; derive one from GuestUser", code="load.locustfile")
+    for one in found:
+        users.check_profile(one, plan.profile.name)
     return found

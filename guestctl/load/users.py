@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import gevent
 from locust import User, task
+from locust.exception import StopUser
 
 from guestctl.checks.expectation import Conditions
 from guestctl.checks.outcomes import Trouble
@@ -26,6 +27,7 @@ from guestctl.core.clock import SystemClock
 from guestctl.core.errors import CheckFailed, Failure, UsageError, bug
 from guestctl.core.model import Message
 from guestctl.load.guest_run import GuestObserver, GuestRun
+from guestctl.load.measurements import Measurements
 from guestctl.load.pace import Governor
 from guestctl.load.plan import DEFAULT_THINK, LoadPlan
 from guestctl.load.worker_context import WorkerContext
@@ -45,14 +47,47 @@ def use(context: WorkerContext) -> None:
     _Current.context = context
 
 
-def current(profile: str | None) -> WorkerContext:
+def current(profile: str | None, environment: Any) -> WorkerContext:
     """Return the context of this process. A locustfile that runs without `guestctl load` gets one of its own."""
     if _Current.context is None:
-        _Current.context = _context_of_locust(profile)
+        _Current.context = _context_of_locust(profile, environment)
     return _Current.context
 
 
-def _context_of_locust(name: str | None) -> WorkerContext:
+class _LocustRequests(Measurements):
+    """Passes what is measured on to Locust's own statistics."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__()
+        self._environment = environment
+
+    def time(self, name: str, seconds: float) -> None:
+        self._fire(name, seconds, None)
+
+    def failure(self, text: str, number: int = 1) -> None:
+        self._fire("turn", 0.0, RuntimeError(text))
+
+    def _fire(self, name: str, seconds: float, error: Exception | None) -> None:
+        self._environment.events.request.fire(
+            request_type="guest",
+            name=name,
+            response_time=seconds * 1000,
+            response_length=0,
+            exception=error,
+            context={},
+        )
+
+
+class _LocustContext(WorkerContext):
+    """The context of a locustfile that runs without `guestctl load`."""
+
+    requests: _LocustRequests
+
+    def measurements(self) -> Measurements:
+        return self.requests
+
+
+def _context_of_locust(name: str | None, environment: Any) -> WorkerContext:
     from guestctl.config.profiles import resolve
     from guestctl.load.guard import target_host
     from guestctl.storage.state import State
@@ -70,7 +105,11 @@ def _context_of_locust(name: str | None) -> WorkerContext:
             code="load.guard",
         )
     plan = LoadPlan("locustfile.py", found.profile)
-    return WorkerContext(plan, clock=clock, environ=os.environ, ask=Governor(clock).take)
+    context = _LocustContext(plan, clock=clock, environ=os.environ, ask=Governor(clock).take)
+    context.requests = _LocustRequests(environment)
+    environment.events.test_stopping.add_listener(lambda **_: setattr(context, "stopping", True))
+    environment.events.test_start.add_listener(lambda **_: setattr(context, "stopping", False))
+    return context
 
 
 class GuestUser(User):
@@ -94,7 +133,8 @@ class GuestUser(User):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self.context = current(self.profile)
+        self.context = current(self.profile, environment)
+        check_profile(type(self), self.context.plan.profile.name)
         self._conversation: _Conversation | None = None
 
     @property
@@ -104,7 +144,8 @@ class GuestUser(User):
 
     def on_start(self) -> None:
         """Begin the first session. A class that replaces this method calls it."""
-        self.new_session()
+        with suppress(Failure):  # it was counted, and the first task tries again
+            self.new_session()
 
     def on_stop(self) -> None:
         """End the last session. A class that replaces this method calls it."""
@@ -116,12 +157,13 @@ class GuestUser(User):
         scenario = Scenario(type(self).__name__, 0, (), attributes=self.attributes)
         least, most = self.think if isinstance(self.think, tuple) else (self.think, self.think)
         opened = _Conversation(self.context, scenario, ThinkTime(least, most), None, script="", timeout=self.timeout)
-        trouble = opened.begin()
+        self._conversation = opened
+        trouble = self._unless_stopped(opened.begin)
         if trouble is not None:
+            self._conversation = None
             opened.close(trouble)
             gevent.sleep(RETRY_AFTER)
             raise _failure(trouble)
-        self._conversation = opened
 
     def say(self, text: str) -> None:
         """Send a message at its planned time, and return once the service has accepted it. Raises a Failure."""
@@ -150,17 +192,34 @@ class GuestUser(User):
         return self._conversation
 
     def _do(self, step: Step) -> None:
-        trouble = self._open().do(step)
+        conversation = self._open()
+        trouble = self._unless_stopped(lambda: conversation.do(step))
         if trouble is not None:
-            conversation, self._conversation = self._conversation, None
-            if conversation is not None:
-                conversation.close(trouble)
+            self._conversation = None
+            conversation.close(trouble)
             raise _failure(trouble)
+
+    def _unless_stopped(self, act: Callable[[], Trouble | None]) -> Trouble | None:
+        """Return what went wrong in a part of the conversation. Ends the guest if the test is stopping."""
+        try:
+            return act()
+        except RunStopped:
+            self._end()
+            raise StopUser from None
 
     def _end(self) -> None:
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
             conversation.close(None)
+
+
+def check_profile(found: type[Any], name: str) -> None:
+    """Raise UsageError if a class names another profile than that of the test."""
+    wanted = getattr(found, "profile", None)
+    if wanted is not None and wanted != name:
+        raise UsageError(
+            f'{found.__name__} needs the profile "{wanted}", and the test runs with "{name}"', code="load.locustfile"
+        )
 
 
 class ScenarioUser(User):
@@ -170,7 +229,7 @@ class ScenarioUser(User):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self.context = current(None)
+        self.context = current(None, environment)
 
     @task  # type: ignore[untyped-decorator]
     def conversation(self) -> None:
@@ -227,7 +286,10 @@ class _Conversation:
     def run_scenario(self) -> Trouble | None:
         """Run the whole scenario and close the conversation. Return what went wrong; None if it passed or was
         stopped."""
-        trouble = self._measured(self.run.run_scenario)
+        try:
+            trouble = self._measured(self.run.run_scenario)
+        except RunStopped:
+            trouble = None
         self.close(trouble)
         return trouble
 
@@ -240,28 +302,30 @@ class _Conversation:
         return self._measured(lambda: self.run.perform(step))
 
     def _measured(self, act: Callable[[], Trouble | None]) -> Trouble | None:
-        """Return what went wrong in a part of the conversation, and count it. Whatever interrupts it closes it."""
+        """Return what went wrong in a part of the conversation, and count it. Whatever interrupts it closes it.
+
+        Raises RunStopped if the test is stopping.
+        """
         try:
             trouble = act()
         except RunStopped:
-            return None
+            raise
         except Exception as error:
             self.context.measurements().count("errors")
             self.run.meter.fail_turn()
             self.close(Trouble(f"internal error: {type(error).__name__}", self.scenario.line, "", failure=bug(error)))
             raise
         except BaseException:  # Locust kills a guest that has not ended in time
-            self.context.stopping = True
-            self.close(None)
+            self.close(None, unfinished=True)
             raise
         if trouble is not None:
             self.context.note(trouble, opened=self.run.opened)
         return trouble
 
-    def close(self, trouble: Trouble | None) -> None:
-        """End the conversation and count it."""
+    def close(self, trouble: Trouble | None, *, unfinished: bool = False) -> None:
+        """End the conversation and count it. `unfinished`: it was cut off in the middle."""
         context = self.context
-        unfinished = context.stopping and trouble is None
+        unfinished = unfinished or (context.stopping and trouble is None)
         try:
             with suppress(Failure, RunStopped):
                 self.run.end(unfinished=unfinished)
