@@ -14,7 +14,7 @@ from guestctl.checks.outcomes import Trouble
 from guestctl.checks.scenario import ScenarioRun
 from guestctl.checks.script import Step
 from guestctl.core.errors import Failure
-from guestctl.core.model import Connection, Event, Gap, Message, Session
+from guestctl.core.model import Event, Gap, Message, Session
 from guestctl.dialects.capabilities import Ability
 from guestctl.load.measurements import Measurements
 from guestctl.load.turn_meter import TurnMeter
@@ -39,6 +39,8 @@ class GuestObserver:
         self.session: Callable[[], Session] | None = None
         self.accepted_ids: set[str] = set()
         self._connecting_since: float | None = None
+        #: Whether a socket was open before.
+        self._connected = False
 
     def __call__(self, kind: str, data: Mapping[str, Any]) -> None:
         handler = _HANDLERS.get(kind)
@@ -53,6 +55,8 @@ class GuestObserver:
         found.count("attempts")
         if data.get("status") == 101 and self._connecting_since is not None:
             found.time("connect", self._monotonic() - self._connecting_since)
+            found.count("reconnects", int(self._connected))
+            self._connected = True
         elif data.get("status") == 429:
             found.count("throttled")
         self._connecting_since = None
@@ -173,8 +177,6 @@ class GuestRun(ScenarioRun):
                 self.meter.reply(self._clock.monotonic())
         elif isinstance(event, Gap):
             self.measurements().count("gaps")
-        elif isinstance(event, Connection) and event.state == "lost":
-            self.measurements().count("reconnects")
 
     # --- the conversation ---
 

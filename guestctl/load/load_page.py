@@ -12,7 +12,6 @@ from typing import Any
 from guestctl.core.clock import rfc3339
 from guestctl.core.version import __version__
 from guestctl.load.load_results import LoadResults
-from guestctl.load.measurements import Measurements
 from guestctl.load.slo import TIMES, Objective
 from guestctl.pages import assets, single_file
 
@@ -38,19 +37,17 @@ def document(results: LoadResults, objectives: Sequence[Objective], now: float) 
 
 def data_of(results: LoadResults, objectives: Sequence[Objective], now: float) -> dict[str, Any]:
     """Return what the page shows: the record of the test, its slots and the distributions of its times."""
-    step, slots = merged_slots(results)
-    width = results.slots.width * step
-    rows = []
-    for number in range(max(slots, default=-1) + 1):
-        found = slots.get(number, Measurements())
-        rows.append(
-            {
-                "at": round(number * width, 3),
-                "guests": results.guests_at((number + 1) * width),
-                **{name: found.counts[name] for name in ("turns", "failed", "throttled", "lost", "reconnects")},
-                **{statistic: _rounded(found.statistic("reply", statistic)) for statistic in ("p50", "p95", "p99")},
-            }
-        )
+    step = 1 + results.slot_count // MOST_POINTS
+    width = results.plan.slot * step
+    rows = [
+        {
+            "at": round(at, 3),
+            "guests": results.guests_at(at + width),
+            **{name: found.counts[name] for name in ("turns", "failed", "throttled", "lost", "reconnects")},
+            **{statistic: _rounded(found.statistic("reply", statistic)) for statistic in ("p50", "p95", "p99")},
+        }
+        for at, found in results.slots(step)
+    ]
     return {
         **results.record(objectives),
         "slot": width,
@@ -62,15 +59,6 @@ def data_of(results: LoadResults, objectives: Sequence[Objective], now: float) -
         "version": __version__,
         "finished": rfc3339(now),
     }
-
-
-def merged_slots(results: LoadResults) -> tuple[int, dict[int, Measurements]]:
-    """Return how many neighbouring slots are added, so that the charts have few points, and the sums."""
-    step = 1 + max(results.slots.slots, default=0) // MOST_POINTS
-    sums: dict[int, Measurements] = {}
-    for number, found in results.slots.slots.items():
-        sums.setdefault(number // step, Measurements()).add(found)
-    return step, sums
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from guestctl.load.measurements import Measurements, SlottedMeasurements
+from guestctl.load.measurements import Measurements
 from guestctl.load.plan import LoadPlan
 from guestctl.load.slo import COUNTS, TIMES, Objective
 
@@ -38,15 +38,15 @@ class LoadResults:
     guests: list[tuple[float, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.slots = SlottedMeasurements(self.plan.slot)
         self.total = Measurements()
+        #: The reports of each slot, as they came: a histogram in memory is a hundred times as large.
+        self._reports: dict[int, list[Mapping[str, Any]]] = {}
 
     def add(self, report: Mapping[str, Any]) -> None:
         """Add a report of the leading process."""
         for number, values in report["slots"].items():
-            found = Measurements.decoded(values)
-            self.total.add(found)
-            self.slots.slots.setdefault(int(number), Measurements()).add(found)
+            self.total.add(Measurements.decoded(values))
+            self._reports.setdefault(int(number), []).append(values)
         self.guests.append((report["seconds"], report["guests"]))
         self.first_failure = self.first_failure or report["first_failure"]
 
@@ -56,6 +56,20 @@ class LoadResults:
         if self.seconds is not None:
             return self.seconds
         return self.guests[-1][0] if self.guests else 0.0
+
+    def slots(self, width: int = 1) -> Iterator[tuple[float, Measurements]]:
+        """Yield the start of each slot in seconds, and its measurements. `width` neighbours are added."""
+        for first in range(0, max(self._reports, default=-1) + 1, width):
+            found = Measurements()
+            for number in range(first, first + width):
+                for values in self._reports.get(number, ()):
+                    found.add(Measurements.decoded(values))
+            yield first * self.plan.slot, found
+
+    @property
+    def slot_count(self) -> int:
+        """The number of slots so far."""
+        return max(self._reports, default=-1) + 1
 
     # --- what objectives need ---
 
@@ -73,9 +87,9 @@ class LoadResults:
 
     def recent(self, seconds: float) -> tuple[int, int]:
         """Return how many attempts were throttled in the last seconds, and how many attempts there were."""
-        first = (self.elapsed - seconds) / self.slots.width
-        parts = [found.counts for number, found in self.slots.slots.items() if number >= first]
-        return sum(part["throttled"] for part in parts), sum(part["attempts"] for part in parts)
+        first = (self.elapsed - seconds) / self.plan.slot
+        parts = [values["counts"] for number, reports in self._reports.items() if number >= first for values in reports]
+        return sum(part.get("throttled", 0) for part in parts), sum(part.get("attempts", 0) for part in parts)
 
     # --- for people and programs ---
 
@@ -134,10 +148,8 @@ class LoadResults:
         names = [f"{name}_{statistic}" for name in TIMES for statistic in ("p50", "p95", "p99", "max")]
         counts = ["conversations", "turns", "messages", "attempts", *COUNTS]
         yield ["second", "guests", *counts, *names]
-        for number in range(max(self.slots.slots, default=-1) + 1):
-            at = number * self.slots.width
-            found = self.slots.slots.get(number, Measurements())
-            yield [f"{at:g}", str(self.guests_at(at + self.slots.width)), *_cells(found, counts)]
+        for at, found in self.slots():
+            yield [f"{at:g}", str(self.guests_at(at + self.plan.slot)), *_cells(found, counts)]
         yield ["total", str(self.plan.guests), *_cells(self.total, counts)]
 
     def guests_at(self, seconds: float) -> int:

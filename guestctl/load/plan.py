@@ -26,9 +26,9 @@ STOP_TIMEOUT = 5.0
 @dataclass(frozen=True)
 class LoadPlan:
     """One load test. `script` is the path of a check script or a locustfile; `ramp` is in guests per second; `seconds`
-    is the duration, None for no limit. `role` is that of the process: `local` runs guests by itself, `master` leads
-    workers and `worker` runs guests for the master at `host` and `port`. `workers` is how many workers the master waits
-    for.
+    is the duration and `conversations` how many conversations end it, None for no limit. `role` is that of the process:
+    `local` runs guests by itself, `master` leads workers and `worker` runs guests for the master at `host` and `port`.
+    `workers` is how many workers the master waits for.
     """
 
     script: str
@@ -36,6 +36,7 @@ class LoadPlan:
     guests: int = 1
     ramp: float = 1.0
     seconds: float | None = None
+    conversations: int | None = None
     role: str = "local"
     workers: int = 0
     host: str = "127.0.0.1"

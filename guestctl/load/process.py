@@ -147,8 +147,9 @@ class _Process:
 class _Leader(_Process):
     """What both a local process and a master do: start, report, and end."""
 
-    environment_: Environment
     runner: Any
+    #: Conversations that have ended by themselves.
+    ended = 0
 
     def lead(self, total: SlottedMeasurements) -> None:
         """Run the test until its time is over or it is stopped, and report."""
@@ -156,24 +157,27 @@ class _Leader(_Process):
         begun = self.clock.monotonic()
         until = None if plan.seconds is None else begun + plan.seconds
         spawning = gevent.spawn(runner.start, plan.guests, plan.ramp)
-        sent: dict[int, int] = {}
-        while not self.stop.is_set() and not self.over():
+        while not self.stop.is_set() and not self.over() and not self.enough():
             left = REPORT if until is None else min(REPORT, until - self.clock.monotonic())
             if left <= 0:
                 break
             self.stop.wait(left)
             self.collect()
-            self.report(total, sent, begun)
+            self.report(total, begun)
         spawning.kill(block=False)
         self.ended_after = self.clock.monotonic() - begun
         runner.stop()
         self.finish()
         self.collect()
-        self.report(total, sent, begun, every=True)
+        self.report(total, begun)
 
     def over(self) -> bool:
         """Return whether the test cannot go on."""
         return False
+
+    def enough(self) -> bool:
+        """Return whether as many conversations have ended as the test shall have."""
+        return self.plan.conversations is not None and self.ended >= self.plan.conversations
 
     def collect(self) -> None:
         """Move what this process has measured to the total."""
@@ -181,9 +185,10 @@ class _Leader(_Process):
     def finish(self) -> None:
         """Wait for the last measurements."""
 
-    def report(self, total: SlottedMeasurements, sent: dict[int, int], begun: float, *, every: bool = False) -> None:
+    def report(self, total: SlottedMeasurements, begun: float) -> None:
         """Send the parent the slots that have changed since the last report."""
-        changed, total.slots = total.slots, {}
+        changed = total.take()
+        self.ended += sum(found.counts["passed"] + found.counts["not_passed"] for found in changed.values())
         self.parent.write(
             "progress",
             seconds=round(self.clock.monotonic() - begun, 3),

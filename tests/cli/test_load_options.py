@@ -100,6 +100,8 @@ def test_this_machine_needs_no_confirmation(here: Front) -> None:
         (("--worker", "10.0.0.5", "--slo", "lost = 0"), "--slo cannot be combined with --worker"),
         (("--worker", "10.0.0.5", "--html", "x.html"), "--html cannot be combined with --worker"),
         (("--tag", "slow"), 'no scenario has the tag "slow"'),
+        (("--trace", "load.trace"), "load records no traffic"),
+        (("-v",), "load records no traffic"),
         (("--slo", "reply p95 < 2 parsecs"), "is not an objective"),
     ],
 )

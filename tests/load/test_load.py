@@ -32,7 +32,7 @@ def at_served(at_sandbox: Callable[[Sandbox], Room], served: Sandbox) -> Room:
 
 
 def test_guests_in_one_process_are_measured(at_served: Room) -> None:
-    done = at_served.run("load hello.yaml --guests 3 --ramp 100/s --for 2s -o json --csv load.csv --html load.html")
+    done = at_served.run("load hello.yaml --guests 3 --conversations 6 -o json --csv load.csv --html load.html")
     assert done.code == 0, done.err
     found = done.record
     assert found["kind"] == "load"
@@ -55,7 +55,7 @@ def test_guests_in_one_process_are_measured(at_served: Room) -> None:
 
 def test_workers_are_added_and_a_missed_objective_exits_1(at_served: Room) -> None:
     slo = "reply p99.9 < 60s, failed < 0.5%, reply min < 1ms, turns > 0/s"
-    done = at_served.run(f"load hello.yaml --guests 4 --ramp 100/s --for 2s --workers 2 -o json --slo '{slo}'")
+    done = at_served.run(f"load hello.yaml --guests 4 --ramp 100/s --conversations 6 --workers 2 -o json --slo '{slo}'")
     assert done.code == 1
     assert [one["met"] for one in done.record["objectives"]] == [True, True, False, True]
     assert "missed: reply min < 1ms" in done.err

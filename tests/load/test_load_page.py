@@ -19,14 +19,14 @@ def results(seconds: float, failures: dict[str, int]) -> Any:
 
     found = LoadResults(LoadPlan("smoke.yaml", Profile("sandbox"), seconds=seconds, slot=slot_of(seconds)))
     chance = random.Random(5)
-    for number in range(int(seconds / found.slots.width)):
+    for number in range(int(seconds / found.plan.slot)):
         slot = Measurements()
         slot.count("turns", 10)
         for name in ("connect", "create", "accepted", "reply", "last_reply"):
             slot.time(name, chance.expovariate(3.0))
         for text, count in failures.items():
             slot.failure(text, count)
-        report = {"seconds": number * found.slots.width, "guests": 5, "slots": {str(number): slot.encoded()}}
+        report = {"seconds": number * found.plan.slot, "guests": 5, "slots": {str(number): slot.encoded()}}
         found.add(report | {"first_failure": None})
     found.seconds = seconds
     return found

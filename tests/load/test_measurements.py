@@ -55,6 +55,20 @@ def test_many_different_failures_need_little_memory() -> None:
     assert found.failures[OTHERS] == 1000 - MOST_FAILURES
 
 
+def test_percentiles_are_those_of_the_library() -> None:
+    from guestctl.load.measurements import Measurements
+
+    chance = random.Random(8)
+    for size in (1, 2, 10, 999):
+        found = Measurements()
+        for _ in range(size):
+            found.time("reply", chance.expovariate(0.5))
+        for percentile in (0, 0.1, 1, 25, 50, 75, 90, 99, 99.9, 100):
+            expected = found._times["reply"].get_value_at_percentile(percentile) / 1e6
+            if percentile:  # of the shortest value, the library returns the lower bound
+                assert found.statistic("reply", f"p{percentile:g}") == expected
+
+
 def test_a_stalled_bot_shows_in_our_percentiles_and_not_in_those_of_a_closed_loop() -> None:
     """100 guests send a message each 0.5 s for 60 s; at 30 s, the bot answers nothing for 5 s."""
     from tests.load.measure import simulated_stall

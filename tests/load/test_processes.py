@@ -86,7 +86,7 @@ def test_no_process_survives_a_killed_command(at_served: Room) -> None:
 
 def test_a_master_and_workers_of_other_commands(at_served: Room) -> None:
     port = free_port()
-    command = f"load hello.yaml --master --bind 127.0.0.1:{port} --workers 2 --guests 4 --ramp 100/s --for 2s -o json"
+    command = f"load hello.yaml --master --bind 127.0.0.1:{port} --workers 2 --guests 4 --conversations 4 -o json"
     with ExitStack() as stack:
         master = stack.enter_context(at_served.start(command))
         assert read_until(master, "master") == f"master: listening on 127.0.0.1 port {port}, waiting for 2 workers\n"
@@ -114,9 +114,12 @@ def test_a_service_that_throttles_stops_the_test(room: Room, at_sandbox: Callabl
 @pytest.mark.parametrize("api", NAMES)
 def test_every_api_can_be_loaded(at_served: Room, api: str) -> None:
     guest = Room(at_served.path, {**at_served.environ, "GUESTCTL_API": api, "GUESTCTL_QUEUE": "support"})
-    done = guest.run("load hello.yaml --guests 2 --ramp 100/s --for 2s -o json")
+    done = guest.run("load hello.yaml --guests 2 --ramp 100/s --conversations 4 -o json")
     found = done.record
     assert done.code == 0, done.err
     assert found["passed"] > 0
-    wrong = {name: found[name] for name in ("not_passed", "failed", "lost", "duplicates", "swapped", "errors", "gaps")}
+    wrong = {
+        name: found[name]
+        for name in ("not_passed", "failed", "reconnects", "lost", "duplicates", "swapped", "errors", "gaps")
+    }
     assert wrong == dict.fromkeys(wrong, 0), found["failures"]

@@ -131,7 +131,7 @@ NOT_SWEPT: Mapping[tuple[str, ...], str] = {
     ("profile", "trust"): "stores a hash of the file",
     ("profile", "check"): "reads the file alone",
     ("relay", "serve"): "serves until it is stopped; tests/security/test_relay_secrets.py searches what it writes",
-    ("load",): "starts Locust, which the development set does not contain",
+    ("load",): "starts Locust; tests/load/test_secrets.py searches what it writes",
     ("judge",): "meets a model and no service; `checks/test_ai_wire.py` searches what a model's server repeats",
     ("proxy",): "serves until it is stopped; tests/proxy/test_secrets.py searches what it writes",
     ("replay",): "serves until it is stopped, from a trace that is searched when it is written",

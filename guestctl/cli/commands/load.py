@@ -24,11 +24,19 @@ _RAMP = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)/(s|m)", re.ASCII)
 #: The most guests that may start in a second: Locust cannot start more in one worker.
 _FASTEST = 100.0
 
+#: The traffic of many guests, in several processes, would slow down what is measured.
+_NO_TRAFFIC = (
+    "load records no traffic",
+    "run the script once with `guestctl check --trace FILE`, or look at the page of `--html`",
+)
+
 
 @command(
     "guestctl load smoke.yaml --guests 100 --for 10m --slo 'reply p95 < 2s'",
     "guestctl sandbox exec --fast -- guestctl load smoke.yaml --guests 20 --for 30s",
     needs="profile",
+    connects=False,
+    refuses=dict.fromkeys(("--trace", "--trace-append", "-v", "--verbose"), _NO_TRAFFIC),
 )
 def load(
     run: Invocation,
@@ -43,6 +51,10 @@ def load(
     time_: Annotated[
         str | None,
         CommandOption("--for", metavar="TIME", help="duration, such as 10m (default: until Ctrl-C)"),
+    ] = None,
+    conversations: Annotated[
+        int | None,
+        CommandOption("--conversations", metavar="N", min=1, help="end as soon as N conversations have ended"),
     ] = None,
     workers: Annotated[
         int | None,
@@ -112,6 +124,7 @@ def load(
             "--guests": guests,
             "--ramp": ramp,
             "--for": time_,
+            "--conversations": conversations,
             "--workers": workers,
             "--slo": slo,
             "--csv": csv,
@@ -129,6 +142,7 @@ def load(
         guests=guests or 10,
         ramp=rate,
         seconds=seconds,
+        conversations=conversations,
         role=role,
         workers=(workers or 1) if role == "master" else 0,
         host=host,
