@@ -456,6 +456,17 @@ class SandboxSessionRecord(TypedDict):
     messages: list[SandboxMessageRecord]
 
 
+class SandboxChangeRecord(TypedDict):
+    kind: Literal["sandbox-change"]
+    id: str
+    api: str
+    state: str
+    sockets: Count
+    messages: Annotated[Count, "the number of messages"]
+    requests: Annotated[Count, "the number of requests, actions and connections"]
+    created_at: Moment
+
+
 class RelayRecord(TypedDict):
     kind: Literal["relay"]
     url: Annotated[str, "the base address"]
@@ -785,6 +796,7 @@ RECORD_TYPES: dict[str, tuple[str, Any]] = {
     "guest": ("Attributes merged into the guest's profile", GuestRecord),
     "sandbox": ("The effect of a sandbox command", SandboxRecord),
     "sandbox-session": ("A session as the sandbox recorded it", SandboxSessionRecord),
+    "sandbox-change": ("A session of the sandbox after a change, of sandbox sessions --watch", SandboxChangeRecord),
     "relay": ("A relay that is ready, of relay serve", RelayRecord),
     "relay-key": ("The key that readers of a relay need, of relay key", RelayKeyRecord),
     "trace-view": ("The page of a trace that is ready, of trace view", TraceViewRecord),

@@ -14,16 +14,21 @@ from guestctl.core.clock import rfc3339
 from guestctl.sandbox.faults import FaultError, Faults, parse
 from guestctl.sandbox.interfaces import RequestRefused, ServerReply, ServerRequest
 from guestctl.sandbox.service_state import Conversation, Service, dumps
+from guestctl.sandbox.session_changes import SessionChanges
 
 PATH = "/sandbox/admin"
 _ENDED = ("ended", "cleared", "expired", "read-only")
+#: Seconds that a request for changes may wait: a connection that is quiet for longer may be cut.
+_LONGEST_WAIT = 20
+_MOST = 10**15 - 1
 
 
 class Admin:
     """Answers requests under `PATH`. Each needs `Authorization: Bearer KEY`."""
 
-    def __init__(self, service: Service, faults: Faults, key: str) -> None:
+    def __init__(self, service: Service, faults: Faults, key: str, changes: SessionChanges) -> None:
         self._service = service
+        self._changes = changes
         self._faults = faults
         self._key = key.encode()
         self._operations = {
@@ -44,8 +49,22 @@ class Admin:
             return _problem(401, "the admin key is missing or wrong")
         return None
 
+    async def answer(self, request: ServerRequest) -> ServerReply:
+        """Answer a request with the admin key. A request for changes of sessions waits until there are any."""
+        if (request.method, request.path) != ("GET", f"{PATH}/sessions/changes"):
+            return self.handle(request)
+        try:
+            since, wait = _number(request, "since", 0, _MOST), _number(request, "wait", _LONGEST_WAIT, _LONGEST_WAIT)
+        except RequestRefused as refused:
+            return refused.reply
+        if request.query.get("instance") != self._changes.instance:
+            since = 0  # the versions are those of an earlier sandbox
+        version, changed = await self._changes.since(since, wait)
+        sessions = [{"id": conversation.id, **conversation.summary()} for conversation in changed]
+        return ServerReply.json(200, {"instance": self._changes.instance, "version": version, "sessions": sessions})
+
     def handle(self, request: ServerRequest) -> ServerReply:
-        """Answer a request with the admin key."""
+        """Answer a request that does not wait."""
         path = request.path.removeprefix(PATH)
         operation = self._operations.get((request.method, path))
         if operation is None:
@@ -180,6 +199,13 @@ def _report(conversation: Conversation) -> dict[str, Any]:
             if message.kind != "event"
         ],
     }
+
+
+def _number(request: ServerRequest, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 15 and int(text) <= most):
+        raise _refused(400, f"{name} is not a whole number from 0 to {most}")
+    return int(text)
 
 
 def _body(request: ServerRequest, *keys: str) -> Mapping[str, Any]:

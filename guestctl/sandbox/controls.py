@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from guestctl.core.clock import rfc3339
 from guestctl.sandbox.bot.bots import choices
 from guestctl.sandbox.faults import FaultError, kinds_report, parse
 from guestctl.sandbox.service_state import AgentFiles, Conversation
@@ -37,7 +36,7 @@ class SandboxControls:
 
     def sessions(self) -> dict[str, dict[str, Any]]:
         """Return `api`, `state`, `sockets`, `messages`, `requests` and `started` of every session, by its id."""
-        return {id: summary(found) for id, found in self._sandbox.service.conversations.items()}
+        return {id: found.summary() for id, found in self._sandbox.service.conversations.items()}
 
     def send_text(self, session: str, text: str) -> None:
         """Send a text as the agent."""
@@ -113,15 +112,3 @@ class SandboxControls:
         if files is None:
             raise self._refused(TEXT_ONLY.format(api=conversation.api))
         return files
-
-
-def summary(conversation: Conversation) -> dict[str, Any]:
-    """Return one line about a session: what `sandbox sessions --watch` and a page show."""
-    return {
-        "api": conversation.api,
-        "state": conversation.state,
-        "sockets": sum(observer.open for observer in conversation.observers),
-        "messages": conversation.shown,
-        "requests": conversation.requests.total(),
-        "started": rfc3339(conversation.created),
-    }

@@ -119,7 +119,7 @@ class RequestDispatcher:
     async def answer(self, request: ServerRequest) -> ServerReply:
         """Return the reply to a request that `check_head` admits and that is not an upgrade."""
         if request.path.startswith(ADMIN_PATH + "/"):
-            return self._sandbox.admin.handle(request)
+            return await self._sandbox.admin.answer(request)
         if request.method == "OPTIONS":
             return self._answer_preflight(request)
         return await self.answer_guest(request)

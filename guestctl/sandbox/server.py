@@ -34,6 +34,7 @@ from guestctl.sandbox.interfaces import Api, Table
 from guestctl.sandbox.issued_tokens import Tokens
 from guestctl.sandbox.peer import SocketPeer, WriteBatch
 from guestctl.sandbox.service_state import Conversation, SandboxDeployment, Service, StoredMessage, random_hex
+from guestctl.sandbox.session_changes import SessionChanges
 from guestctl.sandbox.settings import SandboxOptions
 from guestctl.sandbox.store import Store
 
@@ -270,7 +271,7 @@ class Sandbox:
             self.service.apis[api.name] = api
             self.table.add(api)
             self._socket_paths[api.name] = [r.pattern for r in api.socket_routes() if "*" not in r.pattern]
-        self.admin = Admin(self.service, self.faults, self.admin_key)
+        self.admin = Admin(self.service, self.faults, self.admin_key, SessionChanges(self.service, self.later))
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Call `what` after this many seconds. Call this method in the sandbox's thread only."""

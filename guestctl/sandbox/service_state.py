@@ -214,6 +214,17 @@ class Conversation:
         if message.key is not None:
             self.by_key.setdefault(message.key, message)
 
+    def summary(self) -> dict[str, Any]:
+        """Return what programs that watch sessions show: no texts, and counts instead of lists."""
+        return {
+            "api": self.api,
+            "state": self.state,
+            "sockets": sum(observer.open for observer in self.observers),
+            "messages": self.shown,
+            "requests": self.requests.total(),
+            "started": rfc3339(self.created),
+        }
+
     def broadcast(self, text: str, route: str | None = None) -> None:
         """Send the same frame to every socket of the conversation."""
         for observer in tuple(self.observers):
@@ -312,6 +323,8 @@ class Service:
         self._new_id = ids
         self._store = store
         self._watch = watch
+        #: Called with each conversation whose state, messages, requests or sockets have changed, if somebody watches.
+        self.on_change: Callable[[Conversation], None] | None = None
         self._guests: dict[str, Conversation] = {}
         self._second = (-1, "")
 
@@ -350,6 +363,7 @@ class Service:
         """Add a conversation, new or loaded from a file."""
         self.conversations[conversation.id] = conversation
         self._guests[conversation.guest_id] = conversation
+        self.changed(conversation)
 
     def by_guest(self, guest_id: str) -> Conversation | None:
         """Return the latest conversation of a guest."""
@@ -359,6 +373,12 @@ class Service:
         """Store a conversation after its state, notes or attributes have changed."""
         if self._store is not None:
             self._store.save_conversation(conversation)
+        self.changed(conversation)
+
+    def changed(self, conversation: Conversation) -> None:
+        """Report a change to those who watch the sessions."""
+        if self.on_change is not None:
+            self.on_change(conversation)
 
     def count(self, conversation: Conversation | None, route: str, trace: str | None = None) -> None:
         """Count one guest request for the admin report."""
@@ -514,6 +534,7 @@ class Service:
         if self._store is not None:
             self._store.save_message(conversation, message)
             self._store.save_conversation(conversation)
+        self.changed(conversation)
         if notify:
             self.apis[conversation.api].message_stored(conversation, message, cause)
         if self._watch is not None:

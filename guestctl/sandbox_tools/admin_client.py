@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from guestctl.core.errors import (
@@ -28,6 +28,14 @@ from guestctl.core.values import Json
 
 _PATH = "/sandbox/admin"
 _BODY_LIMIT = 64 * 1024 * 1024  # the report of a long-running sandbox is long
+
+
+@dataclass(frozen=True)
+class SessionsSeen:
+    """Up to where a watcher of the sessions has read, and of which sandbox."""
+
+    instance: str
+    version: int
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,19 @@ class SandboxAdmin:
         if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
             raise _unreadable()
         return found
+
+    def changes(self, seen: SessionsSeen | None, wait: float) -> tuple[SessionsSeen, list[dict[str, Json]]]:
+        """Return the sessions that have changed since `seen` (None: all), in the order of their last changes.
+
+        If there are none, wait for a change for `wait` seconds at most. The first value is `seen` for the next call.
+        A sandbox that was started again reports all its sessions, and another `instance`.
+        """
+        query = f"wait={wait:.0f}" + ("" if seen is None else f"&since={seen.version}&instance={seen.instance}")
+        answer = replace(self, timeout=self.timeout + wait)._ask("GET", f"/sessions/changes?{query}")
+        instance, version, found = answer.get("instance"), answer.get("version"), answer.get("sessions")
+        if not isinstance(instance, str) or not isinstance(version, int) or not isinstance(found, list):
+            raise _unreadable()
+        return SessionsSeen(instance, version), found
 
     def disconnect(self, *, to: str | None = None) -> int:
         """End the conversation of one session, or of all, as the agent. Return how many."""

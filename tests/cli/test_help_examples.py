@@ -73,6 +73,7 @@ _UNTIL: dict[str, tuple[str | None, Exit]] = {
     "guestctl resume --on-conflict new --listen": ("hello", Exit.INTERRUPTED),
     "guestctl sandbox serve": (None, Exit.INTERRUPTED),
     "guestctl sandbox serve --fault drop:after=3 -o json": (None, Exit.INTERRUPTED),
+    "guestctl sandbox sessions --watch": (None, Exit.INTERRUPTED),
     "guestctl relay serve -s cart --http 127.0.0.1:8787": (None, Exit.INTERRUPTED),
     "guestctl relay serve -s cart --http 127.0.0.1:0 -o json": (None, Exit.INTERRUPTED),
     "guestctl proxy --to staging --trace widget.trace": (None, Exit.INTERRUPTED),

@@ -330,9 +330,23 @@ def fault(
     _print_result(run, "\n".join(armed) or "no faults", {"specs": armed})
 
 
-@command("guestctl sandbox sessions", "guestctl sandbox sessions -o json | jq '.[0].messages'", needs="nothing")
-def sessions(run: Invocation) -> None:
-    """List the sandbox's sessions with their messages, sockets and requests."""
+@command("guestctl sandbox sessions --watch", "guestctl sandbox sessions -o json | jq '.[0].messages'", needs="nothing")
+def sessions(
+    run: Invocation,
+    watch: Annotated[
+        bool, CommandOption("-w", "--watch", help="show the sessions as they change, until Ctrl-C")
+    ] = False,
+) -> None:
+    """List the sandbox's sessions with their messages, sockets and requests.
+
+    With --watch, a terminal shows a table that follows every change, and anything else gets one JSON object for each
+    changed session. If the sandbox is stopped, guestctl waits until one is started again.
+    """
+    if watch:
+        from guestctl.cli.commands.session_watch import watch_sessions
+
+        watch_sessions(run, lambda: _admin(run))
+        return
     there = _admin(run).sessions()
     if not there and run.out.human:
         run.out.notice("the sandbox has no sessions")

@@ -159,12 +159,14 @@ class BaseApi:
             self.detach(socket)
             socket.conversation = conversation
             conversation.observers.append(socket.peer)
+            self._service.changed(conversation)
         socket.grant = grant
         self._watch_token(socket, grant)
 
     def detach(self, socket: SocketState) -> None:
         if socket.conversation is not None and socket.peer in socket.conversation.observers:
             socket.conversation.observers.remove(socket.peer)
+            self._service.changed(socket.conversation)
         socket.conversation = None
 
     def token_valid_until(self, socket: SocketState) -> float:

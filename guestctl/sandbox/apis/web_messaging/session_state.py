@@ -223,6 +223,7 @@ class SessionRegistry:
             self.detach(socket)
             socket.conversation, socket.token = conversation, token
             conversation.observers.append(socket.peer)
+            self._service.changed(conversation)
         if len(conversation.observers) > SOCKETS:
             self._give_up(conversation.observers[0], {})
 
@@ -230,6 +231,7 @@ class SessionRegistry:
         """Remove a socket from its conversation."""
         if socket.conversation is not None and socket.peer in socket.conversation.observers:
             socket.conversation.observers.remove(socket.peer)
+            self._service.changed(socket.conversation)
         socket.conversation = None
 
     def _give_up(self, observer: Any, body: Any, name: str = "ConnectionClosedEvent") -> None:
