@@ -23,6 +23,8 @@ _decode = json.JSONDecoder().decode
 
 #: Longest text of an event, in characters.
 TEXT_LIMIT = 16 << 10
+#: What is masked of a longer text. It is more than what is shown, so that a secret that is cut is not shown.
+_MASKED = 64 << 10
 _TEXTS = frozenset({"text", "body"})
 #: Longest summary, in characters.
 _SUMMARY_LIMIT = 200
@@ -51,7 +53,11 @@ def label_of(data: Mapping[str, Any]) -> str:
 def feed_event(number: int, time: float, kind: str, data: Mapping[str, Any], redactor: Redactor) -> FeedEvent:
     """Return observed traffic as a feed event."""
     shown: FeedEvent = {}
+    shortened: dict[str, int] = {}
     for name, value in data.items():
+        if isinstance(value, (str, bytes)) and len(value) > _MASKED:
+            shortened[name] = len(value)
+            value = value[:_MASKED]
         if name in _TEXTS and isinstance(value, str):  # mostly the JSON of a frame, for which there is a faster way
             shown[name] = redactor.json_text(value)
         else:
@@ -59,10 +65,9 @@ def feed_event(number: int, time: float, kind: str, data: Mapping[str, Any], red
     event: FeedEvent = {"n": number, "time": time, "kind": kind, "session": label_of(data)}
     event["socket"], event["exchange"] = data.get("socket"), data.get("exchange")
     event["summary"] = _shortened(_summary(kind, shown), _SUMMARY_LIMIT)
-    shortened: dict[str, int] = {}
     for name, value in shown.items():
         if isinstance(value, str) and len(value) > TEXT_LIMIT:
-            shortened[name] = len(value)
+            shortened.setdefault(name, len(value))
             value = value[:TEXT_LIMIT]
         event.setdefault(name, value)
     if shortened:
@@ -72,9 +77,10 @@ def feed_event(number: int, time: float, kind: str, data: Mapping[str, Any], red
 
 def encoded_event(number: int, time: float, kind: str, data: Mapping[str, Any], redactor: Redactor) -> bytes:
     """Return observed traffic as a feed event in JSON."""
-    if kind in _FRAMES and len(data) == 3 and data.keys() == _OF_FRAMES and isinstance(data["text"], str):
+    text = data.get("text")
+    if kind in _FRAMES and isinstance(text, str) and len(text) <= _MASKED and data.keys() == _OF_FRAMES:
         # Almost everything is a frame of a known session, and this is twice as fast.
-        text = redactor.json_text(data["text"])
+        text = redactor.json_text(text)
         summary = _shortened(_of_frame(kind, text), _SUMMARY_LIMIT)
         shortened = ""
         if len(text) > TEXT_LIMIT:
