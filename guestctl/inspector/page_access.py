@@ -109,14 +109,23 @@ class PageAccess:
 
 
 def json_body(request: WebRequest) -> dict[str, object]:
-    """Return the JSON object in a body. Raises WebRefusal."""
+    """Return the JSON object in a body. Raises WebRefusal, also for a text that UTF-8 cannot encode."""
     try:
-        body = json.loads(request.body)
+        body = _DECODER.decode(request.body.decode())
+        # An escape can write half of a surrogate pair, which no guest's frame and no answer can contain.
+        json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise refusal(400, "the body is not JSON") from None
     if not isinstance(body, dict):
         raise refusal(400, "the body is not a JSON object")
     return body
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def refusal(status: int, message: str) -> WebRefusal:

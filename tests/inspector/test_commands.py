@@ -72,8 +72,8 @@ def test_a_command_that_cannot_be_done_says_why(page: Page, body: Message, part:
     assert (refused.status_code, part in refused.json()["error"]["message"]) == (422, True), refused.text
 
 
-@pytest.mark.parametrize("body", ["[]", "1", "{", '"text"'])
-def test_a_body_that_is_no_object_is_refused(page: Page, body: str) -> None:
+@pytest.mark.parametrize("body", ["[]", "1", "{", '"text"', '{"text": "\\ud800"}', '{"content": [{"a": NaN}]}'])
+def test_a_body_that_is_no_json_object_is_refused(page: Page, body: str) -> None:
     headers = {"Origin": page.origin, "Content-Type": "application/json", "Cookie": page.cookie}
     for path in ("login", "api/send", "api/faults"):
         assert requests.post(page.address + path, data=body, headers=headers, timeout=STUCK).status_code == 400
