@@ -51,6 +51,8 @@ HELD_LIMIT = 64 << 20
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade", "expect"}
 )
+#: Headers that the Connection header cannot remove: without them, the service would read another request.
+_NEEDED = frozenset({"host", "content-length", "transfer-encoding"})
 _PARAMETERS = HTTP1ConnectionParameters(max_header_size=HEAD_LIMIT, max_body_size=BODY_LIMIT)
 
 
@@ -131,7 +133,7 @@ class ProxiedRequest(HTTPMessageDelegate):
         self.method, path = start_line.method, start_line.path
         self.own = headers.get("Host", "")
         self.client_origin = headers.get("Origin")
-        refusal = self.proxy.refusal(headers)
+        refusal = self.proxy.refusal(headers) or _unclear(path, headers)
         self._upgrade = self.method == "GET" and headers.get("Upgrade", "").lower() == "websocket"
         if refusal is None:
             self._upstream = self.proxy.target.locate(path, socket=self._upgrade)
@@ -207,7 +209,7 @@ class ProxiedRequest(HTTPMessageDelegate):
 
     def outgoing(self, headers: HTTPHeaders, upstream: ServiceAddress) -> HTTPHeaders:
         """Return the headers for the service: those of the client, except what belongs to its connection."""
-        named = {part.strip().lower() for part in headers.get("Connection", "").split(",")}
+        named = _connection(headers) - _NEEDED
         sent = HTTPHeaders()
         for name, value in headers.get_all():
             lower = name.lower()
@@ -363,7 +365,7 @@ class ProxiedRequest(HTTPMessageDelegate):
         """Return the headers for the client: those of the service, except what belongs to its connection."""
         upstream = self._upstream
         assert upstream is not None
-        named = {part.strip().lower() for part in headers.get("Connection", "").split(",")}
+        named = _connection(headers) - _NEEDED
         place = upstream_prefix(self.proxy.target, upstream)
         sent = HTTPHeaders()
         for name, value in headers.get_all():
@@ -495,6 +497,19 @@ class _Answer(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         """Do nothing: the request meets the end of the connection."""
+
+
+def _unclear(path: str, headers: HTTPHeaders) -> tuple[int, str] | None:
+    """Return the status and the text that refuse a request that a service could read in another way."""
+    if not path.startswith("/"):
+        return 400, "the request does not name a path"  # `@host/` would continue the host of the address
+    lengths = headers.get_list("Content-Length")
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None and (lengths or coding.lower() != "chunked"):
+        return 400, "the Transfer-Encoding is not chunked, or comes with a Content-Length"
+    if lengths and (len(lengths) > 1 or not (lengths[0].isascii() and lengths[0].isdecimal())):
+        return 400, "the Content-Length is not one number"
+    return None
 
 
 def _connection(headers: HTTPHeaders) -> set[str]:

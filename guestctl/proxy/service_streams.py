@@ -111,7 +111,7 @@ async def connect(network: Network, clock: Clock, upstream: ServiceAddress, thre
     """Open a connection. Raises NetworkError and UsageError."""
 
     def opened() -> AnyStream:
-        return network.open(upstream.url(), Limit(Deadline.after(clock, CONNECT_TIMEOUT)))
+        return network.open(upstream._replace(path="/").url(), Limit(Deadline.after(clock, CONNECT_TIMEOUT)))
 
     stream = ServiceStream(await asyncio.get_running_loop().run_in_executor(threads, opened))
     stream.watch()

@@ -144,6 +144,57 @@ def test_the_proxy_reaches_no_other_host(proxied: Start, path: bytes) -> None:
         assert service.accepted == 0
 
 
+@pytest.mark.parametrize("target", [b"@%s/", b"x@%s/", b"http://%s/", b"*", b"?x"])
+def test_a_request_that_does_not_name_a_path_is_refused(proxied: Start, target: bytes) -> None:
+    with serving(lambda conn: None) as service, serving(lambda conn: None) as other:
+        proxy = proxied(service.http)
+        place = f"127.0.0.1:{other.port}".encode()
+        for headers in ((), (b"Connection: Upgrade", b"Upgrade: websocket")):
+            with PlainClient(proxy) as client:
+                line, _, _ = client.request(b"GET " + target.replace(b"%s", place), *headers).answer()
+                assert line == b"HTTP/1.1 400 Bad Request"
+        assert service.accepted == other.accepted == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        (b"Content-Length: 5", b"Content-Length: 6"),
+        (b"Content-Length: 5", b"Content-Length: 5"),
+        (b"Content-Length: +5",),
+        (b"Transfer-Encoding: xchunked",),
+    ],
+)
+def test_a_body_without_a_clear_end_is_refused(
+    proxied: Start, headers: tuple[bytes, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(lambda conn: None) as service, PlainClient(proxied(service.http)) as client:
+        client.request(b"POST /a", *headers, body=b"0\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
+        line, _ = client.head()
+        assert line == b"HTTP/1.1 400 Bad Request"
+        assert service.accepted == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("named", [b"Host", b"Content-Length", b"Transfer-Encoding"])
+def test_the_connection_header_cannot_hide_a_second_request_in_a_body(proxied: Start, named: bytes) -> None:
+    seen: list[bytes] = []
+
+    def script(conn: Conn) -> None:
+        seen.append(conn.head().request)
+        conn.send(answer(200, b"{}"))
+
+    hidden = b"GET /hidden HTTP/1.1\r\n\r\n"
+    length, body = b"Content-Length: %d" % len(hidden), hidden
+    if named == b"Transfer-Encoding":
+        length, body = b"Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(hidden), hidden)
+    with serving(script) as service, PlainClient(proxied(service.http)) as client:
+        client.request(b"GET /a", b"Connection: keep-alive, " + named, length, body=body).answer()
+        assert header(seen[0], b"host") == f"127.0.0.1:{service.port}".encode()
+        assert length.lower() in seen[0].lower()
+
+
 def test_the_origin_passes_and_can_be_replaced(proxied: Start) -> None:
     def script(conn: Conn) -> None:
         origin = header(conn.head().request, b"origin")
