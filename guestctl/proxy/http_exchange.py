@@ -53,6 +53,8 @@ _HOP_BY_HOP = frozenset(
 )
 #: Headers that the Connection header cannot remove: without them, the service would read another request.
 _NEEDED = frozenset({"host", "content-length", "transfer-encoding"})
+#: Gives a document an origin of its own, so that a page of the service cannot act as the inspector's page.
+_APART = "sandbox allow-downloads allow-forms allow-popups allow-scripts"
 _PARAMETERS = HTTP1ConnectionParameters(max_header_size=HEAD_LIMIT, max_body_size=BODY_LIMIT)
 
 
@@ -66,6 +68,9 @@ class ProxyContext(Protocol):
 
     @property
     def secure(self) -> bool: ...
+
+    @property
+    def has_pages(self) -> bool: ...
 
     def refusal(self, headers: Mapping[str, str]) -> tuple[int, str] | None: ...
 
@@ -377,6 +382,8 @@ class ProxiedRequest(HTTPMessageDelegate):
             elif lower == "set-cookie":
                 value = rewriting.cookie(value, place, secure=self.proxy.secure)
             sent.add(name, value)
+        if self.proxy.has_pages:
+            sent.add("Content-Security-Policy", _APART)
         allowed = rewriting.allowed_origin(headers, self.proxy.origin, self.client_origin)
         if allowed is not None:
             sent["Access-Control-Allow-Origin"] = allowed

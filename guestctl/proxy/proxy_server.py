@@ -86,6 +86,11 @@ class RecordingProxy:
         return self._tls is not None
 
     @property
+    def has_pages(self) -> bool:
+        """Whether pages of the proxy itself have the same origin as the answers of the service."""
+        return self._pages is not None
+
+    @property
     def url(self) -> str:
         """The base address for clients."""
         return f"http{'s' if self.secure else ''}://{HOST}:{self.port}"

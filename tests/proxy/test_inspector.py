@@ -15,8 +15,8 @@ from guestctl.proxy.proxy_server import RecordingProxy
 from guestctl.proxy.target import Target
 from guestctl.transport.network import Network
 from tests.inspector.page import Page
-from tests.proxy.conftest import PlainClient, echo
-from tests.transport.peers import TEXT, Peer, serving
+from tests.proxy.conftest import PlainClient, Start, echo
+from tests.transport.peers import TEXT, Conn, Peer, answer, serving
 
 SECRET = "5d1f0f0e-7f7c-4a57-9a0e-canary-0815"
 
@@ -27,9 +27,8 @@ def service() -> Iterator[Peer]:
         yield peer
 
 
-@pytest.fixture
-def shown(service: Peer) -> Iterator[tuple[RecordingProxy, str]]:
-    """A proxy with a page, and the page's address."""
+def made(service: Peer) -> tuple[RecordingProxy, Inspector]:
+    """Return a proxy that has not started yet, and its inspector."""
     proxy = RecordingProxy(Target.of_url(service.http), Network(ca=None, environ={}), clock=SystemClock())
     inspector = Inspector(
         source="proxy",
@@ -41,6 +40,13 @@ def shown(service: Peer) -> Iterator[tuple[RecordingProxy, str]]:
     )
     proxy.mount(inspector.rules, inspector.end)
     proxy.events.add(inspector.observe)
+    return proxy, inspector
+
+
+@pytest.fixture
+def shown(service: Peer) -> Iterator[tuple[RecordingProxy, str]]:
+    """A proxy with a page, and the page's address."""
+    proxy, inspector = made(service)
     with proxy:
         yield proxy, inspector.address(proxy.url)
 
@@ -76,6 +82,24 @@ def test_faults_are_switched_on_and_off_in_the_page(shown: tuple[RecordingProxy,
         assert refused.status_code == 422
         assert "only a sandbox" in refused.text
         assert page.post("api/send", {"session": "socket 1", "text": "hi"}).status_code == 404
+
+
+def test_a_document_of_the_service_gets_an_origin_of_its_own(proxied: Start) -> None:
+    """It has the inspector's address, and could read its feed."""
+
+    def script(conn: Conn) -> None:
+        for _ in range(2):
+            conn.head().send(answer(200, b"<script></script>", b"Content-Type: text/html\r\n"))
+
+    with serving(script) as service:
+        proxy, _ = made(service)
+        with proxy, PlainClient(proxy) as client:
+            for path in (b"/a.html", b"/_host/127.0.0.1:%d/a.html" % service.port):
+                _, headers, _ = client.request(b"GET " + path).answer()
+                assert headers[b"content-security-policy"].split()[0] == b"sandbox"
+                assert b"allow-same-origin" not in headers[b"content-security-policy"]
+    with serving(script) as service, PlainClient(proxied(service.http)) as client:
+        assert b"content-security-policy" not in client.request(b"GET /a.html").answer()[1]
 
 
 def test_the_page_needs_its_token_and_no_request_for_it_reaches_the_service(
