@@ -370,13 +370,15 @@ def hostile_events() -> list[dict[str, Any]]:
     """Return events with every code point, markup, escapes and long texts, in every member of an event."""
     points = "".join(map(chr, range(0x110000)))
     texts = [points[start : start + 16384] for start in range(0, len(points), 16384)]
-    texts += [*MARKUP, "x" * 1_000_000, "\u0939\u093f " * 100_000, '{"a":' * 3000 + "1" + "}" * 3000]
+    texts += [*MARKUP, "x" * 1_000_000, "\u0939\u093f " * 2_000, '{"a":' * 3000 + "1" + "}" * 3000]
     found: list[dict[str, Any]] = []
     message: dict[str, Any]
     for text in texts:
         message = {"id": text[:50], "direction": "Outbound", "text": text, "from": {"name": text[:200]}}
         found.append(frame(len(found), json.dumps({"body": message}, ensure_ascii=False)))
         found.append(frame(len(found), text, kind="frame_out"))
+    for event in found[: -2 * len(MARKUP) - 6]:
+        event["summary"] = ascii(event["summary"][:1])
     for text in MARKUP:
         content: list[dict[str, Any]] = [{"contentType": "Attachment", "attachment": {"url": text, "filename": text}}]
         content += [{"contentType": text, text: {"title": text}}, {"contentType": "Card", "card": {"title": text}}]

@@ -97,6 +97,16 @@ test("an API without directions: what the guest sent is the guest's", () => {
   ]);
 });
 
+test("the answer to a button is its text, once", () => {
+  const content = [
+    { contentType: "ButtonResponse", buttonResponse: { type: "QuickReply", text: "Yes", payload: "y" } },
+  ];
+  const found = ["Yes", ""].map((text) =>
+    spoken(["frame_in", { body: { id: "1", direction: "Inbound", text, content } }]),
+  );
+  assert.deepEqual(found, [[["guest", "guest", "Yes"]], [["guest", "guest", "Yes"]]]);
+});
+
 test("a message whose text is JSON stays a text", () => {
   const found = spoken(["frame_in", { body: { id: "1", direction: "Outbound", text: '{"a":1}' } }]);
   assert.deepEqual(found, [["service", "service", '{"a":1}']]);

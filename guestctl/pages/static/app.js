@@ -4,10 +4,9 @@ import { inspector } from "./page.js";
 
 const { receive, report } = inspector();
 const STATUS = { connecting: "Connecting…", live: "Live", lost: "Not connected, trying again", ended: "Ended" };
-const TONES = { connecting: "muted", live: "good", lost: "bad", ended: "muted" };
 const HINT = "If guestctl was started again, open the address that it printed.";
 
 follow(receive, (status, reason) => {
   const text = status === "lost" ? `${STATUS.lost}. ${reason ? `${reason}. ` : ""}${HINT}` : STATUS[status];
-  report(text, TONES[status]);
+  report(text, { live: "good", lost: "bad" }[String(status)] ?? "muted");
 });

@@ -7,8 +7,7 @@ import { decoded, textOf } from "./content.js";
 import { clock, el, link, readable } from "./dom.js";
 
 /**
- * @typedef {{from: "guest" | "service" | "event", name: string, text: string, content: any[], time: number, ids: string[],
- *   failed?: boolean}} Bubble
+ * @typedef {{from: "guest" | "service" | "event", name: string, text: string, content: any[], time: number, ids: string[]}} Bubble
  * @typedef {(item: {text: string, payload: string, type: string}) => void} Pick
  */
 
@@ -46,8 +45,10 @@ export class Conversation {
    */
   message(one, arrived, from = "") {
     const ids = [one.id, one.messageId, one.correlationId].filter((id) => typeof id === "string" && id);
-    const content = Array.isArray(one.content) ? one.content.filter(Boolean) : [];
-    const text = typeof one.text === "string" ? one.text : "";
+    const items = Array.isArray(one.content) ? one.content.filter(Boolean) : [];
+    const content = items.filter((/** @type {any} */ item) => !item.buttonResponse);
+    const said = one.text || items.find((/** @type {any} */ item) => item.buttonResponse)?.buttonResponse.text;
+    const text = typeof said === "string" ? said : "";
     const event = Array.isArray(one.events) ? ended(one.events) : "";
     const known = ids.map((id) => this.#known.get(id)).find(Boolean);
     if (known) for (const id of ids) this.#known.set(id, known);
@@ -108,7 +109,7 @@ export function drawn(bubble, pick) {
   const items = bubble.content.map((item) => drawnItem(item, pick));
   return el(
     "li",
-    { class: `bubble ${bubble.from}${bubble.failed ? " failed" : ""}` },
+    { class: `bubble ${bubble.from}` },
     bubble.name &&
       el("span", { class: "who" }, readable(bubble.name.slice(0, 80)), ` · ${clock(bubble.time).slice(0, 8)}`),
     el("span", { class: "text remote" }, readable(bubble.text.slice(0, 10_000))),

@@ -122,10 +122,9 @@ function headerTable(name, headers) {
 /** @param {string} text */
 function panes(text) {
   const value = decoded(text, true);
-  const note = "Invisible characters are shown as \\u{…}";
   const raw = el("pre", { tabindex: 0, class: "remote", "aria-label": "Raw" }, readable(text.slice(0, LONGEST)));
   const pane = (/** @type {string} */ title, /** @type {Node} */ content) =>
-    el("section", {}, el("h3", { title: note }, title), content);
+    el("section", {}, el("h3", {}, title), content);
   if (typeof value !== "object" || value === null) return el("div", { class: "panes" }, pane("Raw", raw));
   const pretty = JSON.stringify(value, null, 2).slice(0, LONGEST_DECODED);
   const tree = el("pre", { tabindex: 0, class: "remote", "aria-label": "Decoded" }, ...coloured(pretty));

@@ -42,7 +42,11 @@ export class Faults extends HTMLElement {
   #row(kind) {
     const id = `fault-${kind.kind}`;
     const next = el("input", { type: "number", min: 1, max: 1_000_000_000, placeholder: "∞", class: "short" });
-    const keys = el("input", { placeholder: `${kind.keys.join(", ")}`, class: "grow mono", spellcheck: "false" });
+    const keys = el("input", {
+      placeholder: kind.keys.filter((key) => key !== "times").join(", "),
+      class: "grow mono",
+      spellcheck: "false",
+    });
     const toggle = el("button", { type: "button", role: "switch", "aria-checked": "false", "aria-labelledby": id });
     toggle.addEventListener("click", () => {
       const on = toggle.getAttribute("aria-checked") === "true";

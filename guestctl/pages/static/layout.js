@@ -7,7 +7,7 @@ header h1 span { font-weight: 400; color: var(--muted); }
 .status::before { content: "●"; margin-right: 0.35em; } .notice { margin: 0.5rem 1rem 0; }
 .columns { display: grid; flex: 1; gap: 1px; background: var(--line); grid-template-columns: 17rem minmax(0, 1.1fr) minmax(0, 1fr); }
 .columns > * { background: var(--page); min-width: 0; }
-.bar { padding: 0.5rem 0.75rem; } .bar + .bar { padding-top: 0; } .count { margin-left: 0.25rem; }
+.bar { padding: 0.5rem 0.75rem; } .bar + .bar { padding-top: 0; }
 gc-sessions, gc-timeline, gc-details, gc-desk, gc-faults, gc-try-it { display: flex; flex-direction: column; min-height: 0; }
 .sessions { overflow-y: auto; padding: 0 0.5rem 0.5rem; }
 .sessions button {
@@ -22,7 +22,7 @@ gc-sessions, gc-timeline, gc-details, gc-desk, gc-faults, gc-try-it { display: f
 .viewport { position: absolute; inset: 0; overflow-y: scroll; overflow-anchor: none; contain: strict; }
 .viewport:focus-visible { outline-offset: -2px; }
 .spacer { position: relative; } .empty { padding: 1rem; }
-.newest { position: absolute; bottom: 0.75rem; left: 50%; transform: translateX(-50%); border-radius: 1rem; box-shadow: 0 2px 8px #0004; }
+.newest { position: absolute; bottom: 0.75rem; left: 50%; transform: translateX(-50%); border-radius: 1rem; }
 .entry {
   position: absolute; left: 0; right: 0; height: 1.75rem; display: grid; align-items: center; gap: 0.5rem; padding: 0 0.75rem;
   grid-template-columns: 6.2rem 0.9rem 5.2rem minmax(0, 1fr) auto; white-space: nowrap; cursor: default; border-left: 3px solid transparent;
@@ -35,7 +35,7 @@ gc-sessions, gc-timeline, gc-details, gc-desk, gc-faults, gc-try-it { display: f
 .entry:hover { background: var(--raised); } .entry.partner { border-left-color: var(--accent); }
 .entry[aria-selected=true] { background: var(--chosen); border-left-color: var(--accent); } .entry[aria-selected=true] * { color: var(--text); }
 [role=tablist] { display: flex; flex-wrap: wrap; gap: 0 0.25rem; padding: 0.25rem 0.75rem 0; border-bottom: 1px solid var(--line); }
-[role=tab] { border: 0; border-bottom: 2px solid transparent; border-radius: 4px 4px 0 0; background: none; color: var(--muted); }
+[role=tab] { border: 0; border-bottom: 2px solid transparent; background: none; color: var(--muted); }
 [role=tab][aria-selected=true] { border-bottom-color: var(--accent); color: var(--text); font-weight: 600; }
 .side { display: flex; flex-direction: column; min-height: 0; }
 .side > [role=tabpanel] { flex: 1; min-height: 0; overflow-y: auto; padding: 0.75rem; display: flex; flex-direction: column; }
@@ -44,7 +44,7 @@ gc-sessions, gc-timeline, gc-details, gc-desk, gc-faults, gc-try-it { display: f
 .facts dd { font-family: var(--mono); font-size: 0.8125rem; }
 .headers td, .headers th { padding: 0.1rem 0.75rem 0.1rem 0; vertical-align: top; font: 0.8125rem var(--mono); } .headers th { color: var(--muted); }
 summary { cursor: pointer; }
-.panes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 0.75rem; }
+.panes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 16rem), 1fr)); gap: 0.75rem; }
 .panes pre { margin-top: 0.25rem; padding: 0.5rem 0.6rem; max-height: 60vh; overflow: auto; background: var(--surface); border: 1px solid var(--line); border-radius: 6px; }
 .key { color: var(--accent); } .string { color: var(--guest); } .literal { color: var(--warn); }
 [role=tabpanel] .bubbles { flex: 1 1 10rem; min-height: 10rem; overflow-y: auto; padding: 0.75rem; background: var(--surface); border: 1px solid var(--line); border-radius: 6px; }
@@ -52,7 +52,7 @@ summary { cursor: pointer; }
 .card { border: 1px solid var(--edge); border-radius: 8px; padding: 0.4rem 0.6rem; display: flex; flex-wrap: wrap; gap: 0.35rem; } .card > strong, .card > p { flex: 1 1 100%; }
 form { display: flex; flex-direction: column; gap: 0.5rem; } form.row { flex-direction: row; } textarea { width: 100%; resize: vertical; }
 label { display: grid; gap: 0.15rem; } label > span:first-child { color: var(--muted); font-size: 0.8125rem; }
-details label { margin: 0.35rem 0; }
+ul:empty { display: none; } details label { margin: 0.35rem 0; }
 .faults { display: grid; gap: 0.5rem; } .faults > li { display: grid; gap: 0.4rem; padding: 0.5rem 0.6rem; background: var(--surface); border: 1px solid var(--line); border-radius: 6px; }
 .faults label { display: flex; align-items: center; gap: 0.4rem; } .faults label input { flex: 1; min-width: 0; } .faults label.grow { flex: 1 1 10rem; } .short { width: 5.5rem; }
 .faults .head { flex-wrap: nowrap; align-items: flex-start; }
@@ -65,5 +65,6 @@ details label { margin: 0.35rem 0; }
   .columns { grid-template-columns: minmax(0, 1fr); } .sessions { max-height: 40vh; } .frame { min-height: max(16rem, 60vh); }
   .all-sessions .entry, .entry { grid-template-columns: 0.9rem 4.5rem minmax(0, 1fr) auto; } .entry .time, .all-sessions .entry .session { display: none; }
 }
-@media (max-width: 24rem) { .all-sessions .entry, .entry { grid-template-columns: 0.9rem minmax(0, 1fr) auto; } .entry .kind { display: none; } header, .bar { padding-inline: 0.5rem; } }
+@media (max-width: 24rem) {
+  .all-sessions .entry, .entry { grid-template-columns: 0.9rem minmax(0, 1fr) auto; } .entry .kind { display: none; } header, .bar { padding-inline: 0.5rem; } }
 `;

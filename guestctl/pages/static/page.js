@@ -24,7 +24,8 @@ export function inspector() {
   adopt(BASE);
   adopt(LAYOUT);
   let state = initial();
-  let [selected, asked, drawnFor] = [-1, false, ""];
+  let [selected, asked] = [-1, false];
+  let drawnFor = initial().hello;
   /** @type {Panel[]} */
   let panels = [];
   const title = el("span", {});
@@ -73,9 +74,9 @@ export function inspector() {
 
   function draw() {
     asked = false;
-    const { instance = "", title: name = "", source = "" } = state.hello;
-    if (source && drawnFor !== `${source} ${instance}`) {
-      drawnFor = `${source} ${instance}`;
+    const { instance, title: name = "" } = state.hello;
+    if (instance !== drawnFor.instance) {
+      drawnFor = state.hello;
       selected = -1;
       furnish();
     }

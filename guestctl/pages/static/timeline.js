@@ -19,10 +19,10 @@ const ARROWS = { out: "→", in: "←" };
 /** @type {Record<string, string>} */
 const SPOKEN = { out: "from the guest", in: "to the guest" };
 /** @type {Record<string, string>} */
-export const KIND_NAMES = { frame_in: "frame", frame_out: "frame", lost: "no answer", upgrade: "upgraded" };
+const KIND_NAMES = { frame_in: "frame", frame_out: "frame", lost: "no answer", upgrade: "upgraded" };
 
 /** @param {WireEvent} event */
-export function fails(event) {
+function fails(event) {
   return event.kind === "lost" || event.status >= 400 || (event.kind === "closed" && Boolean(event.error));
 }
 
@@ -230,11 +230,8 @@ export class Timeline extends HTMLElement {
     this.#newest.hidden = !held || !length;
     this.#newest.replaceChildren(fresh ? `↓ ${fresh.toLocaleString("en")} new` : "↓ Newest");
     const total = this.#state.events.length;
-    const filtered = this.#filter.session || this.#filter.direction || this.#filter.group || this.#filter.text.trim();
-    const count = filtered
-      ? `${length.toLocaleString("en")} of ${total.toLocaleString("en")}`
-      : total.toLocaleString("en");
-    this.#count.replaceChildren(count);
+    const filtered = Object.values(this.#filter).some((part) => part.trim());
+    this.#count.replaceChildren((filtered ? `${length.toLocaleString("en")} of ` : "") + total.toLocaleString("en"));
     this.#empty.hidden = length > 0;
     this.#port.hidden = !length;
     this.#empty.replaceChildren(total ? "Nothing matches the filter." : "Nothing was sent or received yet.");
