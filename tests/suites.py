@@ -26,6 +26,7 @@ _FAULTS = {
     "faults/test_tracing.py::test_a_thousand_random_schedules_with_spans",
     "faults/test_sockets_shared.py",
     "faults/test_short.py::test_a_few_seeds",
+    "faults/test_short.py::test_a_few_seeds_through_the_recording_proxy",
     "faults/test_short.py::test_a_listener_killed_after_each_line_repeats_nothing",
     "faults/test_short.py::test_every_action_on_every_connection",
     "faults/test_short.py::test_every_mutant_is_caught",

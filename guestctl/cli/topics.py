@@ -217,8 +217,9 @@ def _faults(width: int | None) -> Iterator[str]:
 
     yield paragraphs(
         "`guestctl sandbox fault SPEC` injects a fault into a running sandbox; --fault SPEC of `sandbox serve` and "
-        "`sandbox exec` injects it from the start. A SPEC is kind:key=value,key=value. A fault in the frame of a "
-        "message never affects the message itself, which the sandbox has stored.",
+        "`sandbox exec` injects it from the start, and that of `guestctl proxy` between clients and a service. A SPEC "
+        "is kind:key=value,key=value. A fault in the frame of a message never affects the message itself, which the "
+        "service has stored.",
         width,
     )
     yield "Kinds and their keys:\n" + columns(((kind.written, kind.does) for kind in KINDS.values()), width)

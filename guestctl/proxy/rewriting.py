@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 #: Members whose value is what people wrote.
 _TEXTS = frozenset({"text"})
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?')
+_ADDRESS_VALUE = re.compile(r'"(?:https?|wss?):(?://|\\/\\/)', re.IGNORECASE)
 _ADDRESS = re.compile(r"(?:https?|wss?):(?://|\\/\\/)", re.IGNORECASE)
 #: The compressions that the proxy can read. It asks the service for no other.
 _READABLE = ("gzip", "deflate", "identity", "*")
@@ -28,7 +29,7 @@ Replace = Callable[[str], "str | None"]
 
 def rewritten(text: str, replace: Replace) -> str:
     """Return a JSON text with its addresses replaced. A text that is cut off or damaged is read as far as possible."""
-    if "//" not in text and "\\/\\/" not in text:
+    if _ADDRESS_VALUE.search(text) is None:
         return text
     key = ""
 

@@ -59,7 +59,7 @@ class _Rule(NamedTuple):
 
     pattern: re.Pattern[str]
     socket: bool
-    base: str
+    base: ServiceAddress
     whole: bool
 
 
@@ -91,6 +91,20 @@ class Target:
         self._domain = profile.region if not profile.sandbox else None
         for base in (self._config, self._login or self._rest):
             self._note(base)
+        by_socket = bool(self._socket) and not urlsplit(self._socket).path
+        self._default = _address(self._rest)
+        self._default_socket = _address(self._socket if by_socket else self._rest)
+        self._configuration = _address(self._config)
+        self._platform = None if self._login is None else _address(self._login)
+        known = (
+            self._default,
+            self._default_socket,
+            self._configuration,
+            self._platform,
+            *(r.base for r in self._rules),
+        )
+        #: Hosts whose base address is one of the target's, so that the path alone leads to them.
+        self._hosts_by_path = {(one.host, one.port) for one in known if one is not None and not one.path}
 
     @classmethod
     def of_url(cls, url: str) -> Target:
@@ -118,7 +132,8 @@ class Target:
     @property
     def bases(self) -> list[str]:
         """Every base address that has a rule."""
-        return list(dict.fromkeys((self._rest, self._socket, self._config, *(rule.base for rule in self._rules))))
+        named = (self._rest, self._socket, self._config, *(rule.base.url(socket=rule.socket) for rule in self._rules))
+        return list(dict.fromkeys(named))
 
     def _add(self, name: str) -> None:
         """Add the documented addresses of an API, as far as the profile has what they need."""
@@ -135,7 +150,7 @@ class Target:
             elif not configuration:
                 self._rest = self._rest or base
             whole = socket and bool(urlsplit(base).path) and self.profile.socket_url is not None
-            self._rules.append(_Rule(_compiled(parts.path), socket, base, whole))
+            self._rules.append(_Rule(_compiled(parts.path), socket, _address(base), whole))
             self._note(base)
 
     def _override(self, *, socket: bool, configuration: bool) -> str | None:
@@ -176,11 +191,10 @@ class Target:
             if rule.socket == socket and rule.pattern.fullmatch(plain):
                 return _joined(rule.base, ("?" + query if query else "") if rule.whole else path)
         if plain.startswith(_CONFIGURATION):
-            return _joined(self._config, path)
-        if plain == _OAUTH and self._login is not None:
-            return _joined(self._login, path)
-        by_socket = socket and self._socket and not urlsplit(self._socket).path
-        return _joined(self._socket if by_socket else self._rest, path)
+            return _joined(self._configuration, path)
+        if plain == _OAUTH and self._platform is not None:
+            return _joined(self._platform, path)
+        return _joined(self._default_socket if socket else self._default, path)
 
     def _at_host(self, path: str) -> ServiceAddress | None:
         place, slash, rest = path[len(HOST_PREFIX) :].partition("/")
@@ -236,8 +250,7 @@ class Target:
     def _leads_back(self, host: str, port: int, rest: str, *, socket: bool) -> bool:
         """Return whether the path alone leads to this host. A base address without a path is one that has rules."""
         if not rest.startswith("/") or rest == "/":
-            known = (self._rest, self._socket, self._config, self._login or "", *(rule.base for rule in self._rules))
-            return any(base and target(base)[1:] == (host, port) and not urlsplit(base).path for base in known)
+            return (host, port) in self._hosts_by_path
         found = self.locate(rest, socket=socket)
         return found is not None and (found.host, found.port, found.path) == (host, port, rest)
 
@@ -253,9 +266,13 @@ def _written(url: str, host: str, port: int) -> str:
     return host if port == usual == 443 else authority(host, port)
 
 
-def _joined(base: str, path: str) -> ServiceAddress:
-    secure, host, port = target(base)
-    return ServiceAddress(secure, host, port, urlsplit(base).path.rstrip("/") + path or "/")
+def _address(base: str) -> ServiceAddress:
+    """Return a base address whose path has no slash at its end."""
+    return ServiceAddress(*target(base), urlsplit(base).path.rstrip("/"))
+
+
+def _joined(base: ServiceAddress, path: str) -> ServiceAddress:
+    return ServiceAddress(base.secure, base.host, base.port, base.path + path or "/")
 
 
 def _compiled(path: str) -> re.Pattern[str]:

@@ -34,11 +34,14 @@ from guestctl.core.model import Connection, Event, Gap, Message, Profile, Retry,
 from guestctl.core.timings import Timings
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.dialects.capabilities import Rate
+from guestctl.proxy.proxy_server import RecordingProxy
+from guestctl.proxy.target import Target
 from guestctl.sandbox.apis import guest_sessions
 from guestctl.sandbox.server import Sandbox
 from guestctl.sandbox.service_state import Conversation
 from guestctl.sandbox.service_state import StoredMessage as Stored
 from guestctl.storage.state import OutboxRow, State
+from guestctl.transport.network import Network
 from guestctl.transport.span_tree import SpanTree
 from tests.faults.proxy import Proxy
 from tests.faults.schedules import LISTENER, SENDER, WATCHER, Crash, Hook, Schedule, Step
@@ -313,6 +316,12 @@ class RealEnvironment(Environment):
         super().__init__(schedule, run, directory, stack.enter_context(sandbox), SystemClock())
         self.proxy.start(self.sandbox.port)
         stack.callback(self.proxy.stop)
+        if schedule.recorded:
+            network = Network(ca=None, environ={})
+            recorder = RecordingProxy(
+                Target.of_url(self.proxy.url), network, clock=SystemClock(), observer=lambda kind, data: None
+            )
+            self.url = stack.enter_context(recorder).url
 
     def _profile(self) -> Profile:
         return replace(super()._profile(), retry=Retry(base=0.4, cap=2.0))

@@ -101,7 +101,7 @@ class Schedule:
     `counted`: it runs on counted time (see `counted.py`), and `events` happen while the commands in `steps` run.
     `bare`: the echoes and answers to messages have no client key either, as behind a gateway. `most_missed`: how many
     entries of history a client may hold, None for its own limit. `skew`: seconds by which the guest's clock is ahead of
-    the service's.
+    the service's. `recorded`: `guestctl proxy` passes everything on, between the guests and what injects the faults.
     """
 
     seed: int
@@ -118,6 +118,7 @@ class Schedule:
     bare: bool = False
     most_missed: int | None = None
     skew: float = 0.0
+    recorded: bool = False
 
     @property
     def specs(self) -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,11 @@ def judged(plan: Sequence[Schedule]) -> Tally:
 def test_a_few_seeds(api: str) -> None:
     """The default run uses a sample; the slow suite runs all of `SEEDS`."""
     judged([make(seed, api) for seed in SEEDS[:4]])
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_few_seeds_through_the_recording_proxy(api: str) -> None:
+    judged([replace(make(seed, api), recorded=True) for seed in SEEDS[:4]])
 
 
 @pytest.mark.parametrize("api", APIS)
