@@ -31,13 +31,13 @@ nav.row { margin-top: 1rem; } nav input { flex: 1 1 12rem; max-width: 22rem; }
 .panel, .scenario { background: var(--surface); border: 1px solid var(--line); border-radius: 8px; }
 .panel { padding: 0.75rem 1rem; margin-top: 1.5rem; overflow-x: auto; } .notice { margin-top: 1rem; }
 .scenario { margin: 0.4rem 0; border-left: 4px solid var(--tone); } .is-good { --tone: var(--good); } .is-bad { --tone: var(--bad); } .is-warn { --tone: var(--warn); }
-.scenario > summary { display: flex; flex-wrap: wrap; gap: 0.25rem 0.75rem; padding: 0.5rem 0.75rem; list-style: none; border-radius: 6px; }
-.scenario > summary::-webkit-details-marker { display: none; } .scenario > summary:hover { background: var(--raised); }
+.scenario > summary { display: flex; flex-wrap: wrap; gap: 0.25rem 0.75rem; padding: 0.5rem 0.75rem; list-style: none; }
+.scenario > summary:hover { background: var(--raised); }
 summary { cursor: pointer; } summary .name { flex: 1 1 14rem; font-weight: 600; } summary .mark { min-width: 9.5rem; }
 .time { font-variant-numeric: tabular-nums; color: var(--muted); white-space: nowrap; }
 .body { border-top: 1px solid var(--line); padding: 0.9rem 1rem 1rem; display: grid; gap: 1.2rem; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem 2rem; align-items: start; }
-.two > *, .body > * { min-width: 0; } .list { padding-left: 1.5rem; list-style: decimal; } .list li::marker { color: var(--muted); }
+.two > *, .body > * { min-width: 0; } .list { padding-left: 1.5rem; list-style: decimal; }
 .why { border-radius: 8px; background: var(--raised); border-left: 3px solid var(--tone); padding: 0.7rem 0.9rem; display: grid; gap: 0.7rem; }
 .why .head { font-weight: 600; color: var(--tone); white-space: pre-wrap; }
 .box { background: var(--surface); border: 1px solid var(--line); border-radius: 6px; padding: 0.5rem 0.7rem; } .box + .box { margin-top: 0.4rem; }
@@ -46,7 +46,7 @@ summary { cursor: pointer; } summary .name { flex: 1 1 14rem; font-weight: 600; 
 .steps li.stop { background: var(--raised); border: 1px solid var(--tone); }
 blockquote { margin: 0.4rem 0 0; padding: 0.2rem 0.7rem; border-left: 3px solid var(--service); }
 .wire summary { display: grid; grid-template-columns: 4.6rem 1rem 5rem 1fr; gap: 0.4rem; padding: 0.15rem 0; }
-.wire .line { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .wire pre { background: var(--raised); border-radius: 6px; padding: 0.5rem 0.7rem; }
+.wire .line { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .wire pre { background: var(--raised); padding: 0.5rem 0.7rem; }
 .bubble { max-width: 92%; }
 .chart-box { max-width: 42rem; margin-top: 0.75rem; }
 @media (max-width: 36rem) { body { padding: 1rem 0.75rem 3rem; } summary .name { flex-basis: 100%; order: 1; } }
@@ -154,28 +154,15 @@ function judged(one) {
 const barTone = (verdict) => (verdict === "passed" ? "" : about(verdict)[2] === "bad" ? "bad" : "warn");
 
 /** Return a step, with a bar for when it ran. @param {Data} one @param {Data} step */
-function stepRow(one, { verdict, teardown, text, at = 0, seconds, line }) {
+function stepRow(one, { verdict, teardown, text, at = 0, seconds }) {
   const [sign, name, tone] = about(verdict);
   const icon = el("span", { class: tone, role: "img", "aria-label": name }, sign);
   const words = h(`span.mono${verdict ? "" : ".muted"}`, teardown && "teardown: ", remote(text));
-  const spent = el(
-    "span",
-    { class: "time", title: `${one.script}:${line}` },
-    seconds === undefined ? "" : duration(seconds),
-  );
+  const spent = h("span.time", seconds === undefined ? "" : duration(seconds));
   const whole = Math.max(one.seconds, 0.001);
-  const width = Math.max(0.6, ((seconds ?? 0) / whole) * 100);
-  const bar = svg("rect", {
-    class: `bar ${barTone(verdict)}`,
-    x: Math.min(99.4, (at / whole) * 100),
-    width,
-    height: 3,
-  });
-  const chart = svg(
-    "svg",
-    { class: "chart", viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" },
-    bar,
-  );
+  const [x, width] = [Math.min(99.4, (at / whole) * 100), Math.max(0.6, ((seconds ?? 0) / whole) * 100)];
+  const box = { class: "chart", viewBox: "0 0 100 3", preserveAspectRatio: "none", "aria-hidden": "true" };
+  const chart = svg("svg", box, svg("rect", { class: `bar ${barTone(verdict)}`, x, width, height: 3 }));
   return h(verdict && verdict !== "passed" ? "li.stop" : "li", icon, words, spent, verdict && chart);
 }
 
