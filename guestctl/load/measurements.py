@@ -177,7 +177,7 @@ class SlottedMeasurements:
 
     def at(self, seconds: float) -> Measurements:
         """Return the measurements of the slot that `seconds` after the start is in."""
-        number = max(0, int(seconds / self.width))
+        number = max(0, int(seconds / self.width + 1e-9))
         found = self.slots.get(number)
         if found is None:
             found = self.slots[number] = Measurements()

@@ -16,6 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -44,6 +45,8 @@ REPORT = 1.0
 LAST_REPORTS = 10.0
 #: Seconds in which Locust tells the master that a worker has stopped.
 FAREWELL = 1.0
+#: Seconds after which a worker reports that it waits for its master.
+QUIET_MASTER = 3.0
 #: Different warnings of Locust and of tasks that are passed on.
 MOST_NOTICES = 50
 #: Names of our messages between the master and its workers.
@@ -294,8 +297,11 @@ class _Master(_Leader):
         if not isinstance(report, dict):
             return
         try:
-            self.total.add({int(number): Measurements.decoded(found) for number, found in report["slots"].items()})
-        except (ValueError, KeyError, AttributeError):
+            # The worker of another command does not know the duration of the test, so its slots may be shorter.
+            width = float(report["width"])
+            for number, found in report["slots"].items():
+                self.total.at(int(number) * width).add(Measurements.decoded(found))
+        except (ValueError, KeyError, TypeError, AttributeError):
             self.parent.write("notice", text="a worker sent a report that cannot be read; do all run the same version?")
             return
         if report.get("script") != _digest(self.plan.script) and not self.warned:
@@ -318,12 +324,14 @@ class _Worker(_Process):
         events.test_start.add_listener(lambda **_: context.start())
         events.test_stopping.add_listener(lambda **_: setattr(context, "stopping", True))
         events.report_to_master.add_listener(lambda client_id, data: data.update(guestctl=self._report(context)))
+        waiting = gevent.spawn(self._wait_for_master)
         try:
             runner = environment.create_worker_runner(self.plan.host, self.plan.port)
         except ConnectionError as error:
             raise UsageError(
                 f"no master answers at {self.plan.host} port {self.plan.port}", code="load.address"
             ) from error
+        waiting.kill()
         self.runner = runner
         runner.register_message(TURN_ANSWER, self._turn_answer)
         ended = gevent.event.Event()
@@ -340,11 +348,26 @@ class _Worker(_Process):
             gevent.sleep(FAREWELL)
         elif not gone.dead:
             runner.quit()
+        else:
+            self.parent.write("notice", text="the master does not answer any more")
         self.parent.write("end", seconds=0.0, workers=0, lost_workers=0)
+
+    def _wait_for_master(self) -> None:
+        """Report that the master does not answer, and end this process when it is stopped. Locust would try on."""
+        if not self.stop.wait(QUIET_MASTER):
+            self.parent.write("notice", text=f"waiting for the master at {self.plan.host} port {self.plan.port}")
+        self.stop.wait()
+        self.parent.write("end", seconds=0.0, workers=0, lost_workers=0)
+        os._exit(0)
 
     def _report(self, context: WorkerContext) -> dict[str, Any]:
         slots = {str(number): found.encoded() for number, found in context.slots.take().items()}
-        return {"slots": slots, "first_failure": context.first_failure, "script": _digest(self.plan.script)}
+        return {
+            "slots": slots,
+            "width": self.plan.slot,
+            "first_failure": context.first_failure,
+            "script": _digest(self.plan.script),
+        }
 
     def _ask(
         self, bucket: str, count: int, period: float, *, burst: int | None = None, within: float | None = 0.0
@@ -382,6 +405,7 @@ def _count_error(user_instance: Any, exception: Exception, tb: Any) -> None:
         user.context.measurements().failure(f"a task raised {type(exception).__name__}")
 
 
+@cache
 def _digest(path: str) -> str:
     with open(path, "rb") as file:
         return sha256(file.read()).hexdigest()

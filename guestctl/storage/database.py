@@ -191,11 +191,15 @@ class Database:
             return try_lock(self.directory, owner, name)
 
     def remove_locks(self, owner: str) -> None:
-        """Remove the lock files of an owner that no longer exists."""
-        if self.directory is not None:
-            with suppress(OSError):
-                for path in lock_files(self.directory, owner):
-                    path.unlink()
+        """Remove the locks of an owner that no longer exists."""
+        if self.directory is None:
+            with self._mutex:
+                for name in [name for name in self._memory_locks if name[0] == owner]:
+                    del self._memory_locks[name]
+            return
+        with suppress(OSError):
+            for path in lock_files(self.directory, owner):
+                path.unlink()
 
 
 # --- opening ---

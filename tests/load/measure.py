@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,7 @@ def _script(turns: int, think: str) -> str:
 
 
 def _load(served: Sandbox, script: str, options: str) -> dict[str, Any]:
+    spent = {name: _cpu(name) for name in ("sandbox", "guests")}
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "turns.yaml").write_text(script, encoding="utf-8")
         done = subprocess.run(
@@ -104,7 +106,15 @@ def _load(served: Sandbox, script: str, options: str) -> dict[str, Any]:
             check=False,
         )
     found: dict[str, Any] = json.loads(done.stdout)
+    for name, before in spent.items():
+        found[name] = _cpu(name) - before
     return found
+
+
+def _cpu(name: str) -> float:
+    """Return the CPU seconds so far of the sandbox, which runs in this process, or of the processes of load tests."""
+    used = resource.getrusage(resource.RUSAGE_SELF if name == "sandbox" else resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _python_path() -> str:
@@ -121,8 +131,14 @@ def _shown(found: dict[str, Any]) -> str:
         for name in TIMES
         if found["times"][name]["count"]
     )
-    wrong = {name: found[name] for name in ("failed", "throttled", "lost", "duplicates", "swapped", "errors", "gaps")}
-    return f"{found['turns']} turns in {found['seconds']:.0f} s: {found['turns_per_second']:.1f}/s; {times}; {wrong}"
+    wrong = {
+        name: found[name]
+        for name in ("failed", "in_doubt", "throttled", "lost", "duplicates", "swapped", "errors", "gaps")
+    }
+    each = {name: f"{found[name] / max(1, found['turns']) * 1000:.1f} ms" for name in ("sandbox", "guests")}
+    cpu = f"CPU time of each turn: {each['guests']} for the guests, {each['sandbox']} for the sandbox"
+    rate = f"{found['turns']} turns in {found['seconds']:.0f} s: {found['turns_per_second']:.1f}/s"
+    return f"{rate}; {times}; {wrong}; {cpu}"
 
 
 def percentiles(arguments: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ def results(seconds: float, failures: dict[str, int]) -> Any:
     for number in range(int(seconds / found.plan.slot)):
         slot = Measurements()
         slot.count("turns", 10)
-        for name in ("connect", "create", "accepted", "reply", "last_reply"):
+        for name in ("create", "reply"):
             slot.time(name, chance.expovariate(3.0))
         for text, count in failures.items():
             slot.failure(text, count)

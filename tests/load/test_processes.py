@@ -99,6 +99,27 @@ def test_a_master_and_workers_of_other_commands(at_served: Room) -> None:
     assert [worker.returncode for worker in workers] == [0, 0]
 
 
+def test_a_worker_without_a_master_says_so_and_can_be_stopped(at_served: Room) -> None:
+    port = free_port()
+    with at_served.start(f"load hello.yaml --worker 127.0.0.1:{port}") as process:
+        read_until(process, f"waiting for the master at 127.0.0.1 port {port}")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+
+
+def test_a_second_signal_does_not_wait(at_served: Room) -> None:
+    at_served.write("slow.yaml", "scenarios: {slow: [{say: hi}, {expect: never}]}\n")
+    with at_served.start("load slow.yaml --guests 2 --timeout 10m") as process:
+        read_until(process, "running 2 guests")
+        process.send_signal(signal.SIGINT)
+        read_until(process, "stopping")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
 def test_a_service_that_throttles_stops_the_test(room: Room, at_sandbox: Callable[[Sandbox], Room]) -> None:
     with Sandbox(fast=True, faults=("ratelimit:every=3,retry_after=0,on=send",)) as served:
         at = at_sandbox(served)
