@@ -85,11 +85,9 @@ class Redactor:
         """Return free text or JSON text without its secrets."""
         if text.startswith(("{", "[")):
             try:
-                value = json.loads(text)
+                return json.dumps(self.value(json.loads(text)), ensure_ascii=False, separators=(",", ":"))
             except (ValueError, RecursionError):
-                pass
-            else:
-                return json.dumps(self.value(value), ensure_ascii=False, separators=(",", ":"))
+                pass  # no JSON, or nested too deep
         return self._plain(text)
 
     def json_text(self, text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from guestctl.sandbox import DEPLOYMENT_ID
 from tests.cli.conftest import Front, Result
 from tests.cli.test_signals import started
 
@@ -194,3 +195,17 @@ def test_a_replay_logs_and_records_too(alone: Front, tmp_path: Path) -> None:
 
     assert frames(second) == frames(first)
     assert os.stat(second).st_mode & 0o777 == 0o600
+
+
+def test_a_frame_that_is_nested_deep_is_logged_and_answered(alone: Front, tmp_path: Path) -> None:
+    path = tmp_path / "service.trace"
+    guest = f"""
+import os, websocket
+socket = websocket.create_connection("ws" + os.environ["GUESTCTL_SANDBOX_URL"][4:] + "/v1?deploymentId={DEPLOYMENT_ID}")
+socket.send('{{"action":"echo","token":"canary-canary","deep":' + "[" * 700 + "]" * 700 + "}}")
+assert "code" in socket.recv()
+"""
+    told = alone("sandbox", "exec", "-vv", "--trace", str(path), "--", sys.executable, "-c", guest)
+    assert told.code == 0
+    assert told.err.count("[" * 700) == 1
+    assert "canary" not in told.err + path.read_text()

@@ -284,3 +284,11 @@ def test_a_copy_knows_the_secrets_and_learns_on_its_own() -> None:
     second.add("secret-two")
     assert "secret-one" not in second.text("secret-one")
     assert first.text("secret-two") == "secret-two"
+
+
+@pytest.mark.parametrize("depth", [400, 600, 900, 5000])
+def test_a_text_that_is_nested_too_deep_is_masked_as_text(depth: int) -> None:
+    """A peer that sends such a frame breaks neither a trace nor the exchange."""
+    shown = Redactor().text('{"token":"canary-canary","deep":' + "[" * depth + "]" * depth + "}")
+    assert "canary" not in shown
+    assert shown.count("[") == depth
