@@ -170,11 +170,11 @@ def _headed(title: str, text: str) -> str:
 
 #: Page -> the parts of it that are generated, by the name they are marked with.
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"session": session, "report": report, "fault": fault, "apis": apis},
+    README: {"session": session, "report": report, "apis": apis},
     ROOT / "docs" / "contract.md": {"exits": exits},
     ROOT / "docs" / "checks.md": {"check-keys": table},
     ROOT / "docs" / "commands.md": {"help": help_pages},
-    ROOT / "docs" / "debugging.md": {"doctor": doctor},
+    ROOT / "docs" / "debugging.md": {"doctor": doctor, "fault": fault},
     ROOT / "docs" / "protocol" / "sources.md": {"statements": statement_table},
 }
 
