@@ -10,7 +10,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Any
@@ -20,6 +20,7 @@ from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerConnect
 from tornado.web import Application
 
 from guestctl.core.clock import Clock
+from guestctl.core.errors import NetworkError
 from guestctl.proxy.faulty_socket import SocketFaults
 from guestctl.proxy.http_exchange import BODY_LIMIT, HEAD_LIMIT, ProxiedRequest
 from guestctl.proxy.route_names import RouteNames
@@ -37,6 +38,7 @@ _MOST_OPENING = 32
 #: Seconds that a connection of a client may be idle between two requests.
 _IDLE = 3600.0
 _INSPECTOR = "/_inspector"
+_STOPS = "the proxy stops"
 #: Faults that only a sandbox has, and the reason.
 WITHOUT = {"lag": "only a sandbox can leave messages out of history; the proxy does not know when they were stored"}
 
@@ -75,7 +77,8 @@ class RecordingProxy:
         self._names = RouteNames(clock)
         self._relays: dict[SocketRelay, asyncio.Task[None]] = {}
         self._hosts: frozenset[str] = frozenset()
-        self._threads = ThreadPoolExecutor(_MOST_OPENING, thread_name_prefix="proxy-connect")
+        self._room = asyncio.Semaphore(_MOST_OPENING)
+        self._opening: set[asyncio.Future[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping: asyncio.Event
@@ -127,7 +130,6 @@ class RecordingProxy:
         if thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             thread.join()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> RecordingProxy:
         return self.start()
@@ -167,6 +169,9 @@ class RecordingProxy:
         await self._stopping.wait()
         server.stop()
         self._before_stop()
+        for waiting in tuple(self._opening):
+            if not waiting.done():
+                waiting.set_exception(NetworkError(_STOPS, code="network.connect"))
         for relay in tuple(self._relays):
             relay.stop()
         if self._relays:
@@ -185,7 +190,10 @@ class RecordingProxy:
         return 421, f"this Host is not served here: use localhost or 127.0.0.1 with port {self.port}"
 
     async def connect(self, upstream: ServiceAddress) -> ServiceStream:
-        return await connect(self._network, self._clock, upstream, self._threads)
+        async with self._room:
+            if self._stopping.is_set():
+                raise NetworkError(_STOPS, code="network.connect")
+            return await connect(self._network, self._clock, upstream, self._opening)
 
     def route_of(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str | None, bool]:
         return self._names.of_request(method, path, headers, body)

@@ -13,8 +13,8 @@ import asyncio
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 from tornado.iostream import BaseIOStream, IOStream
@@ -107,15 +107,46 @@ def _keep_alive(raw: Any) -> None:
             raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-async def connect(network: Network, clock: Clock, upstream: ServiceAddress, threads: Executor) -> ServiceStream:
-    """Open a connection. Raises NetworkError and UsageError."""
+async def connect(
+    network: Network, clock: Clock, upstream: ServiceAddress, opening: set[asyncio.Future[Any]]
+) -> ServiceStream:
+    """Open a connection. Raises NetworkError and UsageError. Who waits for it is in `opening` in the meantime.
 
-    def opened() -> AnyStream:
-        return network.open(upstream._replace(path="/").url(), Limit(Deadline.after(clock, CONNECT_TIMEOUT)))
+    Each has a thread of its own, which does not keep the program from ending, as those of an executor would.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[AnyStream] = loop.create_future()
 
-    stream = ServiceStream(await asyncio.get_running_loop().run_in_executor(threads, opened))
-    stream.watch()
-    return stream
+    def take(stream: AnyStream | None, failure: BaseException | None) -> None:
+        if done.done():  # given up
+            if stream is not None:
+                stream.close()
+        elif failure is not None:
+            done.set_exception(failure)
+        elif stream is not None:
+            done.set_result(stream)
+
+    def work() -> None:
+        stream: AnyStream | None = None
+        failure: BaseException | None = None
+        try:
+            stream = network.open(upstream.url(), Limit(Deadline.after(clock, CONNECT_TIMEOUT)))
+        except BaseException as error:
+            failure = error
+        try:
+            loop.call_soon_threadsafe(take, stream, failure)
+        except RuntimeError:  # the proxy has stopped
+            if stream is not None:
+                stream.close()
+
+    threading.Thread(target=work, name="proxy-connect", daemon=True).start()
+    opening.add(done)
+    try:
+        made = ServiceStream(await done)
+    finally:
+        opening.discard(done)
+    made.watch()
+    return made
 
 
 class IdleConnections:

@@ -218,3 +218,19 @@ def test_a_trace_that_cannot_be_written_is_reported_once(program: Program, sandb
         assert process.wait(20) == 2
         assert process.stderr is not None
         assert process.stderr.read().count("the proxy goes on without it") == 1
+
+
+def test_a_connection_that_is_being_opened_does_not_delay_the_end(program: Program) -> None:
+    """The service accepts the connection and never continues its TLS handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        url = f"https://127.0.0.1:{service.getsockname()[1]}"
+        with program.started("proxy", "--to", url, "-o", "json") as process:
+            with PlainClient(int(str(ready(process)["url"]).rpartition(":")[2])) as client:
+                client.request(b"GET /")
+                connection, _ = service.accept()
+                with connection:
+                    assert connection.recv(1)  # the client's part of the handshake
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait(8) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from typing import Any
 
 import pytest
 
-from tests.proxy.conftest import PlainClient, Start
+from tests.proxy.conftest import PATIENCE, PlainClient, Start
 from tests.transport.peers import Conn, answer, header, serving
 
 
@@ -301,14 +302,19 @@ def test_an_answer_before_the_end_of_the_request_arrives(proxied: Start) -> None
 
 def test_a_client_that_leaves_ends_the_request_at_the_service(proxied: Start) -> None:
     ended: list[bytes] = []
-    with serving(lambda conn: ended.append(conn.head().rest())) as service:
+    arrived = threading.Event()
+
+    def script(conn: Conn) -> None:
+        conn.head()
+        arrived.set()
+        ended.append(conn.rest())
+
+    with serving(script) as service:
         with PlainClient(proxied(service.http)) as client:
             client.request(b"GET /slow")
-            while not service.accepted:
-                pass
-        # `serving` waits for its script, which ends with the connection
+            assert arrived.wait(PATIENCE)
         for thread in service._threads:
-            thread.join(30)
+            thread.join(PATIENCE)
     assert ended == [b""]
 
 
