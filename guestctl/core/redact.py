@@ -22,7 +22,17 @@ from guestctl.core.model import Secret
 from guestctl.core.values import Json
 
 #: A member whose name ends like this, ignoring all but letters, contains a secret.
-_SECRET_ENDINGS = ("token", "jwt", "secret", "password", "authorization", "cookie", "codeverifier", "adminkey")
+_SECRET_ENDINGS = (
+    "token",
+    "jwt",
+    "secret",
+    "password",
+    "authorization",
+    "cookie",
+    "codeverifier",
+    "adminkey",
+    "apikey",
+)
 #: A query parameter with one of these in its name makes the address a secret.
 _SIGNING = ("signature", "token", "credential", "jwt", "secret", "keyid", "password")
 # The patterns are texts, which `re` compiles when it uses them: few commands do, and compiling them takes time.
@@ -33,10 +43,18 @@ _BEARER = r"(?i)\b(Bearer|Basic)\s+([^\s\"',]+)"
 #: of escaping, up to the closing quote or the end.
 _MEMBER = (
     r"""(?is)(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
-    r"""admin[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)"""
+    r"""(?:admin|api)[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)"""
 )
 #: The same for a form or a query, also in a damaged address that `_URL` does not match.
-_PAIR = r"""(?i)(?:token|jwt|secret|password|signature|credential|keyid|code_verifier)=(?P<value>[^&\s"'<>\\]+)"""
+_PAIR = (
+    r"""(?i)(?:token|jwt|secret|password|signature|credential|keyid|api[_-]?key|code_?verifier)="""
+    r"""(?P<value>[^&\s"'<>\\]+)"""
+)
+#: The code of a sign-in, in a query or a form that also has one of the other parameters of a sign-in.
+_CODE = r"""(?:^|[?&\s"'])code=(?P<value>[^&#\s"'<>\\]+)"""
+_SIGNS_IN = r"(?:grant_type|redirect_uri|state|session_state)="
+#: The password in an address.
+_USERINFO = r"""(?<=://)[^\s:/?#@"'<>\\]*:(?P<value>[^\s/?#@"'<>\\]+)(?=@)"""
 #: The member that most frames of guests have.
 _TOKEN_MEMBER = r'("token"\s*:\s*")([^"]*)(?=")'
 #: Minimum length of a literal secret: a shorter one would match parts of ordinary words.
@@ -156,9 +174,13 @@ class Redactor:
                 text = text.replace(literal, mask)
         if "://" in text:
             text = re.sub(_URL, lambda found: _unsigned(found[0]), text)
+            if "@" in text:
+                text = re.sub(_USERINFO, self._hidden, text)
         text = re.sub(_MEMBER, self._hidden, text)
         if "=" in text:
             text = re.sub(_PAIR, self._hidden, text)
+            if "code=" in text and re.search(_SIGNS_IN, text):
+                text = re.sub(_CODE, self._hidden, text)
         if "eyJ" in text:
             text = re.sub(_JWT, lambda found: _mask(found[0]), text)
         return re.sub(_BEARER, lambda found: f"{found[1]} {_masked_once(found[2])}", text)
@@ -183,6 +205,11 @@ def without(secret: Secret | None, value: Any) -> Json:
         return [without(secret, member) for member in value]
     same: bool = secret is not None and value == secret.reveal() != ""
     return _mask(value) if same else value
+
+
+def is_signed(url: str) -> bool:
+    """Return whether an address is a secret as a whole: who has it needs no other permission."""
+    return _unsigned(url) != url or re.search(_JWT, url) is not None
 
 
 def _mask(value: str) -> str:

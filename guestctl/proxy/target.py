@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from guestctl.config.regions import REGIONS
 from guestctl.core.errors import UsageError
 from guestctl.core.model import Profile
-from guestctl.core.redact import Redactor
+from guestctl.core.redact import is_signed
 from guestctl.dialects import NAMES, dialect_class
 from guestctl.transport.hosts import address_of, authority, is_loopback, target
 
@@ -222,7 +222,7 @@ class Target:
         Only this path of its host is admitted, only with TLS, and no address of a private network.
         """
         secure, host, port = target(url)
-        if not secure or is_loopback(host) or address_of(host) is not None or Redactor().text(url) == url:
+        if not secure or is_loopback(host) or address_of(host) is not None or not is_signed(url):
             return False
         self._named[host, port, urlsplit(url).path] = True
         while len(self._named) > _MOST_NAMED:

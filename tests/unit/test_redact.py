@@ -23,6 +23,7 @@ def test_members_with_secret_names_are_masked() -> None:
         "token": TOKEN,
         "guestToken": TOKEN,
         "X-Session-Token": TOKEN,
+        "X-Api-Key": TOKEN,
         "headers": {"Authorization": f"Bearer {TOKEN}", "Accept": "x"},
         "client_secret": "hunter2!",
         "jwt": "abcdefgh",
@@ -74,6 +75,12 @@ def test_signed_addresses_lose_their_query() -> None:
         r'"url":"https:\/\/s3.example\/x?a=1\u0026X-Amz-Signature=%s',
         "Set-Cookie: session-token=%s; Path=/",
         "form token=%s&x=1",
+        "https://api.example/v1?api_key=%s",
+        "apiKey=%s&x=1",
+        r"{\"api_key\": \"%s\"",
+        "https://login.example/callback?code=%s&state=1",
+        "grant_type=authorization_code&code=%s&redirect_uri=x",
+        "https://user:%s@api.example/v1",
     ],
 )
 def test_json_that_cannot_be_parsed(cut: str) -> None:
@@ -85,7 +92,8 @@ def test_json_that_cannot_be_parsed(cut: str) -> None:
 
 
 def test_long_and_odd_text_takes_linear_time() -> None:
-    for odd in ("\\" * 200_000, '"token' * 50_000, "token" * 60_000, "a" * 300_000 + "=", "eyJ" * 100_000):
+    odds = ("\\" * 200_000, '"token' * 50_000, "token" * 60_000, "a" * 300_000 + "=", "eyJ" * 100_000)
+    for odd in (*odds, "http://" + "a:" * 100_000 + " @", "://a:" * 50_000 + "@"):
         assert Redactor().text(odd)
 
 
@@ -99,6 +107,8 @@ def test_sign_in_codes_are_secret_and_error_codes_are_not() -> None:
     found = Redactor().value({"code": "session.locked", "data": {"code": "oauth-code-1", "redirectUri": "https://x"}})
     assert found["code"] == "session.locked"
     assert found["data"]["code"].startswith("***")
+    for plain in ("close?code=1006&times=2", "GET /v1?code=4005 https://a.example:443/x@y", "state=on&zipcode=12345"):
+        assert Redactor().text(plain) == plain
 
 
 def test_short_literals_are_not_masked() -> None:
