@@ -76,7 +76,19 @@ class Room:
 @pytest.fixture
 def room(tmp_path: Path) -> Room:
     """Return a room without a sandbox."""
-    return Room(tmp_path, {**os.environ, "GUESTCTL_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)})
+    # The documented command names the packages relative to the directory in which the tests run.
+    packages = os.pathsep.join(
+        os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one
+    )
+    return Room(
+        tmp_path,
+        {
+            **os.environ,
+            "GUESTCTL_STATE": str(tmp_path / "state"),
+            "HOME": str(tmp_path),
+            "PYTHONPATH": packages,
+        },
+    )
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ BOT = """
 otherwise: [{text: one, delay: 8ms}, {text: two, delay: 8ms}, {text: three, delay: 8ms}, {text: four, delay: 8ms},
             {text: end, delay: 8ms}]
 """
-#: Each guest has six conversations, and then says so on stderr.
+#: Each guest has four conversations, and then says so on stderr.
 LOCUSTFILE = """
 import sys
 
@@ -34,7 +34,7 @@ from guestctl.load import GuestUser
 
 class Customer(GuestUser):
     think = 0.05
-    left = 6
+    left = 4
 
     @task
     def conversation(self):
