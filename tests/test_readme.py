@@ -53,7 +53,7 @@ def test_every_linked_page_exists() -> None:
 def test_the_readme_links_to_every_page() -> None:
     linked = set(re.findall(r"\]\((docs/[^)]+)\)", TEXT))
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*") if path.suffix in {".md", ".svg"}}
-    assert pages == linked
+    assert pages <= linked
 
 
 def test_make_targets_are_documented() -> None:
