@@ -56,8 +56,12 @@ def _environment(python: str, system: str) -> dict[str, str]:
 
 def _locked(environment: dict[str, str]) -> dict[str, str]:
     """Return what would be installed there: name -> version."""
+    return _chosen(PINS, environment)
+
+
+def _chosen(pins: Iterable[Pin], environment: dict[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for pin in PINS:
+    for pin in pins:
         if pin.requirement.marker is None or pin.requirement.marker.evaluate(environment):
             name = canonicalize_name(pin.requirement.name)
             assert name not in found, f"{name} is pinned twice for {environment['python_version']}"
@@ -70,6 +74,15 @@ def _listed(name: str) -> list[Requirement]:
     found = re.search(rf"^{name} = \[(.*?)\]$", PROJECT, re.DOTALL | re.MULTILINE)
     assert found is not None, name
     return [Requirement(text) for text in re.findall(r'"([^"]+)"', found[1])]
+
+
+def _required_by(lock: Path) -> list[Requirement]:
+    """Return what a lock file of tests is made from: an extra of the project, or its own list."""
+    if f"\n{lock.parent.name} = [" in PROJECT:
+        return _listed(lock.parent.name)
+    own = lock.with_name("requirements.in").read_text(encoding="utf-8").splitlines()
+    stated = [line.partition("#")[0].strip() for line in own]
+    return [Requirement(text) for text in stated if text and not text.startswith("-")]
 
 
 def _direct() -> Iterator[Requirement]:
@@ -112,10 +125,12 @@ def test_the_lock_of_an_extra_pins_what_it_requires(lock: Path) -> None:
     """Its packages go next to those of the development set, so both have the same versions."""
     pins = list(_pins(lock.read_text(encoding="utf-8")))
     assert all(pin.hashes for pin in pins)
-    locked: dict[str, str] = {canonicalize_name(pin.requirement.name): pin.version for pin in pins}
-    assert _unmet(_listed(lock.parent.name), _environment(PYTHONS[0], "linux"), locked) == []
-    known = _locked(_environment(PYTHONS[0], "linux"))
-    assert {name: version for name, version in locked.items() if known.get(name, version) != version} == {}
+    for python in PYTHONS:
+        environment = _environment(python, "linux")
+        locked = _chosen(pins, environment)
+        assert _unmet(_required_by(lock), environment, locked) == []
+        known = _locked(environment)
+        assert {name: version for name, version in locked.items() if known.get(name, version) != version} == {}
     [command] = re.findall(r"^#    (uv pip compile .*)$", lock.read_text(encoding="utf-8"), re.MULTILINE)
     assert f"`{command}`" in CONTRIBUTING
 
