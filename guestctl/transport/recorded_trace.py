@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,6 +37,13 @@ class TraceLine:
     number: int
 
 
+def _finite(text: str) -> float:
+    """Return a number. Raises ValueError for one that JSON cannot contain, which no page could read."""
+    if not isfinite(number := float(text)):
+        raise ValueError(f"{text} is not JSON")
+    return number
+
+
 def read_trace(path: Path) -> list[TraceLine]:
     """Return the lines of a trace. Raises UsageError with file and line for one that is not part of a trace.
 
@@ -49,14 +57,14 @@ def read_trace(path: Path) -> list[TraceLine]:
     command, begun, before = 0, 0.0, 0.0
     for number, text in enumerate(lines, 1):
         try:
-            entry = json.loads(text)
+            entry = json.loads(text, parse_constant=_finite, parse_float=_finite)
             seconds, kind = float(entry["seconds"]), str(entry["kind"])
             if not found or seconds < before:
                 command += 1
                 begun = epoch_of(entry["time"]) - seconds
             before = seconds
             entry.get("guest")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as failure:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
             raise not_a_trace(path, number, failure) from failure
         found.append((begun + seconds, kind, entry, command))
     if not any(kind in {"request", "connect"} for _, kind, _, _ in found):

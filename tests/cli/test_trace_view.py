@@ -113,6 +113,8 @@ def test_a_file_that_exists_is_not_replaced(alone: Front, traces: Path) -> None:
     [
         (["absent.trace"], "No such file or directory"),
         (["a.trace", "broken.trace"], "broken.trace:1: not a line of a trace"),
+        (["infinite.trace"], "infinite.trace:1: not a line of a trace"),
+        (["long.trace"], "long.trace:1: not a line of a trace"),
         (["empty.trace"], "contains no requests or frames"),
         (["members.trace"], "members.trace: not a trace (TypeError)"),
         (["a.trace", "--html", "absent/a.html"], "No such file or directory"),
@@ -124,6 +126,8 @@ def test_a_file_that_exists_is_not_replaced(alone: Front, traces: Path) -> None:
 )
 def test_what_cannot_be_shown(alone: Front, traces: Path, words: list[str], message: str) -> None:
     (traces / "broken.trace").write_text("no JSON\n")
+    (traces / "infinite.trace").write_text(line(0.0, "connect", url="x", code=float("nan")))
+    (traces / "long.trace").write_text(line(10**400, "connect", url="x"))
     (traces / "empty.trace").write_text(line(0.0, "closed"))
     (traces / "members.trace").write_text(line(0.0, "connect", url="x", socket=[]))
     refused = alone("trace", "view", *words, *([] if "--html" in words else ["--html", "-"]))
