@@ -78,9 +78,13 @@ class Leaf:
         overrides = {key: found for key in OVERRIDES if (found := options.pop(key, None)) is not None}
         if options.get("traceparent") is not None:
             _check_traceparent(options["traceparent"])
-        given = options.pop("timeout")
+        given = options.pop("timeout", None)  # absent where it is refused
         timeout = self.timeout if given is None else duration("--timeout", given, zero=False)
         return Common(**options, timeout=timeout, overrides=overrides), texts
+
+
+#: What `refuses` says of a command that serves until it is stopped.
+NO_TIME_LIMIT = {"--timeout": ("this command serves until it is stopped", "stop it with Ctrl-C or SIGTERM")}
 
 
 def command(

@@ -32,6 +32,9 @@ _SECRET_ENDINGS = (
     "codeverifier",
     "adminkey",
     "apikey",
+    "authcode",
+    "signature",
+    "websocketprotocol",
 )
 #: A query parameter with one of these in its name makes the address a secret.
 _SIGNING = ("signature", "token", "credential", "jwt", "secret", "keyid", "password")
@@ -43,12 +46,12 @@ _BEARER = r"(?i)\b(Bearer|Basic)\s+([^\s\"',]+)"
 #: of escaping, up to the closing quote or the end.
 _MEMBER = (
     r"""(?is)(?P<quote>\\{0,7}["'])[\w.-]{0,64}?(?:token|jwt|secret|password|authorization|cookie|code[\W_]?verifier|"""
-    r"""(?:admin|api)[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)"""
+    r"""signature|auth[\W_]?code|(?:admin|api)[\W_]?key)[\d_.-]{0,8}(?P=quote)\s*:\s*\[?\s*(?P=quote)(?P<value>(?:(?!(?P=quote))(?:\\.|.))*)"""
 )
 #: The same for a form or a query, also in a damaged address that `_URL` does not match.
 _PAIR = (
-    r"""(?i)(?:token|jwt|secret|password|signature|credential|keyid|api[_-]?key|code_?verifier)="""
-    r"""(?P<value>[^&\s"'<>\\]+)"""
+    r"""(?i)(?:token|jwt|secret|password|signature|credential|keyid|api[_-]?key|code_?verifier|"""
+    r"""auth|authorization|auth_?code)=(?P<value>[^&\s"'<>\\]+)"""
 )
 #: The code of a sign-in, in a query or a form that also has one of the other parameters of a sign-in.
 _CODE = r"""(?:^|[?&\s"'])code=(?P<value>[^&#\s"'<>\\]+)"""

@@ -145,7 +145,7 @@ def test_an_unknown_word_is_reported(argv: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("words", "default"),
-    [("send", "30"), ("doctor", "30"), ("sandbox serve", "none"), ("sandbox exec", "none"), ("replay", "none")],
+    [("send", "30"), ("doctor", "30"), ("judge", "none")],
 )
 def test_help_shows_the_commands_own_timeout(alone: Front, words: str, default: str) -> None:
     assert f"seconds, 500ms or 2m (default: {default})" in alone(*words.split(), "--help").out

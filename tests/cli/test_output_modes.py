@@ -378,6 +378,16 @@ def test_exec_refuses_to_be_an_agent(alone: Front) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "words", [["sandbox", "serve"], ["sandbox", "exec", "true"], ["replay", "x"], ["proxy"], ["trace", "view", "x"]]
+)
+def test_what_serves_until_it_is_stopped_has_no_time_limit(alone: Front, words: list[str]) -> None:
+    refused = alone(*words[:2], "--timeout", "1s", *words[2:])
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith(("error: this command serves until it is stopped", "error: `sandbox exec` waits"))
+    assert "--timeout" not in alone(*words[:2], "--help").out.partition("Common options:")[2]
+
+
 def _id(front: Front) -> str:
     sessions = front("sandbox", "sessions").records
     return str(sessions[-1]["id"])

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from guestctl.cli.commands.sandbox import Faults
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command
+from guestctl.cli.options import NO_TIME_LIMIT, command
 from guestctl.cli.parameters import CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.core.stop_signals import exit_code_of, stop_signals
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     "guestctl proxy --to sandbox --port 4010 --tls -o json",
     needs="nothing",
     timeout=None,
+    refuses=NO_TIME_LIMIT,
 )
 def proxy(
     run: Invocation,

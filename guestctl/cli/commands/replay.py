@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from guestctl.cli.commands.sandbox import Host, Port, cannot_serve_is_usage
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command
+from guestctl.cli.options import NO_TIME_LIMIT, command
 from guestctl.cli.parameters import CommandArgument, CommandOption
 
 
@@ -16,6 +16,7 @@ from guestctl.cli.parameters import CommandArgument, CommandOption
     "guestctl replay golden.trace --port 4010 -o json",
     needs="nothing",
     timeout=None,
+    refuses=NO_TIME_LIMIT,
 )
 def replay(
     run: Invocation,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command, duration
+from guestctl.cli.options import NO_TIME_LIMIT, command, duration
 from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.output.records import Record
@@ -98,6 +98,9 @@ To = Annotated[
     str | None, CommandOption("--to", metavar="ID", help="only the session with this id (default: all sessions)")
 ]
 
+_NO_TIME_LIMIT_OF_EXEC = {
+    "--timeout": ("`sandbox exec` waits for its command", "give the inner command its own --timeout")
+}
 _AGENT_REFUSED = (
     "--agent needs a terminal, which `sandbox exec` leaves to its command",
     "run `guestctl sandbox serve --agent`, and the command with `-p sandbox` in another terminal",
@@ -109,6 +112,7 @@ _AGENT_REFUSED = (
     "guestctl sandbox serve --fault drop:after=3 -o json",
     needs="nothing",
     timeout=None,
+    refuses=NO_TIME_LIMIT,
 )
 def serve(
     run: Invocation,
@@ -205,7 +209,7 @@ def serve(
     "guestctl sandbox exec --fast --script bot.yaml -- sh tests/chat.sh",
     needs="nothing",
     timeout=None,
-    refuses={"--agent": _AGENT_REFUSED},
+    refuses={"--agent": _AGENT_REFUSED, **_NO_TIME_LIMIT_OF_EXEC},
 )
 def exec_(
     run: Invocation,

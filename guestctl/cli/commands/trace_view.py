@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from guestctl.cli.commands.sandbox import Port
 from guestctl.cli.commands.trace import write_new
 from guestctl.cli.invocation import Invocation
-from guestctl.cli.options import command
+from guestctl.cli.options import NO_TIME_LIMIT, command
 from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.core.stop_signals import exit_code_of, stop_signals
@@ -39,7 +39,7 @@ _NO_TRACE = dict.fromkeys(
     "guestctl trace view before.trace after.trace --html both.html",
     needs="nothing",
     timeout=None,
-    refuses=_NO_TRACE,
+    refuses=_NO_TRACE | NO_TIME_LIMIT,
 )
 def view(
     run: Invocation,
