@@ -54,7 +54,10 @@ OWN: Mapping[str, Sequence[str]] = {
         "tests/transport/test_transport_tls.py",
         "tests/unit/test_network.py",
     ),
-    "guestctl/transport/socket.py": ("tests/transport/test_transport_socket.py",),
+    "guestctl/transport/socket.py": (
+        "tests/transport/test_transport_proxy.py",
+        "tests/transport/test_transport_socket.py",
+    ),
     "guestctl/transport/stream.py": (
         "tests/transport/test_transport_proxy.py",
         "tests/transport/test_transport_stream.py",

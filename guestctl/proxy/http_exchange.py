@@ -188,7 +188,7 @@ class ProxiedRequest(HTTPMessageDelegate):
         name, counted = self.proxy.route_of(self.method, self._upstream.path, self._headers, body)
         fault = faults.http(name if name in ON else None) if counted else None
         if fault is not None and fault.status:
-            refusal = error(fault.status, f"Fault on demand: {fault.spec}")
+            refusal = error(fault.status, fault.message)
             wait = {"Retry-After": fault.retry_after_header(self.proxy.now())} if fault.kind == "ratelimit" else {}
             self.reply(fault.status, refusal.body, wait)
             return

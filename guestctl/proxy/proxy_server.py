@@ -209,7 +209,7 @@ class RecordingProxy:
         fault = self.faults.upgrade()
         if fault is not None:
             events.connect(headers, None)
-            refusal = error(fault.status, f"Fault on demand: {fault.spec}")
+            refusal = error(fault.status, fault.message)
             events.upgrade(fault.status, dict(headers.items()), refusal.headers, refusal.body)
             request.reply(fault.status, refusal.body)
             return

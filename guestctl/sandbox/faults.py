@@ -60,6 +60,11 @@ class Fault:
     seconds: float = 0.0  # delay, lag, late; for a window: its length
     retry_after: int | None = None  # ratelimit; None: as HTTP-date
 
+    @property
+    def message(self) -> str:
+        """The text of the answer that this fault causes."""
+        return f"Fault on demand: {self.spec}"
+
     def retry_after_header(self, now: float) -> str:
         """Return the Retry-After value; `now` is epoch seconds. A date is at least one whole second ahead."""
         return str(self.retry_after) if self.retry_after is not None else formatdate(ceil(now) + 1, usegmt=True)

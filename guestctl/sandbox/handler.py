@@ -157,7 +157,7 @@ class RequestDispatcher:
             return error(404, f"No socket at {request.path}")
         route, api, request.params = found
         fault = sandbox.faults.upgrade()
-        refusal = error(fault.status, f"Fault on demand: {fault.spec}") if fault else route.admit(request)
+        refusal = error(fault.status, fault.message) if fault else route.admit(request)
         sandbox.service.count(None, "socket")
         return refusal or api
 
@@ -183,7 +183,7 @@ class RequestDispatcher:
             headers = {}
             if fault.kind == "ratelimit":
                 headers["Retry-After"] = fault.retry_after_header(self._sandbox.clock.now())
-            return error(fault.status, f"Fault on demand: {fault.spec}", **headers)
+            return error(fault.status, fault.message, **headers)
         if fault is not None and fault.kind == "late":
             await self._pause(fault.seconds)  # the work is done even if the guest's connection breaks
         try:

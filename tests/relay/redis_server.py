@@ -86,12 +86,14 @@ class RedisServer:
         )
 
     def entries(self, until: str) -> list[tuple[str, dict[str, str]]]:
-        """Return the entries of the stream, as soon as its last one is a message with this text."""
+        """Return the entries of the stream up to a message with this text, as soon as it is there."""
         found: list[tuple[str, dict[str, str]]] = []
         with self.client() as client:
-            while not found or f'"text":"{until}"' not in found[-1][1]["record"].replace('": "', '":"'):
+            while True:
                 last = found[-1][0] if found else "0-0"
                 answer = client.xread({"chat": last}, block=STUCK * 1000, count=1000)
                 assert answer, f"{until!r} does not come after {last}"
-                found += answer[0][1]
-        return found
+                for entry in answer[0][1]:
+                    found.append(entry)
+                    if f'"text":"{until}"' in entry[1]["record"].replace('": "', '":"'):
+                        return found

@@ -7,7 +7,7 @@ import ipaddress
 import socket as sockets
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ from guestctl.core.clock import Deadline, SystemClock
 from guestctl.core.errors import NetworkError, UsageError
 from guestctl.core.wire import HttpResponse, Request
 from guestctl.transport.http import Http
-from guestctl.transport.network import Network
+from guestctl.transport.network import Network, Observer
 from guestctl.transport.socket import Socket
 from guestctl.transport.stream import Limit, NestedTlsStream
 from tests.transport.authorities import Authority
@@ -82,13 +82,14 @@ def get(network: Network, url: str, seconds: float = PATIENCE) -> HttpResponse:
         http.close()
 
 
-def connect(network: Network, url: str, seconds: float = PATIENCE) -> Socket:
+def connect(network: Network, url: str, seconds: float = PATIENCE, observer: Observer | None = None) -> Socket:
     return Socket.connect(
         url,
         headers={},
         network=network,
         clock=CLOCK,
         deadline=Deadline.after(CLOCK, seconds),
+        observer=observer,
         user_agent="guestctl/test",
     )
 
@@ -284,7 +285,10 @@ def nested(tmp_path: Path, script: Script) -> Iterator[Socket]:
         serving(proxying(service.port, []), context=authority.server("localhost")) as proxy,
     ):
         environ = {"HTTPS_PROXY": f"https://localhost:{proxy.port}"}
-        socket = connect(Network(ca=str(authority.path), environ=environ), f"wss://{HOST}/")
+        told: dict[str, Mapping[str, Any]] = {}
+        network = Network(ca=str(authority.path), environ=environ)
+        socket = connect(network, f"wss://{HOST}/", observer=told.__setitem__)
+        assert told["connected"] == {}, "the inner stream has no address"
         try:
             yield socket
         finally:

@@ -433,6 +433,25 @@ def test_messages_that_arrived_together_are_returned_before_the_end() -> None:
         socket.close()
 
 
+def test_nothing_has_arrived_with_a_single_message() -> None:
+    with serving(lambda conn: conn.upgrade(text("one")).rest()) as peer:
+        socket = connect(peer)
+        assert hear(socket) == "one"
+        assert socket.arrived(10) == []
+        socket.close()
+
+
+def test_a_connection_that_breaks_at_once_has_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(107, "not connected")
+
+    told: list[tuple[str, Mapping[str, Any]]] = []
+    with serving(lambda conn: conn.upgrade().rest()) as peer:
+        monkeypatch.setattr("guestctl.transport.stream.Stream.getpeername", broken)
+        connect(peer, observer=lambda kind, data: told.append((kind, dict(data)))).close()
+    assert told[1] == ("connected", {})
+
+
 def test_waiting_does_not_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     take = Stream.take

@@ -154,11 +154,15 @@ class Outer:
 
     def __init__(self, server: ssl.SSLContext) -> None:
         self.full = False
+        self.options: list[tuple[int, int, int]] = []
         self._to_server, self._to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.server = server.wrap_bio(self._to_server, self._to_client, server_side=True)
 
     def take(self, size: int) -> bytes | None:
         return self._to_client.read(size) or None
+
+    def setsockopt(self, level: int, name: int, value: int) -> None:
+        self.options.append((level, name, value))
 
     def give(self, data: bytes) -> int:
         if self.full:
@@ -177,6 +181,8 @@ def test_bytes_that_the_outer_stream_does_not_take_are_encrypted_once(tmp_path: 
             step()
         except ssl.SSLWantReadError:
             pass
+    stream.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+    assert outer.options == [(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)], "the connection is that of the proxy"
     outer.full = True
     for _ in range(2):
         with pytest.raises(BlockingIOError):

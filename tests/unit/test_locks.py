@@ -121,7 +121,10 @@ def test_a_lock_file_that_cannot_be_removed_stays(files: StateDirectory, monkeyp
 
 def test_memory_has_no_lock_files() -> None:
     memory = Database.open(None, FakeClock(), print)
+    assert memory.try_lock("a", "send") is not None
+    assert memory.try_lock("a", "send") is None
     memory.remove_locks("a")
+    assert memory.try_lock("a", "send") is not None
     memory.close()
 
 

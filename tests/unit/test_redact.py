@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from guestctl.core.model import Secret
-from guestctl.core.redact import Redactor, without
+from guestctl.core.redact import Redactor, is_signed, without
 
 TOKEN = "0b7d2c5e-1f63-4b9a-9a35-4d3f1f6a7b10"
 #: What stands for it.
@@ -309,3 +309,16 @@ def test_a_text_that_is_nested_too_deep_is_masked_as_text(depth: int) -> None:
     shown = Redactor().text('{"token":"canary-canary","deep":' + "[" * depth + "]" * depth + "}")
     assert "canary" not in shown
     assert shown.count("[") == depth
+
+
+@pytest.mark.parametrize(
+    ("url", "signed"),
+    [
+        ("https://files.example/a?X-Amz-Signature=abcdef", True),
+        ("https://files.example/a?sig=abcdef", True),
+        ("https://files.example/eyJhbGciOi.eyJzdWIi.c2lnbmF0dXJl", True),
+        ("https://files.example/a?name=report.pdf", False),
+    ],
+)
+def test_a_signed_address_is_recognised(url: str, signed: bool) -> None:
+    assert is_signed(url) is signed

@@ -85,9 +85,15 @@ export class Desk extends HTMLElement {
     if (session && session !== this.#session) this.#chosen(session);
   }
 
-  /** @param {import("./reducer.js").Session[]} sessions */
+  /**
+   * Offer the conversations, the newest first. What has no state is traffic outside of them, or all of a trace.
+   * @param {import("./reducer.js").Session[]} sessions
+   */
   #offer(sessions) {
-    const ids = sessions.sort((one, other) => (other.started ?? 0) - (one.started ?? 0)).map((one) => one.id);
+    const known = sessions.filter((one) => one.state);
+    const ids = (known.length ? known : sessions)
+      .sort((one, other) => (other.started ?? 0) - (one.started ?? 0))
+      .map((one) => one.id);
     this.#picker.replaceChildren(...ids.map((id) => el("option", { value: id }, readable(id))));
     if (!ids.includes(this.#session)) this.#chosen(ids[0] ?? "");
     this.#picker.value = this.#session;
