@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import sha256
@@ -101,8 +102,8 @@ def main() -> None:
     stop = gevent.event.Event()
     gevent.spawn(_wait_for_stop, commands, stop)
     try:
-        process = {"local": _Local, "master": _Master, "worker": _Worker}[plan.role](plan, parent, stop)
-        process.run()
+        roles: dict[str, type[_Process]] = {"local": _Local, "master": _Master, "worker": _Worker}
+        roles[plan.role](plan, parent, stop).run()
     except Failure as failure:
         parent.write("failure", exit=int(failure.exit), code=failure.code, message=failure.message, hint=failure.hint)
     except Exception as error:
@@ -118,7 +119,7 @@ def _wait_for_stop(commands: Any, stop: gevent.event.Event) -> None:
     stop.set()
 
 
-class _Process:
+class _Process(ABC):
     """What every role does: load the guests' classes, and make Locust's environment."""
 
     def __init__(self, plan: LoadPlan, parent: _Parent, stop: gevent.event.Event) -> None:
@@ -143,8 +144,9 @@ class _Process:
         environment.events.user_error.add_listener(_count_error)
         return environment
 
+    @abstractmethod
     def run(self) -> None:
-        raise NotImplementedError
+        """Do the work of the role, and return when the test is over."""
 
 
 class _Leader(_Process):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,6 +20,8 @@ from tornado.web import Application
 
 from guestctl.core.clock import Clock
 from guestctl.core.errors import NetworkError
+from guestctl.core.server_thread import ServerThread
+from guestctl.inspector.page_access import PATH as INSPECTOR_PATH
 from guestctl.proxy.faulty_socket import SocketFaults
 from guestctl.proxy.http_exchange import BODY_LIMIT, HEAD_LIMIT, ProxiedRequest
 from guestctl.proxy.route_names import RouteNames
@@ -37,13 +38,12 @@ HOST = "127.0.0.1"
 _MOST_OPENING = 32
 #: Seconds that a connection of a client may be idle between two requests.
 _IDLE = 3600.0
-_INSPECTOR = "/_inspector"
 _STOPS = "the proxy stops"
 #: Faults that only a sandbox has, and the reason.
 WITHOUT = {"lag": "only a sandbox can leave messages out of history; the proxy does not know when they were stored"}
 
 
-class RecordingProxy:
+class RecordingProxy(ServerThread):
     """A reverse proxy for `target`. `observer` receives everything that passes, in the proxy's thread.
 
     `origin` replaces the Origin header of clients. `faults` are specs; raises FaultError.
@@ -61,6 +61,7 @@ class RecordingProxy:
         observer: WireObserver | None = None,
         faults: Sequence[str] = (),
     ) -> None:
+        super().__init__("proxy")
         self.target = target
         self.origin = origin
         self.port = port
@@ -79,9 +80,6 @@ class RecordingProxy:
         self._hosts: frozenset[str] = frozenset()
         self._room = asyncio.Semaphore(_MOST_OPENING)
         self._opening: set[asyncio.Future[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping: asyncio.Event
 
     @property
     def secure(self) -> bool:
@@ -113,23 +111,12 @@ class RecordingProxy:
 
     def start(self) -> RecordingProxy:
         """Start serving, and return when the port accepts connections. Raises OSError."""
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="proxy", daemon=True)
-        self._thread.start()
-        try:
-            started.result()
-        except BaseException:
-            self._thread.join()
-            self._thread = None
-            raise
+        self._start_thread()
         return self
 
     def stop(self) -> None:
         """Close all sockets and connections, and wait for the thread to end."""
-        thread, self._thread = self._thread, None
-        if thread is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
-            thread.join()
+        self._stop_thread()
 
     def __enter__(self) -> RecordingProxy:
         return self.start()
@@ -137,17 +124,7 @@ class RecordingProxy:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _run(self, started: Future[None]) -> None:
-        try:
-            asyncio.run(self._serve(started))
-        except BaseException as problem:
-            if started.done():
-                raise
-            started.set_exception(problem)
-
     async def _serve(self, started: Future[None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
         listening = socket.create_server((HOST, self.port), family=socket.AF_INET, backlog=1024)
         listening.setblocking(False)
         self.port = listening.getsockname()[1]
@@ -279,7 +256,7 @@ class _Choice(HTTPMessageDelegate):
         self._connections = server_conn, request_conn
 
     def headers_received(self, start_line: Any, headers: HTTPHeaders) -> Any:
-        if start_line.path.partition("?")[0] == _INSPECTOR or start_line.path.startswith(_INSPECTOR + "/"):
+        if start_line.path.partition("?")[0] == INSPECTOR_PATH or start_line.path.startswith(INSPECTOR_PATH + "/"):
             self._chosen = self._pages.start_request(*self._connections)
         return self._chosen.headers_received(start_line, headers)
 

@@ -6,7 +6,6 @@ API, how a request is answered.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import socket
 import threading
@@ -22,6 +21,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from guestctl.core.clock import Clock, SystemClock
+from guestctl.core.server_thread import ServerThread
 from guestctl.sandbox import CLIENT_ID, CLIENT_SECRET, DEPLOYMENT_ID
 from guestctl.sandbox.admin import PATH as ADMIN_PATH
 from guestctl.sandbox.admin import Admin
@@ -43,7 +43,7 @@ _MOST_ASIDE = 16  # slow matches of a bot's patterns at the same time
 _SWEEP = 0.5  # seconds between two checks for idle sockets and expired conversations
 
 
-class Sandbox:
+class Sandbox(ServerThread):
     """A guest messaging service in its own thread.
 
     Pass the settings as one `SandboxOptions` or as its keywords. `deployment` replaces fields of the default
@@ -74,6 +74,7 @@ class Sandbox:
         extra_rules: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
+        super().__init__(SERVER)
         self.options = options or SandboxOptions(**settings)
         self.clock = clock or SystemClock()
         self.admin_key = secrets.token_urlsafe(24)
@@ -99,9 +100,6 @@ class Sandbox:
         self.extra_rules = extra_rules
         self._aside = 0
         self._tls = tls
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping: asyncio.Event
 
     @property
     def observer(self) -> WireObserver | None:
@@ -149,23 +147,12 @@ class Sandbox:
 
         Raises OSError, StoreError, FaultError or ScriptError if the sandbox cannot start.
         """
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name=SERVER, daemon=True)
-        self._thread.start()
-        try:
-            started.result()
-        except BaseException:
-            self._thread.join()
-            self._thread = None
-            raise
+        self._start_thread()
         return self
 
     def stop(self) -> None:
         """Close all sockets and wait for the thread to end. Do nothing if the sandbox is not running."""
-        thread, self._thread = self._thread, None
-        if thread is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
-            thread.join()
+        self._stop_thread()
 
     def __enter__(self) -> Sandbox:
         return self.start()
@@ -187,17 +174,7 @@ class Sandbox:
         self._loop.call_soon_threadsafe(run)
         return done.result(30)
 
-    def _run(self, started: Future[None]) -> None:
-        try:
-            asyncio.run(self._serve(started))
-        except BaseException as problem:
-            if started.done():
-                raise
-            started.set_exception(problem)
-
     async def _serve(self, started: Future[None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
         store = Store(self.options.state) if self.options.state else None
         server = None
         try:
@@ -216,7 +193,7 @@ class Sandbox:
                 body_timeout=self.options.body_timeout,
             )
             server.add_socket(listening)
-            self._loop.call_later(_SWEEP, self._sweep)
+            self.later(_SWEEP, self._sweep)
             started.set_result(None)
             await self._stopping.wait()
         finally:

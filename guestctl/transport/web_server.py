@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,6 +18,7 @@ from contextlib import suppress
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from guestctl.core.server_thread import ServerThread
 from guestctl.transport.hosts import address_of, authority
 from guestctl.transport.web_routes import BODY_LIMIT, LAST_BYTES, MountedRoutes, WebRoute, WebSocketRoute, WebStream
 
@@ -28,7 +28,7 @@ HEAD_LIMIT = 32 << 10
 IDLE_TIMEOUT, BODY_TIMEOUT = 75.0, 30.0
 
 
-class WebServer:
+class WebServer(ServerThread):
     """One port. `url` is its address once it has started.
 
     `allowed_hosts` are names that clients may use for this machine, with or without a port, in addition to the bound
@@ -48,6 +48,7 @@ class WebServer:
         preflight_headers: Sequence[str] = (),
         problem: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
+        super().__init__("web server")
         self.host = host
         self.port = port
         self.tls = tls
@@ -61,9 +62,6 @@ class WebServer:
         )
         self._allowed_hosts = frozenset(name.lower() for name in allowed_hosts)
         self._hosts: frozenset[str] = frozenset()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event
-        self._thread: threading.Thread | None = None
 
     @property
     def scheme(self) -> str:
@@ -81,21 +79,15 @@ class WebServer:
 
     def start(self) -> None:
         """Start to serve, and return when the port accepts connections. Raises OSError."""
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="web server", daemon=True)
-        self._thread.start()
-        started.result()
+        self._start_thread()
 
     def stop(self, before: Callable[[], None] = lambda: None, seconds: float = LAST_BYTES) -> None:
         """Accept no more connections, and call `before` in the server's thread.
 
         The streams that `before` ends have some seconds for their last bytes. Then every connection is closed.
         """
-        thread, self._thread = self._thread, None
-        if thread is not None and self._loop is not None:
-            self._before_stop, self._grace = before, seconds
-            self._loop.call_soon_threadsafe(self._stopping.set)
-            thread.join()
+        self._before_stop, self._grace = before, seconds
+        self._stop_thread()
 
     def call_soon(self, call: Callable[[], object]) -> None:
         """Call a function in the server's thread, unless the server has stopped. Any thread may do this."""
@@ -108,17 +100,7 @@ class WebServer:
         assert self._loop is not None
         return self._loop.call_later(seconds, call)
 
-    def _run(self, started: Future[None]) -> None:
-        try:
-            asyncio.run(self._serve(started))
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-
     async def _serve(self, started: Future[None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.create_server((self.host, self.port), family=family, backlog=1024)
         listening.setblocking(False)

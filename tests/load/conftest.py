@@ -115,3 +115,21 @@ def served() -> Iterator[Sandbox]:
     """A sandbox that answers at once, without limits."""
     with Sandbox(fast=True, keys="returned") as sandbox:
         yield sandbox
+
+
+HELLO = """
+scenarios:
+  hello:
+    - say: hi
+    - expect: "echo: hi"
+    - say: there
+    - expect: "echo: there"
+load: {think: 100ms}
+"""
+
+
+@pytest.fixture
+def at_served(at_sandbox: Callable[[Sandbox], Room], served: Sandbox) -> Room:
+    room = at_sandbox(served)
+    room.write("hello.yaml", HELLO)
+    return room

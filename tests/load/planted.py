@@ -22,7 +22,7 @@ BOT = """
 otherwise: [{text: one, delay: 8ms}, {text: two, delay: 8ms}, {text: three, delay: 8ms}, {text: four, delay: 8ms},
             {text: end, delay: 8ms}]
 """
-#: Each guest has four conversations, and then says so on stderr.
+#: Each guest has four conversations, and then prints `finished` on stderr.
 LOCUSTFILE = """
 import sys
 

@@ -4,31 +4,10 @@ from __future__ import annotations
 
 import csv
 import signal
-from collections.abc import Callable
-
-import pytest
 
 from guestctl.load.slo import COUNTS, TIMES
-from guestctl.sandbox.server import Sandbox
 from tests.checks.html_report import data_of
-from tests.load.conftest import Room
-
-HELLO = """
-scenarios:
-  hello:
-    - say: hi
-    - expect: "echo: hi"
-    - say: there
-    - expect: "echo: there"
-load: {think: 100ms}
-"""
-
-
-@pytest.fixture
-def at_served(at_sandbox: Callable[[Sandbox], Room], served: Sandbox) -> Room:
-    room = at_sandbox(served)
-    room.write("hello.yaml", HELLO)
-    return room
+from tests.load.conftest import HELLO, Room
 
 
 def test_guests_in_one_process_are_measured(at_served: Room) -> None:

@@ -15,22 +15,7 @@ import pytest
 
 from guestctl.dialects import NAMES
 from guestctl.sandbox.server import Sandbox
-from tests.load.conftest import Room
-
-HELLO = """
-scenarios:
-  hello:
-    - say: hi
-    - expect: "echo: hi"
-load: {think: 100ms}
-"""
-
-
-@pytest.fixture
-def at_served(at_sandbox: Callable[[Sandbox], Room], served: Sandbox) -> Room:
-    room = at_sandbox(served)
-    room.write("hello.yaml", HELLO)
-    return room
+from tests.load.conftest import HELLO, Room
 
 
 def read_until(process: subprocess.Popen[str], start: str) -> str:

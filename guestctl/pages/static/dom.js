@@ -111,7 +111,7 @@ export function duration(seconds) {
 }
 
 /**
- * Return a button that copies a text and says so.
+ * Return a button that copies a text and then shows "Copied".
  * @param {string} label
  * @param {() => string} text
  */

@@ -17,7 +17,7 @@ const KEEP_ALIVE = 240_000; // the gateway closes sockets that are idle for ten 
 const HEALTH_CHECK = "SGVhbHRoQ2hlY2tNZXNzYWdlSWQ="; // the constant that marks an answer to `echo` (§5.7)
 
 export class Guest extends EventTarget {
-  /** Whoever has the token can read the conversation. Store it to continue the session later. */
+  /** Everyone who has the token can read the conversation. Store it to continue the session later. */
   token;
   state = "closed";
   /** @type {WebSocket | null} */
