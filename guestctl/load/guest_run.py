@@ -23,8 +23,10 @@ from guestctl.load.wire_ledger import WireLedger
 #: Actions that send a message, and those that await one.
 _SENDS = frozenset({"say", "attach", "pick"})
 _AWAITS = frozenset({"expect"})
-#: Seconds to wait at the end of a conversation for messages that history already has.
+#: Seconds to wait at the end of a conversation for messages that history already has. What comes later is no loss: the
+#: end of the connection decides that.
 SETTLE = 2.0
+_NO_CLOSE = 1006
 
 
 class GuestObserver:
@@ -37,6 +39,10 @@ class GuestObserver:
         self.ledger: WireLedger | None = None
         #: Learns the session when the client has attached.
         self.session: Callable[[], Session] | None = None
+        #: Whether the service has closed the present socket in order: what it had not sent by then, it lost.
+        self.closed_in_order = False
+        #: Messages of both sides in the order in which the guest learned of them, and those that were accepted.
+        self.seen: dict[str, int] = {}
         self.accepted_ids: set[str] = set()
         self._connecting_since: float | None = None
         #: Whether a socket was open before.
@@ -47,7 +53,16 @@ class GuestObserver:
         if handler is not None:
             handler(self, data)
 
+    def see(self, id_: str) -> None:
+        """Note the place of a message in the conversation, as the guest knows it."""
+        self.seen.setdefault(id_, len(self.seen))
+
+    def _close(self, data: Mapping[str, Any]) -> None:
+        if data.get("direction") == "in":
+            self.closed_in_order = data.get("code") != _NO_CLOSE
+
     def _connect(self, data: Mapping[str, Any]) -> None:
+        self.closed_in_order = False
         self._connecting_since = self._monotonic()
 
     def _upgrade(self, data: Mapping[str, Any]) -> None:
@@ -85,10 +100,12 @@ class GuestObserver:
         elif event == "accepted":
             if data.get("id"):
                 self.accepted_ids.add(data["id"])
+                self.see(data["id"])
             self.meter.accepted(key, self._monotonic())
 
 
 _HANDLERS: Mapping[str, Callable[[GuestObserver, Mapping[str, Any]], None]] = {
+    "close": GuestObserver._close,
     "connect": GuestObserver._connect,
     "upgrade": GuestObserver._upgrade,
     "attached": GuestObserver._attached,
@@ -116,6 +133,8 @@ class GuestRun(ScenarioRun):
         assert self.observer is not None
         self._observer = self.observer
         self._shown: set[str] = set()
+        #: History at the end of the conversation, None if it was not read.
+        self._stored: list[Message] | None = None
 
     @property
     def meter(self) -> TurnMeter:
@@ -173,6 +192,7 @@ class GuestRun(ScenarioRun):
         super()._handle(event)
         if isinstance(event, Message):
             self._shown.add(event.id)
+            self._observer.see(event.id)
             if event.is_reply:
                 self.meter.reply(self._clock.monotonic())
         elif isinstance(event, Gap):
@@ -204,26 +224,40 @@ class GuestRun(ScenarioRun):
         self.meter.fail_turn()
 
     def end(self, *, unfinished: bool = False) -> None:
-        """End the last turn, and compare what arrived with history. Call it before the client is closed."""
+        """End the last turn, and read history. Call it before the client is closed, and `count_lost` afterwards."""
         if not unfinished and self._events is not None and self._stream_failure is None:
-            self._compare_with_history()
+            self._read_history()
         self.meter.end_turn(unfinished=unfinished)
         if self._events is not None:
             self._events.close()
 
-    def _compare_with_history(self) -> None:
-        """Count messages that arrived nowhere: replies that only history has, and sent ones that history lacks."""
+    def _read_history(self) -> None:
         ledger = self._observer.ledger
         if ledger is None or Ability.HISTORY not in self.client.dialect.abilities:
             return
         try:
-            stored = [item for item in self.client.history() if isinstance(item, Message)]
+            self._stored = [item for item in self.client.history() if isinstance(item, Message)]
         except Failure as failure:
             self.measurements().failure(f"history: {failure.code}")
             return
         until = self._clock.monotonic() + SETTLE
-        while (missing := ledger.missing(stored, self._shown)) and self._next_event(until):
+        while ledger.missing(self._stored, self._shown) and self._next_event(until):
             pass
+
+    def count_lost(self) -> None:
+        """Count messages that arrived nowhere: replies that only history has, and sent ones that history lacks.
+
+        A reply is lost if the service closed the socket in order without it. A sent message is lost if history has a
+        later one. What neither proves is a gap.
+        """
+        observer, stored = self._observer, self._stored
+        if observer.ledger is None or stored is None:
+            return
+        missing = len(observer.ledger.missing(stored, self._shown))
         known = {name for message in stored for name in (message.id, message.key) if name}
-        vanished = [id_ for id_ in self._observer.accepted_ids if id_ not in known]
-        self.measurements().count("lost", len(missing) + len(vanished))
+        latest = max((place for id_, place in observer.seen.items() if id_ in known), default=-1)
+        places = [observer.seen[id_] for id_ in observer.accepted_ids if id_ not in known]
+        vanished = sum(place < latest for place in places)
+        found = self.measurements()
+        found.count("lost", vanished + (missing if observer.closed_in_order else 0))
+        found.count("gaps", len(places) - vanished + (0 if observer.closed_in_order else missing))

@@ -35,7 +35,7 @@ COUNTS: Mapping[str, tuple[str, str]] = {
     "rejected": ("messages", "messages that the service refused or that could not be sent"),
     "throttled": ("attempts", "answers 429 of the service"),
     "reconnects": ("conversations", "connections that broke and were opened again"),
-    "gaps": ("conversations", "gaps that history did not fill"),
+    "gaps": ("conversations", "gaps that history did not fill, and messages whose loss is not proved"),
     "lost": ("messages", "messages that arrived nowhere"),
     "duplicates": ("messages", "messages that arrived twice on one socket"),
     "swapped": ("messages", "messages that arrived after a later one"),

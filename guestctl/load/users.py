@@ -335,6 +335,7 @@ class _Conversation:
             found.count("unfinished" if unfinished else "passed" if trouble is None else "not_passed")
             with suppress(Failure):
                 context.guests.release(self.run.client)
+            self.run.count_lost()
 
 
 def _literal(text: str) -> str:

@@ -49,8 +49,11 @@ class Customer(GuestUser):
 
 
 @contextmanager
-def faulty_sandbox(path: Path, seed: int) -> Iterator[tuple[Sandbox, Counter[str]]]:
-    """Start a sandbox that plants faults at random, and yield it with the number of each kind planted."""
+def faulty_sandbox(path: Path, seed: int, *, closes: bool = True) -> Iterator[tuple[Sandbox, Counter[str]]]:
+    """Start a sandbox that plants faults at random, and yield it with the number of each kind planted.
+
+    `closes`: whether it answers a guest's close frame; otherwise it resets the connection.
+    """
     planted: Counter[str] = Counter()
     chance = random.Random(seed)
     held: dict[int, tuple[str, str | None]] = {}
@@ -77,12 +80,15 @@ def faulty_sandbox(path: Path, seed: int) -> Iterator[tuple[Sandbox, Counter[str
 
     bot = path / "faulty-bot.yaml"
     bot.write_text(BOT, encoding="utf-8")
+    answer_close = SocketPeer.answer_close
     SocketPeer.send = faulty  # type: ignore[method-assign, assignment]
+    if not closes:
+        SocketPeer.answer_close = lambda peer, answer: peer.abort()  # type: ignore[method-assign, assignment]
     try:
         with Sandbox(fast=True, script=bot) as served:
             yield served, planted
     finally:
-        SocketPeer.send = send  # type: ignore[method-assign]
+        SocketPeer.send, SocketPeer.answer_close = send, answer_close  # type: ignore[method-assign]
 
 
 def _reply(text: str) -> str | None:
