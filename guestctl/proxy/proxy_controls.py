@@ -10,52 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from guestctl.proxy.proxy_server import WITHOUT, check_fault
-from guestctl.sandbox.faults import FaultError, kinds_report
+from guestctl.sandbox.fault_switches import FaultSwitches
 
 if TYPE_CHECKING:
     from guestctl.proxy.proxy_server import RecordingProxy
 
 
-class ProxyControls:
+class ProxyControls(FaultSwitches):
     """The controls of a proxy. A proxy has no agent. `refused` makes the exception with a reason."""
 
     can = ("faults",)
     guest = None
 
     def __init__(self, proxy: RecordingProxy, refused: Callable[[str], Exception]) -> None:
-        self._proxy = proxy
-        self._refused = refused
+        super().__init__(lambda: proxy.faults, refused, check=check_fault, without=WITHOUT)
 
     def sessions(self) -> Mapping[str, Mapping[str, Any]]:
         """Return nothing: the proxy knows no conversations."""
         return {}
-
-    def armed(self) -> Sequence[Mapping[str, Any]]:
-        """Return the armed faults with their counters."""
-        return self._proxy.faults.report()
-
-    def kinds(self) -> Sequence[Mapping[str, Any]]:
-        """Return the kinds of faults that a proxy can inject, with their keys."""
-        return [kind for kind in kinds_report() if kind["kind"] not in WITHOUT]
-
-    def add_faults(self, specs: Sequence[str]) -> None:
-        """Arm all of these, or none if one is invalid."""
-        try:
-            for spec in specs:
-                check_fault(spec)
-        except FaultError as problem:
-            raise self._refused(str(problem)) from None
-        for spec in specs:
-            self._proxy.faults.add(spec)
-
-    def remove_fault(self, spec: str) -> None:
-        """Disarm one fault."""
-        if not self._proxy.faults.remove(spec):
-            raise self._refused(f'no fault "{spec}" is armed')
-
-    def clear_faults(self) -> None:
-        """Disarm all faults."""
-        self._proxy.faults.clear()
 
     def send_text(self, session: str, text: str) -> None:
         raise self._no_agent

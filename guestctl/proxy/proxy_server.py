@@ -29,7 +29,7 @@ from guestctl.proxy.service_streams import BUFFER, IdleConnections, ServiceStrea
 from guestctl.proxy.socket_relay import SocketRelay, SocketUpgrade
 from guestctl.proxy.target import ServiceAddress, Target
 from guestctl.sandbox.events import WireEvents, WireObserver
-from guestctl.sandbox.faults import FaultError, Faults, parse
+from guestctl.sandbox.faults import Fault, FaultError, Faults, parse
 from guestctl.sandbox.interfaces import error
 from guestctl.transport.network import Network
 
@@ -67,9 +67,7 @@ class RecordingProxy(ServerThread):
         self.port = port
         self.events = WireEvents(observer)
         self.faults = Faults(clock)
-        for spec in faults:
-            check_fault(spec)
-            self.faults.add(spec)
+        self.faults.add_all(faults, check_fault)
         self._pages: Application | None = None
         self._before_stop: Callable[[], None] = lambda: None
         self._network = network
@@ -200,11 +198,12 @@ class RecordingProxy(ServerThread):
         task.add_done_callback(lambda _: self._relays.pop(relay, None))
 
 
-def check_fault(spec: str) -> None:
-    """Raise FaultError for a fault that is invalid, or that a proxy cannot inject."""
-    kind = parse(spec).kind
-    if kind in WITHOUT:
-        raise FaultError(f'fault "{spec}": {WITHOUT[kind]}')
+def check_fault(spec: str) -> Fault:
+    """Return a fault. Raises FaultError for one that is invalid, or that a proxy cannot inject."""
+    fault = parse(spec)
+    if fault.kind in WITHOUT:
+        raise FaultError(f'fault "{spec}": {WITHOUT[fault.kind]}')
+    return fault
 
 
 class _Requests(HTTPServerConnectionDelegate):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guestctl.core.clock import rfc3339
-from guestctl.sandbox.faults import FaultError, Faults, parse
+from guestctl.sandbox.faults import FaultError, Faults
 from guestctl.sandbox.interfaces import RequestRefused, ServerReply, ServerRequest
 from guestctl.sandbox.service_state import Conversation, Service, dumps
 from guestctl.sandbox.session_changes import SessionChanges
@@ -142,10 +142,7 @@ class Admin:
         if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
             raise _refused(400, "specs is a list of strings")
         try:
-            for spec in specs:  # arm all or none
-                parse(spec)
-            for spec in specs:
-                self._faults.add(spec)
+            self._faults.add_all(specs)
         except FaultError as problem:
             raise _refused(400, str(problem)) from None
         return {"specs": list(self._faults.list())}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from guestctl.sandbox.bot.bots import choices
-from guestctl.sandbox.faults import FaultError, kinds_report, parse
+from guestctl.sandbox.fault_switches import FaultSwitches
 from guestctl.sandbox.service_state import AgentFiles, Conversation
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ TYPING = 5000  # milliseconds that the guest sees the agent as typing
 TEXT_ONLY = "{api} has messages with text only"
 
 
-class SandboxControls:
+class SandboxControls(FaultSwitches):
     """What a person can do to a sandbox besides being its guest. `refused` makes the exception with a reason."""
 
     can = ("agent", "faults", "guest")
 
     def __init__(self, sandbox: Sandbox, refused: Callable[[str], Exception] = ValueError) -> None:
+        super().__init__(lambda: sandbox.faults, refused)
         self._sandbox = sandbox
-        self._refused = refused
 
     @property
     def guest(self) -> dict[str, str]:
@@ -71,33 +71,6 @@ class SandboxControls:
         """End the conversation as the agent."""
         conversation = self._live(session)
         self._sandbox.service.apis[conversation.api].ended(conversation, "agent")
-
-    def armed(self) -> list[dict[str, Any]]:
-        """Return the armed faults with their counters."""
-        return self._sandbox.faults.report()
-
-    def kinds(self) -> list[dict[str, Any]]:
-        """Return all kinds of faults with their keys."""
-        return kinds_report()
-
-    def add_faults(self, specs: Sequence[str]) -> None:
-        """Arm all of these, or none if one is invalid."""
-        try:
-            for spec in specs:
-                parse(spec)
-        except FaultError as problem:
-            raise self._refused(str(problem)) from None
-        for spec in specs:
-            self._sandbox.faults.add(spec)
-
-    def remove_fault(self, spec: str) -> None:
-        """Disarm one fault."""
-        if not self._sandbox.faults.remove(spec):
-            raise self._refused(f'no fault "{spec}" is armed')
-
-    def clear_faults(self) -> None:
-        """Disarm all faults."""
-        self._sandbox.faults.clear()
 
     def _live(self, session: str) -> Conversation:
         found = self._sandbox.service.conversations.get(session)

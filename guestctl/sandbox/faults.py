@@ -367,6 +367,13 @@ class Faults:
         self._armed = (*self._armed, _Armed(fault))
         return fault
 
+    def add_all(self, specs: Sequence[str], check: Callable[[str], Fault] = parse) -> None:
+        """Arm all of these, or none if `check` raises FaultError for one."""
+        for spec in specs:
+            check(spec)
+        for spec in specs:
+            self.add(spec)
+
     def remove(self, spec: str) -> bool:
         """Disarm the first fault with this spec and close its window. Return whether there was one."""
         for position, armed in enumerate(self._armed):
