@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +20,7 @@ from typing import Any, TypeAlias
 
 from guestctl.core.clock import epoch_of
 from guestctl.inspector.retained import Raw, Retained, RetainedSession
+from guestctl.transport.server_frames import text_frame
 from guestctl.transport.web_routes import WebStream
 
 Message: TypeAlias = Mapping[str, Any]
@@ -238,16 +238,6 @@ class Feed:
         self._pause = min(_LONGEST_PAUSE, (time.thread_time() - begun) * _PAUSE)
         if any(reader.behind for reader in self._readers):
             self._schedule(self._pause if busy else 0)
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Return a text frame of a WebSocket server (RFC 6455 §5.2)."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((0x81, size))
-    else:
-        head = struct.pack("!BBH", 0x81, 126, size) if size < 65536 else struct.pack("!BBQ", 0x81, 127, size)
-    return head + payload
 
 
 def _session(name: str, seen: RetainedSession | None, known: Message) -> Message:

@@ -6,7 +6,6 @@ other end judges them.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -92,17 +91,6 @@ def masked(mask: bytes, data: bytes) -> bytes:
     # One exclusive-or of two large integers is much faster than a loop over bytes.
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")
-
-
-def text_frame(text: str) -> bytes:
-    """Return an unmasked text frame, as a server sends it."""
-    data = text.encode("utf-8", "surrogatepass")
-    size = len(data)
-    if size < 126:
-        return bytes((0x80 | TEXT, size)) + data
-    if size < 1 << 16:
-        return struct.pack("!BBH", 0x80 | TEXT, 126, size) + data
-    return struct.pack("!BBQ", 0x80 | TEXT, 127, size) + data
 
 
 def close_frame(code: int | None, reason: str = "", *, mask: bytes = b"") -> bytes:

@@ -33,6 +33,7 @@ from guestctl.proxy import frame_splitter as frames
 from guestctl.proxy.frame_splitter import FrameSplitter, WireFrame
 from guestctl.proxy.service_streams import ServiceStream, reset, watch
 from guestctl.transport.network import CONNECT_TIMEOUT
+from guestctl.transport.server_frames import text_frame
 
 if TYPE_CHECKING:
     from guestctl.proxy.faulty_socket import GuestPeer, SocketFaults
@@ -225,7 +226,7 @@ class SocketRelay:
         if text is not None:
             new = self._replaced(text)
             if new != text:
-                return frames.text_frame(new)
+                return _text_frame(new)
         return frame.raw
 
     def _in_with_faults(self, frame: WireFrame, text: str | None) -> None:
@@ -244,7 +245,7 @@ class SocketRelay:
     def _deliver(self, text: str) -> None:
         """Write a text to the guest."""
         self._events.frame_in(text)
-        self._write(self._guest, frames.text_frame(self._replaced(text)))
+        self._write(self._guest, _text_frame(self._replaced(text)))
 
     def _deliver_frame(self, frame: WireFrame) -> None:
         if not self._closed_by_fault:
@@ -347,6 +348,10 @@ class _Direction:
         raw, self._raw, self._opcode = self._raw, [], None
         self._payload.clear()
         return raw
+
+
+def _text_frame(text: str) -> bytes:
+    return text_frame(text.encode("utf-8", "surrogatepass"))
 
 
 def _end(stream: IOStream | None, *, broken: bool) -> None:

@@ -28,6 +28,7 @@ from guestctl.core.model import Position
 from guestctl.core.values import immutable
 from guestctl.output.records import EVENT_KINDS, USUAL_KINDS
 from guestctl.storage import private_files
+from guestctl.transport.server_frames import text_frame
 
 #: The number of events that `relay serve` keeps by default.
 RETAIN = 10_000
@@ -107,15 +108,7 @@ class LogEntry:
     def frame(self) -> bytes:
         """The record with the `relay_id`, as a text frame of a WebSocket server (RFC 6455 §5.2)."""
         if self._frame is None:
-            payload = self.line[:-1]
-            size = len(payload)
-            if size < 126:
-                head = bytes((0x81, size))
-            elif size < 1 << 16:
-                head = b"\x81\x7e" + size.to_bytes(2, "big")
-            else:
-                head = b"\x81\x7f" + size.to_bytes(8, "big")
-            self._frame = head + payload
+            self._frame = text_frame(self.line[:-1])
         return self._frame
 
 
