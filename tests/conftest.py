@@ -20,6 +20,7 @@ from hypothesis import settings
 from guestctl.dialects import NAMES
 from tests.fakes import FakeClock
 from tests.ports import lasting_port
+from tests.properties import register_profiles
 from tests.suites import ONE_CASE, SLOW, default_case, in_sample, sampled_api
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ _PROXIES = {
 }
 _TERMINAL = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRACEPARENT", "TRACESTATE", "BAGGAGE"}
 
-# A slow machine is no failure: no test measures how long an example took.
-settings.register_profile("guestctl", deadline=None, max_examples=50)
+register_profiles()
 settings.load_profile("guestctl")
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guestctl.transport.frame_reader import MAX_FRAGMENTS, MAX_MESSAGE, Close, Frames, Ping, Pong, Violation
+from tests.properties import examples
 from tests.transport.peers import BINARY, CLOSE, PING, PONG, TEXT, close, frame, text
 
 HEARD = str | bytes | Ping | Pong | Close
@@ -26,6 +27,7 @@ CONVERSATION = (
     + text("x" * 126)
     + close(4001, b"bye")
 )
+
 UNDERSTOOD: list[HEARD] = [
     "hé 🙂",
     Ping(b"p" * 125),
@@ -252,14 +254,14 @@ def test_limits_can_be_set() -> None:
     assert caught.value.code == 1009
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(st.binary(max_size=64), max_size=8))
 def test_any_bytes(pieces: list[bytes]) -> None:
     with suppress(Violation):
         parse(*pieces)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 2**32), st.integers(1, 12))
 def test_damaged_conversations(seed: int, changes: int) -> None:
     chance = random.Random(seed)
@@ -271,7 +273,7 @@ def test_damaged_conversations(seed: int, changes: int) -> None:
         parse(bytes(data[:cut]), bytes(data[cut:]))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=6), st.lists(st.integers(1, 50), min_size=1))
 def test_any_texts_in_any_slices(texts: list[str], sizes: list[int]) -> None:
     data = b"".join(text(one) for one in texts)

@@ -27,6 +27,7 @@ from guestctl.core.model import Option, Outgoing, Session
 from guestctl.core.wire import HttpResponse
 from guestctl.dialects.capabilities import Paging, Rate
 from guestctl.engine.delivery import deliver, settle_open
+from tests.properties import examples
 from tests.unit.engine_fakes import SCOPE, World, lost
 
 KEYED = {"deduplicates": True, "returns_client_key": True}
@@ -494,7 +495,7 @@ FAILURES: dict[str | None, Failure | None] = {
 }
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     declared=some.sampled_from([KEYED, PLAIN, {**KEYED, "sends_on_socket": False}]),
     sends=some.lists(SENDS, max_size=8),

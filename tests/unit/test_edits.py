@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from guestctl.config.edits import add, use
 from guestctl.config.profiles import load
 from guestctl.core.errors import UsageError
+from tests.properties import examples
 from tests.unit.test_profiles import CONTRACT, LINES, resolved, write
 
 TIDY_BY_HAND = """\
@@ -191,7 +192,7 @@ def test_the_sandbox_can_be_the_default_before_there_is_a_profile(tmp_path: Path
 
 
 @given(st.lists(LINES, max_size=9).map("\n".join))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_adding_to_any_valid_file_keeps_what_was_there(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "grown.yaml"
     path.write_text(text, "utf-8")

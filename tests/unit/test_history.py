@@ -18,6 +18,7 @@ from guestctl.dialects.capabilities import Paging
 from guestctl.engine import history
 from guestctl.engine.history import Fetch, Item, Window, current, following, latest, messages, missed, newest, whole
 from tests.fakes import START
+from tests.properties import examples
 
 Entry = HistoryEntry
 
@@ -86,7 +87,7 @@ ARRIVALS = some.lists(some.integers(0, 7), max_size=12)
 SIZES = some.integers(1, 6)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(KINDS, ARRIVALS, SIZES)
 def test_whole_history_is_a_snapshot_in_order(kinds: list[str], arrivals: list[int], size: int) -> None:
     """All that was there at the first fetch, then what had arrived by the last: no hole, no double."""
@@ -96,7 +97,7 @@ def test_whole_history_is_a_snapshot_in_order(kinds: list[str], arrivals: list[i
     assert len(found) >= len(shown(service.entries[: len(kinds)]))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(KINDS, ARRIVALS, SIZES)
 def test_whole_history_without_totals(kinds: list[str], arrivals: list[int], size: int) -> None:
     service = Growing(kinds, [min(size, n) for n in arrivals], size, totals=False)
@@ -105,14 +106,14 @@ def test_whole_history_without_totals(kinds: list[str], arrivals: list[int], siz
     assert len(found) >= len(shown(service.entries[: len(kinds)]))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(KINDS, ARRIVALS, SIZES)
 def test_whole_history_of_forward_pages(kinds: list[str], arrivals: list[int], size: int) -> None:
     service = Growing(kinds, arrivals, size)
     assert ids(whole(service.forward, Paging.FORWARD, size)) == shown(service.entries)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(KINDS, ARRIVALS, SIZES, some.data(), some.booleans())
 def test_entries_after_a_position_are_complete(
     kinds: list[str], arrivals: list[int], size: int, data: some.DataObject, totals: bool
@@ -130,7 +131,7 @@ def test_entries_after_a_position_are_complete(
     assert begin + len(items) >= len(shown(service.entries[: len(kinds) + 1]))
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(KINDS, ARRIVALS, SIZES, some.integers(1, 20))
 def test_the_newest_entries(kinds: list[str], arrivals: list[int], size: int, count: int) -> None:
     service = Growing(kinds, arrivals, size)
@@ -154,7 +155,7 @@ def current_begins(entries: list[Entry]) -> int:
 
 
 @pytest.mark.parametrize("held", [2, 1000])
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(kinds=KINDS, arrivals=ARRIVALS, size=SIZES)
 def test_the_current_conversation(held: int, kinds: list[str], arrivals: list[int], size: int) -> None:
     """As it was at the first fetch, and what arrived since; also where there is more of it than is held."""

@@ -33,6 +33,7 @@ from guestctl.dialects.flows import Flow
 from guestctl.engine.delivery import deliver
 from guestctl.engine.listener import Listener
 from guestctl.engine.shown_events import BATCH
+from tests.properties import examples
 from tests.unit.engine_fakes import SCOPE, World, lost
 
 TIMINGS = Timings()
@@ -1020,7 +1021,7 @@ def test_a_lagging_history_is_read_until_it_shows_accepted_messages(plain: World
 # --- any course of faults ---
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=some.sampled_from(["forward", "numbered pages", "sequence numbers"]),
     course=some.lists(

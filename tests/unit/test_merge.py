@@ -10,6 +10,7 @@ from guestctl.core.model import Event, Gap, Message, Position, Presence, Sender,
 from guestctl.core.timings import Timings
 from guestctl.engine.merge import CALM_AFTER, OVERLAP, Merge, position_of
 from tests.fakes import START
+from tests.properties import examples
 
 TIMINGS = Timings()
 
@@ -51,7 +52,7 @@ def arrivals(course: list[tuple[int, int | None]], *, numbered: bool) -> list[tu
     return sorted(found, key=lambda one: one[0])
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(ARRIVALS)
 def test_numbered_messages_are_released_once_and_in_order(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN)
@@ -65,7 +66,7 @@ def test_numbered_messages_are_released_once_and_in_order(course: list[tuple[int
     assert not any(isinstance(event, Gap) for event in shown)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(ARRIVALS)
 def test_timed_messages_are_released_once_and_in_order_within_the_window(course: list[tuple[int, int | None]]) -> None:
     merge = Merge(ORIGIN_TIMED, timings=Timings(quiet_window=0.5))
@@ -78,7 +79,7 @@ def test_timed_messages_are_released_once_and_in_order_within_the_window(course:
     assert numbers(shown) == list(range(1, len(course) + 1))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     course=some.lists(some.tuples(some.sampled_from(["live", "lost", "twice"]), some.integers(0, 60)), max_size=60),
     breaks=some.sets(some.integers(1, 60), max_size=4),

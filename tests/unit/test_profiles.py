@@ -20,6 +20,7 @@ from guestctl.config.trust import record
 from guestctl.core.errors import UsageError
 from guestctl.core.humanize import parse_duration
 from guestctl.core.model import Profile, Retry, Secret
+from tests.properties import examples
 
 CONTRACT = """\
 default: staging
@@ -514,7 +515,7 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES, max_size=9).map("\n".join) | st.text(max_size=40), st.text(max_size=5))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_file_loads_or_is_refused(tmp_path_factory: pytest.TempPathFactory, text: str, value: str) -> None:
     directory = tmp_path_factory.getbasetemp()
     path = directory / "any.yaml"
@@ -525,7 +526,7 @@ def test_any_file_loads_or_is_refused(tmp_path_factory: pytest.TempPathFactory, 
 
 
 @given(st.sampled_from(list(KEYS)), st.text(max_size=30))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_any_value_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, key: str, value: str) -> None:
     path = tmp_path_factory.getbasetemp() / "given.yaml"
     path.write_text("profiles: {a: {}}")

@@ -25,6 +25,7 @@ from guestctl.storage.locks import lock_files
 from guestctl.storage.private_files import DATABASE_FILE
 from guestctl.storage.state import Cursor, LedgerEntry, State, owner_of
 from tests.fakes import FakeClock
+from tests.properties import examples
 
 SCOPE = "staging web-messaging https://api.example"
 
@@ -121,7 +122,7 @@ SESSIONS = st.builds(
 
 
 @given(SESSIONS)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_any_session_comes_back_exactly(stored: Session) -> None:
     with State.open(None, FakeClock()) as state:
         state.put(SCOPE, stored)
@@ -421,7 +422,7 @@ def test_a_small_bucket_spaces_its_tokens(state: State, clock: FakeClock) -> Non
     st.lists(st.none() | st.floats(0, 30), max_size=40),
     st.floats(0, 2_000_000_000),
 )
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_no_window_ever_holds_more_than_the_bucket_and_what_it_gets(
     count: int, burst: int, period: float, steps: list[float | None], start: float
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from guestctl.core.errors import UsageError
 from guestctl.core.strict_yaml import MAX_BYTES, MAX_DEPTH, Located, parse, read
+from tests.properties import examples
 
 
 def refused(text: str) -> str:
@@ -344,14 +345,14 @@ JSON = st.recursive(
 
 
 @given(JSON)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 def test_json_is_yaml(value: Any) -> None:
     for ascii_only in (False, True):
         assert parse(json.dumps(value, ensure_ascii=ascii_only), "f.yaml").plain() == value
 
 
 @given(st.text(st.sampled_from("ab:-?#&*!|>'\"%@`{}[],~<\\/\n\t 0.eux\x00\x85\ufeff\ud800\U0001f600"), max_size=60))
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_any_text_raises_only_usage_errors(text: str) -> None:
     for loader in ("CSafeLoader", None):
         with pytest.MonkeyPatch.context() as patch:
@@ -366,7 +367,7 @@ def test_any_text_raises_only_usage_errors(text: str) -> None:
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_any_file_raises_only_usage_errors(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)

@@ -23,6 +23,7 @@ from guestctl.output.records import Record, event_record, message_record
 from guestctl.output.terminal import Terminal, cells
 from guestctl.output.transcript import document
 from guestctl.output.views import View
+from tests.properties import examples
 
 AT = "2026-03-04T09:15:27.412Z"
 NARROW = Terminal(stdout=True, width=40)
@@ -221,7 +222,7 @@ class Emulated(pyte.Screen):
 
 @pytest.mark.parametrize(("width", "source"), [(40, "live"), (80, "live"), (80, "replayed")])
 @pytest.mark.parametrize("colour", [False, True])
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.one_of(st.sampled_from(SEQUENCES), st.text(max_size=20)), max_size=6).map("".join),
     st.one_of(st.just("Ann"), st.sampled_from(SEQUENCES), st.text(max_size=20)),
