@@ -22,6 +22,12 @@ QUIET = 0.8
 TOKEN = "0f3c1a52-8f0e-4c1b-9a51-3f4e2d1c0b9a"
 
 
+def kind_of(error: Exception) -> str:
+    """Return the kind of an error. A reset that a write has met before the read does shows as an end: they are one."""
+    broken = OSError | websocket.WebSocketConnectionClosedException
+    return "broken" if isinstance(error, broken) else type(error).__name__
+
+
 def converse(url: str, deployment: str) -> list[Any]:
     """Have a short conversation over `web-messaging`, and return what a plain client sees of it."""
     seen: list[Any] = []
@@ -43,7 +49,7 @@ def converse(url: str, deployment: str) -> list[Any]:
             except websocket.WebSocketTimeoutException:
                 return
             except (OSError, websocket.WebSocketException) as broken:
-                seen.append(type(broken).__name__)
+                seen.append(kind_of(broken))
                 return
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 seen.append((int.from_bytes(data[:2], "big"), data[2:].decode()))
@@ -71,7 +77,7 @@ def converse(url: str, deployment: str) -> list[Any]:
         line.send(json.dumps({"action": "getJwt", "token": TOKEN, "tracingId": "tracing-id-of-jwt"}))
         read()
     except (OSError, websocket.WebSocketException) as broken:
-        seen.append(type(broken).__name__)
+        seen.append(kind_of(broken))
     finally:
         line.shutdown()
     for _ in range(2):
