@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from guestctl.core.clock import epoch_of
-from guestctl.inspector.retained import Raw, Retained, RetainedSession
+from guestctl.inspector.retained import Raw, Retained, RetainedSession, size_of
 from guestctl.transport.server_frames import text_frame
 from guestctl.transport.web_routes import WebStream
 
@@ -31,6 +31,8 @@ BATCH_TIME = 0.01
 POLL_TIME = 0.5
 #: The feed pauses for so many times as long as it has worked, while the source is busy; and the longest pause.
 _PAUSE, _LONGEST_PAUSE = 8.0, 0.05
+#: Seconds without an event after which the source is not busy any more.
+_BUSY_TIME = 0.1
 #: Events and bytes in one message.
 _BATCH_EVENTS, _BATCH_BYTES = 100, 256 << 10
 #: Events and characters that wait for one page. A page that lags behind further misses the oldest.
@@ -39,51 +41,34 @@ WAITING_EVENTS, WAITING_SIZE = 60_000, 64 << 20
 PAGES = 16
 
 
-class FeedEntry:
-    """One event for all pages. `encoded` is its JSON."""
-
-    __slots__ = ("_encode", "_encoded", "_raw", "size")
-
-    def __init__(self, raw: Raw, encode: Callable[[Raw], bytes]) -> None:
-        self.size = raw[4]
-        self._raw = raw
-        self._encode = encode
-        self._encoded: bytes | None = None
-
-    @property
-    def encoded(self) -> bytes:
-        if self._encoded is None:
-            self._encoded = self._encode(self._raw)
-        return self._encoded
-
-
 class PageReader:
     """One page. `gap` counts the events that it missed and does not know of yet."""
 
-    def __init__(self, stream: WebStream) -> None:
+    def __init__(self, stream: WebStream, encode: Callable[[Raw], bytes]) -> None:
         self.stream = stream
         self.gap = 0
+        self._encode = encode
         self._messages: deque[bytes] = deque()
-        self._entries: deque[FeedEntry] = deque()
+        self._waiting: deque[Raw] = deque()
         self._size = 0
         self._busy = False
 
     @property
     def behind(self) -> bool:
         """Whether something waits that could be written now."""
-        return not self._busy and not self.stream.closed and bool(self._messages or self._entries or self.gap)
+        return not self._busy and not self.stream.closed and bool(self._messages or self._waiting or self.gap)
 
     def say(self, message: Message) -> None:
         """Let a message wait that is not an event."""
         self._messages.append(_json(message))
 
-    def add(self, entries: Iterable[FeedEntry]) -> None:
+    def add(self, events: Iterable[Raw]) -> None:
         """Let events wait, and drop the oldest if too many do."""
-        for entry in entries:
-            self._entries.append(entry)
-            self._size += entry.size
-        while len(self._entries) > WAITING_EVENTS or self._size > WAITING_SIZE:
-            self._size -= self._entries.popleft().size
+        for raw in events:
+            self._waiting.append(raw)
+            self._size += size_of(raw)
+        while len(self._waiting) > WAITING_EVENTS or self._size > WAITING_SIZE:
+            self._size -= size_of(self._waiting.popleft())
             self.gap += 1
 
     def write(self) -> None:
@@ -96,10 +81,10 @@ class PageReader:
             self.gap = 0
         events: list[bytes] = []
         size = 0
-        while self._entries and len(events) < _BATCH_EVENTS and size < _BATCH_BYTES:
-            entry = self._entries.popleft()
-            self._size -= entry.size
-            events.append(entry.encoded)
+        while self._waiting and len(events) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            raw = self._waiting.popleft()
+            self._size -= size_of(raw)
+            events.append(self._encode(raw))
             size += len(events[-1])
         if events:
             frames.append(text_frame(b'{"type":"events","events":[' + b",".join(events) + b"]}"))
@@ -134,8 +119,10 @@ class Feed:
         self._readers: set[PageReader] = set()
         retained.woken = self.observed
         self._pause = 0.0
+        self._busy_until = 0.0  # in the time of the event loop
         self._scheduled = False
         self._polling = False
+        self._shared: dict[int, bytes] = {}  # what several pages get in one round, by the numbers of events
         self._shown_sessions: dict[str, Message] = {}
         self._shown_faults: Message | None = None
         self._ended = False
@@ -157,13 +144,13 @@ class Feed:
             self._shown_sessions, self._shown_faults = self._sessions(), self._faults()
         else:
             self._distribute()
-        reader = PageReader(stream)
+        reader = PageReader(stream, self._encoded)
         reader.say(self._hello())
         reader.say({"type": "sessions", "sessions": list(self._shown_sessions.values())})
         if self._shown_faults is not None:
             reader.say(self._shown_faults)
         reader.gap = self._retained.dropped
-        reader.add([FeedEntry(raw, self._retained.encode) for raw in self._retained.all()])
+        reader.add(self._retained.all())
         self._readers.add(reader)
 
         def gone() -> None:
@@ -215,28 +202,40 @@ class Feed:
 
     def _sessions(self) -> dict[str, Message]:
         known = self._known_sessions()
-        seen = self._retained.counted()
+        seen = self._retained.sessions
         return {name: _session(name, seen.get(name), known.get(name, {})) for name in {**seen, **known}}
 
     def _schedule(self, seconds: float) -> None:
         self._scheduled = True
         asyncio.get_running_loop().call_later(seconds, self._write)
 
-    def _distribute(self) -> bool:
-        """Let all pages have what is new. Return whether there was anything."""
-        new = [FeedEntry(raw, self._retained.encode) for raw in self._retained.new()]
+    def _distribute(self) -> None:
+        """Let all pages have what is new."""
+        new = self._retained.new()
         for reader in self._readers:
             reader.add(new)
-        return bool(new)
+        if new:
+            self._busy_until = asyncio.get_running_loop().time() + _BUSY_TIME
+
+    def _encoded(self, raw: Raw) -> bytes:
+        """Return an event as JSON. Pages that are equally far share the work."""
+        if len(self._readers) < 2:
+            return self._retained.encode(raw)
+        found = self._shared.get(raw[0])
+        if found is None:
+            found = self._shared[raw[0]] = self._retained.encode(raw)
+        return found
 
     def _write(self) -> None:
         self._scheduled = False
         begun = time.thread_time()
-        busy = self._distribute()
+        self._distribute()
         for reader in tuple(self._readers):
             reader.write()
+        self._shared.clear()
         self._pause = min(_LONGEST_PAUSE, (time.thread_time() - begun) * _PAUSE)
         if any(reader.behind for reader in self._readers):
+            busy = asyncio.get_running_loop().time() < self._busy_until
             self._schedule(self._pause if busy else 0)
 
 

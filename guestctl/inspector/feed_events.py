@@ -34,7 +34,8 @@ REQUESTS = "requests"
 _FRAMES = frozenset({"frame_in", "frame_out"})
 #: Members that events of any kind may have.
 _IN_ALL = frozenset({"session", "socket", "exchange", "guest", "direction"})
-_OF_FRAMES = frozenset({"session", "socket", "text"})
+#: The members of a frame whose session is known.
+OF_FRAMES = frozenset({"session", "socket", "text"})
 #: Members of a frame that name its action, and those that contain its message.
 _NAMES = ("action", "class", "eventName", "eventType", "topicName", "type")
 _CARRIERS = ("message", "body", "payload", "eventBody")
@@ -77,21 +78,25 @@ def feed_event(number: int, time: float, kind: str, data: Mapping[str, Any], red
 
 def encoded_event(number: int, time: float, kind: str, data: Mapping[str, Any], redactor: Redactor) -> bytes:
     """Return observed traffic as a feed event in JSON."""
-    text = data.get("text")
-    if kind in _FRAMES and isinstance(text, str) and len(text) <= _MASKED and data.keys() == _OF_FRAMES:
-        # Almost everything is a frame of a known session, and this is twice as fast.
-        text = redactor.json_text(text)
-        summary = _shortened(_of_frame(kind, text), _SUMMARY_LIMIT)
-        shortened = ""
-        if len(text) > TEXT_LIMIT:
-            shortened, text = f',"shortened":{{"text":{len(text)}}}', text[:TEXT_LIMIT]
-        line = (
-            f'{{"n":{number},"time":{time!r},"kind":"{kind}","session":{_quote(str(data["session"]))},'
-            f'"socket":{data["socket"]:d},"exchange":null,"summary":{_quote(summary)},"text":{_quote(text)}{shortened}}}'
-        )
-    else:
-        event = feed_event(number, time, kind, data, redactor)
-        line = json.dumps(event, separators=(",", ":"), ensure_ascii=False, default=str)
+    event = feed_event(number, time, kind, data, redactor)
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False, default=str).encode("utf-8", "replace")
+
+
+def encoded_frame(
+    number: int, time: float, kind: str, session: str, socket: int, text: str, redactor: Redactor
+) -> bytes:
+    """Return a frame of a known session as a feed event in JSON: the same as `encoded_event`, in half the time."""
+    if len(text) > _MASKED or kind not in _FRAMES:
+        return encoded_event(number, time, kind, {"session": session, "socket": socket, "text": text}, redactor)
+    text = redactor.json_text(text)
+    summary = _shortened(_of_frame(kind, text), _SUMMARY_LIMIT)
+    shortened = ""
+    if len(text) > TEXT_LIMIT:
+        shortened, text = f',"shortened":{{"text":{len(text)}}}', text[:TEXT_LIMIT]
+    line = (
+        f'{{"n":{number},"time":{time!r},"kind":"{kind}","session":{_quote(session)},'
+        f'"socket":{socket:d},"exchange":null,"summary":{_quote(summary)},"text":{_quote(text)}{shortened}}}'
+    )
     return line.encode("utf-8", "replace")
 
 

@@ -3,9 +3,9 @@
 Knows: how much is retained, and that events become bytes only when somebody reads them. Must not know: pages, sockets
 of pages, what an event means beyond its session and its direction.
 
-Every frame of a guest passes here, also while nobody reads: `add` does no more than append to a list. Bounds are
-applied now and then, and events are counted, masked and encoded when a page reads. What is retained are tuples and
-flat dictionaries, which the garbage collector of Python does not visit again and again.
+Every frame of a guest passes here, also while nobody reads: `add` does little more than append to a list. Bounds are
+applied now and then, and events are masked and encoded when a page reads. A frame is retained as a tuple of numbers
+and texts, which is small and which the garbage collector of Python does not visit again and again.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from guestctl.core.redact import Redactor
-from guestctl.inspector.feed_events import encoded_event, label_of
+from guestctl.inspector.feed_events import OF_FRAMES, encoded_event, encoded_frame, label_of
 
-Raw: TypeAlias = tuple[int, float, str, Mapping[str, Any], int]
-"""An event as it was observed: its number, its time in epoch seconds, its kind, its members, its size in characters."""
+Raw: TypeAlias = tuple[int, float, str, str, int, "str | Mapping[str, Any]"]
+"""An event as it was observed: its number, its time in epoch seconds, its kind, and then either the session, the socket
+and the text of a frame, or two blanks and all members of anything else."""
 
 #: Events and characters that are retained of one session, and of all together.
 SESSION_EVENTS, SESSION_SIZE = 20_000, 16 << 20
@@ -38,7 +39,7 @@ _ENCODED = "encoded"
 class RetainedSession:
     """The events of one session, oldest first, and how many there were."""
 
-    __slots__ = ("_counted", "events", "name", "received", "redactor", "requests", "sent", "size", "sockets", "started")
+    __slots__ = ("events", "name", "received", "redactor", "requests", "sent", "size", "sockets", "started")
 
     def __init__(self, name: str, started: float) -> None:
         self.name = name
@@ -49,21 +50,9 @@ class RetainedSession:
         self.received = self.sent = self.requests = 0
         #: Knows the secrets of this session. One for all sessions would look for all of them in each text.
         self.redactor: Redactor | None = None
-        self._counted = 0
 
-    def count(self) -> None:
-        """Count what has come since the last call."""
-        new = []
-        for raw in reversed(self.events):
-            if raw[0] <= self._counted:
-                break
-            new.append(raw)
-        for _, _, kind, data, _ in reversed(new):
-            self.count_one(kind, data)
-        if new:
-            self._counted = new[0][0]
-
-    def count_one(self, kind: str, data: Mapping[str, Any]) -> None:
+    def count(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Count an event."""
         if kind == "frame_in" or kind == "response":
             self.received += 1
         elif kind == "frame_out":
@@ -78,17 +67,12 @@ class RetainedSession:
 
     def drop(self, count: int) -> None:
         """Drop the oldest events."""
-        self.count()
         for _ in range(count):
-            self.size -= self.events.popleft()[4]
+            self.size -= size_of(self.events.popleft())
 
     def merge(self, other: RetainedSession) -> None:
         """Take the events of a socket whose session has become known."""
-        self.count()
-        other.count()
-        merged = sorted([*self.events, *other.events])
-        self.events = deque(merged)
-        self._counted = max(self._counted, other._counted)
+        self.events = deque(sorted([*self.events, *other.events], key=lambda raw: raw[0]))
         self.size += other.size
         self.sockets |= other.sockets
         self.sent += other.sent
@@ -115,20 +99,32 @@ class Retained:
     def add(self, kind: str, data: Mapping[str, Any]) -> None:
         """Retain one event."""
         self._last = number = self._last + 1
-        try:
-            session = self.sessions[data["session"]]
-            size = len(data["text"]) + _OVERHEAD
-        except (KeyError, TypeError):
-            session, size = self._session(data), _size(data)
-        raw: Raw = (number, self._now(), kind, data, size)
-        if size > _LARGE or kind == "session":
-            raw = self._special(session, raw)
+        session, text = self.sessions.get(data.get("session", "")), data.get("text")
+        large = False
+        raw: Raw
+        # Almost everything is a frame of a known session.
+        if session is not None and isinstance(text, str) and len(text) <= _LARGE and data.keys() == OF_FRAMES:
+            raw = (number, self._now(), kind, data["session"], data["socket"], text)
+            size = len(text) + _OVERHEAD
+            if kind == "frame_in":
+                session.received += 1
+            elif kind == "frame_out":
+                session.sent += 1
+        else:
+            session = self._session(data)
+            session.count(kind, data)
+            raw = (number, self._now(), kind, "", 0, data)
+            size = size_of(raw)
+            large = size > _LARGE
+            if large or kind == "session":
+                raw = self._special(session, raw)
+                size = size_of(raw)
         session.events.append(raw)
-        session.size += raw[4]
+        session.size += size
         if self._new is not None:
             self._new.append(raw)
             self.woken()
-        if not number % _BOUNDED_EVERY or size > _LARGE:
+        if large or not number % _BOUNDED_EVERY:
             self._bound()
 
     def follow(self, following: bool) -> None:
@@ -142,23 +138,20 @@ class Retained:
 
     def all(self) -> list[Raw]:
         """Return all events that are retained, oldest first."""
-        return sorted(raw for session in self.sessions.values() for raw in session.events)
-
-    def counted(self) -> dict[str, RetainedSession]:
-        """Return the sessions with up-to-date counts."""
-        for session in self.sessions.values():
-            session.count()
-        return self.sessions
+        found = [raw for session in self.sessions.values() for raw in session.events]
+        return sorted(found, key=lambda raw: raw[0])
 
     def encode(self, raw: Raw) -> bytes:
         """Return the feed event as JSON, without secrets."""
-        number, time, kind, data, _ = raw
-        if _ENCODED in data:
-            return bytes(data[_ENCODED])
-        return encoded_event(number, time, kind, data, self._redactor_of(data))
+        number, time, kind, session, socket, content = raw
+        if isinstance(content, str):
+            return encoded_frame(number, time, kind, session, socket, content, self._redactor_of(session))
+        if _ENCODED in content:
+            return bytes(content[_ENCODED])
+        return encoded_event(number, time, kind, content, self._redactor_of(content.get("session", "")))
 
-    def _redactor_of(self, data: Mapping[str, Any]) -> Redactor:
-        session = self.sessions.get(data.get("session", ""))
+    def _redactor_of(self, name: str) -> Redactor:
+        session = self.sessions.get(name)
         if session is None:
             return self._redactor.copy()
         if session.redactor is None:
@@ -166,7 +159,7 @@ class Retained:
         return session.redactor
 
     def _session(self, data: Mapping[str, Any]) -> RetainedSession:
-        """Return the session of an event that has no session or no text, or whose session is new."""
+        """Return the session of an event, which may be new."""
         name = label_of(data)
         session = self.sessions.get(name)
         if session is None:
@@ -175,15 +168,15 @@ class Retained:
 
     def _special(self, session: RetainedSession, raw: Raw) -> Raw:
         """Move the events of a socket to its session, or shorten a large event."""
-        number, time, kind, data, _ = raw
+        number, time, kind, _, _, data = raw
+        assert not isinstance(data, str)
         if kind == "session":
             earlier = self.sessions.pop(label_of({"socket": data.get("socket")}), None)
             if earlier is not None:
                 session.merge(earlier)
             return raw
         kept = {name: data[name] for name in ("session", "socket") if name in data}
-        encoded = self.encode(raw)
-        return number, time, kind, {**kept, _ENCODED: encoded}, len(encoded) + _OVERHEAD
+        return number, time, kind, "", 0, {**kept, _ENCODED: self.encode(raw)}
 
     def _bound(self) -> None:
         for session in self.sessions.values():
@@ -204,9 +197,13 @@ class Retained:
         self.dropped += count
 
 
-def _size(data: Mapping[str, Any]) -> int:
+def size_of(raw: Raw) -> int:
+    """Return about how much memory an event takes, in characters."""
+    content = raw[5]
+    if isinstance(content, str):
+        return len(content) + _OVERHEAD
     size = _OVERHEAD
-    for value in data.values():
+    for value in content.values():
         if isinstance(value, (str, bytes)):
             size += len(value)
         elif isinstance(value, Mapping):

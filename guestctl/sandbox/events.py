@@ -133,14 +133,15 @@ class SocketEvents:
 
     def frame_out(self, message: str | bytes) -> None:
         """Report a message of the guest. Only a text message can be valid."""
-        self.find()
-        binary = {"binary": True} if isinstance(message, bytes) else {}
-        self._report("frame_out", {"text": message, **binary})
+        if isinstance(message, str):
+            self._frame("frame_out", message)
+        else:
+            self.find()
+            self._report("frame_out", {"text": message, "binary": True})
 
     def frame_in(self, text: str) -> None:
         """Report a frame that was written to the guest."""
-        self.find()
-        self._report("frame_in", {"text": text})
+        self._frame("frame_in", text)
 
     def ping(self, *, sent: bool = False) -> None:
         """Report a ping of the guest, or one of the service (`sent`)."""
@@ -175,6 +176,19 @@ class SocketEvents:
             if session is not None and session != self._session:
                 self._session = session
                 self._report("session", {})
+
+    def _frame(self, kind: str, text: str) -> None:
+        """Report a text frame. Almost everything is one, so this does as little as possible."""
+        observer = self._events.observer
+        if observer is not None:
+            session = self.find_session()
+            if session != self._session:
+                self.find()
+                session = self._session
+            if session is None:
+                observer(kind, {"socket": self._number, "text": text})
+            else:
+                observer(kind, {"socket": self._number, "session": session, "text": text})
 
     def _report(self, kind: str, members: Mapping[str, Any]) -> None:
         observer = self._events.observer
