@@ -79,6 +79,8 @@ class Desk:
 
     def faults(self, body: Body) -> None:
         """Arm, remove or clear faults. Raises CannotDo."""
+        if len([name for name in ("add", "remove", "clear") if body.get(name)]) > 1:
+            raise CannotDo("give one of add, remove and clear")
         if "add" in body:
             specs = body["add"]
             if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):

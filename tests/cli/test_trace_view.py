@@ -116,7 +116,7 @@ def test_a_file_that_exists_is_not_replaced(alone: Front, traces: Path) -> None:
         (["infinite.trace"], "infinite.trace:1: not a line of a trace"),
         (["long.trace"], "long.trace:1: not a line of a trace"),
         (["empty.trace"], "contains no requests or frames"),
-        (["members.trace"], "members.trace: not a trace (TypeError)"),
+        (["members.trace"], "members.trace: a line lacks members that guestctl writes"),
         (["a.trace", "--html", "absent/a.html"], "No such file or directory"),
         (["a.trace", "--html", "."], "Is a directory"),
         (["a.trace", "--html", "a.html", "--open"], "--open cannot be combined with --html"),

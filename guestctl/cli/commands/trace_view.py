@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from guestctl.cli.commands.sandbox import Port
-from guestctl.cli.commands.trace import write_new
+from guestctl.cli.commands.trace import not_a_trace, write_new
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import NO_TIME_LIMIT, command
 from guestctl.cli.parameters import CommandArgument, CommandOption
@@ -102,8 +102,7 @@ def _of_traces(files: list[Path], make: Callable[[], T]) -> T:
     try:
         return make()
     except (ValueError, LookupError, TypeError, AttributeError) as failure:
-        names = ", ".join(str(file) for file in files)
-        raise UsageError(f"{names}: not a trace ({type(failure).__name__})") from failure
+        raise not_a_trace(files) from failure
 
 
 def _print_ready(run: Invocation, address: str, files: list[str]) -> None:
