@@ -156,12 +156,14 @@ def stall(arguments: argparse.Namespace) -> str:
 
 
 def throughput(arguments: argparse.Namespace) -> str:
-    """100 guests with 2 workers."""
-    with Sandbox(fast=True) as served:
-        found = _load(
-            served, _script(20, "500ms"), f"--guests 100 --ramp 20/s --for {arguments.seconds or 60:g}s --workers 2"
-        )
-    return _shown(found)
+    """100 guests with 2 workers: first with a new conversation after every 20 turns, then with one for all turns."""
+    seconds = arguments.seconds or 60.0
+    shown = []
+    for turns in (20, int(seconds / 0.5) + 1):
+        with Sandbox(fast=True) as served:
+            found = _load(served, _script(turns, "500ms"), f"--guests 100 --ramp 20/s --for {seconds:g}s --workers 2")
+        shown.append(f"{turns} turns for each conversation: {_shown(found)}")
+    return "\n".join(shown)
 
 
 def turns(arguments: argparse.Namespace) -> str:
