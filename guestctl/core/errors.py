@@ -185,7 +185,7 @@ NEXT_STEPS: dict[str, str] = {
     "forward.failed": "start or correct the receiver, then repeat the command; with --cursor it continues with this "
     "record",
     "forward.refused": "correct the address or the receiver (its log says why); it must answer 2xx",
-    "output.failed": "free some space, or write the output somewhere else",
+    "output.failed": "create the directory or free some space, or write the output somewhere else",
     "interrupted": "`guestctl resume` shows the session's state; nothing acknowledged was lost",
     "bug": "please report it with the output of the same command under --debug",
 }
