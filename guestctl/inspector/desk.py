@@ -79,19 +79,18 @@ class Desk:
 
     def faults(self, body: Body) -> None:
         """Arm, remove or clear faults. Raises CannotDo."""
-        if len([name for name in ("add", "remove", "clear") if body.get(name)]) > 1:
-            raise CannotDo("give one of add, remove and clear")
-        if "add" in body:
+        asked = [name for name in ("add", "remove", "clear") if body.get(name) not in (None, False)]
+        if asked == ["add"]:
             specs = body["add"]
             if not isinstance(specs, list) or not all(isinstance(spec, str) for spec in specs):
                 raise CannotDo("add is a list of fault specs")
             self._controls.add_faults(specs)
-        elif "remove" in body:
+        elif asked == ["remove"]:
             self._controls.remove_fault(_text(body, "remove"))
-        elif body.get("clear") is True:
+        elif asked == ["clear"] and body["clear"] is True:
             self._controls.clear_faults()
         else:
-            raise CannotDo("give add, remove or clear")
+            raise CannotDo("give one of add, remove and clear")
 
 
 def _text(body: Body, name: str) -> str:

@@ -40,7 +40,7 @@ from guestctl.core.clock import epoch_of, rfc3339
 from guestctl.core.errors import UsageError
 from guestctl.core.input_files import read_bytes
 from guestctl.sandbox.interfaces import Api, Peer, Route, ServerReply, ServerRequest, SocketRoute, error
-from guestctl.transport.recorded_trace import guests_of
+from guestctl.transport.recorded_trace import WRONG_LINE, guests_of, parsed_line, wrong_line
 
 if TYPE_CHECKING:
     from guestctl.sandbox.faults import Faults
@@ -142,7 +142,7 @@ def _read(path: Path, into: RecordedTrace) -> None:
     offset = into.events[-1].seconds if into.events else 0.0
     try:
         for number, line in enumerate(lines, 1):  # noqa: B007 (the number of the line that fails)
-            entry = json.loads(line)
+            entry = parsed_line(line)
             seconds = float(entry["seconds"])
             if seconds < before:  # another command has extended the trace
                 command += 1
@@ -155,8 +155,8 @@ def _read(path: Path, into: RecordedTrace) -> None:
                 offset, last = into.events[-1].seconds, command
             reader.take(entry, float(entry["seconds"]) + offset, command, guest)
             into.started_at = into.started_at or epoch_of(entry["time"])
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
-        raise UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})") from failure
+    except WRONG_LINE as failure:
+        raise wrong_line(path, number) from failure
 
 
 class _TraceReader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from math import isfinite
@@ -37,6 +38,17 @@ class TraceLine:
     number: int
 
 
+_AGAIN = "record the trace again with --trace"
+
+#: What a line without its members raises while it is used.
+WRONG_LINE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def parsed_line(text: str) -> Any:
+    """Return the JSON of a line. Raises one of `WRONG_LINE`."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
 def _finite(text: str) -> float:
     """Return a number. Raises ValueError for one that JSON cannot contain, which no page could read."""
     if not isfinite(number := float(text)):
@@ -57,15 +69,15 @@ def read_trace(path: Path) -> list[TraceLine]:
     command, begun, before = 0, 0.0, 0.0
     for number, text in enumerate(lines, 1):
         try:
-            entry = json.loads(text, parse_constant=_finite, parse_float=_finite)
+            entry = parsed_line(text)
             seconds, kind = float(entry["seconds"]), str(entry["kind"])
             if not found or seconds < before:
                 command += 1
                 begun = epoch_of(entry["time"]) - seconds
             before = seconds
             entry.get("guest")
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as failure:
-            raise not_a_trace(path, number, failure) from failure
+        except WRONG_LINE as failure:
+            raise wrong_line(path, number) from failure
         found.append((begun + seconds, kind, entry, command))
     if not any(kind in {"request", "connect"} for _, kind, _, _ in found):
         raise UsageError(f"{path}: the trace contains no requests or frames")
@@ -113,9 +125,20 @@ def guests_of(lines: Sequence[tuple[int, Mapping[str, Any]]]) -> list[str]:
     return found
 
 
-def not_a_trace(path: Path, number: int, failure: Exception) -> UsageError:
+def wrong_line(path: Path, number: int) -> UsageError:
     """Return the error for a line that is not part of a trace."""
-    return UsageError(f"{path}:{number}: not a line of a trace ({type(failure).__name__})")
+    return UsageError(f"{path}:{number}: not a line of a trace", hint=_AGAIN)
+
+
+@contextmanager
+def lines_in_use(*paths: Path) -> Iterator[None]:
+    """Let what a line without its members raises become a UsageError that names the files."""
+    try:
+        yield
+    except WRONG_LINE as failure:
+        names = ", ".join(str(path) for path in paths)
+        message = f"{names}: a line lacks members that guestctl writes, or has others in their place"
+        raise UsageError(message, hint=_AGAIN) from failure
 
 
 def by_run(lines: Sequence[TraceLine]) -> Iterator[list[TraceLine]]:
@@ -146,8 +169,8 @@ def spans_of(path: Path, lines: Sequence[TraceLine]) -> list[Span]:
             at = line.time
             try:
                 tree(line.kind, line.data)
-            except (ValueError, LookupError, TypeError, AttributeError) as failure:
-                raise not_a_trace(path, line.number, failure) from failure
+            except WRONG_LINE as failure:
+                raise wrong_line(path, line.number) from failure
         tree.end()
     return found
 

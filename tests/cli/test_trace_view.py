@@ -5,7 +5,9 @@ Knows: the command line, the data in the file, and the server's HTTP. `tests/bro
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shlex
 import signal
 import stat
@@ -212,3 +214,33 @@ def test_a_conversation_of_ten_turns_is_below_250_kb(front: Front, tmp_path: Pat
     assert (tmp_path / "ten.html").stat().st_size <= 250_000
     said = [event["summary"] for event in report(tmp_path / "ten.html")["events"] if event["kind"] == "frame_out"]
     assert sum(text.startswith("guest: Where is my parcel") for text in said) == 10
+
+
+VIEW, EXPORT = ("trace", "view", "--html", "-"), ("trace", "export", "--har", "-")
+
+
+@pytest.mark.parametrize(
+    ("words", "content"),
+    [
+        *itertools.product(
+            [VIEW, EXPORT, ("replay",)],
+            [
+                "nonsense",
+                "[1]",
+                "{}",
+                line(0.0, "connect", url="x", code=float("nan")),
+                line(10**400, "connect", url="x"),
+            ],
+        ),
+        *itertools.product([VIEW, EXPORT], [line(0.0, "connect", url="x", socket=[])]),
+    ],
+)
+def test_every_command_refuses_a_wrong_line_in_plain_words(
+    alone: Front, tmp_path: Path, words: tuple[str, ...], content: str
+) -> None:
+    (tmp_path / "wrong.trace").write_text(content)
+    refused = alone(*words[:2], str(tmp_path / "wrong.trace"), *words[2:])
+    assert (refused.code, refused.out) == (2, "")
+    assert "wrong.trace" in refused.err
+    assert "hint:  record the trace again with --trace" in refused.err
+    assert not re.search(r"[A-Z]\w*Error|Traceback", refused.err)

@@ -107,8 +107,11 @@ def test_faults_are_armed_counted_and_removed(sandbox: Sandbox, open_page: Calla
         ({"add": ["nonsense"]}, "nonsense"),
         ({"add": "delay"}, "list"),
         ({"remove": "drop"}, 'no fault "drop" is armed'),
-        ({"clear": False}, "give add, remove or clear"),
+        ({"clear": False}, "give one of add, remove and clear"),
+        ({"clear": "yes"}, "give one of add, remove and clear"),
         ({"add": ["refuse"], "clear": True}, "give one of add, remove and clear"),
+        ({"add": [], "clear": True}, "give one of add, remove and clear"),
+        ({"remove": "refuse", "add": ["refuse"]}, "give one of add, remove and clear"),
     ):
         refused = first.post("api/faults", body)
         assert (refused.status_code, part in refused.json()["error"]["message"]) == (422, True), refused.text

@@ -24,7 +24,7 @@ TOKEN = "0f3c1a52-8f0e-4c1b-9a51-3f4e2d1c0b9a"
 
 def kind_of(error: Exception) -> str:
     """Return the kind of an error. A reset that a write has met before the read does shows as an end: they are one."""
-    broken = OSError | websocket.WebSocketConnectionClosedException
+    broken = ConnectionError | websocket.WebSocketConnectionClosedException
     return "broken" if isinstance(error, broken) else type(error).__name__
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import command
 from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import NetworkError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @command(
@@ -44,30 +41,21 @@ def export(
     if otlp is None and har is None:
         raise UsageError("trace export needs --otlp or --har", hint="give at least one of them")
     endpoint = None if otlp is None else _endpoint(otlp)
-    from guestctl.transport.recorded_trace import read_trace
+    from guestctl.transport.recorded_trace import lines_in_use, read_trace
 
     path = run.world.cwd / file
     lines = read_trace(path)
     if har is not None:
         from guestctl.transport.har import har_of
 
-        try:
+        with lines_in_use(file):
             content = json.dumps(har_of(lines), ensure_ascii=False, indent=1) + "\n"
-        except (ValueError, LookupError, TypeError, AttributeError) as failure:
-            raise not_a_trace([file]) from failure
         if str(har) == "-":
             run.out.verbatim(content)
         else:
             write_new(run.world.cwd / har, content.encode("utf-8", "surrogatepass"), "--har")
     if endpoint is not None:
         _send(run, path, endpoint)
-
-
-def not_a_trace(files: Sequence[Path]) -> UsageError:
-    """Return the error for files of which a line does not have the members of its kind."""
-    names = ", ".join(str(file) for file in files)
-    message = f"{names}: a line lacks members that guestctl writes, or has others in their place"
-    return UsageError(message, hint="record the trace again with --trace")
 
 
 def write_new(path: Path, content: bytes, option: str) -> None:

@@ -9,23 +9,15 @@ import select
 import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 from guestctl.cli.commands.sandbox import Port
-from guestctl.cli.commands.trace import not_a_trace, write_new
+from guestctl.cli.commands.trace import write_new
 from guestctl.cli.invocation import Invocation
 from guestctl.cli.options import NO_TIME_LIMIT, command
 from guestctl.cli.parameters import CommandArgument, CommandOption
 from guestctl.core.errors import UsageError
 from guestctl.core.stop_signals import exit_code_of, stop_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from guestctl.inspector.trace_page import Traces
-
-T = TypeVar("T")
-
 
 #: Options that this server refuses, with the message and the hint.
 _NO_TRACE = dict.fromkeys(
@@ -62,11 +54,14 @@ def view(
     """
     if html is not None and open_browser:
         raise UsageError("--open cannot be combined with --html", hint="open the file yourself, or remove --html")
-    traces = _read(run, files)
     from guestctl.inspector.trace_page import TraceServer, html_of
+    from guestctl.transport.recorded_trace import lines_in_use, read_trace
+
+    traces = {str(file): read_trace(run.world.cwd / file) for file in files}
 
     if html is not None:
-        page = _of_traces(files, lambda: html_of(traces))
+        with lines_in_use(*files):
+            page = html_of(traces)
         if str(html) == "-":
             run.out.verbatim(page.decode("utf-8"))
         else:
@@ -74,7 +69,8 @@ def view(
         return None
     with ExitStack() as stack:
         stopper = stack.enter_context(stop_signals())
-        server = _of_traces(files, lambda: TraceServer(traces, port=port))
+        with lines_in_use(*files):
+            server = TraceServer(traces, port=port)
         try:
             server.start()
         except OSError as error:
@@ -88,21 +84,6 @@ def view(
             run.out.warning("cannot open a browser; open the address yourself")
         select.select([stopper], [], [])
         return exit_code_of(stopper.recv(1)[0])
-
-
-def _read(run: Invocation, files: list[Path]) -> Traces:
-    """Return the lines of each file once, by its path. Raises UsageError for a file that is no trace."""
-    from guestctl.transport.recorded_trace import read_trace
-
-    return {str(file): read_trace(run.world.cwd / file) for file in files}
-
-
-def _of_traces(files: list[Path], make: Callable[[], T]) -> T:
-    """Return what is made of traces. A line without its fields becomes a UsageError."""
-    try:
-        return make()
-    except (ValueError, LookupError, TypeError, AttributeError) as failure:
-        raise not_a_trace(files) from failure
 
 
 def _print_ready(run: Invocation, address: str, files: list[str]) -> None:
